@@ -1,0 +1,1 @@
+"""Decisions on values: no asyncio, no files, no clock, no randomness, no logging."""

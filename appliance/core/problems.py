@@ -1,0 +1,35 @@
+"""A problem of the configuration as a value: stable code, place, words. Formatting lives in the command line."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class Severity(StrEnum):
+    """Errors refuse a config; warnings are shown and change nothing."""
+
+    ERROR = "error"
+    WARNING = "warning"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Problem:
+    """One finding.
+
+    `code` is stable (``E…`` errors, ``W…`` warnings; `appliance explain CODE` tells its story). `line` and
+    `column` count from 1; 0 where a problem has no place. `path` is the dotted key path. `excerpt` is the
+    source line the place names (secrets never stand in it: they are references), `length` the number of
+    columns to underline.
+    """
+
+    code: str
+    message: str
+    severity: Severity = Severity.ERROR
+    file: str = ""
+    line: int = 0
+    column: int = 0
+    length: int = 1
+    path: str = ""
+    excerpt: str = ""
+    hint: str = ""

@@ -1,0 +1,145 @@
+"""The exception tree. Expected outcomes are values elsewhere; these are for what a caller cannot plan for.
+
+ApplianceError
+|- ConfigError            ConfigUnreadable, ConfigInvalid(problems)
+|- WireError              EncodeError, DecodeError
+|- BusError               BusUnavailable, BusUnauthorized, SubjectInvalid, PayloadTooLarge
+|- StoreError             StoreFull, StoreUnusable, StoreLocked
+|- HandlerError           PathForbidden, CommandForbidden, ArgumentsInvalid
+|- RequestInvalid         something a caller of the API sent us
+|- DaemonError            DaemonUnreachable, DaemonAlreadyRunning
+
+Classes carry fields; the text is built in the class, once: lower case, no full stop, value and limit included.
+Foreign exceptions are mapped in the one file that may import their library, with ``raise ... from``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from appliance.core.problems import Problem
+
+
+class ApplianceError(Exception):
+    """Root of every error of ours. `retryable` answers the only question callers ask."""
+
+    retryable = False
+
+
+class ConfigError(ApplianceError):
+    """The configuration cannot be used."""
+
+
+class ConfigUnreadable(ConfigError):
+    """A path given as configuration cannot be read at all."""
+
+    def __init__(self, path: str, reason: str) -> None:
+        super().__init__(f"cannot read config {path}: {reason}")
+        self.path = path
+        self.reason = reason
+
+
+class ConfigInvalid(ConfigError):
+    """The configuration was read and refused; `problems` holds every reason."""
+
+    def __init__(self, problems: Sequence[Problem]) -> None:
+        count = len(problems)
+        first = f": {problems[0].code} {problems[0].message}" if problems else ""
+        super().__init__(f"config refused, {count} problem{'s' if count != 1 else ''}{first}")
+        self.problems = tuple(problems)
+
+
+class WireError(ApplianceError):
+    """Bytes and messages do not fit each other."""
+
+
+class EncodeError(WireError):
+    """A message cannot be written in the asked encoding."""
+
+
+class DecodeError(WireError):
+    """Bytes from outside are not a message; the only error a decoder raises."""
+
+
+class BusError(ApplianceError):
+    """The broker, or our connection to it."""
+
+
+class BusUnavailable(BusError):
+    """Not connected now; the sender keeps the message and tries again."""
+
+    retryable = True
+
+
+class BusUnauthorized(BusError):
+    """The broker refused our credentials at start."""
+
+
+class SubjectInvalid(BusError):
+    """The text is no subject we may use."""
+
+    def __init__(self, subject: str, reason: str) -> None:
+        super().__init__(f"invalid subject {subject[:80]!r}: {reason}")
+        self.subject = subject
+        self.reason = reason
+
+
+class PayloadTooLarge(BusError):
+    """Payload and headers exceed what the broker takes in one message."""
+
+    def __init__(self, size_bytes: int, limit_bytes: int) -> None:
+        super().__init__(f"message of {size_bytes} bytes exceeds the broker's limit of {limit_bytes} bytes")
+        self.size_bytes = size_bytes
+        self.limit_bytes = limit_bytes
+
+
+class StoreError(ApplianceError):
+    """The durable store in the state directory."""
+
+
+class StoreFull(StoreError):
+    """No room: the disk or the configured limit. Nothing was taken, nothing stored was touched."""
+
+    retryable = True
+
+
+class StoreUnusable(StoreError):
+    """The database is damaged, empty where it should not be, or of an unknown version."""
+
+
+class StoreLocked(StoreError):
+    """Another process has the store open."""
+
+
+class HandlerError(ApplianceError):
+    """A handler refused or failed; the text is meant for the sender and the error log."""
+
+
+class PathForbidden(HandlerError):
+    """A file name leads outside the data directory, or is no file name."""
+
+
+class CommandForbidden(HandlerError):
+    """The command is not in the subscriber's `allow_commands`."""
+
+
+class ArgumentsInvalid(HandlerError):
+    """The message lacks what its method needs."""
+
+
+class RequestInvalid(ApplianceError):
+    """A caller of the API sent something unusable."""
+
+
+class DaemonError(ApplianceError):
+    """Talking to, or starting, the daemon of a state directory."""
+
+
+class DaemonUnreachable(DaemonError):
+    """No daemon answers on the socket of this state directory."""
+
+
+class DaemonAlreadyRunning(DaemonError):
+    """Another daemon owns this state directory."""
