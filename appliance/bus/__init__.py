@@ -1,0 +1,1 @@
+"""The messaging edge: our adapter for NATS and the embedded broker."""

@@ -1,0 +1,48 @@
+"""What the rest of the program must know of a method, apart from its code.
+
+Every file in `appliance/methods/` that handles a method declares one `MethodInfo`; the compiler, the planner and
+the subscribers work from these values, so a new method is one new file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+
+from appliance.core.names import Category, MethodName, NodeName
+
+
+class OnCrash(StrEnum):
+    """What to do with a message whose handler was running when the daemon died."""
+
+    RERUN = "rerun"
+    """The handler is idempotent: run it again, the effect stays single."""
+    INTERRUPT = "interrupt"
+    """Running twice may do harm: report the message as interrupted, unless the subject says `rerun: true`."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MethodInfo:
+    """Facts of one method.
+
+    `acks_by_default` is the ACK half of the kind in the wire's table (only REQHello is NACK there); a layer below
+    the entry does not change it, see `core.compile`. `subject_node` replaces the own node in the subscription's
+    subject (errorCentral). `replies` tells that a handler answers with a message of its own. `options` names the
+    subscriber fields that only this method knows (``allow_commands``). `directory` and `file_name` are what
+    scheduled messages of this method carry when the config names none.
+    """
+
+    name: MethodName
+    summary: str
+    category: Category
+    acks_by_default: bool = True
+    subject_node: NodeName | None = None
+    replies: bool = False
+    on_crash: OnCrash = OnCrash.RERUN
+    options: frozenset[str] = frozenset()
+    directory: str = ""
+    file_name: str = ""
+
+
+MethodTable = Mapping[MethodName, MethodInfo]

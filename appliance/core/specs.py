@@ -1,0 +1,282 @@
+"""Specs: frozen descriptions of what should run, and what is observed to run. Equality is by value.
+
+`RELOAD_CLASSES` says for every field of a spec what a change of it does to the running worker; the JSON Schema's
+`x-reload` marks repeat it and a test holds the two together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from appliance.core.names import MethodName, NodeName, Subject, WorkerKey, WorkerKind
+
+
+class Phase(StrEnum):
+    """Where a worker stands."""
+
+    STARTING = "starting"
+    RUNNING = "running"
+    BACKING_OFF = "backing_off"
+    DRAINING = "draining"
+    STOPPED = "stopped"
+    FAILED = "failed"
+
+
+class AckOn(StrEnum):
+    """When a subscriber acknowledges: durably taken, or handler finished."""
+
+    RECEIVED = "received"
+    DONE = "done"
+
+
+class ReloadClass(StrEnum):
+    """What a changed field does to a running worker."""
+
+    LIVE = "live"
+    SWAP = "swap"
+    RESTART = "restart"
+
+
+ANY_SENDER = frozenset({NodeName("*")})
+"""The value of `accept_from` that lets every sender in (`accept_from: any`)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AckSettings:
+    """How a publisher waits for acknowledgements. `retries` counts resends after the first send."""
+
+    timeout_s: float = 5.0
+    retries: int = 3
+    retry_wait_s: float = 0.0
+    expires_s: float = 86_400.0
+    """A message neither acknowledged nor out of retries after this long becomes a dead letter."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Schedule:
+    """A message produced again and again. Exactly one of `every_s` and `cron` is set."""
+
+    every_s: float | None = None
+    cron: str | None = None
+    data: tuple[str, ...] = ()
+    method_args: tuple[str, ...] = ()
+    reply_method: str = ""
+    reply_method_args: tuple[str, ...] = ()
+    method_timeout_s: float = 0.0
+    directory: str = ""
+    file_name: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SubscriberSpec:
+    """One subscription of one node.
+
+    `accept_from` is None for "any declared node", `ANY_SENDER`, or the nodes listed. `allow_commands` is None for
+    "any command", else argv patterns, ``*`` standing for one argument and a last ``**`` for any rest.
+    """
+
+    node: NodeName
+    subject: Subject
+    method: MethodName
+    wants_ack: bool
+    ack_on: AckOn = AckOn.RECEIVED
+    concurrency: int = 16
+    backlog: int = 16_384
+    """Messages that may wait in memory for a handler; beyond it they are dropped unacknowledged and counted."""
+    accept_from: frozenset[NodeName] | None = None
+    allow_commands: tuple[tuple[str, ...], ...] | None = ()
+    method_timeout_s: float = 10.0
+    max_output_bytes: int = 524_288
+    dedupe: bool = True
+    rerun: bool = False
+
+    @property
+    def key(self) -> WorkerKey:
+        """The worker's identity."""
+        return WorkerKey(self.node, self.subject, WorkerKind.SUBSCRIBER)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PublisherSpec:
+    """One subject that one node publishes on. `entry` is the config's name for it, None when made on demand."""
+
+    node: NodeName
+    subject: Subject
+    to_node: NodeName
+    method: MethodName
+    wants_ack: bool
+    ack: AckSettings = field(default_factory=AckSettings)
+    window: int = 256
+    serialization: str = "cbor"
+    compression: str = "zstd"
+    schedule: Schedule | None = None
+    entry: str | None = None
+
+    @property
+    def key(self) -> WorkerKey:
+        """The worker's identity."""
+        return WorkerKey(self.node, self.subject, WorkerKind.PUBLISHER)
+
+
+WorkerSpec = SubscriberSpec | PublisherSpec
+
+RELOAD_CLASSES: Mapping[type, Mapping[str, ReloadClass]] = {
+    SubscriberSpec: {
+        "ack_on": ReloadClass.SWAP,
+        "concurrency": ReloadClass.LIVE,
+        "backlog": ReloadClass.LIVE,
+        "accept_from": ReloadClass.LIVE,
+        "allow_commands": ReloadClass.LIVE,
+        "method_timeout_s": ReloadClass.LIVE,
+        "max_output_bytes": ReloadClass.LIVE,
+        "dedupe": ReloadClass.LIVE,
+        "rerun": ReloadClass.LIVE,
+    },
+    PublisherSpec: {
+        "ack": ReloadClass.LIVE,
+        "window": ReloadClass.LIVE,
+        "serialization": ReloadClass.SWAP,
+        "compression": ReloadClass.SWAP,
+        "schedule": ReloadClass.SWAP,
+        "entry": ReloadClass.LIVE,
+    },
+}
+"""Fields not listed are part of the key or follow from it (`method`, `to_node`, `wants_ack`): they cannot change in place."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PublisherDefaults:
+    """What a publisher made on demand on some node looks like: `defaults`, the node's roles and the node itself."""
+
+    ack_mode: str | None = None
+    """`required`, `none`, or None: as the method's table says."""
+    ack: AckSettings = field(default_factory=AckSettings)
+    window: int = 256
+    serialization: str = "cbor"
+    compression: str = "zstd"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SecretRef:
+    """Where a secret is read from when it is needed; its value never stands in a spec."""
+
+    kind: str
+    """`file`, `env` or `credential` (below $CREDENTIALS_DIRECTORY)."""
+    name: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TlsSettings:
+    """TLS towards the broker."""
+
+    ca: SecretRef | None = None
+    cert: SecretRef | None = None
+    key: SecretRef | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AuthSettings:
+    """Credentials towards the broker."""
+
+    nkey_seed: SecretRef | None = None
+    credentials: SecretRef | None = None
+    user: str | None = None
+    password: SecretRef | None = None
+    token: SecretRef | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BrokerSettings:
+    """Which broker to use. With `embedded` a private nats-server on loopback; `port` 0 picks a free one."""
+
+    embedded: bool = False
+    port: int = 0
+    servers: tuple[str, ...] = ()
+    tls: TlsSettings | None = None
+    auth: AuthSettings | None = None
+    connect_timeout_s: float = 2.0
+    ping_interval_s: float = 5.0
+    reconnect_wait_s: float = 0.25
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AdminSettings:
+    """The optional TCP listener. `listen` is ``host:port``; `token` unlocks the writing part."""
+
+    listen: str | None = None
+    token: SecretRef | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReloadSettings:
+    """How reloads behave. `max_cancel_fraction` of the workers may go in one reload without force."""
+
+    max_cancel_fraction: float = 0.5
+    watch: bool = True
+    poll_interval_s: float = 2.0
+    settle_s: float = 0.3
+    """A file set is taken when two looks this far apart see the same content."""
+    drain_timeout_s: float = 10.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StateSettings:
+    """Durable state: directory and bounds of outbox and inbox."""
+
+    dir: str | None = None
+    max_messages: int = 1_000_000
+    max_bytes: int = 2 * 1024**3
+    dedupe_window_s: float = 86_400.0
+    dead_letter_keep_s: float = 30 * 86_400.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LimitSettings:
+    """Bounds on what comes in."""
+
+    max_message_bytes: int = 1_048_576
+    max_decompressed_bytes: int = 4_194_304
+    max_depth: int = 16
+    error_reports_per_minute: int = 60
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LogSettings:
+    """What the daemon says on stderr."""
+
+    level: str = "info"
+    format: str = "text"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DesiredState:
+    """Everything one accepted config asks of this daemon, compiled."""
+
+    run_nodes: tuple[NodeName, ...]
+    """The nodes this daemon runs."""
+    declared_nodes: frozenset[NodeName]
+    """Every node of the fleet that the config names."""
+    workers: Mapping[WorkerKey, WorkerSpec]
+    publisher_defaults: Mapping[NodeName, PublisherDefaults]
+    broker: BrokerSettings = field(default_factory=BrokerSettings)
+    admin: AdminSettings = field(default_factory=AdminSettings)
+    state: StateSettings = field(default_factory=StateSettings)
+    reload: ReloadSettings = field(default_factory=ReloadSettings)
+    limits: LimitSettings = field(default_factory=LimitSettings)
+    log: LogSettings = field(default_factory=LogSettings)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ObservedWorker:
+    """One worker as the pool sees it. `retry_at_mono` is set while it backs off."""
+
+    spec: WorkerSpec
+    phase: Phase
+    retry_at_mono: float | None = None
+    restarts: int = 0
+    last_error: str | None = None
+
+
+ObservedState = Mapping[WorkerKey, ObservedWorker]

@@ -1,0 +1,1 @@
+"""Handlers: one file each, unaware of each other. `registry` finds them."""

@@ -1,0 +1,1 @@
+"""The durable edge: outbox, inbox and their one SQLite store."""
