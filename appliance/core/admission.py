@@ -1,0 +1,53 @@
+"""Whether a subscriber may act on a decoded message. Pure, and asked before any handler runs.
+
+The subject that the broker let the sender publish on decides what is done; the body only has to agree with it.
+A body that names another method or node is refused: otherwise the right to publish one subject would be the
+right to run every method. Relay fields and previous messages are never acted on here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Set
+
+from appliance.core.message import Message
+from appliance.core.names import NodeName, SubjectKind, is_node_name
+from appliance.core.specs import ANY_SENDER, SubscriberSpec
+
+
+def find_refusal(
+    spec: SubscriberSpec, subject_node: str, message: Message, declared: Set[NodeName]
+) -> str | None:
+    """Why `message`, which came on the subscriber's subject, is refused; None if it may be handled.
+
+    Args:
+        spec: the subscriber.
+        subject_node: the node token of its subject (errorCentral for error logs).
+        message: what was decoded.
+        declared: the nodes that the config names.
+    """
+    if message.method != spec.method:
+        return f"the body names method {message.method[:60]!r} but came on the subject of {spec.method}"
+    if message.to_node != subject_node:
+        return f"the body is addressed to {message.to_node[:60]!r} but came on a subject of {subject_node}"
+    sender = message.from_node
+    if not is_node_name(sender):
+        return f"the sender's name {sender[:60]!r} is no node name"
+    accept_from = spec.accept_from
+    if accept_from is None:
+        if sender not in declared:
+            return f"sender {sender!r} is not a declared node"
+    elif accept_from != ANY_SENDER and sender not in accept_from:
+        return f"sender {sender!r} is not in accept_from"
+    return None
+
+
+_KINDS = tuple(f".{kind}" for kind in SubjectKind)
+
+
+def is_reply_subject_safe(reply_to: str) -> bool:
+    """Whether an acknowledgement may be published on a subject that the sender chose.
+
+    A request subject or one of the broker's own (``$SYS``, ``$JS``) would turn our right to publish there into
+    the sender's.
+    """
+    return bool(reply_to) and not reply_to.endswith(_KINDS) and not reply_to.startswith("$")
