@@ -260,6 +260,8 @@ class DesiredState:
     """Every node of the fleet that the config names."""
     workers: Mapping[WorkerKey, WorkerSpec]
     publisher_defaults: Mapping[NodeName, PublisherDefaults]
+    declared_acks: Mapping[tuple[NodeName, MethodName], bool] = field(default_factory=dict)
+    """For every declared subscription of the fleet, whether it stands on the ACK subject of its method."""
     broker: BrokerSettings = field(default_factory=BrokerSettings)
     admin: AdminSettings = field(default_factory=AdminSettings)
     state: StateSettings = field(default_factory=StateSettings)

@@ -1,0 +1,131 @@
+"""Answers that are not acknowledgements: refusals to senders of ours and reports to errorCentral.
+
+Both are made where a subscriber must not wait, so they go through one bounded queue and one loop. Reports are
+rate-limited, never speak about error reports, and stop when a thousand of them already wait for an errorCentral
+that does not answer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import datetime
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from appliance.bus.base import Bus
+from appliance.core.message import Message
+from appliance.core.names import ERROR_CENTRAL
+from appliance.errors import BusError, RequestInvalid, StoreError
+from appliance.outbox.outbox import MessageStore
+from appliance.telemetry.report import Telemetry
+from appliance.workers.identity import REFUSED_HEADER
+from appliance.workers.router import Router, lane_key
+
+ERROR_LOG_METHOD = "REQErrorLog"
+MAX_QUEUED = 1_000
+MAX_WAITING_REPORTS = 1_000
+MAX_REPORT_CHARACTERS = 8_192
+
+
+@dataclass(frozen=True, slots=True)
+class _Report:
+    node: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Refusal:
+    reply_to: str
+    text: str
+    reason: str
+
+
+class Answers:
+    """Owns the queue; `run` belongs to the daemon's root group."""
+
+    def __init__(
+        self,
+        *,
+        bus: Bus,
+        store: MessageStore,
+        router: Router,
+        telemetry: Telemetry,
+        per_minute: Callable[[], int],
+        wall: Callable[[], float],
+    ) -> None:
+        self._bus = bus
+        self._store = store
+        self._router = router
+        self._telemetry = telemetry
+        self._per_minute = per_minute
+        self._wall = wall
+        self._queue: asyncio.Queue[_Report | _Refusal] = asyncio.Queue(MAX_QUEUED)
+        self._window_start = 0.0
+        self._in_window = 0
+        self._suppressed = 0
+
+    def report(self, node: str, text: str, *, method: str) -> None:
+        """Tell errorCentral, in `node`'s name. A failure of an error report is not reported."""
+        if method == ERROR_LOG_METHOD:
+            return
+        now = self._wall()
+        if now - self._window_start >= 60.0 or now < self._window_start:
+            if self._suppressed:
+                text = f"{text} ({self._suppressed} earlier reports suppressed)"
+                self._telemetry.error_report_suppressed(self._suppressed)
+                self._suppressed = 0
+            self._window_start = now
+            self._in_window = 0
+        if self._in_window >= self._per_minute() or self._queue.full():
+            self._suppressed += 1
+            return
+        self._in_window += 1
+        self._queue.put_nowait(_Report(node, text))
+
+    def refuse(self, reply_to: str, node: str, message_id: int, reason: str) -> None:
+        """Tell a sender of ours that resending is useless. Dropped when too many wait: then it resends in vain."""
+        if not self._queue.full():
+            self._queue.put_nowait(
+                _Refusal(reply_to, f"refused by: {node}: {message_id}: {reason}", reason)
+            )
+
+    async def run(self) -> None:
+        """Send what is queued, until cancelled."""
+        while True:
+            item = await self._queue.get()
+            if isinstance(item, _Refusal):
+                await self._send_refusal(item)
+            else:
+                await self._store_report(item)
+
+    async def _send_refusal(self, item: _Refusal) -> None:
+        reason = item.reason.encode("ascii", "backslashreplace").decode()
+        reason = "".join(c if c.isprintable() else "?" for c in reason)[:300]
+        try:
+            await self._bus.publish(
+                item.reply_to,
+                item.text.encode("utf-8", "backslashreplace"),
+                headers={REFUSED_HEADER: reason},
+            )
+        except BusError:
+            pass  # the sender asks again and is refused again
+
+    async def _store_report(self, item: _Report) -> None:
+        stamp = datetime.datetime.fromtimestamp(self._wall(), datetime.UTC).isoformat(timespec="milliseconds")
+        text = item.text[:MAX_REPORT_CHARACTERS]
+        message = Message(
+            to_node=ERROR_CENTRAL,
+            from_node=item.node,
+            method=ERROR_LOG_METHOD,
+            data=(f"{stamp}, node: {item.node}, {text}\n",),
+            directory="errorLog",
+            file_name="error.log",
+        )
+        try:
+            spec = self._router.publisher_for(item.node, ERROR_CENTRAL, ERROR_LOG_METHOD)
+            if self._store.lane(lane_key(spec)).depth >= MAX_WAITING_REPORTS:
+                self._suppressed += 1
+                return
+            await self._store.put([self._router.make_record(message)])
+        except (RequestInvalid, StoreError) as error:
+            self._telemetry.error_report_lost(item.node, str(error))

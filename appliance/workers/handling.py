@@ -1,0 +1,330 @@
+"""The second half of a subscriber: runs handlers in order of arrival, at most `concurrency` at once, and commits.
+
+Finished messages are committed in batches by one loop of their own, so a slow disk delays acknowledgements and not
+handlers.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import json
+from collections import deque
+from collections.abc import Callable
+
+from appliance.bus.base import Bus
+from appliance.core.message import Message, bytes_to_text, make_reply
+from appliance.core.method import OnCrash
+from appliance.core.specs import AckOn, SubscriberSpec
+from appliance.errors import ApplianceError, BusError, RequestInvalid, StoreError
+from appliance.methods.base import FilePosition, HandlerContext, Method, Result
+from appliance.outbox.outbox import MessageStore
+from appliance.outbox.records import FinishItem, OutboxRecord
+from appliance.telemetry.report import Telemetry
+from appliance.telemetry.stats import WorkerStats
+from appliance.workers.answers import Answers
+from appliance.workers.identity import EXIT_HEADER
+from appliance.workers.router import Router
+from appliance.workers.tools import HandlerTools
+from appliance.workers.work import Work, WorkKey
+
+MAX_FINISH_BATCH = 256
+RETRY_FIRST_S = 0.2
+RETRY_MAX_S = 5.0
+YIELD_EVERY = 32
+_DISK_TROUBLE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE, errno.EROFS})
+
+
+class Handling:
+    """Queue of admitted messages, handler loops, finish loop."""
+
+    def __init__(
+        self,
+        spec: SubscriberSpec,
+        method: Method,
+        *,
+        bus: Bus,
+        store: MessageStore,
+        router: Router,
+        telemetry: Telemetry,
+        answers: Answers,
+        tools: HandlerTools,
+        stats: WorkerStats,
+        wall: Callable[[], float],
+        on_progress: Callable[[], None],
+    ) -> None:
+        self.spec = spec
+        self._method = method
+        self._bus = bus
+        self._store = store
+        self._router = router
+        self._telemetry = telemetry
+        self._answers = answers
+        self._tools = tools
+        self._stats = stats
+        self._wall = wall
+        self._mono = asyncio.get_running_loop().time
+        self._on_progress = on_progress
+        self.active: dict[WorkKey, Work] = {}
+        self.queue: deque[Work] = deque()
+        self._running: set[Work] = set()
+        self._finished: deque[tuple[Work, tuple[OutboxRecord, ...]]] = deque()
+        self._committing = 0
+        self._has_finished = asyncio.Event()
+        self._group: asyncio.TaskGroup | None = None
+        self._loops = 0
+        self._name = spec.key.name
+
+    # -- state ------------------------------------------------------------------------------------
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing is queued, running or waiting for its commit."""
+        return not (self.queue or self._running or self._finished or self._committing)
+
+    def unfinished(self) -> list[Work]:
+        """Everything that a stop now would cut off."""
+        return [*self.queue, *self._running, *(work for work, _ in self._finished)]
+
+    def enqueue(self, works: list[Work]) -> None:
+        """Hand messages over, in order."""
+        self.queue.extend(works)
+        self.spawn_loops()
+
+    def forget(self, work: Work) -> None:
+        """`work` is no longer being handled here."""
+        key = work.key
+        if key is not None and self.active.get(key) is work:
+            del self.active[key]
+
+    # -- loops ------------------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Commit finished messages until cancelled; handler loops come and go inside."""
+        async with asyncio.TaskGroup() as group:
+            self._group = group
+            self.spawn_loops()
+            try:
+                await self._finish_loop()
+            finally:
+                self._group = None
+
+    def spawn_loops(self) -> None:
+        """Have as many handler loops as there is work for, up to the bound in force now."""
+        while self._group is not None and self._loops < min(
+            self.spec.concurrency, len(self.queue) + len(self._running)
+        ):
+            self._loops += 1
+            self._group.create_task(self._handle_loop(), name=f"handle {self._name}")
+
+    async def _handle_loop(self) -> None:
+        handled = 0
+        try:
+            while self.queue and self._loops <= self.spec.concurrency:
+                work = self.queue.popleft()
+                self._running.add(work)
+                self._stats.in_flight = len(self._running)
+                try:
+                    await self._handle(work)
+                finally:
+                    self._running.discard(work)
+                    self._stats.in_flight = len(self._running)
+                handled += 1
+                if handled % YIELD_EVERY == 0:
+                    await asyncio.sleep(0)  # a handler that never waits must not keep the loop from the sockets
+        finally:
+            self._loops -= 1
+        if self.queue:
+            self.spawn_loops()
+        self._on_progress()
+
+    async def _handle(self, work: Work) -> None:
+        if not await self._mark_started(work):
+            return
+        delay_s = RETRY_FIRST_S
+        started = self._mono()
+        while True:
+            try:
+                result = await self._call(work)
+                break
+            except Exception as error:  # noqa: BLE001 - the boundary around a handler: every failure becomes a value
+                if isinstance(error, OSError) and error.errno in _DISK_TROUBLE:
+                    self._telemetry.worker_troubled(self.spec.key, f"waiting to handle {work.message.id}: {error}")
+                    await asyncio.sleep(delay_s)
+                    delay_s = min(delay_s * 2, RETRY_MAX_S)
+                    continue
+                self._fail(work, error)
+                return
+        self._stats.handled += 1
+        self._stats.handler.observe(self._mono() - started)
+        self._finish(work, self._replies(work, result))
+
+    async def _mark_started(self, work: Work) -> bool:
+        """Note durably that a message which must not run twice is about to run."""
+        if work.row_id is None or self._method.info.on_crash is not OnCrash.INTERRUPT or self.spec.rerun:
+            return True
+        while True:
+            try:
+                await self._store.mark_started(work.row_id)
+            except StoreError as error:
+                if not error.retryable:
+                    raise
+                self._telemetry.worker_troubled(self.spec.key, f"cannot start {work.message.id}: {error}")
+                await asyncio.sleep(RETRY_FIRST_S)
+            else:
+                return True
+
+    async def _call(self, work: Work) -> Result:
+        message = work.message
+        filled = work.identity.timeout_filled
+        timeout_s = (
+            float(message.method_timeout_s)
+            if message.method_timeout_s > 0 and not filled
+            else self.spec.method_timeout_s
+        )
+        row_id = work.row_id
+
+        async def intend(position: FilePosition) -> None:
+            if row_id is not None:
+                await self._store.note(
+                    row_id, json.dumps([position.path, position.offset, position.length])
+                )
+
+        context = HandlerContext(
+            node=self.spec.node,
+            spec=self.spec,
+            timeout_s=timeout_s,
+            now=self._wall(),
+            files=self._tools.files,
+            console=self._tools.console,
+            hellos=self._tools.hellos,
+            list_workers=lambda: self._tools.list_workers(self.spec.node),
+            intend=intend,
+            resume=work.resume,
+        )
+        # a handler that keeps its own time gets a moment to say what it did before it is cut off
+        async with asyncio.timeout(timeout_s + 5.0):
+            return await work.handler.handle(message, context)
+
+    # -- outcomes ---------------------------------------------------------------------------------
+
+    def _replies(self, work: Work, result: Result) -> tuple[OutboxRecord, ...]:
+        message = work.message
+        node = self.spec.node
+        if message.is_reply and message.previous_message is not None:
+            self._telemetry.reply_received(
+                node,
+                message.from_node,
+                message.previous_message.id,
+                message.id,
+                message.method,
+                "".join(message.data or ()),
+                work.exit_status,
+            )
+        if result.report is not None:
+            self._answers.report(node, f"{message.method} {message.id}: {result.report}", method=message.method)
+        if result.output is None:
+            return ()
+        reply = make_reply(message, node, bytes_to_text(result.output))
+        headers = {EXIT_HEADER: str(result.exit_status)} if result.exit_status is not None else None
+        return self.reply_records(reply, headers)
+
+    def reply_records(self, reply: Message, headers: dict[str, str] | None) -> tuple[OutboxRecord, ...]:
+        """The outbox record of a reply; a reply that cannot be sent is reported instead."""
+        try:
+            return (self._router.make_record(reply, headers=headers),)
+        except RequestInvalid as error:
+            self._answers.report(
+                self.spec.node,
+                f"cannot reply to {reply.to_node[:60]}: {error}",
+                method=self.spec.method,
+            )
+            return ()
+
+    def _fail(self, work: Work, error: Exception) -> None:
+        """A handler refused or broke. Nothing of it counts as done, so `done` is not acknowledged."""
+        self._stats.failed += 1
+        message = work.message
+        text = str(error) if isinstance(error, ApplianceError) else f"internal error: {type(error).__name__}: {error}"
+        if isinstance(error, TimeoutError):
+            text = "the handler did not end in time"
+        self._telemetry.handler_failed(self.spec.key, message.from_node, message.id, text)
+        self._answers.report(self.spec.node, f"{message.method} {message.id} failed: {text}", method=message.method)
+        if work.ack_on is AckOn.DONE:
+            if work.identity.instance is not None:
+                for reply_to in work.reply_tos:
+                    self._answers.refuse(reply_to, self.spec.node, message.id, text)
+            work.reply_tos.clear()
+            if work.row_id is None:
+                self.forget(work)
+                self._on_progress()
+                return
+        self._finish(work, self._failure_replies(work, text))
+
+    def _failure_replies(self, work: Work, text: str) -> tuple[OutboxRecord, ...]:
+        """Where a reply was due and the message is acknowledged already, the sender of ours still gets an answer."""
+        if not self._method.info.replies or work.ack_on is AckOn.DONE or work.identity.instance is None:
+            return ()
+        reply = make_reply(work.message, self.spec.node, "")
+        return self.reply_records(reply, {EXIT_HEADER: f"failed: {_header_text(text)}"})
+
+    def _finish(self, work: Work, replies: tuple[OutboxRecord, ...]) -> None:
+        self._finished.append((work, replies))
+        self._has_finished.set()
+
+    async def _finish_loop(self) -> None:
+        while True:
+            await self._has_finished.wait()
+            self._has_finished.clear()
+            while self._finished:
+                count = min(len(self._finished), MAX_FINISH_BATCH)
+                batch = [self._finished.popleft() for _ in range(count)]
+                self._committing = count
+                await self._commit(batch)
+                self._committing = 0
+            self._on_progress()
+
+    async def _commit(self, batch: list[tuple[Work, tuple[OutboxRecord, ...]]]) -> None:
+        items = [
+            FinishItem(
+                row_id=work.row_id,
+                node=self.spec.node,
+                sender=work.message.from_node,
+                instance=work.identity.instance,
+                message_id=work.identity.message_id,
+            )
+            for work, _ in batch
+            if self.spec.wants_ack and (work.row_id is not None or work.identity.instance is not None)
+        ]
+        replies = [record for _, records in batch for record in records]
+        while items or replies:
+            try:
+                await self._store.finish(items, replies)
+            except StoreError as error:
+                if not error.retryable:
+                    raise
+                self._telemetry.worker_troubled(self.spec.key, f"cannot commit handled messages: {error}")
+                await asyncio.sleep(RETRY_FIRST_S)
+            else:
+                break
+        for work, _ in batch:
+            self.forget(work)
+            if work.ack_on is AckOn.DONE:
+                await self.acknowledge(work)
+
+    async def acknowledge(self, work: Work) -> None:
+        """Confirm to everyone who sent this message; without a connection the sender asks again."""
+        if not work.reply_tos:
+            return
+        payload = f"confirmed from: {self.spec.node}: {work.message.id}".encode()
+        for reply_to in work.reply_tos:
+            try:
+                await self._bus.publish(reply_to, payload)
+            except BusError:
+                return
+        work.reply_tos.clear()
+
+
+def _header_text(text: str) -> str:
+    plain = text.encode("ascii", "backslashreplace").decode()
+    return "".join(character if character.isprintable() else "?" for character in plain)[:300]

@@ -1,0 +1,42 @@
+"""The `appl-id` header: who made a message, so that a receiver of ours can know a resend from a repeat.
+
+Go nodes send no usable id (theirs is what an operator typed, or 0) and ignore the header. The form is
+``<instance>-<id>`` with an optional ``-m``, which tells that methodTimeout was filled in for the Go side's sake and
+is not the operator's wish.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+ID_HEADER = "appl-id"
+REFUSED_HEADER = "appl-refused"
+"""On an acknowledgement subject: the receiver refuses the message for the reason given; resending is useless."""
+EXIT_HEADER = "appl-exit"
+"""On a reply: the exit status of the command."""
+
+
+class Identity(NamedTuple):
+    """What the header says. `instance` is None when the sender is no appliance."""
+
+    instance: str | None
+    message_id: int
+    timeout_filled: bool
+
+
+NOBODY = Identity(None, 0, False)
+
+
+def parse_identity(headers: Mapping[str, str]) -> Identity:
+    """Read the header; anything malformed counts as absent, since nothing but deduplication hangs on it."""
+    text = headers.get(ID_HEADER)
+    if text is None or len(text) > 80:
+        return NOBODY
+    parts = text.split("-")
+    if len(parts) not in (2, 3) or not parts[0].isalnum() or not parts[1].isdecimal():
+        return NOBODY
+    message_id = int(parts[1])
+    if not 0 < message_id < 2**63:
+        return NOBODY
+    return Identity(parts[0], message_id, len(parts) == 3)

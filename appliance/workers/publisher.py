@@ -1,0 +1,433 @@
+"""A publisher: empties one lane of the outbox onto one subject.
+
+Up to `window` records are in flight at once; each attempt carries its own reply token below ``<subject>.reply.``, and
+one wildcard subscription hears all answers. Timers cost no task per message: while anything is in flight, one scan
+every 50 ms finds what is due. A record leaves the outbox on an acknowledgement, a refusal or the end of its tries;
+whatever else happens it stays, and a crash between the answer and its commit means one resend, which the receiver's
+memory of ids makes harmless.
+
+When the broker says that nobody subscribes, the whole lane waits and one record at a time probes with growing delay:
+absence is a property of the subject, not of a message.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import secrets
+from collections.abc import Callable
+
+from appliance.bus.base import Bus, Delivery, Subscription
+from appliance.core.retry import (
+    MAX_ABSENT_BACKOFF_S,
+    DeadLetter,
+    Decision,
+    Done,
+    Outcome,
+    backoff_s,
+    decide_delivery,
+)
+from appliance.core.names import REPLY_TOKEN, WorkerKey
+from appliance.core.specs import AckSettings, PublisherSpec, WorkerSpec
+from appliance.errors import BusUnavailable, DecodeError, EncodeError, PayloadTooLarge, SubjectInvalid
+from appliance.outbox.outbox import MessageStore
+from appliance.outbox.records import OutboxRecord
+from appliance.telemetry.report import Telemetry
+from appliance.telemetry.stats import WorkerStats
+from appliance.wire.frame import frame_headers, transcode
+from appliance.workers.base import DrainReport
+from appliance.workers.identity import REFUSED_HEADER
+from appliance.workers.router import encoding_name, lane_key
+from appliance.workers.schedule import Scheduler, SubmitScheduled
+
+SCAN_INTERVAL_S = 0.05
+IDLE_RETIRE_S = 60.0
+"""A publisher made on demand is no longer desired after this long without a record."""
+
+
+class _InFlight:
+    """One record between its first send and its settlement. `due_mono` is the ack deadline or the retry time."""
+
+    __slots__ = ("awaiting_ack", "due_mono", "epoch", "failures", "record", "sent_mono", "tokens")
+
+    def __init__(self, record: OutboxRecord) -> None:
+        self.record = record
+        self.tokens: list[str] = []
+        self.awaiting_ack = False
+        self.due_mono = 0.0
+        self.sent_mono = 0.0
+        self.epoch = -1
+        self.failures = 0
+
+
+class Publisher:
+    """Owns one lane. See the module for the idea."""
+
+    def __init__(
+        self,
+        spec: PublisherSpec,
+        *,
+        bus: Bus,
+        store: MessageStore,
+        telemetry: Telemetry,
+        submit_scheduled: SubmitScheduled,
+        wall: Callable[[], float],
+    ) -> None:
+        self.spec: WorkerSpec = spec
+        self._spec = spec
+        self.key: WorkerKey = spec.key
+        self.stats = WorkerStats()
+        self._bus = bus
+        self._store = store
+        self._telemetry = telemetry
+        self._wall = wall
+        self._mono = asyncio.get_running_loop().time
+        self._lane = store.lane(lane_key(spec))
+        self._wake = asyncio.Event()
+        self._prefix = f"{spec.subject}.{REPLY_TOKEN}.{secrets.token_hex(6)}."
+        self._by_id: dict[int, _InFlight] = {}
+        self._by_token: dict[str, _InFlight] = {}
+        self._draining = False
+        self._idle = asyncio.Event()
+        self._absent_failures = 0
+        self._absent_until_mono = 0.0
+        self._scan_due_mono = 0.0
+        self._scanned_epoch = -1
+        self._replies: Subscription | None = None
+        self._endings: list[Callable[[], None]] = []
+        self._scheduler = Scheduler(spec, submit_scheduled, telemetry)
+        self._tokens: list[str] = []
+        self._denied: str | None = None
+        self.last_used_mono = self._mono()
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether an on-demand publisher has had nothing to do for a while."""
+        has_work = bool(self._by_id) or self._lane.depth > 0
+        return not has_work and self._mono() - self.last_used_mono > IDLE_RETIRE_S
+
+    # -- life -------------------------------------------------------------------------------------
+
+    async def start(self) -> None:
+        """Subscribe to the answers. Raises BusUnavailable when the broker is away; the pool tries again."""
+        if self._spec.wants_ack:
+            self._replies = await self._bus.subscribe(
+                f"{self._prefix}*", self._on_reply, on_denied=self._on_denied
+            )
+        self._endings.append(self._bus.on_connected(self._wake.set))
+        self._endings.append(self._bus.on_publish_denied(self._spec.subject, self._on_denied))
+        self._lane.on_wake = self._wake.set
+
+    async def run(self) -> None:
+        """Send until drained."""
+        async with asyncio.TaskGroup() as group:
+            producer = group.create_task(self._scheduler.run(), name=f"schedule {self.key.name}")
+            await self._send_until_drained()
+            producer.cancel()
+
+    async def _send_until_drained(self) -> None:
+        while not (self._draining and not self._by_id):
+            self._wake.clear()
+            if self._denied is not None:
+                raise BusUnavailable(self._denied)
+            await self._scan()
+            await self._pump()
+            await self._sleep()
+        self._idle.set()
+
+    async def _sleep(self) -> None:
+        """Wait for something to do: an answer that frees the window, a new record, a due timer."""
+        if self._by_id:
+            delay_s: float | None = SCAN_INTERVAL_S
+        else:
+            next_due_at = self._lane.next_due_at()
+            delay_s = None if next_due_at is None else max(0.0, next_due_at - self._wall())
+        if self._absent_until_mono and self._lane.depth:
+            wait_s = max(0.0, self._absent_until_mono - self._mono())
+            delay_s = wait_s if delay_s is None else min(delay_s, wait_s)
+        if not self._bus.is_connected:
+            delay_s = SCAN_INTERVAL_S if self._by_id else None
+        if delay_s is None:
+            await self._wake.wait()
+            return
+        handle = asyncio.get_running_loop().call_later(delay_s, self._wake.set)
+        try:
+            await self._wake.wait()
+        finally:
+            handle.cancel()
+
+    def update(self, spec: WorkerSpec) -> None:
+        """Timeouts, retries and the window hold from the next decision on."""
+        assert isinstance(spec, PublisherSpec)
+        self.spec = self._spec = spec
+        self._wake.set()
+
+    async def swap(self, spec: WorkerSpec) -> None:
+        """The next record goes out in the new encoding; records already encoded are rewritten when sent."""
+        assert isinstance(spec, PublisherSpec)
+        frame_headers(spec.serialization, spec.compression)  # raises before anything changed
+        self._scheduler.follow(spec)
+        self.update(spec)
+
+    async def drain(self, deadline_mono: float) -> DrainReport:
+        """Send nothing new, wait for answers until the deadline; what is left stays in the outbox."""
+        before = self.stats.acked + self.stats.dead
+        self._draining = True
+        self._scan_due_mono = 0.0
+        self._wake.set()
+        try:
+            async with asyncio.timeout_at(deadline_mono):
+                await self._idle.wait()
+        except TimeoutError:
+            pass
+        left = len(self._by_id)
+        finished = self.stats.acked + self.stats.dead - before
+        return DrainReport(worker=self.key.name, finished=finished, handed_back=left)
+
+    async def close(self) -> None:
+        """Give unanswered records back to the lane and stop listening."""
+        for ending in self._endings:
+            ending()
+        self._endings.clear()
+        self._lane.on_wake = None
+        for flight in list(self._by_id.values()):
+            self._lane.put_back(flight.record)
+        self._by_id.clear()
+        self._by_token.clear()
+        if self._replies is not None:
+            replies, self._replies = self._replies, None
+            await replies.stop_intake()
+
+    def node_seen(self, node: str) -> None:
+        """The destination said hello: try at once instead of waiting out the delay."""
+        if node == self._spec.to_node and self._absent_until_mono:
+            self._absent_until_mono = self._mono()
+            for flight in self._by_id.values():
+                if not flight.awaiting_ack:
+                    flight.due_mono = min(flight.due_mono, self._absent_until_mono)
+            self._scan_due_mono = 0.0
+            self._wake.set()
+
+    # -- sending ----------------------------------------------------------------------------------
+
+    async def _pump(self) -> None:
+        """Send records from the lane while the window has room."""
+        spec = self._spec
+        strict = spec.window == 1
+        while not self._draining and self._bus.is_connected and len(self._by_id) < self._spec.window:
+            if self._absent_until_mono and (self._by_id or self._mono() < self._absent_until_mono):
+                return
+            record = self._lane.take(strict=strict)
+            if record is None:
+                return
+            self.last_used_mono = self._mono()
+            flight = _InFlight(record)
+            self._by_id[record.id] = flight
+            self.stats.in_flight = len(self._by_id)
+            await self._send(flight)
+
+    async def _send(self, flight: _InFlight) -> None:
+        record = flight.record
+        spec = self._spec
+        if record.expires_at is not None and self._wall() >= record.expires_at:
+            self._settle(flight, Outcome.NO_RESPONDER if flight.failures else Outcome.ACK_TIMEOUT)
+            return
+        try:
+            wanted = encoding_name(spec.serialization, spec.compression)
+            if record.encoding != wanted:
+                record.payload = transcode(record.payload, record.encoding, wanted)
+                record.encoding = wanted
+            headers = dict(frame_headers(spec.serialization, spec.compression))
+            if record.headers:
+                headers.update(record.headers)
+            reply_to = ""
+            if spec.wants_ack:
+                token = self._next_token()
+                flight.tokens.append(token)
+                self._by_token[token] = flight
+                reply_to = self._prefix + token
+            flight.sent_mono = self._mono()
+            flight.due_mono = flight.sent_mono + self._ack_of(record).timeout_s
+            flight.awaiting_ack = True
+            flight.epoch = self._bus.connection_epoch
+            await self._bus.publish(record.subject, record.payload, headers=headers, reply_to=reply_to)
+        except BusUnavailable:
+            flight.awaiting_ack = False
+            flight.due_mono = self._mono()
+            return
+        except (PayloadTooLarge, SubjectInvalid, EncodeError, DecodeError) as error:
+            self._settle(flight, Outcome.UNSENDABLE, str(error))
+            return
+        self.stats.sent += 1
+        if not spec.wants_ack:
+            self._settle(flight, Outcome.SENT)
+
+    def _next_token(self) -> str:
+        if not self._tokens:
+            raw = secrets.token_hex(8 * 128)
+            self._tokens = [raw[at : at + 16] for at in range(0, len(raw), 16)]
+        return self._tokens.pop()
+
+    def _ack_of(self, record: OutboxRecord) -> AckSettings:
+        """The worker's settings with what the message itself asked for on top."""
+        ack = self._spec.ack
+        if record.ack_timeout_s is None and record.retries is None:
+            return ack
+        return AckSettings(
+            timeout_s=record.ack_timeout_s if record.ack_timeout_s is not None else ack.timeout_s,
+            retries=record.retries if record.retries is not None else ack.retries,
+            retry_wait_s=ack.retry_wait_s,
+            expires_s=ack.expires_s,
+        )
+
+    # -- answers ----------------------------------------------------------------------------------
+
+    def _on_reply(self, delivery: Delivery) -> None:
+        flight = self._by_token.get(delivery.subject[len(self._prefix) :])
+        if flight is None:
+            return  # an answer to a record that is settled already
+        headers = delivery.headers
+        if headers:
+            if headers.get("Status") == "503":
+                self._on_no_responder(flight)
+                return
+            refused = headers.get(REFUSED_HEADER)
+            if refused is not None:
+                self._settle(flight, Outcome.REFUSED, refused)
+                return
+        if self._absent_failures:
+            self._end_absence()
+        self._settle(flight, Outcome.ACKED)
+
+    def _end_absence(self) -> None:
+        """Somebody answers: everything that waited is due now."""
+        self._absent_failures = 0
+        self._absent_until_mono = 0.0
+        for flight in self._by_id.values():
+            if not flight.awaiting_ack and flight.failures:
+                flight.due_mono = 0.0
+        self._scan_due_mono = 0.0
+
+    def _on_no_responder(self, flight: _InFlight) -> None:
+        if not flight.awaiting_ack:
+            return
+        self.stats.missed += 1
+        flight.awaiting_ack = False
+        flight.failures += 1
+        now = self._mono()
+        if now >= self._absent_until_mono:
+            self._absent_failures += 1
+            delay_s = backoff_s(self._absent_failures, cap_s=MAX_ABSENT_BACKOFF_S, jitter=random.random())
+            self._absent_until_mono = now + delay_s
+        flight.due_mono = self._absent_until_mono
+        self._report_missed(flight, Outcome.NO_RESPONDER, self._absent_until_mono - now)
+
+    def _on_denied(self, text: str) -> None:
+        """The broker denies our subject: fail with its words; the pool backs off and tries again."""
+        self._denied = text
+        self._wake.set()
+
+    # -- timers -----------------------------------------------------------------------------------
+
+    async def _scan(self) -> None:
+        """Look at everything in flight once: expired deadlines, due retries, attempts lost with a connection."""
+        now = self._mono()
+        epoch = self._bus.connection_epoch
+        if not self._by_id or (now < self._scan_due_mono and epoch == self._scanned_epoch):
+            return
+        self._scan_due_mono = now + SCAN_INTERVAL_S
+        self._scanned_epoch = epoch
+        connected = self._bus.is_connected
+        probing = False
+        for flight in list(self._by_id.values()):
+            if flight.awaiting_ack:
+                if flight.epoch != epoch:
+                    flight.awaiting_ack = False
+                    flight.due_mono = now
+                elif now >= flight.due_mono:
+                    self._on_ack_timeout(flight, now)
+            if flight.awaiting_ack or flight.record.id not in self._by_id or now < flight.due_mono:
+                continue
+            if not connected or self._draining:
+                if self._draining:
+                    self._give_back(flight)
+                continue
+            if self._absent_until_mono:
+                if probing or now < self._absent_until_mono:
+                    continue
+                probing = True
+            await self._send(flight)
+
+    def _on_ack_timeout(self, flight: _InFlight, now: float) -> None:
+        record = flight.record
+        record.attempts += 1
+        self.stats.missed += 1
+        flight.awaiting_ack = False
+        decision = self._decide(flight, Outcome.ACK_TIMEOUT)
+        if isinstance(decision, DeadLetter):
+            self._conclude(flight, decision)
+            return
+        delay_s = 0.0 if isinstance(decision, Done) else decision.delay_s
+        flight.due_mono = now + delay_s
+        record.next_at = self._wall() + delay_s
+        record.last_error = str(Outcome.ACK_TIMEOUT)
+        self._store.settle_retry(record)
+        self._report_missed(flight, Outcome.ACK_TIMEOUT, delay_s)
+
+    def _report_missed(self, flight: _InFlight, outcome: Outcome, delay_s: float) -> None:
+        record = flight.record
+        self._telemetry.attempt_missed(
+            self.key, record.id, str(outcome), attempt=record.attempts, next_in_s=delay_s
+        )
+
+    def _give_back(self, flight: _InFlight) -> None:
+        self._forget(flight)
+        self._lane.put_back(flight.record)
+
+    # -- settling ---------------------------------------------------------------------------------
+
+    def _decide(self, flight: _InFlight, outcome: Outcome, detail: str = "") -> Decision:
+        record = flight.record
+        now = self._wall()
+        ack = self._ack_of(record)
+        expired = record.expires_at is not None and now >= record.expires_at
+        return decide_delivery(
+            outcome,
+            attempts=record.attempts,
+            failures=max(flight.failures, 1),
+            ack=ack,
+            age_s=ack.expires_s if expired else 0.0,
+            jitter=random.random(),
+            detail=detail,
+        )
+
+    def _settle(self, flight: _InFlight, outcome: Outcome, detail: str = "") -> None:
+        self._conclude(flight, self._decide(flight, outcome, detail))
+
+    def _conclude(self, flight: _InFlight, decision: Decision) -> None:
+        record = flight.record
+        self._forget(flight)
+        if isinstance(decision, Done):
+            seconds = self._mono() - flight.sent_mono
+            self.stats.acked += 1
+            self.stats.delivery.observe(seconds)
+            self._store.settle_done(record)
+            self._telemetry.message_delivered(
+                record.node, record.id, record.to_node, record.method, seconds
+            )
+        elif isinstance(decision, DeadLetter):
+            self.stats.dead += 1
+            self._store.settle_dead(record, decision.reason)
+            self._telemetry.message_dead(
+                self.key, record.id, record.to_node, record.method, decision.reason
+            )
+        else:
+            self._lane.put_back(record)
+
+    def _forget(self, flight: _InFlight) -> None:
+        self._by_id.pop(flight.record.id, None)
+        for token in flight.tokens:
+            self._by_token.pop(token, None)
+        self.stats.in_flight = len(self._by_id)
+        if self._draining or self._lane.depth:
+            self._wake.set()

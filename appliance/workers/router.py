@@ -1,0 +1,176 @@
+"""From a message to an outbox record: which subject, which publisher's settings, encoded once.
+
+The router holds the desired state of the moment; everything that sends (the API, replies, error reports, schedules)
+asks it, so there is one place that decides where a message goes.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from difflib import get_close_matches
+
+from appliance.core.message import Message
+from appliance.core.method import MethodTable
+from appliance.core.names import (
+    ERROR_CENTRAL,
+    MethodName,
+    NodeName,
+    Subject,
+    WorkerKey,
+    WorkerKind,
+    make_kind,
+    make_subject,
+)
+from appliance.core.specs import DesiredState, PublisherDefaults, PublisherSpec
+from appliance.errors import EncodeError, RequestInvalid, SubjectInvalid
+from appliance.outbox.records import OutboxRecord
+from appliance.wire.frame import encode_frame
+from appliance.workers.identity import ID_HEADER
+
+GO_METHOD_TIMEOUT_S = 10
+"""What a Go node puts where nothing was asked; it would take 0 as "stop at once"."""
+
+
+class Router:
+    """Makes outbox records; `next_id` gives unique, time-ordered message ids."""
+
+    def __init__(
+        self, methods: MethodTable, *, instance: str, next_id: Callable[[], int], wall: Callable[[], float]
+    ) -> None:
+        self._methods = methods
+        self._instance = instance
+        self._next_id = next_id
+        self._wall = wall
+        self._desired: DesiredState | None = None
+        self._specs: dict[tuple[str, str, str], PublisherSpec] = {}
+
+    def follow(self, desired: DesiredState) -> None:
+        """Route by this desired state from now on."""
+        self._desired = desired
+        self._specs = {
+            (spec.node, spec.to_node, spec.method): spec
+            for spec in desired.workers.values()
+            if isinstance(spec, PublisherSpec)
+        }
+
+    def publisher_for(self, node: str, to_node: str, method: str) -> PublisherSpec:
+        """The declared publisher, or the one that would be made on demand.
+
+        Raises:
+            RequestInvalid: the method is unknown or the destination is no valid name. A method that the receiver
+                does not know kills a Go node, so it is never sent.
+        """
+        spec = self._specs.get((node, to_node, method))
+        if spec is None:
+            spec = self._on_demand(node, to_node, method)
+            if len(self._specs) < 10_000:
+                self._specs[node, to_node, method] = spec
+        return spec
+
+    def spec_of_lane(self, node: NodeName, subject: Subject, to_node: str, method: str) -> PublisherSpec:
+        """The on-demand publisher for a lane whose subject is given (left by an earlier run or config)."""
+        defaults = self._defaults(node)
+        return PublisherSpec(
+            node=node,
+            subject=subject,
+            to_node=NodeName(to_node),
+            method=MethodName(method),
+            wants_ack=not subject.endswith("NACK"),
+            ack=defaults.ack,
+            window=defaults.window,
+            serialization=defaults.serialization,
+            compression=defaults.compression,
+        )
+
+    def make_record(
+        self, message: Message, *, expires_s: float | None = None, headers: dict[str, str] | None = None
+    ) -> OutboxRecord:
+        """Give the message its id, its subject and its bytes.
+
+        Raises:
+            RequestInvalid: unknown method, bad destination, or the message cannot be encoded.
+        """
+        spec = self.publisher_for(message.from_node, message.to_node, message.method)
+        now = self._wall()
+        message_id = self._next_id()
+        filled = message.method_timeout_s < 1
+        wire = message._replace(
+            id=message_id,
+            to_nodes=None,
+            ack_timeout_s=message.ack_timeout_s
+            if message.ack_timeout_s > 0
+            else max(1, math.ceil(spec.ack.timeout_s)),
+            retries=message.retries if message.retries > 0 else max(1, spec.ack.retries),
+            method_timeout_s=GO_METHOD_TIMEOUT_S if filled else message.method_timeout_s,
+        )
+        try:
+            payload, _ = encode_frame(wire, spec.serialization, spec.compression)
+        except EncodeError as error:
+            raise RequestInvalid(str(error)) from error
+        all_headers = {ID_HEADER: f"{self._instance}-{message_id}{'-m' if filled else ''}"}
+        if headers:
+            all_headers.update(headers)
+        return OutboxRecord(
+            id=message_id,
+            node=message.from_node,
+            subject=spec.subject,
+            to_node=message.to_node,
+            method=message.method,
+            payload=payload,
+            encoding=encoding_name(spec.serialization, spec.compression),
+            wants_ack=spec.wants_ack,
+            created_at=now,
+            expires_at=now + (expires_s if expires_s is not None else spec.ack.expires_s),
+            ack_timeout_s=float(message.ack_timeout_s) if message.ack_timeout_s > 0 else None,
+            retries=message.retries if message.retries > 0 else None,
+            headers=all_headers,
+        )
+
+    def _defaults(self, node: str) -> PublisherDefaults:
+        if self._desired is None:
+            return PublisherDefaults()
+        return self._desired.publisher_defaults.get(NodeName(node), PublisherDefaults())
+
+    def _on_demand(self, node: str, to_node: str, method: str) -> PublisherSpec:
+        info = self._methods.get(MethodName(method))
+        if info is None:
+            close = get_close_matches(method, self._methods, n=1)
+            hint = f"; did you mean {close[0]}?" if close else ""
+            raise RequestInvalid(f"unknown method {method[:60]!r}{hint}")
+        if info.subject_node is not None and to_node != info.subject_node:
+            raise RequestInvalid(f"{method} goes to {info.subject_node!r}, not to {to_node[:60]!r}")
+        if info.subject_node is None and to_node == ERROR_CENTRAL:
+            raise RequestInvalid(f"{ERROR_CENTRAL} takes no {method}")
+        try:
+            kind = make_kind(info.category, wants_ack=self._wants_ack(node, to_node, method))
+            subject = make_subject(to_node, method, kind)
+        except SubjectInvalid as error:
+            raise RequestInvalid(str(error)) from error
+        return self.spec_of_lane(NodeName(node), subject, to_node, method)
+
+    def _wants_ack(self, node: str, to_node: str, method: str) -> bool:
+        """The destination's declared ack mode if the config knows it, else the sender's defaults."""
+        if self._desired is not None:
+            declared = self._desired.declared_acks.get((NodeName(to_node), MethodName(method)))
+            if declared is not None:
+                return declared
+        info = self._methods[MethodName(method)]
+        if not info.acks_by_default:
+            return False
+        return self._defaults(node).ack_mode != "none"
+
+
+def encoding_name(serialization: str, compression: str) -> str:
+    """The store's word for an encoding: ``cbor`` or ``cbor+zstd``."""
+    return serialization if compression == "none" else f"{serialization}+{compression}"
+
+
+def lane_key(spec: PublisherSpec) -> tuple[NodeName, Subject]:
+    """The outbox lane that a publisher empties."""
+    return (spec.node, spec.subject)
+
+
+def publisher_key(node: str, subject: str) -> WorkerKey:
+    """The worker key of the publisher of a lane."""
+    return WorkerKey(NodeName(node), Subject(subject), WorkerKind.PUBLISHER)

@@ -1,0 +1,19 @@
+"""What the daemon lends to every handler."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from appliance.core.names import NodeName
+from appliance.methods.base import Console, Files, HelloSink, WorkerLine
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HandlerTools:
+    """Shared by all subscribers of a daemon."""
+
+    files: Files
+    console: Console
+    hellos: HelloSink
+    list_workers: Callable[[NodeName], Sequence[WorkerLine]]

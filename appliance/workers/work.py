@@ -1,0 +1,92 @@
+"""One message on its way through a subscriber, and the decision whether it may enter."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from appliance.bus.base import Delivery
+from appliance.core.admission import find_refusal, is_reply_subject_safe
+from appliance.core.message import Message
+from appliance.core.specs import AckOn, DesiredState, SubscriberSpec
+from appliance.errors import DecodeError
+from appliance.methods.base import FilePosition, Handler
+from appliance.wire.frame import WireLimits, decode_frame
+from appliance.workers.identity import EXIT_HEADER, NOBODY, Identity, parse_identity
+
+WorkKey = tuple[str, str, int]
+
+
+@dataclass(slots=True, eq=False)
+class Work:
+    """One message between admission and the end of its handling.
+
+    `handler` and `ack_on` are those in force when it was taken, so a swap never changes a message in hand.
+    `row_id` names its body in the inbox, None where none is kept. `payload` and `headers` are dropped once stored.
+    """
+
+    message: Message
+    identity: Identity
+    ack_on: AckOn
+    handler: Handler
+    payload: bytes
+    headers: Mapping[str, str]
+    reply_tos: list[str] = field(default_factory=list)
+    row_id: int | None = None
+    is_taken: bool = False
+    resume: FilePosition | None = None
+    exit_status: str | None = None
+
+    @property
+    def key(self) -> WorkKey | None:
+        """What a resend of the same message has in common with it; None when the sender gives no usable id."""
+        if self.identity.instance is None:
+            return None
+        return (self.message.from_node, self.identity.instance, self.identity.message_id)
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """Why a delivery was not admitted; `sender` is "" when it could not even be read."""
+
+    sender: str
+    identity: Identity
+    reason: str
+
+
+def wire_limits(fleet: DesiredState) -> WireLimits:
+    """The decoder's bounds as the config sets them."""
+    limits = fleet.limits
+    return WireLimits(
+        max_message_bytes=limits.max_message_bytes,
+        max_decompressed_bytes=limits.max_decompressed_bytes,
+        max_depth=limits.max_depth,
+    )
+
+
+def admit(
+    delivery: Delivery,
+    spec: SubscriberSpec,
+    subject_node: str,
+    handler: Handler,
+    fleet: DesiredState,
+    limits: WireLimits,
+) -> Work | Refusal:
+    """Decode and check one delivery."""
+    headers = delivery.headers
+    identity = parse_identity(headers) if headers else NOBODY
+    try:
+        message = decode_frame(delivery.payload, headers, limits)
+    except DecodeError as error:
+        return Refusal("", identity, f"undecodable: {error}")
+    refusal = find_refusal(spec, subject_node, message, fleet.declared_nodes)
+    if refusal is None and delivery.reply_to and not is_reply_subject_safe(delivery.reply_to):
+        refusal = "its reply subject is a request subject"
+    if refusal is not None:
+        return Refusal(message.from_node, identity, refusal)
+    work = Work(message, identity, spec.ack_on, handler, delivery.payload, headers)
+    if delivery.reply_to:
+        work.reply_tos.append(delivery.reply_to)
+    if message.is_reply and headers:
+        work.exit_status = headers.get(EXIT_HEADER)
+    return work
