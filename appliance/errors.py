@@ -5,7 +5,7 @@ ApplianceError
 |- WireError              EncodeError, DecodeError
 |- BusError               BusUnavailable, BusUnauthorized, SubjectInvalid, PayloadTooLarge
 |- StoreError             StoreFull, StoreUnusable, StoreLocked
-|- HandlerError           PathForbidden, CommandForbidden, ArgumentsInvalid
+|- HandlerError           PathForbidden, CommandForbidden, ArgumentsInvalid, FileFailed
 |- RequestInvalid         something a caller of the API sent us
 |- DaemonError            DaemonUnreachable, DaemonAlreadyRunning
 
@@ -127,6 +127,17 @@ class CommandForbidden(HandlerError):
 
 class ArgumentsInvalid(HandlerError):
     """The message lacks what its method needs."""
+
+
+class FileFailed(HandlerError):
+    """The operating system refused to read or write a file of the data directory (disk full, rights, I/O)."""
+
+    retryable = True
+
+    def __init__(self, path: str, reason: str) -> None:
+        super().__init__(f"cannot write {path[:200]!r} below the data directory: {reason}")
+        self.path = path
+        self.reason = reason
 
 
 class RequestInvalid(ApplianceError):

@@ -40,9 +40,18 @@ class Files(Protocol):
     """The data directory; every path is confined to it whatever the names in a message say."""
 
     async def append(
-        self, parts: Sequence[str], data: bytes, *, resume: FilePosition | None, intend: Intend
+        self,
+        parts: Sequence[str],
+        data: bytes,
+        *,
+        resume: FilePosition | None,
+        intend: Intend,
+        rotate_at_bytes: int | None = None,
     ) -> None:
-        """Append `data` durably; see `methods._files` for how a crash in the middle is made good."""
+        """Append `data` durably; see `methods._files` for how a crash in the middle is made good.
+
+        With `rotate_at_bytes` a file that would grow beyond it is moved aside first (one predecessor is kept).
+        """
         ...
 
     async def write(self, parts: Sequence[str], data: bytes) -> None:
@@ -52,7 +61,10 @@ class Files(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class FilePosition:
-    """Where an append was going to write when it was interrupted."""
+    """Where an append was going to write when it was interrupted.
+
+    `path` is below the data directory and percent-encoded, so that any store can keep it as text.
+    """
 
     path: str
     offset: int
