@@ -40,6 +40,8 @@ class MethodInfo:
     subject_node: NodeName | None = None
     replies: bool = False
     on_crash: OnCrash = OnCrash.RERUN
+    journals: bool = False
+    """The handler notes durably where it is about to write, so its messages are kept on disk until handled."""
     options: frozenset[str] = frozenset()
     directory: str = ""
     file_name: str = ""

@@ -252,7 +252,8 @@ class Subscriber:
                 await asyncio.sleep(STORE_RETRY_S)
 
     def _take_in_item(self, work: Work) -> TakeIn:
-        must_keep = self._method.info.on_crash is OnCrash.INTERRUPT
+        info = self._method.info
+        must_keep = info.on_crash is OnCrash.INTERRUPT or info.journals
         return TakeIn(
             node=self._spec.node,
             subject=self._spec.subject,

@@ -1,0 +1,54 @@
+"""Plans in words and JSON: what `plan`, `reload`, `status` and the history show of an action."""
+
+from __future__ import annotations
+
+from dataclasses import fields, is_dataclass
+
+from appliance.core.plan import Action, Changes, Plan
+
+
+def describe_changes(changes: Changes) -> dict[str, list[object]]:
+    """Field path -> [old, new], nested settings taken apart so that only what differs is named."""
+    described: dict[str, list[object]] = {}
+    for name, (old, new) in changes.items():
+        _describe(name, old, new, described)
+    return described
+
+
+def _describe(name: str, old: object, new: object, into: dict[str, list[object]]) -> None:
+    if is_dataclass(old) and is_dataclass(new) and type(old) is type(new):
+        for item in fields(old):
+            before, after = getattr(old, item.name), getattr(new, item.name)
+            if before != after:
+                _describe(f"{name}.{item.name}", before, after, into)
+        return
+    into[name] = [_plain(old), _plain(new)]
+
+
+def _plain(value: object) -> object:
+    if value is None or isinstance(value, bool | int | float):
+        return value
+    if isinstance(value, str):
+        return str(value)
+    if isinstance(value, frozenset | set):
+        return sorted(str(item) for item in value)
+    if isinstance(value, tuple | list):
+        return [_plain(item) for item in value]
+    if is_dataclass(value):
+        return {item.name: _plain(getattr(value, item.name)) for item in fields(value)}
+    return str(value)
+
+
+def describe_action(action: Action) -> dict[str, object]:
+    """One action as JSON."""
+    return {
+        "action": str(action.kind),
+        "worker": action.key.name,
+        "node": action.key.node,
+        "fields": describe_changes(action.changed),
+    }
+
+
+def describe_plan(plan: Plan) -> list[dict[str, object]]:
+    """All actions as JSON."""
+    return [describe_action(action) for action in plan.actions]

@@ -1,0 +1,229 @@
+"""The pool: owns every running worker, applies plans, observes.
+
+One handle per key. A worker runs in a guard that turns whatever ends it into "this worker ended, because"; it then
+backs off and the next pass spawns it again. Workers never see the pool.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+
+from appliance.core.names import WorkerKey
+from appliance.core.plan import Action, ActionKind, Plan
+from appliance.core.retry import backoff_s
+from appliance.core.specs import ObservedState, ObservedWorker, Phase, WorkerSpec
+from appliance.errors import ApplianceError
+from appliance.reconcile.contracts import DrainOutcome, PoolTelemetry, PoolWorker
+
+MAX_RESTART_BACKOFF_S = 30.0
+START_TIMEOUT_S = 10.0
+JOIN_TIMEOUT_S = 5.0
+STABLE_AFTER_S = 60.0
+"""A worker that ran this long is forgiven its earlier failures."""
+
+
+@dataclass(slots=True)
+class Handle:
+    """Everything the pool knows of one worker."""
+
+    spec: WorkerSpec
+    worker: PoolWorker | None = None
+    task: asyncio.Task[None] | None = None
+    phase: Phase = Phase.STARTING
+    since_at: float = 0.0
+    since_mono: float = 0.0
+    restarts: int = 0
+    failures: int = 0
+    retry_at_mono: float | None = None
+    last_error: str | None = None
+
+
+@dataclass(slots=True)
+class ApplyReport:
+    """What applying a plan did."""
+
+    drains: list[DrainOutcome] = field(default_factory=list)
+    failed: dict[str, str] = field(default_factory=dict)
+
+
+class WorkerPool:
+    """Applies plans. `run_guarded` tasks are owned here and joined before they are forgotten."""
+
+    def __init__(
+        self,
+        build_worker: Callable[[WorkerSpec], PoolWorker],
+        telemetry: PoolTelemetry,
+        *,
+        wall: Callable[[], float],
+        on_ended: Callable[[], None],
+    ) -> None:
+        self._build = build_worker
+        self._telemetry = telemetry
+        self._wall = wall
+        self._mono = asyncio.get_running_loop().time
+        self._on_ended = on_ended
+        self.handles: dict[WorkerKey, Handle] = {}
+
+    def observe(self) -> ObservedState:
+        """What runs now, as values."""
+        return {
+            key: ObservedWorker(
+                spec=handle.spec,
+                phase=handle.phase,
+                retry_at_mono=handle.retry_at_mono,
+                restarts=handle.restarts,
+                last_error=handle.last_error,
+            )
+            for key, handle in self.handles.items()
+        }
+
+    async def apply(self, plan: Plan, drain_timeout_s: float) -> ApplyReport:
+        """Do every action; one worker's failure is that worker's alone."""
+        report = ApplyReport()
+        deadline_mono = self._mono() + drain_timeout_s
+        async with asyncio.TaskGroup() as group:
+            for action in plan.actions:
+                group.create_task(
+                    self._act(action, deadline_mono, report), name=f"{action.kind} {action.key.name}"
+                )
+        return report
+
+    async def stop_all(self, deadline_mono: float, kinds: Iterable[str]) -> list[DrainOutcome]:
+        """Drain and join every worker of the given kinds, all at once, within one deadline."""
+        report = ApplyReport()
+        wanted = set(kinds)
+        async with asyncio.TaskGroup() as group:
+            for key in list(self.handles):
+                if key.kind in wanted:
+                    group.create_task(self._cancel(key, deadline_mono, report))
+        return report.drains
+
+    async def _act(self, action: Action, deadline_mono: float, report: ApplyReport) -> None:
+        if action.kind is ActionKind.CANCEL:
+            await self._cancel(action.key, deadline_mono, report)
+            return
+        assert action.spec is not None
+        if action.kind is ActionKind.SPAWN:
+            await self._spawn(action.key, action.spec, report)
+            return
+        handle = self.handles.get(action.key)
+        if handle is None or handle.worker is None:
+            return  # it ended between plan and act; the next pass spawns it with its new spec
+        names = sorted(action.changed)
+        if action.kind is ActionKind.UPDATE:
+            handle.worker.update(action.spec)
+            handle.spec = action.spec
+            self._telemetry.worker_updated(action.key, names)
+            return
+        try:
+            await handle.worker.swap(action.spec)
+        except Exception as error:  # noqa: BLE001 - the boundary around a worker
+            report.failed[action.key.name] = _words(error)
+            handle.last_error = _words(error)
+            self._telemetry.worker_failed(action.key, _words(error), 0.0)
+            return
+        handle.spec = action.spec
+        self._telemetry.worker_swapped(action.key, names)
+
+    async def _spawn(self, key: WorkerKey, spec: WorkerSpec, report: ApplyReport) -> None:
+        old = self.handles.get(key)
+        handle = Handle(spec=spec, since_at=self._wall(), since_mono=self._mono())
+        if old is not None:
+            handle.restarts = old.restarts + 1
+            handle.failures = old.failures
+            handle.last_error = old.last_error
+        self.handles[key] = handle
+        try:
+            handle.worker = self._build(spec)
+            if old is not None and old.worker is not None:
+                handle.worker.stats.restarts = handle.restarts
+            async with asyncio.timeout(START_TIMEOUT_S):
+                await handle.worker.start()
+        except Exception as error:  # noqa: BLE001 - the boundary around a worker
+            await self._close(handle)
+            self._back_off(key, handle, error)
+            report.failed[key.name] = handle.last_error or ""
+            return
+        handle.phase = Phase.RUNNING
+        if handle.last_error is not None:
+            handle.last_error = None
+            self._telemetry.worker_recovered(key)
+        handle.task = asyncio.create_task(self._guard(key, handle), name=key.name)
+        self._telemetry.worker_started(key)
+
+    async def _guard(self, key: WorkerKey, handle: Handle) -> None:
+        worker = handle.worker
+        assert worker is not None
+        error: Exception | None = None
+        try:
+            await worker.run()
+        except Exception as caught:  # noqa: BLE001 - the boundary around a worker: its end becomes a value
+            error = caught
+        if handle.phase is Phase.DRAINING:
+            return
+        await self._close(handle)
+        self._back_off(key, handle, error or RuntimeError("the worker ended by itself"))
+
+    def _back_off(self, key: WorkerKey, handle: Handle, error: Exception) -> None:
+        now = self._mono()
+        if handle.phase is Phase.RUNNING and now - handle.since_mono > STABLE_AFTER_S:
+            handle.failures = 0
+        handle.failures += 1
+        delay_s = backoff_s(handle.failures, cap_s=MAX_RESTART_BACKOFF_S, jitter=random.random())
+        handle.phase = Phase.BACKING_OFF
+        handle.since_at = self._wall()
+        handle.retry_at_mono = now + delay_s
+        handle.last_error = _words(error)
+        handle.task = None
+        self._telemetry.worker_failed(key, handle.last_error, delay_s)
+        self._on_ended()
+
+    async def _cancel(self, key: WorkerKey, deadline_mono: float, report: ApplyReport) -> None:
+        handle = self.handles[key]
+        task = handle.task
+        if task is None or handle.worker is None:
+            await self._close(handle)
+            self.handles.pop(key, None)
+            return
+        handle.phase = Phase.DRAINING
+        outcome: DrainOutcome | None = None
+        try:
+            outcome = await handle.worker.drain(deadline_mono)
+        except Exception as error:  # noqa: BLE001 - the boundary around a worker
+            handle.last_error = _words(error)
+            self._telemetry.worker_failed(key, _words(error), 0.0)
+        else:
+            report.drains.append(outcome)
+        done, _ = await asyncio.wait({task}, timeout=max(0.0, min(1.0, deadline_mono - self._mono())))
+        if not done:
+            task.cancel()
+            done, _ = await asyncio.wait({task}, timeout=JOIN_TIMEOUT_S)
+        await self._close(handle)
+        if not done:
+            handle.phase = Phase.FAILED
+            handle.last_error = "does not end when cancelled"
+            self._telemetry.worker_failed(key, handle.last_error, 0.0)
+            return
+        self.handles.pop(key, None)
+        self._telemetry.worker_stopped(key, outcome)
+
+    async def _close(self, handle: Handle) -> None:
+        if handle.worker is None:
+            return
+        try:
+            async with asyncio.timeout(JOIN_TIMEOUT_S):
+                await handle.worker.close()
+        except Exception as error:  # noqa: BLE001 - the boundary around a worker
+            handle.last_error = _words(error)
+
+
+def _words(error: BaseException) -> str:
+    if isinstance(error, ExceptionGroup) and len(error.exceptions) == 1:
+        return _words(error.exceptions[0])
+    if isinstance(error, TimeoutError):
+        return "did not start in time"
+    text = str(error)
+    return text if isinstance(error, ApplianceError) and text else f"{type(error).__name__}: {text}"
