@@ -1,0 +1,37 @@
+"""Make text from outside safe to show:
+
+no control character, no terminal escape, no hidden direction change.
+"""
+
+from __future__ import annotations
+
+import re
+
+_UNSAFE = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f"  # C0 without tab and newline, DEL
+    "\x80-\x9f"  # C1: U+009B alone starts an escape sequence in many terminals
+    "\u200e\u200f\u202a-\u202e\u2066-\u2069"  # bidirectional marks: they reorder what a reader sees
+    "\u2028\u2029"
+    "\ud800-\udfff]"  # bytes that are not UTF-8, and surrogates that nothing can encode
+)
+
+
+def _escape_character(match: re.Match[str]) -> str:
+    code = ord(match.group())
+    if 0xDC80 <= code <= 0xDCFF:
+        return f"\\x{code - 0xDC00:02x}"
+    return f"\\x{code:02x}" if code < 0x80 else f"\\u{code:04x}"
+
+
+def escape_controls(text: str) -> str:
+    """Replace everything a terminal would obey by a visible escape; tabs and newlines stay.
+
+    Bytes that are not UTF-8 (carried as surrogate escapes) become ``\\xNN``. The result is always
+    valid UTF-8.
+    """
+    return _UNSAFE.sub(_escape_character, text)
+
+
+def escape_line(text: str) -> str:
+    """The same for text that must stay within one line of a log."""
+    return escape_controls(text).replace("\n", "\\n").replace("\t", " ")

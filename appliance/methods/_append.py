@@ -1,0 +1,285 @@
+"""The blocking half of appending: find the place, write a batch, and undo what a crash tore.
+
+How one batch becomes durable, and a message's bytes stand in the file exactly once whatever is
+killed when:
+
+1. The batch's place (file, begin, length) is noted in a slot of our own; each message's own
+   position is stored with the message (`Intend`). Only then are bytes written, in one piece, and
+   synced. Then the callers are told.
+2. After a crash `start` undoes torn batches: a file that ends inside a noted batch is cut back to
+   the batch's begin. Nobody was told that any message of it was done, so each of them comes again.
+3. A message that comes again brings its position. Its bytes count as written only if they stand
+   there and stood there when this process first saw the file: what was written since belongs to
+   others, even where it looks alike.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import struct
+import zlib
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from urllib.parse import quote, unquote_to_bytes
+
+from appliance.core.file_names import MAX_PART_BYTES, RESERVED_PREFIX
+from appliance.core.message import bytes_to_text, text_to_bytes
+from appliance.errors import PathForbidden
+from appliance.methods._confine import (
+    open_directory,
+    open_file,
+    open_for_append,
+    open_parent,
+    open_root,
+    write_all,
+)
+from appliance.methods.base import FilePosition
+
+SLOT_COUNT = 8
+"""Batches that may be under way at once, each in another file."""
+
+_SLOT_DIRECTORY = f"{RESERVED_PREFIX}appending".encode()
+_SLOT_BYTES = 16_384
+_SLOT_HEADER = struct.Struct(">II")  # crc32 and length of the JSON that follows
+_NO_BATCH = bytes(_SLOT_HEADER.size)
+_REMEMBERED_FILES = 65_536
+_PREDECESSOR = b".1"
+
+
+def position_path(parts: Sequence[str]) -> str:
+    """A path as a `FilePosition` holds it, percent-encoded: any store can keep it as text."""
+    return quote(text_to_bytes("/".join(parts)))
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """What one message wants to append, and where it was going to before a crash."""
+
+    data: bytes
+    resume: FilePosition | None = None
+
+
+@dataclass(slots=True)
+class Target:
+    """The open file of one batch."""
+
+    path: str
+    file_fd: int
+    inode: int
+    size_bytes: int
+    written: list[bool] = field(default_factory=list)
+    """For each candidate: whether its bytes stand in the file already."""
+
+    def close(self) -> None:
+        """Give the descriptor back."""
+        os.close(self.file_fd)
+
+
+class AppendFiles:
+    """Appending below the data directory; blocks. Calls for one file must not overlap."""
+
+    def __init__(self, root_path: str) -> None:
+        self._root_path = root_path
+        self._slot_fds: list[int] = []
+        self._first_sizes: OrderedDict[tuple[int, int], int] = OrderedDict()
+        self.root_fd = -1
+
+    def start(self) -> None:
+        """Open the directory and undo torn batches, before anything else is written."""
+        self.root_fd = open_root(self._root_path)
+        directory_fd = open_directory(self.root_fd, _SLOT_DIRECTORY)
+        try:
+            for number in range(SLOT_COUNT):
+                slot_fd = open_file(directory_fd, b"%d" % number, os.O_RDWR | os.O_CREAT)
+                self._slot_fds.append(slot_fd)
+                self._undo_torn(os.pread(slot_fd, _SLOT_BYTES, 0))
+                # laid out in full once, so that noting a batch later changes no metadata
+                os.pwrite(slot_fd, bytes(_SLOT_BYTES), 0)
+                os.fsync(slot_fd)
+            os.fsync(directory_fd)
+        finally:
+            os.close(directory_fd)
+
+    def close(self) -> None:
+        """Close what `start` opened."""
+        for slot_fd in self._slot_fds:
+            os.close(slot_fd)
+        self._slot_fds.clear()
+        if self.root_fd >= 0:
+            os.close(self.root_fd)
+            self.root_fd = -1
+
+    def open_target(
+        self, parts: Sequence[str], candidates: Sequence[Candidate], rotate_at_bytes: int | None
+    ) -> Target:
+        """Open the file of a batch and find out which candidates stand in it already.
+
+        Raises:
+            PathForbidden: the path holds something that is no plain directory or file.
+            OSError: the system refuses.
+        """
+        directory_fd, name = open_parent(self.root_fd, parts)
+        try:
+            target = self._open(directory_fd, name, position_path(parts))
+            try:
+                self._find_written(target, candidates)
+                if rotate_at_bytes is not None:
+                    self._find_rotated(directory_fd, name, target, candidates)
+                    growth_bytes = sum(
+                        len(candidate.data)
+                        for candidate, is_written in zip(candidates, target.written, strict=True)
+                        if not is_written
+                    )
+                    if target.size_bytes and target.size_bytes + growth_bytes > rotate_at_bytes:
+                        target = self._rotate(directory_fd, name, target)
+            except BaseException:
+                target.close()
+                raise
+            return target
+        finally:
+            os.close(directory_fd)
+
+    def note_batch(self, slot: int, target: Target, length: int) -> None:
+        """Say durably that the file is about to grow by `length` bytes."""
+        text = json.dumps([target.path, target.inode, target.size_bytes, length]).encode()
+        slot_fd = self._slot_fds[slot]
+        os.pwrite(slot_fd, _SLOT_HEADER.pack(zlib.crc32(text), len(text)) + text, 0)
+        os.fdatasync(slot_fd)
+
+    def write_batch(self, slot: int, target: Target, data: bytes) -> None:
+        """Append and sync. On failure the file has its old length again.
+
+        Raises:
+            OSError: the system refuses; nothing was appended.
+        """
+        begin = os.fstat(target.file_fd).st_size
+        try:
+            write_all(target.file_fd, data)
+            os.fsync(target.file_fd)
+        except OSError:
+            os.ftruncate(target.file_fd, begin)
+            raise
+        finally:
+            # Not synced: after a power cut an outdated note names a batch that the file holds in
+            # full.
+            os.pwrite(self._slot_fds[slot], _NO_BATCH, 0)
+
+    def _open(self, directory_fd: int, name: bytes, path: str) -> Target:
+        file_fd, is_new = open_for_append(directory_fd, name)
+        status = os.fstat(file_fd)
+        if is_new:  # a freed inode's number may have come back
+            self._first_sizes[status.st_dev, status.st_ino] = 0
+        self._first_size(status)
+        return Target(path, file_fd, status.st_ino, status.st_size)
+
+    def _first_size(self, status: os.stat_result) -> int:
+        """The size the file had when this process first saw it."""
+        key = (status.st_dev, status.st_ino)
+        size_bytes = self._first_sizes.setdefault(key, status.st_size)
+        if len(self._first_sizes) > _REMEMBERED_FILES:
+            self._first_sizes.popitem(last=False)
+        return size_bytes
+
+    def _find_written(self, target: Target, candidates: Sequence[Candidate]) -> None:
+        status = os.fstat(target.file_fd)
+        first_size = self._first_size(status)
+        target.written = [
+            _stands_in(target.file_fd, first_size, target.path, candidate)
+            for candidate in candidates
+        ]
+        if status.st_size != first_size:
+            return
+        for candidate in candidates:
+            if _ends_inside(target.file_fd, first_size, target.path, candidate):
+                # torn although no slot said so (a power cut took the note): undo it here, then
+                # write it whole
+                assert candidate.resume is not None
+                target.size_bytes = candidate.resume.offset
+                os.ftruncate(target.file_fd, target.size_bytes)
+                self._first_sizes[status.st_dev, status.st_ino] = target.size_bytes
+                return
+
+    def _find_rotated(
+        self, directory_fd: int, name: bytes, target: Target, candidates: Sequence[Candidate]
+    ) -> None:
+        """A message may have been written just before its file was moved aside."""
+        if all(candidate.resume is None for candidate in candidates):
+            return
+        try:
+            file_fd = open_file(directory_fd, _predecessor(name), os.O_RDONLY)
+        except (FileNotFoundError, PathForbidden):
+            return
+        try:
+            first_size = self._first_size(os.fstat(file_fd))
+            for index, candidate in enumerate(candidates):
+                if not target.written[index]:
+                    target.written[index] = _stands_in(file_fd, first_size, target.path, candidate)
+        finally:
+            os.close(file_fd)
+
+    def _rotate(self, directory_fd: int, name: bytes, full: Target) -> Target:
+        os.rename(name, _predecessor(name), src_dir_fd=directory_fd, dst_dir_fd=directory_fd)
+        fresh = self._open(directory_fd, name, full.path)
+        fresh.written = full.written
+        full.close()
+        return fresh
+
+    def _undo_torn(self, slot: bytes) -> None:
+        """Cut a file that ends inside the batch noted in `slot` back to where the batch began."""
+        note = _read_note(slot)
+        if note is None:
+            return
+        path, inode, begin, length = note
+        try:
+            directory_fd, name = open_parent(self.root_fd, bytes_to_text(path).split("/"))
+        except (OSError, PathForbidden):
+            return
+        try:
+            file_fd = open_file(directory_fd, name, os.O_RDWR)
+        except (OSError, PathForbidden):
+            return  # the file has gone, and the torn bytes with it
+        finally:
+            os.close(directory_fd)
+        try:
+            status = os.fstat(file_fd)
+            if status.st_ino == inode and begin < status.st_size < begin + length:
+                os.ftruncate(file_fd, begin)
+                os.fsync(file_fd)
+        finally:
+            os.close(file_fd)
+
+
+def _read_note(slot: bytes) -> tuple[bytes, int, int, int] | None:
+    if len(slot) < _SLOT_HEADER.size:
+        return None
+    checksum, size_bytes = _SLOT_HEADER.unpack_from(slot)
+    text = slot[_SLOT_HEADER.size : _SLOT_HEADER.size + size_bytes]
+    if not text or zlib.crc32(text) != checksum:
+        return None
+    path, inode, begin, length = json.loads(text)
+    return unquote_to_bytes(path), inode, begin, length
+
+
+def _predecessor(name: bytes) -> bytes:
+    return name[: MAX_PART_BYTES - len(_PREDECESSOR)] + _PREDECESSOR
+
+
+def _stands_in(file_fd: int, first_size: int, path: str, candidate: Candidate) -> bool:
+    resume = candidate.resume
+    if resume is None or resume.path != path or resume.length != len(candidate.data):
+        return False
+    if resume.offset < 0 or resume.offset + resume.length > first_size:
+        return False
+    return os.pread(file_fd, resume.length, resume.offset) == candidate.data
+
+
+def _ends_inside(file_fd: int, size_bytes: int, path: str, candidate: Candidate) -> bool:
+    resume = candidate.resume
+    if resume is None or resume.path != path or resume.length != len(candidate.data):
+        return False
+    if not 0 <= resume.offset < size_bytes < resume.offset + resume.length:
+        return False
+    torn = os.pread(file_fd, size_bytes - resume.offset, resume.offset)
+    return candidate.data.startswith(torn)

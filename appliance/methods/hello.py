@@ -1,0 +1,50 @@
+"""REQHello: a node says that it is there.
+
+Kept as a line in a log, and told to whoever shows presence.
+"""
+
+from __future__ import annotations
+
+from appliance.core.file_names import join_parts
+from appliance.core.message import Message
+from appliance.core.method import MethodInfo
+from appliance.core.names import Category, MethodName, NodeName
+from appliance.methods._text import LOG_ROTATE_BYTES, format_time, shorten
+from appliance.methods.base import DONE, HandlerContext, Method, Result
+
+INFO = MethodInfo(
+    name=MethodName("REQHello"),
+    summary="Note that a node said hello, in a log per node.",
+    category=Category.EVENT,
+    acks_by_default=False,
+    directory="hello-messages",
+    file_name="hello.log",
+)
+
+
+class Hello:
+    """Appends ``date, received hello from "node", data`` to a log below the sender's name."""
+
+    async def handle(self, message: Message, context: HandlerContext) -> Result:
+        """The sender names the folder here, unlike anywhere else (wire section 6.12)."""
+        parts = join_parts(
+            message.directory or INFO.directory,
+            message.from_node,
+            message.file_name or INFO.file_name,
+        )
+        context.hellos.saw_hello(NodeName(message.from_node))
+        line = f'{format_time(context.now)}, received hello from "{message.from_node}"'
+        text = shorten("".join(message.data or ()).strip())
+        if text:
+            line = f"{line}, {text}"
+        await context.files.append(
+            parts,
+            f"{line}\n".encode(),
+            resume=context.resume,
+            intend=context.intend,
+            rotate_at_bytes=LOG_ROTATE_BYTES,
+        )
+        return DONE
+
+
+METHOD = Method(info=INFO, make=Hello)

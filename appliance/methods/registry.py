@@ -1,0 +1,49 @@
+"""Finds the methods: every module of this package without a leading underscore holds one.
+
+A new method is one new file; nothing else names it. The scan goes through the import system, not
+the file system, so it also works from an archive or a frozen program.
+"""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from collections.abc import Mapping
+from types import MappingProxyType, ModuleType
+
+import appliance.methods
+from appliance.core.method import MethodTable
+from appliance.core.names import MethodName, is_method_name
+from appliance.methods.base import Method
+
+_NO_METHODS = frozenset({"base", "registry"})
+
+
+def find_methods(package: ModuleType) -> Mapping[MethodName, Method]:
+    """Import every method module of `package`.
+
+    Raises:
+        TypeError: a module holds no `METHOD`.
+        ValueError: a method's name is no name, or two modules hold the same.
+    """
+    found: dict[MethodName, Method] = {}
+    for entry in sorted(pkgutil.iter_modules(package.__path__), key=lambda entry: entry.name):
+        if entry.name.startswith("_") or entry.name in _NO_METHODS:
+            continue
+        module = importlib.import_module(f"{package.__name__}.{entry.name}")
+        method = getattr(module, "METHOD", None)
+        if not isinstance(method, Method):
+            raise TypeError(f"{module.__name__} holds no METHOD")
+        name = method.info.name
+        if not is_method_name(name):
+            raise ValueError(f"{module.__name__}: {name!r} is no method name")
+        if name in found:
+            raise ValueError(f"{module.__name__}: method {name} is defined twice")
+        found[name] = method
+    return MappingProxyType(found)
+
+
+METHODS: Mapping[MethodName, Method] = find_methods(appliance.methods)
+METHOD_TABLE: MethodTable = MappingProxyType(
+    {name: method.info for name, method in METHODS.items()}
+)

@@ -1,0 +1,27 @@
+"""REQToConsole: show the data on the daemon's standard output."""
+
+from __future__ import annotations
+
+from appliance.core.escape import escape_controls
+from appliance.core.message import Message
+from appliance.core.method import MethodInfo
+from appliance.core.names import Category, MethodName
+from appliance.methods.base import DONE, HandlerContext, Method, Result
+
+INFO = MethodInfo(
+    name=MethodName("REQToConsole"),
+    summary="Show the data on the daemon's standard output, control characters escaped.",
+    category=Category.EVENT,
+)
+
+
+class ToConsole:
+    """Writes all data elements and a newline; nothing in them can command the terminal."""
+
+    async def handle(self, message: Message, context: HandlerContext) -> Result:
+        """One write, so that messages shown at the same time do not mix."""
+        context.console.write(escape_controls("".join(message.data or ())) + "\n")
+        return DONE
+
+
+METHOD = Method(info=INFO, make=ToConsole)
