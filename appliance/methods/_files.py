@@ -138,7 +138,7 @@ class DataFiles:
         await self._put(tuple(parts), _Append(data, resume, intend, rotate_at_bytes, told))
 
     async def write(self, parts: Sequence[str], data: bytes) -> None:
-        """Replace the file's content atomically and durably. Raises and is cancelled as `append`.
+        """Replace the file's content atomically and durably. Fails and is cancelled as `append`."""
         told = asyncio.get_running_loop().create_future()
         await self._put(tuple(parts), _Write(data, told))
 

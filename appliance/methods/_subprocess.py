@@ -53,7 +53,7 @@ class CommandResult:
 
 
 def make_environment(base: Mapping[str, str], message: Message) -> dict[str, str]:
-    """The daemon's environment without what looks like a credential, and with the message's origin."""
+    """The daemon's environment less what looks like a credential, plus the message's origin."""
     environment = {
         name: value
         for name, value in base.items()
@@ -182,7 +182,7 @@ class _Child:
         self._watch()
 
     def _watch(self) -> None:
-        """Set `exited` when the child has ended; until `end` it stays a zombie and its number ours."""
+        """Set `exited` when the child ends; until `end` it is a zombie whose number stays ours."""
         pid = self._popen.pid
         try:
             pid_fd = os.pidfd_open(pid)
