@@ -61,7 +61,12 @@ class Bus(Protocol):
         ...
 
     async def publish(
-        self, subject: str, payload: bytes, *, headers: dict[str, str] | None = None, reply_to: str = ""
+        self,
+        subject: str,
+        payload: bytes,
+        *,
+        headers: dict[str, str] | None = None,
+        reply_to: str = "",
     ) -> None:
         """Send.
 

@@ -1,0 +1,129 @@
+"""Secrets and TLS towards the broker: read when a connection is made, never kept, never shown.
+
+Reading at every attempt means that a rotated key, certificate or password is taken at the next reconnect without a
+restart. A secret's text never stands in an error: only the place it was to be read from.
+"""
+
+from __future__ import annotations
+
+import os
+import ssl
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from appliance.core.specs import AuthSettings, SecretRef, TlsSettings
+from appliance.errors import BusUnauthorized
+
+_MAX_SECRET_BYTES = 64 * 1024
+"""Far above any key, JWT or CA bundle in use by brokers; a wrong path (a log, a device) stays harmless."""
+
+
+@dataclass(slots=True, kw_only=True)
+class Login:
+    """Everything a handshake presents, as text in memory for the length of one attempt."""
+
+    nkey_seed: str | None = field(default=None, repr=False)
+    credentials: str | None = field(default=None, repr=False)
+    user: str | None = None
+    password: str | None = field(default=None, repr=False)
+    token: str | None = field(default=None, repr=False)
+    tls: ssl.SSLContext | None = None
+
+
+def read_login(auth: AuthSettings | None, tls: TlsSettings | None) -> Login:
+    """Read every secret the settings name and build the TLS context. Blocks on files.
+
+    Raises:
+        BusUnauthorized: a secret cannot be read, or a certificate or key is unusable.
+    """
+    login = Login()
+    if auth is not None:
+        login.user = auth.user
+        login.nkey_seed = _read_optional(auth.nkey_seed, "nkey_seed")
+        login.credentials = _read_optional(auth.credentials, "credentials")
+        if login.credentials is not None and not _is_credentials(login.credentials):
+            raise BusUnauthorized("the credentials hold no user JWT with its NKEY seed")
+        login.password = _read_optional(auth.password, "password")
+        login.token = _read_optional(auth.token, "token")
+    if tls is not None:
+        login.tls = _make_context(tls)
+    return login
+
+
+def read_secret(ref: SecretRef, what: str) -> str:
+    """Read one secret; surrounding white space is not part of it.
+
+    Raises:
+        BusUnauthorized: it cannot be read, is empty, or is too large to be a secret.
+    """
+    try:
+        text = _read_text(ref)
+    except (OSError, UnicodeDecodeError, KeyError, ValueError) as error:
+        if isinstance(error, OSError):
+            reason = error.strerror or type(error).__name__
+        elif isinstance(error, KeyError):
+            reason = "the environment variable is not set"
+        else:
+            reason = "it is not text of at most 64 KiB"
+        raise BusUnauthorized(f"cannot read {what} from {ref.kind} {ref.name}: {reason}") from None
+    text = text.strip()
+    if not text:
+        raise BusUnauthorized(f"{what} from {ref.kind} {ref.name} is empty")
+    return text
+
+
+def _read_text(ref: SecretRef) -> str:
+    if ref.kind == "env":
+        return os.environ[ref.name]
+    if ref.kind == "credential":
+        directory = os.environ.get("CREDENTIALS_DIRECTORY")
+        if not directory:
+            raise FileNotFoundError(2, "$CREDENTIALS_DIRECTORY is not set")
+        if "/" in ref.name or ref.name in {".", ".."}:
+            raise FileNotFoundError(2, "a credential is named without a path")
+        path = Path(directory, ref.name)
+    else:
+        path = Path(ref.name)
+    with path.open("rb") as file:
+        raw = file.read(_MAX_SECRET_BYTES + 1)
+    if len(raw) > _MAX_SECRET_BYTES:
+        raise ValueError
+    return raw.decode("utf-8")
+
+
+def _read_optional(ref: SecretRef | None, what: str) -> str | None:
+    return None if ref is None else read_secret(ref, what)
+
+
+def _is_credentials(text: str) -> bool:
+    # nats-py would look for a missing marker without end.
+    return "BEGIN NATS USER JWT" in text and "BEGIN USER NKEY SEED" in text
+
+
+def _make_context(tls: TlsSettings) -> ssl.SSLContext:
+    context = ssl.create_default_context()
+    try:
+        if tls.ca is not None:
+            # Only the named authority counts: a broker's private CA is not to be joined by every public one.
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+            context.load_verify_locations(cadata=read_secret(tls.ca, "tls.ca"))
+        if tls.cert is not None:
+            certificate = read_secret(tls.cert, "tls.cert")
+            key = "" if tls.key is None else read_secret(tls.key, "tls.key")
+            _load_certificate(context, f"{certificate}\n{key}\n")
+    except (ssl.SSLError, OSError, ValueError) as error:
+        reason = getattr(error, "reason", None) or type(error).__name__
+        raise BusUnauthorized(f"the tls certificates or key are unusable: {reason}") from None
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    return context
+
+
+def _load_certificate(context: ssl.SSLContext, pem: str) -> None:
+    """Load certificate and key through a file in memory: OpenSSL's loader takes a path only."""
+    descriptor = os.memfd_create("tls", os.MFD_CLOEXEC)
+    try:
+        os.write(descriptor, pem.encode())
+        # An encrypted key would make OpenSSL ask on the terminal: an empty password makes it fail instead.
+        context.load_cert_chain(f"/proc/self/fd/{descriptor}", password="")
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,132 @@
+"""Makes connections on which every subscription is confirmed, and empties those no longer wanted."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Mapping
+
+from appliance.bus.handshake import open_wire, parse_info, read_addresses
+from appliance.bus.protocol import Wire, WireEvents
+from appliance.bus.servers import Address, ServerPool
+from appliance.bus.subscription import NatsSubscription
+from appliance.core.specs import BrokerSettings
+from appliance.errors import BusUnavailable
+
+_log = logging.getLogger(__name__)
+
+_RETIRE_TIMEOUT_S = 5.0
+"""For the last round trips of a connection; beyond it the other side is taken for dead."""
+
+_CLOSE_TIMEOUT_S = 1.0
+"""For a socket to write what is left and close."""
+
+
+class Connector:
+    """Owned by `NatsBus`, which decides which wire is in use. `subscriptions` is the bus's table."""
+
+    def __init__(
+        self,
+        *,
+        name: str,
+        subscriptions: Mapping[bytes, NatsSubscription],
+        on_lost: Callable[[Wire, str], None],
+        on_error: Callable[[str], None],
+        report: Callable[[str], None],
+    ) -> None:
+        self._name = name
+        self._subscriptions = subscriptions
+        self._on_lost = on_lost
+        self._on_error = on_error
+        self._report = report
+        self.wires: set[Wire] = set()
+        """Every wire that may carry a subscription: in use, being prepared, being emptied."""
+
+    async def connect_any(self, settings: BrokerSettings, pool: ServerPool) -> Wire:
+        """Try each address once; see `connect_once`. The last failure is raised, those before it reported."""
+        for _ in range(len(pool) - 1):
+            try:
+                return await self.connect_once(settings, pool)
+            except BusUnavailable as error:
+                self._report(str(error))
+        return await self.connect_once(settings, pool)
+
+    async def connect_once(self, settings: BrokerSettings, pool: ServerPool) -> Wire:
+        """Connect to the next address and have every subscription confirmed there.
+
+        NB: nothing is awaited between the last look at the table and the return, so that a caller that puts the wire
+        to use without awaiting misses no subscription.
+
+        Raises:
+            BusUnauthorized: the broker refused the credentials, or they cannot be read.
+            BusUnavailable: no connection came about.
+
+        Cancellation: nothing stays open.
+        """
+        try:
+            address = pool.take()
+        except LookupError as error:
+            raise BusUnavailable(str(error)) from None
+        wire, announced = await open_wire(
+            address,
+            settings,
+            name=self._name,
+            subscriptions=self._subscriptions,
+            events=self._make_events(pool, address),
+        )
+        is_ready = False
+        self.wires.add(wire)
+        try:
+            async with asyncio.timeout(settings.connect_timeout_s * 2):
+                await self._announce_all(wire)
+            is_ready = True
+        except TimeoutError:
+            raise BusUnavailable(f"broker {wire.server} did not confirm in time") from None
+        finally:
+            if not is_ready:
+                wire.drop("not confirmed")
+                self.wires.discard(wire)
+        pool.stay()
+        pool.discover(announced, address)
+        return wire
+
+    async def retire(self, wire: Wire) -> None:
+        """Empty a wire no longer in use and close it, in bounded time.
+
+        What was published on it has arrived, and what was under way has been handed over, unless the broker is dead.
+        """
+        try:
+            async with asyncio.timeout(_RETIRE_TIMEOUT_S):
+                await wire.barrier()
+                await wire.barrier()
+        except (BusUnavailable, TimeoutError) as error:
+            _log.debug("retiring a connection: %s", error)
+        finally:
+            self.wires.discard(wire)
+            wire.close()
+        await wire.wait_closed(_CLOSE_TIMEOUT_S)
+
+    def _make_events(self, pool: ServerPool, address: Address) -> WireEvents:
+        return WireEvents(
+            on_lost=self._forget,
+            on_error=self._on_error,
+            on_info=lambda line: pool.discover(read_addresses(parse_info(line)), address),
+        )
+
+    def _forget(self, wire: Wire, reason: str) -> None:
+        self.wires.discard(wire)
+        self._on_lost(wire, reason)
+
+    async def _announce_all(self, wire: Wire) -> None:
+        if wire.is_lost:
+            raise BusUnavailable(f"broker {wire.server} closed the connection after login")
+        while missing := [
+            item
+            for item in self._subscriptions.values()
+            if item.sid not in wire.announced and not item.is_closing
+        ]:
+            for item in missing:
+                wire.announce(item)
+            await wire.barrier()
+            for item in missing:
+                item.is_confirmed = True

@@ -1,0 +1,306 @@
+"""The client protocol on an authenticated connection: what goes out, what comes in, and the barrier between.
+
+`bus.handshake` connects and logs in with nats-py and then hands its transport to a `Wire`. From there nats-py has no
+part: its read loop dies of a reply subject that is not UTF-8, its flush overtakes the command it should flush, its
+errors are lower-cased and its subscriptions cost a task switch per message. A `Wire` lives for one connection; when
+that is lost, `bus.nats` makes a new one.
+
+The one idea to read it: commands are appended to one list in the order of the calls and written once per turn of the
+event loop. A PING is a command like any other, so its PONG proves that everything before it was processed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from appliance.bus.base import Delivery
+from appliance.bus.frames import encode_headers, parse_headers
+from appliance.bus.parser import FrameParser
+from appliance.bus.subscription import NatsSubscription
+from appliance.errors import BusUnavailable, PayloadTooLarge
+
+_WRITE_AT_BYTES = 64 * 1024
+"""Commands waiting beyond this are written at once rather than at the end of the loop's turn."""
+
+
+@dataclass(slots=True, kw_only=True)
+class WireEvents:
+    """What a `Wire` tells its owner. None of them may block."""
+
+    on_lost: Callable[[Wire, str], None]
+    """Exactly once per wire: the connection is gone, with the reason in words."""
+    on_error: Callable[[str], None]
+    """The text of an ``-ERR`` line in its own case, or of an exception in a delivery callback."""
+    on_info: Callable[[bytes], None]
+    """The JSON of an INFO line that came later than the first."""
+
+
+class Wire(asyncio.Protocol):
+    """One live connection. Owned by `NatsBus`; every method is called on its event loop.
+
+    `subscriptions` is the bus's own table, shared by the old and the new wire while settings change.
+    """
+
+    def __init__(
+        self,
+        *,
+        server: str,
+        max_payload: int,
+        subscriptions: Mapping[bytes, NatsSubscription],
+        events: WireEvents,
+    ) -> None:
+        self.server = server
+        self.max_payload = max_payload
+        self.keep_alive: object = None
+        """Whatever must not be collected while the transport is in use (the client that opened it)."""
+        self.announced: set[bytes] = set()
+        """Ids of subscriptions that were sent on this wire."""
+        self.messages_in = 0
+        self.was_heard = False
+        """Whether any byte came since the owner last cleared it: a liveness sign beside the PONG."""
+        self._subscriptions = subscriptions
+        self._events = events
+        self._loop = asyncio.get_running_loop()
+        self._transport: asyncio.Transport | None = None
+        self._lost_reason: str | None = None
+        self._out: list[bytes] = []
+        self._out_bytes = 0
+        self._is_write_due = False
+        self._can_write = asyncio.Event()
+        self._can_write.set()
+        self._closed = asyncio.Event()
+        self._pongs: deque[asyncio.Future[None]] = deque()
+        self._parser = FrameParser(self._deliver, self._handle_control)
+
+    # Sending
+
+    @property
+    def is_lost(self) -> bool:
+        """Whether the connection is gone; it never comes back on this wire."""
+        return self._lost_reason is not None
+
+    @property
+    def is_congested(self) -> bool:
+        """Whether the socket takes no more for now; publishers wait."""
+        return not self._can_write.is_set()
+
+    def take_over(self, transport: asyncio.Transport, leftover: bytes) -> None:
+        """Become the protocol of `transport`; `leftover` was read by the one before and not used."""
+        self._transport = transport
+        transport.set_protocol(self)
+        if transport.is_closing():
+            self._lose("the connection closed during login")
+            return
+        transport.resume_reading()
+        if leftover:
+            self.data_received(leftover)
+
+    def send_publish(
+        self, subject: str, reply_to: str, headers: dict[str, str] | None, payload: bytes
+    ) -> None:
+        """Queue one message for this turn of the loop. Subjects are checked by the caller.
+
+        Raises:
+            BusUnavailable: the connection is gone; nothing was sent.
+            PayloadTooLarge: the server would close the connection over it; nothing was sent.
+        """
+        if self._lost_reason is not None:
+            raise BusUnavailable(f"not connected to the broker: {self._lost_reason}")
+        size = len(payload)
+        target = f"{subject} {reply_to}" if reply_to else subject
+        if headers:
+            block = encode_headers(headers)
+            size += len(block)
+            if size > self.max_payload:
+                raise PayloadTooLarge(size, self.max_payload)
+            self._out += (
+                f"HPUB {target} {len(block)} {size}\r\n".encode(),
+                block,
+                payload,
+                b"\r\n",
+            )
+        else:
+            if size > self.max_payload:
+                raise PayloadTooLarge(size, self.max_payload)
+            self._out += (f"PUB {target} {size}\r\n".encode(), payload, b"\r\n")
+        self._out_bytes += size
+        if not self._is_write_due:
+            self._is_write_due = True
+            self._loop.call_soon(self._write_out)
+        elif self._out_bytes > _WRITE_AT_BYTES:
+            self._write_out()
+
+    async def wait_until_writable(self) -> None:
+        """Wait while the socket takes no more.
+
+        Raises:
+            BusUnavailable: the connection was lost meanwhile.
+        """
+        await self._can_write.wait()
+        if self._lost_reason is not None:
+            raise BusUnavailable(f"not connected to the broker: {self._lost_reason}")
+
+    def announce(self, subscription: NatsSubscription) -> None:
+        """Send SUB, once per wire; unconfirmed until a `barrier` that follows."""
+        if subscription.sid in self.announced:
+            return
+        self.announced.add(subscription.sid)
+        subscription.is_confirmed = False
+        queue = f" {subscription.queue}" if subscription.queue else ""
+        self._send(f"SUB {subscription.subject}{queue} {subscription.sid.decode()}\r\n".encode())
+
+    def renounce(self, subscription: NatsSubscription) -> None:
+        """Send UNSUB if the subscription was announced here; messages in flight are still handed over."""
+        if subscription.sid in self.announced:
+            self.announced.discard(subscription.sid)
+            self._send(b"UNSUB %b\r\n" % subscription.sid)
+
+    async def barrier(self) -> None:
+        """Return when the broker has processed all that was sent before, and what it sent before was handed over.
+
+        Raises:
+            BusUnavailable: the connection was lost first.
+        """
+        await self.ping()
+
+    def ping(self) -> asyncio.Future[None]:
+        """Send PING; the future is done at its PONG, or holds BusUnavailable when the connection is lost."""
+        pong = self._loop.create_future()
+        if self._lost_reason is not None:
+            pong.set_exception(BusUnavailable(f"not connected to the broker: {self._lost_reason}"))
+            return pong
+        self._pongs.append(pong)
+        self._send(b"PING\r\n")
+        return pong
+
+    def drop(self, reason: str) -> None:
+        """Give the connection up at once; what is not yet written is discarded."""
+        transport = self._transport
+        self._lose(reason)
+        if transport is not None:
+            transport.abort()
+
+    def close(self) -> None:
+        """Write what is queued and close; not reported as a loss."""
+        self._write_out()
+        self._events.on_lost = _ignore_loss
+        self._lose("closed")
+        if self._transport is not None:
+            self._transport.close()
+
+    async def wait_closed(self, timeout_s: float) -> None:
+        """Wait until the transport is gone; after `timeout_s` it is cut off."""
+        try:
+            async with asyncio.timeout(timeout_s):
+                await self._closed.wait()
+        except TimeoutError:
+            if self._transport is not None:
+                self._transport.abort()
+
+    def _send(self, command: bytes) -> None:
+        if self._lost_reason is not None:
+            return
+        self._out.append(command)
+        self._out_bytes += len(command)
+        if not self._is_write_due:
+            self._is_write_due = True
+            self._loop.call_soon(self._write_out)
+
+    def _write_out(self) -> None:
+        # NB: _is_write_due stays set when called early from send_publish; the call_soon that is under way clears it.
+        self._is_write_due = False
+        if self._out and self._lost_reason is None and self._transport is not None:
+            data = b"".join(self._out)
+            self._out.clear()
+            self._out_bytes = 0
+            self._transport.write(data)
+
+    # asyncio.Protocol
+
+    def pause_writing(self) -> None:
+        """The transport's buffer is full."""
+        self._can_write.clear()
+
+    def resume_writing(self) -> None:
+        """The transport's buffer has emptied."""
+        self._can_write.set()
+
+    def eof_received(self) -> None:
+        """The server closed its side; the transport closes itself after this."""
+
+    def connection_lost(self, error: Exception | None) -> None:
+        """The transport is gone."""
+        self._closed.set()
+        self._lose(
+            str(error) or type(error).__name__ if error else "the broker closed the connection"
+        )
+
+    def _lose(self, reason: str) -> None:
+        if self._lost_reason is not None:
+            return
+        self._lost_reason = reason
+        self._out.clear()
+        self._can_write.set()
+        while self._pongs:
+            pong = self._pongs.popleft()
+            if not pong.done():
+                pong.set_exception(BusUnavailable(f"connection to the broker lost: {reason}"))
+                pong.exception()  # nobody may be waiting, and that is no news
+        self._events.on_lost(self, reason)
+
+    # Receiving
+
+    def data_received(self, data: bytes) -> None:
+        """Take bytes from the socket; whatever they are, this does not raise."""
+        self.was_heard = True
+        try:
+            self._parser.feed(data)
+        except ValueError as error:
+            self.drop(f"the broker sent what is no NATS protocol: {error}")
+
+    def _deliver(
+        self, subject: bytes, sid: bytes, reply: bytes, block: bytes, payload: bytes
+    ) -> None:
+        self.messages_in += 1
+        subscription = self._subscriptions.get(sid)
+        if subscription is None:
+            return
+        try:
+            subscription.on_delivery(
+                Delivery(
+                    # Bytes that are no UTF-8 survive as surrogates; sending to such a subject is refused.
+                    subscription.subject
+                    if subject == subscription.subject_bytes
+                    else subject.decode("utf-8", "surrogateescape"),
+                    payload,
+                    parse_headers(block) if block else {},
+                    reply.decode("utf-8", "surrogateescape"),
+                )
+            )
+        except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - one bad callback must not end the reader
+            self._events.on_error(
+                f"taking a message on {subscription.subject} failed: {type(error).__name__}: {error}"
+            )
+
+    def _handle_control(self, line: bytes) -> None:
+        word = line[:5].upper().split(b" ")[0]
+        if word == b"PING":
+            self._send(b"PONG\r\n")
+        elif word == b"PONG":
+            if self._pongs:
+                pong = self._pongs.popleft()
+                if not pong.done():
+                    pong.set_result(None)
+        elif word == b"-ERR":
+            self._events.on_error(line[5:].decode("utf-8", "replace").strip(" '"))
+        elif word == b"INFO":
+            self._events.on_info(line[5:])
+        elif word != b"+OK":
+            raise ValueError(f"unknown command {line[:20]!r}")
+
+
+def _ignore_loss(_wire: Wire, _reason: str) -> None:
+    """A wire that its owner closed has nothing to report."""

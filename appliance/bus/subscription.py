@@ -1,0 +1,70 @@
+"""One subscription of the bus: what was asked for, independent of the connection that carries it now.
+
+There is no queue between the socket and `on_delivery`: it is a plain function called as the bytes arrive, and the
+caller bounds what waits behind it. `limit_messages` is kept for callers that ask; nothing is dropped here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+
+from appliance.bus.base import OnDelivery, OnDenied
+
+
+class NatsSubscription:
+    """Implements `base.Subscription`. Made by `NatsBus.subscribe`, which owns the table it stands in."""
+
+    __slots__ = (
+        "_stop",
+        "denied_text",
+        "is_closing",
+        "is_confirmed",
+        "limit_messages",
+        "on_delivery",
+        "on_denied",
+        "queue",
+        "sid",
+        "subject",
+        "subject_bytes",
+    )
+
+    def __init__(
+        self,
+        *,
+        sid: bytes,
+        subject: str,
+        queue: str,
+        on_delivery: OnDelivery,
+        on_denied: OnDenied | None,
+        limit_messages: int,
+        stop: Callable[[NatsSubscription], Awaitable[None]],
+    ) -> None:
+        self.sid = sid
+        self.subject = subject
+        self.subject_bytes = subject.encode()
+        self.queue = queue
+        self.on_delivery = on_delivery
+        self.on_denied = on_denied
+        self.limit_messages = limit_messages
+        self.denied_text: str | None = None
+        """The broker's words when it last denied this subscription; None while it is allowed."""
+        self.is_closing = False
+        self.is_confirmed = False
+        """Whether a barrier has passed since it was last announced."""
+        self._stop = stop
+
+    async def stop_intake(self) -> None:
+        """Unsubscribe; on return every message that arrived has been handed over. A second call returns at once.
+
+        Cancellation: the subscription is unsubscribed all the same, only unconfirmed.
+        """
+        await self._stop(self)
+
+    def set_limit(self, messages: int) -> None:
+        """Note a new limit; see the module's docstring for who enforces it."""
+        self.limit_messages = messages
+
+    @property
+    def dropped(self) -> int:
+        """Always 0: nothing waits here."""
+        return 0
