@@ -214,23 +214,10 @@ class Reconciler:
             return await self._refuse((problem,), trigger, started)
         if loaded.digest == applied.digest:
             return await self._unchanged(loaded, trigger, started)
-        restart = find_restart_fields(applied.desired, loaded.desired)
-        if restart:
-            problems = tuple(
-                Problem(
-                    code="E301",
-                    path=name,
-                    message=f"{name} cannot change while the daemon runs",
-                    hint="restart the daemon to take this change, or undo it to let the rest through",
-                )
-                for name in restart
-            )
-            return await self._refuse(problems, trigger, started, loaded)
-        observed = self._pool.observe()
-        plan = make_plan(self._wanted(loaded.desired), observed, self._mono())
-        gone = find_excess_cancels(plan, observed, loaded.desired.reload.max_cancel_fraction)
-        if gone and not force:
-            return await self._refuse((_too_many(gone, len(observed)),), trigger, started, loaded)
+        plan = self.predict(loaded.desired)
+        objections = self.find_objections(loaded, plan, force=force)
+        if objections:
+            return await self._refuse(objections, trigger, started, loaded)
         found = await self._prepare(applied.desired, loaded.desired)
         if found:
             return await self._refuse(tuple(found), trigger, started, loaded)
@@ -349,9 +336,30 @@ class Reconciler:
         """The plan that a reload with this desired state would begin with."""
         return make_plan(self._wanted(desired), self._pool.observe(), self._mono())
 
+    def find_objections(
+        self, loaded: LoadedSet, plan: Plan, *, force: bool = False
+    ) -> tuple[Problem, ...]:
+        """Why a valid set is refused all the same: it needs a restart, or it would cancel too much at once."""
+        assert self.applied is not None
+        restart = find_restart_fields(self.applied.desired, loaded.desired)
+        if restart:
+            return tuple(_needs_restart(name) for name in restart)
+        observed = self._pool.observe()
+        gone = find_excess_cancels(plan, observed, loaded.desired.reload.max_cancel_fraction)
+        return (_too_many(gone, len(observed)),) if gone and not force else ()
+
     def _wanted(self, desired: DesiredState) -> Mapping[WorkerKey, WorkerSpec]:
         extra = self._extra_workers()
         return {**extra, **desired.workers} if extra else desired.workers
+
+
+def _needs_restart(name: str) -> Problem:
+    return Problem(
+        code="E301",
+        path=name,
+        message=f"{name} cannot change while the daemon runs",
+        hint="restart the daemon to take this change, or undo it to let the rest through",
+    )
 
 
 def _too_many(gone: tuple[WorkerKey, ...], total: int) -> Problem:

@@ -18,6 +18,7 @@ import secrets
 from collections.abc import Callable
 
 from appliance.bus.base import Bus, Delivery, Subscription
+from appliance.core.message import Message
 from appliance.core.retry import (
     MAX_ABSENT_BACKOFF_S,
     DeadLetter,
@@ -29,7 +30,14 @@ from appliance.core.retry import (
 )
 from appliance.core.names import REPLY_TOKEN, WorkerKey
 from appliance.core.specs import AckSettings, PublisherSpec, WorkerSpec
-from appliance.errors import BusUnavailable, DecodeError, EncodeError, PayloadTooLarge, SubjectInvalid
+from appliance.errors import (
+    BusUnavailable,
+    DecodeError,
+    EncodeError,
+    PayloadTooLarge,
+    StoreError,
+    SubjectInvalid,
+)
 from appliance.outbox.outbox import MessageStore
 from appliance.outbox.records import OutboxRecord
 from appliance.telemetry.report import Telemetry
@@ -37,8 +45,8 @@ from appliance.telemetry.stats import WorkerStats
 from appliance.wire.frame import frame_headers, transcode
 from appliance.workers.base import DrainReport
 from appliance.workers.identity import REFUSED_HEADER
-from appliance.workers.router import encoding_name, lane_key
-from appliance.workers.schedule import Scheduler, SubmitScheduled
+from appliance.workers.router import Router, encoding_name, lane_key
+from appliance.workers.schedule import Scheduler
 
 SCAN_INTERVAL_S = 0.05
 IDLE_RETIRE_S = 60.0
@@ -70,7 +78,7 @@ class Publisher:
         bus: Bus,
         store: MessageStore,
         telemetry: Telemetry,
-        submit_scheduled: SubmitScheduled,
+        router: Router,
         wall: Callable[[], float],
     ) -> None:
         self.spec: WorkerSpec = spec
@@ -95,7 +103,9 @@ class Publisher:
         self._scanned_epoch = -1
         self._replies: Subscription | None = None
         self._endings: list[Callable[[], None]] = []
-        self._scheduler = Scheduler(spec, submit_scheduled, telemetry)
+        self._router = router
+        self._scheduled_id: int | None = None
+        self._scheduler = Scheduler(spec, self._submit_scheduled, telemetry)
         self._tokens: list[str] = []
         self._denied: str | None = None
         self.last_used_mono = self._mono()
@@ -207,6 +217,18 @@ class Publisher:
                     flight.due_mono = min(flight.due_mono, self._absent_until_mono)
             self._scan_due_mono = 0.0
             self._wake.set()
+
+    async def _submit_scheduled(self, message: Message) -> None:
+        """Accept a scheduled message like any other, unless its predecessor is still in the outbox."""
+        if self._scheduled_id is not None:
+            return
+        record = self._router.make_record(message)
+        self._scheduled_id = record.id
+        try:
+            await self._store.put([record])
+        except StoreError:
+            self._scheduled_id = None
+            raise
 
     # -- sending ----------------------------------------------------------------------------------
 
@@ -407,6 +429,8 @@ class Publisher:
     def _conclude(self, flight: _InFlight, decision: Decision) -> None:
         record = flight.record
         self._forget(flight)
+        if record.id == self._scheduled_id:
+            self._scheduled_id = None
         if isinstance(decision, Done):
             seconds = self._mono() - flight.sent_mono
             self.stats.acked += 1

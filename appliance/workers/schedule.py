@@ -17,8 +17,8 @@ from appliance.core.specs import PublisherSpec, Schedule
 from appliance.errors import RequestInvalid, StoreError
 from appliance.telemetry.report import Telemetry
 
-SubmitScheduled = Callable[[PublisherSpec, Message], Awaitable[bool]]
-"""Puts the message into the outbox unless its predecessor is still there; tells whether it did."""
+SubmitScheduled = Callable[[Message], Awaitable[None]]
+"""Puts the message into the outbox unless its predecessor is still there."""
 
 
 class Scheduler:
@@ -52,7 +52,7 @@ class Scheduler:
                     continue
             is_first = False
             try:
-                await self._submit(self._spec, make_scheduled(self._spec, schedule))
+                await self._submit(make_scheduled(self._spec, schedule))
             except (StoreError, RequestInvalid) as error:
                 self._telemetry.worker_troubled(self._spec.key, f"scheduled message not accepted: {error}")
 

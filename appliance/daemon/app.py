@@ -1,0 +1,267 @@
+"""The daemon's life: build all parts in order, run until told to stop, stop in the reverse order within one deadline."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+import socket
+import time
+from pathlib import Path
+
+from appliance.admin.server import AdminServer
+from appliance.bus.broker import EmbeddedBroker
+from appliance.bus.nats import NatsBus
+from appliance.config.watch import watch_paths
+from appliance.core.names import NodeName, WorkerKind
+from appliance.core.problems import Problem
+from appliance.core.run_options import RunOptions
+from appliance.core.specs import BrokerSettings, DesiredState, WorkerSpec
+from appliance.daemon.assembly import WorkerFactory, find_extra_workers, list_workers
+from appliance.daemon.console import StdoutConsole
+from appliance.daemon.control import DaemonControl
+from appliance.daemon.presence import Presence
+from appliance.daemon.source import FileConfigSource
+from appliance.errors import ApplianceError, BusError
+from appliance.methods._files import DataFiles
+from appliance.methods.registry import METHOD_TABLE, METHODS
+from appliance.outbox.outbox import MessageStore
+from appliance.reconcile.contracts import DrainOutcome
+from appliance.reconcile.history import History
+from appliance.reconcile.loop import LoadedSet, Reconciler
+from appliance.reconcile.pool import WorkerPool
+from appliance.telemetry.events import EventHub
+from appliance.telemetry.logs import set_log_level
+from appliance.telemetry.report import Telemetry
+from appliance.workers.answers import Answers
+from appliance.workers.publisher import Publisher
+from appliance.workers.router import Router
+from appliance.workers.tools import HandlerTools
+
+EXIT_OK = 0
+EXIT_ABANDONED = 75
+
+
+class Daemon:
+    """Everything that runs between reading the first config and the exit code."""
+
+    def __init__(
+        self, options: RunOptions, source: FileConfigSource, first: LoadedSet, state_dir: Path
+    ) -> None:
+        self._options = options
+        self._source = source
+        self._first = first
+        self._state_dir = state_dir
+        self._desired = first.desired
+        self.events = EventHub()
+        self.telemetry = Telemetry(self.events)
+        self._stop = asyncio.Event()
+        self._stop_now = asyncio.Event()
+        self._stack = contextlib.AsyncExitStack()
+        self._drains: list[DrainOutcome] = []
+
+    # -- start ------------------------------------------------------------------------------------
+
+    async def run(self) -> int:
+        """Run until a signal; returns the exit code."""
+        self._watch_signals()
+        async with self._stack:
+            await self._build()
+            async with asyncio.TaskGroup() as group:
+                services = [
+                    group.create_task(self.answers.run(), name="answers"),
+                    group.create_task(self._watch(), name="config watch"),
+                ]
+                # signals given while this was starting are one look afterwards
+                await self.reconciler.start(self._first)
+                reconciling = group.create_task(self.reconciler.run(), name="reconciler")
+                self.control.is_started = True
+                self.telemetry.daemon_ready(self.control.summary())
+                await self._stop.wait()
+                await self._shut_down(reconciling)
+                for service in services:
+                    service.cancel()
+        abandoned = sum(drain.abandoned for drain in self._drains)
+        self.telemetry.drain_finished(self._drains)
+        return EXIT_ABANDONED if abandoned else EXIT_OK
+
+    async def _build(self) -> None:
+        desired = self._desired
+        self.store = await MessageStore.open(self._state_dir, desired.state, clock=time.time)
+        self._stack.push_async_callback(self.store.close)
+        history = History(self._state_dir / "history")
+        await asyncio.to_thread(history.open)
+        self.broker: EmbeddedBroker | None = None
+        if desired.broker.embedded:
+            self.broker = EmbeddedBroker(self._state_dir / "broker", desired.broker.port)
+            await self.broker.start()
+            self._stack.push_async_callback(self.broker.stop)
+        self.bus = await NatsBus.open(
+            self._bus_settings(desired),
+            name=f"appliance {', '.join(desired.run_nodes)[:100]}",
+            loopback_node=desired.run_nodes[0] if desired.run_nodes else None,
+            events=self.telemetry,
+            require_connection=False,
+        )
+        self._stack.push_async_callback(self.bus.close)
+        self.router = Router(
+            METHOD_TABLE, instance=self.store.instance, next_id=self.store.next_id, wall=time.time
+        )
+        self.answers = Answers(
+            bus=self.bus,
+            store=self.store,
+            router=self.router,
+            telemetry=self.telemetry,
+            per_minute=lambda: self._desired.limits.error_reports_per_minute,
+            wall=time.time,
+        )
+        self._build_pool()
+        self.reconciler = Reconciler(
+            self._source,
+            self.pool,
+            self.telemetry,
+            history,
+            prepare=self._prepare,
+            on_accepted=self._follow,
+            extra_workers=self._extra_workers,
+            wall=time.time,
+        )
+        if self._options.hup_pending:
+            self.reconciler.trigger.set("signal")
+        self.store.on_new_lane.append(lambda *_: self.reconciler.trigger.set("lane"))
+        self.control = DaemonControl(self, history)
+        self.admin = AdminServer(self.control)
+        await self.admin.start_unix(self._state_dir / "appliance.sock")
+        self._stack.push_async_callback(self.admin.close)
+        await self.admin.move_tcp(desired.admin)
+
+    def _build_pool(self) -> None:
+        console = StdoutConsole()
+        self._stack.callback(console.close)
+        files = DataFiles(self._state_dir / "data")
+        self._stack.callback(files.close)
+        self.presence = Presence(lambda: self._desired, time.time, self._node_seen)
+        tools = HandlerTools(
+            files=files,
+            console=console,
+            hellos=self.presence,
+            list_workers=lambda node: list_workers(self.pool, node),
+        )
+        factory = WorkerFactory(
+            METHODS,
+            bus=self.bus,
+            store=self.store,
+            router=self.router,
+            telemetry=self.telemetry,
+            answers=self.answers,
+            tools=tools,
+            fleet=lambda: self._desired,
+            wall=time.time,
+        )
+        self.pool = WorkerPool(
+            factory.build,
+            self.telemetry,
+            wall=time.time,
+            on_ended=lambda: self.reconciler.trigger.set("worker"),
+        )
+
+    def _bus_settings(self, desired: DesiredState) -> BrokerSettings:
+        if self.broker is None:
+            return desired.broker
+        return BrokerSettings(
+            servers=(self.broker.url,),
+            connect_timeout_s=desired.broker.connect_timeout_s,
+            ping_interval_s=desired.broker.ping_interval_s,
+            reconnect_wait_s=desired.broker.reconnect_wait_s,
+        )
+
+    # -- what the reconciler asks -------------------------------------------------------------------
+
+    def _follow(self, desired: DesiredState) -> None:
+        """Everything that reads the desired state reads the new one from here on."""
+        self._desired = desired
+        self.router.follow(desired)
+        set_log_level(self._options.log_level or desired.log.level)
+
+    async def _prepare(self, old: DesiredState, new: DesiredState) -> list[Problem]:
+        """Bring listener and broker settings into force, the new one first; on a problem nothing has changed."""
+        if old.admin != new.admin:
+            try:
+                await self.admin.move_tcp(new.admin)
+            except (OSError, ApplianceError) as error:
+                return [Problem(code="E303", path="admin.listen", message=f"cannot listen: {error}")]
+        if self._bus_settings(old) != self._bus_settings(new):
+            try:
+                await self.bus.reconfigure(self._bus_settings(new))
+            except BusError as error:
+                if old.admin != new.admin:
+                    await self.admin.move_tcp(old.admin)
+                return [Problem(code="E304", path="broker", message=f"cannot use this broker: {error}")]
+        return []
+
+    def _extra_workers(self) -> dict[object, WorkerSpec]:
+        return find_extra_workers(self._desired, self.pool, self.store, self.router)  # type: ignore[return-value]
+
+    def _node_seen(self, node: NodeName) -> None:
+        for handle in self.pool.handles.values():
+            if isinstance(handle.worker, Publisher):
+                handle.worker.node_seen(node)
+
+    async def _watch(self) -> None:
+        stop = asyncio.Event()
+        await watch_paths(
+            [Path(path) for path in self._options.paths],
+            on_hint=lambda: self.reconciler.trigger.set("watch"),
+            stop=stop,
+        )
+
+    # -- signals and the end ------------------------------------------------------------------------
+
+    def _watch_signals(self) -> None:
+        loop = asyncio.get_running_loop()
+        loop.add_signal_handler(signal.SIGHUP, lambda: self._on_hup())
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._on_stop, number)
+        loop.add_signal_handler(signal.SIGUSR1, lambda: self.telemetry.status_dumped(self.control.status()))
+
+    def _on_hup(self) -> None:
+        if hasattr(self, "reconciler"):
+            self.reconciler.trigger.set("signal")
+        else:
+            self._options.hup_pending = True
+
+    def _on_stop(self, number: int) -> None:
+        if self._stop.is_set():
+            self._stop_now.set()
+            return
+        self.telemetry.daemon_stopping(signal.Signals(number).name)
+        self._stop.set()
+
+    async def _shut_down(self, reconciling: asyncio.Task[None]) -> None:
+        """Intake ends first, then sending; what is left by the deadline stays in the store."""
+        self.control.is_stopping = True
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + self._desired.reload.drain_timeout_s
+        self.reconciler.stop()
+        draining = asyncio.create_task(self._drain(deadline, reconciling), name="drain")
+        hurry = asyncio.create_task(self._stop_now.wait(), name="second signal")
+        await asyncio.wait({draining, hurry}, return_when=asyncio.FIRST_COMPLETED)
+        hurry.cancel()
+        if not draining.done():
+            self.telemetry.daemon_stopping("second signal: not waiting for work in hand")
+            for handle in self.pool.handles.values():
+                if handle.task is not None:
+                    handle.task.cancel()
+        await asyncio.wait({draining, hurry})
+        draining.result()
+
+    async def _drain(self, deadline_mono: float, reconciling: asyncio.Task[None]) -> None:
+        await asyncio.wait({reconciling}, timeout=max(0.1, deadline_mono - asyncio.get_running_loop().time()))
+        reconciling.cancel()
+        self._drains += await self.pool.stop_all(deadline_mono, [WorkerKind.SUBSCRIBER])
+        self._drains += await self.pool.stop_all(deadline_mono, [WorkerKind.PUBLISHER])
+
+
+def own_host_name() -> str:
+    """This machine's name, without its domain."""
+    return socket.gethostname().split(".", 1)[0]

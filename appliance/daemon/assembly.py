@@ -1,0 +1,109 @@
+"""Builds workers and decides which are wanted beyond the declared ones."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+from appliance.bus.base import Bus
+from appliance.core.names import NodeName, WorkerKey, parse_subject
+from appliance.core.specs import DesiredState, Phase, PublisherSpec, WorkerSpec
+from appliance.errors import SubjectInvalid
+from appliance.methods.base import Method, WorkerLine
+from appliance.outbox.outbox import MessageStore
+from appliance.reconcile.contracts import PoolWorker
+from appliance.reconcile.pool import WorkerPool
+from appliance.telemetry.report import Telemetry
+from appliance.workers.answers import Answers
+from appliance.workers.publisher import Publisher
+from appliance.workers.router import Router, publisher_key
+from appliance.workers.subscriber import Subscriber
+from appliance.workers.tools import HandlerTools
+
+
+class WorkerFactory:
+    """Turns a spec into a worker; handed to the pool as a function."""
+
+    def __init__(
+        self,
+        methods: Mapping[str, Method],
+        *,
+        bus: Bus,
+        store: MessageStore,
+        router: Router,
+        telemetry: Telemetry,
+        answers: Answers,
+        tools: HandlerTools,
+        fleet: Callable[[], DesiredState],
+        wall: Callable[[], float],
+    ) -> None:
+        self._methods = methods
+        self._bus = bus
+        self._store = store
+        self._router = router
+        self._telemetry = telemetry
+        self._answers = answers
+        self._tools = tools
+        self._fleet = fleet
+        self._wall = wall
+
+    def build(self, spec: WorkerSpec) -> PoolWorker:
+        """A worker that has not started."""
+        if isinstance(spec, PublisherSpec):
+            return Publisher(
+                spec,
+                bus=self._bus,
+                store=self._store,
+                telemetry=self._telemetry,
+                router=self._router,
+                wall=self._wall,
+            )
+        return Subscriber(
+            spec,
+            self._methods[spec.method],
+            bus=self._bus,
+            store=self._store,
+            router=self._router,
+            telemetry=self._telemetry,
+            answers=self._answers,
+            tools=self._tools,
+            fleet=self._fleet,
+            wall=self._wall,
+        )
+
+
+def find_extra_workers(
+    desired: DesiredState, pool: WorkerPool, store: MessageStore, router: Router
+) -> dict[WorkerKey, WorkerSpec]:
+    """Publishers that nobody declared but that have something to send, or had until a moment ago.
+
+    Lanes left by an earlier config or run count too: what was accepted is sent, whatever became of its entry.
+    """
+    wanted: dict[WorkerKey, WorkerSpec] = {}
+    lanes = set(store.lanes_with_records())
+    for key, handle in pool.handles.items():
+        spec = handle.spec
+        if not isinstance(spec, PublisherSpec) or key in desired.workers:
+            continue
+        worker = handle.worker
+        is_used = isinstance(worker, Publisher) and spec.entry is None and not worker.is_idle
+        if is_used and handle.phase in (Phase.STARTING, Phase.RUNNING):
+            lanes.add((spec.node, spec.subject))
+    for node, subject in lanes:
+        key = publisher_key(node, subject)
+        if key in desired.workers:
+            continue
+        try:
+            parts = parse_subject(subject)
+        except SubjectInvalid:
+            continue
+        wanted[key] = router.spec_of_lane(node, subject, parts.node, parts.method)
+    return wanted
+
+
+def list_workers(pool: WorkerPool, node: NodeName) -> Sequence[WorkerLine]:
+    """The node's workers as REQOpProcessList lists them, numbered in the order they were made."""
+    return [
+        WorkerLine(number=number, kind=str(key.kind), subject=key.subject, phase=str(handle.phase))
+        for number, (key, handle) in enumerate(pool.handles.items(), start=1)
+        if key.node == node
+    ]

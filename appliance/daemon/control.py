@@ -1,0 +1,261 @@
+"""The facade that the admin API calls: everything an operator can see or ask of a running daemon."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from appliance import __version__
+from appliance.admin.requests import Submitted, SubmitRequest
+from appliance.core.describe import describe_plan
+from appliance.core.message import Message
+from appliance.core.names import MethodName, NodeName
+from appliance.daemon.status import StatusJson, config_json, find_degradations, nodes_json, rfc3339
+from appliance.errors import ConfigInvalid, ConfigUnreadable, RequestInvalid
+from appliance.methods.registry import METHOD_TABLE
+from appliance.outbox.records import OutboxRecord
+from appliance.reconcile.history import History, Record
+from appliance.reconcile.loop import Verdict, drain_json, problem_json
+
+if TYPE_CHECKING:
+    from appliance.daemon.app import Daemon
+
+LOCAL = "local"
+"""The word for the own node as a destination."""
+
+
+class DaemonControl:
+    """Implements `admin.control.Control` over the daemon's parts."""
+
+    def __init__(self, daemon: Daemon, history: History) -> None:
+        self._daemon = daemon
+        self._history = history
+        self.events = daemon.events
+        self.is_started = False
+        self.is_stopping = False
+
+    # -- seeing -----------------------------------------------------------------------------------
+
+    def status(self) -> StatusJson:
+        """The status JSON."""
+        daemon = self._daemon
+        counts = daemon.store.counts()
+        attempt = daemon.reconciler.last_attempt
+        applied = daemon.reconciler.applied
+        problems = find_degradations(
+            daemon.pool, applied, attempt, connected=daemon.bus.is_connected, dead=counts.dead
+        )
+        in_flight = sum(
+            handle.worker.stats.in_flight
+            for key, handle in daemon.pool.handles.items()
+            if handle.worker is not None and key.kind == "publisher"
+        )
+        oldest = max(0.0, time.time() - counts.oldest_created_at) if counts.oldest_created_at else 0.0
+        return {
+            "version": __version__,
+            "pid": os.getpid(),
+            "generation": applied.generation if applied else 0,
+            "healthy": not problems,
+            "degraded_by": problems,
+            "config": config_json(applied, attempt, list(daemon.config_paths)),
+            "broker": {
+                "connected": daemon.bus.is_connected,
+                "server": daemon.bus.server,
+                "embedded": daemon.broker is not None,
+                "reconnects": daemon.bus.reconnects,
+            },
+            "nodes": nodes_json(daemon.pool, applied, daemon.presence.last_hello_at()),
+            "hellos": {node: rfc3339(at) for node, at in sorted(daemon.presence.last_hello_at().items())},
+            "outbox": {
+                "pending": counts.pending,
+                "in_flight": in_flight,
+                "dead": counts.dead,
+                "oldest_seconds": round(oldest, 3),
+            },
+        }
+
+    def summary(self) -> str:
+        """One line for the log and the service manager."""
+        daemon = self._daemon
+        applied = daemon.reconciler.applied
+        running = sum(1 for handle in daemon.pool.handles.values() if handle.phase == "running")
+        generation = applied.generation if applied else 0
+        nodes = ", ".join(applied.desired.run_nodes[:5]) if applied else ""
+        return f"generation {generation}, {running} of {len(daemon.pool.handles)} workers running, nodes: {nodes}"
+
+    def liveness(self) -> tuple[bool, str]:
+        """The loop answers, so it lives."""
+        return True, "alive"
+
+    def readiness(self) -> tuple[bool, str]:
+        """Connected and the running set settled; a refused config does not make it unready."""
+        if self.is_stopping:
+            return False, "stopping"
+        if not self.is_started:
+            return False, "starting"
+        if not self._daemon.bus.is_connected:
+            return False, "not connected to the broker"
+        return True, "ready"
+
+    def metrics(self) -> DaemonControl:
+        """The source of the metrics collector."""
+        return self
+
+    # -- asking -----------------------------------------------------------------------------------
+
+    async def plan(self, paths: Sequence[str] | None) -> dict[str, object]:
+        """What a reload would do, with the daemon's own paths or others."""
+        daemon = self._daemon
+        try:
+            loaded = await daemon.load_set(paths)
+        except (ConfigInvalid, ConfigUnreadable) as error:
+            return {
+                "result": "refused",
+                "actions": [],
+                "problems": [problem_json(problem) for problem in daemon.problems_of(error)],
+                "summary": {},
+            }
+        plan = daemon.reconciler.predict(loaded.desired)
+        problems = daemon.reconciler.find_objections(loaded, plan)
+        result = "refused" if problems else "no change" if plan.is_empty else "changes"
+        return {
+            "result": result,
+            "actions": describe_plan(plan),
+            "problems": [problem_json(problem) for problem in problems],
+            "warnings": [problem_json(problem) for problem in loaded.warnings],
+            "summary": plan.summary(),
+            "digest": loaded.digest,
+        }
+
+    async def reload(self, *, force: bool, trigger: str) -> dict[str, object]:
+        """Look again now; the verdict."""
+        verdict = await self._daemon.reconciler.reload(force=force, trigger=trigger)
+        return verdict_json(verdict)
+
+    async def submit(self, requests: Sequence[SubmitRequest]) -> list[Submitted]:
+        """Accept messages; answers when they are on disk."""
+        answers: list[Submitted] = []
+        records: list[OutboxRecord] = []
+        for request in requests:
+            for to_node in request.to_nodes:
+                try:
+                    record = self._make_record(request, to_node)
+                except RequestInvalid as error:
+                    answers.append(Submitted(to=to_node, accepted=False, error=str(error)))
+                    continue
+                records.append(record)
+                answers.append(
+                    Submitted(
+                        to=record.to_node, accepted=True, id=record.id, from_node=record.node,
+                        replies=METHOD_TABLE[MethodName(record.method)].replies,
+                    )
+                )
+        if records:
+            await self._daemon.store.put(records)
+            self._daemon.telemetry.messages_accepted(len(records))
+        return answers
+
+    def _make_record(self, request: SubmitRequest, to_node: str) -> OutboxRecord:
+        node = self._sender(request.from_node)
+        message = Message(
+            to_node=node if to_node == LOCAL else to_node,
+            from_node=node,
+            data=request.texts(),
+            method=request.method,
+            method_args=tuple(request.method_args) if request.method_args is not None else None,
+            reply_method=request.reply_method or "",
+            reply_method_args=tuple(request.reply_method_args) if request.reply_method_args is not None else None,
+            ack_timeout_s=request.ack_timeout or 0,
+            retries=request.retries or 0,
+            reply_ack_timeout_s=request.reply_ack_timeout or 0,
+            reply_retries=request.reply_retries or 0,
+            method_timeout_s=request.method_timeout or 0,
+            reply_method_timeout_s=request.reply_method_timeout or 0,
+            directory=request.directory or "",
+            file_name=request.file_name or "",
+        )
+        return self._daemon.router.make_record(message, expires_s=request.expires)
+
+    def _sender(self, asked: str | None) -> NodeName:
+        """The sending node: the one asked for, the only one, or the one that declares publishers."""
+        applied = self._daemon.reconciler.applied
+        nodes = applied.desired.run_nodes if applied else ()
+        if asked:
+            if asked not in nodes:
+                raise RequestInvalid(f"this appliance does not run node {asked[:60]!r}; it runs {', '.join(nodes)}")
+            return NodeName(asked)
+        if len(nodes) == 1:
+            return nodes[0]
+        if "central" in nodes:
+            return NodeName("central")
+        raise RequestInvalid(f"say which node sends (--from): this appliance runs {', '.join(nodes[:10])}")
+
+    # -- outbox and history -------------------------------------------------------------------------
+
+    async def outbox_list(self, state: str, limit: int) -> list[dict[str, object]]:
+        """Pending records or dead letters, oldest first."""
+        store = self._daemon.store
+        if state == "dead":
+            return [_dead_json(letter) for letter in await store.list_dead(limit)]
+        return [_record_json(record) for record in await store.list_pending(limit)]
+
+    async def outbox_retry(self, ids: Sequence[int] | None) -> int:
+        """Put dead letters back into their lanes."""
+        return await self._daemon.store.retry_dead(ids)
+
+    async def outbox_drop(self, ids: Sequence[int] | None, *, dead_only: bool = True) -> int:
+        """Forget dead letters (or, with ids, pending records)."""
+        return await self._daemon.store.drop(ids, dead_only=dead_only)
+
+    def history(self, limit: int) -> list[Record]:
+        """Newest first."""
+        return self._history.list(limit)
+
+    def history_record(self, key: str) -> Record | None:
+        """One record by number, generation, digest or revision."""
+        return self._history.find(key)
+
+
+def verdict_json(verdict: Verdict) -> dict[str, object]:
+    """A verdict as the API shows it."""
+    return {
+        "result": verdict.result,
+        "generation": verdict.generation,
+        "digest": verdict.digest,
+        "trigger": verdict.trigger,
+        "problems": [problem_json(problem) for problem in verdict.problems],
+        "actions": describe_plan(verdict.plan),
+        "summary": verdict.plan.summary(),
+        "failed": dict(verdict.failed),
+        "duration_seconds": round(verdict.duration_s, 6),
+        "drain": drain_json(verdict.drains),
+    }
+
+
+def _record_json(record: OutboxRecord) -> dict[str, object]:
+    return {
+        "id": record.id,
+        "from": record.node,
+        "to": record.to_node,
+        "method": record.method,
+        "subject": record.subject,
+        "accepted_at": rfc3339(record.created_at),
+        "expires_at": rfc3339(record.expires_at) if record.expires_at else None,
+        "attempts": record.attempts,
+        "next_at": rfc3339(record.next_at) if record.next_at else None,
+        "last_error": record.last_error,
+        "bytes": len(record.payload),
+    }
+
+
+def _dead_json(letter: object) -> dict[str, object]:
+    record = getattr(letter, "record", letter)
+    described = _record_json(record)
+    described["reason"] = getattr(letter, "reason", "")
+    described["died_at"] = rfc3339(getattr(letter, "died_at", 0.0))
+    return described
+
+
+Facts = Mapping[str, object]

@@ -1,0 +1,109 @@
+"""The status JSON: a snapshot of everything an operator asks first. Its words are a contract (product §4)."""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Mapping
+
+from appliance.core.names import NodeName
+from appliance.core.specs import Phase, PublisherSpec
+from appliance.reconcile.loop import Applied, Verdict, problem_json
+from appliance.reconcile.pool import Handle, WorkerPool
+
+StatusJson = dict[str, object]
+
+
+def rfc3339(at: float) -> str:
+    """Wall-clock seconds as text with zone."""
+    return datetime.datetime.fromtimestamp(at, datetime.UTC).isoformat(timespec="milliseconds")
+
+
+def config_json(applied: Applied | None, attempt: Verdict | None, paths: list[str]) -> StatusJson:
+    """The set in force and the verdict of the last look."""
+    last: StatusJson | None = None
+    if attempt is not None:
+        last = {
+            "at": rfc3339(attempt.at),
+            "result": attempt.result,
+            "trigger": attempt.trigger,
+            "problems": [problem_json(problem) for problem in attempt.problems],
+            "duration_seconds": round(attempt.duration_s, 6),
+        }
+    return {
+        "digest": applied.digest if applied else None,
+        "revision": applied.revision if applied else None,
+        "paths": paths,
+        "applied_at": rfc3339(applied.applied_at) if applied else None,
+        "last_attempt": last,
+    }
+
+
+def nodes_json(pool: WorkerPool, applied: Applied | None, hellos: Mapping[NodeName, float]) -> StatusJson:
+    """Every node this daemon runs, with its workers."""
+    nodes: dict[str, dict[str, list[StatusJson]]] = {}
+    for node in applied.desired.run_nodes if applied else ():
+        nodes[node] = {"workers": []}
+    for key in sorted(pool.handles):
+        nodes.setdefault(key.node, {"workers": []})["workers"].append(
+            worker_json(key.name, str(key.kind), key.subject, pool.handles[key])
+        )
+    if applied:
+        missing = applied.desired.workers.keys() - pool.handles.keys()
+        for key in sorted(missing):
+            nodes.setdefault(key.node, {"workers": []})["workers"].append(
+                {"name": key.name, "kind": str(key.kind), "subject": key.subject, "phase": "stopped"}
+            )
+    return {
+        node: {**found, "last_hello_at": rfc3339(hellos[NodeName(node)]) if node in hellos else None}
+        for node, found in nodes.items()
+    }
+
+
+def worker_json(name: str, kind: str, subject: str, handle: Handle) -> StatusJson:
+    """One worker."""
+    stats = handle.worker.stats if handle.worker is not None else None
+    spec = handle.spec
+    described: StatusJson = {
+        "name": name,
+        "kind": kind,
+        "subject": subject,
+        "phase": str(handle.phase),
+        "since": rfc3339(handle.since_at),
+        "restarts": handle.restarts,
+        "in_flight": stats.in_flight if stats else 0,
+        "handled": (stats.acked if kind == "publisher" else stats.handled) if stats else 0,
+        "failed": (stats.dead if kind == "publisher" else stats.failed) if stats else 0,
+        "last_error": handle.last_error,
+    }
+    if stats is not None and kind == "subscriber":
+        described |= {"refused": stats.refused, "repeats": stats.repeats, "dropped": stats.dropped}
+    elif stats is not None:
+        described |= {"sent": stats.sent, "missed": stats.missed}
+    if isinstance(spec, PublisherSpec):
+        described["declared"] = spec.entry is not None
+        described["entry"] = spec.entry
+    return described
+
+
+def find_degradations(
+    pool: WorkerPool, applied: Applied | None, attempt: Verdict | None, *, connected: bool, dead: int
+) -> list[str]:
+    """Why the appliance is not healthy, in words; empty when it is."""
+    reasons = []
+    if not connected:
+        reasons.append("not connected to the broker")
+    if attempt is not None and attempt.result == "refused":
+        count = len(attempt.problems)
+        reasons.append(f"the last config was refused ({count} problem{'s' if count != 1 else ''})")
+    broken = [
+        key.name
+        for key, handle in pool.handles.items()
+        if handle.phase in (Phase.BACKING_OFF, Phase.FAILED, Phase.STOPPED)
+    ]
+    missing = len(applied.desired.workers.keys() - pool.handles.keys()) if applied else 0
+    if broken or missing:
+        names = ", ".join(broken[:3])
+        reasons.append(f"{len(broken) + missing} workers do not run{': ' + names if names else ''}")
+    if dead:
+        reasons.append(f"{dead} dead letter{'s' if dead != 1 else ''}")
+    return reasons

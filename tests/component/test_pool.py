@@ -1,0 +1,167 @@
+"""The pool: one worker's trouble is its own; stop, join, then forget."""
+
+import asyncio
+from dataclasses import dataclass, field
+
+import pytest
+
+from appliance.core.names import MethodName, NodeName, Subject
+from appliance.core.plan import make_plan
+from appliance.core.specs import AckOn, Phase, SubscriberSpec
+from appliance.reconcile.pool import WorkerPool
+from appliance.telemetry.stats import WorkerStats
+from appliance.workers.base import DrainReport
+
+
+def spec(name, **changes):
+    return SubscriberSpec(
+        node=NodeName(name),
+        subject=Subject(f"{name}.REQPing.EventACK"),
+        method=MethodName("REQPing"),
+        wants_ack=True,
+        **changes,
+    )
+
+
+@dataclass
+class Recorder:
+    facts: list = field(default_factory=list)
+
+    def __getattr__(self, name):
+        return lambda *args: self.facts.append((name, *args))
+
+    def names(self):
+        return [fact[0] for fact in self.facts]
+
+
+class ToyWorker:
+    """Runs until drained, or does what its node's name says."""
+
+    alive: set = set()
+
+    def __init__(self, spec):
+        self.spec = spec
+        self.stats = WorkerStats()
+        self.stop = asyncio.Event()
+        self.updates = []
+        self.closed = False
+
+    async def start(self):
+        if self.spec.node == "unstartable":
+            raise OSError("no such thing")
+        assert self.spec.key not in ToyWorker.alive
+        ToyWorker.alive.add(self.spec.key)
+
+    async def run(self):
+        if self.spec.node == "crasher":
+            raise ValueError("boom")
+        if self.spec.node == "stubborn":
+            while not self.stop.is_set():
+                try:
+                    await asyncio.Event().wait()
+                except asyncio.CancelledError:
+                    break
+        await self.stop.wait()
+
+    def update(self, spec):
+        self.updates.append(("update", spec))
+
+    async def swap(self, spec):
+        self.updates.append(("swap", spec))
+
+    async def drain(self, deadline_mono):
+        self.stop.set()
+        return DrainReport(worker=self.spec.key.name, finished=1)
+
+    async def close(self):
+        self.closed = True
+        ToyWorker.alive.discard(self.spec.key)
+
+
+@pytest.fixture
+async def world():
+    ToyWorker.alive = set()
+    telemetry = Recorder()
+    built = []
+    ended = asyncio.Event()
+
+    def build(wanted):
+        built.append(ToyWorker(wanted))
+        return built[-1]
+
+    pool = WorkerPool(build, telemetry, wall=lambda: 0.0, on_ended=ended.set)
+
+    async def converge(*specs):
+        desired = {one.key: one for one in specs}
+        plan = make_plan(desired, pool.observe(), asyncio.get_running_loop().time())
+        return await pool.apply(plan, 5.0)
+
+    yield pool, converge, telemetry, built, ended
+    await pool.stop_all(asyncio.get_running_loop().time() + 1, ["subscriber", "publisher"])
+    assert not ToyWorker.alive
+
+
+async def test_workers_are_spawned_updated_swapped_and_cancelled_without_touching_the_others(world):
+    pool, converge, telemetry, built, _ = world
+    await converge(spec("a"), spec("b"))
+    first_a, first_b = built
+    await converge(spec("a", concurrency=2), spec("b"))
+    await converge(spec("a", concurrency=2, ack_on=AckOn.DONE), spec("b"))
+    report = await converge(spec("b"))
+    assert [kind for kind, _ in first_a.updates] == ["update", "swap"]
+    assert first_b.updates == []
+    assert first_a.closed
+    assert not first_b.closed
+    assert [drain.worker for drain in report.drains] == ["a.REQPing.EventACK_subscriber"]
+    assert set(pool.handles) == {spec("b").key}
+    assert telemetry.names().count("worker_stopped") == 1
+
+
+async def test_a_worker_that_cannot_start_backs_off_and_the_others_run(world):
+    pool, converge, _, _, _ = world
+    report = await converge(spec("unstartable"), spec("b"))
+    observed = pool.observe()
+    assert observed[spec("unstartable").key].phase is Phase.BACKING_OFF
+    assert "no such thing" in observed[spec("unstartable").key].last_error
+    assert observed[spec("b").key].phase is Phase.RUNNING
+    assert list(report.failed) == ["unstartable.REQPing.EventACK_subscriber"]
+
+
+async def test_a_crashed_worker_is_observed_and_spawned_again_by_the_same_plan(world):
+    pool, converge, _, built, ended = world
+    await converge(spec("crasher"), spec("b"))
+    await ended.wait()
+    handle = pool.handles[spec("crasher").key]
+    assert handle.phase is Phase.BACKING_OFF
+    assert "boom" in handle.last_error
+    handle.retry_at_mono = 0.0
+    await converge(spec("crasher"), spec("b"))
+    assert [worker.spec.node for worker in built] == ["crasher", "b", "crasher"]
+    assert pool.handles[spec("crasher").key].restarts == 1
+
+
+async def test_a_failed_worker_waits_longer_each_time(world):
+    pool, converge, _, _, _ = world
+    delays = []
+    for _ in range(6):
+        await converge(spec("unstartable"))
+        handle = pool.handles[spec("unstartable").key]
+        delays.append(handle.retry_at_mono - asyncio.get_running_loop().time())
+        handle.retry_at_mono = 0.0
+    assert delays[-1] > delays[0] * 4
+
+
+async def test_a_backing_off_worker_that_is_no_longer_wanted_just_goes(world):
+    pool, converge, _, _, _ = world
+    await converge(spec("unstartable"))
+    await converge()
+    assert pool.handles == {}
+
+
+async def test_stopping_all_joins_every_worker(world):
+    pool, converge, _, built, _ = world
+    await converge(*(spec(f"n{number}") for number in range(20)))
+    drains = await pool.stop_all(asyncio.get_running_loop().time() + 5, ["subscriber"])
+    assert len(drains) == 20
+    assert all(worker.closed for worker in built)
+    assert pool.handles == {}

@@ -1,0 +1,167 @@
+"""Run the real daemon as a process, talk to it over its unix socket, kill it."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+START_TIMEOUT_S = 30.0
+
+
+class _UnixConnection(http.client.HTTPConnection):
+    def __init__(self, path: Path, timeout_s: float) -> None:
+        super().__init__("localhost", timeout=timeout_s)
+        self._path = path
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.sock.settimeout(self.timeout)
+        self.sock.connect(str(self._path))
+
+
+class Appliance:
+    """One daemon. Use as a context manager; `start` returns when it is ready unless told otherwise."""
+
+    def __init__(
+        self,
+        config: str | None,
+        directory: Path,
+        *,
+        args: list[str] | None = None,
+        command: list[str] | None = None,
+        config_path: Path | None = None,
+    ) -> None:
+        directory.mkdir(parents=True, exist_ok=True)
+        self.state = directory / "state"
+        self.config_path = config_path or directory / "appliance.yaml"
+        if config is not None:
+            self.config_path.write_text(config)
+        self.args = args or []
+        self.command = command or [sys.executable, "-m", "appliance"]
+        self.log_path = directory / "log"
+        self.only_named = False
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def __enter__(self) -> Appliance:
+        return self.start()
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    def spawn(self) -> None:
+        """Start the process without waiting."""
+        with open(self.log_path, "ab") as log:
+            self.process = subprocess.Popen(
+                [*self.command, "run", str(self.config_path), "--state-dir", str(self.state),
+                 *([] if self.only_named else ["--all-nodes"]), *self.args],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                env={k: v for k, v in os.environ.items() if not k.startswith("APPLIANCE_")},
+            )
+
+    def start(self, *, ready: bool = True) -> Appliance:
+        self.spawn()
+        if ready:
+            self.wait_ready()
+        return self
+
+    def wait_ready(self, timeout_s: float = START_TIMEOUT_S) -> None:
+        deadline = time.monotonic() + timeout_s
+        while True:
+            assert self.process is not None
+            if self.process.poll() is not None:
+                raise AssertionError(f"the daemon ended with {self.process.returncode}:\n{self.log()}")
+            try:
+                if self.request("GET", "/readyz")[0] == 200:
+                    return
+            except OSError:
+                pass
+            if time.monotonic() > deadline:
+                raise AssertionError(f"the daemon did not get ready:\n{self.log()}")
+            time.sleep(0.02)
+
+    def request(self, verb: str, path: str, body: object = None, timeout_s: float = 30.0):
+        """One API call: status code and decoded body."""
+        connection = _UnixConnection(self.state / "appliance.sock", timeout_s)
+        try:
+            headers = {"Content-Type": "application/json"} if body is not None else {}
+            connection.request(verb, path, json.dumps(body) if body is not None else None, headers)
+            response = connection.getresponse()
+            raw = response.read()
+            if response.headers.get_content_type() == "application/json":
+                return response.status, json.loads(raw)
+            return response.status, raw.decode()
+        finally:
+            connection.close()
+
+    def status(self) -> dict:
+        code, body = self.request("GET", "/api/v1/status")
+        assert code == 200, body
+        return body
+
+    def reload(self, **body) -> dict:
+        return self.request("POST", "/api/v1/reload", body)[1]
+
+    def send(self, *messages: dict) -> list[dict]:
+        code, body = self.request("POST", "/api/v1/messages", list(messages))
+        assert code == 202, (code, body)
+        return body["messages"] if isinstance(body, dict) else body
+
+    def worker(self, name: str) -> dict | None:
+        for node in self.status()["nodes"].values():
+            for worker in node["workers"]:
+                if worker["name"] == name:
+                    return worker
+        return None
+
+    def wait_until(self, predicate, timeout_s: float = 20.0):
+        """Poll the status until `predicate(status)` is true; returns that status."""
+        deadline = time.monotonic() + timeout_s
+        while True:
+            status = self.status()
+            if predicate(status):
+                return status
+            assert time.monotonic() < deadline, f"not in {timeout_s} s: {json.dumps(status, indent=1)}\n{self.log()}"
+            time.sleep(0.01)
+
+    def write_config(self, text: str) -> None:
+        """Replace the config as an editor does: a new file renamed over the old one."""
+        temporary = self.config_path.with_name(".writing")
+        temporary.write_text(text)
+        temporary.replace(self.config_path)
+
+    def signal(self, number: int) -> None:
+        assert self.process is not None
+        self.process.send_signal(number)
+
+    def kill(self) -> None:
+        assert self.process is not None
+        self.process.kill()
+        self.process.wait()
+
+    def stop(self, timeout_s: float = 30.0) -> int:
+        assert self.process is not None
+        self.process.send_signal(signal.SIGTERM)
+        return self.process.wait(timeout_s)
+
+    def close(self) -> None:
+        if self.process is None or self.process.poll() is not None:
+            return
+        try:
+            self.stop(15.0)
+        except subprocess.TimeoutExpired:
+            self.kill()
+
+    def log(self) -> str:
+        return self.log_path.read_text(errors="replace")[-8_000:] if self.log_path.exists() else ""
+
+    def data(self, *parts: str) -> Path:
+        return self.state.joinpath("data", *parts)

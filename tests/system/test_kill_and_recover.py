@@ -1,0 +1,29 @@
+"""kill -9 of the sender, the receiver and the broker under load: every accepted message is handled exactly once.
+
+The long run (ten kills each) is `python -m tests.measure.kill_and_recover`.
+"""
+
+import pytest
+
+from tests.support.exactly_once import MUTANT_ACK_BEFORE_COMMIT, run_harness
+
+pytestmark = pytest.mark.timeout(180)
+
+
+@pytest.mark.parametrize(("ack_on", "compression"), [("done", "none"), ("received", "zstd")])
+def test_every_accepted_message_is_handled_exactly_once_whatever_is_killed(tmp_path, ack_on, compression):
+    outcome = run_harness(tmp_path, kills=2, seed=7, ack_on=ack_on, compression=compression)
+    assert outcome.accepted > 500
+    assert outcome.is_exactly_once, outcome
+
+
+def test_the_harness_sees_a_receiver_that_acknowledges_before_the_commit(tmp_path):
+    outcome = run_harness(
+        tmp_path, kills=4, seed=3, kinds=("receiver",), receiver_command=MUTANT_ACK_BEFORE_COMMIT
+    )
+    assert outcome.lost > 0, outcome
+
+
+def test_the_harness_sees_a_receiver_without_a_memory_of_ids(tmp_path):
+    outcome = run_harness(tmp_path, kills=4, seed=5, dedupe=False, kinds=("broker", "sender", "receiver"))
+    assert outcome.doubled > 0, outcome

@@ -1,0 +1,188 @@
+"""A running daemon follows its config: live, whole, and unmoved by a bad one."""
+
+import json
+import re
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.support.appliance import Appliance
+
+BASE = """
+version: 1
+broker: {embedded: true}
+reload: {settle: 50ms}
+nodes:
+  central: {subscribe: {REQErrorLog: {}, REQToFileAppend: {}}}
+  ship1: {subscribe: {REQPing: {}}}
+"""
+WITH_CONSOLE = BASE.replace("{REQPing: {}}", "{REQPing: {}, REQToConsole: {}}")
+CONSOLE = "ship1.REQToConsole.EventACK_subscriber"
+BATTERY = sorted((Path(__file__).parent.parent / "configs_bad").glob("*.yaml"))
+
+
+@pytest.fixture(scope="module")
+def daemon(tmp_path_factory):
+    with Appliance(BASE, tmp_path_factory.mktemp("reload")) as appliance:
+        yield appliance
+
+
+@pytest.fixture
+def appliance(daemon):
+    daemon.write_config(BASE)
+    assert daemon.reload()["result"] in ("applied", "unchanged")
+    return daemon
+
+
+def metric(appliance, name):
+    text = appliance.request("GET", "/metrics")[1]
+    found = re.search(rf"^{re.escape(name)} (\S+)$", text, re.MULTILINE)
+    assert found, f"{name} is not in the metrics"
+    return float(found.group(1))
+
+
+def picture(appliance):
+    """Everything a refused config must not change: generation, workers with their start times and counters."""
+    status = appliance.status()
+    return status["generation"], status["nodes"], status["outbox"]
+
+
+def test_an_edit_is_followed_without_being_asked(appliance):
+    appliance.write_config(WITH_CONSOLE)
+    appliance.wait_until(lambda _: (appliance.worker(CONSOLE) or {}).get("phase") == "running")
+    appliance.write_config(BASE)
+    appliance.wait_until(lambda _: appliance.worker(CONSOLE) is None)
+
+
+def test_only_what_changed_is_touched(appliance):
+    ping = appliance.worker("ship1.REQPing.EventACK_subscriber")
+    appliance.write_config(WITH_CONSOLE)
+    verdict = appliance.reload()
+    assert [(a["action"], a["worker"]) for a in verdict["actions"]] == [("spawn", CONSOLE)]
+    assert appliance.worker("ship1.REQPing.EventACK_subscriber")["since"] == ping["since"]
+
+
+def test_the_same_content_is_unchanged_and_clears_an_earlier_refusal(appliance):
+    generation = appliance.status()["generation"]
+    appliance.write_config(BASE + "nonsense: 1\n")
+    assert appliance.reload()["result"] == "refused"
+    assert metric(appliance, "appliance_config_last_reload_successful") == 0
+    appliance.write_config(BASE)
+    assert appliance.reload()["result"] == "unchanged"
+    assert metric(appliance, "appliance_config_last_reload_successful") == 1
+    status = appliance.status()
+    assert status["generation"] == generation
+    assert status["config"]["last_attempt"]["problems"] == []
+
+
+def test_a_set_that_would_cancel_most_workers_needs_force(appliance):
+    emptied = BASE.replace("{REQErrorLog: {}, REQToFileAppend: {}}", "{}").replace("{REQPing: {}}", "{}")
+    before = picture(appliance)
+    appliance.write_config(emptied)
+    verdict = appliance.reload()
+    assert verdict["result"] == "refused"
+    assert [problem["code"] for problem in verdict["problems"]] == ["E302"]
+    assert picture(appliance) == before
+    assert appliance.reload(force=True)["result"] == "applied"
+    assert all(not node["workers"] for node in appliance.status()["nodes"].values())
+
+
+def test_a_setting_that_needs_a_restart_is_refused_by_name(appliance):
+    before = picture(appliance)
+    appliance.write_config(BASE.replace("{embedded: true}", "{embedded: true, port: 45999}"))
+    verdict = appliance.reload()
+    assert (verdict["result"], verdict["problems"][0]["path"]) == ("refused", "broker.port")
+    assert picture(appliance) == before
+
+
+def test_a_listener_is_moved_live_and_a_busy_one_refuses_the_whole_set(appliance):
+    def listening(port):
+        return BASE + f'admin: {{listen: "127.0.0.1:{port}"}}\n'
+
+    import socket
+
+    with socket.socket() as busy:
+        busy.bind(("127.0.0.1", 0))
+        busy.listen()
+        before = picture(appliance)
+        appliance.write_config(listening(busy.getsockname()[1]).replace("REQPing: {}", "REQPong: {}"))
+        verdict = appliance.reload()
+        assert (verdict["result"], verdict["problems"][0]["code"]) == ("refused", "E303")
+        assert picture(appliance) == before
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    appliance.write_config(listening(port))
+    assert appliance.reload()["result"] == "applied"
+    with socket.create_connection(("127.0.0.1", port), 5) as connection:
+        connection.sendall(f"GET /livez HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nConnection: close\r\n\r\n".encode())
+        assert b"200" in connection.recv(4096).split(b"\r\n")[0]
+
+
+def test_every_bad_config_of_the_battery_changes_nothing(appliance):
+    assert len(BATTERY) >= 60
+    before = picture(appliance)
+    directory = appliance.config_path.parent
+    for path in BATTERY:
+        text = path.read_text() if _is_text(path) else None
+        if text is None:
+            appliance.config_path.write_bytes(path.read_bytes())
+        else:
+            appliance.write_config(text)
+        verdict = appliance.reload()
+        if verdict["result"] == "refused":
+            assert verdict["problems"], path.name
+            assert picture(appliance) == before, path.name
+        else:  # a battery file that only warns is a valid config of its own: put the base back
+            raise AssertionError(f"{path.name} was {verdict['result']}")
+    assert directory.exists()
+
+
+def _is_text(path):
+    try:
+        path.read_text()
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def test_every_verdict_is_in_the_history(appliance):
+    appliance.write_config(WITH_CONSOLE)
+    appliance.reload()
+    appliance.write_config("version: 2\n")
+    appliance.reload()
+    body = appliance.request("GET", "/api/v1/history")[1]
+    records = body["records"] if isinstance(body, dict) else body
+    assert [record["result"] for record in records[:2]] == ["refused", "applied"]
+    assert records[0]["problems"]
+    assert records[1]["actions"][0]["worker"] == CONSOLE
+    assert json.dumps(records)
+
+
+def test_a_burst_of_ten_hups_is_one_look(appliance):
+    before = metric(appliance, 'appliance_config_reloads_total{result="unchanged"}')
+    for _ in range(10):
+        appliance.signal(signal.SIGHUP)
+    appliance.wait_until(
+        lambda _: metric(appliance, 'appliance_config_reloads_total{result="unchanged"}') > before
+    )
+    appliance.reload()
+    assert metric(appliance, 'appliance_config_reloads_total{result="unchanged"}') == before + 2
+
+
+def test_hups_from_the_first_second_of_life_on_are_survived(tmp_path):
+    appliance = Appliance(BASE, tmp_path)
+    appliance.spawn()
+    try:
+        started = time.monotonic()
+        time.sleep(0.05)  # the interpreter's own start, before the first line of ours
+        for number in range(200):
+            appliance.signal(signal.SIGHUP)
+            time.sleep(max(0.0, started + 0.05 + number * 0.004 - time.monotonic()))
+        appliance.wait_ready()
+        appliance.reload()
+        assert metric(appliance, 'appliance_config_reloads_total{result="unchanged"}') == 2
+    finally:
+        assert appliance.stop() == 0
