@@ -1,0 +1,101 @@
+"""What the handler tests share: a data directory of their own and a context that records."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from appliance.core.message import Message
+from appliance.core.names import MethodName, NodeName, Subject
+from appliance.core.specs import SubscriberSpec
+from appliance.methods._files import DataFiles
+from appliance.methods.base import FilePosition, HandlerContext, Result, WorkerLine
+from appliance.methods.registry import METHODS
+
+NOW = 1_700_000_000.0
+
+
+@dataclass
+class Bench:
+    """Handlers with everything they need; what they do to the world is in the fields."""
+
+    files: DataFiles
+    root: Path
+    shown: list[str] = field(default_factory=list)
+    hellos: list[str] = field(default_factory=list)
+    positions: list[FilePosition] = field(default_factory=list)
+    workers: list[WorkerLine] = field(default_factory=list)
+    timeout_s: float = 10.0
+    spec_fields: dict[str, Any] = field(default_factory=dict)
+
+    def write(self, text: str) -> None:
+        self.shown.append(text)
+
+    def saw_hello(self, node: NodeName) -> None:
+        self.hellos.append(node)
+
+    async def intend(self, position: FilePosition) -> None:
+        self.positions.append(position)
+
+    def context(self, method: str, resume: FilePosition | None = None) -> HandlerContext:
+        spec = SubscriberSpec(
+            node=NodeName("ship1"),
+            subject=Subject(f"ship1.{method}.EventACK"),
+            method=MethodName(method),
+            wants_ack=True,
+            **self.spec_fields,
+        )
+        return HandlerContext(
+            node=NodeName("ship1"),
+            spec=spec,
+            timeout_s=self.timeout_s,
+            now=NOW,
+            files=self.files,
+            console=self,
+            hellos=self,
+            list_workers=lambda: self.workers,
+            intend=self.intend,
+            resume=resume,
+        )
+
+    async def handle(
+        self, method: str, resume: FilePosition | None = None, **fields: Any
+    ) -> Result:
+        """Have the method's handler perform a message from central to ship1 with these fields."""
+        fields = {"to_node": "ship1", "from_node": "central", "id": 7, **fields}
+        handler = METHODS[MethodName(method)].make()
+        return await handler.handle(Message(method=method, **fields), self.context(method, resume))
+
+    def read(self, path: str) -> bytes:
+        return (self.root / path).read_bytes()
+
+    def list_files(self) -> list[str]:
+        """Every file in the data directory, without our own bookkeeping."""
+        return sorted(
+            str(path.relative_to(self.root))
+            for path in self.root.rglob("*")
+            if path.is_file() and ".appliance-appending" not in path.parts
+        )
+
+
+@pytest.fixture
+async def bench(tmp_path: Path) -> AsyncIterator[Bench]:
+    root = tmp_path / "data"
+    async with DataFiles(root) as files:
+        yield Bench(files, root)
+
+
+@pytest.fixture
+async def loop_tick() -> Callable[[], Any]:
+    """Let everything that is ready on the loop run."""
+
+    async def tick() -> None:
+        for _ in range(20):
+            await asyncio.sleep(0)
+
+    return tick

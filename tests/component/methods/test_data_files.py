@@ -1,0 +1,365 @@
+"""The data directory: batches, order, crashes at chosen points, cancellation, confinement."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import json
+import multiprocessing
+import os
+import time
+import zlib
+
+import pytest
+
+from appliance.errors import FileFailed, PathForbidden, StoreFull
+from appliance.methods import _append, _files
+from appliance.methods._files import DataFiles
+from appliance.methods.base import FilePosition
+
+PARTS = ("logs", "ship1", "a.log")
+PATH = "logs/ship1/a.log"
+
+
+async def forget(position: FilePosition) -> None:
+    """An `Intend` that stores nothing."""
+
+
+async def append(files, data, resume=None, intend=forget, **options):
+    await files.append(PARTS, data, resume=resume, intend=intend, **options)
+
+
+def content_of(root):
+    return (root / PATH).read_bytes()
+
+
+async def test_appends_that_wait_together_are_written_and_synced_together(bench, monkeypatch):
+    batches = []
+    write_batch = _append.AppendFiles.write_batch
+
+    def record(self, slot, target, data):
+        batches.append(data)
+        write_batch(self, slot, target, data)
+
+    monkeypatch.setattr(_append.AppendFiles, "write_batch", record)
+    lines = [b"line %d\n" % number for number in range(100)]
+    async with asyncio.TaskGroup() as group:
+        for line in lines:
+            group.create_task(append(bench.files, line, intend=bench.intend))
+    assert content_of(bench.root) == b"".join(lines)
+    assert len(batches) < 5
+    offsets = [position.offset for position in bench.positions]
+    assert offsets == [sum(map(len, lines[:number])) for number in range(100)]
+
+
+async def test_nothing_is_written_before_every_position_is_stored(bench):
+    asked, stored = asyncio.Event(), asyncio.Event()
+
+    async def intend(position):
+        asked.set()
+        await stored.wait()
+
+    task = asyncio.create_task(append(bench.files, b"x", intend=intend))
+    await asked.wait()
+    assert content_of(bench.root) == b""
+    stored.set()
+    await task
+    assert content_of(bench.root) == b"x"
+
+
+async def test_message_whose_position_cannot_be_stored_is_left_out_and_the_others_move_up(bench):
+    async def refuse(position):
+        raise StoreFull("no room")
+
+    outcomes = await asyncio.gather(
+        append(bench.files, b"one\n", intend=bench.intend),
+        append(bench.files, b"two\n", intend=refuse),
+        append(bench.files, b"three\n", intend=bench.intend),
+        return_exceptions=True,
+    )
+    assert isinstance(outcomes[1], StoreFull)
+    assert outcomes[::2] == [None, None]
+    assert content_of(bench.root) == b"one\nthree\n"
+    last = bench.positions[-1]
+    assert (last.offset, last.length) == (4, 6)
+
+
+async def test_full_disk_leaves_the_file_as_it_was_and_passes_as_the_system_says(
+    bench, monkeypatch
+):
+    await append(bench.files, b"before\n")
+    whole = _append.write_all
+
+    def half(file_fd, data):
+        whole(file_fd, data[: len(data) // 2])
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(_append, "write_all", half)
+    outcomes = await asyncio.gather(
+        *(append(bench.files, b"more\n") for _ in range(3)), return_exceptions=True
+    )
+    assert [getattr(outcome, "errno", None) for outcome in outcomes] == [errno.ENOSPC] * 3
+    assert content_of(bench.root) == b"before\n"
+    monkeypatch.setattr(_append, "write_all", whole)
+    await append(bench.files, b"after\n")
+    assert content_of(bench.root) == b"before\nafter\n"
+
+
+async def test_other_errors_of_the_system_become_an_error_of_ours(bench, monkeypatch):
+    def fail(file_fd, data):
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(_append, "write_all", fail)
+    with pytest.raises(FileFailed, match=r"'logs/ship1/a.log'.*Input/output error"):
+        await append(bench.files, b"x")
+
+
+async def test_data_directory_that_cannot_be_made_is_a_clear_error(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(FileFailed, match=r"file/data"):
+        await DataFiles(tmp_path / "file" / "data").start()
+
+
+@pytest.mark.parametrize("kept_bytes", range(0, 11))
+async def test_batch_torn_anywhere_is_undone_and_its_messages_come_again_once(tmp_path, kept_bytes):
+    positions = []
+
+    async def intend(position):
+        positions.append(position)
+
+    async with DataFiles(tmp_path) as files:
+        await append(files, b"old\n")
+        await asyncio.gather(
+            *(append(files, line, intend=intend) for line in (b"same\n", b"same\n"))
+        )
+    tear(tmp_path, begin=4, length=10, kept_bytes=kept_bytes)
+
+    # a new message that looks alike comes first, then the two, the last one first
+    async with DataFiles(tmp_path) as files:
+        await append(files, b"same\n")
+        await append(files, b"same\n", resume=positions[1])
+        await append(files, b"same\n", resume=positions[0])
+    assert content_of(tmp_path) == b"old\n" + b"same\n" * 3
+
+
+def tear(root, *, begin, length, kept_bytes):
+    """Leave the file and our note of the batch as a kill in the middle of the write does."""
+    os.truncate(root / PATH, begin + kept_bytes)
+    note = json.dumps([PATH, os.stat(root / PATH).st_ino, begin, length]).encode()
+    slot = zlib.crc32(note).to_bytes(4, "big") + len(note).to_bytes(4, "big") + note
+    (root / ".appliance-appending" / "3").write_bytes(slot)
+
+
+async def test_torn_bytes_without_a_note_are_replaced_when_their_message_comes_again(tmp_path):
+    position = FilePosition(PATH, 4, 6)
+    async with DataFiles(tmp_path) as files:
+        await append(files, b"old\nhel")
+    async with DataFiles(tmp_path) as files:
+        await append(files, b"hello\n", resume=position)
+    assert content_of(tmp_path) == b"old\nhello\n"
+
+
+async def test_note_of_another_file_or_a_damaged_note_changes_nothing(tmp_path):
+    async with DataFiles(tmp_path) as files:
+        await append(files, b"0123456789")
+    tear(tmp_path, begin=2, length=20, kept_bytes=5)
+    slot = tmp_path / ".appliance-appending" / "3"
+    damaged = bytearray(slot.read_bytes())
+    damaged[12] ^= 1
+    slot.write_bytes(damaged)
+    (tmp_path / ".appliance-appending" / "4").write_bytes(b"\xff" * 9)
+    async with DataFiles(tmp_path):
+        pass
+    assert content_of(tmp_path) == b"0123456"
+
+    tear(tmp_path, begin=2, length=20, kept_bytes=5)
+    (tmp_path / PATH).rename(tmp_path / "moved")
+    (tmp_path / PATH).write_bytes(b"another")
+    async with DataFiles(tmp_path):
+        pass
+    assert content_of(tmp_path) == b"another"
+
+
+async def test_repeat_whose_file_was_moved_aside_is_found_there(tmp_path):
+    positions = []
+
+    async def intend(position):
+        positions.append(position)
+
+    async with DataFiles(tmp_path) as files:
+        await append(files, b"1" * 10, intend=intend, rotate_at_bytes=15)
+        await append(files, b"2" * 10, rotate_at_bytes=15)
+    async with DataFiles(tmp_path) as files:
+        await append(files, b"1" * 10, resume=positions[0], rotate_at_bytes=15)
+    assert content_of(tmp_path) == b"2" * 10
+    assert (tmp_path / f"{PATH}.1").read_bytes() == b"1" * 10
+
+
+async def test_caller_cancelled_while_waiting_has_appended_nothing(bench):
+    asked, stored = asyncio.Event(), asyncio.Event()
+
+    async def intend(position):
+        asked.set()
+        await stored.wait()
+
+    first = asyncio.create_task(append(bench.files, b"first\n", intend=intend))
+    await asked.wait()
+    second = asyncio.create_task(append(bench.files, b"second\n"))
+    await asyncio.sleep(0)
+    second.cancel()
+    stored.set()
+    await asyncio.wait({first, second})
+    assert second.cancelled()
+    assert content_of(bench.root) == b"first\n"
+
+
+async def test_caller_cancelled_too_late_may_come_again_without_a_second_copy(bench):
+    asked, stored = asyncio.Event(), asyncio.Event()
+    positions = []
+
+    async def intend(position):
+        positions.append(position)
+        asked.set()
+        await stored.wait()
+
+    task = asyncio.create_task(append(bench.files, b"line\n", intend=intend))
+    await asked.wait()
+    task.cancel()
+    await asyncio.wait({task})
+    stored.set()
+    await append(bench.files, b"line\n", resume=positions[0])
+    await append(bench.files, b"line\n")
+    assert content_of(bench.root) == b"line\n" * 2
+
+
+async def test_writes_and_appends_to_one_file_keep_their_order(bench):
+    async with asyncio.TaskGroup() as group:
+        group.create_task(append(bench.files, b"lost\n"))
+        group.create_task(bench.files.write(PARTS, b"new\n"))
+        group.create_task(append(bench.files, b"1\n"))
+        group.create_task(append(bench.files, b"2\n"))
+    assert content_of(bench.root) == b"new\n1\n2\n"
+
+
+async def test_write_that_fails_or_was_killed_leaves_the_old_content_and_no_litter(
+    bench, monkeypatch
+):
+    await bench.files.write(PARTS, b"old")
+    folder = bench.root / "logs/ship1"
+    with monkeypatch.context() as patch:
+        patch.setattr(
+            os, "rename", lambda *_args, **_options: (_ for _ in ()).throw(OSError(5, "x"))
+        )
+        with pytest.raises(FileFailed):
+            await bench.files.write(PARTS, b"new")
+    assert os.listdir(folder) == ["a.log"]
+    with monkeypatch.context() as patch:
+        # a kill between writing and renaming: the temporary file stays
+        patch.setattr(os, "rename", lambda *_args, **_options: None)
+        await bench.files.write(PARTS, b"newer")
+    assert (len(os.listdir(folder)), content_of(bench.root)) == (2, b"old")
+    await bench.files.write(PARTS, b"newest")
+    assert os.listdir(folder) == ["a.log"]
+    assert content_of(bench.root) == b"newest"
+
+
+async def test_many_files_at_once_share_the_slots(bench):
+    async with asyncio.TaskGroup() as group:
+        for number in range(60):
+            name = f"{number}"
+            for _ in range(3):
+                group.create_task(
+                    bench.files.append(("many", name), b"x\n", resume=None, intend=forget)
+                )
+    assert {path.read_bytes() for path in (bench.root / "many").iterdir()} == {b"x\n" * 3}
+    assert bench.files._lanes == {}
+
+
+async def test_close_waits_for_what_was_begun(tmp_path):
+    files = DataFiles(tmp_path)
+    await files.start()
+    tasks = [asyncio.create_task(append(files, b"x")) for _ in range(9)]
+    await asyncio.sleep(0)
+    await files.close()
+    assert content_of(tmp_path) == b"x" * 9
+    await asyncio.gather(*tasks)
+
+
+async def test_loop_is_never_blocked_by_a_slow_disk(bench, monkeypatch):
+    sync = os.fsync
+
+    def slow(file_fd):
+        time.sleep(0.2)  # the slow disk
+        sync(file_fd)
+
+    monkeypatch.setattr(os, "fsync", slow)
+    task = asyncio.create_task(append(bench.files, b"x"))
+    longest_s = 0.0
+    while not task.done():
+        before = time.perf_counter()
+        await asyncio.sleep(0.005)
+        longest_s = max(longest_s, time.perf_counter() - before)
+    assert longest_s < 0.15
+
+
+async def test_bytes_of_unusual_names_survive_in_a_position_that_is_plain_text(bench):
+    name = os.fsdecode(b"\xff\xfe %\n")
+    await bench.files.append(("d", name), b"x", resume=None, intend=bench.intend)
+    assert bench.positions[0].path.isascii()
+    assert (bench.root / "d" / name).read_bytes() == b"x"
+
+
+@pytest.mark.parametrize(
+    "parts", [(), ("..", "x"), ("a/b",), ("",), (".",), ("a", "\0"), (".appliance-x",)]
+)
+async def test_parts_are_checked_here_too(bench, parts):
+    with pytest.raises(PathForbidden):
+        await bench.files.append(parts, b"x", resume=None, intend=forget)
+    with pytest.raises(PathForbidden):
+        await bench.files.write(parts, b"x")
+
+
+def flip_forever(base):
+    """Swap ``base/s`` between a directory and a link that leads outside, as fast as possible."""
+    while True:
+        for name in ("s_real", "s_link"):
+            os.rename(f"{base}/{name}", f"{base}/s")
+            os.rename(f"{base}/s", f"{base}/{name}")
+
+
+async def test_nothing_lands_outside_while_somebody_swaps_a_directory_for_a_link(tmp_path):
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    base = tmp_path / "data"
+    (base / "s_real").mkdir(parents=True)
+    (base / "s_link").symlink_to(outside)
+    flipper = multiprocessing.get_context("spawn").Process(
+        target=flip_forever, args=(str(base),), daemon=True
+    )
+    flipper.start()
+    try:
+        async with DataFiles(base) as files:
+            end = time.monotonic() + 1.5
+            number = 0
+            while time.monotonic() < end:
+                number += 1
+                work = (
+                    files.write(("s", f"w{number % 50}"), b"x"),
+                    files.append(("s", f"a{number % 50}"), b"x", resume=None, intend=forget),
+                )
+                await asyncio.gather(*work, return_exceptions=True)
+    finally:
+        flipper.kill()
+        flipper.join()
+    assert os.listdir(outside) == []
+    assert number > 50
+
+
+async def test_remembered_files_and_orphans_are_bounded(bench, monkeypatch):
+    monkeypatch.setattr(_append, "_REMEMBERED_FILES", 5)
+    monkeypatch.setattr(_files, "_REMEMBERED_ORPHANS", 5)
+    for number in range(20):
+        await bench.files.append(("d", f"{number}"), b"x", resume=None, intend=forget)
+        bench.files._remember_orphan(FilePosition("d", number, 1))
+    assert len(bench.files._files._first_sizes) <= 6
+    assert len(bench.files._orphans) == 5
