@@ -23,8 +23,6 @@ class Result:
 
     `output` becomes the reply (None: no reply; b"" is an empty reply, as REQPong's). `report` is a text for
     errorCentral (a command's exit status and stderr, say). `exit_status` rides on the reply for our own CLI.
-    `replies_as` sets the reply's method where it is not the request's `reply_method` (REQPing answers with REQPong
-    only when the request says so; leave None for the rule of the wire).
     """
 
     output: bytes | None = None

@@ -17,6 +17,7 @@ INFO = MethodInfo(
     name=MethodName("REQErrorLog"),
     summary="Collect error reports of all nodes in one log.",
     category=Category.EVENT,
+    journals=True,
     subject_node=ERROR_CENTRAL,
     directory="errorLog",
     file_name="error.log",

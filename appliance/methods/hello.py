@@ -16,6 +16,7 @@ INFO = MethodInfo(
     name=MethodName("REQHello"),
     summary="Note that a node said hello, in a log per node.",
     category=Category.EVENT,
+    journals=True,
     acks_by_default=False,
     directory="hello-messages",
     file_name="hello.log",

@@ -14,6 +14,7 @@ INFO = MethodInfo(
     name=MethodName("REQPing"),
     summary="Answer with an empty reply; note the ping in a file if the message names one.",
     category=Category.EVENT,
+    journals=True,
     replies=True,
 )
 

@@ -13,6 +13,7 @@ INFO = MethodInfo(
     name=MethodName("REQPong"),
     summary="Note the answer to a ping, in a file if the ping named one.",
     category=Category.EVENT,
+    journals=True,
 )
 
 

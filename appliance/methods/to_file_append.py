@@ -16,6 +16,7 @@ INFO = MethodInfo(
     name=MethodName("REQToFileAppend"),
     summary="Append the data to a file.",
     category=Category.EVENT,
+    journals=True,
 )
 
 
