@@ -118,8 +118,8 @@ class Connector:
         self._on_lost(wire, reason)
 
     async def _announce_all(self, wire: Wire) -> None:
-        if wire.is_lost:
-            raise BusUnavailable(f"broker {wire.server} closed the connection after login")
+        if wire.lost_reason is not None:
+            raise BusUnavailable(f"broker {wire.server} was lost after login: {wire.lost_reason}")
         while missing := [
             item
             for item in self._subscriptions.values()

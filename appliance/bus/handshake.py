@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import ssl
 from collections.abc import Mapping
 from typing import Any
@@ -110,7 +111,9 @@ def _map_error(error: Exception, shown: str) -> BusError:
         reason = getattr(error, "verify_message", "") or error.reason or "handshake failed"
         return BusUnavailable(f"broker {shown}: tls: {reason}")
     if isinstance(error, OSError):
-        return BusUnavailable(f"broker {shown}: {error.strerror or text or type(error).__name__}")
+        # asyncio's own text repeats the address, and for several addresses holds a list of texts.
+        reason = os.strerror(error.errno) if error.errno else text or type(error).__name__
+        return BusUnavailable(f"broker {shown}: {reason.lower()}")
     return BusUnavailable(f"broker {shown}: {type(error).__name__} during login")
 
 

@@ -61,6 +61,8 @@ class Wire(asyncio.Protocol):
         self.messages_in = 0
         self.was_heard = False
         """Whether any byte came since the owner last cleared it: a liveness sign beside the PONG."""
+        self.is_congested = False
+        """Publishers must wait: the socket takes no more, or this turn of the loop has sent enough."""
         self._subscriptions = subscriptions
         self._events = events
         self._loop = asyncio.get_running_loop()
@@ -83,9 +85,9 @@ class Wire(asyncio.Protocol):
         return self._lost_reason is not None
 
     @property
-    def is_congested(self) -> bool:
-        """Whether the socket takes no more for now; publishers wait."""
-        return not self._can_write.is_set()
+    def lost_reason(self) -> str | None:
+        """Why the connection is gone; None while it is there."""
+        return self._lost_reason
 
     def take_over(self, transport: asyncio.Transport, leftover: bytes) -> None:
         """Become the protocol of `transport`; `leftover` was read by the one before and not used."""
@@ -132,13 +134,16 @@ class Wire(asyncio.Protocol):
             self._loop.call_soon(self._write_out)
         elif self._out_bytes > _WRITE_AT_BYTES:
             self._write_out()
+            self._is_write_due = True  # the call_soon of this turn is still to come and ends the congestion
+            self.is_congested = True
 
     async def wait_until_writable(self) -> None:
-        """Wait while the socket takes no more.
+        """Wait for the next turn of the loop, and then while the socket takes no more.
 
         Raises:
             BusUnavailable: the connection was lost meanwhile.
         """
+        await asyncio.sleep(0)
         await self._can_write.wait()
         if self._lost_reason is not None:
             raise BusUnavailable(f"not connected to the broker: {self._lost_reason}")
@@ -210,22 +215,24 @@ class Wire(asyncio.Protocol):
             self._loop.call_soon(self._write_out)
 
     def _write_out(self) -> None:
-        # NB: _is_write_due stays set when called early from send_publish; the call_soon that is under way clears it.
         self._is_write_due = False
+        self.is_congested = not self._can_write.is_set()
         if self._out and self._lost_reason is None and self._transport is not None:
             data = b"".join(self._out)
             self._out.clear()
             self._out_bytes = 0
-            self._transport.write(data)
+            self._transport.write(data)  # NB: may call pause_writing
 
     # asyncio.Protocol
 
     def pause_writing(self) -> None:
         """The transport's buffer is full."""
+        self.is_congested = True
         self._can_write.clear()
 
     def resume_writing(self) -> None:
         """The transport's buffer has emptied."""
+        self.is_congested = False
         self._can_write.set()
 
     def eof_received(self) -> None:
