@@ -1,0 +1,1 @@
+"""Bytes and messages: what Steward's seed generation puts on the bus. Pure and bounded."""
