@@ -1,7 +1,7 @@
 """The exception tree. Expected outcomes are values elsewhere; these are for what a caller cannot plan for.
 
 ApplianceError
-|- ConfigError            ConfigUnreadable, ConfigInvalid(problems)
+|- ConfigError            ConfigUnreadable, ConfigInvalid(problems), RunNodesUnclear(nodes)
 |- WireError              EncodeError, DecodeError
 |- BusError               BusUnavailable, BusUnauthorized, SubjectInvalid, PayloadTooLarge
 |- StoreError             StoreFull, StoreUnusable, StoreLocked
@@ -49,6 +49,15 @@ class ConfigInvalid(ConfigError):
         first = f": {problems[0].code} {problems[0].message}" if problems else ""
         super().__init__(f"config refused, {count} problem{'s' if count != 1 else ''}{first}")
         self.problems = tuple(problems)
+
+
+class RunNodesUnclear(ConfigError):
+    """Which nodes to run cannot be told; `nodes` holds those that could be asked for."""
+
+    def __init__(self, reason: str, nodes: Sequence[str]) -> None:
+        shown = ", ".join(nodes[:20]) + (f" and {len(nodes) - 20} more" if len(nodes) > 20 else "")
+        super().__init__(f"{reason}; choose with --node or --all-nodes among: {shown or 'none'}")
+        self.nodes = tuple(nodes)
 
 
 class WireError(ApplianceError):

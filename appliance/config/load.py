@@ -1,0 +1,99 @@
+"""Files to one tree of plain values, with the place of everything and every problem of reading."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from appliance.config.files import read_files
+from appliance.config.merge import merge_documents
+from appliance.config.parse import Trap, parse_file
+from appliance.config.positions import KeyPath, Place, Spot
+from appliance.core.problems import Problem
+
+
+@dataclass(slots=True, kw_only=True)
+class RawConfig:
+    """What was read. `files` holds the texts by name;
+
+    `damaged` the paths at which something was refused.
+    """
+
+    tree: dict[str, Any]
+    spot: Spot
+    digest: str
+    files: Mapping[str, str]
+    problems: list[Problem] = field(default_factory=list)
+    traps: list[Trap] = field(default_factory=list)
+    damaged: list[KeyPath] = field(default_factory=list)
+    is_whole: bool = True
+    """False when a part is missing altogether: a file unreadable, or broken in its syntax."""
+
+    def place_of(self, path: KeyPath, *, on_key: bool = False) -> Place | None:
+        """Where `path` stands, or the nearest thing above it."""
+        return self.spot.place_of(path, on_key=on_key)
+
+
+_PATH_SETTINGS: tuple[KeyPath, ...] = (
+    *(("broker", "tls", name, "file") for name in ("ca", "cert", "key")),
+    *(
+        ("broker", "auth", name, "file")
+        for name in ("nkey_seed", "credentials", "password", "token")
+    ),
+    ("admin", "token", "file"),
+    ("state", "dir"),
+)
+"""Settings that name a path; relative ones count from the file they stand in."""
+
+
+def read_config(paths: Sequence[str | os.PathLike[str]], environ: Mapping[str, str]) -> RawConfig:
+    """Read, parse, substitute and merge.
+
+    Raises:
+        ConfigUnreadable: a path given does not exist or may not be read.
+    """
+    found = read_files(paths)
+    problems = list(found.problems)
+    is_whole = not problems
+    documents: list[tuple[dict[str, Any], Spot]] = []
+    traps: list[Trap] = []
+    damaged: list[KeyPath] = []
+    for name, raw in found.contents.items():
+        document = parse_file(name, raw, environ)
+        problems += document.problems
+        traps += document.traps
+        damaged += document.damaged
+        is_whole = is_whole and document.is_whole
+        if document.tree is not None:
+            documents.append((document.tree, document.spot))
+        elif document.problems:
+            is_whole = False
+    tree, spot, merge_problems = merge_documents(documents)
+    raw_config = RawConfig(
+        tree=tree,
+        spot=spot,
+        digest=found.digest,
+        files={name: raw.decode("utf-8", "replace") for name, raw in found.contents.items()},
+        problems=problems + merge_problems,
+        traps=traps,
+        damaged=damaged,
+        is_whole=is_whole,
+    )
+    _resolve_paths(raw_config)
+    return raw_config
+
+
+def _resolve_paths(raw: RawConfig) -> None:
+    for path in _PATH_SETTINGS:
+        holder: Any = raw.tree
+        for part in path[:-1]:
+            holder = holder.get(part) if isinstance(holder, dict) else None
+        name = path[-1]
+        if not isinstance(holder, dict) or not isinstance(holder.get(name), str):
+            continue
+        spot = raw.spot.find(path)
+        if spot is not None and holder[name]:
+            base = os.path.dirname(spot.place.file)
+            holder[name] = os.path.abspath(os.path.join(base, holder[name]))

@@ -1,0 +1,131 @@
+"""The one way from paths to a desired state, for `check` and for the daemon alike."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from appliance.config.cron import find_cron_error
+from appliance.config.excerpts import add_excerpts
+from appliance.config.load import RawConfig, read_config
+from appliance.config.parse import make_problem
+from appliance.config.shape import find_problems, prune
+from appliance.core.compile import Compiled, compile_settings
+from appliance.core.findings import CASCADING, PLACE, Finding
+from appliance.core.method import MethodTable
+from appliance.core.names import NodeName
+from appliance.core.problems import Problem, Severity
+from appliance.core.specs import DesiredState
+from appliance.errors import ConfigInvalid
+
+ChooseNodes = Callable[[Sequence[NodeName]], Sequence[NodeName]]
+"""Picks the nodes to run from those declared; called once the config is known to be good."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoadedConfig:
+    """A config without errors. `files` holds its texts by name."""
+
+    desired: DesiredState
+    digest: str
+    files: Mapping[str, str]
+    warnings: tuple[Problem, ...] = ()
+
+
+def load_desired(
+    paths: Sequence[str | os.PathLike[str]],
+    *,
+    environ: Mapping[str, str],
+    methods: MethodTable,
+    run_nodes: Sequence[str] | ChooseNodes | None = None,
+) -> LoadedConfig:
+    """Read, check and compile a config.
+
+    Args:
+        run_nodes: nodes to run, or a function that chooses them from the declared ones; None for
+        all.
+
+    Raises:
+        ConfigUnreadable: a path given cannot be read at all.
+        ConfigInvalid: with every problem, in the order of files and lines.
+        RunNodesUnclear: raised by `run_nodes`, if it does.
+    """
+    raw = read_config(paths, environ)
+    shape_problems, bad_paths = find_problems(raw)
+    problems = raw.problems + shape_problems
+    compiled: Compiled | None = None
+    if raw.is_whole:
+        compiled = _compile(raw, bad_paths, methods, run_nodes, is_partial=_has_errors(problems))
+        is_partial = _has_errors(problems)
+        problems = problems + [
+            _place_finding(raw, finding)
+            for finding in compiled.findings
+            if not (is_partial and finding.code in CASCADING)
+        ]
+    problems = add_excerpts(_in_order(problems, raw.files), raw.files)
+    if compiled is None or compiled.desired is None or _has_errors(problems):
+        raise ConfigInvalid(problems)
+    return LoadedConfig(
+        desired=compiled.desired, digest=raw.digest, files=raw.files, warnings=tuple(problems)
+    )
+
+
+def _compile(
+    raw: RawConfig,
+    bad_paths: Sequence[tuple[str | int, ...]],
+    methods: MethodTable,
+    run_nodes: Sequence[str] | ChooseNodes | None,
+    *,
+    is_partial: bool,
+) -> Compiled:
+    tree = prune(raw.tree, list(bad_paths)) if bad_paths else raw.tree
+    chosen: Sequence[str] | None
+    if callable(run_nodes):
+        declared = [NodeName(name) for name in tree.get("nodes") or ()]
+        # NB: a config that is refused must be refused for its own problems, before any choice.
+        chosen = () if is_partial or not declared else None
+        if chosen is None:
+            probe = compile_settings(tree, methods, (), find_cron_error=find_cron_error)
+            if probe.desired is None:
+                return probe
+            chosen = run_nodes(declared)
+    else:
+        chosen = run_nodes
+    return compile_settings(tree, methods, chosen, find_cron_error=find_cron_error)
+
+
+def _has_errors(problems: Sequence[Problem]) -> bool:
+    return any(problem.severity is Severity.ERROR for problem in problems)
+
+
+def _place_finding(raw: RawConfig, finding: Finding) -> Problem:
+    problem = make_problem(
+        finding.code,
+        raw.place_of(finding.path, on_key=finding.on_key),
+        finding.message,
+        hint=finding.hint,
+        path=finding.path,
+    )
+    if finding.also is not None:
+        there = str(raw.place_of(finding.also, on_key=True) or "?")
+        problem = replace(
+            problem,
+            message=problem.message.replace(PLACE, there),
+            hint=problem.hint.replace(PLACE, there),
+        )
+    return problem
+
+
+def _in_order(problems: Sequence[Problem], files: Mapping[str, str]) -> list[Problem]:
+    """By file as they were read, then by line and column; the same problem told once."""
+    order = {name: index for index, name in enumerate(files)}
+    return sorted(
+        dict.fromkeys(problems),
+        key=lambda problem: (
+            order.get(problem.file, len(order)),
+            problem.line,
+            problem.column,
+            problem.code,
+        ),
+    )

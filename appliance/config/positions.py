@@ -1,0 +1,70 @@
+"""Where every key and value of a config stands: a tree beside the tree of values."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+KeyPath = tuple[str | int, ...]
+
+
+class Place(NamedTuple):
+    """A spot in a file; line and column count from 1."""
+
+    file: str
+    line: int
+    column: int
+    length: int
+
+    def __str__(self) -> str:
+        return f"{self.file}:{self.line}:{self.column}"
+
+
+class Spot:
+    """One value's place, and those of what is inside it.
+
+    `keys` and `children` are filled for maps, `children` alone for lists. `written` is the text of
+    a scalar as it stands in the file, where a reference in it was replaced: only that may be shown,
+    never what it became.
+    """
+
+    __slots__ = ("children", "keys", "place", "written")
+
+    def __init__(self, place: Place, written: str | None = None) -> None:
+        self.place = place
+        self.written = written
+        self.keys: dict[str, Place] = {}
+        self.children: dict[str | int, Spot] = {}
+
+    def find(self, path: KeyPath) -> Spot | None:
+        """The spot at `path` below this one."""
+        spot: Spot | None = self
+        for part in path:
+            if spot is None:
+                return None
+            spot = spot.children.get(part)
+        return spot
+
+    def place_of(self, path: KeyPath, *, on_key: bool = False) -> Place | None:
+        """The place to show for `path`: its value's, or its key's for maps and lists and when
+        asked.
+
+        Where the path leads to nothing, the nearest thing above it is shown. None: nothing was read
+        at all.
+        """
+        spot = self
+        shown: Place | None = None
+        for index, part in enumerate(path):
+            child = spot.children.get(part)
+            key = spot.keys.get(part) if isinstance(part, str) else None
+            is_last = index == len(path) - 1
+            if child is None:
+                return key or shown or self._first()
+            if key is not None and (not is_last or on_key or child.children or child.keys):
+                shown = key
+            else:
+                shown = child.place
+            spot = child
+        return shown or self._first()
+
+    def _first(self) -> Place | None:
+        return next(iter(self.keys.values()), self.place if self.place.file else None)

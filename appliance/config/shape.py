@@ -1,0 +1,281 @@
+"""Shape errors in words: code, place, what was expected, the nearest name. Values that may be
+secrets are not shown.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from jsonschema.exceptions import ValidationError
+
+from appliance.config.load import RawConfig
+from appliance.config.parse import Trap, make_problem
+from appliance.config.positions import KeyPath
+from appliance.config.schema import find_shape_errors
+from appliance.core.durations import format_duration
+from appliance.core.findings import find_nearest, shorten
+from appliance.core.problems import Problem
+
+_TYPE_NAMES = {
+    "string": "text",
+    "integer": "a whole number",
+    "number": "a number",
+    "boolean": "true or false",
+    "array": "a list",
+    "object": "a map",
+    "null": "nothing",
+}
+
+
+def find_problems(raw: RawConfig) -> tuple[list[Problem], list[KeyPath]]:
+    """Everything about the shape, and the paths that are to be left out when the rest is looked at
+    further.
+    """
+    problems: list[Problem] = []
+    bad_paths: list[KeyPath] = []
+    traps = {trap.path: trap for trap in raw.traps}
+    trapped: set[KeyPath] = set()
+    for error in find_shape_errors(raw.tree):
+        path: KeyPath = tuple(error.absolute_path)
+        for code, where, message, hint, on_key in _explain(error, path, raw):
+            if _follows_from_damage(code, where, raw):
+                continue
+            bad_paths.append(where)
+            trap = traps.get(where)
+            if trap is not None and code in ("E102", "E104", "E106"):
+                trapped.add(where)
+                problems.append(_trap_error(trap, _expected(error)))
+                continue
+            place = raw.place_of(where, on_key=on_key)
+            problems.append(make_problem(code, place, message, hint=hint, path=where))
+    for trap in raw.traps:
+        if trap.path in trapped:
+            continue
+        if isinstance(trap.value, str):
+            problems.append(_trap_warning(trap))
+        else:
+            bad_paths.append(trap.path)
+            problems.append(_trap_error(trap, "a number"))
+    return problems, bad_paths
+
+
+def prune(tree: dict[str, Any], bad_paths: list[KeyPath]) -> dict[str, Any]:
+    """A copy of `tree` without what stands at `bad_paths`, copied only along these.
+
+    A list with a bad item goes as a whole: without one item the others would be looked for in the
+    wrong places.
+    """
+    pruned = tree
+    for path in bad_paths:
+        cut = next((i for i, part in enumerate(path) if isinstance(part, int)), len(path))
+        if path:
+            pruned = _without(pruned, path[:cut])
+    return pruned
+
+
+def _without(holder: Any, path: KeyPath) -> Any:
+    part = path[0]
+    if not isinstance(holder, dict) or part not in holder:
+        return holder
+    copy = dict(holder)
+    if len(path) == 1:
+        del copy[part]
+    else:
+        copy[part] = _without(copy[part], path[1:])
+    return copy
+
+
+_Explained = tuple[str, KeyPath, str, str, bool]
+
+
+def _explain(error: ValidationError, path: KeyPath, raw: RawConfig) -> Iterator[_Explained]:
+    """Code, path, message, hint, and whether the key is meant."""
+    schema: dict[str, Any] = error.schema if isinstance(error.schema, dict) else {}
+    instance: Any = error.instance
+    wanted: Any = error.validator_value
+    match error.validator:
+        case "additionalProperties":
+            yield from _explain_unknown_keys(error, path, schema)
+        case "required":
+            for name in wanted:
+                if name not in instance:
+                    yield "E103", path, f"`{name}` is missing", _hint_for_missing(name), True
+        case "type":
+            if _is_secret(schema) and isinstance(instance, str):
+                yield (
+                    "E109",
+                    path,
+                    "a secret may not stand in a config",
+                    "write where it is read from: {file: PATH}, {env: NAME} or {credential: NAME}",
+                    False,
+                )
+                return
+            found = _describe(error.instance)
+            yield "E102", path, f"expected {_expected(error)}, found {found}", "", False
+        case "enum" | "const":
+            yield from _explain_choice(error, path, raw)
+        case "minProperties" | "maxProperties":
+            yield (
+                "E110",
+                path,
+                "a reference to a secret names exactly one of `file`, `env` and `credential`",
+                "",
+                True,
+            )
+        case "minItems" | "minLength":
+            yield "E108", path, f"empty; expected {_expected(error)}", "", False
+        case "minimum" | "maximum" | "maxLength" | "maxItems":
+            yield "E105", path, _explain_bound(error), "", False
+        case "pattern" if isinstance(error.parent, ValidationError) or _is_name(error):
+            name = str(error.instance)
+            yield "E107", (*path, name), f"{shorten(name)} is not {_expected(error)}", "", True
+        case _:
+            message, hint = _explain_pattern(error, raw, path)
+            yield "E106", path, message, hint, False
+
+
+def _is_name(error: ValidationError) -> bool:
+    return "propertyNames" in error.absolute_schema_path
+
+
+def _explain_unknown_keys(
+    error: ValidationError, path: KeyPath, schema: dict[str, Any]
+) -> Iterator[_Explained]:
+    known = schema.get("properties", {})
+    instance: Any = error.instance
+    for key in instance:
+        if key in known:
+            continue
+        nearest = find_nearest(key, [name for name in known if name not in instance])
+        if nearest is not None:
+            message, hint = f"unknown key {shorten(key)}; did you mean {shorten(nearest)}?", ""
+        else:
+            message = f"unknown key {shorten(key)}"
+            hint = f"known here: {', '.join(known)}"
+        yield "E101", (*path, key), message, hint, True
+
+
+def _explain_choice(error: ValidationError, path: KeyPath, raw: RawConfig) -> Iterator[_Explained]:
+    if path == ("version",):
+        yield "E111", path, "this program reads version 1", "write `version: 1`", False
+        return
+    allowed: Any = error.validator_value
+    words = [str(word) for word in allowed]
+    if not isinstance(error.instance, str):
+        return  # told as a wrong type
+    nearest = find_nearest(error.instance, words)
+    yield (
+        "E104",
+        path,
+        f"{_show(raw, path, error.instance)} is not one of {', '.join(words)}"
+        + (f"; did you mean {shorten(nearest)}?" if nearest else ""),
+        "",
+        False,
+    )
+
+
+def _explain_bound(error: ValidationError) -> str:
+    limit: Any = error.validator_value
+    shown = format_duration(limit) if _expected(error).startswith("a duration") else str(limit)
+    match error.validator:
+        case "minimum":
+            return f"below the least of {shown}"
+        case "maximum":
+            return f"above the limit of {shown}"
+        case _:
+            return f"longer than {limit}"
+
+
+def _explain_pattern(error: ValidationError, raw: RawConfig, path: KeyPath) -> tuple[str, str]:
+    if path[:2] == ("broker", "servers") and "@" in str(error.instance):
+        return (
+            "an address may not hold user or password",
+            "move them to `broker.auth`",
+        )
+    return f"{_show(raw, path, error.instance)} is not {_expected(error)}", ""
+
+
+def _expected(error: ValidationError) -> str:
+    schema = error.schema if isinstance(error.schema, dict) else {}
+    expects = schema.get("x-expects")
+    if isinstance(expects, str):
+        return expects
+    types = schema.get("type", ())
+    names = [types] if isinstance(types, str) else list(types)
+    return " or ".join(_TYPE_NAMES.get(name, name) for name in names) or "something else"
+
+
+def _hint_for_missing(name: str) -> str:
+    return "write `version: 1`" if name == "version" else ""
+
+
+def _is_secret(schema: dict[str, Any]) -> bool:
+    return set(schema.get("properties", ())) == {"file", "env", "credential"}
+
+
+def _describe(value: object) -> str:
+    """What stands there, by kind alone."""
+    match value:
+        case None:
+            return "nothing"
+        case bool():
+            return f"the truth value {str(value).lower()}"
+        case int() | float():
+            return "a number"
+        case str():
+            return "text"
+        case list():
+            return "a list"
+        case _:
+            return "a map"
+
+
+def _show(raw: RawConfig, path: KeyPath, value: object) -> str:
+    """The value as it stands in the file: what a reference became may be a secret."""
+    spot = raw.spot.find(path)
+    written = spot.written if spot is not None else None
+    if path[:2] in (("broker", "auth"), ("admin", "token"), ("broker", "tls")):
+        return "the text"
+    return shorten(value if written is None else written)
+
+
+def _follows_from_damage(code: str, path: KeyPath, raw: RawConfig) -> bool:
+    """Whether something refused while reading explains this: one mistake is told once."""
+    for damaged in raw.damaged:
+        if path[: len(damaged)] == damaged:
+            return True
+        if code in ("E103", "E108", "E110") and damaged[: len(path)] == path:
+            return True
+    return code == "E103" and not raw.is_whole
+
+
+def _trap_error(trap: Trap, expected: str) -> Problem:
+    value = trap.value if isinstance(trap.value, str) else None
+    reads = "is text here" if value is not None else f"is {trap.value} here"
+    return make_problem(
+        "E017",
+        trap.place,
+        f"{shorten(trap.text)} {reads}, but {trap.reading} to a YAML 1.1 reader; "
+        f"expected {expected}",
+        hint=_trap_hint(trap, expected),
+        path=trap.path,
+    )
+
+
+def _trap_hint(trap: Trap, expected: str) -> str:
+    if trap.reading.startswith("the truth value"):
+        return f"write {trap.reading.rpartition(' ')[2]}" if "true" in expected else ""
+    if isinstance(trap.value, (int, float)):
+        return f"write {trap.value:g}" if isinstance(trap.value, float) else f"write {trap.value}"
+    return ""
+
+
+def _trap_warning(trap: Trap) -> Problem:
+    return make_problem(
+        "W001",
+        trap.place,
+        f"{shorten(trap.text)} is text here, but {trap.reading} to a YAML 1.1 reader",
+        hint="quote it",
+        path=trap.path,
+    )

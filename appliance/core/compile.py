@@ -1,0 +1,214 @@
+"""From the merged config to the desired state, or to everything that is wrong with its meaning.
+
+The shape is the schema's business and settled before. Checked here: that names refer to something,
+that no two entries want one subject, and that the two ends of every subject agree.
+
+About encodings: receivers read the encoding of each message from its headers, ours and Go nodes
+alike, so no mismatch of serialization or compression between two entries can lose a message. What
+can be wrong is the belief that a subscription chooses one; W202 and W204 say so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from appliance.core.cross_checks import check_ends, index_subscriptions
+from appliance.core.expand import Expander, Publication, Subscription, accepted_senders
+from appliance.core.fields import (
+    ADMIN_FIELDS,
+    AUTH_FIELDS,
+    BROKER_FIELDS,
+    LIMIT_FIELDS,
+    LOG_FIELDS,
+    RELOAD_FIELDS,
+    STATE_FIELDS,
+    TLS_FIELDS,
+)
+from appliance.core.findings import Finding, Findings
+from appliance.core.fragments import CronCheck, check_fragments, make_known, resolve_own
+from appliance.core.layers import Tree, as_map, read_settings
+from appliance.core.method import MethodTable
+from appliance.core.names import NodeName, WorkerKey, make_kind, make_subject
+from appliance.core.section_checks import check_sections
+from appliance.core.specs import (
+    AdminSettings,
+    AuthSettings,
+    BrokerSettings,
+    DesiredState,
+    LimitSettings,
+    LogSettings,
+    PublisherSpec,
+    ReloadSettings,
+    Schedule,
+    StateSettings,
+    SubscriberSpec,
+    TlsSettings,
+    WorkerSpec,
+)
+
+NODE_PLACEHOLDER = "${node}"
+"""Replaced by the own node's name in texts that a node sends or runs; doubled (``$${node}``) it
+stands for itself.
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Compiled:
+    """The outcome. `desired` is None when a finding is an error."""
+
+    desired: DesiredState | None
+    findings: tuple[Finding, ...]
+
+
+def compile_settings(
+    tree: Tree,
+    methods: MethodTable,
+    run_nodes: Iterable[str] | None,
+    *,
+    find_cron_error: CronCheck = lambda _text: None,
+) -> Compiled:
+    """Check the whole config and build the workers of `run_nodes` (None: of every node).
+
+    Names in `run_nodes` that the config does not declare run nothing; choosing them is the caller's
+    business.
+    """
+    findings = Findings()
+    known = make_known(tree, methods, find_cron_error)
+    if not known.nodes:
+        findings.add(
+            "E201", ("nodes",), "no node is declared", hint="add `nodes: {NAME: {…}}`", on_key=True
+        )
+    check_sections(findings, tree)
+    check_fragments(findings, tree, known)
+    expander = Expander(tree, known, findings)
+    subscriptions = [item for node in known.nodes for item in expander.subscriptions(node)]
+    publications = [item for node in known.nodes for item in expander.publications(node)]
+    index = index_subscriptions(subscriptions)
+    check_ends(findings, subscriptions, publications, index, known)
+    _check_unused_roles(findings, known.roles, known.nodes)
+    wanted = known.nodes.keys() if run_nodes is None else set(run_nodes)
+    chosen = tuple(NodeName(node) for node in known.nodes if node in wanted)
+    workers = _build_workers(findings, subscriptions, publications, frozenset(chosen))
+    if findings.has_errors:
+        return Compiled(None, findings.all())
+    desired = DesiredState(
+        run_nodes=chosen,
+        declared_nodes=frozenset(NodeName(node) for node in known.nodes),
+        workers=workers,
+        publisher_defaults={node: expander.base(node).defaults for node in chosen},
+        declared_acks={key: end.wants_ack for key, end in index.items()},
+        **make_sections(tree),
+    )
+    return Compiled(desired, findings.all())
+
+
+def make_sections(tree: Tree) -> dict[str, Any]:
+    """The settings of the daemon itself, as keyword arguments of `DesiredState`."""
+    broker = as_map(tree.get("broker"))
+    settings = read_settings(BROKER_FIELDS, broker)
+    if isinstance(broker.get("tls"), dict):
+        settings["tls"] = TlsSettings(**read_settings(TLS_FIELDS, broker["tls"]))
+    if broker.get("auth"):
+        settings["auth"] = AuthSettings(**read_settings(AUTH_FIELDS, broker["auth"]))
+    sections: dict[str, Any] = {"broker": BrokerSettings(**settings)}
+    for name, spec, fields in (
+        ("admin", AdminSettings, ADMIN_FIELDS),
+        ("state", StateSettings, STATE_FIELDS),
+        ("reload", ReloadSettings, RELOAD_FIELDS),
+        ("limits", LimitSettings, LIMIT_FIELDS),
+        ("log", LogSettings, LOG_FIELDS),
+    ):
+        sections[name] = spec(**read_settings(fields, as_map(tree.get(name))))
+    return sections
+
+
+def _check_unused_roles(findings: Findings, roles: Tree, nodes: Tree) -> None:
+    used = {role for node in nodes.values() for role in as_map(node).get("roles") or ()}
+    for role in roles:
+        if role not in used:
+            findings.add("W201", ("roles", role), f'role "{role}" is used by no node', on_key=True)
+
+
+def _build_workers(
+    findings: Findings,
+    subscriptions: Iterable[Subscription],
+    publications: Iterable[Publication],
+    run_nodes: frozenset[NodeName],
+) -> dict[WorkerKey, WorkerSpec]:
+    """Specs of the nodes to run.
+
+    Nothing is built once an error is known: the config will be refused anyway.
+    """
+    workers: dict[WorkerKey, WorkerSpec] = {}
+    if findings.has_errors:
+        return workers
+    for item in subscriptions:
+        if item.node in run_nodes:
+            subscriber = make_subscriber(item)
+            workers[subscriber.key] = subscriber
+    for entry in publications:
+        if entry.node in run_nodes:
+            for to in entry.resolved.to:
+                publisher = make_publisher(entry, resolve_own(to, entry.node))
+                workers[publisher.key] = publisher
+    return workers
+
+
+def make_subscriber(item: Subscription) -> SubscriberSpec:
+    """The spec of one subscription."""
+    resolved = item.resolved
+    info = resolved.info
+    settings = resolved.settings
+    commands = settings.get("allow_commands")
+    if commands:
+        commands = tuple(tuple(_fill(text, item.node) for text in argv) for argv in commands)
+        settings = {**settings, "allow_commands": commands}
+    kind = make_kind(info.category, wants_ack=resolved.wants_ack)
+    return SubscriberSpec(
+        node=item.node,
+        subject=make_subject(info.subject_node or item.node, item.method, kind),
+        method=item.method,
+        wants_ack=resolved.wants_ack,
+        accept_from=accepted_senders(resolved, item.node),
+        **settings,
+    )
+
+
+def make_publisher(entry: Publication, to: NodeName) -> PublisherSpec:
+    """The spec of one destination of a publish entry."""
+    resolved = entry.resolved
+    kind = make_kind(resolved.info.category, wants_ack=resolved.wants_ack)
+    return PublisherSpec(
+        node=entry.node,
+        subject=make_subject(to, resolved.info.name, kind),
+        to_node=to,
+        method=resolved.info.name,
+        wants_ack=resolved.wants_ack,
+        ack=resolved.ack,
+        schedule=_fill_schedule(resolved.schedule, entry.node) if resolved.schedule else None,
+        entry=entry.name,
+        **resolved.settings,
+    )
+
+
+def _fill(text: str, node: NodeName) -> str:
+    if NODE_PLACEHOLDER not in text:
+        return text
+    parts = text.split("$" + NODE_PLACEHOLDER)
+    return NODE_PLACEHOLDER.join(part.replace(NODE_PLACEHOLDER, node) for part in parts)
+
+
+def _fill_schedule(schedule: Schedule, node: NodeName) -> Schedule:
+    return Schedule(
+        every_s=schedule.every_s,
+        cron=schedule.cron,
+        data=tuple(_fill(text, node) for text in schedule.data),
+        method_args=tuple(_fill(text, node) for text in schedule.method_args),
+        reply_method=schedule.reply_method,
+        reply_method_args=tuple(_fill(text, node) for text in schedule.reply_method_args),
+        method_timeout_s=schedule.method_timeout_s,
+        directory=_fill(schedule.directory, node),
+        file_name=_fill(schedule.file_name, node),
+    )

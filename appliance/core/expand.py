@@ -1,0 +1,322 @@
+"""From nodes, roles and layers to resolved entries: what each node subscribes to and publishes, all
+settings in place.
+
+A fleet repeats itself, so work is done once per distinct piece: settings of the same roles, and
+entries of the same content above the same settings, share one frozen result.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from appliance.core.fields import (
+    ACK_FIELDS,
+    ACK_MODE,
+    PUBLISHER_FIELDS,
+    SCHEDULE_FIELDS,
+    SUBSCRIBER_FIELDS,
+)
+from appliance.core.findings import Findings, KeyPath
+from appliance.core.fragments import Known, idle_schedule_fields
+from appliance.core.layers import (
+    Layer,
+    Tree,
+    as_map,
+    convert,
+    find_origin,
+    find_value,
+    merge_layers,
+    read_settings,
+)
+from appliance.core.method import MethodInfo
+from appliance.core.names import MethodName, NodeName
+from appliance.core.specs import ANY_SENDER, AckOn, AckSettings, PublisherDefaults, Schedule
+
+NOT_SETTINGS = frozenset({"roles", "subscribe", "publish"})
+"""Keys of a role or node that are no worker settings."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Base:
+    """Settings below the entries of a node:
+
+    `defaults`, its roles, the node itself. Shared by equal nodes.
+    """
+
+    layers: tuple[Layer, ...]
+    merged: Tree
+    defaults: PublisherDefaults
+    key: int
+    """Tells bases apart in memo keys."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ResolvedSubscription:
+    """A subscription with every setting decided, still without its node."""
+
+    info: MethodInfo
+    wants_ack: bool
+    senders: tuple[str, ...] | None
+    """As written: node names, ``local`` among them; None for any declared node."""
+    accepts_any: bool
+    settings: dict[str, Any]
+    compression: str | None
+    serialization: str | None
+    """What the entry itself says about encodings, although it decides nothing."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ResolvedPublication:
+    """A publish entry with every setting decided, still without its node."""
+
+    info: MethodInfo
+    to: tuple[str, ...]
+    wants_ack: bool
+    ack: AckSettings
+    settings: dict[str, Any]
+    schedule: Schedule | None
+    reply_method: str
+
+
+class Subscription(NamedTuple):
+    """One subscription of one node. `path` is the entry's place that names it last."""
+
+    node: NodeName
+    method: MethodName
+    path: KeyPath
+    layers: tuple[Layer, ...]
+    resolved: ResolvedSubscription
+
+
+class Publication(NamedTuple):
+    """One publish entry of one node."""
+
+    node: NodeName
+    name: str
+    path: KeyPath
+    layers: tuple[Layer, ...]
+    resolved: ResolvedPublication
+
+
+class Expander:
+    """Walks a config's nodes. One per compilation."""
+
+    def __init__(self, tree: Tree, known: Known, findings: Findings) -> None:
+        self._defaults = as_map(tree.get("defaults"))
+        self._known = known
+        self._findings = findings
+        self._bases: dict[tuple[tuple[str, ...], str], Base] = {}
+        self._from_roles: dict[tuple[tuple[str, ...], str], dict[str, tuple[Layer, ...]]] = {}
+        self._subscriptions: dict[tuple[int, str, str], ResolvedSubscription | None] = {}
+        self._publications: dict[tuple[int, str, str], ResolvedPublication | None] = {}
+
+    def base(self, node: str) -> Base:
+        """The settings below the entries of `node`."""
+        own = as_map(self._known.nodes[node])
+        settings = {name: value for name, value in own.items() if name not in NOT_SETTINGS}
+        roles = self._roles(node)
+        memo = (roles, repr(settings) if settings else "")
+        found = self._bases.get(memo)
+        if found is None:
+            layers: list[Layer] = [(("defaults",), self._defaults)]
+            layers.extend(
+                (("roles", role), _only_settings(as_map(self._known.roles[role]))) for role in roles
+            )
+            layers.append((("nodes", node), settings))
+            merged = merge_layers(tree for _, tree in layers)
+            found = self._bases[memo] = Base(
+                layers=tuple(layers),
+                merged=merged,
+                defaults=PublisherDefaults(
+                    ack_mode=find_value(merged, ACK_MODE.keys),
+                    ack=AckSettings(**read_settings(ACK_FIELDS, merged)),
+                    **read_settings(PUBLISHER_FIELDS, merged),
+                ),
+                key=len(self._bases),
+            )
+        return found
+
+    def subscriptions(self, node: str) -> Iterator[Subscription]:
+        """Every subscription of `node` that is switched on."""
+        base = self.base(node)
+        for method, layers, own in self._entries(node, "subscribe"):
+            info = self._known.methods.get(MethodName(method))
+            if info is None:
+                continue
+            memo = (base.key, method, own)
+            if memo not in self._subscriptions:
+                self._subscriptions[memo] = self._resolve_subscription(base, info, layers)
+            resolved = self._subscriptions[memo]
+            if resolved is not None:
+                yield Subscription(
+                    NodeName(node), MethodName(method), layers[-1][0], layers, resolved
+                )
+
+    def publications(self, node: str) -> Iterator[Publication]:
+        """Every publish entry of `node` that is switched on and complete."""
+        base = self.base(node)
+        for name, layers, own in self._entries(node, "publish"):
+            memo = (base.key, name, own)
+            if memo not in self._publications:
+                self._publications[memo] = self._resolve_publication(base, layers)
+            resolved = self._publications[memo]
+            if resolved is not None:
+                yield Publication(NodeName(node), name, layers[-1][0], layers, resolved)
+
+    def _roles(self, node: str) -> tuple[str, ...]:
+        own = as_map(self._known.nodes[node])
+        return tuple(role for role in own.get("roles") or () if role in self._known.roles)
+
+    def _entries(self, node: str, section: str) -> Iterator[tuple[str, tuple[Layer, ...], str]]:
+        """Entries by name: the layers that make it, lowest first, and the node's own content as a
+        memo key.
+        """
+        roles = self._roles(node)
+        inherited = self._from_roles.get((roles, section))
+        if inherited is None:
+            inherited = {}
+            for role in roles:
+                for name, entry in as_map(as_map(self._known.roles[role]).get(section)).items():
+                    layer: Layer = (("roles", role, section, name), as_map(entry))
+                    inherited[name] = (*inherited.get(name, ()), layer)
+            self._from_roles[(roles, section)] = inherited
+        own = as_map(as_map(self._known.nodes[node]).get(section))
+        for name, layers in inherited.items():
+            if name not in own:
+                yield name, layers, ""
+        for name, entry in own.items():
+            entry = as_map(entry)
+            below = inherited.get(name, ())
+            yield name, (*below, (("nodes", node, section, name), entry)), repr(entry)
+
+    def _resolve_subscription(
+        self, base: Base, info: MethodInfo, layers: tuple[Layer, ...]
+    ) -> ResolvedSubscription | None:
+        entry = merge_layers(tree for _, tree in layers)
+        if entry.get("enabled") is False:
+            return None
+        merged = merge_layers((base.merged, entry))
+        wants_ack = decide_ack(info, base, entry)
+        settings = read_settings(SUBSCRIBER_FIELDS, merged)
+        if not wants_ack:
+            if find_value(entry, ("ack", "on")) == AckOn.DONE:
+                self._findings.add(
+                    "E220",
+                    find_origin(layers, ("ack", "on")) or layers[-1][0],
+                    "`on: done` needs acknowledgements, and `mode` is none here",
+                    hint="drop `on`, or write `ack: {mode: required, on: done}`",
+                )
+            # A default of `done` for the fleet means nothing where nothing is acknowledged.
+            settings.pop("ack_on", None)
+        commands = entry.get("allow_commands")
+        if commands is not None:
+            settings["allow_commands"] = (
+                None if commands == "any" else tuple(tuple(map(str, argv)) for argv in commands)
+            )
+        senders = entry.get("accept_from")
+        return ResolvedSubscription(
+            info=info,
+            wants_ack=wants_ack,
+            senders=tuple(senders) if isinstance(senders, (list, tuple)) else None,
+            accepts_any=senders == "any",
+            settings=settings,
+            compression=entry.get("compression"),
+            serialization=entry.get("serialization"),
+        )
+
+    def _resolve_publication(
+        self, base: Base, layers: tuple[Layer, ...]
+    ) -> ResolvedPublication | None:
+        entry = merge_layers(tree for _, tree in layers)
+        if entry.get("enabled") is False:
+            return None
+        path = layers[-1][0]
+        missing = [name for name in ("to", "method") if not entry.get(name)]
+        if missing:
+            self._findings.add(
+                "E212",
+                path,
+                f"a publish entry needs {' and '.join(f'`{name}`' for name in missing)}",
+                hint="or `enabled: false` to switch an entry off",
+                on_key=True,
+            )
+            return None
+        self._check_schedule(layers, entry)
+        info = self._known.methods.get(MethodName(entry["method"]))
+        if info is None:
+            return None
+        merged = merge_layers((base.merged, entry))
+        to = entry["to"]
+        return ResolvedPublication(
+            info=info,
+            to=(to,) if isinstance(to, str) else tuple(dict.fromkeys(to)),
+            wants_ack=decide_ack(info, base, entry),
+            ack=AckSettings(**read_settings(ACK_FIELDS, merged)),
+            settings=read_settings(PUBLISHER_FIELDS, merged),
+            schedule=_make_schedule(entry, info),
+            reply_method=entry.get("reply_method") or "",
+        )
+
+    def _check_schedule(self, layers: tuple[Layer, ...], entry: Tree) -> None:
+        if entry.get("every") is not None and entry.get("cron") is not None:
+            self._findings.add(
+                "E211",
+                find_origin(layers, ("cron",)) or layers[-1][0],
+                "`every` and `cron` exclude one another",
+                on_key=True,
+            )
+        if entry.get("every") is None and entry.get("cron") is None:
+            for field in idle_schedule_fields(entry):
+                self._findings.add(
+                    "W203",
+                    find_origin(layers, (field,)) or layers[-1][0],
+                    f"`{field}` has no effect without `every` or `cron`",
+                    hint="it belongs to messages that the entry itself produces",
+                    on_key=True,
+                )
+
+
+def decide_ack(info: MethodInfo, base: Base, entry: Tree) -> bool:
+    """Whether an entry stands on the ACK subject of its method.
+
+    The entry's own word counts. Below it, a method that the wire does not acknowledge stays so
+    whatever the layers say: `defaults` must not move REQHello to a subject that no Go node uses.
+    """
+    mode = find_value(entry, ACK_MODE.keys)
+    if mode is None:
+        if not info.acks_by_default:
+            return False
+        mode = find_value(base.merged, ACK_MODE.keys)
+    return bool(mode != "none")
+
+
+def _only_settings(owner: Tree) -> Tree:
+    return {name: value for name, value in owner.items() if name not in NOT_SETTINGS}
+
+
+def _make_schedule(entry: Tree, info: MethodInfo) -> Schedule | None:
+    if entry.get("every") is None and entry.get("cron") is None:
+        return None
+    fields = read_settings(SCHEDULE_FIELDS, entry)
+    if fields.get("every_s") is not None:
+        fields.pop("cron", None)
+    timeout = entry.get("method_timeout")
+    if timeout is not None:
+        fields["method_timeout_s"] = convert(_METHOD_TIMEOUT, timeout)
+    fields["directory"] = fields.get("directory") or info.directory
+    fields["file_name"] = fields.get("file_name") or info.file_name
+    return Schedule(**fields)
+
+
+_METHOD_TIMEOUT = next(field for field in SUBSCRIBER_FIELDS if field.keys == ("method_timeout",))
+
+
+def accepted_senders(resolved: ResolvedSubscription, node: NodeName) -> frozenset[NodeName] | None:
+    """`accept_from` of a subscription of `node`."""
+    if resolved.accepts_any:
+        return ANY_SENDER
+    if resolved.senders is None:
+        return None
+    return frozenset(NodeName(node if name == "local" else name) for name in resolved.senders)

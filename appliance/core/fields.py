@@ -1,0 +1,159 @@
+"""Every setting of the config: where it stands, which field of which spec it becomes, and its
+bounds.
+
+The compiler reads settings through this table only. The JSON Schema repeats names, defaults, bounds
+and reload classes for editors; a test walks both and fails when something stands in one of them
+alone.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from appliance.core.specs import ReloadClass
+
+
+class FieldKind(StrEnum):
+    """How the value in the config becomes the value in the spec."""
+
+    PLAIN = "plain"
+    """Taken as it is: text, whole number, truth value, one of a set of words."""
+    DURATION = "duration"
+    TEXTS = "texts"
+    PERCENT = "percent"
+    """``"50%"`` or a number of percent; the spec holds the fraction."""
+    SECRET = "secret"
+    """A reference: ``{file: …}``, ``{env: …}`` or ``{credential: …}``."""
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """One leaf. `keys` is its path below the section, `attr` the spec's field;
+
+    bounds are in the spec's unit.
+    """
+
+    keys: tuple[str, ...]
+    attr: str
+    kind: FieldKind = FieldKind.PLAIN
+    minimum: float | None = None
+    maximum: float | None = None
+    reload: ReloadClass = ReloadClass.LIVE
+
+
+_D = FieldKind.DURATION
+_SWAP = ReloadClass.SWAP
+_RESTART = ReloadClass.RESTART
+_DAY_S = 86_400.0
+
+ACK_FIELDS = (
+    Setting(("ack", "timeout"), "timeout_s", _D, 0.01, _DAY_S),
+    Setting(("ack", "retries"), "retries", minimum=0, maximum=1_000_000),
+    Setting(("ack", "retry_wait"), "retry_wait_s", _D, 0, _DAY_S),
+    Setting(("ack", "expires"), "expires_s", _D, 1, 366 * _DAY_S),
+)
+"""Become an `AckSettings`, of publishers."""
+
+PUBLISHER_FIELDS = (
+    Setting(("window",), "window", minimum=1, maximum=65_536),
+    Setting(("serialization",), "serialization", reload=_SWAP),
+    Setting(("compression",), "compression", reload=_SWAP),
+)
+SUBSCRIBER_FIELDS = (
+    Setting(("ack", "on"), "ack_on", reload=_SWAP),
+    Setting(("concurrency",), "concurrency", minimum=1, maximum=4_096),
+    Setting(("backlog",), "backlog", minimum=1, maximum=1_000_000),
+    Setting(("method_timeout",), "method_timeout_s", _D, 0.01, 366 * _DAY_S),
+    Setting(("max_output_bytes",), "max_output_bytes", minimum=0, maximum=64 * 1024**2),
+    Setting(("dedupe",), "dedupe"),
+    Setting(("rerun",), "rerun"),
+)
+ACK_MODE = Setting(("ack", "mode"), "ack_mode", reload=_SWAP)
+"""Part of the subject: a change of it is another worker, so it has no field of its own in the
+specs.
+"""
+
+WORKER_FIELDS = (ACK_MODE, *ACK_FIELDS, *PUBLISHER_FIELDS, *SUBSCRIBER_FIELDS)
+"""May stand in `defaults`, in a role, in a node and in an entry."""
+
+SCHEDULE_FIELDS = (
+    Setting(("every",), "every_s", _D, 0.01, 366 * _DAY_S, _SWAP),
+    Setting(("cron",), "cron", reload=_SWAP),
+    Setting(("data",), "data", FieldKind.TEXTS, reload=_SWAP),
+    Setting(("method_args",), "method_args", FieldKind.TEXTS, reload=_SWAP),
+    Setting(("reply_method",), "reply_method", reload=_SWAP),
+    Setting(("reply_method_args",), "reply_method_args", FieldKind.TEXTS, reload=_SWAP),
+    Setting(("directory",), "directory", reload=_SWAP),
+    Setting(("file_name",), "file_name", reload=_SWAP),
+)
+"""Become a `Schedule` of a publish entry. Its `method_timeout` is the worker field of that name,
+where the entry sets it.
+"""
+
+BROKER_FIELDS = (
+    Setting(("embedded",), "embedded", reload=_RESTART),
+    Setting(("port",), "port", minimum=0, maximum=65_535, reload=_RESTART),
+    Setting(("servers",), "servers", FieldKind.TEXTS, reload=_SWAP),
+    Setting(("connect_timeout",), "connect_timeout_s", _D, 0.05, 600, _SWAP),
+    Setting(("ping_interval",), "ping_interval_s", _D, 0.1, 3_600, _SWAP),
+    Setting(("reconnect_wait",), "reconnect_wait_s", _D, 0.01, 600, _SWAP),
+)
+TLS_FIELDS = tuple(
+    Setting((name,), name, FieldKind.SECRET, reload=_SWAP) for name in ("ca", "cert", "key")
+)
+AUTH_FIELDS = (
+    Setting(("nkey_seed",), "nkey_seed", FieldKind.SECRET, reload=_SWAP),
+    Setting(("credentials",), "credentials", FieldKind.SECRET, reload=_SWAP),
+    Setting(("user",), "user", reload=_SWAP),
+    Setting(("password",), "password", FieldKind.SECRET, reload=_SWAP),
+    Setting(("token",), "token", FieldKind.SECRET, reload=_SWAP),
+)
+ADMIN_FIELDS = (
+    Setting(("listen",), "listen", reload=_SWAP),
+    Setting(("token",), "token", FieldKind.SECRET, reload=_SWAP),
+)
+STATE_FIELDS = (
+    Setting(("dir",), "dir", reload=_RESTART),
+    Setting(("max_messages",), "max_messages", minimum=1, maximum=10**9),
+    Setting(("max_bytes",), "max_bytes", minimum=1_048_576, maximum=2**50),
+    Setting(("dedupe_window",), "dedupe_window_s", _D, 1, 366 * _DAY_S),
+    Setting(("dead_letter_keep",), "dead_letter_keep_s", _D, 1, 3_660 * _DAY_S),
+)
+RELOAD_FIELDS = (
+    Setting(("max_cancel",), "max_cancel_fraction", FieldKind.PERCENT, 0, 1),
+    Setting(("watch",), "watch"),
+    Setting(("poll_interval",), "poll_interval_s", _D, 0.05, _DAY_S),
+    Setting(("settle",), "settle_s", _D, 0, 60),
+    Setting(("drain_timeout",), "drain_timeout_s", _D, 0, 3_600),
+)
+LIMIT_FIELDS = (
+    Setting(("max_message_bytes",), "max_message_bytes", minimum=1_024, maximum=64 * 1024**2),
+    Setting(("max_decompressed_bytes",), "max_decompressed_bytes", minimum=1_024, maximum=1024**3),
+    Setting(("max_depth",), "max_depth", minimum=4, maximum=64),
+    Setting(("error_reports_per_minute",), "error_reports_per_minute", minimum=0, maximum=100_000),
+)
+LOG_FIELDS = (Setting(("level",), "level"), Setting(("format",), "format"))
+
+SECTION_FIELDS = {
+    ("broker",): BROKER_FIELDS,
+    ("broker", "tls"): TLS_FIELDS,
+    ("broker", "auth"): AUTH_FIELDS,
+    ("admin",): ADMIN_FIELDS,
+    ("state",): STATE_FIELDS,
+    ("reload",): RELOAD_FIELDS,
+    ("limits",): LIMIT_FIELDS,
+    ("log",): LOG_FIELDS,
+}
+
+SUBSCRIBE_ONLY = (
+    Setting(("accept_from",), "accept_from", FieldKind.TEXTS),
+    Setting(("allow_commands",), "allow_commands", FieldKind.TEXTS),
+)
+PUBLISH_ONLY = (
+    Setting(("to",), "to_node", FieldKind.TEXTS),
+    Setting(("method",), "method"),
+    *SCHEDULE_FIELDS,
+)
+ENABLED = Setting(("enabled",), "enabled")
+"""In every entry: `false` switches off what a role brought."""

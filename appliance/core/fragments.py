@@ -1,0 +1,276 @@
+"""Meaning checks of what is written in one place: a role or a node, and each entry in it.
+
+These need no resolved layers, so they also reach roles that no node has, and run once however many
+nodes share a role.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+from appliance.core.fields import (
+    ACK_FIELDS,
+    PUBLISHER_FIELDS,
+    SCHEDULE_FIELDS,
+    SUBSCRIBER_FIELDS,
+    WORKER_FIELDS,
+    Setting,
+)
+from appliance.core.findings import PLACE, Findings, KeyPath, find_nearest, shorten
+from appliance.core.layers import Tree, as_map, find_value
+from appliance.core.method import MethodTable
+from appliance.core.names import MethodName, NodeName
+from appliance.core.section_checks import check_bounds
+
+OWN_NODE = "local"
+"""Names the node an entry belongs to."""
+
+_MAX_SUGGESTIONS = 100
+
+CronCheck = Callable[[str], str | None]
+"""Why a text is no cron expression, None if it is one. Handed in: the library stays out of the
+core.
+"""
+
+_DURATIONS = tuple(
+    setting for setting in (*WORKER_FIELDS, *SCHEDULE_FIELDS) if setting.kind == "duration"
+)
+_ON_SUBSCRIBE_IDLE = (*ACK_FIELDS, *PUBLISHER_FIELDS)
+_ON_PUBLISH_IDLE = tuple(
+    setting for setting in SUBSCRIBER_FIELDS if setting.keys != ("method_timeout",)
+)
+_SCHEDULE_ONLY = tuple(
+    setting for setting in SCHEDULE_FIELDS if setting.keys not in (("every",), ("cron",))
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Known:
+    """What names may refer to."""
+
+    methods: MethodTable
+    nodes: Tree
+    roles: Tree
+    special: dict[str, MethodName]
+    """Node tokens that stand for whoever subscribes a method (errorCentral), and that method."""
+    options: frozenset[str]
+    """Subscriber fields that only some methods know."""
+    find_cron_error: CronCheck
+
+
+def make_known(tree: Tree, methods: MethodTable, find_cron_error: CronCheck) -> Known:
+    """Collect the names of a config."""
+    return Known(
+        methods=methods,
+        nodes=as_map(tree.get("nodes")),
+        roles=as_map(tree.get("roles")),
+        special={
+            info.subject_node: name
+            for name, info in methods.items()
+            if info.subject_node is not None
+        },
+        options=frozenset({"allow_commands"}).union(*(info.options for info in methods.values())),
+        find_cron_error=find_cron_error,
+    )
+
+
+def check_fragments(findings: Findings, tree: Tree, known: Known) -> None:
+    """Check `defaults`, every role, every node and every entry for itself."""
+    check_bounds(findings, ("defaults",), _DURATIONS, as_map(tree.get("defaults")))
+    for section in ("roles", "nodes"):
+        for name, owner in as_map(tree.get(section)).items():
+            _check_owner(findings, (section, name), as_map(owner), known)
+    for name in known.nodes:
+        if name in known.special or name == OWN_NODE:
+            meaning = (
+                "the own node" if name == OWN_NODE else f"whoever subscribes {known.special[name]}"
+            )
+            findings.add(
+                "E222",
+                ("nodes", name),
+                f"{shorten(name)} is reserved: it stands for {meaning}",
+                on_key=True,
+            )
+
+
+def _check_owner(findings: Findings, prefix: KeyPath, owner: Tree, known: Known) -> None:
+    check_bounds(findings, prefix, _DURATIONS, owner)
+    roles = owner.get("roles") or ()
+    _check_twice(findings, (*prefix, "roles"), roles)
+    for index, role in enumerate(roles):
+        if role not in known.roles:
+            _add_unknown(
+                findings, "E203", (*prefix, "roles", index), "role", role, known.roles, ("roles",)
+            )
+    for method, entry in as_map(owner.get("subscribe")).items():
+        _check_subscribe(findings, (*prefix, "subscribe", method), method, as_map(entry), known)
+    for name, entry in as_map(owner.get("publish")).items():
+        _check_publish(findings, (*prefix, "publish", name), as_map(entry), known)
+
+
+def _check_subscribe(
+    findings: Findings, path: KeyPath, method: str, entry: Tree, known: Known
+) -> None:
+    info = known.methods.get(MethodName(method))
+    if info is None:
+        _add_unknown_method(findings, path, method, known, on_key=True)
+    if not entry:
+        return
+    check_bounds(findings, path, _DURATIONS, entry)
+    if info is not None:
+        for field in entry.keys() & (known.options - info.options):
+            knowing = sorted(
+                name for name, other in known.methods.items() if field in other.options
+            )
+            findings.add(
+                "E209",
+                (*path, field),
+                f"`{field}` is no option of {method}",
+                hint=f"it belongs to {', '.join(knowing)}" if knowing else "",
+                on_key=True,
+            )
+    senders = entry.get("accept_from")
+    if isinstance(senders, (list, tuple)):
+        _check_nodes(findings, (*path, "accept_from"), senders, known)
+    commands = entry.get("allow_commands")
+    if isinstance(commands, (list, tuple)):
+        for index, command in enumerate(commands):
+            if command and any(sign in command[0] for sign in "*?["):
+                findings.add(
+                    "E221",
+                    (*path, "allow_commands", index, 0),
+                    "the program of a command must be written out, without wildcards",
+                    hint="to allow every command write `allow_commands: any`",
+                )
+    _add_idle(findings, path, _ON_SUBSCRIBE_IDLE, entry, "on a subscription: the sender decides")
+
+
+def _check_publish(findings: Findings, path: KeyPath, entry: Tree, known: Known) -> None:
+    if not entry:
+        return
+    check_bounds(findings, path, _DURATIONS, entry)
+    for field in ("method", "reply_method"):
+        method = entry.get(field)
+        if method is not None and MethodName(method) not in known.methods:
+            _add_unknown_method(findings, (*path, field), method, known)
+    to = entry.get("to")
+    if isinstance(to, str):
+        _check_node(findings, (*path, "to"), to, known, entry.get("method"))
+    elif to:
+        _check_nodes(findings, (*path, "to"), to, known, entry.get("method"))
+    cron = entry.get("cron")
+    if cron is not None:
+        reason = known.find_cron_error(cron)
+        if reason is not None:
+            findings.add(
+                "E210",
+                (*path, "cron"),
+                f"not a cron expression: {reason}",
+                hint='five fields: minute hour day month weekday, as in "*/5 * * * *"',
+            )
+    _add_idle(findings, path, _ON_PUBLISH_IDLE, entry, "on a publisher: the receiver decides")
+
+
+def _add_idle(
+    findings: Findings, path: KeyPath, settings: Iterable[Setting], entry: Tree, where: str
+) -> None:
+    for setting in settings:
+        if find_value(entry, setting.keys) is not None:
+            dotted = ".".join(setting.keys)
+            findings.add(
+                "W202",
+                (*path, *setting.keys),
+                f"`{dotted}` has no effect {where}",
+                hint="set it on the other side, or in a layer below",
+                on_key=True,
+            )
+
+
+def _check_nodes(
+    findings: Findings,
+    path: KeyPath,
+    names: Iterable[str],
+    known: Known,
+    method: str | None = None,
+) -> None:
+    names = list(names)
+    _check_twice(findings, path, names)
+    for index, name in enumerate(names):
+        _check_node(findings, (*path, index), name, known, method)
+
+
+def _check_node(
+    findings: Findings, path: KeyPath, name: str, known: Known, method: str | None
+) -> None:
+    special = known.special.get(name)
+    if name in known.nodes or name == OWN_NODE or (special is not None and special == method):
+        return
+    if special is not None:
+        findings.add(
+            "E202",
+            path,
+            f"{shorten(name)} is no node; it takes {special} alone",
+        )
+        return
+    _add_unknown(findings, "E202", path, "node", name, known.nodes, ("nodes",))
+
+
+def _check_twice(findings: Findings, path: KeyPath, names: Iterable[str]) -> None:
+    seen: dict[str, int] = {}
+    for index, name in enumerate(names):
+        if name in seen:
+            findings.add(
+                "E223",
+                (*path, index),
+                f"{shorten(name)} is listed twice, first at {PLACE}",
+                also=(*path, seen[name]),
+            )
+        seen.setdefault(name, index)
+
+
+def _add_unknown_method(
+    findings: Findings, path: KeyPath, method: str, known: Known, *, on_key: bool = False
+) -> None:
+    nearest = find_nearest(method, known.methods)
+    findings.add(
+        "E204",
+        path,
+        f"{shorten(method)} is no method"
+        + (f"; did you mean {shorten(nearest)}?" if nearest else ""),
+        hint="" if nearest else f"known: {', '.join(sorted(known.methods))}",
+        on_key=on_key,
+    )
+
+
+def _add_unknown(
+    findings: Findings,
+    code: str,
+    path: KeyPath,
+    what: str,
+    name: str,
+    names: Iterable[str],
+    section: KeyPath,
+) -> None:
+    # A config full of names that do not exist would cost minutes of likeness searches.
+    nearest = find_nearest(name, names) if len(findings) < _MAX_SUGGESTIONS else None
+    findings.add(
+        code,
+        path,
+        f"{what} {shorten(name)} is not declared"
+        + (f" (closest: {shorten(nearest)}, declared at {PLACE})" if nearest else ""),
+        hint="" if nearest else f"declare it below `{section[0]}`",
+        also=(*section, nearest) if nearest else None,
+    )
+
+
+def idle_schedule_fields(entry: Tree) -> list[str]:
+    """Names of the fields that only matter to produced messages, as far as `entry` sets them."""
+    return [
+        setting.keys[0] for setting in _SCHEDULE_ONLY if find_value(entry, setting.keys) is not None
+    ]
+
+
+def resolve_own(name: str, node: NodeName) -> NodeName:
+    """The node that `name` means in an entry of `node`."""
+    return node if name == OWN_NODE else NodeName(name)

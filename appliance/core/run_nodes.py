@@ -1,0 +1,39 @@
+"""Which of the declared nodes a daemon runs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from appliance.core.findings import find_nearest
+from appliance.core.names import NodeName
+from appliance.errors import RunNodesUnclear
+
+
+def choose_run_nodes(
+    declared: Iterable[str],
+    asked: Sequence[str] | None,
+    *,
+    all_nodes: bool,
+    hostname: str,
+) -> tuple[NodeName, ...]:
+    """The nodes to run, in the order of the config.
+
+    Without a wish it is the node of this host's name, full or up to its first dot.
+
+    Raises:
+        RunNodesUnclear: an asked node is not declared, or none is asked and the host is no node.
+    """
+    names = [NodeName(name) for name in declared]
+    if all_nodes:
+        return tuple(names)
+    if asked:
+        for name in asked:
+            if name not in names:
+                nearest = find_nearest(name, names)
+                hint = f"; did you mean {nearest}?" if nearest else ""
+                raise RunNodesUnclear(f"node {name[:80]!r} is not declared{hint}", names)
+        return tuple(name for name in names if name in asked)
+    for candidate in (hostname, hostname.partition(".")[0]):
+        if candidate in names:
+            return (NodeName(candidate),)
+    raise RunNodesUnclear(f"this host's name {hostname[:80]!r} is no declared node", names)

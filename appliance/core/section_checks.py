@@ -1,0 +1,159 @@
+"""Meaning checks of the daemon's own sections: broker, listener, the bounds of every setting."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from appliance.core.durations import format_duration
+from appliance.core.fields import SECTION_FIELDS, FieldKind, Setting
+from appliance.core.findings import Findings, KeyPath
+from appliance.core.layers import Tree, as_map, convert, find_value
+
+
+def check_bounds(
+    findings: Findings, prefix: KeyPath, settings: Iterable[Setting], tree: Tree
+) -> None:
+    """Durations and percentages written as text escape the schema's bounds;
+
+    hold them to the same ones.
+    """
+    for setting in settings:
+        value = find_value(tree, setting.keys)
+        if not isinstance(value, str) or setting.kind not in (
+            FieldKind.DURATION,
+            FieldKind.PERCENT,
+        ):
+            continue
+        path = (*prefix, *setting.keys)
+        try:
+            number = convert(setting, value)
+        except ValueError as error:
+            findings.add("E106", path, str(error))
+            continue
+        show = format_duration if setting.kind is FieldKind.DURATION else "{:.0%}".format
+        if setting.minimum is not None and number < setting.minimum:
+            findings.add("E105", path, f"{value} is below the least of {show(setting.minimum)}")
+        elif setting.maximum is not None and number > setting.maximum:
+            findings.add("E105", path, f"{value} is above the limit of {show(setting.maximum)}")
+
+
+def check_sections(findings: Findings, tree: Tree) -> None:
+    """Check everything that is not about nodes."""
+    for keys, settings in SECTION_FIELDS.items():
+        check_bounds(findings, keys, settings, as_map(find_value(tree, keys)))
+    _check_broker(findings, as_map(tree.get("broker")))
+    _check_admin(findings, as_map(tree.get("admin")))
+
+
+def _check_broker(findings: Findings, broker: Tree) -> None:
+    servers = broker.get("servers") or ()
+    embedded = broker.get("embedded") is True
+    if embedded and servers:
+        findings.add(
+            "E215",
+            ("broker", "servers"),
+            "`embedded: true` and `servers` exclude one another",
+            hint="drop one of them",
+        )
+    elif not embedded and not servers:
+        findings.add(
+            "E214",
+            ("broker",),
+            "no broker: neither `servers` nor `embedded: true` is given",
+            hint='write `servers: ["nats://host:4222"]`, or `embedded: true` for a private broker',
+            on_key=True,
+        )
+    if not embedded and broker.get("port") is not None:
+        findings.add(
+            "W202",
+            ("broker", "port"),
+            "`port` is the embedded broker's and has no effect here",
+            hint="the port of a server is part of its address",
+            on_key=True,
+        )
+    if embedded:
+        for name in ("tls", "auth"):
+            if broker.get(name):
+                findings.add(
+                    "W202",
+                    ("broker", name),
+                    f"`{name}` has no effect: the embedded broker is private to this daemon",
+                    on_key=True,
+                )
+    _check_tls(findings, as_map(broker.get("tls")))
+    _check_auth(findings, as_map(broker.get("auth")))
+
+
+def _check_tls(findings: Findings, tls: Tree) -> None:
+    for have, lack in (("cert", "key"), ("key", "cert")):
+        if tls.get(have) and not tls.get(lack):
+            findings.add(
+                "E216",
+                ("broker", "tls", have),
+                f"`{have}` without `{lack}`: a client certificate needs both",
+                on_key=True,
+            )
+
+
+def _check_auth(findings: Findings, auth: Tree) -> None:
+    base: KeyPath = ("broker", "auth")
+    has_user, has_password = auth.get("user") is not None, bool(auth.get("password"))
+    if has_user != has_password:
+        have, lack = ("user", "password") if has_user else ("password", "user")
+        findings.add("E217", (*base, have), f"`{have}` without `{lack}`", on_key=True)
+    used = [name for name in ("nkey_seed", "credentials", "token") if auth.get(name)]
+    if has_user or has_password:
+        used.append("user" if has_user else "password")
+    if len(used) > 1:
+        findings.add(
+            "E217",
+            (*base, used[1]),
+            f"two ways to log in: `{used[0]}` and `{used[1]}`",
+            hint="keep one of nkey_seed, credentials, token, or user with password",
+            on_key=True,
+        )
+
+
+def split_listen(listen: str) -> tuple[str, int] | None:
+    """Host and port of ``host:port`` or ``[v6]:port``; None when it is neither."""
+    host, colon, port = listen.rpartition(":")
+    if not colon or not (port.isascii() and port.isdigit()) or int(port) > 65_535:
+        return None
+    if host.startswith("[") and host.endswith("]"):
+        host = host[1:-1]
+        return (host, int(port)) if host and set(host) <= set("0123456789abcdefABCDEF:.") else None
+    is_host = host.isascii() and host.replace("-", "").replace(".", "").isalnum()
+    return (host, int(port)) if is_host else None
+
+
+def _check_admin(findings: Findings, admin: Tree) -> None:
+    listen = admin.get("listen")
+    if listen is None:
+        if admin.get("token"):
+            findings.add(
+                "W202",
+                ("admin", "token"),
+                "`token` has no effect without `listen`",
+                on_key=True,
+            )
+        return
+    address = split_listen(listen)
+    if address is None:
+        findings.add(
+            "E218",
+            ("admin", "listen"),
+            "not an address and port",
+            hint="write 127.0.0.1:8090, [::1]:8090 or localhost:8090",
+        )
+    elif not _is_loopback(address[0]) and not admin.get("token"):
+        findings.add(
+            "E219",
+            ("admin", "listen"),
+            f"{address[0]} is reachable from other machines and no `token` protects changes",
+            hint="listen on 127.0.0.1, or add `token: {file: …}`",
+        )
+
+
+def _is_loopback(host: str) -> bool:
+    is_v4 = host.startswith("127.") and set(host) <= set("0123456789.")
+    return is_v4 or host in ("localhost", "::1")
