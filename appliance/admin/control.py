@@ -1,0 +1,74 @@
+"""The facade that the daemon offers to its API: everything an operator can see or ask for."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+from appliance.admin.requests import SubmitRequest, Submitted
+from appliance.telemetry.events import EventHub
+from appliance.telemetry.metrics import MetricsSource
+
+Json = dict[str, Any]
+
+
+class Control(Protocol):
+    """Called on the event loop. What cannot be done is raised as an `ApplianceError`."""
+
+    @property
+    def events(self) -> EventHub:
+        """The hub of the daemon."""
+        ...
+
+    def status(self) -> Json:
+        """The status JSON of the product's contract."""
+        ...
+
+    def liveness(self) -> tuple[bool, str]:
+        """Whether the daemon lives, and words for it."""
+        ...
+
+    def readiness(self) -> tuple[bool, str]:
+        """Whether the daemon does its work, and words for it."""
+        ...
+
+    def metrics(self) -> MetricsSource:
+        """Where a scrape takes its facts from."""
+        ...
+
+    async def plan(self, paths: Sequence[str] | None) -> Json:
+        """What a reload would do, with the daemon's own paths or others."""
+        ...
+
+    async def reload(self, *, force: bool, trigger: str) -> Json:
+        """Look at the config now; the verdict."""
+        ...
+
+    async def submit(self, requests: Sequence[SubmitRequest]) -> list[Submitted]:
+        """Accept messages; returns when they are on disk.
+
+        Raises:
+            RequestInvalid: the request as a whole cannot be used.
+            StoreError: nothing was accepted.
+        """
+        ...
+
+    async def outbox_list(self, state: str, limit: int) -> list[Json]:
+        """Pending records or dead letters, oldest first."""
+        ...
+
+    async def outbox_retry(self, ids: Sequence[int] | None) -> int:
+        """Put dead letters (None: all) back into the outbox; how many."""
+        ...
+
+    async def outbox_drop(self, ids: Sequence[int] | None, *, dead_only: bool = True) -> int:
+        """Forget dead letters (None: all of them), or with ids also pending records; how many."""
+        ...
+
+    def history(self, limit: int) -> list[Json]:
+        """Records of config sets, newest first. Reads files: called in a thread."""
+        ...
+
+    def history_record(self, key: str) -> Json | None:
+        """One record by number, generation, digest or revision. Reads files: called in a thread."""
+        ...

@@ -1,0 +1,185 @@
+"""What callers of the API send, checked on the way in, and what they get back."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import math
+from typing import Any
+
+import msgspec
+
+from appliance.core.durations import parse_duration
+from appliance.core.message import bytes_to_text
+from appliance.errors import RequestInvalid
+
+MAX_TARGETS = 10_000
+"""Destinations of all messages in one call."""
+MAX_TOTAL_BYTES = 256 * 1024 * 1024
+"""Data times destinations in one call: each destination gets a record of its own."""
+
+
+class WholeSeconds(int):
+    """Seconds as the wire counts them: a duration is rounded up to whole ones."""
+
+
+class Seconds(float):
+    """Seconds, given as a number or a duration."""
+
+
+class EncodedData(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Data that is no text."""
+
+    base64: str
+
+
+class SubmitRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One message to one or more nodes. What is left out is as the publisher's settings say."""
+
+    to_nodes: list[str]
+    method: str
+    from_node: str | None = None
+    method_args: list[str] | None = None
+    data: list[str | EncodedData] | None = None
+    reply_method: str | None = None
+    reply_method_args: list[str] | None = None
+    directory: str | None = None
+    file_name: str | None = None
+    ack_timeout: WholeSeconds | None = None
+    retries: int | None = None
+    reply_ack_timeout: WholeSeconds | None = None
+    reply_retries: int | None = None
+    method_timeout: WholeSeconds | None = None
+    reply_method_timeout: WholeSeconds | None = None
+    expires: Seconds | None = None
+
+    def texts(self) -> tuple[str, ...] | None:
+        """The data as the message carries it.
+
+        Raises:
+            RequestInvalid: something is no base64.
+        """
+        if self.data is None:
+            return None
+        return tuple(item if isinstance(item, str) else _decode(item) for item in self.data)
+
+
+class Submitted(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What became of one message to one node. `replies` tells that its method answers by itself."""
+
+    to: str
+    accepted: bool = msgspec.field()
+    id: int | None = None
+    from_node: str | None = msgspec.field(name="from", default=None)
+    replies: bool = False
+    error: str | None = None
+
+
+class ReloadRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Body of a reload; may be left out."""
+
+    force: bool = False
+
+
+class IdsRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Which records of the outbox; without `ids` every dead letter."""
+
+    ids: list[int | str] | None = None
+    pending: bool = False
+    """Drop also records that are not dead; only with `ids`."""
+
+    def numbers(self) -> list[int] | None:
+        """The ids as numbers.
+
+        Raises:
+            RequestInvalid: one is no number.
+        """
+        if self.ids is None:
+            return None
+        try:
+            return [int(item) for item in self.ids]
+        except ValueError:
+            raise RequestInvalid("an id is a number") from None
+
+
+def _decode(item: EncodedData) -> str:
+    try:
+        return bytes_to_text(base64.b64decode(item.base64, validate=True))
+    except (binascii.Error, ValueError) as error:
+        raise RequestInvalid(f"data is no base64: {error}") from error
+
+
+def _convert(wanted: type, value: Any) -> Any:
+    """Make a duration of ours from what JSON gave."""
+    if wanted not in (WholeSeconds, Seconds):
+        raise NotImplementedError
+    if not isinstance(value, str | int | float):
+        raise ValueError("expected a duration")
+    seconds = parse_duration(value)
+    return Seconds(seconds) if wanted is Seconds else WholeSeconds(math.ceil(seconds))
+
+
+_MESSAGES = msgspec.json.Decoder(list[SubmitRequest] | SubmitRequest, dec_hook=_convert)
+_RELOAD = msgspec.json.Decoder(ReloadRequest)
+_IDS = msgspec.json.Decoder(IdsRequest)
+
+
+def _read(decoder: msgspec.json.Decoder[Any], body: bytes) -> Any:
+    try:
+        return decoder.decode(body)
+    except (msgspec.DecodeError, msgspec.ValidationError, UnicodeDecodeError) as error:
+        raise RequestInvalid(f"unusable body: {error}") from error
+    except RecursionError:
+        raise RequestInvalid("unusable body: nested too deep") from None
+
+
+def read_messages(body: bytes) -> list[SubmitRequest]:
+    """One message or a list of them.
+
+    Raises:
+        RequestInvalid: no JSON, an unknown or missing field, a wrong type, no destination, too
+        many.
+    """
+    found = _read(_MESSAGES, body)
+    requests: list[SubmitRequest] = found if isinstance(found, list) else [found]
+    targets = total_bytes = 0
+    for request in requests:
+        if not request.to_nodes:
+            raise RequestInvalid("to_nodes names no node")
+        if not request.method:
+            raise RequestInvalid("method is empty")
+        for name in ("retries", "reply_retries"):
+            if (getattr(request, name) or 0) < 0:
+                raise RequestInvalid(f"{name} must not be negative")
+        size = sum(
+            len(item if isinstance(item, str) else item.base64) for item in request.data or ()
+        )
+        targets += len(request.to_nodes)
+        total_bytes += size * len(request.to_nodes)
+    if targets > MAX_TARGETS:
+        raise RequestInvalid(f"{targets} destinations exceed the limit of {MAX_TARGETS} per call")
+    if total_bytes > MAX_TOTAL_BYTES:
+        raise RequestInvalid(
+            f"{total_bytes} bytes of data for all nodes exceed the limit of {MAX_TOTAL_BYTES}"
+        )
+    return requests
+
+
+def read_reload(body: bytes) -> ReloadRequest:
+    """The body of a reload, which may be empty.
+
+    Raises:
+        RequestInvalid: it is neither.
+    """
+    found: ReloadRequest = _read(_RELOAD, body) if body.strip() else ReloadRequest()
+    return found
+
+
+def read_ids(body: bytes) -> IdsRequest:
+    """The body of an outbox operation, which may be empty.
+
+    Raises:
+        RequestInvalid: it is neither.
+    """
+    found: IdsRequest = _read(_IDS, body) if body.strip() else IdsRequest()
+    return found

@@ -1,0 +1,1 @@
+"""Facts told once: log lines, counts and events. Knows nothing of those who tell them."""

@@ -1,0 +1,338 @@
+"""The exposition: every metric of the appliance, made anew at each scrape from what is there at
+that moment.
+
+Nothing is registered, so a restarted worker cannot collide with its predecessor and a stopped
+worker's labels vanish by construction. Label values come from the config alone, never from a
+message, and the number of series is bounded. Sums over all workers (histograms, missed and failed
+acknowledgements, drops) must never fall when a worker goes: the counters of gone workers are kept
+in a sum.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from prometheus_client import Metric
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+)
+from prometheus_client.exposition import choose_encoder
+from prometheus_client.process_collector import ProcessCollector
+
+from appliance.core.escape import escape_line
+from appliance.core.names import WorkerKey, WorkerKind
+from appliance.core.specs import Phase
+from appliance.telemetry.report import TelemetryCounts
+from appliance.telemetry.stats import LightHistogram, WorkerStats
+
+MAX_LABELLED_WORKERS = 500
+"""Workers with series of their own; each has up to seven. A scrape of 3,500 series takes 0.1 s of a
+core.
+"""
+MAX_LABELLED_NODES = 1_000
+MAX_PHASE_NODES = 100
+"""Nodes of this daemon with series per kind and phase; each has twelve."""
+
+_SUBSCRIBER_RESULTS = ("handled", "failed", "refused", "repeats", "dropped")
+_PUBLISHER_RESULTS = ("sent", "acked", "missed", "dead")
+_RESULT_LABELS = {"repeats": "repeat"}
+"""Where the label differs from the counter's name."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerView:
+    """One worker at the moment of a scrape. `stats` is None while it has never been built."""
+
+    key: WorkerKey
+    phase: Phase
+    restarts: int = 0
+    stats: WorkerStats | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MetricsFacts:
+    """Everything a scrape shows, as one value."""
+
+    version: str
+    counts: TelemetryCounts
+    generation: int = 0
+    digest: str = ""
+    revision: str | None = None
+    run_nodes: Sequence[str] = ()
+    workers: Sequence[WorkerView] = ()
+    broker_connected: bool = False
+    broker_reconnects: int = 0
+    outbox_pending: int = 0
+    outbox_in_flight: int = 0
+    outbox_dead: int = 0
+    outbox_oldest_s: float = 0.0
+    declared_nodes: Iterable[str] = ()
+    last_hello_at: Mapping[str, float] = field(default_factory=dict)
+    events_dropped: int = 0
+
+
+class MetricsSource(Protocol):
+    """Who knows the facts."""
+
+    def facts(self) -> MetricsFacts:
+        """The facts of this moment. Called on the event loop; must not block."""
+        ...
+
+
+class _Sums:
+    """Sums over the workers of now and those that are gone."""
+
+    def __init__(self) -> None:
+        self._seen: dict[int, WorkerStats] = {}
+        self._gone = WorkerStats()
+
+    def update(self, workers: Iterable[WorkerView]) -> WorkerStats:
+        """Fold what has gone since the last scrape, and return the sum of all."""
+        present = {id(view.stats): view.stats for view in workers if view.stats is not None}
+        for number, stats in self._seen.items():
+            if number not in present:
+                _add(self._gone, stats)
+        # NB: keeping the objects themselves keeps their ids from being given to others
+        self._seen = present
+        total = WorkerStats()
+        _add(total, self._gone)
+        for stats in present.values():
+            _add(total, stats)
+        return total
+
+
+def _add(total: WorkerStats, stats: WorkerStats) -> None:
+    total.dropped += stats.dropped
+    total.missed += stats.missed
+    total.dead += stats.dead
+    total.delivery.add(stats.delivery)
+    total.handler.add(stats.handler)
+
+
+class Exposition:
+    """Makes the metric families of one source."""
+
+    def __init__(self, source: MetricsSource) -> None:
+        self._source = source
+        self._sums = _Sums()
+        self._process = ProcessCollector(registry=None)
+
+    def collect(self) -> list[Metric]:
+        """All families, complete and independent of later changes. Called on the event loop."""
+        facts = self._source.facts()
+        total = self._sums.update(facts.workers)
+        families: list[Metric] = [
+            *_config_families(facts),
+            *_worker_families(facts),
+            *_total_families(facts, total),
+            *_fleet_families(facts),
+        ]
+        return families
+
+    def process_families(self) -> list[Metric]:
+        """Memory, CPU and descriptors of the process; reads files, so not on the event loop."""
+        return list(self._process.collect())
+
+
+class _Collected:
+    """What the encoder of prometheus-client takes for a registry."""
+
+    def __init__(self, families: Sequence[Metric]) -> None:
+        self._families = families
+
+    def collect(self) -> Iterable[Metric]:
+        return self._families
+
+
+def render(families: Sequence[Metric], accept: str) -> tuple[bytes, str]:
+    """The body of a scrape and its content type, as the scraper's Accept header asks.
+
+    Runs in a thread: rendering thousands of series takes longer than the event loop may stand.
+    """
+    encoder, content_type = choose_encoder(accept)
+    return encoder(_Collected(families)), content_type
+
+
+def _label(value: str) -> str:
+    """Safe as a label: a lone surrogate would break the whole scrape."""
+    return escape_line(value)[:300]
+
+
+def _gauge(name: str, text: str, value: float) -> GaugeMetricFamily:
+    return GaugeMetricFamily(f"appliance_{name}", text, value=value)
+
+
+def _counter(name: str, text: str, value: float) -> CounterMetricFamily:
+    return CounterMetricFamily(f"appliance_{name}", text, value=value)
+
+
+def _histogram(name: str, text: str, histogram: LightHistogram) -> HistogramMetricFamily:
+    return HistogramMetricFamily(
+        f"appliance_{name}", text, buckets=histogram.buckets(), sum_value=histogram.sum
+    )
+
+
+def _config_families(facts: MetricsFacts) -> list[Metric]:
+    counts = facts.counts
+    build = GaugeMetricFamily("appliance_build_info", "The running program.", labels=["version"])
+    build.add_metric([_label(facts.version)], 1)
+    config = GaugeMetricFamily(
+        "appliance_config_info", "The config set in force.", labels=["digest", "revision"]
+    )
+    config.add_metric([_label(facts.digest), _label(facts.revision or "")], 1)
+    reloads = CounterMetricFamily(
+        "appliance_config_reloads", "Looks at the config, by verdict.", labels=["result"]
+    )
+    for result, count in sorted(counts.reloads.items()):
+        reloads.add_metric([result], count)
+    return [
+        build,
+        config,
+        _gauge("generation", "Number of the config set in force.", facts.generation),
+        _gauge(
+            "config_last_reload_successful",
+            "1 while the last look at the config was not refused.",
+            float(counts.last_reload_successful),
+        ),
+        _gauge(
+            "config_last_reload_success_timestamp_seconds",
+            "When a config set was last applied or found unchanged.",
+            counts.last_reload_success_at,
+        ),
+        _gauge(
+            "config_last_attempt_timestamp_seconds",
+            "When the config was last looked at.",
+            counts.last_attempt_at,
+        ),
+        reloads,
+        _histogram(
+            "config_reload_duration_seconds",
+            "From the look to the set in force, of applied sets.",
+            counts.reload_duration,
+        ),
+    ]
+
+
+def _worker_families(facts: MetricsFacts) -> list[Metric]:
+    restarts = CounterMetricFamily(
+        "appliance_worker_restarts", "Restarts of a worker after a failure.", labels=["worker"]
+    )
+    messages = CounterMetricFamily(
+        "appliance_messages",
+        "Messages of a worker by direction and result; sent counts every attempt.",
+        labels=["worker", "direction", "result"],
+    )
+    in_flight = GaugeMetricFamily(
+        "appliance_messages_in_flight",
+        "Messages being handled, or sent and not settled.",
+        labels=["worker"],
+    )
+    shown = facts.workers[:MAX_LABELLED_WORKERS]
+    blank = WorkerStats()
+    for view in shown:
+        name = _label(view.key.name)
+        stats = view.stats or blank
+        restarts.add_metric([name], view.restarts)
+        in_flight.add_metric([name], stats.in_flight)
+        is_publisher = view.key.kind is WorkerKind.PUBLISHER
+        direction = "out" if is_publisher else "in"
+        for result in _PUBLISHER_RESULTS if is_publisher else _SUBSCRIBER_RESULTS:
+            label = _RESULT_LABELS.get(result, result)
+            messages.add_metric([name, direction, label], getattr(stats, result))
+    omitted = _gauge(
+        "metrics_workers_omitted",
+        "Workers beyond the bound, which have no series of their own.",
+        len(facts.workers) - len(shown),
+    )
+    return [_phase_family(facts), restarts, messages, in_flight, omitted]
+
+
+def _phase_family(facts: MetricsFacts) -> Metric:
+    family = GaugeMetricFamily(
+        "appliance_workers", "Workers by node, kind and phase.", labels=["node", "kind", "phase"]
+    )
+    named = list(dict.fromkeys(facts.run_nodes))[:MAX_PHASE_NODES]
+    counts = {
+        (node, kind.value, phase.value): 0
+        for node in named
+        for kind in WorkerKind
+        for phase in Phase
+    }
+    known = set(named)
+    for view in facts.workers:
+        node = view.key.node if view.key.node in known else "other"
+        place = (node, view.key.kind.value, view.phase.value)
+        counts[place] = counts.get(place, 0) + 1
+    for (node, kind_name, phase_name), count in counts.items():
+        family.add_metric([_label(node), kind_name, phase_name], count)
+    return family
+
+
+def _total_families(facts: MetricsFacts, total: WorkerStats) -> list[Metric]:
+    counts = facts.counts
+    return [
+        _counter(
+            "messages_accepted", "Messages taken from callers onto disk.", counts.messages_accepted
+        ),
+        _counter(
+            "messages_dropped", "Incoming messages dropped because too many waited.", total.dropped
+        ),
+        _counter("acks_missed", "Attempts that got no acknowledgement.", total.missed),
+        _counter("acks_failed", "Messages that became dead letters.", total.dead),
+        _histogram(
+            "delivery_seconds",
+            "From the sending of a message to its acknowledgement.",
+            total.delivery,
+        ),
+        _histogram("handler_seconds", "Run time of handlers.", total.handler),
+        _counter(
+            "drain_abandoned",
+            "Messages cut off for good when a worker stopped.",
+            counts.drain_abandoned,
+        ),
+        _counter(
+            "error_reports_suppressed",
+            "Reports to errorCentral held back by the rate limit.",
+            counts.error_reports_suppressed,
+        ),
+        _counter(
+            "error_reports_lost",
+            "Reports to errorCentral that could not be stored.",
+            counts.error_reports_lost,
+        ),
+        _counter(
+            "log_lines_suppressed", "Log lines held back in a storm.", counts.lines_suppressed
+        ),
+        _counter("events_dropped", "Events that slow listeners lost.", facts.events_dropped),
+    ]
+
+
+def _fleet_families(facts: MetricsFacts) -> list[Metric]:
+    outbox = GaugeMetricFamily(
+        "appliance_outbox_messages", "Messages in the outbox by state.", labels=["state"]
+    )
+    outbox.add_metric(["pending"], facts.outbox_pending)
+    outbox.add_metric(["in_flight"], facts.outbox_in_flight)
+    outbox.add_metric(["dead"], facts.outbox_dead)
+    hellos = GaugeMetricFamily(
+        "appliance_node_last_hello_timestamp_seconds",
+        "When a declared node last said hello to us; 0 if never.",
+        labels=["node"],
+    )
+    for node in sorted(facts.declared_nodes)[:MAX_LABELLED_NODES]:
+        hellos.add_metric([_label(node)], facts.last_hello_at.get(node, 0.0))
+    return [
+        outbox,
+        _gauge(
+            "outbox_oldest_seconds", "Age of the oldest pending message.", facts.outbox_oldest_s
+        ),
+        _gauge(
+            "broker_connected", "1 while connected to the broker.", float(facts.broker_connected)
+        ),
+        _counter("broker_reconnects", "Connections after the first.", facts.broker_reconnects),
+        hellos,
+    ]

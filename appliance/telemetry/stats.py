@@ -1,0 +1,74 @@
+"""What one worker counts about itself: plain integers and light histograms.
+
+Owned by the worker, written on the event loop and only read by others, so there are no locks. A
+restarted worker begins a new set; what the old one counted is kept by `telemetry.metrics`.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+
+BOUNDS_S = (
+    0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0,
+)  # fmt: skip
+"""Upper bounds in seconds: from a fast disk to a slow command."""
+
+
+class LightHistogram:
+    """A histogram over fixed bounds; an observation is one bisection and three additions."""
+
+    __slots__ = ("_counts", "count", "sum")
+
+    def __init__(self) -> None:
+        self._counts = [0] * (len(BOUNDS_S) + 1)
+        self.sum = 0.0
+        self.count = 0
+
+    def observe(self, seconds: float) -> None:
+        """Count one duration. A negative one (a clock that was set back) counts as zero."""
+        seconds = max(seconds, 0.0)
+        self._counts[bisect_left(BOUNDS_S, seconds)] += 1
+        self.sum += seconds
+        self.count += 1
+
+    def buckets(self) -> list[tuple[str, int]]:
+        """Upper bound as text and cumulative count, ``+Inf`` last."""
+        cumulated = 0
+        buckets = []
+        for bound, count in zip((*map(str, BOUNDS_S), "+Inf"), self._counts, strict=True):
+            cumulated += count
+            buckets.append((bound, cumulated))
+        return buckets
+
+    def add(self, other: LightHistogram) -> None:
+        """Add everything that `other` observed."""
+        self._counts = [
+            mine + theirs for mine, theirs in zip(self._counts, other._counts, strict=True)
+        ]
+        self.sum += other.sum
+        self.count += other.count
+
+
+class WorkerStats:
+    """Counters of one worker. A subscriber uses the first group, a publisher the second."""
+
+    __slots__ = (
+        "acked", "dead", "delivery", "dropped", "failed", "handled", "handler", "in_flight",
+        "missed", "refused", "repeats", "restarts", "sent",
+    )  # fmt: skip
+
+    def __init__(self) -> None:
+        self.handled = 0
+        self.failed = 0
+        self.refused = 0
+        self.repeats = 0
+        self.dropped = 0
+        self.handler = LightHistogram()
+        self.sent = 0
+        self.acked = 0
+        self.missed = 0
+        """Attempts that got no acknowledgement."""
+        self.dead = 0
+        self.delivery = LightHistogram()
+        self.in_flight = 0
+        self.restarts = 0
