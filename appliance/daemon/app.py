@@ -7,16 +7,19 @@ import contextlib
 import signal
 import socket
 import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from appliance import early
 from appliance.admin.server import AdminServer
 from appliance.bus.broker import EmbeddedBroker
+from appliance.bus.events import BusEvents
 from appliance.bus.nats import NatsBus
 from appliance.config.watch import watch_paths
-from appliance.core.names import NodeName, WorkerKind
+from appliance.core.names import NodeName, WorkerKey, WorkerKind
 from appliance.core.problems import Problem
 from appliance.core.run_options import RunOptions
-from appliance.core.specs import BrokerSettings, DesiredState, WorkerSpec
+from appliance.core.specs import DesiredState, WorkerSpec
 from appliance.daemon.assembly import WorkerFactory, find_extra_workers, list_workers
 from appliance.daemon.console import StdoutConsole
 from appliance.daemon.control import DaemonControl
@@ -85,6 +88,15 @@ class Daemon:
         self.telemetry.drain_finished(self._drains)
         return EXIT_ABANDONED if abandoned else EXIT_OK
 
+    @property
+    def config_paths(self) -> tuple[str, ...]:
+        """The paths the daemon was started with."""
+        return self._source.paths
+
+    async def load_set(self, paths: Sequence[str] | None) -> LoadedSet:
+        """Read and compile the own paths, or others for the same nodes."""
+        return await asyncio.to_thread(self._source.load_from, paths or self._source.paths)
+
     async def _build(self) -> None:
         desired = self._desired
         self.store = await MessageStore.open(self._state_dir, desired.state, clock=time.time)
@@ -97,10 +109,11 @@ class Daemon:
             await self.broker.start()
             self._stack.push_async_callback(self.broker.stop)
         self.bus = await NatsBus.open(
-            self._bus_settings(desired),
+            desired.broker,
+            server_urls=self._broker_urls(),
             name=f"appliance {', '.join(desired.run_nodes)[:100]}",
             loopback_node=desired.run_nodes[0] if desired.run_nodes else None,
-            events=self.telemetry,
+            events=self._bus_events(),
             require_connection=False,
         )
         self._stack.push_async_callback(self.bus.close)
@@ -115,7 +128,7 @@ class Daemon:
             per_minute=lambda: self._desired.limits.error_reports_per_minute,
             wall=time.time,
         )
-        self._build_pool()
+        await self._build_pool()
         self.reconciler = Reconciler(
             self._source,
             self.pool,
@@ -126,7 +139,7 @@ class Daemon:
             extra_workers=self._extra_workers,
             wall=time.time,
         )
-        if self._options.hup_pending:
+        if early.take_hup() or self._options.hup_pending:
             self.reconciler.trigger.set("signal")
         self.store.on_new_lane.append(lambda *_: self.reconciler.trigger.set("lane"))
         self.control = DaemonControl(self, history)
@@ -135,11 +148,11 @@ class Daemon:
         self._stack.push_async_callback(self.admin.close)
         await self.admin.move_tcp(desired.admin)
 
-    def _build_pool(self) -> None:
+    async def _build_pool(self) -> None:
         console = StdoutConsole()
         self._stack.callback(console.close)
         files = DataFiles(self._state_dir / "data")
-        self._stack.callback(files.close)
+        await self._stack.enter_async_context(files)
         self.presence = Presence(lambda: self._desired, time.time, self._node_seen)
         tools = HandlerTools(
             files=files,
@@ -165,15 +178,8 @@ class Daemon:
             on_ended=lambda: self.reconciler.trigger.set("worker"),
         )
 
-    def _bus_settings(self, desired: DesiredState) -> BrokerSettings:
-        if self.broker is None:
-            return desired.broker
-        return BrokerSettings(
-            servers=(self.broker.url,),
-            connect_timeout_s=desired.broker.connect_timeout_s,
-            ping_interval_s=desired.broker.ping_interval_s,
-            reconnect_wait_s=desired.broker.reconnect_wait_s,
-        )
+    def _broker_urls(self) -> tuple[str, ...] | None:
+        return (self.broker.url,) if self.broker is not None else None
 
     # -- what the reconciler asks -------------------------------------------------------------------
 
@@ -190,17 +196,30 @@ class Daemon:
                 await self.admin.move_tcp(new.admin)
             except (OSError, ApplianceError) as error:
                 return [Problem(code="E303", path="admin.listen", message=f"cannot listen: {error}")]
-        if self._bus_settings(old) != self._bus_settings(new):
+        if old.broker != new.broker:
             try:
-                await self.bus.reconfigure(self._bus_settings(new))
+                await self.bus.reconfigure(new.broker, server_urls=self._broker_urls())
             except BusError as error:
                 if old.admin != new.admin:
                     await self.admin.move_tcp(old.admin)
                 return [Problem(code="E304", path="broker", message=f"cannot use this broker: {error}")]
         return []
 
-    def _extra_workers(self) -> dict[object, WorkerSpec]:
-        return find_extra_workers(self._desired, self.pool, self.store, self.router)  # type: ignore[return-value]
+    def _extra_workers(self) -> Mapping[WorkerKey, WorkerSpec]:
+        return find_extra_workers(self._desired, self.pool, self.store, self.router)
+
+    def _bus_events(self) -> BusEvents:
+        return BusEvents(
+            on_connected=self._on_bus_connected,
+            on_disconnected=lambda: self.telemetry.broker_disconnected("connection lost"),
+            on_error=self.telemetry.broker_error,
+        )
+
+    def _on_bus_connected(self) -> None:
+        self.telemetry.broker_connected(self.bus.server if hasattr(self, "bus") else "")
+        if hasattr(self, "pool") and hasattr(self, "reconciler"):
+            self.pool.retry_now()
+            self.reconciler.trigger.set("worker")
 
     def _node_seen(self, node: NodeName) -> None:
         for handle in self.pool.handles.values():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from appliance import __version__
@@ -17,7 +17,7 @@ from appliance.errors import ConfigInvalid, ConfigUnreadable, RequestInvalid
 from appliance.methods.registry import METHOD_TABLE
 from appliance.outbox.records import OutboxRecord
 from appliance.reconcile.history import History, Record
-from appliance.reconcile.loop import Verdict, drain_json, problem_json
+from appliance.reconcile.loop import Verdict, drain_json, find_problems_of, problem_json
 
 if TYPE_CHECKING:
     from appliance.daemon.app import Daemon
@@ -111,10 +111,11 @@ class DaemonControl:
         try:
             loaded = await daemon.load_set(paths)
         except (ConfigInvalid, ConfigUnreadable) as error:
+            problems = find_problems_of(error)
             return {
                 "result": "refused",
                 "actions": [],
-                "problems": [problem_json(problem) for problem in daemon.problems_of(error)],
+                "problems": [problem_json(problem) for problem in problems],
                 "summary": {},
             }
         plan = daemon.reconciler.predict(loaded.desired)
@@ -256,6 +257,3 @@ def _dead_json(letter: object) -> dict[str, object]:
     described["reason"] = getattr(letter, "reason", "")
     described["died_at"] = rfc3339(getattr(letter, "died_at", 0.0))
     return described
-
-
-Facts = Mapping[str, object]

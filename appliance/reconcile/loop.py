@@ -17,7 +17,7 @@ from appliance.core.names import WorkerKey
 from appliance.core.plan import Plan, find_excess_cancels, find_restart_fields, make_plan
 from appliance.core.problems import Problem
 from appliance.core.specs import DesiredState, WorkerSpec
-from appliance.errors import ConfigInvalid, ConfigUnreadable
+from appliance.errors import ConfigError, ConfigInvalid, ConfigUnreadable, RunNodesUnclear
 from appliance.reconcile.contracts import DrainOutcome, ReloadTelemetry
 from appliance.reconcile.history import History
 from appliance.reconcile.pool import WorkerPool
@@ -207,11 +207,8 @@ class Reconciler:
         assert applied is not None
         try:
             loaded = await asyncio.to_thread(self._source.load)
-        except ConfigInvalid as error:
-            return await self._refuse(error.problems, trigger, started)
-        except ConfigUnreadable as error:
-            problem = Problem(code="E001", message=error.reason, file=error.path)
-            return await self._refuse((problem,), trigger, started)
+        except (ConfigInvalid, ConfigUnreadable, RunNodesUnclear) as error:
+            return await self._refuse(find_problems_of(error), trigger, started)
         if loaded.digest == applied.digest:
             return await self._unchanged(loaded, trigger, started)
         plan = self.predict(loaded.desired)
@@ -370,6 +367,15 @@ def _too_many(gone: tuple[WorkerKey, ...], total: int) -> Problem:
         message=f"would cancel {len(gone)} of {total} workers at once: {names}",
         hint="if it is meant: `appliance reload --force`, or raise reload.max_cancel",
     )
+
+
+def find_problems_of(error: ConfigError) -> tuple[Problem, ...]:
+    """The problems that an exception of the loader stands for."""
+    if isinstance(error, ConfigInvalid):
+        return error.problems
+    if isinstance(error, ConfigUnreadable):
+        return (Problem(code="E001", message=error.reason, file=error.path),)
+    return (Problem(code="E305", path="nodes", message=str(error)),)
 
 
 def problem_json(problem: Problem) -> dict[str, object]:

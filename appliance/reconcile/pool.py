@@ -91,6 +91,12 @@ class WorkerPool:
                 )
         return report
 
+    def retry_now(self) -> None:
+        """Let every worker that backs off try again in the next pass (the broker is back, say)."""
+        for handle in self.handles.values():
+            if handle.phase is Phase.BACKING_OFF:
+                handle.retry_at_mono = self._mono()
+
     async def stop_all(self, deadline_mono: float, kinds: Iterable[str]) -> list[DrainOutcome]:
         """Drain and join every worker of the given kinds, all at once, within one deadline."""
         report = ApplyReport()

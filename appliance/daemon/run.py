@@ -1,0 +1,51 @@
+"""`run_daemon`: from options to an exit code."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import socket
+import sys
+from pathlib import Path
+
+import uvloop
+
+from appliance.core.run_options import RunOptions
+from appliance.daemon.app import Daemon
+from appliance.daemon.source import FileConfigSource
+from appliance.errors import BusError, DaemonAlreadyRunning, StoreError
+from appliance.reconcile.loop import LoadedSet
+from appliance.telemetry.logs import setup_logging
+
+EXIT_UNAVAILABLE = 69
+
+SWITCH_INTERVAL_S = 0.0005
+"""How long the interpreter lets one thread run while another waits: the store's thread wants its turn soon."""
+
+
+def run_daemon(options: RunOptions) -> int:
+    """Run until told to stop. Raises ConfigInvalid, ConfigUnreadable and RunNodesUnclear before anything started."""
+    source = FileConfigSource(
+        options.paths,
+        nodes=options.nodes,
+        all_nodes=options.all_nodes,
+        hostname=socket.gethostname(),
+    )
+    first = source.load()
+    setup_logging(
+        options.log_level or first.desired.log.level, options.log_format or first.desired.log.format
+    )
+    state_dir = Path(options.state_dir or first.desired.state.dir or options.default_state_dir)
+    sys.setswitchinterval(SWITCH_INTERVAL_S)
+    gc.freeze()
+    try:
+        state_dir.mkdir(mode=0o750, parents=True, exist_ok=True)
+        return uvloop.run(_main(options, source, first, state_dir))
+    except (StoreError, DaemonAlreadyRunning, BusError, OSError) as error:
+        print(f"appliance: {error}", file=sys.stderr)
+        return EXIT_UNAVAILABLE
+
+
+async def _main(options: RunOptions, source: FileConfigSource, first: LoadedSet, state_dir: Path) -> int:
+    daemon = Daemon(options, source, first, state_dir)
+    return await daemon.run()
