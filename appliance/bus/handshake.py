@@ -112,7 +112,8 @@ def _map_error(error: Exception, shown: str) -> BusError:
         return BusUnavailable(f"broker {shown}: tls: {reason}")
     if isinstance(error, OSError):
         # asyncio's own text repeats the address, and for several addresses holds a list of texts.
-        reason = os.strerror(error.errno) if error.errno else text or type(error).__name__
+        is_system_error = error.errno is not None and error.errno > 0  # name resolution has its own
+        reason = os.strerror(error.errno) if is_system_error else error.strerror or text
         return BusUnavailable(f"broker {shown}: {reason.lower()}")
     return BusUnavailable(f"broker {shown}: {type(error).__name__} during login")
 

@@ -17,6 +17,10 @@ from appliance.core.specs import BrokerSettings
 from tests.support.nats_server import NatsServer
 
 
+INFO_LINE = b'INFO {"server_id":"X","version":"2.15.1","headers":true,"max_payload":1048576}\r\n'
+"""The first words of a broker played by a test."""
+
+
 @pytest.fixture
 def server() -> Iterator[NatsServer]:
     with NatsServer() as running:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
 
 import pytest
 
 from appliance.bus.nats import NatsBus
+from appliance.errors import SubjectInvalid
 from tests.support.nats_server import NatsServer
 
-from .conftest import Heard, Inbox, OpenBus, RawClient, make_settings
+from .conftest import INFO_LINE, Heard, Inbox, OpenBus, RawClient, make_settings
 
 SUBJECT = b"node1.REQCliCommand.CommandACK"
 
@@ -62,8 +62,6 @@ async def test_the_next_good_message_is_received_after(
 async def test_a_reply_subject_that_is_no_utf8_cannot_be_answered_and_says_so(
     server: NatsServer, open_bus: OpenBus, raw: RawClient
 ) -> None:
-    from appliance.errors import SubjectInvalid
-
     bus = await open_bus(server.url)
     inbox = Inbox()
     await bus.subscribe("node1.>", inbox)
@@ -73,16 +71,11 @@ async def test_a_reply_subject_that_is_no_utf8_cannot_be_answered_and_says_so(
         await bus.publish(delivery.reply_to, b"")
 
 
-Serve = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
-
-INFO = b'INFO {"server_id":"X","version":"2.15.1","headers":true,"max_payload":1048576}\r\n'
-
-
 async def run_fake_broker(first_words: bytes) -> tuple[asyncio.Server, str]:
     """A broker that completes the login and then says `first_words`."""
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        writer.write(INFO)
+        writer.write(INFO_LINE)
         is_first = True
         while line := await reader.readline():
             if line.startswith(b"PING"):

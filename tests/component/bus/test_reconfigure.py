@@ -1,0 +1,139 @@
+"""A change of broker settings: the new connection first, then the old one emptied; or nothing at all."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+
+import pytest
+
+from appliance.errors import BusUnauthorized, BusUnavailable
+from tests.support.nats_server import NatsServer
+
+from .conftest import Heard, Inbox, OpenBus, make_settings
+
+
+async def test_nothing_is_lost_or_doubled_while_the_connection_is_exchanged_under_load(
+    server: NatsServer, open_bus: OpenBus
+) -> None:
+    bus, peer = await open_bus(server.url), await open_bus(server.url)
+    inbox = Inbox()
+    await bus.subscribe("a", inbox, queue="a")
+    done = asyncio.Event()
+    sent = 0
+
+    async def send() -> None:
+        nonlocal sent
+        while not done.is_set():
+            for _ in range(20):
+                await peer.publish("a", b"%d" % sent)
+                sent += 1
+            await asyncio.sleep(0)
+
+    sending = asyncio.create_task(send())
+    for _ in range(30):
+        await bus.reconfigure(make_settings(server.url))
+    done.set()
+    await sending
+    await peer.barrier()
+    await bus.barrier()
+    await bus.barrier()
+    counts = Counter(inbox.payloads)
+    assert sorted(map(int, counts)) == list(range(sent))
+    assert set(counts.values()) == {1}
+    assert (bus.connection_epoch, bus.reconnects) == (0, 30)
+
+
+async def test_it_moves_to_another_broker(open_bus: OpenBus) -> None:
+    with NatsServer() as old, NatsServer() as new:
+        heard = Heard()
+        bus = await open_bus(old.url, events=heard.make_events())
+        inbox = Inbox()
+        subscription = await bus.subscribe("a", inbox)
+        await bus.reconfigure(make_settings(new.url))
+        assert bus.server == new.url
+        old.stop()
+        peer = await open_bus(new.url)
+        await peer.publish("a", b"1")
+        await inbox.wait_for(1)
+        await bus.publish("a", b"2")
+        await inbox.wait_for(2)
+        assert "disconnected" not in heard.calls
+        new.kill()
+        new.start()
+        await heard.until(lambda it: it.calls.count("reconnect") == 2)
+        await bus.publish("a", b"3")
+        await inbox.wait_for(3)
+        await subscription.stop_intake()
+
+
+async def test_a_new_broker_that_does_not_answer_or_refuses_leaves_the_old_one_in_use(
+    server: NatsServer, open_bus: OpenBus
+) -> None:
+    bus = await open_bus(server.url)
+    inbox = Inbox()
+    await bus.subscribe("a", inbox)
+    with NatsServer("authorization { token: x }") as other:
+        with pytest.raises(BusUnauthorized):
+            await bus.reconfigure(make_settings(other.url))
+        other.kill()
+        with pytest.raises(BusUnavailable):
+            await bus.reconfigure(make_settings(other.url))
+        other.start().pause()
+        with pytest.raises(BusUnavailable):
+            await bus.reconfigure(make_settings(other.url, connect_timeout_s=0.1))
+    assert bus.server == server.url
+    assert bus.failed is None
+    await bus.publish("a", b"")
+    await inbox.wait_for(1)
+    assert (bus.connection_epoch, bus.reconnects) == (0, 0)
+
+
+async def test_a_lost_broker_can_be_replaced_by_settings(open_bus: OpenBus) -> None:
+    with NatsServer() as old, NatsServer() as new:
+        heard = Heard()
+        bus = await open_bus(old.url, events=heard.make_events())
+        inbox = Inbox()
+        await bus.subscribe("a", inbox)
+        old.kill()
+        await heard.until(lambda it: "disconnected" in it.calls)
+        await bus.reconfigure(make_settings(new.url))
+        await bus.publish("a", b"")
+        await inbox.wait_for(1)
+
+
+async def test_subscribing_and_stopping_during_an_exchange_land_on_the_new_connection(
+    server: NatsServer, open_bus: OpenBus
+) -> None:
+    bus, peer = await open_bus(server.url), await open_bus(server.url)
+    for _ in range(20):
+        kept, stopped = Inbox(), Inbox()
+        going = await bus.subscribe("stopped", stopped)
+        exchange = asyncio.create_task(bus.reconfigure(make_settings(server.url)))
+        coming = await bus.subscribe("kept", kept)
+        await going.stop_intake()
+        await exchange
+        await peer.publish("kept", b"")
+        await peer.publish("stopped", b"")
+        await kept.wait_for(1)
+        await bus.barrier()
+        assert stopped.deliveries == []
+        await coming.stop_intake()
+
+
+async def test_a_cancelled_exchange_leaves_a_working_bus(
+    server: NatsServer, open_bus: OpenBus
+) -> None:
+    bus = await open_bus(server.url)
+    inbox = Inbox()
+    await bus.subscribe("a", inbox)
+    for turns in range(30):
+        exchange = asyncio.create_task(bus.reconfigure(make_settings(server.url)))
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        exchange.cancel()
+        await asyncio.wait({exchange})
+    await bus.publish("a", b"")
+    await inbox.wait_for(1)
+    await bus.barrier()
+    assert len(inbox.deliveries) == 1
