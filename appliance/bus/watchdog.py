@@ -49,9 +49,8 @@ async def watch_wire(
 class Loopback:
     """Messages to ourselves on ``<node>.LOOPBACK.<token>``. Off for good once the broker denies them."""
 
-    def __init__(self, node: str, *, every_s: float = _LOOPBACK_EVERY_S) -> None:
+    def __init__(self, node: str) -> None:
         self._subject = f"{node}.LOOPBACK.{secrets.token_hex(8)}"
-        self._every_s = every_s
         self._is_off = False
         self._wire: Wire | None = None
         self._seen = -1
@@ -87,7 +86,7 @@ class Loopback:
         else:
             self._misses = 0
         self._seen = wire.messages_in
-        self._due_mono = now + self._every_s
+        self._due_mono = now + _LOOPBACK_EVERY_S
         try:
             wire.send_publish(self._subject, "", None, b"")
         except BusError:
