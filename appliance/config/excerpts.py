@@ -9,7 +9,8 @@ from dataclasses import replace
 from appliance.core.escape import escape_line
 from appliance.core.problems import Problem
 
-MAX_EXCERPT = 160
+MAX_EXCERPT = 2_000
+"""A line that is longer holds something else than a config; the command line crops further."""
 _SECRET_PATHS = ("broker.auth", "admin.token")
 _SECRET_WORDS = re.compile(
     r"(pass(?:word|wd)?|secret|token|seed|credential|nkey)[\"']?\s*[:=]\s*(?![{\[\s]*(?:file|env|credential)\b)"

@@ -57,6 +57,15 @@ class Known:
     options: frozenset[str]
     """Subscriber fields that only some methods know."""
     find_cron_error: CronCheck
+    suggestions: dict[tuple[str, str], str | None]
+    """Likeness searches already made: a wrong name often stands in a thousand places."""
+
+    def suggest(self, what: str, name: str, names: Iterable[str]) -> str | None:
+        """The nearest of `names`; None too once very many were asked for, which would take minutes."""
+        key = (what, name)
+        if key not in self.suggestions and len(self.suggestions) < _MAX_SUGGESTIONS:
+            self.suggestions[key] = find_nearest(name, names)
+        return self.suggestions.get(key)
 
 
 def make_known(tree: Tree, methods: MethodTable, find_cron_error: CronCheck) -> Known:
@@ -72,6 +81,7 @@ def make_known(tree: Tree, methods: MethodTable, find_cron_error: CronCheck) -> 
         },
         options=frozenset({"allow_commands"}).union(*(info.options for info in methods.values())),
         find_cron_error=find_cron_error,
+        suggestions={},
     )
 
 
@@ -100,9 +110,7 @@ def _check_owner(findings: Findings, prefix: KeyPath, owner: Tree, known: Known)
     _check_twice(findings, (*prefix, "roles"), roles)
     for index, role in enumerate(roles):
         if role not in known.roles:
-            _add_unknown(
-                findings, "E203", (*prefix, "roles", index), "role", role, known.roles, ("roles",)
-            )
+            _add_unknown(findings, "E203", (*prefix, "roles", index), "role", role, known)
     for method, entry in as_map(owner.get("subscribe")).items():
         _check_subscribe(findings, (*prefix, "subscribe", method), method, as_map(entry), known)
     for name, entry in as_map(owner.get("publish")).items():
@@ -213,7 +221,7 @@ def _check_node(
             f"{shorten(name)} is no node; it takes {special} alone",
         )
         return
-    _add_unknown(findings, "E202", path, "node", name, known.nodes, ("nodes",))
+    _add_unknown(findings, "E202", path, "node", name, known)
 
 
 def _check_twice(findings: Findings, path: KeyPath, names: Iterable[str]) -> None:
@@ -232,7 +240,7 @@ def _check_twice(findings: Findings, path: KeyPath, names: Iterable[str]) -> Non
 def _add_unknown_method(
     findings: Findings, path: KeyPath, method: str, known: Known, *, on_key: bool = False
 ) -> None:
-    nearest = find_nearest(method, known.methods)
+    nearest = known.suggest("method", method, known.methods)
     findings.add(
         "E204",
         path,
@@ -244,23 +252,17 @@ def _add_unknown_method(
 
 
 def _add_unknown(
-    findings: Findings,
-    code: str,
-    path: KeyPath,
-    what: str,
-    name: str,
-    names: Iterable[str],
-    section: KeyPath,
+    findings: Findings, code: str, path: KeyPath, what: str, name: str, known: Known
 ) -> None:
-    # A config full of names that do not exist would cost minutes of likeness searches.
-    nearest = find_nearest(name, names) if len(findings) < _MAX_SUGGESTIONS else None
+    section = f"{what}s"
+    nearest = known.suggest(what, name, known.nodes if what == "node" else known.roles)
     findings.add(
         code,
         path,
         f"{what} {shorten(name)} is not declared"
         + (f" (closest: {shorten(nearest)}, declared at {PLACE})" if nearest else ""),
-        hint="" if nearest else f"declare it below `{section[0]}`",
-        also=(*section, nearest) if nearest else None,
+        hint="" if nearest else f"declare it below `{section}`",
+        also=(section, nearest) if nearest else None,
     )
 
 

@@ -1,0 +1,169 @@
+"""`check`, `schema`, `explain` and `init`: what can be done with a config without a daemon."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from appliance.cli.problem_text import (
+    problem_facts,
+    render_github,
+    render_summary,
+    render_text,
+)
+from appliance.core.findings import find_nearest
+from appliance.core.problems import Problem
+from appliance.errors import ConfigInvalid, ConfigUnreadable
+
+EX_OK = 0
+EX_USAGE = 64
+EX_CONFIG = 78
+
+
+class Output(StrEnum):
+    """Forms of an answer."""
+
+    TEXT = "text"
+    JSON = "json"
+
+
+class Format(StrEnum):
+    """Forms of a report of problems."""
+
+    TEXT = "text"
+    JSON = "json"
+    GITHUB = "github"
+
+
+Paths = Annotated[list[str], typer.Argument(help="Config files and directories.", metavar="PATH…")]
+OutputOption = Annotated[Output, typer.Option("--output", "-o", help="Text for people, or JSON.")]
+FormatOption = Annotated[
+    Format | None,
+    typer.Option("--format", help="`github`: annotations for a pull request."),
+]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands to the root."""
+    app.command("check", help="Check a config; every problem in one go.")(check)
+    app.command("validate", help="The same as `check`.", hidden=True)(check)
+    app.command("schema", help="Print the JSON Schema of the config.")(schema)
+    app.command("explain", help="Tell the story of an error code.")(explain)
+    app.command("init", help="Write a commented starter config into a directory.")(init)
+
+
+def check(
+    paths: Paths, output: OutputOption = Output.TEXT, report_format: FormatOption = None
+) -> None:
+    """Read, check and compile a config as `run` would; nothing is touched."""
+    from appliance.config.loader import load_desired
+    from appliance.methods.registry import METHOD_TABLE
+
+    shown = report_format or Format(output)
+    counts = {"files": 0, "nodes": 0, "workers": 0}
+    digest = None
+    try:
+        loaded = load_desired(paths, environ=os.environ, methods=METHOD_TABLE)
+    except ConfigInvalid as error:
+        problems, exit_code = list(error.problems), EX_CONFIG
+        counts["files"] = len({problem.file for problem in problems if problem.file})
+    except ConfigUnreadable as error:
+        problems, exit_code = [_unreadable(error)], EX_CONFIG
+    else:
+        problems, exit_code, digest = list(loaded.warnings), EX_OK, loaded.digest
+        counts = {
+            "files": len(loaded.files),
+            "nodes": len(loaded.desired.declared_nodes),
+            "workers": len(loaded.desired.workers),
+        }
+    match shown:
+        case Format.JSON:
+            facts = {
+                "ok": exit_code == EX_OK,
+                "digest": digest,
+                **counts,
+                "problems": [problem_facts(problem) for problem in problems],
+            }
+            typer.echo(json.dumps(facts, indent=2, ensure_ascii=False))
+        case Format.GITHUB:
+            if problems:
+                typer.echo(render_github(problems))
+        case Format.TEXT:
+            if problems:
+                typer.echo(render_text(problems, colour=_use_colour()))
+            if exit_code == EX_OK:
+                typer.echo(
+                    f"ok: {counts['nodes']} nodes, {counts['workers']} workers"
+                    f" in {counts['files']} files"
+                )
+            else:
+                typer.echo(render_summary(problems, counts["files"], exit_code))
+    raise typer.Exit(exit_code)
+
+
+def schema() -> None:
+    """Print the schema as it is shipped."""
+    from appliance.config.schema import load_schema_text
+
+    typer.echo(load_schema_text(), nl=False)
+
+
+def explain(
+    code: Annotated[str, typer.Argument(help="A code such as E101.")],
+    output: OutputOption = Output.TEXT,
+) -> None:
+    """Print what a code means, a mistake that gives it, and how to mend that."""
+    from appliance.config.stories import STORIES
+
+    story = STORIES.get(code.upper())
+    if story is None:
+        nearest = find_nearest(code.upper(), STORIES)
+        hint = f"; did you mean {nearest}?" if nearest else ""
+        typer.echo(f"{code[:40]!r} is no code of ours{hint}", err=True)
+        typer.echo(f"codes: {', '.join(STORIES)}", err=True)
+        raise typer.Exit(EX_USAGE)
+    if output is Output.JSON:
+        typer.echo(json.dumps(story._asdict(), indent=2, ensure_ascii=False))
+        return
+    example = "\n".join(f"    {line}" for line in story.example.splitlines())
+    typer.echo(f"{story.code} {story.name}\n\n{story.meaning}\n")
+    typer.echo(f"For example:\n\n{example}\n\n{story.mend}")
+
+
+def init(
+    directory: Annotated[Path, typer.Argument(help="Where to write; made if missing.")],
+) -> None:
+    """Write a starter config. Nothing that exists is touched."""
+    from appliance.config.schema import SCHEMA_FILE, load_schema_text
+    from appliance.config.starter import STARTER_FILES
+
+    contents = {**STARTER_FILES, SCHEMA_FILE: load_schema_text()}
+    there = [name for name in contents if os.path.lexists(directory / name)]
+    if there:
+        typer.echo(f"{directory / there[0]} exists; nothing was written", err=True)
+        raise typer.Exit(EX_USAGE)
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        for name, text in contents.items():
+            with open(directory / name, "x", encoding="utf-8") as file:
+                file.write(text)
+    except OSError as error:
+        typer.echo(f"cannot write into {directory}: {error.strerror or error}", err=True)
+        raise typer.Exit(EX_USAGE) from error
+    for name in contents:
+        typer.echo(f"wrote {directory / name}")
+    typer.echo(f"next: appliance check {directory}")
+
+
+def _unreadable(error: ConfigUnreadable) -> Problem:
+    return Problem(code="E001", message=f"cannot be read: {error.reason}", file=error.path)
+
+
+def _use_colour() -> bool:
+    return sys.stdout.isatty() and not os.environ.get("NO_COLOR")
