@@ -11,13 +11,15 @@ from appliance import __version__
 from appliance.admin.requests import Submitted, SubmitRequest
 from appliance.core.describe import describe_plan
 from appliance.core.message import Message
-from appliance.core.names import MethodName, NodeName
+from appliance.core.names import MethodName, NodeName, WorkerKind
+from appliance.core.specs import PublisherSpec
 from appliance.daemon.status import StatusJson, config_json, find_degradations, nodes_json, rfc3339
 from appliance.errors import ConfigInvalid, ConfigUnreadable, RequestInvalid
 from appliance.methods.registry import METHOD_TABLE
 from appliance.outbox.records import OutboxRecord
 from appliance.reconcile.history import History, Record
 from appliance.reconcile.loop import Verdict, drain_json, find_problems_of, problem_json
+from appliance.telemetry.metrics import MetricsFacts, WorkerView
 
 if TYPE_CHECKING:
     from appliance.daemon.app import Daemon
@@ -47,12 +49,6 @@ class DaemonControl:
         problems = find_degradations(
             daemon.pool, applied, attempt, connected=daemon.bus.is_connected, dead=counts.dead
         )
-        in_flight = sum(
-            handle.worker.stats.in_flight
-            for key, handle in daemon.pool.handles.items()
-            if handle.worker is not None and key.kind == "publisher"
-        )
-        oldest = max(0.0, time.time() - counts.oldest_created_at) if counts.oldest_created_at else 0.0
         return {
             "version": __version__,
             "pid": os.getpid(),
@@ -68,11 +64,12 @@ class DaemonControl:
             },
             "nodes": nodes_json(daemon.pool, applied, daemon.presence.last_hello_at()),
             "hellos": {node: rfc3339(at) for node, at in sorted(daemon.presence.last_hello_at().items())},
+            "inbox": {"unfinished": counts.unfinished},
             "outbox": {
                 "pending": counts.pending,
-                "in_flight": in_flight,
+                "in_flight": self._in_flight(),
                 "dead": counts.dead,
-                "oldest_seconds": round(oldest, 3),
+                "oldest_seconds": round(_age_s(counts.oldest_created_at), 3),
             },
         }
 
@@ -102,6 +99,46 @@ class DaemonControl:
     def metrics(self) -> DaemonControl:
         """The source of the metrics collector."""
         return self
+
+    def facts(self) -> MetricsFacts:
+        """The facts of one scrape."""
+        daemon = self._daemon
+        applied = daemon.reconciler.applied
+        counts = daemon.store.counts()
+        workers = [
+            WorkerView(
+                key=key,
+                phase=handle.phase,
+                restarts=handle.restarts,
+                stats=handle.worker.stats if handle.worker is not None else None,
+            )
+            for key, handle in daemon.pool.handles.items()
+        ]
+        return MetricsFacts(
+            version=__version__,
+            counts=daemon.telemetry.counts,
+            generation=applied.generation if applied else 0,
+            digest=applied.digest if applied else "",
+            revision=applied.revision if applied else None,
+            run_nodes=applied.desired.run_nodes if applied else (),
+            workers=workers,
+            broker_connected=daemon.bus.is_connected,
+            broker_reconnects=daemon.bus.reconnects,
+            outbox_pending=counts.pending,
+            outbox_in_flight=self._in_flight(),
+            outbox_dead=counts.dead,
+            outbox_oldest_s=_age_s(counts.oldest_created_at),
+            declared_nodes=applied.desired.declared_nodes if applied else (),
+            last_hello_at=daemon.presence.last_hello_at(),
+            events_dropped=daemon.events.dropped,
+        )
+
+    def _in_flight(self) -> int:
+        return sum(
+            handle.worker.stats.in_flight
+            for key, handle in self._daemon.pool.handles.items()
+            if handle.worker is not None and key.kind is WorkerKind.PUBLISHER
+        )
 
     # -- asking -----------------------------------------------------------------------------------
 
@@ -159,7 +196,7 @@ class DaemonControl:
         return answers
 
     def _make_record(self, request: SubmitRequest, to_node: str) -> OutboxRecord:
-        node = self._sender(request.from_node)
+        node = self._sender(request.from_node, to_node, request.method)
         message = Message(
             to_node=node if to_node == LOCAL else to_node,
             from_node=node,
@@ -179,8 +216,8 @@ class DaemonControl:
         )
         return self._daemon.router.make_record(message, expires_s=request.expires)
 
-    def _sender(self, asked: str | None) -> NodeName:
-        """The sending node: the one asked for, the only one, or the one that declares publishers."""
+    def _sender(self, asked: str | None, to_node: str, method: str) -> NodeName:
+        """The sending node: the one asked for, the only one, the one that declares such a publisher, `central`."""
         applied = self._daemon.reconciler.applied
         nodes = applied.desired.run_nodes if applied else ()
         if asked:
@@ -189,6 +226,9 @@ class DaemonControl:
             return NodeName(asked)
         if len(nodes) == 1:
             return nodes[0]
+        for spec in applied.desired.workers.values() if applied else ():
+            if isinstance(spec, PublisherSpec) and (spec.to_node, spec.method) == (to_node, method):
+                return spec.node
         if "central" in nodes:
             return NodeName("central")
         raise RequestInvalid(f"say which node sends (--from): this appliance runs {', '.join(nodes[:10])}")
@@ -217,6 +257,10 @@ class DaemonControl:
     def history_record(self, key: str) -> Record | None:
         """One record by number, generation, digest or revision."""
         return self._history.find(key)
+
+
+def _age_s(created_at: float | None) -> float:
+    return max(0.0, time.time() - created_at) if created_at else 0.0
 
 
 def verdict_json(verdict: Verdict) -> dict[str, object]:
