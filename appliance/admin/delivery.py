@@ -1,0 +1,106 @@
+"""Follows submitted messages until each is settled and, if its method answers, answered. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from appliance.admin.requests import Submitted
+
+Line = dict[str, Any]
+
+EVENTS = frozenset({"message_delivered", "attempt_missed", "message_dead", "reply_received"})
+"""The facts that concern a submitted message."""
+
+_REFUSED = "refused by the receiver"
+
+
+class DeliveryWatch:
+    """Turns facts into lines for the one who waits."""
+
+    def __init__(self, submitted: Iterable[Submitted]) -> None:
+        self._all = list(submitted)
+        self._by_id = {item.id: item for item in self._all if item.accepted and item.id is not None}
+        self._unsettled = set(self._by_id)
+        self._unanswered = {id_ for id_, item in self._by_id.items() if item.replies}
+        self._delivered = 0
+        self._failed = sum(1 for item in self._all if not item.accepted)
+
+    def opening(self) -> list[Line]:
+        """What is known at once."""
+        return [self._open(item) for item in self._all]
+
+    @property
+    def is_over(self) -> bool:
+        """Whether nothing more is to come."""
+        return not (self._unsettled or self._unanswered)
+
+    def concerns(self, event: Line) -> bool:
+        """Whether an event is about one of ours."""
+        if event["event"] == "reply_received":
+            item = self._by_id.get(event["previous_id"])
+            return item is not None and event.get("from") == item.to
+        return event.get("id") in self._by_id and event["event"] in EVENTS
+
+    def take(self, event: Line) -> Line | None:
+        """The line for an event; None when it is not about one of ours or says nothing new."""
+        if not self.concerns(event):
+            return None
+        if event["event"] == "reply_received":
+            return self._answer(event)
+        id_ = event["id"]
+        item = self._by_id[id_]
+        base: Line = {"id": id_, "to": item.to}
+        if event["event"] == "attempt_missed":
+            copied = {name: event.get(name) for name in ("outcome", "attempt", "next_in_seconds")}
+            return {"event": "missed", **base, **copied}
+        if id_ not in self._unsettled:
+            return None
+        self._unsettled.discard(id_)
+        if event["event"] == "message_delivered":
+            self._delivered += 1
+            return {"event": "delivered", **base, "seconds": event.get("seconds")}
+        self._failed += 1
+        self._unanswered.discard(id_)
+        reason = str(event.get("reason") or "")
+        if reason.startswith(_REFUSED):
+            reason = reason.removeprefix(_REFUSED).lstrip(": ")
+            return {"event": "refused", **base, "reason": reason or _REFUSED}
+        return {"event": "dead", **base, "reason": reason}
+
+    def end(self, *, lost_events: int = 0) -> Line:
+        """The last line: what came of it all."""
+        silent = sorted(self._unsettled | self._unanswered)
+        line: Line = {
+            "event": "end",
+            "delivered": self._delivered,
+            "failed": self._failed,
+            "waiting": [self._by_id[id_].to for id_ in silent if id_ in self._unsettled],
+            "unanswered": [self._by_id[id_].to for id_ in silent if id_ not in self._unsettled],
+        }
+        if lost_events:
+            line["lost_events"] = lost_events
+        return line
+
+    def _open(self, item: Submitted) -> Line:
+        if not item.accepted:
+            return {"event": "rejected", "to": item.to, "reason": item.error or "not accepted"}
+        return {
+            "event": "accepted",
+            "id": item.id,
+            "to": item.to,
+            "from": item.from_node,
+            "replies": item.replies,
+        }
+
+    def _answer(self, event: Line) -> Line:
+        id_ = event["previous_id"]
+        self._unanswered.discard(id_)
+        copied = {name: event.get(name) for name in ("method", "data", "is_cut", "exit_status")}
+        return {
+            "event": "reply",
+            "id": id_,
+            "to": self._by_id[id_].to,
+            "from": event["from"],
+            **copied,
+        }

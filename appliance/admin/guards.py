@@ -1,0 +1,143 @@
+"""What stands before every route: who may ask what on which face, and what becomes of errors.
+
+The unix socket is guarded by the rights of its file. On TCP the Host header is checked (a page in a
+browser must not reach us under a name of its own), and what changes something needs the bearer
+token. A writing request with an Origin header comes from a browser and is refused on both faces.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+import ipaddress
+import logging
+import socket
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+from aiohttp import web
+
+from appliance import __version__
+from appliance.admin.replies import refuse, refuse_error
+from appliance.errors import ApplianceError
+
+_log = logging.getLogger(__name__)
+
+MAX_BODY_BYTES = 8 * 1024 * 1024
+BODY_TIMEOUT_S = 30.0
+_LOOPBACK_NAMES = frozenset({"localhost", "localhost.localdomain", "ip6-localhost"})
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+ReadToken = Callable[[], Awaitable[str | None]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Face:
+    """One way in. On TCP `host` is the one listened on; `read_token` gives the token of now."""
+
+    is_tcp: bool = False
+    host: str = ""
+    read_token: ReadToken | None = None
+
+
+FACE = web.AppKey("face", Face)
+
+
+def split_host(text: str) -> str:
+    """The host of a Host header or a listen address, without its port, in lower case."""
+    text = text.strip().lower()
+    if text.startswith("["):
+        return text[1:].partition("]")[0]
+    if text.count(":") == 1:
+        return text.partition(":")[0]
+    return text
+
+
+def is_host_allowed(header: str, listen_host: str) -> bool:
+    """Whether a request with this Host header is meant for us.
+
+    A numeric address cannot be made to point elsewhere by a name server, so it is refused only
+    where we listen on loopback and it is none.
+    """
+    host = split_host(header)
+    if not host:
+        return False
+    listen = split_host(listen_host)
+    if host == listen or host in _LOOPBACK_NAMES:
+        return True
+    is_wildcard = listen in ("", "0.0.0.0", "::", "*")
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        return is_wildcard and host == socket.gethostname().lower()
+    return address.is_loopback or is_wildcard
+
+
+@web.middleware
+async def turn_errors_into_json(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """The boundary around every request."""
+    try:
+        return await handler(request)
+    except web.HTTPException as error:
+        if error.status < 400:
+            raise
+        answer = refuse(error.status, error.reason.lower())
+        if "Allow" in error.headers:
+            answer.headers["Allow"] = error.headers["Allow"]
+        return answer
+    except ApplianceError as error:
+        return refuse_error(error)
+    except TimeoutError:
+        return refuse(408, "the body did not arrive in time")
+    except ConnectionError:
+        raise
+    except Exception as error:  # noqa: BLE001 - the boundary around a request
+        _log.exception("request failed", extra={"fields": {"path": request.path}})
+        return refuse(500, f"internal error: {type(error).__name__}: {error}")
+
+
+@web.middleware
+async def guard(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Host, origin, token and content type."""
+    face = request.app[FACE]
+    if face.is_tcp and not is_host_allowed(request.headers.get("Host", ""), face.host):
+        return refuse(421, "this Host header names nobody here")
+    if request.method in ("GET", "HEAD"):
+        return await handler(request)
+    if "Origin" in request.headers:
+        return refuse(403, "writing requests from web pages are not taken")
+    if face.is_tcp and not await _has_token(request, face):
+        answer = refuse(401, "writing over TCP needs the bearer token of admin.token")
+        answer.headers["WWW-Authenticate"] = 'Bearer realm="appliance"'
+        return answer
+    if request.body_exists and request.content_type != "application/json":
+        return refuse(415, "the body must be application/json")
+    return await handler(request)
+
+
+async def _has_token(request: web.Request, face: Face) -> bool:
+    wanted = await face.read_token() if face.read_token is not None else None
+    scheme, _, given = request.headers.get("Authorization", "").partition(" ")
+    if not wanted or scheme.lower() != "bearer":
+        return False
+    return hmac.compare_digest(
+        given.strip().encode("utf-8", "surrogateescape"), wanted.encode("utf-8", "surrogateescape")
+    )
+
+
+async def add_headers(_request: web.Request, response: web.StreamResponse) -> None:
+    """Answers are of the moment and are what they say they are."""
+    response.headers["Server"] = f"appliance/{__version__}"
+    response.headers["Cache-Control"] = "no-store"
+    response.headers["X-Content-Type-Options"] = "nosniff"
+
+
+async def read_body(request: web.Request) -> bytes:
+    """The body, bounded in size and time.
+
+    Raises:
+        HTTPRequestEntityTooLarge: larger than 8 MiB.
+        TimeoutError: it does not arrive.
+    """
+    async with asyncio.timeout(BODY_TIMEOUT_S):
+        return await request.read()

@@ -1,0 +1,154 @@
+"""The routes: each takes one request apart, asks the facade and words the answer."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+
+from aiohttp import web
+
+from appliance import __version__
+from appliance.admin.control import Control
+from appliance.admin.guards import FACE, read_body
+from appliance.admin.replies import refuse, reply
+from appliance.admin.requests import read_ids, read_messages, read_reload
+from appliance.admin.streams import NDJSON, Streams, read_count, read_wait
+from appliance.errors import RequestInvalid
+from appliance.telemetry.metrics import Exposition, render
+
+INDEX = f"""appliance {__version__}
+
+/livez            does the daemon live
+/readyz           does it do its work
+/metrics          for Prometheus
+/api/v1/status    nodes, workers, config, broker, outbox
+/api/v1/plan      what a reload would do
+/api/v1/reload    POST: look at the config now
+/api/v1/messages  POST: submit messages; ?wait=10s and Accept: {NDJSON} follow them
+/api/v1/events    what happens, as server-sent events
+/api/v1/outbox    pending messages, ?state=dead dead letters; POST …/retry, …/drop
+/api/v1/history   config sets applied and refused
+"""
+MAX_LISTED = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class Routes:
+    """Handlers over one facade; shared by both faces."""
+
+    control: Control
+    exposition: Exposition
+    streams: Streams
+
+    def add_to(self, app: web.Application) -> None:
+        """Make every route known."""
+        app.router.add_get("/", self.index)
+        for path in ("/livez", "/-/healthy"):
+            app.router.add_get(path, self.livez)
+        for path in ("/readyz", "/-/ready"):
+            app.router.add_get(path, self.readyz)
+        app.router.add_get("/metrics", self.metrics)
+        app.router.add_get("/api/v1/status", self.status)
+        app.router.add_get("/api/v1/plan", self.plan)
+        for path in ("/api/v1/reload", "/-/reload"):
+            app.router.add_post(path, self.reload)
+        app.router.add_post("/api/v1/messages", self.messages)
+        app.router.add_get("/api/v1/events", self.streams.follow_events, allow_head=False)
+        app.router.add_get("/api/v1/outbox", self.outbox)
+        app.router.add_post("/api/v1/outbox/retry", self.outbox_retry)
+        app.router.add_post("/api/v1/outbox/drop", self.outbox_drop)
+        app.router.add_get("/api/v1/history", self.history)
+        app.router.add_get("/api/v1/history/{key}", self.history_record)
+
+    async def index(self, _request: web.Request) -> web.Response:
+        """What there is."""
+        return web.Response(text=INDEX)
+
+    async def livez(self, _request: web.Request) -> web.Response:
+        """200 while the daemon lives."""
+        return _health(self.control.liveness())
+
+    async def readyz(self, _request: web.Request) -> web.Response:
+        """200 while it does its work. A refused config does not change it: the running set is in
+        force.
+        """
+        return _health(self.control.readiness())
+
+    async def metrics(self, request: web.Request) -> web.Response:
+        """The exposition, in the format the scraper asks for."""
+        families = self.exposition.collect()
+        accept = request.headers.get("Accept", "")
+
+        def render_all() -> tuple[bytes, str]:
+            return render([*families, *self.exposition.process_families()], accept)
+
+        body, content_type = await asyncio.to_thread(render_all)
+        return web.Response(body=body, headers={"Content-Type": content_type})
+
+    async def status(self, _request: web.Request) -> web.Response:
+        """The status JSON."""
+        return reply(self.control.status())
+
+    async def plan(self, request: web.Request) -> web.Response:
+        """What a reload would do; other paths than the daemon's own only for who may read files
+        anyway.
+        """
+        paths = request.query.getall("path", [])
+        if paths and request.app[FACE].is_tcp:
+            return refuse(403, "other paths are planned on the unix socket only")
+        return reply(await self.control.plan(paths or None))
+
+    async def reload(self, request: web.Request) -> web.Response:
+        """200 applied or unchanged, 422 refused; the verdict either way."""
+        asked = read_reload(await read_body(request))
+        verdict = await self.control.reload(force=asked.force, trigger="request")
+        return reply(verdict, 422 if verdict.get("result") == "refused" else 200)
+
+    async def messages(self, request: web.Request) -> web.StreamResponse:
+        """202 when everything that could be accepted is on disk, 422 when nothing could."""
+        requests = read_messages(await read_body(request))
+        wait_s = read_wait(request)
+        if wait_s is not None and NDJSON in request.headers.get("Accept", ""):
+            return await self.streams.follow_messages(request, requests, wait_s)
+        submitted = await self.control.submit(requests)
+        if any(item.accepted for item in submitted):
+            return reply({"messages": submitted}, 202)
+        first = submitted[0].error if submitted else "nothing to send"
+        return refuse(422, first or "not accepted", messages=submitted)
+
+    async def outbox(self, request: web.Request) -> web.Response:
+        """Records of the outbox."""
+        state = request.query.get("state", "pending")
+        if state not in ("pending", "dead"):
+            raise RequestInvalid("state is pending or dead")
+        limit = read_count(request, "limit", 100, MAX_LISTED)
+        return reply({"state": state, "records": await self.control.outbox_list(state, limit)})
+
+    async def outbox_retry(self, request: web.Request) -> web.Response:
+        """Dead letters back into the outbox."""
+        asked = read_ids(await read_body(request))
+        return reply({"count": await self.control.outbox_retry(asked.numbers())})
+
+    async def outbox_drop(self, request: web.Request) -> web.Response:
+        """Forget records."""
+        asked = read_ids(await read_body(request))
+        if asked.pending and asked.ids is None:
+            raise RequestInvalid("pending messages are dropped by their ids only")
+        count = await self.control.outbox_drop(asked.numbers(), dead_only=not asked.pending)
+        return reply({"count": count})
+
+    async def history(self, request: web.Request) -> web.Response:
+        """Records of config sets, newest first."""
+        limit = read_count(request, "limit", 20, MAX_LISTED)
+        return reply({"records": await asyncio.to_thread(self.control.history, limit)})
+
+    async def history_record(self, request: web.Request) -> web.Response:
+        """One record."""
+        key = request.match_info["key"]
+        record = await asyncio.to_thread(self.control.history_record, key)
+        return reply(record) if record is not None else refuse(404, "no such record")
+
+
+def _health(answer: tuple[bool, str]) -> web.Response:
+    is_good, words = answer
+    return web.Response(text=f"{words}\n", status=200 if is_good else 503)

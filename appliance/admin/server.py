@@ -1,0 +1,240 @@
+"""The API server: one unix socket for the life of the daemon, and a TCP listener that comes, goes
+and moves.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import socket
+from pathlib import Path
+from weakref import WeakSet
+
+from aiohttp import web
+
+from appliance.admin.control import Control
+from appliance.admin.guards import FACE, MAX_BODY_BYTES, Face, add_headers, guard, split_host
+from appliance.admin.guards import turn_errors_into_json as turn_errors
+from appliance.admin.routes import Routes
+from appliance.admin.streams import Streams
+from appliance.admin.unix_socket import listen_unix
+from appliance.bus.auth import read_secret
+from appliance.core.specs import AdminSettings
+from appliance.errors import ApplianceError, DaemonError
+from appliance.telemetry.metrics import Exposition
+
+SHUTDOWN_TIMEOUT_S = 2.0
+IDLE_TIMEOUT_S = 30.0
+"""A connection that has sent no whole request head by then is closed, the first one included."""
+MAX_TCP_CONNECTIONS = 256
+
+
+class AdminServer:
+    """Owns both listeners. Closing it ends every stream and connection."""
+
+    def __init__(self, control: Control) -> None:
+        self._streams = Streams(control)
+        self._routes = Routes(control, Exposition(control.metrics()), self._streams)
+        self._settings = AdminSettings()
+        self._unix: _Listening | None = None
+        self._unix_path: Path | None = None
+        self._unix_inode = 0
+        self._tcp: _Listening | None = None
+
+    @property
+    def tcp_address(self) -> tuple[str, int] | None:
+        """Host and port that TCP is taken on now."""
+        return self._tcp.address if self._tcp is not None else None
+
+    async def start_unix(self, path: Path) -> None:
+        """Serve the whole API on a unix socket.
+
+        Raises:
+            DaemonAlreadyRunning: another daemon answers there.
+            DaemonError: the socket cannot be made.
+        """
+        listener = await asyncio.to_thread(listen_unix, path)
+        self._unix_path = path
+        self._unix_inode = os.stat(path).st_ino
+        self._unix = await _Listening.start(self._make_app(Face()), listener=listener)
+
+    async def move_tcp(self, settings: AdminSettings) -> None:
+        """Serve the reading part on TCP as `settings` say, the new listener first.
+
+        Raises:
+            DaemonError: the address or the token cannot be used; everything is as it was.
+        """
+        if settings.token is not None:
+            await self._read_token(settings)
+        if settings.listen == self._settings.listen:
+            self._settings = settings
+            return
+        new: _Listening | None = None
+        if settings.listen is not None:
+            new = await self._listen_or_take_over(settings.listen)
+        old, self._tcp = self._tcp, new
+        self._settings = settings
+        if old is not None:
+            await old.stop()
+
+    async def close(self) -> None:
+        """Stop listening, end streams, close connections, remove the socket."""
+        self._streams.end_all()
+        for listening in (self._tcp, self._unix):
+            if listening is not None:
+                await listening.stop()
+        self._tcp = self._unix = None
+        if self._unix_path is not None:
+            # a successor may have put its own there
+            with contextlib.suppress(OSError):
+                if os.stat(self._unix_path).st_ino == self._unix_inode:
+                    os.unlink(self._unix_path)
+
+    def _make_app(self, face: Face) -> web.Application:
+        app = web.Application(middlewares=[turn_errors, guard], client_max_size=MAX_BODY_BYTES)
+        app[FACE] = face
+        app.on_response_prepare.append(add_headers)
+        self._routes.add_to(app)
+        return app
+
+    async def _listen_or_take_over(self, listen: str) -> _Listening:
+        """Listen; where only our own old listener is in the way (same port, wider address) it goes
+        first.
+        """
+        host, port = _split_listen(listen)
+        try:
+            return await self._listen(host, port)
+        except OSError as error:
+            old = self._tcp
+            if old is None or old.address is None or port != old.address[1]:
+                raise _cannot_listen(listen, error) from error
+            await old.pause()
+            try:
+                return await self._listen(host, port)
+            except OSError as again:
+                await old.resume()
+                raise _cannot_listen(listen, again) from again
+
+    async def _listen(self, host: str, port: int) -> _Listening:
+        face = Face(is_tcp=True, host=host, read_token=lambda: self._read_token(self._settings))
+        return await _Listening.start(self._make_app(face), host=host, port=port)
+
+    async def _read_token(self, settings: AdminSettings) -> str | None:
+        """The token of this moment: a file that was changed holds from the next request on."""
+        if settings.token is None:
+            return None
+        try:
+            return await asyncio.to_thread(read_secret, settings.token, "admin.token")
+        except ApplianceError as error:
+            raise DaemonError(str(error)) from error
+
+
+class _Listening:
+    """One listener with the application behind it."""
+
+    def __init__(self, runner: web.AppRunner, host: str, port: int) -> None:
+        self._runner = runner
+        self._host = host
+        self._port = port
+        self._server: asyncio.Server | None = None
+        self._open: WeakSet[asyncio.BaseProtocol] = WeakSet()
+
+    @classmethod
+    async def start(
+        cls,
+        app: web.Application,
+        *,
+        listener: socket.socket | None = None,
+        host: str = "",
+        port: int = 0,
+    ) -> _Listening:
+        runner = web.AppRunner(
+            app,
+            access_log=None,
+            handler_cancellation=True,
+            shutdown_timeout=SHUTDOWN_TIMEOUT_S,
+            handle_signals=False,
+            keepalive_timeout=IDLE_TIMEOUT_S,
+        )
+        listening = cls(runner, host, port)
+        try:
+            await runner.setup()
+            if listener is None:
+                await listening.resume()
+            else:
+                loop = asyncio.get_running_loop()
+                listening._server = await loop.create_unix_server(listening._make, sock=listener)
+        except BaseException:
+            if listener is not None:
+                listener.close()
+            await runner.cleanup()
+            raise
+        return listening
+
+    @property
+    def address(self) -> tuple[str, int] | None:
+        """Host and port really used."""
+        if self._server is None or not self._server.sockets:
+            return None
+        name = self._server.sockets[0].getsockname()
+        return (name[0], name[1]) if isinstance(name, tuple) else None
+
+    async def resume(self) -> None:
+        """Listen on TCP. Raises OSError when the address cannot be taken."""
+        loop = asyncio.get_running_loop()
+        self._server = await loop.create_server(
+            self._make_bounded, self._host or None, self._port, reuse_address=True
+        )
+        address = self.address
+        if address is not None:
+            self._port = address[1]
+
+    async def pause(self) -> None:
+        """Take no more connections; those that are there go on."""
+        if self._server is not None:
+            self._server.close()
+            self._server = None
+            await asyncio.sleep(0)  # the sockets are closed by callbacks of the loop
+
+    async def stop(self) -> None:
+        """The end, for connections too."""
+        await self.pause()
+        await self._runner.cleanup()
+
+    def _make(self) -> asyncio.Protocol:
+        assert self._runner.server is not None
+        protocol: asyncio.Protocol = self._runner.server()
+        return protocol
+
+    def _make_bounded(self) -> asyncio.Protocol:
+        """A connection from TCP, at most so many: the way in for operators must not be the way to
+        our end.
+        """
+        is_too_many = self._count_open() >= MAX_TCP_CONNECTIONS
+        protocol = self._make()
+        self._open.add(protocol)
+        if is_too_many:
+            asyncio.get_running_loop().call_soon(_close, protocol)
+        return protocol
+
+    def _count_open(self) -> int:
+        return sum(1 for protocol in self._open if getattr(protocol, "transport", None) is not None)
+
+
+def _close(protocol: asyncio.BaseProtocol) -> None:
+    transport = getattr(protocol, "transport", None)
+    if transport is not None:
+        transport.close()
+
+
+def _split_listen(listen: str) -> tuple[str, int]:
+    host, _, port = listen.rpartition(":")
+    if not port.isdecimal() or int(port) > 65_535:
+        raise DaemonError(f"{listen}: not of the form host:port")
+    return split_host(host) if host.startswith("[") else host, int(port)
+
+
+def _cannot_listen(listen: str, error: OSError) -> DaemonError:
+    words = os.strerror(error.errno) if error.errno and error.errno > 0 else str(error)
+    return DaemonError(f"{listen}: {words.lower()}")

@@ -1,0 +1,142 @@
+"""Answers that go on: the events of the daemon, and the fate of what was just submitted."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+
+from aiohttp import web
+
+from appliance.admin.control import Control, Json
+from appliance.admin.delivery import EVENTS, DeliveryWatch
+from appliance.admin.guards import FACE
+from appliance.admin.replies import encode_json, refuse
+from appliance.admin.requests import SubmitRequest
+from appliance.core.durations import parse_duration
+from appliance.errors import RequestInvalid
+
+MAX_WAIT_S = 3_600.0
+MAX_STREAMS = 64
+"""Event streams at once over both faces; each costs a queue and a little of every fact."""
+HEARTBEAT_S = 15.0
+"""A comment this often keeps the way open and finds out that the reader is gone."""
+NDJSON = "application/x-ndjson"
+
+
+class Streams:
+    """Serves both kinds; knows those under way so that they can be ended."""
+
+    def __init__(self, control: Control) -> None:
+        self._control = control
+        self._open = 0
+
+    def end_all(self) -> None:
+        """End every stream: the daemon stops."""
+        self._control.events.close_listeners()
+
+    async def follow_messages(
+        self, request: web.Request, requests: Sequence[SubmitRequest], wait_s: float
+    ) -> web.StreamResponse:
+        """Submit, then one JSON line per thing that happens, until all is settled or the wait is
+        over.
+        """
+        deadline_mono = asyncio.get_running_loop().time() + wait_s
+        watch: DeliveryWatch | None = None
+
+        def wants(event: Json) -> bool:
+            return event["event"] in EVENTS and (watch is None or watch.concerns(event))
+
+        # NB: listening starts before the put: an ack may be quicker than our answer to the caller
+        with self._control.events.listen(wants) as listener:
+            watch = DeliveryWatch(await self._control.submit(requests))
+            response = web.StreamResponse(status=202, headers={"Content-Type": NDJSON})
+            await response.prepare(request)
+            await response.write(b"".join(encode_json(line) + b"\n" for line in watch.opening()))
+            while not watch.is_over:
+                left_s = deadline_mono - asyncio.get_running_loop().time()
+                event = await listener.next(left_s) if left_s > 0 else None
+                if event is None:
+                    break
+                line = watch.take(event)
+                if line is not None:
+                    await response.write(encode_json(line) + b"\n")
+            await response.write(encode_json(watch.end(lost_events=listener.dropped)) + b"\n")
+            await response.write_eof()
+            return response
+
+    async def follow_events(self, request: web.Request) -> web.StreamResponse:
+        """Server-sent events; `?kinds=a,b` chooses, `?recent=N` or Last-Event-ID reach back."""
+        if self._open >= MAX_STREAMS:
+            return refuse(503, f"{MAX_STREAMS} streams are open already")
+        kinds = frozenset(filter(None, request.query.get("kinds", "").split(",")))
+        hides_data = request.app[FACE].is_tcp
+        past = self._past(request)
+
+        def wants(event: Json) -> bool:
+            return not kinds or event["event"] in kinds
+
+        self._open += 1
+        try:
+            with self._control.events.listen(wants) as listener:
+                response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
+                await response.prepare(request)
+                begin = b"".join(_frame(event, hides_data) for event in past if wants(event))
+                await response.write(b": listening\n\n" + begin)
+                dropped = 0
+                while not listener.is_closed:
+                    event = await listener.next(HEARTBEAT_S)
+                    if listener.dropped > dropped:
+                        dropped = listener.dropped
+                        lost = {"event": "events_lost", "count": dropped}
+                        await response.write(_frame(lost, hides_data))
+                    await response.write(_frame(event, hides_data) if event else b": alive\n\n")
+                await response.write_eof()
+                return response
+        finally:
+            self._open -= 1
+
+    def _past(self, request: web.Request) -> list[Json]:
+        last = request.headers.get("Last-Event-ID", "")
+        if last.isdecimal():
+            return self._control.events.recent(after=int(last))
+        return self._control.events.recent(limit=read_count(request, "recent", 0, 1_000))
+
+
+def _frame(event: Json, hides_data: bool) -> bytes:
+    """One server-sent event. Contents of messages are for the unix socket only."""
+    if hides_data and "data" in event:
+        event = {name: value for name, value in event.items() if name != "data"}
+    number = f"id: {event['seq']}\n" if "seq" in event else ""
+    return f"{number}event: {event['event']}\ndata: ".encode() + encode_json(event) + b"\n\n"
+
+
+def read_wait(request: web.Request) -> float | None:
+    """The `wait` of a query, in seconds.
+
+    Raises:
+        RequestInvalid: no duration, or beyond an hour.
+    """
+    text = request.query.get("wait")
+    if text is None:
+        return None
+    try:
+        wait_s = float(text) if text.replace(".", "", 1).isdecimal() else parse_duration(text)
+    except ValueError as error:
+        raise RequestInvalid(f"wait: {error}") from error
+    if wait_s > MAX_WAIT_S:
+        raise RequestInvalid(f"wait: {wait_s:g} s exceed the limit of {MAX_WAIT_S:g} s")
+    return wait_s
+
+
+def read_count(request: web.Request, name: str, default: int, most: int) -> int:
+    """A number of a query, at most `most`.
+
+    Raises:
+        RequestInvalid: no number.
+    """
+    text = request.query.get(name)
+    if text is None:
+        return default
+    if not text.isdecimal() or len(text) > 9:
+        raise RequestInvalid(f"{name} is no number")
+    return min(int(text), most)

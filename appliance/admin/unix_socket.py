@@ -1,0 +1,102 @@
+"""Listening on, and finding, a unix socket below a directory of any path length.
+
+A socket's address holds at most 107 bytes. A longer path is reached through a descriptor of its
+directory (``/proc/self/fd/<n>/<name>``), which is always short.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+from appliance.errors import DaemonAlreadyRunning, DaemonError
+
+MAX_ADDRESS_BYTES = 107
+BACKLOG = 128
+
+
+@contextlib.contextmanager
+def short_address(path: Path) -> Iterator[str]:
+    """An address for `path` that fits, valid inside the block.
+
+    Raises:
+        OSError: the directory cannot be opened.
+    """
+    if len(os.fsencode(path)) <= MAX_ADDRESS_BYTES:
+        yield str(path)
+        return
+    directory = os.open(path.parent, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        yield f"/proc/self/fd/{directory}/{path.name}"
+    finally:
+        os.close(directory)
+
+
+def connect_unix(path: Path, timeout_s: float | None) -> socket.socket:
+    """Connect to the socket at `path`.
+
+    Raises:
+        OSError: nobody answers there.
+    """
+    connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        connection.settimeout(timeout_s)
+        with short_address(path) as address:
+            connection.connect(address)
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def listen_unix(path: Path) -> socket.socket:
+    """Listen at `path`, mode 0660; a socket left by a daemon that is gone is replaced.
+
+    The socket appears under its name only when it has its mode and listens: nobody can connect too
+    early.
+
+    Raises:
+        DaemonAlreadyRunning: somebody answers there.
+        DaemonError: the path cannot be used.
+    """
+    if _is_answered(path):
+        raise DaemonAlreadyRunning(f"another daemon answers on {path}")
+    try:
+        if path.exists() and not path.is_socket():
+            raise DaemonError(f"cannot listen on {path}: there is something that is no socket")
+        return _listen(path)
+    except OSError as error:
+        raise DaemonError(f"cannot listen on {path}: {error.strerror or error}") from error
+
+
+def _listen(path: Path) -> socket.socket:
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        temporary.unlink(missing_ok=True)
+        with short_address(temporary) as address:
+            listener.bind(address)
+        allowed = temporary.stat().st_mode
+        # an umask that keeps the group out altogether is meant; the usual 022 is not
+        temporary.chmod(0o660 if allowed & 0o040 else 0o600)
+        listener.listen(BACKLOG)
+        listener.setblocking(False)
+        os.replace(temporary, path)
+    except BaseException:
+        listener.close()
+        temporary.unlink(missing_ok=True)
+        raise
+    return listener
+
+
+def _is_answered(path: Path) -> bool:
+    try:
+        connect_unix(path, 2.0).close()
+    except TimeoutError:
+        return True  # somebody listens and is busy
+    except OSError:
+        return False
+    return True
