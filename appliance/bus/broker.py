@@ -261,7 +261,7 @@ class EmbeddedBroker:
         try:
             pid = int(self._pid_path.read_text())
             held = os.pidfd_open(pid)
-        except (OSError, ValueError):
+        except (OSError, ValueError, OverflowError):
             return
         try:
             arguments = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")

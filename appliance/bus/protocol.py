@@ -134,7 +134,9 @@ class Wire(asyncio.Protocol):
             self._loop.call_soon(self._write_out)
         elif self._out_bytes > _WRITE_AT_BYTES:
             self._write_out()
-            self._is_write_due = True  # the call_soon of this turn is still to come and ends the congestion
+            self._is_write_due = (
+                True  # the call_soon of this turn is still to come and ends the congestion
+            )
             self.is_congested = True
 
     async def wait_until_writable(self) -> None:

@@ -3,8 +3,9 @@
 Directories are watched, never files: a watch on a file stays with the inode, and editors, package managers and
 Kubernetes replace files by renaming. For a path that is reached through symbolic links, every directory that holds
 one of the links is watched too, as that is where git-sync and ConfigMaps swap whole trees. A directory that is
-deleted and made again, or mounted over, silences its watch without an error; so the identity of what is watched is
-compared every second and the watch is set up anew when it differs.
+deleted and made again, or mounted over, silences its watch without an error; so the watch is set up anew when a
+watched directory or link itself changes, when the identity of what is watched differs (compared every second), and
+every minute in any case.
 """
 
 from __future__ import annotations
@@ -28,6 +29,9 @@ _DEBOUNCE_MS = 100
 
 _REARM_EVERY_MS = 1000
 """How often the identity of the watched directories is compared."""
+
+_REARM_AT_LEAST_S = 60.0
+"""A directory made again may get the inode of the old one; should its event be missed too, this ends the silence."""
 
 _RETRY_S = 1.0
 """Pause after the operating system refused a watch (limits, races)."""
@@ -65,12 +69,15 @@ class _Watched:
             return False
         return name.endswith(_SUFFIXES) or name == "..data" or os.path.isdir(changed)
 
+    def is_itself(self, changed: str) -> bool:
+        """Whether this is one of the watched directories or links, so that what is watched may be another thing now."""
+        return changed in self.identities or (changed in self.names and os.path.islink(changed))
+
     def _add_path(self, path: str) -> None:
         self._add_links(path)
         real = os.path.realpath(path)
         for each in {path, real}:
-            self.names.add(each)
-            self._add_directory(os.path.dirname(each))
+            self._add_entry(each)
         if os.path.isdir(real):
             self._add_tree(path)
             if real != path:
@@ -110,9 +117,16 @@ class _Watched:
 
     def _add_path_of_link(self, link: str) -> None:
         self._add_links(link)
-        real = os.path.realpath(link)
-        self.names.add(real)
-        self._add_directory(os.path.dirname(real))
+        self._add_entry(os.path.realpath(link))
+
+    def _add_entry(self, path: str) -> None:
+        """Watch the directory that holds `path`, or would: the nearest one that exists."""
+        self.names.add(path)
+        directory = os.path.dirname(path)
+        while not os.path.isdir(directory):
+            self.names.add(directory)
+            directory = os.path.dirname(directory)
+        self._add_directory(directory)
 
     def _add_directory(self, directory: str) -> None:
         with suppress(OSError):
@@ -155,8 +169,8 @@ async def _watch_until_changed(
     stop: asyncio.Event,
 ) -> None:
     """Watch until the set of directories is another one."""
-    if not watched.identities:
-        raise FileNotFoundError("none of the configuration's directories exists")
+    loop = asyncio.get_running_loop()
+    rearm_mono = loop.time() + _REARM_AT_LEAST_S
     async for changes in watchfiles.awatch(
         *watched.identities,
         watch_filter=None,
@@ -170,6 +184,8 @@ async def _watch_until_changed(
     ):
         if any(watched.is_relevant(path) for _, path in changes):
             on_hint()
+        if loop.time() >= rearm_mono or any(watched.is_itself(path) for _, path in changes):
+            return
         now = await asyncio.to_thread(_Watched, targets)
         if now.identities != watched.identities or now.names != watched.names:
             return

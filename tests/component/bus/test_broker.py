@@ -1,0 +1,210 @@
+"""The embedded broker lives and dies with the daemon, comes back when it dies, and ends nothing that is not ours."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import stat
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+import uvloop
+
+from appliance.bus import broker as broker_module
+from appliance.bus.broker import EmbeddedBroker, find_binary
+from appliance.errors import BusUnavailable
+
+from .conftest import Heard, Inbox, OpenBus
+
+
+@pytest.fixture
+async def broker(tmp_path: Path) -> AsyncIterator[EmbeddedBroker]:
+    running = EmbeddedBroker(tmp_path / "broker")
+    await running.start()
+    yield running
+    await running.stop()
+
+
+def is_alive(pid: int) -> bool:
+    """Whether a process runs; a zombie does not."""
+    try:
+        return b") Z" not in Path(f"/proc/{pid}/stat").read_bytes()
+    except FileNotFoundError:
+        return False
+
+
+async def until_gone(pid: int) -> None:
+    async with asyncio.timeout(8):
+        while is_alive(pid):
+            await asyncio.sleep(0.005)
+
+
+async def test_it_carries_messages_on_loopback_from_a_private_directory(
+    broker: EmbeddedBroker, tmp_path: Path, open_bus: OpenBus
+) -> None:
+    bus = await open_bus(broker.url, require_connection=True)
+    assert bus.max_payload == 1_048_576
+    inbox = Inbox()
+    await bus.subscribe("a", inbox)
+    await bus.publish("a", b"")
+    await inbox.wait_for(1)
+    assert broker.url == f"nats://127.0.0.1:{broker.port}"
+    assert stat.S_IMODE((tmp_path / "broker").stat().st_mode) == 0o700
+    sockets = Path(f"/proc/{broker.pid}/net/tcp").read_text()
+    assert f"0100007F:{broker.port:04X} 00000000:0000 0A" in sockets
+    assert f"00000000:{broker.port:04X} 00000000:0000 0A" not in sockets
+
+
+async def test_it_comes_back_on_the_same_port_when_it_dies(
+    broker: EmbeddedBroker, open_bus: OpenBus
+) -> None:
+    heard = Heard()
+    bus = await open_bus(broker.url, events=heard.make_events())
+    inbox = Inbox()
+    await bus.subscribe("a", inbox)
+    port, pid = broker.port, broker.pid
+    assert pid is not None
+    os.kill(pid, signal.SIGKILL)
+    await heard.until(lambda it: "reconnect" in it.calls)
+    assert (broker.port, broker.restarts) == (port, 1)
+    assert broker.pid != pid
+    await bus.publish("a", b"")
+    await inbox.wait_for(1)
+
+
+async def test_stop_ends_the_process_and_leaves_no_marks(
+    broker: EmbeddedBroker, tmp_path: Path
+) -> None:
+    pid = broker.pid
+    assert pid is not None
+    await broker.stop()
+    assert not is_alive(pid)
+    assert broker.pid is None
+    names = {path.name for path in (tmp_path / "broker").iterdir()}
+    assert names == {"nats-server.conf", "nats-server.log"}
+    await broker.stop()
+
+
+async def test_one_that_ignores_term_is_killed(
+    broker: EmbeddedBroker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(broker_module, "_TERM_GRACE_S", 0.1)
+    pid = broker.pid
+    assert pid is not None
+    os.kill(pid, signal.SIGSTOP)
+    await broker.stop()
+    assert not is_alive(pid)
+
+
+async def test_it_dies_with_a_daemon_that_is_killed(tmp_path: Path) -> None:
+    parent = subprocess.Popen(
+        [sys.executable, "-m", "tests.component.bus.broker_parent", str(tmp_path)],
+        stdout=subprocess.PIPE,
+    )
+    assert parent.stdout is not None
+    pid = int(parent.stdout.readline().split()[0])
+    assert is_alive(pid)
+    parent.kill()
+    parent.wait()
+    parent.stdout.close()
+    await until_gone(pid)
+
+
+async def test_a_left_over_of_ours_is_ended_before_the_start(tmp_path: Path) -> None:
+    directory = tmp_path / "broker"
+    first = EmbeddedBroker(directory)
+    await first.start()
+    pid = first.pid
+    assert pid is not None
+    # What a killed daemon leaves where the kernel could not help: the supervisor is gone, the process is not.
+    assert first._supervisor is not None
+    first._supervisor.cancel()
+    second = EmbeddedBroker(directory)
+    await second.start()
+    await until_gone(pid)
+    assert second.pid not in {None, pid}
+    await second.stop()
+    await first.stop()
+
+
+async def test_a_process_that_only_has_the_number_of_the_pid_file_is_left_alone(
+    tmp_path: Path,
+) -> None:
+    directory = tmp_path / "broker"
+    directory.mkdir()
+    stranger = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    try:
+        for text in (str(stranger.pid), "nonsense", "-1", "0", "99999999999"):
+            (directory / "nats-server.pid").write_text(text)
+            broker = EmbeddedBroker(directory)
+            await broker.start()
+            await broker.stop()
+        assert stranger.poll() is None
+    finally:
+        stranger.communicate(b"\n")
+
+
+async def test_a_taken_port_is_an_error_with_the_brokers_words(
+    broker: EmbeddedBroker, tmp_path: Path
+) -> None:
+    other = EmbeddedBroker(tmp_path / "other", broker.port)
+    with pytest.raises(BusUnavailable, match="address already in use"):
+        await other.start()
+    assert other.pid is None
+
+
+async def test_without_a_binary_the_error_names_the_extra(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(broker_module, "_DISTRIBUTION", "no-such-distribution")
+    monkeypatch.setattr(broker_module, "_BINARY", "no-such-binary")
+    with pytest.raises(BusUnavailable, match=r"steward-appliance\[broker\]"):
+        await EmbeddedBroker(tmp_path).start()
+
+
+async def test_a_binary_on_the_path_will_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "nats-server").symlink_to(find_binary())
+    monkeypatch.setattr(broker_module, "_DISTRIBUTION", "no-such-distribution")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert find_binary() == str(tmp_path / "nats-server")
+
+
+async def test_an_unusable_directory_is_an_error_in_words(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(BusUnavailable, match="unusable"):
+        await EmbeddedBroker(tmp_path / "file" / "broker").start()
+
+
+async def test_a_start_that_is_cancelled_leaves_no_process(tmp_path: Path) -> None:
+    for turns in range(0, 40, 4):
+        broker = EmbeddedBroker(tmp_path)
+        starting = asyncio.create_task(broker.start())
+        for _ in range(turns):
+            await asyncio.sleep(0.001)
+        starting.cancel()
+        await asyncio.wait({starting})
+        await broker.stop()
+    listed = subprocess.run(["pgrep", "-f", str(tmp_path)], capture_output=True, text=True)
+    assert listed.stdout == ""
+
+
+def test_it_works_on_uvloop(tmp_path: Path) -> None:
+    async def run() -> None:
+        broker = EmbeddedBroker(tmp_path)
+        await broker.start()
+        pid = broker.pid
+        assert pid is not None
+        os.kill(pid, signal.SIGKILL)
+        async with asyncio.timeout(8):
+            while broker.pid in {None, pid}:
+                await asyncio.sleep(0.005)
+        await broker.stop()
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(run())
