@@ -9,7 +9,6 @@ import contextlib
 import os
 import socket
 from pathlib import Path
-from weakref import WeakSet
 
 from aiohttp import web
 
@@ -138,7 +137,7 @@ class _Listening:
         self._host = host
         self._port = port
         self._server: asyncio.Server | None = None
-        self._open: WeakSet[asyncio.BaseProtocol] = WeakSet()
+        self._open: set[asyncio.BaseProtocol] = set()
 
     @classmethod
     async def start(
@@ -208,18 +207,13 @@ class _Listening:
         return protocol
 
     def _make_bounded(self) -> asyncio.Protocol:
-        """A connection from TCP, at most so many: the way in for operators must not be the way to
-        our end.
-        """
-        is_too_many = self._count_open() >= MAX_TCP_CONNECTIONS
+        """A connection from TCP, at most so many: operators must not be the way to our end."""
+        self._open = {known for known in self._open if getattr(known, "transport", None)}
         protocol = self._make()
-        self._open.add(protocol)
-        if is_too_many:
+        if len(self._open) >= MAX_TCP_CONNECTIONS:
             asyncio.get_running_loop().call_soon(_close, protocol)
+        self._open.add(protocol)
         return protocol
-
-    def _count_open(self) -> int:
-        return sum(1 for protocol in self._open if getattr(protocol, "transport", None) is not None)
 
 
 def _close(protocol: asyncio.BaseProtocol) -> None:

@@ -29,7 +29,10 @@ def register(app: typer.Typer) -> None:
     def demo(
         path: Annotated[Path, typer.Argument(help="The fleet to run.")] = Path("configs/demo"),
         state_dir: Annotated[
-            str | None, typer.Option("--state-dir", envvar="APPLIANCE_STATE_DIR", help="Where it keeps its state.")
+            str | None,
+            typer.Option(
+                "--state-dir", envvar="APPLIANCE_STATE_DIR", help="Where it keeps its state."
+            ),
         ] = None,
         once: Annotated[bool, typer.Option("--once", help="End after the answers came.")] = False,
     ) -> None:
@@ -40,12 +43,16 @@ def register(app: typer.Typer) -> None:
 def run_demo(path: Path, state_dir: str | None, *, once: bool) -> int:
     """Returns the exit code of the daemon, or the send's if that failed."""
     if not path.exists():
-        print(f"appliance: no fleet at {path}; run this in a clone, or name a config", file=sys.stderr)
+        print(
+            f"appliance: no fleet at {path}; run this in a clone, or name a config", file=sys.stderr
+        )
         return 64
     command = [sys.executable, "-m", "appliance"]
     state = ["--state-dir", state_dir] if state_dir else []
     daemon = subprocess.Popen([*command, "run", str(path), "--all-nodes", *state])
-    previous = signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to the daemon, which ends in order
+    previous = signal.signal(
+        signal.SIGINT, signal.SIG_IGN
+    )  # Ctrl-C goes to the daemon, which ends in order
     signal.signal(signal.SIGTERM, lambda *_: daemon.terminate())
     try:
         if not _wait_until_ready([*command, "status", *state], daemon):
@@ -73,7 +80,9 @@ def run_demo(path: Path, state_dir: str | None, *, once: bool) -> int:
 def _wait_until_ready(status: list[str], daemon: subprocess.Popen[bytes]) -> bool:
     deadline = time.monotonic() + START_TIMEOUT_S
     while time.monotonic() < deadline and daemon.poll() is None:
-        done = subprocess.run(status, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=False)
+        done = subprocess.run(
+            status, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=False
+        )
         if done.returncode == 0:
             return True
         time.sleep(0.1)

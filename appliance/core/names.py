@@ -103,11 +103,15 @@ def make_subject(node: str, method: str, kind: SubjectKind) -> Subject:
     """
     subject = f"{node}.{method}.{kind}"
     if not is_node_name(node):
-        raise SubjectInvalid(subject, "the node name may hold letters, digits, '_', '-' and inner dots only")
+        raise SubjectInvalid(
+            subject, "the node name may hold letters, digits, '_', '-' and inner dots only"
+        )
     if not is_method_name(method):
         raise SubjectInvalid(subject, "the method name may hold letters, digits, '_' and '-' only")
     if len(subject) > MAX_SUBJECT_BYTES:
-        raise SubjectInvalid(subject, f"{len(subject)} bytes exceed the limit of {MAX_SUBJECT_BYTES}")
+        raise SubjectInvalid(
+            subject, f"{len(subject)} bytes exceed the limit of {MAX_SUBJECT_BYTES}"
+        )
     return Subject(subject)
 
 

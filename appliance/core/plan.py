@@ -110,13 +110,14 @@ def make_plan(
     two workers ever share a key. A worker that backs off is spawned again when due, or at once when its spec
     changed (the change may be the cure).
     """
-    cancels: list[Action] = []
+    cancels = [
+        Action(kind=ActionKind.CANCEL, key=key)
+        for key in sorted(observed.keys() - desired.keys())
+        if observed[key].phase not in (Phase.DRAINING, Phase.FAILED)
+    ]
     others: list[Action] = []
     kept = 0
     due: list[float] = []
-    for key in sorted(observed.keys() - desired.keys()):
-        if observed[key].phase not in (Phase.DRAINING, Phase.FAILED):
-            cancels.append(Action(kind=ActionKind.CANCEL, key=key))
     for key in sorted(desired):
         spec = desired[key]
         seen = observed.get(key)
@@ -137,9 +138,7 @@ def make_plan(
                 others.append(Action(kind=ActionKind.SPAWN, key=key, spec=spec, changed=changes))
             elif seen.retry_at_mono is not None:
                 due.append(seen.retry_at_mono)
-    return Plan(
-        actions=tuple(cancels + others), kept=kept, next_due_mono=min(due) if due else None
-    )
+    return Plan(actions=tuple(cancels + others), kept=kept, next_due_mono=min(due) if due else None)
 
 
 def apply_to_model(plan: Plan, observed: ObservedState) -> dict[WorkerKey, ObservedWorker]:

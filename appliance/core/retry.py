@@ -91,7 +91,9 @@ def decide_delivery(
     if outcome is Outcome.ACKED or outcome is Outcome.SENT:
         return DONE
     if outcome is Outcome.REFUSED:
-        return DeadLetter(f"refused by the receiver: {detail}" if detail else "refused by the receiver")
+        return DeadLetter(
+            f"refused by the receiver: {detail}" if detail else "refused by the receiver"
+        )
     if outcome is Outcome.UNSENDABLE:
         return DeadLetter(detail or "cannot be sent")
     if age_s >= ack.expires_s:

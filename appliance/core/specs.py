@@ -143,7 +143,7 @@ RELOAD_CLASSES: Mapping[type, Mapping[str, ReloadClass]] = {
         "entry": ReloadClass.LIVE,
     },
 }
-"""Fields not listed are part of the key or follow from it (`method`, `to_node`, `wants_ack`): they cannot change in place."""
+"""Fields not listed are part of the key or follow from it (`method`, `to_node`, `wants_ack`): no change in place."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

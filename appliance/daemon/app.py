@@ -195,14 +195,18 @@ class Daemon:
             try:
                 await self.admin.move_tcp(new.admin)
             except (OSError, ApplianceError) as error:
-                return [Problem(code="E303", path="admin.listen", message=f"cannot listen: {error}")]
+                return [
+                    Problem(code="E303", path="admin.listen", message=f"cannot listen: {error}")
+                ]
         if old.broker != new.broker:
             try:
                 await self.bus.reconfigure(new.broker, server_urls=self._broker_urls())
             except BusError as error:
                 if old.admin != new.admin:
                     await self.admin.move_tcp(old.admin)
-                return [Problem(code="E304", path="broker", message=f"cannot use this broker: {error}")]
+                return [
+                    Problem(code="E304", path="broker", message=f"cannot use this broker: {error}")
+                ]
         return []
 
     def _extra_workers(self) -> Mapping[WorkerKey, WorkerSpec]:
@@ -241,7 +245,9 @@ class Daemon:
         loop.add_signal_handler(signal.SIGHUP, lambda: self._on_hup())
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._on_stop, number)
-        loop.add_signal_handler(signal.SIGUSR1, lambda: self.telemetry.status_dumped(self.control.status()))
+        loop.add_signal_handler(
+            signal.SIGUSR1, lambda: self.telemetry.status_dumped(self.control.status())
+        )
 
     def _on_hup(self) -> None:
         if hasattr(self, "reconciler"):
@@ -275,7 +281,9 @@ class Daemon:
         draining.result()
 
     async def _drain(self, deadline_mono: float, reconciling: asyncio.Task[None]) -> None:
-        await asyncio.wait({reconciling}, timeout=max(0.1, deadline_mono - asyncio.get_running_loop().time()))
+        await asyncio.wait(
+            {reconciling}, timeout=max(0.1, deadline_mono - asyncio.get_running_loop().time())
+        )
         reconciling.cancel()
         self._drains += await self.pool.stop_all(deadline_mono, [WorkerKind.SUBSCRIBER])
         self._drains += await self.pool.stop_all(deadline_mono, [WorkerKind.PUBLISHER])

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 
 from appliance.bus.base import Bus
-from appliance.core.names import NodeName, WorkerKey, parse_subject
+from appliance.core.names import MethodName, NodeName, WorkerKey, parse_subject
 from appliance.core.specs import DesiredState, Phase, PublisherSpec, WorkerSpec
 from appliance.errors import SubjectInvalid
 from appliance.methods.base import Method, WorkerLine
@@ -25,7 +25,7 @@ class WorkerFactory:
 
     def __init__(
         self,
-        methods: Mapping[str, Method],
+        methods: Mapping[MethodName, Method],
         *,
         bus: Bus,
         store: MessageStore,

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from appliance import __version__
-from appliance.admin.requests import Submitted, SubmitRequest
+from appliance.admin.requests import SubmitRequest, Submitted
 from appliance.core.describe import describe_plan
 from appliance.core.message import Message
 from appliance.core.names import MethodName, NodeName, WorkerKind
@@ -63,7 +63,9 @@ class DaemonControl:
                 "reconnects": daemon.bus.reconnects,
             },
             "nodes": nodes_json(daemon.pool, applied, daemon.presence.last_hello_at()),
-            "hellos": {node: rfc3339(at) for node, at in sorted(daemon.presence.last_hello_at().items())},
+            "hellos": {
+                node: rfc3339(at) for node, at in sorted(daemon.presence.last_hello_at().items())
+            },
             "inbox": {"unfinished": counts.unfinished},
             "outbox": {
                 "pending": counts.pending,
@@ -129,7 +131,7 @@ class DaemonControl:
             outbox_dead=counts.dead,
             outbox_oldest_s=_age_s(counts.oldest_created_at),
             declared_nodes=applied.desired.declared_nodes if applied else (),
-            last_hello_at=daemon.presence.last_hello_at(),
+            last_hello_at={str(node): at for node, at in daemon.presence.last_hello_at().items()},
             events_dropped=daemon.events.dropped,
         )
 
@@ -186,7 +188,10 @@ class DaemonControl:
                 records.append(record)
                 answers.append(
                     Submitted(
-                        to=record.to_node, accepted=True, id=record.id, from_node=record.node,
+                        to=record.to_node,
+                        accepted=True,
+                        id=record.id,
+                        from_node=record.node,
                         replies=METHOD_TABLE[MethodName(record.method)].replies,
                     )
                 )
@@ -204,7 +209,9 @@ class DaemonControl:
             method=request.method,
             method_args=tuple(request.method_args) if request.method_args is not None else None,
             reply_method=request.reply_method or "",
-            reply_method_args=tuple(request.reply_method_args) if request.reply_method_args is not None else None,
+            reply_method_args=tuple(request.reply_method_args)
+            if request.reply_method_args is not None
+            else None,
             ack_timeout_s=request.ack_timeout or 0,
             retries=request.retries or 0,
             reply_ack_timeout_s=request.reply_ack_timeout or 0,
@@ -222,7 +229,9 @@ class DaemonControl:
         nodes = applied.desired.run_nodes if applied else ()
         if asked:
             if asked not in nodes:
-                raise RequestInvalid(f"this appliance does not run node {asked[:60]!r}; it runs {', '.join(nodes)}")
+                raise RequestInvalid(
+                    f"this appliance does not run node {asked[:60]!r}; it runs {', '.join(nodes)}"
+                )
             return NodeName(asked)
         if len(nodes) == 1:
             return nodes[0]
@@ -231,7 +240,9 @@ class DaemonControl:
                 return spec.node
         if "central" in nodes:
             return NodeName("central")
-        raise RequestInvalid(f"say which node sends (--from): this appliance runs {', '.join(nodes[:10])}")
+        raise RequestInvalid(
+            f"say which node sends (--from): this appliance runs {', '.join(nodes[:10])}"
+        )
 
     # -- outbox and history -------------------------------------------------------------------------
 
@@ -252,7 +263,7 @@ class DaemonControl:
 
     def history(self, limit: int) -> list[Record]:
         """Newest first."""
-        return self._history.list(limit)
+        return self._history.newest(limit)
 
     def history_record(self, key: str) -> Record | None:
         """One record by number, generation, digest or revision."""

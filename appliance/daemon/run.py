@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 import gc
+import logging
 import socket
 import sys
 from pathlib import Path
@@ -42,10 +42,12 @@ def run_daemon(options: RunOptions) -> int:
         state_dir.mkdir(mode=0o750, parents=True, exist_ok=True)
         return uvloop.run(_main(options, source, first, state_dir))
     except (StoreError, DaemonAlreadyRunning, BusError, OSError) as error:
-        print(f"appliance: {error}", file=sys.stderr)
+        logging.getLogger("appliance").error("cannot run: %s", error)
         return EXIT_UNAVAILABLE
 
 
-async def _main(options: RunOptions, source: FileConfigSource, first: LoadedSet, state_dir: Path) -> int:
+async def _main(
+    options: RunOptions, source: FileConfigSource, first: LoadedSet, state_dir: Path
+) -> int:
     daemon = Daemon(options, source, first, state_dir)
     return await daemon.run()

@@ -38,7 +38,9 @@ def config_json(applied: Applied | None, attempt: Verdict | None, paths: list[st
     }
 
 
-def nodes_json(pool: WorkerPool, applied: Applied | None, hellos: Mapping[NodeName, float]) -> StatusJson:
+def nodes_json(
+    pool: WorkerPool, applied: Applied | None, hellos: Mapping[NodeName, float]
+) -> StatusJson:
     """Every node this daemon runs, with its workers."""
     nodes: dict[str, dict[str, list[StatusJson]]] = {}
     for node in applied.desired.run_nodes if applied else ():
@@ -51,10 +53,18 @@ def nodes_json(pool: WorkerPool, applied: Applied | None, hellos: Mapping[NodeNa
         missing = applied.desired.workers.keys() - pool.handles.keys()
         for key in sorted(missing):
             nodes.setdefault(key.node, {"workers": []})["workers"].append(
-                {"name": key.name, "kind": str(key.kind), "subject": key.subject, "phase": "stopped"}
+                {
+                    "name": key.name,
+                    "kind": str(key.kind),
+                    "subject": key.subject,
+                    "phase": "stopped",
+                }
             )
     return {
-        node: {**found, "last_hello_at": rfc3339(hellos[NodeName(node)]) if node in hellos else None}
+        node: {
+            **found,
+            "last_hello_at": rfc3339(hellos[NodeName(node)]) if node in hellos else None,
+        }
         for node, found in nodes.items()
     }
 
@@ -86,7 +96,12 @@ def worker_json(name: str, kind: str, subject: str, handle: Handle) -> StatusJso
 
 
 def find_degradations(
-    pool: WorkerPool, applied: Applied | None, attempt: Verdict | None, *, connected: bool, dead: int
+    pool: WorkerPool,
+    applied: Applied | None,
+    attempt: Verdict | None,
+    *,
+    connected: bool,
+    dead: int,
 ) -> list[str]:
     """Why the appliance is not healthy, in words; empty when it is."""
     reasons = []

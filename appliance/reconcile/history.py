@@ -45,7 +45,7 @@ class History:
         _write(self._directory / f"{number:08d}.json", {"number": number, **record})
         self._forget_oldest()
 
-    def list(self, limit: int = KEEP_RECORDS) -> list[Record]:
+    def newest(self, limit: int = KEEP_RECORDS) -> list[Record]:
         """The newest records first."""
         records = []
         for path in sorted(self._record_paths(), reverse=True)[:limit]:
@@ -56,14 +56,14 @@ class History:
 
     def last_applied(self) -> Record | None:
         """The newest record whose set was applied."""
-        for record in self.list():
+        for record in self.newest():
             if record.get("result") == "applied":
                 return record
         return None
 
     def find(self, key: str) -> Record | None:
         """The newest record with this number, generation, or start of its digest or revision."""
-        records = self.list()
+        records = self.newest()
         for record in records:
             if key in (str(record.get("number")), f"generation {record.get('generation')}"):
                 return record
@@ -72,7 +72,9 @@ class History:
                 return record
             digest = str(record.get("digest") or "").removeprefix("sha256:")
             revision = str(record.get("revision") or "")
-            if len(key) >= 4 and (digest.startswith(key.removeprefix("sha256:")) or revision.startswith(key)):
+            if len(key) >= 4 and (
+                digest.startswith(key.removeprefix("sha256:")) or revision.startswith(key)
+            ):
                 return record
         return None
 
@@ -90,7 +92,9 @@ class History:
         for path in paths[:-KEEP_RECORDS]:
             path.unlink(missing_ok=True)
         if len(paths) > KEEP_RECORDS:
-            used = {str(record.get("digest") or "").removeprefix("sha256:") for record in self.list()}
+            used = {
+                str(record.get("digest") or "").removeprefix("sha256:") for record in self.newest()
+            }
             for path in self._sets.glob("*.json"):
                 if path.stem not in used:
                     path.unlink(missing_ok=True)

@@ -115,8 +115,8 @@ class Reconciler:
         self.is_settled = False
         self._seen_digest = ""
         self._next_due_mono: float | None = None
+        self._ending = asyncio.Event()
         self._requests: list[tuple[bool, str, asyncio.Future[Verdict]]] = []
-        self._stopping = False
 
     # -- life -------------------------------------------------------------------------------------
 
@@ -132,11 +132,11 @@ class Reconciler:
 
     async def run(self) -> None:
         """Look and converge until stopped."""
-        while not self._stopping:
+        while True:
             await self.trigger.wait(self._next_wait_s())
-            if self._stopping:
-                break
             reasons = self.trigger.take()
+            if self._ending.is_set():
+                return
             if not reasons and await self._content_changed():
                 reasons = frozenset({"poll"})
             if reasons & LOOK_REASONS:
@@ -146,7 +146,7 @@ class Reconciler:
 
     def stop(self) -> None:
         """End after the pass in hand."""
-        self._stopping = True
+        self._ending.set()
         self.trigger.set("stop")
 
     async def reload(self, *, force: bool, trigger: str) -> Verdict:
@@ -158,7 +158,11 @@ class Reconciler:
 
     def _next_wait_s(self) -> float:
         applied = self.applied
-        wait_s = applied.desired.reload.poll_interval_s if applied and applied.desired.reload.watch else RESYNC_S
+        wait_s = (
+            applied.desired.reload.poll_interval_s
+            if applied and applied.desired.reload.watch
+            else RESYNC_S
+        )
         if self._next_due_mono is not None:
             wait_s = min(wait_s, max(0.0, self._next_due_mono - self._mono()))
         return wait_s
@@ -281,7 +285,11 @@ class Reconciler:
         )
 
     async def _refuse(
-        self, problems: tuple[Problem, ...], trigger: str, started: float, loaded: LoadedSet | None = None
+        self,
+        problems: tuple[Problem, ...],
+        trigger: str,
+        started: float,
+        loaded: LoadedSet | None = None,
     ) -> Verdict:
         assert self.applied is not None
         verdict = Verdict(
@@ -297,7 +305,9 @@ class Reconciler:
         await self._record(verdict, loaded.revision if loaded else None, {})
         return verdict
 
-    async def _record(self, verdict: Verdict, revision: str | None, files: Mapping[str, str]) -> None:
+    async def _record(
+        self, verdict: Verdict, revision: str | None, files: Mapping[str, str]
+    ) -> None:
         record = {
             "at": verdict.at,
             "result": verdict.result,

@@ -87,7 +87,8 @@ class WorkerPool:
         async with asyncio.TaskGroup() as group:
             for action in plan.actions:
                 group.create_task(
-                    self._act(action, deadline_mono, report), name=f"{action.kind} {action.key.name}"
+                    self._act(action, deadline_mono, report),
+                    name=f"{action.kind} {action.key.name}",
                 )
         return report
 
@@ -203,7 +204,9 @@ class WorkerPool:
             self._telemetry.worker_failed(key, _words(error), 0.0)
         else:
             report.drains.append(outcome)
-        done, _ = await asyncio.wait({task}, timeout=max(0.0, min(1.0, deadline_mono - self._mono())))
+        done, _ = await asyncio.wait(
+            {task}, timeout=max(0.0, min(1.0, deadline_mono - self._mono()))
+        )
         if not done:
             task.cancel()
             done, _ = await asyncio.wait({task}, timeout=JOIN_TIMEOUT_S)

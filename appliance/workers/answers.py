@@ -8,6 +8,7 @@ that does not answer.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import datetime
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -101,17 +102,17 @@ class Answers:
     async def _send_refusal(self, item: _Refusal) -> None:
         reason = item.reason.encode("ascii", "backslashreplace").decode()
         reason = "".join(c if c.isprintable() else "?" for c in reason)[:300]
-        try:
+        with contextlib.suppress(BusError):  # the sender asks again and is refused again
             await self._bus.publish(
                 item.reply_to,
                 item.text.encode("utf-8", "backslashreplace"),
                 headers={REFUSED_HEADER: reason},
             )
-        except BusError:
-            pass  # the sender asks again and is refused again
 
     async def _store_report(self, item: _Report) -> None:
-        stamp = datetime.datetime.fromtimestamp(self._wall(), datetime.UTC).isoformat(timespec="milliseconds")
+        stamp = datetime.datetime.fromtimestamp(self._wall(), datetime.UTC).isoformat(
+            timespec="milliseconds"
+        )
         text = item.text[:MAX_REPORT_CHARACTERS]
         message = Message(
             to_node=ERROR_CENTRAL,

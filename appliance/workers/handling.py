@@ -131,7 +131,9 @@ class Handling:
                     self._stats.in_flight = len(self._running)
                 handled += 1
                 if handled % YIELD_EVERY == 0:
-                    await asyncio.sleep(0)  # a handler that never waits must not keep the loop from the sockets
+                    await asyncio.sleep(
+                        0
+                    )  # a handler that never waits must not keep the loop from the sockets
         finally:
             self._loops -= 1
         if self.queue:
@@ -149,7 +151,9 @@ class Handling:
                 break
             except Exception as error:  # noqa: BLE001 - the boundary around a handler: every failure becomes a value
                 if isinstance(error, OSError) and error.errno in _DISK_TROUBLE:
-                    self._telemetry.worker_troubled(self.spec.key, f"waiting to handle {work.message.id}: {error}")
+                    self._telemetry.worker_troubled(
+                        self.spec.key, f"waiting to handle {work.message.id}: {error}"
+                    )
                     await asyncio.sleep(delay_s)
                     delay_s = min(delay_s * 2, RETRY_MAX_S)
                     continue
@@ -161,7 +165,11 @@ class Handling:
 
     async def _mark_started(self, work: Work) -> bool:
         """Note durably that a message which must not run twice is about to run."""
-        if work.row_id is None or self._method.info.on_crash is not OnCrash.INTERRUPT or self.spec.rerun:
+        if (
+            work.row_id is None
+            or self._method.info.on_crash is not OnCrash.INTERRUPT
+            or self.spec.rerun
+        ):
             return True
         while True:
             try:
@@ -169,7 +177,9 @@ class Handling:
             except StoreError as error:
                 if not error.retryable:
                     raise
-                self._telemetry.worker_troubled(self.spec.key, f"cannot start {work.message.id}: {error}")
+                self._telemetry.worker_troubled(
+                    self.spec.key, f"cannot start {work.message.id}: {error}"
+                )
                 await asyncio.sleep(RETRY_FIRST_S)
             else:
                 return True
@@ -222,14 +232,18 @@ class Handling:
                 work.exit_status,
             )
         if result.report is not None:
-            self._answers.report(node, f"{message.method} {message.id}: {result.report}", method=message.method)
+            self._answers.report(
+                node, f"{message.method} {message.id}: {result.report}", method=message.method
+            )
         if result.output is None:
             return ()
         reply = make_reply(message, node, bytes_to_text(result.output))
         headers = {EXIT_HEADER: str(result.exit_status)} if result.exit_status is not None else None
         return self.reply_records(reply, headers)
 
-    def reply_records(self, reply: Message, headers: dict[str, str] | None) -> tuple[OutboxRecord, ...]:
+    def reply_records(
+        self, reply: Message, headers: dict[str, str] | None
+    ) -> tuple[OutboxRecord, ...]:
         """The outbox record of a reply; a reply that cannot be sent is reported instead."""
         try:
             return (self._router.make_record(reply, headers=headers),)
@@ -245,11 +259,17 @@ class Handling:
         """A handler refused or broke. Nothing of it counts as done, so `done` is not acknowledged."""
         self._stats.failed += 1
         message = work.message
-        text = str(error) if isinstance(error, ApplianceError) else f"internal error: {type(error).__name__}: {error}"
+        text = (
+            str(error)
+            if isinstance(error, ApplianceError)
+            else f"internal error: {type(error).__name__}: {error}"
+        )
         if isinstance(error, TimeoutError):
             text = "the handler did not end in time"
         self._telemetry.handler_failed(self.spec.key, message.from_node, message.id, text)
-        self._answers.report(self.spec.node, f"{message.method} {message.id} failed: {text}", method=message.method)
+        self._answers.report(
+            self.spec.node, f"{message.method} {message.id} failed: {text}", method=message.method
+        )
         if work.ack_on is AckOn.DONE:
             if work.identity.instance is not None:
                 for reply_to in work.reply_tos:
@@ -263,7 +283,11 @@ class Handling:
 
     def _failure_replies(self, work: Work, text: str) -> tuple[OutboxRecord, ...]:
         """Where a reply was due and the message is acknowledged already, the sender of ours still gets an answer."""
-        if not self._method.info.replies or work.ack_on is AckOn.DONE or work.identity.instance is None:
+        if (
+            not self._method.info.replies
+            or work.ack_on is AckOn.DONE
+            or work.identity.instance is None
+        ):
             return ()
         reply = make_reply(work.message, self.spec.node, "")
         return self.reply_records(reply, {EXIT_HEADER: f"failed: {_header_text(text)}"})
@@ -294,7 +318,8 @@ class Handling:
                 message_id=work.identity.message_id,
             )
             for work, _ in batch
-            if self.spec.wants_ack and (work.row_id is not None or work.identity.instance is not None)
+            if self.spec.wants_ack
+            and (work.row_id is not None or work.identity.instance is not None)
         ]
         replies = [record for _, records in batch for record in records]
         while items or replies:
@@ -303,7 +328,9 @@ class Handling:
             except StoreError as error:
                 if not error.retryable:
                     raise
-                self._telemetry.worker_troubled(self.spec.key, f"cannot commit handled messages: {error}")
+                self._telemetry.worker_troubled(
+                    self.spec.key, f"cannot commit handled messages: {error}"
+                )
                 await asyncio.sleep(RETRY_FIRST_S)
             else:
                 break

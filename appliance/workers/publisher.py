@@ -19,6 +19,7 @@ from collections.abc import Callable
 
 from appliance.bus.base import Bus, Delivery, Subscription
 from appliance.core.message import Message
+from appliance.core.names import REPLY_TOKEN, WorkerKey
 from appliance.core.retry import (
     MAX_ABSENT_BACKOFF_S,
     DeadLetter,
@@ -28,7 +29,6 @@ from appliance.core.retry import (
     backoff_s,
     decide_delivery,
 )
-from appliance.core.names import REPLY_TOKEN, WorkerKey
 from appliance.core.specs import AckSettings, PublisherSpec, WorkerSpec
 from appliance.errors import (
     BusUnavailable,
@@ -236,7 +236,9 @@ class Publisher:
         """Send records from the lane while the window has room."""
         spec = self._spec
         strict = spec.window == 1
-        while not self._draining and self._bus.is_connected and len(self._by_id) < self._spec.window:
+        while (
+            not self._draining and self._bus.is_connected and len(self._by_id) < self._spec.window
+        ):
             if self._absent_until_mono and (self._by_id or self._mono() < self._absent_until_mono):
                 return
             record = self._lane.take(strict=strict)
@@ -272,7 +274,9 @@ class Publisher:
             flight.due_mono = flight.sent_mono + self._ack_of(record).timeout_s
             flight.awaiting_ack = True
             flight.epoch = self._bus.connection_epoch
-            await self._bus.publish(record.subject, record.payload, headers=headers, reply_to=reply_to)
+            await self._bus.publish(
+                record.subject, record.payload, headers=headers, reply_to=reply_to
+            )
         except BusUnavailable:
             flight.awaiting_ack = False
             flight.due_mono = self._mono()
@@ -339,7 +343,9 @@ class Publisher:
         now = self._mono()
         if now >= self._absent_until_mono:
             self._absent_failures += 1
-            delay_s = backoff_s(self._absent_failures, cap_s=MAX_ABSENT_BACKOFF_S, jitter=random.random())
+            delay_s = backoff_s(
+                self._absent_failures, cap_s=MAX_ABSENT_BACKOFF_S, jitter=random.random()
+            )
             self._absent_until_mono = now + delay_s
         flight.due_mono = self._absent_until_mono
         self._report_missed(flight, Outcome.NO_RESPONDER, self._absent_until_mono - now)

@@ -36,7 +36,12 @@ class Router:
     """Makes outbox records; `next_id` gives unique, time-ordered message ids."""
 
     def __init__(
-        self, methods: MethodTable, *, instance: str, next_id: Callable[[], int], wall: Callable[[], float]
+        self,
+        methods: MethodTable,
+        *,
+        instance: str,
+        next_id: Callable[[], int],
+        wall: Callable[[], float],
     ) -> None:
         self._methods = methods
         self._instance = instance
@@ -68,7 +73,9 @@ class Router:
                 self._specs[node, to_node, method] = spec
         return spec
 
-    def spec_of_lane(self, node: NodeName, subject: Subject, to_node: str, method: str) -> PublisherSpec:
+    def spec_of_lane(
+        self, node: NodeName, subject: Subject, to_node: str, method: str
+    ) -> PublisherSpec:
         """The on-demand publisher for a lane whose subject is given (left by an earlier run or config)."""
         defaults = self._defaults(node)
         return PublisherSpec(
@@ -84,7 +91,11 @@ class Router:
         )
 
     def make_record(
-        self, message: Message, *, expires_s: float | None = None, headers: dict[str, str] | None = None
+        self,
+        message: Message,
+        *,
+        expires_s: float | None = None,
+        headers: dict[str, str] | None = None,
     ) -> OutboxRecord:
         """Give the message its id, its subject and its bytes.
 

@@ -46,15 +46,18 @@ class Scheduler:
                 self._changed.clear()
                 is_first = True
                 continue
-            if not (is_first and schedule.every_s is not None):
-                if not await self._sleep(next_delay_s(schedule, datetime.datetime.now().astimezone())):
-                    is_first = True
-                    continue
+            starts_at_once = is_first and schedule.every_s is not None
+            now = datetime.datetime.now().astimezone()
+            if not starts_at_once and not await self._sleep(next_delay_s(schedule, now)):
+                is_first = True
+                continue
             is_first = False
             try:
                 await self._submit(make_scheduled(self._spec, schedule))
             except (StoreError, RequestInvalid) as error:
-                self._telemetry.worker_troubled(self._spec.key, f"scheduled message not accepted: {error}")
+                self._telemetry.worker_troubled(
+                    self._spec.key, f"scheduled message not accepted: {error}"
+                )
 
     async def _sleep(self, delay_s: float) -> bool:
         """Sleep; False when the schedule changed meanwhile."""
@@ -71,7 +74,7 @@ def next_delay_s(schedule: Schedule, now: datetime.datetime) -> float:
     """Seconds until the schedule's next message."""
     if schedule.every_s is not None:
         return schedule.every_s
-    return max(0.0, croniter(schedule.cron, now).get_next(float) - now.timestamp())
+    return max(0.0, croniter(schedule.cron or "", now).get_next(float) - now.timestamp())
 
 
 def make_scheduled(spec: PublisherSpec, schedule: Schedule) -> Message:

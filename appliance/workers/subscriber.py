@@ -272,7 +272,9 @@ class Subscriber:
         self._telemetry.message_refused(self.key, refusal.sender, refusal.reason)
         node, identity = self._spec.node, refusal.identity
         self._answers.report(
-            node, f"{self._spec.subject}: message refused: {refusal.reason}", method=self._spec.method
+            node,
+            f"{self._spec.subject}: message refused: {refusal.reason}",
+            method=self._spec.method,
         )
         if identity.instance is not None and reply_to.startswith(f"{self._spec.subject}.reply."):
             self._answers.refuse(reply_to, node, identity.message_id, refusal.reason)
@@ -314,7 +316,9 @@ class Subscriber:
         message = work.message
         self._telemetry.message_interrupted(self.key, message.from_node, message.id)
         text = "interrupted: the appliance stopped while it ran; it was not run again"
-        self._answers.report(self._spec.node, f"{message.method} {message.id} {text}", method=message.method)
+        self._answers.report(
+            self._spec.node, f"{message.method} {message.id} {text}", method=message.method
+        )
         replies = ()
         if self._method.info.replies:
             reply = make_reply(message, self._spec.node, "")

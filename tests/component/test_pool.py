@@ -2,6 +2,7 @@
 
 import asyncio
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 import pytest
 
@@ -37,7 +38,7 @@ class Recorder:
 class ToyWorker:
     """Runs until drained, or does what its node's name says."""
 
-    alive: set = set()
+    alive: ClassVar[set] = set()
 
     def __init__(self, spec):
         self.spec = spec

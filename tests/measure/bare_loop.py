@@ -60,7 +60,9 @@ async def send(url: str, count: int, window: int, compression: str, size: int) -
     started = time.perf_counter()
     for number in range(count):
         await free.acquire()
-        message = seed_message("beta", "alpha", "REQToConsole", [("%08d" % number) * (size // 8)], id=number)
+        message = seed_message(
+            "beta", "alpha", "REQToConsole", [f"{number:08d}" * (size // 8)], id=number
+        )
         data = cbor2.dumps(message)
         if compression == "zstd":
             data = compressor.compress(data)

@@ -15,7 +15,10 @@ def main() -> None:
     runs = [
         ("done, none", {"ack_on": "done", "compression": "none"}),
         ("received, zstd", {"ack_on": "received", "compression": "zstd"}),
-        ("mutant: ack first", {"receiver_command": MUTANT_ACK_BEFORE_COMMIT, "kinds": ("receiver",)}),
+        (
+            "mutant: ack first",
+            {"receiver_command": MUTANT_ACK_BEFORE_COMMIT, "kinds": ("receiver",)},
+        ),
         ("mutant: no dedupe", {"dedupe": False}),
     ]
     for name, options in runs:

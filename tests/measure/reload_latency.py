@@ -22,7 +22,10 @@ NEW = "extra.REQPing.EventACK_subscriber"
 
 def main() -> None:
     nodes = "\n".join(NODE.format(number=number) for number in range(25))
-    plain, more = CONFIG.format(nodes=nodes, more=""), CONFIG.format(nodes=nodes, more=", REQPing: {}")
+    plain, more = (
+        CONFIG.format(nodes=nodes, more=""),
+        CONFIG.format(nodes=nodes, more=", REQPing: {}"),
+    )
     saved_to_running = []
     with tempfile.TemporaryDirectory() as directory, Appliance(plain, Path(directory)) as appliance:
         for _ in range(20):

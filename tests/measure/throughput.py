@@ -36,8 +36,17 @@ def measure_bare(url: str, count: int, window: int, compression: str) -> float:
         assert receiver.stdout is not None
         receiver.stdout.readline()
         done = subprocess.run(
-            [sys.executable, "-m", "tests.measure.bare_loop", "send", url, str(count), str(window),
-             compression, str(SIZE_BYTES)],
+            [
+                sys.executable,
+                "-m",
+                "tests.measure.bare_loop",
+                "send",
+                url,
+                str(count),
+                str(window),
+                compression,
+                str(SIZE_BYTES),
+            ],
             stdout=subprocess.PIPE,
             check=True,
         )
@@ -58,8 +67,12 @@ def measure_ours(url: str, directory: Path, count: int, window: int, compression
         started = time.perf_counter()
         for first in range(0, count, BATCH):
             batch = [
-                {"from_node": "alpha", "to_nodes": ["beta"], "method": "REQToConsole",
-                 "data": [("%08d" % number) * (SIZE_BYTES // 8)]}
+                {
+                    "from_node": "alpha",
+                    "to_nodes": ["beta"],
+                    "method": "REQToConsole",
+                    "data": [f"{number:08d}" * (SIZE_BYTES // 8)],
+                }
                 for number in range(first, min(first + BATCH, count))
             ]
             sender.send(*batch)
@@ -79,7 +92,9 @@ def main() -> None:
             for _ in range(rounds):
                 with NatsServer() as broker, tempfile.TemporaryDirectory() as directory:
                     bare.append(measure_bare(broker.url, count, window, compression))
-                    ours.append(measure_ours(broker.url, Path(directory), count, window, compression))
+                    ours.append(
+                        measure_ours(broker.url, Path(directory), count, window, compression)
+                    )
             ratio = statistics.median(o / b for o, b in zip(ours, bare, strict=True))
             print(
                 f"window {window:3d} {compression:4s}: ours {statistics.median(ours):7.0f}/s"

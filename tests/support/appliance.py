@@ -59,8 +59,15 @@ class Appliance:
         """Start the process without waiting."""
         with open(self.log_path, "ab") as log:
             self.process = subprocess.Popen(
-                [*self.command, "run", str(self.config_path), "--state-dir", str(self.state),
-                 *([] if self.only_named else ["--all-nodes"]), *self.args],
+                [
+                    *self.command,
+                    "run",
+                    str(self.config_path),
+                    "--state-dir",
+                    str(self.state),
+                    *([] if self.only_named else ["--all-nodes"]),
+                    *self.args,
+                ],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -78,7 +85,9 @@ class Appliance:
         while True:
             assert self.process is not None
             if self.process.poll() is not None:
-                raise AssertionError(f"the daemon ended with {self.process.returncode}:\n{self.log()}")
+                raise AssertionError(
+                    f"the daemon ended with {self.process.returncode}:\n{self.log()}"
+                )
             try:
                 if self.request("GET", "/readyz")[0] == 200:
                     return
@@ -129,7 +138,9 @@ class Appliance:
             status = self.status()
             if predicate(status):
                 return status
-            assert time.monotonic() < deadline, f"not in {timeout_s} s: {json.dumps(status, indent=1)}\n{self.log()}"
+            assert time.monotonic() < deadline, (
+                f"not in {timeout_s} s: {json.dumps(status, indent=1)}\n{self.log()}"
+            )
             time.sleep(0.01)
 
     def write_config(self, text: str) -> None:

@@ -12,12 +12,36 @@ import cbor2
 import nats
 
 
-def seed_message(to_node: str, from_node: str, method: str, data: list[str], **fields: object) -> list[object]:
+def seed_message(
+    to_node: str, from_node: str, method: str, data: list[str], **fields: object
+) -> list[object]:
     """The 25 fields in the order of the seed generation."""
     message: list[object] = [
-        to_node, None, fields.get("id", 0), data, method, fields.get("method_args"),
-        fields.get("reply_method", ""), None, False, from_node, 10, 1, 0, 0, 10, 0,
-        fields.get("directory", ""), fields.get("file_name", ""), None, "", "", "", "", "", "",
+        to_node,
+        None,
+        fields.get("id", 0),
+        data,
+        method,
+        fields.get("method_args"),
+        fields.get("reply_method", ""),
+        None,
+        False,
+        from_node,
+        10,
+        1,
+        0,
+        0,
+        10,
+        0,
+        fields.get("directory", ""),
+        fields.get("file_name", ""),
+        None,
+        "",
+        "",
+        "",
+        "",
+        "",
+        "",
     ]
     return message
 
@@ -32,10 +56,17 @@ async def publish(url: str, to_node: str, from_node: str, rate: int, seconds: fl
         due = min(total, int((loop.time() - started) * rate) + 1)
         while sent < due:
             message = seed_message(
-                to_node, from_node, "REQToFileAppend", [f"{sent}\n"], directory="load", file_name="lines.log"
+                to_node,
+                from_node,
+                "REQToFileAppend",
+                [f"{sent}\n"],
+                directory="load",
+                file_name="lines.log",
             )
             await client.publish(
-                f"{to_node}.REQToFileAppend.EventACK", cbor2.dumps(message), headers={"serial": "cbor"}
+                f"{to_node}.REQToFileAppend.EventACK",
+                cbor2.dumps(message),
+                headers={"serial": "cbor"},
             )
             sent += 1
         await asyncio.sleep(0.002)

@@ -71,12 +71,20 @@ class Load(threading.Thread):
             number += self.batch
             self.offered.update(lines)
             body = [
-                {"from_node": "alpha", "to_nodes": ["beta"], "method": "REQToFileAppend",
-                 "directory": "load", "file_name": "lines.log", "data": [f"{line}\n"]}
+                {
+                    "from_node": "alpha",
+                    "to_nodes": ["beta"],
+                    "method": "REQToFileAppend",
+                    "directory": "load",
+                    "file_name": "lines.log",
+                    "data": [f"{line}\n"],
+                }
                 for line in lines
             ]
             try:
-                code, answer = self.appliance.request("POST", "/api/v1/messages", body, timeout_s=5.0)
+                code, answer = self.appliance.request(
+                    "POST", "/api/v1/messages", body, timeout_s=5.0
+                )
             except (OSError, http.client.HTTPException, json.JSONDecodeError):
                 time.sleep(0.02)  # it was just killed; these lines may or may not be on disk
                 continue
@@ -142,7 +150,9 @@ def run_harness(
     return outcome
 
 
-def _fault(kind: str, rng: random.Random, sender: Appliance, receiver: Appliance, broker: NatsServer) -> None:
+def _fault(
+    kind: str, rng: random.Random, sender: Appliance, receiver: Appliance, broker: NatsServer
+) -> None:
     if kind == "broker":
         broker.kill()
         time.sleep(rng.uniform(0, 0.4))
@@ -158,7 +168,8 @@ def _fault(kind: str, rng: random.Random, sender: Appliance, receiver: Appliance
 
 def _wait_settled(sender: Appliance, receiver: Appliance, timeout_s: float) -> None:
     sender.wait_until(
-        lambda status: status["outbox"]["pending"] == 0 and status["outbox"]["in_flight"] == 0, timeout_s
+        lambda status: status["outbox"]["pending"] == 0 and status["outbox"]["in_flight"] == 0,
+        timeout_s,
     )
     seen = -1
     deadline = time.monotonic() + timeout_s
@@ -186,4 +197,3 @@ def _count(receiver: Appliance, load: Load, outcome: Outcome) -> None:
 
 
 MUTANT_ACK_BEFORE_COMMIT = [sys.executable, "-m", "tests.support.mutant_ack_first"]
-

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from appliance.core.specs import AckOn
 from appliance.outbox.records import TakeInResult
+
+from appliance.core.specs import AckOn
 from appliance.workers.subscriber import Subscriber
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import itertools
 import subprocess
 import sys
 import time
@@ -47,10 +48,22 @@ def run_swaps(
         text = CONFIG.format(url=broker.url, **state)
         with Appliance(text, directory) as appliance:
             edits = ["swap"] * swaps + ["live"] * lives + ["flap"] * flaps
-            edits = [edits[(i * 7) % len(edits)] for i in range(len(edits))] if len(edits) % 7 else edits
+            edits = (
+                [edits[(i * 7) % len(edits)] for i in range(len(edits))]
+                if len(edits) % 7
+                else edits
+            )
             publisher = subprocess.Popen(
-                [sys.executable, "-m", "tests.support.bare_publisher", broker.url, "beta", "source",
-                 str(rate), str(seconds)],
+                [
+                    sys.executable,
+                    "-m",
+                    "tests.support.bare_publisher",
+                    broker.url,
+                    "beta",
+                    "source",
+                    str(rate),
+                    str(seconds),
+                ],
                 stdout=subprocess.PIPE,
             )
             started = time.monotonic()
@@ -69,14 +82,17 @@ def run_swaps(
             sent = int(publisher.communicate(timeout=seconds + 60)[0])
             name = "beta.REQToFileAppend.EventACK_subscriber"
             worker = _wait_handled(appliance, name, sent)
-            ids = [int(line) for line in appliance.data("load", "beta", "lines.log").read_text().split()]
+            ids = [
+                int(line)
+                for line in appliance.data("load", "beta", "lines.log").read_text().split()
+            ]
     counts = collections.Counter(ids)
     return SwapOutcome(
         sent=sent,
         lines=len(ids),
         lost=len(set(range(sent)) - counts.keys()),
         doubled=sum(count - 1 for count in counts.values()),
-        disordered=sum(1 for before, after in zip(ids, ids[1:], strict=False) if after < before),
+        disordered=sum(1 for before, after in itertools.pairwise(ids) if after < before),
         reloads=dict(results),
         worker=worker,
     )

@@ -124,7 +124,9 @@ async def test_a_hostile_message_is_refused_and_counted_and_the_node_goes_on(nod
     if name == "oversized":
         payload, headers = cbor2.dumps(append(["x" * 1_040_000])), {"serial": "cbor"}
     assert await exchange(node, payload, headers, timeout_s=0.3) is None
-    node.wait_until(lambda _: node.worker(WORKER)["refused"] == before["refused"] + 1 or name == "oversized")
+    node.wait_until(
+        lambda _: node.worker(WORKER)["refused"] == before["refused"] + 1 or name == "oversized"
+    )
     good = cbor2.dumps(append(["after\n"], file_name=f"after {name}.txt"))
     assert await exchange(node, good, {"serial": "cbor"}) == "confirmed from: ship1: 7"
     assert node.worker(WORKER)["handled"] == before["handled"] + 1
@@ -143,7 +145,9 @@ async def test_an_acknowledgement_is_never_published_on_a_request_subject(node):
         subscription = await client.subscribe("central.REQCliCommand.CommandACK", cb=heard.append)
         await client.flush()
         await client.publish(
-            SUBJECT, cbor2.dumps(append(["x"])), reply="central.REQCliCommand.CommandACK",
+            SUBJECT,
+            cbor2.dumps(append(["x"])),
+            reply="central.REQCliCommand.CommandACK",
             headers={"serial": "cbor"},
         )
         await client.flush()

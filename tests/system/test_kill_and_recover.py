@@ -11,7 +11,9 @@ pytestmark = pytest.mark.timeout(180)
 
 
 @pytest.mark.parametrize(("ack_on", "compression"), [("done", "none"), ("received", "zstd")])
-def test_every_accepted_message_is_handled_exactly_once_whatever_is_killed(tmp_path, ack_on, compression):
+def test_every_accepted_message_is_handled_exactly_once_whatever_is_killed(
+    tmp_path, ack_on, compression
+):
     outcome = run_harness(tmp_path, kills=2, seed=7, ack_on=ack_on, compression=compression)
     assert outcome.accepted > 500
     assert outcome.is_exactly_once, outcome
@@ -25,5 +27,7 @@ def test_the_harness_sees_a_receiver_that_acknowledges_before_the_commit(tmp_pat
 
 
 def test_the_harness_sees_a_receiver_without_a_memory_of_ids(tmp_path):
-    outcome = run_harness(tmp_path, kills=4, seed=5, dedupe=False, kinds=("broker", "sender", "receiver"))
+    outcome = run_harness(
+        tmp_path, kills=4, seed=5, dedupe=False, kinds=("broker", "sender", "receiver")
+    )
     assert outcome.doubled > 0, outcome

@@ -78,7 +78,9 @@ def test_the_same_content_is_unchanged_and_clears_an_earlier_refusal(appliance):
 
 
 def test_a_set_that_would_cancel_most_workers_needs_force(appliance):
-    emptied = BASE.replace("{REQErrorLog: {}, REQToFileAppend: {}}", "{}").replace("{REQPing: {}}", "{}")
+    emptied = BASE.replace("{REQErrorLog: {}, REQToFileAppend: {}}", "{}").replace(
+        "{REQPing: {}}", "{}"
+    )
     before = picture(appliance)
     appliance.write_config(emptied)
     verdict = appliance.reload()
@@ -107,7 +109,9 @@ def test_a_listener_is_moved_live_and_a_busy_one_refuses_the_whole_set(appliance
         busy.bind(("127.0.0.1", 0))
         busy.listen()
         before = picture(appliance)
-        appliance.write_config(listening(busy.getsockname()[1]).replace("REQPing: {}", "REQPong: {}"))
+        appliance.write_config(
+            listening(busy.getsockname()[1]).replace("REQPing: {}", "REQPong: {}")
+        )
         verdict = appliance.reload()
         assert (verdict["result"], verdict["problems"][0]["code"]) == ("refused", "E303")
         assert picture(appliance) == before
@@ -117,7 +121,9 @@ def test_a_listener_is_moved_live_and_a_busy_one_refuses_the_whole_set(appliance
     appliance.write_config(listening(port))
     assert appliance.reload()["result"] == "applied"
     with socket.create_connection(("127.0.0.1", port), 5) as connection:
-        connection.sendall(f"GET /livez HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nConnection: close\r\n\r\n".encode())
+        connection.sendall(
+            f"GET /livez HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nConnection: close\r\n\r\n".encode()
+        )
         assert b"200" in connection.recv(4096).split(b"\r\n")[0]
 
 

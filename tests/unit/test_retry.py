@@ -12,7 +12,13 @@ ACK = AckSettings(timeout_s=5, retries=3, expires_s=100)
 
 def decide(outcome, *, attempts=0, failures=1, ack=ACK, age_s=0.0, detail=""):
     return decide_delivery(
-        outcome, attempts=attempts, failures=failures, ack=ack, age_s=age_s, jitter=0.5, detail=detail
+        outcome,
+        attempts=attempts,
+        failures=failures,
+        ack=ack,
+        age_s=age_s,
+        jitter=0.5,
+        detail=detail,
     )
 
 
@@ -26,7 +32,9 @@ def test_retries_count_the_resends_after_the_first_send():
     assert decide(Outcome.ACK_TIMEOUT, attempts=4) == DeadLetter(
         "no acknowledgement after 4 tries of 5 s"
     )
-    assert isinstance(decide(Outcome.ACK_TIMEOUT, attempts=1, ack=AckSettings(retries=0)), DeadLetter)
+    assert isinstance(
+        decide(Outcome.ACK_TIMEOUT, attempts=1, ack=AckSettings(retries=0)), DeadLetter
+    )
 
 
 @pytest.mark.parametrize("outcome", [Outcome.NO_RESPONDER, Outcome.BUS_DOWN])
