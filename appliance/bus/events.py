@@ -68,5 +68,5 @@ class Reporter:
         """Call a callback of somebody else's."""
         try:
             callback(*values)
-        except Exception:
+        except Exception:  # noqa: BLE001 - the guard around code of others
             _log.exception("a callback of the bus failed")

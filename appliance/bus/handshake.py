@@ -112,8 +112,9 @@ def _map_error(error: Exception, shown: str) -> BusError:
         return BusUnavailable(f"broker {shown}: tls: {reason}")
     if isinstance(error, OSError):
         # asyncio's own text repeats the address, and for several addresses holds a list of texts.
-        is_system_error = error.errno is not None and error.errno > 0  # name resolution has its own
-        reason = os.strerror(error.errno) if is_system_error else error.strerror or text
+        # Name resolution has numbers of its own, below zero.
+        number = error.errno or 0
+        reason = os.strerror(number) if number > 0 else error.strerror or text
         return BusUnavailable(f"broker {shown}: {reason.lower()}")
     return BusUnavailable(f"broker {shown}: {type(error).__name__} during login")
 
