@@ -119,8 +119,7 @@ def test_a_subject_that_passes_can_be_written_on_one_line(subject: str) -> None:
     for check in (check_publish_subject, check_subscribe_subject):
         try:
             check(subject)
-        except SubjectInvalid as error:
-            assert error.reason
+        except SubjectInvalid:
             continue
         assert subject
         assert not any(character in subject for character in "\r\n \t\0")

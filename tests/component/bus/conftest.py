@@ -16,7 +16,6 @@ from appliance.bus.nats import NatsBus
 from appliance.core.specs import BrokerSettings
 from tests.support.nats_server import NatsServer
 
-
 INFO_LINE = b'INFO {"server_id":"X","version":"2.15.1","headers":true,"max_payload":1048576}\r\n'
 """The first words of a broker played by a test."""
 

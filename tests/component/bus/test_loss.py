@@ -37,17 +37,18 @@ async def test_subscriptions_are_confirmed_again_before_the_bus_counts_as_connec
     server: NatsServer, open_bus: OpenBus
 ) -> None:
     heard = Heard()
-    bus, peer = await open_bus(server.url, events=heard.make_events()), await open_bus(server.url)
+    peers_heard = Heard()
+    bus = await open_bus(server.url, events=heard.make_events())
+    peer = await open_bus(server.url, events=peers_heard.make_events())
     inboxes = [Inbox() for _ in range(50)]
     for number, inbox in enumerate(inboxes):
         await bus.subscribe(f"a.{number}", inbox, queue="q")
     for round_number in range(1, 4):
         server.kill()
         server.start()
-        await heard.until(lambda it, wanted=round_number: it.calls.count("reconnect") == wanted)
+        for each in (heard, peers_heard):
+            await each.until(lambda it, wanted=round_number: it.calls.count("reconnect") == wanted)
         assert bus.is_connected
-        while not peer.is_connected:
-            await asyncio.sleep(0.005)
         for number in range(50):
             await peer.publish(f"a.{number}", b"")
         await asyncio.gather(*(inbox.wait_for(round_number) for inbox in inboxes))
