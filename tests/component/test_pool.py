@@ -137,7 +137,7 @@ async def test_a_crashed_worker_is_observed_and_spawned_again_by_the_same_plan(w
     assert "boom" in handle.last_error
     handle.retry_at_mono = 0.0
     await converge(spec("crasher"), spec("b"))
-    assert [worker.spec.node for worker in built] == ["crasher", "b", "crasher"]
+    assert [worker.spec.node for worker in built] == ["b", "crasher", "crasher"]
     assert pool.handles[spec("crasher").key].restarts == 1
 
 
