@@ -89,8 +89,10 @@ class _Reader:
             self._read_events(text)
         except yaml.MarkedYAMLError as error:
             mark = error.problem_mark or error.context_mark
+            if "quoted scalar" in str(error.context) and "end of stream" in str(error.problem):
+                mark = error.context_mark  # where the quote opens, not where the file ends
             line, column = (mark.line + 1, mark.column + 1) if mark else (1, 1)
-            self._give_up("E005", line, column, f"not valid YAML: {error.problem}", _hint(error))
+            self._give_up("E005", line, column, f"not valid YAML: {error.problem}", _hint(error, self._lines))
         except yaml.YAMLError as error:
             self._give_up("E005", 1, 1, f"not valid YAML: {str(error).splitlines()[0][:120]}")
 
@@ -299,8 +301,11 @@ _NO_ANCHORS = "write the value out; what many nodes share belongs into a role or
 _TOO_LARGE = "a number beyond 64 bits, or not finite"
 
 
-def _hint(error: yaml.MarkedYAMLError) -> str:
+def _hint(error: yaml.MarkedYAMLError, lines: list[str]) -> str:
     problem = error.problem or ""
+    mark = error.problem_mark
+    if mark is not None and mark.line < len(lines) and "${" in lines[mark.line][: mark.column + 2]:
+        return 'within [ ] or { } a text with ${…} needs quotes: "${NAME}"'
     if "cannot start any token" in problem:
         return "indent with spaces; quote texts that begin with a special sign"
     if "mapping values are not allowed" in problem:

@@ -39,9 +39,9 @@ def find_problems(raw: RawConfig) -> tuple[list[Problem], list[KeyPath]]:
     for error in find_shape_errors(raw.tree):
         path: KeyPath = tuple(error.absolute_path)
         for code, where, message, hint, on_key in _explain(error, path, raw):
+            bad_paths.append(where)
             if _follows_from_damage(code, where, raw):
                 continue
-            bad_paths.append(where)
             trap = traps.get(where)
             if trap is not None and code in ("E102", "E104", "E106"):
                 trapped.add(where)

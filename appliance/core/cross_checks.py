@@ -75,9 +75,12 @@ def check_ends(
         )
     taken: dict[tuple[NodeName, NodeName, MethodName, bool], KeyPath] = {}
     for entry in publications:
-        for to in entry.resolved.to:
+        reached = [
             _check_destination(findings, entry, resolve_own(to, entry.node), index, known, taken)
-        _check_reply(findings, entry, index)
+            for to in entry.resolved.to
+        ]
+        if any(reached):
+            _check_reply(findings, entry, index, known)
 
 
 def _check_destination(
@@ -87,12 +90,13 @@ def _check_destination(
     index: SubscriptionIndex,
     known: Known,
     taken: dict[tuple[NodeName, NodeName, MethodName, bool], KeyPath],
-) -> None:
+) -> bool:
+    """Whether somebody at the destination subscribes the method."""
     resolved = entry.resolved
     info = resolved.info
     special = known.special.get(to)
     if to not in known.nodes and special != info.name:
-        return  # told as an unknown node
+        return False  # told as an unknown node
     path = find_origin(entry.layers, ("to",)) or entry.path
     if info.subject_node is not None and to != info.subject_node:
         findings.add(
@@ -101,7 +105,7 @@ def _check_destination(
             f"nobody subscribes {info.name} under the name {shorten(to)}",
             hint=f"write `to: {info.subject_node}`: {info.name} goes to whoever subscribes it",
         )
-        return
+        return False
     key = (entry.node, to, info.name, resolved.wants_ack)
     if key in taken and taken[key] != entry.path:
         findings.add(
@@ -112,10 +116,10 @@ def _check_destination(
             also=taken[key],
             on_key=True,
         )
-        return
+        return False
     taken[key] = entry.path
     if not _check_length(findings, entry.path, to, info, resolved.wants_ack):
-        return
+        return False
     end = index.get((to, info.name))
     if end is None:
         findings.add(
@@ -126,8 +130,9 @@ def _check_destination(
             if special is None
             else f"let one node subscribe {info.name}",
         )
-        return
+        return False
     _check_agreement(findings, entry, to, end)
+    return True
 
 
 def _check_agreement(findings: Findings, entry: Publication, to: NodeName, end: SubjectEnd) -> None:
@@ -173,12 +178,14 @@ def _check_agreement(findings: Findings, entry: Publication, to: NodeName, end: 
                 )
 
 
-def _check_reply(findings: Findings, entry: Publication, index: SubscriptionIndex) -> None:
+def _check_reply(
+    findings: Findings, entry: Publication, index: SubscriptionIndex, known: Known
+) -> None:
     info = entry.resolved.info
     if not info.replies:
         return
     method = MethodName(entry.resolved.reply_method or DEFAULT_REPLY_METHOD)
-    if (entry.node, method) not in index:
+    if method in known.methods and (entry.node, method) not in index:
         findings.add(
             "W205",
             find_origin(entry.layers, ("reply_method",)) or entry.path,
