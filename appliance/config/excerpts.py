@@ -13,10 +13,12 @@ MAX_EXCERPT = 2_000
 """A line that is longer holds something else than a config; the command line crops further."""
 _SECRET_PATHS = ("broker.auth", "admin.token")
 _SECRET_WORDS = re.compile(
-    r"(pass(?:word|wd)?|secret|token|seed|credential|nkey)[\"']?\s*[:=]\s*(?![{\[\s]*(?:file|env|credential)\b)"
+    r"(pass(?:word|wd)?|secret|token|seed|credential|nkey)[\"']?\s*[:=]\s*"
+    r"(?!\{\s*(?:file|env|credential)\s*:\s*[\"']?[\w./~-]+[\"']?\s*\})"
     r"(?P<value>\S.*)",
     re.IGNORECASE,
 )
+"""A word for a secret, and what follows it unless that is a well-formed reference."""
 _URL_USER = re.compile(r"(?<=://)[^@/\s\"']+(?=@)")
 _BLOT = "********"
 

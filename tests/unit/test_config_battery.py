@@ -1,0 +1,67 @@
+"""Every mistake of the battery gets its code at its place, and every code has a story and a mistake."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from appliance.config.stories import STORIES
+from appliance.core.problems import Severity
+from appliance.errors import ConfigInvalid
+from tests.support.config_files import (
+    ROOT,
+    WARNINGS,
+    battery,
+    expected_of,
+    found_in,
+    load,
+)
+
+CODES_TESTED_ELSEWHERE = {
+    "E003": "needs megabytes: test_config_files",
+    "E213": "needs a method with a long name: test_compile_ends",
+}
+
+
+@pytest.mark.parametrize("entry", battery(), ids=lambda entry: entry.name)
+def test_bad_config_is_refused_with_its_code_at_its_place_and_nothing_else(entry: Path) -> None:
+    with pytest.raises(ConfigInvalid) as caught:
+        load(entry)
+    assert found_in(entry, caught.value.problems) == sorted(expected_of(entry))
+
+
+@pytest.mark.parametrize("entry", sorted(WARNINGS.iterdir()), ids=lambda entry: entry.name)
+def test_warnings_are_told_and_refuse_nothing(entry: Path) -> None:
+    warnings = load(entry).warnings
+    assert found_in(entry, warnings) == sorted(expected_of(entry))
+    assert all(problem.severity is Severity.WARNING for problem in warnings)
+
+
+def test_the_battery_holds_at_least_sixty_mistakes() -> None:
+    assert len(battery()) >= 60
+
+
+def test_every_code_in_the_sources_has_a_story_and_every_story_is_in_the_sources() -> None:
+    found = set()
+    for part in ("config", "core", "cli"):
+        for path in (ROOT / "appliance" / part).rglob("*.py"):
+            if "stories" not in path.parts:
+                found |= set(re.findall(r'"([EW]\d{3})"', path.read_text(encoding="utf-8")))
+    assert found == set(STORIES)
+
+
+def test_every_code_is_produced_by_the_battery_or_by_a_test_of_its_own() -> None:
+    entries = [*battery(), *WARNINGS.iterdir()]
+    produced = {code for entry in entries for code, _, _ in expected_of(entry)}
+    assert produced | CODES_TESTED_ELSEWHERE.keys() == set(STORIES)
+
+
+def test_stories_are_whole_and_their_names_distinct() -> None:
+    assert len({story.name for story in STORIES.values()}) == len(STORIES)
+    for story in STORIES.values():
+        assert re.fullmatch(r"[a-z0-9]+([-.][a-z0-9]+)*", story.name)
+        assert story.meaning.endswith((".", ":"))
+        assert story.example
+        assert story.mend
