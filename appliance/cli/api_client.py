@@ -1,0 +1,162 @@
+"""Talks to the daemon of a state directory over its unix socket. Small on purpose: a command must
+start quickly.
+"""
+
+from __future__ import annotations
+
+import http.client
+import json
+import socket
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote, urlencode
+
+from appliance.cli.options import SOCKET_NAME, SYSTEM_STATE_DIR
+from appliance.errors import ApplianceError, DaemonError, DaemonUnreachable
+
+Json = dict[str, Any]
+
+ANSWER_TIMEOUT_S = 30.0
+MAX_LINE_BYTES = 16 * 1024 * 1024
+
+
+class ApiRefused(ApplianceError):
+    """The daemon answered, and said no."""
+
+    def __init__(self, status: int, error: str) -> None:
+        super().__init__(error)
+        self.status = status
+
+
+class SocketForbidden(DaemonError):
+    """The socket is there and we may not use it."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(f"no permission to use {path}; its group may, or say sudo")
+
+
+class _UnixConnection(http.client.HTTPConnection):
+    def __init__(self, path: Path, timeout_s: float | None) -> None:
+        super().__init__("localhost", timeout=timeout_s)
+        self._path = path
+        self._timeout_s = timeout_s
+
+    def connect(self) -> None:
+        # not from the admin package as a whole: that would import the server
+        from appliance.admin.unix_socket import connect_unix
+
+        self.sock: socket.socket = connect_unix(self._path, self._timeout_s)
+
+
+class ApiClient:
+    """One daemon. Every call opens a connection of its own."""
+
+    def __init__(self, state_dir: Path) -> None:
+        self._path = state_dir / SOCKET_NAME
+
+    def get(self, path: str, query: Mapping[str, str] | Sequence[tuple[str, str]] = ()) -> Json:
+        """The answer to a question.
+
+        Raises:
+            DaemonUnreachable: nobody answers.
+            ApiRefused: the daemon says no.
+        """
+        return self._ask("GET", _with_query(path, query), None, (), ANSWER_TIMEOUT_S)
+
+    def post(
+        self,
+        path: str,
+        body: object,
+        *,
+        accept: Sequence[int] = (),
+        timeout_s: float = ANSWER_TIMEOUT_S,
+    ) -> Json:
+        """The answer to a request; `accept` names error statuses whose body is an answer too.
+
+        Raises:
+            DaemonUnreachable: nobody answers.
+            ApiRefused: the daemon says no.
+        """
+        return self._ask("POST", path, body, accept, timeout_s)
+
+    def stream(
+        self, path: str, body: object, query: Mapping[str, str], wait_s: float
+    ) -> Iterator[Json]:
+        """Post, and yield one value per line as it comes.
+
+        Raises:
+            DaemonUnreachable: nobody answers, or the daemon went away in the middle.
+            ApiRefused: the daemon says no.
+        """
+        connection = _UnixConnection(self._path, wait_s + ANSWER_TIMEOUT_S)
+        try:
+            headers = {"Accept": "application/x-ndjson"}
+            response = self._open(connection, "POST", _with_query(path, query), body, headers)
+            if response.status >= 400:
+                _raise_refusal(response.status, response.read())
+            while line := response.readline(MAX_LINE_BYTES):
+                yield json.loads(line)
+        except (OSError, http.client.HTTPException, ValueError) as error:
+            raise self._unreachable(error) from error
+        finally:
+            connection.close()
+
+    def _ask(
+        self, verb: str, path: str, body: object, accept: Sequence[int], timeout_s: float
+    ) -> Json:
+        connection = _UnixConnection(self._path, timeout_s)
+        try:
+            response = self._open(connection, verb, path, body, {})
+            raw = response.read()
+            if response.status >= 400 and response.status not in accept:
+                _raise_refusal(response.status, raw)
+            answer: Json = json.loads(raw)
+        except (OSError, http.client.HTTPException, ValueError) as error:
+            raise self._unreachable(error) from error
+        finally:
+            connection.close()
+        return answer
+
+    def _open(
+        self,
+        connection: _UnixConnection,
+        verb: str,
+        path: str,
+        body: object,
+        headers: dict[str, str],
+    ) -> http.client.HTTPResponse:
+        raw = None
+        if body is not None:
+            raw = json.dumps(body).encode()
+            headers = {**headers, "Content-Type": "application/json"}
+        connection.request(verb, path, raw, headers)
+        return connection.getresponse()
+
+    def _unreachable(self, error: Exception) -> DaemonError:
+        if isinstance(error, PermissionError):
+            return SocketForbidden(self._path)
+        if isinstance(error, TimeoutError):
+            return DaemonUnreachable(f"the daemon on {self._path} does not answer in time")
+        if isinstance(error, FileNotFoundError | ConnectionRefusedError | NotADirectoryError):
+            return DaemonUnreachable(f"no daemon answers on {self._path}{self._other_place()}")
+        return DaemonUnreachable(f"the daemon on {self._path} went away: {error}")
+
+    def _other_place(self) -> str:
+        """A hint where a daemon is, if the usual place has one and it was not asked."""
+        other = SYSTEM_STATE_DIR / SOCKET_NAME
+        if other == self._path or not other.exists():
+            return ""
+        return f"; there is one below {SYSTEM_STATE_DIR} (--state-dir {SYSTEM_STATE_DIR})"
+
+
+def _with_query(path: str, query: Mapping[str, str] | Sequence[tuple[str, str]]) -> str:
+    return f"{path}?{urlencode(query, quote_via=quote)}" if query else path
+
+
+def _raise_refusal(status: int, raw: bytes) -> None:
+    try:
+        error = str(json.loads(raw)["error"])
+    except (ValueError, KeyError, TypeError):
+        error = raw[:200].decode("utf-8", "replace") or f"status {status}"
+    raise ApiRefused(status, error)

@@ -1,0 +1,117 @@
+"""The application: puts the commands together and turns whatever ends one into an exit code."""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+from typing import Annotated
+
+import typer
+
+from appliance import __version__, early
+from appliance.cli import (
+    config_commands,
+    daemon_commands,
+    demo_command,
+    record_commands,
+    run_command,
+    send_command,
+)
+from appliance.cli.api_client import ApiRefused, SocketForbidden
+from appliance.cli.options import PROGRAM, Exit, unknown_variables, warn
+from appliance.cli.verdict_view import print_problems
+from appliance.errors import ApplianceError, ConfigError, ConfigInvalid, DaemonError
+
+_CLICK = sys.modules[typer.BadParameter.__module__]
+"""The exceptions of click, which typer brings along or imports, depending on its version."""
+
+
+def make_app() -> typer.Typer:
+    """All commands."""
+    app = typer.Typer(
+        name=PROGRAM,
+        help="A declarative, hot-reloading message daemon for NATS that speaks Steward's wire.",
+        no_args_is_help=True,
+        add_completion=False,
+        pretty_exceptions_enable=False,
+        rich_markup_mode=None,
+        context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    )
+    app.callback()(_before_every_command)
+    for commands in (
+        run_command,
+        config_commands,
+        daemon_commands,
+        send_command,
+        record_commands,
+        demo_command,
+    ):
+        commands.register(app)
+    return app
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"{PROGRAM} {__version__}")
+        raise typer.Exit
+
+
+def _before_every_command(
+    context: typer.Context,
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version."),
+    ] = False,
+    debug: Annotated[
+        bool, typer.Option("--debug", help="Show the traceback when the program itself fails.")
+    ] = False,
+) -> None:
+    """Runs before the command."""
+    if context.invoked_subcommand != "run":
+        early.restore()
+    unknown = unknown_variables(os.environ)
+    if unknown:
+        warn(f"unknown environment variable{'s' if len(unknown) > 1 else ''}: {', '.join(unknown)}")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command line; returns the exit code."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    command = typer.main.get_command(make_app())
+    try:
+        result = command.main(args=given, prog_name=PROGRAM, standalone_mode=False)
+    except _CLICK.UsageError as error:
+        error.show(file=sys.stderr)
+        return Exit.USAGE
+    except _CLICK.ClickException as error:
+        error.show(file=sys.stderr)
+        return Exit.FAILED
+    except (typer.Abort, KeyboardInterrupt):
+        return 130
+    except ConfigInvalid as error:
+        print_problems(error.problems, sys.stderr)
+        return Exit.CONFIG
+    except ApplianceError as error:
+        warn(str(error))
+        return _code_of(error)
+    except Exception as error:  # noqa: BLE001 - the boundary around the program
+        if "--debug" in given:
+            traceback.print_exc()
+        else:
+            warn(f"internal error: {type(error).__name__}: {error} (--debug shows where)")
+        return Exit.BUG
+    return int(result) if isinstance(result, int) else Exit.OK
+
+
+def _code_of(error: ApplianceError) -> Exit:
+    if isinstance(error, ConfigError):
+        return Exit.CONFIG
+    if isinstance(error, SocketForbidden):
+        return Exit.NO_PERMISSION
+    if isinstance(error, DaemonError):
+        return Exit.UNAVAILABLE
+    if isinstance(error, ApiRefused) and error.status in (502, 503, 504):
+        return Exit.UNAVAILABLE
+    return Exit.FAILED

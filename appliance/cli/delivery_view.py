@@ -1,0 +1,181 @@
+"""What `send` knows of its messages, in words and as facts. Pure: lines of the API in, lines of
+text out.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from appliance.cli.times import say_short
+from appliance.core.escape import escape_controls, escape_line
+
+Json = dict[str, Any]
+Words = list[tuple[str, bool]]
+"""Lines, and whether each belongs to the result (stdout) or tells of the way there (stderr)."""
+
+
+@dataclass(slots=True)
+class _Delivery:
+    to: str
+    id: int | None = None
+    state: str = "waiting"
+    wants_reply: bool = False
+    seconds: float | None = None
+    reason: str | None = None
+    is_absent: bool = False
+    replies: list[Json] = field(default_factory=list)
+
+    @property
+    def has_failed(self) -> bool:
+        return self.state in ("rejected", "refused", "dead") or any(
+            _status_of(reply) not in ("", "0") for reply in self.replies
+        )
+
+
+class Deliveries:
+    """All messages of one call. With `follows` False only their acceptance counts."""
+
+    def __init__(self, *, follows: bool) -> None:
+        self._follows = follows
+        self._all: list[_Delivery] = []
+        self._by_id: dict[int, _Delivery] = {}
+        self._width = 0
+        self.is_interrupted = False
+
+    @property
+    def failed(self) -> list[str]:
+        """Nodes that refused, failed or could not be sent to."""
+        return [item.to for item in self._all if item.has_failed]
+
+    @property
+    def silent(self) -> list[str]:
+        """Nodes that have neither acknowledged nor, where the method answers, answered."""
+        if not self._follows:
+            return []
+        return [item.to for item in self._all if not item.has_failed and self._is_silent(item)]
+
+    def interrupt(self) -> None:
+        """The one who waited has stopped waiting."""
+        self.is_interrupted = True
+
+    def take(self, line: Json) -> Words:
+        """Note one line of the API; what is to be said about it."""
+        kind = line.get("event")
+        if kind in ("accepted", "rejected"):
+            return self._open(line)
+        item = self._by_id.get(line.get("id", 0))
+        if item is None:
+            return []
+        match kind:
+            case "delivered":
+                item.state = "delivered"
+                item.seconds = float(line.get("seconds") or 0.0)
+                return self._say(item, f"delivered in {say_short(item.seconds)}")
+            case "missed":
+                return self._miss(item, line)
+            case "refused" | "dead":
+                item.state = str(kind)
+                item.reason = str(line.get("reason") or "")
+                words = "refused" if kind == "refused" else "dead letter"
+                return self._say(item, f"{words}: {item.reason}")
+            case "reply":
+                return self._answer(item, line)
+        return []
+
+    def summary(self) -> str:
+        """The last line."""
+        total = len(self._all)
+        failed, silent = len(self.failed), len(self.silent)
+        good = total - failed - silent
+        done = "accepted" if not self._follows else "done"
+        parts = [f"{good} of {total} {done}"]
+        if failed:
+            parts.append(f"{failed} failed: {_list(self.failed)}")
+        if silent:
+            parts.append(f"{silent} silent: {_list(self.silent)}")
+        if any(item.state == "waiting" for item in self._all) and self._follows:
+            parts.append("what waits stays in the outbox")
+        return "; ".join(parts)
+
+    def facts(self) -> Json:
+        """Everything as JSON."""
+        return {
+            "messages": [
+                {
+                    "to": item.to,
+                    "id": item.id,
+                    "state": "accepted"
+                    if item.state == "waiting" and not self._follows
+                    else item.state,
+                    "seconds": item.seconds,
+                    "reason": item.reason,
+                    "replies": item.replies,
+                }
+                for item in self._all
+            ],
+            "summary": {
+                "total": len(self._all),
+                "failed": self.failed,
+                "silent": self.silent,
+                "interrupted": self.is_interrupted,
+            },
+        }
+
+    def _is_silent(self, item: _Delivery) -> bool:
+        return item.state == "waiting" or (item.wants_reply and not item.replies)
+
+    def _open(self, line: Json) -> Words:
+        item = _Delivery(str(line.get("to", "")), line.get("id"))
+        item.wants_reply = bool(line.get("replies"))
+        self._all.append(item)
+        self._width = min(40, max(self._width, len(item.to)))
+        if line["event"] == "rejected":
+            item.state = "rejected"
+            item.reason = str(line.get("reason") or "")
+            return self._say(item, f"not accepted: {item.reason}")
+        if item.id is not None:
+            self._by_id[item.id] = item
+        return self._say(item, f"accepted as {item.id}")
+
+    def _miss(self, item: _Delivery, line: Json) -> Words:
+        """A node that is away is said once, however often it is tried."""
+        if line.get("outcome") == "no_responder":
+            if item.is_absent:
+                return []
+            item.is_absent = True
+            return self._say(item, "no subscriber yet: waiting")
+        tries = f"try {line.get('attempt')}"
+        again = say_short(float(line.get("next_in_seconds") or 0.0))
+        return self._say(item, f"{tries} not acknowledged: again in {again}")
+
+    def _answer(self, item: _Delivery, line: Json) -> Words:
+        names = ("method", "data", "is_cut", "exit_status")
+        item.replies.append({"from": line.get("from"), **{name: line.get(name) for name in names}})
+        status = _status_of(line)
+        said = (
+            ""
+            if status in ("", "0")
+            else f" (exit {status})"
+            if status.isdecimal()
+            else f" ({status})"
+        )
+        words: Words = [(f"{escape_line(item.to)}:{escape_line(said)}", True)]
+        text = escape_controls(str(line.get("data") or ""))
+        words += [(f"    {part}" if part else "", True) for part in text.splitlines()]
+        if line.get("is_cut"):
+            words.append(("    … cut here; the whole is in the reply's file", True))
+        return words
+
+    def _say(self, item: _Delivery, text: str) -> Words:
+        return [(f"{escape_line(item.to):{self._width}s}  {escape_line(text)}", False)]
+
+
+def _status_of(reply: Json) -> str:
+    status = reply.get("exit_status")
+    return "" if status is None else str(status)
+
+
+def _list(names: list[str]) -> str:
+    shown = ", ".join(escape_line(name) for name in names[:10])
+    return shown if len(names) <= 10 else f"{shown} and {len(names) - 10} more"

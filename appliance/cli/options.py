@@ -1,0 +1,143 @@
+"""What several commands share: options, exit codes, where the state directory is, how to print."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from enum import IntEnum, StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from appliance.core.escape import escape_controls
+
+PROGRAM = "appliance"
+SOCKET_NAME = "appliance.sock"
+SYSTEM_STATE_DIR = Path("/var/lib/appliance")
+
+ENVIRONMENT = {
+    "APPLIANCE_CONFIG": "config paths, as PATH is written, for `run` and to find the state directory",
+    "APPLIANCE_STATE_DIR": "--state-dir",
+    "APPLIANCE_NODE": "--node of `run`",
+    "APPLIANCE_LOG_LEVEL": "--log-level of `run`",
+    "APPLIANCE_LOG_FORMAT": "--log-format of `run`",
+}
+
+
+class Exit(IntEnum):
+    """Exit codes; those from 64 on are the ones of sysexits.h that systemd knows too."""
+
+    OK = 0
+    FAILED = 1
+    CHANGES = 2
+    SILENT = 3
+    USAGE = 64
+    UNAVAILABLE = 69
+    BUG = 70
+    NO_PERMISSION = 77
+    CONFIG = 78
+
+
+class Output(StrEnum):
+    """How facts are printed."""
+
+    TEXT = "text"
+    JSON = "json"
+
+
+OutputOption = Annotated[
+    Output, typer.Option("-o", "--output", help="For people or for machines.", show_default=True)
+]
+StateDirOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--state-dir",
+        envvar="APPLIANCE_STATE_DIR",
+        metavar="DIR",
+        help="The state directory of the daemon: it names the daemon to run or to talk to.",
+        show_default=False,
+        show_envvar=False,
+    ),
+]
+
+
+def default_state_dir(environ: Mapping[str, str] = os.environ) -> Path:
+    """Where state is when neither flag, environment nor config says: systemd's, root's or the
+    user's place.
+    """
+    given = environ.get("STATE_DIRECTORY", "").split(":")[0]
+    if given:
+        return Path(given)
+    if os.geteuid() == 0:
+        return SYSTEM_STATE_DIR
+    base = environ.get("XDG_STATE_HOME", "")
+    if not os.path.isabs(base):
+        base = os.path.join(environ.get("HOME") or os.path.expanduser("~"), ".local", "state")
+    return Path(base) / PROGRAM
+
+
+def find_state_dir(flag: Path | None, environ: Mapping[str, str] = os.environ) -> Path:
+    """The state directory of the daemon that a client command talks to."""
+    if flag is not None:
+        return flag
+    paths = split_paths(environ.get("APPLIANCE_CONFIG", ""))
+    return _state_dir_of(paths, environ) or default_state_dir(environ)
+
+
+def _state_dir_of(paths: Sequence[str], environ: Mapping[str, str]) -> Path | None:
+    """`state.dir` of a config, as far as it can be read; a client must work while the config is
+    broken.
+    """
+    if not paths:
+        return None
+    from appliance.config.load import read_config
+    from appliance.errors import ConfigError
+
+    try:
+        tree = read_config(paths, environ).tree
+    except ConfigError:
+        return None
+    state = tree.get("state") if isinstance(tree, dict) else None
+    found = state.get("dir") if isinstance(state, dict) else None
+    return Path(found) if isinstance(found, str) and found else None
+
+
+def split_paths(text: str) -> list[str]:
+    """Paths as environment variables hold them."""
+    return [part for part in text.split(os.pathsep) if part]
+
+
+def split_names(values: Sequence[str]) -> list[str]:
+    """Names given by repeating an option, or separated by commas."""
+    names = [name.strip() for value in values for name in value.split(",")]
+    return list(dict.fromkeys(name for name in names if name))
+
+
+def unknown_variables(environ: Mapping[str, str]) -> list[str]:
+    """APPLIANCE_… variables that mean nothing to us: probably a slip."""
+    return sorted(
+        name for name in environ if name.startswith("APPLIANCE_") and name not in ENVIRONMENT
+    )
+
+
+def warn(text: str) -> None:
+    """A line for the one who typed the command; never part of the result."""
+    print(f"{PROGRAM}: {escape_controls(text)}", file=sys.stderr)  # noqa: T201
+
+
+def print_json(value: Any) -> None:
+    """One JSON document on stdout."""
+    print(json.dumps(value, indent=2, ensure_ascii=not _is_utf8(), default=str))  # noqa: T201
+
+
+def print_json_line(value: Any) -> None:
+    """One JSON line on stdout, at once."""
+    line = json.dumps(value, ensure_ascii=not _is_utf8(), default=str)
+    print(line, flush=True)  # noqa: T201
+
+
+def _is_utf8() -> bool:
+    return (sys.stdout.encoding or "").lower().replace("-", "") == "utf8"

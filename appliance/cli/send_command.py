@@ -1,0 +1,205 @@
+"""`send`: hands a message to the daemon, shows its fate at each node, prints the replies."""
+
+from __future__ import annotations
+
+import base64
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from appliance.cli.api_client import ApiClient
+from appliance.cli.delivery_view import Deliveries
+from appliance.cli.options import (
+    Exit,
+    StateDirOption,
+    find_state_dir,
+    print_json,
+    print_json_line,
+    split_names,
+)
+from appliance.core.durations import parse_duration
+from appliance.core.message import DEFAULT_REPLY_METHOD
+
+Json = dict[str, Any]
+
+DEFAULT_WAIT = "10s"
+MAX_DATA_BYTES = 5 * 1024 * 1024
+"""The API takes 8 MiB per call, in which base64 is a third longer than what it carries."""
+
+
+class SendOutput(StrEnum):
+    """How the outcome is printed."""
+
+    TEXT = "text"
+    JSON = "json"
+    JSONL = "jsonl"
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command("send")(send)
+
+
+def send(
+    method: Annotated[str, typer.Argument(metavar="METHOD", help="For example REQCliCommand.")],
+    arguments: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="ARG", help="Its arguments. Those that begin with a dash go after --."
+        ),
+    ] = None,
+    to: Annotated[
+        list[str] | None,
+        typer.Option("--to", metavar="N", help="A node; may be repeated, or several with commas."),
+    ] = None,
+    from_node: Annotated[
+        str | None, typer.Option("--from", metavar="N", help="The node that sends.")
+    ] = None,
+    data: Annotated[
+        list[str] | None,
+        typer.Option("--data", metavar="TEXT", help="The data: a text, @file, or - for stdin."),
+    ] = None,
+    wait: Annotated[
+        str, typer.Option("--wait", metavar="TIME", help="How long to follow it; 0 not at all.")
+    ] = DEFAULT_WAIT,
+    reply_method: Annotated[
+        str | None,
+        typer.Option("--reply-method", metavar="M", help=f"Default: {DEFAULT_REPLY_METHOD}."),
+    ] = None,
+    directory: Annotated[
+        str, typer.Option("--directory", help="Where file methods and replies are filed.")
+    ] = "replies",
+    file: Annotated[
+        str | None, typer.Option("--file", metavar="NAME", help="The file. Default: METHOD.log.")
+    ] = None,
+    timeout: Annotated[
+        str | None, typer.Option("--timeout", metavar="TIME", help="How long its handler may run.")
+    ] = None,
+    ack_timeout: Annotated[
+        str | None, typer.Option("--ack-timeout", metavar="TIME", help="Per try.")
+    ] = None,
+    retries: Annotated[
+        int | None, typer.Option("--retries", min=0, help="Tries after the first.")
+    ] = None,
+    expires: Annotated[
+        str | None,
+        typer.Option("--expires", metavar="TIME", help="After that long it is a dead letter."),
+    ] = None,
+    output: Annotated[
+        SendOutput, typer.Option("-o", "--output", help="For people, or for machines.")
+    ] = SendOutput.TEXT,
+    state_dir: StateDirOption = None,
+) -> int:
+    """Send a message: progress on stderr, replies on stdout.
+
+    Exits 0 when every node took it (and answered, where the method answers, with status 0), 1 when
+    some failed, 3 when some were silent until the wait was over: their messages stay in the outbox
+    and go on being tried.
+    """
+    nodes = split_names(to or ())
+    if not nodes:
+        raise typer.BadParameter("name a node", param_hint="--to")
+    wait_s = _read_time("--wait", wait) or 0.0
+    body: Json = {
+        "to_nodes": nodes,
+        "method": method,
+        "method_args": list(arguments) if arguments else None,
+        "from_node": from_node,
+        "data": [_read_data(item) for item in data] if data else None,
+        "reply_method": reply_method,
+        "directory": directory,
+        "file_name": file if file is not None else f"{method}.log",
+        "ack_timeout": _read_time("--ack-timeout", ack_timeout),
+        "method_timeout": _read_time("--timeout", timeout),
+        "retries": retries,
+        "expires": _read_time("--expires", expires),
+    }
+    body = {name: value for name, value in body.items() if value is not None}
+    client = ApiClient(find_state_dir(state_dir))
+    if wait_s == 0:
+        return _submit_only(client, body, output)
+    return _submit_and_follow(client, body, wait_s, output)
+
+
+def _submit_only(client: ApiClient, body: Json, output: SendOutput) -> int:
+    answer = client.post("/api/v1/messages", body, accept=[422])
+    deliveries = Deliveries(follows=False)
+    for item in answer.get("messages") or ():
+        kind = "accepted" if item["accepted"] else "rejected"
+        _take(deliveries, {"event": kind, "reason": item.get("error"), **item}, output)
+    return _finish(deliveries, output)
+
+
+def _submit_and_follow(client: ApiClient, body: Json, wait_s: float, output: SendOutput) -> int:
+    deliveries = Deliveries(follows=True)
+    query = {"wait": f"{wait_s:g}s"}
+    try:
+        for line in client.stream("/api/v1/messages", body, query, wait_s):
+            _take(deliveries, line, output)
+    except KeyboardInterrupt:
+        deliveries.interrupt()
+    return _finish(deliveries, output)
+
+
+def _take(deliveries: Deliveries, line: Json, output: SendOutput) -> None:
+    words = deliveries.take(line)
+    match output:
+        case SendOutput.JSONL:
+            print_json_line(line)
+        case SendOutput.TEXT:
+            for text, is_result in words:
+                print(text, file=sys.stdout if is_result else sys.stderr, flush=True)
+
+
+def _finish(deliveries: Deliveries, output: SendOutput) -> int:
+    match output:
+        case SendOutput.JSON:
+            print_json(deliveries.facts())
+        case SendOutput.TEXT:
+            print(deliveries.summary(), file=sys.stderr)  # noqa: T201
+    if deliveries.failed:
+        return Exit.FAILED
+    return Exit.SILENT if deliveries.silent else Exit.OK
+
+
+def _read_time(option: str, text: str | None) -> float | None:
+    if text is None:
+        return None
+    try:
+        return float(text) if text.isdecimal() else parse_duration(text)
+    except ValueError as error:
+        raise typer.BadParameter(str(error), param_hint=option) from None
+
+
+def _read_data(text: str) -> str | Json:
+    """A text, or what a file or stdin holds; what is no UTF-8 travels as base64."""
+    if text != "-" and not text.startswith("@"):
+        try:
+            text.encode()
+        except UnicodeEncodeError:
+            return _encode(text.encode("utf-8", "surrogateescape"))
+        return text
+    try:
+        raw = sys.stdin.buffer.read(MAX_DATA_BYTES + 1) if text == "-" else _read_file(text[1:])
+    except OSError as error:
+        raise typer.BadParameter(
+            f"cannot read {text[1:] or 'stdin'}: {error.strerror or error}", param_hint="--data"
+        ) from None
+    if len(raw) > MAX_DATA_BYTES:
+        raise typer.BadParameter(f"more than {MAX_DATA_BYTES} bytes", param_hint="--data")
+    return _encode(raw)
+
+
+def _read_file(name: str) -> bytes:
+    with Path(name).open("rb") as file:
+        return file.read(MAX_DATA_BYTES + 1)
+
+
+def _encode(raw: bytes) -> str | Json:
+    try:
+        return raw.decode()
+    except UnicodeDecodeError:
+        return {"base64": base64.b64encode(raw).decode()}

@@ -1,0 +1,200 @@
+"""The status as a person likes to read it: first whether all is well, then what is not, then
+everything.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from appliance.cli.times import say_ago, say_span
+from appliance.core.escape import escape_line
+
+Json = dict[str, Any]
+
+MAX_PROBLEMS = 3
+MAX_ROWS = 200
+"""Beyond it, nodes whose workers all run are one line each."""
+
+_PHASE_STYLES = {
+    "running": "green",
+    "starting": "cyan",
+    "draining": "cyan",
+    "backing_off": "yellow",
+    "stopped": "red",
+    "failed": "bold red",
+}
+
+
+def render_status(
+    status: Json, now: float, *, nodes: frozenset[str] | None = None
+) -> RenderableType:
+    """Everything, or the workers of some nodes only."""
+    parts: list[RenderableType] = [_header(status)]
+    parts += [_line("", reason, "yellow") for reason in status.get("degraded_by") or ()]
+    parts += [*_config_lines(status, now), _broker_line(status), _outbox_line(status), Text("")]
+    shown = {
+        name: node
+        for name, node in (status.get("nodes") or {}).items()
+        if nodes is None or name in nodes
+    }
+    parts.append(_worker_table(shown, now))
+    return Group(*parts)
+
+
+def is_healthy(status: Json) -> bool:
+    """The daemon's own judgement; a daemon that gives none is judged by what must never be."""
+    if "healthy" in status:
+        return bool(status["healthy"])
+    attempt = (status.get("config") or {}).get("last_attempt") or {}
+    workers = [w for node in (status.get("nodes") or {}).values() for w in node.get("workers", ())]
+    return (
+        bool((status.get("broker") or {}).get("connected"))
+        and attempt.get("result") != "refused"
+        and all(worker.get("phase") in ("running", "starting", "draining") for worker in workers)
+    )
+
+
+def _header(status: Json) -> Text:
+    healthy = is_healthy(status)
+    text = Text("● ", style="green" if healthy else "yellow")
+    text.append(
+        "healthy" if healthy else "degraded", style="bold green" if healthy else "bold yellow"
+    )
+    text.append(f"   generation {status.get('generation', 0)}")
+    text.append(
+        f"   appliance {_say(status.get('version'))}   pid {_say(status.get('pid'))}", "dim"
+    )
+    return text
+
+
+def _line(name: str, value: str, style: str = "") -> Text:
+    text = Text(f"{name:9s}", style="dim")
+    text.append(escape_line(value), style=style)
+    return text
+
+
+def _config_lines(status: Json, now: float) -> list[Text]:
+    config = status.get("config") or {}
+    digest = str(config.get("digest") or "none")
+    words = [digest[: 7 + 12] if digest.startswith("sha256:") else digest[:12]]
+    if config.get("revision"):
+        words.append(f"git {str(config['revision'])[:10]}")
+    words.append(f"applied {say_ago(config.get('applied_at'), now)}")
+    words.append(" ".join(map(str, config.get("paths") or ())))
+    lines = [_line("config", "   ".join(filter(None, words)))]
+    attempt = config.get("last_attempt") or {}
+    if not attempt:
+        return lines
+    is_refused = attempt.get("result") == "refused"
+    trigger = f" ({attempt['trigger']})" if attempt.get("trigger") else ""
+    said = f"last look {say_ago(attempt.get('at'), now)}: {attempt.get('result')}{trigger}"
+    lines.append(_line("", said, "red" if is_refused else "dim"))
+    problems = attempt.get("problems") or []
+    style = "red" if is_refused else "yellow"
+    lines += [_line("", f"  {_say_problem(item)}", style) for item in problems[:MAX_PROBLEMS]]
+    if len(problems) > MAX_PROBLEMS:
+        lines.append(_line("", f"  and {len(problems) - MAX_PROBLEMS} more", "dim"))
+    return lines
+
+
+def _say_problem(problem: Json) -> str:
+    place = str(problem.get("file") or "")
+    if place and problem.get("line"):
+        place += f":{problem['line']}:{problem.get('column') or 1}"
+    words = (problem.get("code"), place, problem.get("message"))
+    return " ".join(str(word) for word in words if word)
+
+
+def _broker_line(status: Json) -> Text:
+    broker = status.get("broker") or {}
+    connected = bool(broker.get("connected"))
+    words = "connected to" if connected else "NOT connected to"
+    embedded = " (embedded)" if broker.get("embedded") else ""
+    reconnects = broker.get("reconnects") or 0
+    again = f", {reconnects} reconnect{'s' if reconnects != 1 else ''}" if reconnects else ""
+    said = f"{words} {broker.get('server') or 'any server'}{embedded}{again}"
+    return _line("broker", said, "" if connected else "bold red")
+
+
+def _outbox_line(status: Json) -> Text:
+    outbox = status.get("outbox") or {}
+    pending, dead = outbox.get("pending", 0), outbox.get("dead", 0)
+    said = f"{pending} pending, {outbox.get('in_flight', 0)} in flight, {dead} dead"
+    if pending:
+        said += f", oldest waits {say_span(float(outbox.get('oldest_seconds') or 0))}"
+    return _line("outbox", said, "yellow" if dead else "")
+
+
+def _worker_table(nodes: Json, now: float) -> Table:
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
+    table.add_column("NODE", no_wrap=True)
+    table.add_column("WORKER", overflow="fold")
+    table.add_column("KIND", no_wrap=True)
+    table.add_column("PHASE", no_wrap=True)
+    for name in ("IN FLIGHT", "DONE", "FAILED"):
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("SINCE", justify="right", no_wrap=True)
+    table.add_column("LAST ERROR", overflow="fold", max_width=60)
+    is_long = sum(len(node.get("workers") or ()) for node in nodes.values()) > MAX_ROWS
+    for name, node in nodes.items():
+        _add_node(table, name, node, now, is_long=is_long)
+    return table
+
+
+def _add_node(table: Table, name: str, node: Json, now: float, *, is_long: bool) -> None:
+    workers = list(node.get("workers") or ())
+    title = Text(escape_line(name), style="bold")
+    if is_long:
+        running = [worker for worker in workers if worker.get("phase") == "running"]
+        workers = [worker for worker in workers if worker.get("phase") != "running"]
+        if running:
+            handled = sum(int(worker.get("handled") or 0) for worker in running)
+            in_flight = sum(int(worker.get("in_flight") or 0) for worker in running)
+            failed = sum(int(worker.get("failed") or 0) for worker in running)
+            said = f"{len(running)} workers"
+            table.add_row(
+                title, said, "", _phase("running"), str(in_flight), str(handled), _failed(failed)
+            )
+            title = Text("")
+    if not workers and not is_long:
+        table.add_row(title, Text("no workers", style="dim"))
+    for worker in workers:
+        table.add_row(title, *_worker_cells(worker, name, now))
+        title = Text("")
+
+
+def _worker_cells(worker: Json, node: str, now: float) -> list[RenderableType]:
+    subject = str(worker.get("subject") or worker.get("name") or "")
+    error = worker.get("last_error")
+    restarts = worker.get("restarts") or 0
+    said = escape_line(str(error)) if error else ""
+    if restarts:
+        said = f"{said} ({restarts} restart{'s' if restarts != 1 else ''})".strip()
+    since = say_ago(worker.get("since"), now).removesuffix(" ago")
+    is_current = worker.get("phase") != "running"
+    return [
+        Text(escape_line(subject)),
+        Text(str(worker.get("kind") or ""), style="dim"),
+        _phase(str(worker.get("phase") or "")),
+        str(worker.get("in_flight") or 0),
+        str(worker.get("handled") or 0),
+        _failed(int(worker.get("failed") or 0)),
+        Text(since, style="dim"),
+        Text(said, style="red" if is_current else "dim"),
+    ]
+
+
+def _phase(phase: str) -> Text:
+    return Text(escape_line(phase), style=_PHASE_STYLES.get(phase, ""))
+
+
+def _failed(count: int) -> Text:
+    return Text(str(count), style="red" if count else "")
+
+
+def _say(value: object) -> str:
+    return escape_line(str(value)) if value is not None else "?"

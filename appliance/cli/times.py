@@ -1,0 +1,46 @@
+"""Times as people say them."""
+
+from __future__ import annotations
+
+import datetime
+
+
+def read_time(text: object) -> float | None:
+    """Wall-clock seconds of an RFC 3339 time (or of a plain number); None when it is none."""
+    if isinstance(text, int | float):
+        return float(text) or None
+    if not isinstance(text, str) or not text:
+        return None
+    try:
+        return datetime.datetime.fromisoformat(text.replace("Z", "+00:00")).timestamp()
+    except ValueError:
+        return None
+
+
+def say_span(seconds: float) -> str:
+    """``3 s``, ``5 min``, ``2 h``, ``4 d``: two figures are enough to judge."""
+    for limit, size, unit in ((120, 1, "s"), (7_200, 60, "min"), (172_800, 3_600, "h")):
+        if seconds < limit:
+            return f"{max(0, seconds) / size:.0f} {unit}"
+    return f"{seconds / 86_400:.0f} d"
+
+
+def say_short(seconds: float) -> str:
+    """A duration that may be far below a second."""
+    if seconds < 1:
+        return f"{seconds * 1000:.3g} ms"
+    return f"{seconds:.3g} s" if seconds < 100 else say_span(seconds)
+
+
+def say_ago(text: object, now: float) -> str:
+    """How long a time is past; a dash when there was none."""
+    at = read_time(text)
+    return "–" if at is None else f"{say_span(now - at)} ago"
+
+
+def say_moment(text: object) -> str:
+    """A time for a list, in the reader's zone."""
+    at = read_time(text)
+    if at is None:
+        return "–"
+    return datetime.datetime.fromtimestamp(at).astimezone().strftime("%Y-%m-%d %H:%M:%S")

@@ -1,0 +1,83 @@
+"""Plans, verdicts and problems as text: what `plan`, `reload` and `history show` have in common."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any, TextIO
+
+import typer
+
+from appliance.cli.problem_text import render_summary, render_text
+from appliance.core.escape import escape_line
+from appliance.core.plan import ACTION_SIGNS, ActionKind
+from appliance.core.problems import Problem, Severity
+
+Json = dict[str, Any]
+
+_SIGNS: Mapping[str, str] = {kind.value: sign for kind, sign in ACTION_SIGNS.items()}
+_COLOURS = {
+    ActionKind.SPAWN.value: typer.colors.GREEN,
+    ActionKind.CANCEL.value: typer.colors.RED,
+    ActionKind.UPDATE.value: typer.colors.YELLOW,
+    ActionKind.SWAP.value: typer.colors.YELLOW,
+}
+_DONE = {"spawn": "spawned", "update": "updated", "swap": "swapped", "cancel": "cancelled"}
+MAX_VALUE_CHARACTERS = 60
+
+
+def uses_colour(stream: TextIO) -> bool:
+    """Colour is for terminals, and for those who want it."""
+    return stream.isatty() and not os.environ.get("NO_COLOR")
+
+
+def read_problem(facts: Json) -> Problem:
+    """A problem from the JSON of the API."""
+    return Problem(
+        code=str(facts.get("code", "")),
+        message=str(facts.get("message", "")),
+        severity=Severity.WARNING if facts.get("severity") == "warning" else Severity.ERROR,
+        file=str(facts.get("file") or ""),
+        line=int(facts.get("line") or 0),
+        column=int(facts.get("column") or 0),
+        length=int(facts.get("length") or 1),
+        path=str(facts.get("path") or ""),
+        excerpt=str(facts.get("excerpt") or ""),
+        hint=str(facts.get("hint") or ""),
+    )
+
+
+def print_problems(problems: Sequence[Problem], stream: TextIO, exit_code: int = 78) -> None:
+    """Every problem as `check` shows it, and the count."""
+    print(render_text(problems, colour=uses_colour(stream)), file=stream)
+    if any(problem.severity is Severity.ERROR for problem in problems):
+        files = len({problem.file for problem in problems if problem.file})
+        print(render_summary(problems, files, exit_code), file=stream)
+
+
+def show_actions(actions: Sequence[Json]) -> list[str]:
+    """One line per worker, and below it what changes."""
+    colour = uses_colour(sys.stdout)
+    lines = []
+    for action in actions:
+        kind = str(action.get("action", ""))
+        line = f"{_SIGNS.get(kind, '?')} {kind:6s} {escape_line(str(action.get('worker', '')))}"
+        lines.append(typer.style(line, fg=_COLOURS.get(kind)) if colour else line)
+        fields = action.get("fields") or {}
+        for name, (old, new) in fields.items():
+            lines.append(f"           {name}: {_show_value(old)} → {_show_value(new)}")
+    return lines
+
+
+def count_actions(actions: Sequence[Json], *, done: bool = False) -> str:
+    """``2 spawn, 1 cancel``, or with `done` ``2 spawned, 1 cancelled``."""
+    kinds = [str(action.get("action", "")) for action in actions]
+    named = [(kind, kinds.count(kind)) for kind in _SIGNS]
+    return ", ".join(f"{count} {_DONE[kind] if done else kind}" for kind, count in named if count)
+
+
+def _show_value(value: object) -> str:
+    text = escape_line(json.dumps(value, ensure_ascii=False))
+    return text if len(text) <= MAX_VALUE_CHARACTERS else f"{text[: MAX_VALUE_CHARACTERS - 1]}…"
