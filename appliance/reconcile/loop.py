@@ -16,7 +16,7 @@ from appliance.core.describe import describe_plan
 from appliance.core.names import WorkerKey
 from appliance.core.plan import Plan, find_excess_cancels, find_restart_fields, make_plan
 from appliance.core.problems import Problem
-from appliance.core.specs import DesiredState, WorkerSpec
+from appliance.core.specs import DesiredState, ObservedState, WorkerSpec
 from appliance.errors import ConfigError, ConfigInvalid, ConfigUnreadable, RunNodesUnclear
 from appliance.reconcile.contracts import DrainOutcome, ReloadTelemetry
 from appliance.reconcile.history import History
@@ -346,18 +346,31 @@ class Reconciler:
     def find_objections(
         self, loaded: LoadedSet, plan: Plan, *, force: bool = False
     ) -> tuple[Problem, ...]:
-        """Why a valid set is refused all the same: it needs a restart, or it would cancel too much at once."""
+        """Why a valid set would be refused all the same."""
         assert self.applied is not None
-        restart = find_restart_fields(self.applied.desired, loaded.desired)
-        if restart:
-            return tuple(_needs_restart(name) for name in restart)
-        observed = self._pool.observe()
-        gone = find_excess_cancels(plan, observed, loaded.desired.reload.max_cancel_fraction)
-        return (_too_many(gone, len(observed)),) if gone and not force else ()
+        return find_objections(
+            self.applied.desired, loaded.desired, plan, self._pool.observe(), force=force
+        )
 
     def _wanted(self, desired: DesiredState) -> Mapping[WorkerKey, WorkerSpec]:
         extra = self._extra_workers()
         return {**extra, **desired.workers} if extra else desired.workers
+
+
+def find_objections(
+    old: DesiredState,
+    new: DesiredState,
+    plan: Plan,
+    observed: ObservedState,
+    *,
+    force: bool = False,
+) -> tuple[Problem, ...]:
+    """Why a valid set is refused all the same: it needs a restart, or it would cancel too much at once."""
+    restart = find_restart_fields(old, new)
+    if restart:
+        return tuple(_needs_restart(name) for name in restart)
+    gone = find_excess_cancels(plan, observed, new.reload.max_cancel_fraction)
+    return (_too_many(gone, len(observed)),) if gone and not force else ()
 
 
 def _needs_restart(name: str) -> Problem:
