@@ -67,12 +67,13 @@ class Connector:
             address = pool.take()
         except LookupError as error:
             raise BusUnavailable(str(error)) from None
-        wire, announced = await open_wire(
+        wire = await open_wire(
             address,
             settings,
             name=self._name,
             subscriptions=self._subscriptions,
             events=self._make_events(pool, address),
+            on_announced=lambda announced: pool.discover(announced, address),
         )
         is_ready = False
         self.wires.add(wire)
@@ -87,7 +88,6 @@ class Connector:
                 wire.drop("not confirmed")
                 self.wires.discard(wire)
         pool.stay()
-        pool.discover(announced, address)
         return wire
 
     async def retire(self, wire: Wire) -> None:
@@ -107,11 +107,14 @@ class Connector:
         await wire.wait_closed(_CLOSE_TIMEOUT_S)
 
     def _make_events(self, pool: ServerPool, address: Address) -> WireEvents:
-        return WireEvents(
-            on_lost=self._forget,
-            on_error=self._on_error,
-            on_info=lambda line: pool.discover(read_addresses(parse_info(line)), address),
-        )
+        def on_info(wire: Wire, line: bytes) -> None:
+            info = parse_info(line)
+            pool.discover(read_addresses(info), address)
+            max_payload = info.get("max_payload")
+            if isinstance(max_payload, int) and max_payload > 0:
+                wire.max_payload = max_payload
+
+        return WireEvents(on_lost=self._forget, on_error=self._on_error, on_info=on_info)
 
     def _forget(self, wire: Wire, reason: str) -> None:
         self.wires.discard(wire)

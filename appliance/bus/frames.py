@@ -93,18 +93,14 @@ def encode_headers(headers: dict[str, str]) -> bytes:
     Raises:
         BusError: a name is no header name.
     """
-    lines = [HEADER_LINE]
+    text = f"{HEADER_LINE}\r\n"
     for name, value in headers.items():
         if not _is_header_name(name):
             raise BusError(f"invalid header name {name[:40]!r}")
-        lines.append(f"{name}: {value}")
-    text = "\r\n".join(lines)
-    if text.count("\n") != len(headers) or text.count("\r") != len(headers):
-        flat = {
-            name: value.replace("\r", " ").replace("\n", " ") for name, value in headers.items()
-        }
-        return encode_headers(flat)
-    return f"{text}\r\n\r\n".encode("utf-8", "surrogatepass")
+        if "\n" in value or "\r" in value:
+            value = value.replace("\r", " ").replace("\n", " ")
+        text += f"{name}: {value}\r\n"
+    return f"{text}\r\n".encode("utf-8", "surrogatepass")
 
 
 def parse_headers(block: bytes) -> dict[str, str]:

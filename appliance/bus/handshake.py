@@ -11,7 +11,7 @@ import asyncio
 import json
 import os
 import ssl
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import nats.errors
@@ -36,11 +36,12 @@ async def open_wire(
     name: str,
     subscriptions: Mapping[bytes, NatsSubscription],
     events: WireEvents,
-) -> tuple[Wire, tuple[str, ...]]:
+    on_announced: Callable[[tuple[str, ...]], None],
+) -> Wire:
     """Connect to one broker and log in.
 
-    Returns:
-        The live wire, and the addresses that the broker announced for its cluster.
+    Args:
+        on_announced: takes the addresses that the broker's first INFO names for its cluster.
 
     Raises:
         BusUnauthorized: the broker refused the credentials, or they cannot be read.
@@ -53,14 +54,16 @@ async def open_wire(
     if scheme not in {"nats", "tls"}:
         raise BusUnavailable(f"broker address {shown} is neither nats:// nor tls://")
     login = await asyncio.to_thread(read_login, settings.auth, settings.tls)
-    client = _HandshakeClient(login, wants_tls=scheme == "tls" or settings.tls is not None)
+    client = _HandshakeClient(
+        login, wants_tls=scheme == "tls" or settings.tls is not None, on_announced=on_announced
+    )
     wire: Wire | None = None
     try:
         # NB: nats-py bounds each step by connect_timeout; this bounds them together.
         async with asyncio.timeout(settings.connect_timeout_s * 3):
             await client.connect(address.url, **_make_options(address, settings, login, name))
         wire = client.give_up_transport(shown, subscriptions, events)
-        return wire, client.announced
+        return wire
     except Exception as error:
         raise _map_error(error, shown) from error
     finally:
@@ -122,11 +125,17 @@ def _map_error(error: Exception, shown: str) -> BusError:
 class _HandshakeClient(Client):
     """nats-py's client up to the point where it is logged in, for one address and one attempt."""
 
-    def __init__(self, login: Login, *, wants_tls: bool) -> None:
+    def __init__(
+        self,
+        login: Login,
+        *,
+        wants_tls: bool,
+        on_announced: Callable[[tuple[str, ...]], None],
+    ) -> None:
         super().__init__()
         self._login = login
         self._wants_tls = wants_tls
-        self.announced: tuple[str, ...] = ()
+        self._on_announced = on_announced
 
     async def _select_next_server(self) -> None:
         # The original tries one address for ever and hides each failure.
@@ -136,7 +145,7 @@ class _HandshakeClient(Client):
 
     async def _process_info(self, info: dict[str, Any], initial_connection: bool = False) -> None:
         # The original appends addresses to its own pool; ours is kept across connections.
-        self.announced = read_addresses(info)
+        self._on_announced(read_addresses(info))
         if self._wants_tls and info.get("tls_available"):
             info["tls_required"] = True
 

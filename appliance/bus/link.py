@@ -58,7 +58,7 @@ class Link:
         self.settings = settings
         self.server = ServerPool(server_urls).first
         """The broker in use, or the one used last."""
-        self.max_payload_bytes = _DEFAULT_MAX_PAYLOAD_BYTES
+        self._last_max_payload_bytes = _DEFAULT_MAX_PAYLOAD_BYTES
         self.epoch = 0
         """Losses so far."""
         self.connects = 0
@@ -84,6 +84,11 @@ class Link:
         self._connecting = asyncio.Lock()
         self._adopted_mono = 0.0
         self._keeper: asyncio.Task[None] | None = None
+
+    @property
+    def max_payload_bytes(self) -> int:
+        """What the broker in use, or the one used last, takes in one message."""
+        return self._last_max_payload_bytes if self.wire is None else self.wire.max_payload
 
     @property
     def wires(self) -> tuple[Wire, ...]:
@@ -171,7 +176,7 @@ class Link:
     def _adopt(self, wire: Wire) -> None:
         self.wire = wire
         self.server = wire.server
-        self.max_payload_bytes = wire.max_payload
+        self._last_max_payload_bytes = wire.max_payload
         self.failed = None
         self.connects += 1
         self._adopted_mono = asyncio.get_running_loop().time()

@@ -34,7 +34,7 @@ class WireEvents:
     """Exactly once per wire: the connection is gone, with the reason in words."""
     on_error: Callable[[str], None]
     """The text of an ``-ERR`` line in its own case, or of an exception in a delivery callback."""
-    on_info: Callable[[bytes], None]
+    on_info: Callable[[Wire, bytes], None]
     """The JSON of an INFO line that came later than the first."""
 
 
@@ -306,7 +306,7 @@ class Wire(asyncio.Protocol):
         elif word == b"-ERR":
             self._events.on_error(line[5:].decode("utf-8", "replace").strip(" '"))
         elif word == b"INFO":
-            self._events.on_info(line[5:])
+            self._events.on_info(self, line[5:])
         elif word != b"+OK":
             raise ValueError(f"unknown command {line[:20]!r}")
 

@@ -122,6 +122,8 @@ async def test_a_broker_that_speaks_no_nats_is_dropped_and_tried_again(words: by
         b"+OK\r\n",
         b"INFO {}\r\n",
         b"INFO nonsense\r\n",
+        b'INFO {"connect_urls":[1,"a"],"max_payload":"x"}\r\n',
+        b"INFO []\r\n",
         b"PONG\r\nPONG\r\n",
         b"PING\r\n",
         b"-ERR\r\n",
@@ -138,3 +140,19 @@ async def test_harmless_words_of_a_broker_are_survived(words: bytes) -> None:
         await bus.close()
         listener.close()
         await listener.wait_closed()
+
+
+async def test_a_new_maximum_and_new_addresses_in_a_later_info_are_taken() -> None:
+    listener, url = await run_fake_broker(
+        b'INFO {"max_payload":99,"connect_urls":["127.0.0.1:1"]}\r\n'
+    )
+    heard = Heard()
+    bus = await NatsBus.open(make_settings(url), name="test", events=heard.make_events())
+    await bus.barrier()
+    assert bus.max_payload == 99
+    listener.close()
+    assert bus._link.wire is not None
+    bus._link.wire.drop("the test says so")
+    await listener.wait_closed()
+    await heard.until(lambda it: any("127.0.0.1:1:" in text for text in it.errors))
+    await bus.close()
