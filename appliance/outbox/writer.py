@@ -1,0 +1,284 @@
+"""The writer thread: takes all operations that are queued, makes one commit of them, reports once.
+
+While one commit waits for the disk the next batch gathers, so the batch grows with the load. What
+publishers concluded (`Settle`, `Bury`) is never given up: when the disk is full it is tried without
+the rest, with a reserve, and kept in memory until it goes through. What asks for room (`Put`, then
+`Take` and `Finish`) fails with StoreFull, whole, and its caller decides.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import queue
+import sqlite3
+import threading
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from appliance.errors import StoreError, StoreFull, StoreUnusable
+from appliance.outbox.batch import (
+    Annotate,
+    Batch,
+    Bury,
+    Call,
+    Finish,
+    Operation,
+    Put,
+    Settle,
+    Stop,
+    Take,
+)
+from appliance.outbox.database import Database, StoreBusy, map_error
+from appliance.outbox.queries import give_back_space, prune
+
+MAX_BATCH_ROWS = 1_000
+MAX_BATCH_BYTES = 8 * 1024 * 1024
+BUSY_WAIT_S = 0.05
+KEPT_RETRY_S = 0.2
+HOUSEKEEPING_S = 5.0
+HOUSEKEEPING_BUSY_S = 0.1
+
+Outcome = tuple[Operation | Call | Stop, StoreError | None, Any]
+"""An operation, why it failed, and for a `Call` what it returned."""
+
+
+class _BadOperation(Exception):
+    """An operation whose values cannot be stored; only its own caller hears of it."""
+
+    def __init__(self, operation: Operation, cause: Exception) -> None:
+        super().__init__(str(cause))
+        self.operation = operation
+
+
+class Writer:
+    """Owns the thread and, while it runs, the database."""
+
+    def __init__(
+        self,
+        database: Database,
+        *,
+        loop: asyncio.AbstractEventLoop,
+        wall: Callable[[], float],
+        last_id: Callable[[], int],
+        on_outcomes: Callable[[list[Outcome]], None],
+    ) -> None:
+        self._database = database
+        self._loop = loop
+        self._wall = wall
+        self._last_id = last_id
+        self._on_outcomes = on_outcomes
+        self._queue: queue.SimpleQueue[Operation | Call | Stop] = queue.SimpleQueue()
+        self._kept: list[Operation] = []
+        self._is_short_of_room = False
+        self._broken: StoreError | None = None
+        self._is_stopping = False
+        self._housekeeping_due_mono = 0.0
+        self._space_due_mono = 0.0
+        self._thread = threading.Thread(target=self._run, name="store writer", daemon=True)
+
+    def start(self) -> None:
+        """Begin."""
+        self._thread.start()
+
+    def submit(self, operation: Operation | Call | Stop) -> None:
+        """Hand an operation over; it is answered on the loop."""
+        self._queue.put(operation)
+
+    def join(self) -> None:
+        """Wait for the thread's end; after `Stop` only."""
+        self._thread.join()
+
+    # The thread.
+
+    def _run(self) -> None:
+        while True:
+            operations, last = self._gather()
+            if operations or self._kept:
+                self._commit(operations)
+            if isinstance(last, Stop):
+                self._report([(last, None, None)])
+                return
+            if last is not None:
+                self._call(last)
+            if time.monotonic() >= self._housekeeping_due_mono:
+                self._keep_house()
+
+    def _gather(self) -> tuple[list[Operation], Call | Stop | None]:
+        """Everything queued, up to the bounds of a batch and to the first operation that runs
+        alone.
+        """
+        operations: list[Operation] = []
+        rows = size_bytes = 0
+        wait_s = KEPT_RETRY_S if self._kept else HOUSEKEEPING_S
+        while rows < MAX_BATCH_ROWS and size_bytes < MAX_BATCH_BYTES:
+            try:
+                operation = (
+                    self._queue.get_nowait() if operations else self._queue.get(timeout=wait_s)
+                )
+            except queue.Empty:
+                break
+            if isinstance(operation, Call | Stop):
+                self._is_stopping = isinstance(operation, Stop)
+                return operations, operation
+            operations.append(operation)
+            operation_rows, operation_bytes = _measure(operation)
+            rows += operation_rows
+            size_bytes += operation_bytes
+        return operations, None
+
+    def _report(self, outcomes: list[Outcome]) -> None:
+        with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
+            self._loop.call_soon_threadsafe(self._on_outcomes, outcomes)
+
+    # Committing.
+
+    def _commit(self, fresh: list[Operation]) -> None:
+        operations = self._kept + fresh
+        self._kept = []
+        outcomes: list[Outcome] = []
+        if self._is_short_of_room:
+            full = StoreFull("no room on the disk: waiting for space before taking more")
+            operations = self._fail(operations, Put, full, outcomes)
+        while operations and self._broken is None:
+            try:
+                self._apply(operations)
+            except _BadOperation as bad:
+                operations = [other for other in operations if other is not bad.operation]
+                outcomes.append((bad.operation, StoreUnusable(f"cannot be stored: {bad}"), None))
+            except StoreFull as error:
+                operations = self._make_do(operations, error, outcomes)
+            except StoreBusy as error:
+                if self._is_stopping:
+                    self._broken = error
+                time.sleep(BUSY_WAIT_S)
+            except StoreError as error:
+                self._broken = error
+            except Exception as error:  # noqa: BLE001 - the boundary: the thread must answer
+                self._broken = StoreUnusable(f"internal error: {type(error).__name__}: {error}")
+            else:
+                outcomes += [(operation, None, None) for operation in operations]
+                operations = []
+        if self._broken is not None:
+            outcomes += [(operation, self._broken, None) for operation in operations]
+        if outcomes:
+            self._report(outcomes)
+
+    def _make_do(
+        self, operations: list[Operation], error: StoreError, outcomes: list[Outcome]
+    ) -> list[Operation]:
+        """No room for all of it: what to try next, after failing those who can wait."""
+        for kinds in (Put, Take | Finish | Annotate):
+            left = self._fail(operations, kinds, error, outcomes)
+            if len(left) < len(operations):
+                return left
+        try:
+            self._apply_with_reserve(operations)
+        except (StoreFull, StoreBusy, sqlite3.Error):
+            self._kept = operations
+        else:
+            outcomes += [(operation, None, None) for operation in operations]
+        return []
+
+    def _apply_with_reserve(self, operations: list[Operation]) -> None:
+        """Settle in spite of a full quota, and then of a full disk."""
+        self._database.use_reserve(allowed=True)
+        try:
+            try:
+                self._apply(operations)
+            except StoreFull:
+                if not self._database.ballast.release():
+                    raise
+                self._is_short_of_room = True
+                self._apply(operations)
+        finally:
+            self._database.use_reserve(allowed=False)
+
+    @staticmethod
+    def _fail(
+        operations: list[Operation], kinds: Any, error: StoreError, outcomes: list[Outcome]
+    ) -> list[Operation]:
+        outcomes += [(one, error, None) for one in operations if isinstance(one, kinds)]
+        return [one for one in operations if not isinstance(one, kinds)]
+
+    def _apply(self, operations: Sequence[Operation]) -> None:
+        try:
+            items = [
+                item
+                for operation in operations
+                if isinstance(operation, Take)
+                for item in operation.items
+            ]
+            found = self._database.find_seen(items) if items else {}
+            batch = Batch(self._database, self._wall(), found)
+            for operation in operations:
+                try:
+                    batch.add(operation)
+                except Exception as error:  # noqa: BLE001 - the boundary: an operation's values fail it alone
+                    raise _BadOperation(operation, error) from error
+            if not batch.is_empty:
+                self._database.apply(batch, self._last_id())
+        except sqlite3.DataError as error:
+            raise StoreFull(f"too large for one commit: {error}") from error
+        except sqlite3.Error as error:
+            raise map_error(error) from error
+
+    # Everything else.
+
+    def _call(self, call: Call) -> None:
+        if self._broken is not None:
+            self._report([(call, self._broken, None)])
+            return
+        try:
+            result = call.function(self._database)
+        except sqlite3.Error as error:
+            mapped = map_error(error)
+            if isinstance(mapped, StoreUnusable):
+                self._broken = mapped
+            self._report([(call, mapped, None)])
+        except StoreError as error:
+            self._report([(call, error, None)])
+        except Exception as error:  # noqa: BLE001 - the boundary: the thread must answer
+            text = f"internal error: {type(error).__name__}: {error}"
+            self._report([(call, StoreUnusable(text), None)])
+        else:
+            self._report([(call, None, result)])
+
+    def _keep_house(self) -> None:
+        """Prune in slices, give space back, hold room again. Trouble here is met again by real
+        work.
+        """
+        now = time.monotonic()
+        self._housekeeping_due_mono = now + HOUSEKEEPING_S
+        if self._broken is not None:
+            return
+        with contextlib.suppress(sqlite3.Error):
+            if prune(self._database, self._wall()):
+                self._housekeeping_due_mono = now + HOUSEKEEPING_BUSY_S
+        if now < self._space_due_mono:
+            return
+        self._space_due_mono = now + HOUSEKEEPING_S
+        with contextlib.suppress(sqlite3.Error):
+            give_back_space(self._database, urgently=self._is_short_of_room)
+        self._database.ballast.restore()
+        if self._database.ballast.is_held:
+            self._is_short_of_room = False
+
+
+def _measure(operation: Operation) -> tuple[int, int]:
+    """Rows and bytes that an operation adds to a batch, roughly."""
+    if isinstance(operation, Put):
+        return len(operation.records), sum(len(record.payload) for record in operation.records)
+    if isinstance(operation, Take):
+        return len(operation.items), sum(
+            len(item.payload) for item in operation.items if item.keep_body
+        )
+    if isinstance(operation, Finish):
+        replies = operation.replies
+        return len(operation.items) + len(replies), sum(len(reply.payload) for reply in replies)
+    if isinstance(operation, Settle):
+        return len(operation.done) + len(operation.tries), 0
+    if isinstance(operation, Annotate | Bury):
+        return 1, 0
+    raise AssertionError(operation)
