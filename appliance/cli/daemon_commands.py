@@ -99,9 +99,7 @@ def _watch_status(client: ApiClient, nodes: frozenset[str] | None, output: Outpu
 def plan(
     paths: Annotated[
         list[str] | None,
-        typer.Argument(
-            metavar="PATH", help="The config to plan. Default: the daemon's own paths."
-        ),
+        typer.Argument(metavar="PATH", help="The config to plan. Default: the daemon's own paths."),
     ] = None,
     node: NodeFilter = None,
     all_nodes: Annotated[

@@ -13,7 +13,7 @@ MAX_EXCERPT = 2_000
 """A line that is longer holds something else than a config; the command line crops further."""
 _SECRET_PATHS = ("broker.auth", "admin.token")
 _SECRET_WORDS = re.compile(
-    r"(pass(?:word|wd)?|secret|token|seed|credential|nkey)[\"']?\s*[:=]\s*"
+    r"(pass(?:word|wd)?|secret|token|seed|credentials|nkey)[\"']?\s*[:=]\s*"
     r"(?!\{\s*(?:file|env|credential)\s*:\s*[\"']?[\w./~-]+[\"']?\s*\})"
     r"(?P<value>\S.*)",
     re.IGNORECASE,

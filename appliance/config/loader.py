@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from appliance.config.cron import find_cron_error
@@ -11,16 +11,12 @@ from appliance.config.excerpts import add_excerpts
 from appliance.config.load import RawConfig, read_config
 from appliance.config.parse import make_problem
 from appliance.config.shape import find_problems, prune
-from appliance.core.compile import Compiled, compile_settings
+from appliance.core.compile import ChooseNodes, Compiled, compile_settings
 from appliance.core.findings import CASCADING, PLACE, Finding
 from appliance.core.method import MethodTable
-from appliance.core.names import NodeName
 from appliance.core.problems import Problem, Severity
 from appliance.core.specs import DesiredState
 from appliance.errors import ConfigInvalid
-
-ChooseNodes = Callable[[Sequence[NodeName]], Sequence[NodeName]]
-"""Picks the nodes to run from those declared; called once the config is known to be good."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,8 +52,13 @@ def load_desired(
     problems = raw.problems + shape_problems
     compiled: Compiled | None = None
     if raw.is_whole:
-        compiled = _compile(raw, bad_paths, methods, run_nodes, is_partial=_has_errors(problems))
         is_partial = _has_errors(problems)
+        compiled = compile_settings(
+            prune(raw.tree, bad_paths) if bad_paths else raw.tree,
+            methods,
+            () if is_partial else run_nodes,
+            find_cron_error=find_cron_error,
+        )
         problems = problems + [
             _place_finding(raw, finding)
             for finding in compiled.findings
@@ -69,30 +70,6 @@ def load_desired(
     return LoadedConfig(
         desired=compiled.desired, digest=raw.digest, files=raw.files, warnings=tuple(problems)
     )
-
-
-def _compile(
-    raw: RawConfig,
-    bad_paths: Sequence[tuple[str | int, ...]],
-    methods: MethodTable,
-    run_nodes: Sequence[str] | ChooseNodes | None,
-    *,
-    is_partial: bool,
-) -> Compiled:
-    tree = prune(raw.tree, list(bad_paths)) if bad_paths else raw.tree
-    chosen: Sequence[str] | None
-    if callable(run_nodes):
-        declared = [NodeName(name) for name in tree.get("nodes") or ()]
-        # NB: a config that is refused must be refused for its own problems, before any choice.
-        chosen = () if is_partial or not declared else None
-        if chosen is None:
-            probe = compile_settings(tree, methods, (), find_cron_error=find_cron_error)
-            if probe.desired is None:
-                return probe
-            chosen = run_nodes(declared)
-    else:
-        chosen = run_nodes
-    return compile_settings(tree, methods, chosen, find_cron_error=find_cron_error)
 
 
 def _has_errors(problems: Sequence[Problem]) -> bool:

@@ -59,10 +59,8 @@ class Spot:
             is_last = index == len(path) - 1
             if child is None:
                 return key or shown or self._first()
-            if key is not None and (not is_last or on_key or child.children or child.keys):
-                shown = key
-            else:
-                shown = child.place
+            by_key = not is_last or on_key or child.children or child.keys
+            shown = key if key is not None and by_key else child.place
             spot = child
         return shown or self._first()
 

@@ -10,7 +10,7 @@ can be wrong is the belief that a subscription chooses one; W202 and W204 say so
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -62,14 +62,20 @@ class Compiled:
     findings: tuple[Finding, ...]
 
 
+ChooseNodes = Callable[[Sequence[NodeName]], Iterable[str]]
+"""Picks the nodes to run from those declared."""
+
+
 def compile_settings(
     tree: Tree,
     methods: MethodTable,
-    run_nodes: Iterable[str] | None,
+    run_nodes: Iterable[str] | ChooseNodes | None,
     *,
     find_cron_error: CronCheck = lambda _text: None,
 ) -> Compiled:
     """Check the whole config and build the workers of `run_nodes` (None: of every node).
+
+    A function is asked for the nodes once no error was found; what it raises goes through.
 
     Names in `run_nodes` that the config does not declare run nothing; choosing them is the caller's
     business.
@@ -88,8 +94,7 @@ def compile_settings(
     index = index_subscriptions(subscriptions)
     check_ends(findings, subscriptions, publications, index, known)
     _check_unused_roles(findings, known.roles, known.nodes)
-    wanted = known.nodes.keys() if run_nodes is None else set(run_nodes)
-    chosen = tuple(NodeName(node) for node in known.nodes if node in wanted)
+    chosen = _choose(findings, tuple(map(NodeName, known.nodes)), run_nodes)
     workers = _build_workers(findings, subscriptions, publications, frozenset(chosen))
     if findings.has_errors:
         return Compiled(None, findings.all())
@@ -102,6 +107,18 @@ def compile_settings(
         **make_sections(tree),
     )
     return Compiled(desired, findings.all())
+
+
+def _choose(
+    findings: Findings,
+    declared: tuple[NodeName, ...],
+    run_nodes: Iterable[str] | ChooseNodes | None,
+) -> tuple[NodeName, ...]:
+    if callable(run_nodes):
+        # NB: a config that is refused is refused for its own problems, before any choice.
+        run_nodes = () if findings.has_errors else run_nodes(declared)
+    wanted = set(declared if run_nodes is None else run_nodes)
+    return tuple(node for node in declared if node in wanted)
 
 
 def make_sections(tree: Tree) -> dict[str, Any]:

@@ -16,10 +16,11 @@ from appliance.core.specs import PublisherSpec
 from appliance.daemon.status import StatusJson, config_json, find_degradations, nodes_json, rfc3339
 from appliance.errors import ConfigInvalid, ConfigUnreadable, RequestInvalid
 from appliance.methods.registry import METHOD_TABLE
-from appliance.outbox.records import OutboxRecord
+from appliance.outbox.records import DeadLetter, OutboxRecord
 from appliance.reconcile.history import History, Record
 from appliance.reconcile.loop import Verdict, drain_json, find_problems_of, problem_json
 from appliance.telemetry.metrics import MetricsFacts, WorkerView
+from appliance.workers.subscriber import Subscriber
 
 if TYPE_CHECKING:
     from appliance.daemon.app import Daemon
@@ -66,7 +67,7 @@ class DaemonControl:
             "hellos": {
                 node: rfc3339(at) for node, at in sorted(daemon.presence.last_hello_at().items())
             },
-            "inbox": {"unfinished": counts.unfinished},
+            "inbox": {"unfinished": self._unfinished()},
             "outbox": {
                 "pending": counts.pending,
                 "in_flight": self._in_flight(),
@@ -134,6 +135,10 @@ class DaemonControl:
             last_hello_at={str(node): at for node, at in daemon.presence.last_hello_at().items()},
             events_dropped=daemon.events.dropped,
         )
+
+    def _unfinished(self) -> int:
+        workers = (handle.worker for handle in self._daemon.pool.handles.values())
+        return sum(worker.unfinished for worker in workers if isinstance(worker, Subscriber))
 
     def _in_flight(self) -> int:
         return sum(
@@ -306,9 +311,8 @@ def _record_json(record: OutboxRecord) -> dict[str, object]:
     }
 
 
-def _dead_json(letter: object) -> dict[str, object]:
-    record = getattr(letter, "record", letter)
-    described = _record_json(record)
-    described["reason"] = getattr(letter, "reason", "")
-    described["died_at"] = rfc3339(getattr(letter, "died_at", 0.0))
+def _dead_json(letter: DeadLetter) -> dict[str, object]:
+    described = _record_json(letter.record)
+    described["reason"] = letter.reason
+    described["died_at"] = rfc3339(letter.died_at)
     return described

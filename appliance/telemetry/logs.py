@@ -53,8 +53,7 @@ def _show(value: object) -> str:
 
 
 class TextFormatter(logging.Formatter):
-    """``time LEVEL sentence key=value …``; the journal gets a priority instead of time and level.
-    """
+    """``time LEVEL sentence key=value …``; the journal gets a priority instead of time and level."""
 
     def __init__(self, *, for_journal: bool = False) -> None:
         super().__init__()

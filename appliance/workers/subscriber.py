@@ -27,7 +27,7 @@ from appliance.core.specs import AckOn, DesiredState, SubscriberSpec, WorkerSpec
 from appliance.errors import BusError, StoreError
 from appliance.methods.base import FilePosition, Method
 from appliance.outbox.outbox import MessageStore
-from appliance.outbox.records import FinishItem, InboxRow, TakeIn, TakeInResult
+from appliance.outbox.records import FinishItem, InboxRow, OutboxRecord, TakeIn, TakeInResult
 from appliance.telemetry.report import Telemetry
 from appliance.telemetry.stats import WorkerStats
 from appliance.workers.answers import Answers
@@ -167,6 +167,11 @@ class Subscriber:
         ):
             self._drained.set()
             self._arrived.set()
+
+    @property
+    def unfinished(self) -> int:
+        """Messages that arrived and whose handling has not ended."""
+        return len(self._incoming) + len(self._handling.unfinished())
 
     # -- intake -----------------------------------------------------------------------------------
 
@@ -319,7 +324,7 @@ class Subscriber:
         self._answers.report(
             self._spec.node, f"{message.method} {message.id} {text}", method=message.method
         )
-        replies = ()
+        replies: tuple[OutboxRecord, ...] = ()
         if self._method.info.replies:
             reply = make_reply(message, self._spec.node, "")
             replies = self._handling.reply_records(reply, {EXIT_HEADER: f"failed: {text}"})

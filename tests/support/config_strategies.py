@@ -120,7 +120,9 @@ def valid_configs(draw: st.DrawFn) -> Tree:
             ends[to, method] = _wants_ack(method, entry)
     for name in names:
         for to, method in draw(
-            st.lists(st.sampled_from(sorted(ends)), unique=True, max_size=3) if ends else st.just([])
+            st.lists(st.sampled_from(sorted(ends)), unique=True, max_size=3)
+            if ends
+            else st.just([])
         ):
             entry = {"to": to, "method": method}
             entry["ack"] = {"mode": "required" if ends[to, method] else "none"}
@@ -152,7 +154,23 @@ def paths_of(tree: Any, above: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
 
 
 _ODD_VALUES = st.sampled_from(
-    (None, True, -1, 0, 10**9, 1.5, "", "5 seconds", "nobody", "any", "${node}", [], {}, ["x"], {"x": 1})
+    (
+        None,
+        True,
+        -1,
+        0,
+        10**9,
+        1.5,
+        "",
+        "5 seconds",
+        "nobody",
+        "any",
+        "${node}",
+        [],
+        {},
+        ["x"],
+        {"x": 1},
+    )
 )
 
 
@@ -172,7 +190,9 @@ def slightly_broken_configs(draw: st.DrawFn) -> Tree:
                 path[-1]
             )
         case "add" if isinstance(holder, dict):
-            holder[draw(st.sampled_from(("acks", "to", "every", "ack", "roles")))] = draw(_ODD_VALUES)
+            holder[draw(st.sampled_from(("acks", "to", "every", "ack", "roles")))] = draw(
+                _ODD_VALUES
+            )
         case _:
             holder[path[-1]] = draw(_ODD_VALUES)
     return tree

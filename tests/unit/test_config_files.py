@@ -109,7 +109,9 @@ def test_maps_merge_by_key_over_files_and_paths(tmp_path: Path) -> None:
         a_yaml="version: 1\nbroker: {embedded: true}\nnodes:\n  ship1:\n    subscribe: {REQPing: {}}\n",
         nodes__b_yaml="version: 1\nnodes:\n  ship1:\n    subscribe: {REQPong: {window: 4}}\n  ship2:\n",
     )
-    (tmp_path / "other.yml").write_text("nodes: {ship1: {subscribe: {REQPong: {concurrency: 2}}}}\nroles:\n")
+    (tmp_path / "other.yml").write_text(
+        "nodes: {ship1: {subscribe: {REQPong: {concurrency: 2}}}}\nroles:\n"
+    )
     tree = read_config([tmp_path], {}).tree
     assert tree["nodes"] == {
         "ship1": {"subscribe": {"REQPing": {}, "REQPong": {"window": 4, "concurrency": 2}}},
@@ -168,7 +170,10 @@ def test_every_problem_of_all_files_and_all_stages_is_told_in_one_go(tmp_path: P
 
 def test_a_broken_file_does_not_make_the_others_look_broken(tmp_path: Path) -> None:
     write(tmp_path, a_yaml="version: 1\nnodes: {a: {publish: {p: {to: b, method: REQPing}}}}\n")
-    write(tmp_path, b_yaml="version: 1\nbroker: {embedded: true}\nnodes: {b: {subscribe: {REQPing: {}\n")
+    write(
+        tmp_path,
+        b_yaml="version: 1\nbroker: {embedded: true}\nnodes: {b: {subscribe: {REQPing: {}\n",
+    )
     with pytest.raises(ConfigInvalid) as caught:
         load(tmp_path)
     assert [(Path(p.file).name, p.code) for p in caught.value.problems] == [("b.yaml", "E005")]

@@ -37,7 +37,9 @@ def test_plain_scalars_follow_the_core_rules_of_yaml_1_2(text: str, value: objec
     assert type(resolved) is type(value)
 
 
-@pytest.mark.parametrize("text", [".inf", "-.INF", ".nan", "1e999", "9" * 19, "9" * 5000, "0x" + "f" * 50])
+@pytest.mark.parametrize(
+    "text", [".inf", "-.INF", ".nan", "1e999", "9" * 19, "9" * 5000, "0x" + "f" * 50]
+)
 def test_numbers_that_no_setting_can_hold_are_refused(text: str) -> None:
     with pytest.raises(NumberRefused):
         resolve_plain(text)
@@ -100,9 +102,7 @@ def test_whole_unquoted_reference_takes_the_type_of_its_value_and_a_quoted_one_s
     (tmp_path / "a.yaml").write_text(
         'a: ${PORT}\nb: "${PORT}"\nc: ${PORT}0\nd: ${YES}\ne: ${NO}\nf: ${EMPTY}\n'
     )
-    raw = read_config(
-        [tmp_path / "a.yaml"], {"PORT": "42", "YES": "true", "NO": "no", "EMPTY": ""}
-    )
+    raw = read_config([tmp_path / "a.yaml"], {"PORT": "42", "YES": "true", "NO": "no", "EMPTY": ""})
     assert raw.tree == {"a": 42, "b": "42", "c": "420", "d": True, "e": "no", "f": ""}
     assert raw.traps == []
 
@@ -168,7 +168,9 @@ def test_no_mutilation_of_a_real_config_makes_the_reader_fail() -> None:
     chance = random.Random(7)
     for _ in range(150):
         at = chance.randrange(len(text))
-        cut = text[:at] + chance.choice(["", "&a ", "*a", "{", "]", "\t", "${", "'", "!!x ", "\0", "- "])
+        cut = text[:at] + chance.choice(
+            ["", "&a ", "*a", "{", "]", "\t", "${", "'", "!!x ", "\0", "- "]
+        )
         document = parse_file("f", (cut + text[at + chance.randrange(3) :]).encode(), os.environ)
         for problem in document.problems:
             assert problem.line >= 1

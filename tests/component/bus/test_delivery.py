@@ -215,3 +215,31 @@ def test_it_works_the_same_on_uvloop(server: NatsServer) -> None:
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         assert runner.run(talk()) == [b"%d" % number for number in range(1000)]
+
+
+async def test_a_member_that_joins_and_leaves_its_group_under_load_loses_and_doubles_nothing(
+    server: NatsServer, open_bus: OpenBus
+) -> None:
+    steady, restless, peer = [await open_bus(server.url) for _ in range(3)]
+    inbox = Inbox()
+    await steady.subscribe("a", inbox, queue="g")
+    done = asyncio.Event()
+    sent = 0
+
+    async def send() -> None:
+        nonlocal sent
+        while not done.is_set():
+            for _ in range(10):
+                await peer.publish("a", b"%d" % sent)
+                sent += 1
+            await asyncio.sleep(0)
+
+    sending = asyncio.create_task(send())
+    for _ in range(300):
+        subscription = await restless.subscribe("a", inbox, queue="g")
+        await subscription.stop_intake()
+    done.set()
+    await sending
+    for bus in (peer, steady, restless, steady):
+        await bus.barrier()
+    assert sorted(map(int, inbox.payloads)) == list(range(sent))

@@ -1,0 +1,46 @@
+"""What all tests share: a guard against leaked tasks, short directories for sockets, a clean environment."""
+
+import asyncio
+import inspect
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture(autouse=True)
+def _clean_environment(monkeypatch):
+    """Variables of the one who runs the tests must not reach the program under test."""
+    for name in [name for name in os.environ if name.startswith("APPLIANCE_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    monkeypatch.delenv("STATE_DIRECTORY", raising=False)
+
+
+@pytest.fixture(autouse=True)
+def _no_leaked_tasks(request):
+    """A test of ours that is a coroutine leaves no task behind, its fixtures included."""
+    function = getattr(request, "function", None)
+    if function is not None and inspect.iscoroutinefunction(function):
+        request.getfixturevalue("_leaked_task_guard")
+
+
+@pytest.fixture
+async def _leaked_task_guard():
+    # NB: made before every other asynchronous fixture of the test, so it looks after they are gone
+    before = asyncio.all_tasks()
+    yield
+    for _ in range(3):
+        await asyncio.sleep(0)  # what is ending gets the turns it needs to end
+    left = asyncio.all_tasks() - before - {asyncio.current_task()}
+    assert not left, f"tasks outlive their test: {[task.get_name() for task in left]}"
+
+
+@pytest.fixture
+def short_dir():
+    """A directory whose path leaves room for a unix socket's 107 bytes."""
+    directory = Path(tempfile.mkdtemp(prefix="appl-", dir="/tmp"))
+    yield directory
+    shutil.rmtree(directory, ignore_errors=True)

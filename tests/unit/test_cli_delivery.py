@@ -1,0 +1,120 @@
+"""What `send` says and concludes from the lines of the API."""
+
+import pytest
+
+from appliance.cli.delivery_view import Deliveries
+
+
+def follow(*lines, follows=True):
+    deliveries = Deliveries(follows=follows)
+    said = [words for line in lines for words in deliveries.take(line)]
+    return deliveries, said
+
+
+def accepted(to, id_, replies=False):
+    return {"event": "accepted", "to": to, "id": id_, "replies": replies}
+
+
+def test_delivery_is_told_per_node():
+    deliveries, said = follow(
+        accepted("ship1", 1),
+        accepted("ship2", 2),
+        {"event": "delivered", "id": 1, "to": "ship1", "seconds": 0.003},
+    )
+    assert said[-1] == ("ship1  delivered in 3 ms", False)
+    assert (deliveries.failed, deliveries.silent) == ([], ["ship2"])
+
+
+def test_an_absent_node_is_mentioned_once_however_often_it_is_tried():
+    missed = {
+        "event": "missed",
+        "id": 1,
+        "outcome": "no_responder",
+        "attempt": 0,
+        "next_in_seconds": 0.2,
+    }
+    _, said = follow(accepted("ship1", 1), missed, missed, missed)
+    assert [text for text, _ in said[1:]] == ["ship1  no subscriber yet: waiting"]
+
+
+def test_every_unacknowledged_try_is_told():
+    missed = {
+        "event": "missed",
+        "id": 1,
+        "outcome": "ack_timeout",
+        "attempt": 2,
+        "next_in_seconds": 0.4,
+    }
+    _, said = follow(accepted("ship1", 1), missed)
+    assert said[-1][0] == "ship1  try 2 not acknowledged: again in 400 ms"
+
+
+@pytest.mark.parametrize("kind", ["refused", "dead"])
+def test_a_node_that_refused_or_could_not_be_reached_has_failed(kind):
+    deliveries, said = follow(
+        accepted("ship1", 1), {"event": kind, "id": 1, "reason": "not allowed"}
+    )
+    assert deliveries.failed == ["ship1"]
+    assert "not allowed" in said[-1][0]
+
+
+def test_a_reply_is_a_result_with_its_text_indented():
+    deliveries, said = follow(
+        accepted("ship1", 1, replies=True),
+        {"event": "delivered", "id": 1, "seconds": 0.1},
+        {
+            "event": "reply",
+            "id": 1,
+            "from": "ship1",
+            "data": "up 3 days\nload 0.1\n",
+            "exit_status": "0",
+        },
+    )
+    assert said[-3:] == [("ship1:", True), ("    up 3 days", True), ("    load 0.1", True)]
+    assert (deliveries.failed, deliveries.silent) == ([], [])
+    assert deliveries.summary() == "1 of 1 done"
+
+
+@pytest.mark.parametrize(
+    ("status", "said_as"),
+    [("2", "ship1: (exit 2)"), ("failed: no such", "ship1: (failed: no such)")],
+)
+def test_a_command_that_failed_on_its_node_has_failed(status, said_as):
+    deliveries, said = follow(
+        accepted("ship1", 1, replies=True),
+        {"event": "reply", "id": 1, "from": "ship1", "data": "", "exit_status": status},
+    )
+    assert said[-1] == (said_as, True)
+    assert deliveries.failed == ["ship1"]
+
+
+def test_a_node_that_took_the_message_and_does_not_answer_is_silent():
+    deliveries, _ = follow(
+        accepted("ship1", 1, replies=True), {"event": "delivered", "id": 1, "seconds": 0.1}
+    )
+    assert deliveries.silent == ["ship1"]
+
+
+def test_without_following_acceptance_is_all():
+    deliveries, _ = follow(accepted("ship1", 1), follows=False)
+    assert (deliveries.failed, deliveries.silent, deliveries.summary()) == (
+        [],
+        [],
+        "1 of 1 accepted",
+    )
+
+
+def test_text_from_nodes_cannot_command_the_terminal():
+    _, said = follow(
+        accepted("ship1", 1),
+        {"event": "refused", "id": 1, "reason": "\x1b]0;owned\x07\nship2  delivered"},
+        {
+            "event": "reply",
+            "id": 1,
+            "from": "ship1",
+            "data": "\x1b[2J\x9b31m\u202e",
+            "exit_status": None,
+        },
+    )
+    text = "".join(words for words, _ in said)
+    assert not any(character in text for character in "\x1b\x07\x9b\u202e\n")

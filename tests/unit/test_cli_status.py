@@ -1,0 +1,104 @@
+"""The status table says first whether all is well, and never hides what is not."""
+
+import io
+import time
+
+import pytest
+from rich.console import Console
+
+from appliance.cli.status_view import is_healthy, render_status
+from tests.support.fake_control import PROBLEM, make_status
+
+NOW = 1_767_225_600.0 + 120  # two minutes after the times of `make_status`
+
+
+def show(status, *, colour=False, nodes=None):
+    written = io.StringIO()
+    console = Console(file=written, width=160, force_terminal=colour, highlight=False, markup=False)
+    console.print(render_status(status, NOW, nodes=nodes))
+    return written.getvalue()
+
+
+def test_a_healthy_status_tells_everything_on_one_screen():
+    text = show(make_status())
+    assert text.startswith("● healthy   generation 12")
+    assert "sha256:0123456789ab " in text
+    assert "git fedcba9876" in text
+    assert "connected to nats://127.0.0.1:4222 (embedded)" in text
+    assert "0 pending, 0 in flight, 0 dead" in text
+    row = next(line for line in text.splitlines() if "ship1.REQPing.EventACK" in line)
+    assert row.split()[:7] == [
+        "ship1",
+        "ship1.REQPing.EventACK",
+        "subscriber",
+        "running",
+        "1",
+        "17",
+        "0",
+    ]
+
+
+def test_a_refused_config_shows_its_first_problems_with_their_places():
+    status = make_status(healthy=False, degraded_by=["the last config was refused (5 problems)"])
+    status["config"]["last_attempt"] |= {"result": "refused", "problems": [PROBLEM] * 5}
+    text = show(status)
+    assert text.startswith("● degraded")
+    assert "last look 2 min ago: refused (watch)" in text
+    assert text.count('E021 ships.yaml:14:11 unknown method "REQPng"') == 3
+    assert "and 2 more" in text
+
+
+def test_a_worker_that_does_not_run_shows_why():
+    status = make_status()
+    status["nodes"]["ship1"]["workers"][0] |= {
+        "phase": "backing_off",
+        "restarts": 3,
+        "last_error": "permission denied\x1b[2J\n",
+    }
+    text = show(status)
+    assert "backing_off" in text
+    assert "permission denied\\x1b[2J\\n (3 restarts)" in text
+
+
+def test_hundreds_of_workers_are_summed_up_but_never_those_in_trouble():
+    status = make_status()
+    worker = status["nodes"]["ship1"]["workers"][0]
+    for number in range(100):
+        workers = [{**worker, "subject": f"n{number}.M{m}.EventACK"} for m in range(5)]
+        status["nodes"][f"n{number}"] = {"workers": workers}
+    status["nodes"]["n50"]["workers"][2] = {**worker, "subject": "n50.bad", "phase": "failed"}
+    text = show(status)
+    assert len(text.splitlines()) < 120
+    assert "n50.bad" in text
+    assert "5 workers" in text
+
+
+def test_only_the_nodes_asked_for_are_shown():
+    status = make_status()
+    status["nodes"]["ship2"] = {"workers": []}
+    assert "ship1.REQPing" not in show(status, nodes=frozenset(["ship2"]))
+
+
+@pytest.mark.parametrize(
+    "status", [{}, {"nodes": {}, "config": None, "broker": None, "outbox": None}]
+)
+def test_a_status_of_another_version_is_shown_as_far_as_it_goes(status):
+    assert "degraded" in show(status)
+
+
+def test_without_a_judgement_of_the_daemon_health_follows_from_the_facts():
+    status = make_status()
+    del status["healthy"]
+    assert is_healthy(status)
+    status["broker"]["connected"] = False
+    assert not is_healthy(status)
+
+
+def test_a_thousand_nodes_render_at_once():
+    status = make_status()
+    worker = status["nodes"]["ship1"]["workers"][0]
+    for number in range(1_000):
+        status["nodes"][f"n{number}"] = {"workers": [worker] * 10}
+    started = time.perf_counter()
+    show(status)
+    assert time.perf_counter() - started < 5

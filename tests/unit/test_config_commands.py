@@ -1,0 +1,207 @@
+"""`check`, `schema`, `explain`, `init`, and the example configs, through the command line."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import jsonschema_rs
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from appliance.cli import config_commands
+from appliance.cli.problem_text import crop, render_github, render_text
+from appliance.config.parse import parse_file
+from appliance.config.stories import STORIES
+from appliance.core.problems import Problem, Severity
+from tests.support.config_files import BATTERY, ROOT, load
+
+APP = typer.Typer()
+config_commands.register(APP)
+RUNNER = CliRunner()
+
+BAD = """\
+version: 1
+broker: {embedded: true}
+nodes:
+  central: {subscribe: {REQHello: {}}}
+  ship1:
+    subscribe: {REQPing: {concurency: 4}}
+    publish:
+      hello: {to: centrall, method: REQHello, every: 1d}
+      other: {to: central, method: REQHello, data: [no], every: 30s}
+"""
+REPORT = """\
+bad.yaml:6:27  error  E101 unknown-key
+    nodes.ship1.subscribe.REQPing.concurency: unknown key "concurency"; did you mean "concurrency"?
+       6 |     subscribe: {REQPing: {concurency: 4}}
+         |                           ^~~~~~~~~~
+bad.yaml:8:19  error  E202 unknown-node
+    nodes.ship1.publish.hello.to: node "centrall" is not declared (closest: "central", declared at bad.yaml:4:3)
+       8 |       hello: {to: centrall, method: REQHello, every: 1d}
+         |                   ^~~~~~~~
+bad.yaml:8:54  error  E106 malformed
+    nodes.ship1.publish.hello.every: "1d" is not a duration such as 250ms, 5s or 1m30s, or a number of seconds
+       8 |       hello: {to: centrall, method: REQHello, every: 1d}
+         |                                                      ^~
+bad.yaml:9:53  warn   W001 yaml-1.1-text
+    nodes.ship1.publish.other.data[0]: "no" is text here, but the truth value false to a YAML 1.1 reader
+       9 |       other: {to: central, method: REQHello, data: [no], every: 30s}
+         |                                                     ^~
+    hint: quote it
+3 errors, 1 warning in 1 file    exit 78
+"""
+
+
+@pytest.fixture
+def bad(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    monkeypatch.chdir(tmp_path)
+    Path("bad.yaml").write_text(BAD)
+    return "bad.yaml"
+
+
+@pytest.mark.parametrize("command", ["check", "validate"])
+def test_refused_config_is_reported_whole_with_carets_and_exit_78(bad: str, command: str) -> None:
+    result = RUNNER.invoke(APP, [command, bad])
+    assert result.exit_code == 78
+    assert result.stdout == REPORT
+
+
+def test_report_as_json_holds_the_same_facts(bad: str) -> None:
+    result = RUNNER.invoke(APP, ["check", bad, "-o", "json"])
+    assert result.exit_code == 78
+    facts = json.loads(result.stdout)
+    assert facts["ok"] is False
+    assert [(item["code"], item["line"], item["column"]) for item in facts["problems"]] == [
+        ("E101", 6, 27), ("E202", 8, 19), ("E106", 8, 54), ("W001", 9, 53),
+    ]  # fmt: skip
+    assert facts["problems"][0]["name"] == "unknown-key"
+
+
+def test_report_for_github_is_one_annotation_per_problem(bad: str) -> None:
+    result = RUNNER.invoke(APP, ["check", bad, "--format", "github"])
+    lines = result.stdout.splitlines()
+    assert result.exit_code == 78
+    assert len(lines) == 4
+    assert lines[0].startswith(
+        "::error file=bad.yaml,line=6,col=27,endColumn=37,title=E101 unknown-key::nodes.ship1"
+    )
+    assert lines[3].startswith("::warning ")
+    assert lines[3].endswith("%0Aquote it")
+
+
+def test_annotations_cannot_be_broken_out_of() -> None:
+    evil = Problem(code="E101", message="a\n::error::x %0A", file="a,b:c\n.yaml", line=1, column=1)
+    (line,) = render_github([evil]).splitlines()
+    assert "file=a%2Cb%3Ac%0A.yaml," in line
+    assert line.endswith("::a%0A::error::x %250A")
+
+
+def test_missing_path_is_refused_with_78(tmp_path: Path) -> None:
+    result = RUNNER.invoke(APP, ["check", str(tmp_path / "nothing")])
+    assert result.exit_code == 78
+    assert "E001" in result.stdout
+
+
+def test_good_config_says_what_it_holds(tmp_path: Path) -> None:
+    result = RUNNER.invoke(APP, ["check", str(ROOT / "configs" / "demo"), "-o", "json"])
+    assert result.exit_code == 0
+    facts = json.loads(result.stdout)
+    assert facts["ok"]
+    assert facts["digest"].startswith("sha256:")
+    assert (facts["files"], facts["nodes"], facts["problems"]) == (2, 3, [])
+
+
+def test_caret_stands_under_wide_characters_and_far_along_a_long_line() -> None:
+    wide = Problem(code="E101", message="", line=1, column=5, length=2, excerpt="日本: xy")
+    assert crop(wide) == ("日本: xy", 6, 2)
+    long = Problem(
+        code="E101",
+        message="",
+        line=1,
+        column=301,
+        length=4,
+        excerpt="a" * 300 + "bbbb" + "c" * 300,
+    )
+    shown, offset, length = crop(long)
+    assert shown[offset : offset + length] == "bbbb"
+    assert len(shown) < 100
+
+
+def test_nothing_a_terminal_would_obey_is_printed() -> None:
+    evil = "\x1b[31m\u202e"
+    problem = Problem(code="E101", message=evil, file=evil, path=evil, hint=evil)
+    assert "\x1b" not in render_text([problem], colour=False)
+    assert "\u202e" not in render_text([problem], colour=False)
+    assert "\x1b[" in render_text([Problem(code="E101", message="x")], colour=True)
+
+
+@pytest.mark.parametrize("code", sorted(STORIES))
+def test_every_code_is_explained(code: str) -> None:
+    result = RUNNER.invoke(APP, ["explain", code.lower()])
+    assert result.exit_code == 0
+    assert result.stdout.startswith(f"{code} {STORIES[code].name}\n")
+    assert json.loads(RUNNER.invoke(APP, ["explain", code, "-o", "json"]).stdout)["code"] == code
+
+
+def test_unknown_code_is_a_usage_error() -> None:
+    assert RUNNER.invoke(APP, ["explain", "E999"]).exit_code == 64
+
+
+def test_schema_is_printed_as_shipped() -> None:
+    printed = RUNNER.invoke(APP, ["schema"]).stdout
+    assert printed == (ROOT / "schemas" / "appliance.schema.json").read_text(encoding="utf-8")
+
+
+def test_starter_config_is_valid_for_us_and_for_any_schema_validator(tmp_path: Path) -> None:
+    target = tmp_path / "new" / "config"
+    result = RUNNER.invoke(APP, ["init", str(target)])
+    assert result.exit_code == 0
+    loaded = load(target)
+    assert loaded.warnings == ()
+    assert set(loaded.desired.run_nodes) == {"central", "ship1", "ship2"}
+    schema = json.loads((target / "appliance.schema.json").read_text())
+    for path in target.glob("*.yaml"):
+        assert jsonschema_rs.is_valid(schema, parse_file("", path.read_bytes(), {}).tree)
+
+
+def test_starter_config_never_overwrites(tmp_path: Path) -> None:
+    (tmp_path / "nodes.yaml").write_text("mine")
+    result = RUNNER.invoke(APP, ["init", str(tmp_path)])
+    assert result.exit_code == 64
+    assert [path.name for path in tmp_path.iterdir()] == ["nodes.yaml"]
+    assert (tmp_path / "nodes.yaml").read_text() == "mine"
+
+
+@pytest.mark.parametrize(("name", "nodes"), [("minimal.yaml", 1), ("demo", 3), ("fleet", 50)])
+def test_example_configs_are_without_a_flaw(name: str, nodes: int) -> None:
+    loaded = load(ROOT / "configs" / name)
+    assert loaded.warnings == ()
+    assert len(loaded.desired.declared_nodes) == nodes
+    assert len(loaded.desired.workers) >= nodes
+
+
+@pytest.mark.parametrize(
+    "path", sorted((ROOT / "configs").rglob("*.yaml")), ids=lambda path: path.name
+)
+def test_every_example_file_names_its_schema_and_fits_it_in_an_editor(path: Path) -> None:
+    first, _, rest = path.read_text().partition("\n")
+    schema_path = path.parent / first.partition("$schema=")[2]
+    assert schema_path.resolve() == (ROOT / "schemas" / "appliance.schema.json").resolve()
+    assert rest.lstrip().startswith("#")
+    schema = json.loads(schema_path.read_text())
+    assert jsonschema_rs.is_valid(schema, parse_file("", path.read_bytes(), {}).tree)
+
+
+def test_battery_renders_in_every_form() -> None:
+    for entry in sorted(BATTERY.iterdir())[::9]:
+        for options in ([], ["-o", "json"], ["--format", "github"]):
+            result = RUNNER.invoke(APP, ["check", str(entry), *options])
+            assert result.exit_code == 78
+            assert result.exception is None or isinstance(result.exception, SystemExit)
+
+
+def test_severities_have_their_words() -> None:
+    warning = Problem(code="W001", message="x", severity=Severity.WARNING)
+    assert "warn " in render_text([warning], colour=False)

@@ -1,0 +1,117 @@
+"""Over generated configs: what is valid loads, what is not is refused with problems that have places."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, event, given, settings
+
+from appliance.config.stories import STORIES
+from appliance.core.names import parse_subject
+from appliance.core.problems import Problem, Severity
+from appliance.core.specs import PublisherSpec, SubscriberSpec
+from appliance.errors import ConfigInvalid
+from tests.support.config_files import load, load_text
+from tests.support.config_strategies import slightly_broken_configs, to_yaml, valid_configs
+
+SETTINGS = settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+ROLE_METHODS = ("REQPing", "REQPong", "REQCliCommand", "REQToFile", "REQToFileAppend", "REQToConsole",
+                "REQHello", "REQOpProcessList", "REQErrorLog")  # fmt: skip
+
+
+def refusal_of(directory: Path, text: str) -> tuple[Problem, ...]:
+    try:
+        load_text(directory, text)
+    except ConfigInvalid as error:
+        return error.problems
+    return ()
+
+
+@SETTINGS
+@given(valid_configs())
+def test_a_valid_config_loads_and_every_worker_fits_its_subject(tree: Any) -> None:
+    with tempfile.TemporaryDirectory() as directory:
+        loaded = load_text(Path(directory), to_yaml(tree))
+    assert loaded.desired.declared_nodes == set(tree["nodes"])
+    for key, spec in loaded.desired.workers.items():
+        parts = parse_subject(spec.subject)
+        assert key == spec.key
+        assert parts.kind.wants_ack == spec.wants_ack
+        assert parts.method == spec.method
+        if isinstance(spec, PublisherSpec):
+            assert parts.node == spec.to_node
+        else:
+            assert isinstance(spec, SubscriberSpec)
+            assert parts.node in (spec.node, "errorCentral")
+
+
+@SETTINGS
+@given(slightly_broken_configs())
+def test_a_broken_config_is_refused_with_problems_that_have_places(tree: Any) -> None:
+    with tempfile.TemporaryDirectory() as directory:
+        found = refusal_of(Path(directory), to_yaml(tree))
+    if not found:
+        event("valid still")
+        return
+    assert any(problem.severity is Severity.ERROR for problem in found)
+    for problem in found:
+        assert problem.code in STORIES
+        assert problem.line >= 1
+        assert problem.column >= 1
+        for word in ("Python", "dict", "NoneType", "'str'", "instance of", "\0"):
+            assert word not in problem.message + problem.hint
+
+
+@SETTINGS
+@given(valid_configs())
+def test_loading_twice_gives_equal_states(tree: Any) -> None:
+    with tempfile.TemporaryDirectory() as directory:
+        first = load_text(Path(directory), to_yaml(tree))
+        second = load_text(Path(directory), to_yaml(tree))
+    assert first == second
+
+
+def fleet(*, with_roles: bool) -> str:
+    lines = ["version: 1", "broker: {embedded: true}"]
+    central = "  central: {subscribe: {REQHello: , REQErrorLog: }}"
+    entries = "".join(f"      {method}: {{accept_from: [central]}}\n" for method in ROLE_METHODS)
+    hello = "    publish: {hello: {to: central, method: REQHello, every: 30s}}"
+    if with_roles:
+        lines += ["roles:", "  r:", "    subscribe:", entries.rstrip("\n"), hello]
+        lines += ["nodes:", central]
+        lines += [f"  ship{i}: {{roles: [r], window: {i % 9 + 1}}}" for i in range(1112)]
+    else:
+        lines += ["nodes:", central]
+        for i in range(1112):
+            own = entries.replace("[central]}", f"[central], concurrency: {i % 99 + 1}}}")
+            lines += [f"  ship{i}:", "    subscribe:", own.rstrip("\n"), hello]
+    return "\n".join(lines)
+
+
+def test_a_fleet_of_a_thousand_nodes_is_checked_in_seconds_with_and_without_roles(
+    tmp_path: Path,
+) -> None:
+    for with_roles in (True, False):
+        path = tmp_path / f"{with_roles}.yaml"
+        path.write_text(fleet(with_roles=with_roles))
+        started = time.perf_counter()
+        loaded = load(path)
+        taken_s = time.perf_counter() - started
+        subscribers = [key for key in loaded.desired.workers if key.kind == "subscriber"]
+        assert len(subscribers) >= 10_000
+        assert taken_s < 10  # about one second; the bound is for a machine that does other things
+
+
+def test_a_fleet_full_of_mistakes_is_refused_in_seconds(tmp_path: Path) -> None:
+    path = tmp_path / "bad.yaml"
+    path.write_text(fleet(with_roles=False).replace("[central]", "[centrall]"))
+    started = time.perf_counter()
+    with pytest.raises(ConfigInvalid) as caught:
+        load(path)
+    assert time.perf_counter() - started < 15
+    assert len(caught.value.problems) >= 10_000
+    assert 'closest: "central"' in caught.value.problems[-1].message

@@ -1,0 +1,143 @@
+"""What a scrape shows: every documented name, nothing that grows without bound, no sum that falls."""
+
+import re
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from appliance.core.names import NodeName, Subject, WorkerKey, WorkerKind
+from appliance.core.specs import Phase
+from appliance.telemetry import metrics
+from appliance.telemetry.metrics import Exposition, MetricsFacts, WorkerView, render
+from appliance.telemetry.report import TelemetryCounts
+from appliance.telemetry.stats import WorkerStats
+
+DOCUMENTED = """
+appliance_config_last_reload_successful appliance_config_last_reload_success_timestamp_seconds
+appliance_config_reloads_total{result="applied"} appliance_config_reloads_total{result="unchanged"}
+appliance_config_reloads_total{result="refused"} appliance_config_reload_duration_seconds_bucket{le="+Inf"}
+appliance_config_info{digest="",revision=""} appliance_build_info{version="0.1.0"}
+appliance_workers{kind="subscriber",node="ship1",phase="running"}
+appliance_workers{kind="publisher",node="ship1",phase="failed"}
+appliance_worker_restarts_total{worker="ship1.REQPing.EventACK_subscriber"}
+appliance_messages_total{direction="in",result="handled",worker="ship1.REQPing.EventACK_subscriber"}
+appliance_messages_total{direction="in",result="failed",worker="ship1.REQPing.EventACK_subscriber"}
+appliance_messages_total{direction="in",result="refused",worker="ship1.REQPing.EventACK_subscriber"}
+appliance_messages_total{direction="in",result="repeat",worker="ship1.REQPing.EventACK_subscriber"}
+appliance_messages_total{direction="in",result="dropped",worker="ship1.REQPing.EventACK_subscriber"}
+appliance_messages_total{direction="out",result="sent",worker="ship1.REQPing.EventACK_publisher"}
+appliance_messages_total{direction="out",result="acked",worker="ship1.REQPing.EventACK_publisher"}
+appliance_messages_total{direction="out",result="missed",worker="ship1.REQPing.EventACK_publisher"}
+appliance_messages_total{direction="out",result="dead",worker="ship1.REQPing.EventACK_publisher"}
+appliance_messages_in_flight{worker="ship1.REQPing.EventACK_publisher"}
+appliance_delivery_seconds_bucket{le="+Inf"} appliance_handler_seconds_bucket{le="+Inf"}
+appliance_outbox_messages{state="pending"} appliance_outbox_messages{state="in_flight"}
+appliance_outbox_messages{state="dead"} appliance_outbox_oldest_seconds appliance_acks_missed_total
+appliance_acks_failed_total appliance_node_last_hello_timestamp_seconds{node="ship2"} appliance_generation
+appliance_messages_dropped_total appliance_drain_abandoned_total appliance_broker_connected
+appliance_broker_reconnects_total
+"""
+
+
+class Source:
+    def __init__(self, **facts):
+        self.values = {
+            "version": "0.1.0",
+            "counts": TelemetryCounts(),
+            "run_nodes": ["ship1"],
+        } | facts
+
+    def facts(self):
+        return MetricsFacts(**self.values)
+
+
+def view(node="ship1", kind=WorkerKind.SUBSCRIBER, **changes):
+    key = WorkerKey(NodeName(node), Subject(f"{node}.REQPing.EventACK"), kind)
+    return WorkerView(key=key, phase=Phase.RUNNING, **{"stats": WorkerStats(), **changes})
+
+
+def scrape(exposition):
+    body, content_type = render(exposition.collect(), "text/plain")
+    assert content_type.startswith("text/plain")
+    samples = {}
+    for family in text_string_to_metric_families(body.decode()):
+        for sample in family.samples:
+            labels = ",".join(f'{name}="{value}"' for name, value in sorted(sample.labels.items()))
+            samples[f"{sample.name}{{{labels}}}" if labels else sample.name] = sample.value
+    return samples
+
+
+@pytest.mark.parametrize("name", DOCUMENTED.split())
+def test_every_documented_name_is_there_before_anything_happened(name):
+    source = Source(workers=[view(), view(kind=WorkerKind.PUBLISHER)], declared_nodes=["ship2"])
+    samples = scrape(Exposition(source))
+    assert name in samples
+    if "info" not in name and "successful" not in name and "running" not in name:
+        assert samples[name] == 0
+
+
+def test_names_are_told_even_without_any_worker():
+    body, _ = render(Exposition(Source()).collect(), "text/plain")
+    told = set(re.findall(r"^# TYPE (\S+)", body.decode(), re.MULTILINE))
+    assert {"appliance_messages_total", "appliance_worker_restarts_total"} <= told
+
+
+def test_a_stopped_worker_takes_its_labels_along():
+    source = Source(workers=[view("ship1"), view("ship2")])
+    exposition = Exposition(source)
+    assert any("ship2.REQPing" in name for name in scrape(exposition))
+    source.values["workers"] = [view("ship1")]
+    assert not any("ship2.REQPing" in name for name in scrape(exposition))
+
+
+def test_sums_over_all_workers_never_fall_when_one_goes_or_restarts():
+    old = WorkerStats()
+    source = Source(workers=[view(stats=old)])
+    exposition = Exposition(source)
+    old.dropped, old.missed, old.dead = 3, 2, 1
+    old.handler.observe(0.1)
+    scrape(exposition)
+    old.dropped = 5  # counted between the last scrape and the end
+    new = WorkerStats()
+    new.dropped = 1
+    source.values["workers"] = [view(stats=new)]
+    for _ in range(2):
+        samples = scrape(exposition)
+        assert samples["appliance_messages_dropped_total"] == 6
+        assert samples["appliance_acks_missed_total"] == 2
+        assert samples["appliance_acks_failed_total"] == 1
+        assert samples["appliance_handler_seconds_count"] == 1
+
+
+def test_text_that_nothing_can_encode_does_not_break_the_scrape():
+    source = Source(
+        workers=[view("ship\udcff")], revision='a"b\nc\\\udc80', declared_nodes=["\ud800"]
+    )
+    samples = scrape(Exposition(source))
+    assert any("ship" in name for name in samples)
+
+
+def test_the_number_of_series_is_bounded_and_the_rest_is_told():
+    workers = [view(f"node{number}") for number in range(metrics.MAX_LABELLED_WORKERS + 50)]
+    samples = scrape(Exposition(Source(workers=workers, run_nodes=[w.key.node for w in workers])))
+    named = {name for name in samples if name.startswith("appliance_messages_in_flight")}
+    assert len(named) == metrics.MAX_LABELLED_WORKERS
+    assert samples["appliance_metrics_workers_omitted"] == 50
+    phases = {
+        name: value for name, value in samples.items() if name.startswith("appliance_workers{")
+    }
+    assert sum(phases.values()) == len(workers)
+    assert len(phases) <= metrics.MAX_PHASE_NODES * 12 + 12
+
+
+def test_a_worker_that_was_never_built_shows_zeros():
+    samples = scrape(Exposition(Source(workers=[view(stats=None)])))
+    assert samples['appliance_messages_in_flight{worker="ship1.REQPing.EventACK_subscriber"}'] == 0
+
+
+def test_openmetrics_is_spoken_to_those_who_ask():
+    body, content_type = render(
+        Exposition(Source()).collect(), "application/openmetrics-text; version=1.0.0"
+    )
+    assert content_type.startswith("application/openmetrics-text")
+    assert body.endswith(b"# EOF\n")
