@@ -194,7 +194,9 @@ class _Listening:
         if self._server is not None:
             self._server.close()
             self._server = None
-            await asyncio.sleep(0)  # the sockets are closed by callbacks of the loop
+            for _ in range(4):
+                # the loop closes the sockets, and gives what it accepted just now to its protocol
+                await asyncio.sleep(0)
 
     async def stop(self) -> None:
         """The end, for connections too."""
@@ -211,7 +213,9 @@ class _Listening:
         self._open = {known for known in self._open if getattr(known, "transport", None)}
         protocol = self._make()
         if len(self._open) >= MAX_TCP_CONNECTIONS:
-            asyncio.get_running_loop().call_soon(_close, protocol)
+            loop = asyncio.get_running_loop()
+            # NB: two turns: in the first one the protocol is given its transport
+            loop.call_soon(loop.call_soon, _close, protocol)
         self._open.add(protocol)
         return protocol
 

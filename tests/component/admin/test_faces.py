@@ -1,0 +1,228 @@
+"""Who may ask what on which face."""
+
+import io
+import json
+import socket
+
+import aiohttp
+import pytest
+
+from appliance.admin.guards import is_host_allowed
+from appliance.core.specs import AdminSettings
+from appliance.errors import RequestInvalid, StoreFull, StoreLocked
+from tests.component.admin.conftest import TOKEN, Client
+from tests.support.fake_control import make_status
+
+MESSAGE = {"to_nodes": ["ship1"], "method": "REQPing"}
+READING = ["/", "/livez", "/readyz", "/-/healthy", "/-/ready", "/metrics", "/api/v1/status", "/api/v1/plan",
+           "/api/v1/outbox", "/api/v1/history"]  # fmt: skip
+WRITING = [
+    "/api/v1/reload",
+    "/-/reload",
+    "/api/v1/messages",
+    "/api/v1/outbox/retry",
+    "/api/v1/outbox/drop",
+]
+
+
+@pytest.mark.parametrize("path", READING)
+async def test_reading_needs_nothing_on_either_face(unix, tcp, path):
+    for face in (unix, tcp):
+        answer = await face.get(path)
+        assert answer.status == 200, answer.text
+        assert answer.headers["Cache-Control"] == "no-store"
+
+
+@pytest.mark.parametrize("path", WRITING)
+async def test_writing_over_tcp_needs_the_bearer_token(tcp, control, path):
+    body = MESSAGE if path.endswith("messages") else {}
+    for headers in ({}, {"Authorization": "Bearer wrong"}, {"Authorization": f"Basic {TOKEN}"}):
+        answer = await tcp.post(path, json=body, headers=headers)
+        assert answer.status == 401
+        assert "WWW-Authenticate" in answer.headers
+        assert "error" in answer.json()
+    assert control.calls == []
+    answer = await tcp.post(path, json=body, headers={"Authorization": f"Bearer {TOKEN}"})
+    assert answer.status in (200, 202)
+    assert len(control.calls) == 1
+
+
+async def test_without_a_configured_token_nothing_is_written_over_tcp(server, control):
+    await server.move_tcp(AdminSettings(listen="127.0.0.1:0"))
+    host, port = server.tcp_address
+    async with aiohttp.ClientSession(f"http://{host}:{port}") as session:
+        answer = await Client(session).post("/-/reload", headers={"Authorization": "Bearer "})
+    assert answer.status == 401
+
+
+async def test_a_token_whose_file_is_replaced_holds_from_the_next_request_on(tcp, short_dir):
+    (short_dir / "token").write_text("rotated")
+    assert (await tcp.post("/-/reload", headers={"Authorization": f"Bearer {TOKEN}"})).status == 401
+    assert (await tcp.post("/-/reload", headers={"Authorization": "Bearer rotated"})).status == 200
+
+
+async def test_a_page_under_a_foreign_name_cannot_read_over_tcp(tcp):
+    for host in ("evil.example", "evil.example:8090", "127.0.0.1.evil.example"):
+        answer = await tcp.get("/api/v1/status", headers={"Host": host})
+        assert answer.status == 421
+    assert (await tcp.get("/api/v1/status", headers={"Host": "localhost:1"})).status == 200
+
+
+@pytest.mark.parametrize(
+    ("header", "listen", "allowed"),
+    [
+        ("127.0.0.1:8090", "127.0.0.1", True),
+        ("[::1]:8090", "127.0.0.1", True),
+        ("LOCALHOST", "127.0.0.1", True),
+        ("ship1.lan:8090", "ship1.lan", True),
+        ("10.0.0.1", "127.0.0.1", False),
+        ("10.0.0.1:8090", "0.0.0.0", True),
+        ("[2001:db8::1]:8090", "::", True),
+        ("evil.example", "0.0.0.0", False),
+        (socket.gethostname(), "0.0.0.0", True),
+        ("", "0.0.0.0", False),
+    ],
+)
+def test_which_hosts_are_meant_for_us(header, listen, allowed):
+    assert is_host_allowed(header, listen) is allowed
+
+
+@pytest.mark.parametrize("path", WRITING)
+async def test_a_writing_request_from_a_web_page_is_refused_on_the_unix_socket_too(
+    unix, control, path
+):
+    answer = await unix.post(path, json={}, headers={"Origin": "http://localhost"})
+    assert answer.status == 403
+    assert control.calls == []
+
+
+async def test_a_body_must_be_json_and_bounded(unix, control):
+    answer = await unix.post("/api/v1/messages", data="to_nodes=x")
+    assert answer.status == 415
+    big = b'{"to_nodes":["ship1"],"method":"M","data":["' + b"x" * (8 * 1024 * 1024) + b'"]}'
+    answer = await unix.post(
+        "/api/v1/messages", data=io.BytesIO(big), headers={"Content-Type": "application/json"}
+    )
+    assert answer.status == 413
+    assert "error" in answer.json()
+    assert control.calls == []
+
+
+@pytest.mark.parametrize(
+    "body",
+    ["", "[", "[[", "null", "{}", '{"to_nodes":[],"method":"M"}', '{"to_nodes":["a"],"method":""}',
+     '{"to_nodes":["a"],"method":"M","colour":"red"}', '{"to_nodes":"a","method":"M"}',
+     '{"to_nodes":["a"],"method":"M","retries":-1}', '{"to_nodes":["a"],"method":"M","ack_timeout":"soon"}',
+     '{"to_nodes":["a"],"method":"M","ack_timeout":true}', '{"to_nodes":["a"],"method":"M","data":["\\ud800"]}',
+     "[" * 100_000],
+)  # fmt: skip
+async def test_an_unusable_body_is_an_answer_and_not_an_accident(unix, control, body):
+    headers = {"Content-Type": "application/json"}
+    answer = await unix.post("/api/v1/messages", data=body.encode(), headers=headers)
+    assert answer.status == 400
+    assert (answer.json())["error"]
+    assert control.calls == []
+
+
+async def test_bytes_that_are_no_json_text_are_refused(unix):
+    headers = {"Content-Type": "application/json"}
+    answer = await unix.post(
+        "/api/v1/messages", data=b'{"to_nodes":["\xff"],"method":"M"}', headers=headers
+    )
+    assert answer.status == 400
+
+
+async def test_data_times_destinations_is_bounded(unix):
+    body = {"to_nodes": ["ship1"] * 10_000, "method": "M", "data": ["x" * 1_000_000]}
+    big = io.BytesIO(json.dumps(body).encode())
+    answer = await unix.post(
+        "/api/v1/messages", data=big, headers={"Content-Type": "application/json"}
+    )
+    assert answer.status == 400
+    assert "exceed" in (answer.json())["error"]
+
+
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [
+        (RequestInvalid("no"), 400),
+        (StoreFull("full"), 507),
+        (StoreLocked("locked"), 500),
+        (KeyError("x"), 500),
+    ],
+)
+async def test_every_error_is_json_with_a_fitting_status(unix, control, error, status, caplog):
+    control.raises = error
+    answer = await unix.post("/api/v1/messages", json=MESSAGE)
+    assert answer.status == status
+    assert "error" in answer.json()
+
+
+async def test_unknown_paths_and_methods_are_json_too(unix):
+    answer = await unix.get("/api/v1/nothing")
+    assert (answer.status, answer.json()) == (404, {"error": "not found"})
+    answer = await unix.get("/api/v1/reload")
+    assert (answer.status, answer.headers["Allow"]) == (405, "POST")
+
+
+async def test_status_is_json_even_if_a_text_in_it_is_not(unix, control):
+    control.answers["status"] = make_status(degraded_by=["cannot open \udcff\udcfe"])
+    assert ((await unix.get("/api/v1/status")).json())["degraded_by"] == ["cannot open \\xff\\xfe"]
+
+
+async def test_not_being_ready_shows_in_readyz_only(unix, control):
+    control.is_ready = False
+    answer = await unix.get("/readyz")
+    assert (answer.status, answer.text) == (503, "not connected to the broker\n")
+    assert (await unix.get("/livez")).status == 200
+
+
+async def test_a_refused_reload_is_an_error_status_with_the_whole_verdict(unix, control):
+    control.answers["reload"] = {
+        "result": "refused",
+        "generation": 1,
+        "problems": [{"code": "E021"}],
+    }
+    answer = await unix.post("/api/v1/reload", json={"force": True})
+    assert (answer.status, (answer.json())["problems"]) == (422, [{"code": "E021"}])
+    assert control.calls == [("reload", True, "request")]
+    assert (await unix.post("/-/reload")).status == 422
+
+
+async def test_other_paths_are_planned_for_the_unix_socket_only(unix, tcp, control):
+    await unix.get("/api/v1/plan", params=[("path", "/a"), ("path", "/b")])
+    assert control.calls == [("plan", ["/a", "/b"])]
+    assert (await tcp.get("/api/v1/plan?path=/etc/shadow")).status == 403
+    assert len(control.calls) == 1
+
+
+async def test_the_metrics_are_what_a_scraper_expects(tcp):
+    answer = await tcp.get("/metrics")
+    assert answer.headers["Content-Type"].startswith("text/plain; version=")
+    text = answer.text
+    assert "appliance_config_last_reload_successful 1.0\n" in text
+    assert "process_resident_memory_bytes" in text
+
+
+async def test_the_outbox_is_listed_retried_and_dropped(unix, control):
+    control.records = [{"id": 5, "to": "ship1"}]
+    answer = await unix.get("/api/v1/outbox?state=dead&limit=3")
+    assert (answer.json())["records"] == control.records
+    assert ((await unix.post("/api/v1/outbox/retry")).json()) == {"count": 7}
+    assert ((await unix.post("/api/v1/outbox/drop", json={"ids": [5, "6"]})).json()) == {"count": 2}
+    assert control.calls == [
+        ("outbox_list", "dead", 3),
+        ("outbox_retry", None),
+        ("outbox_drop", [5, 6], True),
+    ]
+    for path, body in (("drop", {"pending": True}), ("drop", {"ids": ["x"]}), ("retry", {"id": 5})):
+        assert (await unix.post(f"/api/v1/outbox/{path}", json=body)).status == 400
+    assert (await unix.get("/api/v1/outbox?state=alive")).status == 400
+    assert (await unix.get("/api/v1/outbox?limit=many")).status == 400
+
+
+async def test_the_history_is_listed_and_one_record_found(unix, control):
+    control.records = [{"generation": 2}, {"generation": 1}]
+    assert ((await unix.get("/api/v1/history?limit=1")).json()) == {"records": [{"generation": 2}]}
+    assert ((await unix.get("/api/v1/history/1")).json()) == {"generation": 1}
+    assert (await unix.get("/api/v1/history/9")).status == 404

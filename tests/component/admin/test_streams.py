@@ -1,0 +1,224 @@
+"""Following what was submitted, and what happens at all."""
+
+import asyncio
+import json
+
+import pytest
+
+MESSAGE = {"to_nodes": ["ship1", "ship2"], "method": "REQCliCommand"}
+NDJSON = {"Accept": "application/x-ndjson"}
+
+
+async def follow(unix, wait="5s", message=MESSAGE):
+    answer = await unix.post(f"/api/v1/messages?wait={wait}", json=message, headers=NDJSON)
+    assert answer.status == 202, answer.text
+    return [json.loads(line) for line in answer.text.splitlines()]
+
+
+def summary(lines):
+    return [(line["event"], line.get("to")) for line in lines]
+
+
+async def test_submitting_answers_with_an_id_per_node(unix):
+    answer = await unix.post("/api/v1/messages", json=[MESSAGE, MESSAGE])
+    assert answer.status == 202
+    messages = (answer.json())["messages"]
+    assert [message["to"] for message in messages] == ["ship1", "ship2"] * 2
+    assert len({message["id"] for message in messages}) == 4
+
+
+async def test_what_nobody_accepts_is_an_error(unix):
+    answer = await unix.post(
+        "/api/v1/messages", json={"to_nodes": ["nowhere"], "method": "REQPing"}
+    )
+    body = answer.json()
+    assert (answer.status, body["error"], body["messages"][0]["accepted"]) == (
+        422,
+        "no such node",
+        False,
+    )
+
+
+async def test_the_stream_ends_when_every_node_is_settled(unix, control):
+    def after(submitted):
+        control.deliver(submitted[0])
+        control.miss(submitted[1])
+        control.die(submitted[1], "expired after 1 s")
+
+    control.after_submit = after
+    lines = await follow(unix)
+    assert summary(lines) == [
+        ("accepted", "ship1"), ("accepted", "ship2"), ("delivered", "ship1"),
+        ("missed", "ship2"), ("dead", "ship2"), ("end", None),
+    ]  # fmt: skip
+    assert lines[-1] == {
+        "event": "end",
+        "delivered": 1,
+        "failed": 1,
+        "waiting": [],
+        "unanswered": [],
+    }
+
+
+async def test_a_refusal_by_the_receiver_is_told_as_such(unix, control):
+    control.after_submit = lambda sent: control.die(
+        sent[0], "refused by the receiver: not in accept_from"
+    )
+    lines = await follow(unix, message={**MESSAGE, "to_nodes": ["ship1"]})
+    assert lines[1] == {
+        "event": "refused",
+        "id": 101,
+        "to": "ship1",
+        "reason": "not in accept_from",
+    }
+
+
+async def test_where_the_method_answers_the_stream_waits_for_the_replies(unix, control):
+    control.replies = True
+
+    def after(submitted):
+        for item in submitted:
+            control.deliver(item)
+        asyncio.get_running_loop().call_later(0.01, control.answer, submitted[0], "up 3 days\n")
+        asyncio.get_running_loop().call_later(
+            0.02, control.answer, submitted[1], "", "failed: no such"
+        )
+
+    control.after_submit = after
+    lines = await follow(unix)
+    replies = [line for line in lines if line["event"] == "reply"]
+    assert [(line["from"], line["data"], line["exit_status"]) for line in replies] == [
+        ("ship1", "up 3 days\n", "0"), ("ship2", "", "failed: no such"),
+    ]  # fmt: skip
+    assert lines[-1]["unanswered"] == []
+
+
+async def test_a_reply_that_overtakes_the_acknowledgement_counts(unix, control):
+    control.replies = True
+
+    def after(submitted):
+        control.answer(submitted[0], "first")
+        control.deliver(submitted[0])
+
+    control.after_submit = after
+    lines = await follow(unix, message={**MESSAGE, "to_nodes": ["ship1"]})
+    assert summary(lines) == [
+        ("accepted", "ship1"),
+        ("reply", "ship1"),
+        ("delivered", "ship1"),
+        ("end", None),
+    ]
+
+
+async def test_a_reply_in_the_name_of_another_node_is_not_taken_for_the_answer(unix, control):
+    control.replies = True
+
+    def after(submitted):
+        control.deliver(submitted[0])
+        control.telemetry.reply_received(
+            "central", "ship9", submitted[0].id, 1, "REQToFile", "forged", "0"
+        )
+
+    control.after_submit = after
+    lines = await follow(unix, "50ms", message={**MESSAGE, "to_nodes": ["ship1"]})
+    assert summary(lines) == [("accepted", "ship1"), ("delivered", "ship1"), ("end", None)]
+    assert lines[-1]["unanswered"] == ["ship1"]
+
+
+async def test_the_wait_is_a_bound_and_tells_who_was_silent(unix, control):
+    control.after_submit = lambda submitted: control.deliver(submitted[0])
+    lines = await follow(unix, "50ms")
+    assert lines[-1]["waiting"] == ["ship2"]
+
+
+async def test_facts_about_other_messages_are_not_told(unix, control):
+    control.after_submit = lambda submitted: [
+        control.telemetry.message_delivered("central", 5, "ship9", "REQPing", 0.1),
+        *[control.deliver(item) for item in submitted],
+    ]
+    assert "ship9" not in str(await follow(unix))
+
+
+async def test_without_asking_for_lines_a_wait_is_an_ordinary_submit(unix):
+    answer = await unix.post("/api/v1/messages?wait=10s", json=MESSAGE)
+    assert len((answer.json())["messages"]) == 2
+
+
+@pytest.mark.parametrize("wait", ["soon", "-1s", "2h", "1e99", "nan"])
+async def test_an_unusable_wait_is_refused_before_anything_is_sent(unix, control, wait):
+    answer = await unix.post(f"/api/v1/messages?wait={wait}", json=MESSAGE, headers=NDJSON)
+    assert answer.status == 400
+    assert control.calls == []
+
+
+async def test_one_who_goes_away_leaves_nothing_behind(unix, control):
+    async with unix.session.post(
+        "/api/v1/messages?wait=60s", json=MESSAGE, headers=NDJSON
+    ) as answer:
+        await answer.content.readline()
+        answer.close()
+    async with asyncio.timeout(5):
+        while control.events.has_listeners:  # noqa: ASYNC110 - the hub tells nobody that a listener went
+            await asyncio.sleep(0.001)
+
+
+async def read_event(answer):
+    lines = []
+    async with asyncio.timeout(5):
+        while (line := (await answer.content.readline()).decode().rstrip("\n")) or not lines:
+            if line and not line.startswith(":"):
+                lines.append(line)
+    return dict(line.split(": ", 1) for line in lines)
+
+
+async def test_events_are_told_as_they_happen(unix, control):
+    async with unix.session.get("/api/v1/events?kinds=broker_error") as answer:
+        assert answer.content_type == "text/event-stream"
+        control.telemetry.broker_connected("nats://x")
+        control.telemetry.broker_error("trouble")
+        event = await read_event(answer)
+        assert event["event"] == "broker_error"
+        assert json.loads(event["data"])["error"] == "trouble"
+        assert json.loads(event["data"])["seq"] == int(event["id"])
+
+
+async def test_a_reader_that_comes_back_misses_nothing(unix, control):
+    for number in range(3):
+        control.events.emit("fact", n=number)
+    async with unix.session.get("/api/v1/events", headers={"Last-Event-ID": "2"}) as answer:
+        assert json.loads((await read_event(answer))["data"])["n"] == 2
+    async with unix.session.get("/api/v1/events?recent=1") as answer:
+        assert json.loads((await read_event(answer))["data"])["n"] == 2
+
+
+async def test_contents_of_messages_are_not_told_over_tcp(tcp, control):
+    async with tcp.session.get("/api/v1/events?kinds=reply_received") as answer:
+        control.telemetry.reply_received("central", "ship1", 1, 2, "REQToFile", "secret", "0")
+        data = json.loads((await read_event(answer))["data"])
+        assert data["from"] == "ship1"
+        assert "data" not in data
+
+
+async def test_closing_the_server_ends_the_streams(server, unix, control):
+    async with unix.session.get("/api/v1/events") as answer:
+        await answer.content.readline()
+        async with asyncio.timeout(1.5):
+            await server.close()
+            await answer.content.read()
+
+
+async def is_open(unix):
+    async with unix.session.get("/api/v1/events") as answer:
+        return answer.status == 200
+
+
+async def test_the_number_of_streams_is_bounded(unix, monkeypatch):
+    from appliance.admin import streams
+
+    monkeypatch.setattr(streams, "MAX_STREAMS", 1)
+    async with unix.session.get("/api/v1/events") as first:
+        assert first.status == 200
+        assert (await unix.get("/api/v1/events")).status == 503
+    async with asyncio.timeout(5):
+        while not await is_open(unix):
+            pass
