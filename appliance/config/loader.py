@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from appliance.config.cron import find_cron_error
 from appliance.config.excerpts import add_excerpts
 from appliance.config.load import RawConfig, read_config
-from appliance.config.parse import make_problem
+from appliance.config.placing import make_problem
 from appliance.config.shape import find_problems, prune
 from appliance.core.compile import ChooseNodes, Compiled, compile_settings
 from appliance.core.findings import CASCADING, PLACE, Finding

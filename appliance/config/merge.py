@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from appliance.config.parse import make_problem, show_path
+from appliance.config.placing import make_problem, show_path
 from appliance.config.positions import KeyPath, Place, Spot
 from appliance.core.problems import Problem
 

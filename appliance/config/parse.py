@@ -14,11 +14,12 @@ from typing import Any
 
 import yaml
 
+from appliance.config.placing import make_problem
 from appliance.config.positions import KeyPath, Place, Spot
 from appliance.config.scalars import NumberRefused, find_old_reading, resolve_plain
 from appliance.config.substitute import substitute
 from appliance.core.findings import shorten
-from appliance.core.problems import Problem, Severity
+from appliance.core.problems import Problem
 
 MAX_DEPTH = 32
 _LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
@@ -92,7 +93,9 @@ class _Reader:
             if "quoted scalar" in str(error.context) and "end of stream" in str(error.problem):
                 mark = error.context_mark  # where the quote opens, not where the file ends
             line, column = (mark.line + 1, mark.column + 1) if mark else (1, 1)
-            self._give_up("E005", line, column, f"not valid YAML: {error.problem}", _hint(error, self._lines))
+            self._give_up(
+                "E005", line, column, f"not valid YAML: {error.problem}", _hint(error, self._lines)
+            )
         except yaml.YAMLError as error:
             self._give_up("E005", 1, 1, f"not valid YAML: {str(error).splitlines()[0][:120]}")
 
@@ -151,7 +154,8 @@ class _Reader:
             self._refuse(path, "E007", event, "an alias (*) may not be used", _NO_ANCHORS)
             return MISSING, Spot(self._place(event))
         if event.anchor is not None:
-            self._refuse(path, "E007", event, "an anchor (&) may not be used", _NO_ANCHORS)
+            # The value itself is whole, so nothing below it is called damaged.
+            self._add("E007", self._place(event), _ANCHOR, _NO_ANCHORS, path=path)
         if event.tag is not None:
             self._refuse(path, "E008", event, "a tag (!) may not be used", "drop it")
         if isinstance(event, yaml.ScalarEvent):
@@ -202,7 +206,8 @@ class _Reader:
                 self._build(event, (*path, "?"), depth + 1)
             return None
         if event.anchor is not None:
-            self._refuse(path, "E007", event, "an anchor (&) may not be used", _NO_ANCHORS)
+            # The value itself is whole, so nothing below it is called damaged.
+            self._add("E007", self._place(event), _ANCHOR, _NO_ANCHORS, path=path)
         if event.tag is not None:
             self._refuse(path, "E008", event, "a tag (!) may not be used", "drop it")
         text = str(event.value)
@@ -297,6 +302,7 @@ class _Reader:
         self._document.problems.append(make_problem(code, place, message, hint=hint, path=path))
 
 
+_ANCHOR = "an anchor (&) may not be used"
 _NO_ANCHORS = "write the value out; what many nodes share belongs into a role or into `defaults`"
 _TOO_LARGE = "a number beyond 64 bits, or not finite"
 
@@ -311,36 +317,3 @@ def _hint(error: yaml.MarkedYAMLError, lines: list[str]) -> str:
     if "mapping values are not allowed" in problem:
         return "is a quote missing around a text with a colon, or an indentation off?"
     return ""
-
-
-def make_problem(
-    code: str,
-    place: Place | None,
-    message: str,
-    *,
-    hint: str = "",
-    path: KeyPath = (),
-) -> Problem:
-    """A problem at a place; the excerpt is added when all are together."""
-    return Problem(
-        code=code,
-        message=message,
-        severity=Severity.WARNING if code.startswith("W") else Severity.ERROR,
-        file=place.file if place else "",
-        line=place.line if place else 0,
-        column=place.column if place else 0,
-        length=place.length if place else 1,
-        path=show_path(path),
-        hint=hint,
-    )
-
-
-def show_path(path: KeyPath) -> str:
-    """The dotted form: ``nodes.ship1.publish.hello.to[0]``."""
-    shown = ""
-    for part in path:
-        if isinstance(part, int):
-            shown += f"[{part}]"
-        else:
-            shown += f".{part}" if shown else part
-    return shown

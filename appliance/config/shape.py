@@ -5,12 +5,14 @@ secrets are not shown.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import lru_cache
 from typing import Any
 
 from jsonschema.exceptions import ValidationError
 
 from appliance.config.load import RawConfig
-from appliance.config.parse import Trap, make_problem
+from appliance.config.parse import Trap
+from appliance.config.placing import make_problem
 from appliance.config.positions import KeyPath
 from appliance.config.schema import find_shape_errors
 from appliance.core.durations import format_duration
@@ -36,11 +38,12 @@ def find_problems(raw: RawConfig) -> tuple[list[Problem], list[KeyPath]]:
     bad_paths: list[KeyPath] = []
     traps = {trap.path: trap for trap in raw.traps}
     trapped: set[KeyPath] = set()
+    damage = _Damage(raw)
     for error in find_shape_errors(raw.tree):
         path: KeyPath = tuple(error.absolute_path)
         for code, where, message, hint, on_key in _explain(error, path, raw):
             bad_paths.append(where)
-            if _follows_from_damage(code, where, raw):
+            if damage.explains(code, where):
                 continue
             trap = traps.get(where)
             if trap is not None and code in ("E102", "E104", "E106"):
@@ -147,13 +150,19 @@ def _explain_unknown_keys(
     for key in instance:
         if key in known:
             continue
-        nearest = find_nearest(key, [name for name in known if name not in instance])
+        nearest = _nearest(key, tuple(name for name in known if name not in instance))
         if nearest is not None:
             message, hint = f"unknown key {shorten(key)}; did you mean {shorten(nearest)}?", ""
         else:
             message = f"unknown key {shorten(key)}"
             hint = f"known here: {', '.join(known)}"
         yield "E101", (*path, key), message, hint, True
+
+
+@lru_cache(maxsize=1_000)
+def _nearest(key: str, names: tuple[str, ...]) -> str | None:
+    """Remembered: a mistake in a generated config stands there ten thousand times."""
+    return find_nearest(key, names)
 
 
 def _explain_choice(error: ValidationError, path: KeyPath, raw: RawConfig) -> Iterator[_Explained]:
@@ -240,14 +249,21 @@ def _show(raw: RawConfig, path: KeyPath, value: object) -> str:
     return shorten(value if written is None else written)
 
 
-def _follows_from_damage(code: str, path: KeyPath, raw: RawConfig) -> bool:
-    """Whether something refused while reading explains this: one mistake is told once."""
-    for damaged in raw.damaged:
-        if path[: len(damaged)] == damaged:
+class _Damage:
+    """What was refused while reading. One mistake is told once: what follows from it is not told again."""
+
+    def __init__(self, raw: RawConfig) -> None:
+        self._paths = set(raw.damaged)
+        self._above = {path[:end] for path in raw.damaged for end in range(len(path))}
+        self._is_whole = raw.is_whole
+
+    def explains(self, code: str, path: KeyPath) -> bool:
+        """Whether a shape error may be nothing but the trace of something refused."""
+        if any(path[:end] in self._paths for end in range(len(path) + 1)):
             return True
-        if code in ("E103", "E108", "E110") and damaged[: len(path)] == path:
+        if code in ("E103", "E108", "E110") and path in self._above:
             return True
-    return code == "E103" and not raw.is_whole
+        return code == "E103" and not self._is_whole
 
 
 def _trap_error(trap: Trap, expected: str) -> Problem:
