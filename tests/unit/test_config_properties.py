@@ -18,7 +18,7 @@ from appliance.errors import ConfigInvalid
 from tests.support.config_files import load, load_text
 from tests.support.config_strategies import slightly_broken_configs, to_yaml, valid_configs
 
-SETTINGS = settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+SETTINGS = settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 ROLE_METHODS = ("REQPing", "REQPong", "REQCliCommand", "REQToFile", "REQToFileAppend", "REQToConsole",
                 "REQHello", "REQOpProcessList", "REQErrorLog")  # fmt: skip
 
