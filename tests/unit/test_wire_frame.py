@@ -44,7 +44,7 @@ def test_our_compressed_frame_decompresses_to_the_bytes_of_a_go_node(vector: Vec
 
 
 @given(any_message, st.sampled_from(["none", "zstd"]))
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=40, deadline=None)
 def test_any_message_survives_the_round_trip(message: Message, compression: str):
     payload, headers = encode_frame(message, "cbor", compression)
     assert decode_frame(payload, headers, LIMITS) == message
@@ -105,7 +105,7 @@ def test_every_prefix_of_a_compressed_frame_is_refused(vector: Vector):
 
 
 @given(st.sampled_from(VECTORS), st.data())
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=100, deadline=None)
 def test_changed_byte_in_a_compressed_frame_is_refused_or_harmless(
     vector: Vector, data: st.DataObject
 ):
@@ -119,7 +119,7 @@ def test_changed_byte_in_a_compressed_frame_is_refused_or_harmless(
 
 
 @given(st.binary(max_size=100))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 def test_random_payload_raises_the_decode_error_and_nothing_else(raw: bytes):
     for headers in (CBOR, ZSTD):
         for payload in (raw, b"\x28\xb5\x2f\xfd" + raw):
@@ -156,7 +156,8 @@ def test_window_beyond_that_of_go_is_refused():
     parameters = zstandard.ZstdCompressionParameters.from_level(
         3, window_log=27, write_content_size=False
     )
-    payload = zstandard.ZstdCompressor(compression_params=parameters).compress(b"a" * 1000)
+    stream = zstandard.ZstdCompressor(compression_params=parameters).compressobj()
+    payload = stream.compress(b"a" * 1000) + stream.flush()
     with pytest.raises(DecodeError):
         decompress(payload, limit_bytes=1 << 20)
 
