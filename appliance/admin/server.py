@@ -191,12 +191,14 @@ class _Listening:
 
     async def pause(self) -> None:
         """Take no more connections; those that are there go on."""
-        if self._server is not None:
-            self._server.close()
-            self._server = None
-            for _ in range(4):
-                # the loop closes the sockets, and gives what it accepted just now to its protocol
-                await asyncio.sleep(0)
+        if self._server is None:
+            return
+        # NB: asyncio drops what it accepted just now when the server closes before the protocol is there
+        for _ in range(4):
+            await asyncio.sleep(0)
+        self._server.close()
+        self._server = None
+        await asyncio.sleep(0)  # the sockets are closed by callbacks of the loop
 
     async def stop(self) -> None:
         """The end, for connections too."""
