@@ -144,19 +144,19 @@ async def watch_paths(
     Cancellation: the watch ends; a thread of the library ends within some 20 ms.
     """
     targets = tuple(paths)
-    before: Identities | None = None
+    is_first = True
     while not stop.is_set():
         watched = await asyncio.to_thread(_Watched, targets)
-        if before is not None and watched.identities != before:
-            # Something was replaced while nobody watched.
-            on_hint()
-        before = watched.identities
+        if not is_first:
+            # What changed while nobody watched gave no event. NB: the library sets its watches up before it gives the
+            # loop its first turn, so this hint comes after them and no gap is left.
+            asyncio.get_running_loop().call_soon(on_hint)
+        is_first = False
         try:
             await _watch_until_changed(targets, watched, on_hint, stop)
         except (OSError, RuntimeError) as error:
             # watchfiles' own errors are RuntimeErrors: a limit of the system, or a directory gone this moment.
             _log.debug("watching the configuration: %s", error)
-            on_hint()
             with suppress(TimeoutError):
                 async with asyncio.timeout(_RETRY_S):
                     await stop.wait()

@@ -13,24 +13,21 @@ class StdoutConsole:
     """Lines beyond `MAX_WAITING` are dropped and counted."""
 
     def __init__(self) -> None:
-        self._queue: queue.Queue[str | None] = queue.Queue(MAX_WAITING)
+        self._queue: queue.SimpleQueue[str | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._write_all, name="console", daemon=True)
         self.dropped = 0
         self._thread.start()
 
     def write(self, text: str) -> None:
         """Hand text over without waiting."""
-        try:
-            self._queue.put_nowait(text)
-        except queue.Full:
+        if self._queue.qsize() >= MAX_WAITING:
             self.dropped += 1
+            return
+        self._queue.put(text)
 
     def close(self) -> None:
         """Write what waits, for at most a second."""
-        try:
-            self._queue.put_nowait(None)
-        except queue.Full:
-            return
+        self._queue.put(None)
         self._thread.join(timeout=1.0)
 
     def _write_all(self) -> None:

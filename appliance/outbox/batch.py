@@ -71,6 +71,8 @@ class Finish:
     items: Sequence[FinishItem]
     replies: Sequence[OutboxRecord]
     future: asyncio.Future[None]
+    is_urgent: bool = True
+    """Whether somebody waits for the commit; else it may gather company for a moment."""
 
 
 @dataclass(slots=True)

@@ -235,7 +235,13 @@ class MessageStore:
         self._check_open()
         await self._submit(Annotate(row_id, text, self._loop.create_future()))
 
-    async def finish(self, items: Sequence[FinishItem], replies: Sequence[OutboxRecord]) -> None:
+    async def finish(
+        self,
+        items: Sequence[FinishItem],
+        replies: Sequence[OutboxRecord],
+        *,
+        is_urgent: bool = True,
+    ) -> None:
         """Remember messages as handled, drop their bodies and accept the replies, in one commit.
 
         Raises:
@@ -248,7 +254,7 @@ class MessageStore:
             return
         self._accepting += len(replies)
         try:
-            await self._submit(Finish(items, replies, self._loop.create_future()))
+            await self._submit(Finish(items, replies, self._loop.create_future(), is_urgent))
         finally:
             self._accepting -= len(replies)
 

@@ -37,6 +37,8 @@ MAX_BATCH_ROWS = 1_000
 MAX_BATCH_BYTES = 8 * 1024 * 1024
 BUSY_WAIT_S = 0.05
 KEPT_RETRY_S = 0.2
+LAZY_WAIT_S = 0.005
+"""How long conclusions that nobody waits for may gather before they get a commit of their own."""
 HOUSEKEEPING_S = 5.0
 HOUSEKEEPING_BUSY_S = 0.1
 
@@ -111,22 +113,36 @@ class Writer:
         """
         operations: list[Operation] = []
         rows = size_bytes = 0
+        lazy_until_mono: float | None = None
         wait_s = KEPT_RETRY_S if self._kept else HOUSEKEEPING_S
         while rows < MAX_BATCH_ROWS and size_bytes < MAX_BATCH_BYTES:
             try:
-                operation = (
-                    self._queue.get_nowait() if operations else self._queue.get(timeout=wait_s)
-                )
+                operation = self._next(operations, wait_s, lazy_until_mono)
             except queue.Empty:
                 break
             if isinstance(operation, Call | Stop):
                 self._is_stopping = isinstance(operation, Stop)
                 return operations, operation
+            if not operations and _is_lazy(operation):
+                lazy_until_mono = time.monotonic() + LAZY_WAIT_S
+            elif lazy_until_mono is not None and not _is_lazy(operation):
+                lazy_until_mono = None
             operations.append(operation)
             operation_rows, operation_bytes = _measure(operation)
             rows += operation_rows
             size_bytes += operation_bytes
         return operations, None
+
+    def _next(
+        self, operations: list[Operation], wait_s: float, lazy_until_mono: float | None
+    ) -> Operation | Call | Stop:
+        """The next operation: wait for the first, and a moment for company while nobody waits for the batch."""
+        if not operations:
+            return self._queue.get(timeout=wait_s)
+        left_s = lazy_until_mono - time.monotonic() if lazy_until_mono is not None else 0.0
+        if left_s > 0.0:
+            return self._queue.get(timeout=left_s)
+        return self._queue.get_nowait()
 
     def _report(self, outcomes: list[Outcome]) -> None:
         with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
@@ -264,6 +280,13 @@ class Writer:
         self._database.ballast.restore()
         if self._database.ballast.is_held:
             self._is_short_of_room = False
+
+
+def _is_lazy(operation: Operation) -> bool:
+    """Whether nobody waits for it: delivered records, messages acknowledged before they were handled."""
+    return isinstance(operation, Settle) or (
+        isinstance(operation, Finish) and not operation.is_urgent
+    )
 
 
 def _measure(operation: Operation) -> tuple[int, int]:

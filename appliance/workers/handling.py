@@ -322,9 +322,11 @@ class Handling:
             and (work.row_id is not None or work.identity.instance is not None)
         ]
         replies = [record for _, records in batch for record in records]
+        # where the acknowledgement is out already, nobody waits for this commit
+        is_urgent = bool(replies) or any(work.ack_on is AckOn.DONE for work, _ in batch)
         while items or replies:
             try:
-                await self._store.finish(items, replies)
+                await self._store.finish(items, replies, is_urgent=is_urgent)
             except StoreError as error:
                 if not error.retryable:
                     raise

@@ -21,6 +21,7 @@ from appliance.bus.base import Bus, Delivery, Subscription
 from appliance.core.message import Message
 from appliance.core.names import REPLY_TOKEN, WorkerKey
 from appliance.core.retry import (
+    DONE,
     MAX_ABSENT_BACKOFF_S,
     DeadLetter,
     Decision,
@@ -430,6 +431,9 @@ class Publisher:
         )
 
     def _settle(self, flight: _InFlight, outcome: Outcome, detail: str = "") -> None:
+        if outcome is Outcome.ACKED:
+            self._conclude(flight, DONE)
+            return
         self._conclude(flight, self._decide(flight, outcome, detail))
 
     def _conclude(self, flight: _InFlight, decision: Decision) -> None:

@@ -12,12 +12,12 @@ from appliance.core.message import Message, bytes_to_text
 
 VECTORS_PATH = Path(__file__).parent.parent / "vectors" / "steward-2022.json"
 
-GO_NAMES = (
-    "ToNode ToNodes ID Data Method MethodArgs ReplyMethod ReplyMethodArgs IsReply FromNode"
+GO_NAMES = tuple(
+    "ToNode ToNodes ID Data Method MethodArgs ReplyMethod ReplyMethodArgs IsReply FromNode"  # noqa: SIM905
     " ACKTimeout Retries ReplyACKTimeout ReplyRetries MethodTimeout ReplyMethodTimeout Directory"
     " FileName PreviousMessage RelayViaNode RelayOriginalViaNode RelayFromNode RelayToNode"
-    " RelayOriginalMethod RelayReplyMethod"
-).split()
+    " RelayOriginalMethod RelayReplyMethod".split()
+)
 
 
 class Vector(NamedTuple):

@@ -106,7 +106,7 @@ async def test_a_stalled_broker_is_noticed_within_three_ping_intervals(
     server: NatsServer, open_bus: OpenBus
 ) -> None:
     heard = Heard()
-    bus = await open_bus(server.url, events=heard.make_events())
+    bus = await open_bus(make_settings(server.url, ping_interval_s=0.1), events=heard.make_events())
     loop = asyncio.get_running_loop()
     server.pause()
     started_mono = loop.time()
@@ -121,7 +121,7 @@ async def test_a_stalled_broker_is_noticed_within_three_ping_intervals(
 async def test_publishers_blocked_by_a_stalled_broker_are_released_when_it_is_given_up(
     server: NatsServer, open_bus: OpenBus
 ) -> None:
-    bus = await open_bus(server.url)
+    bus = await open_bus(make_settings(server.url, ping_interval_s=0.1))
     server.pause()
     sent = 0
 
