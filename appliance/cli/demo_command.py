@@ -43,8 +43,8 @@ def register(app: typer.Typer) -> None:
 def run_demo(path: Path, state_dir: str | None, *, once: bool) -> int:
     """Returns the exit code of the daemon, or the send's if that failed."""
     if not path.exists():
-        print(
-            f"appliance: no fleet at {path}; run this in a clone, or name a config", file=sys.stderr
+        typer.echo(
+            f"appliance: no fleet at {path}; run this in a clone, or name a config", err=True
         )
         return 64
     command = [sys.executable, "-m", "appliance"]
@@ -57,7 +57,7 @@ def run_demo(path: Path, state_dir: str | None, *, once: bool) -> int:
     try:
         if not _wait_until_ready([*command, "status", *state], daemon):
             return daemon.wait() or 70
-        print("\n$ appliance send --to ship1 --to ship2 REQCliCommand uptime", flush=True)
+        typer.echo("\n$ appliance send --to ship1 --to ship2 REQCliCommand uptime")
         sent = subprocess.run(
             [*command, "send", "--to", "ship1", "--to", "ship2", *state, "REQCliCommand", "uptime"],
             check=False,
@@ -68,7 +68,7 @@ def run_demo(path: Path, state_dir: str | None, *, once: bool) -> int:
             return sent.returncode
         appliance = f"{Path(sys.argv[0]).parent}/appliance" if "/" in sys.argv[0] else "appliance"
         note = f" (add --state-dir {state_dir})" if state_dir else ""
-        print(_HINT.format(appliance=appliance, config=_config_file(path), note=note), flush=True)
+        typer.echo(_HINT.format(appliance=appliance, config=_config_file(path), note=note))
         return daemon.wait()
     finally:
         if daemon.poll() is None:

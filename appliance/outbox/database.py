@@ -121,13 +121,14 @@ class Database:
         )
         try:
             is_fresh = not self.mark.exists and not self._value("SELECT 1 FROM sqlite_master")
-            if not is_fresh:
+            if not is_fresh:  # NB: nothing is written to a file that may yet be refused
                 self._check_version()
-            self._configure()
+                self._load()
+                self._check_mark(path)
+            self._configure(is_fresh=is_fresh)
             if is_fresh:
                 self._create()
-            self._load()
-            self._check_mark(path)
+                self._load()
             for statement in schema.TEMPORARY:
                 self.connection.execute(statement)
             self.mark.attach(self.instance, self.commits)
@@ -137,10 +138,10 @@ class Database:
             self.mark.close()
             raise
 
-    def _configure(self) -> None:
+    def _configure(self, *, is_fresh: bool) -> None:
+        shape = (f"page_size={PAGE_BYTES}", "auto_vacuum=INCREMENTAL") if is_fresh else ()
         for pragma in (
-            f"page_size={PAGE_BYTES}",
-            "auto_vacuum=INCREMENTAL",
+            *shape,
             "journal_mode=WAL",
             "synchronous=FULL",
             "temp_store=MEMORY",

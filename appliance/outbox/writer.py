@@ -231,7 +231,7 @@ class Writer:
             for operation in operations:
                 try:
                     batch.add(operation)
-                except Exception as error:  # noqa: BLE001 - the boundary: an operation's values fail it alone
+                except Exception as error:  # the boundary: its values fail it alone
                     raise _BadOperation(operation, error) from error
             if not batch.is_empty:
                 self._database.apply(batch, self._last_id())

@@ -26,7 +26,7 @@ from prometheus_client.process_collector import ProcessCollector
 from appliance.core.escape import escape_line
 from appliance.core.names import WorkerKey, WorkerKind
 from appliance.core.specs import Phase
-from appliance.telemetry.report import TelemetryCounts
+from appliance.telemetry.counts import TelemetryCounts
 from appliance.telemetry.stats import LightHistogram, WorkerStats
 
 MAX_LABELLED_WORKERS = 500

@@ -10,74 +10,18 @@ messages cost next to nothing while nobody listens.
 from __future__ import annotations
 
 import logging
-import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Protocol
+from collections.abc import Mapping, Sequence
 
-from appliance.core.escape import escape_controls
 from appliance.core.names import WorkerKey
 from appliance.core.problems import Problem, Severity
-from appliance.telemetry.events import EventHub
-from appliance.telemetry.logs import ROOT
-from appliance.telemetry.stats import LightHistogram
-from appliance.telemetry.storms import StormGuard
+from appliance.telemetry.counts import DrainCounts
+from appliance.telemetry.messages import MessageTelemetry
 
 MAX_PROBLEM_LINES = 20
-MAX_REPLY_CHARACTERS = 65_536
-"""Of a reply's text in an event; the whole reply is where its handler put it."""
-
-RELOAD_RESULTS = ("applied", "unchanged", "refused")
 
 
-class DrainCounts(Protocol):
-    """What a worker's stop did with the work in hand."""
-
-    @property
-    def worker(self) -> str: ...
-
-    @property
-    def finished(self) -> int: ...
-
-    @property
-    def handed_back(self) -> int: ...
-
-    @property
-    def abandoned(self) -> int: ...
-
-
-@dataclass(slots=True)
-class TelemetryCounts:
-    """Counts that belong to no worker. Read by the metrics."""
-
-    reloads: dict[str, int] = field(default_factory=lambda: dict.fromkeys(RELOAD_RESULTS, 0))
-    reload_duration: LightHistogram = field(default_factory=LightHistogram)
-    last_reload_successful: bool = True
-    last_reload_success_at: float = 0.0
-    last_attempt_at: float = 0.0
-    messages_accepted: int = 0
-    drain_abandoned: int = 0
-    error_reports_suppressed: int = 0
-    error_reports_lost: int = 0
-    lines_suppressed: int = 0
-
-
-class Telemetry:
-    """Tells facts. Used on the event loop only."""
-
-    def __init__(
-        self,
-        events: EventHub,
-        logger: logging.Logger | None = None,
-        *,
-        wall: Callable[[], float] = time.time,
-        mono: Callable[[], float] = time.monotonic,
-    ) -> None:
-        self._events = events
-        self._logger = logger or logging.getLogger(ROOT)
-        self._wall = wall
-        self.counts = TelemetryCounts()
-        self._storms = StormGuard(self._suppressed_told, mono=mono)
+class Telemetry(MessageTelemetry):
+    """Tells facts of the daemon, its workers, the broker and the config; messages are in the base class."""
 
     # the daemon
 
@@ -233,129 +177,6 @@ class Telemetry:
         self._log(logging.ERROR, "history not written", {"error": error})
         self._events.emit("history_not_written", error=error)
 
-    # messages: frequent, so cheap while nobody listens
-
-    def messages_accepted(self, count: int) -> None:
-        """Messages from a caller are on disk."""
-        self.counts.messages_accepted += count
-        if self._logger.isEnabledFor(logging.DEBUG):
-            self._log(logging.DEBUG, "messages accepted", {"count": count})
-        if self._events.has_listeners:
-            self._events.emit_frequent("messages_accepted", count=count)
-
-    def message_accepted(self, *ids: int) -> None:
-        """Messages with these ids are on disk."""
-        self.messages_accepted(len(ids))
-
-    def message_delivered(
-        self, node: str, id_: int, to_node: str, method: str, seconds: float
-    ) -> None:
-        """Acknowledged, or sent where no acknowledgement is asked for."""
-        if self._events.has_listeners:
-            self._events.emit_frequent(
-                "message_delivered",
-                node=node,
-                id=id_,
-                to=to_node,
-                method=method,
-                seconds=round(seconds, 6),
-            )
-        if self._logger.isEnabledFor(logging.DEBUG):
-            fields = {"node": node, "id": id_, "to": to_node, "method": method, "seconds": seconds}
-            self._log(logging.DEBUG, "message delivered", fields)
-
-    def attempt_missed(
-        self, key: WorkerKey, id_: int, outcome: str, attempt: int, next_in_s: float
-    ) -> None:
-        """An attempt got no acknowledgement; the message stays and is tried again."""
-        if self._events.has_listeners:
-            self._events.emit_frequent(
-                "attempt_missed",
-                node=key.node,
-                worker=key.name,
-                id=id_,
-                outcome=outcome,
-                attempt=attempt,
-                next_in_seconds=round(next_in_s, 3),
-            )
-        fields = {"id": id_, "outcome": outcome, "attempt": attempt, "next_in_s": next_in_s}
-        self._held_back("missed", logging.WARNING, "message not acknowledged", key, fields)
-
-    def message_dead(
-        self, key: WorkerKey, id_: int, to_node: str, method: str, reason: str
-    ) -> None:
-        """A message was parked as a dead letter."""
-        fields: dict[str, object] = {"id": id_, "to": to_node, "method": method, "reason": reason}
-        self._worker(logging.ERROR, "dead letter", "message_dead", key, fields, storm="dead")
-
-    def message_refused(self, key: WorkerKey, sender: str, reason: str) -> None:
-        """An incoming message was not admitted."""
-        fields = {"sender": sender, "reason": reason}
-        self._worker(
-            logging.WARNING, "message refused", "message_refused", key, fields, storm="refused"
-        )
-
-    def message_dropped(self, key: WorkerKey) -> None:
-        """Too many messages wait: one was dropped unacknowledged, so its sender sends it again."""
-        if self._events.has_listeners:
-            self._events.emit_frequent("message_dropped", node=key.node, worker=key.name)
-        self._held_back("dropped", logging.WARNING, "message dropped: too many wait", key, {})
-
-    def handler_failed(self, key: WorkerKey, sender: str, id_: int, error: str) -> None:
-        """A handler refused or broke."""
-        fields: dict[str, object] = {"sender": sender, "id": id_, "error": error}
-        self._worker(
-            logging.WARNING, "handler failed", "handler_failed", key, fields, storm="handler"
-        )
-
-    def message_interrupted(self, key: WorkerKey, sender: str, id_: int) -> None:
-        """The daemon had died while this message was handled; it was not run again."""
-        fields: dict[str, object] = {"sender": sender, "id": id_}
-        self._worker(logging.ERROR, "message interrupted", "message_interrupted", key, fields)
-
-    def reply_received(
-        self,
-        node: str,
-        from_node: str,
-        previous_id: int,
-        id_: int,
-        method: str,
-        data: str,
-        exit_status: str | int | None,
-    ) -> None:
-        """A reply to a message of ours arrived."""
-        if self._events.has_listeners:
-            self._events.emit_frequent(
-                "reply_received",
-                **{"from": from_node},
-                node=node,
-                previous_id=previous_id,
-                id=id_,
-                method=method,
-                # JSON holds no bytes that are not UTF-8, so those are shown as escapes here
-                data=escape_controls(data[:MAX_REPLY_CHARACTERS]),
-                is_cut=len(data) > MAX_REPLY_CHARACTERS,
-                exit_status=exit_status,
-            )
-        if self._logger.isEnabledFor(logging.DEBUG):
-            fields = {"node": node, "from": from_node, "previous_id": previous_id, "id": id_}
-            self._log(logging.DEBUG, "reply received", fields)
-
-    def error_report_suppressed(self, count: int) -> None:
-        """Reports to errorCentral were held back by the rate limit."""
-        self.counts.error_reports_suppressed += count
-        self._log(logging.WARNING, "error reports suppressed", {"count": count})
-        self._events.emit("error_reports_suppressed", count=count)
-
-    def error_report_lost(self, node: str, error: str) -> None:
-        """A report to errorCentral could not even be stored."""
-        self.counts.error_reports_lost += 1
-        if self._storms.allows(f"report_lost {node}"):
-            self._log(logging.ERROR, "error report lost", {"node": node, "error": error})
-        self._events.emit("error_report_lost", node=node, error=error)
-
-    # helpers
-
     def _count_reload(self, result: str) -> None:
         now = self._wall()
         self.counts.reloads[result] += 1
@@ -363,37 +184,3 @@ class Telemetry:
         self.counts.last_reload_successful = result != "refused"
         if result != "refused":
             self.counts.last_reload_success_at = now
-
-    def _log(self, level: int, sentence: str, fields: Mapping[str, object]) -> None:
-        self._logger.log(level, sentence, extra={"fields": fields})
-
-    def _worker(
-        self,
-        level: int,
-        sentence: str,
-        kind: str,
-        key: WorkerKey,
-        fields: Mapping[str, object] | None = None,
-        *,
-        storm: str | None = None,
-    ) -> None:
-        """Log and emit a fact of one worker; with `storm` the line is held back when repeated."""
-        told = dict(fields or {})
-        if storm is None:
-            self._log(level, sentence, {"worker": key.name, "node": key.node, **told})
-        else:
-            self._held_back(storm, level, sentence, key, told)
-        self._events.emit(kind, node=key.node, worker=key.name, **told)
-
-    def _held_back(
-        self, storm: str, level: int, sentence: str, key: WorkerKey, fields: Mapping[str, object]
-    ) -> None:
-        name = key.name
-        if self._storms.allows(f"{storm} {name}"):
-            self._log(level, sentence, {"worker": name, "node": key.node, **fields})
-
-    def _suppressed_told(self, name: str, count: int) -> None:
-        self.counts.lines_suppressed += count
-        kind, _, worker = name.partition(" ")
-        fields = {"worker": worker, "kind": kind, "count": count}
-        self._log(logging.WARNING, "similar lines suppressed", fields)

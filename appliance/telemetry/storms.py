@@ -42,8 +42,8 @@ class StormGuard:
         self._windows: dict[str, _Window] = {}
         self._timer: asyncio.TimerHandle | None = None
 
-    def allows(self, name: str) -> bool:
-        """Whether a line of this name may be written now."""
+    def allows(self, name: str, burst: int | None = None) -> bool:
+        """Whether a line of this name may be written now; `burst` where the usual number does not fit."""
         now_mono = self._mono()
         window = self._windows.get(name)
         if window is not None and now_mono - window.started_mono >= self._window_s:
@@ -53,7 +53,7 @@ class StormGuard:
             if len(self._windows) >= MAX_NAMES:
                 self._end(next(iter(self._windows)))
             window = self._windows[name] = _Window(now_mono)
-        if window.told < self._burst:
+        if window.told < (self._burst if burst is None else burst):
             window.told += 1
             return True
         window.suppressed += 1

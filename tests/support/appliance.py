@@ -80,7 +80,13 @@ class Appliance:
             self.wait_ready()
         return self
 
-    def wait_ready(self, timeout_s: float = START_TIMEOUT_S) -> None:
+    def wait_api(self) -> None:
+        """Until the API answers, ready or not."""
+        self.wait_ready(codes=(200, 503))
+
+    def wait_ready(
+        self, timeout_s: float = START_TIMEOUT_S, codes: tuple[int, ...] = (200,)
+    ) -> None:
         deadline = time.monotonic() + timeout_s
         while True:
             assert self.process is not None
@@ -89,7 +95,7 @@ class Appliance:
                     f"the daemon ended with {self.process.returncode}:\n{self.log()}"
                 )
             try:
-                if self.request("GET", "/readyz")[0] == 200:
+                if self.request("GET", "/readyz")[0] in codes:
                     return
             except OSError:
                 pass

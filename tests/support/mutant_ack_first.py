@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from appliance.outbox.records import TakeInResult
-
 from appliance.core.specs import AckOn
+from appliance.outbox.records import TakeInResult
 from appliance.workers.subscriber import Subscriber
 
 

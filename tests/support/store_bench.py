@@ -31,7 +31,9 @@ class HandClock:
         return self.now
 
 
-def make_record(store: MessageStore | int, payload: bytes = b"hello", **changes: Any) -> OutboxRecord:
+def make_record(
+    store: MessageStore | int, payload: bytes = b"hello", **changes: Any
+) -> OutboxRecord:
     """A record with a new id of the store, or with the id given."""
     record = OutboxRecord(
         id=store if isinstance(store, int) else store.next_id(),

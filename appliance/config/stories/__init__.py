@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from types import MappingProxyType
 
-from appliance.config.stories import meaning, reading, shape
+from appliance.config.stories import meaning, reading, running, shape
 from appliance.config.stories.story import Story
 
 STORIES: Mapping[str, Story] = MappingProxyType(
-    {story.code: story for story in sorted((*reading.STORIES, *shape.STORIES, *meaning.STORIES))}
+    {
+        story.code: story
+        for story in sorted((*reading.STORIES, *shape.STORIES, *meaning.STORIES, *running.STORIES))
+    }
 )
 
 

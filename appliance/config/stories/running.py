@@ -1,0 +1,44 @@
+"""Codes of a set that is valid by itself but that a running daemon refuses."""
+
+from __future__ import annotations
+
+from appliance.config.stories.story import Story
+
+STORIES = (
+    Story(
+        "E301",
+        "needs-restart",
+        "The setting cannot change while the daemon runs, and a set is taken whole or not at all.",
+        "state: {dir: /var/lib/elsewhere}",
+        "Restart the daemon to take the change, or undo it to let the rest of the set through.",
+    ),
+    Story(
+        "E302",
+        "cancels-too-much",
+        "The set would cancel a larger share of the running workers than `reload.max_cancel` allows. A half-written "
+        "or empty file looks like that.",
+        "nodes: {central: {}}",
+        "If it is meant: appliance reload --force. Else look for the missing file. `reload.max_cancel` sets the share.",
+    ),
+    Story(
+        "E303",
+        "cannot-listen",
+        "The new address of `admin.listen` cannot be opened; the old listener goes on.",
+        "admin: {listen: 127.0.0.1:22}",
+        "Free the port or choose another; port 0 takes a free one.",
+    ),
+    Story(
+        "E304",
+        "broker-unusable",
+        "No connection with the new broker settings came about; the old connection goes on.",
+        "broker: {servers: [nats://no-such-host:4222]}",
+        "Make the broker reachable or mend address, certificate or credentials.",
+    ),
+    Story(
+        "E305",
+        "run-nodes-unclear",
+        "The set no longer says which node this daemon runs: the one it was started with is not declared any more.",
+        "appliance run fleet/ --node ship1, and ship1 is removed from fleet/",
+        "Declare the node again, or restart the daemon for another one.",
+    ),
+)

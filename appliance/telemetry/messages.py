@@ -1,0 +1,135 @@
+"""Facts of single messages: frequent, so they cost next to nothing while nobody listens."""
+
+from __future__ import annotations
+
+import logging
+
+from appliance.core.escape import escape_controls
+from appliance.core.names import WorkerKey
+from appliance.telemetry.telling import Teller
+
+MAX_REPLY_CHARACTERS = 65_536
+"""Of a reply's text in an event; the whole reply is where its handler put it."""
+
+
+class MessageTelemetry(Teller):
+    """What happens to messages."""
+
+    def messages_accepted(self, count: int) -> None:
+        """Messages from a caller are on disk."""
+        self.counts.messages_accepted += count
+        if self._logger.isEnabledFor(logging.DEBUG):
+            self._log(logging.DEBUG, "messages accepted", {"count": count})
+        if self._events.has_listeners:
+            self._events.emit_frequent("messages_accepted", count=count)
+
+    def message_accepted(self, *ids: int) -> None:
+        """Messages with these ids are on disk."""
+        self.messages_accepted(len(ids))
+
+    def message_delivered(
+        self, node: str, id_: int, to_node: str, method: str, seconds: float
+    ) -> None:
+        """Acknowledged, or sent where no acknowledgement is asked for."""
+        if self._events.has_listeners:
+            self._events.emit_frequent(
+                "message_delivered",
+                node=node,
+                id=id_,
+                to=to_node,
+                method=method,
+                seconds=round(seconds, 6),
+            )
+        if self._logger.isEnabledFor(logging.DEBUG):
+            fields = {"node": node, "id": id_, "to": to_node, "method": method, "seconds": seconds}
+            self._log(logging.DEBUG, "message delivered", fields)
+
+    def attempt_missed(
+        self, key: WorkerKey, id_: int, outcome: str, attempt: int, next_in_s: float
+    ) -> None:
+        """An attempt got no acknowledgement; the message stays and is tried again."""
+        if self._events.has_listeners:
+            self._events.emit_frequent(
+                "attempt_missed",
+                node=key.node,
+                worker=key.name,
+                id=id_,
+                outcome=outcome,
+                attempt=attempt,
+                next_in_seconds=round(next_in_s, 3),
+            )
+        fields = {"id": id_, "outcome": outcome, "attempt": attempt, "next_in_s": next_in_s}
+        self._held_back("missed", logging.WARNING, "message not acknowledged", key, fields, burst=1)
+
+    def message_dead(
+        self, key: WorkerKey, id_: int, to_node: str, method: str, reason: str
+    ) -> None:
+        """A message was parked as a dead letter."""
+        fields: dict[str, object] = {"id": id_, "to": to_node, "method": method, "reason": reason}
+        self._worker(logging.ERROR, "dead letter", "message_dead", key, fields, storm="dead")
+
+    def message_refused(self, key: WorkerKey, sender: str, reason: str) -> None:
+        """An incoming message was not admitted."""
+        fields = {"sender": sender, "reason": reason}
+        self._worker(
+            logging.WARNING, "message refused", "message_refused", key, fields, storm="refused"
+        )
+
+    def message_dropped(self, key: WorkerKey) -> None:
+        """Too many messages wait: one was dropped unacknowledged, so its sender sends it again."""
+        if self._events.has_listeners:
+            self._events.emit_frequent("message_dropped", node=key.node, worker=key.name)
+        self._held_back("dropped", logging.WARNING, "message dropped: too many wait", key, {})
+
+    def handler_failed(self, key: WorkerKey, sender: str, id_: int, error: str) -> None:
+        """A handler refused or broke."""
+        fields: dict[str, object] = {"sender": sender, "id": id_, "error": error}
+        self._worker(
+            logging.WARNING, "handler failed", "handler_failed", key, fields, storm="handler"
+        )
+
+    def message_interrupted(self, key: WorkerKey, sender: str, id_: int) -> None:
+        """The daemon had died while this message was handled; it was not run again."""
+        fields: dict[str, object] = {"sender": sender, "id": id_}
+        self._worker(logging.ERROR, "message interrupted", "message_interrupted", key, fields)
+
+    def reply_received(
+        self,
+        node: str,
+        from_node: str,
+        previous_id: int,
+        id_: int,
+        method: str,
+        data: str,
+        exit_status: str | int | None,
+    ) -> None:
+        """A reply to a message of ours arrived."""
+        if self._events.has_listeners:
+            self._events.emit_frequent(
+                "reply_received",
+                **{"from": from_node},
+                node=node,
+                previous_id=previous_id,
+                id=id_,
+                method=method,
+                # JSON holds no bytes that are not UTF-8, so those are shown as escapes here
+                data=escape_controls(data[:MAX_REPLY_CHARACTERS]),
+                is_cut=len(data) > MAX_REPLY_CHARACTERS,
+                exit_status=exit_status,
+            )
+        if self._logger.isEnabledFor(logging.DEBUG):
+            fields = {"node": node, "from": from_node, "previous_id": previous_id, "id": id_}
+            self._log(logging.DEBUG, "reply received", fields)
+
+    def error_report_suppressed(self, count: int) -> None:
+        """Reports to errorCentral were held back by the rate limit."""
+        self.counts.error_reports_suppressed += count
+        self._log(logging.WARNING, "error reports suppressed", {"count": count})
+        self._events.emit("error_reports_suppressed", count=count)
+
+    def error_report_lost(self, node: str, error: str) -> None:
+        """A report to errorCentral could not even be stored."""
+        self.counts.error_reports_lost += 1
+        if self._storms.allows(f"report_lost {node}"):
+            self._log(logging.ERROR, "error report lost", {"node": node, "error": error})
+        self._events.emit("error_report_lost", node=node, error=error)

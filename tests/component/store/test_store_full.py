@@ -1,0 +1,186 @@
+"""No room: new messages are refused, nothing stored is lost, and the store recovers by itself."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import resource
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from appliance.errors import StoreFull
+from appliance.outbox import files
+from appliance.outbox.files import BALLAST_NAME, Ballast
+from appliance.outbox.records import TakeInResult
+from tests.support.store_bench import (
+    KEY,
+    make_finish,
+    make_item,
+    make_record,
+    open_store,
+    take,
+    take_all,
+)
+
+
+async def fill_up(store) -> list[int]:
+    """Put until it is full; the ids accepted."""
+    accepted: list[int] = []
+    with pytest.raises(StoreFull):
+        while True:
+            record = make_record(store, payload=os.urandom(5_000))
+            await store.put([record])
+            accepted.append(record.id)
+    return accepted
+
+
+async def test_quota_refuses_new_messages_and_settling_makes_room_again(tmp_path: Path):
+    async with open_store(tmp_path, max_bytes=1_000_000) as store:
+        accepted = await fill_up(store)
+        assert len(accepted) > 50
+        with pytest.raises(StoreFull):
+            await store.take_in([make_item(1, keep_body=True, payload=bytes(9_000))])
+        with pytest.raises(StoreFull):
+            await store.put([make_record(store, payload=bytes(9_000))])
+        lane = store.lane(KEY)
+        for _ in range(20):
+            record = await take(lane)
+            assert record is not None
+            store.settle_done(record)
+        await store.put([make_record(store, payload=bytes(9_000))])
+        assert (await store.take_in([make_item(1, keep_body=True)]))[0][0] is TakeInResult.FRESH
+    async with open_store(tmp_path, max_bytes=1_000_000) as store:
+        ids = [record.id for record in await take_all(store.lane(KEY))]
+        assert ids[:-1] == accepted[20:]
+        assert len(ids) == len(accepted) - 20 + 1
+
+
+async def test_full_store_refuses_a_put_whole(tmp_path: Path):
+    async with open_store(tmp_path, max_bytes=1_000_000) as store:
+        with pytest.raises(StoreFull):
+            await store.put([make_record(store, payload=os.urandom(50_000)) for _ in range(40)])
+        assert store.counts().pending == 0
+        assert await store.list_pending(10) == []
+
+
+async def test_small_put_beside_one_too_large_can_be_repeated(tmp_path: Path):
+    async with open_store(tmp_path, max_bytes=1_000_000) as store:
+        small = make_record(store)
+        large = [make_record(store, payload=os.urandom(50_000)) for _ in range(40)]
+        results = await asyncio.gather(
+            store.put(large), store.put([small]), return_exceptions=True
+        )
+        assert isinstance(results[0], StoreFull)
+        if isinstance(results[1], StoreFull):
+            await store.put([small])
+        assert [record.id for record in await take_all(store.lane(KEY))] == [small.id]
+
+
+async def test_disk_that_refuses_writes_keeps_conclusions_until_it_takes_them(tmp_path: Path):
+    """A limit on file sizes stands for the disk: then even a DELETE cannot be written."""
+    async with open_store(tmp_path) as store:
+        records = [make_record(store, payload=bytes(1_000)) for _ in range(50)]
+        await store.put(records)
+        lane = store.lane(KEY)
+        limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+        log_bytes = (tmp_path / "store.db-wal").stat().st_size
+        resource.setrlimit(resource.RLIMIT_FSIZE, (log_bytes, limits[1]))
+        try:
+            with pytest.raises(StoreFull):
+                await store.put([make_record(store)])
+            with pytest.raises(StoreFull):
+                await store.finish([make_finish(make_item(1))], [])
+            for _ in range(10):
+                record = lane.take()
+                assert record is not None
+                store.settle_done(record)
+            buried = lane.take()
+            assert buried is not None
+            burial = asyncio.ensure_future(store.settle_dead(buried, "gone"))
+            with pytest.raises(StoreFull):
+                await store.put([make_record(store)])
+            assert not burial.done()
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        async with asyncio.timeout(10):
+            await burial
+        await store.finish([make_finish(make_item(1))], [])
+        assert store.counts().pending == 39
+    async with open_store(tmp_path) as store:
+        assert [record.id for record in await take_all(store.lane(KEY))] == [
+            record.id for record in records[11:]
+        ]
+        assert store.counts().dead == 1
+
+
+FULL_DISK = """
+import asyncio, os, sys
+from pathlib import Path
+from appliance.errors import StoreFull
+from tests.support.store_bench import KEY, make_record, open_store, take
+
+async def main(directory):
+    async with open_store(directory) as store:
+        assert (directory / "store.ballast").exists()
+        accepted = []
+        try:
+            while True:
+                record = make_record(store, payload=os.urandom(5_000))
+                await store.put([record])
+                accepted.append(record.id)
+        except StoreFull:
+            pass
+        lane = store.lane(KEY)
+        for _ in range(len(accepted)):
+            record = await take(lane)
+            store.settle_done(record)
+        pending = (await store.list_pending(10_000))
+        assert pending == [], len(pending)
+        async with asyncio.timeout(15):
+            while True:
+                try:
+                    await store.put([make_record(store)])
+                    break
+                except StoreFull:
+                    await asyncio.sleep(0.1)
+        print("recovered", len(accepted), (directory / "store.ballast").exists())
+
+asyncio.run(main(Path(sys.argv[1])))
+"""
+
+
+def test_full_disk_gives_up_the_ballast_and_recovers_when_the_outbox_empties(tmp_path: Path):
+    """On a small file system of its own, where the kernel lets us make one."""
+    mount = f"mount -t tmpfs -o size=12m tmpfs {tmp_path}"
+    probe = subprocess.run(["unshare", "-rm", "sh", "-c", mount], capture_output=True, check=False)
+    if probe.returncode != 0:
+        pytest.skip("no file system can be mounted here")
+    run = subprocess.run(
+        ["unshare", "-rm", "sh", "-c", f'{mount} && exec "$0" "$@"', sys.executable, "-c",
+         FULL_DISK, str(tmp_path)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )  # fmt: skip
+    assert run.returncode == 0, run.stderr
+    word, count, _ = run.stdout.split()
+    assert word == "recovered"
+    assert int(count) > 500
+
+
+def test_ballast_is_given_up_once_and_restored_when_there_is_room(tmp_path: Path, monkeypatch):
+    ballast = Ballast(tmp_path / BALLAST_NAME)
+    assert not ballast.is_held
+    assert not ballast.release()
+    ballast.restore()
+    assert (tmp_path / BALLAST_NAME).stat().st_size == files.BALLAST_BYTES
+    assert Ballast(tmp_path / BALLAST_NAME).is_held
+    assert ballast.release()
+    assert not (tmp_path / BALLAST_NAME).exists()
+    assert not ballast.release()
+    monkeypatch.setattr(files, "_SPARE_BYTES", 1 << 62)
+    ballast.restore()
+    assert not ballast.is_held

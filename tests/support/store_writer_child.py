@@ -1,0 +1,60 @@
+"""A process that writes into a store until it is killed; it prints what was accepted and finished.
+
+Lines: ``put <id>`` after the commit of a record, ``done <id>`` before it is settled, ``seen <id>``
+after the commit of a finished message, whose reply is a record too.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import time
+from pathlib import Path
+
+from appliance.core.specs import StateSettings
+from appliance.outbox.outbox import MessageStore
+from tests.support.store_bench import KEY, make_finish, make_item, make_record
+
+
+async def send(store: MessageStore) -> None:
+    """Accept records for ever."""
+    while True:
+        records = [make_record(store, payload=b"x" * 300) for _ in range(7)]
+        await store.put(records)
+        for record in records:
+            print("put", record.id, flush=True)
+
+
+async def settle(store: MessageStore) -> None:
+    """Conclude every third record."""
+    lane = store.lane(KEY)
+    count = 0
+    while True:
+        record = lane.take()
+        if record is None:
+            await asyncio.sleep(0.001)
+            continue
+        count += 1
+        if count % 3 == 0:
+            print("done", record.id, flush=True)
+            store.settle_done(record)
+
+
+async def receive(store: MessageStore) -> None:
+    """Take in, handle, answer."""
+    while True:
+        item = make_item(store.next_id(), keep_body=True)
+        ((_, row_id),) = await store.take_in([item])
+        reply = make_record(store, payload=b"reply to %d" % item.message_id)
+        await store.finish([make_finish(item, row_id)], [reply])
+        print("seen", item.message_id, flush=True)
+
+
+async def main() -> None:
+    """Run until killed."""
+    store = await MessageStore.open(Path(sys.argv[1]), StateSettings(), clock=time.time)
+    await asyncio.gather(send(store), settle(store), receive(store))
+
+
+if __name__ == "__main__":
+    asyncio.run(main())
