@@ -1,0 +1,142 @@
+"""What a sender sees: delivered, refused, waiting for an absent node, dead; and what survives a restart."""
+
+import pytest
+
+from tests.support.appliance import Appliance
+
+CONFIG = """
+version: 1
+broker: {embedded: true}
+reload: {settle: 20ms}
+defaults: {ack: {timeout: 500ms, retries: 1}}
+nodes:
+  central: {subscribe: {REQToFileAppend: {}, REQErrorLog: {}}}
+  ship1:
+    subscribe:
+      REQCliCommand: {accept_from: [central], allow_commands: [[echo, "**"], [sh, -c, "*"], [sleep, "*"]]}
+      REQPing: {}
+  ship2: {}
+"""
+
+
+@pytest.fixture(scope="module")
+def daemon(tmp_path_factory):
+    with Appliance(CONFIG, tmp_path_factory.mktemp("delivery")) as appliance:
+        yield appliance
+
+
+def command(*argv, to="ship1", **fields):
+    return {"from_node": "central", "to_nodes": [to], "method": "REQCliCommand", "method_args": list(argv),
+            "directory": "replies", "file_name": "out.log", **fields}  # fmt: skip
+
+
+def settled(status):
+    return status["outbox"]["pending"] == 0 and status["inbox"]["unfinished"] == 0
+
+
+def test_a_command_runs_and_its_output_comes_back_as_a_file(daemon):
+    daemon.send(command("echo", "one", "two", file_name="echo.log"))
+    reply = daemon.data("replies", "ship1", "echo.log")
+    daemon.wait_until(lambda status: settled(status) and reply.exists())
+    assert reply.read_text() == "one two\n"
+
+
+def test_output_that_is_not_utf8_comes_back_byte_for_byte(daemon):
+    daemon.send(command("sh", "-c", r"printf '\377\000\376'", file_name="bytes.log"))
+    reply = daemon.data("replies", "ship1", "bytes.log")
+    daemon.wait_until(lambda status: settled(status) and reply.exists())
+    assert reply.read_bytes() == b"\xff\x00\xfe"
+
+
+def test_exit_status_and_stderr_of_a_failed_command_reach_the_error_log(daemon):
+    daemon.send(command("sh", "-c", "echo trouble >&2; exit 3", file_name="failed.log"))
+    log = daemon.data("errorLog", "errorCentral", "error.log")
+    daemon.wait_until(
+        lambda status: settled(status) and log.exists() and "trouble" in log.read_text()
+    )
+    assert "3" in log.read_text()
+
+
+def test_a_command_that_is_not_allowed_does_not_run_and_says_so(daemon):
+    marker = daemon.state / "ran"
+    daemon.send(command("touch", str(marker)))
+    log = daemon.data("errorLog", "errorCentral", "error.log")
+    daemon.wait_until(
+        lambda status: settled(status) and log.exists() and "touch" in log.read_text()
+    )
+    assert not marker.exists()
+
+
+def test_a_message_to_an_absent_subscriber_waits_and_goes_out_when_one_appears(daemon):
+    daemon.send({"from_node": "central", "to_nodes": ["ship2"], "method": "REQToFile",
+                 "directory": "d", "file_name": "late.txt", "data": ["late"]})  # fmt: skip
+    daemon.wait_until(
+        lambda _: (daemon.worker("ship2.REQToFile.EventACK_publisher") or {}).get("missed", 0) >= 2
+    )
+    assert daemon.status()["outbox"] | {"oldest_seconds": 0} == {
+        "pending": 1, "in_flight": 1, "dead": 0, "oldest_seconds": 0,
+    }  # fmt: skip
+    daemon.write_config(CONFIG.replace("ship2: {}", "ship2: {subscribe: {REQToFile: {}}}"))
+    assert daemon.reload()["result"] == "applied"
+    daemon.wait_until(settled)
+    assert daemon.data("d", "ship2", "late.txt").read_text() == "late"
+    daemon.write_config(CONFIG)
+    daemon.reload(force=True)
+
+
+def test_a_refused_message_becomes_a_dead_letter_with_the_receivers_words(daemon):
+    daemon.send({**command("echo", "x"), "from_node": "ship2"})
+    daemon.wait_until(lambda status: status["outbox"]["dead"] == 1)
+    body = daemon.request("GET", "/api/v1/outbox?state=dead")[1]
+    [letter] = body["records"] if isinstance(body, dict) else body
+    assert "accept_from" in letter["reason"]
+    assert daemon.request("POST", "/api/v1/outbox/drop", {})[0] == 200
+    assert daemon.status()["outbox"]["dead"] == 0
+
+
+def test_an_expired_message_becomes_a_dead_letter(daemon):
+    daemon.send(
+        {"from_node": "central", "to_nodes": ["ship2"], "method": "REQPing", "expires": 0.3}
+    )
+    daemon.wait_until(lambda status: status["outbox"]["dead"] == 1)
+    body = daemon.request("GET", "/api/v1/outbox?state=dead")[1]
+    [letter] = body["records"] if isinstance(body, dict) else body
+    assert "expired" in letter["reason"]
+    daemon.request("POST", "/api/v1/outbox/drop", {})
+
+
+def test_what_waits_survives_a_kill_and_is_delivered_by_the_next_run(tmp_path):
+    appliance = Appliance(CONFIG, tmp_path)
+    appliance.start()
+    appliance.send({"from_node": "central", "to_nodes": ["ship2"], "method": "REQToFile",
+                    "directory": "d", "file_name": "kept.txt", "data": ["kept"]})  # fmt: skip
+    appliance.kill()
+    appliance.config_path.write_text(
+        CONFIG.replace("ship2: {}", "ship2: {subscribe: {REQToFile: {}}}")
+    )
+    with appliance:
+        appliance.wait_until(settled)
+        assert appliance.data("d", "ship2", "kept.txt").read_text() == "kept"
+
+
+def test_a_command_that_a_kill_interrupts_is_reported_and_not_run_again(tmp_path):
+    appliance = Appliance(CONFIG, tmp_path)
+    appliance.start()
+    runs = tmp_path / "runs"
+    appliance.send(command("sh", "-c", f"echo run >> {runs}; sleep 30"))
+    appliance.wait_until(lambda _: runs.exists())
+    appliance.kill()
+    with appliance:
+        log = appliance.data("errorLog", "errorCentral", "error.log")
+        appliance.wait_until(lambda status: settled(status) and log.exists())
+        assert "interrupted" in log.read_text()
+        assert runs.read_text() == "run\n"
+
+
+def test_a_second_daemon_on_the_same_state_is_turned_away(daemon, tmp_path):
+    second = Appliance(CONFIG, tmp_path)
+    second.state = daemon.state
+    second.spawn()
+    assert second.process.wait(20) == 69
+    assert f"in use by process {daemon.process.pid}" in second.log()
+    assert daemon.status()["healthy"] in (True, False)

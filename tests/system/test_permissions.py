@@ -1,0 +1,44 @@
+"""What the broker denies reaches the worker it concerns; the others go on, and it heals when the broker allows it."""
+
+from tests.support.appliance import Appliance
+from tests.support.nats_server import NatsServer
+
+ACCOUNTS = """
+authorization {{
+  users: [{{user: app, password: secret, permissions: {{
+    publish: {{allow: [">"], deny: {deny_publish}}}, subscribe: {{allow: [">"], deny: {deny_subscribe}}}}}}}]
+}}
+"""
+CONFIG = """
+version: 1
+broker: {{servers: ["{url}"], auth: {{user: app, password: {{file: {secret}}}}}, reconnect_wait: 50ms}}
+nodes:
+  central: {{publish: {{pings: {{to: ship1, method: REQPing}}}}, subscribe: {{REQPong: {{}}}}}}
+  ship1: {{subscribe: {{REQPing: {{}}, REQToConsole: {{}}}}}}
+"""
+DENIED = "ship1.REQToConsole.EventACK_subscriber"
+
+
+def test_a_denied_subscription_backs_off_with_the_brokers_words_and_heals(tmp_path):
+    secret = tmp_path / "password"
+    secret.write_text("secret")
+    denied = ACCOUNTS.format(deny_publish="[]", deny_subscribe='["ship1.REQToConsole.>"]')
+    with NatsServer(denied) as broker:
+        text = CONFIG.format(url=broker.url, secret=secret)
+        with Appliance(text, tmp_path / "node") as appliance:
+            appliance.wait_until(lambda _: appliance.worker(DENIED)["phase"] == "backing_off")
+            assert "ermission" in appliance.worker(DENIED)["last_error"]
+            assert appliance.worker("ship1.REQPing.EventACK_subscriber")["phase"] == "running"
+            assert appliance.status()["healthy"] is False
+            assert "secret" not in appliance.log()
+
+
+def test_wrong_credentials_at_start_end_the_daemon_with_a_clear_word(tmp_path):
+    secret = tmp_path / "password"
+    secret.write_text("wrong")
+    with NatsServer(ACCOUNTS.format(deny_publish="[]", deny_subscribe="[]")) as broker:
+        appliance = Appliance(CONFIG.format(url=broker.url, secret=secret), tmp_path / "node")
+        appliance.spawn()
+        assert appliance.process.wait(20) == 69
+        assert "refused" in appliance.log() or "uthoriz" in appliance.log()
+        assert "wrong" not in appliance.log()
