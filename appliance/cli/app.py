@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 import traceback
@@ -79,6 +80,10 @@ def _before_every_command(
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command line; returns the exit code."""
     given = list(sys.argv[1:] if arguments is None else arguments)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            # a locale that has no arrow or dot must not turn an answer into a failure
+            stream.reconfigure(errors="backslashreplace")
     command = typer.main.get_command(make_app())
     try:
         result = command.main(args=given, prog_name=PROGRAM, standalone_mode=False)

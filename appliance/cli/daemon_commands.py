@@ -82,18 +82,22 @@ def _watch_status(client: ApiClient, nodes: frozenset[str] | None, output: Outpu
     from appliance.cli.terminal import make_console
 
     view: RenderableType = render_status(found, time.time(), nodes=nodes)
-    with Live(view, console=make_console(), screen=True, auto_refresh=False) as live:
-        try:
-            while True:
-                live.update(view, refresh=True)
-                time.sleep(WATCH_INTERVAL_S)
-                try:
-                    found = client.get("/api/v1/status")
-                    view = render_status(found, time.time(), nodes=nodes)
-                except DaemonUnreachable as error:
-                    view = Text(f"● {error}; waiting for it", style="bold red")
-        except KeyboardInterrupt:
-            return Exit.OK
+    live = Live(view, console=make_console(), screen=True, auto_refresh=False)
+    try:
+        live.start()
+        while True:
+            live.update(view, refresh=True)
+            time.sleep(WATCH_INTERVAL_S)
+            try:
+                found = client.get("/api/v1/status")
+                view = render_status(found, time.time(), nodes=nodes)
+            except DaemonUnreachable as error:
+                view = Text(f"● {error}; waiting for it", style="bold red")
+    except KeyboardInterrupt:
+        return Exit.OK
+    finally:
+        # NB: not `with live`: interrupted while it starts, that would leave the terminal as it is then
+        live.stop()
 
 
 def plan(

@@ -42,6 +42,8 @@ class LightHistogram:
 
     def add(self, other: LightHistogram) -> None:
         """Add everything that `other` observed."""
+        if not other.count:
+            return
         self._counts = [
             mine + theirs for mine, theirs in zip(self._counts, other._counts, strict=True)
         ]

@@ -1,7 +1,10 @@
 """The real commands against a served facade: what they print where, and how they exit."""
 
+import contextlib
+import io
 import json
 import os
+import pty
 import signal
 import subprocess
 import sys
@@ -9,6 +12,7 @@ import sys
 import pytest
 
 from appliance.cli import main
+from appliance.cli.verdict_view import uses_colour
 from appliance.errors import StoreFull
 from tests.support.fake_control import PROBLEM, SPAWN, UPDATE, ServedControl, make_status
 
@@ -68,6 +72,63 @@ def test_a_watched_status_is_a_line_per_look_where_there_is_no_terminal(served):
         assert json.loads(process.stdout.readline())["generation"] == 12
         process.send_signal(signal.SIGINT)
         assert process.wait(10) == 130
+
+
+def test_a_watched_status_fills_a_terminal_until_it_is_interrupted(served):
+    command = [
+        sys.executable,
+        "-m",
+        "appliance",
+        "status",
+        "--watch",
+        "--state-dir",
+        str(served.state_dir),
+    ]
+    ours, theirs = pty.openpty()
+    environ = {**os.environ, "TERM": "xterm", "COLUMNS": "120", "LINES": "40"}
+    with subprocess.Popen(
+        command, stdin=theirs, stdout=theirs, stderr=theirs, env=environ
+    ) as process:
+        os.close(theirs)
+        seen = b""
+        while b"ship1.REQPing.EventACK" not in seen:
+            seen += os.read(ours, 65_536)
+        process.send_signal(signal.SIGINT)
+        with contextlib.suppress(OSError):  # how a terminal says that nobody holds its other end
+            while part := os.read(ours, 65_536):
+                seen += part
+        assert process.wait(10) == 0
+    os.close(ours)
+    assert "● ".encode() in seen
+    assert b"\x1b[?1049l" in seen  # the terminal is given back as it was
+
+
+def test_colour_is_for_terminals_and_for_those_who_want_it(monkeypatch):
+    class Terminal(io.StringIO):
+        def isatty(self):
+            return True
+
+    assert uses_colour(Terminal())
+    assert not uses_colour(io.StringIO())
+    monkeypatch.setenv("NO_COLOR", "1")
+    assert not uses_colour(Terminal())
+
+
+@pytest.mark.parametrize("command", ["plan", "status", "history"])
+def test_a_locale_without_arrows_and_dots_still_gets_its_answer(served, control, command):
+    control.answers["plan"] = {
+        "result": "no change",
+        "actions": [UPDATE],
+        "problems": [],
+        "summary": {},
+    }
+    done = subprocess.run(
+        [sys.executable, "-m", "appliance", command, "--state-dir", str(served.state_dir)],
+        capture_output=True,
+        env={**os.environ, "PYTHONIOENCODING": "ascii"},
+    )
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert done.stdout
 
 
 @pytest.mark.parametrize(
