@@ -178,6 +178,7 @@ class Wire(asyncio.Protocol):
         pong = self._loop.create_future()
         if self._lost_reason is not None:
             pong.set_exception(BusUnavailable(f"not connected to the broker: {self._lost_reason}"))
+            pong.exception()  # marks it as seen, as in _lose
             return pong
         self._pongs.append(pong)
         self._send(b"PING\r\n")
@@ -257,7 +258,7 @@ class Wire(asyncio.Protocol):
             pong = self._pongs.popleft()
             if not pong.done():
                 pong.set_exception(BusUnavailable(f"connection to the broker lost: {reason}"))
-                pong.exception()  # nobody may be waiting, and that is no news
+                pong.exception()  # marks it as seen: nobody may be waiting, and that is no news
         self._events.on_lost(self, reason)
 
     # Receiving

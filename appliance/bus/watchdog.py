@@ -32,7 +32,8 @@ async def watch_wire(
                 await changed.wait()
                 return
         except TimeoutError:
-            pass
+            if wire.is_lost:
+                return
         if wire.was_heard:
             unanswered = 0
         if unanswered >= _MAX_UNANSWERED_PINGS:
