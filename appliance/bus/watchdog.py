@@ -32,7 +32,7 @@ async def watch_wire(
                 await changed.wait()
                 return
         except TimeoutError:
-            if wire.is_lost:
+            if wire.lost_reason is not None:
                 return
         if wire.was_heard:
             unanswered = 0

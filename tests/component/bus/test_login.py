@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import uvloop
 
 from appliance.bus.nats import NatsBus
 from appliance.core.specs import AuthSettings, BrokerSettings, SecretRef, TlsSettings
@@ -312,3 +313,28 @@ async def test_a_user_removed_by_a_reload_of_the_broker_is_back_when_it_returns(
         await heard.until(lambda it: "reconnect" in it.calls)
         await bus.publish("a", b"")
         await inbox.wait_for(1)
+
+
+def test_tls_works_the_same_on_uvloop(certificates: Certificates) -> None:
+    async def talk(url: str) -> None:
+        settings = make_settings(url, tls=TlsSettings(ca=file(certificates.ca)))
+        heard = Heard()
+        bus = await NatsBus.open(settings, name="test", events=heard.make_events())
+        inbox = Inbox()
+        await bus.subscribe("a", inbox)
+        for number in range(10):
+            await bus.publish("a", bytes([number]) * 1_000_000)
+        await inbox.wait_for(10, timeout_s=20)
+        assert [payload[0] for payload in inbox.payloads] == list(range(10))
+        server.kill()
+        server.start()
+        await heard.until(lambda it: "reconnect" in it.calls)
+        await bus.publish("a", b"back")
+        await inbox.wait_for(11)
+        await bus.close()
+
+    with (
+        NatsServer(certificates.server_config()) as server,
+        asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner,
+    ):
+        runner.run(talk(server.url))
