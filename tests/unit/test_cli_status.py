@@ -99,6 +99,6 @@ def test_a_thousand_nodes_render_at_once():
     worker = status["nodes"]["ship1"]["workers"][0]
     for number in range(1_000):
         status["nodes"][f"n{number}"] = {"workers": [worker] * 10}
-    started = time.perf_counter()
+    started = time.process_time()
     show(status)
-    assert time.perf_counter() - started < 5
+    assert time.process_time() - started < 5
