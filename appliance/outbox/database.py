@@ -260,7 +260,17 @@ class Database:
         for sender in batch.remembered:
             counts[sender] = counts.get(sender, 0) + 1
 
+    def keep_last_id(self, last_id: int) -> None:
+        """Remember ids given out but never stored; after a kill those were seen by nobody."""
+        with contextlib.suppress(sqlite3.Error):
+            self.connection.execute("UPDATE tail SET last_id = max(last_id, ?)", (last_id,))
+
     def use_reserve(self, *, allowed: bool) -> None:
         """Let settling go beyond the quota for a moment."""
         pages = self._max_pages + (RESERVE_PAGES if allowed else 0)
         self.connection.execute(f"PRAGMA max_page_count={pages}")
+
+    def fold_log(self) -> None:
+        """Move the log into the database and give its room back, as far as that works now."""
+        with contextlib.suppress(sqlite3.Error):
+            self.connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()

@@ -298,14 +298,16 @@ def _forget_sender(database: Database, sender: int) -> None:
 
 
 def give_back_space(database: Database, *, urgently: bool) -> None:
-    """Shrink the file a little when much of it is unused; `urgently` when any of it is, and the log
-    too.
-    """
+    """Shrink the file a little when much of it is unused; `urgently` by all of that, and the log too."""
     free = database.connection.execute("PRAGMA freelist_count").fetchone()[0]
-    if free > (0 if urgently else 4 * VACUUM_PAGES):
-        database.connection.execute(f"PRAGMA incremental_vacuum({VACUUM_PAGES})").fetchall()
-    if urgently:
-        database.connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+    if not urgently:
+        if free > 4 * VACUUM_PAGES:
+            database.connection.execute(f"PRAGMA incremental_vacuum({VACUUM_PAGES})").fetchall()
+        return
+    step = VACUUM_PAGES // 8  # the log grows by about as much before it is folded again
+    for _ in range(0, free, step):
+        database.connection.execute(f"PRAGMA incremental_vacuum({step})").fetchall()
+        database.fold_log()
 
 
 @contextlib.contextmanager

@@ -14,7 +14,8 @@ import queue
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from appliance.errors import StoreError, StoreFull, StoreUnusable
@@ -41,6 +42,8 @@ LAZY_WAIT_S = 0.005
 """How long conclusions that nobody waits for may gather before they get a commit of their own."""
 HOUSEKEEPING_S = 5.0
 HOUSEKEEPING_BUSY_S = 0.1
+SHORT_OF_ROOM_S = 0.5
+SETTLE_PIECE = 64
 
 Outcome = tuple[Operation | Call | Stop, StoreError | None, Any]
 """An operation, why it failed, and for a `Call` what it returned."""
@@ -100,6 +103,7 @@ class Writer:
             if operations or self._kept:
                 self._commit(operations)
             if isinstance(last, Stop):
+                self._database.keep_last_id(self._last_id())
                 self._report([(last, None, None)])
                 return
             if last is not None:
@@ -114,7 +118,11 @@ class Writer:
         operations: list[Operation] = []
         rows = size_bytes = 0
         lazy_until_mono: float | None = None
-        wait_s = KEPT_RETRY_S if self._kept else HOUSEKEEPING_S
+        wait_s = HOUSEKEEPING_S
+        if self._kept:
+            wait_s = KEPT_RETRY_S
+        elif self._is_short_of_room:
+            wait_s = SHORT_OF_ROOM_S
         while rows < MAX_BATCH_ROWS and size_bytes < MAX_BATCH_BYTES:
             try:
                 operation = self._next(operations, wait_s, lazy_until_mono)
@@ -184,32 +192,50 @@ class Writer:
     def _make_do(
         self, operations: list[Operation], error: StoreError, outcomes: list[Outcome]
     ) -> list[Operation]:
-        """No room for all of it: what to try next, after failing those who can wait."""
+        """No room for all of it: settle alone, since that makes room; what to try next."""
+        settled: list[Operation] = [one for one in operations if isinstance(one, Settle | Bury)]
+        others: list[Operation] = [one for one in operations if not isinstance(one, Settle | Bury)]
+        if settled:
+            self._settle_in_pieces(settled, outcomes)
+            return others
         for kinds in (Put, Take | Finish | Annotate):
-            left = self._fail(operations, kinds, error, outcomes)
-            if len(left) < len(operations):
+            left = self._fail(others, kinds, error, outcomes)
+            if len(left) < len(others):
                 return left
-        try:
-            self._apply_with_reserve(operations)
-        except (StoreFull, StoreBusy, sqlite3.Error):
-            self._kept = operations
-        else:
-            outcomes += [(operation, None, None) for operation in operations]
-        return []
+        raise AssertionError(others)
 
-    def _apply_with_reserve(self, operations: list[Operation]) -> None:
-        """Settle in spite of a full quota, and then of a full disk."""
-        self._database.use_reserve(allowed=True)
+    def _settle_in_pieces(self, operations: Sequence[Operation], outcomes: list[Outcome]) -> None:
+        """Settle in spite of a full quota, then of a full disk. What fails all the same is kept.
+
+        In pieces, because each needs room in the log until it is folded into the database.
+        """
+        database = self._database
+        pieces = deque(_split(operations))
         try:
-            try:
-                self._apply(operations)
-            except StoreFull:
-                if not self._database.ballast.release():
-                    raise
-                self._is_short_of_room = True
-                self._apply(operations)
-        finally:
-            self._database.use_reserve(allowed=False)
+            database.use_reserve(allowed=True)
+            while pieces:
+                try:
+                    self._apply([pieces[0]])
+                except StoreFull:
+                    database.fold_log()
+                    if not self._try_again(pieces[0]):
+                        if not database.ballast.release():
+                            break
+                        self._is_short_of_room = True
+                        self._space_due_mono = self._housekeeping_due_mono = 0.0
+                        continue
+                outcomes.append((pieces.popleft(), None, None))
+            database.use_reserve(allowed=False)
+        except (StoreBusy, sqlite3.Error):
+            pass  # NB: whatever it was, the pieces left are kept and tried again
+        self._kept = list(pieces)
+
+    def _try_again(self, operation: Operation) -> bool:
+        try:
+            self._apply([operation])
+        except StoreFull:
+            return False
+        return True
 
     @staticmethod
     def _fail(
@@ -266,7 +292,8 @@ class Writer:
         work.
         """
         now = time.monotonic()
-        self._housekeeping_due_mono = now + HOUSEKEEPING_S
+        interval_s = SHORT_OF_ROOM_S if self._is_short_of_room else HOUSEKEEPING_S
+        self._housekeeping_due_mono = now + interval_s
         if self._broken is not None:
             return
         with contextlib.suppress(sqlite3.Error):
@@ -274,7 +301,7 @@ class Writer:
                 self._housekeeping_due_mono = now + HOUSEKEEPING_BUSY_S
         if now < self._space_due_mono:
             return
-        self._space_due_mono = now + HOUSEKEEPING_S
+        self._space_due_mono = now + interval_s
         with contextlib.suppress(sqlite3.Error):
             give_back_space(self._database, urgently=self._is_short_of_room)
         self._database.ballast.restore()
@@ -287,6 +314,18 @@ def _is_lazy(operation: Operation) -> bool:
     return isinstance(operation, Settle) or (
         isinstance(operation, Finish) and not operation.is_urgent
     )
+
+
+def _split(operations: Sequence[Operation]) -> Iterator[Operation]:
+    for operation in operations:
+        if not isinstance(operation, Settle):
+            yield operation
+            continue
+        for first in range(0, len(operation.done), SETTLE_PIECE):
+            yield Settle(done=operation.done[first : first + SETTLE_PIECE])
+        tries = list(operation.tries.items())
+        for first in range(0, len(tries), SETTLE_PIECE):
+            yield Settle(tries=dict(tries[first : first + SETTLE_PIECE]))
 
 
 def _measure(operation: Operation) -> tuple[int, int]:

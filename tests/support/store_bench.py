@@ -92,7 +92,7 @@ async def take(lane: Lane, *, strict: bool = False) -> OutboxRecord | None:
         while True:
             woken.clear()
             record = lane.take(strict=strict)
-            if record is not None or lane.next_due_at() is not None or not lane.depth:
+            if record is not None or not lane._is_asking:
                 return record
             async with asyncio.timeout(10):
                 await woken.wait()

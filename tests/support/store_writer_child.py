@@ -1,7 +1,7 @@
 """A process that writes into a store until it is killed; it prints what was accepted and finished.
 
 Lines: ``put <id>`` after the commit of a record, ``done <id>`` before it is settled, ``seen <id>``
-after the commit of a finished message, whose reply is a record too.
+and ``put <id>`` after the commit of a finished message and its reply.
 """
 
 from __future__ import annotations
@@ -48,6 +48,7 @@ async def receive(store: MessageStore) -> None:
         reply = make_record(store, payload=b"reply to %d" % item.message_id)
         await store.finish([make_finish(item, row_id)], [reply])
         print("seen", item.message_id, flush=True)
+        print("put", reply.id, flush=True)
 
 
 async def main() -> None:

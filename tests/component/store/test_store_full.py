@@ -29,12 +29,13 @@ from tests.support.store_bench import (
 async def fill_up(store) -> list[int]:
     """Put until it is full; the ids accepted."""
     accepted: list[int] = []
-    with pytest.raises(StoreFull):
-        while True:
-            record = make_record(store, payload=os.urandom(5_000))
+    while True:
+        record = make_record(store, payload=os.urandom(5_000))
+        try:
             await store.put([record])
-            accepted.append(record.id)
-    return accepted
+        except StoreFull:
+            return accepted
+        accepted.append(record.id)
 
 
 async def test_quota_refuses_new_messages_and_settling_makes_room_again(tmp_path: Path):
@@ -70,9 +71,7 @@ async def test_small_put_beside_one_too_large_can_be_repeated(tmp_path: Path):
     async with open_store(tmp_path, max_bytes=1_000_000) as store:
         small = make_record(store)
         large = [make_record(store, payload=os.urandom(50_000)) for _ in range(40)]
-        results = await asyncio.gather(
-            store.put(large), store.put([small]), return_exceptions=True
-        )
+        results = await asyncio.gather(store.put(large), store.put([small]), return_exceptions=True)
         assert isinstance(results[0], StoreFull)
         if isinstance(results[1], StoreFull):
             await store.put([small])
@@ -86,8 +85,7 @@ async def test_disk_that_refuses_writes_keeps_conclusions_until_it_takes_them(tm
         await store.put(records)
         lane = store.lane(KEY)
         limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-        log_bytes = (tmp_path / "store.db-wal").stat().st_size
-        resource.setrlimit(resource.RLIMIT_FSIZE, (log_bytes, limits[1]))
+        resource.setrlimit(resource.RLIMIT_FSIZE, (0, limits[1]))
         try:
             with pytest.raises(StoreFull):
                 await store.put([make_record(store)])
@@ -107,13 +105,24 @@ async def test_disk_that_refuses_writes_keeps_conclusions_until_it_takes_them(tm
             resource.setrlimit(resource.RLIMIT_FSIZE, limits)
         async with asyncio.timeout(10):
             await burial
-        await store.finish([make_finish(make_item(1))], [])
-        assert store.counts().pending == 39
+            await store.finish([make_finish(make_item(1))], [])
+            assert store.counts().pending == 39
+            await put_when_there_is_room(store)
     async with open_store(tmp_path) as store:
-        assert [record.id for record in await take_all(store.lane(KEY))] == [
-            record.id for record in records[11:]
-        ]
+        left = [record.id for record in await take_all(store.lane(KEY))]
+        assert left[:-1] == [record.id for record in records[11:]]
         assert store.counts().dead == 1
+
+
+async def put_when_there_is_room(store) -> None:
+    """The ballast comes back first; a moment later messages are taken again."""
+    while True:
+        try:
+            await store.put([make_record(store)])
+        except StoreFull:
+            await asyncio.sleep(0.05)
+        else:
+            return
 
 
 FULL_DISK = """

@@ -64,7 +64,7 @@ async def test_lock_of_another_process_holds_and_ends_with_it(tmp_path: Path):
         "    print('open', flush=True); sys.stdin.read()\n"
         "asyncio.run(main())\n"
     )
-    with subprocess.Popen(
+    with subprocess.Popen(  # noqa: ASYNC220
         [sys.executable, "-c", code, str(tmp_path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
     ) as child:
         assert child.stdout is not None
