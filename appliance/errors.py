@@ -99,7 +99,9 @@ class PayloadTooLarge(BusError):
     """Payload and headers exceed what the broker takes in one message."""
 
     def __init__(self, size_bytes: int, limit_bytes: int) -> None:
-        super().__init__(f"message of {size_bytes} bytes exceeds the broker's limit of {limit_bytes} bytes")
+        super().__init__(
+            f"message of {size_bytes} bytes exceeds the broker's limit of {limit_bytes} bytes"
+        )
         self.size_bytes = size_bytes
         self.limit_bytes = limit_bytes
 

@@ -105,7 +105,9 @@ class Daemon:
         await asyncio.to_thread(history.open)
         self.broker: EmbeddedBroker | None = None
         if desired.broker.embedded:
-            self.broker = EmbeddedBroker(self._state_dir / "broker", desired.broker.port)
+            self.broker = EmbeddedBroker(
+                self._state_dir / "broker", desired.broker.port, report=self.telemetry.broker_error
+            )
             await self.broker.start()
             self._stack.push_async_callback(self.broker.stop)
         self.bus = await NatsBus.open(
@@ -141,6 +143,8 @@ class Daemon:
         )
         if early.take_hup() or self._options.hup_pending:
             self.reconciler.trigger.set("signal")
+        if self.bus.is_connected:
+            self.telemetry.broker_connected(self.bus.server)
         self.store.on_new_lane.append(lambda *_: self.reconciler.trigger.set("lane"))
         self.control = DaemonControl(self, history)
         self.admin = AdminServer(self.control)
@@ -220,10 +224,11 @@ class Daemon:
         )
 
     def _on_bus_connected(self) -> None:
-        self.telemetry.broker_connected(self.bus.server if hasattr(self, "bus") else "")
-        if hasattr(self, "pool") and hasattr(self, "reconciler"):
-            self.pool.retry_now()
-            self.reconciler.trigger.set("worker")
+        if not hasattr(self, "reconciler"):
+            return  # the first connection, told once everything is built
+        self.telemetry.broker_connected(self.bus.server)
+        self.pool.retry_now()
+        self.reconciler.trigger.set("worker")
 
     def _node_seen(self, node: NodeName) -> None:
         for handle in self.pool.handles.values():

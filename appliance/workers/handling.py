@@ -67,6 +67,7 @@ class Handling:
         self._on_progress = on_progress
         self.active: dict[WorkKey, Work] = {}
         self.queue: deque[Work] = deque()
+        self.queue_bytes = 0
         self._running: set[Work] = set()
         self._finished: deque[tuple[Work, tuple[OutboxRecord, ...]]] = deque()
         self._committing = 0
@@ -89,6 +90,7 @@ class Handling:
     def enqueue(self, works: list[Work]) -> None:
         """Hand messages over, in order."""
         self.queue.extend(works)
+        self.queue_bytes += sum(work.size_bytes for work in works)
         self.spawn_loops()
 
     def forget(self, work: Work) -> None:
@@ -122,6 +124,7 @@ class Handling:
         try:
             while self.queue and self._loops <= self.spec.concurrency:
                 work = self.queue.popleft()
+                self.queue_bytes -= work.size_bytes
                 self._running.add(work)
                 self._stats.in_flight = len(self._running)
                 try:

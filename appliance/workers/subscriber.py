@@ -39,6 +39,8 @@ from appliance.workers.tools import HandlerTools
 from appliance.workers.work import Refusal, Work, admit, wire_limits
 
 MAX_BATCH = 256
+MAX_BACKLOG_BYTES = 64 * 1024 * 1024
+"""Bytes on the wire of messages that may wait in memory, beside the count that `backlog` sets."""
 STORE_RETRY_S = 0.2
 
 
@@ -86,6 +88,7 @@ class Subscriber:
         )
         self._subscription: Subscription | None = None
         self._incoming: deque[Delivery] = deque()
+        self._incoming_bytes = 0
         self._arrived = asyncio.Event()
         self._drained = asyncio.Event()
         self._is_taking = False
@@ -176,11 +179,16 @@ class Subscriber:
     # -- intake -----------------------------------------------------------------------------------
 
     def _on_delivery(self, delivery: Delivery) -> None:
-        if len(self._incoming) + len(self._handling.queue) >= self._spec.backlog:
+        handling = self._handling
+        if (
+            len(self._incoming) + len(handling.queue) >= self._spec.backlog
+            or self._incoming_bytes + handling.queue_bytes >= MAX_BACKLOG_BYTES
+        ):
             self.stats.dropped += 1
             self._telemetry.message_dropped(self.key)
             return
         self._incoming.append(delivery)
+        self._incoming_bytes += len(delivery.payload)
         self._arrived.set()
 
     def _on_denied(self, text: str) -> None:
@@ -198,6 +206,7 @@ class Subscriber:
                 self._is_taking = True
                 count = min(len(self._incoming), MAX_BATCH)
                 batch = [self._incoming.popleft() for _ in range(count)]
+                self._incoming_bytes -= sum(len(delivery.payload) for delivery in batch)
                 try:
                     await self._take_batch(batch)
                 finally:

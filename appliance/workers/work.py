@@ -36,6 +36,7 @@ class Work:
     is_taken: bool = False
     resume: FilePosition | None = None
     exit_status: str | None = None
+    size_bytes: int = 0
 
     @property
     def key(self) -> WorkKey | None:
@@ -85,6 +86,7 @@ def admit(
     if refusal is not None:
         return Refusal(message.from_node, identity, refusal)
     work = Work(message, identity, spec.ack_on, handler, delivery.payload, headers)
+    work.size_bytes = len(delivery.payload)
     if delivery.reply_to:
         work.reply_tos.append(delivery.reply_to)
     if message.is_reply and headers:
