@@ -17,7 +17,13 @@ from appliance.core.names import WorkerKey
 from appliance.core.plan import Plan, find_excess_cancels, find_restart_fields, make_plan
 from appliance.core.problems import Problem
 from appliance.core.specs import DesiredState, ObservedState, WorkerSpec
-from appliance.errors import ConfigError, ConfigInvalid, ConfigUnreadable, RunNodesUnclear
+from appliance.errors import (
+    ConfigError,
+    ConfigInvalid,
+    ConfigUnreadable,
+    DaemonUnreachable,
+    RunNodesUnclear,
+)
 from appliance.reconcile.contracts import DrainOutcome, ReloadTelemetry
 from appliance.reconcile.history import History
 from appliance.reconcile.pool import WorkerPool
@@ -136,6 +142,7 @@ class Reconciler:
             await self.trigger.wait(self._next_wait_s())
             reasons = self.trigger.take()
             if self._ending.is_set():
+                self._turn_requests_away()
                 return
             if not reasons and await self._content_changed():
                 reasons = frozenset({"poll"})
@@ -144,6 +151,12 @@ class Reconciler:
             else:
                 await self.converge()
 
+    def _turn_requests_away(self) -> None:
+        for _, _, future in self._requests:
+            if not future.done():
+                future.set_exception(DaemonUnreachable("the daemon is stopping"))
+        self._requests.clear()
+
     def stop(self) -> None:
         """End after the pass in hand."""
         self._ending.set()
@@ -151,6 +164,8 @@ class Reconciler:
 
     async def reload(self, *, force: bool, trigger: str) -> Verdict:
         """Ask for a look and wait for its verdict."""
+        if self._ending.is_set():
+            raise DaemonUnreachable("the daemon is stopping")
         future: asyncio.Future[Verdict] = asyncio.get_running_loop().create_future()
         self._requests.append((force, trigger, future))
         self.trigger.set("request")

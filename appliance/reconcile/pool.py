@@ -218,6 +218,7 @@ class WorkerPool:
             return
         self.handles.pop(key, None)
         self._telemetry.worker_stopped(key, outcome)
+        self._on_ended()  # what arrived for it while it ended may want a successor
 
     async def _close(self, handle: Handle) -> None:
         if handle.worker is None:
