@@ -27,6 +27,7 @@ from appliance.outbox.batch import (
     Taken,
 )
 from appliance.outbox.database import Database
+from appliance.outbox.ids import IdSource, id_time
 from appliance.outbox.lane import MAX_BYTES, MAX_RECORDS, Lane
 from appliance.outbox.records import (
     Counts,
@@ -37,21 +38,13 @@ from appliance.outbox.records import (
     OutboxRecord,
     TakeIn,
 )
-from appliance.outbox.rows import tries_of
+from appliance.outbox.settling import Settling
 from appliance.outbox.writer import Outcome, Writer
 
-EPOCH_MS = 1_577_836_800_000
-"""2020-01-01 UTC, where message ids begin to count."""
-COUNTER_BITS = 20
 PAGE_RETRY_S = 0.5
 
 OnNewLane = Callable[[LaneKey], None]
 T = TypeVar("T")
-
-
-def id_time(message_id: int) -> float:
-    """When an id was made, in wall-clock seconds."""
-    return ((message_id >> COUNTER_BITS) + EPOCH_MS) / 1000
 
 
 class MessageStore:
@@ -64,23 +57,23 @@ class MessageStore:
         self._settings = settings
         self._clock = clock
         self._loop = asyncio.get_running_loop()
-        self._last_id = database.last_id
+        self._ids = IdSource(database.last_id, clock)
+        self.next_id: Callable[[], int] = self._ids.next  # see `ids`
         self.instance = database.instance
         self.on_new_lane: list[OnNewLane] = []
         self._lanes: dict[LaneKey, Lane] = {}
         self._lowest_ids: dict[LaneKey, int] = {}
         self._pending = 0
         self._accepting = 0
-        self._settle: Settle | None = None
-        self._settling: set[int] = set()
         self._is_closed = False
         self._writer = Writer(
             database,
             loop=self._loop,
             wall=clock,
-            last_id=lambda: self._last_id,
+            last_id=lambda: self._ids.last,
             on_outcomes=self._on_outcomes,
         )
+        self._settling = Settling(self._loop, self._writer.submit)
 
     @classmethod
     async def open(
@@ -110,21 +103,12 @@ class MessageStore:
         if self._is_closed:
             return
         self._is_closed = True
-        self._hand_over_settled()
+        self._settling.hand_over()
         future: asyncio.Future[None] = self._loop.create_future()
         self._writer.submit(Stop(future))
         await future
         self._writer.join()
         await asyncio.to_thread(self._database.close)
-
-    def next_id(self) -> int:
-        """A new message id: milliseconds since 2020 above a counter.
-
-        Larger than every id before it, over restarts and when the clock steps back.
-        """
-        now = (int(self._clock() * 1000) - EPOCH_MS) << COUNTER_BITS
-        self._last_id = max(self._last_id + 1, now)
-        return self._last_id
 
     # Sending.
 
@@ -169,7 +153,7 @@ class MessageStore:
     def settle_done(self, record: OutboxRecord) -> None:
         """The record was delivered. A crash before the commit means one resend."""
         if self._forget_held(record):
-            self._settled().done.append(record.id)
+            self._settling.done(record.id)
 
     def settle_many_done(self, records: Sequence[OutboxRecord]) -> None:
         """`settle_done` for each."""
@@ -178,38 +162,20 @@ class MessageStore:
 
     def settle_retry(self, record: OutboxRecord) -> None:
         """Remember the record's attempts, next time and last error; it stays where it is."""
-        self._settled().tries[record.id] = tries_of(record)
+        self._settling.retry(record)
 
     def settle_dead(self, record: OutboxRecord, reason: str) -> Awaitable[None]:
         """The record becomes a dead letter. The result need not be awaited."""
-        future: asyncio.Future[None] = self._loop.create_future()
-        future.add_done_callback(_retrieve)
         if not self._forget_held(record):
-            future.set_result(None)
-            return future
-        self._hand_over_settled()  # NB: what was concluded before it is committed before it
-        self._writer.submit(Bury(record.id, reason, self._clock(), tries_of(record), future))
-        return future
+            return self._settling.resolved()
+        return self._settling.bury(record, reason, self._clock())
 
     def _forget_held(self, record: OutboxRecord) -> bool:
         lane = self._lanes.get(record.lane_key)
         if lane is None or not lane.forget(record.id):
             return False
         self._pending -= 1
-        self._settling.add(record.id)
         return True
-
-    def _settled(self) -> Settle:
-        """The conclusions of this turn of the loop; handed over together at its end."""
-        if self._settle is None:
-            self._settle = Settle()
-            self._loop.call_soon(self._hand_over_settled)
-        return self._settle
-
-    def _hand_over_settled(self) -> None:
-        if self._settle is not None:
-            settle, self._settle = self._settle, None
-            self._writer.submit(settle)
 
     # Receiving.
 
@@ -260,8 +226,7 @@ class MessageStore:
 
     async def unfinished(self, node: str, subject: str) -> list[InboxRow]:
         """Messages taken in for this subscriber and not finished, oldest first."""
-        first_id = self.next_id()
-        self._last_id += 1 << COUNTER_BITS  # room for the ids of damaged rows
+        first_id = self._ids.next_block()  # damaged rows need ids as dead letters
         return await self._call(
             lambda database: queries.read_unfinished(database, node, subject, first_id)
         )
@@ -324,13 +289,13 @@ class MessageStore:
             raise StoreUnusable("the store is closed")
 
     async def _submit(self, operation: Put | Take | Finish | Annotate) -> list[Taken]:
-        self._hand_over_settled()
+        self._settling.hand_over()
         self._writer.submit(operation)
         return await operation.future or []
 
     async def _call(self, function: Callable[[Database], T]) -> T:
         self._check_open()
-        self._hand_over_settled()
+        self._settling.hand_over()
         future: asyncio.Future[T] = self._loop.create_future()
         self._writer.submit(Call(function, future))
         return await future
@@ -339,11 +304,10 @@ class MessageStore:
         """One call per commit: fill lanes first, then let the waiting go on, then wake publishers."""
         touched: set[LaneKey] = set()
         for operation, error, result in outcomes:
-            if isinstance(operation, Settle):
-                self._settling.difference_update(operation.done)
-                continue
-            if isinstance(operation, Bury):
-                self._settling.discard(operation.record_id)
+            if isinstance(operation, Settle | Bury):
+                self._settling.committed(operation)
+                if isinstance(operation, Settle):
+                    continue
             elif error is None and isinstance(operation, Put):
                 self._add(operation.records, touched)
             elif error is None and isinstance(operation, Finish):
@@ -376,7 +340,7 @@ class MessageStore:
             callback(key)
 
     def _request_page(self, lane: Lane, after_id: int) -> None:
-        self._hand_over_settled()
+        self._settling.hand_over()
         future: asyncio.Future[queries.LanePage] = self._loop.create_future()
 
         def deliver(answered: asyncio.Future[queries.LanePage]) -> None:
@@ -403,9 +367,3 @@ class MessageStore:
                 future,
             )
         )
-
-
-def _retrieve(future: asyncio.Future[None]) -> None:
-    """Nobody may be waiting; a failure is kept by the writer and shows in the counts."""
-    if not future.cancelled():
-        future.exception()

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from appliance.errors import StoreFull, StoreUnusable
+from appliance.outbox.ids import id_time
 from appliance.outbox.lane import MAX_RECORDS
-from appliance.outbox.outbox import id_time
 from tests.support.store_bench import (
     KEY,
     START_AT,
