@@ -153,9 +153,8 @@ class Publisher:
         else:
             next_due_at = self._lane.next_due_at()
             delay_s = None if next_due_at is None else max(0.0, next_due_at - self._wall())
-        if self._absent_until_mono and self._lane.depth:
-            wait_s = max(0.0, self._absent_until_mono - self._mono())
-            delay_s = wait_s if delay_s is None else min(delay_s, wait_s)
+        if self._absent_until_mono and not self._by_id and delay_s is not None:
+            delay_s = max(delay_s, self._absent_until_mono - self._mono())
         if not self._bus.is_connected:
             delay_s = SCAN_INTERVAL_S if self._by_id else None
         if delay_s is None:
