@@ -37,6 +37,7 @@ from appliance.telemetry.events import EventHub
 from appliance.telemetry.logs import set_log_level
 from appliance.telemetry.report import Telemetry
 from appliance.workers.answers import Answers
+from appliance.workers.parts import WorkerParts
 from appliance.workers.publisher import Publisher
 from appliance.workers.router import Router
 from appliance.workers.tools import HandlerTools
@@ -164,8 +165,7 @@ class Daemon:
             hellos=self.presence,
             list_workers=lambda node: list_workers(self.pool, node),
         )
-        factory = WorkerFactory(
-            METHODS,
+        parts = WorkerParts(
             bus=self.bus,
             store=self.store,
             router=self.router,
@@ -175,6 +175,7 @@ class Daemon:
             fleet=lambda: self._desired,
             wall=time.time,
         )
+        factory = WorkerFactory(METHODS, parts)
         self.pool = WorkerPool(
             factory.build,
             self.telemetry,

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
-from appliance.bus.base import Bus
 from appliance.core.names import MethodName, NodeName, WorkerKey, parse_subject
 from appliance.core.specs import DesiredState, Phase, PublisherSpec, WorkerSpec
 from appliance.errors import SubjectInvalid
@@ -12,63 +11,24 @@ from appliance.methods.base import Method, WorkerLine
 from appliance.outbox.outbox import MessageStore
 from appliance.reconcile.contracts import PoolWorker
 from appliance.reconcile.pool import WorkerPool
-from appliance.telemetry.report import Telemetry
-from appliance.workers.answers import Answers
+from appliance.workers.parts import WorkerParts
 from appliance.workers.publisher import Publisher
 from appliance.workers.router import Router, publisher_key
 from appliance.workers.subscriber import Subscriber
-from appliance.workers.tools import HandlerTools
 
 
 class WorkerFactory:
     """Turns a spec into a worker; handed to the pool as a function."""
 
-    def __init__(
-        self,
-        methods: Mapping[MethodName, Method],
-        *,
-        bus: Bus,
-        store: MessageStore,
-        router: Router,
-        telemetry: Telemetry,
-        answers: Answers,
-        tools: HandlerTools,
-        fleet: Callable[[], DesiredState],
-        wall: Callable[[], float],
-    ) -> None:
+    def __init__(self, methods: Mapping[MethodName, Method], parts: WorkerParts) -> None:
         self._methods = methods
-        self._bus = bus
-        self._store = store
-        self._router = router
-        self._telemetry = telemetry
-        self._answers = answers
-        self._tools = tools
-        self._fleet = fleet
-        self._wall = wall
+        self._parts = parts
 
     def build(self, spec: WorkerSpec) -> PoolWorker:
         """A worker that has not started."""
         if isinstance(spec, PublisherSpec):
-            return Publisher(
-                spec,
-                bus=self._bus,
-                store=self._store,
-                telemetry=self._telemetry,
-                router=self._router,
-                wall=self._wall,
-            )
-        return Subscriber(
-            spec,
-            self._methods[spec.method],
-            bus=self._bus,
-            store=self._store,
-            router=self._router,
-            telemetry=self._telemetry,
-            answers=self._answers,
-            tools=self._tools,
-            fleet=self._fleet,
-            wall=self._wall,
-        )
+            return Publisher(spec, self._parts)
+        return Subscriber(spec, self._methods[spec.method], self._parts)
 
 
 def find_extra_workers(

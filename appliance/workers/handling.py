@@ -12,20 +12,15 @@ import json
 from collections import deque
 from collections.abc import Callable
 
-from appliance.bus.base import Bus
 from appliance.core.message import Message, bytes_to_text, make_reply
 from appliance.core.method import OnCrash
 from appliance.core.specs import AckOn, SubscriberSpec
 from appliance.errors import ApplianceError, BusError, RequestInvalid, StoreError
 from appliance.methods.base import FilePosition, HandlerContext, Method, Result
-from appliance.outbox.outbox import MessageStore
 from appliance.outbox.records import FinishItem, OutboxRecord
-from appliance.telemetry.report import Telemetry
 from appliance.telemetry.stats import WorkerStats
-from appliance.workers.answers import Answers
 from appliance.workers.identity import EXIT_HEADER
-from appliance.workers.router import Router
-from appliance.workers.tools import HandlerTools
+from appliance.workers.parts import WorkerParts
 from appliance.workers.work import Work, WorkKey
 
 MAX_FINISH_BATCH = 256
@@ -42,27 +37,21 @@ class Handling:
         self,
         spec: SubscriberSpec,
         method: Method,
+        parts: WorkerParts,
         *,
-        bus: Bus,
-        store: MessageStore,
-        router: Router,
-        telemetry: Telemetry,
-        answers: Answers,
-        tools: HandlerTools,
         stats: WorkerStats,
-        wall: Callable[[], float],
         on_progress: Callable[[], None],
     ) -> None:
         self.spec = spec
         self._method = method
-        self._bus = bus
-        self._store = store
-        self._router = router
-        self._telemetry = telemetry
-        self._answers = answers
-        self._tools = tools
+        self._bus = parts.bus
+        self._store = parts.store
+        self._router = parts.router
+        self._telemetry = parts.telemetry
+        self._answers = parts.answers
+        self._tools = parts.tools
         self._stats = stats
-        self._wall = wall
+        self._wall = parts.wall
         self._mono = asyncio.get_running_loop().time
         self._on_progress = on_progress
         self.active: dict[WorkKey, Work] = {}

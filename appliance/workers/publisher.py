@@ -17,7 +17,7 @@ import random
 import secrets
 from collections.abc import Callable
 
-from appliance.bus.base import Bus, Delivery, Subscription
+from appliance.bus.base import Delivery, Subscription
 from appliance.core.message import Message
 from appliance.core.names import REPLY_TOKEN, WorkerKey
 from appliance.core.retry import (
@@ -39,14 +39,13 @@ from appliance.errors import (
     StoreError,
     SubjectInvalid,
 )
-from appliance.outbox.outbox import MessageStore
 from appliance.outbox.records import OutboxRecord
-from appliance.telemetry.report import Telemetry
 from appliance.telemetry.stats import WorkerStats
 from appliance.wire.frame import frame_headers, transcode
 from appliance.workers.base import DrainReport
 from appliance.workers.identity import REFUSED_HEADER
-from appliance.workers.router import Router, encoding_name, lane_key
+from appliance.workers.parts import WorkerParts
+from appliance.workers.router import encoding_name, lane_key
 from appliance.workers.schedule import Scheduler
 
 SCAN_INTERVAL_S = 0.05
@@ -75,23 +74,18 @@ class Publisher:
     def __init__(
         self,
         spec: PublisherSpec,
-        *,
-        bus: Bus,
-        store: MessageStore,
-        telemetry: Telemetry,
-        router: Router,
-        wall: Callable[[], float],
+        parts: WorkerParts,
     ) -> None:
         self.spec: WorkerSpec = spec
         self._spec = spec
         self.key: WorkerKey = spec.key
         self.stats = WorkerStats()
-        self._bus = bus
-        self._store = store
-        self._telemetry = telemetry
-        self._wall = wall
+        self._bus = parts.bus
+        self._store = parts.store
+        self._telemetry = parts.telemetry
+        self._wall = parts.wall
         self._mono = asyncio.get_running_loop().time
-        self._lane = store.lane(lane_key(spec))
+        self._lane = parts.store.lane(lane_key(spec))
         self._wake = asyncio.Event()
         self._prefix = f"{spec.subject}.{REPLY_TOKEN}.{secrets.token_hex(6)}."
         self._by_id: dict[int, _InFlight] = {}
@@ -104,9 +98,9 @@ class Publisher:
         self._scanned_epoch = -1
         self._replies: Subscription | None = None
         self._endings: list[Callable[[], None]] = []
-        self._router = router
+        self._router = parts.router
         self._scheduled_id: int | None = None
-        self._scheduler = Scheduler(spec, self._submit_scheduled, telemetry)
+        self._scheduler = Scheduler(spec, self._submit_scheduled, parts.telemetry)
         self._tokens: list[str] = []
         self._denied: str | None = None
         self.last_used_mono = self._mono()

@@ -17,25 +17,20 @@ from __future__ import annotations
 import asyncio
 import json
 from collections import deque
-from collections.abc import Callable
 
-from appliance.bus.base import Bus, Delivery, Subscription
+from appliance.bus.base import Delivery, Subscription
 from appliance.core.message import make_reply
 from appliance.core.method import OnCrash
 from appliance.core.names import WorkerKey, parse_subject
-from appliance.core.specs import AckOn, DesiredState, SubscriberSpec, WorkerSpec
+from appliance.core.specs import AckOn, SubscriberSpec, WorkerSpec
 from appliance.errors import BusError, StoreError
 from appliance.methods.base import FilePosition, Method
-from appliance.outbox.outbox import MessageStore
 from appliance.outbox.records import FinishItem, InboxRow, OutboxRecord, TakeIn, TakeInResult
-from appliance.telemetry.report import Telemetry
 from appliance.telemetry.stats import WorkerStats
-from appliance.workers.answers import Answers
 from appliance.workers.base import DrainReport
 from appliance.workers.handling import Handling
 from appliance.workers.identity import EXIT_HEADER
-from appliance.workers.router import Router
-from appliance.workers.tools import HandlerTools
+from appliance.workers.parts import WorkerParts
 from appliance.workers.work import Refusal, Work, admit, wire_limits
 
 MAX_BATCH = 256
@@ -51,39 +46,25 @@ class Subscriber:
         self,
         spec: SubscriberSpec,
         method: Method,
-        *,
-        bus: Bus,
-        store: MessageStore,
-        router: Router,
-        telemetry: Telemetry,
-        answers: Answers,
-        tools: HandlerTools,
-        fleet: Callable[[], DesiredState],
-        wall: Callable[[], float],
+        parts: WorkerParts,
     ) -> None:
         self.spec: WorkerSpec = spec
         self._spec = spec
         self.key: WorkerKey = spec.key
         self.stats = WorkerStats()
         self._method = method
-        self._bus = bus
-        self._store = store
-        self._telemetry = telemetry
-        self._answers = answers
-        self._fleet = fleet
+        self._bus = parts.bus
+        self._store = parts.store
+        self._telemetry = parts.telemetry
+        self._answers = parts.answers
+        self._fleet = parts.fleet
         self._subject_node = parse_subject(spec.subject).node
         self._handler = method.make()
         self._handling = Handling(
             spec,
             method,
-            bus=bus,
-            store=store,
-            router=router,
-            telemetry=telemetry,
-            answers=answers,
-            tools=tools,
+            parts,
             stats=self.stats,
-            wall=wall,
             on_progress=self._note_progress,
         )
         self._subscription: Subscription | None = None

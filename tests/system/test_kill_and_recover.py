@@ -27,7 +27,5 @@ def test_the_harness_sees_a_receiver_that_acknowledges_before_the_commit(tmp_pat
 
 
 def test_the_harness_sees_a_receiver_without_a_memory_of_ids(tmp_path):
-    outcome = run_harness(
-        tmp_path, kills=2, seed=5, dedupe=False, kinds=("broker", "sender")
-    )
+    outcome = run_harness(tmp_path, kills=2, seed=5, dedupe=False, kinds=("broker", "sender"))
     assert outcome.doubled > 0, outcome

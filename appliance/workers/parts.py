@@ -1,0 +1,28 @@
+"""What every worker is built from; made once by the daemon."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from appliance.bus.base import Bus
+from appliance.core.specs import DesiredState
+from appliance.outbox.outbox import MessageStore
+from appliance.telemetry.report import Telemetry
+from appliance.workers.answers import Answers
+from appliance.workers.router import Router
+from appliance.workers.tools import HandlerTools
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerParts:
+    """`fleet` gives the desired state of the moment, `wall` seconds since the epoch."""
+
+    bus: Bus
+    store: MessageStore
+    router: Router
+    telemetry: Telemetry
+    answers: Answers
+    tools: HandlerTools
+    fleet: Callable[[], DesiredState]
+    wall: Callable[[], float]
