@@ -31,8 +31,9 @@ from appliance.methods.registry import METHOD_TABLE, METHODS
 from appliance.outbox.outbox import MessageStore
 from appliance.reconcile.contracts import DrainOutcome
 from appliance.reconcile.history import History
-from appliance.reconcile.loop import LoadedSet, Reconciler
+from appliance.reconcile.loop import Reconciler
 from appliance.reconcile.pool import WorkerPool
+from appliance.reconcile.verdicts import LoadedSet
 from appliance.telemetry.events import EventHub
 from appliance.telemetry.logs import set_log_level
 from appliance.telemetry.report import Telemetry

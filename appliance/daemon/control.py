@@ -18,7 +18,7 @@ from appliance.errors import ConfigInvalid, ConfigUnreadable, RequestInvalid
 from appliance.methods.registry import METHOD_TABLE
 from appliance.outbox.records import DeadLetter, OutboxRecord
 from appliance.reconcile.history import History, Record
-from appliance.reconcile.loop import Verdict, drain_json, find_problems_of, problem_json
+from appliance.reconcile.verdicts import Verdict, drain_json, find_problems_of, problem_json
 from appliance.telemetry.metrics import MetricsFacts, WorkerView
 from appliance.workers.subscriber import Subscriber
 

@@ -14,7 +14,7 @@ from appliance.core.run_options import RunOptions
 from appliance.daemon.app import Daemon
 from appliance.daemon.source import FileConfigSource
 from appliance.errors import BusError, DaemonAlreadyRunning, StoreError
-from appliance.reconcile.loop import LoadedSet
+from appliance.reconcile.verdicts import LoadedSet
 from appliance.telemetry.logs import setup_logging
 
 EXIT_UNAVAILABLE = 69

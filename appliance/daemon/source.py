@@ -13,7 +13,7 @@ from appliance.core.names import NodeName
 from appliance.core.run_nodes import choose_run_nodes
 from appliance.errors import ConfigUnreadable
 from appliance.methods.registry import METHOD_TABLE
-from appliance.reconcile.loop import LoadedSet
+from appliance.reconcile.verdicts import LoadedSet
 
 
 class FileConfigSource:

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 
 from appliance.core.names import NodeName
 from appliance.core.specs import Phase, PublisherSpec
-from appliance.reconcile.loop import Applied, Verdict, problem_json
 from appliance.reconcile.pool import Handle, WorkerPool
+from appliance.reconcile.verdicts import Applied, Verdict, problem_json
 
 StatusJson = dict[str, object]
 

@@ -9,42 +9,38 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Protocol
 
 from appliance.core.describe import describe_plan
 from appliance.core.names import WorkerKey
-from appliance.core.plan import Plan, find_excess_cancels, find_restart_fields, make_plan
+from appliance.core.plan import Plan, make_plan
 from appliance.core.problems import Problem
-from appliance.core.specs import DesiredState, ObservedState, WorkerSpec
+from appliance.core.specs import DesiredState, WorkerSpec
 from appliance.errors import (
-    ConfigError,
     ConfigInvalid,
     ConfigUnreadable,
     DaemonUnreachable,
     RunNodesUnclear,
 )
-from appliance.reconcile.contracts import DrainOutcome, ReloadTelemetry
+from appliance.reconcile.contracts import ReloadTelemetry
 from appliance.reconcile.history import History
 from appliance.reconcile.pool import WorkerPool
 from appliance.reconcile.trigger import Trigger
+from appliance.reconcile.verdicts import (
+    Applied,
+    LoadedSet,
+    Verdict,
+    drain_json,
+    find_objections,
+    find_problems_of,
+    problem_json,
+)
 
 LOOK_REASONS = frozenset({"start", "signal", "request", "watch", "poll"})
 MAX_QUIET_WAIT_S = 2.0
 """Triggers that keep coming delay a look at most this long; content that keeps changing delays it longer."""
 MAX_CONTENT_WAIT_S = 10.0
 RESYNC_S = 30.0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LoadedSet:
-    """A config set that was read and compiled without an error."""
-
-    desired: DesiredState
-    digest: str
-    revision: str | None
-    files: Mapping[str, str]
-    warnings: Sequence[Problem] = ()
 
 
 class ConfigSource(Protocol):
@@ -57,33 +53,6 @@ class ConfigSource(Protocol):
     def load(self) -> LoadedSet:
         """Read, check and compile. Raises ConfigInvalid or ConfigUnreadable."""
         ...
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Applied:
-    """The set in force."""
-
-    desired: DesiredState
-    digest: str
-    revision: str | None
-    generation: int
-    applied_at: float
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Verdict:
-    """What became of one look. `result` is applied, unchanged or refused."""
-
-    result: str
-    at: float
-    trigger: str
-    digest: str = ""
-    generation: int = 0
-    problems: tuple[Problem, ...] = ()
-    plan: Plan = field(default_factory=Plan)
-    duration_s: float = 0.0
-    drains: tuple[DrainOutcome, ...] = ()
-    failed: Mapping[str, str] = field(default_factory=dict)
 
 
 PrepareSettings = Callable[[DesiredState, DesiredState], Awaitable[Sequence[Problem]]]
@@ -370,84 +339,6 @@ class Reconciler:
     def _wanted(self, desired: DesiredState) -> Mapping[WorkerKey, WorkerSpec]:
         extra = self._extra_workers()
         return {**extra, **desired.workers} if extra else desired.workers
-
-
-def find_objections(
-    old: DesiredState,
-    new: DesiredState,
-    plan: Plan,
-    observed: ObservedState,
-    *,
-    force: bool = False,
-) -> tuple[Problem, ...]:
-    """Why a valid set is refused all the same: it needs a restart, or it would cancel too much at once."""
-    restart = find_restart_fields(old, new)
-    if restart:
-        return tuple(_needs_restart(name) for name in restart)
-    gone = find_excess_cancels(plan, observed, new.reload.max_cancel_fraction)
-    return (_too_many(gone, len(observed)),) if gone and not force else ()
-
-
-def _needs_restart(name: str) -> Problem:
-    return Problem(
-        code="E301",
-        path=name,
-        message=f"{name} cannot change while the daemon runs",
-        hint="restart the daemon to take this change, or undo it to let the rest through",
-    )
-
-
-def _too_many(gone: tuple[WorkerKey, ...], total: int) -> Problem:
-    names = ", ".join(key.name for key in gone[:5]) + (" …" if len(gone) > 5 else "")
-    return Problem(
-        code="E302",
-        path="reload.max_cancel",
-        message=f"would cancel {len(gone)} of {total} workers at once: {names}",
-        hint="if it is meant: `appliance reload --force`, or raise reload.max_cancel",
-    )
-
-
-def find_problems_of(error: ConfigError) -> tuple[Problem, ...]:
-    """The problems that an exception of the loader stands for."""
-    if isinstance(error, ConfigInvalid):
-        return error.problems
-    if isinstance(error, ConfigUnreadable):
-        return (Problem(code="E001", message=error.reason, file=error.path),)
-    return (Problem(code="E305", path="nodes", message=str(error)),)
-
-
-def problem_json(problem: Problem) -> dict[str, object]:
-    """A problem as the status and the API show it."""
-    return {
-        "code": problem.code,
-        "severity": str(problem.severity),
-        "file": problem.file,
-        "line": problem.line,
-        "column": problem.column,
-        "length": problem.length,
-        "path": problem.path,
-        "message": problem.message,
-        "hint": problem.hint,
-        "excerpt": problem.excerpt,
-    }
-
-
-def drain_json(drains: Sequence[DrainOutcome]) -> dict[str, object]:
-    """Drain counts, summed and per worker where there was anything to tell."""
-    return {
-        "finished": sum(drain.finished for drain in drains),
-        "handed_back": sum(drain.handed_back for drain in drains),
-        "abandoned": sum(drain.abandoned for drain in drains),
-        "workers": {
-            drain.worker: {
-                "finished": drain.finished,
-                "handed_back": drain.handed_back,
-                "abandoned": drain.abandoned,
-            }
-            for drain in drains
-            if drain.finished or drain.handed_back or drain.abandoned
-        },
-    }
 
 
 def _int(value: object) -> int:

@@ -13,7 +13,7 @@ from appliance.core.plan import Plan, apply_to_model, make_plan
 from appliance.core.run_nodes import choose_run_nodes
 from appliance.errors import ConfigError
 from appliance.methods.registry import METHOD_TABLE
-from appliance.reconcile.loop import find_objections, find_problems_of, problem_json
+from appliance.reconcile.verdicts import find_objections, find_problems_of, problem_json
 
 
 def plan_between(

@@ -47,25 +47,11 @@ from appliance.workers.identity import REFUSED_HEADER
 from appliance.workers.parts import WorkerParts
 from appliance.workers.router import encoding_name, lane_key
 from appliance.workers.schedule import Scheduler
+from appliance.workers.window import InFlight, Window
 
 SCAN_INTERVAL_S = 0.05
 IDLE_RETIRE_S = 60.0
 """A publisher made on demand is no longer desired after this long without a record."""
-
-
-class _InFlight:
-    """One record between its first send and its settlement. `due_mono` is the ack deadline or the retry time."""
-
-    __slots__ = ("awaiting_ack", "due_mono", "epoch", "failures", "record", "sent_mono", "tokens")
-
-    def __init__(self, record: OutboxRecord) -> None:
-        self.record = record
-        self.tokens: list[str] = []
-        self.awaiting_ack = False
-        self.due_mono = 0.0
-        self.sent_mono = 0.0
-        self.epoch = -1
-        self.failures = 0
 
 
 class Publisher:
@@ -88,8 +74,7 @@ class Publisher:
         self._lane = parts.store.lane(lane_key(spec))
         self._wake = asyncio.Event()
         self._prefix = f"{spec.subject}.{REPLY_TOKEN}.{secrets.token_hex(6)}."
-        self._by_id: dict[int, _InFlight] = {}
-        self._by_token: dict[str, _InFlight] = {}
+        self._window = Window()
         self._draining = False
         self._idle = asyncio.Event()
         self._absent_failures = 0
@@ -101,14 +86,13 @@ class Publisher:
         self._router = parts.router
         self._scheduled_id: int | None = None
         self._scheduler = Scheduler(spec, self._submit_scheduled, parts.telemetry)
-        self._tokens: list[str] = []
         self._denied: str | None = None
         self.last_used_mono = self._mono()
 
     @property
     def is_idle(self) -> bool:
         """Whether an on-demand publisher has had nothing to do for a while."""
-        has_work = bool(self._by_id) or self._lane.depth > 0
+        has_work = bool(self._window) or self._lane.depth > 0
         return not has_work and self._mono() - self.last_used_mono > IDLE_RETIRE_S
 
     # -- life -------------------------------------------------------------------------------------
@@ -131,7 +115,7 @@ class Publisher:
             producer.cancel()
 
     async def _send_until_drained(self) -> None:
-        while not (self._draining and not self._by_id):
+        while not (self._draining and not self._window):
             self._wake.clear()
             if self._denied is not None:
                 raise BusUnavailable(self._denied)
@@ -142,15 +126,15 @@ class Publisher:
 
     async def _sleep(self) -> None:
         """Wait for something to do: an answer that frees the window, a new record, a due timer."""
-        if self._by_id:
+        if self._window:
             delay_s: float | None = SCAN_INTERVAL_S
         else:
             next_due_at = self._lane.next_due_at()
             delay_s = None if next_due_at is None else max(0.0, next_due_at - self._wall())
-        if self._absent_until_mono and not self._by_id and delay_s is not None:
+        if self._absent_until_mono and not self._window and delay_s is not None:
             delay_s = max(delay_s, self._absent_until_mono - self._mono())
         if not self._bus.is_connected:
-            delay_s = SCAN_INTERVAL_S if self._by_id else None
+            delay_s = SCAN_INTERVAL_S if self._window else None
         if delay_s is None:
             await self._wake.wait()
             return
@@ -184,7 +168,7 @@ class Publisher:
                 await self._idle.wait()
         except TimeoutError:
             pass
-        left = len(self._by_id)
+        left = len(self._window)
         finished = self.stats.acked + self.stats.dead - before
         return DrainReport(worker=self.key.name, finished=finished, handed_back=left)
 
@@ -194,10 +178,8 @@ class Publisher:
             ending()
         self._endings.clear()
         self._lane.on_wake = None
-        for flight in list(self._by_id.values()):
-            self._lane.put_back(flight.record)
-        self._by_id.clear()
-        self._by_token.clear()
+        for flight in list(self._window):
+            self._give_back(flight)
         if self._replies is not None:
             replies, self._replies = self._replies, None
             await replies.stop_intake()
@@ -206,7 +188,7 @@ class Publisher:
         """The destination said hello: try at once instead of waiting out the delay."""
         if node == self._spec.to_node and self._absent_until_mono:
             self._absent_until_mono = self._mono()
-            for flight in self._by_id.values():
+            for flight in self._window:
                 if not flight.awaiting_ack:
                     flight.due_mono = min(flight.due_mono, self._absent_until_mono)
             self._scan_due_mono = 0.0
@@ -231,20 +213,19 @@ class Publisher:
         spec = self._spec
         strict = spec.window == 1
         while (
-            not self._draining and self._bus.is_connected and len(self._by_id) < self._spec.window
+            not self._draining and self._bus.is_connected and len(self._window) < self._spec.window
         ):
-            if self._absent_until_mono and (self._by_id or self._mono() < self._absent_until_mono):
+            if self._absent_until_mono and (self._window or self._mono() < self._absent_until_mono):
                 return
             record = self._lane.take(strict=strict)
             if record is None:
                 return
             self.last_used_mono = self._mono()
-            flight = _InFlight(record)
-            self._by_id[record.id] = flight
-            self.stats.in_flight = len(self._by_id)
+            flight = self._window.add(record)
+            self.stats.in_flight = len(self._window)
             await self._send(flight)
 
-    async def _send(self, flight: _InFlight) -> None:
+    async def _send(self, flight: InFlight) -> None:
         record = flight.record
         spec = self._spec
         if record.expires_at is not None and self._wall() >= record.expires_at:
@@ -260,10 +241,7 @@ class Publisher:
                 headers.update(record.headers)
             reply_to = ""
             if spec.wants_ack:
-                token = self._next_token()
-                flight.tokens.append(token)
-                self._by_token[token] = flight
-                reply_to = self._prefix + token
+                reply_to = self._prefix + self._window.issue_token(flight)
             flight.sent_mono = self._mono()
             flight.due_mono = flight.sent_mono + self._ack_of(record).timeout_s
             flight.awaiting_ack = True
@@ -282,12 +260,6 @@ class Publisher:
         if not spec.wants_ack:
             self._settle(flight, Outcome.SENT)
 
-    def _next_token(self) -> str:
-        if not self._tokens:
-            raw = secrets.token_hex(8 * 128)
-            self._tokens = [raw[at : at + 16] for at in range(0, len(raw), 16)]
-        return self._tokens.pop()
-
     def _ack_of(self, record: OutboxRecord) -> AckSettings:
         """The worker's settings with what the message itself asked for on top."""
         ack = self._spec.ack
@@ -303,7 +275,7 @@ class Publisher:
     # -- answers ----------------------------------------------------------------------------------
 
     def _on_reply(self, delivery: Delivery) -> None:
-        flight = self._by_token.get(delivery.subject[len(self._prefix) :])
+        flight = self._window.find(delivery.subject[len(self._prefix) :])
         if flight is None:
             return  # an answer to a record that is settled already
         headers = delivery.headers
@@ -323,12 +295,12 @@ class Publisher:
         """Somebody answers: everything that waited is due now."""
         self._absent_failures = 0
         self._absent_until_mono = 0.0
-        for flight in self._by_id.values():
+        for flight in self._window:
             if not flight.awaiting_ack and flight.failures:
                 flight.due_mono = 0.0
         self._scan_due_mono = 0.0
 
-    def _on_no_responder(self, flight: _InFlight) -> None:
+    def _on_no_responder(self, flight: InFlight) -> None:
         if not flight.awaiting_ack:
             return
         self.stats.missed += 1
@@ -355,20 +327,20 @@ class Publisher:
         """Look at everything in flight once: expired deadlines, due retries, attempts lost with a connection."""
         now = self._mono()
         epoch = self._bus.connection_epoch
-        if not self._by_id or (now < self._scan_due_mono and epoch == self._scanned_epoch):
+        if not self._window or (now < self._scan_due_mono and epoch == self._scanned_epoch):
             return
         self._scan_due_mono = now + SCAN_INTERVAL_S
         self._scanned_epoch = epoch
         connected = self._bus.is_connected
         probing = False
-        for flight in list(self._by_id.values()):
+        for flight in list(self._window):
             if flight.awaiting_ack:
                 if flight.epoch != epoch:
                     flight.awaiting_ack = False
                     flight.due_mono = now
                 elif now >= flight.due_mono:
                     self._on_ack_timeout(flight, now)
-            if flight.awaiting_ack or flight.record.id not in self._by_id or now < flight.due_mono:
+            if flight.awaiting_ack or flight not in self._window or now < flight.due_mono:
                 continue
             if not connected or self._draining:
                 if self._draining:
@@ -380,7 +352,7 @@ class Publisher:
                 probing = True
             await self._send(flight)
 
-    def _on_ack_timeout(self, flight: _InFlight, now: float) -> None:
+    def _on_ack_timeout(self, flight: InFlight, now: float) -> None:
         record = flight.record
         record.attempts += 1
         self.stats.missed += 1
@@ -396,19 +368,19 @@ class Publisher:
         self._store.settle_retry(record)
         self._report_missed(flight, Outcome.ACK_TIMEOUT, delay_s)
 
-    def _report_missed(self, flight: _InFlight, outcome: Outcome, delay_s: float) -> None:
+    def _report_missed(self, flight: InFlight, outcome: Outcome, delay_s: float) -> None:
         record = flight.record
         self._telemetry.attempt_missed(
             self.key, record.id, str(outcome), attempt=record.attempts, next_in_s=delay_s
         )
 
-    def _give_back(self, flight: _InFlight) -> None:
+    def _give_back(self, flight: InFlight) -> None:
         self._forget(flight)
         self._lane.put_back(flight.record)
 
     # -- settling ---------------------------------------------------------------------------------
 
-    def _decide(self, flight: _InFlight, outcome: Outcome, detail: str = "") -> Decision:
+    def _decide(self, flight: InFlight, outcome: Outcome, detail: str = "") -> Decision:
         record = flight.record
         now = self._wall()
         ack = self._ack_of(record)
@@ -423,13 +395,13 @@ class Publisher:
             detail=detail,
         )
 
-    def _settle(self, flight: _InFlight, outcome: Outcome, detail: str = "") -> None:
+    def _settle(self, flight: InFlight, outcome: Outcome, detail: str = "") -> None:
         if outcome is Outcome.ACKED:
             self._conclude(flight, DONE)
             return
         self._conclude(flight, self._decide(flight, outcome, detail))
 
-    def _conclude(self, flight: _InFlight, decision: Decision) -> None:
+    def _conclude(self, flight: InFlight, decision: Decision) -> None:
         record = flight.record
         self._forget(flight)
         if record.id == self._scheduled_id:
@@ -451,10 +423,8 @@ class Publisher:
         else:
             self._lane.put_back(record)
 
-    def _forget(self, flight: _InFlight) -> None:
-        self._by_id.pop(flight.record.id, None)
-        for token in flight.tokens:
-            self._by_token.pop(token, None)
-        self.stats.in_flight = len(self._by_id)
+    def _forget(self, flight: InFlight) -> None:
+        self._window.forget(flight)
+        self.stats.in_flight = len(self._window)
         if self._draining or self._lane.depth:
             self._wake.set()

@@ -1,0 +1,129 @@
+"""Verdicts of looks at the config: values, why a valid set is refused all the same, and how they show as JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from appliance.core.names import WorkerKey
+from appliance.core.plan import Plan, find_excess_cancels, find_restart_fields
+from appliance.core.problems import Problem
+from appliance.core.specs import DesiredState, ObservedState
+from appliance.errors import ConfigError, ConfigInvalid, ConfigUnreadable
+from appliance.reconcile.contracts import DrainOutcome
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoadedSet:
+    """A config set that was read and compiled without an error."""
+
+    desired: DesiredState
+    digest: str
+    revision: str | None
+    files: Mapping[str, str]
+    warnings: Sequence[Problem] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Applied:
+    """The set in force."""
+
+    desired: DesiredState
+    digest: str
+    revision: str | None
+    generation: int
+    applied_at: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verdict:
+    """What became of one look. `result` is applied, unchanged or refused."""
+
+    result: str
+    at: float
+    trigger: str
+    digest: str = ""
+    generation: int = 0
+    problems: tuple[Problem, ...] = ()
+    plan: Plan = field(default_factory=Plan)
+    duration_s: float = 0.0
+    drains: tuple[DrainOutcome, ...] = ()
+    failed: Mapping[str, str] = field(default_factory=dict)
+
+
+def find_objections(
+    old: DesiredState,
+    new: DesiredState,
+    plan: Plan,
+    observed: ObservedState,
+    *,
+    force: bool = False,
+) -> tuple[Problem, ...]:
+    """Why a valid set is refused all the same: it needs a restart, or it would cancel too much at once."""
+    restart = find_restart_fields(old, new)
+    if restart:
+        return tuple(_needs_restart(name) for name in restart)
+    gone = find_excess_cancels(plan, observed, new.reload.max_cancel_fraction)
+    return (_too_many(gone, len(observed)),) if gone and not force else ()
+
+
+def _needs_restart(name: str) -> Problem:
+    return Problem(
+        code="E301",
+        path=name,
+        message=f"{name} cannot change while the daemon runs",
+        hint="restart the daemon to take this change, or undo it to let the rest through",
+    )
+
+
+def _too_many(gone: tuple[WorkerKey, ...], total: int) -> Problem:
+    names = ", ".join(key.name for key in gone[:5]) + (" …" if len(gone) > 5 else "")
+    return Problem(
+        code="E302",
+        path="reload.max_cancel",
+        message=f"would cancel {len(gone)} of {total} workers at once: {names}",
+        hint="if it is meant: `appliance reload --force`, or raise reload.max_cancel",
+    )
+
+
+def find_problems_of(error: ConfigError) -> tuple[Problem, ...]:
+    """The problems that an exception of the loader stands for."""
+    if isinstance(error, ConfigInvalid):
+        return error.problems
+    if isinstance(error, ConfigUnreadable):
+        return (Problem(code="E001", message=error.reason, file=error.path),)
+    return (Problem(code="E305", path="nodes", message=str(error)),)
+
+
+def problem_json(problem: Problem) -> dict[str, object]:
+    """A problem as the status and the API show it."""
+    return {
+        "code": problem.code,
+        "severity": str(problem.severity),
+        "file": problem.file,
+        "line": problem.line,
+        "column": problem.column,
+        "length": problem.length,
+        "path": problem.path,
+        "message": problem.message,
+        "hint": problem.hint,
+        "excerpt": problem.excerpt,
+    }
+
+
+def drain_json(drains: Sequence[DrainOutcome]) -> dict[str, object]:
+    """Drain counts, summed and per worker where there was anything to tell."""
+    return {
+        "finished": sum(drain.finished for drain in drains),
+        "handed_back": sum(drain.handed_back for drain in drains),
+        "abandoned": sum(drain.abandoned for drain in drains),
+        "workers": {
+            drain.worker: {
+                "finished": drain.finished,
+                "handed_back": drain.handed_back,
+                "abandoned": drain.abandoned,
+            }
+            for drain in drains
+            if drain.finished or drain.handed_back or drain.abandoned
+        },
+    }

@@ -1,0 +1,74 @@
+"""The records a publisher has in flight, found by id and by the reply token of any of their attempts.
+
+Tokens of earlier attempts stay valid until the record is settled: a late acknowledgement still says that the message
+arrived. They are random, so that nobody can acknowledge what he was not sent.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Iterator
+
+from appliance.outbox.records import OutboxRecord
+
+TOKENS_AT_ONCE = 128
+TOKEN_BYTES = 8
+
+
+class InFlight:
+    """One record between its first send and its settlement. `due_mono` is the ack deadline or the retry time."""
+
+    __slots__ = ("awaiting_ack", "due_mono", "epoch", "failures", "record", "sent_mono", "tokens")
+
+    def __init__(self, record: OutboxRecord) -> None:
+        self.record = record
+        self.tokens: list[str] = []
+        self.awaiting_ack = False
+        self.due_mono = 0.0
+        self.sent_mono = 0.0
+        self.epoch = -1
+        self.failures = 0
+
+
+class Window:
+    """All flights of one publisher."""
+
+    def __init__(self) -> None:
+        self._by_id: dict[int, InFlight] = {}
+        self._by_token: dict[str, InFlight] = {}
+        self._fresh_tokens: list[str] = []
+
+    def __len__(self) -> int:
+        return len(self._by_id)
+
+    def __iter__(self) -> Iterator[InFlight]:
+        return iter(self._by_id.values())
+
+    def __contains__(self, flight: InFlight) -> bool:
+        return self._by_id.get(flight.record.id) is flight
+
+    def add(self, record: OutboxRecord) -> InFlight:
+        """Take a record in."""
+        flight = self._by_id[record.id] = InFlight(record)
+        return flight
+
+    def issue_token(self, flight: InFlight) -> str:
+        """A token for the next attempt."""
+        if not self._fresh_tokens:
+            size = 2 * TOKEN_BYTES
+            raw = secrets.token_hex(TOKEN_BYTES * TOKENS_AT_ONCE)
+            self._fresh_tokens = [raw[at : at + size] for at in range(0, len(raw), size)]
+        token = self._fresh_tokens.pop()
+        flight.tokens.append(token)
+        self._by_token[token] = flight
+        return token
+
+    def find(self, token: str) -> InFlight | None:
+        """The flight an answer belongs to; None when its record is settled, or the token is not ours."""
+        return self._by_token.get(token)
+
+    def forget(self, flight: InFlight) -> None:
+        """The record is settled or given back."""
+        self._by_id.pop(flight.record.id, None)
+        for token in flight.tokens:
+            self._by_token.pop(token, None)
