@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Set
 
 from appliance.core.message import Message
-from appliance.core.names import NodeName, SubjectKind, is_node_name
+from appliance.core.names import REPLY_TOKEN, NodeName, SubjectKind, is_node_name
 from appliance.core.specs import ANY_SENDER, SubscriberSpec
 
 
@@ -41,13 +41,19 @@ def find_refusal(
     return None
 
 
-_KINDS = tuple(f".{kind}" for kind in SubjectKind)
+_KINDS = frozenset(SubjectKind)
 
 
-def is_reply_subject_safe(reply_to: str) -> bool:
+def is_reply_subject_safe(reply_to: str, subject: str) -> bool:
     """Whether an acknowledgement may be published on a subject that the sender chose.
 
-    A request subject or one of the broker's own (``$SYS``, ``$JS``) would turn our right to publish there into
-    the sender's.
+    ``<subject>.reply`` and below it is what Steward nodes use; an inbox or a subject of any other shape is a
+    client's own business. A request subject, something below another node's, or one of the broker's own (``$SYS``,
+    ``$JS``) would turn our right to publish there into the sender's.
     """
-    return bool(reply_to) and not reply_to.endswith(_KINDS) and not reply_to.startswith("$")
+    own = f"{subject}.{REPLY_TOKEN}"
+    if reply_to == own or reply_to.startswith(f"{own}."):
+        return True
+    return (
+        bool(reply_to) and not reply_to.startswith("$") and _KINDS.isdisjoint(reply_to.split("."))
+    )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import fields, is_dataclass
 
 from appliance.core.plan import Action, Changes, Plan
+from appliance.core.specs import DesiredState
 
 
 def describe_changes(changes: Changes) -> dict[str, list[object]]:
@@ -37,6 +38,19 @@ def _plain(value: object) -> object:
     if is_dataclass(value):
         return {item.name: _plain(getattr(value, item.name)) for item in fields(value)}
     return str(value)
+
+
+SETTINGS = ("broker", "admin", "state", "reload", "limits", "log")
+
+
+def describe_settings(old: DesiredState, new: DesiredState) -> dict[str, list[object]]:
+    """What differs beside the workers. Secrets are references here, so they can be shown."""
+    described: dict[str, list[object]] = {}
+    for name in SETTINGS:
+        before, after = getattr(old, name), getattr(new, name)
+        if before != after:
+            _describe(name, before, after, described)
+    return described
 
 
 def describe_action(action: Action) -> dict[str, object]:

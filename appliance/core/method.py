@@ -46,5 +46,14 @@ class MethodInfo:
     directory: str = ""
     file_name: str = ""
 
+    @property
+    def may_reply(self) -> bool:
+        """Whether a peer may ask that an answer arrives as this method.
+
+        Not commands: the answering node would order them in its own name, so that the right to ask one node a
+        question were the right to command a third one.
+        """
+        return self.category is Category.EVENT and self.subject_node is None
+
 
 MethodTable = Mapping[MethodName, MethodInfo]

@@ -20,7 +20,12 @@ from appliance.core.names import NodeName, WorkerKey, WorkerKind
 from appliance.core.problems import Problem
 from appliance.core.run_options import RunOptions
 from appliance.core.specs import DesiredState, WorkerSpec
-from appliance.daemon.assembly import WorkerFactory, find_extra_workers, list_workers
+from appliance.daemon.assembly import (
+    WorkerFactory,
+    find_extra_workers,
+    list_workers,
+    secret_variables,
+)
 from appliance.daemon.console import StdoutConsole
 from appliance.daemon.control import DaemonControl
 from appliance.daemon.presence import Presence
@@ -58,6 +63,7 @@ class Daemon:
         self._first = first
         self._state_dir = state_dir
         self._desired = first.desired
+        self._secret_variables = secret_variables(first.desired)
         self.events = EventHub()
         self.telemetry = Telemetry(self.events)
         self._stop = asyncio.Event()
@@ -164,6 +170,7 @@ class Daemon:
             files=files,
             console=console,
             hellos=self.presence,
+            hidden_environment=lambda: self._secret_variables,
             list_workers=lambda node: list_workers(self.pool, node),
         )
         parts = WorkerParts(
@@ -192,6 +199,7 @@ class Daemon:
     def _follow(self, desired: DesiredState) -> None:
         """Everything that reads the desired state reads the new one from here on."""
         self._desired = desired
+        self._secret_variables = secret_variables(desired)
         self.router.follow(desired)
         set_log_level(self._options.log_level or desired.log.level)
 
@@ -208,11 +216,23 @@ class Daemon:
             try:
                 await self.bus.reconfigure(new.broker, server_urls=self._broker_urls())
             except BusError as error:
-                if old.admin != new.admin:
-                    await self.admin.move_tcp(old.admin)
-                return [
+                problems = [
                     Problem(code="E304", path="broker", message=f"cannot use this broker: {error}")
                 ]
+                return problems + await self._move_admin_back(old, new)
+        return []
+
+    async def _move_admin_back(self, old: DesiredState, new: DesiredState) -> list[Problem]:
+        if old.admin == new.admin:
+            return []
+        try:
+            await self.admin.move_tcp(old.admin)
+        except (OSError, ApplianceError) as error:
+            return [
+                Problem(
+                    code="E303", path="admin.listen", message=f"the old listener is gone: {error}"
+                )
+            ]
         return []
 
     def _extra_workers(self) -> Mapping[WorkerKey, WorkerSpec]:
@@ -240,7 +260,7 @@ class Daemon:
     async def _watch(self) -> None:
         stop = asyncio.Event()
         await watch_paths(
-            [Path(path) for path in self._options.paths],
+            [Path(path) for path in self._source.paths],
             on_hint=lambda: self.reconciler.trigger.set("watch"),
             stop=stop,
         )

@@ -16,6 +16,9 @@ from appliance.workers.publisher import Publisher
 from appliance.workers.router import Router, publisher_key
 from appliance.workers.subscriber import Subscriber
 
+MAX_ON_DEMAND = 1_024
+"""Lanes that get a publisher without being declared; those beyond wait until others are empty."""
+
 
 class WorkerFactory:
     """Turns a spec into a worker; handed to the pool as a function."""
@@ -39,7 +42,7 @@ def find_extra_workers(
     Lanes left by an earlier config or run count too: what was accepted is sent, whatever became of its entry.
     """
     wanted: dict[WorkerKey, WorkerSpec] = {}
-    lanes = set(store.lanes_with_records())
+    lanes = set(sorted(store.lanes_with_records())[:MAX_ON_DEMAND])
     for key, handle in pool.handles.items():
         spec = handle.spec
         if not isinstance(spec, PublisherSpec) or key in desired.workers:
@@ -67,3 +70,14 @@ def list_workers(pool: WorkerPool, node: NodeName) -> Sequence[WorkerLine]:
         for number, (key, handle) in enumerate(pool.handles.items(), start=1)
         if key.node == node
     ]
+
+
+def secret_variables(desired: DesiredState) -> frozenset[str]:
+    """Environment variables that the config names as holding secrets; no command of a peer may read them."""
+    tls, auth = desired.broker.tls, desired.broker.auth
+    refs = [desired.admin.token]
+    if tls is not None:
+        refs += [tls.ca, tls.cert, tls.key]
+    if auth is not None:
+        refs += [auth.nkey_seed, auth.credentials, auth.password, auth.token]
+    return frozenset(ref.name for ref in refs if ref is not None and ref.kind == "env")

@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING
 
 from appliance import __version__
 from appliance.admin.requests import SubmitRequest, Submitted
-from appliance.core.describe import describe_plan
+from appliance.core.describe import describe_plan, describe_settings
+from appliance.core.file_names import name_parts
 from appliance.core.message import Message
 from appliance.core.names import MethodName, NodeName, WorkerKind
 from appliance.core.specs import PublisherSpec
 from appliance.daemon.status import StatusJson, config_json, find_degradations, nodes_json, rfc3339
-from appliance.errors import ConfigInvalid, ConfigUnreadable, RequestInvalid
+from appliance.errors import ConfigInvalid, ConfigUnreadable, HandlerError, RequestInvalid
 from appliance.methods.registry import METHOD_TABLE
 from appliance.outbox.records import DeadLetter, OutboxRecord
 from appliance.reconcile.history import History, Record
@@ -24,6 +25,9 @@ from appliance.workers.subscriber import Subscriber
 
 if TYPE_CHECKING:
     from appliance.daemon.app import Daemon
+
+FILE_METHODS = frozenset({"REQToFile", "REQToFileAppend"})
+"""Methods whose names of files can be judged before anything is accepted."""
 
 LOCAL = "local"
 """The word for the own node as a destination."""
@@ -164,10 +168,14 @@ class DaemonControl:
             }
         plan = daemon.reconciler.predict(loaded.desired)
         problems = daemon.reconciler.find_objections(loaded, plan)
-        result = "refused" if problems else "no change" if plan.is_empty else "changes"
+        applied = daemon.reconciler.applied
+        settings = describe_settings(applied.desired, loaded.desired) if applied else {}
+        is_same = plan.is_empty and not settings
+        result = "refused" if problems else "no change" if is_same else "changes"
         return {
             "result": result,
             "actions": describe_plan(plan),
+            "settings": settings,
             "problems": [problem_json(problem) for problem in problems],
             "warnings": [problem_json(problem) for problem in loaded.warnings],
             "summary": plan.summary(),
@@ -217,15 +225,20 @@ class DaemonControl:
             reply_method_args=tuple(request.reply_method_args)
             if request.reply_method_args is not None
             else None,
-            ack_timeout_s=request.ack_timeout or 0,
-            retries=request.retries or 0,
-            reply_ack_timeout_s=request.reply_ack_timeout or 0,
-            reply_retries=request.reply_retries or 0,
-            method_timeout_s=request.method_timeout or 0,
-            reply_method_timeout_s=request.reply_method_timeout or 0,
+            # NB: plain numbers; the request's own types do not go on the wire
+            ack_timeout_s=int(request.ack_timeout or 0),
+            retries=int(request.retries or 0),
+            reply_ack_timeout_s=int(request.reply_ack_timeout or 0),
+            reply_retries=int(request.reply_retries or 0),
+            method_timeout_s=int(request.method_timeout or 0),
+            reply_method_timeout_s=int(request.reply_method_timeout or 0),
             directory=request.directory or "",
             file_name=request.file_name or "",
         )
+        if message.method in FILE_METHODS:
+            check_file_names(message)
+        if message.reply_method:
+            self._daemon.router.check_reply_method(message.reply_method)
         return self._daemon.router.make_record(message, expires_s=request.expires)
 
     def _sender(self, asked: str | None, to_node: str, method: str) -> NodeName:
@@ -273,6 +286,14 @@ class DaemonControl:
     def history_record(self, key: str) -> Record | None:
         """One record by number, generation, digest or revision."""
         return self._history.find(key)
+
+
+def check_file_names(message: Message) -> None:
+    """Refuse at once what the receiver could only refuse. Raises RequestInvalid."""
+    try:
+        name_parts(message, message.to_node)
+    except HandlerError as error:
+        raise RequestInvalid(str(error)) from error
 
 
 def _age_s(created_at: float | None) -> float:

@@ -22,7 +22,8 @@ class FileConfigSource:
     def __init__(
         self, paths: Sequence[str], *, nodes: Sequence[str], all_nodes: bool, hostname: str
     ) -> None:
-        self.paths = tuple(paths)
+        # NB: absolute from the start; the working directory may be deleted and made again later
+        self.paths = tuple(os.path.abspath(path) for path in paths)
         self._nodes = tuple(nodes)
         self._all_nodes = all_nodes
         self._hostname = hostname

@@ -13,8 +13,13 @@ from appliance.reconcile.verdicts import Applied, Verdict, problem_json
 StatusJson = dict[str, object]
 
 
+LAST_SHOWN_AT = 253_402_300_799.0
+"""The end of the year 9999: what lies beyond (an expiry of a thousand years) is shown as that."""
+
+
 def rfc3339(at: float) -> str:
     """Wall-clock seconds as text with zone."""
+    at = min(max(at, 0.0), LAST_SHOWN_AT)
     return datetime.datetime.fromtimestamp(at, datetime.UTC).isoformat(timespec="milliseconds")
 
 

@@ -18,7 +18,7 @@ import os
 import re
 import signal
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 
 from appliance.core.message import Message
@@ -52,12 +52,17 @@ class CommandResult:
     start_error: str | None = None
 
 
-def make_environment(base: Mapping[str, str], message: Message) -> dict[str, str]:
-    """The daemon's environment less what looks like a credential, plus the message's origin."""
+def make_environment(
+    base: Mapping[str, str], message: Message, hidden: Set[str] = frozenset()
+) -> dict[str, str]:
+    """The daemon's environment less what is or looks like a credential, plus the message's origin.
+
+    `hidden` are the variables that the config names as holding secrets.
+    """
     environment = {
         name: value
         for name, value in base.items()
-        if not _SECRET_NAME.search(name) and name not in _SERVICE_NAMES
+        if not _SECRET_NAME.search(name) and name not in _SERVICE_NAMES and name not in hidden
     }
     environment["APPLIANCE_MESSAGE_ID"] = str(message.id)
     environment["APPLIANCE_FROM_NODE"] = message.from_node

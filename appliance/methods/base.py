@@ -118,6 +118,8 @@ class HandlerContext:
     list_workers: Callable[[], Sequence[WorkerLine]]
     intend: Intend
     resume: FilePosition | None = None
+    hidden_environment: frozenset[str] = frozenset()
+    """Environment variables that hold secrets of the daemon's."""
 
 
 class Handler(Protocol):

@@ -53,7 +53,7 @@ class CliCommand:
             )
         result = await run_command(
             argv,
-            environment=make_environment(os.environ, message),
+            environment=make_environment(os.environ, message, context.hidden_environment),
             timeout_s=context.timeout_s,
             max_output_bytes=context.spec.max_output_bytes,
         )

@@ -210,8 +210,8 @@ class Batch:
         row = (record.id, lane, *self._cut(head), *self._cut(payload), crc, tries_of(record))
         self._puts.append(row)
 
-    def _sender(self, node: str, sender: str, instance: str) -> int:
-        key = (node, sender, instance)
+    def _sender(self, subject: str, sender: str, instance: str) -> int:
+        key = (subject, sender, instance)
         number = self._database.senders.get(key) or self.senders.get(key)
         if number is None:
             "\0".join(key).encode()  # what is no UTF-8 must not enter the table
@@ -220,7 +220,7 @@ class Batch:
 
     def _finish(self, item: FinishItem) -> None:
         if item.instance is not None:
-            sender = self._sender(item.node, item.sender, item.instance)
+            sender = self._sender(item.subject, item.sender, item.instance)
             self.seen[sender, item.message_id] = None
             if item.row_id is None:
                 self.remembered.append(sender)
@@ -230,7 +230,7 @@ class Batch:
     def _take(self, item: TakeIn) -> Taken:
         key: SeenKey | None = None
         if item.instance is not None:
-            sender = self._sender(item.node, item.sender, item.instance)
+            sender = self._sender(item.subject, item.sender, item.instance)
             key = (sender, item.message_id)
             if key in self.seen:  # finished, or taken in, by an operation of this very batch
                 return _repeat(self.seen[key])

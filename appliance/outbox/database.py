@@ -181,8 +181,8 @@ class Database:
         for number, node, subject in execute("SELECT no, node, subject FROM lanes"):
             self.lanes[node, subject] = number
         self.next_lane = max(self.lanes.values(), default=0) + 1
-        for number, node, sender, instance in execute("SELECT * FROM senders"):
-            self.senders[node, sender, instance] = number
+        for number, subject, sender, instance in execute("SELECT * FROM senders"):
+            self.senders[subject, sender, instance] = number
         self.next_sender = max(self.senders.values(), default=0) + 1
         self.seen_counts = dict(execute("SELECT sender, count(*) FROM seen GROUP BY sender"))
         self.next_row_id = self._value("SELECT ifnull(max(row_id), 0) + 1 FROM inbox")
@@ -230,7 +230,7 @@ class Database:
         keys: list[SeenKey] = []
         for item in items:
             if item.instance is not None:
-                sender = self.senders.get((item.node, item.sender, item.instance))
+                sender = self.senders.get((item.subject, item.sender, item.instance))
                 if sender is not None:
                     keys.append((sender, item.message_id))
         if not keys:

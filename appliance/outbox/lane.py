@@ -31,6 +31,8 @@ class Lane:
     def __init__(self, key: LaneKey, clock: Callable[[], float], request_page: RequestPage) -> None:
         self.key = key
         self.on_wake: Callable[[], None] | None = None
+        self.on_removed: Callable[[set[int]], None] | None = None
+        """Told of ids that an operator dropped, so that the owner does not send them again."""
         self._clock = clock
         self._request_page = request_page
         self._waiting: deque[OutboxRecord] = deque()
@@ -60,6 +62,20 @@ class Lane:
         self._waiting_bytes -= len(record.payload)
         self._held[record.id] = record
         return record
+
+    def take_expired(self, now: float) -> list[OutboxRecord]:
+        """The waiting records in memory whose time is over; they are held as if taken."""
+        expired = [
+            record
+            for record in self._waiting
+            if record.expires_at is not None and record.expires_at <= now
+        ]
+        if expired:
+            gone = {record.id for record in expired}
+            self._waiting = deque(record for record in self._waiting if record.id not in gone)
+            self._waiting_bytes -= sum(len(record.payload) for record in expired)
+            self._held.update({record.id: record for record in expired})
+        return expired
 
     def put_back(self, record: OutboxRecord) -> None:
         """End the hold without a conclusion: the record is due again at its `next_at`."""
@@ -127,6 +143,8 @@ class Lane:
     def remove(self, ids: Sequence[int]) -> None:
         """Records were deleted from the database, wherever they are here."""
         gone = set(ids)
+        if self.on_removed is not None:
+            self.on_removed(gone)
         in_memory = 0
         for number in ids:
             in_memory += self._held.pop(number, None) is not None

@@ -47,6 +47,10 @@ OnNewLane = Callable[[LaneKey], None]
 T = TypeVar("T")
 
 
+CROWDED_SHARE = 0.8
+"""From here on the room that is left is for callers: answers and reports have to wait for better times."""
+
+
 class MessageStore:
     """Outbox and inbox of one state directory. Made by `open`, ended by `close`."""
 
@@ -232,6 +236,12 @@ class MessageStore:
         )
 
     # Operators.
+
+    @property
+    def is_crowded(self) -> bool:
+        """Whether what answers and reports may use of the room is used up."""
+        held = self._pending + self._database.dead_count
+        return held >= self._settings.max_messages * CROWDED_SHARE
 
     def counts(self) -> Counts:
         """What the outbox holds; cheap."""

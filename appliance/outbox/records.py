@@ -89,7 +89,7 @@ class FinishItem:
     """
 
     row_id: int | None
-    node: str
+    subject: str
     sender: str
     instance: str | None
     message_id: int

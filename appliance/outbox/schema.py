@@ -33,8 +33,8 @@ CREATE TABLE dead(
     crc INTEGER NOT NULL, tries TEXT, reason TEXT NOT NULL, died_at REAL NOT NULL);
 CREATE INDEX dead_by_time ON dead(died_at);
 CREATE TABLE senders(
-    no INTEGER PRIMARY KEY, node TEXT NOT NULL, sender TEXT NOT NULL, instance TEXT NOT NULL,
-    UNIQUE (node, sender, instance));
+    no INTEGER PRIMARY KEY, subject TEXT NOT NULL, sender TEXT NOT NULL,
+    instance TEXT NOT NULL, UNIQUE (subject, sender, instance));
 CREATE TABLE seen(
     sender INTEGER NOT NULL, id INTEGER NOT NULL, at INTEGER NOT NULL, row_id INTEGER,
     PRIMARY KEY (sender, id)) WITHOUT ROWID;
@@ -67,7 +67,7 @@ CREATE TEMP TRIGGER apply_batch INSTEAD OF INSERT ON batch BEGIN
     INSERT OR IGNORE INTO lanes(no, node, subject)
         SELECT json_extract(value, '$[0]'), json_extract(value, '$[1]'), json_extract(value, '$[2]')
         FROM json_each(NEW.lanes);
-    INSERT OR IGNORE INTO senders(no, node, sender, instance)
+    INSERT OR IGNORE INTO senders(no, subject, sender, instance)
         SELECT json_extract(value, '$[0]'), json_extract(value, '$[1]'), json_extract(value,
         '$[2]'),
             json_extract(value, '$[3]')

@@ -14,7 +14,7 @@ from typing import Protocol
 from appliance.core.describe import describe_plan
 from appliance.core.names import WorkerKey
 from appliance.core.plan import Plan, make_plan
-from appliance.core.problems import Problem
+from appliance.core.problems import Problem, Severity
 from appliance.core.specs import DesiredState, WorkerSpec
 from appliance.errors import (
     ConfigInvalid,
@@ -183,11 +183,21 @@ class Reconciler:
         requests, self._requests = self._requests, []
         force = any(asked for asked, _, _ in requests)
         trigger = requests[0][1] if requests else min(reasons & LOOK_REASONS)
-        verdict = await self._attempt(force=force, trigger=trigger)
+        started = self._mono()
+        try:
+            verdict = await self._attempt(force=force, trigger=trigger)
+        except Exception as error:  # noqa: BLE001 - the boundary around a look: the running set must go on
+            problem = Problem(
+                code="E306", message=f"internal error: {type(error).__name__}: {error}"
+            )
+            verdict = await self._refuse((problem,), trigger, started)
         self.last_attempt = verdict
         for _, _, future in requests:
             if not future.done():
                 future.set_result(verdict)
+        await (
+            self.converge()
+        )  # the quiet wait may have swallowed another reason to look at the workers
 
     async def _attempt(self, *, force: bool, trigger: str) -> Verdict:
         started = self._mono()
@@ -282,7 +292,9 @@ class Reconciler:
             trigger=trigger,
             digest=loaded.digest if loaded else self._seen_digest,
             generation=self.applied.generation,
-            problems=problems,
+            problems=tuple(
+                sorted(problems, key=lambda problem: problem.severity is not Severity.ERROR)
+            ),
             duration_s=self._mono() - started,
         )
         self._telemetry.config_refused(problems, trigger)
@@ -321,6 +333,8 @@ class Reconciler:
         if not plan.is_empty:
             await self._pool.apply(plan, applied.desired.reload.drain_timeout_s)
             plan = make_plan(self._wanted(applied.desired), self._pool.observe(), self._mono())
+            if not plan.is_empty:
+                self.trigger.set("worker")
         self._next_due_mono = plan.next_due_mono
 
     def predict(self, desired: DesiredState) -> Plan:

@@ -7,7 +7,7 @@ import socket
 from collections.abc import Sequence
 
 from appliance.config.loader import LoadedConfig, load_desired
-from appliance.core.describe import describe_plan
+from appliance.core.describe import describe_plan, describe_settings
 from appliance.core.names import NodeName
 from appliance.core.plan import Plan, apply_to_model, make_plan
 from appliance.core.run_nodes import choose_run_nodes
@@ -28,11 +28,13 @@ def plan_between(
         return {"result": "refused", "actions": [], "problems": problems, "summary": {}}
     observed = apply_to_model(make_plan(old.desired.workers, {}, 0.0), {})
     plan: Plan = make_plan(new.desired.workers, observed, 0.0)
-    objections = find_objections(old.desired, new.desired, plan, observed)
-    is_same = plan.is_empty and not objections
+    objections = find_objections(old.desired, new.desired, plan, observed, force=True)
+    settings = describe_settings(old.desired, new.desired)
+    is_same = plan.is_empty and not settings
     return {
         "result": "refused" if objections else "no change" if is_same else "changes",
         "actions": describe_plan(plan),
+        "settings": settings,
         "problems": [problem_json(problem) for problem in objections],
         "warnings": [problem_json(problem) for problem in new.warnings],
         "summary": plan.summary(),

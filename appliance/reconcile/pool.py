@@ -189,7 +189,9 @@ class WorkerPool:
         self._on_ended()
 
     async def _cancel(self, key: WorkerKey, deadline_mono: float, report: ApplyReport) -> None:
-        handle = self.handles[key]
+        handle = self.handles.get(key)
+        if handle is None:
+            return
         task = handle.task
         if task is None or handle.worker is None:
             await self._close(handle)

@@ -148,11 +148,17 @@ def _read_field(name: str, value: object) -> object:
     return value
 
 
+MAX_TEXTS = 65_536
+"""Elements of one field: a small compressed frame can claim millions of empty ones."""
+
+
 def _read_texts(name: str, value: object) -> Texts:
     if value is None:
         return None
     if type(value) is not tuple:
         raise DecodeError(f"field {name} must be an array of texts, not {_name_kind(value)}")
+    if len(value) > MAX_TEXTS:
+        raise DecodeError(f"field {name} holds {len(value)} texts, more than {MAX_TEXTS}")
     texts = []
     for text in value:
         if text is not None and type(text) is not str:

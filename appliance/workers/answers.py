@@ -41,6 +41,28 @@ class _Refusal:
     reason: str
 
 
+class _Rate:
+    """So many reports a minute; counts those that were one too many."""
+
+    def __init__(self) -> None:
+        self._window_start = 0.0
+        self._in_window = 0
+        self.suppressed = 0
+
+    def enter(self, now: float, per_minute: int, *, is_full: bool) -> int | None:
+        """None if this one is too many; else how many were, since the last minute began."""
+        told = 0
+        if now - self._window_start >= 60.0 or now < self._window_start:
+            self._window_start = now
+            self._in_window = 0
+            told, self.suppressed = self.suppressed, 0
+        if self._in_window >= per_minute or is_full:
+            self.suppressed += 1 + told
+            return None
+        self._in_window += 1
+        return told
+
+
 class Answers:
     """Owns the queue; `run` belongs to the daemon's root group."""
 
@@ -61,26 +83,23 @@ class Answers:
         self._per_minute = per_minute
         self._wall = wall
         self._queue: asyncio.Queue[_Report | _Refusal] = asyncio.Queue(MAX_QUEUED)
-        self._window_start = 0.0
-        self._in_window = 0
-        self._suppressed = 0
+        self._rates = {False: _Rate(), True: _Rate()}
 
-    def report(self, node: str, text: str, *, method: str) -> None:
-        """Tell errorCentral, in `node`'s name. A failure of an error report is not reported."""
+    def report(self, node: str, text: str, *, method: str, is_refusal: bool = False) -> None:
+        """Tell errorCentral, in `node`'s name. A failure of an error report is not reported.
+
+        Refused messages count apart: whoever sends garbage must not silence the failures of real work.
+        """
         if method == ERROR_LOG_METHOD:
             return
-        now = self._wall()
-        if now - self._window_start >= 60.0 or now < self._window_start:
-            if self._suppressed:
-                text = f"{text} ({self._suppressed} earlier reports suppressed)"
-                self._telemetry.error_report_suppressed(self._suppressed)
-                self._suppressed = 0
-            self._window_start = now
-            self._in_window = 0
-        if self._in_window >= self._per_minute() or self._queue.full():
-            self._suppressed += 1
+        suppressed = self._rates[is_refusal].enter(
+            self._wall(), self._per_minute(), is_full=self._queue.full()
+        )
+        if suppressed is None:
             return
-        self._in_window += 1
+        if suppressed:
+            text = f"{text} ({suppressed} earlier reports suppressed)"
+            self._telemetry.error_report_suppressed(suppressed)
         self._queue.put_nowait(_Report(node, text))
 
     def refuse(self, reply_to: str, node: str, message_id: int, reason: str) -> None:
@@ -124,8 +143,9 @@ class Answers:
         )
         try:
             spec = self._router.publisher_for(item.node, ERROR_CENTRAL, ERROR_LOG_METHOD)
-            if self._store.lane(lane_key(spec)).depth >= MAX_WAITING_REPORTS:
-                self._suppressed += 1
+            waiting = self._store.lane(lane_key(spec)).depth
+            if waiting >= MAX_WAITING_REPORTS or self._store.is_crowded:
+                self._rates[False].suppressed += 1
                 return
             await self._store.put([self._router.make_record(message)])
         except (RequestInvalid, StoreError) as error:

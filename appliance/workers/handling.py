@@ -27,6 +27,10 @@ MAX_FINISH_BATCH = 256
 RETRY_FIRST_S = 0.2
 RETRY_MAX_S = 5.0
 YIELD_EVERY = 32
+MAX_REPLY_ACK_TIMEOUT_S = 600
+MAX_REPLY_RETRIES = 100
+MAX_REPLY_WAITS = 50
+"""Tries to find room for replies (about ten seconds) before the messages are finished without them."""
 _DISK_TROUBLE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE, errno.EROFS})
 
 
@@ -203,6 +207,7 @@ class Handling:
             list_workers=lambda: self._tools.list_workers(self.spec.node),
             intend=intend,
             resume=work.resume,
+            hidden_environment=self._tools.hidden_environment(),
         )
         # a handler that keeps its own time gets a moment to say what it did before it is cut off
         async with asyncio.timeout(timeout_s + 5.0):
@@ -238,7 +243,12 @@ class Handling:
     ) -> tuple[OutboxRecord, ...]:
         """The outbox record of a reply; a reply that cannot be sent is reported instead."""
         try:
-            return (self._router.make_record(reply, headers=headers),)
+            self._router.check_reply_method(reply.method)
+            if self._store.is_crowded:
+                raise RequestInvalid(
+                    "the outbox is nearly full; its last room is for messages handed over here"
+                )
+            return (self._router.make_record(bounded_reply(reply), headers=headers),)
         except RequestInvalid as error:
             self._answers.report(
                 self.spec.node,
@@ -304,7 +314,7 @@ class Handling:
         items = [
             FinishItem(
                 row_id=work.row_id,
-                node=self.spec.node,
+                subject=self.spec.subject,
                 sender=work.message.from_node,
                 instance=work.identity.instance,
                 message_id=work.identity.message_id,
@@ -316,6 +326,7 @@ class Handling:
         replies = [record for _, records in batch for record in records]
         # where the acknowledgement is out already, nobody waits for this commit
         is_urgent = bool(replies) or any(work.ack_on is AckOn.DONE for work, _ in batch)
+        full_count = 0
         while items or replies:
             try:
                 await self._store.finish(items, replies, is_urgent=is_urgent)
@@ -325,6 +336,14 @@ class Handling:
                 self._telemetry.worker_troubled(
                     self.spec.key, f"cannot commit handled messages: {error}"
                 )
+                full_count += 1
+                if replies and full_count > MAX_REPLY_WAITS:
+                    self._answers.report(
+                        self.spec.node,
+                        f"{self.spec.subject}: {len(replies)} replies dropped: {error}",
+                        method=self.spec.method,
+                    )
+                    replies = []  # what was handled stays handled; its sender must not stall everybody behind
                 await asyncio.sleep(RETRY_FIRST_S)
             else:
                 break
@@ -344,6 +363,16 @@ class Handling:
             except BusError:
                 return
         work.reply_tos.clear()
+
+
+def bounded_reply(reply: Message) -> Message:
+    """A peer chose how long its answer is waited for; without a bound it could hold the window for ever."""
+    if reply.ack_timeout_s <= MAX_REPLY_ACK_TIMEOUT_S and reply.retries <= MAX_REPLY_RETRIES:
+        return reply
+    return reply._replace(
+        ack_timeout_s=min(reply.ack_timeout_s, MAX_REPLY_ACK_TIMEOUT_S),
+        retries=min(reply.retries, MAX_REPLY_RETRIES),
+    )
 
 
 def _header_text(text: str) -> str:

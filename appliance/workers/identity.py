@@ -7,6 +7,7 @@ is not the operator's wish.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import NamedTuple
 
@@ -15,6 +16,8 @@ REFUSED_HEADER = "appl-refused"
 """On an acknowledgement subject: the receiver refuses the message for the reason given; resending is useless."""
 EXIT_HEADER = "appl-exit"
 """On a reply: the exit status of the command."""
+
+_INSTANCE = re.compile(r"[0-9a-f]{16}")
 
 
 class Identity(NamedTuple):
@@ -34,7 +37,7 @@ def parse_identity(headers: Mapping[str, str]) -> Identity:
     if text is None or len(text) > 80:
         return NOBODY
     parts = text.split("-")
-    if len(parts) not in (2, 3) or not parts[0].isalnum() or not parts[1].isdecimal():
+    if len(parts) not in (2, 3) or not _INSTANCE.fullmatch(parts[0]) or not parts[1].isdecimal():
         return NOBODY
     message_id = int(parts[1])
     if not 0 < message_id < 2**63:

@@ -16,6 +16,7 @@ import asyncio
 import random
 import secrets
 from collections.abc import Callable
+from dataclasses import replace
 
 from appliance.bus.base import Delivery, Subscription
 from appliance.core.message import Message
@@ -50,6 +51,7 @@ from appliance.workers.schedule import Scheduler
 from appliance.workers.window import InFlight, Window
 
 SCAN_INTERVAL_S = 0.05
+EXPIRY_SWEEP_S = 1.0
 IDLE_RETIRE_S = 60.0
 """A publisher made on demand is no longer desired after this long without a record."""
 
@@ -80,6 +82,7 @@ class Publisher:
         self._absent_failures = 0
         self._absent_until_mono = 0.0
         self._scan_due_mono = 0.0
+        self._expiry_due_mono = 0.0
         self._scanned_epoch = -1
         self._replies: Subscription | None = None
         self._endings: list[Callable[[], None]] = []
@@ -106,6 +109,7 @@ class Publisher:
         self._endings.append(self._bus.on_connected(self._wake.set))
         self._endings.append(self._bus.on_publish_denied(self._spec.subject, self._on_denied))
         self._lane.on_wake = self._wake.set
+        self._lane.on_removed = self._on_removed
 
     async def run(self) -> None:
         """Send until drained."""
@@ -127,14 +131,14 @@ class Publisher:
     async def _sleep(self) -> None:
         """Wait for something to do: an answer that frees the window, a new record, a due timer."""
         if self._window:
-            delay_s: float | None = SCAN_INTERVAL_S
+            delay_s: float | None = self._until_next_scan_s()
         else:
             next_due_at = self._lane.next_due_at()
             delay_s = None if next_due_at is None else max(0.0, next_due_at - self._wall())
         if self._absent_until_mono and not self._window and delay_s is not None:
             delay_s = max(delay_s, self._absent_until_mono - self._mono())
         if not self._bus.is_connected:
-            delay_s = SCAN_INTERVAL_S if self._window else None
+            delay_s = EXPIRY_SWEEP_S if self._window else None
         if delay_s is None:
             await self._wake.wait()
             return
@@ -143,6 +147,13 @@ class Publisher:
             await self._wake.wait()
         finally:
             handle.cancel()
+
+    def _until_next_scan_s(self) -> float:
+        """Soon while an answer may come or time out; later while all that is in flight waits for its next try."""
+        if self._draining or any(flight.awaiting_ack for flight in self._window):
+            return SCAN_INTERVAL_S
+        next_due_mono = min(flight.due_mono for flight in self._window)
+        return min(EXPIRY_SWEEP_S, max(SCAN_INTERVAL_S, next_due_mono - self._mono()))
 
     def update(self, spec: WorkerSpec) -> None:
         """Timeouts, retries and the window hold from the next decision on."""
@@ -177,7 +188,7 @@ class Publisher:
         for ending in self._endings:
             ending()
         self._endings.clear()
-        self._lane.on_wake = None
+        self._lane.on_wake = self._lane.on_removed = None
         for flight in list(self._window):
             self._give_back(flight)
         if self._replies is not None:
@@ -228,7 +239,7 @@ class Publisher:
     async def _send(self, flight: InFlight) -> None:
         record = flight.record
         spec = self._spec
-        if record.expires_at is not None and self._wall() >= record.expires_at:
+        if self._is_expired(flight):
             self._settle(flight, Outcome.NO_RESPONDER if flight.failures else Outcome.ACK_TIMEOUT)
             return
         try:
@@ -321,6 +332,13 @@ class Publisher:
         self._denied = text
         self._wake.set()
 
+    def _on_removed(self, ids: set[int]) -> None:
+        """An operator dropped these: what is in flight is forgotten, and nothing is sent again."""
+        for flight in [flight for flight in self._window if flight.record.id in ids]:
+            self._forget(flight)
+        if self._scheduled_id in ids:
+            self._scheduled_id = None
+
     # -- timers -----------------------------------------------------------------------------------
 
     async def _scan(self) -> None:
@@ -330,6 +348,7 @@ class Publisher:
         if not self._window or (now < self._scan_due_mono and epoch == self._scanned_epoch):
             return
         self._scan_due_mono = now + SCAN_INTERVAL_S
+        self._end_expired(now)
         self._scanned_epoch = epoch
         connected = self._bus.is_connected
         probing = False
@@ -338,19 +357,28 @@ class Publisher:
                 if flight.epoch != epoch:
                     flight.awaiting_ack = False
                     flight.due_mono = now
-                elif now >= flight.due_mono:
+                elif now >= flight.due_mono or self._is_expired(flight):
                     self._on_ack_timeout(flight, now)
-            if flight.awaiting_ack or flight not in self._window or now < flight.due_mono:
+            if flight.awaiting_ack or flight not in self._window:
                 continue
-            if not connected or self._draining:
-                if self._draining:
-                    self._give_back(flight)
+            if self._draining:
+                self._give_back(flight)  # it only waits: whoever comes next sends it
+                continue
+            if now < flight.due_mono or not connected:
                 continue
             if self._absent_until_mono:
                 if probing or now < self._absent_until_mono:
                     continue
                 probing = True
             await self._send(flight)
+
+    def _end_expired(self, now: float) -> None:
+        """Records that waited behind others until their time was over become dead letters, too."""
+        if now < self._expiry_due_mono:
+            return
+        self._expiry_due_mono = now + EXPIRY_SWEEP_S
+        for record in self._lane.take_expired(self._wall()):
+            self._settle(self._window.add(record), Outcome.NO_RESPONDER)
 
     def _on_ack_timeout(self, flight: InFlight, now: float) -> None:
         record = flight.record
@@ -380,11 +408,16 @@ class Publisher:
 
     # -- settling ---------------------------------------------------------------------------------
 
+    def _is_expired(self, flight: InFlight) -> bool:
+        expires_at = flight.record.expires_at
+        return expires_at is not None and self._wall() >= expires_at
+
     def _decide(self, flight: InFlight, outcome: Outcome, detail: str = "") -> Decision:
         record = flight.record
-        now = self._wall()
         ack = self._ack_of(record)
-        expired = record.expires_at is not None and now >= record.expires_at
+        expired = self._is_expired(flight)
+        if record.expires_at is not None:
+            ack = replace(ack, expires_s=record.expires_at - record.created_at)
         return decide_delivery(
             outcome,
             attempts=record.attempts,

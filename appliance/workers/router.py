@@ -96,6 +96,14 @@ class Router:
             compression=defaults.compression,
         )
 
+    def check_reply_method(self, method: str) -> None:
+        """Whether an answer may go out as `method`. Raises RequestInvalid if not."""
+        info = self._methods.get(MethodName(method))
+        if info is None:
+            raise RequestInvalid(self._unknown(method))
+        if not info.may_reply:
+            raise RequestInvalid(f"{method} is not for answers")
+
     def make_record(
         self,
         message: Message,
@@ -153,9 +161,7 @@ class Router:
     def _on_demand(self, node: str, to_node: str, method: str) -> PublisherSpec:
         info = self._methods.get(MethodName(method))
         if info is None:
-            close = get_close_matches(method, self._methods, n=1)
-            hint = f"; did you mean {close[0]}?" if close else ""
-            raise RequestInvalid(f"unknown method {method[:60]!r}{hint}")
+            raise RequestInvalid(self._unknown(method))
         if info.subject_node is not None and to_node != info.subject_node:
             raise RequestInvalid(f"{method} goes to {info.subject_node!r}, not to {to_node[:60]!r}")
         if info.subject_node is None and to_node == ERROR_CENTRAL:
@@ -166,6 +172,11 @@ class Router:
         except SubjectInvalid as error:
             raise RequestInvalid(str(error)) from error
         return self.spec_of_lane(NodeName(node), subject, to_node, method)
+
+    def _unknown(self, method: str) -> str:
+        close = get_close_matches(method, self._methods, n=1)
+        hint = f"; did you mean {close[0]}?" if close else ""
+        return f"unknown method {method[:60]!r}{hint}"
 
     def _wants_ack(self, node: str, to_node: str, method: str) -> bool:
         """The destination's declared ack mode if the config knows it, else the sender's defaults."""

@@ -37,6 +37,8 @@ MAX_BATCH = 256
 MAX_BACKLOG_BYTES = 64 * 1024 * 1024
 """Bytes on the wire of messages that may wait in memory, beside the count that `backlog` sets."""
 STORE_RETRY_S = 0.2
+MAX_ADMIT_S = 0.005
+"""How long decoding may go on before everybody else gets a turn."""
 
 
 class Subscriber:
@@ -199,7 +201,12 @@ class Subscriber:
         spec = self._spec
         fleet = self._fleet()
         limits = wire_limits(fleet)
+        loop = asyncio.get_running_loop()
+        yield_at = loop.time() + MAX_ADMIT_S
         for delivery in batch:
+            if loop.time() > yield_at:
+                await asyncio.sleep(0)  # frames that are dear to decode must not keep the loop
+                yield_at = loop.time() + MAX_ADMIT_S
             work = admit(delivery, spec, self._subject_node, self._handler, fleet, limits)
             if isinstance(work, Refusal):
                 self._refuse(work, delivery.reply_to)
@@ -270,6 +277,7 @@ class Subscriber:
             node,
             f"{self._spec.subject}: message refused: {refusal.reason}",
             method=self._spec.method,
+            is_refusal=True,
         )
         if identity.instance is not None and reply_to.startswith(f"{self._spec.subject}.reply."):
             self._answers.refuse(reply_to, node, identity.message_id, refusal.reason)
@@ -326,7 +334,7 @@ class Subscriber:
     def _finish_item(self, row: InboxRow) -> FinishItem:
         return FinishItem(
             row_id=row.row_id,
-            node=self._spec.node,
+            subject=self._spec.subject,
             sender=row.sender,
             instance=row.instance,
             message_id=row.message_id,

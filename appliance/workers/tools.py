@@ -16,4 +16,5 @@ class HandlerTools:
     files: Files
     console: Console
     hellos: HelloSink
+    hidden_environment: Callable[[], frozenset[str]]
     list_workers: Callable[[NodeName], Sequence[WorkerLine]]

@@ -81,7 +81,11 @@ def admit(
     except DecodeError as error:
         return Refusal("", identity, f"undecodable: {error}")
     refusal = find_refusal(spec, subject_node, message, fleet.declared_nodes)
-    if refusal is None and delivery.reply_to and not is_reply_subject_safe(delivery.reply_to):
+    if (
+        refusal is None
+        and delivery.reply_to
+        and not is_reply_subject_safe(delivery.reply_to, spec.subject)
+    ):
         refusal = "its reply subject is a request subject"
     if refusal is not None:
         return Refusal(message.from_node, identity, refusal)

@@ -67,7 +67,7 @@ def make_item(message_id: int, **changes: Any) -> TakeIn:
 
 def make_finish(item: TakeIn, row_id: int | None = None) -> FinishItem:
     """What ends the handling of `item`."""
-    return FinishItem(row_id, item.node, item.sender, item.instance, item.message_id)
+    return FinishItem(row_id, item.subject, item.sender, item.instance, item.message_id)
 
 
 @asynccontextmanager

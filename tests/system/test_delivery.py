@@ -105,6 +105,73 @@ def test_an_expired_message_becomes_a_dead_letter(daemon):
     daemon.request("POST", "/api/v1/outbox/drop", {})
 
 
+def test_a_message_that_expires_behind_another_becomes_a_dead_letter_too(daemon):
+    waiting = {
+        "from_node": "central",
+        "to_nodes": ["ship2"],
+        "method": "REQToConsole",
+        "data": ["x"],
+    }
+    [first] = daemon.send(waiting)
+    daemon.send({**waiting, "expires": "300ms"})
+    daemon.wait_until(lambda status: status["outbox"]["dead"] == 1)
+    body = daemon.request("GET", "/api/v1/outbox?state=dead")[1]
+    [letter] = body["records"] if isinstance(body, dict) else body
+    assert "expired after 0.3 s" in letter["reason"]
+    daemon.request("POST", "/api/v1/outbox/drop", {})
+    daemon.request("POST", "/api/v1/outbox/drop", {"ids": [first["id"]], "pending": True})
+
+
+def test_a_dropped_message_is_never_sent_again(daemon):
+    [dropped, kept] = daemon.send(
+        *({"from_node": "central", "to_nodes": ["ship2"], "method": "REQToFile", "directory": "drop",
+           "file_name": name, "data": ["x"]} for name in ("dropped.txt", "kept.txt"))
+    )  # fmt: skip
+    worker = "ship2.REQToFile.EventACK_publisher"
+    daemon.wait_until(lambda _: (daemon.worker(worker) or {}).get("missed", 0) >= 2)
+    assert kept["accepted"]
+    assert (
+        daemon.request("POST", "/api/v1/outbox/drop", {"ids": [dropped["id"]], "pending": True})[0]
+        == 200
+    )
+    daemon.write_config(CONFIG.replace("ship2: {}", "ship2: {subscribe: {REQToFile: {}}}"))
+    daemon.reload()
+    daemon.wait_until(
+        lambda status: settled(status) and daemon.data("drop", "ship2", "kept.txt").exists()
+    )
+    assert not daemon.data("drop", "ship2", "dropped.txt").exists()
+    daemon.write_config(CONFIG)
+    daemon.reload(force=True)
+
+
+def test_durations_of_the_api_reach_the_message(daemon):
+    fields = ("ack_timeout", "method_timeout", "reply_ack_timeout", "reply_method_timeout")
+    [answer] = daemon.send(
+        command("echo", "in time", file_name="t.log", **dict.fromkeys(fields, "2s"))
+    )
+    assert answer["accepted"]
+    daemon.wait_until(
+        lambda status: settled(status) and daemon.data("replies", "ship1", "t.log").exists()
+    )
+
+
+def test_a_file_name_that_leads_out_is_refused_before_it_is_accepted(daemon):
+    code, body = daemon.request(
+        "POST",
+        "/api/v1/messages",
+        [
+            {
+                "from_node": "central",
+                "to_nodes": ["ship1"],
+                "method": "REQToFile",
+                "file_name": "../x",
+            }
+        ],
+    )
+    assert code == 422
+    assert "file" in body["messages"][0]["error"]
+
+
 def test_what_waits_survives_a_kill_and_is_delivered_by_the_next_run(tmp_path):
     appliance = Appliance(CONFIG, tmp_path)
     appliance.start()

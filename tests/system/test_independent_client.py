@@ -128,6 +128,50 @@ async def test_a_hostile_message_is_refused_and_counted_and_the_node_goes_on(nod
     assert node.worker(WORKER)["handled"] == before["handled"] + 1
 
 
+async def test_nobody_can_have_a_command_sent_in_the_answering_nodes_name(node):
+    client = await nats.connect(node.url)
+    try:
+        heard = []
+
+        async def hear(message):
+            heard.append(message)
+
+        await client.subscribe("central.REQCliCommand.*", cb=hear)
+        ping = seed_message("ship1", "central", "REQPing", ["x"], reply_method="REQCliCommand")
+        ping[7] = ["touch", "anything"]
+        before = node.worker("ship1.REQPing.EventACK_subscriber")["handled"]
+        await client.publish(
+            "ship1.REQPing.EventACK", cbor2.dumps(ping), headers={"serial": "cbor"}
+        )
+        await client.flush()
+        node.wait_until(
+            lambda _: node.worker("ship1.REQPing.EventACK_subscriber")["handled"] == before + 1
+        )
+        await client.flush()
+        assert heard == []
+    finally:
+        await client.close()
+
+
+async def test_ids_forged_on_one_subject_swallow_nothing_on_another(node):
+    headers = {"serial": "cbor", "appl-id": "0123456789abcdef-77"}
+    ping = seed_message("ship1", "central", "REQPing", ["x"], id=77)
+    subject = "ship1.REQPing.EventACK"
+    assert await exchange(node, cbor2.dumps(ping), headers, subject=subject)
+    payload = cbor2.dumps(append(["real\n"], file_name="not swallowed.txt", id=77))
+    assert await exchange(node, payload, headers) == "confirmed from: ship1: 77"
+    assert node.data("logs", "ship1", "not swallowed.txt").read_text() == "real\n"
+
+
+async def test_a_small_frame_that_claims_millions_of_texts_is_refused(node):
+    before = node.worker(WORKER)["refused"]
+    message = append(["x"])
+    message[3] = [None] * 900_000
+    payload = zstandard.compress(cbor2.dumps(message))
+    assert await exchange(node, payload, {"serial": "cbor", "cmp": "z"}, timeout_s=0.2) is None
+    node.wait_until(lambda _: node.worker(WORKER)["refused"] == before + 1)
+
+
 async def test_a_path_that_leads_out_is_not_confirmed_and_writes_nothing(node):
     payload = cbor2.dumps(append(["x"], directory="../../..", file_name="escaped.txt"))
     assert await exchange(node, payload, {"serial": "cbor"}, timeout_s=0.5) is None

@@ -66,6 +66,10 @@ def test_relay_fields_and_previous_messages_change_nothing():
     ("subject", "is_safe"),
     [
         ("ship1.REQPing.EventACK.reply", True),
+        ("ship2.REQPing.EventACK.reply", False),
+        ("ship2.REQCliCommand.CommandACK.evil", False),
+        ("ship1.REQPing.EventACK.replying", False),
+        ("client.acks.1", True),
         ("ship1.REQPing.EventACK.reply.ab.cd", True),
         ("_INBOX.abc", True),
         ("", False),
@@ -76,4 +80,4 @@ def test_relay_fields_and_previous_messages_change_nothing():
     ],
 )
 def test_an_acknowledgement_never_goes_to_a_request_subject(subject, is_safe):
-    assert is_reply_subject_safe(subject) is is_safe
+    assert is_reply_subject_safe(subject, "ship1.REQPing.EventACK") is is_safe

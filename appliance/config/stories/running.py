@@ -41,4 +41,11 @@ STORIES = (
         "appliance run fleet/ --node ship1, and ship1 is removed from fleet/",
         "Declare the node again, or restart the daemon for another one.",
     ),
+    Story(
+        "E306",
+        "look-failed",
+        "Something unforeseen kept the daemon from looking at the config. The set in force goes on.",
+        "internal error: OSError: …",
+        "Ask again with appliance reload. If it stays, the text belongs in a bug report.",
+    ),
 )

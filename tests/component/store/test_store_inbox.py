@@ -38,13 +38,13 @@ async def test_message_is_fresh_until_it_is_finished_and_a_repeat_after(tmp_path
         assert await store.take_in([item]) == [(DONE, None)]
 
 
-async def test_sender_instance_and_node_tell_messages_with_one_id_apart(tmp_path: Path):
+async def test_sender_instance_and_subject_tell_messages_with_one_id_apart(tmp_path: Path):
     async with open_store(tmp_path) as store:
         await store.finish([make_finish(make_item(7))], [])
         others = [
             make_item(7, sender="gamma"),
             make_item(7, instance="ffffffffffffffff"),
-            make_item(7, node="delta"),
+            make_item(7, subject="beta.REQPing.EventACK"),
         ]
         assert await store.take_in(others) == [(FRESH, None)] * 3
         assert await store.take_in([make_item(7)]) == [(DONE, None)]
