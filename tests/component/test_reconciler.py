@@ -1,0 +1,129 @@
+"""The reconciler with a source that can be told what to say, and toy workers."""
+
+import asyncio
+import contextlib
+
+import pytest
+
+from appliance.core.problems import Problem
+from appliance.core.specs import DesiredState, ReloadSettings
+from appliance.errors import ConfigInvalid
+from appliance.reconcile.history import History
+from appliance.reconcile.loop import Reconciler
+from appliance.reconcile.pool import WorkerPool
+from appliance.reconcile.verdicts import LoadedSet
+from tests.component.test_pool import Recorder, ToyWorker, spec
+
+
+class Source:
+    """`says` is what the next load gives: a set, or an exception to raise."""
+
+    def __init__(self, says):
+        self.says = says
+        self.loads = 0
+
+    def fingerprint(self):
+        return self.says.digest if isinstance(self.says, LoadedSet) else "unreadable"
+
+    def load(self):
+        self.loads += 1
+        if isinstance(self.says, Exception):
+            raise self.says
+        return self.says
+
+
+def loaded(digest, *specs):
+    desired = DesiredState(
+        run_nodes=(),
+        declared_nodes=frozenset(),
+        workers={one.key: one for one in specs},
+        publisher_defaults={},
+        reload=ReloadSettings(settle_s=0.01, poll_interval_s=60.0, max_cancel_fraction=1.0),
+    )
+    return LoadedSet(desired=desired, digest=digest, revision=None, files={})
+
+
+@pytest.fixture
+async def world(tmp_path):
+    ToyWorker.alive = set()
+    telemetry = Recorder()
+    history = History(tmp_path / "history")
+    history.open()
+    pool = WorkerPool(ToyWorker, telemetry, wall=lambda: 0.0, on_ended=lambda: None)
+    source = Source(loaded("sha256:aa", spec("a"), spec("b")))
+
+    async def prepare(_old, _new):
+        return ()
+
+    reconciler = Reconciler(
+        source,
+        pool,
+        telemetry,
+        history,
+        prepare=prepare,
+        on_accepted=lambda desired: None,
+        extra_workers=dict,
+        wall=lambda: 0.0,
+    )
+    await reconciler.start(source.says)
+    running = asyncio.create_task(reconciler.run())
+    yield reconciler, source, pool, telemetry, history
+    reconciler.stop()
+    with contextlib.suppress(asyncio.CancelledError):
+        await running
+    await pool.stop_all(asyncio.get_running_loop().time() + 1, ["subscriber", "publisher"])
+
+
+async def test_a_set_is_applied_once_and_then_unchanged(world):
+    reconciler, source, pool, _, history = world
+    source.says = loaded("sha256:bb", spec("a"), spec("c"))
+    verdict = await reconciler.reload(force=False, trigger="request")
+    assert (verdict.result, verdict.generation) == ("applied", 2)
+    assert set(pool.handles) == {spec("a").key, spec("c").key}
+    assert (await reconciler.reload(force=False, trigger="request")).result == "unchanged"
+    assert [record["result"] for record in history.newest()] == ["applied", "applied"]
+
+
+async def test_a_refused_set_moves_nothing_and_is_in_the_history(world):
+    reconciler, source, pool, _, history = world
+    before = dict(pool.handles)
+    source.says = ConfigInvalid([Problem(code="E101", message="no")])
+    verdict = await reconciler.reload(force=False, trigger="request")
+    assert (verdict.result, [problem.code for problem in verdict.problems]) == ("refused", ["E101"])
+    assert pool.handles == before
+    assert history.newest()[0]["result"] == "refused"
+
+
+async def test_an_unforeseen_failure_of_a_look_is_a_refusal_and_the_running_set_goes_on(world):
+    reconciler, source, pool, _, _ = world
+    before = dict(pool.handles)
+    source.says = RuntimeError("nobody thought of this")
+    verdict = await reconciler.reload(force=False, trigger="request")
+    assert [problem.code for problem in verdict.problems] == ["E306"]
+    assert pool.handles == before
+    source.says = loaded("sha256:cc", spec("a"))
+    assert (await reconciler.reload(force=False, trigger="request")).result == "applied"
+
+
+async def test_many_triggers_at_once_are_one_look(world):
+    reconciler, source, _, _, _ = world
+    loads = source.loads
+    source.says = loaded("sha256:dd", spec("a"), spec("b"), spec("c"))
+    for reason in ("signal", "watch", "poll") * 10:
+        reconciler.trigger.set(reason)
+    verdicts = await asyncio.gather(
+        *(reconciler.reload(force=False, trigger="request") for _ in range(5))
+    )
+    assert {verdict.generation for verdict in verdicts} == {2}
+    assert source.loads == loads + 1
+
+
+async def test_requests_that_come_while_stopping_are_turned_away(world):
+    reconciler, _, _, _, _ = world
+    waiting = asyncio.create_task(reconciler.reload(force=False, trigger="request"))
+    await asyncio.sleep(0)
+    reconciler.stop()
+    outcome = await asyncio.gather(waiting, return_exceptions=True)
+    assert outcome[0] is not None
+    with pytest.raises(Exception, match="stopping"):
+        await reconciler.reload(force=False, trigger="request")
