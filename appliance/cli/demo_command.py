@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import signal
 import subprocess
 import sys
@@ -13,10 +14,10 @@ import typer
 
 START_TIMEOUT_S = 30.0
 _HINT = """
-The fleet is up. In another terminal{note}:
+The fleet is up. In another terminal:
 
-    {appliance} status
-    {appliance} send --to ship1 --to ship2 REQCliCommand hostname
+    {appliance} status{options}
+    {appliance} send{options} --to ship1 --to ship2 REQCliCommand hostname
 
 Edit {config} and watch `status` follow. Ctrl-C here ends the fleet.
 """
@@ -67,8 +68,8 @@ def run_demo(path: Path, state_dir: str | None, *, once: bool) -> int:
             daemon.wait()
             return sent.returncode
         appliance = f"{Path(sys.argv[0]).parent}/appliance" if "/" in sys.argv[0] else "appliance"
-        note = f" (add --state-dir {state_dir})" if state_dir else ""
-        typer.echo(_HINT.format(appliance=appliance, config=_config_file(path), note=note))
+        options = f" --state-dir {state_dir}" if state_dir else ""
+        typer.echo(_HINT.format(appliance=appliance, config=_config_file(path), options=options))
         return daemon.wait()
     finally:
         if daemon.poll() is None:
@@ -80,11 +81,9 @@ def run_demo(path: Path, state_dir: str | None, *, once: bool) -> int:
 def _wait_until_ready(status: list[str], daemon: subprocess.Popen[bytes]) -> bool:
     deadline = time.monotonic() + START_TIMEOUT_S
     while time.monotonic() < deadline and daemon.poll() is None:
-        done = subprocess.run(
-            status, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=False
-        )
-        if done.returncode == 0:
-            return True
+        done = subprocess.run([*status, "-o", "json"], capture_output=True, check=False)
+        if done.returncode == 0 and json.loads(done.stdout).get("pid") == daemon.pid:
+            return True  # and it is ours: another one may be running on this state directory
         time.sleep(0.1)
     return False
 

@@ -219,30 +219,33 @@ def _config_families(facts: MetricsFacts) -> list[Metric]:
 
 def _worker_families(facts: MetricsFacts) -> list[Metric]:
     restarts = CounterMetricFamily(
-        "appliance_worker_restarts", "Restarts of a worker after a failure.", labels=["worker"]
+        "appliance_worker_restarts",
+        "Restarts of a worker after a failure.",
+        labels=["node", "worker"],
     )
     messages = CounterMetricFamily(
         "appliance_messages",
         "Messages of a worker by direction and result; sent counts every attempt.",
-        labels=["worker", "direction", "result"],
+        labels=["node", "worker", "direction", "result"],
     )
     in_flight = GaugeMetricFamily(
         "appliance_messages_in_flight",
         "Messages being handled, or sent and not settled.",
-        labels=["worker"],
+        labels=["node", "worker"],
     )
     shown = facts.workers[:MAX_LABELLED_WORKERS]
     blank = WorkerStats()
     for view in shown:
-        name = _label(view.key.name)
+        # NB: two nodes of one daemon may publish on one subject, and their workers then share a name
+        node, name = _label(view.key.node), _label(view.key.name)
         stats = view.stats or blank
-        restarts.add_metric([name], view.restarts)
-        in_flight.add_metric([name], stats.in_flight)
+        restarts.add_metric([node, name], view.restarts)
+        in_flight.add_metric([node, name], stats.in_flight)
         is_publisher = view.key.kind is WorkerKind.PUBLISHER
         direction = "out" if is_publisher else "in"
         for result in _PUBLISHER_RESULTS if is_publisher else _SUBSCRIBER_RESULTS:
             label = _RESULT_LABELS.get(result, result)
-            messages.add_metric([name, direction, label], getattr(stats, result))
+            messages.add_metric([node, name, direction, label], getattr(stats, result))
     omitted = _gauge(
         "metrics_workers_omitted",
         "Workers beyond the bound, which have no series of their own.",

@@ -59,22 +59,22 @@ class Telemetry(MessageTelemetry):
 
     def worker_started(self, key: WorkerKey) -> None:
         """A worker takes messages."""
-        self._worker(logging.INFO, "worker started", "worker_started", key)
+        self._worker(logging.DEBUG, "worker started", "worker_started", key)
 
     def worker_updated(self, key: WorkerKey, fields: Sequence[str]) -> None:
         """Live settings changed inside a running worker."""
         changed = {"fields": list(fields)}
-        self._worker(logging.INFO, "worker updated", "worker_updated", key, changed)
+        self._worker(logging.DEBUG, "worker updated", "worker_updated", key, changed)
 
     def worker_swapped(self, key: WorkerKey, fields: Sequence[str]) -> None:
         """What stands behind a running subscription was replaced."""
         changed = {"fields": list(fields)}
-        self._worker(logging.INFO, "worker swapped", "worker_swapped", key, changed)
+        self._worker(logging.DEBUG, "worker swapped", "worker_swapped", key, changed)
 
     def worker_stopped(self, key: WorkerKey, report: DrainCounts | None) -> None:
         """A worker is gone, with what its drain did if it could still drain."""
         counts: dict[str, object] = {}
-        level = logging.INFO
+        level = logging.DEBUG
         if report is not None:
             counts = {
                 "finished": report.finished,
@@ -82,7 +82,7 @@ class Telemetry(MessageTelemetry):
                 "abandoned": report.abandoned,
             }
             self.counts.drain_abandoned += report.abandoned
-            level = logging.ERROR if report.abandoned else logging.INFO
+            level = logging.ERROR if report.abandoned else logging.DEBUG
         self._worker(level, "worker stopped", "worker_stopped", key, counts)
 
     def worker_failed(self, key: WorkerKey, error: str, retry_in_s: float) -> None:
@@ -149,7 +149,8 @@ class Telemetry(MessageTelemetry):
     def config_unchanged(self, trigger: str) -> None:
         """A look found the set in force."""
         self._count_reload("unchanged")
-        self._log(logging.INFO, "config unchanged", {"trigger": trigger})
+        level = logging.DEBUG if trigger in ("watch", "poll") else logging.INFO
+        self._log(level, "config unchanged", {"trigger": trigger})
         self._events.emit("config_unchanged", trigger=trigger)
 
     def config_refused(self, problems: Sequence[Problem], trigger: str) -> None:

@@ -19,17 +19,17 @@ appliance_config_reloads_total{result="refused"} appliance_config_reload_duratio
 appliance_config_info{digest="",revision=""} appliance_build_info{version="0.1.0"}
 appliance_workers{kind="subscriber",node="ship1",phase="running"}
 appliance_workers{kind="publisher",node="ship1",phase="failed"}
-appliance_worker_restarts_total{worker="ship1.REQPing.EventACK_subscriber"}
-appliance_messages_total{direction="in",result="handled",worker="ship1.REQPing.EventACK_subscriber"}
-appliance_messages_total{direction="in",result="failed",worker="ship1.REQPing.EventACK_subscriber"}
-appliance_messages_total{direction="in",result="refused",worker="ship1.REQPing.EventACK_subscriber"}
-appliance_messages_total{direction="in",result="repeat",worker="ship1.REQPing.EventACK_subscriber"}
-appliance_messages_total{direction="in",result="dropped",worker="ship1.REQPing.EventACK_subscriber"}
-appliance_messages_total{direction="out",result="sent",worker="ship1.REQPing.EventACK_publisher"}
-appliance_messages_total{direction="out",result="acked",worker="ship1.REQPing.EventACK_publisher"}
-appliance_messages_total{direction="out",result="missed",worker="ship1.REQPing.EventACK_publisher"}
-appliance_messages_total{direction="out",result="dead",worker="ship1.REQPing.EventACK_publisher"}
-appliance_messages_in_flight{worker="ship1.REQPing.EventACK_publisher"}
+appliance_worker_restarts_total{node="ship1",worker="ship1.REQPing.EventACK_subscriber"}
+appliance_messages_total{direction="in",node="ship1",result="handled",worker="ship1.REQPing.EventACK_subscriber"}
+appliance_messages_total{direction="in",node="ship1",result="failed",worker="ship1.REQPing.EventACK_subscriber"}
+appliance_messages_total{direction="in",node="ship1",result="refused",worker="ship1.REQPing.EventACK_subscriber"}
+appliance_messages_total{direction="in",node="ship1",result="repeat",worker="ship1.REQPing.EventACK_subscriber"}
+appliance_messages_total{direction="in",node="ship1",result="dropped",worker="ship1.REQPing.EventACK_subscriber"}
+appliance_messages_total{direction="out",node="ship1",result="sent",worker="ship1.REQPing.EventACK_publisher"}
+appliance_messages_total{direction="out",node="ship1",result="acked",worker="ship1.REQPing.EventACK_publisher"}
+appliance_messages_total{direction="out",node="ship1",result="missed",worker="ship1.REQPing.EventACK_publisher"}
+appliance_messages_total{direction="out",node="ship1",result="dead",worker="ship1.REQPing.EventACK_publisher"}
+appliance_messages_in_flight{node="ship1",worker="ship1.REQPing.EventACK_publisher"}
 appliance_delivery_seconds_bucket{le="+Inf"} appliance_handler_seconds_bucket{le="+Inf"}
 appliance_outbox_messages{state="pending"} appliance_outbox_messages{state="in_flight"}
 appliance_outbox_messages{state="dead"} appliance_outbox_oldest_seconds appliance_acks_missed_total
@@ -132,7 +132,12 @@ def test_the_number_of_series_is_bounded_and_the_rest_is_told():
 
 def test_a_worker_that_was_never_built_shows_zeros():
     samples = scrape(Exposition(Source(workers=[view(stats=None)])))
-    assert samples['appliance_messages_in_flight{worker="ship1.REQPing.EventACK_subscriber"}'] == 0
+    assert (
+        samples[
+            'appliance_messages_in_flight{node="ship1",worker="ship1.REQPing.EventACK_subscriber"}'
+        ]
+        == 0
+    )
 
 
 def test_openmetrics_is_spoken_to_those_who_ask():
@@ -141,3 +146,20 @@ def test_openmetrics_is_spoken_to_those_who_ask():
     )
     assert content_type.startswith("application/openmetrics-text")
     assert body.endswith(b"# EOF\n")
+
+
+def test_nodes_that_publish_on_one_subject_have_series_of_their_own():
+    subject = Subject("central.REQHello.EventNACK")
+    views = [
+        WorkerView(
+            key=WorkerKey(NodeName(node), subject, WorkerKind.PUBLISHER),
+            phase=Phase.RUNNING,
+            stats=WorkerStats(),
+        )
+        for node in ("ship1", "ship2")
+    ]
+    body, _ = render(Exposition(Source(workers=views)).collect(), "text/plain")
+    lines = [
+        line.rsplit(" ", 1)[0] for line in body.decode().splitlines() if not line.startswith("#")
+    ]
+    assert len(lines) == len(set(lines))

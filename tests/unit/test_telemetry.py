@@ -113,7 +113,7 @@ def test_a_storm_of_one_worker_does_not_silence_another(telemetry, stream):
 def test_a_fleet_that_starts_does_not_fill_the_log_and_the_ring(telemetry, stream):
     for _ in range(1_000):
         telemetry.worker_started(KEY)
-    assert stream.getvalue().count("worker started") == 200
+    assert "worker started" not in stream.getvalue()  # a line of its own only for those who debug
     assert len(telemetry._events.recent()) == 200
 
 
