@@ -21,7 +21,13 @@ from appliance.cli.options import (
     split_names,
     warn,
 )
-from appliance.cli.verdict_view import count_actions, print_problems, read_problem, show_actions
+from appliance.cli.verdict_view import (
+    count_actions,
+    print_problems,
+    read_problem,
+    show_actions,
+    show_settings,
+)
 from appliance.errors import DaemonUnreachable
 
 if TYPE_CHECKING:
@@ -151,7 +157,8 @@ def _show_plan(found: Json) -> None:
     if problems or warnings:
         print_problems([*problems, *warnings], sys.stderr)
     actions = found.get("actions") or []
-    for line in show_actions(actions):
+    settings = found.get("settings") or {}
+    for line in [*show_actions(actions), *show_settings(settings)]:
         typer.echo(line)
     kept = (found.get("summary") or {}).get("keep")
     rest = f", {kept} kept" if kept else ""
@@ -159,7 +166,8 @@ def _show_plan(found: Json) -> None:
         case "no change":
             typer.echo(f"no change{rest}")
         case "changes":
-            typer.echo(f"\n{count_actions(actions)}{rest}")
+            counted = [count_actions(actions), f"{len(settings)} settings" if settings else ""]
+            typer.echo(f"\n{', '.join(part for part in counted if part)}{rest}")
         case _:
             typer.echo("refused: a reload would change nothing")
 

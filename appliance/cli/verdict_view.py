@@ -61,14 +61,25 @@ def show_actions(actions: Sequence[Json]) -> list[str]:
     """One line per worker, and below it what changes."""
     colour = uses_colour(sys.stdout)
     lines = []
+    several = len({action.get("node") for action in actions}) > 1
     for action in actions:
         kind = str(action.get("action", ""))
         line = f"{_SIGNS.get(kind, '?')} {kind:6s} {escape_line(str(action.get('worker', '')))}"
+        if several:
+            line += f"  on {escape_line(str(action.get('node', '')))}"
         lines.append(typer.style(line, fg=_COLOURS.get(kind)) if colour else line)
         fields = action.get("fields") or {}
         for name, (old, new) in fields.items():
             lines.append(f"           {name}: {_show_value(old)} → {_show_value(new)}")
     return lines
+
+
+def show_settings(settings: Json) -> list[str]:
+    """One line per setting beside the workers that changes."""
+    return [
+        f"~ settings {escape_line(str(name))}: {_show_value(old)} → {_show_value(new)}"
+        for name, (old, new) in settings.items()
+    ]
 
 
 def count_actions(actions: Sequence[Json], *, done: bool = False) -> str:

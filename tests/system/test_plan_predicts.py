@@ -78,6 +78,16 @@ def test_the_exit_code_tells_no_change_changes_and_refused(daemon, tmp_path):
     assert plan(daemon, str(changed), "--against", str(daemon.config_path))[0] == 2
 
 
+def test_a_plan_names_settings_beside_the_workers(daemon, tmp_path):
+    daemon.write_config(BASE)
+    daemon.reload()
+    changed = tmp_path / "changed.yaml"
+    changed.write_text(BASE + 'admin: {listen: "127.0.0.1:0"}\n')
+    code, out, _ = plan(daemon, str(changed))
+    assert code == 2
+    assert "admin.listen" in out
+
+
 def test_without_a_daemon_the_plan_says_so(daemon, tmp_path):
     done = subprocess.run(
         [sys.executable, "-m", "appliance", "plan", "--state-dir", str(tmp_path)],

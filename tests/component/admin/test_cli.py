@@ -167,8 +167,8 @@ def test_plan_exits_2_with_changes_and_shows_them(run, control):
     code, out, _ = run("plan")
     assert code == 2
     assert out.splitlines() == [
-        "+ spawn  ship1.REQPing.EventACK_subscriber",
-        "~ update ship2.REQPing.EventACK_subscriber",
+        "+ spawn  ship1.REQPing.EventACK_subscriber  on ship1",
+        "~ update ship2.REQPing.EventACK_subscriber  on ship2",
         "           concurrency: 16 → 4",
         "",
         "1 spawn, 1 update, 3 kept",
