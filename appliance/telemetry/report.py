@@ -18,6 +18,8 @@ from appliance.telemetry.counts import DrainCounts
 from appliance.telemetry.messages import MessageTelemetry
 
 MAX_PROBLEM_LINES = 20
+OPERATOR_TRIGGERS = ("request", "signal")
+"""Looks that a person asked for, who waits for a line even when nothing changed."""
 
 
 class Telemetry(MessageTelemetry):
@@ -147,10 +149,12 @@ class Telemetry(MessageTelemetry):
         self._events.emit("config_applied", **fields, plan=plan)
 
     def config_unchanged(self, trigger: str) -> None:
-        """A look found the set in force."""
+        """A look found the set in force; worth a line if it clears a refusal or was asked for."""
+        was_refused = not self.counts.last_reload_successful
         self._count_reload("unchanged")
-        level = logging.DEBUG if trigger in ("watch", "poll") else logging.INFO
-        self._log(level, "config unchanged", {"trigger": trigger})
+        is_told = was_refused or trigger in OPERATOR_TRIGGERS
+        sentence = "config good again" if was_refused else "config unchanged"
+        self._log(logging.INFO if is_told else logging.DEBUG, sentence, {"trigger": trigger})
         self._events.emit("config_unchanged", trigger=trigger)
 
     def config_refused(self, problems: Sequence[Problem], trigger: str) -> None:

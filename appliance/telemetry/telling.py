@@ -15,6 +15,9 @@ from appliance.telemetry.storms import StormGuard
 MAX_LIFE_LINES = 200
 """Starts (stops, updates, swaps) of workers told one by one within half a minute; the rest is a number."""
 
+QUIET_KINDS = frozenset({"worker_started", "worker_updated", "worker_swapped", "worker_stopped"})
+"""Facts whose lines are for those who debug; so is the number of those held back."""
+
 
 class Teller:
     """Owns the ways out. Used on the event loop only."""
@@ -74,4 +77,5 @@ class Teller:
         self.counts.lines_suppressed += count
         kind, _, worker = name.partition(" ")
         fields = {"worker": worker, "kind": kind, "count": count}
-        self._log(logging.WARNING, "similar lines suppressed", fields)
+        level = logging.DEBUG if kind in QUIET_KINDS else logging.WARNING
+        self._log(level, "similar lines suppressed", fields)

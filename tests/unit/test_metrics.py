@@ -3,6 +3,7 @@
 import re
 
 import pytest
+from prometheus_client.openmetrics import parser as openmetrics
 from prometheus_client.parser import text_string_to_metric_families
 
 from appliance.core.names import NodeName, Subject, WorkerKey, WorkerKind
@@ -158,8 +159,16 @@ def test_nodes_that_publish_on_one_subject_have_series_of_their_own():
         )
         for node in ("ship1", "ship2")
     ]
-    body, _ = render(Exposition(Source(workers=views)).collect(), "text/plain")
+    exposition = Exposition(Source(workers=views))
+    body, _ = render(exposition.collect(), "text/plain")
     lines = [
         line.rsplit(" ", 1)[0] for line in body.decode().splitlines() if not line.startswith("#")
     ]
     assert len(lines) == len(set(lines))
+    body, _ = render(exposition.collect(), "application/openmetrics-text; version=1.0.0")
+    # the parser of openmetrics is strict: a series told twice is an error to it
+    families = {
+        family.name: family for family in openmetrics.text_string_to_metric_families(body.decode())
+    }
+    nodes = [sample.labels["node"] for sample in families["appliance_worker_restarts"].samples]
+    assert nodes == ["ship1", "ship2"]

@@ -143,6 +143,29 @@ def test_reloads_are_counted_by_verdict_and_a_good_look_clears_a_refusal(telemet
     assert (counts.last_reload_successful, counts.last_reload_success_at) == (True, clock.now)
 
 
+def test_an_unchanged_config_is_told_to_who_asked_and_when_it_clears_a_refusal(telemetry, stream):
+    for trigger in ("watch", "poll", "lane", "worker"):
+        telemetry.config_unchanged(trigger)
+    assert stream.getvalue() == ""
+    telemetry.config_unchanged("request")
+    telemetry.config_unchanged("signal")
+    assert stream.getvalue().count("INFO    config unchanged") == 2
+    telemetry.config_refused([Problem(code="E001", message="bad")], "watch")
+    telemetry.config_unchanged("watch")
+    telemetry.config_unchanged("watch")
+    assert stream.getvalue().count("INFO    config good again trigger=watch") == 1
+
+
+def test_the_lives_of_a_large_fleet_leave_no_line_about_lines(telemetry, stream, clock):
+    for _ in range(1_000):
+        telemetry.worker_started(KEY)
+        telemetry.worker_stopped(KEY, None)
+    clock.now += 60
+    telemetry.worker_started(KEY)
+    telemetry.worker_stopped(KEY, None)
+    assert stream.getvalue() == ""
+
+
 def test_what_a_drain_cut_off_is_an_error_and_counted_once(telemetry, stream):
     report = DrainReport(worker=KEY.name, finished=3, handed_back=2, abandoned=1)
     telemetry.worker_stopped(KEY, report)
