@@ -89,6 +89,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         result = command.main(args=given, prog_name=PROGRAM, standalone_mode=False)
     except _CLICK.UsageError as error:
         error.show(file=sys.stderr)
+        if isinstance(error, _CLICK.NoSuchOption) and error.ctx and error.ctx.info_name == "send":
+            warn("options of the method's own command go after --, as in: REQCliCommand -- ls -a")
         return Exit.USAGE
     except _CLICK.ClickException as error:
         error.show(file=sys.stderr)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import time
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -38,6 +39,8 @@ Json = dict[str, Any]
 RELOAD_TIMEOUT_S = 600.0
 """A reload drains what it cancels; each drain has its own deadline in the config."""
 WATCH_INTERVAL_S = 1.0
+MAX_NAMES = 20
+"""Nodes named when one is not there."""
 
 NodeFilter = Annotated[
     list[str] | None, typer.Option("--node", metavar="N", help="Only this node; may be repeated.")
@@ -63,14 +66,32 @@ def status(
 
     client = ApiClient(find_state_dir(state_dir))
     nodes = frozenset(split_names(node)) if node else None
+    found = client.get("/api/v1/status")
+    if nodes and _lacks_node(sorted(nodes), found):
+        return Exit.USAGE
     if watch:
         return _watch_status(client, nodes, output)
-    found = client.get("/api/v1/status")
     if output is Output.JSON:
         print_json(found)
     else:
         make_console().print(render_status(found, time.time(), nodes=nodes))
     return Exit.OK if is_healthy(found) else Exit.FAILED
+
+
+def _lacks_node(wanted: Sequence[str], status: Json, *others: str) -> bool:
+    """Whether a node asked for is not here; then that has been said."""
+    here = list(status.get("nodes") or ())
+    missing = [name for name in wanted if name not in here and name not in others]
+    if missing:
+        more = f" and {len(here) - MAX_NAMES} more" if len(here) > MAX_NAMES else ""
+        runs = f"{', '.join(here[:MAX_NAMES])}{more}" if here else "none"
+        warn(f"no node {missing[0][:80]!r} here; it runs {runs}")
+    return bool(missing)
+
+
+def has_many_nodes(client: ApiClient) -> bool:
+    """Whether the name of a worker alone does not tell whose it is."""
+    return len(client.get("/api/v1/status").get("nodes") or ()) > 1
 
 
 def _watch_status(client: ApiClient, nodes: frozenset[str] | None, output: Output) -> int:
@@ -124,6 +145,7 @@ def plan(
 ) -> int:
     """Show what a reload would do. Exits 0 no change, 2 changes, 78 refused, 69 no daemon."""
     nodes = split_names(node or ())
+    is_many = False
     if against:
         if not paths:
             raise typer.BadParameter("--against needs a config to compare", param_hint="PATH")
@@ -134,13 +156,19 @@ def plan(
         )
     else:
         query = [("path", os.path.abspath(path)) for path in paths or ()]
-        found = ApiClient(find_state_dir(state_dir)).get("/api/v1/plan", query)
+        client = ApiClient(find_state_dir(state_dir))
+        found = client.get("/api/v1/plan", query)
         if nodes:
+            # a node that the plan would start is not here yet
+            planned = [str(action.get("node")) for action in found["actions"]]
+            if _lacks_node(nodes, client.get("/api/v1/status"), *planned):
+                return Exit.USAGE
             _keep_nodes(found, nodes)
+        is_many = output is Output.TEXT and bool(found["actions"]) and has_many_nodes(client)
     if output is Output.JSON:
         print_json(found)
     else:
-        _show_plan(found)
+        _show_plan(found, is_many=is_many)
     return {"no change": Exit.OK, "changes": Exit.CHANGES}.get(found["result"], Exit.CONFIG)
 
 
@@ -151,14 +179,14 @@ def _keep_nodes(found: Json, nodes: list[str]) -> None:
         found["result"] = "no change"
 
 
-def _show_plan(found: Json) -> None:
+def _show_plan(found: Json, *, is_many: bool) -> None:
     problems = [read_problem(item) for item in found.get("problems") or ()]
     warnings = [read_problem(item) for item in found.get("warnings") or ()]
     if problems or warnings:
         print_problems([*problems, *warnings], sys.stderr)
     actions = found.get("actions") or []
     settings = found.get("settings") or {}
-    for line in [*show_actions(actions), *show_settings(settings)]:
+    for line in [*show_actions(actions, has_many_nodes=is_many), *show_settings(settings)]:
         typer.echo(line)
     kept = (found.get("summary") or {}).get("keep")
     rest = f", {kept} kept" if kept else ""
@@ -188,11 +216,12 @@ def reload(
     if output is Output.JSON:
         print_json(verdict)
     else:
-        show_verdict(verdict)
+        is_many = bool(verdict.get("actions")) and has_many_nodes(client)
+        show_verdict(verdict, has_many_nodes=is_many)
     return Exit.CONFIG if is_refused else Exit.OK
 
 
-def show_verdict(verdict: Json) -> None:
+def show_verdict(verdict: Json, *, has_many_nodes: bool = False) -> None:
     """A verdict with its problems and actions."""
     problems = [read_problem(item) for item in verdict.get("problems") or ()]
     if problems:
@@ -201,7 +230,7 @@ def show_verdict(verdict: Json) -> None:
     match verdict.get("result"):
         case "applied":
             actions = verdict.get("actions") or []
-            for line in show_actions(actions):
+            for line in show_actions(actions, has_many_nodes=has_many_nodes):
                 typer.echo(line)
             words = count_actions(actions, done=True) or "no worker touched"
             seconds = float(verdict.get("duration_seconds") or 0)

@@ -14,6 +14,11 @@ Json = dict[str, Any]
 Words = list[tuple[str, bool]]
 """Lines, and whether each belongs to the result (stdout) or tells of the way there (stderr)."""
 
+ERROR_OUTPUT_HINT = (
+    "its error output is in errorCentral's log: errorLog/errorCentral/error.log on the node that"
+    " subscribes REQErrorLog"
+)
+
 
 @dataclass(slots=True)
 class _Delivery:
@@ -163,8 +168,12 @@ class Deliveries:
         words: Words = [(f"{escape_line(item.to)}:{escape_line(said)}", True)]
         text = escape_controls(str(line.get("data") or ""))
         words += [(f"    {part}" if part else "", True) for part in text.splitlines()]
+        if not text:
+            words.append(("    (answered, empty)", True))
         if line.get("is_cut"):
             words.append(("    … cut here; the whole is in the reply's file", True))
+        if said:
+            words += self._say(item, ERROR_OUTPUT_HINT)
         return words
 
     def _say(self, item: _Delivery, text: str) -> Words:

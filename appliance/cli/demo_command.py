@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import signal
 import subprocess
 import sys
@@ -57,8 +58,12 @@ def run_demo(path: Path, state_dir: str | None, *, once: bool) -> int:
     signal.signal(signal.SIGTERM, lambda *_: daemon.terminate())
     try:
         if not _wait_until_ready([*command, "status", *state], daemon):
+            if daemon.poll() is None:
+                typer.echo(f"appliance: not ready within {START_TIMEOUT_S:g} s", err=True)
+                daemon.terminate()
             return daemon.wait() or 70
-        typer.echo("\n$ appliance send --to ship1 --to ship2 REQCliCommand uptime")
+        options = f" --state-dir {shlex.quote(state_dir)}" if state_dir else ""
+        typer.echo(f"\n$ appliance send{options} --to ship1 --to ship2 REQCliCommand uptime")
         sent = subprocess.run(
             [*command, "send", "--to", "ship1", "--to", "ship2", *state, "REQCliCommand", "uptime"],
             check=False,
@@ -68,7 +73,6 @@ def run_demo(path: Path, state_dir: str | None, *, once: bool) -> int:
             daemon.wait()
             return sent.returncode
         appliance = f"{Path(sys.argv[0]).parent}/appliance" if "/" in sys.argv[0] else "appliance"
-        options = f" --state-dir {state_dir}" if state_dir else ""
         typer.echo(_HINT.format(appliance=appliance, config=_config_file(path), options=options))
         return daemon.wait()
     finally:

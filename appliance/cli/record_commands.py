@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from appliance.cli.api_client import ApiClient, ApiRefused
-from appliance.cli.daemon_commands import show_verdict
+from appliance.cli.daemon_commands import has_many_nodes, show_verdict
 from appliance.cli.options import (
     Exit,
     Output,
@@ -18,7 +18,7 @@ from appliance.cli.options import (
     warn,
 )
 from appliance.cli.times import say_moment
-from appliance.cli.verdict_view import count_actions
+from appliance.cli.verdict_view import count_actions, split_problems
 from appliance.core.escape import escape_line
 
 Json = dict[str, Any]
@@ -112,6 +112,8 @@ def _tell_count(found: Json, words: str, output: Output, *, wanted: list[str] | 
     count = int(found["count"])
     if output is Output.JSON:
         print_json(found)
+    elif wanted and not count:
+        warn("no such message")
     else:
         typer.echo(f"{count} message{'s' if count != 1 else ''} {words}")
     return Exit.FAILED if wanted and count < len(set(wanted)) else Exit.OK
@@ -141,8 +143,9 @@ def _history_row(record: Json) -> list[str]:
     problems = record.get("problems") or []
     what = count_actions(record.get("actions") or [], done=True)
     if record.get("result") == "refused":
-        first = problems[0] if problems else {}
-        more = f" and {len(problems) - 1} more" if len(problems) > 1 else ""
+        errors, warnings = split_problems(problems)
+        first = next(iter([*errors, *warnings]), {})
+        more = f" and {len(errors) - 1} more" if len(errors) > 1 else ""
         what = f"{first.get('code', '')} {first.get('message', '')}{more}".strip()
     return [
         str(record.get("number", "")),
@@ -180,7 +183,7 @@ def history_show(
         return Exit.OK
     revision = f"   git {record['revision']}" if record.get("revision") else ""
     typer.echo(escape_line(f"{say_moment(record.get('at'))}   {record.get('digest')}{revision}"))
-    show_verdict(record)
+    show_verdict(record, has_many_nodes=has_many_nodes(client))
     return Exit.OK
 
 

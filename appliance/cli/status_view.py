@@ -11,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from appliance.cli.times import say_ago, say_span
+from appliance.cli.verdict_view import is_warning, split_problems
 from appliance.core.escape import escape_line
 
 Json = dict[str, Any]
@@ -93,11 +94,23 @@ def _config_lines(status: Json, now: float) -> list[Text]:
     trigger = f" ({attempt['trigger']})" if attempt.get("trigger") else ""
     said = f"last look {say_ago(attempt.get('at'), now)}: {attempt.get('result')}{trigger}"
     lines.append(_line("", said, "red" if is_refused else "dim"))
-    problems = attempt.get("problems") or []
-    style = "red" if is_refused else "yellow"
-    lines += [_line("", f"  {_say_problem(item)}", style) for item in problems[:MAX_PROBLEMS]]
-    if len(problems) > MAX_PROBLEMS:
-        lines.append(_line("", f"  and {len(problems) - MAX_PROBLEMS} more", "dim"))
+    return lines + _problem_lines(attempt.get("problems") or [])
+
+
+def _problem_lines(problems: list[Json]) -> list[Text]:
+    """Errors first; what does not fit is counted, warnings apart from errors."""
+    errors, warnings = split_problems(problems)
+    lines = [
+        _line("", f"  {_say_problem(item)}", "yellow" if is_warning(item) else "red")
+        for item in [*errors, *warnings][:MAX_PROBLEMS]
+    ]
+    more_errors = max(0, len(errors) - MAX_PROBLEMS)
+    more_warnings = len(problems) - len(lines) - more_errors
+    rest = [f"{more_errors} more"] if more_errors else []
+    if more_warnings:
+        rest.append(f"{more_warnings} warning{'s' if more_warnings != 1 else ''}")
+    if rest:
+        lines.append(_line("", f"  and {', '.join(rest)}", "dim"))
     return lines
 
 

@@ -38,7 +38,7 @@ def read_problem(facts: Json) -> Problem:
     return Problem(
         code=str(facts.get("code", "")),
         message=str(facts.get("message", "")),
-        severity=Severity.WARNING if facts.get("severity") == "warning" else Severity.ERROR,
+        severity=Severity.WARNING if is_warning(facts) else Severity.ERROR,
         file=str(facts.get("file") or ""),
         line=int(facts.get("line") or 0),
         column=int(facts.get("column") or 0),
@@ -49,6 +49,17 @@ def read_problem(facts: Json) -> Problem:
     )
 
 
+def is_warning(facts: Json) -> bool:
+    """Whether a problem of the API refuses nothing."""
+    return facts.get("severity") == "warning"
+
+
+def split_problems(problems: Sequence[Json]) -> tuple[list[Json], list[Json]]:
+    """Errors and warnings, each in the order given."""
+    errors = [item for item in problems if not is_warning(item)]
+    return errors, [item for item in problems if is_warning(item)]
+
+
 def print_problems(problems: Sequence[Problem], stream: TextIO, exit_code: int = 78) -> None:
     """Every problem as `check` shows it, and the count."""
     print(render_text(problems, colour=uses_colour(stream)), file=stream)
@@ -57,11 +68,13 @@ def print_problems(problems: Sequence[Problem], stream: TextIO, exit_code: int =
         print(render_summary(problems, files, exit_code), file=stream)
 
 
-def show_actions(actions: Sequence[Json]) -> list[str]:
-    """One line per worker, and below it what changes."""
+def show_actions(actions: Sequence[Json], *, has_many_nodes: bool = False) -> list[str]:
+    """One line per worker, and below it what changes. The node is named where there are several:
+    workers of two nodes may share a name.
+    """
     colour = uses_colour(sys.stdout)
     lines = []
-    several = len({action.get("node") for action in actions}) > 1
+    several = has_many_nodes or len({action.get("node") for action in actions}) > 1
     for action in actions:
         kind = str(action.get("action", ""))
         line = f"{_SIGNS.get(kind, '?')} {kind:6s} {escape_line(str(action.get('worker', '')))}"

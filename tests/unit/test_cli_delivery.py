@@ -84,7 +84,10 @@ def test_a_command_that_failed_on_its_node_has_failed(status, said_as):
         accepted("ship1", 1, replies=True),
         {"event": "reply", "id": 1, "from": "ship1", "data": "", "exit_status": status},
     )
-    assert said[-1] == (said_as, True)
+    assert said[-3:-1] == [(said_as, True), ("    (answered, empty)", True)]
+    where, is_result = said[-1]
+    assert "errorLog/errorCentral/error.log" in where
+    assert not is_result
     assert deliveries.failed == ["ship1"]
 
 

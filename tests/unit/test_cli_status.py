@@ -48,6 +48,19 @@ def test_a_refused_config_shows_its_first_problems_with_their_places():
     assert "and 2 more" in text
 
 
+def test_errors_come_before_warnings_and_are_counted_apart():
+    warning = PROBLEM | {"severity": "warning", "code": "W003"}
+    status = make_status(healthy=False)
+    attempt = status["config"]["last_attempt"]
+    attempt |= {"result": "refused", "problems": [warning] * 2 + [PROBLEM] * 2}
+    text = show(status)
+    assert (text.count("E021"), text.count("W003")) == (2, 1)
+    assert text.index("E021") < text.index("W003")
+    assert "and 1 warning\n" in text.replace(" \n", "\n")
+    attempt["problems"] = [warning] * 2 + [PROBLEM] * 4
+    assert "and 1 more, 2 warnings" in show(status)
+
+
 def test_a_worker_that_does_not_run_shows_why():
     status = make_status()
     status["nodes"]["ship1"]["workers"][0] |= {

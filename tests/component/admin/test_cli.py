@@ -174,7 +174,35 @@ def test_plan_exits_2_with_changes_and_shows_them(run, control):
         "1 spawn, 1 update, 3 kept",
     ]
     assert run("plan", "--node", "ship2")[1].count("ship1") == 0
-    assert run("plan", "--node", "ship3")[0] == 0
+    assert run("plan", "--node", "ship3") == (
+        64,
+        "",
+        "appliance: no node 'ship3' here; it runs ship1\n",
+    )
+
+
+def test_plan_names_the_node_of_each_action_where_the_daemon_runs_several(run, control):
+    control.answers["plan"] = {
+        "result": "changes",
+        "actions": [UPDATE],
+        "problems": [],
+        "summary": {},
+        "settings": {"admin.listen": [None, "127.0.0.1:9100"]},
+    }
+    line = "~ update ship2.REQPing.EventACK_subscriber"
+    assert run("plan")[1].splitlines()[0] == line
+    control.answers["status"] = make_status(nodes={"ship1": {}, "ship2": {}})
+    shown = run("plan")[1].splitlines()
+    assert shown[0] == f"{line}  on ship2"
+    assert '~ settings admin.listen: null → "127.0.0.1:9100"' in shown
+
+
+def test_status_of_a_node_that_is_not_here_is_a_usage_error(run, served):
+    for more in ([], ["-o", "json"], ["--watch"]):
+        code, out, err = run("status", "--node", "ship1,nosuch", *more)
+        assert (code, out) == (64, "")
+        assert err == "appliance: no node 'nosuch' here; it runs ship1\n"
+    assert run("status", "--node", "ship1")[0] == 0
 
 
 def test_plan_of_nothing_exits_0_and_of_a_bad_config_78(run, control):
@@ -246,6 +274,7 @@ def test_arguments_that_begin_with_a_dash_go_after_two_dashes(served, control, c
     place = ["--state-dir", str(served.state_dir), "--wait", "0"]
     assert main(["send", "--to", "ship1", "REQCliCommand", "uptime", "-p", *place]) == 64
     assert control.calls == []
+    assert "go after --" in capsys.readouterr().err
     assert main(["send", "--to", "ship1", *place, "REQCliCommand", "--", "uptime", "-p"]) == 0
     assert control.calls[0][1].method_args == ["uptime", "-p"]
     capsys.readouterr()
@@ -358,6 +387,39 @@ def test_the_history_is_listed_and_shown(run, control):
     assert "git 0123456789abcdef" in out
     assert run("history", "show", "9")[0] == 1
     assert json.loads(run("history", "-o", "json")[1])["records"] == control.records
+
+
+def test_the_history_counts_errors_and_names_them_before_warnings(run, control):
+    warning = PROBLEM | {"severity": "warning", "code": "W003"}
+    control.records = [
+        {"number": 2, "at": 1_767_225_600.0, "generation": 2, "result": "refused", "digest": "sha256:ab",
+         "revision": None, "trigger": "watch", "problems": [warning, PROBLEM, warning], "actions": []},
+    ]  # fmt: skip
+    row = run("history")[1]
+    assert "E021" in row
+    assert "W003" not in row
+    assert " more" not in row
+
+
+@pytest.mark.parametrize("command", ["drop", "retry"])
+def test_an_id_that_is_no_message_is_said_and_exits_1(run, control, monkeypatch, command):
+    async def nothing(*_, **__):
+        return 0
+
+    monkeypatch.setattr(control, f"outbox_{command}", nothing)
+    assert run("outbox", command, "99") == (1, "", "appliance: no such message\n")
+
+
+def test_a_demo_where_another_daemon_runs_fails_as_its_own_daemon_does(served, tmp_path, capfd):
+    fleet = tmp_path / "fleet.yaml"
+    fleet.write_text(
+        "version: 1\nbroker: {servers: [nats://127.0.0.1:9]}\nnodes: {ship1: {}, ship2: {}}\n"
+    )
+    code = main(["demo", str(fleet), "--once", "--state-dir", str(served.state_dir)])
+    out, err = capfd.readouterr()
+    assert code not in (0, None)
+    assert "appliance send" not in out
+    assert str(served.state_dir) in err
 
 
 def test_an_unknown_variable_is_warned_of(run, served, monkeypatch):
