@@ -8,7 +8,7 @@ CONFIG = """
 version: 1
 broker: {embedded: true}
 reload: {settle: 20ms}
-defaults: {ack: {timeout: 500ms, retries: 1}}
+defaults: {ack: {timeout: 5s, retries: 3}}
 nodes:
   central: {subscribe: {REQToFileAppend: {}, REQErrorLog: {}}}
   ship1:
