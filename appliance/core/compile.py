@@ -182,6 +182,10 @@ def make_subscriber(item: Subscription) -> SubscriberSpec:
     if commands:
         commands = tuple(tuple(_fill(text, item.node) for text in argv) for argv in commands)
         settings = {**settings, "allow_commands": commands}
+    for name in ("allow_paths", "allow_urls"):
+        if settings.get(name):
+            filled = tuple(_fill(text, item.node) for text in settings[name])
+            settings = {**settings, name: filled}
     kind = make_kind(info.category, wants_ack=resolved.wants_ack)
     return SubscriberSpec(
         node=item.node,

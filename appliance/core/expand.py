@@ -32,7 +32,7 @@ from appliance.core.layers import (
 )
 from appliance.core.method import MethodInfo
 from appliance.core.names import MethodName, NodeName
-from appliance.core.specs import ANY_SENDER, AckOn, AckSettings, PublisherDefaults, Schedule
+from appliance.core.specs import ANY_METHOD, ANY_SENDER, AckOn, AckSettings, PublisherDefaults, Schedule
 
 NOT_SETTINGS = frozenset({"roles", "subscribe", "publish"})
 """Keys of a role or node that are no worker settings."""
@@ -214,6 +214,15 @@ class Expander:
         if commands is not None:
             settings["allow_commands"] = (
                 None if commands == "any" else tuple(tuple(map(str, argv)) for argv in commands)
+            )
+        for name in ("allow_paths", "allow_urls"):
+            patterns = entry.get(name)
+            if patterns is not None:
+                settings[name] = None if patterns == "any" else tuple(map(str, patterns))
+        answers = entry.get("allow_reply_methods")
+        if answers is not None:
+            settings["allow_reply_methods"] = (
+                ANY_METHOD if answers == "any" else frozenset(map(MethodName, answers))
             )
         senders = entry.get("accept_from")
         return ResolvedSubscription(

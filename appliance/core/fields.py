@@ -66,6 +66,7 @@ SUBSCRIBER_FIELDS = (
     Setting(("backlog",), "backlog", minimum=1, maximum=1_000_000),
     Setting(("method_timeout",), "method_timeout_s", _D, 0.01, 366 * _DAY_S),
     Setting(("max_output_bytes",), "max_output_bytes", minimum=0, maximum=64 * 1024**2),
+    Setting(("max_file_bytes",), "max_file_bytes", minimum=0, maximum=2**50),
     Setting(("dedupe",), "dedupe"),
     Setting(("rerun",), "rerun"),
 )
@@ -149,6 +150,9 @@ SECTION_FIELDS = {
 SUBSCRIBE_ONLY = (
     Setting(("accept_from",), "accept_from", FieldKind.TEXTS),
     Setting(("allow_commands",), "allow_commands", FieldKind.TEXTS),
+    Setting(("allow_paths",), "allow_paths", FieldKind.TEXTS),
+    Setting(("allow_urls",), "allow_urls", FieldKind.TEXTS),
+    Setting(("allow_reply_methods",), "allow_reply_methods", FieldKind.TEXTS),
 )
 PUBLISH_ONLY = (
     Setting(("to",), "to_node", FieldKind.TEXTS),

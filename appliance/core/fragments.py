@@ -79,7 +79,7 @@ def make_known(tree: Tree, methods: MethodTable, find_cron_error: CronCheck) -> 
             for name, info in methods.items()
             if info.subject_node is not None
         },
-        options=frozenset({"allow_commands"}).union(*(info.options for info in methods.values())),
+        options=frozenset({"allow_commands", "allow_paths", "allow_urls"}).union(*(info.options for info in methods.values())),
         find_cron_error=find_cron_error,
         suggestions={},
     )
@@ -141,6 +141,13 @@ def _check_subscribe(
     senders = entry.get("accept_from")
     if isinstance(senders, (list, tuple)):
         _check_nodes(findings, (*path, "accept_from"), senders, known)
+    answers = entry.get("allow_reply_methods")
+    if isinstance(answers, (list, tuple)):
+        _check_twice(findings, (*path, "allow_reply_methods"), answers)
+        for index, answer in enumerate(answers):
+            if MethodName(answer) not in known.methods:
+                _add_unknown_method(findings, (*path, "allow_reply_methods", index), answer, known)
+    _check_paths(findings, path, entry)
     commands = entry.get("allow_commands")
     if isinstance(commands, (list, tuple)):
         for index, command in enumerate(commands):
@@ -152,6 +159,20 @@ def _check_subscribe(
                     hint="to allow every command write `allow_commands: any`",
                 )
     _add_idle(findings, path, _ON_SUBSCRIBE_IDLE, entry, "on a subscription: the sender decides")
+
+
+def _check_paths(findings: Findings, path: KeyPath, entry: Tree) -> None:
+    patterns = entry.get("allow_paths")
+    if not isinstance(patterns, (list, tuple)):
+        return
+    for index, pattern in enumerate(patterns):
+        if not pattern.startswith("/") or ".." in pattern.split("/") or "\0" in pattern:
+            findings.add(
+                "E225",
+                (*path, "allow_paths", index),
+                f"{shorten(pattern)} is no absolute path without `..`",
+                hint="as in /var/log/*.log, or /var/log/** for everything below",
+            )
 
 
 def _check_publish(findings: Findings, path: KeyPath, entry: Tree, known: Known) -> None:

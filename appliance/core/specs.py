@@ -42,6 +42,9 @@ class ReloadClass(StrEnum):
 ANY_SENDER = frozenset({NodeName("*")})
 """The value of `accept_from` that lets every sender in (`accept_from: any`)."""
 
+ANY_METHOD = frozenset({MethodName("*")})
+"""The value of `allow_reply_methods` that lets answers arrive as every method (`any`)."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AckSettings:
@@ -75,6 +78,8 @@ class SubscriberSpec:
 
     `accept_from` is None for "any declared node", `ANY_SENDER`, or the nodes listed. `allow_commands` is None for
     "any command", else argv patterns, ``*`` standing for one argument and a last ``**`` for any rest.
+    `allow_paths` and `allow_urls` are patterns in the same manner (`core.allow`). `allow_reply_methods` is None
+    for "the methods that command nothing", `ANY_METHOD`, or the methods listed.
     """
 
     node: NodeName
@@ -87,6 +92,10 @@ class SubscriberSpec:
     """Messages that may wait in memory for a handler; beyond it they are dropped unacknowledged and counted."""
     accept_from: frozenset[NodeName] | None = None
     allow_commands: tuple[tuple[str, ...], ...] | None = ()
+    allow_paths: tuple[str, ...] | None = ()
+    allow_urls: tuple[str, ...] | None = ()
+    allow_reply_methods: frozenset[MethodName] | None = None
+    max_file_bytes: int = 1_073_741_824
     method_timeout_s: float = 10.0
     max_output_bytes: int = 524_288
     dedupe: bool = True
@@ -129,6 +138,10 @@ RELOAD_CLASSES: Mapping[type, Mapping[str, ReloadClass]] = {
         "backlog": ReloadClass.LIVE,
         "accept_from": ReloadClass.LIVE,
         "allow_commands": ReloadClass.LIVE,
+        "allow_paths": ReloadClass.LIVE,
+        "allow_urls": ReloadClass.LIVE,
+        "allow_reply_methods": ReloadClass.LIVE,
+        "max_file_bytes": ReloadClass.LIVE,
         "method_timeout_s": ReloadClass.LIVE,
         "max_output_bytes": ReloadClass.LIVE,
         "dedupe": ReloadClass.LIVE,

@@ -193,6 +193,13 @@ STORIES = (
         "Drop one. Perhaps another name was meant.",
     ),
     Story(
+        "E225",
+        "path-pattern",
+        "A pattern of `allow_paths` is no absolute path, or climbs with `..`.",
+        "REQTailFile: {allow_paths: [log/syslog]}",
+        "Write the whole path: allow_paths: [/var/log/syslog], or /var/log/** for all below.",
+    ),
+    Story(
         "W201",
         "unused-role",
         "A role that no node has. Nothing is wrong, but perhaps a node's list of roles is.",
