@@ -6,6 +6,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from appliance.config.arguments import find_argument_problem, find_schema_problem
 from appliance.config.cron import find_cron_error
 from appliance.config.excerpts import add_excerpts
 from appliance.config.load import RawConfig, read_config
@@ -58,6 +59,8 @@ def load_desired(
             methods,
             () if is_partial else run_nodes,
             find_cron_error=find_cron_error,
+            find_schema_problem=find_schema_problem,
+            find_argument_problem=find_argument_problem,
         )
         problems = problems + [
             _place_finding(raw, finding)

@@ -10,7 +10,7 @@ can be wrong is the belief that a subscription chooses one; W202 and W204 say so
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,9 +28,15 @@ from appliance.core.fields import (
 )
 from appliance.core.findings import Finding, Findings
 from appliance.core.fragments import CronCheck, check_fragments, make_known, resolve_own
-from appliance.core.layers import Tree, as_map, read_settings
+from appliance.core.layers import Tree, as_map, find_origin, read_settings
 from appliance.core.method import MethodTable
-from appliance.core.names import NodeName, WorkerKey, make_kind, make_subject
+from appliance.core.method_checks import (
+    ArgumentCheck,
+    SchemaCheck,
+    check_scheduled_arguments,
+    read_methods,
+)
+from appliance.core.names import MethodName, NodeName, WorkerKey, make_kind, make_subject
 from appliance.core.section_checks import check_sections
 from appliance.core.specs import (
     AdminSettings,
@@ -47,6 +53,7 @@ from appliance.core.specs import (
     TlsSettings,
     WorkerSpec,
 )
+from appliance.core.user_method import UserMethod
 
 NODE_PLACEHOLDER = "${node}"
 """Replaced by the own node's name in texts that a node sends or runs; doubled (``$${node}``) it
@@ -72,6 +79,8 @@ def compile_settings(
     run_nodes: Iterable[str] | ChooseNodes | None,
     *,
     find_cron_error: CronCheck = lambda _text: None,
+    find_schema_problem: SchemaCheck = lambda _schema: None,
+    find_argument_problem: ArgumentCheck = lambda _schema, _texts: None,
 ) -> Compiled:
     """Check the whole config and build the workers of `run_nodes` (None: of every node).
 
@@ -81,7 +90,8 @@ def compile_settings(
     business.
     """
     findings = Findings()
-    known = make_known(tree, methods, find_cron_error)
+    user_methods = read_methods(findings, tree, methods, find_schema_problem)
+    known = make_known(tree, methods, find_cron_error, user_methods)
     if not known.nodes:
         findings.add(
             "E201", ("nodes",), "no node is declared", hint="add `nodes: {NAME: {…}}`", on_key=True
@@ -93,6 +103,7 @@ def compile_settings(
     publications = [item for node in known.nodes for item in expander.publications(node)]
     index = index_subscriptions(subscriptions)
     check_ends(findings, subscriptions, publications, index, known)
+    _check_scheduled(findings, publications, user_methods, find_argument_problem)
     _check_unused_roles(findings, known.roles, known.nodes)
     chosen = _choose(findings, tuple(map(NodeName, known.nodes)), run_nodes)
     workers = _build_workers(findings, subscriptions, publications, frozenset(chosen))
@@ -104,6 +115,7 @@ def compile_settings(
         workers=workers,
         publisher_defaults={node: expander.base(node).defaults for node in chosen},
         declared_acks={key: end.wants_ack for key, end in index.items()},
+        methods=user_methods,
         **make_sections(tree),
     )
     return Compiled(desired, findings.all())
@@ -148,6 +160,22 @@ def _check_unused_roles(findings: Findings, roles: Tree, nodes: Tree) -> None:
             findings.add("W201", ("roles", role), f'role "{role}" is used by no node', on_key=True)
 
 
+def _check_scheduled(
+    findings: Findings,
+    publications: Iterable[Publication],
+    user_methods: Mapping[MethodName, UserMethod],
+    find_problem: ArgumentCheck,
+) -> None:
+    for entry in publications:
+        method = user_methods.get(entry.resolved.info.name)
+        schedule = entry.resolved.schedule
+        if method is None or schedule is None:
+            continue
+        path = find_origin(entry.layers, ("method_args",)) or entry.path
+        texts = tuple(_fill(text, entry.node) for text in schedule.method_args)
+        check_scheduled_arguments(findings, path, method, texts, find_problem)
+
+
 def _build_workers(
     findings: Findings,
     subscriptions: Iterable[Subscription],
@@ -186,6 +214,9 @@ def make_subscriber(item: Subscription) -> SubscriberSpec:
         if settings.get(name):
             filled = tuple(_fill(text, item.node) for text in settings[name])
             settings = {**settings, name: filled}
+    if settings.get("definition") is not None:
+        definition = settings["definition"].for_node(item.node)
+        settings = {**settings, "definition": definition}
     kind = make_kind(info.category, wants_ack=resolved.wants_ack)
     return SubscriberSpec(
         node=item.node,

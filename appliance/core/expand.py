@@ -224,6 +224,12 @@ class Expander:
             settings["allow_reply_methods"] = (
                 ANY_METHOD if answers == "any" else frozenset(map(MethodName, answers))
             )
+        definition = self._known.user_methods.get(info.name)
+        if definition is not None:
+            settings["definition"] = definition
+            if definition.timeout_s is not None and entry.get("method_timeout") is None:
+                # nearer than what a layer says for all methods, further than the entry itself
+                settings["method_timeout_s"] = definition.timeout_s
         senders = entry.get("accept_from")
         return ResolvedSubscription(
             info=info,

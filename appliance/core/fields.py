@@ -161,3 +161,24 @@ PUBLISH_ONLY = (
 )
 ENABLED = Setting(("enabled",), "enabled")
 """In every entry: `false` switches off what a role brought."""
+
+METHOD_FIELDS = (
+    Setting(("summary",), "summary"),
+    Setting(("kind",), "category", reload=_SWAP),
+    Setting(("args",), "args", reload=_SWAP),
+    Setting(("timeout",), "timeout_s", _D, 0.01, 366 * _DAY_S),
+    Setting(("on_crash",), "on_crash", reload=_SWAP),
+    Setting(("exec",), "exec.argv", FieldKind.TEXTS, reload=_SWAP),
+    Setting(("stdin",), "exec.stdin", reload=_SWAP),
+    Setting(("allow_options",), "exec.allow_options", reload=_SWAP),
+    Setting(("http", "method"), "http.method", reload=_SWAP),
+    Setting(("http", "url"), "http.url", reload=_SWAP),
+    Setting(("http", "body"), "http.body", reload=_SWAP),
+    Setting(("http", "allow_status"), "http.allow_status", reload=_SWAP),
+    Setting(("http", "follow_redirects"), "http.follow_redirects", reload=_SWAP),
+    Setting(("file", "directory"), "file.directory", reload=_SWAP),
+    Setting(("file", "name"), "file.name", reload=_SWAP),
+    Setting(("file", "mode"), "file.mode", reload=_SWAP),
+    Setting(("file", "content"), "file.content", reload=_SWAP),
+)
+"""Of a method that the config declares; `environment` and `http.headers` are maps and stand beside these."""

@@ -6,7 +6,7 @@ nodes share a role.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 from appliance.core.fields import (
@@ -22,6 +22,7 @@ from appliance.core.layers import Tree, as_map, find_value
 from appliance.core.method import MethodTable
 from appliance.core.names import MethodName, NodeName
 from appliance.core.section_checks import check_bounds
+from appliance.core.user_method import NO_METHODS, UserMethod
 
 OWN_NODE = "local"
 """Names the node an entry belongs to."""
@@ -50,6 +51,8 @@ class Known:
     """What names may refer to."""
 
     methods: MethodTable
+    """All of them, those that the config declares included."""
+    user_methods: Mapping[MethodName, UserMethod]
     nodes: Tree
     roles: Tree
     special: dict[str, MethodName]
@@ -68,10 +71,16 @@ class Known:
         return self.suggestions.get(key)
 
 
-def make_known(tree: Tree, methods: MethodTable, find_cron_error: CronCheck) -> Known:
+def make_known(
+    tree: Tree,
+    methods: MethodTable,
+    find_cron_error: CronCheck,
+    user_methods: Mapping[MethodName, UserMethod] = NO_METHODS,
+) -> Known:
     """Collect the names of a config."""
     return Known(
-        methods=methods,
+        methods={**methods, **{name: method.info for name, method in user_methods.items()}},
+        user_methods=user_methods,
         nodes=as_map(tree.get("nodes")),
         roles=as_map(tree.get("roles")),
         special={

@@ -45,6 +45,8 @@ class MethodInfo:
     options: frozenset[str] = frozenset()
     directory: str = ""
     file_name: str = ""
+    for_answers: bool = True
+    """Whether an answer may arrive as this method without more being said; only asked of events."""
 
     @property
     def may_reply(self) -> bool:
@@ -53,7 +55,7 @@ class MethodInfo:
         Not commands: the answering node would order them in its own name, so that the right to ask one node a
         question were the right to command a third one.
         """
-        return self.category is Category.EVENT and self.subject_node is None
+        return self.category is Category.EVENT and self.subject_node is None and self.for_answers
 
 
 MethodTable = Mapping[MethodName, MethodInfo]

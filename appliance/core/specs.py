@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from appliance.core.names import MethodName, NodeName, Subject, WorkerKey, WorkerKind
+from appliance.core.user_method import NO_METHODS, UserMethod
 
 
 class Phase(StrEnum):
@@ -100,6 +101,8 @@ class SubscriberSpec:
     max_output_bytes: int = 524_288
     dedupe: bool = True
     rerun: bool = False
+    definition: UserMethod | None = None
+    """What a method of the config does; None for those of the program itself."""
 
     @property
     def key(self) -> WorkerKey:
@@ -146,6 +149,7 @@ RELOAD_CLASSES: Mapping[type, Mapping[str, ReloadClass]] = {
         "max_output_bytes": ReloadClass.LIVE,
         "dedupe": ReloadClass.LIVE,
         "rerun": ReloadClass.LIVE,
+        "definition": ReloadClass.SWAP,
     },
     PublisherSpec: {
         "ack": ReloadClass.LIVE,
@@ -275,6 +279,8 @@ class DesiredState:
     publisher_defaults: Mapping[NodeName, PublisherDefaults]
     declared_acks: Mapping[tuple[NodeName, MethodName], bool] = field(default_factory=dict)
     """For every declared subscription of the fleet, whether it stands on the ACK subject of its method."""
+    methods: Mapping[MethodName, UserMethod] = field(default_factory=lambda: NO_METHODS)
+    """Methods that the config declares."""
     broker: BrokerSettings = field(default_factory=BrokerSettings)
     admin: AdminSettings = field(default_factory=AdminSettings)
     state: StateSettings = field(default_factory=StateSettings)

@@ -24,10 +24,11 @@ from appliance.core.fields import (
     SUBSCRIBE_ONLY,
     SUBSCRIBER_FIELDS,
     WORKER_FIELDS,
+    METHOD_FIELDS,
     FieldKind,
     Setting,
 )
-from appliance.core.names import METHOD_PATTERN, NODE_PATTERN
+from appliance.core.names import METHOD_PATTERN, NODE_PATTERN, Category
 from appliance.core.specs import (
     RELOAD_CLASSES,
     AckSettings,
@@ -44,13 +45,14 @@ from appliance.core.specs import (
     SubscriberSpec,
     TlsSettings,
 )
+from appliance.core.user_method import ExecCall, FileCall, HttpCall, UserMethod
 from tests.support.config_strategies import slightly_broken_configs, valid_configs
 
 SCHEMA = load_schema()
 KNOWN_KEYWORDS = {
     "$schema", "$id", "$ref", "$defs", "title", "description", "type", "properties", "required",
     "additionalProperties", "propertyNames", "items", "enum", "const", "default", "pattern",
-    "minimum", "maximum", "minLength", "maxLength", "minItems", "minProperties", "maxProperties",
+    "minimum", "maximum", "minLength", "maxLength", "minItems", "maxItems", "minProperties", "maxProperties",
     "x-expects", "x-reload",
 }  # fmt: skip
 
@@ -120,6 +122,7 @@ def test_leaves_of_the_schema_are_those_that_the_compiler_reads() -> None:
     assert {path for path, _ in leaves(definition("publish_entry"))} == (
         entry | names_of(PUBLISH_ONLY)
     )
+    assert {path for path, _ in leaves(definition("user_method"))} == names_of(METHOD_FIELDS)
 
 
 def settings_and_specs() -> list[tuple[Setting, type, Any]]:
@@ -195,10 +198,26 @@ def test_reload_class_of_the_schema_is_that_of_the_table_and_of_the_plan(
         assert RELOAD_CLASSES[owner][attr] == setting.reload
 
 
+PARTS_OF_METHODS = {"exec": ExecCall, "http": HttpCall, "file": FileCall}
+
+
+@pytest.mark.parametrize("setting", METHOD_FIELDS, ids=lambda setting: ".".join(setting.keys))
+def test_setting_of_a_method_is_the_one_of_its_value(setting: Setting) -> None:
+    schema = dict(leaves(definition("user_method")))[setting.keys]
+    assert schema["x-reload"] == setting.reload
+    assert (schema.get("minimum"), schema.get("maximum")) == (setting.minimum, setting.maximum)
+    part, _, attr = setting.attr.rpartition(".")
+    spec = PARTS_OF_METHODS[part] if part else UserMethod
+    (field,) = [item for item in dataclasses.fields(spec) if item.name == attr]
+    if "default" in schema:
+        default = schema["default"]
+        assert (Category(default.title()) if attr == "category" else default) == field.default
+
+
 def test_every_field_that_changes_in_place_can_be_set() -> None:
     reachable = {(spec, setting.attr) for setting, spec, _ in settings_and_specs()}
     for spec, classes in RELOAD_CLASSES.items():
-        for attr in classes.keys() - {"ack", "schedule", "entry"}:
+        for attr in classes.keys() - {"ack", "schedule", "entry", "definition"}:
             assert (spec, attr) in reachable
     for spec in (*SPECS.values(), AckSettings):
         for field in dataclasses.fields(spec):
@@ -229,7 +248,7 @@ def test_schema_is_sound_and_closed() -> None:
 
 def test_every_leaf_is_described_and_has_its_reload_class() -> None:
     whole = [SCHEMA, *(definition(name) for name in ("role", "node"))]
-    whole += [definition("subscribe_entry"), definition("publish_entry")]
+    whole += [definition("subscribe_entry"), definition("publish_entry"), definition("user_method")]
     for schema in whole:
         for path, leaf in leaves(schema):
             assert leaf["description"].endswith("."), path

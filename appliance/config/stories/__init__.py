@@ -5,13 +5,21 @@ from __future__ import annotations
 from collections.abc import Mapping
 from types import MappingProxyType
 
-from appliance.config.stories import meaning, reading, running, shape
+from appliance.config.stories import meaning, methods, reading, running, shape
 from appliance.config.stories.story import Story
 
 STORIES: Mapping[str, Story] = MappingProxyType(
     {
         story.code: story
-        for story in sorted((*reading.STORIES, *shape.STORIES, *meaning.STORIES, *running.STORIES))
+        for story in sorted(
+            (
+                *reading.STORIES,
+                *shape.STORIES,
+                *meaning.STORIES,
+                *methods.STORIES,
+                *running.STORIES,
+            )
+        )
     }
 )
 
