@@ -13,6 +13,8 @@ EVENTS = frozenset({"message_delivered", "attempt_missed", "message_dead", "repl
 """The facts that concern a submitted message."""
 
 _REFUSED = "refused by the receiver"
+_SOMETIMES = ("has_more", "stream", "stderr", "progress", "data_base64")
+"""Fields of a reply that most do not have."""
 
 
 class DeliveryWatch:
@@ -95,8 +97,10 @@ class DeliveryWatch:
 
     def _answer(self, event: Line) -> Line:
         id_ = event["previous_id"]
-        self._unanswered.discard(id_)
+        if not event.get("has_more"):
+            self._unanswered.discard(id_)
         copied = {name: event.get(name) for name in ("method", "data", "is_cut", "exit_status")}
+        copied |= {name: event[name] for name in _SOMETIMES if event.get(name)}
         return {
             "event": "reply",
             "id": id_,

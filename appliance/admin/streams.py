@@ -102,10 +102,13 @@ class Streams:
         return self._control.events.recent(limit=read_count(request, "recent", 0, 1_000))
 
 
+_CONTENTS = frozenset({"data", "data_base64", "stderr"})
+
+
 def _frame(event: Json, hides_data: bool) -> bytes:
     """One server-sent event. Contents of messages are for the unix socket only."""
     if hides_data and "data" in event:
-        event = {name: value for name, value in event.items() if name != "data"}
+        event = {name: value for name, value in event.items() if name not in _CONTENTS}
     number = f"id: {event['seq']}\n" if "seq" in event else ""
     return f"{number}event: {event['event']}\ndata: ".encode() + encode_json(event) + b"\n\n"
 

@@ -49,6 +49,12 @@ class Message(NamedTuple):
 
 DEFAULT_REPLY_METHOD = "REQToFileAppend"
 
+CALLER_FILE = "@caller"
+"""As a request's file name: replies are for whoever waits for them at the asking node, and filed nowhere.
+
+Any node echoes it, since the request rides along with its reply; it is no name that a file could have here.
+"""
+
 
 def text_to_bytes(text: str) -> bytes:
     """The bytes a message text stands for."""

@@ -7,8 +7,8 @@ is called once per message and must be safe to call concurrently.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from appliance.core.message import Message
@@ -22,12 +22,59 @@ class Result:
     """What a handler made of a message.
 
     `output` becomes the reply (None: no reply; b"" is an empty reply, as REQPong's). `report` is a text for
-    errorCentral (a command's exit status and stderr, say). `exit_status` rides on the reply for our own CLI.
+    errorCentral (a command's exit status and stderr, say). `exit_status` and `stderr` ride on the reply for
+    appliances, which know from the status that the answer is complete. `messages` are sent in the same commit that
+    marks this message as handled: a crash neither loses nor doubles them.
+
+    After partial replies an empty `output` goes to appliances only: to a Go node it would say nothing.
     """
 
     output: bytes | None = None
     report: str | None = None
     exit_status: int | None = None
+    stderr: bytes = b""
+    messages: tuple[Outgoing, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outgoing:
+    """A message that a handler sends. `message.from_node` is set to the own node, the id is given by the outbox.
+
+    `headers` are ours (``appl-…``); Go nodes ignore them. `expires_s` None means as the publisher's settings say.
+    """
+
+    message: Message
+    headers: Mapping[str, str] | None = None
+    expires_s: float | None = None
+
+
+class Outlet(Protocol):
+    """How a handler speaks while it works. Everything said is in the outbox, on disk, when a call returns."""
+
+    async def reply(self, data: bytes, *, stream: str = "stdout") -> None:
+        """A piece of the answer. Pieces of one message arrive in order, one at a time; the last is the `Result`.
+
+        Waits while the outbox is nearly full, so a program that talks too much is slowed down and not lost.
+
+        Raises:
+            HandlerError: the answer cannot be sent at all (unknown reply method, bad destination).
+        """
+        ...
+
+    async def progress(self, done_bytes: int, total_bytes: int) -> None:
+        """Tell an appliance that asked how far long work is; at most about once a second, silently dropped else."""
+        ...
+
+    async def deliver(self, outgoing: Outgoing) -> None:
+        """Send a message and wait until it is acknowledged.
+
+        Several may run at once; they are sent in the order of the calls. Cancellation leaves it in the outbox.
+
+        Raises:
+            HandlerError: it cannot be sent, was refused by its receiver, dropped or became a dead letter; the text
+                says why.
+        """
+        ...
 
 
 DONE = Result()
@@ -117,6 +164,11 @@ class HandlerContext:
     hellos: HelloSink
     list_workers: Callable[[], Sequence[WorkerLine]]
     intend: Intend
+    outlet: Outlet
+    headers: Mapping[str, str] = field(default_factory=dict)
+    """Headers that the message came with."""
+    asker_is_appliance: bool = False
+    """Whether the sender is an appliance (it says so by its ``appl-id``) and not a Go node."""
     resume: FilePosition | None = None
     hidden_environment: frozenset[str] = frozenset()
     """Environment variables that hold secrets of the daemon's."""

@@ -65,6 +65,7 @@ class CliCommand:
             output=output,
             report=_make_report(arguments, message, context.timeout_s, result),
             exit_status=result.exit_status,
+            stderr=result.stderr,
         )
 
 

@@ -2,14 +2,30 @@
 
 from __future__ import annotations
 
+import base64
 import logging
+from dataclasses import dataclass
 
 from appliance.core.escape import escape_controls
 from appliance.core.names import WorkerKey
 from appliance.telemetry.telling import Teller
 
-MAX_REPLY_CHARACTERS = 65_536
+MAX_REPLY_CHARACTERS = 1_048_576
 """Of a reply's text in an event; the whole reply is where its handler put it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReplyFacts:
+    """What a reply says beside its data. `has_more` tells that it is a piece of an answer and others follow."""
+
+    exit_status: str | None = None
+    stderr: bytes = b""
+    stream: str | None = None
+    has_more: bool = False
+    progress: tuple[int, int] | None = None
+
+
+NO_FACTS = ReplyFacts()
 
 
 class MessageTelemetry(Teller):
@@ -101,10 +117,21 @@ class MessageTelemetry(Teller):
         id_: int,
         method: str,
         data: str,
-        exit_status: str | int | None,
+        facts: ReplyFacts = NO_FACTS,
     ) -> None:
         """A reply to a message of ours arrived."""
         if self._events.has_listeners:
+            shown = escape_controls(data[:MAX_REPLY_CHARACTERS])
+            more: dict[str, object] = {}
+            if shown != data[:MAX_REPLY_CHARACTERS]:
+                raw = data[:MAX_REPLY_CHARACTERS].encode("utf-8", "surrogateescape")
+                more["data_base64"] = base64.b64encode(raw).decode()
+            if facts.stderr:
+                more["stderr"] = escape_controls(facts.stderr.decode("utf-8", "surrogateescape"))
+            if facts.stream is not None:
+                more["stream"] = facts.stream
+            if facts.progress is not None:
+                more["progress"] = list(facts.progress)
             self._events.emit_frequent(
                 "reply_received",
                 **{"from": from_node},
@@ -113,9 +140,11 @@ class MessageTelemetry(Teller):
                 id=id_,
                 method=method,
                 # JSON holds no bytes that are not UTF-8, so those are shown as escapes here
-                data=escape_controls(data[:MAX_REPLY_CHARACTERS]),
+                data=shown,
                 is_cut=len(data) > MAX_REPLY_CHARACTERS,
-                exit_status=exit_status,
+                exit_status=facts.exit_status,
+                has_more=facts.has_more,
+                **more,
             )
         if self._logger.isEnabledFor(logging.DEBUG):
             fields = {"node": node, "from": from_node, "previous_id": previous_id, "id": id_}

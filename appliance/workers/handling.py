@@ -19,16 +19,17 @@ from appliance.errors import ApplianceError, BusError, RequestInvalid, StoreErro
 from appliance.methods.base import FilePosition, HandlerContext, Method, Result
 from appliance.outbox.records import FinishItem, OutboxRecord
 from appliance.telemetry.stats import WorkerStats
+from appliance.workers.answering import Answering
 from appliance.workers.identity import EXIT_HEADER
+from appliance.workers.outlet import HandlerOutlet
 from appliance.workers.parts import WorkerParts
+from appliance.workers.replies import final_headers, is_for_caller_only, read_reply_facts
 from appliance.workers.work import Work, WorkKey
 
 MAX_FINISH_BATCH = 256
 RETRY_FIRST_S = 0.2
 RETRY_MAX_S = 5.0
 YIELD_EVERY = 32
-MAX_REPLY_ACK_TIMEOUT_S = 600
-MAX_REPLY_RETRIES = 100
 MAX_REPLY_WAITS = 50
 """Tries to find room for replies (about ten seconds) before the messages are finished without them."""
 _DISK_TROUBLE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE, errno.EROFS})
@@ -53,6 +54,8 @@ class Handling:
         self._router = parts.router
         self._telemetry = parts.telemetry
         self._answers = parts.answers
+        self._answering = Answering(parts.router, lambda: self.spec)
+        self._parts = parts
         self._tools = parts.tools
         self._stats = stats
         self._wall = parts.wall
@@ -121,7 +124,11 @@ class Handling:
                 self._running.add(work)
                 self._stats.in_flight = len(self._running)
                 try:
-                    await self._handle(work)
+                    if is_for_caller_only(work):
+                        self._tell_reply(work)
+                        self._finish(work, ())
+                    else:
+                        await self._handle(work)
                 finally:
                     self._running.discard(work)
                     self._stats.in_flight = len(self._running)
@@ -141,9 +148,16 @@ class Handling:
             return
         delay_s = RETRY_FIRST_S
         started = self._mono()
+        outlet = HandlerOutlet(
+            work.message,
+            self.spec.node,
+            self._parts,
+            self._answering,
+            asker_is_appliance=work.identity.instance is not None,
+        )
         while True:
             try:
-                result = await self._call(work)
+                result = await self._call(work, outlet)
                 break
             except Exception as error:  # noqa: BLE001 - the boundary around a handler: every failure becomes a value
                 if isinstance(error, OSError) and error.errno in _DISK_TROUBLE:
@@ -153,11 +167,13 @@ class Handling:
                     await asyncio.sleep(delay_s)
                     delay_s = min(delay_s * 2, RETRY_MAX_S)
                     continue
-                self._fail(work, error)
+                self._fail(work, error, outlet)
                 return
+            finally:
+                outlet.close()
         self._stats.handled += 1
         self._stats.handler.observe(self._mono() - started)
-        self._finish(work, self._replies(work, result))
+        self._finish(work, self._replies(work, result, outlet))
 
     async def _mark_started(self, work: Work) -> bool:
         """Note durably that a message which must not run twice is about to run."""
@@ -180,7 +196,7 @@ class Handling:
             else:
                 return True
 
-    async def _call(self, work: Work) -> Result:
+    async def _call(self, work: Work, outlet: HandlerOutlet) -> Result:
         message = work.message
         filled = work.identity.timeout_filled
         timeout_s = (
@@ -206,6 +222,9 @@ class Handling:
             hellos=self._tools.hellos,
             list_workers=lambda: self._tools.list_workers(self.spec.node),
             intend=intend,
+            outlet=outlet,
+            headers=work.headers,
+            asker_is_appliance=work.identity.instance is not None,
             resume=work.resume,
             hidden_environment=self._tools.hidden_environment(),
         )
@@ -215,40 +234,68 @@ class Handling:
 
     # -- outcomes ---------------------------------------------------------------------------------
 
-    def _replies(self, work: Work, result: Result) -> tuple[OutboxRecord, ...]:
+    def _tell_reply(self, work: Work) -> None:
         message = work.message
-        node = self.spec.node
         if message.is_reply and message.previous_message is not None:
             self._telemetry.reply_received(
-                node,
+                self.spec.node,
                 message.from_node,
                 message.previous_message.id,
                 message.id,
                 message.method,
                 "".join(message.data or ()),
-                work.exit_status,
+                read_reply_facts(work.headers),
             )
+
+    def _replies(
+        self, work: Work, result: Result, outlet: HandlerOutlet
+    ) -> tuple[OutboxRecord, ...]:
+        message = work.message
+        node = self.spec.node
+        self._tell_reply(work)
         if result.report is not None:
             self._answers.report(
                 node, f"{message.method} {message.id}: {result.report}", method=message.method
             )
+        sent = self._sent_messages(result)
         if result.output is None:
-            return ()
+            return sent
+        if outlet.has_spoken and not result.output and work.identity.instance is None:
+            return sent
+        headers = final_headers(result.exit_status, result.stderr)
+        if outlet.has_spoken:
+            headers |= outlet.next_turn()
         reply = make_reply(message, node, bytes_to_text(result.output))
-        headers = {EXIT_HEADER: str(result.exit_status)} if result.exit_status is not None else None
-        return self.reply_records(reply, headers)
+        return sent + self.reply_records(reply, headers)
+
+    def _sent_messages(self, result: Result) -> tuple[OutboxRecord, ...]:
+        """Records of what a handler wants sent; what cannot be sent is reported instead."""
+        records = []
+        for outgoing in result.messages:
+            message = outgoing.message._replace(from_node=self.spec.node)
+            headers = dict(outgoing.headers) if outgoing.headers else None
+            try:
+                records.append(
+                    self._router.make_record(message, expires_s=outgoing.expires_s, headers=headers)
+                )
+            except RequestInvalid as error:
+                self._answers.report(
+                    self.spec.node,
+                    f"cannot send to {message.to_node[:60]}: {error}",
+                    method=self.spec.method,
+                )
+        return tuple(records)
 
     def reply_records(
         self, reply: Message, headers: dict[str, str] | None
     ) -> tuple[OutboxRecord, ...]:
         """The outbox record of a reply; a reply that cannot be sent is reported instead."""
         try:
-            self._router.check_reply_method(reply.method)
             if self._store.is_crowded:
                 raise RequestInvalid(
                     "the outbox is nearly full; its last room is for messages handed over here"
                 )
-            return (self._router.make_record(bounded_reply(reply), headers=headers),)
+            return (self._answering.make_reply_record(reply, headers),)
         except RequestInvalid as error:
             self._answers.report(
                 self.spec.node,
@@ -257,7 +304,7 @@ class Handling:
             )
             return ()
 
-    def _fail(self, work: Work, error: Exception) -> None:
+    def _fail(self, work: Work, error: Exception, outlet: HandlerOutlet) -> None:
         """A handler refused or broke. Nothing of it counts as done, so `done` is not acknowledged."""
         self._stats.failed += 1
         message = work.message
@@ -281,9 +328,11 @@ class Handling:
                 self.forget(work)
                 self._on_progress()
                 return
-        self._finish(work, self._failure_replies(work, text))
+        self._finish(work, self._failure_replies(work, text, outlet))
 
-    def _failure_replies(self, work: Work, text: str) -> tuple[OutboxRecord, ...]:
+    def _failure_replies(
+        self, work: Work, text: str, outlet: HandlerOutlet
+    ) -> tuple[OutboxRecord, ...]:
         """Where a reply was due and the message is acknowledged already, the sender of ours still gets an answer."""
         if (
             not self._method.info.replies
@@ -292,7 +341,10 @@ class Handling:
         ):
             return ()
         reply = make_reply(work.message, self.spec.node, "")
-        return self.reply_records(reply, {EXIT_HEADER: f"failed: {_header_text(text)}"})
+        headers = {EXIT_HEADER: f"failed: {_header_text(text)}"}
+        if outlet.has_spoken:
+            headers |= outlet.next_turn()
+        return self.reply_records(reply, headers)
 
     def _finish(self, work: Work, replies: tuple[OutboxRecord, ...]) -> None:
         self._finished.append((work, replies))
@@ -363,16 +415,6 @@ class Handling:
             except BusError:
                 return
         work.reply_tos.clear()
-
-
-def bounded_reply(reply: Message) -> Message:
-    """A peer chose how long its answer is waited for; without a bound it could hold the window for ever."""
-    if reply.ack_timeout_s <= MAX_REPLY_ACK_TIMEOUT_S and reply.retries <= MAX_REPLY_RETRIES:
-        return reply
-    return reply._replace(
-        ack_timeout_s=min(reply.ack_timeout_s, MAX_REPLY_ACK_TIMEOUT_S),
-        retries=min(reply.retries, MAX_REPLY_RETRIES),
-    )
 
 
 def _header_text(text: str) -> str:

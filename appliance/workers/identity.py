@@ -15,7 +15,17 @@ ID_HEADER = "appl-id"
 REFUSED_HEADER = "appl-refused"
 """On an acknowledgement subject: the receiver refuses the message for the reason given; resending is useless."""
 EXIT_HEADER = "appl-exit"
-"""On a reply: the exit status of the command."""
+"""On a reply: the exit status of the command; with it the answer is complete."""
+STDERR_HEADER = "appl-stderr"
+"""On a reply: the end of what the command wrote to stderr, as base64."""
+STREAM_HEADER = "appl-stream"
+"""On a partial reply: which output it is a piece of, ``stdout`` or ``stderr``."""
+TURN_HEADER = "appl-turn"
+"""``<stream>.<number>``: messages of one stream are sent one after the other, each when the one before it is settled."""
+MORE_HEADER = "appl-more"
+"""On a reply: more of the same answer follows."""
+PROGRESS_HEADER = "appl-progress"
+"""On a reply without data: ``<done>/<total>`` bytes of long work."""
 
 _INSTANCE = re.compile(r"[0-9a-f]{16}")
 

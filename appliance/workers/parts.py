@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from appliance.bus.base import Bus
 from appliance.core.specs import DesiredState
@@ -11,6 +11,7 @@ from appliance.outbox.outbox import MessageStore
 from appliance.telemetry.report import Telemetry
 from appliance.workers.answers import Answers
 from appliance.workers.router import Router
+from appliance.workers.settlements import Settlements
 from appliance.workers.tools import HandlerTools
 
 
@@ -26,3 +27,4 @@ class WorkerParts:
     tools: HandlerTools
     fleet: Callable[[], DesiredState]
     wall: Callable[[], float]
+    settlements: Settlements = field(default_factory=Settlements)

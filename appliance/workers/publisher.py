@@ -6,6 +6,9 @@ every 50 ms finds what is due. A record leaves the outbox on an acknowledgement,
 whatever else happens it stays, and a crash between the answer and its commit means one resend, which the receiver's
 memory of ids makes harmless.
 
+Messages of one stream (`TURN_HEADER`: the lines of one command, say) go one after the other, so that a resend cannot
+put an earlier line behind a later one; everything else overtakes them freely.
+
 When the broker says that nobody subscribes, the whole lane waits and one record at a time probes with growing delay:
 absence is a property of the subject, not of a message.
 """
@@ -90,6 +93,7 @@ class Publisher:
         self._scheduled_id: int | None = None
         self._scheduler = Scheduler(spec, self._submit_scheduled, parts.telemetry)
         self._denied: str | None = None
+        self._settlements = parts.settlements
         self.last_used_mono = self._mono()
 
     @property
@@ -234,7 +238,8 @@ class Publisher:
             self.last_used_mono = self._mono()
             flight = self._window.add(record)
             self.stats.in_flight = len(self._window)
-            await self._send(flight)
+            if not self._window.has_to_wait(flight):
+                await self._send(flight)
 
     async def _send(self, flight: InFlight) -> None:
         record = flight.record
@@ -336,6 +341,8 @@ class Publisher:
         """An operator dropped these: what is in flight is forgotten, and nothing is sent again."""
         for flight in [flight for flight in self._window if flight.record.id in ids]:
             self._forget(flight)
+        for id_ in ids:
+            self._settlements.tell(id_, "dropped by an operator")
         if self._scheduled_id in ids:
             self._scheduled_id = None
 
@@ -364,7 +371,7 @@ class Publisher:
             if self._draining:
                 self._give_back(flight)  # it only waits: whoever comes next sends it
                 continue
-            if now < flight.due_mono or not connected:
+            if now < flight.due_mono or not connected or self._window.has_to_wait(flight):
                 continue
             if self._absent_until_mono:
                 if probing or now < self._absent_until_mono:
@@ -444,12 +451,14 @@ class Publisher:
             self.stats.acked += 1
             self.stats.delivery.observe(seconds)
             self._store.settle_done(record)
+            self._settlements.tell(record.id, None)
             self._telemetry.message_delivered(
                 record.node, record.id, record.to_node, record.method, seconds
             )
         elif isinstance(decision, DeadLetter):
             self.stats.dead += 1
             self._store.settle_dead(record, decision.reason)
+            self._settlements.tell(record.id, decision.reason)
             self._telemetry.message_dead(
                 self.key, record.id, record.to_node, record.method, decision.reason
             )
@@ -457,7 +466,9 @@ class Publisher:
             self._lane.put_back(record)
 
     def _forget(self, flight: InFlight) -> None:
-        self._window.forget(flight)
+        if self._window.forget(flight):
+            self._scan_due_mono = 0.0
+            self._wake.set()
         self.stats.in_flight = len(self._window)
         if self._draining or self._lane.depth:
             self._wake.set()

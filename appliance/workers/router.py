@@ -7,7 +7,7 @@ asks it, so there is one place that decides where a message goes.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Set
 from difflib import get_close_matches
 
 from appliance.core.message import Message
@@ -22,7 +22,7 @@ from appliance.core.names import (
     make_kind,
     make_subject,
 )
-from appliance.core.specs import DesiredState, PublisherDefaults, PublisherSpec
+from appliance.core.specs import ANY_METHOD, DesiredState, PublisherDefaults, PublisherSpec
 from appliance.errors import EncodeError, RequestInvalid, SubjectInvalid
 from appliance.outbox.records import OutboxRecord
 from appliance.wire.frame import encode_frame
@@ -96,13 +96,24 @@ class Router:
             compression=defaults.compression,
         )
 
-    def check_reply_method(self, method: str) -> None:
-        """Whether an answer may go out as `method`. Raises RequestInvalid if not."""
+    def check_reply_method(
+        self, method: str, *, allowed: Set[MethodName] | None = ANY_METHOD
+    ) -> None:
+        """Whether an answer may go out as `method`: `allowed` is a subscriber's `allow_reply_methods`.
+
+        Raises:
+            RequestInvalid: it may not.
+        """
         info = self._methods.get(MethodName(method))
         if info is None:
             raise RequestInvalid(self._unknown(method))
-        if not info.may_reply:
+        if info.subject_node is not None:
             raise RequestInvalid(f"{method} is not for answers")
+        if allowed is None:
+            if not info.may_reply:
+                raise RequestInvalid(f"{method} is not in allow_reply_methods")
+        elif allowed != ANY_METHOD and info.name not in allowed:
+            raise RequestInvalid(f"{method} is not in allow_reply_methods")
 
     def make_record(
         self,

@@ -7,9 +7,11 @@ arrived. They are random, so that nobody can acknowledge what he was not sent.
 from __future__ import annotations
 
 import secrets
+from collections import deque
 from collections.abc import Iterator
 
 from appliance.outbox.records import OutboxRecord
+from appliance.workers.identity import TURN_HEADER
 
 TOKENS_AT_ONCE = 128
 TOKEN_BYTES = 8
@@ -18,7 +20,16 @@ TOKEN_BYTES = 8
 class InFlight:
     """One record between its first send and its settlement. `due_mono` is the ack deadline or the retry time."""
 
-    __slots__ = ("awaiting_ack", "due_mono", "epoch", "failures", "record", "sent_mono", "tokens")
+    __slots__ = (
+        "awaiting_ack",
+        "due_mono",
+        "epoch",
+        "failures",
+        "record",
+        "sent_mono",
+        "stream",
+        "tokens",
+    )
 
     def __init__(self, record: OutboxRecord) -> None:
         self.record = record
@@ -28,6 +39,8 @@ class InFlight:
         self.sent_mono = 0.0
         self.epoch = -1
         self.failures = 0
+        turn = record.headers.get(TURN_HEADER) if record.headers else None
+        self.stream = turn.rpartition(".")[0] if turn else ""
 
 
 class Window:
@@ -37,6 +50,7 @@ class Window:
         self._by_id: dict[int, InFlight] = {}
         self._by_token: dict[str, InFlight] = {}
         self._fresh_tokens: list[str] = []
+        self._streams: dict[str, deque[InFlight]] = {}
 
     def __len__(self) -> int:
         return len(self._by_id)
@@ -50,7 +64,13 @@ class Window:
     def add(self, record: OutboxRecord) -> InFlight:
         """Take a record in."""
         flight = self._by_id[record.id] = InFlight(record)
+        if flight.stream:
+            self._streams.setdefault(flight.stream, deque()).append(flight)
         return flight
+
+    def has_to_wait(self, flight: InFlight) -> bool:
+        """Whether an earlier message of its stream is not settled yet."""
+        return bool(flight.stream) and self._streams[flight.stream][0] is not flight
 
     def issue_token(self, flight: InFlight) -> str:
         """A token for the next attempt."""
@@ -67,8 +87,16 @@ class Window:
         """The flight an answer belongs to; None when its record is settled, or the token is not ours."""
         return self._by_token.get(token)
 
-    def forget(self, flight: InFlight) -> None:
-        """The record is settled or given back."""
-        self._by_id.pop(flight.record.id, None)
+    def forget(self, flight: InFlight) -> bool:
+        """The record is settled or given back; whether that lets another one of its stream go."""
+        known = self._by_id.pop(flight.record.id, None)
         for token in flight.tokens:
             self._by_token.pop(token, None)
+        if known is None or not flight.stream:
+            return False
+        waiting = self._streams[flight.stream]
+        was_first = waiting[0] is flight
+        waiting.remove(flight)
+        if not waiting:
+            del self._streams[flight.stream]
+        return was_first and bool(waiting)

@@ -12,7 +12,13 @@ from appliance.core.specs import AckOn, DesiredState, SubscriberSpec
 from appliance.errors import DecodeError
 from appliance.methods.base import FilePosition, Handler
 from appliance.wire.frame import WireLimits, decode_frame
-from appliance.workers.identity import EXIT_HEADER, NOBODY, Identity, parse_identity
+from appliance.workers.identity import (
+    MORE_HEADER,
+    NOBODY,
+    TURN_HEADER,
+    Identity,
+    parse_identity,
+)
 
 WorkKey = tuple[str, str, int]
 
@@ -22,7 +28,7 @@ class Work:
     """One message between admission and the end of its handling.
 
     `handler` and `ack_on` are those in force when it was taken, so a swap never changes a message in hand.
-    `row_id` names its body in the inbox, None where none is kept. `payload` and `headers` are dropped once stored.
+    `row_id` names its body in the inbox, None where none is kept. `payload` is dropped once stored.
     """
 
     message: Message
@@ -35,8 +41,12 @@ class Work:
     row_id: int | None = None
     is_taken: bool = False
     resume: FilePosition | None = None
-    exit_status: str | None = None
     size_bytes: int = 0
+
+    @property
+    def is_last_of_stream(self) -> bool:
+        """Whether this reply completes an answer that came in pieces."""
+        return TURN_HEADER in self.headers and MORE_HEADER not in self.headers
 
     @property
     def key(self) -> WorkKey | None:
@@ -93,6 +103,4 @@ def admit(
     work.size_bytes = len(delivery.payload)
     if delivery.reply_to:
         work.reply_tos.append(delivery.reply_to)
-    if message.is_reply and headers:
-        work.exit_status = headers.get(EXIT_HEADER)
     return work

@@ -10,6 +10,7 @@ from appliance.core.names import NodeName, Subject, WorkerKey, WorkerKind
 from appliance.core.specs import AdminSettings, Phase
 from appliance.errors import RequestInvalid
 from appliance.telemetry.events import EventHub
+from appliance.telemetry.messages import ReplyFacts
 from appliance.telemetry.metrics import MetricsFacts, WorkerView
 from appliance.telemetry.report import Telemetry
 from appliance.telemetry.stats import WorkerStats
@@ -187,9 +188,15 @@ class FakeControl:
     def deliver(self, item, seconds=0.003):
         self.telemetry.message_delivered("central", item.id, item.to, "REQCliCommand", seconds)
 
-    def answer(self, item, data, exit_status="0"):
+    def answer(self, item, data, exit_status="0", **facts):
         self.telemetry.reply_received(
-            "central", item.to, item.id, 900 + item.id, "REQToFileAppend", data, exit_status
+            "central",
+            item.to,
+            item.id,
+            900 + item.id,
+            "REQToFileAppend",
+            data,
+            ReplyFacts(exit_status=exit_status, **facts),
         )
 
     def die(self, item, reason):

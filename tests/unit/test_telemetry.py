@@ -10,6 +10,7 @@ from appliance.core.names import NodeName, Subject, WorkerKey, WorkerKind
 from appliance.core.problems import Problem
 from appliance.telemetry import logs
 from appliance.telemetry.events import EventHub
+from appliance.telemetry.messages import ReplyFacts
 from appliance.telemetry.report import Telemetry
 from appliance.telemetry.storms import StormGuard
 from appliance.workers.base import DrainReport
@@ -235,7 +236,9 @@ def test_every_fact_can_be_told_and_becomes_json(telemetry, stream):
         telemetry.message_dead(KEY, 1, "ship2", "REQPing", "expired")
         telemetry.message_dropped(KEY)
         telemetry.message_interrupted(KEY, "central", 1)
-        telemetry.reply_received("central", "ship1", 1, 2, "REQToFile", "bytes \udcff\x1b", "0")
+        telemetry.reply_received(
+            "central", "ship1", 1, 2, "REQToFile", "bytes \udcff\x1b", ReplyFacts(exit_status="0")
+        )
         telemetry.error_report_suppressed(3)
         telemetry.error_report_lost("ship1", "disk full")
         events += list(listener._waiting)

@@ -5,6 +5,8 @@ import json
 
 import pytest
 
+from appliance.telemetry.messages import ReplyFacts
+
 MESSAGE = {"to_nodes": ["ship1", "ship2"], "method": "REQCliCommand"}
 NDJSON = {"Accept": "application/x-ndjson"}
 
@@ -116,7 +118,13 @@ async def test_a_reply_in_the_name_of_another_node_is_not_taken_for_the_answer(u
     def after(submitted):
         control.deliver(submitted[0])
         control.telemetry.reply_received(
-            "central", "ship9", submitted[0].id, 1, "REQToFile", "forged", "0"
+            "central",
+            "ship9",
+            submitted[0].id,
+            1,
+            "REQToFile",
+            "forged",
+            ReplyFacts(exit_status="0"),
         )
 
     control.after_submit = after
@@ -193,10 +201,14 @@ async def test_a_reader_that_comes_back_misses_nothing(unix, control):
 
 async def test_contents_of_messages_are_not_told_over_tcp(tcp, control):
     async with tcp.session.get("/api/v1/events?kinds=reply_received") as answer:
-        control.telemetry.reply_received("central", "ship1", 1, 2, "REQToFile", "secret", "0")
+        facts = ReplyFacts(exit_status="0", stderr=b"secret")
+        control.telemetry.reply_received(
+            "central", "ship1", 1, 2, "REQToFile", "\x1b secret", facts
+        )
         data = json.loads((await read_event(answer))["data"])
         assert data["from"] == "ship1"
-        assert "data" not in data
+        assert "secret" not in str(data)
+        assert not {"data", "data_base64", "stderr"} & data.keys()
 
 
 async def test_closing_the_server_ends_the_streams(server, unix, control):

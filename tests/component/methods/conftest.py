@@ -13,8 +13,9 @@ import pytest
 from appliance.core.message import Message
 from appliance.core.names import MethodName, NodeName, Subject
 from appliance.core.specs import SubscriberSpec
+from appliance.errors import HandlerError
 from appliance.methods._files import DataFiles
-from appliance.methods.base import FilePosition, HandlerContext, Result, WorkerLine
+from appliance.methods.base import FilePosition, HandlerContext, Outgoing, Result, WorkerLine
 from appliance.methods.registry import METHODS
 
 NOW = 1_700_000_000.0
@@ -32,6 +33,15 @@ class Bench:
     workers: list[WorkerLine] = field(default_factory=list)
     timeout_s: float = 10.0
     spec_fields: dict[str, Any] = field(default_factory=dict)
+    headers: dict[str, str] = field(default_factory=dict)
+    asker_is_appliance: bool = True
+    replies: list[tuple[str, bytes]] = field(default_factory=list)
+    """Partial replies: stream and data."""
+    steps: list[tuple[int, int]] = field(default_factory=list)
+    """Progress as it was told."""
+    delivered: list[Outgoing] = field(default_factory=list)
+    deliver_error: str | None = None
+    on_reply: Callable[[], None] = field(default=lambda: None)
 
     def write(self, text: str) -> None:
         self.shown.append(text)
@@ -41,6 +51,18 @@ class Bench:
 
     async def intend(self, position: FilePosition) -> None:
         self.positions.append(position)
+
+    async def reply(self, data: bytes, *, stream: str = "stdout") -> None:
+        self.replies.append((stream, data))
+        self.on_reply()
+
+    async def progress(self, done_bytes: int, total_bytes: int) -> None:
+        self.steps.append((done_bytes, total_bytes))
+
+    async def deliver(self, outgoing: Outgoing) -> None:
+        if self.deliver_error is not None:
+            raise HandlerError(self.deliver_error)
+        self.delivered.append(outgoing)
 
     def context(self, method: str, resume: FilePosition | None = None) -> HandlerContext:
         spec = SubscriberSpec(
@@ -60,6 +82,9 @@ class Bench:
             hellos=self,
             list_workers=lambda: self.workers,
             intend=self.intend,
+            outlet=self,
+            headers=self.headers,
+            asker_is_appliance=self.asker_is_appliance,
             resume=resume,
         )
 

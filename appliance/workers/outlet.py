@@ -1,0 +1,141 @@
+"""What a handler says while it works: partial replies, progress, messages of its own.
+
+Partial replies are one stream: the publisher sends them one after the other, so that they arrive in order whatever is
+lost on the way. While earlier pieces wait, later ones pile up in the outbox, which is why a piece should be as large
+as what is there to say, not a line each.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+
+from appliance.core.message import Message, bytes_to_text, make_reply
+from appliance.core.names import NodeName
+from appliance.errors import HandlerError, RequestInvalid, StoreError
+from appliance.methods.base import Outgoing
+from appliance.outbox.records import OutboxRecord
+from appliance.workers.answering import Answering
+from appliance.workers.identity import (
+    MORE_HEADER,
+    PROGRESS_HEADER,
+    STREAM_HEADER,
+    TURN_HEADER,
+)
+from appliance.workers.parts import WorkerParts
+
+RETRY_S = 0.2
+PROGRESS_INTERVAL_S = 0.5
+MAX_UNSETTLED_PIECES = 64
+"""Partial replies of one message that may wait in the outbox; then the handler waits."""
+
+
+class HandlerOutlet:
+    """One per message; implements `methods.base.Outlet`."""
+
+    def __init__(
+        self,
+        request: Message,
+        node: NodeName,
+        parts: WorkerParts,
+        answering: Answering,
+        *,
+        asker_is_appliance: bool,
+    ) -> None:
+        self._request = request
+        self._node = node
+        self._store = parts.store
+        self._router = parts.router
+        self._settlements = parts.settlements
+        self._answering = answering
+        self._asker_is_appliance = asker_is_appliance
+        self._stream = secrets.token_hex(6)
+        self._turn = 0
+        self._unsettled: list[asyncio.Future[str | None]] = []
+        self._progress_due_mono = 0.0
+        self._mono = asyncio.get_running_loop().time
+
+    @property
+    def has_spoken(self) -> bool:
+        """Whether a part of the answer is out already."""
+        return self._turn > 0
+
+    def next_turn(self) -> dict[str, str]:
+        """Headers that put a reply behind those before it."""
+        self._turn += 1
+        return {TURN_HEADER: f"{self._stream}.{self._turn}"}
+
+    async def reply(self, data: bytes, *, stream: str = "stdout") -> None:
+        """A piece of the answer; waits while too many pieces are unsettled."""
+        await self._wait_for_room()
+        headers = self.next_turn() | {MORE_HEADER: "1", STREAM_HEADER: stream}
+        reply = make_reply(self._request, self._node, bytes_to_text(data))
+        record = self._make(reply, headers)
+        self._unsettled.append(self._settlements.expect(record.id))
+        await self._put(record)
+
+    async def progress(self, done_bytes: int, total_bytes: int) -> None:
+        """A reply without data that appliances show and nobody files."""
+        now = self._mono()
+        if not self._asker_is_appliance or now < self._progress_due_mono:
+            return
+        if self._store.is_crowded:
+            return
+        self._progress_due_mono = now + PROGRESS_INTERVAL_S
+        headers = self.next_turn() | {
+            MORE_HEADER: "1",
+            PROGRESS_HEADER: f"{done_bytes}/{total_bytes}",
+        }
+        reply = make_reply(self._request, self._node, "")
+        await self._put(self._make(reply, headers))
+
+    async def deliver(self, outgoing: Outgoing) -> None:
+        """Send and wait for the acknowledgement."""
+        try:
+            record = self._router.make_record(
+                outgoing.message._replace(from_node=self._node),
+                expires_s=outgoing.expires_s,
+                headers=dict(outgoing.headers) if outgoing.headers else None,
+            )
+        except RequestInvalid as error:
+            raise HandlerError(
+                f"cannot send to {outgoing.message.to_node[:60]}: {error}"
+            ) from error
+        fate = self._settlements.expect(record.id)
+        try:
+            await self._put(record)
+            reason = await fate
+        finally:
+            fate.cancel()
+        if reason is not None:
+            raise HandlerError(reason)
+
+    def _make(self, reply: Message, headers: dict[str, str]) -> OutboxRecord:
+        try:
+            return self._answering.make_reply_record(reply, headers)
+        except RequestInvalid as error:
+            raise HandlerError(f"cannot reply to {reply.to_node[:60]}: {error}") from error
+
+    async def _wait_for_room(self) -> None:
+        self._unsettled = [fate for fate in self._unsettled if not fate.done()]
+        while len(self._unsettled) >= MAX_UNSETTLED_PIECES:
+            await asyncio.wait(self._unsettled, return_when=asyncio.FIRST_COMPLETED)
+            self._unsettled = [fate for fate in self._unsettled if not fate.done()]
+        while self._store.is_crowded:  # noqa: ASYNC110 - the store has no event for "less crowded"
+            await asyncio.sleep(RETRY_S)
+
+    async def _put(self, record: OutboxRecord) -> None:
+        while True:
+            try:
+                await self._store.put([record])
+            except StoreError as error:
+                if not error.retryable:
+                    raise
+                await asyncio.sleep(RETRY_S)
+            else:
+                return
+
+    def close(self) -> None:
+        """The handler has ended."""
+        for fate in self._unsettled:
+            fate.cancel()

@@ -1,0 +1,78 @@
+"""What rides on a reply in headers: written on one side, read on the other. Go nodes neither write nor read it."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from collections.abc import Mapping
+
+from appliance.core.message import CALLER_FILE
+from appliance.telemetry.messages import NO_FACTS, ReplyFacts
+from appliance.workers.identity import (
+    EXIT_HEADER,
+    MORE_HEADER,
+    PROGRESS_HEADER,
+    STDERR_HEADER,
+    STREAM_HEADER,
+)
+from appliance.workers.work import Work
+
+MAX_STDERR_BYTES = 16_384
+"""Of a command's stderr in a header: its end, where the reason mostly stands."""
+_STREAMS = frozenset({"stdout", "stderr"})
+
+
+def final_headers(exit_status: int | None, stderr: bytes) -> dict[str, str]:
+    """Headers of the reply that completes an answer."""
+    headers = {}
+    if exit_status is not None:
+        headers[EXIT_HEADER] = str(exit_status)
+    if stderr:
+        headers[STDERR_HEADER] = base64.b64encode(stderr[-MAX_STDERR_BYTES:]).decode()
+    return headers
+
+
+def read_reply_facts(headers: Mapping[str, str]) -> ReplyFacts:
+    """What the headers of a reply say; what is malformed counts as absent."""
+    if not headers:
+        return NO_FACTS
+    stream = headers.get(STREAM_HEADER)
+    return ReplyFacts(
+        exit_status=headers.get(EXIT_HEADER),
+        stderr=_read_stderr(headers.get(STDERR_HEADER)),
+        stream=stream if stream in _STREAMS else None,
+        has_more=MORE_HEADER in headers,
+        progress=_read_progress(headers.get(PROGRESS_HEADER)),
+    )
+
+
+def is_for_caller_only(work: Work) -> bool:
+    """Whether a reply is to be shown to whoever waits, and not to be handled: progress, or the asker wished so."""
+    message = work.message
+    if not message.is_reply or message.previous_message is None:
+        return False
+    if message.previous_message.file_name == CALLER_FILE:
+        return True
+    headers = work.headers
+    is_empty = not any(message.data or ())
+    return is_empty and bool(headers) and (PROGRESS_HEADER in headers or work.is_last_of_stream)
+
+
+def _read_stderr(text: str | None) -> bytes:
+    if text is None or len(text) > 2 * MAX_STDERR_BYTES:
+        return b""
+    try:
+        return base64.b64decode(text, validate=True)
+    except (binascii.Error, ValueError):
+        return b""
+
+
+def _read_progress(text: str | None) -> tuple[int, int] | None:
+    if text is None or len(text) > 40:
+        return None
+    done, slash, total = text.partition("/")
+    if not slash or not (
+        done.isascii() and done.isdecimal() and total.isascii() and total.isdecimal()
+    ):
+        return None
+    return int(done), int(total)
