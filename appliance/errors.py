@@ -6,7 +6,7 @@ ApplianceError
 |- BusError               BusUnavailable, BusUnauthorized, SubjectInvalid, PayloadTooLarge
 |- StoreError             StoreFull, StoreUnusable, StoreLocked
 |- HandlerError           PathForbidden, CommandForbidden, ArgumentsInvalid, FileFailed
-|- RequestInvalid         something a caller of the API sent us
+|- RequestInvalid         something a caller of the API sent us; ArgumentsRefused
 |- DaemonError            DaemonUnreachable, DaemonAlreadyRunning
 
 Classes carry fields; the text is built in the class, once: lower case, no full stop, value and limit included.
@@ -153,6 +153,15 @@ class FileFailed(HandlerError):
 
 class RequestInvalid(ApplianceError):
     """A caller of the API sent something unusable."""
+
+
+class ArgumentsRefused(RequestInvalid):
+    """The arguments are not such as the method takes: the config says which are."""
+
+    def __init__(self, method: str, reason: str) -> None:
+        super().__init__(f"{method}: {reason}")
+        self.method = method
+        self.reason = reason
 
 
 class DaemonError(ApplianceError):

@@ -24,6 +24,10 @@ class Control(Protocol):
         """The status JSON of the product's contract."""
         ...
 
+    def methods(self) -> list[Json]:
+        """Every method that this daemon knows, with its arguments."""
+        ...
+
     def liveness(self) -> tuple[bool, str]:
         """Whether the daemon lives, and words for it."""
         ...

@@ -86,7 +86,8 @@ class DeliveryWatch:
 
     def _open(self, item: Submitted) -> Line:
         if not item.accepted:
-            return {"event": "rejected", "to": item.to, "reason": item.error or "not accepted"}
+            line = {"event": "rejected", "to": item.to, "reason": item.error or "not accepted"}
+            return line | {"code": item.code} if item.code else line
         return {
             "event": "accepted",
             "id": item.id,

@@ -73,6 +73,8 @@ class Submitted(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     from_node: str | None = msgspec.field(name="from", default=None)
     replies: bool = False
     error: str | None = None
+    code: str | None = None
+    """What kind of error: `arguments` where the method's own usage would help."""
 
 
 class ReloadRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -23,6 +23,7 @@ INDEX = f"""appliance {__version__}
 /metrics          for Prometheus
 /api/v1/status    nodes, workers, config, broker, outbox
 /api/v1/plan      what a reload would do
+/api/v1/methods   what can be sent, with its arguments
 /api/v1/reload    POST: look at the config now
 /api/v1/messages  POST: submit messages; ?wait=10s and Accept: {NDJSON} follow them
 /api/v1/events    what happens, as server-sent events
@@ -50,6 +51,7 @@ class Routes:
         app.router.add_get("/metrics", self.metrics)
         app.router.add_get("/api/v1/status", self.status)
         app.router.add_get("/api/v1/plan", self.plan)
+        app.router.add_get("/api/v1/methods", self.methods)
         for path in ("/api/v1/reload", "/-/reload"):
             app.router.add_post(path, self.reload)
         app.router.add_post("/api/v1/messages", self.messages)
@@ -88,6 +90,10 @@ class Routes:
     async def status(self, _request: web.Request) -> web.Response:
         """The status JSON."""
         return reply(self.control.status())
+
+    async def methods(self, _request: web.Request) -> web.Response:
+        """Every method, those of the config first."""
+        return reply({"methods": self.control.methods()})
 
     async def plan(self, request: web.Request) -> web.Response:
         """What a reload would do; other paths than the daemon's own only for who may read files

@@ -50,6 +50,10 @@ def describe_settings(old: DesiredState, new: DesiredState) -> dict[str, list[ob
         before, after = getattr(old, name), getattr(new, name)
         if before != after:
             _describe(name, before, after, described)
+    for method in sorted(old.methods.keys() | new.methods.keys()):
+        found = old.methods.get(method), new.methods.get(method)
+        if found[0] != found[1]:
+            _describe(f"methods.{method}", *found, described)
     return described
 
 

@@ -45,6 +45,8 @@ class MethodInfo:
     options: frozenset[str] = frozenset()
     directory: str = ""
     file_name: str = ""
+    arguments: str = ""
+    """The arguments in the words of a usage line, such as ``PROGRAM [ARG…]``."""
     for_answers: bool = True
     """Whether an answer may arrive as this method without more being said; only asked of events."""
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from appliance.core.names import MethodName, NodeName, WorkerKey, parse_subject
 from appliance.core.specs import DesiredState, Phase, PublisherSpec, WorkerSpec
 from appliance.errors import SubjectInvalid
+from appliance.methods._user_methods import make_user_method
 from appliance.methods.base import Method, WorkerLine
 from appliance.outbox.outbox import MessageStore
 from appliance.reconcile.contracts import PoolWorker
@@ -31,6 +32,8 @@ class WorkerFactory:
         """A worker that has not started."""
         if isinstance(spec, PublisherSpec):
             return Publisher(spec, self._parts)
+        if spec.definition is not None:
+            return Subscriber(spec, make_user_method(spec), self._parts)
         return Subscriber(spec, self._methods[spec.method], self._parts)
 
 

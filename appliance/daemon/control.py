@@ -10,12 +10,19 @@ from typing import TYPE_CHECKING
 from appliance import __version__
 from appliance.admin.requests import SubmitRequest, Submitted
 from appliance.core.describe import describe_plan, describe_settings
+from appliance.core.describe_methods import describe_methods
 from appliance.core.file_names import name_parts
 from appliance.core.message import Message
 from appliance.core.names import MethodName, NodeName, WorkerKind
 from appliance.core.specs import PublisherSpec
 from appliance.daemon.status import StatusJson, config_json, find_degradations, nodes_json, rfc3339
-from appliance.errors import ConfigInvalid, ConfigUnreadable, HandlerError, RequestInvalid
+from appliance.errors import (
+    ArgumentsRefused,
+    ConfigInvalid,
+    ConfigUnreadable,
+    HandlerError,
+    RequestInvalid,
+)
 from appliance.methods.registry import METHOD_TABLE
 from appliance.outbox.records import DeadLetter, OutboxRecord
 from appliance.reconcile.history import History, Record
@@ -68,6 +75,7 @@ class DaemonControl:
                 "reconnects": daemon.bus.reconnects,
             },
             "nodes": nodes_json(daemon.pool, applied, daemon.presence.last_hello_at()),
+            "methods": self.methods(),
             "hellos": {
                 node: rfc3339(at) for node, at in sorted(daemon.presence.last_hello_at().items())
             },
@@ -79,6 +87,11 @@ class DaemonControl:
                 "oldest_seconds": round(_age_s(counts.oldest_created_at), 3),
             },
         }
+
+    def methods(self) -> list[dict[str, object]]:
+        """Every method that this daemon knows, the config's own first."""
+        applied = self._daemon.reconciler.applied
+        return describe_methods(METHOD_TABLE, applied.desired.methods if applied else {})
 
     def summary(self) -> str:
         """One line for the log and the service manager."""
@@ -196,7 +209,10 @@ class DaemonControl:
                 try:
                     record = self._make_record(request, to_node)
                 except RequestInvalid as error:
-                    answers.append(Submitted(to=to_node, accepted=False, error=str(error)))
+                    code = "arguments" if isinstance(error, ArgumentsRefused) else None
+                    answers.append(
+                        Submitted(to=to_node, accepted=False, error=str(error), code=code)
+                    )
                     continue
                 records.append(record)
                 answers.append(
@@ -205,7 +221,7 @@ class DaemonControl:
                         accepted=True,
                         id=record.id,
                         from_node=record.node,
-                        replies=METHOD_TABLE[MethodName(record.method)].replies,
+                        replies=self._daemon.router.methods[MethodName(record.method)].replies,
                     )
                 )
         if records:

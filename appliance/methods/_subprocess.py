@@ -18,7 +18,7 @@ import os
 import re
 import signal
 import subprocess
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 
 from appliance.core.message import Message
@@ -75,8 +75,11 @@ async def run_command(
     environment: Mapping[str, str],
     timeout_s: float,
     max_output_bytes: int,
+    stdin: bytes = b"",
 ) -> CommandResult:
     """Run `argv` without a shell and wait for its end.
+
+    `stdin` is what it can read; a program that does not read it is no trouble.
 
     `max_output_bytes` bounds stdout and stderr each; what exceeds it is read and thrown away, so
     that a program is not ended for talking too much.
@@ -85,7 +88,7 @@ async def run_command(
     `KILL_WAIT_S`).
     """
     try:
-        child = _Child(argv, environment, max_output_bytes)
+        child = _Child(argv, environment, max_output_bytes, stdin)
     except OSError as error:
         is_missing = isinstance(error, FileNotFoundError)
         return CommandResult(
@@ -152,11 +155,28 @@ class _Output:
         return kept + gap + b" [cut at %d bytes]\n" % self._limit_bytes
 
 
+@contextlib.contextmanager
+def _open_stdin(data: bytes) -> Iterator[int]:
+    """A descriptor from which `data` can be read, as a file in memory: nobody has to feed a pipe meanwhile."""
+    if not data:
+        yield subprocess.DEVNULL
+        return
+    stdin_fd = os.memfd_create("stdin")
+    try:
+        view = memoryview(data)
+        while view:
+            view = view[os.write(stdin_fd, view) :]
+        os.lseek(stdin_fd, 0, os.SEEK_SET)
+        yield stdin_fd
+    finally:
+        os.close(stdin_fd)
+
+
 class _Child:
     """A started program with its pipes."""
 
     def __init__(
-        self, argv: Sequence[bytes], environment: Mapping[str, str], limit_bytes: int
+        self, argv: Sequence[bytes], environment: Mapping[str, str], limit_bytes: int, stdin: bytes
     ) -> None:
         self.exited = asyncio.Event()
         self.exit_status = 0
@@ -168,14 +188,15 @@ class _Child:
             # NB: on the loop's thread on purpose. The spawn takes about a millisecond and holds the
             # interpreter lock in any thread; here a cancellation cannot come between it and our
             # taking hold of the child.
-            self._popen = subprocess.Popen(
-                list(argv),
-                stdin=subprocess.DEVNULL,
-                stdout=pipe_fds[1],
-                stderr=pipe_fds[3],
-                env=environment,
-                start_new_session=True,
-            )
+            with _open_stdin(stdin) as stdin_fd:
+                self._popen = subprocess.Popen(
+                    list(argv),
+                    stdin=stdin_fd,
+                    stdout=pipe_fds[1],
+                    stderr=pipe_fds[3],
+                    env=environment,
+                    start_new_session=True,
+                )
         except BaseException:
             for pipe_fd in pipe_fds:
                 os.close(pipe_fd)

@@ -192,3 +192,5 @@ class Method:
 
     info: MethodInfo
     make: Callable[[], Handler]
+    renew: Callable[[SubscriberSpec], Method] | None = None
+    """Makes the method of another spec where the spec itself defines what is done; asked on a swap."""

@@ -28,6 +28,7 @@ INFO = MethodInfo(
     replies=True,
     on_crash=OnCrash.INTERRUPT,
     options=frozenset({"allow_commands"}),
+    arguments="PROGRAM [ARG…]",
 )
 
 REPORTED_STDERR_BYTES = 8_192

@@ -48,7 +48,7 @@ class Handling:
         on_progress: Callable[[], None],
     ) -> None:
         self.spec = spec
-        self._method = method
+        self.method = method
         self._bus = parts.bus
         self._store = parts.store
         self._router = parts.router
@@ -179,7 +179,7 @@ class Handling:
         """Note durably that a message which must not run twice is about to run."""
         if (
             work.row_id is None
-            or self._method.info.on_crash is not OnCrash.INTERRUPT
+            or self.method.info.on_crash is not OnCrash.INTERRUPT
             or self.spec.rerun
         ):
             return True
@@ -335,7 +335,7 @@ class Handling:
     ) -> tuple[OutboxRecord, ...]:
         """Where a reply was due and the message is acknowledged already, the sender of ours still gets an answer."""
         if (
-            not self._method.info.replies
+            not self.method.info.replies
             or work.ack_on is AckOn.DONE
             or work.identity.instance is None
         ):

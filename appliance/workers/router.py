@@ -7,9 +7,10 @@ asks it, so there is one place that decides where a message goes.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Set
+from collections.abc import Callable, Mapping, Set
 from difflib import get_close_matches
 
+from appliance.config.arguments import find_argument_problem
 from appliance.core.message import Message
 from appliance.core.method import MethodTable
 from appliance.core.names import (
@@ -23,7 +24,8 @@ from appliance.core.names import (
     make_subject,
 )
 from appliance.core.specs import ANY_METHOD, DesiredState, PublisherDefaults, PublisherSpec
-from appliance.errors import EncodeError, RequestInvalid, SubjectInvalid
+from appliance.core.user_method import NO_METHODS, UserMethod
+from appliance.errors import ArgumentsRefused, EncodeError, RequestInvalid, SubjectInvalid
 from appliance.outbox.records import OutboxRecord
 from appliance.wire.frame import encode_frame
 from appliance.workers.identity import ID_HEADER
@@ -49,7 +51,9 @@ class Router:
         next_id: Callable[[], int],
         wall: Callable[[], float],
     ) -> None:
+        self._builtin = methods
         self._methods = methods
+        self._definitions: Mapping[MethodName, UserMethod] = NO_METHODS
         self._instance = instance
         self._next_id = next_id
         self._wall = wall
@@ -59,11 +63,21 @@ class Router:
     def follow(self, desired: DesiredState) -> None:
         """Route by this desired state from now on."""
         self._desired = desired
+        self._definitions = desired.methods
+        self._methods = {
+            **self._builtin,
+            **{name: method.info for name, method in desired.methods.items()},
+        }
         self._specs = {
             (spec.node, spec.to_node, spec.method): spec
             for spec in desired.workers.values()
             if isinstance(spec, PublisherSpec)
         }
+
+    @property
+    def methods(self) -> MethodTable:
+        """Every method that can be sent: the program's, and those of the config in force."""
+        return self._methods
 
     def publisher_for(self, node: str, to_node: str, method: str) -> PublisherSpec:
         """The declared publisher, or the one that would be made on demand.
@@ -125,9 +139,15 @@ class Router:
         """Give the message its id, its subject and its bytes.
 
         Raises:
-            RequestInvalid: unknown method, bad destination, or the message cannot be encoded.
+            RequestInvalid: unknown method, bad destination, or the message cannot be encoded; ArgumentsRefused
+                where the config says which arguments the method takes and these are none.
         """
         spec = self.publisher_for(message.from_node, message.to_node, message.method)
+        definition = self._definitions.get(spec.method)
+        if definition is not None:
+            reason = find_argument_problem(definition.args, message.method_args or ())
+            if reason is not None:
+                raise ArgumentsRefused(message.method, reason)
         now = self._wall()
         message_id = self._next_id()
         filled = message.method_timeout_s < 1

@@ -109,7 +109,10 @@ class Subscriber:
 
     async def swap(self, spec: WorkerSpec) -> None:
         """Put a new handler and mode behind the subscription; what was taken before finishes as it began."""
-        handler = self._method.make()
+        assert isinstance(spec, SubscriberSpec)
+        method = self._method.renew(spec) if self._method.renew is not None else self._method
+        handler = method.make()
+        self._method = self._handling.method = method
         self._handler = handler
         self.update(spec)
 

@@ -1,0 +1,48 @@
+"""What becomes of a program's end: the output as the reply carries it, and a report where something is amiss."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+
+from appliance.core.escape import escape_controls
+from appliance.core.message import Message, bytes_to_text
+from appliance.methods._subprocess import CommandResult
+from appliance.methods._text import shorten
+
+REPORTED_STDERR_BYTES = 8_192
+"""How much of stderr an error report carries."""
+
+
+def show_command(arguments: Sequence[str]) -> str:
+    """A command for a text: unambiguous, short and harmless."""
+    return shorten(json.dumps(list(arguments), ensure_ascii=False))
+
+
+def output_of(result: CommandResult, timeout_s: float) -> bytes:
+    """Standard output, with a last line where the program was stopped."""
+    if not result.timed_out:
+        return result.stdout
+    gap = b"" if not result.stdout or result.stdout.endswith(b"\n") else b"\n"
+    return result.stdout + gap + f"[stopped after {timeout_s:g} s]\n".encode()
+
+
+def report_of(
+    arguments: Sequence[str], message: Message, timeout_s: float, result: CommandResult
+) -> str | None:
+    """What the sender should know besides stdout; None if there is nothing."""
+    if result.start_error is not None:
+        what = f"could not be started: {result.start_error}"
+    elif result.timed_out:
+        what = f"was stopped after {timeout_s:g} s"
+    elif result.exit_status or result.stderr:
+        what = f"ended with exit status {result.exit_status}"
+    else:
+        return None
+    sender = shorten(message.from_node)
+    text = f"command {show_command(arguments)} from {sender}, message {message.id}, {what}"
+    if not result.stderr:
+        return text
+    stderr = result.stderr[:REPORTED_STDERR_BYTES]
+    mark = f"\n[cut at {REPORTED_STDERR_BYTES} bytes]" if len(result.stderr) > len(stderr) else ""
+    return f"{text}, stderr: {escape_controls(bytes_to_text(stderr)).rstrip()}{mark}"

@@ -1,0 +1,106 @@
+"""A method of the config that runs a program.
+
+Every element of `exec` becomes exactly one argument, whatever the values in it hold: nothing is split, nothing is
+expanded, no shell is between. Two cases are decided here: an element that names an argument which the message does not
+have is left out, and a value that would put a dash at the beginning of an element, where programs look for options, is
+refused unless the config allows it.
+"""
+
+from __future__ import annotations
+
+import os
+
+from appliance.core.message import Message, text_to_bytes
+from appliance.core.templates import (
+    Placeholder,
+    Source,
+    Template,
+    Values,
+    highest_argument,
+    parse_template,
+    render,
+    values_of,
+)
+from appliance.core.user_method import ExecCall
+from appliance.errors import ArgumentsInvalid
+from appliance.methods._reports import output_of, report_of
+from appliance.methods._subprocess import make_environment, run_command
+from appliance.methods._text import shorten
+from appliance.methods.base import HandlerContext, Result
+
+_REST: Template = (Placeholder(Source.REST),)
+
+
+class ExecHandler:
+    """Fills the command in, runs it, and makes a reply of the outcome as REQCliCommand does."""
+
+    def __init__(self, call: ExecCall) -> None:
+        self._elements = [parse_template(text) for text in call.argv]
+        self._rest_from = highest_argument(self._elements) + 1
+        self._stdin = parse_template(call.stdin)
+        self._environment = [(name, parse_template(text)) for name, text in call.environment]
+        self._allow_options = call.allow_options
+
+    async def handle(self, message: Message, context: HandlerContext) -> Result:
+        """Run the program. Raises ArgumentsInvalid when no program can be given the values."""
+        values = values_of(message, context.node)
+        argv = self.fill(values)
+        environment = make_environment(os.environ, message, context.hidden_environment)
+        environment |= self._fill_environment(values)
+        result = await run_command(
+            [_to_bytes(element) for element in argv],
+            environment=environment,
+            timeout_s=context.timeout_s,
+            max_output_bytes=context.spec.max_output_bytes,
+            stdin=_to_bytes(render(self._stdin, values) or "", may_hold_nul=True),
+        )
+        return Result(
+            output=output_of(result, context.timeout_s),
+            report=report_of(argv, message, context.timeout_s, result),
+            exit_status=result.exit_status,
+            stderr=result.stderr,
+        )
+
+    def fill(self, values: Values) -> list[str]:
+        """Program and arguments for one message.
+
+        Raises:
+            ArgumentsInvalid: a value would stand where an option is looked for.
+        """
+        argv: list[str] = []
+        for template in self._elements:
+            if template == _REST:
+                argv += [self._guarded(text) for text in values.args[self._rest_from :]]
+                continue
+            text = render(template, values)
+            if text is None:
+                continue
+            starts_with_value = bool(template) and not isinstance(template[0], str)
+            argv.append(self._guarded(text) if starts_with_value else text)
+        return argv
+
+    def _guarded(self, text: str) -> str:
+        if text.startswith("-") and not self._allow_options:
+            raise ArgumentsInvalid(
+                f"{shorten(text)} begins with a dash and could be taken for an option; "
+                "the method does not allow that (allow_options)"
+            )
+        return text
+
+    def _fill_environment(self, values: Values) -> dict[str, str]:
+        filled: dict[str, str] = {}
+        for name, template in self._environment:
+            text = render(template, values)
+            if text is not None:
+                _to_bytes(text)
+                filled[name] = text
+        return filled
+
+
+def _to_bytes(text: str, *, may_hold_nul: bool = False) -> bytes:
+    if "\0" in text and not may_hold_nul:
+        raise ArgumentsInvalid("an argument holds a NUL, which no program can be given")
+    try:
+        return text_to_bytes(text)
+    except UnicodeEncodeError:
+        raise ArgumentsInvalid("an argument holds characters that no encoding can carry") from None
