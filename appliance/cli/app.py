@@ -16,6 +16,7 @@ from appliance.cli import (
     config_commands,
     daemon_commands,
     demo_command,
+    method_commands,
     record_commands,
     run_command,
     send_command,
@@ -46,6 +47,7 @@ def make_app() -> typer.Typer:
         config_commands,
         daemon_commands,
         send_command,
+        method_commands,
         record_commands,
         demo_command,
     ):

@@ -47,6 +47,8 @@ class Deliveries:
         self._by_id: dict[int, _Delivery] = {}
         self._width = 0
         self.is_interrupted = False
+        self.misuse: str | None = None
+        """Why the arguments are none that the method takes; it is the same for every node."""
 
     @property
     def failed(self) -> list[str]:
@@ -138,6 +140,9 @@ class Deliveries:
         if line["event"] == "rejected":
             item.state = "rejected"
             item.reason = str(line.get("reason") or "")
+            if line.get("code") == "arguments":
+                self.misuse = item.reason
+                return []
             return self._say(item, f"not accepted: {item.reason}")
         if item.id is not None:
             self._by_id[item.id] = item

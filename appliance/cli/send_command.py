@@ -12,6 +12,7 @@ import typer
 
 from appliance.cli.api_client import ApiClient
 from appliance.cli.delivery_view import Deliveries
+from appliance.cli.method_commands import show_usage
 from appliance.cli.options import (
     Exit,
     StateDirOption,
@@ -19,6 +20,7 @@ from appliance.cli.options import (
     print_json,
     print_json_line,
     split_names,
+    warn,
 )
 from appliance.core.durations import parse_duration
 from appliance.core.message import DEFAULT_REPLY_METHOD
@@ -84,6 +86,16 @@ def send(
     retries: Annotated[
         int | None, typer.Option("--retries", min=0, help="Tries after the first.")
     ] = None,
+    via: Annotated[
+        str | None,
+        typer.Option("--via", metavar="N", help="Have this node relay it; it must subscribe REQRelay."),
+    ] = None,
+    relay_reply_method: Annotated[
+        str | None,
+        typer.Option(
+            "--relay-reply-method", metavar="M", help="With --via: what the answer arrives as here."
+        ),
+    ] = None,
     expires: Annotated[
         str | None,
         typer.Option("--expires", metavar="TIME", help="After that long it is a dead letter."),
@@ -116,32 +128,42 @@ def send(
         "method_timeout": _read_time("--timeout", timeout),
         "retries": retries,
         "expires": _read_time("--expires", expires),
+        "relay_via_node": via,
+        "relay_reply_method": relay_reply_method,
     }
     body = {name: value for name, value in body.items() if value is not None}
     client = ApiClient(find_state_dir(state_dir))
+    deliveries = Deliveries(follows=wait_s > 0)
     if wait_s == 0:
-        return _submit_only(client, body, output)
-    return _submit_and_follow(client, body, wait_s, output)
+        _submit_only(client, body, output, deliveries)
+    else:
+        _submit_and_follow(client, body, wait_s, output, deliveries)
+    exit_code = _finish(deliveries, output)
+    if deliveries.misuse is not None:
+        warn(deliveries.misuse)
+        show_usage(client, method)
+        return Exit.USAGE
+    return exit_code
 
 
-def _submit_only(client: ApiClient, body: Json, output: SendOutput) -> int:
+def _submit_only(
+    client: ApiClient, body: Json, output: SendOutput, deliveries: Deliveries
+) -> None:
     answer = client.post("/api/v1/messages", body, accept=[422])
-    deliveries = Deliveries(follows=False)
     for item in answer.get("messages") or ():
         kind = "accepted" if item["accepted"] else "rejected"
         _take(deliveries, {"event": kind, "reason": item.get("error"), **item}, output)
-    return _finish(deliveries, output)
 
 
-def _submit_and_follow(client: ApiClient, body: Json, wait_s: float, output: SendOutput) -> int:
-    deliveries = Deliveries(follows=True)
+def _submit_and_follow(
+    client: ApiClient, body: Json, wait_s: float, output: SendOutput, deliveries: Deliveries
+) -> None:
     query = {"wait": f"{wait_s:g}s"}
     try:
         for line in client.stream("/api/v1/messages", body, query, wait_s):
             _take(deliveries, line, output)
     except KeyboardInterrupt:
         deliveries.interrupt()
-    return _finish(deliveries, output)
 
 
 def _take(deliveries: Deliveries, line: Json, output: SendOutput) -> None:
@@ -158,7 +180,7 @@ def _finish(deliveries: Deliveries, output: SendOutput) -> int:
     match output:
         case SendOutput.JSON:
             print_json(deliveries.facts())
-        case SendOutput.TEXT:
+        case SendOutput.TEXT if deliveries.misuse is None:
             print(deliveries.summary(), file=sys.stderr)  # noqa: T201
     if deliveries.failed:
         return Exit.FAILED

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -85,8 +85,18 @@ def read_config(paths: Sequence[str | os.PathLike[str]], environ: Mapping[str, s
     return raw_config
 
 
+def _header_paths(tree: dict[str, Any]) -> Iterator[KeyPath]:
+    """Where secrets of methods may name a file."""
+    methods = tree.get("methods")
+    for name, method in methods.items() if isinstance(methods, dict) else ():
+        http = method.get("http") if isinstance(method, dict) else None
+        headers = http.get("headers") if isinstance(http, dict) else None
+        for header in headers if isinstance(headers, dict) else ():
+            yield ("methods", name, "http", "headers", header, "file")
+
+
 def _resolve_paths(raw: RawConfig) -> None:
-    for path in _PATH_SETTINGS:
+    for path in (*_PATH_SETTINGS, *_header_paths(raw.tree)):
         holder: Any = raw.tree
         for part in path[:-1]:
             holder = holder.get(part) if isinstance(holder, dict) else None

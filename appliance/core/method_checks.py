@@ -28,7 +28,14 @@ from appliance.core.templates import (
     parse_template,
     placeholders_of,
 )
-from appliance.core.user_method import RESERVED_PREFIX, ExecCall, FileCall, HttpCall, UserMethod
+from appliance.core.user_method import (
+    RESERVED_PREFIX,
+    ExecCall,
+    FileCall,
+    HttpCall,
+    SecretHeader,
+    UserMethod,
+)
 
 SchemaCheck = Callable[[Mapping[str, Any]], tuple[KeyPath, str] | None]
 """Where and why a map is no usable JSON Schema of arguments. Handed in: the library stays out of the core."""
@@ -62,6 +69,9 @@ _OWN_HEADERS = frozenset(
     }
 )
 """Headers that say how the request itself is carried; the client sets them."""
+
+
+_SECRET_HEADERS = frozenset({"authorization", "cookie", "proxy-authorization"})
 
 
 def read_methods(
@@ -177,6 +187,16 @@ class _Checker:
             keys = ("http", "headers", name)
             if name.lower() in _OWN_HEADERS:
                 self._add("E234", keys, f"{name} is set by the client itself", on_key=True)
+            if not isinstance(text, str):
+                continue
+            if name.lower() in _SECRET_HEADERS:
+                self._add(
+                    "E109",
+                    keys,
+                    "a secret may not stand in a config",
+                    hint="write where its whole value is read from: {file: PATH} or {env: NAME}",
+                )
+                continue
             self._parse(keys, text, _PLAIN)
             if any(sign in text for sign in "\r\n\0"):
                 self._add("E234", keys, "a header is one line")
@@ -324,6 +344,11 @@ def _make_http(entry: Tree) -> HttpCall | None:
         url=http.get("url") or "",
         method=http.get("method") or "GET",
         headers=_pairs(http.get("headers")),
+        secret_headers=tuple(
+            SecretHeader(header, kind, name)
+            for header, value in as_map(http.get("headers")).items()
+            for kind, name in as_map(value).items()
+        ),
         body=http.get("body") or "",
         allow_status=tuple(int(status) for status in http.get("allow_status") or ()),
         follow_redirects=bool(http.get("follow_redirects")),
@@ -344,7 +369,7 @@ def _make_file(entry: Tree) -> FileCall | None:
 
 
 def _pairs(value: object) -> tuple[tuple[str, str], ...]:
-    return tuple((str(name), str(text)) for name, text in as_map(value).items() if text is not None)
+    return tuple((name, text) for name, text in as_map(value).items() if isinstance(text, str))
 
 
 def check_scheduled_arguments(

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, replace
 from types import MappingProxyType
-from typing import Any
+from typing import Any, NamedTuple
 
 from appliance.core.arguments import NO_ARGUMENTS
 from appliance.core.method import MethodInfo, OnCrash
@@ -34,6 +34,14 @@ class ExecCall:
     """Whether a value may stand at the beginning of an element with a dash."""
 
 
+class SecretHeader(NamedTuple):
+    """A header whose value is read when it is needed: `kind` is `file`, `env` or `credential`."""
+
+    header: str
+    kind: str
+    name: str
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HttpCall:
     """A request to make. Scheme, host and port of `url` hold no placeholder."""
@@ -41,6 +49,7 @@ class HttpCall:
     url: str
     method: str = "GET"
     headers: Pairs = ()
+    secret_headers: tuple[SecretHeader, ...] = ()
     body: str = ""
     allow_status: tuple[int, ...] = ()
     """Answers that count as success; empty for 200 to 299."""
@@ -119,7 +128,7 @@ def _map_texts(call: Any, change: Callable[[str], str]) -> Any:
 def _map(value: Any, change: Callable[[str], str]) -> Any:
     if isinstance(value, str):
         return change(value)
-    if isinstance(value, tuple):
+    if isinstance(value, tuple) and not isinstance(value, SecretHeader):
         return tuple(_map(item, change) for item in value)
     return value
 

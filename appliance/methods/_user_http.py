@@ -12,10 +12,12 @@ from urllib.parse import quote_from_bytes
 import aiohttp
 from yarl import URL
 
+from appliance.bus.auth import read_secret
 from appliance.core.message import Message, text_to_bytes
+from appliance.core.specs import SecretRef
 from appliance.core.templates import Template, Values, parse_template, render, values_of
 from appliance.core.user_method import HttpCall
-from appliance.errors import ArgumentsInvalid
+from appliance.errors import ArgumentsInvalid, BusUnauthorized, HandlerError
 from appliance.methods._text import shorten
 from appliance.methods.base import HandlerContext, Result
 
@@ -40,7 +42,7 @@ class HttpHandler:
         """Make the request. Raises ArgumentsInvalid when a value cannot stand where it should."""
         values = values_of(message, context.node)
         url = fill_url(self._url, values)
-        headers = fill_headers(self._headers, values)
+        headers = fill_headers(self._headers, values) | await self._read_secrets()
         body = _to_bytes(render(self._body, values) or "")
         try:
             async with asyncio.timeout(context.timeout_s):
@@ -54,6 +56,18 @@ class HttpHandler:
             return Result(output=output, exit_status=0)
         report = self._say(message, f"was answered with status {status}")
         return Result(output=output, exit_status=EXIT_FAILED, report=report)
+
+    async def _read_secrets(self) -> dict[str, str]:
+        """Read for every request, so that a new secret counts without a word."""
+        found: dict[str, str] = {}
+        for header, kind, name in self._call.secret_headers:
+            ref = SecretRef(kind=kind, name=name)
+            try:
+                found[header] = await asyncio.to_thread(read_secret, ref, f"the header {header}")
+            except BusUnauthorized as error:
+                raise HandlerError(str(error)) from error
+            _check_line(header, found[header])
+        return found
 
     async def _ask(
         self, url: str, headers: dict[str, str], body: bytes, max_bytes: int
@@ -129,11 +143,15 @@ def fill_headers(headers: list[tuple[str, Template]], values: Values) -> dict[st
         text = render(template, values)
         if text is None:
             continue
-        if any(ord(sign) < 0x20 or ord(sign) == 0x7F for sign in text):
-            raise ArgumentsInvalid(f"a value for the header {name} holds a control character")
-        _to_bytes(text, strict=True)
+        _check_line(name, text)
         filled[name] = text
     return filled
+
+
+def _check_line(name: str, text: str) -> None:
+    if any(ord(sign) < 0x20 or ord(sign) == 0x7F for sign in text):
+        raise ArgumentsInvalid(f"a value for the header {name} holds a control character")
+    _to_bytes(text, strict=True)
 
 
 def _quote(text: str) -> str:
