@@ -30,6 +30,7 @@ INFO = MethodInfo(
     arguments="PROGRAM [ARG…]",
 )
 
+
 class CliCommand:
     """Checks, runs, and makes a reply of the outcome, and a report where something is amiss."""
 
