@@ -83,4 +83,8 @@ def secret_variables(desired: DesiredState) -> frozenset[str]:
         refs += [tls.ca, tls.cert, tls.key]
     if auth is not None:
         refs += [auth.nkey_seed, auth.credentials, auth.password, auth.token]
-    return frozenset(ref.name for ref in refs if ref is not None and ref.kind == "env")
+    found = {ref.name for ref in refs if ref is not None and ref.kind == "env"}
+    for method in desired.methods.values():
+        headers = method.http.secret_headers if method.http is not None else ()
+        found |= {secret.name for secret in headers if secret.kind == "env"}
+    return frozenset(found)
