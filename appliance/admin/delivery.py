@@ -41,7 +41,7 @@ class DeliveryWatch:
         """Whether an event is about one of ours."""
         if event["event"] == "reply_received":
             item = self._by_id.get(event["previous_id"])
-            return item is not None and event.get("from") == item.to
+            return item is not None and event.get("from") == (item.via or item.to)
         return event.get("id") in self._by_id and event["event"] in EVENTS
 
     def take(self, event: Line) -> Line | None:

@@ -52,6 +52,10 @@ class SubmitRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     method_timeout: WholeSeconds | None = None
     reply_method_timeout: WholeSeconds | None = None
     expires: Seconds | None = None
+    relay_via_node: str | None = None
+    """Send it by way of this node, which must be allowed to relay it."""
+    relay_reply_method: str | None = None
+    """The method that a relayed answer arrives as; without it the reply method."""
 
     def texts(self) -> tuple[str, ...] | None:
         """The data as the message carries it.
@@ -71,6 +75,7 @@ class Submitted(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     accepted: bool = msgspec.field()
     id: int | None = None
     from_node: str | None = msgspec.field(name="from", default=None)
+    via: str | None = None
     replies: bool = False
     error: str | None = None
     code: str | None = None

@@ -180,6 +180,8 @@ def _keep_nodes(found: Json, nodes: list[str]) -> None:
 
 
 def _show_plan(found: Json, *, is_many: bool) -> None:
+    from appliance.cli.status_view import say_override
+
     problems = [read_problem(item) for item in found.get("problems") or ()]
     warnings = [read_problem(item) for item in found.get("warnings") or ()]
     if problems or warnings:
@@ -188,6 +190,8 @@ def _show_plan(found: Json, *, is_many: bool) -> None:
     settings = found.get("settings") or {}
     for line in [*show_actions(actions, has_many_nodes=is_many), *show_settings(settings)]:
         typer.echo(line)
+    for override in found.get("overrides") or ():
+        typer.echo(f"! drift: {say_override(override)}")
     kept = (found.get("summary") or {}).get("keep")
     rest = f", {kept} kept" if kept else ""
     match found["result"]:

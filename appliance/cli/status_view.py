@@ -36,6 +36,7 @@ def render_status(
     """Everything, or the workers of some nodes only."""
     parts: list[RenderableType] = [_header(status)]
     parts += [_line("", reason, "yellow") for reason in status.get("degraded_by") or ()]
+    parts += [_line("drift", say_override(item), "cyan") for item in status.get("overrides") or ()]
     parts += [*_config_lines(status, now), _broker_line(status), _outbox_line(status), Text("")]
     shown = {
         name: node
@@ -44,6 +45,15 @@ def render_status(
     }
     parts.append(_worker_table(shown, now))
     return Group(*parts)
+
+
+def say_override(override: Json) -> str:
+    """One worker that is not as the config says."""
+    words = "beside" if override.get("action") == "started" else "against"
+    return (
+        f"{escape_line(str(override.get('worker')))} {override.get('action')} {words} the config"
+        f" by {escape_line(str(override.get('by')))}"
+    )
 
 
 def is_healthy(status: Json) -> bool:

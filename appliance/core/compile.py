@@ -115,6 +115,7 @@ def compile_settings(
         workers=workers,
         publisher_defaults={node: expander.base(node).defaults for node in chosen},
         declared_acks={key: end.wants_ack for key, end in index.items()},
+        switched_off=_build_switched_off(expander, chosen, workers),
         methods=user_methods,
         **make_sections(tree),
     )
@@ -201,6 +202,14 @@ def _build_workers(
     return workers
 
 
+def _build_switched_off(
+    expander: Expander, run_nodes: Iterable[NodeName], workers: Mapping[WorkerKey, WorkerSpec]
+) -> dict[WorkerKey, SubscriberSpec]:
+    """What entries with `enabled: false` would be: an operator may start them beside the config."""
+    specs = (make_subscriber(item) for node in run_nodes for item in expander.switched_off(node))
+    return {spec.key: spec for spec in specs if spec.key not in workers}
+
+
 def make_subscriber(item: Subscription) -> SubscriberSpec:
     """The spec of one subscription."""
     resolved = item.resolved
@@ -220,7 +229,7 @@ def make_subscriber(item: Subscription) -> SubscriberSpec:
     kind = make_kind(info.category, wants_ack=resolved.wants_ack)
     return SubscriberSpec(
         node=item.node,
-        subject=make_subject(info.subject_node or item.node, item.method, kind),
+        subject=make_subject(item.token, item.method, kind),
         method=item.method,
         wants_ack=resolved.wants_ack,
         accept_from=accepted_senders(resolved, item.node),

@@ -49,7 +49,7 @@ def index_subscriptions(subscriptions: Iterable[Subscription]) -> SubscriptionIn
     """Subscriptions by the node token of their subject and method."""
     index: dict[tuple[NodeName, MethodName], SubjectEnd] = {}
     for item in subscriptions:
-        key = (item.resolved.info.subject_node or item.node, item.method)
+        key = (item.token, item.method)
         end = index.get(key)
         if end is None:
             end = index[key] = SubjectEnd(item, set(), [])
@@ -71,7 +71,7 @@ def check_ends(
     for item in subscriptions:
         info = item.resolved.info
         _check_length(
-            findings, item.path, info.subject_node or item.node, info, item.resolved.wants_ack
+            findings, item.path, item.token, info, item.resolved.wants_ack
         )
     taken: dict[tuple[NodeName, NodeName, MethodName, bool], KeyPath] = {}
     for entry in publications:

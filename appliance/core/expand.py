@@ -32,7 +32,14 @@ from appliance.core.layers import (
 )
 from appliance.core.method import MethodInfo
 from appliance.core.names import MethodName, NodeName
-from appliance.core.specs import ANY_METHOD, ANY_SENDER, AckOn, AckSettings, PublisherDefaults, Schedule
+from appliance.core.specs import (
+    ANY_METHOD,
+    ANY_SENDER,
+    AckOn,
+    AckSettings,
+    PublisherDefaults,
+    Schedule,
+)
 
 NOT_SETTINGS = frozenset({"roles", "subscribe", "publish"})
 """Keys of a role or node that are no worker settings."""
@@ -65,6 +72,8 @@ class ResolvedSubscription:
     compression: str | None
     serialization: str | None
     """What the entry itself says about encodings, although it decides nothing."""
+    enabled: bool = True
+    relay_to: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,13 +90,16 @@ class ResolvedPublication:
 
 
 class Subscription(NamedTuple):
-    """One subscription of one node. `path` is the entry's place that names it last."""
+    """One subscription of one node. `path` is the entry's place that names it last, `token` the node token of its
+    subject.
+    """
 
     node: NodeName
     method: MethodName
     path: KeyPath
     layers: tuple[Layer, ...]
     resolved: ResolvedSubscription
+    token: NodeName
 
 
 class Publication(NamedTuple):
@@ -109,7 +121,7 @@ class Expander:
         self._findings = findings
         self._bases: dict[tuple[tuple[str, ...], str], Base] = {}
         self._from_roles: dict[tuple[tuple[str, ...], str], dict[str, tuple[Layer, ...]]] = {}
-        self._subscriptions: dict[tuple[int, str, str], ResolvedSubscription | None] = {}
+        self._subscriptions: dict[tuple[int, str, str], ResolvedSubscription] = {}
         self._publications: dict[tuple[int, str, str], ResolvedPublication | None] = {}
 
     def base(self, node: str) -> Base:
@@ -140,6 +152,13 @@ class Expander:
 
     def subscriptions(self, node: str) -> Iterator[Subscription]:
         """Every subscription of `node` that is switched on."""
+        return (item for item in self._all_subscriptions(node) if item.resolved.enabled)
+
+    def switched_off(self, node: str) -> Iterator[Subscription]:
+        """Every subscription of `node` whose entry says `enabled: false`."""
+        return (item for item in self._all_subscriptions(node) if not item.resolved.enabled)
+
+    def _all_subscriptions(self, node: str) -> Iterator[Subscription]:
         base = self.base(node)
         for method, layers, own in self._entries(node, "subscribe"):
             info = self._known.methods.get(MethodName(method))
@@ -149,9 +168,14 @@ class Expander:
             if memo not in self._subscriptions:
                 self._subscriptions[memo] = self._resolve_subscription(base, info, layers)
             resolved = self._subscriptions[memo]
-            if resolved is not None:
+            tokens = (
+                [NodeName(f"{final}.{node}") for final in resolved.relay_to]
+                if info.relays
+                else [info.subject_node or NodeName(node)]
+            )
+            for token in tokens:
                 yield Subscription(
-                    NodeName(node), MethodName(method), layers[-1][0], layers, resolved
+                    NodeName(node), MethodName(method), layers[-1][0], layers, resolved, token
                 )
 
     def publications(self, node: str) -> Iterator[Publication]:
@@ -193,15 +217,14 @@ class Expander:
 
     def _resolve_subscription(
         self, base: Base, info: MethodInfo, layers: tuple[Layer, ...]
-    ) -> ResolvedSubscription | None:
+    ) -> ResolvedSubscription:
         entry = merge_layers(tree for _, tree in layers)
-        if entry.get("enabled") is False:
-            return None
+        enabled = entry.get("enabled") is not False
         merged = merge_layers((base.merged, entry))
         wants_ack = decide_ack(info, base, entry)
         settings = read_settings(SUBSCRIBER_FIELDS, merged)
         if not wants_ack:
-            if find_value(entry, ("ack", "on")) == AckOn.DONE:
+            if enabled and find_value(entry, ("ack", "on")) == AckOn.DONE:
                 self._findings.add(
                     "E220",
                     find_origin(layers, ("ack", "on")) or layers[-1][0],
@@ -230,6 +253,20 @@ class Expander:
             if definition.timeout_s is not None and entry.get("method_timeout") is None:
                 # nearer than what a layer says for all methods, further than the entry itself
                 settings["method_timeout_s"] = definition.timeout_s
+        relayed = entry.get("relay_methods")
+        if relayed is not None:
+            settings["relay_methods"] = (
+                ANY_METHOD if relayed == "any" else frozenset(map(MethodName, relayed))
+            )
+        relay_to = tuple(dict.fromkeys(entry.get("relay_to") or ()))
+        if info.relays and enabled and not relay_to:
+            self._findings.add(
+                "E227",
+                layers[-1][0],
+                f"{info.name} needs `relay_to`: the nodes that it passes messages on to",
+                hint="as in `relay_to: [ship1]`, and `relay_methods: [REQCliCommand]`",
+                on_key=True,
+            )
         senders = entry.get("accept_from")
         return ResolvedSubscription(
             info=info,
@@ -239,6 +276,8 @@ class Expander:
             settings=settings,
             compression=entry.get("compression"),
             serialization=entry.get("serialization"),
+            enabled=enabled,
+            relay_to=relay_to,
         )
 
     def _resolve_publication(

@@ -127,6 +127,7 @@ RELOAD_FIELDS = (
     Setting(("poll_interval",), "poll_interval_s", _D, 0.05, _DAY_S),
     Setting(("settle",), "settle_s", _D, 0, 60),
     Setting(("drain_timeout",), "drain_timeout_s", _D, 0, 3_600),
+    Setting(("overrides",), "overrides"),
 )
 LIMIT_FIELDS = (
     Setting(("max_message_bytes",), "max_message_bytes", minimum=1_024, maximum=64 * 1024**2),
@@ -153,7 +154,10 @@ SUBSCRIBE_ONLY = (
     Setting(("allow_paths",), "allow_paths", FieldKind.TEXTS),
     Setting(("allow_urls",), "allow_urls", FieldKind.TEXTS),
     Setting(("allow_reply_methods",), "allow_reply_methods", FieldKind.TEXTS),
+    Setting(("relay_methods",), "relay_methods", FieldKind.TEXTS),
 )
+RELAY_TO = Setting(("relay_to",), "subject", FieldKind.TEXTS, reload=_SWAP)
+"""Of a REQRelay subscription: becomes the subjects of its workers, so a change spawns and cancels some."""
 PUBLISH_ONLY = (
     Setting(("to",), "to_node", FieldKind.TEXTS),
     Setting(("method",), "method"),

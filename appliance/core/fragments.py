@@ -88,7 +88,9 @@ def make_known(
             for name, info in methods.items()
             if info.subject_node is not None
         },
-        options=frozenset({"allow_commands", "allow_paths", "allow_urls"}).union(*(info.options for info in methods.values())),
+        options=frozenset(
+            {"allow_commands", "allow_paths", "allow_urls", "relay_to", "relay_methods"}
+        ).union(*(info.options for info in methods.values())),
         find_cron_error=find_cron_error,
         suggestions={},
     )
@@ -150,12 +152,15 @@ def _check_subscribe(
     senders = entry.get("accept_from")
     if isinstance(senders, (list, tuple)):
         _check_nodes(findings, (*path, "accept_from"), senders, known)
-    answers = entry.get("allow_reply_methods")
-    if isinstance(answers, (list, tuple)):
-        _check_twice(findings, (*path, "allow_reply_methods"), answers)
-        for index, answer in enumerate(answers):
-            if MethodName(answer) not in known.methods:
-                _add_unknown_method(findings, (*path, "allow_reply_methods", index), answer, known)
+    for field in ("allow_reply_methods", "relay_methods"):
+        listed = entry.get(field)
+        if isinstance(listed, (list, tuple)):
+            _check_twice(findings, (*path, field), listed)
+            for index, name in enumerate(listed):
+                if MethodName(name) not in known.methods:
+                    _add_unknown_method(findings, (*path, field, index), name, known)
+    if isinstance(entry.get("relay_to"), (list, tuple)):
+        _check_nodes(findings, (*path, "relay_to"), entry["relay_to"], known)
     _check_paths(findings, path, entry)
     commands = entry.get("allow_commands")
     if isinstance(commands, (list, tuple)):

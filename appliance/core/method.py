@@ -42,6 +42,8 @@ class MethodInfo:
     on_crash: OnCrash = OnCrash.RERUN
     journals: bool = False
     """The handler notes durably where it is about to write, so its messages are kept on disk until handled."""
+    relays: bool = False
+    """Subscribes ``<final>.<own>`` for each node in `relay_to`, and not the own node."""
     options: frozenset[str] = frozenset()
     directory: str = ""
     file_name: str = ""

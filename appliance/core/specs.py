@@ -97,6 +97,8 @@ class SubscriberSpec:
     allow_urls: tuple[str, ...] | None = ()
     allow_reply_methods: frozenset[MethodName] | None = None
     max_file_bytes: int = 1_073_741_824
+    relay_methods: frozenset[MethodName] = frozenset()
+    """REQRelay only: the methods that may be passed on, or `ANY_METHOD`."""
     method_timeout_s: float = 10.0
     max_output_bytes: int = 524_288
     dedupe: bool = True
@@ -145,6 +147,7 @@ RELOAD_CLASSES: Mapping[type, Mapping[str, ReloadClass]] = {
         "allow_urls": ReloadClass.LIVE,
         "allow_reply_methods": ReloadClass.LIVE,
         "max_file_bytes": ReloadClass.LIVE,
+        "relay_methods": ReloadClass.LIVE,
         "method_timeout_s": ReloadClass.LIVE,
         "max_output_bytes": ReloadClass.LIVE,
         "dedupe": ReloadClass.LIVE,
@@ -236,6 +239,8 @@ class ReloadSettings:
     settle_s: float = 0.3
     """A file set is taken when two looks this far apart see the same content."""
     drain_timeout_s: float = 10.0
+    overrides: str = "clear"
+    """What a reload does to workers started or stopped beside the config: `clear` or `keep`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -279,6 +284,8 @@ class DesiredState:
     publisher_defaults: Mapping[NodeName, PublisherDefaults]
     declared_acks: Mapping[tuple[NodeName, MethodName], bool] = field(default_factory=dict)
     """For every declared subscription of the fleet, whether it stands on the ACK subject of its method."""
+    switched_off: Mapping[WorkerKey, SubscriberSpec] = field(default_factory=dict)
+    """Subscriptions of the run nodes whose entries say `enabled: false`."""
     methods: Mapping[MethodName, UserMethod] = field(default_factory=lambda: NO_METHODS)
     """Methods that the config declares."""
     broker: BrokerSettings = field(default_factory=BrokerSettings)

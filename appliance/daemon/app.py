@@ -37,6 +37,7 @@ from appliance.outbox.outbox import MessageStore
 from appliance.reconcile.contracts import DrainOutcome
 from appliance.reconcile.history import History
 from appliance.reconcile.loop import Reconciler
+from appliance.reconcile.overrides import OverrideBook
 from appliance.reconcile.pool import WorkerPool
 from appliance.reconcile.verdicts import LoadedSet
 from appliance.telemetry.events import EventHub
@@ -147,6 +148,7 @@ class Daemon:
             prepare=self._prepare,
             on_accepted=self._follow,
             extra_workers=self._extra_workers,
+            overrides=self.overrides,
             wall=time.time,
         )
         if early.take_hup() or self._options.hup_pending:
@@ -161,6 +163,14 @@ class Daemon:
         await self.admin.move_tcp(desired.admin)
 
     async def _build_pool(self) -> None:
+        self.overrides = OverrideBook(
+            self._state_dir / "overrides.json",
+            fleet=lambda: self._desired,
+            methods=lambda: self.router.methods,
+            wall=time.time,
+            on_change=lambda: self.reconciler.trigger.set("worker"),
+        )
+        await asyncio.to_thread(self.overrides.load)
         console = StdoutConsole()
         self._stack.callback(console.close)
         files = DataFiles(self._state_dir / "data")
@@ -172,6 +182,7 @@ class Daemon:
             hellos=self.presence,
             hidden_environment=lambda: self._secret_variables,
             list_workers=lambda node: list_workers(self.pool, node),
+            switch=self.overrides,
         )
         parts = WorkerParts(
             bus=self.bus,

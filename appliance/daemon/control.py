@@ -14,8 +14,16 @@ from appliance.core.describe_methods import describe_methods
 from appliance.core.file_names import name_parts
 from appliance.core.message import Message
 from appliance.core.names import MethodName, NodeName, WorkerKind
+from appliance.core.relay import wrap
 from appliance.core.specs import PublisherSpec
-from appliance.daemon.status import StatusJson, config_json, find_degradations, nodes_json, rfc3339
+from appliance.daemon.status import (
+    StatusJson,
+    config_json,
+    find_degradations,
+    nodes_json,
+    overrides_json,
+    rfc3339,
+)
 from appliance.errors import (
     ArgumentsRefused,
     ConfigInvalid,
@@ -58,8 +66,14 @@ class DaemonControl:
         counts = daemon.store.counts()
         attempt = daemon.reconciler.last_attempt
         applied = daemon.reconciler.applied
+        overrides = daemon.overrides.all
         problems = find_degradations(
-            daemon.pool, applied, attempt, connected=daemon.bus.is_connected, dead=counts.dead
+            daemon.pool,
+            applied,
+            attempt,
+            connected=daemon.bus.is_connected,
+            dead=counts.dead,
+            overrides=overrides,
         )
         return {
             "version": __version__,
@@ -74,7 +88,8 @@ class DaemonControl:
                 "embedded": daemon.broker is not None,
                 "reconnects": daemon.bus.reconnects,
             },
-            "nodes": nodes_json(daemon.pool, applied, daemon.presence.last_hello_at()),
+            "nodes": nodes_json(daemon.pool, applied, daemon.presence.last_hello_at(), overrides),
+            "overrides": overrides_json(overrides),
             "methods": self.methods(),
             "hellos": {
                 node: rfc3339(at) for node, at in sorted(daemon.presence.last_hello_at().items())
@@ -189,6 +204,7 @@ class DaemonControl:
             "result": result,
             "actions": describe_plan(plan),
             "settings": settings,
+            "overrides": overrides_json(daemon.overrides.all),
             "problems": [problem_json(problem) for problem in problems],
             "warnings": [problem_json(problem) for problem in loaded.warnings],
             "summary": plan.summary(),
@@ -217,11 +233,12 @@ class DaemonControl:
                 records.append(record)
                 answers.append(
                     Submitted(
-                        to=record.to_node,
+                        to=record.node if to_node == LOCAL else to_node,
                         accepted=True,
                         id=record.id,
                         from_node=record.node,
-                        replies=self._daemon.router.methods[MethodName(record.method)].replies,
+                        via=request.relay_via_node,
+                        replies=self._daemon.router.methods[MethodName(request.method)].replies,
                     )
                 )
         if records:
@@ -250,12 +267,27 @@ class DaemonControl:
             reply_method_timeout_s=int(request.reply_method_timeout or 0),
             directory=request.directory or "",
             file_name=request.file_name or "",
+            relay_via_node=request.relay_via_node or "",
+            relay_reply_method=request.relay_reply_method or "",
         )
         if message.method in FILE_METHODS:
             check_file_names(message)
         if message.reply_method:
             self._daemon.router.check_reply_method(message.reply_method)
+        if message.relay_via_node:
+            message = self._relay(message)
         return self._daemon.router.make_record(message, expires_s=request.expires)
+
+    def _relay(self, message: Message) -> Message:
+        """The message in the envelope for its via node; what would only fail there is refused here."""
+        router = self._daemon.router
+        router.publisher_for(message.from_node, message.to_node, message.method)
+        if message.relay_reply_method:
+            router.check_reply_method(message.relay_reply_method)
+        wrapped = wrap(message)
+        if isinstance(wrapped, str):
+            raise RequestInvalid(wrapped)
+        return wrapped
 
     def _sender(self, asked: str | None, to_node: str, method: str) -> NodeName:
         """The sending node: the one asked for, the only one, the one that declares such a publisher, `central`."""

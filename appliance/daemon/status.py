@@ -6,6 +6,7 @@ import datetime
 from collections.abc import Mapping
 
 from appliance.core.names import NodeName
+from appliance.core.overrides import Overrides
 from appliance.core.specs import Phase, PublisherSpec
 from appliance.reconcile.pool import Handle, WorkerPool
 from appliance.reconcile.verdicts import Applied, Verdict, problem_json
@@ -43,11 +44,29 @@ def config_json(applied: Applied | None, attempt: Verdict | None, paths: list[st
     }
 
 
+def overrides_json(overrides: Overrides) -> list[StatusJson]:
+    """Workers that are not as the config says because somebody started or stopped them."""
+    return [
+        {
+            "worker": key.name,
+            "node": key.node,
+            "action": "started" if override.starts else "stopped",
+            "by": override.by,
+            "at": rfc3339(override.at),
+        }
+        for key, override in sorted(overrides.items())
+    ]
+
+
 def nodes_json(
-    pool: WorkerPool, applied: Applied | None, hellos: Mapping[NodeName, float]
+    pool: WorkerPool,
+    applied: Applied | None,
+    hellos: Mapping[NodeName, float],
+    overrides: Overrides,
 ) -> StatusJson:
     """Every node this daemon runs, with its workers."""
     nodes: dict[str, dict[str, list[StatusJson]]] = {}
+    names = {key.name: override for key, override in overrides.items()}
     for node in applied.desired.run_nodes if applied else ():
         nodes[node] = {"workers": []}
     for key in sorted(pool.handles):
@@ -65,6 +84,11 @@ def nodes_json(
                     "phase": "stopped",
                 }
             )
+    for found in nodes.values():
+        for worker in found["workers"]:
+            override = names.get(str(worker["name"]))
+            if override is not None:
+                worker["override"] = "started" if override.starts else "stopped"
     return {
         node: {
             **found,
@@ -107,6 +131,7 @@ def find_degradations(
     *,
     connected: bool,
     dead: int,
+    overrides: Overrides,
 ) -> list[str]:
     """Why the appliance is not healthy, in words; empty when it is."""
     reasons = []
@@ -120,7 +145,8 @@ def find_degradations(
         for key, handle in pool.handles.items()
         if handle.phase in (Phase.BACKING_OFF, Phase.FAILED, Phase.STOPPED)
     ]
-    missing = len(applied.desired.workers.keys() - pool.handles.keys()) if applied else 0
+    wanted = applied.desired.workers.keys() - overrides.keys() if applied else set()
+    missing = len(wanted - pool.handles.keys())
     if broken or missing:
         names = ", ".join(broken[:3])
         reasons.append(f"{len(broken) + missing} workers do not run{': ' + names if names else ''}")

@@ -138,6 +138,18 @@ class WorkerLine:
     phase: str
 
 
+class WorkerSwitch(Protocol):
+    """Starts and stops workers beside the config, until the next reload. On disk when a call returns."""
+
+    async def start(self, node: NodeName, method: str, *, by: str) -> str:
+        """Start a subscriber of `node`; the words for the one who asked. Raises HandlerError."""
+        ...
+
+    async def stop(self, node: NodeName, method: str, at_node: str, kind: str, *, by: str) -> str:
+        """Stop a worker of `node`; the words for the one who asked. Raises HandlerError."""
+        ...
+
+
 class HelloSink(Protocol):
     """Told about every hello, so that presence shows in metrics and status."""
 
@@ -163,6 +175,7 @@ class HandlerContext:
     console: Console
     hellos: HelloSink
     list_workers: Callable[[], Sequence[WorkerLine]]
+    switch: WorkerSwitch
     intend: Intend
     outlet: Outlet
     headers: Mapping[str, str] = field(default_factory=dict)

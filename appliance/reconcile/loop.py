@@ -13,6 +13,7 @@ from typing import Protocol
 
 from appliance.core.describe import describe_plan
 from appliance.core.names import WorkerKey
+from appliance.core.overrides import apply_overrides
 from appliance.core.plan import Plan, make_plan
 from appliance.core.problems import Problem, Severity
 from appliance.core.specs import DesiredState, WorkerSpec
@@ -24,6 +25,7 @@ from appliance.errors import (
 )
 from appliance.reconcile.contracts import ReloadTelemetry
 from appliance.reconcile.history import History
+from appliance.reconcile.overrides import OverrideBook
 from appliance.reconcile.pool import WorkerPool
 from appliance.reconcile.trigger import Trigger
 from appliance.reconcile.verdicts import (
@@ -72,6 +74,7 @@ class Reconciler:
         prepare: PrepareSettings,
         on_accepted: Callable[[DesiredState], None],
         extra_workers: Callable[[], Mapping[WorkerKey, WorkerSpec]],
+        overrides: OverrideBook,
         wall: Callable[[], float],
     ) -> None:
         self._source = source
@@ -81,6 +84,7 @@ class Reconciler:
         self._prepare = prepare
         self._on_accepted = on_accepted
         self._extra_workers = extra_workers
+        self._overrides = overrides
         self._wall = wall
         self._mono = asyncio.get_running_loop().time
         self.trigger = Trigger()
@@ -89,6 +93,8 @@ class Reconciler:
         self.last_good_at = 0.0
         self.is_settled = False
         self._seen_digest = ""
+        self._last_generation = 0
+        """Of the set that an earlier run had in force."""
         self._next_due_mono: float | None = None
         self._ending = asyncio.Event()
         self._requests: list[tuple[bool, str, asyncio.Future[Verdict]]] = []
@@ -98,7 +104,7 @@ class Reconciler:
     async def start(self, first: LoadedSet) -> Verdict:
         """Take the set that the daemon was started with."""
         last = await asyncio.to_thread(self._history.last_applied)
-        generation = _int(last.get("generation")) if last else 0
+        generation = self._last_generation = _int(last.get("generation")) if last else 0
         if last is None or last.get("digest") != first.digest:
             generation += 1
         verdict = await self._accept(first, Plan(), "start", self._mono(), generation)
@@ -185,7 +191,9 @@ class Reconciler:
         trigger = requests[0][1] if requests else min(reasons & LOOK_REASONS)
         started = self._mono()
         try:
-            verdict = await self._attempt(force=force, trigger=trigger)
+            # who asks wants things to be as the config says, whether it changed or not
+            asked = bool(requests) or "signal" in reasons
+            verdict = await self._attempt(force=force, trigger=trigger, asked=asked)
         except Exception as error:  # noqa: BLE001 - the boundary around a look: the running set must go on
             problem = Problem(
                 code="E306", message=f"internal error: {type(error).__name__}: {error}"
@@ -199,7 +207,7 @@ class Reconciler:
             self.converge()
         )  # the quiet wait may have swallowed another reason to look at the workers
 
-    async def _attempt(self, *, force: bool, trigger: str) -> Verdict:
+    async def _attempt(self, *, force: bool, trigger: str, asked: bool) -> Verdict:
         started = self._mono()
         applied = self.applied
         assert applied is not None
@@ -207,7 +215,8 @@ class Reconciler:
             loaded = await asyncio.to_thread(self._source.load)
         except (ConfigInvalid, ConfigUnreadable, RunNodesUnclear) as error:
             return await self._refuse(find_problems_of(error), trigger, started)
-        if loaded.digest == applied.digest:
+        is_same = loaded.digest == applied.digest
+        if is_same and not (asked and self._clears(loaded.desired)):
             return await self._unchanged(loaded, trigger, started)
         plan = self.predict(loaded.desired)
         objections = self.find_objections(loaded, plan, force=force)
@@ -216,12 +225,16 @@ class Reconciler:
         found = await self._prepare(applied.desired, loaded.desired)
         if found:
             return await self._refuse(tuple(found), trigger, started, loaded)
-        return await self._accept(loaded, plan, trigger, started, applied.generation + 1)
+        generation = applied.generation if is_same else applied.generation + 1
+        return await self._accept(loaded, plan, trigger, started, generation)
 
     async def _accept(
         self, loaded: LoadedSet, plan: Plan, trigger: str, started: float, generation: int
     ) -> Verdict:
         """The first point at which anything of the set takes effect."""
+        is_restart_of_same = self.applied is None and generation == self._last_generation
+        clear = self._clears(loaded.desired) and not is_restart_of_same
+        await self._overrides.follow(loaded.desired, clear=clear)
         now = self._wall()
         self.applied = Applied(
             desired=loaded.desired,
@@ -339,7 +352,12 @@ class Reconciler:
 
     def predict(self, desired: DesiredState) -> Plan:
         """The plan that a reload with this desired state would begin with."""
-        return make_plan(self._wanted(desired), self._pool.observe(), self._mono())
+        wanted = self._wanted(desired, overridden=not self._clears(desired))
+        return make_plan(wanted, self._pool.observe(), self._mono())
+
+    def _clears(self, desired: DesiredState) -> bool:
+        """Whether a reload to this desired state makes an end of overrides."""
+        return bool(self._overrides.all) and desired.reload.overrides == "clear"
 
     def find_objections(
         self, loaded: LoadedSet, plan: Plan, *, force: bool = False
@@ -350,9 +368,12 @@ class Reconciler:
             self.applied.desired, loaded.desired, plan, self._pool.observe(), force=force
         )
 
-    def _wanted(self, desired: DesiredState) -> Mapping[WorkerKey, WorkerSpec]:
+    def _wanted(
+        self, desired: DesiredState, *, overridden: bool = True
+    ) -> Mapping[WorkerKey, WorkerSpec]:
         extra = self._extra_workers()
-        return {**extra, **desired.workers} if extra else desired.workers
+        wanted = {**extra, **desired.workers} if extra else desired.workers
+        return apply_overrides(wanted, self._overrides.all, desired) if overridden else wanted
 
 
 def _int(value: object) -> int:

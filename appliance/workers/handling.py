@@ -14,16 +14,22 @@ from collections.abc import Callable
 
 from appliance.core.message import Message, bytes_to_text, make_reply
 from appliance.core.method import OnCrash
+from appliance.core.relay import RELAY_METHOD, forward_reply, is_relayed_reply
 from appliance.core.specs import AckOn, SubscriberSpec
 from appliance.errors import ApplianceError, BusError, RequestInvalid, StoreError
 from appliance.methods.base import FilePosition, HandlerContext, Method, Result
 from appliance.outbox.records import FinishItem, OutboxRecord
 from appliance.telemetry.stats import WorkerStats
-from appliance.workers.answering import Answering
+from appliance.workers.answering import Answering, bounded_reply
 from appliance.workers.identity import EXIT_HEADER
 from appliance.workers.outlet import HandlerOutlet
 from appliance.workers.parts import WorkerParts
-from appliance.workers.replies import final_headers, is_for_caller_only, read_reply_facts
+from appliance.workers.replies import (
+    final_headers,
+    is_for_caller_only,
+    read_reply_facts,
+    reply_headers,
+)
 from appliance.workers.work import Work, WorkKey
 
 MAX_FINISH_BATCH = 256
@@ -126,7 +132,7 @@ class Handling:
                 try:
                     if is_for_caller_only(work):
                         self._tell_reply(work)
-                        self._finish(work, ())
+                        self._finish(work, self._forwarded(work))
                     else:
                         await self._handle(work)
                 finally:
@@ -221,6 +227,7 @@ class Handling:
             console=self._tools.console,
             hellos=self._tools.hellos,
             list_workers=lambda: self._tools.list_workers(self.spec.node),
+            switch=self._tools.switch,
             intend=intend,
             outlet=outlet,
             headers=work.headers,
@@ -257,7 +264,7 @@ class Handling:
             self._answers.report(
                 node, f"{message.method} {message.id}: {result.report}", method=message.method
             )
-        sent = self._sent_messages(result)
+        sent = self._sent_messages(result) + self._forwarded(work)
         if result.output is None:
             return sent
         if outlet.has_spoken and not result.output and work.identity.instance is None:
@@ -267,6 +274,36 @@ class Handling:
             headers |= outlet.next_turn()
         reply = make_reply(message, node, bytes_to_text(result.output))
         return sent + self.reply_records(reply, headers)
+
+    def _forwarded(self, work: Work) -> tuple[OutboxRecord, ...]:
+        """The copy of an answer for somebody who asked through this node."""
+        reply, node = work.message, self.spec.node
+        if not is_relayed_reply(reply, node):
+            return ()
+        found = forward_reply(reply, node, self._relay_specs())
+        try:
+            if isinstance(found, str):
+                raise RequestInvalid(found)
+            copy, spec = found
+            self._router.check_reply_method(copy.method, allowed=spec.allow_reply_methods)
+            headers = reply_headers(work.headers)
+            return (self._router.make_record(bounded_reply(copy), headers=headers),)
+        except RequestInvalid as error:
+            self._answers.report(
+                node,
+                f"the answer from {reply.from_node[:60]} is not passed on: {error}",
+                method=self.spec.method,
+            )
+            return ()
+
+    def _relay_specs(self) -> list[SubscriberSpec]:
+        return [
+            spec
+            for spec in self._parts.fleet().workers.values()
+            if isinstance(spec, SubscriberSpec)
+            and spec.method == RELAY_METHOD
+            and spec.node == self.spec.node
+        ]
 
     def _sent_messages(self, result: Result) -> tuple[OutboxRecord, ...]:
         """Records of what a handler wants sent; what cannot be sent is reported instead."""

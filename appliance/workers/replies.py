@@ -14,11 +14,15 @@ from appliance.workers.identity import (
     PROGRESS_HEADER,
     STDERR_HEADER,
     STREAM_HEADER,
+    TURN_HEADER,
 )
 from appliance.workers.work import Work
 
 MAX_STDERR_BYTES = 16_384
 """Of a command's stderr in a header: its end, where the reason mostly stands."""
+_REPLY_HEADERS = frozenset(
+    {EXIT_HEADER, STDERR_HEADER, STREAM_HEADER, MORE_HEADER, PROGRESS_HEADER, TURN_HEADER}
+)
 _STREAMS = frozenset({"stdout", "stderr"})
 
 
@@ -44,6 +48,11 @@ def read_reply_facts(headers: Mapping[str, str]) -> ReplyFacts:
         has_more=MORE_HEADER in headers,
         progress=_read_progress(headers.get(PROGRESS_HEADER)),
     )
+
+
+def reply_headers(headers: Mapping[str, str]) -> dict[str, str]:
+    """Of the headers of a reply those that a copy for somebody else carries, too."""
+    return {name: value for name, value in headers.items() if name in _REPLY_HEADERS}
 
 
 def is_for_caller_only(work: Work) -> bool:

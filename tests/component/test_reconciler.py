@@ -8,8 +8,10 @@ import pytest
 from appliance.core.problems import Problem
 from appliance.core.specs import DesiredState, ReloadSettings
 from appliance.errors import ConfigInvalid
+from appliance.methods.registry import METHOD_TABLE
 from appliance.reconcile.history import History
 from appliance.reconcile.loop import Reconciler
+from appliance.reconcile.overrides import OverrideBook
 from appliance.reconcile.pool import WorkerPool
 from appliance.reconcile.verdicts import LoadedSet
 from tests.component.test_pool import Recorder, ToyWorker, spec
@@ -63,6 +65,13 @@ async def world(tmp_path):
         prepare=prepare,
         on_accepted=lambda desired: None,
         extra_workers=dict,
+        overrides=OverrideBook(
+            tmp_path / "overrides.json",
+            fleet=lambda: source.says.desired,
+            methods=lambda: METHOD_TABLE,
+            wall=lambda: 0.0,
+            on_change=lambda: reconciler.trigger.set("worker"),
+        ),
         wall=lambda: 0.0,
     )
     await reconciler.start(source.says)

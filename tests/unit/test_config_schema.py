@@ -17,14 +17,15 @@ from appliance.core.durations import DURATION_PATTERN, parse_duration
 from appliance.core.fields import (
     ACK_FIELDS,
     ENABLED,
+    METHOD_FIELDS,
     PUBLISH_ONLY,
     PUBLISHER_FIELDS,
+    RELAY_TO,
     SCHEDULE_FIELDS,
     SECTION_FIELDS,
     SUBSCRIBE_ONLY,
     SUBSCRIBER_FIELDS,
     WORKER_FIELDS,
-    METHOD_FIELDS,
     FieldKind,
     Setting,
 )
@@ -117,7 +118,7 @@ def test_leaves_of_the_schema_are_those_that_the_compiler_reads() -> None:
     assert {path for path, _ in leaves(definition("node"))} == workers | {("roles",)}
     entry = workers | {ENABLED.keys}
     assert {path for path, _ in leaves(definition("subscribe_entry"))} == (
-        entry | names_of(SUBSCRIBE_ONLY)
+        entry | names_of(SUBSCRIBE_ONLY) | {RELAY_TO.keys}
     )
     assert {path for path, _ in leaves(definition("publish_entry"))} == (
         entry | names_of(PUBLISH_ONLY)
@@ -170,7 +171,10 @@ def test_default_of_the_schema_is_the_one_of_the_spec(
 ) -> None:
     (field,) = [item for item in dataclasses.fields(spec) if item.name == setting.attr]
     if "default" in schema:
-        assert as_spec_value(setting, schema["default"]) == field.default
+        value = as_spec_value(setting, schema["default"])
+        if isinstance(field.default, frozenset):
+            value = frozenset(value)
+        assert value == field.default
     else:
         assert field.default is None
 

@@ -83,15 +83,24 @@ def test_every_method_of_the_table_is_found_with_its_facts():
         "REQErrorLog",
         "REQHello",
         "REQOpProcessList",
+        "REQOpProcessStart",
+        "REQOpProcessStop",
         "REQPing",
         "REQPong",
+        "REQRelay",
+        "REQRelayInitial",
         "REQToConsole",
         "REQToFile",
         "REQToFileAppend",
     ]
     assert all(METHOD_TABLE[name] is METHODS[name].info for name in METHODS)
     commands = {name for name in METHODS if METHOD_TABLE[name].category is Category.COMMAND}
-    assert commands == {"REQCliCommand", "REQOpProcessList"}
+    assert commands == {
+        "REQCliCommand",
+        "REQOpProcessList",
+        "REQOpProcessStart",
+        "REQOpProcessStop",
+    }
     assert [name for name in METHODS if not METHOD_TABLE[name].acks_by_default] == ["REQHello"]
     assert METHOD_TABLE["REQErrorLog"].subject_node == ERROR_CENTRAL
     assert METHOD_TABLE["REQCliCommand"].on_crash is OnCrash.INTERRUPT
@@ -99,6 +108,8 @@ def test_every_method_of_the_table_is_found_with_its_facts():
     assert {name for name in METHODS if METHOD_TABLE[name].replies} == {
         "REQCliCommand",
         "REQOpProcessList",
+        "REQOpProcessStart",
+        "REQOpProcessStop",
         "REQPing",
     }
 

@@ -200,6 +200,14 @@ STORIES = (
         "Write the whole path: allow_paths: [/var/log/syslog], or /var/log/** for all below.",
     ),
     Story(
+        "E227",
+        "relay-nowhere",
+        "REQRelay is subscribed without the nodes that it may pass messages on to. Each of them "
+        "has a subject of its own, so that the broker's permissions can tell them apart.",
+        "gateway: {subscribe: {REQRelay: {}}}",
+        "Name them: REQRelay: {relay_to: [ship1], relay_methods: [REQCliCommand]}",
+    ),
+    Story(
         "W201",
         "unused-role",
         "A role that no node has. Nothing is wrong, but perhaps a node's list of roles is.",

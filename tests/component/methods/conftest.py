@@ -41,6 +41,7 @@ class Bench:
     """Progress as it was told."""
     delivered: list[Outgoing] = field(default_factory=list)
     deliver_error: str | None = None
+    switched: list[tuple[str, ...]] = field(default_factory=list)
     on_reply: Callable[[], None] = field(default=lambda: None)
 
     def write(self, text: str) -> None:
@@ -58,6 +59,14 @@ class Bench:
 
     async def progress(self, done_bytes: int, total_bytes: int) -> None:
         self.steps.append((done_bytes, total_bytes))
+
+    async def start(self, node: str, method: str, *, by: str) -> str:
+        self.switched.append(("start", node, method, by))
+        return f"{method} started"
+
+    async def stop(self, node: str, method: str, at_node: str, kind: str, *, by: str) -> str:
+        self.switched.append(("stop", node, method, at_node, kind, by))
+        return f"{method} stopped"
 
     async def deliver(self, outgoing: Outgoing) -> None:
         if self.deliver_error is not None:
@@ -81,6 +90,7 @@ class Bench:
             console=self,
             hellos=self,
             list_workers=lambda: self.workers,
+            switch=self,
             intend=self.intend,
             outlet=self,
             headers=self.headers,

@@ -1,0 +1,132 @@
+"""Relaying: a message that reaches its node by way of another one, and the answer's way back. Pure.
+
+The seed's path, with our checks: the asking node sends REQRelay on ``<final>.<via>.REQRelay.EventACK``; the via node
+checks that the body agrees with that subject, and that its config allows the method, and sends the original to the
+final node in its own name; the answer comes to the via node, which files it like any answer and sends a copy on to
+the asker. Data is kept on the way (the original destroys it).
+
+So that the asker knows which question an answer belongs to, the via node hangs a note on the relayed message: a
+previous message with the asker's own number. Every node echoes it, Go nodes too, since the whole request rides along
+with a reply.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from appliance.core.message import DEFAULT_REPLY_METHOD, Message
+from appliance.core.names import is_node_name
+from appliance.core.specs import ANY_METHOD, ANY_SENDER, SubscriberSpec
+
+RELAY_METHOD = "REQRelay"
+UNRELAYABLE = frozenset({"REQRelay", "REQRelayInitial", "REQErrorLog", "REQCopyFileFrom"})
+"""Relays of relays would loop, error reports have a way of their own, and the original reads a copied file at the
+asking node, which REQCopyFileTo with data does as well.
+"""
+
+
+def relay_token(final: str, via: str) -> str:
+    """The node token of the subject that a via node hears a final node's messages on."""
+    return f"{final}.{via}"
+
+
+def wrap(message: Message) -> Message | str:
+    """The REQRelay message that carries `message` to its `relay_via_node`; a text says why there is none."""
+    via, final = message.relay_via_node, message.to_node
+    if not is_node_name(via):
+        return f"relayViaNode {via[:60]!r} is no node name"
+    if message.method in UNRELAYABLE:
+        return f"{message.method} cannot be relayed"
+    return message._replace(
+        to_node=relay_token(final, via),
+        to_nodes=None,
+        method=RELAY_METHOD,
+        relay_via_node="",
+        relay_original_via_node=via,
+        relay_from_node=message.from_node,
+        relay_to_node=final,
+        relay_original_method=message.method,
+    )
+
+
+def unwrap(message: Message, spec: SubscriberSpec) -> Message | str:
+    """What the via node sends to the final node; a text says why nothing."""
+    via, final, method = spec.node, message.relay_to_node, message.relay_original_method
+    if not is_node_name(final) or message.to_node != relay_token(final, via):
+        return f"relayToNode {final[:60]!r} is not the node of the subject that the message came on"
+    if message.relay_original_via_node != via:
+        return f"relayOriginalViaNode is {message.relay_original_via_node[:60]!r} and not {via}"
+    if message.relay_from_node != message.from_node:
+        return f"relayFromNode is {message.relay_from_node[:60]!r} and not the sender"
+    if message.is_reply or message.previous_message is not None:
+        return "an answer is not relayed as a request"
+    if method in UNRELAYABLE:
+        return f"{method} cannot be relayed"
+    if spec.relay_methods != ANY_METHOD and method not in spec.relay_methods:
+        return f"{method[:60]} is not in relay_methods"
+    note = Message(
+        id=message.id,
+        to_node=final,
+        directory=message.directory,
+        file_name=message.file_name,
+    )
+    return message._replace(
+        to_node=final, from_node=via, method=method, previous_message=note, id=0
+    )
+
+
+def is_relayed_reply(reply: Message, node: str) -> bool:
+    """Whether an answer that came to `node` belongs to somebody who asked through it."""
+    asked = reply.previous_message
+    return (
+        reply.is_reply
+        and asked is not None
+        and asked.relay_original_via_node == node
+        and bool(asked.relay_from_node)
+        and asked.relay_from_node != node
+    )
+
+
+def forward_reply(
+    reply: Message, node: str, specs: Sequence[SubscriberSpec]
+) -> tuple[Message, SubscriberSpec] | str:
+    """The copy of an answer for the one who asked through `node`, and the entry that lets it; a text says why not.
+
+    Nothing that a peer puts into a previous message is trusted beyond the config: the answer must come from the
+    node that a REQRelay entry of ours relays to, and go to one whom that entry accepts questions from.
+
+    Args:
+        reply: an answer for which `is_relayed_reply` holds.
+        node: the via node.
+        specs: its REQRelay subscribers.
+    """
+    asked = reply.previous_message
+    assert asked is not None
+    final, asker = reply.from_node, asked.relay_from_node
+    if asked.from_node != node or asked.to_node != final or asked.relay_to_node != final:
+        return "the answer is not from the node that the question was relayed to"
+    spec = next(
+        (spec for spec in specs if spec.subject.startswith(f"{relay_token(final, node)}.REQRelay.")),
+        None,
+    )
+    if spec is None:
+        return f"nothing is relayed to {final[:60]}"
+    if asked.relay_original_method not in spec.relay_methods and spec.relay_methods != ANY_METHOD:
+        return f"{asked.relay_original_method[:60]} is not in relay_methods"
+    note = asked.previous_message
+    original = asked._replace(
+        id=note.id if note is not None else 0,
+        previous_message=None,
+        relay_via_node="",
+        relay_original_via_node="",
+    )
+    if spec.accept_from is not None and spec.accept_from != ANY_SENDER and asker not in spec.accept_from:
+        return f"{asker[:60]!r} is not in accept_from"
+    copy = reply._replace(
+        to_node=asker,
+        from_node=node,
+        method=asked.relay_reply_method or asked.reply_method or DEFAULT_REPLY_METHOD,
+        id=0,
+        previous_message=original,
+    )
+    return copy, spec

@@ -1,0 +1,187 @@
+"""Keeps overrides: in force at once, and on disk before anybody is told so, for a restart must not undo them."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import MappingProxyType
+
+from appliance.core.method import MethodTable
+from appliance.core.names import MethodName, NodeName, Subject, WorkerKey, WorkerKind, parse_subject
+from appliance.core.overrides import (
+    OPERATING_METHODS,
+    Override,
+    Overrides,
+    publisher_keys,
+    subscriber_key,
+    without_idle,
+)
+from appliance.core.specs import DesiredState
+from appliance.errors import ArgumentsInvalid, HandlerError, SubjectInvalid
+
+MAX_OVERRIDES = 1_000
+NOT_STARTABLE = frozenset({"REQRelay"})
+"""What these do hangs on settings that a message cannot bring along."""
+
+
+class OverrideBook:
+    """The overrides of one daemon; implements `methods.base.WorkerSwitch`."""
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        fleet: Callable[[], DesiredState],
+        methods: Callable[[], MethodTable],
+        wall: Callable[[], float],
+        on_change: Callable[[], None],
+    ) -> None:
+        self._path = path
+        self._fleet = fleet
+        self._methods = methods
+        self._wall = wall
+        self._on_change = on_change
+        self._all: dict[WorkerKey, Override] = {}
+        self._lock = asyncio.Lock()
+
+    @property
+    def all(self) -> Overrides:
+        """Those in force."""
+        return MappingProxyType(self._all)
+
+    def load(self) -> None:
+        """Read what an earlier run left. Blocks; an unreadable file counts as empty only if it is missing.
+
+        Raises:
+            OSError, ValueError: it is there and cannot be used.
+        """
+        try:
+            text = self._path.read_text(encoding="utf-8")
+        except FileNotFoundError:
+            return
+        for item in json.loads(text):
+            key = WorkerKey(
+                NodeName(item["node"]), Subject(item["subject"]), WorkerKind(item["kind"])
+            )
+            parse_subject(key.subject)
+            self._all[key] = Override(
+                key=key, starts=bool(item["starts"]), by=str(item["by"]), at=float(item["at"])
+            )
+
+    async def follow(self, desired: DesiredState, *, clear: bool) -> None:
+        """A config was applied: drop overrides that have become its word, or all."""
+        async with self._lock:
+            left = {} if clear else without_idle(self._all, desired)
+            if left != self._all:
+                await self._keep(left)
+
+    async def start(self, node: NodeName, method: str, *, by: str) -> str:
+        """Start a subscriber of `node`. The words for the one who asked."""
+        info = self._methods().get(MethodName(method))
+        if info is None:
+            raise ArgumentsInvalid(f"unknown method {method[:60]!r}")
+        if method in NOT_STARTABLE:
+            raise ArgumentsInvalid(f"{method} needs settings of its own: declare it in the config")
+        async with self._lock:
+            desired = self._fleet()
+            key = subscriber_key(desired, node, info)
+            override = self._all.get(key)
+            if key in desired.workers:
+                if override is None:
+                    return f"{key.name} runs already"
+                await self._put(key, None)
+                return f"{key.name} started, as the config says"
+            if override is not None:
+                return f"{key.name} runs already"
+            await self._put(key, Override(key=key, starts=True, by=by, at=self._wall()))
+            return f"{key.name} started, beside the config"
+
+    async def stop(self, node: NodeName, method: str, at_node: str, kind: str, *, by: str) -> str:
+        """Stop a worker of `node`: its subscriber, or its publishers to `at_node`."""
+        if method in OPERATING_METHODS:
+            raise HandlerError(f"{method} is not stopped from afar: nobody could start it again")
+        info = self._methods().get(MethodName(method))
+        if info is None:
+            raise ArgumentsInvalid(f"unknown method {method[:60]!r}")
+        async with self._lock:
+            keys = self._find(node, method, at_node, kind)
+            if not keys:
+                raise HandlerError(f"{node} runs no {kind} of {method} for {at_node[:60]}")
+            for key in keys:
+                override = self._all.get(key)
+                if override is not None and override.starts:
+                    await self._put(key, None)
+                else:
+                    await self._put(key, Override(key=key, starts=False, by=by, at=self._wall()))
+            return f"{', '.join(key.name for key in keys)} stopped, against the config"
+
+    def _find(self, node: NodeName, method: str, at_node: str, kind: str) -> list[WorkerKey]:
+        desired = self._fleet()
+        wanted = {*desired.workers, *(key for key, item in self._all.items() if item.starts)}
+        stopped = {key for key, item in self._all.items() if not item.starts}
+        if kind == "publisher":
+            return [k for k in publisher_keys(desired, node, at_node, method) if k not in stopped]
+        if kind != "subscriber":
+            raise ArgumentsInvalid("the third argument is subscriber or publisher")
+        found = []
+        for key in wanted - stopped:
+            if key.node != node or key.kind is not WorkerKind.SUBSCRIBER:
+                continue
+            try:
+                parts = parse_subject(key.subject)
+            except SubjectInvalid:
+                continue
+            if parts.method == method and at_node in (node, parts.node):
+                found.append(key)
+        return sorted(found)
+
+    async def _put(self, key: WorkerKey, override: Override | None) -> None:
+        changed = dict(self._all)
+        changed.pop(key, None)
+        if override is not None:
+            if len(changed) >= MAX_OVERRIDES:
+                raise HandlerError(f"more than {MAX_OVERRIDES} overrides: reload to clear them")
+            changed[key] = override
+        await self._keep(changed)
+        self._on_change()
+
+    async def _keep(self, changed: Mapping[WorkerKey, Override]) -> None:
+        try:
+            await asyncio.to_thread(_write, self._path, changed)
+        except OSError as error:
+            raise HandlerError(f"cannot keep the override: {error}") from error
+        self._all = dict(changed)
+
+
+def _write(path: Path, overrides: Mapping[WorkerKey, Override]) -> None:
+    items = [
+        {
+            "node": item.key.node,
+            "subject": item.key.subject,
+            "kind": str(item.key.kind),
+            "starts": item.starts,
+            "by": item.by,
+            "at": item.at,
+        }
+        for item in overrides.values()
+    ]
+    temporary = path.with_suffix(".tmp")
+    with open(temporary, "w", encoding="utf-8", opener=_private) as file:
+        json.dump(items, file, indent=1)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(temporary, path)
+    directory = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(directory)
+    finally:
+        os.close(directory)
+
+
+def _private(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o600)
+
+
