@@ -20,6 +20,7 @@ from appliance.cli import (
     record_commands,
     run_command,
     send_command,
+    wire_command,
 )
 from appliance.cli.api_client import ApiRefused, SocketForbidden
 from appliance.cli.options import PROGRAM, Exit, unknown_variables, warn
@@ -49,6 +50,7 @@ def make_app() -> typer.Typer:
         send_command,
         method_commands,
         record_commands,
+        wire_command,
         demo_command,
     ):
         commands.register(app)

@@ -35,6 +35,7 @@ class Exit(IntEnum):
     CHANGES = 2
     SILENT = 3
     USAGE = 64
+    DATA = 65
     UNAVAILABLE = 69
     BUG = 70
     NO_PERMISSION = 77
@@ -130,14 +131,15 @@ def warn(text: str) -> None:
 
 def print_json(value: Any) -> None:
     """One JSON document on stdout."""
-    print(json.dumps(value, indent=2, ensure_ascii=not _is_utf8(), default=str))  # noqa: T201
+    print(json.dumps(value, indent=2, ensure_ascii=not is_utf8(), default=str))  # noqa: T201
 
 
 def print_json_line(value: Any) -> None:
     """One JSON line on stdout, at once."""
-    line = json.dumps(value, ensure_ascii=not _is_utf8(), default=str)
+    line = json.dumps(value, ensure_ascii=not is_utf8(), default=str)
     print(line, flush=True)  # noqa: T201
 
 
-def _is_utf8() -> bool:
+def is_utf8() -> bool:
+    """Whether stdout takes every character as it is."""
     return (sys.stdout.encoding or "").lower().replace("-", "") == "utf8"

@@ -1,0 +1,1 @@
+"""The command line by itself, or against a served facade."""
