@@ -61,8 +61,26 @@ class _GaveUp(Exception):
     """Reading this file ends here."""
 
 
+class PlainText(str):
+    """An unquoted scalar of a text that is no config: what it is depends on what it is for."""
+
+    __slots__ = ()
+
+
 def parse_file(name: str, raw: bytes, environ: Mapping[str, str]) -> Document:
     """Read one file; every problem found is in the outcome, nothing is raised."""
+    return _parse(name, raw, environ)
+
+
+def parse_foreign(name: str, raw: bytes) -> Document:
+    """Read a YAML text that is no config: any value at its root, no references replaced.
+
+    Unquoted scalars are `PlainText`; what was refused in a list stands there as `MISSING`.
+    """
+    return _parse(name, raw, None)
+
+
+def _parse(name: str, raw: bytes, environ: Mapping[str, str] | None) -> Document:
     document = Document()
     reader = _Reader(name, document, environ)
     try:
@@ -75,10 +93,11 @@ def parse_file(name: str, raw: bytes, environ: Mapping[str, str]) -> Document:
 class _Reader:
     """Builds the values of one file from its events."""
 
-    def __init__(self, name: str, document: Document, environ: Mapping[str, str]) -> None:
+    def __init__(self, name: str, document: Document, environ: Mapping[str, str] | None) -> None:
         self._name = name
         self._document = document
         self._environ = environ
+        """None: the text is no config."""
         self._lines: list[str] = []
         self._events: Iterator[Any] = iter(())
 
@@ -143,7 +162,7 @@ class _Reader:
                 pass
         if tree is None or tree is MISSING:
             return
-        if not isinstance(tree, dict):
+        if self._environ is not None and not isinstance(tree, dict):
             self._add("E018", spot.place, "a config file holds a map, such as `version: 1`")
             return
         self._document.tree = tree
@@ -237,7 +256,7 @@ class _Reader:
                 break
             index = len(values)
             value, child = self._build(event, (*path, index), depth + 1)
-            if value is not MISSING:
+            if value is not MISSING or self._environ is None:
                 spot.children[index] = child
                 values.append(value)
         return values, spot
@@ -246,6 +265,8 @@ class _Reader:
         text = str(event.value)
         is_plain = not event.style
         written = None
+        if self._environ is None:
+            return (PlainText(text) if is_plain else text), Spot(self._place(event))
         if "${" in text:
             result = substitute(text, self._environ)
             if result.code:
