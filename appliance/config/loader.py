@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from appliance.config.arguments import find_argument_problem, find_schema_problem
 from appliance.config.cron import find_cron_error
@@ -14,7 +15,9 @@ from appliance.config.placing import make_problem
 from appliance.config.shape import find_problems, prune
 from appliance.core.compile import ChooseNodes, Compiled, compile_settings
 from appliance.core.findings import CASCADING, PLACE, Finding
+from appliance.core.layers import as_map
 from appliance.core.method import MethodTable
+from appliance.core.names import is_method_name
 from appliance.core.problems import Problem, Severity
 from appliance.core.specs import DesiredState
 from appliance.errors import ConfigInvalid
@@ -55,7 +58,7 @@ def load_desired(
     if raw.is_whole:
         is_partial = _has_errors(problems)
         compiled = compile_settings(
-            prune(raw.tree, bad_paths) if bad_paths else raw.tree,
+            _keep_names(prune(raw.tree, bad_paths), raw.tree) if bad_paths else raw.tree,
             methods,
             () if is_partial else run_nodes,
             find_cron_error=find_cron_error,
@@ -77,6 +80,16 @@ def load_desired(
 
 def _has_errors(problems: Sequence[Problem]) -> bool:
     return any(problem.severity is Severity.ERROR for problem in problems)
+
+
+def _keep_names(pruned: dict[str, Any], whole: dict[str, Any]) -> dict[str, Any]:
+    """Leave the names of methods that were cut out: what refers to one has no fault of its own."""
+    names = as_map(whole.get("methods"))
+    kept = as_map(pruned.get("methods"))
+    lost: dict[str, Any] = {
+        name: {} for name in names if name not in kept and is_method_name(str(name))
+    }
+    return {**pruned, "methods": {**kept, **lost}} if lost else pruned
 
 
 def _place_finding(raw: RawConfig, finding: Finding) -> Problem:

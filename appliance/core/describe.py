@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import fields, is_dataclass
 
 from appliance.core.plan import Action, Changes, Plan
 from appliance.core.specs import DesiredState
+from appliance.core.user_method import UserMethod
 
 
 def describe_changes(changes: Changes) -> dict[str, list[object]]:
@@ -20,8 +22,16 @@ def _describe(name: str, old: object, new: object, into: dict[str, list[object]]
     if is_dataclass(old) and is_dataclass(new) and type(old) is type(new):
         for item in fields(old):
             before, after = getattr(old, item.name), getattr(new, item.name)
-            if before != after:
-                _describe(f"{name}.{item.name}", before, after, into)
+            if before == after:
+                continue
+            if isinstance(old, UserMethod) and item.name == "args":
+                before, after = json.loads(before), json.loads(after)
+            _describe(f"{name}.{item.name}", before, after, into)
+        return
+    if isinstance(old, dict) and isinstance(new, dict):
+        for key in sorted(old.keys() | new.keys()):
+            if old.get(key) != new.get(key):
+                _describe(f"{name}.{key}", old.get(key), new.get(key), into)
         return
     into[name] = [_plain(old), _plain(new)]
 
@@ -35,6 +45,10 @@ def _plain(value: object) -> object:
         return sorted(str(item) for item in value)
     if isinstance(value, tuple | list):
         return [_plain(item) for item in value]
+    if isinstance(value, dict):
+        return {str(name): _plain(item) for name, item in value.items()}
+    if isinstance(value, UserMethod):
+        return value.info.summary  # that it came or went; what it does is in the config
     if is_dataclass(value):
         return {item.name: _plain(getattr(value, item.name)) for item in fields(value)}
     return str(value)

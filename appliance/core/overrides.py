@@ -19,6 +19,7 @@ from appliance.core.names import (
     make_subject,
 )
 from appliance.core.specs import DesiredState, PublisherSpec, SubscriberSpec, WorkerSpec
+from appliance.core.user_method import RESERVED_PREFIX
 
 OPERATING_METHODS = frozenset({"REQOpProcessList", "REQOpProcessStart", "REQOpProcessStop"})
 """Stopping these from afar would lock the one out who did it."""
@@ -47,7 +48,10 @@ def apply_overrides(
     wanted = {key: spec for key, spec in workers.items() if _stays(overrides.get(key))}
     for key, override in overrides.items():
         if override.starts and key not in wanted and key.node in desired.run_nodes:
-            wanted[key] = started_spec(desired, key)
+            spec = started_spec(desired, key)
+            if spec.definition is not None or spec.method.startswith(RESERVED_PREFIX):
+                wanted[key] = spec
+            # else a method of the config that the config no longer has
     return wanted
 
 
@@ -62,6 +66,16 @@ def started_spec(desired: DesiredState, key: WorkerKey) -> SubscriberSpec:
         return declared
     subject = key.subject
     _, method, kind = subject.rsplit(".", 2)
+    definition = desired.methods.get(MethodName(method))
+    if definition is not None:
+        return SubscriberSpec(
+            node=key.node,
+            subject=subject,
+            method=MethodName(method),
+            wants_ack=not kind.endswith("NACK"),
+            accept_from=frozenset(),
+            definition=definition.for_node(key.node),
+        )
     return SubscriberSpec(
         node=key.node,
         subject=subject,

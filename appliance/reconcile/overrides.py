@@ -96,6 +96,11 @@ class OverrideBook:
                 return f"{key.name} started, as the config says"
             if override is not None:
                 return f"{key.name} runs already"
+            if info.name in desired.methods and key not in desired.switched_off:
+                raise ArgumentsInvalid(
+                    f"{method} does something here only where the config subscribes it, "
+                    "if need be with `enabled: false`"
+                )
             await self._put(key, Override(key=key, starts=True, by=by, at=self._wall()))
             return f"{key.name} started, beside the config"
 
