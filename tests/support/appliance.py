@@ -130,6 +130,20 @@ class Appliance:
         assert code == 202, (code, body)
         return body["messages"] if isinstance(body, dict) else body
 
+    def follow(self, message: dict, wait_s: float = 20.0) -> str:
+        """Send one message and return the lines that tell its fate, until it is answered or the wait is over."""
+        connection = _UnixConnection(self.state / "appliance.sock", wait_s + 10.0)
+        try:
+            headers = {"Content-Type": "application/json", "Accept": "application/x-ndjson"}
+            path = f"/api/v1/messages?wait={wait_s:g}s"
+            connection.request("POST", path, json.dumps(message), headers)
+            response = connection.getresponse()
+            lines = response.read().decode()
+            assert response.status == 202, lines
+            return lines
+        finally:
+            connection.close()
+
     def worker(self, name: str) -> dict | None:
         for node in self.status()["nodes"].values():
             for worker in node["workers"]:
