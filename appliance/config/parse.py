@@ -22,6 +22,8 @@ from appliance.core.findings import shorten
 from appliance.core.problems import Problem
 
 MAX_DEPTH = 32
+MAX_FOREIGN_VALUES = 200_000
+"""Of a text that is no config; each costs some 400 bytes with its place."""
 _LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _UNPRINTABLE = re.compile(
     "[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\x80-\x84\x86-\x9f\ud800-\udfff\ufffe\uffff]"
@@ -100,6 +102,7 @@ class _Reader:
         """None: the text is no config."""
         self._lines: list[str] = []
         self._events: Iterator[Any] = iter(())
+        self._values_left = MAX_FOREIGN_VALUES
 
     def read(self, raw: bytes) -> None:
         text = self._decode(raw)
@@ -169,6 +172,8 @@ class _Reader:
         self._document.spot = spot
 
     def _build(self, event: Any, path: KeyPath, depth: int) -> tuple[Any, Spot]:
+        if self._environ is None:
+            self._count(event)
         if isinstance(event, yaml.AliasEvent):
             self._refuse(path, "E007", event, "an alias (*) may not be used", _NO_ANCHORS)
             return MISSING, Spot(self._place(event))
@@ -297,6 +302,13 @@ class _Reader:
         if written is None:
             self._note_trap(event, path, text, value)
         return value, spot
+
+    def _count(self, event: Any) -> None:
+        self._values_left -= 1
+        if self._values_left < 0:
+            mark = event.start_mark
+            line, column = mark.line + 1, mark.column + 1
+            self._give_up("E003", line, column, f"more than {MAX_FOREIGN_VALUES} values")
 
     def _note_trap(self, event: Any, path: KeyPath, text: str, value: object) -> None:
         reading = find_old_reading(text)

@@ -1,0 +1,68 @@
+"""What an injector is told: problems and warnings, each with the element it is about."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import msgspec
+
+from appliance.admin.requests import SubmitRequest
+
+
+class Note(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One problem or warning. Without `index` it is about the text as a whole."""
+
+    index: int | None = None
+    key: str | None = None
+    to: str | None = None
+    line: int | None = None
+    column: int | None = None
+    message: str = msgspec.field()
+
+
+class Accepted(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One message that is on disk. `id_text` repeats the id for readers whose numbers are floats."""
+
+    index: int = msgspec.field()
+    to: str = msgspec.field()
+    id: int = msgspec.field()
+    id_text: str = msgspec.field()
+    from_node: str | None = msgspec.field(name="from", default=None)
+
+
+MAX_NOTES = 1_000
+"""Problems, and warnings, of one text that are told; the others are counted."""
+
+
+@dataclass(slots=True)
+class Reading:
+    """A text taken apart: the usable elements with their index, and what is wrong with the others."""
+
+    requests: list[tuple[int, SubmitRequest]] = field(default_factory=list)
+    problems: list[Note] = field(default_factory=list)
+    warnings: list[Note] = field(default_factory=list)
+    is_whole: bool = True
+    """False when the text as a whole cannot be used."""
+    is_too_large: bool = False
+    untold: int = 0
+    """Problems and warnings beyond the bound."""
+
+    def add_problem(self, note: Note) -> None:
+        """Tell a problem, as far as there is room."""
+        self._add(self.problems, note)
+
+    def add_warning(self, note: Note) -> None:
+        """Tell a warning, as far as there is room."""
+        self._add(self.warnings, note)
+
+    def _add(self, notes: list[Note], note: Note) -> None:
+        if len(notes) < MAX_NOTES:
+            notes.append(note)
+        else:
+            self.untold += 1
+
+    def refuse(self, message: str, *, line: int | None = None, column: int | None = None) -> None:
+        """The text as a whole cannot be used."""
+        self.is_whole = False
+        self.requests.clear()
+        self.problems.append(Note(message=message, line=line, column=column))

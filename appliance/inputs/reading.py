@@ -1,0 +1,212 @@
+"""A text from an injector to requests: JSON first, YAML where it is none. No I/O.
+
+What is wrong with one element does not touch the others; what is wrong with the text (its syntax,
+its size) refuses it whole, since nobody can tell what the rest of it would have meant.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from enum import StrEnum
+from typing import Any
+
+from appliance.admin.requests import MAX_TOTAL_BYTES, SubmitRequest
+from appliance.config.parse import MISSING, Document, parse_foreign
+from appliance.core.problems import Problem
+from appliance.inputs.element import ElementReader
+from appliance.inputs.json_text import (
+    JsonElement,
+    JsonMap,
+    JsonRefused,
+    Lines,
+    read_json,
+)
+from appliance.inputs.notes import Note, Reading
+
+
+class TextKind(StrEnum):
+    """What the injector says the text is."""
+
+    ANY = "any"
+    JSON = "json"
+
+
+_INDEX = re.compile(r"^\[(\d+)\](?:\.(.+))?$")
+_KEY_SEARCH = 65_536
+"""How far into an element a key's line is looked for."""
+_BOM = b"\xef\xbb\xbf"
+
+
+def read_text_of_messages(
+    raw: bytes, *, max_messages: int, from_node: str | None, kind: TextKind = TextKind.ANY
+) -> Reading:
+    """Everything in a text: requests, problems, warnings.
+
+    Args:
+        max_messages: bound of elements times their destinations.
+    """
+    reading = Reading()
+    raw = raw.rstrip(b"\0").removeprefix(_BOM)
+    try:
+        text = raw.decode("utf-8")
+    except UnicodeDecodeError as error:
+        reading.refuse("the text is not UTF-8", line=raw.count(b"\n", 0, error.start) + 1)
+        return reading
+    if not text.strip():
+        reading.refuse("the text is empty")
+        return reading
+    refused = _read_as_json(reading, text, max_messages, from_node)
+    if refused is not None:
+        looks_like_json = text.lstrip()[:1] in ("[", "{", '"')
+        if kind is TextKind.JSON or not _read_as_yaml(
+            reading, raw, max_messages, from_node, is_last_word=not looks_like_json
+        ):
+            reading.refuse(
+                f"not valid JSON: {refused}",
+                line=Lines(text).line_of(refused.offset),
+                column=Lines(text).column_of(refused.offset),
+            )
+    _bound(reading, max_messages)
+    return reading
+
+
+def _read_as_json(
+    reading: Reading, text: str, max_messages: int, from_node: str | None
+) -> JsonRefused | None:
+    try:
+        elements = read_json(text, max_messages)
+    except JsonRefused as error:
+        return error
+    if not _fits(reading, len(elements), max_messages):
+        return None
+    lines = Lines(text)
+    for index, element in enumerate(elements):
+        repeated = element.value.repeated if isinstance(element.value, JsonMap) else ()
+        reader = ElementReader(reading, index, _json_lines(lines, element), from_node)
+        reader.read(element.value, repeated)
+    return None
+
+
+def _json_lines(lines: Lines, element: JsonElement) -> Callable[[str | None], int | None]:
+    def find(key: str | None) -> int | None:
+        offset = element.start
+        if key is not None:
+            pattern = re.compile(rf'"{re.escape(key)}"\s*:', re.IGNORECASE)
+            match = pattern.search(lines.text, offset, min(element.end, offset + _KEY_SEARCH))
+            offset = match.start() if match else offset
+        return lines.line_of(offset)
+
+    return find
+
+
+def _read_as_yaml(
+    reading: Reading,
+    raw: bytes,
+    max_messages: int,
+    from_node: str | None,
+    *,
+    is_last_word: bool,
+) -> bool:
+    """Read it as YAML; False when it is none and JSON's own complaint says more."""
+    document = parse_foreign("input", raw)
+    of_elements, of_text = _sort_problems(document.problems)
+    if of_text or not document.is_whole:
+        if is_last_word:
+            for problem in of_text:
+                reading.refuse(problem.message, line=problem.line, column=problem.column)
+        return is_last_word
+    tree = document.tree
+    if tree is None:
+        reading.refuse("there is no message in the text")
+        return True
+    is_list = isinstance(tree, list)
+    elements = tree if is_list else [tree]
+    if not _fits(reading, len(elements), max_messages):
+        return True
+    for index, element in enumerate(elements):
+        bad = of_elements.get(index if is_list else None, ())
+        if bad:
+            for problem in bad:
+                reading.add_problem(_note_of(problem, index))
+        elif element is not MISSING:
+            lines = _yaml_lines(document, index if is_list else None)
+            ElementReader(reading, index, lines, from_node).read(element)
+    return True
+
+
+def _sort_problems(
+    problems: Sequence[Problem],
+) -> tuple[Mapping[int | None, list[Problem]], list[Problem]]:
+    """Those of single elements by index (None: of the one message), and those of the text."""
+    of_elements: dict[int | None, list[Problem]] = {}
+    of_text: list[Problem] = []
+    for problem in problems:
+        match = _INDEX.match(problem.path)
+        if match:
+            of_elements.setdefault(int(match[1]), []).append(problem)
+        elif problem.path:
+            of_elements.setdefault(None, []).append(problem)
+        else:
+            of_text.append(problem)
+    return of_elements, of_text
+
+
+def _note_of(problem: Problem, index: int) -> Note:
+    match = _INDEX.match(problem.path)
+    key = match[2] if match else problem.path
+    return Note(
+        index=index,
+        key=key or None,
+        line=problem.line,
+        column=problem.column,
+        message=problem.message,
+    )
+
+
+def _yaml_lines(document: Document, index: int | None) -> Callable[[str | None], int | None]:
+    spot = document.spot if index is None else document.spot.children[index]
+
+    def find(key: str | None) -> int | None:
+        if key is not None:
+            for written, place in spot.keys.items():
+                if written.lower() == key.lower():
+                    return place.line
+        return spot.place.line
+
+    return find
+
+
+def _fits(reading: Reading, count: int, max_messages: int) -> bool:
+    if count > max_messages:
+        reading.refuse(f"more than {max_messages} messages (`inputs.max_messages`) in one text")
+        reading.is_too_large = True
+        return False
+    if not count:
+        reading.warnings.append(Note(message="there is no message in the list"))
+    return True
+
+
+def _bound(reading: Reading, max_messages: int) -> None:
+    """Each destination gets a message, and data, of its own."""
+    requests = [request for _, request in reading.requests]
+    count = sum(len(request.to_nodes) for request in requests)
+    if count > max_messages:
+        reading.refuse(
+            f"{count} messages for all nodes exceed the limit of {max_messages}"
+            " (`inputs.max_messages`) in one text"
+        )
+        reading.is_too_large = True
+        return
+    total_bytes = sum(_size_of(request) * len(request.to_nodes) for request in requests)
+    if total_bytes > MAX_TOTAL_BYTES:
+        reading.refuse(
+            f"{total_bytes} bytes of data for all nodes exceed the limit of {MAX_TOTAL_BYTES}"
+        )
+        reading.is_too_large = True
+
+
+def _size_of(request: SubmitRequest) -> int:
+    pieces: list[Any] = list(request.data or ())
+    texts = (*pieces, *(request.method_args or ()), *(request.reply_method_args or ()))
+    return sum(len(item if isinstance(item, str) else item.base64) for item in texts)
