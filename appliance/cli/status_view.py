@@ -17,6 +17,7 @@ from appliance.core.escape import escape_line
 Json = dict[str, Any]
 
 MAX_PROBLEMS = 3
+MAX_METHODS = 10
 MAX_ROWS = 200
 """Beyond it, nodes whose workers all run are one line each."""
 
@@ -37,7 +38,8 @@ def render_status(
     parts: list[RenderableType] = [_header(status)]
     parts += [_line("", reason, "yellow") for reason in status.get("degraded_by") or ()]
     parts += [_line("drift", say_override(item), "cyan") for item in status.get("overrides") or ()]
-    parts += [*_config_lines(status, now), _broker_line(status), _outbox_line(status), Text("")]
+    parts += [*_config_lines(status, now), _broker_line(status), _outbox_line(status)]
+    parts += [*_method_lines(status), Text("")]
     shown = {
         name: node
         for name, node in (status.get("nodes") or {}).items()
@@ -141,6 +143,16 @@ def _broker_line(status: Json) -> Text:
     again = f", {reconnects} reconnect{'s' if reconnects != 1 else ''}" if reconnects else ""
     said = f"{words} {broker.get('server') or 'any server'}{embedded}{again}"
     return _line("broker", said, "" if connected else "bold red")
+
+
+def _method_lines(status: Json) -> list[Text]:
+    """Methods that the config declares; those of the program are always there."""
+    own = [item for item in status.get("methods") or () if item.get("source") == "config"]
+    if not own:
+        return []
+    names = [f"{item.get('name')} {item.get('usage') or ''}".strip() for item in own[:MAX_METHODS]]
+    more = f", and {len(own) - MAX_METHODS} more" if len(own) > MAX_METHODS else ""
+    return [_line("methods", f"{', '.join(names)}{more}")]
 
 
 def _outbox_line(status: Json) -> Text:

@@ -248,3 +248,32 @@ def test_receiver_checks_what_a_sender_did_not(tmp_path, hook):
         assert 'service: "apache" is not one of nginx, caddy' in done.stdout
         assert peers["ship1"].worker("ship1.RestartWeb.CommandACK_subscriber")["failed"] == 1
         assert send(peers["central"], "RestartWeb", "caddy").returncode == 0
+
+
+@pytest.mark.parametrize(("on_crash", "words"), [("interrupt", "interrupted"), ("rerun", "new")])
+def test_crash_in_mid_work_is_reported_or_made_good_as_the_config_says(
+    tmp_path, hook, on_crash, words
+):
+    gate = tmp_path / "gate"
+    text = config(hook, slow=("  Slow:\n", f"  Slow:\n    on_crash: {on_crash}\n"))
+    with Appliance(text, tmp_path) as appliance:
+        appliance.send(
+            {"to_nodes": ["ship1"], "from_node": "central", "method": "Slow",
+             "method_args": [str(gate)], "directory": "r", "file_name": "slow.log",
+             "method_timeout": 60}
+        )  # fmt: skip
+        worker = "ship1.Slow.CommandACK_subscriber"
+        appliance.wait_until(lambda _: appliance.worker(worker)["in_flight"] == 1)
+        appliance.kill()
+        # what is taken up again meets the definition of now
+        appliance.write_config(text.replace('"{args.0}", old]', '"{args.0}", new]'))
+        appliance.start()
+        if on_crash == "rerun":
+            gate.touch()
+            wait_for(lambda: answers(appliance) == [words])
+        else:
+            log = appliance.data("errorLog", "errorCentral", "error.log")
+            wait_for(lambda: log.exists() and words in log.read_text())
+            gate.touch()
+            assert appliance.worker(worker)["in_flight"] == 0
+            assert appliance.worker(worker)["handled"] == 0

@@ -7,8 +7,10 @@ from pathlib import Path
 import pytest
 
 from appliance.core.compile import compile_settings
+from appliance.core.describe import describe_settings
 from appliance.core.method import MethodInfo
 from appliance.core.names import Category, MethodName, NodeName, WorkerKind
+from appliance.core.plan import classify, find_changes
 from appliance.core.run_nodes import choose_run_nodes
 from appliance.core.specs import (
     ANY_SENDER,
@@ -16,6 +18,7 @@ from appliance.core.specs import (
     AckSettings,
     DesiredState,
     PublisherSpec,
+    ReloadClass,
     Schedule,
     SubscriberSpec,
 )
@@ -347,3 +350,92 @@ def test_equal_configs_give_equal_states(tmp_path: Path) -> None:
     )
     assert first.workers == second.workers
     assert (first.broker, first.declared_acks) == (second.broker, second.declared_acks)
+
+
+USER = """
+methods:
+  Mine:
+    kind: event
+    exec: [echo, "${node}", "$${node}", "{args.0}"]
+    args: {type: array}
+    environment: {A: "${node}"}
+    timeout: 7s
+  Yours: {file: {name: "${node}"}}
+"""
+
+
+def test_methods_of_the_config_are_known_everywhere(tmp_path: Path) -> None:
+    desired = desired_of(
+        tmp_path,
+        HEAD
+        + USER
+        + """
+defaults: {method_timeout: 1s}
+roles: {r: {subscribe: {Mine: }}}
+nodes:
+  a: {roles: [r], subscribe: {REQToFileAppend: }, publish: {p: {to: b.c, method: Mine, reply_method: Yours}}}
+  b.c: {roles: [r], subscribe: {Mine: {accept_from: [a]}, Yours: {method_timeout: 3s}}}
+""",
+    )
+    mine, yours = subscriber(desired, "b.c", "Mine"), subscriber(desired, "b.c", "Yours")
+    assert (mine.subject, yours.subject) == ("b.c.Mine.EventACK", "b.c.Yours.CommandACK")
+    assert mine.accept_from == {"a"}
+    assert (mine.method_timeout_s, yours.method_timeout_s) == (7.0, 3.0)
+    assert set(publishers(desired, "a")) == {"b.c.Mine.EventACK"}
+    assert set(desired.methods) == {"Mine", "Yours"}
+    definition = mine.definition
+    assert definition is not None
+    assert definition.exec is not None
+    assert definition.exec.argv == ("echo", "b.c", "${{node}}", "{args.0}")
+    assert definition.exec.environment == (("A", "b.c"),)
+    assert (definition.summary, definition.timeout_s) == ("", None)
+    assert hash(mine) == hash(mine)
+
+
+def test_timeout_of_an_entry_stands_above_that_of_the_method(tmp_path: Path) -> None:
+    text = HEAD + USER + "nodes: {n: {subscribe: {Mine: {method_timeout: 2s}}}}\n"
+    assert subscriber(desired_of(tmp_path, text), "n", "Mine").method_timeout_s == 2.0
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "kind"),
+    [
+        ("timeout: 7s", "timeout: 8s", ReloadClass.LIVE),
+        ("timeout: 7s", "timeout: 7s\n    summary: New", None),
+        ("kind: event\n", "kind: event\n    on_crash: rerun\n", ReloadClass.SWAP),
+        ("[echo,", "[printf,", ReloadClass.SWAP),
+        ("args: {type: array}", "args: {type: array, maxItems: 2}", ReloadClass.SWAP),
+    ],
+)
+def test_change_of_a_definition_touches_only_what_it_must(
+    tmp_path: Path, old: str, new: str, kind: ReloadClass | None
+) -> None:
+    text = HEAD + USER + "nodes: {n: {subscribe: {Mine: }}}\n"
+    assert old in text
+    before, after = desired_of(tmp_path, text), desired_of(tmp_path, text.replace(old, new))
+    assert before.methods != after.methods
+    changes = find_changes(subscriber(before, "n", "Mine"), subscriber(after, "n", "Mine"))
+    assert bool(changes) == (kind is not None)
+    if kind is not None:
+        assert classify(subscriber(after, "n", "Mine"), changes) is kind
+    assert describe_settings(before, after)
+
+
+def test_name_close_to_a_method_of_the_config_is_suggested(tmp_path: Path) -> None:
+    text = HEAD + USER + "nodes: {n: {subscribe: {Min: }}}\n"
+    (problem,) = problems_of(tmp_path, text)
+    assert (problem.code, 'did you mean "Mine"?' in problem.message) == ("E204", True)
+
+
+def test_method_of_the_wrong_shape_is_no_unknown_method_too(tmp_path: Path) -> None:
+    text = HEAD + "methods: {Mine: 5}\nnodes: {n: {subscribe: {Mine: }}}\n"
+    assert [problem.code for problem in problems_of(tmp_path, text)] == ["E102"]
+
+
+def test_relative_file_of_a_header_counts_from_its_config(tmp_path: Path) -> None:
+    text = HEAD + (
+        "nodes: {n: }\nmethods:\n  Mine: {http: {url: 'http://h/', headers: {Authorization: {file: t}}}}\n"
+    )
+    http = desired_of(tmp_path, text).methods[MethodName("Mine")].http
+    assert http is not None
+    assert http.secret_headers == (("Authorization", "file", str(tmp_path / "t")),)

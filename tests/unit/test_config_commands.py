@@ -174,7 +174,9 @@ def test_starter_config_never_overwrites(tmp_path: Path) -> None:
     assert (tmp_path / "nodes.yaml").read_text() == "mine"
 
 
-@pytest.mark.parametrize(("name", "nodes"), [("minimal.yaml", 1), ("demo", 3), ("fleet", 50)])
+@pytest.mark.parametrize(
+    ("name", "nodes"), [("minimal.yaml", 1), ("methods.yaml", 2), ("demo", 3), ("fleet", 50)]
+)
 def test_example_configs_are_without_a_flaw(name: str, nodes: int) -> None:
     loaded = load(ROOT / "configs" / name)
     assert loaded.warnings == ()
