@@ -11,7 +11,7 @@ from appliance.core.problems import Problem
 
 MAX_EXCERPT = 2_000
 """A line that is longer holds something else than a config; the command line crops further."""
-_SECRET_PATHS = ("broker.auth", "admin.token")
+_SECRET_PATHS = ("broker.auth", "admin.token", "inputs.tcp.token", "inputs.http.token")
 _SECRET_WORDS = re.compile(
     r"(pass(?:word|wd)?|secret|token|seed|credentials|nkey)[\"']?\s*[:=]\s*"
     r"(?!\{\s*(?:file|env|credential)\s*:\s*[\"']?[\w./~-]+[\"']?\s*\})"

@@ -43,6 +43,9 @@ _PATH_SETTINGS: tuple[KeyPath, ...] = (
         for name in ("nkey_seed", "credentials", "password", "token")
     ),
     ("admin", "token", "file"),
+    ("inputs", "tcp", "token", "file"),
+    ("inputs", "http", "token", "file"),
+    ("inputs", "folder", "path"),
     ("state", "dir"),
 )
 """Settings that name a path; relative ones count from the file they stand in."""

@@ -244,7 +244,12 @@ def _show(raw: RawConfig, path: KeyPath, value: object) -> str:
     """The value as it stands in the file: what a reference became may be a secret."""
     spot = raw.spot.find(path)
     written = spot.written if spot is not None else None
-    if path[:2] in (("broker", "auth"), ("admin", "token"), ("broker", "tls")):
+    is_input_token = path[:1] == ("inputs",) and path[2:3] == ("token",)
+    if is_input_token or path[:2] in (
+        ("broker", "auth"),
+        ("admin", "token"),
+        ("broker", "tls"),
+    ):
         return "the text"
     return shorten(value if written is None else written)
 

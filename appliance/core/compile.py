@@ -28,6 +28,7 @@ from appliance.core.fields import (
 )
 from appliance.core.findings import Finding, Findings
 from appliance.core.fragments import CronCheck, check_fragments, make_known, resolve_own
+from appliance.core.inputs import check_inputs, make_inputs
 from appliance.core.layers import Tree, as_map, find_origin, read_settings
 from appliance.core.method import MethodTable
 from appliance.core.method_checks import (
@@ -97,6 +98,7 @@ def compile_settings(
             "E201", ("nodes",), "no node is declared", hint="add `nodes: {NAME: {…}}`", on_key=True
         )
     check_sections(findings, tree)
+    check_inputs(findings, tree)
     check_fragments(findings, tree, known)
     expander = Expander(tree, known, findings)
     subscriptions = [item for node in known.nodes for item in expander.subscriptions(node)]
@@ -142,7 +144,7 @@ def make_sections(tree: Tree) -> dict[str, Any]:
         settings["tls"] = TlsSettings(**read_settings(TLS_FIELDS, broker["tls"]))
     if broker.get("auth"):
         settings["auth"] = AuthSettings(**read_settings(AUTH_FIELDS, broker["auth"]))
-    sections: dict[str, Any] = {"broker": BrokerSettings(**settings)}
+    sections: dict[str, Any] = {"broker": BrokerSettings(**settings), "inputs": make_inputs(tree)}
     for name, spec, fields in (
         ("admin", AdminSettings, ADMIN_FIELDS),
         ("state", StateSettings, STATE_FIELDS),

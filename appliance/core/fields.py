@@ -114,6 +114,29 @@ ADMIN_FIELDS = (
     Setting(("listen",), "listen", reload=_SWAP),
     Setting(("token",), "token", FieldKind.SECRET, reload=_SWAP),
 )
+INPUT_FIELDS = (
+    Setting(("from",), "from_node"),
+    Setting(("atomic",), "atomic"),
+    Setting(("max_bytes",), "max_bytes", minimum=1_024, maximum=64 * 1024**2),
+    Setting(("max_messages",), "max_messages", minimum=1, maximum=10_000),
+    Setting(("max_connections",), "max_connections", minimum=1, maximum=4_096),
+    Setting(("idle_timeout",), "idle_timeout_s", _D, 0.05, 3_600),
+    Setting(("timeout",), "timeout_s", _D, 0.1, 3_600),
+)
+SOCKET_INPUT_FIELDS = (
+    Setting(("path",), "path", reload=_SWAP),
+    Setting(("mode",), "mode", reload=_SWAP),
+)
+LISTEN_INPUT_FIELDS = (
+    Setting(("listen",), "listen", reload=_SWAP),
+    Setting(("token",), "token", FieldKind.SECRET),
+)
+FOLDER_INPUT_FIELDS = (
+    Setting(("path",), "path", reload=_SWAP),
+    Setting(("settle",), "settle_s", _D, 0, 60),
+    Setting(("poll_interval",), "poll_interval_s", _D, 0.05, 3_600),
+    Setting(("keep",), "keep_s", _D, 0, 3_660 * _DAY_S),
+)
 STATE_FIELDS = (
     Setting(("dir",), "dir", reload=_RESTART),
     Setting(("max_messages",), "max_messages", minimum=1, maximum=10**9),
@@ -142,6 +165,11 @@ SECTION_FIELDS = {
     ("broker", "tls"): TLS_FIELDS,
     ("broker", "auth"): AUTH_FIELDS,
     ("admin",): ADMIN_FIELDS,
+    ("inputs",): INPUT_FIELDS,
+    ("inputs", "socket"): SOCKET_INPUT_FIELDS,
+    ("inputs", "tcp"): LISTEN_INPUT_FIELDS,
+    ("inputs", "http"): LISTEN_INPUT_FIELDS,
+    ("inputs", "folder"): FOLDER_INPUT_FIELDS,
     ("state",): STATE_FIELDS,
     ("reload",): RELOAD_FIELDS,
     ("limits",): LIMIT_FIELDS,

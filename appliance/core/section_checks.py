@@ -126,6 +126,12 @@ def split_listen(listen: str) -> tuple[str, int] | None:
     return (host, int(port)) if is_host else None
 
 
+def is_loopback(host: str) -> bool:
+    """Whether only this machine reaches a listener on `host`."""
+    is_v4 = host.startswith("127.") and set(host) <= set("0123456789.")
+    return is_v4 or host in ("localhost", "::1")
+
+
 def _check_admin(findings: Findings, admin: Tree) -> None:
     listen = admin.get("listen")
     if listen is None:
@@ -145,15 +151,10 @@ def _check_admin(findings: Findings, admin: Tree) -> None:
             "not an address and port",
             hint="write 127.0.0.1:8090, [::1]:8090 or localhost:8090",
         )
-    elif not _is_loopback(address[0]) and not admin.get("token"):
+    elif not is_loopback(address[0]) and not admin.get("token"):
         findings.add(
             "E219",
             ("admin", "listen"),
             f"{address[0]} is reachable from other machines and no `token` protects changes",
             hint="listen on 127.0.0.1, or add `token: {file: …}`",
         )
-
-
-def _is_loopback(host: str) -> bool:
-    is_v4 = host.startswith("127.") and set(host) <= set("0123456789.")
-    return is_v4 or host in ("localhost", "::1")

@@ -230,6 +230,49 @@ class AdminSettings:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SocketInput:
+    """The unix socket that takes message lists. A relative path counts from the state directory."""
+
+    path: str = "steward.sock"
+    mode: str = "0660"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ListenInput:
+    """A TCP or HTTP listener that takes message lists; `token` may be missing on loopback alone."""
+
+    listen: str
+    token: SecretRef | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FolderInput:
+    """The folder whose files are message lists. `keep_s` bounds how long taken ones stay."""
+
+    path: str
+    settle_s: float = 0.5
+    poll_interval_s: float = 2.0
+    keep_s: float = 7 * 86_400.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InputSettings:
+    """Steward's inputs; what is None is off. Bounds are of one text, `max_connections` of one listener."""
+
+    from_node: str | None = None
+    atomic: bool = False
+    max_bytes: int = 4_194_304
+    max_messages: int = 1_000
+    max_connections: int = 32
+    idle_timeout_s: float = 10.0
+    timeout_s: float = 60.0
+    socket: SocketInput | None = None
+    tcp: ListenInput | None = None
+    http: ListenInput | None = None
+    folder: FolderInput | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ReloadSettings:
     """How reloads behave. `max_cancel_fraction` of the workers may go in one reload without force."""
 
@@ -290,6 +333,7 @@ class DesiredState:
     """Methods that the config declares."""
     broker: BrokerSettings = field(default_factory=BrokerSettings)
     admin: AdminSettings = field(default_factory=AdminSettings)
+    inputs: InputSettings = field(default_factory=InputSettings)
     state: StateSettings = field(default_factory=StateSettings)
     reload: ReloadSettings = field(default_factory=ReloadSettings)
     limits: LimitSettings = field(default_factory=LimitSettings)

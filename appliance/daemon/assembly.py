@@ -79,6 +79,7 @@ def secret_variables(desired: DesiredState) -> frozenset[str]:
     """Environment variables that the config names as holding secrets; no command of a peer may read them."""
     tls, auth = desired.broker.tls, desired.broker.auth
     refs = [desired.admin.token]
+    refs += [one.token for one in (desired.inputs.tcp, desired.inputs.http) if one is not None]
     if tls is not None:
         refs += [tls.ca, tls.cert, tls.key]
     if auth is not None:

@@ -26,6 +26,7 @@ CODES_TESTED_ELSEWHERE = {
     "E302": "needs a running daemon: system/test_reload",
     "E303": "needs a running daemon: system/test_reload",
     "E304": "needs a running daemon: system/test_broker_change",
+    "E307": "needs a running daemon: system/test_inputs",
     "E306": "needs what nobody foresaw: component/test_reconciler",
     "E305": "needs a running daemon: system/test_broker_change",
 }

@@ -36,12 +36,16 @@ from appliance.core.specs import (
     AdminSettings,
     AuthSettings,
     BrokerSettings,
+    FolderInput,
+    InputSettings,
     LimitSettings,
+    ListenInput,
     LogSettings,
     PublisherSpec,
     ReloadClass,
     ReloadSettings,
     Schedule,
+    SocketInput,
     StateSettings,
     SubscriberSpec,
     TlsSettings,
@@ -62,6 +66,11 @@ SPECS = {
     ("broker", "tls"): TlsSettings,
     ("broker", "auth"): AuthSettings,
     ("admin",): AdminSettings,
+    ("inputs",): InputSettings,
+    ("inputs", "socket"): SocketInput,
+    ("inputs", "tcp"): ListenInput,
+    ("inputs", "http"): ListenInput,
+    ("inputs", "folder"): FolderInput,
     ("state",): StateSettings,
     ("reload",): ReloadSettings,
     ("limits",): LimitSettings,
@@ -176,7 +185,7 @@ def test_default_of_the_schema_is_the_one_of_the_spec(
             value = frozenset(value)
         assert value == field.default
     else:
-        assert field.default is None
+        assert field.default in (None, dataclasses.MISSING)
 
 
 @ALL
@@ -225,7 +234,9 @@ def test_every_field_that_changes_in_place_can_be_set() -> None:
             assert (spec, attr) in reachable
     for spec in (*SPECS.values(), AckSettings):
         for field in dataclasses.fields(spec):
-            assert (spec, field.name) in reachable or field.name in ("tls", "auth")
+            assert (spec, field.name) in reachable or field.name in (
+                "tls", "auth", "socket", "tcp", "http", "folder",
+            )  # fmt: skip
 
 
 def test_settings_that_need_a_restart_are_those_that_a_reload_refuses() -> None:

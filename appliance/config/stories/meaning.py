@@ -208,6 +208,23 @@ STORIES = (
         "Name them: REQRelay: {relay_to: [ship1], relay_methods: [REQCliCommand]}",
     ),
     Story(
+        "E240",
+        "open-input",
+        "A listener of `inputs` is reachable from other machines and asks for no token: whoever"
+        " reaches it could order commands in this node's name.",
+        "inputs: {tcp: {listen: 0.0.0.0:7701}}",
+        "Listen on loopback, or add a token: tcp: {listen: 0.0.0.0:7701, token: {file:"
+        " inputs.token}}. A TCP connection then begins with the line `Authorization: Bearer"
+        " TOKEN`, an HTTP request carries the header of that name.",
+    ),
+    Story(
+        "E241",
+        "same-address",
+        "Two listeners of the config want one address. Only one of them could have it.",
+        "admin: {listen: 127.0.0.1:7701}\ninputs: {tcp: {listen: 127.0.0.1:7701}}",
+        "Give each a port, or a socket name, of its own.",
+    ),
+    Story(
         "W201",
         "unused-role",
         "A role that no node has. Nothing is wrong, but perhaps a node's list of roles is.",

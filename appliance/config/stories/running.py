@@ -48,4 +48,12 @@ STORIES = (
         "internal error: OSError: …",
         "Ask again with appliance reload. If it stays, the text belongs in a bug report.",
     ),
+    Story(
+        "E307",
+        "input-unusable",
+        "An input of the new set cannot be opened: an address in use, a socket or a folder that cannot be made, a "
+        "token that cannot be read. The old inputs go on.",
+        "inputs: {http: {listen: 127.0.0.1:22}}",
+        "Free the address or choose another; make the folder's parent, or the token, readable.",
+    ),
 )
