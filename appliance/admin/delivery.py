@@ -13,7 +13,7 @@ EVENTS = frozenset({"message_delivered", "attempt_missed", "message_dead", "repl
 """The facts that concern a submitted message."""
 
 _REFUSED = "refused by the receiver"
-_SOMETIMES = ("has_more", "stream", "stderr", "progress", "data_base64")
+_SOMETIMES = ("has_more", "stream", "stderr", "progress", "data_base64", "stderr_base64")
 """Fields of a reply that most do not have."""
 
 
@@ -25,6 +25,8 @@ class DeliveryWatch:
         self._by_id = {item.id: item for item in self._all if item.accepted and item.id is not None}
         self._unsettled = set(self._by_id)
         self._unanswered = {id_ for id_, item in self._by_id.items() if item.replies}
+        self._in_pieces: set[int] = set()
+        """Whose answerer tells when more is to come, which a Go node does not."""
         self._delivered = 0
         self._failed = sum(1 for item in self._all if not item.accepted)
 
@@ -86,19 +88,26 @@ class DeliveryWatch:
 
     def _open(self, item: Submitted) -> Line:
         if not item.accepted:
-            line = {"event": "rejected", "to": item.to, "reason": item.error or "not accepted"}
+            line: Line = {"event": "rejected", "to": item.to, "reason": item.error or "not accepted"}
             return line | {"code": item.code} if item.code else line
-        return {
+        opened: Line = {
             "event": "accepted",
             "id": item.id,
             "to": item.to,
             "from": item.from_node,
             "replies": item.replies,
         }
+        return opened | {"note": item.note} if item.note else opened
 
     def _answer(self, event: Line) -> Line:
         id_ = event["previous_id"]
-        if not event.get("has_more"):
+        if event.get("has_more"):
+            self._in_pieces.add(id_)
+        elif (
+            event.get("exit_status") is not None
+            or id_ in self._in_pieces
+            or not self._by_id[id_].streams
+        ):
             self._unanswered.discard(id_)
         copied = {name: event.get(name) for name in ("method", "data", "is_cut", "exit_status")}
         copied |= {name: event[name] for name in _SOMETIMES if event.get(name)}

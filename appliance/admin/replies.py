@@ -37,6 +37,17 @@ def _scrub(value: Any) -> Any:
     return value
 
 
+_IDS = ("id", "previous_id")
+
+
+def with_id_texts(fields: dict[str, Any]) -> dict[str, Any]:
+    """The fields, and beside every id its text: ids exceed 2^53, where many readers of JSON round."""
+    twins = {
+        f"{name}_text": str(fields[name]) for name in _IDS if isinstance(fields.get(name), int)
+    }
+    return {**fields, **twins} if twins else fields
+
+
 def reply(value: Any, status: int = 200) -> web.Response:
     """An answer."""
     return web.Response(

@@ -56,6 +56,8 @@ class SubmitRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     """Send it by way of this node, which must be allowed to relay it."""
     relay_reply_method: str | None = None
     """The method that a relayed answer arrives as; without it the reply method."""
+    for_caller: bool = False
+    """The answer is for whoever waits for it here: shown, and filed nowhere."""
 
     def texts(self) -> tuple[str, ...] | None:
         """The data as the message carries it.
@@ -77,9 +79,19 @@ class Submitted(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     from_node: str | None = msgspec.field(name="from", default=None)
     via: str | None = None
     replies: bool = False
+    streams: bool = False
+    """The answer comes in pieces; one without an exit status is none that ends it, as a Go node's."""
     error: str | None = None
     code: str | None = None
     """What kind of error: `arguments` where the method's own usage would help."""
+    note: str | None = None
+    """What looks like a slip although it was accepted."""
+    id_text: str | None = None
+    """The id for readers whose numbers end at 2^53."""
+
+    def __post_init__(self) -> None:
+        if self.id is not None and self.id_text is None:
+            msgspec.structs.force_setattr(self, "id_text", str(self.id))
 
 
 class ReloadRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

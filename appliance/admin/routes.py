@@ -10,7 +10,7 @@ from aiohttp import web
 from appliance import __version__
 from appliance.admin.control import Control
 from appliance.admin.guards import FACE, read_body
-from appliance.admin.replies import refuse, reply
+from appliance.admin.replies import refuse, reply, with_id_texts
 from appliance.admin.requests import read_ids, read_messages, read_reload
 from appliance.admin.streams import NDJSON, Streams, read_count, read_wait
 from appliance.errors import RequestInvalid
@@ -128,7 +128,8 @@ class Routes:
         if state not in ("pending", "dead"):
             raise RequestInvalid("state is pending or dead")
         limit = read_count(request, "limit", 100, MAX_LISTED)
-        return reply({"state": state, "records": await self.control.outbox_list(state, limit)})
+        records = await self.control.outbox_list(state, limit)
+        return reply({"state": state, "records": [with_id_texts(record) for record in records]})
 
     async def outbox_retry(self, request: web.Request) -> web.Response:
         """Dead letters back into the outbox."""

@@ -10,12 +10,13 @@ from aiohttp import web
 from appliance.admin.control import Control, Json
 from appliance.admin.delivery import EVENTS, DeliveryWatch
 from appliance.admin.guards import FACE
-from appliance.admin.replies import encode_json, refuse
+from appliance.admin.replies import encode_json, refuse, with_id_texts
 from appliance.admin.requests import SubmitRequest
 from appliance.core.durations import parse_duration
 from appliance.errors import RequestInvalid
 
-MAX_WAIT_S = 3_600.0
+MAX_WAIT_S = 90_000.0
+"""A day and an hour: a file may be followed for a day."""
 MAX_STREAMS = 64
 """Event streams at once over both faces; each costs a queue and a little of every fact."""
 HEARTBEAT_S = 15.0
@@ -51,7 +52,7 @@ class Streams:
             watch = DeliveryWatch(await self._control.submit(requests))
             response = web.StreamResponse(status=202, headers={"Content-Type": NDJSON})
             await response.prepare(request)
-            await response.write(b"".join(encode_json(line) + b"\n" for line in watch.opening()))
+            await response.write(b"".join(map(_line, watch.opening())))
             while not watch.is_over:
                 left_s = deadline_mono - asyncio.get_running_loop().time()
                 event = await listener.next(left_s) if left_s > 0 else None
@@ -59,8 +60,8 @@ class Streams:
                     break
                 line = watch.take(event)
                 if line is not None:
-                    await response.write(encode_json(line) + b"\n")
-            await response.write(encode_json(watch.end(lost_events=listener.dropped)) + b"\n")
+                    await response.write(_line(line))
+            await response.write(_line(watch.end(lost_events=listener.dropped)))
             await response.write_eof()
             return response
 
@@ -102,7 +103,7 @@ class Streams:
         return self._control.events.recent(limit=read_count(request, "recent", 0, 1_000))
 
 
-_CONTENTS = frozenset({"data", "data_base64", "stderr"})
+_CONTENTS = frozenset({"data", "data_base64", "stderr", "stderr_base64"})
 
 
 def _frame(event: Json, hides_data: bool) -> bytes:
@@ -110,14 +111,19 @@ def _frame(event: Json, hides_data: bool) -> bytes:
     if hides_data and "data" in event:
         event = {name: value for name, value in event.items() if name not in _CONTENTS}
     number = f"id: {event['seq']}\n" if "seq" in event else ""
-    return f"{number}event: {event['event']}\ndata: ".encode() + encode_json(event) + b"\n\n"
+    shown = encode_json(with_id_texts(event))
+    return f"{number}event: {event['event']}\ndata: ".encode() + shown + b"\n\n"
+
+
+def _line(fields: Json) -> bytes:
+    return encode_json(with_id_texts(fields)) + b"\n"
 
 
 def read_wait(request: web.Request) -> float | None:
     """The `wait` of a query, in seconds.
 
     Raises:
-        RequestInvalid: no duration, or beyond an hour.
+        RequestInvalid: no duration, or beyond `MAX_WAIT_S`.
     """
     text = request.query.get("wait")
     if text is None:

@@ -12,10 +12,11 @@ from appliance.admin.requests import SubmitRequest, Submitted
 from appliance.core.describe import describe_plan, describe_settings
 from appliance.core.describe_methods import describe_methods
 from appliance.core.file_names import name_parts
-from appliance.core.message import Message
-from appliance.core.names import MethodName, NodeName, WorkerKind
+from appliance.core.message import CALLER_FILE, Message
+from appliance.core.names import ERROR_CENTRAL, MethodName, NodeName, WorkerKind
 from appliance.core.relay import wrap
 from appliance.core.specs import PublisherSpec
+from appliance.daemon.callers import choose_answer_method, describe_unknown
 from appliance.daemon.status import (
     StatusJson,
     config_json,
@@ -43,6 +44,9 @@ if TYPE_CHECKING:
 
 FILE_METHODS = frozenset({"REQToFile", "REQToFileAppend"})
 """Methods whose names of files can be judged before anything is accepted."""
+
+STREAMED_METHODS = frozenset({"REQCliCommandCont", "REQTailFile"})
+"""Methods whose answer comes in pieces."""
 
 LOCAL = "local"
 """The word for the own node as a destination."""
@@ -239,6 +243,8 @@ class DaemonControl:
                         from_node=record.node,
                         via=request.relay_via_node,
                         replies=self._daemon.router.methods[MethodName(request.method)].replies,
+                        streams=request.method in STREAMED_METHODS,
+                        note=self._note(record.node if to_node == LOCAL else to_node),
                     )
                 )
         if records:
@@ -272,11 +278,29 @@ class DaemonControl:
         )
         if message.method in FILE_METHODS:
             check_file_names(message)
+        if request.for_caller:
+            message = self._for_caller(message)
         if message.reply_method:
             self._daemon.router.check_reply_method(message.reply_method)
         if message.relay_via_node:
             message = self._relay(message)
         return self._daemon.router.make_record(message, expires_s=request.expires)
+
+    def _for_caller(self, message: Message) -> Message:
+        """The message with its answer meant for the one who waits; refused where none could come."""
+        applied = self._daemon.reconciler.applied
+        method = message.reply_method
+        if not method and applied:
+            method = choose_answer_method(applied.desired, message.from_node, message.to_node)
+        return message._replace(reply_method=method, file_name=CALLER_FILE)
+
+    def _note(self, to_node: str) -> str | None:
+        """What to say of a destination that no config names: it may exist, and it may be a slip."""
+        applied = self._daemon.reconciler.applied
+        if applied is None or to_node == ERROR_CENTRAL:
+            return None
+        unknown = describe_unknown(applied.desired, to_node)
+        return None if unknown is None else f"{unknown}; it waits in the outbox until such a node answers"
 
     def _relay(self, message: Message) -> Message:
         """The message in the envelope for its via node; what would only fail there is refused here."""

@@ -127,7 +127,10 @@ class MessageTelemetry(Teller):
                 raw = data[:MAX_REPLY_CHARACTERS].encode("utf-8", "surrogateescape")
                 more["data_base64"] = base64.b64encode(raw).decode()
             if facts.stderr:
-                more["stderr"] = escape_controls(facts.stderr.decode("utf-8", "surrogateescape"))
+                text = facts.stderr.decode("utf-8", "surrogateescape")
+                more["stderr"] = escape_controls(text)
+                if more["stderr"] != text:
+                    more["stderr_base64"] = base64.b64encode(facts.stderr).decode()
             if facts.stream is not None:
                 more["stream"] = facts.stream
             if facts.progress is not None:

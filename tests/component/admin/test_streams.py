@@ -152,7 +152,7 @@ async def test_without_asking_for_lines_a_wait_is_an_ordinary_submit(unix):
     assert len((answer.json())["messages"]) == 2
 
 
-@pytest.mark.parametrize("wait", ["soon", "-1s", "2h", "1e99", "nan"])
+@pytest.mark.parametrize("wait", ["soon", "-1s", "48h", "1e99", "nan"])
 async def test_an_unusable_wait_is_refused_before_anything_is_sent(unix, control, wait):
     answer = await unix.post(f"/api/v1/messages?wait={wait}", json=MESSAGE, headers=NDJSON)
     assert answer.status == 400
