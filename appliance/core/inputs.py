@@ -21,14 +21,10 @@ def make_inputs(tree: Tree) -> InputSettings:
     """The settings; a section that is there switches its input on."""
     inputs = as_map(tree.get("inputs"))
     socket, folder = inputs.get("socket"), as_map(inputs.get("folder"))
-    listeners = {
-        name: ListenInput(**read_settings(LISTEN_INPUT_FIELDS, inputs[name]))
-        for name in ("tcp", "http")
-        if as_map(inputs.get(name)).get("listen") is not None
-    }
     return InputSettings(
         **read_settings(INPUT_FIELDS, inputs),
-        **listeners,
+        tcp=_make_listener(as_map(inputs.get("tcp"))),
+        http=_make_listener(as_map(inputs.get("http"))),
         socket=SocketInput(**read_settings(SOCKET_INPUT_FIELDS, socket))
         if isinstance(socket, dict)
         else None,
@@ -36,6 +32,12 @@ def make_inputs(tree: Tree) -> InputSettings:
         if folder.get("path") is not None
         else None,
     )
+
+
+def _make_listener(section: Tree) -> ListenInput | None:
+    if section.get("listen") is None:
+        return None
+    return ListenInput(**read_settings(LISTEN_INPUT_FIELDS, section))
 
 
 def check_inputs(findings: Findings, tree: Tree) -> None:
