@@ -70,6 +70,7 @@ async def test_a_refusal_by_the_receiver_is_told_as_such(unix, control):
     assert lines[1] == {
         "event": "refused",
         "id": 101,
+        "id_text": "101",
         "to": "ship1",
         "reason": "not in accept_from",
     }
