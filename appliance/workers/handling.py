@@ -12,23 +12,18 @@ import json
 from collections import deque
 from collections.abc import Callable
 
-from appliance.core.message import Message, bytes_to_text, make_reply
 from appliance.core.method import OnCrash
-from appliance.core.relay import RELAY_METHOD, forward_reply, is_relayed_reply
 from appliance.core.specs import AckOn, SubscriberSpec
-from appliance.errors import ApplianceError, BusError, RequestInvalid, StoreError
+from appliance.errors import ApplianceError, BusError, StoreError
 from appliance.methods.base import FilePosition, HandlerContext, Method, Result
 from appliance.outbox.records import FinishItem, OutboxRecord
 from appliance.telemetry.stats import WorkerStats
-from appliance.workers.answering import Answering, bounded_reply
-from appliance.workers.identity import EXIT_HEADER
+from appliance.workers.answering import Answering
+from appliance.workers.outcomes import Outcomes
 from appliance.workers.outlet import HandlerOutlet
 from appliance.workers.parts import WorkerParts
 from appliance.workers.replies import (
-    final_headers,
     is_for_caller_only,
-    read_reply_facts,
-    reply_headers,
 )
 from appliance.workers.work import Work, WorkKey
 
@@ -61,6 +56,7 @@ class Handling:
         self._telemetry = parts.telemetry
         self._answers = parts.answers
         self._answering = Answering(parts.router, lambda: self.spec)
+        self.outcomes = Outcomes(parts, self._answering, lambda: self.spec, lambda: self.method)
         self._parts = parts
         self._tools = parts.tools
         self._stats = stats
@@ -131,8 +127,8 @@ class Handling:
                 self._stats.in_flight = len(self._running)
                 try:
                     if is_for_caller_only(work):
-                        self._tell_reply(work)
-                        self._finish(work, self._forwarded(work))
+                        self.outcomes.tell_reply(work)
+                        self._finish(work, self.outcomes.forwarded(work))
                     else:
                         await self._handle(work)
                 finally:
@@ -179,7 +175,7 @@ class Handling:
                 outlet.close()
         self._stats.handled += 1
         self._stats.handler.observe(self._mono() - started)
-        self._finish(work, self._replies(work, result, outlet))
+        self._finish(work, self.outcomes.of_result(work, result, outlet))
 
     async def _mark_started(self, work: Work) -> bool:
         """Note durably that a message which must not run twice is about to run."""
@@ -241,106 +237,6 @@ class Handling:
 
     # -- outcomes ---------------------------------------------------------------------------------
 
-    def _tell_reply(self, work: Work) -> None:
-        message = work.message
-        if message.is_reply and message.previous_message is not None:
-            self._telemetry.reply_received(
-                self.spec.node,
-                message.from_node,
-                message.previous_message.id,
-                message.id,
-                message.method,
-                "".join(message.data or ()),
-                read_reply_facts(work.headers),
-            )
-
-    def _replies(
-        self, work: Work, result: Result, outlet: HandlerOutlet
-    ) -> tuple[OutboxRecord, ...]:
-        message = work.message
-        node = self.spec.node
-        self._tell_reply(work)
-        if result.report is not None:
-            self._answers.report(
-                node, f"{message.method} {message.id}: {result.report}", method=message.method
-            )
-        sent = self._sent_messages(result) + self._forwarded(work)
-        if result.output is None:
-            return sent
-        if outlet.has_spoken and not result.output and work.identity.instance is None:
-            return sent
-        headers = final_headers(result.exit_status, result.stderr)
-        if outlet.has_spoken:
-            headers |= outlet.next_turn()
-        reply = make_reply(message, node, bytes_to_text(result.output))
-        return sent + self.reply_records(reply, headers)
-
-    def _forwarded(self, work: Work) -> tuple[OutboxRecord, ...]:
-        """The copy of an answer for somebody who asked through this node."""
-        reply, node = work.message, self.spec.node
-        if not is_relayed_reply(reply, node):
-            return ()
-        found = forward_reply(reply, node, self._relay_specs())
-        try:
-            if isinstance(found, str):
-                raise RequestInvalid(found)
-            copy, spec = found
-            self._router.check_reply_method(copy.method, allowed=spec.allow_reply_methods)
-            headers = reply_headers(work.headers)
-            return (self._router.make_record(bounded_reply(copy), headers=headers),)
-        except RequestInvalid as error:
-            self._answers.report(
-                node,
-                f"the answer from {reply.from_node[:60]} is not passed on: {error}",
-                method=self.spec.method,
-            )
-            return ()
-
-    def _relay_specs(self) -> list[SubscriberSpec]:
-        return [
-            spec
-            for spec in self._parts.fleet().workers.values()
-            if isinstance(spec, SubscriberSpec)
-            and spec.method == RELAY_METHOD
-            and spec.node == self.spec.node
-        ]
-
-    def _sent_messages(self, result: Result) -> tuple[OutboxRecord, ...]:
-        """Records of what a handler wants sent; what cannot be sent is reported instead."""
-        records = []
-        for outgoing in result.messages:
-            message = outgoing.message._replace(from_node=self.spec.node)
-            headers = dict(outgoing.headers) if outgoing.headers else None
-            try:
-                records.append(
-                    self._router.make_record(message, expires_s=outgoing.expires_s, headers=headers)
-                )
-            except RequestInvalid as error:
-                self._answers.report(
-                    self.spec.node,
-                    f"cannot send to {message.to_node[:60]}: {error}",
-                    method=self.spec.method,
-                )
-        return tuple(records)
-
-    def reply_records(
-        self, reply: Message, headers: dict[str, str] | None
-    ) -> tuple[OutboxRecord, ...]:
-        """The outbox record of a reply; a reply that cannot be sent is reported instead."""
-        try:
-            if self._store.is_crowded:
-                raise RequestInvalid(
-                    "the outbox is nearly full; its last room is for messages handed over here"
-                )
-            return (self._answering.make_reply_record(reply, headers),)
-        except RequestInvalid as error:
-            self._answers.report(
-                self.spec.node,
-                f"cannot reply to {reply.to_node[:60]}: {error}",
-                method=self.spec.method,
-            )
-            return ()
-
     def _fail(self, work: Work, error: Exception, outlet: HandlerOutlet) -> None:
         """A handler refused or broke. Nothing of it counts as done, so `done` is not acknowledged."""
         self._stats.failed += 1
@@ -365,23 +261,7 @@ class Handling:
                 self.forget(work)
                 self._on_progress()
                 return
-        self._finish(work, self._failure_replies(work, text, outlet))
-
-    def _failure_replies(
-        self, work: Work, text: str, outlet: HandlerOutlet
-    ) -> tuple[OutboxRecord, ...]:
-        """Where a reply was due and the message is acknowledged already, the sender of ours still gets an answer."""
-        if (
-            not self.method.info.replies
-            or work.ack_on is AckOn.DONE
-            or work.identity.instance is None
-        ):
-            return ()
-        reply = make_reply(work.message, self.spec.node, "")
-        headers = {EXIT_HEADER: f"failed: {_header_text(text)}"}
-        if outlet.has_spoken:
-            headers |= outlet.next_turn()
-        return self.reply_records(reply, headers)
+        self._finish(work, self.outcomes.of_failure(work, text, outlet))
 
     def _finish(self, work: Work, replies: tuple[OutboxRecord, ...]) -> None:
         self._finished.append((work, replies))
@@ -426,16 +306,19 @@ class Handling:
                     self.spec.key, f"cannot commit handled messages: {error}"
                 )
                 full_count += 1
-                if replies and full_count > MAX_REPLY_WAITS:
+                kept = [record for record in replies if record.id in self.outcomes.must_send]
+                if len(kept) < len(replies) and full_count > MAX_REPLY_WAITS:
                     self._answers.report(
                         self.spec.node,
-                        f"{self.spec.subject}: {len(replies)} replies dropped: {error}",
+                        f"{self.spec.subject}: {len(replies) - len(kept)} replies dropped: {error}",
                         method=self.spec.method,
                     )
-                    replies = []  # what was handled stays handled; its sender must not stall everybody behind
+                    # what was handled stays handled; its sender must not stall everybody behind
+                    replies = kept
                 await asyncio.sleep(RETRY_FIRST_S)
             else:
                 break
+        self.outcomes.must_send.difference_update(record.id for record in replies)
         for work, _ in batch:
             self.forget(work)
             if work.ack_on is AckOn.DONE:
@@ -452,8 +335,3 @@ class Handling:
             except BusError:
                 return
         work.reply_tos.clear()
-
-
-def _header_text(text: str) -> str:
-    plain = text.encode("ascii", "backslashreplace").decode()
-    return "".join(character if character.isprintable() else "?" for character in plain)[:300]

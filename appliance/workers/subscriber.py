@@ -328,7 +328,7 @@ class Subscriber:
         replies: tuple[OutboxRecord, ...] = ()
         if self._method.info.replies:
             reply = make_reply(message, self._spec.node, "")
-            replies = self._handling.reply_records(reply, {EXIT_HEADER: f"failed: {text}"})
+            replies = self._handling.outcomes.reply_records(reply, {EXIT_HEADER: f"failed: {text}"})
         await self._store.finish([self._finish_item(row)], replies)
 
     async def _drop(self, row: InboxRow) -> None:

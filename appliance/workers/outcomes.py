@@ -1,0 +1,166 @@
+"""What comes of a handled message: its reply, messages of the handler's own, copies of relayed answers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from appliance.core.message import Message, bytes_to_text, make_reply
+from appliance.core.relay import RELAY_METHOD, forward_reply, is_relayed_reply
+from appliance.core.specs import AckOn, DesiredState, SubscriberSpec
+from appliance.errors import RequestInvalid
+from appliance.methods.base import Method, Result
+from appliance.outbox.records import OutboxRecord
+from appliance.workers.answering import Answering, bounded_reply
+from appliance.workers.identity import EXIT_HEADER
+from appliance.workers.outlet import HandlerOutlet
+from appliance.workers.parts import WorkerParts
+from appliance.workers.replies import final_headers, read_reply_facts, reply_headers
+from appliance.workers.work import Work
+
+
+class Outcomes:
+    """Makes the outbox records of one subscriber's outcomes. What cannot be sent becomes an error report."""
+
+    def __init__(
+        self,
+        parts: WorkerParts,
+        answering: Answering,
+        spec: Callable[[], SubscriberSpec],
+        method: Callable[[], Method],
+    ) -> None:
+        self._router = parts.router
+        self._store = parts.store
+        self._telemetry = parts.telemetry
+        self._answers = parts.answers
+        self._fleet: Callable[[], DesiredState] = parts.fleet
+        self._answering = answering
+        self._spec = spec
+        self._method = method
+        self.must_send: set[int] = set()
+        """Records that are no mere answers: they wait for room in the outbox, however long it takes."""
+
+    def tell_reply(self, work: Work) -> None:
+        """Let whoever waits for an answer see it."""
+        message = work.message
+        if message.is_reply and message.previous_message is not None:
+            self._telemetry.reply_received(
+                self._spec().node,
+                message.from_node,
+                message.previous_message.id,
+                message.id,
+                message.method,
+                "".join(message.data or ()),
+                read_reply_facts(work.headers),
+            )
+
+    def of_result(
+        self, work: Work, result: Result, outlet: HandlerOutlet
+    ) -> tuple[OutboxRecord, ...]:
+        """Everything that goes out because a message was handled."""
+        message = work.message
+        node = self._spec().node
+        self.tell_reply(work)
+        if result.report is not None:
+            self._answers.report(
+                node, f"{message.method} {message.id}: {result.report}", method=message.method
+            )
+        sent = self._sent_messages(result) + self.forwarded(work)
+        if result.output is None:
+            return sent
+        if outlet.has_spoken and not result.output and work.identity.instance is None:
+            return sent
+        headers = final_headers(result.exit_status, result.stderr)
+        if outlet.has_spoken:
+            headers |= outlet.next_turn()
+        reply = make_reply(message, node, bytes_to_text(result.output))
+        return sent + self.reply_records(reply, headers)
+
+    def forwarded(self, work: Work) -> tuple[OutboxRecord, ...]:
+        """The copy of an answer for somebody who asked through this node."""
+        reply, node = work.message, self._spec().node
+        if not is_relayed_reply(reply, node):
+            return ()
+        found = forward_reply(reply, node, self._relay_specs())
+        try:
+            if isinstance(found, str):
+                raise RequestInvalid(found)
+            copy, spec = found
+            self._router.check_reply_method(copy.method, allowed=spec.allow_reply_methods)
+            headers = reply_headers(work.headers)
+            record = self._router.make_record(bounded_reply(copy), headers=headers)
+        except RequestInvalid as error:
+            self._answers.report(
+                node,
+                f"the answer from {reply.from_node[:60]} is not passed on: {error}",
+                method=self._spec().method,
+            )
+            return ()
+        self.must_send.add(record.id)
+        return (record,)
+
+    def _relay_specs(self) -> list[SubscriberSpec]:
+        return [
+            spec
+            for spec in self._fleet().workers.values()
+            if isinstance(spec, SubscriberSpec)
+            and spec.method == RELAY_METHOD
+            and spec.node == self._spec().node
+        ]
+
+    def _sent_messages(self, result: Result) -> tuple[OutboxRecord, ...]:
+        """Records of what a handler wants sent; what cannot be sent is reported instead."""
+        records = []
+        for outgoing in result.messages:
+            message = outgoing.message._replace(from_node=self._spec().node)
+            headers = dict(outgoing.headers) if outgoing.headers else None
+            try:
+                record = self._router.make_record(
+                    message, expires_s=outgoing.expires_s, headers=headers
+                )
+            except RequestInvalid as error:
+                self._answers.report(
+                    self._spec().node,
+                    f"cannot send to {message.to_node[:60]}: {error}",
+                    method=self._spec().method,
+                )
+            else:
+                self.must_send.add(record.id)
+                records.append(record)
+        return tuple(records)
+
+    def reply_records(
+        self, reply: Message, headers: dict[str, str] | None
+    ) -> tuple[OutboxRecord, ...]:
+        """The outbox record of a reply; a reply that cannot be sent is reported instead."""
+        try:
+            if self._store.is_crowded:
+                raise RequestInvalid(
+                    "the outbox is nearly full; its last room is for messages handed over here"
+                )
+            return (self._answering.make_reply_record(reply, headers),)
+        except RequestInvalid as error:
+            self._answers.report(
+                self._spec().node,
+                f"cannot reply to {reply.to_node[:60]}: {error}",
+                method=self._spec().method,
+            )
+            return ()
+
+    def of_failure(self, work: Work, text: str, outlet: HandlerOutlet) -> tuple[OutboxRecord, ...]:
+        """Where a reply was due and the message is acknowledged already, the sender of ours still gets an answer."""
+        if (
+            not self._method().info.replies
+            or work.ack_on is AckOn.DONE
+            or work.identity.instance is None
+        ):
+            return ()
+        reply = make_reply(work.message, self._spec().node, "")
+        headers = {EXIT_HEADER: f"failed: {_header_text(text)}"}
+        if outlet.has_spoken:
+            headers |= outlet.next_turn()
+        return self.reply_records(reply, headers)
+
+
+def _header_text(text: str) -> str:
+    plain = text.encode("ascii", "backslashreplace").decode()
+    return "".join(character if character.isprintable() else "?" for character in plain)[:300]
