@@ -117,7 +117,12 @@ async def guard(request: web.Request, handler: Handler) -> web.StreamResponse:
 
 async def _has_token(request: web.Request, face: Face) -> bool:
     wanted = await face.read_token() if face.read_token is not None else None
-    scheme, _, given = request.headers.get("Authorization", "").partition(" ")
+    return is_bearer_of(request.headers.get("Authorization", ""), wanted)
+
+
+def is_bearer_of(header: str, wanted: str | None) -> bool:
+    """Whether an Authorization header brings the token that is wanted; nobody does where none is."""
+    scheme, _, given = header.partition(" ")
     if not wanted or scheme.lower() != "bearer":
         return False
     return hmac.compare_digest(

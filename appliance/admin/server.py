@@ -13,8 +13,9 @@ from pathlib import Path
 from aiohttp import web
 
 from appliance.admin.control import Control
-from appliance.admin.guards import FACE, MAX_BODY_BYTES, Face, add_headers, guard, split_host
+from appliance.admin.guards import FACE, MAX_BODY_BYTES, Face, add_headers, guard
 from appliance.admin.guards import turn_errors_into_json as turn_errors
+from appliance.admin.port import Port, cannot_listen, close_server, split_listen
 from appliance.admin.routes import Routes
 from appliance.admin.streams import Streams
 from appliance.admin.unix_socket import listen_unix
@@ -101,19 +102,19 @@ class AdminServer:
         """Listen; where only our own old listener is in the way (same port, wider address) it goes
         first.
         """
-        host, port = _split_listen(listen)
+        host, port = split_listen(listen)
         try:
             return await self._listen(host, port)
         except OSError as error:
             old = self._tcp
             if old is None or old.address is None or port != old.address[1]:
-                raise _cannot_listen(listen, error) from error
+                raise cannot_listen(listen, error) from error
             await old.pause()
             try:
                 return await self._listen(host, port)
             except OSError as again:
                 await old.resume()
-                raise _cannot_listen(listen, again) from again
+                raise cannot_listen(listen, again) from again
 
     async def _listen(self, host: str, port: int) -> _Listening:
         face = Face(is_tcp=True, host=host, read_token=lambda: self._read_token(self._settings))
@@ -134,9 +135,8 @@ class _Listening:
 
     def __init__(self, runner: web.AppRunner, host: str, port: int) -> None:
         self._runner = runner
-        self._host = host
-        self._port = port
-        self._server: asyncio.Server | None = None
+        self._port = Port(self._make_bounded, host, port)
+        self._unix: asyncio.Server | None = None
         self._open: set[asyncio.BaseProtocol] = set()
 
     @classmethod
@@ -163,7 +163,7 @@ class _Listening:
                 await listening.resume()
             else:
                 loop = asyncio.get_running_loop()
-                listening._server = await loop.create_unix_server(listening._make, sock=listener)
+                listening._unix = await loop.create_unix_server(listening._make, sock=listener)
         except BaseException:
             if listener is not None:
                 listener.close()
@@ -174,31 +174,18 @@ class _Listening:
     @property
     def address(self) -> tuple[str, int] | None:
         """Host and port really used."""
-        if self._server is None or not self._server.sockets:
-            return None
-        name = self._server.sockets[0].getsockname()
-        return (name[0], name[1]) if isinstance(name, tuple) else None
+        return self._port.address
 
     async def resume(self) -> None:
         """Listen on TCP. Raises OSError when the address cannot be taken."""
-        loop = asyncio.get_running_loop()
-        self._server = await loop.create_server(
-            self._make_bounded, self._host or None, self._port, reuse_address=True
-        )
-        address = self.address
-        if address is not None:
-            self._port = address[1]
+        await self._port.resume()
 
     async def pause(self) -> None:
         """Take no more connections; those that are there go on."""
-        if self._server is None:
-            return
-        # NB: asyncio drops what it accepted just now when the server closes before the protocol is there
-        for _ in range(4):
-            await asyncio.sleep(0)
-        self._server.close()
-        self._server = None
-        await asyncio.sleep(0)  # the sockets are closed by callbacks of the loop
+        await self._port.pause()
+        server, self._unix = self._unix, None
+        if server is not None:
+            await close_server(server)
 
     async def stop(self) -> None:
         """The end, for connections too."""
@@ -226,15 +213,3 @@ def _close(protocol: asyncio.BaseProtocol) -> None:
     transport = getattr(protocol, "transport", None)
     if transport is not None:
         transport.close()
-
-
-def _split_listen(listen: str) -> tuple[str, int]:
-    host, _, port = listen.rpartition(":")
-    if not port.isdecimal() or int(port) > 65_535:
-        raise DaemonError(f"{listen}: not of the form host:port")
-    return split_host(host) if host.startswith("[") else host, int(port)
-
-
-def _cannot_listen(listen: str, error: OSError) -> DaemonError:
-    words = os.strerror(error.errno) if error.errno and error.errno > 0 else str(error)
-    return DaemonError(f"{listen}: {words.lower()}")

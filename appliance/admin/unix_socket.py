@@ -52,8 +52,8 @@ def connect_unix(path: Path, timeout_s: float | None) -> socket.socket:
     return connection
 
 
-def listen_unix(path: Path) -> socket.socket:
-    """Listen at `path`, mode 0660; a socket left by a daemon that is gone is replaced.
+def listen_unix(path: Path, mode: int | None = None) -> socket.socket:
+    """Listen at `path`, mode 0660 unless told otherwise; a socket left by a daemon that is gone is replaced.
 
     The socket appears under its name only when it has its mode and listens: nobody can connect too
     early.
@@ -67,12 +67,12 @@ def listen_unix(path: Path) -> socket.socket:
     try:
         if path.exists() and not path.is_socket():
             raise DaemonError(f"cannot listen on {path}: there is something that is no socket")
-        return _listen(path)
+        return _listen(path, mode)
     except OSError as error:
         raise DaemonError(f"cannot listen on {path}: {error.strerror or error}") from error
 
 
-def _listen(path: Path) -> socket.socket:
+def _listen(path: Path, mode: int | None) -> socket.socket:
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
@@ -81,7 +81,8 @@ def _listen(path: Path) -> socket.socket:
             listener.bind(address)
         allowed = temporary.stat().st_mode
         # an umask that keeps the group out altogether is meant; the usual 022 is not
-        temporary.chmod(0o660 if allowed & 0o040 else 0o600)
+        usual = 0o660 if allowed & 0o040 else 0o600
+        temporary.chmod(usual if mode is None else mode)
         listener.listen(BACKLOG)
         listener.setblocking(False)
         os.replace(temporary, path)
