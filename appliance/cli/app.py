@@ -16,10 +16,12 @@ from appliance.cli import (
     config_commands,
     daemon_commands,
     demo_command,
+    exec_command,
     method_commands,
     record_commands,
     run_command,
     send_command,
+    tail_command,
     wire_command,
 )
 from appliance.cli.api_client import ApiRefused, SocketForbidden
@@ -48,6 +50,8 @@ def make_app() -> typer.Typer:
         config_commands,
         daemon_commands,
         send_command,
+        exec_command,
+        tail_command,
         method_commands,
         record_commands,
         wire_command,

@@ -12,6 +12,7 @@ from typing import Annotated, Any
 
 import typer
 
+from appliance.core.durations import parse_duration
 from appliance.core.escape import escape_controls
 
 PROGRAM = "appliance"
@@ -115,6 +116,16 @@ def split_names(values: Sequence[str]) -> list[str]:
     """Names given by repeating an option, or separated by commas."""
     names = [name.strip() for value in values for name in value.split(",")]
     return list(dict.fromkeys(name for name in names if name))
+
+
+def read_duration(option: str, text: str | None) -> float | None:
+    """Seconds of an option's text, which may be a plain number. Raises BadParameter."""
+    if text is None:
+        return None
+    try:
+        return float(text) if text.isdecimal() else parse_duration(text)
+    except ValueError as error:
+        raise typer.BadParameter(str(error), param_hint=option) from None
 
 
 def unknown_variables(environ: Mapping[str, str]) -> list[str]:

@@ -1,0 +1,279 @@
+"""What a remote command or file says, put together again per node. Pure: lines of the API in, chunks out.
+
+`exec` and `tail` share it. With one node its bytes pass as they are; with several each line is put
+behind the node's name, and a line that is not finished waits for its end.
+"""
+
+from __future__ import annotations
+
+import base64
+import codecs
+from collections.abc import Set
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any, NamedTuple
+
+from appliance.cli.times import say_short
+from appliance.core.escape import escape_controls, escape_line
+
+Json = dict[str, Any]
+
+MAX_LINE_BYTES = 65_536
+"""A line longer than this is broken, so that one without an end cannot fill the memory."""
+
+
+class Stream(StrEnum):
+    """Where a chunk goes."""
+
+    OUT = "stdout"
+    ERR = "stderr"
+    NOTE = "note"
+    """Words of ours, for stderr."""
+
+
+class Chunk(NamedTuple):
+    """Something to write at once."""
+
+    stream: Stream
+    data: bytes
+
+
+class State(StrEnum):
+    """What became of one node's part."""
+
+    WAITING = "waiting"
+    DELIVERED = "delivered"
+    ANSWERED = "answered"
+    REJECTED = "rejected"
+    REFUSED = "refused"
+    DEAD = "dead"
+
+
+@dataclass(slots=True)
+class NodeAnswer:
+    """One node and what it said."""
+
+    node: str
+    id: int | None = None
+    state: State = State.WAITING
+    exit_status: int | None = None
+    reason: str | None = None
+    is_absent: bool = False
+    is_cut: bool = False
+    is_appliance: bool = False
+    pending: dict[Stream, bytes] = field(default_factory=dict)
+
+    @property
+    def has_failed(self) -> bool:
+        """Whether it could not be sent, was refused, or ended with another status than 0."""
+        return (
+            self.state in (State.REJECTED, State.REFUSED, State.DEAD)
+            or self.reason is not None
+            or bool(self.exit_status)
+        )
+
+    @property
+    def is_silent(self) -> bool:
+        """Whether its answer is still to come."""
+        return self.state in (State.WAITING, State.DELIVERED)
+
+    def describe(self) -> str:
+        """Words for what went wrong."""
+        if self.reason is not None:
+            words = {State.REFUSED: "refused: ", State.DEAD: "not delivered: "}
+            return f"{words.get(self.state, '')}{self.reason}"
+        if self.exit_status:
+            return f"exit {self.exit_status}"
+        if self.state is State.WAITING:
+            return "no subscriber" if self.is_absent else "not acknowledged"
+        return "no answer yet"
+
+
+class Answers:
+    """All nodes of one call.
+
+    `prefixes` puts each line behind its node's name, `escapes` names the streams that are shown on
+    a terminal, `keeps` collects everything for `facts` instead.
+    """
+
+    def __init__(self, *, prefixes: bool, escapes: Set[Stream], keeps: bool = False) -> None:
+        self._prefixes = prefixes
+        self._escapes = escapes
+        self._keeps = keeps
+        self._decoders: dict[tuple[str, Stream], codecs.IncrementalDecoder] = {}
+        """Of characters that a piece may end in the middle of."""
+        self._kept: dict[str, dict[Stream, bytearray]] = {}
+        self.nodes: list[NodeAnswer] = []
+        self._by_id: dict[int, NodeAnswer] = {}
+        self.lost_events = 0
+
+    @property
+    def failed(self) -> list[NodeAnswer]:
+        """Those that failed."""
+        return [item for item in self.nodes if item.has_failed]
+
+    @property
+    def silent(self) -> list[NodeAnswer]:
+        """Those that have not answered."""
+        return [item for item in self.nodes if not item.has_failed and item.is_silent]
+
+    def take(self, line: Json) -> list[Chunk]:
+        """Note one line of the API; what is to be written for it."""
+        kind = line.get("event")
+        if kind in ("accepted", "rejected"):
+            return self._open(line)
+        if kind == "end":
+            self.lost_events = int(line.get("lost_events") or 0)
+            return []
+        item = self._by_id.get(line.get("id", 0))
+        if item is None:
+            return []
+        match kind:
+            case "delivered":
+                item.state = State.DELIVERED if item.is_silent else item.state
+            case "missed":
+                return self._miss(item, line)
+            case "refused" | "dead":
+                item.state = State(str(kind))
+                item.reason = str(line.get("reason") or "no reason given")
+            case "reply":
+                return self._answer(item, line)
+        return []
+
+    def finish(self) -> list[Chunk]:
+        """What still waits for the end of its line."""
+        return [chunk for item in self.nodes for chunk in self._flush(item)]
+
+    def facts(self) -> Json:
+        """Everything as JSON, once `keeps` was asked for."""
+        return {
+            "nodes": [self._facts_of(item) for item in self.nodes],
+            "summary": {
+                "total": len(self.nodes),
+                "failed": [item.node for item in self.failed],
+                "silent": [item.node for item in self.silent],
+                "lost_pieces": self.lost_events,
+            },
+        }
+
+    # -- lines ------------------------------------------------------------------------------------
+
+    def _open(self, line: Json) -> list[Chunk]:
+        item = NodeAnswer(str(line.get("to", "")), line.get("id"))
+        self.nodes.append(item)
+        if line["event"] == "rejected":
+            item.state = State.REJECTED
+            item.reason = str(line.get("reason") or "not accepted")
+        elif item.id is not None:
+            self._by_id[item.id] = item
+        return [_note(str(line["note"]))] if line.get("note") else []
+
+    def _miss(self, item: NodeAnswer, line: Json) -> list[Chunk]:
+        if line.get("outcome") != "no_responder":
+            again = say_short(float(line.get("next_in_seconds") or 0.0))
+            said = f"try {line.get('attempt')} not acknowledged: again in {again}"
+            return [_note(f"{item.node}: {said}")]
+        if item.is_absent:
+            return []
+        item.is_absent = True
+        return [_note(f"{item.node}: nobody there takes this yet: waiting")]
+
+    def _answer(self, item: NodeAnswer, line: Json) -> list[Chunk]:
+        stream = Stream.ERR if line.get("stream") == "stderr" else Stream.OUT
+        item.is_appliance |= "stream" in line or line.get("exit_status") is not None
+        item.is_cut |= bool(line.get("is_cut"))
+        item.is_absent = False
+        chunks = self._write(item, stream, _read_bytes(line, "data"))
+        chunks += self._write(item, Stream.ERR, _read_bytes(line, "stderr"))
+        if line.get("has_more"):
+            return chunks
+        item.state = State.ANSWERED
+        status = line.get("exit_status")
+        if status is not None:
+            self._read_status(item, str(status))
+        return chunks + self._flush(item)
+
+    def _read_status(self, item: NodeAnswer, status: str) -> None:
+        if status.isascii() and status.isdecimal() and len(status) < 10:
+            item.exit_status = int(status)
+        else:
+            item.reason = status
+
+    # -- bytes ------------------------------------------------------------------------------------
+
+    def _write(self, item: NodeAnswer, stream: Stream, data: bytes) -> list[Chunk]:
+        if not data:
+            return []
+        if self._keeps:
+            self._kept.setdefault(item.node, {}).setdefault(stream, bytearray()).extend(data)
+            return []
+        if not self._prefixes:
+            return self._pass(item, stream, data)
+        *whole, rest = (item.pending.pop(stream, b"") + data).split(b"\n")
+        while len(rest) > MAX_LINE_BYTES:
+            whole.append(rest[:MAX_LINE_BYTES])
+            rest = rest[MAX_LINE_BYTES:]
+        if rest:
+            item.pending[stream] = rest
+        lines = b"".join(self._prefixed(item, stream, part) for part in whole)
+        return [Chunk(stream, lines)] if lines else []
+
+    def _pass(
+        self, item: NodeAnswer, stream: Stream, data: bytes, *, ends: bool = False
+    ) -> list[Chunk]:
+        """Without a prefix: as it is, or what of it is whole characters."""
+        if stream not in self._escapes:
+            return [Chunk(stream, data)] if data else []
+        decoder = self._decoders.setdefault((item.node, stream), _new_decoder())
+        text = escape_controls(decoder.decode(data, ends))
+        return [Chunk(stream, text.encode())] if text else []
+
+    def _flush(self, item: NodeAnswer) -> list[Chunk]:
+        chunks = [
+            Chunk(stream, self._prefixed(item, stream, rest))
+            for stream, rest in item.pending.items()
+        ]
+        item.pending.clear()
+        if not self._prefixes:
+            for stream in self._escapes:
+                chunks += self._pass(item, stream, b"", ends=True)
+        return chunks
+
+    def _prefixed(self, item: NodeAnswer, stream: Stream, part: bytes) -> bytes:
+        if stream in self._escapes:
+            part = escape_controls(part.decode("utf-8", "surrogateescape")).encode()
+        return f"{escape_line(item.node)}: ".encode() + part + b"\n"
+
+    def _facts_of(self, item: NodeAnswer) -> Json:
+        facts: Json = {
+            "node": item.node,
+            "id": item.id,
+            "id_text": None if item.id is None else str(item.id),
+            "state": item.state.value,
+            "exit_status": item.exit_status,
+            "reason": item.reason,
+            "is_cut": item.is_cut,
+        }
+        for stream in (Stream.OUT, Stream.ERR):
+            raw = bytes(self._kept.get(item.node, {}).get(stream, b""))
+            try:
+                facts[stream.value] = raw.decode()
+            except UnicodeDecodeError:
+                facts[stream.value] = {"base64": base64.b64encode(raw).decode()}
+        return facts
+
+
+def _new_decoder() -> codecs.IncrementalDecoder:
+    return codecs.getincrementaldecoder("utf-8")("surrogateescape")
+
+
+def _read_bytes(line: Json, name: str) -> bytes:
+    """The bytes of a field that is shown escaped where it is not fit for a terminal."""
+    encoded = line.get(f"{name}_base64")
+    if encoded:
+        return base64.b64decode(encoded)
+    return str(line.get(name) or "").encode("utf-8", "backslashreplace")
+
+
+def _note(text: str) -> Chunk:
+    return Chunk(Stream.NOTE, escape_line(text).encode())

@@ -1,0 +1,170 @@
+"""`exec`: runs a program on nodes as ssh does, output and exit status included."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperCommand
+
+from appliance.cli.answer_view import Answers, Json
+from appliance.cli.api_client import ApiClient
+from appliance.cli.following import (
+    follow,
+    tell_silence,
+    tell_summary,
+    tell_troubles,
+    terminal_streams,
+)
+from appliance.cli.options import (
+    Exit,
+    Output,
+    OutputOption,
+    StateDirOption,
+    find_state_dir,
+    print_json,
+    read_duration,
+    split_names,
+    warn,
+)
+
+PROGRAM_KEY = "appliance.program"
+DEFAULT_WAIT_S = 60.0
+DELIVERY_WAIT_S = 30.0
+"""What delivery may take beside the time that the command has."""
+INTERRUPTED = 130
+
+_HELP = """Run a program on one or more nodes and show what it writes.
+
+With one node, its stdout and stderr come out as they are and the exit status is the program's own.
+With several, each line is put behind the node's name. Nothing is filed anywhere.
+
+No shell is between: the program gets the words after -- as they are. Which programs a node runs is
+its `allow_commands` (REQCliCommand, with --stream REQCliCommandCont).
+
+\b
+Exit status, one node:
+  0-255  the program's own: 124 its time was over, 126 not executable, 127 no such
+         program, 128+N ended by signal N
+Several nodes:
+  0 all ended with 0, 1 some failed, 3 some were silent
+Our own, told from the program's by a line on stderr that begins with "appliance:":
+  1 refused or not sent, 3 no answer in time, 64 wrong use, 69 no daemon, 130 interrupted
+
+What a silent node has not taken stays in the outbox and is run when the node is back; the line on
+stderr says how to forget it.
+
+\b
+Examples:
+  appliance exec ship1 -- uptime
+  appliance exec ship1 ship2 -- systemctl status nginx
+  appliance exec ship1 --timeout 5m -- tar czf - /etc > etc.tgz
+  appliance exec ship1 --stream --timeout 1h -- ping -c 100 ship2
+"""
+
+
+class _ExecCommand(TyperCommand):
+    """Takes what stands behind ``--`` away before options and nodes are read.
+
+    The context is click's, which typer brings along or imports, depending on its version.
+    """
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        if "--" in args:
+            at = args.index("--")
+            ctx.meta[PROGRAM_KEY] = args[at + 1 :]
+            args = args[:at]
+        elif args and not {"-h", "--help"} & set(args):
+            raise typer.BadParameter(
+                "say where the program begins: appliance exec NODE… -- PROGRAM [ARG…]", ctx=ctx
+            )
+        return super().parse_args(ctx, args)
+
+    def collect_usage_pieces(self, ctx: Any) -> list[str]:
+        return [*super().collect_usage_pieces(ctx), "--", "PROGRAM", "[ARG…]"]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command("exec", cls=_ExecCommand, help=_HELP, no_args_is_help=True)(execute)
+
+
+def execute(
+    context: typer.Context,
+    nodes: Annotated[list[str], typer.Argument(metavar="NODE", help="Where to run it.")],
+    from_node: Annotated[
+        str | None, typer.Option("--from", metavar="N", help="The node that asks.")
+    ] = None,
+    timeout: Annotated[
+        str | None,
+        typer.Option("--timeout", metavar="TIME", help="How long it may run. Default: the node's."),
+    ] = None,
+    wait: Annotated[
+        str | None,
+        typer.Option(
+            "--wait",
+            metavar="TIME",
+            help="How long to wait for the answer. Default: --timeout and 30s more, else 60s.",
+        ),
+    ] = None,
+    stream: Annotated[
+        bool, typer.Option("--stream", help="Show output while the program runs.")
+    ] = False,
+    no_prefix: Annotated[
+        bool, typer.Option("--no-prefix", help="With several nodes: lines without the node's name.")
+    ] = False,
+    output: OutputOption = Output.TEXT,
+    state_dir: StateDirOption = None,
+) -> int:
+    """Send the command and wait."""
+    program: list[str] = context.meta.get(PROGRAM_KEY, [])
+    if not program:
+        raise typer.BadParameter("name a program after --", param_hint="PROGRAM")
+    names = split_names(nodes)
+    timeout_s = read_duration("--timeout", timeout)
+    wait_s = read_duration("--wait", wait)
+    if wait_s is None:
+        wait_s = DEFAULT_WAIT_S if timeout_s is None else timeout_s + DELIVERY_WAIT_S
+    body: Json = {
+        "to_nodes": names,
+        "method": "REQCliCommandCont" if stream else "REQCliCommand",
+        "method_args": program,
+        "from_node": from_node,
+        "method_timeout": timeout_s,
+    }
+    answers = Answers(
+        prefixes=len(names) > 1 and not no_prefix,
+        escapes=terminal_streams(),
+        keeps=output is Output.JSON,
+    )
+    client = ApiClient(find_state_dir(state_dir))
+    body = {name: value for name, value in body.items() if value is not None}
+    is_whole = follow(client, body, wait_s, answers)
+    if output is Output.JSON:
+        print_json(answers.facts())
+    tell_troubles(answers)
+    tell_silence(answers, "the command", options=state_dir_words(state_dir))
+    tell_summary(answers)
+    if not is_whole:
+        return INTERRUPTED
+    if answers.silent:
+        warn(f"no answer within {wait_s:g} s (--wait)")
+    return exit_code_of(answers)
+
+
+def exit_code_of(answers: Answers) -> int:
+    """With one node the program's own status; with several what became of all of them."""
+    if len(answers.nodes) == 1:
+        (item,) = answers.nodes
+        if item.exit_status is not None and not answers.lost_events:
+            return item.exit_status & 0xFF or (1 if item.exit_status else 0)
+    if answers.failed or answers.lost_events:
+        return Exit.FAILED
+    return Exit.SILENT if answers.silent else Exit.OK
+
+
+def state_dir_words(state_dir: Path | None) -> str:
+    """The option as it must be repeated in a command that is suggested."""
+    return f" --state-dir {shlex.quote(str(state_dir))}" if state_dir is not None else ""

@@ -1,0 +1,90 @@
+"""Sends for the one who waits and writes what comes back as it comes: what `exec` and `tail` share."""
+
+from __future__ import annotations
+
+import sys
+
+from appliance.cli.answer_view import Answers, Chunk, Json, NodeAnswer, State, Stream
+from appliance.cli.api_client import ApiClient
+from appliance.cli.options import warn
+
+
+def terminal_streams() -> frozenset[Stream]:
+    """Which of the two streams a person sees on a terminal, where bytes could do harm."""
+    found = {Stream.OUT} if sys.stdout.isatty() else set()
+    return frozenset(found | ({Stream.ERR} if sys.stderr.isatty() else set()))
+
+
+def follow(client: ApiClient, body: Json, wait_s: float, answers: Answers) -> bool:
+    """Submit and write until all is answered or the wait is over; False when it was interrupted."""
+    query = {"wait": f"{wait_s:g}s"}
+    try:
+        for line in client.stream("/api/v1/messages", {**body, "for_caller": True}, query, wait_s):
+            write(answers.take(line))
+    except KeyboardInterrupt:
+        write(answers.finish())
+        return False
+    write(answers.finish())
+    return True
+
+
+def write(chunks: list[Chunk]) -> None:
+    """Bytes as they are, our own words on lines of their own."""
+    for stream, data in chunks:
+        if stream is Stream.NOTE:
+            warn(data.decode())
+            continue
+        target = sys.stdout if stream is Stream.OUT else sys.stderr
+        target.flush()
+        target.buffer.write(data)
+        target.flush()
+
+
+def tell_troubles(answers: Answers) -> None:
+    """A line for each node that failed, and for what was lost on the way."""
+    is_one = len(answers.nodes) == 1
+    for item in answers.failed:
+        if not (is_one and item.reason is None):
+            warn(f"{item.node}: {item.describe()}")
+    for item in answers.nodes:
+        if item.is_cut:
+            warn(f"{item.node}: the answer was too long and is cut")
+    if answers.lost_events:
+        warn(
+            f"{answers.lost_events} pieces were lost because they were not read quickly enough:"
+            " the output is not complete"
+        )
+
+
+def tell_silence(answers: Answers, what: str, *, options: str = "") -> None:
+    """For each node without an answer what goes on there, and how to end it."""
+    for item in answers.silent:
+        warn(f"{item.node}: {_describe_silence(item, what, options)}")
+
+
+def tell_summary(answers: Answers) -> None:
+    """With several nodes: how many did well, and which did not."""
+    total, failed, silent = len(answers.nodes), answers.failed, answers.silent
+    if total < 2 or not (failed or silent):
+        return
+    parts = [f"{total - len(failed) - len(silent)} of {total} done"]
+    if failed:
+        parts.append(f"{len(failed)} failed: {_names(failed)}")
+    if silent:
+        parts.append(f"{len(silent)} silent: {_names(silent)}")
+    warn("; ".join(parts))
+
+
+def _describe_silence(item: NodeAnswer, what: str, options: str) -> str:
+    if item.state is State.WAITING:
+        why = "nobody there takes it" if item.is_absent else "not acknowledged yet"
+        return (
+            f"{why}; {what} stays in the outbox and goes on being tried"
+            f" (forget it: appliance outbox drop{options} {item.id})"
+        )
+    return f"{what} was taken and goes on there; what it still says is not shown"
+
+
+def _names(items: list[NodeAnswer]) -> str:
+    shown = ", ".join(item.node for item in items[:10])
+    return shown if len(items) <= 10 else f"{shown} and {len(items) - 10} more"

@@ -1,0 +1,85 @@
+"""`tail`: follows files on nodes, line by line, until it is interrupted or its time is over."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from appliance.cli.answer_view import Answers, Json
+from appliance.cli.api_client import ApiClient
+from appliance.cli.exec_command import INTERRUPTED, exit_code_of, state_dir_words
+from appliance.cli.following import (
+    follow,
+    tell_silence,
+    tell_summary,
+    tell_troubles,
+    terminal_streams,
+)
+from appliance.cli.options import StateDirOption, find_state_dir, read_duration, split_names
+
+DEFAULT_FOR = "1h"
+DELIVERY_WAIT_S = 30.0
+
+_HELP = """Follow a file on one or more nodes as `tail -f` does, through rotation and truncation.
+
+With one node its bytes come out as they are; with several each line is put behind the node's name.
+Which files a node shows is its `allow_paths` (REQTailFile).
+
+\b
+Exits 0 when the time of --for is over, 1 when a node refused or failed, 3 when one was silent, 64
+for wrong use, 69 without a daemon, 130 when interrupted.
+
+\b
+Examples:
+  appliance tail ship1 /var/log/syslog
+  appliance tail ship1 ship2 -n 20 /var/log/nginx/access.log
+  appliance tail ship1 --for 10m /var/log/syslog | grep -i error
+"""
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command("tail", help=_HELP, no_args_is_help=True)(tail)
+
+
+def tail(
+    nodes: Annotated[list[str], typer.Argument(metavar="NODE", help="Where the file is.")],
+    path: Annotated[str, typer.Argument(metavar="PATH", help="The whole path there.")],
+    lines: Annotated[
+        int | None,
+        typer.Option("-n", "--lines", min=0, max=100_000, help="Begin with its last N lines."),
+    ] = None,
+    span: Annotated[
+        str, typer.Option("--for", metavar="TIME", help="How long to follow it; at most 24h.")
+    ] = DEFAULT_FOR,
+    from_node: Annotated[
+        str | None, typer.Option("--from", metavar="N", help="The node that asks.")
+    ] = None,
+    no_prefix: Annotated[
+        bool, typer.Option("--no-prefix", help="With several nodes: lines without the node's name.")
+    ] = False,
+    state_dir: StateDirOption = None,
+) -> int:
+    """Ask for the file and show it."""
+    names = split_names(nodes)
+    span_s = read_duration("--for", span) or 0.0
+    if not 1 <= span_s <= 86_400:
+        raise typer.BadParameter("between 1s and 24h", param_hint="--for")
+    body: Json = {
+        "to_nodes": names,
+        "method": "REQTailFile",
+        "method_args": [path, *(["-n", str(lines)] if lines is not None else [])],
+        "method_timeout": span_s,
+        # whoever asks to see a file now does not want it when the node is back tomorrow
+        "expires": span_s,
+    }
+    if from_node is not None:
+        body["from_node"] = from_node
+    answers = Answers(prefixes=len(names) > 1 and not no_prefix, escapes=terminal_streams())
+    client = ApiClient(find_state_dir(state_dir))
+    is_whole = follow(client, body, span_s + DELIVERY_WAIT_S, answers)
+    tell_troubles(answers)
+    tell_silence(answers, "the request", options=state_dir_words(state_dir))
+    tell_summary(answers)
+    return exit_code_of(answers) if is_whole else INTERRUPTED
