@@ -152,11 +152,15 @@ class FileFailed(HandlerError):
 
 
 class RequestInvalid(ApplianceError):
-    """A caller of the API sent something unusable."""
+    """A caller of the API sent something unusable. `key` names the field that it is about, if one is known."""
+
+    key: str | None = None
 
 
 class ArgumentsRefused(RequestInvalid):
     """The arguments are not such as the method takes: the config says which are."""
+
+    key = "method_args"
 
     def __init__(self, method: str, reason: str) -> None:
         super().__init__(f"{method}: {reason}")

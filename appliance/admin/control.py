@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Protocol
 
-from appliance.admin.requests import SubmitRequest, Submitted
+from appliance.admin.requests import Once, SubmitRequest, Submitted
 from appliance.telemetry.events import EventHub
 from appliance.telemetry.metrics import MetricsSource
 
@@ -48,13 +48,25 @@ class Control(Protocol):
         """Look at the config now; the verdict."""
         ...
 
-    async def submit(self, requests: Sequence[SubmitRequest]) -> list[Submitted]:
+    async def submit(
+        self,
+        requests: Sequence[SubmitRequest],
+        *,
+        atomic: bool = False,
+        once: Once | None = None,
+    ) -> list[Submitted]:
         """Accept messages; returns when they are on disk.
+
+        With `atomic` one that is refused refuses all. `once` is committed together with the messages.
 
         Raises:
             RequestInvalid: the request as a whole cannot be used.
             StoreError: nothing was accepted.
         """
+        ...
+
+    async def is_accepted(self, once: Once) -> bool:
+        """Whether messages were accepted under this mark."""
         ...
 
     async def outbox_list(self, state: str, limit: int) -> list[Json]:

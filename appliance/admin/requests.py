@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 import math
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -82,6 +82,8 @@ class Submitted(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     streams: bool = False
     """The answer comes in pieces; one without an exit status is none that ends it, as a Go node's."""
     error: str | None = None
+    key: str | None = None
+    """The field of the request that `error` is about, where that is known."""
     code: str | None = None
     """What kind of error: `arguments` where the method's own usage would help."""
     note: str | None = None
@@ -92,6 +94,16 @@ class Submitted(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     def __post_init__(self) -> None:
         if self.id is not None and self.id_text is None:
             msgspec.structs.force_setattr(self, "id_text", str(self.id))
+
+
+class Once(NamedTuple):
+    """A mark that is committed together with messages, so that a caller who was cut off can ask about it.
+
+    It is remembered for `state.dedupe_window`. Numbers of one source grow with time.
+    """
+
+    source: str
+    number: int
 
 
 class ReloadRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

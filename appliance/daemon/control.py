@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from appliance import __version__
-from appliance.admin.requests import SubmitRequest, Submitted
+from appliance.admin.requests import Once, SubmitRequest, Submitted
 from appliance.core.describe import describe_plan, describe_settings
 from appliance.core.describe_methods import describe_methods
 from appliance.core.file_names import name_parts
@@ -33,7 +34,7 @@ from appliance.errors import (
     RequestInvalid,
 )
 from appliance.methods.registry import METHOD_TABLE
-from appliance.outbox.records import DeadLetter, OutboxRecord
+from appliance.outbox.records import DeadLetter, FinishItem, OutboxRecord, TakeIn, TakeInResult
 from appliance.reconcile.history import History, Record
 from appliance.reconcile.verdicts import Verdict, drain_json, find_problems_of, problem_json
 from appliance.telemetry.metrics import MetricsFacts, WorkerView
@@ -220,7 +221,13 @@ class DaemonControl:
         verdict = await self._daemon.reconciler.reload(force=force, trigger=trigger)
         return verdict_json(verdict)
 
-    async def submit(self, requests: Sequence[SubmitRequest]) -> list[Submitted]:
+    async def submit(
+        self,
+        requests: Sequence[SubmitRequest],
+        *,
+        atomic: bool = False,
+        once: Once | None = None,
+    ) -> list[Submitted]:
         """Accept messages; answers when they are on disk."""
         answers: list[Submitted] = []
         records: list[OutboxRecord] = []
@@ -231,7 +238,9 @@ class DaemonControl:
                 except RequestInvalid as error:
                     code = "arguments" if isinstance(error, ArgumentsRefused) else None
                     answers.append(
-                        Submitted(to=to_node, accepted=False, error=str(error), code=code)
+                        Submitted(
+                            to=to_node, accepted=False, error=str(error), code=code, key=error.key
+                        )
                     )
                     continue
                 records.append(record)
@@ -247,10 +256,41 @@ class DaemonControl:
                         note=self._note(record.node if to_node == LOCAL else to_node),
                     )
                 )
+        if atomic and len(records) < len(answers):
+            return [_withdraw(answer) for answer in answers]
         if records:
-            await self._daemon.store.put(records)
+            if once is None:
+                await self._daemon.store.put(records)
+            else:
+                await self._daemon.store.finish([self._mark(once)], records)
             self._daemon.telemetry.messages_accepted(len(records))
         return answers
+
+    async def is_accepted(self, once: Once) -> bool:
+        """Whether messages were accepted under this mark."""
+        mark = self._mark(once)
+        item = TakeIn(
+            node="",
+            subject=mark.subject,
+            sender=mark.sender,
+            instance=mark.instance,
+            message_id=mark.message_id,
+            payload=b"",
+            headers={},
+            reply_to="",
+            keep_body=False,
+        )
+        ((found, _),) = await self._daemon.store.take_in([item])
+        return found is not TakeInResult.FRESH
+
+    def _mark(self, once: Once) -> FinishItem:
+        return FinishItem(
+            row_id=None,
+            subject=once.source,
+            sender="",
+            instance=self._daemon.store.instance,
+            message_id=once.number,
+        )
 
     def _make_record(self, request: SubmitRequest, to_node: str) -> OutboxRecord:
         node = self._sender(request.from_node, to_node, request.method)
@@ -277,13 +317,18 @@ class DaemonControl:
             relay_reply_method=request.relay_reply_method or "",
         )
         if message.method in FILE_METHODS:
-            check_file_names(message)
+            with _about("file_name"):
+                check_file_names(message)
         if request.for_caller:
             message = self._for_caller(message)
         if message.reply_method:
-            self._daemon.router.check_reply_method(message.reply_method)
+            with _about("reply_method"):
+                self._daemon.router.check_reply_method(message.reply_method)
+        with _about("to_nodes" if message.method in self._daemon.router.methods else "method"):
+            self._daemon.router.publisher_for(node, message.to_node, message.method)
         if message.relay_via_node:
-            message = self._relay(message)
+            with _about("relay_via_node"):
+                message = self._relay(message)
         return self._daemon.router.make_record(message, expires_s=request.expires)
 
     def _for_caller(self, message: Message) -> Message:
@@ -358,6 +403,23 @@ class DaemonControl:
     def history_record(self, key: str) -> Record | None:
         """One record by number, generation, digest or revision."""
         return self._history.find(key)
+
+
+@contextlib.contextmanager
+def _about(key: str) -> Iterator[None]:
+    """What is refused inside is refused because of this field of the request."""
+    try:
+        yield
+    except RequestInvalid as error:
+        error.key = error.key or key
+        raise
+
+
+def _withdraw(answer: Submitted) -> Submitted:
+    """Not accepted, since another one was refused."""
+    if not answer.accepted:
+        return answer
+    return Submitted(to=answer.to, accepted=False, error="another message was refused")
 
 
 def check_file_names(message: Message) -> None:

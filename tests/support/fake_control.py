@@ -111,6 +111,7 @@ class FakeControl:
         self.raises = None
         self.workers = [WorkerView(key=make_key(), phase=Phase.RUNNING, stats=WorkerStats())]
         self.records = []
+        self.marks = []
         self._next_id = 100
 
     def status(self):
@@ -144,8 +145,19 @@ class FakeControl:
         self.calls.append(("reload", force, trigger))
         return self.answers["reload"]
 
-    async def submit(self, requests):
+    async def is_accepted(self, once):
+        return once in self.marks
+
+    async def submit(self, requests, *, atomic=False, once=None):
         self._check()
+        if atomic and any("nowhere" in request.to_nodes for request in requests):
+            return [
+                Submitted(to=to, accepted=False, error="no such node", key="to_nodes")
+                for request in requests
+                for to in request.to_nodes
+            ]
+        if once is not None:
+            self.marks.append(once)
         submitted = []
         for request in requests:
             self.calls.append(("submit", request))
