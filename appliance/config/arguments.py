@@ -108,7 +108,7 @@ def _say(error: Any, text: str) -> str:
             return f"{shown} is not allowed"
 
 
-@lru_cache(maxsize=256)
+@lru_cache(maxsize=1_024)
 def compile_arguments(schema_text: str) -> ArgumentRules:
     """The rules of a schema that was checked when the config was read."""
     return ArgumentRules(json.loads(schema_text))

@@ -14,10 +14,12 @@ from typing import Any
 
 from appliance.core.arguments import NO_ARGUMENTS, most_arguments
 from appliance.core.fields import METHOD_FIELDS
+from appliance.core.file_names import check_parts
 from appliance.core.findings import Findings, KeyPath, shorten
-from appliance.core.layers import Tree, as_map, convert
-from appliance.core.method import MethodTable, OnCrash
-from appliance.core.names import Category, MethodName, NodeName
+from appliance.core.layers import Tree, as_map
+from appliance.core.method import MethodTable
+from appliance.core.method_reading import make_method
+from appliance.core.names import MethodName, NodeName
 from appliance.core.section_checks import check_bounds
 from appliance.core.templates import (
     KNOWN,
@@ -28,14 +30,8 @@ from appliance.core.templates import (
     parse_template,
     placeholders_of,
 )
-from appliance.core.user_method import (
-    RESERVED_PREFIX,
-    ExecCall,
-    FileCall,
-    HttpCall,
-    SecretHeader,
-    UserMethod,
-)
+from appliance.core.user_method import RESERVED_PREFIX, UserMethod
+from appliance.errors import PathForbidden
 
 SchemaCheck = Callable[[Mapping[str, Any]], tuple[KeyPath, str] | None]
 """Where and why a map is no usable JSON Schema of arguments. Handed in: the library stays out of the core."""
@@ -87,12 +83,11 @@ def read_methods(
         check_bounds(findings, path, _DURATIONS, entry)
         arguments = _read_arguments(findings, path, entry, find_schema_problem)
         _Checker(findings, path, arguments).check(entry)
-        methods[MethodName(name)] = _make(name, entry, arguments)
+        methods[MethodName(name)] = make_method(name, entry, arguments)
     return methods
 
 
 _DURATIONS = tuple(setting for setting in METHOD_FIELDS if setting.kind == "duration")
-_TIMEOUT = next(setting for setting in METHOD_FIELDS if setting.keys == ("timeout",))
 
 
 def _is_reserved(findings: Findings, path: KeyPath, name: str, builtin: MethodTable) -> bool:
@@ -207,7 +202,7 @@ class _Checker:
             text = file.get(key) or ""
             template = self._parse(("file", key), text, _PLAIN)
             if template is not None:
-                reason = _find_path_fault(template)
+                reason = _find_path_fault(template, is_name=key == "name")
                 if reason is not None:
                     self._add("E235", ("file", key), reason)
         self._parse(("file", "content"), file.get("content") or "", _WITH_DATA)
@@ -287,89 +282,19 @@ def _decode_dots(path: str) -> str:
     return re.sub("%2e", ".", path, flags=re.IGNORECASE)
 
 
-def _find_path_fault(template: Template) -> str | None:
+def _find_path_fault(template: Template, *, is_name: bool) -> str | None:
+    """Why a path cannot be used, whatever the values: each counts as one letter here."""
     literal = "".join(part if isinstance(part, str) else "x" for part in template)
     if literal.startswith("/"):
         return "an absolute path; files of methods lie below the data directory"
-    if ".." in literal.split("/"):
-        return "`..` leads out of the data directory"
-    if "\0" in literal:
-        return "no name holds a NUL"
-    return None
-
-
-def _make(name: str, entry: Tree, arguments: Mapping[str, Any] | None) -> UserMethod:
-    file = _make_file(entry)
-    default = OnCrash.RERUN if file is not None else OnCrash.INTERRUPT
-    timeout = entry.get("timeout")
-    return UserMethod(
-        name=MethodName(name),
-        summary=entry.get("summary") or "",
-        category=Category.EVENT if entry.get("kind") == "event" else Category.COMMAND,
-        args=json.dumps(arguments or {}, sort_keys=True, ensure_ascii=False, separators=(",", ":")),
-        timeout_s=_read_time(timeout),
-        on_crash=OnCrash(entry.get("on_crash") or default),
-        exec=_make_exec(entry),
-        http=_make_http(entry),
-        file=file,
-    )
-
-
-def _read_time(timeout: object) -> float | None:
-    if timeout is None:
-        return None
+    parts = [part for part in literal.split("/") if part not in ("", ".")]
+    if not parts:
+        return "names no file" if is_name else None
     try:
-        return float(convert(_TIMEOUT, timeout))
-    except ValueError:
-        return None  # told by `check_bounds`
-
-
-def _make_exec(entry: Tree) -> ExecCall | None:
-    argv = entry.get("exec")
-    if argv is None:
-        return None
-    return ExecCall(
-        argv=tuple(map(str, argv)),
-        stdin=entry.get("stdin") or "",
-        environment=_pairs(entry.get("environment")),
-        allow_options=bool(entry.get("allow_options")),
-    )
-
-
-def _make_http(entry: Tree) -> HttpCall | None:
-    if entry.get("http") is None:
-        return None
-    http = as_map(entry["http"])
-    return HttpCall(
-        url=http.get("url") or "",
-        method=http.get("method") or "GET",
-        headers=_pairs(http.get("headers")),
-        secret_headers=tuple(
-            SecretHeader(header, kind, name)
-            for header, value in as_map(http.get("headers")).items()
-            for kind, name in as_map(value).items()
-        ),
-        body=http.get("body") or "",
-        allow_status=tuple(int(status) for status in http.get("allow_status") or ()),
-        follow_redirects=bool(http.get("follow_redirects")),
-    )
-
-
-def _make_file(entry: Tree) -> FileCall | None:
-    if entry.get("file") is None:
-        return None
-    file = as_map(entry["file"])
-    content = file.get("content")
-    return FileCall(
-        directory=file.get("directory") or "",
-        name=file.get("name") or "",
-        mode=file.get("mode") or "append",
-        content="{data}" if content is None else content,
-    )
-
-
-def _pairs(value: object) -> tuple[tuple[str, str], ...]:
-    return tuple((name, text) for name, text in as_map(value).items() if isinstance(text, str))
+        check_parts(parts)
+    except PathForbidden as error:
+        return str(error)
+    return None
 
 
 def check_scheduled_arguments(

@@ -50,7 +50,7 @@ def worker_settings() -> st.SearchStrategy[Tree]:
     """Settings for `defaults`, a role or a node; `ack.mode` is left alone, so that the two ends agree."""
     return _some(
         ack=_some(on=st.sampled_from(("received", "done")), **_ACK_LIMITS),
-        serialization=st.just("cbor"),
+        serialization=st.sampled_from(("cbor", "gob")),
         compression=st.sampled_from(("zstd", "none")),
         concurrency=st.integers(1, 32),
         window=st.sampled_from((1, 16, 256)),
@@ -86,6 +86,32 @@ def _subscriptions(draw: st.DrawFn, nodes: list[str]) -> dict[str, Any]:
 def _wants_ack(method: str, entry: Tree | None) -> bool:
     mode = ((entry or {}).get("ack") or {}).get("mode")
     return mode == "required" if mode else method != "REQHello"
+
+
+def _methods() -> st.SearchStrategy[Tree]:
+    """Methods of the config's own that do no harm."""
+    arguments = st.sampled_from(
+        (
+            {"type": "array"},
+            {"prefixItems": [{"title": "word", "enum": ["a", "b"]}, {"type": "integer"}]},
+            {"items": {"$ref": "#/$defs/word"}, "$defs": {"word": {"maxLength": 3}}},
+        )
+    )
+    common = {"summary": st.just("Something"), "timeout": st.sampled_from(DURATIONS)}
+    return _some(
+        Echo=st.fixed_dictionaries(
+            {"exec": st.just(["echo", "{args.0}", "{args.*}", "${node}"]), "args": arguments},
+            optional={**common, "stdin": st.just("{data}"), "allow_options": st.booleans()},
+        ),
+        Note=st.fixed_dictionaries(
+            {"file": st.just({"directory": "notes", "name": "{from}.log"})},
+            optional={**common, "kind": st.sampled_from(("command", "event"))},
+        ),
+        Hook=st.fixed_dictionaries(
+            {"http": st.just({"url": "http://127.0.0.1/{id}", "headers": {"X-A": "{to}"}})},
+            optional={**common, "on_crash": st.sampled_from(("interrupt", "rerun"))},
+        ),
+    )
 
 
 @st.composite
@@ -130,6 +156,10 @@ def valid_configs(draw: st.DrawFn) -> Tree:
                 entry |= {"every": "1h", "data": ["from ${node}"]}
             publish = tree["nodes"][name].setdefault("publish", {})
             publish[f"p{len(publish)}"] = entry
+    if draw(st.booleans()):
+        tree["methods"] = draw(_methods())
+        for method in tree["methods"]:
+            tree["nodes"][names[0]]["subscribe"][method] = None
     if draw(st.booleans()):
         tree["reload"] = {"max_cancel": draw(st.sampled_from(("50%", "100%", 25)))}
     if draw(st.booleans()):

@@ -34,7 +34,7 @@ methods:
     exec: [{python}, -c, {wait}, "{{args.0}}", {word}]
     args: {{minItems: 1, maxItems: 1}}
 nodes:
-  central: {{subscribe: {{REQErrorLog: , REQToFileAppend: }}}}
+  central: {{subscribe: {{REQErrorLog: , REQToFileAppend: , Note: }}}}
   ship1:
     subscribe:
       RestartWeb: {{accept_from: [central]}}
@@ -170,6 +170,13 @@ def test_status_and_the_methods_command_list_them(appliance):
     listed = run_cli(appliance, "methods")
     assert "RestartWeb SERVICE" in listed.stdout
     assert run_cli(appliance, "methods", "RestartWbe").returncode == 64
+
+
+def test_answer_may_arrive_as_an_event_of_the_config_that_writes_a_file(appliance):
+    done = send(appliance, "RestartWeb", "nginx", "--reply-method", "Note")
+    assert done.returncode == 0
+    log = appliance.data("notes", "ship1.log")
+    wait_for(lambda: log.exists() and log.read_text() == "restarted nginx\n")
 
 
 def test_name_slightly_wrong_is_suggested(appliance):
