@@ -41,7 +41,7 @@ def report_of(
         return None
     sender = shorten(message.from_node)
     text = f"command {show_command(arguments)} from {sender}, message {message.id}, {what}"
-    if not result.stderr:
+    if not result.stderr or result.start_error is not None:
         return text
     stderr = result.stderr[:REPORTED_STDERR_BYTES]
     mark = f"\n[cut at {REPORTED_STDERR_BYTES} bytes]" if len(result.stderr) > len(stderr) else ""

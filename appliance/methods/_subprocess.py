@@ -91,8 +91,12 @@ async def run_command(
         child = _Child(argv, environment, max_output_bytes, stdin)
     except OSError as error:
         is_missing = isinstance(error, FileNotFoundError)
+        reason = error.strerror or str(error)
         return CommandResult(
-            exit_status=127 if is_missing else 126, start_error=error.strerror or str(error)
+            exit_status=127 if is_missing else 126,
+            # as a shell says it: whoever waits for the answer sees nothing else
+            stderr=b"%s: %s\n" % (argv[0][:200], reason.encode()),
+            start_error=reason,
         )
     timed_out = False
     try:

@@ -103,6 +103,7 @@ async def test_standard_input_is_empty():
 async def test_program_that_does_not_exist_is_127_and_one_that_cannot_run_126(tmp_path):
     missing = await run("/no/such/program")
     assert (missing.exit_status, missing.start_error) == (127, "No such file or directory")
+    assert missing.stderr == b"/no/such/program: No such file or directory\n"
     (tmp_path / "plain").write_text("text")
     assert (await run(str(tmp_path / "plain"))).exit_status == 126
     assert (await run("echo", "x" * 3_000_000)).exit_status == 126
