@@ -28,8 +28,14 @@ class _Delivery:
     wants_reply: bool = False
     seconds: float | None = None
     reason: str | None = None
+    note: str | None = None
     is_absent: bool = False
+    has_ended: bool = False
+    """Whether its answer is complete."""
+    said_stderr: bool = False
     replies: list[Json] = field(default_factory=list)
+    rests: dict[str, str] = field(default_factory=dict)
+    """Of each stream the line that a piece ended in the middle of."""
 
     @property
     def has_failed(self) -> bool:
@@ -46,6 +52,8 @@ class Deliveries:
         self._all: list[_Delivery] = []
         self._by_id: dict[int, _Delivery] = {}
         self._width = 0
+        self._speaker: _Delivery | None = None
+        """Whose lines were the last ones, so that a change is marked."""
         self.is_interrupted = False
         self.misuse: str | None = None
         """Why the arguments are none that the method takes; it is the same for every node."""
@@ -112,11 +120,13 @@ class Deliveries:
                 {
                     "to": item.to,
                     "id": item.id,
+                    "id_text": None if item.id is None else str(item.id),
                     "state": "accepted"
                     if item.state == "waiting" and not self._follows
                     else item.state,
                     "seconds": item.seconds,
                     "reason": item.reason,
+                    **({"note": item.note} if item.note else {}),
                     "replies": item.replies,
                 }
                 for item in self._all
@@ -130,7 +140,7 @@ class Deliveries:
         }
 
     def _is_silent(self, item: _Delivery) -> bool:
-        return item.state == "waiting" or (item.wants_reply and not item.replies)
+        return item.state == "waiting" or (item.wants_reply and not item.has_ended)
 
     def _open(self, line: Json) -> Words:
         item = _Delivery(str(line.get("to", "")), line.get("id"))
@@ -146,7 +156,11 @@ class Deliveries:
             return self._say(item, f"not accepted: {item.reason}")
         if item.id is not None:
             self._by_id[item.id] = item
-        return self._say(item, f"accepted as {item.id}")
+        words = self._say(item, f"accepted as {item.id}")
+        if line.get("note"):
+            item.note = str(line["note"])
+            words.append((f"note: {escape_line(item.note)}", False))
+        return words
 
     def _miss(self, item: _Delivery, line: Json) -> Words:
         """A node that is away is said once, however often it is tried."""
@@ -160,8 +174,14 @@ class Deliveries:
         return self._say(item, f"{tries} not acknowledged: again in {again}")
 
     def _answer(self, item: _Delivery, line: Json) -> Words:
-        names = ("method", "data", "is_cut", "exit_status")
-        item.replies.append({"from": line.get("from"), **{name: line.get(name) for name in names}})
+        item.replies.append(_reply_facts(line))
+        is_piece = bool(line.get("has_more"))
+        item.has_ended |= not is_piece
+        stream = "stderr" if line.get("stream") == "stderr" else "stdout"
+        body = self._lines(item, stream, str(line.get("data") or ""))
+        body += self._lines(item, "stderr", str(line.get("stderr") or ""))
+        if is_piece:
+            return self._head(item, "") + body if body else []
         status = _status_of(line)
         said = (
             ""
@@ -170,19 +190,52 @@ class Deliveries:
             if status.isdecimal()
             else f" ({status})"
         )
-        words: Words = [(f"{escape_line(item.to)}:{escape_line(said)}", True)]
-        text = escape_controls(str(line.get("data") or ""))
-        words += [(f"    {part}" if part else "", True) for part in text.splitlines()]
-        if not text:
-            words.append(("    (answered, empty)", True))
+        body += [_mark(name, rest) for name, rest in item.rests.items()]
+        item.rests.clear()
+        was_in_pieces = len(item.replies) > 1
+        if not body and not was_in_pieces:
+            body = [("    (answered, empty)", True)]
+        words = self._head(item, said) + body if body or said else []
         if line.get("is_cut"):
             words.append(("    … cut here; the whole is in the reply's file", True))
-        if said:
+        if said and not item.said_stderr:
             words += self._say(item, ERROR_OUTPUT_HINT)
         return words
 
+    def _head(self, item: _Delivery, said: str) -> Words:
+        """Whose lines follow, unless that is plain."""
+        if self._speaker is item and not said:
+            return []
+        self._speaker = item
+        return [(f"{escape_line(item.to)}:{escape_line(said)}", True)]
+
+    def _lines(self, item: _Delivery, stream: str, text: str) -> Words:
+        """The whole lines of a piece, behind what the one before left unfinished."""
+        if not text:
+            return []
+        item.said_stderr |= stream == "stderr"
+        *whole, rest = (item.rests.pop(stream, "") + escape_controls(text)).split("\n")
+        if rest:
+            item.rests[stream] = rest
+        return [_mark(stream, part) for part in whole]
+
     def _say(self, item: _Delivery, text: str) -> Words:
         return [(f"{escape_line(item.to):{self._width}s}  {escape_line(text)}", False)]
+
+
+_ALWAYS = ("from", "method", "data", "is_cut", "exit_status")
+_SOMETIMES = ("data_base64", "stderr", "stderr_base64", "stream", "has_more", "progress")
+
+
+def _reply_facts(line: Json) -> Json:
+    facts = {name: line.get(name) for name in _ALWAYS}
+    return facts | {name: line[name] for name in _SOMETIMES if line.get(name)}
+
+
+def _mark(stream: str, text: str) -> tuple[str, bool]:
+    """A line of an answer; what was written to stderr is marked."""
+    margin = "  ! " if stream == "stderr" else "    "
+    return (f"{margin}{text}" if text else "", True)
 
 
 def _status_of(reply: Json) -> str:
