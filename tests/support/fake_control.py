@@ -118,6 +118,9 @@ class FakeControl:
         self._check()
         return self.answers["status"]
 
+    def methods(self):
+        return [{"name": "Note", "kind": "event", "source": "config", "usage": "", "args": []}]
+
     def liveness(self):
         return True, "alive"
 

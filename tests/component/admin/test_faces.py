@@ -15,7 +15,7 @@ from tests.support.fake_control import make_status
 
 MESSAGE = {"to_nodes": ["ship1"], "method": "REQPing"}
 READING = ["/", "/livez", "/readyz", "/-/healthy", "/-/ready", "/metrics", "/api/v1/status", "/api/v1/plan",
-           "/api/v1/outbox", "/api/v1/history"]  # fmt: skip
+           "/api/v1/methods", "/api/v1/outbox", "/api/v1/history"]  # fmt: skip
 WRITING = [
     "/api/v1/reload",
     "/-/reload",
