@@ -130,14 +130,14 @@ def wire_encode(
         raise typer.BadParameter("bytes are not for a terminal: redirect them", param_hint="--raw")
 
     def encode(text: bytes) -> bytes:
-        from appliance.wire.frame import encode_frame
+        from appliance.wire.frame import encode_payload
         from appliance.wire.steward_json import parse_message
 
         try:
             message = parse_message(text.decode())
         except UnicodeDecodeError as error:
             raise DecodeError("no JSON: it is not UTF-8") from error
-        return encode_frame(message, serialization.value, compression.value)[0]
+        return encode_payload(message, serialization.value, compression.value)
 
     def write_hex(line: bytes) -> None:
         print(encode(line).hex(), flush=True)  # noqa: T201

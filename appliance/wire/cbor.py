@@ -3,8 +3,8 @@
 Text that is not UTF-8 is carried, not lost. Go's encoder writes the raw bytes of a string into a
 CBOR text string without looking; this one writes the same bytes, and the decoder keeps them as
 surrogate escapes in the `str` (`core.message.text_to_bytes` gives them back). Appliances therefore
-exchange any bytes. A Go receiver refuses a CBOR text that is not UTF-8; towards Go nodes such
-content needs the gob encoding.
+exchange any bytes. A Go receiver refuses a CBOR text that is not UTF-8; `wire.frame` therefore
+sends such a message as gob.
 
 Decoding is bounded: nesting by `max_depth`, memory by the size of the input (a factor of 80 at
 worst, by containers where a text belongs). Tags, maps, floats, duplicate or unhashable keys,
@@ -76,11 +76,21 @@ def encode_cbor(message: Message) -> bytes:
         EncodeError: a field's type or range, nesting, or a text with surrogates that stand for no
         byte.
     """
+    plain = encode_cbor_utf8(message)
+    return _encode_any_bytes(message) if plain is None else plain
+
+
+def encode_cbor_utf8(message: Message) -> bytes | None:
+    """As `encode_cbor`; None for a message that holds text which is not UTF-8.
+
+    Raises:
+        EncodeError: a field's type or range, or nesting.
+    """
     check_encodable(message)
     try:
         return cbor2.dumps(_record_of(message))
     except UnicodeEncodeError:
-        return _encode_any_bytes(message)
+        return None
     except (cbor2.CBORError, ValueError, TypeError) as error:
         raise EncodeError(f"cannot encode the message: {error}") from error
 

@@ -1,9 +1,12 @@
 """Frames: a payload and the headers that say how to read it.
 
-Headers are those of the seed: ``serial: cbor`` (absent would mean gob) and ``cmp: z`` (absent means
+Headers are those of the seed: ``serial: cbor`` (absent means gob) and ``cmp: z`` (absent means
 uncompressed), keys in exactly this case. An encoding's name in the store is the same in one word:
-``cbor`` or ``cbor+zstd``. Unlike the Go node, which reads unknown values as gob or as raw bytes,
-this refuses them by name.
+``cbor``, ``cbor+zstd``, ``gob`` or ``gob+zstd``. Unlike the Go node, which reads unknown values as
+gob or as raw bytes, this refuses them by name.
+
+A message with text that is not UTF-8 goes out as gob whatever was asked for: a Go node refuses it
+in CBOR, and the message would be lost. Every receiver reads both, so nobody else notices.
 """
 
 from __future__ import annotations
@@ -13,13 +16,17 @@ from dataclasses import dataclass
 
 from appliance.core.message import Message
 from appliance.errors import DecodeError, EncodeError
-from appliance.wire.cbor import decode_cbor, encode_cbor
+from appliance.wire.cbor import decode_cbor, encode_cbor, encode_cbor_utf8
+from appliance.wire.gob import decode_gob, encode_gob
+from appliance.wire.layout import MAX_NESTED_MESSAGES
 from appliance.wire.zstd import compress, decompress
 
 SERIAL_HEADER = "serial"
 COMPRESSION_HEADER = "cmp"
 
 _HEADERS: Mapping[tuple[str, str], Mapping[str, str]] = {
+    ("gob", "none"): {},
+    ("gob", "zstd"): {COMPRESSION_HEADER: "z"},
     ("cbor", "none"): {SERIAL_HEADER: "cbor"},
     ("cbor", "zstd"): {SERIAL_HEADER: "cbor", COMPRESSION_HEADER: "z"},
 }
@@ -54,19 +61,60 @@ def frame_headers(serialization: str, compression: str) -> Mapping[str, str]:
     return headers
 
 
-def encode_frame(
-    message: Message, serialization: str, compression: str
-) -> tuple[bytes, dict[str, str]]:
-    """Encode a message and name the encoding in headers.
+def encoding_name(serialization: str, compression: str) -> str:
+    """The store's word for an encoding: ``cbor`` or ``cbor+zstd``."""
+    return serialization if compression == "none" else f"{serialization}+{compression}"
+
+
+def split_encoding(encoding: str) -> tuple[str, str]:
+    """Serialization and compression of an encoding's name.
+
+    Raises:
+        EncodeError: an encoding that does not exist here.
+    """
+    serialization, plus, compression = encoding.partition("+")
+    pair = (serialization, compression if plus else "none")
+    frame_headers(*pair)
+    return pair
+
+
+def encode_payload(message: Message, serialization: str, compression: str) -> bytes:
+    """Encode exactly as asked, even where a Go node could not read it.
 
     Raises:
         EncodeError: unknown encoding, or a message that cannot be written.
     """
-    headers = frame_headers(serialization, compression)
-    payload = encode_cbor(message)
+    frame_headers(serialization, compression)
+    payload = encode_gob(message) if serialization == "gob" else encode_cbor(message)
+    return compress(payload) if compression == "zstd" else payload
+
+
+def encode_frame(
+    message: Message, serialization: str, compression: str
+) -> tuple[bytes, dict[str, str]]:
+    """Encode a message so that any node can read it, and name in headers what was done.
+
+    Raises:
+        EncodeError: unknown encoding, or a message that cannot be written.
+    """
+    payload, encoding = encode_stored(message, serialization, compression)
+    return payload, dict(frame_headers(*split_encoding(encoding)))
+
+
+def encode_stored(message: Message, serialization: str, compression: str) -> tuple[bytes, str]:
+    """As `encode_frame`, for the store: the payload and the name of the encoding it is in.
+
+    Raises:
+        EncodeError: unknown encoding, or a message that cannot be written.
+    """
+    frame_headers(serialization, compression)
+    payload = encode_cbor_utf8(message) if serialization == "cbor" else None
+    if payload is None:
+        serialization = "gob"
+        payload = encode_gob(message)
     if compression == "zstd":
         payload = compress(payload)
-    return payload, dict(headers)
+    return payload, encoding_name(serialization, compression)
 
 
 def decode_frame(
@@ -81,47 +129,54 @@ def decode_frame(
         raise DecodeError(
             f"message of {len(payload)} bytes exceeds the limit of {limits.max_message_bytes}"
         )
+    serial, compression = _read_headers(headers)
+    if compression is not None:
+        if compression != "z":
+            raise DecodeError(
+                f"unknown compression {compression[:40]!r} in header {COMPRESSION_HEADER!r}"
+            )
+        payload = decompress(payload, limit_bytes=limits.max_decompressed_bytes)
+    if serial is None:
+        return decode_gob(payload, max_depth=limits.max_depth)
+    return decode_cbor(payload, max_depth=limits.max_depth)
+
+
+def _read_headers(headers: Mapping[str, str]) -> tuple[str | None, str | None]:
+    """The two words, each None where there is none; a serialization that we do not know is refused."""
     serial = compression = None
     for key, value in headers.items():
         if key == SERIAL_HEADER:
             serial = value
         elif key == COMPRESSION_HEADER:
             compression = value
-        elif key.lower() in (SERIAL_HEADER, COMPRESSION_HEADER) and key.lower() in headers:
-            raise DecodeError(f"header {key.lower()!r} is given twice, in different case")
-    if compression is not None:
-        if compression != "z":
-            raise DecodeError(
-                f"unknown compression {compression[:40]!r} in header {COMPRESSION_HEADER!r}"
-            )
-        if serial == "cbor":
-            payload = decompress(payload, limit_bytes=limits.max_decompressed_bytes)
-    if serial != "cbor":
-        if serial is None:
-            raise DecodeError(
-                f"no header {SERIAL_HEADER!r}: that is gob, which is not supported yet"
-            )
+        elif key.lower() in (SERIAL_HEADER, COMPRESSION_HEADER):
+            if key.lower() in headers:
+                raise DecodeError(f"header {key.lower()!r} is given twice, in different case")
+            # a Go node would take it for absent; what it says is what was meant all the same
+            raise DecodeError(f"header {key!r} has to be written {key.lower()!r}")
+    if serial is not None and serial != "cbor":
         raise DecodeError(f"unknown serialization {serial[:40]!r} in header {SERIAL_HEADER!r}")
-    return decode_cbor(payload, max_depth=limits.max_depth)
+    return serial, compression
 
 
-def transcode(payload: bytes, from_encoding: str, to_encoding: str) -> bytes:
-    """Rewrite a stored payload of ours from one encoding into another.
+def transcode(payload: bytes, from_encoding: str, to_encoding: str) -> tuple[bytes, str]:
+    """Rewrite a stored payload of ours into another encoding; the payload and what it is in now.
+
+    What holds text that is not UTF-8 stays gob, as in `encode_frame`.
 
     Raises:
         EncodeError: an encoding that does not exist here.
         DecodeError: the payload is not what its encoding says.
     """
     if from_encoding == to_encoding:
-        return payload
-    source, target = _split_encoding(from_encoding), _split_encoding(to_encoding)
+        return payload, from_encoding
+    source, target = split_encoding(from_encoding), split_encoding(to_encoding)
+    plain = payload
     if source[1] == "zstd":
-        payload = decompress(payload, limit_bytes=_MAX_STORED_BYTES)
-    return compress(payload) if target[1] == "zstd" else payload
-
-
-def _split_encoding(encoding: str) -> tuple[str, str]:
-    serialization, plus, compression = encoding.partition("+")
-    pair = (serialization, compression if plus else "none")
-    frame_headers(*pair)
-    return pair
+        plain = decompress(payload, limit_bytes=_MAX_STORED_BYTES)
+    if source[0] == target[0]:
+        return (compress(plain) if target[1] == "zstd" else plain), to_encoding
+    decode = decode_gob if source[0] == "gob" else decode_cbor
+    message = decode(plain, max_depth=MAX_NESTED_MESSAGES + 1)
+    rewritten, encoding = encode_stored(message, *target)
+    return (payload, from_encoding) if encoding == from_encoding else (rewritten, encoding)

@@ -45,11 +45,11 @@ from appliance.errors import (
 )
 from appliance.outbox.records import OutboxRecord
 from appliance.telemetry.stats import WorkerStats
-from appliance.wire.frame import frame_headers, transcode
+from appliance.wire.frame import encoding_name, frame_headers, split_encoding, transcode
 from appliance.workers.base import DrainReport
 from appliance.workers.identity import REFUSED_HEADER
 from appliance.workers.parts import WorkerParts
-from appliance.workers.router import encoding_name, lane_key
+from appliance.workers.router import lane_key
 from appliance.workers.schedule import Scheduler
 from appliance.workers.window import InFlight, Window
 
@@ -250,9 +250,10 @@ class Publisher:
         try:
             wanted = encoding_name(spec.serialization, spec.compression)
             if record.encoding != wanted:
-                record.payload = transcode(record.payload, record.encoding, wanted)
-                record.encoding = wanted
-            headers = dict(frame_headers(spec.serialization, spec.compression))
+                record.payload, record.encoding = transcode(
+                    record.payload, record.encoding, wanted
+                )
+            headers = dict(frame_headers(*split_encoding(record.encoding)))
             if record.headers:
                 headers.update(record.headers)
             reply_to = ""

@@ -27,7 +27,7 @@ from appliance.core.specs import ANY_METHOD, DesiredState, PublisherDefaults, Pu
 from appliance.core.user_method import NO_METHODS, UserMethod
 from appliance.errors import ArgumentsRefused, EncodeError, RequestInvalid, SubjectInvalid
 from appliance.outbox.records import OutboxRecord
-from appliance.wire.frame import encode_frame
+from appliance.wire.frame import encode_stored
 from appliance.workers.identity import ID_HEADER
 
 GO_METHOD_TIMEOUT_S = 10
@@ -162,7 +162,7 @@ class Router:
             fields[_METHOD_TIMEOUT] = GO_METHOD_TIMEOUT_S
         wire = Message._make(fields)
         try:
-            payload, _ = encode_frame(wire, spec.serialization, spec.compression)
+            payload, encoding = encode_stored(wire, spec.serialization, spec.compression)
         except EncodeError as error:
             raise RequestInvalid(str(error)) from error
         all_headers = {ID_HEADER: f"{self._instance}-{message_id}{'-m' if filled else ''}"}
@@ -175,7 +175,7 @@ class Router:
             to_node=message.to_node,
             method=message.method,
             payload=payload,
-            encoding=encoding_name(spec.serialization, spec.compression),
+            encoding=encoding,
             wants_ack=spec.wants_ack,
             created_at=now,
             expires_at=now + (expires_s if expires_s is not None else spec.ack.expires_s),
@@ -219,11 +219,6 @@ class Router:
         if not info.acks_by_default:
             return False
         return self._defaults(node).ack_mode != "none"
-
-
-def encoding_name(serialization: str, compression: str) -> str:
-    """The store's word for an encoding: ``cbor`` or ``cbor+zstd``."""
-    return serialization if compression == "none" else f"{serialization}+{compression}"
 
 
 def lane_key(spec: PublisherSpec) -> tuple[NodeName, Subject]:

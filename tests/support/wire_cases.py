@@ -27,6 +27,8 @@ class Vector(NamedTuple):
     message: Message
     cbor: bytes
     cbor_zstd: bytes
+    gob: bytes
+    gob_zstd: bytes
 
 
 def _message(fields: dict[str, Any], data_hex: list[str] | None) -> Message:
@@ -47,9 +49,19 @@ def load_vectors() -> list[Vector]:
             _message(entry["message"], entry["data_hex"]),
             bytes.fromhex(entry["cbor_hex"]),
             bytes.fromhex(entry["cbor_zstd_hex"]),
+            bytes.fromhex(entry["gob_hex"]),
+            bytes.fromhex(entry["gob_zstd_hex"]),
         )
         for entry in json.loads(VECTORS_PATH.read_text())
     ]
+
+
+def as_gob_can(message: Message) -> Message:
+    """The message as it comes back from gob, which cannot tell an empty list from none."""
+    values = [None if value == () else value for value in message]
+    if message.previous_message is not None:
+        values[18] = as_gob_can(message.previous_message)
+    return Message._make(values)
 
 
 any_text = st.binary(max_size=40).map(bytes_to_text) | st.text(

@@ -16,44 +16,79 @@ from appliance.wire.frame import (
     WireLimits,
     decode_frame,
     encode_frame,
+    encode_payload,
+    encode_stored,
+    encoding_name,
     frame_headers,
+    split_encoding,
     transcode,
 )
 from appliance.wire.zstd import compress, decompress
-from tests.support.wire_cases import Vector, any_message, load_vectors
+from tests.support.wire_cases import Vector, any_message, as_gob_can, load_vectors
 
 VECTORS = load_vectors()
 CBOR = {"serial": "cbor"}
 ZSTD = {"serial": "cbor", "cmp": "z"}
+ENCODINGS = ("cbor", "cbor+zstd", "gob", "gob+zstd")
 LIMITS = WireLimits()
 HELLO = Message(to_node="central", method="REQHello", data=("Hello from ship1\n",))
 by_vector = pytest.mark.parametrize("vector", VECTORS, ids=lambda vector: vector.name)
 
 
 @by_vector
-def test_compressed_frame_of_a_go_node_is_read(vector: Vector):
+def test_frame_of_a_go_node_is_read(vector: Vector):
     assert decompress(vector.cbor_zstd, limit_bytes=1 << 20) == vector.cbor
+    assert decode_frame(vector.cbor, CBOR, LIMITS) == vector.message
     assert decode_frame(vector.cbor_zstd, ZSTD, LIMITS) == vector.message
+    assert decompress(vector.gob_zstd, limit_bytes=1 << 20) == vector.gob
+    assert decode_frame(vector.gob, {}, LIMITS) == as_gob_can(vector.message)
+    assert decode_frame(vector.gob_zstd, {"cmp": "z"}, LIMITS) == as_gob_can(vector.message)
 
 
 @by_vector
 def test_our_compressed_frame_decompresses_to_the_bytes_of_a_go_node(vector: Vector):
-    payload, headers = encode_frame(vector.message, "cbor", "zstd")
-    assert headers == ZSTD
+    payload = encode_payload(vector.message, "cbor", "zstd")
     assert zstandard.ZstdDecompressor().decompress(payload) == vector.cbor
+    payload, headers = encode_frame(vector.message, "gob", "zstd")
+    assert headers == {"cmp": "z"}
+    assert zstandard.ZstdDecompressor().decompress(payload) == vector.gob
 
 
-@given(any_message, st.sampled_from(["none", "zstd"]))
-@settings(max_examples=40, deadline=None)
-def test_any_message_survives_the_round_trip(message: Message, compression: str):
-    payload, headers = encode_frame(message, "cbor", compression)
-    assert decode_frame(payload, headers, LIMITS) == message
+@pytest.mark.parametrize("compression", ["none", "zstd"])
+@by_vector
+def test_message_that_go_would_refuse_in_cbor_goes_out_as_gob(vector: Vector, compression: str):
+    payload, headers = encode_frame(vector.message, "cbor", compression)
+    stored = encode_stored(vector.message, "cbor", compression)
+    used = "gob" if vector.name == "invalid_utf8" else "cbor"
+    assert headers == frame_headers(used, compression)
+    assert payload == encode_payload(vector.message, used, compression)
+    assert stored == (payload, encoding_name(used, compression))
+
+
+def test_one_text_that_is_not_utf8_anywhere_in_the_message_is_enough():
+    inner = Message(file_name="\udcff")
+    for message in (inner, Message(data=("a", "\udcff")), Message(previous_message=inner)):
+        assert encode_frame(message, "cbor", "none")[1] == {}
+        assert encode_frame(message, "cbor", "zstd")[1] == {"cmp": "z"}
+
+
+@given(any_message, st.sampled_from(["cbor", "gob"]), st.sampled_from(["none", "zstd"]))
+@settings(max_examples=60, deadline=None)
+def test_any_message_survives_the_round_trip(
+    message: Message, serialization: str, compression: str
+):
+    payload, headers = encode_frame(message, serialization, compression)
+    expected = message if headers.get("serial") == "cbor" else as_gob_can(message)
+    assert decode_frame(payload, headers, LIMITS) == expected
 
 
 def test_headers_are_those_of_the_seed_and_no_others():
     assert encode_frame(HELLO, "cbor", "none")[1] == {"serial": "cbor"}
     assert encode_frame(HELLO, "cbor", "zstd")[1] == {"serial": "cbor", "cmp": "z"}
+    assert encode_frame(HELLO, "gob", "none")[1] == {}
+    assert encode_frame(HELLO, "gob", "zstd")[1] == {"cmp": "z"}
     assert dict(frame_headers("cbor", "zstd")) == ZSTD
+    assert dict(frame_headers("gob", "none")) == {}
 
 
 def test_returned_headers_may_be_changed_by_the_caller():
@@ -69,14 +104,15 @@ def test_foreign_headers_beside_ours_do_no_harm():
 @pytest.mark.parametrize(
     ("headers", "words"),
     [
-        ({}, "gob, which is not supported yet"),
-        ({"Serial": "cbor"}, "gob, which is not supported yet"),
-        ({"cmp": "z"}, "gob, which is not supported yet"),
+        ({"Serial": "cbor"}, "'Serial' has to be written 'serial'"),
+        ({"serial": "cbor", "CMP": "z"}, "'CMP' has to be written 'cmp'"),
         ({"serial": "gob"}, "unknown serialization 'gob'"),
         ({"serial": "CBOR"}, "unknown serialization"),
         ({"serial": "cbor", "cmp": "g"}, "unknown compression 'g'"),
         ({"serial": "cbor", "cmp": "none"}, "unknown compression"),
         ({"serial": "cbor", "cmp": ""}, "unknown compression"),
+        ({"cmp": "gzip"}, "unknown compression 'gzip'"),
+        ({"serial": "", "cmp": "gzip"}, "unknown serialization"),
         ({"serial": "cbor", "SERIAL": "cbor"}, "given twice"),
         ({"Cmp": "z", "serial": "cbor", "cmp": "z"}, "given twice"),
     ],
@@ -87,7 +123,7 @@ def test_headers_we_do_not_know_are_refused_by_name(headers: dict[str, str], wor
         decode_frame(payload, headers, LIMITS)
 
 
-@pytest.mark.parametrize("pair", [("gob", "none"), ("cbor", "gzip"), ("", "")])
+@pytest.mark.parametrize("pair", [("json", "none"), ("gob", "gzip"), ("cbor", "gzip"), ("", "")])
 def test_unknown_encoding_is_refused_before_anything_is_written(pair: tuple[str, str]):
     with pytest.raises(EncodeError, match="unknown encoding"):
         frame_headers(*pair)
@@ -97,11 +133,15 @@ def test_unknown_encoding_is_refused_before_anything_is_written(pair: tuple[str,
 
 @by_vector
 def test_every_prefix_of_a_compressed_frame_is_refused(vector: Vector):
-    ours, _ = encode_frame(vector.message, "cbor", "zstd")
-    for payload in (ours, vector.cbor_zstd):
+    ours = encode_payload(vector.message, "cbor", "zstd")
+    for payload, headers in (
+        (ours, ZSTD),
+        (vector.cbor_zstd, ZSTD),
+        (vector.gob_zstd, {"cmp": "z"}),
+    ):
         for size in range(len(payload)):
             with pytest.raises(DecodeError):
-                decode_frame(payload[:size], ZSTD, LIMITS)
+                decode_frame(payload[:size], headers, LIMITS)
 
 
 @given(st.sampled_from(VECTORS), st.data())
@@ -121,7 +161,7 @@ def test_changed_byte_in_a_compressed_frame_is_refused_or_harmless(
 @given(st.binary(max_size=100))
 @settings(max_examples=100, deadline=None)
 def test_random_payload_raises_the_decode_error_and_nothing_else(raw: bytes):
-    for headers in (CBOR, ZSTD):
+    for headers in (CBOR, ZSTD, {}, {"cmp": "z"}):
         for payload in (raw, b"\x28\xb5\x2f\xfd" + raw):
             try:
                 decode_frame(payload, headers, LIMITS)
@@ -196,21 +236,46 @@ def test_payload_over_the_message_limit_is_refused_unread():
         decode_frame(payload, headers, WireLimits(max_message_bytes=10))
 
 
-def test_stored_payload_is_rewritten_into_another_encoding_and_back():
-    plain = encode_cbor(HELLO)
-    packed = transcode(plain, "cbor", "cbor+zstd")
-    assert packed == compress(plain)
-    assert transcode(packed, "cbor+zstd", "cbor") == plain
-    assert transcode(packed, "cbor+zstd", "cbor+zstd") is packed
+@pytest.mark.parametrize("source", ENCODINGS)
+@pytest.mark.parametrize("target", ENCODINGS)
+@by_vector
+def test_stored_payload_is_rewritten_into_any_other_encoding(
+    vector: Vector, source: str, target: str
+):
+    message = as_gob_can(vector.message)
+    payload, before = encode_stored(message, *split_encoding(source))
+    rewritten, after = transcode(payload, before, target)
+    assert (rewritten, after) == encode_stored(message, *split_encoding(target))
+    back = transcode(rewritten, after, source)
+    assert back == (payload, before)
+
+
+def test_stored_payload_that_is_not_utf8_stays_gob_when_cbor_is_asked_for():
+    message = Message(data=("\udcff",))
+    plain, packed = (encode_payload(message, "gob", word) for word in ("none", "zstd"))
+    assert transcode(plain, "gob", "cbor") == (plain, "gob")
+    assert transcode(packed, "gob+zstd", "cbor+zstd") == (packed, "gob+zstd")
+    assert transcode(plain, "gob", "cbor+zstd") == (packed, "gob+zstd")
+    assert transcode(packed, "gob+zstd", "cbor") == (plain, "gob")
+
+
+def test_rewriting_takes_all_messages_that_can_be_sent():
+    message = Message(data=("x",))
+    for _ in range(29):
+        message = Message(data=("x",), previous_message=message)
+    plain = encode_cbor(message)
+    packed, encoding = transcode(plain, "cbor", "gob+zstd")
+    assert transcode(packed, encoding, "cbor") == (plain, "cbor")
 
 
 def test_rewriting_refuses_unknown_encodings_and_damaged_payloads():
     with pytest.raises(EncodeError):
-        transcode(b"", "cbor", "gob")
+        transcode(b"", "cbor", "json")
     with pytest.raises(EncodeError):
         transcode(b"", "json", "cbor")
-    with pytest.raises(DecodeError):
-        transcode(b"no frame", "cbor+zstd", "cbor")
+    for source, target in (("cbor+zstd", "cbor"), ("cbor", "gob"), ("gob", "cbor+zstd")):
+        with pytest.raises(DecodeError):
+            transcode(b"no frame", source, target)
 
 
 def test_threads_do_not_share_a_compression_context():

@@ -10,12 +10,12 @@ from hypothesis import HealthCheck, given, settings
 
 from appliance.cli import main
 from appliance.cli.wire_command import _guess_compression, _guess_serialization
-from appliance.wire.frame import _HEADERS, encode_frame
+from appliance.wire.frame import encode_payload
 from appliance.wire.steward_json import message_to_json
 from tests.support.wire_cases import any_message
 
 VECTORS = json.loads((Path(__file__).parents[2] / "vectors" / "steward-2022.json").read_text())
-WORDS = ["cbor", *(["gob"] if ("gob", "none") in _HEADERS else [])]
+WORDS = ["cbor", "gob"]
 ENCODINGS = [(word, compression) for word in WORDS for compression in ("none", "zstd")]
 FORMS = [f"{word}{suffix}" for word in WORDS for suffix in ("", "_zstd")]
 
@@ -66,12 +66,14 @@ def test_golden_bytes_are_told_apart_and_decoded(wire, form):
     for vector, line in zip(chosen, out.splitlines(), strict=True):
         shown = json.loads(line)
         lowered = {key.lower(): value for key, value in vector["message"].items()}
+        if form.startswith("gob"):
+            lowered = {key: None if value == [] else value for key, value in lowered.items()}
         for key, value in shown.items():
             if key == "data":
                 if vector["data_hex"] is not None:
                     assert shown_data(value) == expected_data(vector), vector["name"]
                 else:
-                    assert value == vector["message"]["Data"], vector["name"]
+                    assert value == lowered["data"], vector["name"]
             elif key != "PreviousMessage":
                 assert value == lowered[key.lower()], (vector["name"], key)
         assert (shown["PreviousMessage"] is None) == (vector["message"]["PreviousMessage"] is None)
@@ -117,7 +119,7 @@ def _as_the_encoding_can(shown, serialization):
 @settings(max_examples=30, deadline=None)
 @given(message=any_message)
 def test_the_first_bytes_tell_the_encoding(serialization, compression, message):
-    payload, _ = encode_frame(message, serialization, compression)
+    payload = encode_payload(message, serialization, compression)
     assert _guess_compression(payload) == compression
     if compression == "none":
         assert _guess_serialization(payload) == serialization
