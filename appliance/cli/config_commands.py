@@ -11,6 +11,7 @@ from typing import Annotated
 
 import typer
 
+from appliance.cli.options import UnusedStateDirOption
 from appliance.cli.problem_text import (
     problem_facts,
     render_github,
@@ -59,7 +60,10 @@ def register(app: typer.Typer) -> None:
 
 
 def check(
-    paths: Paths, output: OutputOption = Output.TEXT, report_format: FormatOption = None
+    paths: Paths,
+    output: OutputOption = Output.TEXT,
+    report_format: FormatOption = None,
+    _state_dir: UnusedStateDirOption = None,
 ) -> None:
     """Read, check and compile a config as `run` would; nothing is touched."""
     from appliance.config.loader import load_desired
@@ -107,7 +111,7 @@ def check(
     raise typer.Exit(exit_code)
 
 
-def schema() -> None:
+def schema(_state_dir: UnusedStateDirOption = None) -> None:
     """Print the schema as it is shipped."""
     from appliance.config.schema import load_schema_text
 
@@ -117,6 +121,7 @@ def schema() -> None:
 def explain(
     code: Annotated[str, typer.Argument(help="A code such as E101.")],
     output: OutputOption = Output.TEXT,
+    _state_dir: UnusedStateDirOption = None,
 ) -> None:
     """Print what a code means, a mistake that gives it, and how to mend that."""
     from appliance.config.stories import STORIES
@@ -138,6 +143,7 @@ def explain(
 
 def init(
     directory: Annotated[Path, typer.Argument(help="Where to write; made if missing.")],
+    _state_dir: UnusedStateDirOption = None,
 ) -> None:
     """Write a starter config. Nothing that exists is touched."""
     from appliance.config.schema import SCHEMA_FILE, load_schema_text

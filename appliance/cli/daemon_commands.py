@@ -105,11 +105,12 @@ def _watch_status(client: ApiClient, nodes: frozenset[str] | None, output: Outpu
     from rich.live import Live
     from rich.text import Text
 
-    from appliance.cli.status_view import render_status
+    from appliance.cli.status_view import fit_status
     from appliance.cli.terminal import make_console
 
-    view: RenderableType = render_status(found, time.time(), nodes=nodes)
-    live = Live(view, console=make_console(), screen=True, auto_refresh=False)
+    console = make_console()
+    view: RenderableType = fit_status(console, found, time.time(), nodes=nodes)
+    live = Live(view, console=console, screen=True, auto_refresh=False)
     try:
         live.start()
         while True:
@@ -117,7 +118,7 @@ def _watch_status(client: ApiClient, nodes: frozenset[str] | None, output: Outpu
             time.sleep(WATCH_INTERVAL_S)
             try:
                 found = client.get("/api/v1/status")
-                view = render_status(found, time.time(), nodes=nodes)
+                view = fit_status(console, found, time.time(), nodes=nodes)
             except DaemonUnreachable as error:
                 view = Text(f"● {error}; waiting for it", style="bold red")
     except KeyboardInterrupt:

@@ -66,6 +66,17 @@ StateDirOption = Annotated[
 ]
 
 
+UnusedStateDirOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--state-dir",
+        metavar="DIR",
+        help="Taken as by every command; no daemon is asked here.",
+        hidden=True,
+    ),
+]
+
+
 def default_state_dir(environ: Mapping[str, str] = os.environ) -> Path:
     """Where state is when neither flag, environment nor config says: systemd's, root's or the
     user's place.

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from rich.console import Group, RenderableType
+from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
@@ -32,9 +32,11 @@ _PHASE_STYLES = {
 
 
 def render_status(
-    status: Json, now: float, *, nodes: frozenset[str] | None = None
+    status: Json, now: float, *, nodes: frozenset[str] | None = None, max_rows: int | None = None
 ) -> RenderableType:
-    """Everything, or the workers of some nodes only."""
+    """Everything, or the workers of some nodes only; at most `max_rows` of them, with those that do
+    not run first.
+    """
     parts: list[RenderableType] = [_header(status)]
     parts += [_line("", reason, "yellow") for reason in status.get("degraded_by") or ()]
     parts += [_line("drift", say_override(item), "cyan") for item in status.get("overrides") or ()]
@@ -45,8 +47,46 @@ def render_status(
         for name, node in (status.get("nodes") or {}).items()
         if nodes is None or name in nodes
     }
+    shown, hidden = _choose_workers(shown, max_rows)
     parts.append(_worker_table(shown, now))
+    if hidden:
+        parts.append(_line("", f"… {_count_hidden(hidden)} more", "dim"))
     return Group(*parts)
+
+
+def fit_status(
+    console: Console, status: Json, now: float, *, nodes: frozenset[str] | None = None
+) -> RenderableType:
+    """The same within the height of the terminal, however its lines fold."""
+    rows = console.height
+    while True:
+        view = render_status(status, now, nodes=nodes, max_rows=rows)
+        excess = len(console.render_lines(view, pad=False)) - console.height
+        if excess <= 0 or rows == 0:
+            return view
+        rows = max(0, rows - excess)
+
+
+def _choose_workers(nodes: Json, max_rows: int | None) -> tuple[Json, list[Json]]:
+    """The nodes with as many workers as fit, and the workers that do not."""
+    workers = [
+        (name, worker) for name, node in nodes.items() for worker in node.get("workers") or ()
+    ]
+    if max_rows is None or len(workers) <= max_rows:
+        return nodes, []
+    workers.sort(key=lambda item: item[1].get("phase") == "running")
+    chosen: Json = {name: [] for name, _ in workers[:max_rows]}
+    for name, worker in workers[:max_rows]:
+        chosen[name].append(worker)
+    shown = {name: {"workers": chosen[name]} for name in nodes if name in chosen}
+    return shown, [worker for _, worker in workers[max_rows:]]
+
+
+def _count_hidden(hidden: list[Json]) -> str:
+    running = sum(1 for worker in hidden if worker.get("phase") == "running")
+    if running == len(hidden):
+        return f"{running} running"
+    return f"{running} running and {len(hidden) - running} not running"
 
 
 def say_override(override: Json) -> str:
@@ -73,10 +113,9 @@ def is_healthy(status: Json) -> bool:
 
 def _header(status: Json) -> Text:
     healthy = is_healthy(status)
+    words = "stopping" if status.get("stopping") else "healthy" if healthy else "degraded"
     text = Text("● ", style="green" if healthy else "yellow")
-    text.append(
-        "healthy" if healthy else "degraded", style="bold green" if healthy else "bold yellow"
-    )
+    text.append(words, style="bold green" if healthy else "bold yellow")
     text.append(f"   generation {status.get('generation', 0)}")
     text.append(
         f"   appliance {_say(status.get('version'))}   pid {_say(status.get('pid'))}", "dim"

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, BinaryIO
 
 import typer
 
-from appliance.cli.options import Exit, is_utf8, warn
+from appliance.cli.options import Exit, UnusedStateDirOption, is_utf8, warn
 from appliance.errors import DecodeError, WireError
 
 if TYPE_CHECKING:
@@ -100,6 +100,7 @@ def wire_decode(
         typer.Option("--compression", help="What is around it. Default: told by its first bytes."),
     ] = None,
     raw: RawOption = False,
+    _state_dir: UnusedStateDirOption = None,
 ) -> int:
     """Bytes in, JSON out."""
 
@@ -124,6 +125,7 @@ def wire_encode(
         Compression, typer.Option("--compression", help="What to put around it.")
     ] = Compression.NONE,
     raw: RawOption = False,
+    _state_dir: UnusedStateDirOption = None,
 ) -> int:
     """JSON in, bytes out."""
     if raw and sys.stdout.isatty():

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 from appliance.config.arguments import find_argument_problem, find_schema_problem
@@ -31,6 +32,8 @@ class LoadedConfig:
     digest: str
     files: Mapping[str, str]
     warnings: tuple[Problem, ...] = ()
+    place: Callable[[Problem], Problem] = lambda problem: problem
+    """Gives a problem that was found later, and knows its path only, its place in the files."""
 
 
 def load_desired(
@@ -74,8 +77,25 @@ def load_desired(
     if compiled is None or compiled.desired is None or _has_errors(problems):
         raise ConfigInvalid(problems)
     return LoadedConfig(
-        desired=compiled.desired, digest=raw.digest, files=raw.files, warnings=tuple(problems)
+        desired=compiled.desired,
+        digest=raw.digest,
+        files=raw.files,
+        warnings=tuple(problems),
+        place=partial(_place_problem, raw),
     )
+
+
+def _place_problem(raw: RawConfig, problem: Problem) -> Problem:
+    path = tuple(problem.path.split("."))
+    if problem.line or path[0] not in raw.spot.children:
+        return problem  # what the files do not mention at all has no place in them
+    place = raw.place_of(path)
+    if place is None:
+        return problem
+    placed = replace(
+        problem, file=place.file, line=place.line, column=place.column, length=place.length
+    )
+    return add_excerpts([placed], raw.files)[0]
 
 
 def _has_errors(problems: Sequence[Problem]) -> bool:

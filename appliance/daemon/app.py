@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import signal
 import socket
+import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -16,6 +17,7 @@ from appliance.bus.broker import EmbeddedBroker
 from appliance.bus.events import BusEvents
 from appliance.bus.nats import NatsBus
 from appliance.config.watch import watch_paths
+from appliance.core.durations import format_duration
 from appliance.core.names import NodeName, WorkerKey, WorkerKind
 from appliance.core.problems import Problem
 from appliance.core.run_options import RunOptions
@@ -298,6 +300,13 @@ class Daemon:
             self._stop_now.set()
             return
         self.telemetry.daemon_stopping(signal.Signals(number).name)
+        if number == signal.SIGINT:
+            limit = format_duration(self._desired.reload.drain_timeout_s)
+            print(  # noqa: T201 - for the one at the terminal, whatever the log's format
+                f"appliance: stopping: what is in hand may end, up to {limit}; a second Ctrl-C stops at once",
+                file=sys.stderr,
+                flush=True,
+            )
         self._stop.set()
 
     async def _shut_down(self, reconciling: asyncio.Task[None]) -> None:

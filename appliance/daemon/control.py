@@ -84,8 +84,9 @@ class DaemonControl:
             "version": __version__,
             "pid": os.getpid(),
             "generation": applied.generation if applied else 0,
-            "healthy": not problems,
-            "degraded_by": problems,
+            "healthy": not problems and not self.is_stopping,
+            "degraded_by": [] if self.is_stopping else problems,
+            "stopping": self.is_stopping,
             "config": config_json(applied, attempt, list(daemon.config_paths)),
             "broker": {
                 "connected": daemon.bus.is_connected,

@@ -54,6 +54,7 @@ class FileConfigSource:
             revision=revision.commit if revision else None,
             files=loaded.files,
             warnings=loaded.warnings,
+            place=loaded.place,
         )
 
     def _choose(self, declared: Sequence[NodeName]) -> Sequence[NodeName]:

@@ -224,7 +224,7 @@ class Reconciler:
             return await self._refuse(objections, trigger, started, loaded)
         found = await self._prepare(applied.desired, loaded.desired)
         if found:
-            return await self._refuse(tuple(found), trigger, started, loaded)
+            return await self._refuse(tuple(map(loaded.place, found)), trigger, started, loaded)
         generation = applied.generation if is_same else applied.generation + 1
         return await self._accept(loaded, plan, trigger, started, generation)
 
@@ -364,9 +364,10 @@ class Reconciler:
     ) -> tuple[Problem, ...]:
         """Why a valid set would be refused all the same."""
         assert self.applied is not None
-        return find_objections(
+        found = find_objections(
             self.applied.desired, loaded.desired, plan, self._pool.observe(), force=force
         )
+        return tuple(map(loaded.place, found))
 
     def _wanted(
         self, desired: DesiredState, *, overridden: bool = True

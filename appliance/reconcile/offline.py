@@ -35,7 +35,7 @@ def plan_between(
         "result": "refused" if objections else "no change" if is_same else "changes",
         "actions": describe_plan(plan),
         "settings": settings,
-        "problems": [problem_json(problem) for problem in objections],
+        "problems": [problem_json(new.place(problem)) for problem in objections],
         "warnings": [problem_json(problem) for problem in new.warnings],
         "summary": plan.summary(),
         "digest": new.digest,

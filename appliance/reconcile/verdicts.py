@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from appliance.core.names import WorkerKey
@@ -22,6 +22,8 @@ class LoadedSet:
     revision: str | None
     files: Mapping[str, str]
     warnings: Sequence[Problem] = ()
+    place: Callable[[Problem], Problem] = lambda problem: problem
+    """Gives a problem that knows its path only its place in the files."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
