@@ -108,10 +108,10 @@ def _read_message(
     while True:
         delta = data[pos]
         pos += 1
-        if delta == 0:
-            return Message._make(values), pos
         if delta > 127:
             delta, pos = read_long(data, pos, delta)
+        if delta == 0:
+            return Message._make(values), pos
         field += delta
         read, slot, more = fields[field]
         if read == READ_TEXT:
