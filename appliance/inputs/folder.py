@@ -1,0 +1,228 @@
+"""The read folder: files are claimed, injected, and put away with their answers.
+
+What is promised. A file is accepted once: the mark of its claim is committed together with its
+messages, so a daemon that was killed at any moment asks its store after the restart whether they
+are there. That holds for `state.dedupe_window` after the claim; a claim that is found later, which
+nobody can judge any more, is put into `failed` with words that say so. Neither loses a file.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import Callable
+
+from appliance.admin.requests import Once
+from appliance.config.watch_folder import watch_folder
+from appliance.core.escape import escape_line
+from appliance.core.specs import FolderInput, InputSettings
+from appliance.errors import DaemonError, StoreError
+from appliance.inputs.claims import DONE, FAILED, Claim, FolderFiles, Stamp, UnfitFile
+from appliance.inputs.injector import Answer, Injector, Outcome, refuse
+from appliance.inputs.notes import Note
+
+_log = logging.getLogger(__name__)
+
+SOURCE = "inputs.folder"
+STOP_GRACE_S = 5.0
+SWEEP_EVERY_S = 60.0
+
+OnTrouble = Callable[[str | None], None]
+"""Told why the folder cannot be used, and None once it can again."""
+
+
+class Folder:
+    """One folder, looked at by one task."""
+
+    def __init__(
+        self,
+        section: FolderInput,
+        store: str,
+        injector: Injector,
+        settings: Callable[[], InputSettings],
+        *,
+        window_s: Callable[[], float],
+        on_trouble: OnTrouble,
+    ) -> None:
+        self.section = section
+        self.error: str | None = None
+        self.waiting = 0
+        """Claimed files that the store has no room for."""
+        self._files = FolderFiles(section.path, store)
+        self._injector = injector
+        self._settings = settings
+        self._window_s = window_s
+        self._on_trouble = on_trouble
+        self._seen: dict[bytes, tuple[Stamp, float]] = {}
+        self._hint = asyncio.Event()
+        self._stop = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+        self._swept_mono = float("-inf")
+
+    async def prepare(self) -> None:
+        """Make the folder.
+
+        Raises:
+            DaemonError: it cannot be used.
+        """
+        try:
+            await asyncio.to_thread(self._files.prepare)
+        except OSError as error:
+            raise DaemonError(f"folder {self.section.path}: {_reason(error)}") from error
+
+    def begin(self) -> None:
+        """Take files from now on."""
+        self._task = asyncio.get_running_loop().create_task(self._run(), name="input folder")
+
+    async def stop(self) -> None:
+        """Finish the file in hand, then no more."""
+        self._stop.set()
+        self._hint.set()
+        if self._task is not None:
+            await asyncio.wait({self._task}, timeout=STOP_GRACE_S)
+            self._task.cancel()
+            await asyncio.wait({self._task})
+
+    async def _run(self) -> None:
+        watching = asyncio.get_running_loop().create_task(
+            watch_folder(self.section.path, on_hint=self._hint.set, stop=self._stop),
+            name="input folder watch",
+        )
+        try:
+            await self._wait_until_open()
+            while not self._stop.is_set():
+                self._hint.clear()
+                wait_s = await self._look()
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(wait_s):
+                        await self._hint.wait()
+        finally:
+            watching.cancel()
+            await asyncio.wait({watching})
+
+    async def _wait_until_open(self) -> None:
+        opened = asyncio.get_running_loop().create_task(self._injector.opened.wait())
+        stopped = asyncio.get_running_loop().create_task(self._stop.wait())
+        try:
+            await asyncio.wait({opened, stopped}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for task in (opened, stopped):
+                task.cancel()
+            await asyncio.wait({opened, stopped})
+
+    async def _look(self) -> float:
+        """Take what holds still; returns how long the next look may wait."""
+        try:
+            await asyncio.to_thread(self._files.prepare)  # it may have been deleted
+            await self._resume_claims()
+            wait_s, trouble = await self._take_ready()
+            await self._sweep()
+        except OSError as error:
+            self._set_error(_reason(error))
+            return self.section.poll_interval_s
+        except StoreError as error:
+            self._set_error(str(error))
+            return self.section.poll_interval_s
+        except Exception as error:  # noqa: BLE001 - the boundary: a folder must not end the daemon
+            _log.exception("looking at the folder failed")
+            self._set_error(f"internal error: {type(error).__name__}: {error}")
+            return self.section.poll_interval_s
+        self._set_error(trouble)
+        return wait_s
+
+    def _set_error(self, error: str | None) -> None:
+        if error != self.error:
+            self.error = error
+            self._on_trouble(error)
+
+    async def _resume_claims(self) -> None:
+        """Files claimed before: by a daemon that was killed, or while the store had no room."""
+        claims = await asyncio.to_thread(lambda: list(self._files.claims()))
+        self.waiting = len(claims)
+        for claim in claims:
+            if self._stop.is_set():
+                return
+            await self._resume(claim)
+
+    async def _resume(self, claim: Claim) -> None:
+        if await self._injector.is_accepted(_mark(claim)):
+            words = "accepted before the daemon was interrupted; the ids are in its outbox"
+            answer = Answer(outcome=Outcome.TAKEN, warnings=[Note(message=words)])
+            await asyncio.to_thread(self._files.put_away, claim, DONE, answer.encode())
+        elif time.time() - claim.claimed_at >= self._window_s():
+            words = (
+                "the daemon was interrupted with this file in hand, so long ago that it can no"
+                " longer be told whether the messages were accepted; put it back to send them"
+            )
+            answer = refuse(Outcome.REFUSED, words)
+            await asyncio.to_thread(self._files.put_away, claim, FAILED, answer.encode())
+            self._injector.count_refused("folder")
+        else:
+            await self._inject(claim)
+
+    async def _take_ready(self) -> tuple[float, str | None]:
+        """Take what holds still; when to look again, and which file cannot be claimed."""
+        found = await asyncio.to_thread(self._files.list)
+        now = asyncio.get_running_loop().time()
+        settle_s = self.section.settle_s
+        wait_s = self.section.poll_interval_s
+        seen: dict[bytes, tuple[Stamp, float]] = {}
+        ready: list[bytes] = []
+        trouble: str | None = None
+        for name, stamp in found.items():
+            known, since_mono = self._seen.get(name, (None, now))
+            if known != stamp:
+                since_mono = now
+            left_s = since_mono + settle_s - now
+            if left_s <= 0:
+                ready.append(name)
+            else:
+                seen[name] = (stamp, since_mono)
+                wait_s = min(wait_s, left_s)
+        self._seen = seen
+        for name in ready:
+            if self._stop.is_set():
+                break
+            try:
+                claim = await asyncio.to_thread(self._files.claim, name)
+            except OSError as error:
+                shown = escape_line(name.decode("utf-8", "surrogateescape"))
+                trouble = f"cannot take {shown[:200]}: {_reason(error)}"
+                continue
+            if claim is not None:
+                await self._inject(claim)
+        return wait_s, trouble
+
+    async def _inject(self, claim: Claim) -> None:
+        try:
+            raw = await asyncio.to_thread(self._files.read, claim, self._settings().max_bytes)
+        except UnfitFile as error:
+            self._injector.count_refused("folder")
+            answer = refuse(Outcome.REFUSED, str(error))
+            await asyncio.to_thread(self._files.put_away, claim, FAILED, answer.encode())
+            return
+        if raw is None:
+            await asyncio.to_thread(self._files.give_back, claim)
+            return
+        answer = await self._injector.inject("folder", raw, once=_mark(claim))
+        if answer.outcome is Outcome.BUSY:
+            raise StoreError(answer.problems[0].message)
+        is_taken = answer.outcome in (Outcome.TAKEN, Outcome.PARTLY)
+        where = DONE if is_taken else FAILED
+        await asyncio.to_thread(self._files.put_away, claim, where, answer.encode())
+
+    async def _sweep(self) -> None:
+        now_mono = asyncio.get_running_loop().time()
+        if now_mono - self._swept_mono >= SWEEP_EVERY_S:
+            self._swept_mono = now_mono
+            await asyncio.to_thread(self._files.sweep, time.time() - self.section.keep_s)
+
+
+def _mark(claim: Claim) -> Once:
+    return Once(SOURCE, claim.number)
+
+
+def _reason(error: OSError) -> str:
+    return (error.strerror or str(error)).lower()
