@@ -33,6 +33,7 @@ from appliance.daemon.control import DaemonControl
 from appliance.daemon.presence import Presence
 from appliance.daemon.source import FileConfigSource
 from appliance.errors import ApplianceError, BusError
+from appliance.inputs.inputs import Inputs, Staged
 from appliance.methods._files import DataFiles
 from appliance.methods.registry import METHOD_TABLE, METHODS
 from appliance.outbox.outbox import MessageStore
@@ -90,6 +91,7 @@ class Daemon:
                 await self.reconciler.start(self._first)
                 reconciling = group.create_task(self.reconciler.run(), name="reconciler")
                 self.control.is_started = True
+                self.inputs.start_taking()
                 self.telemetry.daemon_ready(self.control.summary())
                 await self._stop.wait()
                 await self._shut_down(reconciling)
@@ -159,10 +161,19 @@ class Daemon:
             self.telemetry.broker_connected(self.bus.server)
         self.store.on_new_lane.append(lambda *_: self.reconciler.trigger.set("lane"))
         self.control = DaemonControl(self, history)
+        self.inputs = Inputs(
+            self.control,
+            self._state_dir,
+            store=self.store.instance,
+            window_s=lambda: self._desired.state.dedupe_window_s,
+            on_trouble=self.telemetry.input_troubled,
+        )
         self.admin = AdminServer(self.control)
         await self.admin.start_unix(self._state_dir / "appliance.sock")
         self._stack.push_async_callback(self.admin.close)
         await self.admin.move_tcp(desired.admin)
+        self._stack.push_async_callback(self.inputs.close)
+        await (await self.inputs.stage(desired.inputs)).commit()
 
     async def _build_pool(self) -> None:
         self.overrides = OverrideBook(
@@ -225,6 +236,15 @@ class Daemon:
                 return [
                     Problem(code="E303", path="admin.listen", message=f"cannot listen: {error}")
                 ]
+        staged: Staged | None = None
+        try:
+            if old.inputs != new.inputs:
+                staged = await self.inputs.stage(new.inputs)
+        except ApplianceError as error:
+            problems = [
+                Problem(code="E307", path="inputs", message=f"cannot open an input: {error}")
+            ]
+            return problems + await self._move_admin_back(old, new)
         if old.broker != new.broker:
             try:
                 await self.bus.reconfigure(new.broker, server_urls=self._broker_urls())
@@ -232,7 +252,18 @@ class Daemon:
                 problems = [
                     Problem(code="E304", path="broker", message=f"cannot use this broker: {error}")
                 ]
+                problems += await self._abandon_inputs(staged)
                 return problems + await self._move_admin_back(old, new)
+        if staged is not None:
+            await staged.commit()
+        return []
+
+    async def _abandon_inputs(self, staged: Staged | None) -> list[Problem]:
+        try:
+            if staged is not None:
+                await staged.abandon()
+        except ApplianceError as error:
+            return [Problem(code="E307", path="inputs", message=f"the old input is gone: {error}")]
         return []
 
     async def _move_admin_back(self, old: DesiredState, new: DesiredState) -> list[Problem]:
@@ -328,6 +359,7 @@ class Daemon:
         draining.result()
 
     async def _drain(self, deadline_mono: float, reconciling: asyncio.Task[None]) -> None:
+        await self.inputs.close()
         await asyncio.wait(
             {reconciling}, timeout=max(0.1, deadline_mono - asyncio.get_running_loop().time())
         )

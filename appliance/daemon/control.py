@@ -100,6 +100,7 @@ class DaemonControl:
             "hellos": {
                 node: rfc3339(at) for node, at in sorted(daemon.presence.last_hello_at().items())
             },
+            "inputs": daemon.inputs.status(),
             "inbox": {"unfinished": self._unfinished()},
             "outbox": {
                 "pending": counts.pending,
@@ -172,6 +173,7 @@ class DaemonControl:
             declared_nodes=applied.desired.declared_nodes if applied else (),
             last_hello_at={str(node): at for node, at in daemon.presence.last_hello_at().items()},
             events_dropped=daemon.events.dropped,
+            inputs=daemon.inputs.totals(),
         )
 
     def _unfinished(self) -> int:

@@ -22,7 +22,7 @@ from appliance.inputs.keys import (
     REFUSED,
     Shape,
 )
-from appliance.inputs.notes import Note, Reading
+from appliance.inputs.notes import LineOf, Note, Reading
 from appliance.inputs.values import (
     ValueRefused,
     describe,
@@ -32,9 +32,6 @@ from appliance.inputs.values import (
     read_texts,
     read_whole,
 )
-
-LineOf = Callable[[str | None], int | None]
-"""Where a key of the element stands, or with None the element itself."""
 
 
 _MAX_KEY = 80
@@ -71,6 +68,7 @@ class ElementReader:
             known = {attr: value for attr, value in values.items() if value not in (None, "")}
             request = SubmitRequest(to_nodes=to_nodes, from_node=self._from_node, **known)
             self._into.requests.append((self._index, request))
+            self._into.places[self._index] = self._line_of
 
     def _by_name(self, element: Mapping[str, Any]) -> dict[str, Any]:
         """Values by the key's proper name; keys that are none of ours are told."""

@@ -92,12 +92,9 @@ class HttpListener:
 
     async def start(self) -> None:
         """Listen. Raises OSError when the address cannot be taken."""
-        await self._runner.setup()
-        try:
-            await self.port.resume()
-        except BaseException:
-            await self._runner.cleanup()
-            raise
+        if self._runner.server is None:
+            await self._runner.setup()
+        await self.port.resume()
 
     async def stop(self) -> None:
         """The end, for connections too."""

@@ -171,7 +171,13 @@ def _sort(reading: Reading, submitted: Sequence[Submitted], answer: Answer) -> N
         else:
             key = _STEWARD_KEYS.get(item.key or "")
             answer.problems.append(
-                Note(index=index, key=key, to=item.to, message=item.error or "refused")
+                Note(
+                    index=index,
+                    key=key,
+                    to=item.to,
+                    line=reading.places[index](key),
+                    message=item.error or "refused",
+                )
             )
 
 

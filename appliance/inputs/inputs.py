@@ -253,30 +253,31 @@ class Staged:
             assert isinstance(opened.section, ListenInput)
             return await _read_token(opened.section)
 
-        if name == "tcp":
-            tcp = self._inputs.make_tcp(section, read_token)
-            opened = Open(section, tcp)
-            await self._listen_or_take_over(section.listen, tcp.port.resume, tcp.port)
-        else:
-            http = self._inputs.make_http(section, read_token)
-            opened = Open(section, http)
-            await self._listen_or_take_over(section.listen, http.start, http.port)
+        make = self._inputs.make_tcp if name == "tcp" else self._inputs.make_http
+        listener: TcpListener | HttpListener = make(section, read_token)
+        opened = Open(section, listener)
+        try:
+            await self._listen_or_take_over(section.listen, listener)
+        except BaseException:
+            await listener.stop()
+            raise
         self._opened[name] = opened
 
-    async def _listen_or_take_over(self, listen: str, start: StartListening, port: Port) -> None:
+    async def _listen_or_take_over(self, listen: str, new: TcpListener | HttpListener) -> None:
         """Listen; where only old listeners of ours that are to go are in the way, they go first."""
         try:
-            await start()
+            await new.start()
             return
         except OSError as error:
-            in_the_way = [old for old in self._leaving_ports() if old.number == port.number]
+            number = new.port.number
+            in_the_way = [old for old in self._leaving_ports() if old.number == number]
             if error.errno != errno.EADDRINUSE or not in_the_way:
                 raise cannot_listen(listen, error) from error
         for old in in_the_way:
             await old.pause()
             self._paused.append(old)
         try:
-            await start()
+            await new.start()
         except OSError as error:
             raise cannot_listen(listen, error) from error
 
@@ -289,12 +290,6 @@ class Staged:
             if not stays and isinstance(opened.running, TcpListener | HttpListener):
                 leaving.append(opened.running.port)
         return leaving
-
-
-class StartListening(Protocol):
-    """Raises OSError when the address cannot be taken."""
-
-    async def __call__(self) -> None: ...
 
 
 def _address(section: Section) -> str:

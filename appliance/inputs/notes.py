@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import msgspec
@@ -30,6 +31,9 @@ class Accepted(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     from_node: str | None = msgspec.field(name="from", default=None)
 
 
+LineOf = Callable[[str | None], int | None]
+"""Where a key of an element stands, or with None the element itself."""
+
 MAX_NOTES = 1_000
 """Problems, and warnings, of one text that are told; the others are counted."""
 
@@ -44,6 +48,8 @@ class Reading:
     is_whole: bool = True
     """False when the text as a whole cannot be used."""
     is_too_large: bool = False
+    places: dict[int, LineOf] = field(default_factory=dict)
+    """For each usable element, where its keys stand."""
     untold: int = 0
     """Problems and warnings beyond the bound."""
 

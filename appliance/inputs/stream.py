@@ -156,6 +156,10 @@ class TcpListener:
         """Connections open now."""
         return self._connections.count
 
+    async def start(self) -> None:
+        """Listen. Raises OSError when the address cannot be taken."""
+        await self.port.resume()
+
     async def stop(self) -> None:
         """The end, for connections too."""
         await self.port.pause()

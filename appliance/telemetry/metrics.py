@@ -73,6 +73,8 @@ class MetricsFacts:
     declared_nodes: Iterable[str] = ()
     last_hello_at: Mapping[str, float] = field(default_factory=dict)
     events_dropped: int = 0
+    inputs: Mapping[tuple[str, str], int] = field(default_factory=dict)
+    """Messages by input and result."""
 
 
 class MetricsSource(Protocol):
@@ -277,7 +279,15 @@ def _phase_family(facts: MetricsFacts) -> Metric:
 
 def _total_families(facts: MetricsFacts, total: WorkerStats) -> list[Metric]:
     counts = facts.counts
+    inputs = CounterMetricFamily(
+        "appliance_inputs_messages",
+        "Messages that came by an input, by result; a text refused as a whole counts as one.",
+        labels=["input", "result"],
+    )
+    for (name, result), count in facts.inputs.items():
+        inputs.add_metric([name, result], count)
     return [
+        inputs,
         _counter(
             "messages_accepted", "Messages taken from callers onto disk.", counts.messages_accepted
         ),

@@ -57,6 +57,14 @@ class Telemetry(MessageTelemetry):
         self._log(level, "stopped all workers", fields)
         self._events.emit("drain_finished", **fields)
 
+    def input_troubled(self, error: str | None) -> None:
+        """The read folder cannot be used, or with None can again."""
+        if error is None:
+            self._log(logging.INFO, "input folder usable again", {})
+        else:
+            self._log(logging.WARNING, "input folder troubled", {"error": error})
+        self._events.emit("input_troubled", error=error)
+
     # workers
 
     def worker_started(self, key: WorkerKey) -> None:

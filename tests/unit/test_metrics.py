@@ -36,7 +36,8 @@ appliance_outbox_messages{state="pending"} appliance_outbox_messages{state="in_f
 appliance_outbox_messages{state="dead"} appliance_outbox_oldest_seconds appliance_acks_missed_total
 appliance_acks_failed_total appliance_node_last_hello_timestamp_seconds{node="ship2"} appliance_generation
 appliance_messages_dropped_total appliance_drain_abandoned_total appliance_broker_connected
-appliance_broker_reconnects_total
+appliance_broker_reconnects_total appliance_inputs_messages_total{input="folder",result="accepted"}
+appliance_inputs_messages_total{input="tcp",result="refused"}
 """
 
 
@@ -46,6 +47,7 @@ class Source:
             "version": "0.1.0",
             "counts": TelemetryCounts(),
             "run_nodes": ["ship1"],
+            "inputs": {("folder", "accepted"): 0, ("tcp", "refused"): 0},
         } | facts
 
     def facts(self):
