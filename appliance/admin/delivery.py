@@ -13,7 +13,10 @@ EVENTS = frozenset({"message_delivered", "attempt_missed", "message_dead", "repl
 """The facts that concern a submitted message."""
 
 _REFUSED = "refused by the receiver"
-_SOMETIMES = ("has_more", "stream", "stderr", "progress", "data_base64", "stderr_base64")
+_SOMETIMES = (
+    *("has_more", "stream", "stderr", "progress", "truncated"),
+    *("data_base64", "stderr_base64"),
+)
 """Fields of a reply that most do not have."""
 
 
@@ -88,7 +91,11 @@ class DeliveryWatch:
 
     def _open(self, item: Submitted) -> Line:
         if not item.accepted:
-            line: Line = {"event": "rejected", "to": item.to, "reason": item.error or "not accepted"}
+            line: Line = {
+                "event": "rejected",
+                "to": item.to,
+                "reason": item.error or "not accepted",
+            }
             return line | {"code": item.code} if item.code else line
         opened: Line = {
             "event": "accepted",

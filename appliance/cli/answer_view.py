@@ -60,6 +60,9 @@ class NodeAnswer:
     reason: str | None = None
     is_absent: bool = False
     is_cut: bool = False
+    """Too long to be shown here."""
+    is_truncated: bool = False
+    """Thrown away in part where it was made."""
     is_appliance: bool = False
     pending: dict[Stream, bytes] = field(default_factory=dict)
 
@@ -70,6 +73,8 @@ class NodeAnswer:
             self.state in (State.REJECTED, State.REFUSED, State.DEAD)
             or self.reason is not None
             or bool(self.exit_status)
+            or self.is_cut
+            or self.is_truncated
         )
 
     @property
@@ -84,6 +89,8 @@ class NodeAnswer:
             return f"{words.get(self.state, '')}{self.reason}"
         if self.exit_status:
             return f"exit {self.exit_status}"
+        if self.is_truncated or self.is_cut:
+            return "the output is not complete"
         if self.state is State.WAITING:
             return "no subscriber" if self.is_absent else "not acknowledged"
         return "no answer yet"
@@ -182,6 +189,7 @@ class Answers:
         stream = Stream.ERR if line.get("stream") == "stderr" else Stream.OUT
         item.is_appliance |= "stream" in line or line.get("exit_status") is not None
         item.is_cut |= bool(line.get("is_cut"))
+        item.is_truncated |= bool(line.get("truncated"))
         item.is_absent = False
         chunks = self._write(item, stream, _read_bytes(line, "data"))
         chunks += self._write(item, Stream.ERR, _read_bytes(line, "stderr"))
@@ -253,6 +261,7 @@ class Answers:
             "exit_status": item.exit_status,
             "reason": item.reason,
             "is_cut": item.is_cut,
+            "is_truncated": item.is_truncated,
         }
         for stream in (Stream.OUT, Stream.ERR):
             raw = bytes(self._kept.get(item.node, {}).get(stream, b""))

@@ -224,7 +224,15 @@ class Deliveries:
 
 
 _ALWAYS = ("from", "method", "data", "is_cut", "exit_status")
-_SOMETIMES = ("data_base64", "stderr", "stderr_base64", "stream", "has_more", "progress")
+_SOMETIMES = (
+    "data_base64",
+    "stderr",
+    "stderr_base64",
+    "stream",
+    "has_more",
+    "progress",
+    "truncated",
+)
 
 
 def _reply_facts(line: Json) -> Json:

@@ -51,7 +51,7 @@ Exit status, one node:
 Several nodes:
   0 all ended with 0, 1 some failed, 3 some were silent
 Our own, told from the program's by a line on stderr that begins with "appliance:":
-  1 refused or not sent, 3 no answer in time, 64 wrong use, 69 no daemon, 130 interrupted
+  1 refused, not sent or output cut, 3 no answer in time, 64 wrong use, 69 no daemon, 130 interrupted
 
 What a silent node has not taken stays in the outbox and is run when the node is back; the line on
 stderr says how to forget it.
@@ -60,7 +60,7 @@ stderr says how to forget it.
 Examples:
   appliance exec ship1 -- uptime
   appliance exec ship1 ship2 -- systemctl status nginx
-  appliance exec ship1 --timeout 5m -- tar czf - /etc > etc.tgz
+  appliance exec ship1 -- journalctl -n 100 > ship1.log
   appliance exec ship1 --stream --timeout 1h -- ping -c 100 ship2
 """
 
@@ -158,8 +158,9 @@ def exit_code_of(answers: Answers) -> int:
     """With one node the program's own status; with several what became of all of them."""
     if len(answers.nodes) == 1:
         (item,) = answers.nodes
-        if item.exit_status is not None and not answers.lost_events:
-            return item.exit_status & 0xFF or (1 if item.exit_status else 0)
+        is_whole = not (item.is_cut or item.is_truncated or answers.lost_events)
+        if item.exit_status is not None and (item.exit_status or is_whole):
+            return min(item.exit_status, 255)
     if answers.failed or answers.lost_events:
         return Exit.FAILED
     return Exit.SILENT if answers.silent else Exit.OK

@@ -47,8 +47,13 @@ def tell_troubles(answers: Answers) -> None:
         if not (is_one and item.reason is None):
             warn(f"{item.node}: {item.describe()}")
     for item in answers.nodes:
-        if item.is_cut:
-            warn(f"{item.node}: the answer was too long and is cut")
+        if item.is_truncated:
+            warn(
+                f"{item.node}: the output exceeds what the node keeps (max_output_bytes) and was"
+                " cut; --stream has no such bound"
+            )
+        elif item.is_cut:
+            warn(f"{item.node}: the answer is too long to be shown and was cut")
     if answers.lost_events:
         warn(
             f"{answers.lost_events} pieces were lost because they were not read quickly enough:"

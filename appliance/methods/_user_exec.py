@@ -59,6 +59,7 @@ class ExecHandler:
             report=report_of(argv, message, context.timeout_s, result),
             exit_status=result.exit_status,
             stderr=result.stderr,
+            is_truncated=result.truncated,
         )
 
     def fill(self, values: Values) -> list[str]:

@@ -33,6 +33,8 @@ class Result:
     report: str | None = None
     exit_status: int | None = None
     stderr: bytes = b""
+    is_truncated: bool = False
+    """Whether a part of the output was thrown away; told to appliances beside the status."""
     messages: tuple[Outgoing, ...] = ()
 
 

@@ -59,6 +59,7 @@ class CliCommand:
             report=report_of(arguments, message, context.timeout_s, result),
             exit_status=result.exit_status,
             stderr=result.stderr,
+            is_truncated=result.truncated,
         )
 
 

@@ -22,6 +22,8 @@ class ReplyFacts:
     stderr: bytes = b""
     stream: str | None = None
     has_more: bool = False
+    is_truncated: bool = False
+    """The answerer threw output away that exceeded its bound."""
     progress: tuple[int, int] | None = None
 
 
@@ -131,6 +133,8 @@ class MessageTelemetry(Teller):
                 more["stderr"] = escape_controls(text)
                 if more["stderr"] != text:
                     more["stderr_base64"] = base64.b64encode(facts.stderr).decode()
+            if facts.is_truncated:
+                more["truncated"] = True
             if facts.stream is not None:
                 more["stream"] = facts.stream
             if facts.progress is not None:

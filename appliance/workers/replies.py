@@ -14,6 +14,7 @@ from appliance.workers.identity import (
     PROGRESS_HEADER,
     STDERR_HEADER,
     STREAM_HEADER,
+    TRUNCATED_HEADER,
     TURN_HEADER,
 )
 from appliance.workers.work import Work
@@ -21,18 +22,25 @@ from appliance.workers.work import Work
 MAX_STDERR_BYTES = 16_384
 """Of a command's stderr in a header: its end, where the reason mostly stands."""
 _REPLY_HEADERS = frozenset(
-    {EXIT_HEADER, STDERR_HEADER, STREAM_HEADER, MORE_HEADER, PROGRESS_HEADER, TURN_HEADER}
+    {
+        *(EXIT_HEADER, STDERR_HEADER, TRUNCATED_HEADER),
+        *(STREAM_HEADER, MORE_HEADER, PROGRESS_HEADER, TURN_HEADER),
+    }
 )
 _STREAMS = frozenset({"stdout", "stderr"})
 
 
-def final_headers(exit_status: int | None, stderr: bytes) -> dict[str, str]:
+def final_headers(
+    exit_status: int | None, stderr: bytes, *, is_truncated: bool = False
+) -> dict[str, str]:
     """Headers of the reply that completes an answer."""
     headers = {}
     if exit_status is not None:
         headers[EXIT_HEADER] = str(exit_status)
     if stderr:
         headers[STDERR_HEADER] = base64.b64encode(stderr[-MAX_STDERR_BYTES:]).decode()
+    if is_truncated:
+        headers[TRUNCATED_HEADER] = "1"
     return headers
 
 
@@ -46,6 +54,7 @@ def read_reply_facts(headers: Mapping[str, str]) -> ReplyFacts:
         stderr=_read_stderr(headers.get(STDERR_HEADER)),
         stream=stream if stream in _STREAMS else None,
         has_more=MORE_HEADER in headers,
+        is_truncated=TRUNCATED_HEADER in headers,
         progress=_read_progress(headers.get(PROGRESS_HEADER)),
     )
 
