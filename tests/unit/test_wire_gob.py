@@ -12,6 +12,7 @@ from appliance.core.message import Message
 from appliance.errors import DecodeError, EncodeError
 from appliance.wire.gob import decode_gob, encode_gob
 from appliance.wire.gob.numbers import read_int, read_uint, write_int, write_uint
+from appliance.wire.gob.skip import MAX_VALUES
 from appliance.wire.layout import MAX_TEXTS
 from tests.support import gob_streams as gob
 from tests.support.wire_cases import Vector, any_int, any_message, as_gob_can, load_vectors
@@ -204,6 +205,20 @@ def test_skipping_ends_at_the_depth_limit_however_the_types_turn_in_circles():
             decode_gob(stream_with(88, content))
         with pytest.raises(DecodeError, match="deeper"):
             decode_gob(stream_with(84, b"\x02" * len(content)))
+
+
+def test_values_of_one_stream_are_counted_however_they_are_nested():
+    inner = gob.uint(MAX_TEXTS) + bytes(MAX_TEXTS)
+    with pytest.raises(DecodeError, match="more than 262144 values"):
+        decode_gob(stream_with(80, gob.uint(MAX_VALUES) + bytes(MAX_VALUES)))
+    with pytest.raises(DecodeError, match="more than 262144 values"):
+        decode_gob(stream_with(81, gob.uint(4) + inner * 4))
+    types = gob.struct_type(65, ("Data", 66), ("PreviousMessage", 65)) + gob.slice_type(66, 6)
+    content = b"\0"
+    for _ in range(5):
+        content = b"\x01" + inner + b"\x01" + content + b"\0"
+    with pytest.raises(DecodeError, match="more than 262144 values"):
+        decode_gob(types + gob.value(65, content[:-1]))
 
 
 # -- refused ------------------------------------------------------------------------------------

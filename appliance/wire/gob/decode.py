@@ -30,7 +30,7 @@ from appliance.wire.gob.plan import (
     READ_TEXTS,
     Plan,
 )
-from appliance.wire.gob.skip import skip_value
+from appliance.wire.gob.skip import MAX_VALUES, Budget, skip_value, spend
 from appliance.wire.gob.types import MAX_TYPES, WireType
 from appliance.wire.layout import MAX_TEXTS
 
@@ -55,7 +55,7 @@ def decode_gob(payload: bytes, *, max_depth: int = 16) -> Message:
         begins_alike = begins_alike and start == latest.size_bytes
         descriptor = latest if begins_alike else _descriptors.get(payload[:start])
         plan = descriptor.plan_for(type_id)
-        message, pos = _read_message(payload, pos, plan, descriptor.types, max_depth)
+        message, pos = _read_message(payload, pos, plan, descriptor.types, max_depth, [MAX_VALUES])
     except IndexError:
         raise DecodeError(f"{CUT_SHORT}, or has a field that its type does not have") from None
     if pos != len(payload):
@@ -92,7 +92,7 @@ def _find_value(payload: bytes, pos: int) -> tuple[int, int, int]:
 
 
 def _read_message(
-    data: bytes, pos: int, plan: Plan, types: Mapping[int, WireType], depth: int
+    data: bytes, pos: int, plan: Plan, types: Mapping[int, WireType], depth: int, budget: Budget
 ) -> tuple[Message, int]:
     """One struct as a message, and where it ends.
 
@@ -133,7 +133,7 @@ def _read_message(
         elif read == READ_TEXTS:
             if depth < 2:
                 raise DecodeError(f"field {GO_NAMES[slot]} is nested deeper than the limit")
-            values[slot], pos = _read_texts(data, pos, slot)
+            values[slot], pos = _read_texts(data, pos, slot, budget)
         elif read == READ_BOOL:
             number = data[pos]
             pos += 1
@@ -141,12 +141,12 @@ def _read_message(
                 number, pos = read_long(data, pos, number)
             values[slot] = number != 0
         elif read == READ_MESSAGE:
-            values[slot], pos = _read_message(data, pos, more, types, depth - 1)
+            values[slot], pos = _read_message(data, pos, more, types, depth - 1, budget)
         else:
-            pos = skip_value(data, pos, more, types, depth - 1)
+            pos = skip_value(data, pos, more, types, depth - 1, budget)
 
 
-def _read_texts(data: bytes, pos: int, slot: int) -> tuple[tuple[str, ...], int]:
+def _read_texts(data: bytes, pos: int, slot: int, budget: Budget) -> tuple[tuple[str, ...], int]:
     end = len(data)
     count = data[pos]
     pos += 1
@@ -156,6 +156,7 @@ def _read_texts(data: bytes, pos: int, slot: int) -> tuple[tuple[str, ...], int]
         raise DecodeError(f"field {GO_NAMES[slot]} holds {count} texts, more than {MAX_TEXTS}")
     if count > end - pos:
         raise DecodeError(f"field {GO_NAMES[slot]} is cut short")
+    spend(budget, count)
     texts = []
     for _ in range(count):
         size = data[pos]

@@ -1,7 +1,8 @@
 """Pass over values that a message has no field for.
 
-Every element of whatever type takes a byte at least, so the time is bounded by the stream's size;
-nesting is bounded by the caller's depth.
+Every element of whatever type takes a byte at least, so the time is bounded by the stream's size,
+and by a count of values besides: a small compressed frame can hold millions. Nesting is bounded by
+the caller's depth.
 """
 
 from __future__ import annotations
@@ -23,15 +24,33 @@ from appliance.wire.gob.types import (
     WireType,
 )
 
+MAX_VALUES = 262_144
+"""Texts in lists and values without a field, of one stream and however nested."""
+
+Budget = list[int]
+"""One number: how many of `MAX_VALUES` are left."""
+
+
+def spend(budget: Budget, count: int) -> None:
+    """Count values that are about to be read.
+
+    Raises:
+        DecodeError: there are too many.
+    """
+    budget[0] -= count
+    if budget[0] < 0:
+        raise DecodeError(f"more than {MAX_VALUES} values in the gob stream")
+
 
 def skip_value(
-    data: bytes, pos: int, type_id: int, types: Mapping[int, WireType], depth: int
+    data: bytes, pos: int, type_id: int, types: Mapping[int, WireType], depth: int, budget: Budget
 ) -> int:
     """Where the value ends. `depth` is how many containers may still be inside one another.
 
     Raises:
         DecodeError: no such value here, or too deep.
     """
+    spend(budget, 1)
     definition = types.get(type_id)
     if definition is None:
         return _skip_built_in(data, pos, type_id)
@@ -40,7 +59,7 @@ def skip_value(
     if depth < 1:
         raise DecodeError("values inside one another deeper than the limit")
     if isinstance(definition, StructType):
-        return _skip_struct(data, pos, definition, types, depth - 1)
+        return _skip_struct(data, pos, definition, types, depth - 1, budget)
     count, pos = read_uint(data, pos)
     if count > len(data) - pos:
         raise DecodeError(CUT_SHORT)
@@ -48,17 +67,22 @@ def skip_value(
         raise DecodeError("an array of another length than its type's")
     if isinstance(definition, MapType):
         for _ in range(count):
-            pos = skip_value(data, pos, definition.key, types, depth - 1)
-            pos = skip_value(data, pos, definition.element, types, depth - 1)
+            pos = skip_value(data, pos, definition.key, types, depth - 1, budget)
+            pos = skip_value(data, pos, definition.element, types, depth - 1, budget)
         return pos
     assert isinstance(definition, SliceType | ArrayType)
     for _ in range(count):
-        pos = skip_value(data, pos, definition.element, types, depth - 1)
+        pos = skip_value(data, pos, definition.element, types, depth - 1, budget)
     return pos
 
 
 def _skip_struct(
-    data: bytes, pos: int, struct: StructType, types: Mapping[int, WireType], depth: int
+    data: bytes,
+    pos: int,
+    struct: StructType,
+    types: Mapping[int, WireType],
+    depth: int,
+    budget: Budget,
 ) -> int:
     field = -1
     while True:
@@ -68,7 +92,7 @@ def _skip_struct(
         field += delta
         if field >= len(struct.fields):
             raise DecodeError("a field that its type does not have")
-        pos = skip_value(data, pos, struct.fields[field][1], types, depth)
+        pos = skip_value(data, pos, struct.fields[field][1], types, depth, budget)
 
 
 def _skip_built_in(data: bytes, pos: int, type_id: int) -> int:
