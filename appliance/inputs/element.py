@@ -22,7 +22,7 @@ from appliance.inputs.keys import (
     REFUSED,
     Shape,
 )
-from appliance.inputs.notes import LineOf, Note, Reading
+from appliance.inputs.notes import MAX_NOTES, LineOf, Note, Reading
 from appliance.inputs.values import (
     ValueRefused,
     describe,
@@ -32,7 +32,6 @@ from appliance.inputs.values import (
     read_texts,
     read_whole,
 )
-
 
 _MAX_KEY = 80
 """Characters of a key that are shown; none of ours is nearly as long."""
@@ -47,6 +46,8 @@ class ElementReader:
         self._line_of = line_of
         self._from_node = from_node
         self._is_good = True
+        self._written: dict[str, str] = {}
+        """Keys by their proper name, as they stand in the text."""
 
     def read(self, element: Any, repeated: Sequence[str] = ()) -> None:
         """Read it; `repeated` are keys that stand in it twice."""
@@ -82,6 +83,7 @@ class ElementReader:
                 self._problem(written, f"the key stands twice, as {shorten(name)} too")
                 continue
             found[name] = value
+            self._written[name] = written
             if is_empty(value):
                 continue
             if name in IGNORED:
@@ -93,7 +95,8 @@ class ElementReader:
         return found
 
     def _unknown(self, written: str) -> None:
-        nearest = find_nearest(written, KNOWN) if len(written) <= _MAX_KEY else None
+        is_told = len(self._into.problems) < MAX_NOTES
+        nearest = find_nearest(written, KNOWN) if is_told and len(written) <= _MAX_KEY else None
         meant = f"; did you mean {shorten(nearest)}?" if nearest else ""
         self._problem(written, f"unknown key {shorten(written)}{meant}")
 
@@ -147,11 +150,14 @@ class ElementReader:
 
     def _problem(self, key: str | None, message: str) -> None:
         self._is_good = False
-        self._into.add_problem(self._note(key, message))
+        if self._into.has_room_in(self._into.problems):
+            self._into.problems.append(self._note(key, message))
 
     def _warning(self, key: str, message: str) -> None:
-        self._into.add_warning(self._note(key, message))
+        if self._into.has_room_in(self._into.warnings):
+            self._into.warnings.append(self._note(key, message))
 
     def _note(self, key: str | None, message: str) -> Note:
+        key = self._written.get(key, key) if key is not None else None
         shown = key if key is None or len(key) <= _MAX_KEY else f"{key[: _MAX_KEY - 1]}…"
         return Note(index=self._index, key=shown, line=self._line_of(key), message=message)

@@ -53,19 +53,12 @@ class Reading:
     untold: int = 0
     """Problems and warnings beyond the bound."""
 
-    def add_problem(self, note: Note) -> None:
-        """Tell a problem, as far as there is room."""
-        self._add(self.problems, note)
-
-    def add_warning(self, note: Note) -> None:
-        """Tell a warning, as far as there is room."""
-        self._add(self.warnings, note)
-
-    def _add(self, notes: list[Note], note: Note) -> None:
+    def has_room_in(self, notes: list[Note]) -> bool:
+        """Whether one more is told; else it is counted, and the work of wording it is spared."""
         if len(notes) < MAX_NOTES:
-            notes.append(note)
-        else:
-            self.untold += 1
+            return True
+        self.untold += 1
+        return False
 
     def refuse(self, message: str, *, line: int | None = None, column: int | None = None) -> None:
         """The text as a whole cannot be used."""

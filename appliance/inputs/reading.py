@@ -92,9 +92,8 @@ def _json_lines(lines: Lines, element: JsonElement) -> Callable[[str | None], in
     def find(key: str | None) -> int | None:
         offset = element.start
         if key is not None:
-            pattern = re.compile(rf'"{re.escape(key)}"\s*:', re.IGNORECASE)
-            match = pattern.search(lines.text, offset, min(element.end, offset + _KEY_SEARCH))
-            offset = match.start() if match else offset
+            end = min(element.end, offset + _KEY_SEARCH)
+            offset = max(offset, lines.text.find(f'"{key}"', offset, end))
         return lines.line_of(offset)
 
     return find
@@ -128,7 +127,8 @@ def _read_as_yaml(
         bad = of_elements.get(index if is_list else None, ())
         if bad:
             for problem in bad:
-                reading.add_problem(_note_of(problem, index))
+                if reading.has_room_in(reading.problems):
+                    reading.problems.append(_note_of(problem, index))
         elif element is not MISSING:
             lines = _yaml_lines(document, index if is_list else None)
             ElementReader(reading, index, lines, from_node).read(element)
