@@ -53,11 +53,15 @@ class Streams:
             response = web.StreamResponse(status=202, headers={"Content-Type": NDJSON})
             await response.prepare(request)
             await response.write(b"".join(map(_line, watch.opening())))
+            dropped = 0
             while not watch.is_over:
                 left_s = deadline_mono - asyncio.get_running_loop().time()
                 event = await listener.next(left_s) if left_s > 0 else None
                 if event is None:
                     break
+                if listener.dropped > dropped:
+                    dropped = listener.dropped
+                    await response.write(_line({"event": "events_lost", "count": dropped}))
                 line = watch.take(event)
                 if line is not None:
                     await response.write(_line(line))

@@ -124,13 +124,18 @@ class Answers:
         """Those that have not answered."""
         return [item for item in self.nodes if not item.has_failed and item.is_silent]
 
+    def are_complete(self, node_count: int) -> bool:
+        """Whether nothing more can come from so many nodes."""
+        return len(self.nodes) >= node_count and not any(item.is_silent for item in self.nodes)
+
     def take(self, line: Json) -> list[Chunk]:
         """Note one line of the API; what is to be written for it."""
         kind = line.get("event")
         if kind in ("accepted", "rejected"):
             return self._open(line)
-        if kind == "end":
-            self.lost_events = int(line.get("lost_events") or 0)
+        if kind in ("end", "events_lost"):
+            lost = int(line.get("count") or line.get("lost_events") or 0)
+            self.lost_events = max(self.lost_events, lost)
             return []
         item = self._by_id.get(line.get("id", 0))
         if item is None:

@@ -21,6 +21,8 @@ def follow(client: ApiClient, body: Json, wait_s: float, answers: Answers) -> bo
     try:
         for line in client.stream("/api/v1/messages", {**body, "for_caller": True}, query, wait_s):
             write(answers.take(line))
+            if answers.are_complete(len(body["to_nodes"])):
+                break  # an answer tells more than the acknowledgement that may follow
     except KeyboardInterrupt:
         write(answers.finish())
         return False
