@@ -1,7 +1,8 @@
 """Durable, acknowledged messages per second from one daemon to another, beside the same loop bare on nats-py.
 
-`python -m tests.measure.throughput [rounds]`. Ours counts from the first POST to the API until the last record has
-left the outbox: accepted on disk, sent, taken in on disk, acknowledged, settled on disk.
+`python -m tests.measure.throughput [rounds [serialization…]]`; the bare loop is CBOR always. Ours counts from the first
+POST to the API until the last record has left the outbox: accepted on disk, sent, taken in on disk, acknowledged,
+settled on disk.
 """
 
 from __future__ import annotations
@@ -19,7 +20,11 @@ from tests.support.nats_server import NatsServer
 CONFIG = """
 version: 1
 broker: {{servers: ["{url}"]}}
-defaults: {{window: {window}, compression: {compression}, ack: {{timeout: 30s, on: received}}}}
+defaults:
+  window: {window}
+  serialization: {serialization}
+  compression: {compression}
+  ack: {{timeout: 30s, on: received}}
 nodes:
   alpha: {{publish: {{lines: {{to: beta, method: REQToConsole}}}}}}
   beta: {{subscribe: {{REQToConsole: {{}}}}}}
@@ -56,8 +61,12 @@ def measure_bare(url: str, count: int, window: int, compression: str) -> float:
         receiver.wait()
 
 
-def measure_ours(url: str, directory: Path, count: int, window: int, compression: str) -> float:
-    text = CONFIG.format(url=url, window=window, compression=compression)
+def measure_ours(
+    url: str, directory: Path, count: int, window: int, serialization: str, compression: str
+) -> float:
+    text = CONFIG.format(
+        url=url, window=window, serialization=serialization, compression=compression
+    )
     sender, receiver = Appliance(text, directory / "a"), Appliance(text, directory / "b")
     sender.args, receiver.args = ["--node", "alpha"], ["--node", "beta"]
     sender.only_named = receiver.only_named = True
@@ -86,21 +95,26 @@ def measure_ours(url: str, directory: Path, count: int, window: int, compression
 
 def main() -> None:
     rounds = int(sys.argv[1]) if len(sys.argv) > 1 else 3
+    serializations = sys.argv[2:] or ["cbor", "gob"]
     for window, count in ((256, 20_000), (1, 3_000)):
         for compression in ("none", "zstd"):
-            bare, ours = [], []
+            bare: list[float] = []
+            ours: dict[str, list[float]] = {word: [] for word in serializations}
             for _ in range(rounds):
                 with NatsServer() as broker, tempfile.TemporaryDirectory() as directory:
                     bare.append(measure_bare(broker.url, count, window, compression))
-                    ours.append(
-                        measure_ours(broker.url, Path(directory), count, window, compression)
-                    )
-            ratio = statistics.median(o / b for o, b in zip(ours, bare, strict=True))
-            print(
-                f"window {window:3d} {compression:4s}: ours {statistics.median(ours):7.0f}/s"
-                f"  bare {statistics.median(bare):7.0f}/s  ratio {ratio:.2f}",
-                flush=True,
-            )
+                    for word in serializations:
+                        path = Path(directory) / word
+                        rate = measure_ours(broker.url, path, count, window, word, compression)
+                        ours[word].append(rate)
+            for word in serializations:
+                ratio = statistics.median(o / b for o, b in zip(ours[word], bare, strict=True))
+                print(
+                    f"window {window:3d} {word:4s} {compression:4s}:"
+                    f" ours {statistics.median(ours[word]):7.0f}/s"
+                    f"  bare {statistics.median(bare):7.0f}/s  ratio {ratio:.2f}",
+                    flush=True,
+                )
 
 
 if __name__ == "__main__":
