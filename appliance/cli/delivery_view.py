@@ -140,7 +140,7 @@ class Deliveries:
         }
 
     def _is_silent(self, item: _Delivery) -> bool:
-        return item.state == "waiting" or (item.wants_reply and not item.has_ended)
+        return not item.has_ended and (item.state == "waiting" or item.wants_reply)
 
     def _open(self, line: Json) -> Words:
         item = _Delivery(str(line.get("to", "")), line.get("id"))

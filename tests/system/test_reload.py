@@ -95,7 +95,10 @@ def test_a_setting_that_needs_a_restart_is_refused_by_name(appliance):
     before = picture(appliance)
     appliance.write_config(BASE.replace("{embedded: true}", "{embedded: true, port: 45999}"))
     verdict = appliance.reload()
-    assert (verdict["result"], verdict["problems"][0]["path"]) == ("refused", "broker.port")
+    (problem,) = verdict["problems"]
+    assert (verdict["result"], problem["path"]) == ("refused", "broker.port")
+    assert problem["file"].endswith("appliance.yaml")
+    assert problem["excerpt"][problem["column"] - 1 :].startswith("45999")
     assert picture(appliance) == before
 
 
@@ -113,7 +116,9 @@ def test_a_listener_is_moved_live_and_a_busy_one_refuses_the_whole_set(appliance
             listening(busy.getsockname()[1]).replace("REQPing: {}", "REQPong: {}")
         )
         verdict = appliance.reload()
-        assert (verdict["result"], verdict["problems"][0]["code"]) == ("refused", "E303")
+        (problem,) = verdict["problems"]
+        assert (verdict["result"], problem["code"]) == ("refused", "E303")
+        assert (problem["line"], problem["excerpt"][:5]) == (8, "admin")
         assert picture(appliance) == before
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))

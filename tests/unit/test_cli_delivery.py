@@ -121,3 +121,75 @@ def test_text_from_nodes_cannot_command_the_terminal():
     )
     text = "".join(words for words, _ in said)
     assert not any(character in text for character in "\x1b\x07\x9b\u202e\n")
+
+
+def piece(id_, data, **more):
+    return {"event": "reply", "id": id_, "data": data, "has_more": True, "stream": "stdout", **more}
+
+
+def results(said):
+    return [text for text, is_result in said if is_result]
+
+
+def test_an_answer_in_pieces_is_joined_under_one_name_with_stderr_marked():
+    deliveries, said = follow(
+        accepted("ship1", 1, replies=True),
+        piece(1, "one\ntw"),
+        piece(1, "oh no\n", stream="stderr"),
+        piece(1, "o\nrest"),
+        {"event": "reply", "id": 1, "data": "", "exit_status": "0"},
+    )
+    assert results(said) == ["ship1:", "    one", "  ! oh no", "    two", "    rest"]
+    assert (deliveries.failed, deliveries.silent) == ([], [])
+
+
+def test_pieces_of_two_nodes_are_told_apart():
+    _, said = follow(
+        accepted("ship1", 1, replies=True),
+        accepted("ship2", 2, replies=True),
+        piece(1, "a\n"),
+        piece(2, "b\n"),
+        piece(1, "c\n"),
+        {"event": "reply", "id": 1, "data": "", "exit_status": "3"},
+    )
+    assert results(said) == [
+        *("ship1:", "    a", "ship2:", "    b", "ship1:", "    c"),
+        "ship1: (exit 3)",
+    ]
+
+
+def test_an_answer_that_has_begun_and_not_ended_is_silent():
+    deliveries, _ = follow(
+        accepted("ship1", 1, replies=True),
+        {"event": "delivered", "id": 1, "seconds": 0.1},
+        piece(1, "a\n"),
+    )
+    assert deliveries.silent == ["ship1"]
+
+
+def test_where_stderr_came_along_nobody_is_sent_to_look_for_it():
+    _, said = follow(
+        accepted("ship1", 1, replies=True),
+        {"event": "reply", "id": 1, "data": "out\n", "exit_status": "2", "stderr": "why\n"},
+    )
+    assert said[-3:] == [("ship1: (exit 2)", True), ("    out", True), ("  ! why", True)]
+
+
+def test_as_json_everything_of_a_piece_is_there_and_ids_as_text():
+    big = 2**60 + 1
+    deliveries, _ = follow(
+        accepted("ship1", big, replies=True) | {"note": "'shp1' is not declared"},
+        piece(big, "\\xff", data_base64="/w=="),
+        {"event": "reply", "id": big, "data": "", "exit_status": "1", "stderr": "e"},
+    )
+    (message,) = deliveries.facts()["messages"]
+    assert (message["id"], message["id_text"]) == (big, str(big))
+    assert message["note"] == "'shp1' is not declared"
+    first, last = message["replies"]
+    assert (first["data_base64"], first["stream"], first["has_more"]) == ("/w==", "stdout", True)
+    assert last["stderr"] == "e"
+
+
+def test_a_name_that_looks_like_a_slip_is_noted():
+    _, said = follow(accepted("shp1", 1) | {"note": "'shp1' is not declared\x1b"})
+    assert said[-1] == ("note: 'shp1' is not declared\\x1b", False)

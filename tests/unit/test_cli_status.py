@@ -6,7 +6,7 @@ import time
 import pytest
 from rich.console import Console
 
-from appliance.cli.status_view import is_healthy, render_status
+from appliance.cli.status_view import fit_status, is_healthy, render_status
 from tests.support.fake_control import PROBLEM, make_status
 
 NOW = 1_767_225_600.0 + 120  # two minutes after the times of `make_status`
@@ -115,3 +115,53 @@ def test_a_thousand_nodes_render_at_once():
     started = time.process_time()
     show(status)
     assert time.process_time() - started < 5
+
+
+def fit(status, height, width=120):
+    console = Console(file=io.StringIO(), width=width, height=height, highlight=False)
+    lines = console.render_lines(fit_status(console, status, time.time()), pad=False)
+    return ["".join(segment.text for segment in line) for line in lines]
+
+
+def make_fleet(count, broken=()):
+    worker = make_status()["nodes"]["ship1"]["workers"][0]
+    return make_status(
+        nodes={
+            f"ship{number}": {
+                "workers": [
+                    {
+                        **worker,
+                        "subject": f"ship{number}.REQPing.EventACK",
+                        "phase": "backing_off" if number in broken else "running",
+                    }
+                ]
+            }
+            for number in range(count)
+        }
+    )
+
+
+@pytest.mark.parametrize(("height", "width"), [(24, 120), (12, 60), (10, 200), (40, 100)])
+def test_a_watched_status_fits_the_terminal(height, width):
+    assert len(fit(make_fleet(100), height, width)) <= height
+
+
+def test_in_a_small_terminal_what_does_not_run_is_shown_first_and_the_rest_is_counted():
+    lines = fit(make_fleet(100, broken=(70, 71)), 14)
+    shown = "\n".join(lines)
+    assert "ship70.REQPing" in shown
+    assert "ship71.REQPing" in shown
+    assert lines[-1].strip().startswith("… ")
+    assert lines[-1].strip().endswith(" running more")
+
+
+def test_in_a_large_terminal_nothing_is_left_out():
+    lines = fit(make_fleet(5), 40)
+    assert sum("REQPing" in line for line in lines) == 5
+    assert "more" not in "".join(lines)
+
+
+def test_a_daemon_that_stops_is_stopping_and_not_degraded():
+    shown = show(make_status(healthy=False, stopping=True, degraded_by=[]))
+    assert shown.startswith("● stopping")
+    assert "degraded" not in shown

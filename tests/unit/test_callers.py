@@ -1,0 +1,61 @@
+"""What a caller is told before anything is sent."""
+
+import os
+
+import pytest
+
+from appliance.config.loader import load_desired
+from appliance.daemon.callers import choose_answer_method, describe_unknown
+from appliance.errors import RequestInvalid
+from appliance.methods.registry import METHOD_TABLE
+
+CONFIG = """
+version: 1
+broker: {embedded: true}
+nodes:
+  central: {subscribe: {REQErrorLog: {}, REQToConsole: {}, REQToFileAppend: {accept_from: [ship2]}}}
+  lonely: {subscribe: {REQPing: {}}}
+  picky: {subscribe: {REQToFile: {accept_from: [ship2]}}}
+  open: {subscribe: {REQToFile: {accept_from: any}}}
+  ship1: {subscribe: {REQPing: {}}}
+  ship2: {subscribe: {REQPing: {}}}
+"""
+
+
+@pytest.fixture(scope="module")
+def desired(tmp_path_factory):
+    path = tmp_path_factory.mktemp("callers") / "fleet.yaml"
+    path.write_text(CONFIG)
+    return load_desired([path], environ=os.environ, methods=METHOD_TABLE).desired
+
+
+@pytest.mark.parametrize(
+    ("node", "to_node", "method"),
+    [
+        ("central", "ship2", "REQToFileAppend"),
+        ("central", "ship1", "REQToConsole"),
+        ("picky", "ship2", "REQToFile"),
+        ("open", "unknown", "REQToFile"),
+    ],
+)
+def test_an_answer_arrives_as_a_method_that_takes_it(desired, node, to_node, method):
+    assert choose_answer_method(desired, node, to_node) == method
+
+
+@pytest.mark.parametrize(
+    ("node", "to_node", "said"),
+    [
+        ("lonely", "ship1", "add `REQToFileAppend: {}` to nodes.lonely.subscribe"),
+        ("picky", "ship1", "add ship1 to its accept_from"),
+        ("central", "shp1", "'shp1' is not declared (did you mean ship1?); add it to `nodes`"),
+    ],
+)
+def test_where_no_answer_could_come_the_config_to_write_is_told(desired, node, to_node, said):
+    with pytest.raises(RequestInvalid) as caught:
+        choose_answer_method(desired, node, to_node)
+    assert said in str(caught.value)
+
+
+def test_a_name_far_from_all_others_gets_no_hint(desired):
+    assert describe_unknown(desired, "ship1") is None
+    assert describe_unknown(desired, "zzzzzzzzzz") == "'zzzzzzzzzz' is not declared"
