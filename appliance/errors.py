@@ -5,7 +5,7 @@ ApplianceError
 |- WireError              EncodeError, DecodeError
 |- BusError               BusUnavailable, BusUnauthorized, SubjectInvalid, PayloadTooLarge
 |- StoreError             StoreFull, StoreUnusable, StoreLocked
-|- HandlerError           PathForbidden, CommandForbidden, ArgumentsInvalid, FileFailed
+|- HandlerError           PathForbidden, CommandForbidden, ArgumentsInvalid, FileFailed, CopyFailed
 |- RequestInvalid         something a caller of the API sent us; ArgumentsRefused
 |- DaemonError            DaemonUnreachable, DaemonAlreadyRunning
 
@@ -147,6 +147,15 @@ class FileFailed(HandlerError):
 
     def __init__(self, path: str, reason: str) -> None:
         super().__init__(f"cannot write {path[:200]!r} below the data directory: {reason}")
+        self.path = path
+        self.reason = reason
+
+
+class CopyFailed(HandlerError):
+    """A file cannot be read or written, or is not what was sent."""
+
+    def __init__(self, path: str, reason: str) -> None:
+        super().__init__(f"{path}: {reason}")
         self.path = path
         self.reason = reason
 

@@ -60,6 +60,11 @@ class Bus(Protocol):
         """Grows with every loss of connection: an attempt whose epoch is old may never have arrived."""
         ...
 
+    @property
+    def max_payload(self) -> int:
+        """Bytes of payload and headers that the broker takes in one message."""
+        ...
+
     async def publish(
         self,
         subject: str,

@@ -1,4 +1,4 @@
-"""Which commands a subscriber may run, as a pure question."""
+"""Which commands a subscriber may run, and which files it may touch, as pure questions."""
 
 from __future__ import annotations
 
@@ -30,3 +30,27 @@ def _matches(argv: Sequence[str], pattern: Sequence[str]) -> bool:
         wanted = wanted[:-1]
         given = given[: len(wanted)]
     return len(given) == len(wanted) and all(map(fnmatchcase, given, wanted))
+
+
+def is_path_allowed(path: str, patterns: Sequence[str] | None) -> bool:
+    """Whether one of `patterns` covers the absolute `path`; None covers everything.
+
+    ``*`` and ``?`` stand for anything within one name, a last ``**`` for everything below. The path
+    must be one without ``.``, ``..`` and links: whoever asks has resolved it before.
+    """
+    if patterns is None:
+        return True
+    names = path.split("/")
+    return any(_covers(pattern.split("/"), names) for pattern in patterns)
+
+
+def _covers(pattern: Sequence[str], names: Sequence[str]) -> bool:
+    if pattern[-1] == ANY_REST:
+        pattern = pattern[:-1]
+        if len(names) <= len(pattern):
+            return False
+        names = names[: len(pattern)]
+    return len(names) == len(pattern) and all(
+        fnmatchcase(name, part.replace("[", "[[]"))
+        for name, part in zip(names, pattern, strict=True)
+    )

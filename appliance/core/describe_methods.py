@@ -17,7 +17,11 @@ Json = dict[str, Any]
 def describe_methods(builtin: MethodTable, declared: Mapping[MethodName, UserMethod]) -> list[Json]:
     """The config's own first, each kind by name."""
     own = [_describe(method.info, "config", method) for _, method in sorted(declared.items())]
-    return own + [_describe(info, "builtin", None) for _, info in sorted(builtin.items())]
+    return own + [
+        _describe(info, "builtin", None)
+        for _, info in sorted(builtin.items())
+        if not info.is_companion
+    ]
 
 
 def _describe(info: MethodInfo, source: str, method: UserMethod | None) -> Json:

@@ -8,7 +8,7 @@ entries of the same content above the same settings, share one frozen result.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 from appliance.core.fields import (
@@ -177,6 +177,20 @@ class Expander:
                 yield Subscription(
                     NodeName(node), MethodName(method), layers[-1][0], layers, resolved, token
                 )
+                yield from self._companions(NodeName(node), layers, resolved, token)
+
+    def _companions(
+        self,
+        node: NodeName,
+        layers: tuple[Layer, ...],
+        resolved: ResolvedSubscription,
+        token: NodeName,
+    ) -> Iterator[Subscription]:
+        for name in resolved.info.companions:
+            info = self._known.methods.get(name)
+            if info is not None:
+                own = replace(resolved, info=info)
+                yield Subscription(node, name, layers[-1][0], layers, own, token)
 
     def publications(self, node: str) -> Iterator[Publication]:
         """Every publish entry of `node` that is switched on and complete."""
@@ -233,6 +247,8 @@ class Expander:
                 )
             # A default of `done` for the fleet means nothing where nothing is acknowledged.
             settings.pop("ack_on", None)
+        if info.acks_when_done is not None:
+            settings["ack_on"] = AckOn.DONE if info.acks_when_done else AckOn.RECEIVED
         commands = entry.get("allow_commands")
         if commands is not None:
             settings["allow_commands"] = (
@@ -335,9 +351,12 @@ class Expander:
 def decide_ack(info: MethodInfo, base: Base, entry: Tree) -> bool:
     """Whether an entry stands on the ACK subject of its method.
 
-    The entry's own word counts. Below it, a method that the wire does not acknowledge stays so
-    whatever the layers say: `defaults` must not move REQHello to a subject that no Go node uses.
+    The entry's own word counts, unless the method makes no sense without. Below it, a method that
+    the wire does not acknowledge stays so whatever the layers say: `defaults` must not move
+    REQHello to a subject that no Go node uses.
     """
+    if info.acks_when_done is not None:
+        return True
     mode = find_value(entry, ACK_MODE.keys)
     if mode is None:
         if not info.acks_by_default:

@@ -134,6 +134,15 @@ def _check_subscribe(
     info = known.methods.get(MethodName(method))
     if info is None:
         _add_unknown_method(findings, path, method, known, on_key=True)
+    elif info.is_companion:
+        owners = sorted(name for name, other in known.methods.items() if method in other.companions)
+        findings.add(
+            "E228",
+            path,
+            f"{method} comes along with {' and '.join(owners)} and is not declared by itself",
+            hint="drop the entry",
+            on_key=True,
+        )
     if not entry:
         return
     check_bounds(findings, path, _DURATIONS, entry)

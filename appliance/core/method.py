@@ -49,6 +49,17 @@ class MethodInfo:
     file_name: str = ""
     arguments: str = ""
     """The arguments in the words of a usage line, such as ``PROGRAM [ARG…]``."""
+    acks_when_done: bool | None = None
+    """What `ack.on` is whatever the config says: a copy is there when its acknowledgement is. None: as it says.
+
+    Such a method is always acknowledged.
+    """
+    keeps_time: bool = False
+    """The handler may take longer than its methodTimeout: it bounds each step by it instead."""
+    companions: tuple[MethodName, ...] = ()
+    """Methods subscribed with this one, with its settings."""
+    is_companion: bool = False
+    """Comes along with another method and is never declared by itself."""
     for_answers: bool = True
     """Whether an answer may arrive as this method without more being said; only asked of events."""
 

@@ -34,6 +34,7 @@ from appliance.daemon.presence import Presence
 from appliance.daemon.source import FileConfigSource
 from appliance.errors import ApplianceError, BusError
 from appliance.inputs.inputs import Inputs, Staged
+from appliance.methods._copy_taker import CopyTaker
 from appliance.methods._files import DataFiles
 from appliance.methods.registry import METHOD_TABLE, METHODS
 from appliance.outbox.outbox import MessageStore
@@ -188,6 +189,8 @@ class Daemon:
         self._stack.callback(console.close)
         files = DataFiles(self._state_dir / "data")
         await self._stack.enter_async_context(files)
+        taker = CopyTaker(self._state_dir / "copies" / "parts")
+        self._stack.push_async_callback(taker.close)
         self.presence = Presence(lambda: self._desired, time.time, self._node_seen)
         tools = HandlerTools(
             files=files,
@@ -196,6 +199,7 @@ class Daemon:
             hidden_environment=lambda: self._secret_variables,
             list_workers=lambda node: list_workers(self.pool, node),
             switch=self.overrides,
+            files_taker=taker,
         )
         parts = WorkerParts(
             bus=self.bus,

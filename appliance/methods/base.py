@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from appliance.core.copying import Piece
 from appliance.core.message import Message
 from appliance.core.method import MethodInfo
 from appliance.core.names import NodeName
@@ -43,11 +44,14 @@ class Outgoing:
     """A message that a handler sends. `message.from_node` is set to the own node, the id is given by the outbox.
 
     `headers` are ours (``appl-…``); Go nodes ignore them. `expires_s` None means as the publisher's settings say.
+    With `keeps_dead` off a message that `Outlet.deliver` failed to deliver is forgotten and is no dead letter: the
+    handler tells what came of it.
     """
 
     message: Message
     headers: Mapping[str, str] | None = None
     expires_s: float | None = None
+    keeps_dead: bool = True
 
 
 class Outlet(Protocol):
@@ -67,8 +71,8 @@ class Outlet(Protocol):
         """Tell an appliance that asked how far long work is; at most about once a second, silently dropped else."""
         ...
 
-    async def deliver(self, outgoing: Outgoing) -> None:
-        """Send a message and wait until it is acknowledged.
+    async def deliver(self, outgoing: Outgoing) -> bool:
+        """Send a message and wait until it is acknowledged; whether by an appliance that has finished its work.
 
         Several may run at once; they are sent in the order of the calls. Cancellation leaves it in the outbox.
 
@@ -152,6 +156,38 @@ class WorkerSwitch(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WriteRights:
+    """What a subscriber may write: `allow_paths` and `max_file_bytes` of its spec at this moment."""
+
+    allow_paths: tuple[str, ...] | None
+    max_bytes: int
+
+
+class FileTaker(Protocol):
+    """Takes files that peers copy to this daemon: whole, or in pieces that may come again and in any order."""
+
+    async def take_file(
+        self, path: str, data: bytes, sha256: str | None, rights: WriteRights
+    ) -> None:
+        """Replace the file at `path` atomically and durably.
+
+        Raises:
+            HandlerError: forbidden, or the system refuses; the old file is as it was.
+        """
+        ...
+
+    async def take_piece(
+        self, path: str, data: bytes, piece: Piece, sender: str, rights: WriteRights
+    ) -> None:
+        """Keep a piece durably; with the last one the whole is checked and replaces the file at `path`.
+
+        Raises:
+            HandlerError: as with `take_file`.
+        """
+        ...
+
+
 class HelloSink(Protocol):
     """Told about every hello, so that presence shows in metrics and status."""
 
@@ -184,6 +220,10 @@ class HandlerContext:
     """Headers that the message came with."""
     asker_is_appliance: bool = False
     """Whether the sender is an appliance (it says so by its ``appl-id``) and not a Go node."""
+    files_taker: FileTaker | None = None
+    """Where copied files go; None where a daemon takes none."""
+    max_payload_bytes: int = 1_048_576
+    """What the broker takes in one message."""
     resume: FilePosition | None = None
     hidden_environment: frozenset[str] = frozenset()
     """Environment variables that hold secrets of the daemon's."""

@@ -131,6 +131,7 @@ class OverrideBook:
             return [k for k in publisher_keys(desired, node, at_node, method) if k not in stopped]
         if kind != "subscriber":
             raise ArgumentsInvalid("the third argument is subscriber or publisher")
+        methods = {method, *self._methods()[MethodName(method)].companions}
         found = []
         for key in wanted - stopped:
             if key.node != node or key.kind is not WorkerKind.SUBSCRIBER:
@@ -139,7 +140,7 @@ class OverrideBook:
                 parts = parse_subject(key.subject)
             except SubjectInvalid:
                 continue
-            if parts.method == method and at_node in (node, parts.node):
+            if parts.method in methods and at_node in (node, parts.node):
                 found.append(key)
         return sorted(found)
 

@@ -19,6 +19,7 @@ from appliance.methods.base import FilePosition, HandlerContext, Method, Result
 from appliance.outbox.records import FinishItem, OutboxRecord
 from appliance.telemetry.stats import WorkerStats
 from appliance.workers.answering import Answering
+from appliance.workers.identity import DONE_HEADER
 from appliance.workers.outcomes import Outcomes
 from appliance.workers.outlet import HandlerOutlet
 from appliance.workers.parts import WorkerParts
@@ -228,11 +229,14 @@ class Handling:
             outlet=outlet,
             headers=work.headers,
             asker_is_appliance=work.identity.instance is not None,
+            files_taker=self._tools.files_taker,
+            max_payload_bytes=self._bus.max_payload,
             resume=work.resume,
             hidden_environment=self._tools.hidden_environment(),
         )
-        # a handler that keeps its own time gets a moment to say what it did before it is cut off
-        async with asyncio.timeout(timeout_s + 5.0):
+        # a handler that minds the time itself gets a moment to say what it did before it is cut off
+        limit_s = None if self.method.info.keeps_time else timeout_s + 5.0
+        async with asyncio.timeout(limit_s):
             return await work.handler.handle(message, context)
 
     # -- outcomes ---------------------------------------------------------------------------------
@@ -329,9 +333,10 @@ class Handling:
         if not work.reply_tos:
             return
         payload = f"confirmed from: {self.spec.node}: {work.message.id}".encode()
+        headers = {DONE_HEADER: "1"} if work.ack_on is AckOn.DONE else None
         for reply_to in work.reply_tos:
             try:
-                await self._bus.publish(reply_to, payload)
+                await self._bus.publish(reply_to, payload, headers=headers)
             except BusError:
                 return
         work.reply_tos.clear()

@@ -14,6 +14,8 @@ from typing import NamedTuple
 ID_HEADER = "appl-id"
 REFUSED_HEADER = "appl-refused"
 """On an acknowledgement subject: the receiver refuses the message for the reason given; resending is useless."""
+DONE_HEADER = "appl-done"
+"""On an acknowledgement: the receiver has finished its work and not only taken the message."""
 EXIT_HEADER = "appl-exit"
 """On a reply: the exit status of the command; with it the answer is complete."""
 STDERR_HEADER = "appl-stderr"

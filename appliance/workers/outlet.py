@@ -23,6 +23,7 @@ from appliance.workers.identity import (
     TURN_HEADER,
 )
 from appliance.workers.parts import WorkerParts
+from appliance.workers.settlements import Fate
 
 RETRY_S = 0.2
 PROGRESS_INTERVAL_S = 0.5
@@ -51,8 +52,9 @@ class HandlerOutlet:
         self._asker_is_appliance = asker_is_appliance
         self._stream = secrets.token_hex(6)
         self._turn = 0
-        self._unsettled: list[asyncio.Future[str | None]] = []
+        self._unsettled: list[asyncio.Future[Fate]] = []
         self._progress_due_mono = 0.0
+        self._progress_fate: asyncio.Future[Fate] | None = None
         self._mono = asyncio.get_running_loop().time
 
     @property
@@ -81,16 +83,20 @@ class HandlerOutlet:
             return
         if self._store.is_crowded:
             return
+        if self._progress_fate is not None and not self._progress_fate.done():
+            return  # the one before has not got through: while a link is down they must not pile up
         self._progress_due_mono = now + PROGRESS_INTERVAL_S
         headers = self.next_turn() | {
             MORE_HEADER: "1",
             PROGRESS_HEADER: f"{done_bytes}/{total_bytes}",
         }
         reply = make_reply(self._request, self._node, "")
-        await self._put(self._make(reply, headers))
+        record = self._make(reply, headers)
+        self._progress_fate = self._settlements.expect(record.id)
+        await self._put(record)
 
-    async def deliver(self, outgoing: Outgoing) -> None:
-        """Send and wait for the acknowledgement."""
+    async def deliver(self, outgoing: Outgoing) -> bool:
+        """Send and wait for the acknowledgement; whether it came after the receiver's work."""
         try:
             record = self._router.make_record(
                 outgoing.message._replace(from_node=self._node),
@@ -104,11 +110,14 @@ class HandlerOutlet:
         fate = self._settlements.expect(record.id)
         try:
             await self._put(record)
-            reason = await fate
+            found = await fate
         finally:
             fate.cancel()
-        if reason is not None:
-            raise HandlerError(reason)
+        if found.reason is not None:
+            if not outgoing.keeps_dead:
+                await self._store.drop([record.id])
+            raise HandlerError(found.reason)
+        return found.is_done
 
     def _make(self, reply: Message, headers: dict[str, str]) -> OutboxRecord:
         try:
@@ -137,5 +146,6 @@ class HandlerOutlet:
 
     def close(self) -> None:
         """The handler has ended."""
-        for fate in self._unsettled:
-            fate.cancel()
+        for fate in (*self._unsettled, self._progress_fate):
+            if fate is not None:
+                fate.cancel()

@@ -216,6 +216,8 @@ class Router:
             if declared is not None:
                 return declared
         info = self._methods[MethodName(method)]
+        if info.acks_when_done is not None:
+            return True
         if not info.acks_by_default:
             return False
         return self._defaults(node).ack_mode != "none"

@@ -3,24 +3,35 @@
 from __future__ import annotations
 
 import asyncio
+from typing import NamedTuple
+
+
+class Fate(NamedTuple):
+    """What became of a record: `reason` says why it will never be acknowledged, None that it is.
+
+    `is_done` tells that an appliance acknowledged it after its work and not before.
+    """
+
+    reason: str | None
+    is_done: bool = False
 
 
 class Settlements:
     """Futures by record id. Publishers tell, outlets wait; costs nothing while nobody does."""
 
     def __init__(self) -> None:
-        self._waiting: dict[int, asyncio.Future[str | None]] = {}
+        self._waiting: dict[int, asyncio.Future[Fate]] = {}
 
-    def expect(self, record_id: int) -> asyncio.Future[str | None]:
-        """A future that becomes None when the record is acknowledged, else the reason why it never will be."""
+    def expect(self, record_id: int) -> asyncio.Future[Fate]:
+        """A future that is resolved when the record leaves the outbox."""
         future = asyncio.get_running_loop().create_future()
         self._waiting[record_id] = future
         future.add_done_callback(lambda _: self._waiting.pop(record_id, None))
         return future
 
-    def tell(self, record_id: int, reason: str | None) -> None:
+    def tell(self, record_id: int, reason: str | None, *, is_done: bool = False) -> None:
         """The record left the outbox."""
         if self._waiting:
             future = self._waiting.get(record_id)
             if future is not None and not future.done():
-                future.set_result(reason)
+                future.set_result(Fate(reason, is_done))

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from appliance.core.names import NodeName
-from appliance.methods.base import Console, Files, HelloSink, WorkerLine, WorkerSwitch
+from appliance.methods.base import Console, Files, FileTaker, HelloSink, WorkerLine, WorkerSwitch
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -19,3 +19,4 @@ class HandlerTools:
     hidden_environment: Callable[[], frozenset[str]]
     list_workers: Callable[[NodeName], Sequence[WorkerLine]]
     switch: WorkerSwitch
+    files_taker: FileTaker | None = None

@@ -25,6 +25,7 @@ class InFlight:
         "due_mono",
         "epoch",
         "failures",
+        "is_done",
         "record",
         "sent_mono",
         "stream",
@@ -39,6 +40,7 @@ class InFlight:
         self.sent_mono = 0.0
         self.epoch = -1
         self.failures = 0
+        self.is_done = False
         turn = record.headers.get(TURN_HEADER) if record.headers else None
         self.stream = turn.rpartition(".")[0] if turn else ""
 

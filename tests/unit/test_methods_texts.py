@@ -80,6 +80,9 @@ def test_ordinary_text_stays_as_it_is():
 def test_every_method_of_the_table_is_found_with_its_facts():
     assert sorted(METHODS) == [
         "REQCliCommand",
+        "REQCopyFileChunk",
+        "REQCopyFileFrom",
+        "REQCopyFileTo",
         "REQErrorLog",
         "REQHello",
         "REQOpProcessList",
@@ -107,6 +110,8 @@ def test_every_method_of_the_table_is_found_with_its_facts():
     assert METHOD_TABLE["REQCliCommand"].options == {"allow_commands"}
     assert {name for name in METHODS if METHOD_TABLE[name].replies} == {
         "REQCliCommand",
+        "REQCopyFileFrom",
+        "REQCopyFileTo",
         "REQOpProcessList",
         "REQOpProcessStart",
         "REQOpProcessStop",

@@ -208,6 +208,14 @@ STORIES = (
         "Name them: REQRelay: {relay_to: [ship1], relay_methods: [REQCliCommand]}",
     ),
     Story(
+        "E228",
+        "companion-declared",
+        "A method that is subscribed together with another one, and with its settings, is declared "
+        "by itself.",
+        "ship1: {subscribe: {REQCopyFileTo: {allow_paths: [/srv/in/**]}, REQCopyFileChunk: {}}}",
+        "Drop the entry: whoever takes files takes the pieces of large ones, too.",
+    ),
+    Story(
         "E240",
         "open-input",
         "A listener of `inputs` is reachable from other machines and asks for no token: whoever"

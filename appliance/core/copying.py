@@ -1,0 +1,104 @@
+"""Copying files between nodes: what rides on the messages, and the words that both sides know.
+
+A small file is one REQCopyFileTo, exactly as the seed makes it, with its hash in a header. A larger one goes in pieces
+as REQCopyFileChunk, which only appliances know; whose piece it is of stands in a header, where it goes in methodArgs as
+with REQCopyFileTo. The last piece is sent when all others are acknowledged, so its acknowledgement is the file's.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from typing import NamedTuple
+
+from appliance.core.message import text_to_bytes
+from appliance.errors import ArgumentsInvalid
+
+COPY_FROM = "REQCopyFileFrom"
+COPY_TO = "REQCopyFileTo"
+COPY_CHUNK = "REQCopyFileChunk"
+
+SHA256_HEADER = "appl-sha256"
+"""On REQCopyFileTo: the hash of the content; also tells that the sender needs no answer beside the acknowledgement."""
+PIECE_HEADER = "appl-copy"
+
+MAX_WHOLE_BYTES = 1_000_000
+"""The seed's limit: what is larger goes in pieces."""
+PIECE_BYTES = 256 * 1024
+MAX_PIECE_BYTES = 4 * 1024 * 1024
+MAX_SIZE_BYTES = 2**50
+BEGIN_AGAIN = "the pieces before this one are not here: begin again"
+"""The receiver's words when it has lost what it had acknowledged (a part is kept for a day)."""
+
+_ID = re.compile(r"[0-9a-f]{32}")
+_HASH = re.compile(r"[0-9a-f]{64}")
+_KEYS = frozenset({"id", "offset", "size", "sha256"})
+_MAX_HEADER_CHARACTERS = 300
+
+
+class Piece(NamedTuple):
+    """Which part of which file: `id` names the transfer, `sha256` is of the whole."""
+
+    id: str
+    offset: int
+    size: int
+    sha256: str
+
+
+def name_transfer(*, node: str, source: str, target: str, size: int, changed: int, sha256: str) -> str:
+    """The same file on the same way has the same name: a repeat goes on with what is there."""
+    facts = [node, source, target, str(size), str(changed), sha256]
+    return hashlib.sha256(b"\0".join(map(text_to_bytes, facts))).hexdigest()[:32]
+
+
+def write_piece(piece: Piece) -> str:
+    """The header's text."""
+    return json.dumps(piece._asdict(), separators=(",", ":"))
+
+
+def read_piece(text: str | None) -> Piece:
+    """Take the header apart.
+
+    Raises:
+        ArgumentsInvalid: it is missing or is not what a sender of ours writes.
+    """
+    if text is None:
+        raise ArgumentsInvalid(f"a piece of a file without the header {PIECE_HEADER}")
+    if len(text) > _MAX_HEADER_CHARACTERS:
+        raise ArgumentsInvalid(f"header {PIECE_HEADER} is longer than {_MAX_HEADER_CHARACTERS}")
+    try:
+        found = json.loads(text)
+    except (ValueError, RecursionError):
+        raise ArgumentsInvalid(f"header {PIECE_HEADER} is no JSON") from None
+    if not isinstance(found, dict) or found.keys() != _KEYS:
+        raise ArgumentsInvalid(f"header {PIECE_HEADER} holds other keys than {sorted(_KEYS)}")
+    piece = Piece(**found)
+    for name, pattern in (("id", _ID), ("sha256", _HASH)):
+        value = found[name]
+        if not isinstance(value, str) or not pattern.fullmatch(value):
+            raise ArgumentsInvalid(f"header {PIECE_HEADER}: {name} is none")
+    for name in ("offset", "size"):
+        value = found[name]
+        if type(value) is not int or not 0 <= value <= MAX_SIZE_BYTES:
+            raise ArgumentsInvalid(f"header {PIECE_HEADER}: {name} is no size of a file")
+    return piece
+
+
+def check_piece(piece: Piece, length: int) -> None:
+    """Whether data of this length can be this piece.
+
+    Raises:
+        ArgumentsInvalid: it cannot.
+    """
+    if not 1 <= length <= MAX_PIECE_BYTES:
+        raise ArgumentsInvalid(f"a piece of {length} bytes: 1 to {MAX_PIECE_BYTES} are taken")
+    if piece.offset + length > piece.size:
+        raise ArgumentsInvalid(
+            f"a piece up to byte {piece.offset + length} of a file of {piece.size} bytes"
+        )
+
+
+def is_sha256(text: str) -> bool:
+    """Whether `text` is written as our hashes are."""
+    return _HASH.fullmatch(text) is not None

@@ -1,0 +1,301 @@
+"""Sends a file to a node: whole where it fits one message, else in pieces, a few of them in flight.
+
+The first piece goes alone and has only `wait_s`: nobody but an appliance takes pieces, and whether one is there should
+be known soon. Once it was taken, links may be down and nodes may start again: pieces wait for up to `STALL_S`. The last
+piece goes when all others are acknowledged, since it makes the receiver check the whole. How long an acknowledgement is
+waited for follows from how long they took, so a thin line is not filled with repetitions.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import math
+from collections.abc import Awaitable, Callable
+from typing import NamedTuple, Protocol
+
+from appliance.core.copying import (
+    BEGIN_AGAIN,
+    COPY_CHUNK,
+    COPY_TO,
+    MAX_WHOLE_BYTES,
+    PIECE_BYTES,
+    PIECE_HEADER,
+    SHA256_HEADER,
+    Piece,
+    name_transfer,
+    write_piece,
+)
+from appliance.core.message import Message, bytes_to_text, text_to_bytes
+from appliance.errors import CopyFailed, HandlerError
+from appliance.methods._copy_source import SourceFile
+from appliance.methods._text import shorten
+from appliance.methods.base import Outgoing
+
+WINDOW = 4
+STALL_S = 900.0
+TELL_EVERY_S = 2.0
+MARK_EVERY_BYTES = 4 * 1024 * 1024
+MIN_PIECE_BYTES = 1_024
+MAX_BEGINNINGS = 3
+_ENVELOPE_BYTES = 2_048
+"""What a message holds beside its texts, in either serialization, with the headers."""
+_RETRIES = 100_000
+_REFUSED = "refused by the receiver: "
+
+
+class Line(Protocol):
+    """How pieces leave and how far they are; a part of `base.Outlet`."""
+
+    async def deliver(self, outgoing: Outgoing) -> bool:
+        """See `base.Outlet`."""
+        ...
+
+    async def progress(self, done_bytes: int, total_bytes: int) -> None:
+        """See `base.Outlet`."""
+        ...
+
+
+class Mark(NamedTuple):
+    """Up to where a transfer is acknowledged without a gap."""
+
+    transfer: str
+    offset: int
+    size: int
+
+
+class Copied(NamedTuple):
+    """What was copied. `is_confirmed` tells that the receiver says it is there, which a Go node cannot."""
+
+    size: int
+    sha256: str
+    is_confirmed: bool
+
+
+async def _no_mark(_mark: Mark) -> None:
+    return
+
+
+class CopySender:
+    """One copy. `base` is the message that it comes from: what is sent is a copy of that, as in the seed."""
+
+    def __init__(
+        self,
+        source: SourceFile,
+        base: Message,
+        *,
+        node: str,
+        to_node: str,
+        path: str,
+        line: Line,
+        max_payload_bytes: int,
+        wait_s: float,
+        resume: Mark | None = None,
+        mark: Callable[[Mark], Awaitable[None]] = _no_mark,
+    ) -> None:
+        self._source = source
+        self._node = node
+        self._to_node = to_node
+        self._path = path
+        self._line = line
+        self._wait_s = wait_s
+        self._resume = resume
+        self._mark = mark
+        directory, _, name = path.rpartition("/")
+        self._message = base._replace(
+            to_node=to_node,
+            from_node=node,
+            directory=directory or ("/" if path.startswith("/") else "."),
+            file_name=name,
+            data=None,
+            previous_message=None,
+            is_reply=False,
+        )
+        self._room_bytes = max_payload_bytes - _ENVELOPE_BYTES - _text_bytes(self._message)
+        self._slowest_s = 0.0
+        self._acked: dict[int, int] = {}
+        self._done_to = 0
+        self._marked_to = 0
+        self._mono = asyncio.get_running_loop().time
+
+    async def send(self) -> Copied:
+        """Copy; returns when the receiver has the file.
+
+        Raises:
+            HandlerError: it has not, for the reason given.
+        """
+        if self._source.size <= min(MAX_WHOLE_BYTES, self._room_bytes):
+            return await self._send_whole()
+        if self._room_bytes < MIN_PIECE_BYTES:
+            raise HandlerError("the broker takes no messages large enough for a file")
+        sha256 = await self._source.hash(lambda: self._line.progress(0, self._source.size))
+        transfer = name_transfer(
+            node=self._node,
+            source=self._source.path,
+            target=f"{self._to_node}:{self._path}",
+            size=self._source.size,
+            changed=self._source.changed_ns,
+            sha256=sha256,
+        )
+        resume = self._resume
+        if resume is not None and resume.transfer != transfer:
+            raise CopyFailed(shorten(self._source.path), "it changed while it was copied")
+        begin = resume.offset if resume is not None else 0
+        for _ in range(MAX_BEGINNINGS):
+            try:
+                await self._send_pieces(Piece(transfer, 0, self._source.size, sha256), begin)
+            except HandlerError as error:
+                if BEGIN_AGAIN not in str(error):
+                    raise
+                begin = 0
+            else:
+                return Copied(self._source.size, sha256, True)
+        raise HandlerError(f"{self._to_node} loses what it has taken of {shorten(self._path)}")
+
+    # -- whole ------------------------------------------------------------------------------------
+
+    async def _send_whole(self) -> Copied:
+        size = self._source.size
+        content = await self._source.read(0, size)
+        await self._source.check_unchanged()
+        sha256 = hashlib.sha256(content).hexdigest()
+        message = self._message._replace(method=COPY_TO, data=(bytes_to_text(content),))
+        outgoing = Outgoing(
+            message=message,
+            headers={SHA256_HEADER: sha256},
+            expires_s=self._wait_s,
+            keeps_dead=False,
+        )
+        try:
+            is_confirmed = await self._line.deliver(outgoing)
+        except HandlerError as error:
+            raise self._explain(error, "it is away, or does not subscribe REQCopyFileTo") from error
+        return Copied(size, sha256, is_confirmed)
+
+    # -- pieces -----------------------------------------------------------------------------------
+
+    async def _send_pieces(self, whole: Piece, begin: int) -> None:
+        """All pieces from `begin` on: the first alone, a window of them, the last alone."""
+        step = min(PIECE_BYTES, self._room_bytes)
+        self._acked.clear()
+        self._done_to = self._marked_to = begin
+        last = max(begin, (whole.size - 1) // step * step)
+        offsets = iter(range(begin, last, step))
+        waiting: set[asyncio.Task[None]] = set()
+        if begin < last:
+            is_known = self._resume is not None or begin > 0
+            await self._follow({self._start(whole, next(offsets), step, is_known)}, whole.size)
+        offset = next(offsets, None)
+        try:
+            while offset is not None or waiting:
+                while offset is not None and len(waiting) < WINDOW:
+                    waiting.add(self._start(whole, offset, step, True))
+                    offset = next(offsets, None)
+                await self._check(await self._wait(waiting, whole.size), waiting)
+                await self._note(whole)
+        finally:
+            await _end(waiting)
+        await self._source.check_unchanged()
+        await self._follow({self._start(whole, last, whole.size - last, begin < last)}, whole.size)
+
+    def _start(
+        self, whole: Piece, offset: int, length: int, is_known: bool
+    ) -> asyncio.Task[None]:
+        return asyncio.create_task(
+            self._send_piece(whole, offset, length, is_known), name=f"piece {offset}"
+        )
+
+    async def _send_piece(self, whole: Piece, offset: int, length: int, is_known: bool) -> None:
+        length = min(length, whole.size - offset)
+        data = await self._source.read(offset, length)
+        message = self._message._replace(
+            method=COPY_CHUNK,
+            data=(bytes_to_text(data),),
+            ack_timeout_s=self._ack_timeout_s(),
+            retries=_RETRIES,
+        )
+        del data
+        outgoing = Outgoing(
+            message=message,
+            headers={PIECE_HEADER: write_piece(whole._replace(offset=offset))},
+            expires_s=max(self._wait_s, STALL_S) if is_known else self._wait_s,
+            keeps_dead=False,
+        )
+        began_mono = self._mono()
+        try:
+            await self._line.deliver(outgoing)
+        except HandlerError as error:
+            raise self._explain(error, _WHY_SILENT if is_known else _WHY_ABSENT) from error
+        self._slowest_s = max(self._mono() - began_mono, self._slowest_s * 0.7)
+        self._acked[offset] = length
+
+    def _ack_timeout_s(self) -> int:
+        return max(5, min(120, math.ceil(4 * self._slowest_s)))
+
+    async def _follow(self, waiting: set[asyncio.Task[None]], total: int) -> None:
+        """Wait for all of these, telling how far it is."""
+        try:
+            while waiting:
+                await self._check(await self._wait(waiting, total), waiting)
+        finally:
+            await _end(waiting)
+
+    async def _check(
+        self, done: set[asyncio.Task[None]], waiting: set[asyncio.Task[None]]
+    ) -> None:
+        """Raise the first failure; what was sent with it is about to fail as well, and may do so in peace."""
+        failures = [error for task in done if (error := task.exception()) is not None]
+        if not failures:
+            return
+        if waiting:
+            await asyncio.wait(waiting, timeout=TELL_EVERY_S)
+        raise failures[0]
+
+    async def _wait(
+        self, waiting: set[asyncio.Task[None]], total: int
+    ) -> set[asyncio.Task[None]]:
+        """Those that have ended, taken out of `waiting`; empty when it took long and the asker was told so."""
+        done, _ = await asyncio.wait(
+            waiting, timeout=TELL_EVERY_S, return_when=asyncio.FIRST_COMPLETED
+        )
+        waiting -= done
+        while (length := self._acked.pop(self._done_to, None)) is not None:
+            self._done_to += length
+        await self._line.progress(self._done_to + sum(self._acked.values()), total)
+        return done
+
+    async def _note(self, whole: Piece) -> None:
+        if self._done_to - self._marked_to >= MARK_EVERY_BYTES:
+            self._marked_to = self._done_to
+            await self._mark(Mark(whole.id, self._done_to, whole.size))
+
+    def _explain(self, error: HandlerError, why: str) -> HandlerError:
+        reason = str(error)
+        where = f"{self._to_node}:{shorten(self._path)}"
+        if reason.startswith(_REFUSED):
+            return HandlerError(f"{where}: refused: {reason.removeprefix(_REFUSED)}")
+        if "expired" in reason or "no acknowledgement" in reason:
+            return HandlerError(f"{where}: {self._to_node} does not take the file: {why} ({reason})")
+        return HandlerError(f"{where}: {reason}")
+
+
+_WHY_ABSENT = (
+    "it is away, does not subscribe REQCopyFileTo, or is no appliance, which files larger than"
+    f" {MAX_WHOLE_BYTES} bytes need"
+)
+_WHY_SILENT = "it took a part of it and is silent since"
+
+
+async def _end(tasks: set[asyncio.Task[None]]) -> None:
+    """None of them goes on: they read a file that is about to be closed."""
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def _text_bytes(message: Message) -> int:
+    texts: list[str] = [field for field in message if isinstance(field, str)]
+    for field in message:
+        if isinstance(field, tuple) and not isinstance(field, Message):
+            texts += field
+    return sum(len(text_to_bytes(text)) + 10 for text in texts)

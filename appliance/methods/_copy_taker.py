@@ -1,0 +1,369 @@
+"""Takes copied files: beside their target first, checked, then renamed over it in one step.
+
+Pieces are written where they belong in `.<name>.appl-part-<key>` beside the target, synced before they are
+acknowledged, so a piece that comes again changes nothing and a daemon that was killed goes on with what is there. The
+key is made of sender, transfer and target: nobody writes into somebody else's part. What is hashed already is not
+written again, so what was hashed is what is renamed. Parts that nobody finishes are removed after a day; a small file
+per part below the state directory remembers where they are.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import hashlib
+import os
+import secrets
+import stat
+import time
+from collections import OrderedDict
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from appliance.core.copying import BEGIN_AGAIN, Piece, check_piece
+from appliance.core.message import text_to_bytes
+from appliance.errors import CopyFailed, HandlerError
+from appliance.methods._confine import write_all
+from appliance.methods._paths import Target, failed, open_target, refuse_special
+from appliance.methods._text import shorten
+from appliance.methods.base import WriteRights
+
+FILE_MODE = 0o600
+MAX_TRANSFERS = 256
+"""Transfers whose hash is kept in memory; of others the whole file is read once more at the end."""
+MAX_AHEAD = 1_024
+PART_KEEP_S = 86_400.0
+SWEEP_EVERY_S = 3_600.0
+KEPT_FREE_BYTES = 64 * 1024 * 1024
+"""Copies leave that much of a file system to others."""
+_HASH_BLOCK_BYTES = 1024 * 1024
+_THREADS = 4
+_NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+_PART_FLAGS = os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC
+
+
+@dataclass(slots=True, eq=False)
+class _Transfer:
+    """What is known of a part: up to where it is hashed, and which pieces stand beyond that."""
+
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+    inode: int = 0
+    hashed_to: int = 0
+    hasher: Any = field(default_factory=hashlib.sha256)
+    ahead: dict[int, int] = field(default_factory=dict)
+    finished: tuple[int, int, int] | None = None
+    """Inode, size and time of the file once it is in place."""
+
+    def begin(self, inode: int) -> None:
+        """Forget everything: the part is another one."""
+        self.inode = inode
+        self.hashed_to = 0
+        self.hasher = hashlib.sha256()
+        self.ahead.clear()
+        self.finished = None
+
+
+class CopyTaker:
+    """Implements `base.FileTaker`; `notes` is a directory of its own. One per daemon."""
+
+    def __init__(self, notes: Path, *, wall: Callable[[], float] = time.time) -> None:
+        self._notes = notes
+        self._wall = wall
+        self._transfers: OrderedDict[str, _Transfer] = OrderedDict()
+        self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="copies")
+        self._sweep_at = 0.0
+
+    async def close(self) -> None:
+        """Wait for what is being written."""
+        await asyncio.to_thread(self._threads.shutdown)
+
+    async def take_file(
+        self, path: str, data: bytes, sha256: str | None, rights: WriteRights
+    ) -> None:
+        """See `base.FileTaker`."""
+        if len(data) > rights.max_bytes:
+            raise _too_large(path, len(data), rights)
+        if sha256 is not None and hashlib.sha256(data).hexdigest() != sha256:
+            raise CopyFailed(shorten(path), "its content is not what was sent (sha256 differs)")
+        await self._in_thread(self._write_file, path, data, rights)
+
+    async def take_piece(
+        self, path: str, data: bytes, piece: Piece, sender: str, rights: WriteRights
+    ) -> None:
+        """See `base.FileTaker`."""
+        check_piece(piece, len(data))
+        if piece.size > rights.max_bytes:
+            raise _too_large(path, piece.size, rights)
+        key = _key(sender, piece, path)
+        transfer = self._transfers.get(key) or _Transfer()
+        self._transfers[key] = transfer
+        self._transfers.move_to_end(key)
+        if len(self._transfers) > MAX_TRANSFERS:
+            self._transfers.popitem(last=False)
+        async with transfer.lock:
+            await self._in_thread(self._write_piece, transfer, key, path, data, piece, rights)
+
+    async def sweep(self) -> None:
+        """Remove parts that nobody has touched for a day."""
+        await self._in_thread(self._sweep)
+
+    async def _in_thread(self, function: Callable[..., None], *args: object) -> None:
+        future = asyncio.get_running_loop().run_in_executor(self._threads, function, *args)
+        try:
+            await asyncio.shield(future)
+        except asyncio.CancelledError:
+            await asyncio.wait({future})  # the lock is for the thread, not for its caller
+            if not future.cancelled():
+                future.exception()
+            raise
+
+    # -- in a thread: whole files -----------------------------------------------------------------
+
+    def _write_file(self, path: str, data: bytes, rights: WriteRights) -> None:
+        target = open_target(path, rights.allow_paths)
+        temporary = _part_name(target, secrets.token_hex(16))
+        try:
+            _check_room(target, len(data))
+            flags = _PART_FLAGS | os.O_CREAT | os.O_EXCL
+            file_fd = os.open(temporary, flags, FILE_MODE, dir_fd=target.directory_fd)
+            try:
+                write_all(file_fd, data)
+                _put_in_place(target, temporary, file_fd)
+            except BaseException:
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(temporary, dir_fd=target.directory_fd)
+                raise
+            finally:
+                os.close(file_fd)
+        except OSError as error:
+            raise failed(path, error) from error
+        finally:
+            target.close()
+
+    # -- in a thread: pieces ----------------------------------------------------------------------
+
+    def _write_piece(
+        self,
+        transfer: _Transfer,
+        key: str,
+        path: str,
+        data: bytes,
+        piece: Piece,
+        rights: WriteRights,
+    ) -> None:
+        if self._wall() >= self._sweep_at:
+            self._sweep()
+        target = open_target(path, rights.allow_paths)
+        try:
+            part = _part_name(target, key)
+            if _is_finished(transfer, target):
+                return
+            file_fd = self._open_part(transfer, key, target, part, piece)
+            if file_fd is None:
+                return
+            try:
+                self._extend(transfer, file_fd, data, piece)
+                if piece.offset + len(data) == piece.size:
+                    self._finish(transfer, key, target, part, file_fd, piece)
+            except OSError as error:
+                if error.errno in _NO_ROOM:
+                    self._discard(transfer, key, target, part)
+                raise
+            finally:
+                os.close(file_fd)
+        except OSError as error:
+            raise failed(path, error) from error
+        finally:
+            target.close()
+
+    def _open_part(
+        self, transfer: _Transfer, key: str, target: Target, part: bytes, piece: Piece
+    ) -> int | None:
+        """The part, open; None when the file is in place already."""
+        try:
+            file_fd = os.open(part, _PART_FLAGS, dir_fd=target.directory_fd)
+        except FileNotFoundError:
+            if piece.offset > 0:
+                if _holds(target, piece):
+                    return None  # finished before, and nobody remembers: the acknowledgement was lost
+                raise HandlerError(BEGIN_AGAIN) from None
+            _check_room(target, piece.size)
+            self._note(key, target, part)
+            flags = _PART_FLAGS | os.O_CREAT | os.O_EXCL
+            file_fd = os.open(part, flags, FILE_MODE, dir_fd=target.directory_fd)
+            target.sync_directory()
+        try:
+            found = os.fstat(file_fd)
+            is_plain = stat.S_ISREG(found.st_mode) and found.st_nlink == 1
+            if not is_plain or found.st_uid != os.geteuid():
+                raise CopyFailed(shorten(target.path), "somebody put something else at its part")
+            if found.st_ino != transfer.inode:
+                transfer.begin(found.st_ino)
+            if piece.offset > found.st_size + MAX_AHEAD * 256 * 1024:
+                raise HandlerError(BEGIN_AGAIN)
+        except BaseException:
+            os.close(file_fd)
+            raise
+        return file_fd
+
+    def _extend(self, transfer: _Transfer, file_fd: int, data: bytes, piece: Piece) -> None:
+        end = piece.offset + len(data)
+        if end <= transfer.hashed_to:
+            return  # it came before
+        if piece.offset < transfer.hashed_to:
+            transfer.begin(transfer.inode)  # pieces of another size than before: read it all at the end
+        _write_at(file_fd, data, piece.offset)
+        os.fdatasync(file_fd)
+        if piece.offset == transfer.hashed_to:
+            transfer.hasher.update(data)
+            transfer.hashed_to = end
+            while (length := transfer.ahead.pop(transfer.hashed_to, None)) is not None:
+                _hash_up_to(transfer, file_fd, transfer.hashed_to + length)
+        elif len(transfer.ahead) < MAX_AHEAD:
+            transfer.ahead[piece.offset] = len(data)
+
+    def _finish(
+        self,
+        transfer: _Transfer,
+        key: str,
+        target: Target,
+        part: bytes,
+        file_fd: int,
+        piece: Piece,
+    ) -> None:
+        """Check the whole and put it in place; a part that is wrong is removed."""
+        if os.fstat(file_fd).st_size == piece.size:
+            _hash_up_to(transfer, file_fd, piece.size)
+        if transfer.hashed_to != piece.size or transfer.hasher.hexdigest() != piece.sha256:
+            self._discard(transfer, key, target, part)
+            raise CopyFailed(
+                shorten(target.path),
+                "what arrived is not what was sent (sha256 differs); nothing was replaced",
+            )
+        _put_in_place(target, part, file_fd)
+        found = os.fstat(file_fd)
+        transfer.finished = (found.st_ino, found.st_size, found.st_mtime_ns)
+        self._forget(key)
+
+    def _discard(self, transfer: _Transfer, key: str, target: Target, part: bytes) -> None:
+        transfer.begin(0)
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(part, dir_fd=target.directory_fd)
+        self._forget(key)
+
+    # -- in a thread: notes of parts --------------------------------------------------------------
+
+    def _note(self, key: str, target: Target, part: bytes) -> None:
+        os.makedirs(self._notes, 0o700, exist_ok=True)
+        where = os.path.join(os.path.dirname(text_to_bytes(target.path)), part)
+        note = self._notes / key
+        note.write_bytes(where)
+
+    def _forget(self, key: str) -> None:
+        with contextlib.suppress(OSError):
+            (self._notes / key).unlink()
+
+    def _sweep(self) -> None:
+        now = self._wall()
+        self._sweep_at = now + SWEEP_EVERY_S
+        with contextlib.suppress(FileNotFoundError):
+            for note in list(os.scandir(self._notes)):
+                with contextlib.suppress(OSError):
+                    self._sweep_one(Path(note.path), now)
+
+    def _sweep_one(self, note: Path, now: float) -> None:
+        where = note.read_bytes()
+        if b".appl-part-" not in os.path.basename(where):
+            note.unlink()
+            return
+        try:
+            changed_at = os.lstat(where).st_mtime
+        except FileNotFoundError:
+            if now - note.stat().st_mtime > PART_KEEP_S:
+                note.unlink()
+            return
+        if now - changed_at > PART_KEEP_S:
+            os.unlink(where)
+            note.unlink()
+
+
+def _key(sender: str, piece: Piece, path: str) -> str:
+    facts = b"\0".join(map(text_to_bytes, (sender, piece.id, str(piece.size), piece.sha256, path)))
+    return hashlib.sha256(facts).hexdigest()[:32]
+
+
+def _part_name(target: Target, key: str) -> bytes:
+    # the name of a file may be as long as a name can be, so only its beginning goes into the part's
+    return b"." + target.name[:180] + b".appl-part-" + key.encode()
+
+
+def _too_large(path: str, size: int, rights: WriteRights) -> CopyFailed:
+    return CopyFailed(
+        shorten(path), f"{size} bytes exceed max_file_bytes of {rights.max_bytes} there"
+    )
+
+
+def _check_room(target: Target, size: int) -> None:
+    found = os.statvfs(target.directory_fd)
+    free = found.f_bavail * found.f_frsize
+    if size + KEPT_FREE_BYTES > free and size > 0:
+        raise CopyFailed(
+            shorten(target.path),
+            f"no room for {size} bytes: {free} are free, {KEPT_FREE_BYTES} of them are kept",
+        )
+
+
+def _is_finished(transfer: _Transfer, target: Target) -> bool:
+    """Whether the file is in place, and still the one that we put there."""
+    if transfer.finished is None:
+        return False
+    found = target.stat()
+    facts = None if found is None else (found.st_ino, found.st_size, found.st_mtime_ns)
+    return facts == transfer.finished
+
+
+def _holds(target: Target, piece: Piece) -> bool:
+    """Whether the very file stands at the target."""
+    found = target.stat()
+    if found is None or not stat.S_ISREG(found.st_mode) or found.st_size != piece.size:
+        return False
+    file_fd = os.open(target.name, os.O_RDONLY | os.O_NOFOLLOW, dir_fd=target.directory_fd)
+    with os.fdopen(file_fd, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest() == piece.sha256
+
+
+def _hash_up_to(transfer: _Transfer, file_fd: int, end: int) -> None:
+    while transfer.hashed_to < end:
+        wanted = min(_HASH_BLOCK_BYTES, end - transfer.hashed_to)
+        block = os.pread(file_fd, wanted, transfer.hashed_to)
+        if not block:
+            return
+        transfer.hasher.update(block)
+        transfer.hashed_to += len(block)
+
+
+def _write_at(file_fd: int, data: bytes, offset: int) -> None:
+    view = memoryview(data)
+    while view:
+        count = os.pwrite(file_fd, view, offset)
+        view = view[count:]
+        offset += count
+
+
+def _put_in_place(target: Target, part: bytes, file_fd: int) -> None:
+    """Rename, durably; mode and owner of a file that is replaced stay, without set-id bits."""
+    refuse_special(target)
+    old = target.stat()
+    if old is not None:
+        with contextlib.suppress(PermissionError):
+            os.fchown(file_fd, old.st_uid, old.st_gid)
+        os.fchmod(file_fd, stat.S_IMODE(old.st_mode) & 0o777)
+    os.fsync(file_fd)
+    os.rename(
+        part, target.name, src_dir_fd=target.directory_fd, dst_dir_fd=target.directory_fd
+    )
+    target.sync_directory()

@@ -1,0 +1,90 @@
+"""REQCopyFileFrom: send a file of this node to another one, and answer when it is there.
+
+methodArgs: the file here, the node, the path there. What may be read is the subscription's `allow_paths`. Small files
+go as one REQCopyFileTo, which Go nodes understand, larger ones in pieces, which appliances do. Their sender is this
+node, as with all our messages; the seed kept the asker there, which a receiver of ours would not believe and no Go
+node looks at. A copy of any length may take its time: methodTimeout is how long the first sign of the receiver is
+waited for.
+"""
+
+from __future__ import annotations
+
+from appliance.core.copying import COPY_FROM
+from appliance.core.message import Message, text_to_bytes
+from appliance.core.method import MethodInfo
+from appliance.core.names import Category, MethodName, is_node_name
+from appliance.errors import ArgumentsInvalid
+from appliance.methods._copy_sender import Copied, CopySender, Mark
+from appliance.methods._copy_source import SourceFile
+from appliance.methods._text import shorten
+from appliance.methods.base import FilePosition, HandlerContext, Method, Result
+
+INFO = MethodInfo(
+    name=MethodName(COPY_FROM),
+    summary="Copy a file of the node to another node.",
+    category=Category.EVENT,
+    replies=True,
+    journals=True,
+    acks_when_done=False,
+    keeps_time=True,
+    options=frozenset({"allow_paths"}),
+    arguments="PATH NODE PATH-THERE",
+    for_answers=False,
+)
+_LOCAL = "local"
+
+
+class CopyFileFrom:
+    """A copy that was interrupted goes on where it was."""
+
+    async def handle(self, message: Message, context: HandlerContext) -> Result:
+        """Copy one file.
+
+        Raises:
+            ArgumentsInvalid: something is missing.
+            PathForbidden: not in `allow_paths`, or no regular file.
+            HandlerError: it cannot be read, it changed, or the receiver has not got it.
+        """
+        arguments = message.method_args or ()
+        if len(arguments) < 3 or not all(arguments[:3]):
+            raise ArgumentsInvalid("methodArgs must hold source path, node and destination path")
+        path, to_node, target = arguments[:3]
+        if to_node == _LOCAL:
+            to_node = context.node
+        if not is_node_name(to_node):
+            raise ArgumentsInvalid(f"{shorten(to_node)} is no node name")
+
+        async def note(mark: Mark) -> None:
+            await context.intend(FilePosition(mark.transfer, mark.offset, mark.size))
+
+        spec, resume = context.spec, context.resume
+        source = await SourceFile.open(path, spec.allow_paths, spec.max_file_bytes)
+        try:
+            sender = CopySender(
+                source,
+                message,
+                node=context.node,
+                to_node=to_node,
+                path=target,
+                line=context.outlet,
+                max_payload_bytes=context.max_payload_bytes,
+                wait_s=context.timeout_s,
+                resume=None if resume is None else Mark(resume.path, resume.offset, resume.length),
+                mark=note,
+            )
+            copied = await sender.send()
+        finally:
+            source.close()
+        return Result(
+            output=text_to_bytes(describe(path, f"{to_node}:{target}", copied)), exit_status=0
+        )
+
+
+def describe(source: str, target: str, copied: Copied) -> str:
+    """The line that says what was copied."""
+    verb = "copied" if copied.is_confirmed else "handed over"
+    rest = "" if copied.is_confirmed else "; it was taken, and the other side does not say more"
+    return f"{verb} {source} to {target}, {copied.size} bytes, sha256 {copied.sha256}{rest}\n"
+
+
+METHOD = Method(info=INFO, make=CopyFileFrom)
