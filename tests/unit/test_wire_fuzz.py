@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 import tracemalloc
 from collections.abc import Callable
@@ -46,10 +47,8 @@ by_decoder = pytest.mark.parametrize("name", DECODERS)
 
 def decode_or_refuse(decode: Decode, raw: bytes) -> None:
     started = time.process_time()
-    try:
+    with contextlib.suppress(DecodeError):
         assert type(decode(raw)) is Message
-    except DecodeError:
-        pass
     assert time.process_time() - started < MAX_SECONDS
 
 
@@ -201,7 +200,5 @@ def test_any_identity_is_understood_or_counts_as_none(text: str):
 @given(st.text() | st.lists(st.sampled_from("ab.*>_ ") | st.text(max_size=3)).map(".".join))
 @settings(max_examples=200, deadline=None)
 def test_any_subject_is_parsed_or_refused(subject: str):
-    try:
+    with contextlib.suppress(SubjectInvalid):
         assert parse_subject(subject)
-    except SubjectInvalid:
-        pass
