@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 from pathlib import Path
 from typing import Annotated, Any
@@ -168,4 +169,6 @@ def exit_code_of(answers: Answers) -> int:
 
 def state_dir_words(state_dir: Path | None) -> str:
     """The option as it must be repeated in a command that is suggested."""
-    return f" --state-dir {shlex.quote(str(state_dir))}" if state_dir is not None else ""
+    if state_dir is None or str(state_dir) == os.environ.get("APPLIANCE_STATE_DIR"):
+        return ""
+    return f" --state-dir {shlex.quote(str(state_dir))}"

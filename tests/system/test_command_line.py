@@ -1,0 +1,146 @@
+"""The command line on a running daemon, as a person uses it: programs on nodes, messages as bytes, a stop that drains."""
+
+import json
+import os
+import pty
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from tests.support.appliance import Appliance
+
+CONFIG = """
+version: 1
+broker: {embedded: true}
+reload: {settle: 50ms}
+roles:
+  ship:
+    subscribe:
+      REQPing: {}
+      REQCliCommand:
+        accept_from: [central, lonely]
+        allow_commands: [[sh, -c, "*"], [no-such-program]]
+nodes:
+  central: {subscribe: {REQErrorLog: {}, REQToFileAppend: {ack: {on: done}}, REQPong: {}}}
+  lonely: {subscribe: {REQHello: {}}}
+  ship1: {roles: [ship]}
+  ship2: {roles: [ship]}
+  away: {roles: [ship]}
+"""
+RUN = ["--node", "central", "--node", "lonely", "--node", "ship1", "--node", "ship2"]
+
+
+@pytest.fixture(scope="module")
+def daemon(tmp_path_factory):
+    appliance = Appliance(CONFIG, tmp_path_factory.mktemp("cli"), args=RUN)
+    appliance.only_named = True
+    with appliance:
+        yield appliance
+
+
+@pytest.fixture
+def run(daemon):
+    def run_command(*arguments, **options):
+        command = [sys.executable, "-m", "appliance", *arguments]
+        environment = {**os.environ, "APPLIANCE_STATE_DIR": str(daemon.state)}
+        return subprocess.run(
+            command, capture_output=True, env=environment, timeout=30, check=False, **options
+        )
+
+    return run_command
+
+
+def test_a_program_on_one_node_is_as_if_it_ran_here(run, daemon):
+    done = run("exec", "ship1", "--", "sh", "-c", r"printf 'a\377\0\n'; echo oh >&2; exit 7")
+    assert (done.returncode, done.stdout, done.stderr) == (7, b"a\xff\0\n", b"oh\n")
+    assert not list(daemon.data().rglob("*caller*"))
+
+
+def test_programs_on_several_nodes_are_told_apart(run):
+    done = run("exec", "ship1", "ship2", "--", "sh", "-c", "echo up; printf half")
+    assert done.returncode == 0
+    lines = sorted(done.stdout.splitlines())
+    assert lines == [b"ship1: half", b"ship1: up", b"ship2: half", b"ship2: up"]
+    assert done.stderr == b""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "said"),
+    [
+        (["ship1", "--", "no-such-program"], 127, "no-such-program: No such file or directory\n"),
+        (["ship1", "--", "rm", "x"], 1, 'appliance: ship1: failed: command ["rm", "x"] from'),
+        (["ship1", "--timeout", "1", "--", "sh", "-c", "sleep 9"], 124, ""),
+        (["shp1", "--", "sh", "-c", "true"], 1, "did you mean ship1?"),
+        (["ship1", "--from", "nobody", "--", "x"], 1, "does not run node 'nobody'"),
+        (["ship1", "--from", "lonely", "--", "x"], 1, "add `REQToFileAppend: {}` to nodes.lonely"),
+    ],
+)
+def test_what_goes_wrong_is_said_and_coded(run, arguments, code, said):
+    done = run("exec", *arguments)
+    assert (done.returncode, said in done.stderr.decode()) == (code, True), done.stderr
+
+
+def test_output_beyond_the_nodes_bound_is_no_success(run):
+    done = run("exec", "ship1", "--", "sh", "-c", "head -c 600000 /dev/zero")
+    assert done.returncode == 1
+    assert "max_output_bytes" in done.stderr.decode()
+    assert len(done.stdout) >= 524_288
+
+
+def test_a_node_that_is_away_is_silent_and_its_command_can_be_forgotten(run):
+    done = run("exec", "away", "--wait", "300ms", "--", "sh", "-c", "true")
+    assert done.returncode == 3
+    pending = json.loads(run("outbox", "list", "-o", "json").stdout)["records"]
+    (record,) = [record for record in pending if record["to"] == "away"]
+    assert record["id_text"] == str(record["id"])
+    assert f"appliance outbox drop {record['id']}" in done.stderr.decode()
+    assert run("outbox", "drop", record["id_text"]).returncode == 0
+
+
+def test_on_a_terminal_what_a_node_writes_cannot_command_it(daemon):
+    master, slave = pty.openpty()
+    command = [
+        *(sys.executable, "-m", "appliance", "exec", "ship1"),
+        *("--state-dir", str(daemon.state), "--", "sh", "-c", r"printf '\033[31mred\n'"),
+    ]
+    with subprocess.Popen(command, stdout=slave, stderr=slave) as process:
+        os.close(slave)
+        assert process.wait(30) == 0
+    assert os.read(master, 1_000) == b"\\x1b[31mred\r\n"
+    os.close(master)
+
+
+def test_a_name_that_is_no_node_is_noted_and_its_message_accepted(run):
+    done = run("send", "--to", "shp1", "--wait", "0", "REQPing", "-o", "json")
+    (message,) = json.loads(done.stdout)["messages"]
+    assert done.returncode == 0
+    assert message["note"].startswith("'shp1' is not declared (did you mean ship1?)")
+    assert run("outbox", "drop", message["id_text"]).returncode == 0
+
+
+def test_a_first_interrupt_says_that_it_drains_and_the_status_that_it_stops(tmp_path):
+    appliance = Appliance(CONFIG, tmp_path, args=RUN)
+    appliance.only_named = True
+    with appliance:
+        done = appliance.request(
+            "POST",
+            "/api/v1/messages",
+            {
+                "to_nodes": ["ship1"],
+                "from_node": "central",
+                "method": "REQCliCommand",
+                "method_args": ["sh", "-c", "sleep 60"],
+                "method_timeout": 60,
+            },
+        )
+        assert done[0] == 202
+        name = "ship1.REQCliCommand.CommandACK_subscriber"
+        appliance.wait_until(lambda _: appliance.worker(name)["in_flight"] == 1)
+        appliance.signal(signal.SIGINT)
+        status = appliance.wait_until(lambda status: status["stopping"])
+        assert (status["healthy"], status["degraded_by"]) == (False, [])
+        assert "a second Ctrl-C stops at once" in appliance.log()
+        appliance.signal(signal.SIGINT)
+        assert appliance.process.wait(20) == 0
