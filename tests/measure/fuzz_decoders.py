@@ -7,6 +7,7 @@ does a call that takes longer than a second.
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import tempfile
 import time
@@ -24,8 +25,7 @@ with atheris.instrument_imports(include=["appliance"]):
     from appliance.wire.gob import decode_gob, encode_gob
     from appliance.workers.identity import ID_HEADER, parse_identity
 
-import contextlib
-
+from tests.support.gob_streams import UNKNOWN, stream_with
 from tests.support.wire_cases import as_gob_can, load_vectors
 
 LIMITS = WireLimits()
@@ -63,6 +63,9 @@ def fuzz_headers(raw: bytes) -> None:
 
 
 def write_corpus(name: str, directory: Path) -> None:
+    if name == "gob":
+        for kind, (type_id, content) in UNKNOWN.items():
+            (directory / kind).write_bytes(stream_with(type_id, content))
     for vector in load_vectors():
         seeds = {
             "gob": [vector.gob],

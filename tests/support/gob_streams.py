@@ -74,3 +74,44 @@ def map_type(type_id: int, key: int, element: int) -> bytes:
 def opaque_type(type_id: int, kind: int = 4) -> bytes:
     """A type with its own code: GobEncoder (4), BinaryMarshaler (5), TextMarshaler (6)."""
     return _definition(type_id, kind, struct((0, _common(type_id, "Time"))))
+
+
+UNKNOWN = {
+    "bool": (BOOL, b"\x01"),
+    "int": (INT, sint(-(2**63))),
+    "uint": (UINT, uint(2**64 - 1)),
+    "float": (FLOAT, uint(0xF03F)),
+    "bytes": (BYTES, text(bytes(200))),
+    "string": (STRING, text("x")),
+    "complex": (COMPLEX, uint(0x40) + uint(1 << 60)),
+    "nil interface": (INTERFACE, text("")),
+    "interface": (INTERFACE, text("int") + sint(INT) + framed(b"\0\x2a")),
+    "slice of slices": (81, uint(2) + texts("a", "b") + texts()),
+    "array": (82, uint(3) + b"\1\2\3"),
+    "map": (83, uint(2) + text("k") + texts("v") + text("") + texts()),
+    "struct": (84, struct((0, sint(7)), (1, struct((0, sint(8)))))),
+    "gob encoder": (85, text(bytes(15))),
+    "binary marshaler": (86, text(b"abc")),
+    "text marshaler": (87, text("abc")),
+    "list of itself": (88, uint(2) + uint(1) + uint(0) + uint(0)),
+}
+UNKNOWN_TYPES = b"".join(
+    (
+        slice_type(80, STRING),
+        slice_type(81, 80),
+        array_type(82, UINT, 3),
+        map_type(83, STRING, 80),
+        struct_type(84, ("N", INT), ("Inner", 84), name="Tree"),
+        opaque_type(85, 4),
+        opaque_type(86, 5),
+        opaque_type(87, 6),
+        slice_type(88, 88),
+    )
+)
+
+
+def stream_with(type_id: int, content: bytes, types: bytes = UNKNOWN_TYPES) -> bytes:
+    """A message with a field that no message has between two that it has."""
+    main = struct_type(65, ("ID", INT), ("Colour", type_id), ("Method", STRING))
+    fields = struct((0, sint(1)), (1, content), (2, text("REQPing")))
+    return main + types + value(65, fields)

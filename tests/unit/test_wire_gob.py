@@ -15,6 +15,7 @@ from appliance.wire.gob.numbers import read_int, read_uint, write_int, write_uin
 from appliance.wire.gob.skip import MAX_VALUES
 from appliance.wire.layout import MAX_TEXTS
 from tests.support import gob_streams as gob
+from tests.support.gob_streams import UNKNOWN, UNKNOWN_TYPES, stream_with
 from tests.support.wire_cases import Vector, any_int, any_message, as_gob_can, load_vectors
 
 VECTORS = load_vectors()
@@ -121,47 +122,6 @@ def test_previous_message_may_be_of_another_type_than_the_message():
 
 def test_fields_a_message_lacks_are_missing_and_nothing_else_is_needed():
     assert decode_gob(gob.struct_type(65) + gob.value(65, gob.struct())) == Message()
-
-
-UNKNOWN = {
-    "bool": (gob.BOOL, b"\x01"),
-    "int": (gob.INT, gob.sint(-(2**63))),
-    "uint": (gob.UINT, gob.uint(2**64 - 1)),
-    "float": (gob.FLOAT, gob.uint(0xF03F)),
-    "bytes": (gob.BYTES, gob.text(bytes(200))),
-    "string": (gob.STRING, gob.text("x")),
-    "complex": (gob.COMPLEX, gob.uint(0x40) + gob.uint(1 << 60)),
-    "nil interface": (gob.INTERFACE, gob.text("")),
-    "interface": (gob.INTERFACE, gob.text("int") + gob.sint(gob.INT) + gob.framed(b"\0\x2a")),
-    "slice of slices": (81, gob.uint(2) + gob.texts("a", "b") + gob.texts()),
-    "array": (82, gob.uint(3) + b"\1\2\3"),
-    "map": (83, gob.uint(2) + gob.text("k") + gob.texts("v") + gob.text("") + gob.texts()),
-    "struct": (84, gob.struct((0, gob.sint(7)), (1, gob.struct((0, gob.sint(8)))))),
-    "gob encoder": (85, gob.text(bytes(15))),
-    "binary marshaler": (86, gob.text(b"abc")),
-    "text marshaler": (87, gob.text("abc")),
-    "list of itself": (88, gob.uint(2) + gob.uint(1) + gob.uint(0) + gob.uint(0)),
-}
-UNKNOWN_TYPES = b"".join(
-    (
-        gob.slice_type(80, gob.STRING),
-        gob.slice_type(81, 80),
-        gob.array_type(82, gob.UINT, 3),
-        gob.map_type(83, gob.STRING, 80),
-        gob.struct_type(84, ("N", gob.INT), ("Inner", 84), name="Tree"),
-        gob.opaque_type(85, 4),
-        gob.opaque_type(86, 5),
-        gob.opaque_type(87, 6),
-        gob.slice_type(88, 88),
-    )
-)
-
-
-def stream_with(type_id: int, content: bytes, types: bytes = UNKNOWN_TYPES) -> bytes:
-    """A message with a field that no message has between two that it has."""
-    main = gob.struct_type(65, ("ID", gob.INT), ("Colour", type_id), ("Method", gob.STRING))
-    fields = gob.struct((0, gob.sint(1)), (1, content), (2, gob.text("REQPing")))
-    return main + types + gob.value(65, fields)
 
 
 @pytest.mark.parametrize("kind", UNKNOWN)
