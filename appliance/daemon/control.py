@@ -18,9 +18,11 @@ from appliance.core.names import ERROR_CENTRAL, MethodName, NodeName, WorkerKind
 from appliance.core.relay import wrap
 from appliance.core.specs import PublisherSpec
 from appliance.daemon.callers import choose_answer_method, describe_unknown
+from appliance.daemon.notify import describe_state
 from appliance.daemon.status import (
     StatusJson,
     config_json,
+    fallback_json,
     find_degradations,
     nodes_json,
     overrides_json,
@@ -87,7 +89,10 @@ class DaemonControl:
             "healthy": not problems and not self.is_stopping,
             "degraded_by": [] if self.is_stopping else problems,
             "stopping": self.is_stopping,
-            "config": config_json(applied, attempt, list(daemon.config_paths)),
+            "config": {
+                **config_json(applied, attempt, list(daemon.config_paths)),
+                **fallback_json(daemon.reconciler.fallback),
+            },
             "broker": {
                 "connected": daemon.bus.is_connected,
                 "server": daemon.bus.server,
@@ -123,6 +128,26 @@ class DaemonControl:
         generation = applied.generation if applied else 0
         nodes = ", ".join(applied.desired.run_nodes[:5]) if applied else ""
         return f"generation {generation}, {running} of {len(daemon.pool.handles)} workers running, nodes: {nodes}"
+
+    def service_line(self) -> str:
+        """One line for the service manager: what runs, at which revision, and the last verdict."""
+        daemon = self._daemon
+        applied, attempt = daemon.reconciler.applied, daemon.reconciler.last_attempt
+        if self.is_stopping:
+            return f"stopping, {self._unfinished()} messages in hand"
+        if applied is None:
+            return "starting"
+        phases = [handle.phase for handle in daemon.pool.handles.values()]
+        return describe_state(
+            generation=applied.generation,
+            revision=applied.revision,
+            running=phases.count("running"),
+            workers=len(phases),
+            connected=daemon.bus.is_connected,
+            result=attempt.result if attempt else "",
+            at=attempt.at if attempt else 0.0,
+            problems=attempt.problems if attempt else (),
+        )
 
     def liveness(self) -> tuple[bool, str]:
         """The loop answers, so it lives."""
@@ -219,9 +244,14 @@ class DaemonControl:
             "digest": loaded.digest,
         }
 
-    async def reload(self, *, force: bool, trigger: str) -> dict[str, object]:
+    async def reload(self, *, force: bool, trigger: str, by: str = "") -> dict[str, object]:
         """Look again now; the verdict."""
-        verdict = await self._daemon.reconciler.reload(force=force, trigger=trigger)
+        verdict = await self._daemon.reconciler.reload(force=force, trigger=trigger, by=by)
+        return verdict_json(verdict)
+
+    async def roll_back(self, *, to: str | None, force: bool, by: str = "") -> dict[str, object]:
+        """Go back to an older set; the verdict."""
+        verdict = await self._daemon.reconciler.roll_back(to=to, force=force, by=by)
         return verdict_json(verdict)
 
     async def submit(
@@ -319,6 +349,8 @@ class DaemonControl:
             relay_via_node=request.relay_via_node or "",
             relay_reply_method=request.relay_reply_method or "",
         )
+        with _about("to_nodes" if message.method in self._daemon.router.methods else "method"):
+            self._daemon.router.publisher_for(node, message.to_node, message.method)
         if message.method in FILE_METHODS:
             with _about("file_name"):
                 check_file_names(message)
@@ -327,8 +359,6 @@ class DaemonControl:
         if message.reply_method:
             with _about("reply_method"):
                 self._daemon.router.check_reply_method(message.reply_method)
-        with _about("to_nodes" if message.method in self._daemon.router.methods else "method"):
-            self._daemon.router.publisher_for(node, message.to_node, message.method)
         if message.relay_via_node:
             with _about("relay_via_node"):
                 message = self._relay(message)
@@ -404,8 +434,9 @@ class DaemonControl:
         return self._history.newest(limit)
 
     def history_record(self, key: str) -> Record | None:
-        """One record by number, generation, digest or revision."""
-        return self._history.find(key)
+        """One record by number, generation, digest or revision, with what changed in the files."""
+        record = self._history.find(key)
+        return None if record is None else {**record, "diff": self._history.difference(record)}
 
 
 @contextlib.contextmanager
@@ -444,6 +475,7 @@ def verdict_json(verdict: Verdict) -> dict[str, object]:
         "generation": verdict.generation,
         "digest": verdict.digest,
         "trigger": verdict.trigger,
+        "by": verdict.by,
         "problems": [problem_json(problem) for problem in verdict.problems],
         "actions": describe_plan(verdict.plan),
         "summary": verdict.plan.summary(),

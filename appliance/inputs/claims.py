@@ -1,8 +1,9 @@
 """The folder on disk: which files are there, claiming one, and putting it away with its answer.
 
 A claim is a rename into a directory of its own, below ``.taking-<store>``: of two daemons only one
-succeeds, and each finds after a crash its own claims alone. Everything blocks; called in threads.
-Names are bytes throughout: a file's name need not be text.
+succeeds, and each finds after a crash its own claims alone. Whoever may write into the folder must
+not gain the daemon's rights elsewhere by that: every step goes through descriptors of directories
+that are no links. Everything blocks; called in threads. Names carry any bytes, as surrogate escapes.
 """
 
 from __future__ import annotations
@@ -21,10 +22,10 @@ MAX_LISTED = 10_000
 MAX_SWEPT = 1_000
 MAX_NAME_BYTES = 200
 """Of a name that is kept; what is added to it must fit in 255."""
-DONE, FAILED = b"done", b"failed"
-_ANSWER = b".answer.json"
+DONE, FAILED = "done", "failed"
+_ANSWER = ".answer.json"
 _RANDOM_BITS = 20
-
+_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 _OUR_OWN_TROUBLE = (errno.ENOENT, errno.EMFILE, errno.ENFILE, errno.ENOMEM)
 """What fails not because of the file."""
 
@@ -36,12 +37,17 @@ class Claim(NamedTuple):
     """One file that is ours. `number` is unique and grows with time."""
 
     number: int
-    name: bytes
+    name: str
 
     @property
     def claimed_at(self) -> float:
         """When, in wall-clock seconds."""
         return (self.number >> _RANDOM_BITS) / 1000
+
+    @property
+    def directory(self) -> str:
+        """The name of its directory."""
+        return f"{self.number:016x}"
 
 
 class UnfitFile(Exception):
@@ -49,30 +55,29 @@ class UnfitFile(Exception):
 
 
 class FolderFiles:
-    """The files of one folder."""
+    """The files of one folder. Every method raises OSError where the folder cannot be used."""
 
     def __init__(self, path: str, store: str) -> None:
-        self._root = os.fsencode(path)
-        self._taking = os.path.join(self._root, b".taking-" + store.encode("ascii"))
+        self._path = path
+        self._taking = f".taking-{store}"
 
     def prepare(self) -> None:
-        """Make the folder and what belongs into it. Raises OSError."""
+        """Make the folder and what belongs into it."""
         with contextlib.suppress(FileExistsError):
-            os.mkdir(self._root, 0o770)
-        for name in (DONE, FAILED):
-            with contextlib.suppress(FileExistsError):
-                os.mkdir(os.path.join(self._root, name), 0o770)
-        with contextlib.suppress(FileExistsError):
-            os.mkdir(self._taking, 0o700)
-        if not os.access(self._root, os.R_OK | os.W_OK | os.X_OK):
+            os.mkdir(self._path, 0o770)
+        with self._root() as root:
+            for name, mode in ((DONE, 0o770), (FAILED, 0o770), (self._taking, 0o700)):
+                with contextlib.suppress(FileExistsError):
+                    os.mkdir(name, mode, dir_fd=root)
+        if not os.access(self._path, os.R_OK | os.W_OK | os.X_OK):
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
 
-    def list(self) -> dict[bytes, Stamp]:
-        """Regular files whose names do not begin with a dot, oldest first. Raises OSError."""
-        found: list[tuple[int, bytes, Stamp]] = []
-        with os.scandir(self._root) as entries:
+    def list(self) -> dict[str, Stamp]:
+        """Regular files whose names do not begin with a dot, oldest first."""
+        found: list[tuple[int, str, Stamp]] = []
+        with self._root() as root, os.scandir(root) as entries:
             for entry in entries:
-                if entry.name.startswith(b".") or not entry.is_file(follow_symlinks=False):
+                if entry.name.startswith(".") or not entry.is_file(follow_symlinks=False):
                     continue
                 with contextlib.suppress(FileNotFoundError):
                     status = entry.stat(follow_symlinks=False)
@@ -82,57 +87,61 @@ class FolderFiles:
                     break
         return {name: stamp for _, name, stamp in sorted(found)}
 
-    def claim(self, name: bytes) -> Claim | None:
-        """Make a file ours; None when somebody was faster. Raises OSError."""
+    def claim(self, name: str) -> Claim | None:
+        """Make a file ours; None when somebody was faster."""
         number = (int(time.time() * 1000) << _RANDOM_BITS) | secrets.randbits(_RANDOM_BITS)
         claim = Claim(number, name)
-        directory = self._directory(claim)
-        os.mkdir(directory, 0o700)
-        try:
-            os.rename(os.path.join(self._root, name), os.path.join(directory, name))
-        except OSError as error:
-            os.rmdir(directory)
-            if isinstance(error, FileNotFoundError):
-                return None
-            raise
-        # NB: before anything is accepted: after a power cut the file must not be in the folder again
-        for path in (directory, self._taking, self._root):
-            _sync(path)
+        with self._root() as root, _directory(self._taking, root) as taking:
+            os.mkdir(claim.directory, 0o700, dir_fd=taking)
+            with _directory(claim.directory, taking) as own:
+                try:
+                    os.rename(name, name, src_dir_fd=root, dst_dir_fd=own)
+                except OSError as error:
+                    os.rmdir(claim.directory, dir_fd=taking)
+                    if isinstance(error, FileNotFoundError):
+                        return None
+                    raise
+                # NB: before anything is accepted: after a power cut the file must not be in the folder again
+                for descriptor in (own, taking, root):
+                    os.fsync(descriptor)
         return claim
 
     def claims(self) -> Iterator[Claim]:
-        """What was claimed and not put away, oldest first. Raises OSError."""
-        for entry in sorted(os.listdir(self._taking)):
-            try:
-                number = int(entry, 16)
-            except ValueError:
-                continue
-            names = os.listdir(os.path.join(self._taking, entry))
-            if names:
-                yield Claim(number, names[0])
-            else:
-                os.rmdir(os.path.join(self._taking, entry))
+        """What was claimed and not put away, oldest first."""
+        with self._root() as root, _directory(self._taking, root) as taking:
+            for entry in sorted(os.listdir(taking)):
+                try:
+                    number = int(entry, 16)
+                except ValueError:
+                    continue
+                with _directory(entry, taking) as own:
+                    names = os.listdir(own)
+                if names:
+                    yield Claim(number, names[0])
+                else:
+                    os.rmdir(entry, dir_fd=taking)
 
     def read(self, claim: Claim, max_bytes: int) -> bytes | None:
         """The content; None when the file changed meanwhile, somebody still writes to it.
 
         Raises:
-            UnfitFile: too large, or no regular file.
-            OSError: it cannot be read.
+            UnfitFile: too large, or no regular file that can be read.
         """
         flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-        try:
-            descriptor = os.open(self._path(claim), flags)
-            with os.fdopen(descriptor, "rb") as file:
-                before = os.fstat(descriptor)
-                if not stat.S_ISREG(before.st_mode):
-                    raise UnfitFile("this is no regular file")
-                raw = file.read(max_bytes + 1)
-                after = os.fstat(descriptor)
-        except OSError as error:
-            if error.errno in _OUR_OWN_TROUBLE:
-                raise
-            raise UnfitFile(f"the file cannot be read: {os.strerror(error.errno or 0)}") from error
+        with self._own(claim) as (_, _, own):
+            try:
+                descriptor = os.open(claim.name, flags, dir_fd=own)
+                with os.fdopen(descriptor, "rb") as file:
+                    before = os.fstat(descriptor)
+                    if not stat.S_ISREG(before.st_mode):
+                        raise UnfitFile("this is no regular file")
+                    raw = file.read(max_bytes + 1)
+                    after = os.fstat(descriptor)
+            except OSError as error:
+                if error.errno in _OUR_OWN_TROUBLE:
+                    raise
+                reason = os.strerror(error.errno or 0)
+                raise UnfitFile(f"the file cannot be read: {reason}") from error
         if (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns):
             return None
         if len(raw) > max_bytes:
@@ -140,58 +149,79 @@ class FolderFiles:
         return raw
 
     def give_back(self, claim: Claim) -> None:
-        """Put the file where it was, unless another one stands there now. Raises OSError."""
-        path = os.path.join(self._root, claim.name)
-        if os.path.lexists(path):
-            path += b".%x" % claim.number
-        os.rename(self._path(claim), path)
-        os.rmdir(self._directory(claim))
+        """Put the file where it was, unless another one stands there now."""
+        with self._own(claim) as (root, taking, own):
+            name = claim.name
+            if _exists(name, root):
+                name = f"{_shorten(name)}.{claim.number:x}"
+            os.rename(claim.name, name, src_dir_fd=own, dst_dir_fd=root)
+            os.rmdir(claim.directory, dir_fd=taking)
 
-    def put_away(self, claim: Claim, where: bytes, answer: bytes) -> None:
-        """Move the file to `done` or `failed`, its answer beside it. Raises OSError."""
-        directory = os.path.join(self._root, where)
-        with contextlib.suppress(FileExistsError):
-            os.mkdir(directory, 0o770)
-        temporary = os.path.join(directory, b".answer-%x" % claim.number)
-        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o660)
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(answer)
-        name = claim.name[:MAX_NAME_BYTES]
-        path = os.path.join(directory, name)
-        if os.path.lexists(path) or os.path.lexists(path + _ANSWER):
-            path += b".%x" % claim.number
-        os.rename(temporary, path + _ANSWER)
-        os.rename(self._path(claim), path)
-        os.rmdir(self._directory(claim))
+    def put_away(self, claim: Claim, where: str, answer: bytes) -> None:
+        """Move the file to `done` or `failed`, its answer beside it."""
+        with self._own(claim) as (root, taking, own), _directory(where, root) as target:
+            name = _shorten(claim.name)
+            if _exists(name, target) or _exists(name + _ANSWER, target):
+                name += f".{claim.number:x}"
+            temporary = f".answer-{claim.number:x}"
+            flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
+            with os.fdopen(os.open(temporary, flags, 0o660, dir_fd=target), "wb") as file:
+                file.write(answer)
+            os.rename(temporary, name + _ANSWER, src_dir_fd=target, dst_dir_fd=target)
+            os.rename(claim.name, name, src_dir_fd=own, dst_dir_fd=target)
+            os.rmdir(claim.directory, dir_fd=taking)
 
     def sweep(self, before: float) -> None:
         """Delete what was put away before a time, some at a time."""
         count = 0
         for where in (DONE, FAILED):
-            with (
-                contextlib.suppress(OSError),
-                os.scandir(os.path.join(self._root, where)) as entries,
-            ):
-                for entry in entries:
-                    status = entry.stat(follow_symlinks=False)
+            with self._root() as root, _directory(where, root) as target:
+                for name in os.listdir(target):
+                    status = os.stat(name, dir_fd=target, follow_symlinks=False)
                     # NB: the time of the rename; the file's own may be of last year
                     if stat.S_ISDIR(status.st_mode) or status.st_ctime >= before:
                         continue
-                    os.unlink(entry.path)
+                    os.unlink(name, dir_fd=target)
                     count += 1
                     if count >= MAX_SWEPT:
                         return
 
-    def _directory(self, claim: Claim) -> bytes:
-        return os.path.join(self._taking, b"%016x" % claim.number)
+    @contextlib.contextmanager
+    def _root(self) -> Iterator[int]:
+        descriptor = os.open(self._path, _DIRECTORY)
+        try:
+            yield descriptor
+        finally:
+            os.close(descriptor)
 
-    def _path(self, claim: Claim) -> bytes:
-        return os.path.join(self._directory(claim), claim.name)
+    @contextlib.contextmanager
+    def _own(self, claim: Claim) -> Iterator[tuple[int, int, int]]:
+        """The folder, the directory of claims, and the one of this claim."""
+        with (
+            self._root() as root,
+            _directory(self._taking, root) as taking,
+            _directory(claim.directory, taking) as own,
+        ):
+            yield root, taking, own
 
 
-def _sync(directory: bytes) -> None:
-    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+@contextlib.contextmanager
+def _directory(name: str, above: int) -> Iterator[int]:
+    """A directory that is no link."""
+    descriptor = os.open(name, _DIRECTORY | os.O_NOFOLLOW, dir_fd=above)
     try:
-        os.fsync(descriptor)
+        yield descriptor
     finally:
         os.close(descriptor)
+
+
+def _exists(name: str, directory: int) -> bool:
+    try:
+        os.stat(name, dir_fd=directory, follow_symlinks=False)
+    except FileNotFoundError:
+        return False
+    return True
+
+
+def _shorten(name: str) -> str:
+    return os.fsdecode(os.fsencode(name)[:MAX_NAME_BYTES])

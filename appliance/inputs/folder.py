@@ -55,7 +55,7 @@ class Folder:
         self._settings = settings
         self._window_s = window_s
         self._on_trouble = on_trouble
-        self._seen: dict[bytes, tuple[Stamp, float]] = {}
+        self._seen: dict[str, tuple[Stamp, float]] = {}
         self._hint = asyncio.Event()
         self._stop = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
@@ -168,8 +168,8 @@ class Folder:
         now = asyncio.get_running_loop().time()
         settle_s = self.section.settle_s
         wait_s = self.section.poll_interval_s
-        seen: dict[bytes, tuple[Stamp, float]] = {}
-        ready: list[bytes] = []
+        seen: dict[str, tuple[Stamp, float]] = {}
+        ready: list[str] = []
         trouble: str | None = None
         for name, stamp in found.items():
             known, since_mono = self._seen.get(name, (None, now))
@@ -188,8 +188,7 @@ class Folder:
             try:
                 claim = await asyncio.to_thread(self._files.claim, name)
             except OSError as error:
-                shown = escape_line(name.decode("utf-8", "surrogateescape"))
-                trouble = f"cannot take {shown[:200]}: {_reason(error)}"
+                trouble = f"cannot take {escape_line(name)[:200]}: {_reason(error)}"
                 continue
             if claim is not None:
                 await self._inject(claim)

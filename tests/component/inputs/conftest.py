@@ -1,0 +1,58 @@
+"""Inputs over a control without a daemon."""
+
+import asyncio
+import dataclasses
+
+import pytest
+
+from appliance.core.specs import InputSettings
+from appliance.inputs.inputs import Inputs
+from tests.support.fake_control import FakeControl
+
+
+async def until(predicate):
+    """Until it is true; what it looks at has no event of its own."""
+    async with asyncio.timeout(10):
+        while not predicate():  # noqa: ASYNC110
+            await asyncio.sleep(0.001)
+
+
+class Bench:
+    """Inputs under test; `set` changes their settings as a reload does."""
+
+    def __init__(self, directory):
+        self.directory = directory
+        self.control = FakeControl()
+        self.troubles = []
+        self.window_s = 86_400.0
+        self.inputs = self.make()
+        self.inputs.start_taking()
+
+    def make(self, store="0123456789abcdef"):
+        return Inputs(
+            self.control,
+            self.directory,
+            store=store,
+            window_s=lambda: self.window_s,
+            on_trouble=self.troubles.append,
+        )
+
+    async def set(self, **sections):
+        staged = await self.inputs.stage(dataclasses.replace(self.inputs.settings, **sections))
+        await staged.commit()
+
+    @property
+    def submitted(self):
+        return [call[1] for call in self.control.calls if call[0] == "submit"]
+
+    def address(self, name):
+        host, _, port = self.inputs.status()[name]["listen"].rpartition(":")
+        return host.strip("[]"), int(port)
+
+
+@pytest.fixture
+async def bench(short_dir):
+    bench = Bench(short_dir)
+    bench.inputs.settings = InputSettings(idle_timeout_s=5.0)
+    yield bench
+    await bench.inputs.close()

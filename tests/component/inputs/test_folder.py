@@ -1,0 +1,334 @@
+"""The read folder: what is taken and when, odd entries, two daemons, interruptions at every step."""
+
+import asyncio
+import json
+import os
+import time
+
+import pytest
+
+from appliance.core.specs import FolderInput, InputSettings
+from appliance.errors import DaemonError, StoreFull
+from appliance.inputs.claims import Claim, FolderFiles
+from tests.component.inputs.conftest import Bench, until
+
+PING = '[{"toNode": "ship1", "method": "REQPing"}]'
+
+
+@pytest.fixture
+def path(short_dir):
+    return short_dir / "spool"
+
+
+def section(path, **changes):
+    return FolderInput(path=str(path), **{"settle_s": 0.02, "poll_interval_s": 0.05} | changes)
+
+
+@pytest.fixture
+async def folder(bench, path):
+    await bench.set(folder=section(path))
+    return bench
+
+
+def answer_of(path, name, where="done"):
+    file = path / where / f"{name}.answer.json"
+    return json.loads(file.read_text()) if file.exists() else None
+
+
+async def taken(path, name, where="done"):
+    await until(lambda: (path / where / name).exists())
+    return answer_of(path, name, where)
+
+
+def claims_left(path):
+    return [entry for below in path.glob(".taking-*") for entry in below.iterdir()]
+
+
+async def test_a_file_that_appears_is_taken_and_its_answer_lies_beside_it(folder, path):
+    (path / "a.json").write_text(PING)
+    answer = await taken(path, "a.json")
+    assert answer["accepted"][0]["to"] == "ship1"
+    assert (path / "done" / "a.json").read_text() == PING
+    assert sorted(entry.name for entry in path.iterdir() if not entry.is_dir()) == []
+    await until(lambda: not claims_left(path))
+
+
+async def test_files_that_were_there_before_are_taken_in_the_order_of_their_age(bench, path):
+    path.mkdir()
+    for age, name in enumerate(("c", "a", "b")):
+        (path / name).write_text(f'[{{"toNode": "{name}", "method": "m"}}]')
+        os.utime(path / name, (1_000 + age, 1_000 + age))
+    await bench.set(folder=section(path))
+    await taken(path, "b")
+    assert [request.to_nodes[0] for request in bench.submitted] == ["c", "a", "b"]
+
+
+async def test_a_file_that_is_renamed_in_is_taken_and_yaml_is(folder, path, short_dir):
+    (short_dir / "x.yaml").write_text("- {toNode: ship1, method: REQPing}\n")
+    os.rename(short_dir / "x.yaml", path / "x.yaml")
+    assert (await taken(path, "x.yaml"))["accepted"]
+
+
+async def test_a_bad_file_goes_to_failed_and_one_taken_in_part_to_done(folder, path):
+    (path / "bad").write_text('[{"toNode": "ship1"}]')
+    (path / "half").write_text(PING[:-1] + ", 5]")
+    assert (await taken(path, "bad", "failed"))["problems"][0]["key"] == "method"
+    answer = await taken(path, "half")
+    assert (len(answer["accepted"]), len(answer["problems"])) == (1, 1)
+    assert folder.inputs.totals()["folder", "refused"] == 2
+
+
+async def test_a_file_is_not_taken_while_it_grows(bench, path):
+    await bench.set(folder=section(path, settle_s=0.5))
+    with open(path / "slow", "w") as file:
+        for _ in range(10):
+            file.write(" ")
+            file.flush()
+            await asyncio.sleep(0.02)
+        assert bench.submitted == []
+        file.write(PING)
+    await taken(path, "slow")
+    assert len(bench.submitted) == 1
+
+
+async def test_the_same_name_and_the_same_content_again_are_other_messages(folder, path):
+    for count in (1, 2, 3):
+        (path / "again").write_text(PING)
+        await until(lambda: len(list((path / "done").glob("again*.json"))) == count)  # noqa: B023
+    assert len(folder.submitted) == 3
+    assert len({mark.number for mark in folder.control.marks}) == 3
+
+
+async def test_what_is_no_regular_file_stays_where_it_is(folder, path, short_dir):
+    (short_dir / "secret").write_text(PING)
+    (path / "link").symlink_to(short_dir / "secret")
+    (path / "below").mkdir()
+    (path / "below" / "x").write_text(PING)
+    os.mkfifo(path / "pipe")
+    (path / ".hidden").write_text(PING)
+    (path / "dangling").symlink_to("nowhere")
+    (path / "last").write_text(PING)
+    await taken(path, "last")
+    assert len(folder.submitted) == 1
+    names = {entry.name for entry in path.iterdir()}
+    assert {"link", "below", "pipe", ".hidden", "dangling"} <= names
+
+
+@pytest.mark.parametrize("where", ["done", "failed"])
+async def test_a_link_in_the_place_of_our_directories_leads_nowhere(folder, path, short_dir, where):
+    elsewhere = short_dir / "elsewhere"
+    elsewhere.mkdir()
+    (path / where).rmdir()
+    (path / where).symlink_to(elsewhere)
+    (path / "a").write_text(PING if where == "done" else "[")
+    await until(lambda: folder.troubles)
+    assert list(elsewhere.iterdir()) == []
+    (path / where).unlink()
+    await taken(path, "a", where)
+    assert len(folder.submitted) <= 1
+
+
+async def test_names_with_odd_bytes_and_of_full_length_are_taken(folder, path):
+    names = [b"\xff\xfe", b"a\nb", b"x" * 255, b" ", b"..a", "ü".encode(), b"-rf", b"%s"]
+    for name in names:
+        with open(os.path.join(os.fsencode(path), name), "w") as file:
+            file.write(PING)
+    taken_names = [name for name in names if not name.startswith(b".")]
+    await until(lambda: len(folder.submitted) == len(taken_names))
+    await until(lambda: not claims_left(path))
+    done = os.listdir(os.fsencode(path) + b"/done")
+    assert len(done) == 2 * len(taken_names)
+    assert {name[:200] for name in taken_names} <= set(done)
+
+
+async def test_a_file_beyond_the_bound_goes_to_failed_unread(folder, path):
+    await folder.set(max_bytes=2_000)
+    (path / "large").write_text(" " * 2_001)
+    answer = await taken(path, "large", "failed")
+    assert "2000 bytes" in answer["problems"][0]["message"]
+
+
+async def test_what_was_swapped_for_a_link_in_the_last_moment_is_not_followed(path, short_dir):
+    (short_dir / "secret").write_text("precious")
+    files = FolderFiles(str(path), "s")
+    files.prepare()
+    (path / "x").symlink_to(short_dir / "secret")
+    claim = files.claim("x")
+    with pytest.raises(Exception, match=r"cannot be read|no regular"):
+        files.read(claim, 100)
+    files.put_away(claim, "failed", b"{}")
+    assert (path / "failed" / "x").is_symlink()
+
+
+async def test_a_file_that_changes_while_it_is_read_goes_back(path):
+    files = FolderFiles(str(path), "s")
+    files.prepare()
+    (path / "x").write_text("half")
+    claim = files.claim("x")
+    (path / "x").write_text("another one of that name")
+    files.give_back(claim)
+    assert sorted(files.list()) == sorted(["x", f"x.{claim.number:x}"])
+    assert not claims_left(path)
+
+
+async def test_of_two_daemons_on_one_folder_one_takes_each_file(bench, path, short_dir):
+    other = Bench(short_dir)
+    other.inputs = other.make("fedcba9876543210")
+    other.inputs.start_taking()
+    await bench.set(folder=section(path, settle_s=0))
+    await other.set(folder=section(path, settle_s=0))
+    for number in range(50):
+        (path / f"f{number}").write_text(f'[{{"toNode": "n{number}", "method": "m"}}]')
+    await until(lambda: len(bench.submitted) + len(other.submitted) == 50)
+    await until(lambda: not claims_left(path))
+    everyone = [request.to_nodes[0] for request in bench.submitted + other.submitted]
+    assert sorted(everyone) == sorted(f"n{number}" for number in range(50))
+    assert bench.troubles == other.troubles == []
+    await other.inputs.close()
+
+
+async def test_a_full_store_keeps_the_file_until_there_is_room(folder, path):
+    folder.control.raises = StoreFull("no room")
+    (path / "a").write_text(PING)
+    await until(lambda: folder.troubles)
+    assert "no room" in folder.troubles[0]
+    assert "no room" in folder.inputs.status()["folder"]["error"]
+    folder.control.raises = None
+    assert (await taken(path, "a"))["accepted"]
+    await until(lambda: folder.troubles[-1] is None)
+    assert len(folder.submitted) == 1
+
+
+async def test_a_file_claimed_by_a_killed_daemon_is_taken_after_the_restart(bench, path):
+    files = FolderFiles(str(path), "0123456789abcdef")
+    files.prepare()
+    (path / "a").write_text(PING)
+    claim = files.claim("a")
+    assert files.list() == {}
+    await bench.set(folder=section(path))
+    assert (await taken(path, "a"))["accepted"]
+    assert [mark.number for mark in bench.control.marks] == [claim.number]
+
+
+async def test_a_file_accepted_by_a_killed_daemon_is_put_away_and_not_taken_again(bench, path):
+    files = FolderFiles(str(path), "0123456789abcdef")
+    files.prepare()
+    (path / "a").write_text(PING)
+    claim = files.claim("a")
+    bench.control.marks.append(("inputs.folder", claim.number))
+    await bench.set(folder=section(path))
+    answer = await taken(path, "a")
+    assert "interrupted" in answer["warnings"][0]["message"]
+    assert bench.submitted == []
+
+
+async def test_a_claim_that_nobody_can_judge_any_more_goes_to_failed(bench, path):
+    files = FolderFiles(str(path), "0123456789abcdef")
+    files.prepare()
+    (path / "a").write_text(PING)
+    claim = files.claim("a")
+    old = Claim((int((time.time() - 90_000) * 1000) << 20) | 7, "a")
+    (taking,) = path.glob(".taking-*")
+    os.rename(taking / claim.directory, taking / old.directory)
+    await bench.set(folder=section(path))
+    answer = await taken(path, "a", "failed")
+    assert "no longer be told" in answer["problems"][0]["message"]
+    assert bench.submitted == []
+
+
+async def test_an_answer_without_its_file_is_what_an_interruption_may_leave(bench, path):
+    files = FolderFiles(str(path), "0123456789abcdef")
+    files.prepare()
+    (path / "a").write_text(PING)
+    claim = files.claim("a")
+    (path / "done" / "a.answer.json").write_text("{}")
+    bench.control.marks.append(("inputs.folder", claim.number))
+    await bench.set(folder=section(path))
+    await until(lambda: not claims_left(path))
+    assert (path / "done" / f"a.{claim.number:x}").read_text() == PING
+
+
+async def test_claims_of_another_daemon_are_left_alone(bench, path):
+    files = FolderFiles(str(path), "another")
+    files.prepare()
+    (path / "a").write_text(PING)
+    files.claim("a")
+    await bench.set(folder=section(path))
+    (path / "b").write_text(PING)
+    await taken(path, "b")
+    assert len(claims_left(path)) == 1
+    assert len(bench.submitted) == 1
+
+
+async def test_a_folder_that_vanishes_is_made_again(folder, path, short_dir):
+    os.rename(path, short_dir / "gone")
+    await until(lambda: path.exists())
+    (path / "a").write_text(PING)
+    assert (await taken(path, "a"))["accepted"]
+
+
+async def test_a_folder_that_cannot_be_used_is_told_and_taken_up_again(folder, path, short_dir):
+    os.rename(path, short_dir / "gone")
+    path.write_text("in the way")
+    await until(lambda: folder.troubles)
+    path.unlink()
+    await until(lambda: folder.troubles[-1] is None)
+    (path / "a").write_text(PING)
+    assert (await taken(path, "a"))["accepted"]
+
+
+async def test_a_folder_that_cannot_be_made_refuses_the_set(bench, path, short_dir):
+    (short_dir / "file").write_text("x")
+    for bad in (short_dir / "missing" / "x", short_dir / "file"):
+        with pytest.raises(DaemonError, match="folder"):
+            await bench.set(folder=section(bad))
+    assert bench.inputs.status() == {}
+
+
+async def test_what_was_put_away_is_deleted_after_its_time(bench, path):
+    files = FolderFiles(str(path), "s")
+    files.prepare()
+    (path / "a").write_text(PING)
+    files.put_away(files.claim("a"), "done", b"{}")
+    (path / "done" / "kept").mkdir()
+    files.sweep(time.time() - 60)
+    assert (path / "done" / "a").exists()
+    files.sweep(time.time() + 60)
+    assert os.listdir(path / "done") == ["kept"]
+
+
+async def test_nothing_is_taken_before_the_daemon_works_nor_after_the_folder_went(bench, path):
+    bench.inputs.injector.opened.clear()
+    await bench.set(folder=section(path, settle_s=0))
+    (path / "a").write_text(PING)
+    await asyncio.sleep(0.1)
+    assert (path / "a").exists()
+    bench.inputs.start_taking()
+    await taken(path, "a")
+    await bench.set(folder=None)
+    await bench.inputs.close()
+    (path / "b").write_text(PING)
+    await asyncio.sleep(0.1)
+    assert (path / "b").exists()
+
+
+async def test_a_folder_moves_with_the_config(folder, path, short_dir):
+    await folder.set(folder=section(short_dir / "other"))
+    (short_dir / "other" / "a").write_text(PING)
+    await taken(short_dir / "other", "a")
+    (path / "b").write_text(PING)
+    await asyncio.sleep(0.1)
+    assert (path / "b").exists()
+
+
+async def test_hints_make_it_quick_where_the_poll_is_slow(bench, path):
+    await bench.set(folder=section(path, settle_s=0.01, poll_interval_s=60))
+    (path / "first").write_text(PING)
+    await taken(path, "first")
+    (path / "second").write_text(PING)
+    await taken(path, "second")
+
+
+def test_settings_are_off_by_default():
+    settings = InputSettings()
+    assert (settings.socket, settings.tcp, settings.http, settings.folder) == (None,) * 4
