@@ -1,0 +1,40 @@
+"""What the router writes is what the record says it is, also where the message decides the encoding."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+
+from appliance.core.message import Message
+from appliance.core.specs import PublisherSpec
+from appliance.methods.registry import METHOD_TABLE
+from appliance.wire.frame import decode_frame, frame_headers, split_encoding
+from appliance.workers.router import Router
+
+BINARY = "\udcff\x00"
+
+
+def make_router(serialization: str, compression: str) -> Router:
+    router = Router(METHOD_TABLE, instance="0" * 16, next_id=lambda: 7, wall=lambda: 1.0)
+    spec = router.publisher_for("central", "ship1", "REQToConsole")
+    assert type(spec) is PublisherSpec
+    router._specs["central", "ship1", "REQToConsole"] = dataclasses.replace(
+        spec, serialization=serialization, compression=compression
+    )
+    return router
+
+
+@pytest.mark.parametrize("compression", ["none", "zstd"])
+@pytest.mark.parametrize(
+    ("serialization", "data", "used"),
+    [("cbor", "text", "cbor"), ("cbor", BINARY, "gob"), ("gob", "text", "gob"), ("gob", BINARY, "gob")],
+)  # fmt: skip
+def test_record_names_the_encoding_that_it_is_in(
+    serialization: str, compression: str, data: str, used: str
+):
+    router = make_router(serialization, compression)
+    message = Message("ship1", data=(data,), method="REQToConsole", from_node="central")
+    record = router.make_record(message)
+    assert split_encoding(record.encoding) == (used, compression)
+    assert decode_frame(record.payload, frame_headers(used, compression)).data == (data,)
