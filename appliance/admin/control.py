@@ -44,8 +44,16 @@ class Control(Protocol):
         """What a reload would do, with the daemon's own paths or others."""
         ...
 
-    async def reload(self, *, force: bool, trigger: str) -> Json:
+    async def reload(self, *, force: bool, trigger: str, by: str = "") -> Json:
         """Look at the config now; the verdict."""
+        ...
+
+    async def roll_back(self, *, to: str | None, force: bool, by: str = "") -> Json:
+        """Go back to a set that was in force, and pin it; the verdict.
+
+        Raises:
+            RequestInvalid: there is no such set.
+        """
         ...
 
     async def submit(

@@ -112,6 +112,13 @@ class ReloadRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     force: bool = False
 
 
+class RollbackRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Body of a rollback. `to` is a number, generation, digest or revision; None for the set before."""
+
+    to: str | None = None
+    force: bool = False
+
+
 class IdsRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Which records of the outbox; without `ids` every dead letter."""
 
@@ -152,6 +159,7 @@ def _convert(wanted: type, value: Any) -> Any:
 
 _MESSAGES = msgspec.json.Decoder(list[SubmitRequest] | SubmitRequest, dec_hook=_convert)
 _RELOAD = msgspec.json.Decoder(ReloadRequest)
+_ROLLBACK = msgspec.json.Decoder(RollbackRequest)
 _IDS = msgspec.json.Decoder(IdsRequest)
 
 
@@ -203,6 +211,16 @@ def read_reload(body: bytes) -> ReloadRequest:
         RequestInvalid: it is neither.
     """
     found: ReloadRequest = _read(_RELOAD, body) if body.strip() else ReloadRequest()
+    return found
+
+
+def read_rollback(body: bytes) -> RollbackRequest:
+    """The body of a rollback, which may be empty.
+
+    Raises:
+        RequestInvalid: it is neither.
+    """
+    found: RollbackRequest = _read(_ROLLBACK, body) if body.strip() else RollbackRequest()
     return found
 
 

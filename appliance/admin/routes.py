@@ -10,8 +10,9 @@ from aiohttp import web
 from appliance import __version__
 from appliance.admin.control import Control
 from appliance.admin.guards import FACE, read_body
+from appliance.admin.peers import name_peer
 from appliance.admin.replies import refuse, reply, with_id_texts
-from appliance.admin.requests import read_ids, read_messages, read_reload
+from appliance.admin.requests import read_ids, read_messages, read_reload, read_rollback
 from appliance.admin.streams import NDJSON, Streams, read_count, read_wait
 from appliance.errors import RequestInvalid
 from appliance.telemetry.metrics import Exposition, render
@@ -25,6 +26,7 @@ INDEX = f"""appliance {__version__}
 /api/v1/plan      what a reload would do
 /api/v1/methods   what can be sent, with its arguments
 /api/v1/reload    POST: look at the config now
+/api/v1/rollback  POST: go back to a config that was in force
 /api/v1/messages  POST: submit messages; ?wait=10s and Accept: {NDJSON} follow them
 /api/v1/events    what happens, as server-sent events
 /api/v1/outbox    pending messages, ?state=dead dead letters; POST …/retry, …/drop
@@ -54,6 +56,7 @@ class Routes:
         app.router.add_get("/api/v1/methods", self.methods)
         for path in ("/api/v1/reload", "/-/reload"):
             app.router.add_post(path, self.reload)
+        app.router.add_post("/api/v1/rollback", self.rollback)
         app.router.add_post("/api/v1/messages", self.messages)
         app.router.add_get("/api/v1/events", self.streams.follow_events, allow_head=False)
         app.router.add_get("/api/v1/outbox", self.outbox)
@@ -107,7 +110,17 @@ class Routes:
     async def reload(self, request: web.Request) -> web.Response:
         """200 applied or unchanged, 422 refused; the verdict either way."""
         asked = read_reload(await read_body(request))
-        verdict = await self.control.reload(force=asked.force, trigger="request")
+        verdict = await self.control.reload(
+            force=asked.force, trigger="request", by=name_peer(request)
+        )
+        return reply(verdict, 422 if verdict.get("result") == "refused" else 200)
+
+    async def rollback(self, request: web.Request) -> web.Response:
+        """200 when the older set is in force and pinned, 422 when it was refused or is not there."""
+        asked = read_rollback(await read_body(request))
+        verdict = await self.control.roll_back(
+            to=asked.to, force=asked.force, by=name_peer(request)
+        )
         return reply(verdict, 422 if verdict.get("result") == "refused" else 200)
 
     async def messages(self, request: web.Request) -> web.StreamResponse:

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from appliance.cli.api_client import ApiClient, ApiRefused
-from appliance.cli.daemon_commands import has_many_nodes, show_verdict
+from appliance.cli.daemon_commands import RELOAD_TIMEOUT_S, has_many_nodes, show_verdict
 from appliance.cli.options import (
     Exit,
     Output,
@@ -40,6 +40,7 @@ def register(app: typer.Typer) -> None:
     history.callback(invoke_without_command=True)(history_list)
     history.command("show")(history_show)
     app.add_typer(history, name="history")
+    app.command("rollback")(rollback)
 
 
 def outbox_list(
@@ -183,8 +184,51 @@ def history_show(
         return Exit.OK
     revision = f"   git {record['revision']}" if record.get("revision") else ""
     typer.echo(escape_line(f"{say_moment(record.get('at'))}   {record.get('digest')}{revision}"))
+    if record.get("by"):
+        typer.echo(escape_line(f"asked for by {record['by']}"))
     show_verdict(record, has_many_nodes=has_many_nodes(client))
+    for line in str(record.get("diff") or "").splitlines():
+        typer.echo(escape_line(line))
     return Exit.OK
+
+
+def rollback(
+    to: Annotated[
+        str | None,
+        typer.Option(
+            "--to", metavar="REV", help="A generation, number, digest or revision of the history."
+        ),
+    ] = None,
+    force: Annotated[
+        bool, typer.Option("--force", help="Although it cancels more than reload.max_cancel.")
+    ] = False,
+    output: OutputOption = Output.TEXT,
+    state_dir: StateDirOption = None,
+) -> int:
+    """Go back to a config that was in force, without --to to the one before this.
+
+    It stays in force, over restarts too, until the files change again or `reload --force` takes
+    them as they are. Exits 0 when it is in force, 78 when it was refused, 1 when there is none.
+    """
+    client = ApiClient(find_state_dir(state_dir))
+    try:
+        verdict = client.post(
+            "/api/v1/rollback",
+            {"to": to, "force": force},
+            accept=[422],
+            timeout_s=RELOAD_TIMEOUT_S,
+        )
+    except ApiRefused as error:
+        warn(str(error))
+        return Exit.FAILED
+    if "result" not in verdict:
+        warn(str(verdict.get("error") or "not possible"))
+        return Exit.FAILED
+    if output is Output.JSON:
+        print_json(verdict)
+    else:
+        show_verdict(verdict, has_many_nodes=has_many_nodes(client))
+    return Exit.CONFIG if verdict["result"] == "refused" else Exit.OK
 
 
 def _print_table(header: tuple[str, ...], rows: list[list[str]]) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from appliance.config.files import read_files
+from appliance.config.files import FileSet, read_files
 from appliance.config.merge import merge_documents
 from appliance.config.parse import Trap, parse_file
 from appliance.config.positions import KeyPath, Place, Spot
@@ -57,7 +57,11 @@ def read_config(paths: Sequence[str | os.PathLike[str]], environ: Mapping[str, s
     Raises:
         ConfigUnreadable: a path given does not exist or may not be read.
     """
-    found = read_files(paths)
+    return compose(read_files(paths), environ)
+
+
+def compose(found: FileSet, environ: Mapping[str, str]) -> RawConfig:
+    """Parse, substitute and merge files that were read, now or long ago."""
     problems = list(found.problems)
     is_whole = not problems
     documents: list[tuple[dict[str, Any], Spot]] = []

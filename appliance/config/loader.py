@@ -11,7 +11,8 @@ from typing import Any
 from appliance.config.arguments import find_argument_problem, find_schema_problem
 from appliance.config.cron import find_cron_error
 from appliance.config.excerpts import add_excerpts
-from appliance.config.load import RawConfig, read_config
+from appliance.config.files import FileSet
+from appliance.config.load import RawConfig, compose, read_config
 from appliance.config.placing import make_problem
 from appliance.config.shape import find_problems, prune
 from appliance.core.compile import ChooseNodes, Compiled, compile_settings
@@ -54,7 +55,31 @@ def load_desired(
         ConfigInvalid: with every problem, in the order of files and lines.
         RunNodesUnclear: raised by `run_nodes`, if it does.
     """
-    raw = read_config(paths, environ)
+    return _compile(read_config(paths, environ), methods, run_nodes)
+
+
+def load_kept(
+    files: Mapping[str, str],
+    digest: str,
+    *,
+    environ: Mapping[str, str],
+    methods: MethodTable,
+    run_nodes: Sequence[str] | ChooseNodes | None = None,
+) -> LoadedConfig:
+    """Check and compile texts that were kept by name, whatever the files hold now.
+
+    Raises:
+        ConfigInvalid: they are no good config any more (another version, a variable that is gone).
+        RunNodesUnclear: raised by `run_nodes`, if it does.
+    """
+    contents = {name: text.encode() for name, text in files.items()}
+    raw = compose(FileSet(contents=contents, digest=digest), environ)
+    return _compile(raw, methods, run_nodes)
+
+
+def _compile(
+    raw: RawConfig, methods: MethodTable, run_nodes: Sequence[str] | ChooseNodes | None
+) -> LoadedConfig:
     shape_problems, bad_paths = find_problems(raw)
     problems = raw.problems + shape_problems
     compiled: Compiled | None = None

@@ -151,6 +151,7 @@ RELOAD_FIELDS = (
     Setting(("settle",), "settle_s", _D, 0, 60),
     Setting(("drain_timeout",), "drain_timeout_s", _D, 0, 3_600),
     Setting(("overrides",), "overrides"),
+    Setting(("trial",), "trial_s", _D, 0, 86_400),
 )
 LIMIT_FIELDS = (
     Setting(("max_message_bytes",), "max_message_bytes", minimum=1_024, maximum=64 * 1024**2),

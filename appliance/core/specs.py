@@ -284,6 +284,8 @@ class ReloadSettings:
     drain_timeout_s: float = 10.0
     overrides: str = "clear"
     """What a reload does to workers started or stopped beside the config: `clear` or `keep`."""
+    trial_s: float = 0.0
+    """How long a new set is on trial: if workers that it touched do not run at the end, it is taken back."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

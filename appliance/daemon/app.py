@@ -30,6 +30,7 @@ from appliance.daemon.assembly import (
 )
 from appliance.daemon.console import StdoutConsole
 from appliance.daemon.control import DaemonControl
+from appliance.daemon.notify import ServiceManager, settings_of_process
 from appliance.daemon.presence import Presence
 from appliance.daemon.source import FileConfigSource
 from appliance.errors import ApplianceError, BusError
@@ -42,6 +43,7 @@ from appliance.reconcile.contracts import DrainOutcome
 from appliance.reconcile.history import History
 from appliance.reconcile.loop import Reconciler
 from appliance.reconcile.overrides import OverrideBook
+from appliance.reconcile.pins import PIN_FILE, PinBook
 from appliance.reconcile.pool import WorkerPool
 from appliance.reconcile.verdicts import LoadedSet
 from appliance.telemetry.events import EventHub
@@ -55,6 +57,9 @@ from appliance.workers.tools import HandlerTools
 
 EXIT_OK = 0
 EXIT_ABANDONED = 75
+
+MAX_PASS_S = 300.0
+"""What a pass may take beside its drains: reading a large fleet, connecting to a broker that is slow."""
 
 
 class Daemon:
@@ -75,6 +80,11 @@ class Daemon:
         self._stop_now = asyncio.Event()
         self._stack = contextlib.AsyncExitStack()
         self._drains: list[DrainOutcome] = []
+        self.manager = ServiceManager(
+            settings_of_process(),
+            summary=lambda: self.control.service_line(),
+            is_alive=self._is_alive,
+        )
 
     # -- start ------------------------------------------------------------------------------------
 
@@ -82,6 +92,8 @@ class Daemon:
         """Run until a signal; returns the exit code."""
         self._watch_signals()
         async with self._stack:
+            self._stack.push_async_callback(self.manager.close)
+            self.manager.start()
             await self._build()
             async with asyncio.TaskGroup() as group:
                 services = [
@@ -91,9 +103,11 @@ class Daemon:
                 # signals given while this was starting are one look afterwards
                 await self.reconciler.start(self._first)
                 reconciling = group.create_task(self.reconciler.run(), name="reconciler")
+                self.reconciler.on_look = self.manager.follow_look
                 self.control.is_started = True
                 self.inputs.start_taking()
                 self.telemetry.daemon_ready(self.control.summary())
+                self.manager.ready()
                 await self._stop.wait()
                 await self._shut_down(reconciling)
                 for service in services:
@@ -154,6 +168,8 @@ class Daemon:
             on_accepted=self._follow,
             extra_workers=self._extra_workers,
             overrides=self.overrides,
+            pins=PinBook(self._state_dir / PIN_FILE),
+            is_connected=lambda: self.bus.is_connected,
             wall=time.time,
         )
         if early.take_hup() or self._options.hup_pending:
@@ -313,6 +329,13 @@ class Daemon:
             stop=stop,
         )
 
+    def _is_alive(self) -> bool:
+        """Whether the reconciler waits, or is at work for no longer than a pass can honestly take."""
+        if not hasattr(self, "reconciler") or self._stop.is_set():
+            return True  # starting and stopping have limits of their own
+        limit_s = MAX_PASS_S + 2 * self._desired.reload.drain_timeout_s
+        return self.reconciler.trigger.busy_s <= limit_s
+
     # -- signals and the end ------------------------------------------------------------------------
 
     def _watch_signals(self) -> None:
@@ -347,6 +370,7 @@ class Daemon:
     async def _shut_down(self, reconciling: asyncio.Task[None]) -> None:
         """Intake ends first, then sending; what is left by the deadline stays in the store."""
         self.control.is_stopping = True
+        self.manager.stopping()
         loop = asyncio.get_running_loop()
         deadline = loop.time() + self._desired.reload.drain_timeout_s
         self.reconciler.stop()

@@ -13,7 +13,9 @@ import uvloop
 from appliance.core.run_options import RunOptions
 from appliance.daemon.app import Daemon
 from appliance.daemon.source import FileConfigSource
-from appliance.errors import BusError, DaemonAlreadyRunning, StoreError
+from appliance.errors import BusError, ConfigError, DaemonAlreadyRunning, StoreError
+from appliance.reconcile.history import HISTORY_DIR, History
+from appliance.reconcile.pins import PIN_FILE, PinBook
 from appliance.reconcile.verdicts import LoadedSet
 from appliance.telemetry.logs import setup_logging
 
@@ -40,10 +42,26 @@ def run_daemon(options: RunOptions) -> int:
     gc.freeze()
     try:
         state_dir.mkdir(mode=0o750, parents=True, exist_ok=True)
+        first = pinned_set(source, state_dir) or first
         return uvloop.run(_main(options, source, first, state_dir))
     except (StoreError, DaemonAlreadyRunning, BusError, OSError) as error:
         logging.getLogger("appliance").error("cannot run: %s", error)
         return EXIT_UNAVAILABLE
+
+
+def pinned_set(source: FileConfigSource, state_dir: Path) -> LoadedSet | None:
+    """The older set that was in force when the daemon ended, if the files are still those it was pinned against."""
+    pin = PinBook(state_dir / PIN_FILE).load()
+    if pin is None or pin.files_digest != source.fingerprint():
+        return None
+    files = History(state_dir / HISTORY_DIR).files_of(pin.digest)
+    if files is None:
+        return None
+    try:
+        return source.load_kept(files, pin.digest, pin.revision)
+    except ConfigError as error:
+        logging.getLogger("appliance").error("the pinned config cannot be used: %s", error)
+        return None
 
 
 async def _main(

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from appliance.config.files import fingerprint
-from appliance.config.loader import load_desired
+from appliance.config.loader import load_desired, load_kept
 from appliance.config.revision import read_revision
 from appliance.core.names import NodeName
 from appliance.core.run_nodes import choose_run_nodes
@@ -53,6 +53,20 @@ class FileConfigSource:
             digest=loaded.digest,
             revision=revision.commit if revision else None,
             files=loaded.files,
+            warnings=loaded.warnings,
+            place=loaded.place,
+        )
+
+    def load_kept(self, files: Mapping[str, str], digest: str, revision: str | None) -> LoadedSet:
+        """Compile a set that the history kept."""
+        loaded = load_kept(
+            files, digest, environ=os.environ, methods=METHOD_TABLE, run_nodes=self._choose
+        )
+        return LoadedSet(
+            desired=loaded.desired,
+            digest=digest,
+            revision=revision,
+            files=files,
             warnings=loaded.warnings,
             place=loaded.place,
         )

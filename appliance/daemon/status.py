@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from appliance.core.names import NodeName
 from appliance.core.overrides import Overrides
 from appliance.core.specs import Phase, PublisherSpec
+from appliance.reconcile.fallback import Fallback
 from appliance.reconcile.pool import Handle, WorkerPool
 from appliance.reconcile.verdicts import Applied, Verdict, problem_json
 
@@ -41,6 +42,19 @@ def config_json(applied: Applied | None, attempt: Verdict | None, paths: list[st
         "paths": paths,
         "applied_at": rfc3339(applied.applied_at) if applied else None,
         "last_attempt": last,
+    }
+
+
+def fallback_json(fallback: Fallback) -> StatusJson:
+    """Whether an older set is pinned, and whether the one in force is on trial."""
+    pin, trial = fallback.pin, fallback.trial
+    return {
+        "pinned": None
+        if pin is None
+        else {"reason": pin.reason, "by": pin.by, "since": rfc3339(pin.at)},
+        "on_trial": None
+        if trial is None
+        else {"baseline": trial.baseline.digest, "ends_in_seconds": fallback.trial_left_s()},
     }
 
 
@@ -137,6 +151,8 @@ def find_degradations(
     reasons = []
     if not connected:
         reasons.append("not connected to the broker")
+    if attempt is not None and attempt.result == "reverted":
+        reasons.append("the last config was taken back after its trial")
     if attempt is not None and attempt.result == "refused":
         count = len(attempt.problems)
         reasons.append(f"the last config was refused ({count} problem{'s' if count != 1 else ''})")

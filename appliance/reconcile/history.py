@@ -7,15 +7,32 @@ config file (they are references), so none stand here.
 
 from __future__ import annotations
 
+import difflib
 import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
+from typing import NamedTuple
 
+from appliance.errors import RequestInvalid
+
+HISTORY_DIR = "history"
+"""Below the state directory."""
 KEEP_RECORDS = 50
+MAX_DIFF_LINES = 2_000
 MAX_SET_BYTES = 16 * 1024 * 1024
 
 Record = dict[str, object]
+IN_FORCE = frozenset({"applied", "reverted"})
+"""Results after which the record's set was the one in force."""
+
+
+class KeptSet(NamedTuple):
+    """A set as the history keeps it."""
+
+    digest: str
+    revision: str | None
+    files: dict[str, str]
 
 
 class History:
@@ -57,9 +74,40 @@ class History:
     def last_applied(self) -> Record | None:
         """The newest record whose set was applied."""
         for record in self.newest():
-            if record.get("result") == "applied":
+            if record.get("result") in IN_FORCE:
                 return record
         return None
+
+    def find_kept(self, to: str | None, current_digest: str) -> KeptSet:
+        """A set that was in force: the one that `to` names (see `find`), or the newest other than the current one.
+
+        Raises:
+            RequestInvalid: there is none, or its files were not kept.
+        """
+        if to is None:
+            found = next(
+                (
+                    record
+                    for record in self.newest()
+                    if record.get("result") in IN_FORCE and record.get("digest") != current_digest
+                ),
+                None,
+            )
+            if found is None:
+                raise RequestInvalid("no set was in force before this one")
+        else:
+            found = self.find(to)
+            if found is None:
+                raise RequestInvalid(f"no record of {to[:80]!r} in the history")
+        digest = str(found.get("digest") or "")
+        files = self.files_of(digest)
+        if files is None:
+            raise RequestInvalid(
+                f"the files of record {found.get('number')} were not kept"
+                + (": it was refused" if found.get("result") == "refused" else "")
+            )
+        revision = found.get("revision")
+        return KeptSet(digest, str(revision) if revision else None, files)
 
     def find(self, key: str) -> Record | None:
         """The newest record with this number, generation, or start of its digest or revision."""
@@ -68,7 +116,7 @@ class History:
             if key in (str(record.get("number")), f"generation {record.get('generation')}"):
                 return record
         for record in records:
-            if str(record.get("generation")) == key and record.get("result") == "applied":
+            if str(record.get("generation")) == key and record.get("result") in IN_FORCE:
                 return record
             digest = str(record.get("digest") or "").removeprefix("sha256:")
             revision = str(record.get("revision") or "")
@@ -83,6 +131,23 @@ class History:
         found = _read(self._sets / f"{digest.removeprefix('sha256:')}.json")
         files = found.get("files") if found else None
         return files if isinstance(files, dict) else None
+
+    def difference(self, record: Record) -> str:
+        """What changed in the files, as a unified diff; "" where one side was not kept."""
+        after = self.files_of(str(record.get("digest") or ""))
+        before = self.files_of(str(record.get("previous_digest") or ""))
+        if after is None or before is None:
+            return ""
+        lines: list[str] = []
+        for name in sorted(before.keys() | after.keys()):
+            old, new = before.get(name, ""), after.get(name, "")
+            if old != new:
+                lines += difflib.unified_diff(
+                    old.splitlines(), new.splitlines(), f"before/{name}", f"after/{name}", lineterm=""
+                )
+            if len(lines) > MAX_DIFF_LINES:
+                return "\n".join([*lines[:MAX_DIFF_LINES], "…"]) + "\n"
+        return "\n".join(lines) + "\n" if lines else ""
 
     def _record_paths(self) -> list[Path]:
         return [path for path in self._directory.glob("*.json") if path.stem.isdecimal()]

@@ -9,9 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Protocol
 
-from appliance.core.describe import describe_plan
 from appliance.core.names import WorkerKey
 from appliance.core.overrides import apply_overrides
 from appliance.core.plan import Plan, make_plan
@@ -24,18 +22,21 @@ from appliance.errors import (
     RunNodesUnclear,
 )
 from appliance.reconcile.contracts import ReloadTelemetry
+from appliance.reconcile.fallback import Fallback
 from appliance.reconcile.history import History
 from appliance.reconcile.overrides import OverrideBook
+from appliance.reconcile.pins import PinBook
 from appliance.reconcile.pool import WorkerPool
+from appliance.reconcile.recorder import Recorder
+from appliance.reconcile.requests import ConfigSource, Request
 from appliance.reconcile.trigger import Trigger
 from appliance.reconcile.verdicts import (
     Applied,
     LoadedSet,
     Verdict,
-    drain_json,
     find_objections,
     find_problems_of,
-    problem_json,
+    pinned_note,
 )
 
 LOOK_REASONS = frozenset({"start", "signal", "request", "watch", "poll"})
@@ -43,18 +44,6 @@ MAX_QUIET_WAIT_S = 2.0
 """Triggers that keep coming delay a look at most this long; content that keeps changing delays it longer."""
 MAX_CONTENT_WAIT_S = 10.0
 RESYNC_S = 30.0
-
-
-class ConfigSource(Protocol):
-    """Where the config comes from. Both calls block and run in a thread."""
-
-    def fingerprint(self) -> str:
-        """Digest of the content as it is now, without parsing; "" when it cannot be read."""
-        ...
-
-    def load(self) -> LoadedSet:
-        """Read, check and compile. Raises ConfigInvalid or ConfigUnreadable."""
-        ...
 
 
 PrepareSettings = Callable[[DesiredState, DesiredState], Awaitable[Sequence[Problem]]]
@@ -75,13 +64,19 @@ class Reconciler:
         on_accepted: Callable[[DesiredState], None],
         extra_workers: Callable[[], Mapping[WorkerKey, WorkerSpec]],
         overrides: OverrideBook,
+        pins: PinBook,
+        is_connected: Callable[[], bool] = lambda: True,
         wall: Callable[[], float],
     ) -> None:
         self._source = source
         self._pool = pool
         self._telemetry = telemetry
         self._history = history
-        self._prepare = prepare
+        self._recorder = Recorder(history, telemetry)
+        self.fallback = Fallback(
+            self, source, pool, history, telemetry, pins, is_connected=is_connected, wall=wall
+        )
+        self.prepare = prepare
         self._on_accepted = on_accepted
         self._extra_workers = extra_workers
         self._overrides = overrides
@@ -92,12 +87,16 @@ class Reconciler:
         self.last_attempt: Verdict | None = None
         self.last_good_at = 0.0
         self.is_settled = False
-        self._seen_digest = ""
+        self.seen_digest = ""
         self._last_generation = 0
         """Of the set that an earlier run had in force."""
         self._next_due_mono: float | None = None
         self._ending = asyncio.Event()
-        self._requests: list[tuple[bool, str, asyncio.Future[Verdict]]] = []
+        self.on_look: Callable[[bool], None] = lambda _: None
+        """Told when a look begins (True) and when its verdict is there (False), before those who wait get it."""
+        self.asked_by = ""
+        self._requests: list[Request] = []
+        self._rollbacks: list[Request] = []
 
     # -- life -------------------------------------------------------------------------------------
 
@@ -107,7 +106,10 @@ class Reconciler:
         generation = self._last_generation = _int(last.get("generation")) if last else 0
         if last is None or last.get("digest") != first.digest:
             generation += 1
-        verdict = await self._accept(first, Plan(), "start", self._mono(), generation)
+        pin = await self.fallback.load_pin(first)
+        verdict = await self.accept(first, Plan(), "start", self._mono(), generation)
+        if pin is not None:
+            self.seen_digest = pin.files_digest
         self.is_settled = True
         return verdict
 
@@ -121,30 +123,52 @@ class Reconciler:
                 return
             if not reasons and await self._content_changed():
                 reasons = frozenset({"poll"})
+            while self._rollbacks:
+                await self.fallback.roll_back(self._rollbacks.pop(0))
             if reasons & LOOK_REASONS:
                 await self._look(reasons)
             else:
                 await self.converge()
+            await self.fallback.judge_trial()
 
     def _turn_requests_away(self) -> None:
-        for _, _, future in self._requests:
-            if not future.done():
-                future.set_exception(DaemonUnreachable("the daemon is stopping"))
+        for request in (*self._requests, *self._rollbacks):
+            if not request.future.done():
+                request.future.set_exception(DaemonUnreachable("the daemon is stopping"))
         self._requests.clear()
+        self._rollbacks.clear()
 
     def stop(self) -> None:
         """End after the pass in hand."""
         self._ending.set()
         self.trigger.set("stop")
 
-    async def reload(self, *, force: bool, trigger: str) -> Verdict:
+    async def reload(self, *, force: bool, trigger: str, by: str = "") -> Verdict:
         """Ask for a look and wait for its verdict."""
+        request = self._make_request(force, trigger, by)
+        self._requests.append(request)
+        self.trigger.set("request")
+        return await request.future
+
+    async def roll_back(self, *, to: str | None, force: bool, by: str = "") -> Verdict:
+        """Go back to a set that was in force and pin it until the files change again.
+
+        Args:
+            to: number, generation, digest or revision of a record; None for the set before this one.
+
+        Raises:
+            RequestInvalid: there is no such set, or its files were not kept.
+        """
+        request = self._make_request(force, "rollback", by)
+        request.to = to or ""
+        self._rollbacks.append(request)
+        self.trigger.set("rollback")
+        return await request.future
+
+    def _make_request(self, force: bool, trigger: str, by: str) -> Request:
         if self._ending.is_set():
             raise DaemonUnreachable("the daemon is stopping")
-        future: asyncio.Future[Verdict] = asyncio.get_running_loop().create_future()
-        self._requests.append((force, trigger, future))
-        self.trigger.set("request")
-        return await future
+        return Request(force, trigger, by, asyncio.get_running_loop().create_future())
 
     def _next_wait_s(self) -> float:
         applied = self.applied
@@ -153,8 +177,9 @@ class Reconciler:
             if applied and applied.desired.reload.watch
             else RESYNC_S
         )
-        if self._next_due_mono is not None:
-            wait_s = min(wait_s, max(0.0, self._next_due_mono - self._mono()))
+        for due_mono in (self._next_due_mono, self.fallback.trial_ends_mono):
+            if due_mono is not None:
+                wait_s = min(wait_s, max(0.0, due_mono - self._mono()))
         return wait_s
 
     async def _content_changed(self) -> bool:
@@ -162,7 +187,7 @@ class Reconciler:
         if applied is None or not applied.desired.reload.watch:
             return False
         digest = await asyncio.to_thread(self._source.fingerprint)
-        return digest != self._seen_digest
+        return digest != self.seen_digest
 
     # -- looking ----------------------------------------------------------------------------------
 
@@ -185,10 +210,12 @@ class Reconciler:
                 return digest
 
     async def _look(self, reasons: frozenset[str]) -> None:
-        self._seen_digest = await self._hold_still()
+        self.on_look(True)
+        self.seen_digest = await self._hold_still()
         requests, self._requests = self._requests, []
-        force = any(asked for asked, _, _ in requests)
-        trigger = requests[0][1] if requests else min(reasons & LOOK_REASONS)
+        force = any(request.force for request in requests)
+        trigger = requests[0].trigger if requests else min(reasons & LOOK_REASONS)
+        self.asked_by = ", ".join(dict.fromkeys(item.by for item in requests if item.by))
         started = self._mono()
         try:
             # who asks wants things to be as the config says, whether it changed or not
@@ -198,11 +225,14 @@ class Reconciler:
             problem = Problem(
                 code="E306", message=f"internal error: {type(error).__name__}: {error}"
             )
-            verdict = await self._refuse((problem,), trigger, started)
+            verdict = await self.refuse((problem,), trigger, started)
+        finally:
+            self.asked_by = ""
         self.last_attempt = verdict
-        for _, _, future in requests:
-            if not future.done():
-                future.set_result(verdict)
+        self.on_look(False)
+        for request in requests:
+            if not request.future.done():
+                request.future.set_result(verdict)
         await (
             self.converge()
         )  # the quiet wait may have swallowed another reason to look at the workers
@@ -211,31 +241,61 @@ class Reconciler:
         started = self._mono()
         applied = self.applied
         assert applied is not None
+        if not force and self.fallback.pins_files(self.seen_digest):
+            return self._still_pinned(trigger, started)
         try:
             loaded = await asyncio.to_thread(self._source.load)
         except (ConfigInvalid, ConfigUnreadable, RunNodesUnclear) as error:
-            return await self._refuse(find_problems_of(error), trigger, started)
+            return await self.refuse(find_problems_of(error), trigger, started)
         is_same = loaded.digest == applied.digest
         if is_same and not (asked and self._clears(loaded.desired)):
             return await self._unchanged(loaded, trigger, started)
         plan = self.predict(loaded.desired)
         objections = self.find_objections(loaded, plan, force=force)
         if objections:
-            return await self._refuse(objections, trigger, started, loaded)
-        found = await self._prepare(applied.desired, loaded.desired)
+            return await self.refuse(objections, trigger, started, loaded)
+        found = await self.prepare(applied.desired, loaded.desired)
         if found:
-            return await self._refuse(tuple(map(loaded.place, found)), trigger, started, loaded)
+            return await self.refuse(tuple(map(loaded.place, found)), trigger, started, loaded)
         generation = applied.generation if is_same else applied.generation + 1
-        return await self._accept(loaded, plan, trigger, started, generation)
+        verdict = await self.accept(loaded, plan, trigger, started, generation)
+        await self.fallback.follow(applied, verdict.plan)
+        return verdict
 
-    async def _accept(
-        self, loaded: LoadedSet, plan: Plan, trigger: str, started: float, generation: int
+    def _still_pinned(self, trigger: str, started: float) -> Verdict:
+        """The files are as they were when an older set was pinned: it stays."""
+        assert self.applied is not None
+        self._telemetry.config_unchanged(trigger)
+        return Verdict(
+            result="unchanged",
+            at=self._wall(),
+            trigger=trigger,
+            by=self.asked_by,
+            digest=self.applied.digest,
+            generation=self.applied.generation,
+            problems=(pinned_note(self.fallback.pin),),
+            duration_s=self._mono() - started,
+        )
+
+    async def accept(
+        self,
+        loaded: LoadedSet,
+        plan: Plan,
+        trigger: str,
+        started: float,
+        generation: int,
+        *,
+        failures: Sequence[Problem] | None = None,
     ) -> Verdict:
-        """The first point at which anything of the set takes effect."""
+        """The first point at which anything of the set takes effect.
+
+        `failures` are those of the set that this one replaces after its trial.
+        """
         is_restart_of_same = self.applied is None and generation == self._last_generation
         clear = self._clears(loaded.desired) and not is_restart_of_same
         await self._overrides.follow(loaded.desired, clear=clear)
         now = self._wall()
+        previous_digest = self.applied.digest if self.applied is not None else None
         self.applied = Applied(
             desired=loaded.desired,
             digest=loaded.digest,
@@ -243,19 +303,20 @@ class Reconciler:
             generation=generation,
             applied_at=now,
         )
-        self._seen_digest = loaded.digest
+        self.seen_digest = loaded.digest
         self.last_good_at = now
         self._on_accepted(loaded.desired)
         if plan.is_empty:
-            plan = make_plan(self._wanted(loaded.desired), self._pool.observe(), self._mono())
+            plan = make_plan(self.wanted(loaded.desired), self._pool.observe(), self._mono())
         report = await self._pool.apply(plan, loaded.desired.reload.drain_timeout_s)
         verdict = Verdict(
-            result="applied",
+            result="applied" if failures is None else "reverted",
             at=now,
             trigger=trigger,
+            by=self.asked_by,
             digest=loaded.digest,
             generation=generation,
-            problems=tuple(loaded.warnings),
+            problems=(*(failures or ()), *loaded.warnings),
             plan=plan,
             duration_s=self._mono() - started,
             drains=tuple(report.drains),
@@ -265,7 +326,14 @@ class Reconciler:
         self._telemetry.config_applied(
             generation, loaded.digest, loaded.revision, plan.summary(), verdict.duration_s, trigger
         )
-        await self._record(verdict, loaded.revision, loaded.files)
+        if failures is not None:
+            self._telemetry.config_reverted(tuple(failures))
+        await self._recorder.record(
+            verdict,
+            revision=loaded.revision,
+            files=loaded.files,
+            previous_digest=previous_digest,
+        )
         await self.converge()
         return verdict
 
@@ -291,7 +359,7 @@ class Reconciler:
             duration_s=self._mono() - started,
         )
 
-    async def _refuse(
+    async def refuse(
         self,
         problems: tuple[Problem, ...],
         trigger: str,
@@ -303,7 +371,7 @@ class Reconciler:
             result="refused",
             at=self._wall(),
             trigger=trigger,
-            digest=loaded.digest if loaded else self._seen_digest,
+            digest=loaded.digest if loaded else self.seen_digest,
             generation=self.applied.generation,
             problems=tuple(
                 sorted(problems, key=lambda problem: problem.severity is not Severity.ERROR)
@@ -311,29 +379,13 @@ class Reconciler:
             duration_s=self._mono() - started,
         )
         self._telemetry.config_refused(problems, trigger)
-        await self._record(verdict, loaded.revision if loaded else None, {})
+        await self._recorder.record(
+            verdict,
+            revision=loaded.revision if loaded else None,
+            files={},
+            previous_digest=self.applied.digest,
+        )
         return verdict
-
-    async def _record(
-        self, verdict: Verdict, revision: str | None, files: Mapping[str, str]
-    ) -> None:
-        record = {
-            "at": verdict.at,
-            "result": verdict.result,
-            "trigger": verdict.trigger,
-            "generation": verdict.generation,
-            "digest": verdict.digest,
-            "revision": revision,
-            "actions": describe_plan(verdict.plan)[:1_000],
-            "problems": [problem_json(problem) for problem in verdict.problems[:200]],
-            "duration_seconds": round(verdict.duration_s, 6),
-            "drain": drain_json(verdict.drains),
-            "failed": dict(verdict.failed),
-        }
-        try:
-            await asyncio.to_thread(self._history.append, record, files)
-        except OSError as error:
-            self._telemetry.history_not_written(str(error))
 
     # -- converging -------------------------------------------------------------------------------
 
@@ -342,17 +394,17 @@ class Reconciler:
         applied = self.applied
         if applied is None:
             return
-        plan = make_plan(self._wanted(applied.desired), self._pool.observe(), self._mono())
+        plan = make_plan(self.wanted(applied.desired), self._pool.observe(), self._mono())
         if not plan.is_empty:
             await self._pool.apply(plan, applied.desired.reload.drain_timeout_s)
-            plan = make_plan(self._wanted(applied.desired), self._pool.observe(), self._mono())
+            plan = make_plan(self.wanted(applied.desired), self._pool.observe(), self._mono())
             if not plan.is_empty:
                 self.trigger.set("worker")
         self._next_due_mono = plan.next_due_mono
 
     def predict(self, desired: DesiredState) -> Plan:
         """The plan that a reload with this desired state would begin with."""
-        wanted = self._wanted(desired, overridden=not self._clears(desired))
+        wanted = self.wanted(desired, overridden=not self._clears(desired))
         return make_plan(wanted, self._pool.observe(), self._mono())
 
     def _clears(self, desired: DesiredState) -> bool:
@@ -369,7 +421,7 @@ class Reconciler:
         )
         return tuple(map(loaded.place, found))
 
-    def _wanted(
+    def wanted(
         self, desired: DesiredState, *, overridden: bool = True
     ) -> Mapping[WorkerKey, WorkerSpec]:
         extra = self._extra_workers()

@@ -7,10 +7,11 @@ from dataclasses import dataclass, field
 
 from appliance.core.names import WorkerKey
 from appliance.core.plan import Plan, find_excess_cancels, find_restart_fields
-from appliance.core.problems import Problem
+from appliance.core.problems import Problem, Severity
 from appliance.core.specs import DesiredState, ObservedState
 from appliance.errors import ConfigError, ConfigInvalid, ConfigUnreadable
 from appliance.reconcile.contracts import DrainOutcome
+from appliance.reconcile.pins import Pin
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,11 +40,15 @@ class Applied:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verdict:
-    """What became of one look. `result` is applied, unchanged or refused."""
+    """What became of one look. `result` is applied, unchanged, refused or reverted (a trial that failed).
+
+    `by` tells who asked, where that is known.
+    """
 
     result: str
     at: float
     trigger: str
+    by: str = ""
     digest: str = ""
     generation: int = 0
     problems: tuple[Problem, ...] = ()
@@ -85,6 +90,30 @@ def _too_many(gone: tuple[WorkerKey, ...], total: int) -> Problem:
         path="reload.max_cancel",
         message=f"would cancel {len(gone)} of {total} workers at once: {names}",
         hint="if it is meant: `appliance reload --force`, or raise reload.max_cancel",
+    )
+
+
+def pinned_note(pin: Pin | None) -> Problem:
+    """Why a look changes nothing while an older set is pinned."""
+    why = "taken back after its trial" if pin and pin.reason == "trial" else "rolled back"
+    return Problem(
+        code="W301",
+        severity=Severity.WARNING,
+        message=f"the config in the files was {why} and stays out of force until the files change",
+        hint="change the files, or take them as they are with `appliance reload --force`",
+    )
+
+
+def trial_problems(generation: int, failed: Mapping[str, str]) -> tuple[Problem, ...]:
+    """What a set did wrong on its trial."""
+    return tuple(
+        Problem(
+            code="E310",
+            path=name,
+            message=f"{name} does not run with generation {generation}: {reason}",
+            hint="mend the config; until the files change the set before it stays in force",
+        )
+        for name, reason in failed.items()
     )
 
 

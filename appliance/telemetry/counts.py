@@ -7,7 +7,7 @@ from typing import Protocol
 
 from appliance.telemetry.stats import LightHistogram
 
-RELOAD_RESULTS = ("applied", "unchanged", "refused")
+RELOAD_RESULTS = ("applied", "unchanged", "refused", "reverted")
 
 
 class DrainCounts(Protocol):

@@ -165,6 +165,23 @@ class Telemetry(MessageTelemetry):
         self._log(logging.INFO if is_told else logging.DEBUG, sentence, {"trigger": trigger})
         self._events.emit("config_unchanged", trigger=trigger)
 
+    def config_reverted(self, problems: Sequence[Problem]) -> None:
+        """A set did not stand its trial; the one before it is in force again."""
+        self._count_reload("reverted")
+        self._log(
+            logging.ERROR, "config taken back after its trial", {"problems": len(problems)}
+        )
+        for problem in problems[:MAX_PROBLEM_LINES]:
+            self._log(logging.ERROR, "trial failed", {"problem": problem.message})
+        self._events.emit(
+            "config_reverted", problems=[problem.message for problem in problems[:50]]
+        )
+
+    def trial_passed(self, generation: int) -> None:
+        """Everything that a set touched runs at the end of its trial."""
+        self._log(logging.INFO, "config stood its trial", {"generation": generation})
+        self._events.emit("trial_passed", generation=generation)
+
     def config_refused(self, problems: Sequence[Problem], trigger: str) -> None:
         """A set was refused as a whole; the one in force stays."""
         self._count_reload("refused")
@@ -194,6 +211,6 @@ class Telemetry(MessageTelemetry):
         now = self._wall()
         self.counts.reloads[result] += 1
         self.counts.last_attempt_at = now
-        self.counts.last_reload_successful = result != "refused"
-        if result != "refused":
+        self.counts.last_reload_successful = result not in ("refused", "reverted")
+        if self.counts.last_reload_successful:
             self.counts.last_reload_success_at = now

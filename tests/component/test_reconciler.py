@@ -12,6 +12,7 @@ from appliance.methods.registry import METHOD_TABLE
 from appliance.reconcile.history import History
 from appliance.reconcile.loop import Reconciler
 from appliance.reconcile.overrides import OverrideBook
+from appliance.reconcile.pins import PinBook
 from appliance.reconcile.pool import WorkerPool
 from appliance.reconcile.verdicts import LoadedSet
 from tests.component.test_pool import Recorder, ToyWorker, spec
@@ -65,6 +66,7 @@ async def world(tmp_path):
         prepare=prepare,
         on_accepted=lambda desired: None,
         extra_workers=dict,
+        pins=PinBook(tmp_path / "pin.json"),
         overrides=OverrideBook(
             tmp_path / "overrides.json",
             fleet=lambda: source.says.desired,

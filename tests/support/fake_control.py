@@ -144,7 +144,12 @@ class FakeControl:
         self.calls.append(("plan", paths))
         return self.answers["plan"]
 
-    async def reload(self, *, force, trigger):
+    async def roll_back(self, *, to, force, by=""):
+        self._check()
+        self.calls.append(("rollback", to, force))
+        return self.answers["reload"]
+
+    async def reload(self, *, force, trigger, by=""):
         self.calls.append(("reload", force, trigger))
         return self.answers["reload"]
 

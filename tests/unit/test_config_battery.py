@@ -29,6 +29,8 @@ CODES_TESTED_ELSEWHERE = {
     "E307": "needs a running daemon: system/test_inputs",
     "E306": "needs what nobody foresaw: component/test_reconciler",
     "E305": "needs a running daemon: system/test_broker_change",
+    "E310": "needs a running daemon: system/test_going_back",
+    "W301": "needs a running daemon: system/test_going_back",
 }
 
 

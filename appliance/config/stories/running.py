@@ -56,4 +56,21 @@ STORIES = (
         "inputs: {http: {listen: 127.0.0.1:22}}",
         "Free the address or choose another; make the folder's parent, or the token, readable.",
     ),
+    Story(
+        "E310",
+        "trial-failed",
+        "A worker that the new set started or changed did not run when the set's trial was over "
+        "(reload.trial). The daemon went back to the set before, which stays in force until the "
+        "files change.",
+        "ship1: {subscribe: {REQPing: {}}}   # and the broker denies ship1.>",
+        "Mend the config, or what the worker needs; then save the files, or appliance reload --force.",
+    ),
+    Story(
+        "W301",
+        "pinned",
+        "The files are as they were when somebody rolled back, or when a trial failed: what they "
+        "say stays out of force.",
+        "appliance rollback; appliance reload",
+        "Change the files, or take them as they are with appliance reload --force.",
+    ),
 )

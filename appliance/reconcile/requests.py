@@ -1,0 +1,37 @@
+"""Where config sets come from, and what somebody may ask the reconciler for."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+from appliance.reconcile.verdicts import LoadedSet, Verdict
+
+
+class ConfigSource(Protocol):
+    """Where the config comes from. Both calls block and run in a thread."""
+
+    def fingerprint(self) -> str:
+        """Digest of the content as it is now, without parsing; "" when it cannot be read."""
+        ...
+
+    def load(self) -> LoadedSet:
+        """Read, check and compile. Raises ConfigInvalid or ConfigUnreadable."""
+        ...
+
+    def load_kept(self, files: Mapping[str, str], digest: str, revision: str | None) -> LoadedSet:
+        """Check and compile a set that the history kept. Raises ConfigInvalid."""
+        ...
+
+
+@dataclass(slots=True)
+class Request:
+    """Somebody waits for a verdict. `to` is None for a look, else the set to go back to (\"\": the one before)."""
+
+    force: bool
+    trigger: str
+    by: str
+    future: asyncio.Future[Verdict]
+    to: str | None = None

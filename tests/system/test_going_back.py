@@ -1,0 +1,156 @@
+"""Rollback, the pin, and trials: ways back to a config that was in force."""
+
+import os
+import signal
+
+import pytest
+
+from tests.support.appliance import Appliance
+from tests.support.nats_server import NatsServer
+
+CONFIG = """
+version: 1
+broker: {{servers: ["{url}"]{auth}}}
+reload: {{settle: 20ms, poll_interval: 100ms, trial: {trial}}}
+nodes:
+  ship1: {{subscribe: {{REQPing: {{}}, REQToFile: {{}}, {more}}}}}
+"""
+DENY = """
+authorization {
+  users: [{user: u, password: p, permissions: {
+    subscribe: {deny: ["ship1.REQHello.>"]}, publish: {allow: [">"]}}}]
+}
+"""
+
+
+@pytest.fixture
+def broker():
+    with NatsServer() as server:
+        yield server
+
+
+def text(broker, more="", trial="0s"):
+    return CONFIG.format(url=broker.url, more=more, trial=trial, auth="")
+
+
+def subjects(daemon):
+    return {
+        worker["subject"].split(".")[1] for worker in daemon.status()["nodes"]["ship1"]["workers"]
+    }
+
+
+def applied(daemon, generation):
+    return daemon.wait_until(lambda status: status["generation"] == generation)["config"]
+
+
+def test_three_reloads_and_back_to_the_first_with_the_broker_down(broker, tmp_path):
+    with Appliance(text(broker), tmp_path) as daemon:
+        first = applied(daemon, 1)["digest"]
+        for number, more in enumerate(["REQToConsole: {}", "REQPong: {}", "REQHello: {}"], start=2):
+            daemon.write_config(text(broker, more))
+            applied(daemon, number)
+        broker.kill()
+        code, verdict = daemon.request("POST", "/api/v1/rollback", {"to": "1"})
+        assert (code, verdict["result"], verdict["digest"]) == (200, "applied", first)
+        assert f"uid {os.getuid()}" in verdict["by"]
+        status = daemon.status()
+        assert status["config"]["digest"] == first
+        assert status["config"]["pinned"]["reason"] == "rollback"
+        assert subjects(daemon) == {"REQPing", "REQToFile"}
+        # neither a look nor a restart brings back what was rolled back
+        again = daemon.reload()
+        assert (again["result"], again["problems"][0]["code"]) == ("unchanged", "W301")
+        daemon.kill()
+        daemon.start(ready=False)
+        daemon.wait_api()
+        assert daemon.status()["config"]["digest"] == first
+        assert daemon.status()["config"]["pinned"]
+        # the files change: the pin is over
+        daemon.write_config(text(broker, "REQRelayInitial: {}"))
+        daemon.wait_until(
+            lambda status: status["config"]["digest"] != first and not status["config"]["pinned"]
+        )
+        assert "REQRelayInitial" in subjects(daemon)
+
+
+def test_without_a_name_it_is_the_set_before_and_force_takes_the_files_again(broker, tmp_path):
+    with Appliance(text(broker), tmp_path) as daemon:
+        first = applied(daemon, 1)["digest"]
+        daemon.write_config(text(broker, "REQHello: {}"))
+        second = applied(daemon, 2)["digest"]
+        assert daemon.request("POST", "/api/v1/rollback")[1]["digest"] == first
+        assert daemon.reload(force=True)["digest"] == second
+        assert daemon.status()["config"]["pinned"] is None
+        records = daemon.request("GET", "/api/v1/history")[1]["records"]
+        assert [(item["trigger"], item["digest"]) for item in records] == [
+            ("request", second), ("rollback", first), ("watch", second), ("start", first),
+        ]  # fmt: skip
+        diff = daemon.request("GET", f"/api/v1/history/{records[1]['number']}")[1]["diff"]
+        assert "-  ship1: {subscribe: {REQPing: {}, REQToFile: {}, REQHello: {}}}" in diff
+        assert "+  ship1: {subscribe: {REQPing: {}, REQToFile: {}, }}" in diff
+
+
+def test_a_set_that_is_not_there_is_named_and_nothing_changes(broker, tmp_path):
+    with Appliance(text(broker), tmp_path) as daemon:
+        code, answer = daemon.request("POST", "/api/v1/rollback")
+        assert (code, answer["error"]) == (400, "no set was in force before this one")
+        code, answer = daemon.request("POST", "/api/v1/rollback", {"to": "nine"})
+        assert "no record of 'nine'" in answer["error"]
+        daemon.write_config(text(broker, "REQNothing: {}"))
+        daemon.wait_until(lambda status: status["config"]["last_attempt"]["result"] == "refused")
+        number = daemon.request("GET", "/api/v1/history")[1]["records"][0]["number"]
+        code, answer = daemon.request("POST", "/api/v1/rollback", {"to": str(number)})
+        assert (code, "were not kept" in answer["error"]) == (400, True)
+        assert daemon.status()["config"]["pinned"] is None
+
+
+def test_a_set_whose_worker_is_denied_goes_back_by_itself_and_nothing_is_lost(tmp_path):
+    with NatsServer(DENY) as broker:
+        (tmp_path / "secret").write_text("p")
+
+        def config(more):
+            auth = ", auth: {user: u, password: {file: secret}}"
+            return CONFIG.format(url=broker.url, more=more, trial="1s", auth=auth)
+
+        with Appliance(config(""), tmp_path) as daemon:
+            first = applied(daemon, 1)["digest"]
+            daemon.write_config(config("REQHello: {}"))
+            status = daemon.wait_until(lambda status: status["config"]["on_trial"])
+            trial = status["config"]["on_trial"]
+            assert trial["baseline"] == first
+            assert 0 < trial["ends_in_seconds"] <= 1
+            sent = 0
+            while daemon.status()["config"]["digest"] != first:
+                sent += 1
+                daemon.send({"to_nodes": ["ship1"], "method": "REQToFile", "data": [str(sent)],
+                             "file_name": f"{sent}.txt"})  # fmt: skip
+            status = daemon.wait_until(lambda status: status["outbox"]["pending"] == 0)
+            assert all(
+                daemon.data("ship1", f"{number}.txt").exists() for number in range(1, sent + 1)
+            )
+            assert status["generation"] == 3
+            attempt = status["config"]["last_attempt"]
+            assert (attempt["result"], attempt["trigger"]) == ("reverted", "trial")
+            assert attempt["problems"][0]["code"] == "E310"
+            assert "REQHello" in attempt["problems"][0]["message"]
+            assert status["config"]["pinned"]["reason"] == "trial"
+            assert subjects(daemon) == {"REQPing", "REQToFile"}
+            records = daemon.request("GET", "/api/v1/history")[1]["records"]
+            assert [item["result"] for item in records] == ["reverted", "applied", "applied"]
+            assert records[0]["at"] - records[1]["at"] < 2.0
+            daemon.write_config(config("REQPong: {}"))
+            daemon.wait_until(lambda status: "REQPong" in subjects(daemon))
+            daemon.wait_until(lambda status: status["config"]["on_trial"] is None)
+            assert daemon.status()["config"]["pinned"] is None
+            assert "REQPong" in subjects(daemon)
+
+
+def test_a_hang_up_does_not_end_a_pin(broker, tmp_path):
+    with Appliance(text(broker), tmp_path) as daemon:
+        first = applied(daemon, 1)["digest"]
+        daemon.write_config(text(broker, "REQHello: {}"))
+        applied(daemon, 2)
+        daemon.request("POST", "/api/v1/rollback")
+        daemon.signal(signal.SIGHUP)
+        daemon.wait_until(lambda status: status["config"]["last_attempt"]["trigger"] == "signal")
+        assert daemon.status()["config"]["digest"] == first
