@@ -41,7 +41,7 @@ def render_status(
     parts += [_line("", reason, "yellow") for reason in status.get("degraded_by") or ()]
     parts += [_line("drift", say_override(item), "cyan") for item in status.get("overrides") or ()]
     parts += [*_config_lines(status, now), _broker_line(status), _outbox_line(status)]
-    parts += [*_method_lines(status), Text("")]
+    parts += [*_input_lines(status), *_method_lines(status), Text("")]
     shown = {
         name: node
         for name, node in (status.get("nodes") or {}).items()
@@ -138,10 +138,19 @@ def _config_lines(status: Json, now: float) -> list[Text]:
     words.append(f"applied {say_ago(config.get('applied_at'), now)}")
     words.append(" ".join(map(str, config.get("paths") or ())))
     lines = [_line("config", "   ".join(filter(None, words)))]
+    pinned, on_trial = config.get("pinned"), config.get("on_trial")
+    if pinned:
+        why = "rolled back" if pinned.get("reason") == "rollback" else "went back after a trial"
+        by = f" by {pinned['by']}" if pinned.get("by") else ""
+        said = f"pinned: {why} {say_ago(pinned.get('since'), now)}{by}, until the files change"
+        lines.append(_line("", said, "yellow"))
+    if on_trial:
+        left = round(float(on_trial.get("ends_in_seconds") or 0))
+        lines.append(_line("", f"on trial for another {left} s", "cyan"))
     attempt = config.get("last_attempt") or {}
     if not attempt:
         return lines
-    is_refused = attempt.get("result") == "refused"
+    is_refused = attempt.get("result") in ("refused", "reverted")
     trigger = f" ({attempt['trigger']})" if attempt.get("trigger") else ""
     said = f"last look {say_ago(attempt.get('at'), now)}: {attempt.get('result')}{trigger}"
     lines.append(_line("", said, "red" if is_refused else "dim"))
@@ -201,6 +210,19 @@ def _outbox_line(status: Json) -> Text:
     if pending:
         said += f", oldest waits {say_span(float(outbox.get('oldest_seconds') or 0))}"
     return _line("outbox", said, "yellow" if dead else "")
+
+
+def _input_lines(status: Json) -> list[Text]:
+    """Steward's inputs that are open, one line each."""
+    lines = []
+    for name, opened in (status.get("inputs") or {}).items():
+        said = f"{name} {opened.get('path') or opened.get('listen')}"
+        said += f"   {opened.get('accepted', 0)} accepted, {opened.get('refused', 0)} refused"
+        if opened.get("waiting"):
+            said += f", {opened['waiting']} files wait"
+        error = opened.get("error")
+        lines.append(_line("input", f"{said}: {error}" if error else said, "red" if error else ""))
+    return lines
 
 
 def _worker_table(nodes: Json, now: float) -> Table:
