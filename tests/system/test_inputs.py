@@ -223,7 +223,7 @@ def test_files_that_pour_in_while_the_daemon_is_killed_again_and_again_are_sent_
     count = 0
 
     with appliance:
-        for _ in range(4):
+        for _ in range(3):
             wanted = count + 25
             while count < wanted:
                 drop(spool, f"{count}.json", [message(f"{count}a"), message(f"{count}b")])
