@@ -136,6 +136,13 @@ class CommandForbidden(HandlerError):
     """The command is not in the subscriber's `allow_commands`."""
 
 
+class AnswerUnwanted(HandlerError):
+    """Nobody waits for the rest of the answer: the handler ends, and that is no failure."""
+
+    def __init__(self) -> None:
+        super().__init__("nobody waits for the answer any more")
+
+
 class ArgumentsInvalid(HandlerError):
     """The message lacks what its method needs."""
 

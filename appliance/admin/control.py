@@ -73,6 +73,10 @@ class Control(Protocol):
         """
         ...
 
+    def left(self, ids: Sequence[int]) -> None:
+        """Nobody waits for the answers to these messages any more."""
+        ...
+
     async def is_accepted(self, once: Once) -> bool:
         """Whether messages were accepted under this mark."""
         ...

@@ -42,6 +42,11 @@ class DeliveryWatch:
         """Whether nothing more is to come."""
         return not (self._unsettled or self._unanswered)
 
+    @property
+    def unanswered(self) -> list[int]:
+        """Ids of messages whose answers have not ended."""
+        return sorted(self._unanswered)
+
     def concerns(self, event: Line) -> bool:
         """Whether an event is about one of ours."""
         if event["event"] == "reply_received":

@@ -14,6 +14,7 @@ from appliance.admin.replies import encode_json, refuse, with_id_texts
 from appliance.admin.requests import SubmitRequest
 from appliance.core.durations import parse_duration
 from appliance.errors import RequestInvalid
+from appliance.telemetry.events import Listener
 
 MAX_WAIT_S = 90_000.0
 """A day and an hour: a file may be followed for a day."""
@@ -21,6 +22,8 @@ MAX_STREAMS = 64
 """Event streams at once over both faces; each costs a queue and a little of every fact."""
 HEARTBEAT_S = 15.0
 """A comment this often keeps the way open and finds out that the reader is gone."""
+GONE_CHECK_S = 1.0
+"""How soon it is noticed that the one who followed messages has gone, while nothing is to be told."""
 NDJSON = "application/x-ndjson"
 
 
@@ -50,24 +53,36 @@ class Streams:
         # NB: listening starts before the put: an ack may be quicker than our answer to the caller
         with self._control.events.listen(wants) as listener:
             watch = DeliveryWatch(await self._control.submit(requests))
-            response = web.StreamResponse(status=202, headers={"Content-Type": NDJSON})
-            await response.prepare(request)
-            await response.write(b"".join(map(_line, watch.opening())))
-            dropped = 0
-            while not watch.is_over:
-                left_s = deadline_mono - asyncio.get_running_loop().time()
-                event = await listener.next(left_s) if left_s > 0 else None
-                if event is None:
-                    break
-                if listener.dropped > dropped:
-                    dropped = listener.dropped
-                    await response.write(_line({"event": "events_lost", "count": dropped}))
-                line = watch.take(event)
-                if line is not None:
-                    await response.write(_line(line))
+            try:
+                return await self._tell_fates(request, watch, listener, deadline_mono)
+            finally:
+                if watch.unanswered and any(asked.for_caller for asked in requests):
+                    self._control.left(watch.unanswered)
+
+    async def _tell_fates(
+        self, request: web.Request, watch: DeliveryWatch, listener: Listener, deadline_mono: float
+    ) -> web.StreamResponse:
+        response = web.StreamResponse(status=202, headers={"Content-Type": NDJSON})
+        await response.prepare(request)
+        await response.write(b"".join(map(_line, watch.opening())))
+        dropped = 0
+        while not watch.is_over:
+            left_s = deadline_mono - asyncio.get_running_loop().time()
+            if left_s <= 0 or _is_gone(request):
+                break
+            event = await listener.next(min(left_s, GONE_CHECK_S))
+            if event is None and listener.is_closed:
+                break
+            if listener.dropped > dropped:
+                dropped = listener.dropped
+                await response.write(_line({"event": "events_lost", "count": dropped}))
+            line = watch.take(event) if event is not None else None
+            if line is not None:
+                await response.write(_line(line))
+        if not _is_gone(request):
             await response.write(_line(watch.end(lost_events=listener.dropped)))
             await response.write_eof()
-            return response
+        return response
 
     async def follow_events(self, request: web.Request) -> web.StreamResponse:
         """Server-sent events; `?kinds=a,b` chooses, `?recent=N` or Last-Event-ID reach back."""
@@ -117,6 +132,11 @@ def _frame(event: Json, hides_data: bool) -> bytes:
     number = f"id: {event['seq']}\n" if "seq" in event else ""
     shown = encode_json(with_id_texts(event))
     return f"{number}event: {event['event']}\ndata: ".encode() + shown + b"\n\n"
+
+
+def _is_gone(request: web.Request) -> bool:
+    """Whether the one who asked has closed the connection; a handler is not told otherwise."""
+    return request.transport is None or request.transport.is_closing()
 
 
 def _line(fields: Json) -> bytes:

@@ -50,6 +50,7 @@ from appliance.telemetry.events import EventHub
 from appliance.telemetry.logs import set_log_level
 from appliance.telemetry.report import Telemetry
 from appliance.workers.answers import Answers
+from appliance.workers.leavers import Leavers
 from appliance.workers.parts import WorkerParts
 from appliance.workers.publisher import Publisher
 from appliance.workers.router import Router
@@ -217,6 +218,7 @@ class Daemon:
             switch=self.overrides,
             files_taker=taker,
         )
+        self.leavers = Leavers()
         parts = WorkerParts(
             bus=self.bus,
             store=self.store,
@@ -226,6 +228,7 @@ class Daemon:
             tools=tools,
             fleet=lambda: self._desired,
             wall=time.time,
+            leavers=self.leavers,
         )
         factory = WorkerFactory(METHODS, parts)
         self.pool = WorkerPool(

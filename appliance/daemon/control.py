@@ -137,7 +137,7 @@ class DaemonControl:
             return f"stopping, {self._unfinished()} messages in hand"
         if applied is None:
             return "starting"
-        phases = [handle.phase for handle in daemon.pool.handles.values()]
+        phases = [str(handle.phase) for handle in daemon.pool.handles.values()]
         return describe_state(
             generation=applied.generation,
             revision=applied.revision,
@@ -363,6 +363,10 @@ class DaemonControl:
             with _about("relay_via_node"):
                 message = self._relay(message)
         return self._daemon.router.make_record(message, expires_s=request.expires)
+
+    def left(self, ids: Sequence[int]) -> None:
+        """Nobody waits for the answers to these messages any more."""
+        self._daemon.leavers.left(ids)
 
     def _for_caller(self, message: Message) -> Message:
         """The message with its answer meant for the one who waits; refused where none could come."""

@@ -64,6 +64,7 @@ class Outlet(Protocol):
 
         Raises:
             HandlerError: the answer cannot be sent at all (unknown reply method, bad destination).
+            AnswerUnwanted: nobody waits for it any more, as when a pipe's reader has gone; let it pass.
         """
         ...
 

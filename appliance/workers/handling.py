@@ -14,12 +14,12 @@ from collections.abc import Callable
 
 from appliance.core.method import OnCrash
 from appliance.core.specs import AckOn, SubscriberSpec
-from appliance.errors import ApplianceError, BusError, StoreError
+from appliance.errors import AnswerUnwanted, ApplianceError, BusError, StoreError
 from appliance.methods.base import FilePosition, HandlerContext, Method, Result
 from appliance.outbox.records import FinishItem, OutboxRecord
 from appliance.telemetry.stats import WorkerStats
 from appliance.workers.answering import Answering
-from appliance.workers.identity import DONE_HEADER
+from appliance.workers.identity import DONE_HEADER, UNWANTED_HEADER
 from appliance.workers.outcomes import Outcomes
 from appliance.workers.outlet import HandlerOutlet
 from appliance.workers.parts import WorkerParts
@@ -170,6 +170,10 @@ class Handling:
                     await asyncio.sleep(delay_s)
                     delay_s = min(delay_s * 2, RETRY_MAX_S)
                     continue
+                if isinstance(error, AnswerUnwanted):
+                    self._stats.handled += 1
+                    self._finish(work, ())
+                    return
                 self._fail(work, error, outlet)
                 return
             finally:
@@ -333,10 +337,12 @@ class Handling:
         if not work.reply_tos:
             return
         payload = f"confirmed from: {self.spec.node}: {work.message.id}".encode()
-        headers = {DONE_HEADER: "1"} if work.ack_on is AckOn.DONE else None
+        headers = {DONE_HEADER: "1"} if work.ack_on is AckOn.DONE else {}
+        if self._parts.leavers.is_unwanted(work):
+            headers[UNWANTED_HEADER] = "1"
         for reply_to in work.reply_tos:
             try:
-                await self._bus.publish(reply_to, payload, headers=headers)
+                await self._bus.publish(reply_to, payload, headers=headers or None)
             except BusError:
                 return
         work.reply_tos.clear()

@@ -12,7 +12,7 @@ import secrets
 
 from appliance.core.message import Message, bytes_to_text, make_reply
 from appliance.core.names import NodeName
-from appliance.errors import HandlerError, RequestInvalid, StoreError
+from appliance.errors import AnswerUnwanted, HandlerError, RequestInvalid, StoreError
 from appliance.methods.base import Outgoing
 from appliance.outbox.records import OutboxRecord
 from appliance.workers.answering import Answering
@@ -53,6 +53,8 @@ class HandlerOutlet:
         self._stream = secrets.token_hex(6)
         self._turn = 0
         self._unsettled: list[asyncio.Future[Fate]] = []
+        self._is_unwanted = False
+        """Whether the asker's side has told that nobody waits for the rest."""
         self._progress_due_mono = 0.0
         self._progress_fate: asyncio.Future[Fate] | None = None
         self._mono = asyncio.get_running_loop().time
@@ -70,10 +72,14 @@ class HandlerOutlet:
     async def reply(self, data: bytes, *, stream: str = "stdout") -> None:
         """A piece of the answer; waits while too many pieces are unsettled."""
         await self._wait_for_room()
+        if self._is_unwanted:
+            raise AnswerUnwanted
         headers = self.next_turn() | {MORE_HEADER: "1", STREAM_HEADER: stream}
         reply = make_reply(self._request, self._node, bytes_to_text(data))
         record = self._make(reply, headers)
-        self._unsettled.append(self._settlements.expect(record.id))
+        fate = self._settlements.expect(record.id)
+        fate.add_done_callback(self._note_fate)
+        self._unsettled.append(fate)
         await self._put(record)
 
     async def progress(self, done_bytes: int, total_bytes: int) -> None:
@@ -118,6 +124,10 @@ class HandlerOutlet:
                 await self._store.drop([record.id])
             raise HandlerError(found.reason)
         return found.is_done
+
+    def _note_fate(self, fate: asyncio.Future[Fate]) -> None:
+        if not fate.cancelled() and fate.result().is_unwanted:
+            self._is_unwanted = True
 
     def _make(self, reply: Message, headers: dict[str, str]) -> OutboxRecord:
         try:

@@ -10,6 +10,7 @@ from appliance.core.specs import DesiredState
 from appliance.outbox.outbox import MessageStore
 from appliance.telemetry.report import Telemetry
 from appliance.workers.answers import Answers
+from appliance.workers.leavers import Leavers
 from appliance.workers.router import Router
 from appliance.workers.settlements import Settlements
 from appliance.workers.tools import HandlerTools
@@ -28,3 +29,4 @@ class WorkerParts:
     fleet: Callable[[], DesiredState]
     wall: Callable[[], float]
     settlements: Settlements = field(default_factory=Settlements)
+    leavers: Leavers = field(default_factory=Leavers)

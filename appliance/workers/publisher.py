@@ -47,7 +47,7 @@ from appliance.outbox.records import OutboxRecord
 from appliance.telemetry.stats import WorkerStats
 from appliance.wire.frame import encoding_name, frame_headers, split_encoding, transcode
 from appliance.workers.base import DrainReport
-from appliance.workers.identity import DONE_HEADER, REFUSED_HEADER
+from appliance.workers.identity import DONE_HEADER, REFUSED_HEADER, UNWANTED_HEADER
 from appliance.workers.parts import WorkerParts
 from appliance.workers.router import lane_key
 from appliance.workers.schedule import Scheduler
@@ -305,6 +305,7 @@ class Publisher:
                 self._settle(flight, Outcome.REFUSED, refused)
                 return
             flight.is_done = DONE_HEADER in headers
+            flight.is_unwanted = UNWANTED_HEADER in headers
         if self._absent_failures:
             self._end_absence()
         self._settle(flight, Outcome.ACKED)
@@ -453,7 +454,9 @@ class Publisher:
             self.stats.acked += 1
             self.stats.delivery.observe(seconds)
             self._store.settle_done(record)
-            self._settlements.tell(record.id, None, is_done=flight.is_done)
+            self._settlements.tell(
+                record.id, None, is_done=flight.is_done, is_unwanted=flight.is_unwanted
+            )
             self._telemetry.message_delivered(
                 record.node, record.id, record.to_node, record.method, seconds
             )

@@ -9,11 +9,13 @@ from typing import NamedTuple
 class Fate(NamedTuple):
     """What became of a record: `reason` says why it will never be acknowledged, None that it is.
 
-    `is_done` tells that an appliance acknowledged it after its work and not before.
+    `is_done` tells that an appliance acknowledged it after its work and not before, `is_unwanted` that nobody waits
+    for what would follow.
     """
 
     reason: str | None
     is_done: bool = False
+    is_unwanted: bool = False
 
 
 class Settlements:
@@ -29,9 +31,16 @@ class Settlements:
         future.add_done_callback(lambda _: self._waiting.pop(record_id, None))
         return future
 
-    def tell(self, record_id: int, reason: str | None, *, is_done: bool = False) -> None:
+    def tell(
+        self,
+        record_id: int,
+        reason: str | None,
+        *,
+        is_done: bool = False,
+        is_unwanted: bool = False,
+    ) -> None:
         """The record left the outbox."""
         if self._waiting:
             future = self._waiting.get(record_id)
             if future is not None and not future.done():
-                future.set_result(Fate(reason, is_done))
+                future.set_result(Fate(reason, is_done, is_unwanted))

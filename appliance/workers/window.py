@@ -26,6 +26,7 @@ class InFlight:
         "epoch",
         "failures",
         "is_done",
+        "is_unwanted",
         "record",
         "sent_mono",
         "stream",
@@ -41,6 +42,7 @@ class InFlight:
         self.epoch = -1
         self.failures = 0
         self.is_done = False
+        self.is_unwanted = False
         turn = record.headers.get(TURN_HEADER) if record.headers else None
         self.stream = turn.rpartition(".")[0] if turn else ""
 

@@ -187,6 +187,9 @@ class FakeControl:
             self.after_submit(submitted)
         return submitted
 
+    def left(self, ids):
+        self.calls.append(("left", list(ids)))
+
     async def outbox_list(self, state, limit):
         self.calls.append(("outbox_list", state, limit))
         return self.records
