@@ -11,6 +11,7 @@ class Trigger:
     def __init__(self) -> None:
         self._reasons: dict[str, int] = {}
         self._event = asyncio.Event()
+        self._woke_mono: float | None = None
 
     def set(self, reason: str) -> None:
         """Ask for a look."""
@@ -24,11 +25,20 @@ class Trigger:
 
     async def wait(self, timeout_s: float | None) -> None:
         """Wait until somebody asks, or the time is over."""
+        self._woke_mono = None
         try:
             async with asyncio.timeout(timeout_s):
                 await self._event.wait()
         except TimeoutError:
             pass
+        self._woke_mono = asyncio.get_running_loop().time()
+
+    @property
+    def busy_s(self) -> float:
+        """How long whoever waits here has been at work since it was woken; 0 while it waits."""
+        if self._woke_mono is None:
+            return 0.0
+        return asyncio.get_running_loop().time() - self._woke_mono
 
     def take(self) -> frozenset[str]:
         """The reasons so far; forgets them."""

@@ -1,0 +1,202 @@
+"""The service manager's ear: readiness, state, watchdog, told over the socket that it names in NOTIFY_SOCKET.
+
+Without that variable nothing is sent. The variables are taken out of the environment, so that no program which the
+daemon starts can speak in its name. A message that finds the socket full waits for the next turn; one that finds
+nobody there is forgotten, for then nobody waits for it.
+
+The watchdog is fed by the event loop itself, and only while the reconciler lives: a loop that is blocked, or a pass
+that never ends, stops the feeding, and the service manager starts the daemon anew.
+
+Source: sd_notify(3), sd_watchdog_enabled(3), systemd.service(5).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import socket
+import time
+from collections import deque
+from collections.abc import Callable, MutableMapping, Sequence
+from dataclasses import dataclass
+
+from appliance.core.escape import escape_controls
+from appliance.core.problems import Problem
+
+_log = logging.getLogger(__name__)
+
+TICK_S = 1.0
+"""How often the state is looked at; a change is told, sameness is not."""
+EXTENSION_S = 30.0
+"""How much time is asked for at once while work in hand ends; asked for again at every tick."""
+MAX_STATUS_CHARS = 400
+_MAX_WAITING = 64
+"""Messages kept for a service manager that does not read; beyond it the oldest goes."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NotifySettings:
+    """What the service manager asked for."""
+
+    address: str | None = None
+    watchdog_s: float | None = None
+
+
+def take_settings(environ: MutableMapping[str, str], pid: int) -> NotifySettings:
+    """Read the service manager's variables and remove them."""
+    address = environ.pop("NOTIFY_SOCKET", "")
+    interval = environ.pop("WATCHDOG_USEC", "")
+    is_for_us = environ.pop("WATCHDOG_PID", str(pid)) == str(pid)
+    watchdog_s = int(interval) / 1e6 if interval.isdecimal() and is_for_us else 0.0
+    return NotifySettings(
+        address=address if address.startswith(("/", "@")) and len(address) > 1 else None,
+        watchdog_s=watchdog_s or None,
+    )
+
+
+class ServiceManager:
+    """Life: `start` -> `ready` -> any number of `reloading`, `reloaded` -> `stopping` -> `close`."""
+
+    def __init__(
+        self,
+        settings: NotifySettings,
+        *,
+        summary: Callable[[], str],
+        is_alive: Callable[[], bool],
+    ) -> None:
+        self._settings = settings
+        self._summary = summary
+        self._is_alive = is_alive
+        self._is_ready = False
+        self._is_looking = False
+        self._is_stopping = False
+        self._told = ""
+        self._waiting: deque[bytes] = deque(maxlen=_MAX_WAITING)
+        self._socket: socket.socket | None = None
+        self._task: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        """Say that the start has begun, and begin to tell."""
+        if self._settings.address is None:
+            return
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC)
+        self._socket.setblocking(False)
+        self._task = asyncio.create_task(self._run(), name="service manager")
+        self._tell(status="starting")
+
+    def ready(self) -> None:
+        """The first pass has settled."""
+        self._is_ready = True
+        self._tell("READY=1", status=self._summary())
+
+    def follow_look(self, begins: bool) -> None:
+        """A look at the config begins, or its verdict is there."""
+        if begins:
+            self.reloading()
+        else:
+            self.reloaded()
+
+    def reloading(self) -> None:
+        """A look at the config begins."""
+        if self._is_ready and not self._is_stopping:
+            self._is_looking = True
+            now_us = time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1_000
+            self._tell("RELOADING=1", f"MONOTONIC_USEC={now_us}", status="looking at the config")
+
+    def reloaded(self) -> None:
+        """The look has ended; the state tells how."""
+        self._is_looking = False
+        if self._is_ready and not self._is_stopping:
+            self._tell("READY=1", status=self._summary())
+
+    def stopping(self) -> None:
+        """The end has begun; work in hand may need longer than the service manager knows."""
+        self._is_stopping = True
+        self._tell("STOPPING=1", _extension(), status=self._summary())
+
+    async def close(self) -> None:
+        """Say no more."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.wait({self._task})
+        if self._socket is not None:
+            self._flush()
+            self._socket.close()
+            self._socket = None
+
+    async def _run(self) -> None:
+        watchdog_s = self._settings.watchdog_s
+        tick_s = min(TICK_S, watchdog_s / 2) if watchdog_s is not None else TICK_S
+        loop = asyncio.get_running_loop()
+        fed_mono = loop.time()
+        while True:
+            await asyncio.sleep(tick_s)
+            if watchdog_s is not None and loop.time() - fed_mono >= watchdog_s / 2 - tick_s / 2:
+                fed_mono = loop.time()
+                if self._is_alive():
+                    self._tell("WATCHDOG=1")
+            if self._is_stopping:
+                self._tell(_extension(), status=self._summary())
+            elif self._is_ready and not self._is_looking:
+                status = self._summary()
+                if status != self._told:
+                    self._tell(status=status)
+            self._flush()
+
+    def _tell(self, *assignments: str, status: str | None = None) -> None:
+        lines = list(assignments)
+        if status is not None:
+            self._told = status
+            lines.append(f"STATUS={escape_controls(status)[:MAX_STATUS_CHARS]}")
+        if self._socket is not None:
+            self._waiting.append("\n".join(lines).encode(errors="backslashreplace"))
+            self._flush()
+
+    def _flush(self) -> None:
+        address = self._settings.address
+        if self._socket is None or address is None:
+            return
+        target = "\0" + address[1:] if address.startswith("@") else address
+        while self._waiting:
+            try:
+                self._socket.sendto(self._waiting[0], target)
+            except BlockingIOError:
+                return
+            except OSError as error:
+                _log.debug("the service manager does not listen: %s", error)
+            self._waiting.popleft()
+
+
+def describe_state(
+    *,
+    generation: int,
+    revision: str | None,
+    running: int,
+    workers: int,
+    connected: bool,
+    result: str,
+    at: float,
+    problems: Sequence[Problem],
+) -> str:
+    """One line: what runs, and what the last look at the config found."""
+    where = f"generation {generation}" + (f" ({revision[:12]})" if revision else "")
+    line = f"{where}, {running} of {workers} workers running"
+    if not connected:
+        line += ", not connected to the broker"
+    line += f"; config {result} at {time.strftime('%H:%M:%S', time.localtime(at))}"
+    if result == "refused" and problems:
+        first = problems[0]
+        place = f"{first.file}:{first.line}: " if first.line else ""
+        more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
+        line += f": {place}{first.code} {first.message}{more}"
+    return line
+
+
+def _extension() -> str:
+    return f"EXTEND_TIMEOUT_USEC={int(EXTENSION_S * 1e6)}"
+
+
+def settings_of_process() -> NotifySettings:
+    """The settings of this process, taken out of its environment."""
+    return take_settings(os.environ, os.getpid())
