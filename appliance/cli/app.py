@@ -33,6 +33,16 @@ _CLICK = sys.modules[typer.BadParameter.__module__]
 """The exceptions of click, which typer brings along or imports, depending on its version."""
 
 
+_EXIT_CODES = """\b
+Exit codes:
+  0  done              3  no answer      70  a bug of ours
+  1  failed, degraded  64 wrong use      77 no permission
+  2  changes (plan)    65 bad data       78 bad config
+                       69 no daemon      130 interrupted
+exec with one node: the program's own.
+"""
+
+
 def make_app() -> typer.Typer:
     """All commands."""
     app = typer.Typer(
@@ -42,6 +52,7 @@ def make_app() -> typer.Typer:
         add_completion=False,
         pretty_exceptions_enable=False,
         rich_markup_mode=None,
+        epilog=_EXIT_CODES,
         context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
     )
     app.callback()(_before_every_command)

@@ -55,7 +55,8 @@ Our own, told from the program's by a line on stderr that begins with "appliance
   1 refused, not sent or output cut, 3 no answer in time, 64 wrong use, 69 no daemon, 130 interrupted
 
 What a silent node has not taken stays in the outbox and is run when the node is back; the line on
-stderr says how to forget it.
+stderr says how to forget it. Interrupted, a command that was taken runs on; with --stream it ends
+with its next output, as with a closed pipe.
 
 \b
 Examples:
@@ -146,7 +147,8 @@ def execute(
     if output is Output.JSON:
         print_json(answers.facts())
     tell_troubles(answers)
-    tell_silence(answers, "the command", options=state_dir_words(state_dir))
+    options = state_dir_words(state_dir)
+    tell_silence(answers, "the command", in_pieces=stream, options=options)
     tell_summary(answers)
     if not is_whole:
         return INTERRUPTED

@@ -63,10 +63,10 @@ def tell_troubles(answers: Answers) -> None:
         )
 
 
-def tell_silence(answers: Answers, what: str, *, options: str = "") -> None:
+def tell_silence(answers: Answers, what: str, *, in_pieces: bool, options: str = "") -> None:
     """For each node without an answer what goes on there, and how to end it."""
     for item in answers.silent:
-        warn(f"{item.node}: {_describe_silence(item, what, options)}")
+        warn(f"{item.node}: {_describe_silence(item, what, options, in_pieces=in_pieces)}")
 
 
 def tell_summary(answers: Answers) -> None:
@@ -82,14 +82,16 @@ def tell_summary(answers: Answers) -> None:
     warn("; ".join(parts))
 
 
-def _describe_silence(item: NodeAnswer, what: str, options: str) -> str:
+def _describe_silence(item: NodeAnswer, what: str, options: str, *, in_pieces: bool) -> str:
     if item.state is State.WAITING:
         why = "nobody there takes it" if item.is_absent else "not acknowledged yet"
         return (
             f"{why}; {what} stays in the outbox and goes on being tried"
             f" (forget it: appliance outbox drop{options} {item.id})"
         )
-    return f"{what} was taken and goes on there; what it still says is not shown"
+    if in_pieces and item.is_appliance:
+        return f"{what} was taken and ends there with what comes next, as with a closed pipe"
+    return f"{what} was taken and goes on there until its time is over; its answer is not shown"
 
 
 def _names(items: list[NodeAnswer]) -> str:

@@ -26,6 +26,8 @@ _HELP = """Follow a file on one or more nodes as `tail -f` does, through rotatio
 With one node its bytes come out as they are; with several each line is put behind the node's name.
 Which files a node shows is its `allow_paths` (REQTailFile).
 
+Interrupted, it ends on the node with the next line of the file, or when the time of --for is over.
+
 \b
 Exits 0 when the time of --for is over, 1 when a node refused or failed, 3 when one was silent, 64
 for wrong use, 69 without a daemon, 130 when interrupted.
@@ -80,6 +82,6 @@ def tail(
     client = ApiClient(find_state_dir(state_dir))
     is_whole = follow(client, body, span_s + DELIVERY_WAIT_S, answers)
     tell_troubles(answers)
-    tell_silence(answers, "the request", options=state_dir_words(state_dir))
+    tell_silence(answers, "the request", in_pieces=True, options=state_dir_words(state_dir))
     tell_summary(answers)
     return exit_code_of(answers) if is_whole else INTERRUPTED

@@ -181,7 +181,10 @@ def test_interrupted_it_says_what_goes_on(short_dir, control):
         _, err = process.communicate(timeout=10)
     assert process.returncode == 130
     lines = err.decode().splitlines()
-    assert lines[0].startswith("appliance: ship1: the command was taken and goes on there")
+    assert lines[0] == (
+        "appliance: ship1: the command was taken and goes on there until its time is over;"
+        " its answer is not shown"
+    )
     assert lines[1].startswith(
         "appliance: ship2: not acknowledged yet; the command stays in the outbox"
     )
