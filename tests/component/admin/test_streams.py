@@ -5,6 +5,7 @@ import json
 
 import pytest
 
+from appliance.admin.requests import Submitted
 from appliance.telemetry.messages import ReplyFacts
 
 MESSAGE = {"to_nodes": ["ship1", "ship2"], "method": "REQCliCommand"}
@@ -235,3 +236,28 @@ async def test_the_number_of_streams_is_bounded(unix, monkeypatch):
     async with asyncio.timeout(5):
         while not await is_open(unix):
             pass
+
+
+@pytest.mark.parametrize("for_caller", [True, False])
+async def test_when_a_caller_leaves_it_is_told_whose_answers_nobody_waits_for(
+    unix, control, for_caller
+):
+    control.replies = True
+    body = {"to_nodes": ["ship1", "ship2"], "method": "REQTailFile", "for_caller": for_caller}
+    async with unix.session.post(
+        "/api/v1/messages?wait=60s", json=body, headers={"Accept": "application/x-ndjson"}
+    ) as answer:
+        await answer.content.readline()
+        await answer.content.readline()
+        item = Submitted(to="ship1", accepted=True, id=101)
+        control.deliver(item)
+        control.answer(item, "all", exit_status="0")
+        await answer.content.readline()
+        await answer.content.readline()
+        answer.close()
+    async with asyncio.timeout(5):
+        while control.events.has_listeners:  # noqa: ASYNC110 - it is noticed within a second
+            await asyncio.sleep(0.01)
+    assert [call for call in control.calls if call[0] == "left"] == (
+        [("left", [102])] if for_caller else []
+    )

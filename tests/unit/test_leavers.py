@@ -1,0 +1,43 @@
+"""Who has left is remembered, and only pieces of answers for a caller alone are unwanted then."""
+
+import pytest
+
+from appliance.core.message import CALLER_FILE, Message
+from appliance.core.specs import AckOn
+from appliance.workers.identity import MORE_HEADER, NOBODY
+from appliance.workers.leavers import MAX_REMEMBERED, Leavers
+from appliance.workers.work import Work
+
+REQUEST = Message(id=7, file_name=CALLER_FILE)
+PIECE = Message(is_reply=True, previous_message=REQUEST)
+MORE = {MORE_HEADER: "1"}
+
+
+def make_work(message, headers):
+    return Work(message, NOBODY, AckOn.RECEIVED, None, b"", headers)
+
+
+@pytest.mark.parametrize(
+    ("message", "headers", "expected"),
+    [
+        (PIECE, MORE, True),
+        (PIECE, {}, False),
+        (PIECE._replace(is_reply=False), MORE, False),
+        (PIECE._replace(previous_message=None), MORE, False),
+        (PIECE._replace(previous_message=REQUEST._replace(id=8)), MORE, False),
+        (PIECE._replace(previous_message=REQUEST._replace(file_name="log")), MORE, False),
+    ],
+)
+def test_only_a_piece_of_an_answer_whose_caller_has_left_is_unwanted(message, headers, expected):
+    leavers = Leavers()
+    assert not leavers.is_unwanted(make_work(PIECE, MORE))
+    leavers.left([7])
+    assert leavers.is_unwanted(make_work(message, headers)) is expected
+
+
+def test_the_newest_are_remembered():
+    leavers = Leavers()
+    leavers.left(range(7, 7 + MAX_REMEMBERED + 1))
+    assert not leavers.is_unwanted(make_work(PIECE, MORE))
+    newest = REQUEST._replace(id=7 + MAX_REMEMBERED)
+    assert leavers.is_unwanted(make_work(PIECE._replace(previous_message=newest), MORE))
