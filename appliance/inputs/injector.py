@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -20,8 +21,8 @@ from appliance.inputs.reading import TextKind, read_text_of_messages
 
 _log = logging.getLogger(__name__)
 
-_THREAD_BYTES = 16_384
-"""Larger texts are read in a thread, so that the loop goes on meanwhile."""
+_LARGE_BYTES = 16_384
+"""Larger texts are read in a thread, so that the loop goes on meanwhile, and one at a time."""
 
 
 class Outcome(StrEnum):
@@ -61,12 +62,12 @@ def refuse(outcome: Outcome, message: str) -> Answer:
 
 
 class Injector:
-    """Reads texts one at a time, which bounds what they take of memory together."""
+    """Reads large texts one at a time, which bounds what they take of memory together."""
 
     def __init__(self, control: Control, settings: Callable[[], InputSettings]) -> None:
         self._control = control
         self._settings = settings
-        self._reading = asyncio.Lock()
+        self._large = asyncio.Lock()
         self.counts: Counter[tuple[str, str]] = Counter()
         """Messages by input and result."""
         self.opened = asyncio.Event()
@@ -92,9 +93,11 @@ class Injector:
         if not self.opened.is_set():
             return refuse(Outcome.BUSY, "the daemon is starting or stopping; try again later")
         settings = self._settings()
-        async with self._reading:
+        is_atomic = settings.atomic if atomic is None else atomic
+        # NB: small texts go side by side, so that one commit on disk serves many
+        waiting = self._large if len(raw) > _LARGE_BYTES else contextlib.nullcontext()
+        async with waiting:
             reading = await self._read(raw, settings, kind)
-            is_atomic = settings.atomic if atomic is None else atomic
             answer = await self._submit(reading, is_atomic=is_atomic, once=once)
         self.counts[source, "accepted"] += len(answer.accepted)
         self.counts[source, "refused"] += _count_refused(answer) + reading.untold
@@ -114,7 +117,7 @@ class Injector:
                 raw, max_messages=settings.max_messages, from_node=settings.from_node, kind=kind
             )
 
-        return read() if len(raw) <= _THREAD_BYTES else await asyncio.to_thread(read)
+        return read() if len(raw) <= _LARGE_BYTES else await asyncio.to_thread(read)
 
     async def _submit(self, reading: Reading, *, is_atomic: bool, once: Once | None) -> Answer:
         answer = Answer(
