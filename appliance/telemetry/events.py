@@ -20,6 +20,8 @@ EventFilter = Callable[[Event], bool]
 RING_SIZE = 1_000
 LISTENER_QUEUE = 10_000
 """Events that may wait for one slow listener."""
+LISTENER_CHARACTERS = 64 * 1024 * 1024
+"""Contents of messages that may wait with them: pieces of answers are far larger than other facts."""
 
 
 def rfc3339(at: float) -> str:
@@ -35,6 +37,7 @@ class Listener:
         self._wants = wants
         self._limit = limit
         self._waiting: deque[Event] = deque()
+        self._waiting_characters = 0
         self._wake = asyncio.Event()
         self.is_closed = False
         self.dropped = 0
@@ -44,10 +47,11 @@ class Listener:
         """Take an event if it is wanted; False when it had to be dropped."""
         if self.is_closed or (self._wants is not None and not self._wants(event)):
             return True
-        if len(self._waiting) >= self._limit:
+        if len(self._waiting) >= self._limit or self._waiting_characters > LISTENER_CHARACTERS:
             self.dropped += 1
             return False
         self._waiting.append(event)
+        self._waiting_characters += _content_size(event)
         self._wake.set()
         return True
 
@@ -70,11 +74,18 @@ class Listener:
                     await self._wake.wait()
             except TimeoutError:
                 return None
-        return self._waiting.popleft()
+        event = self._waiting.popleft()
+        self._waiting_characters -= _content_size(event)
+        return event
 
     async def __aiter__(self) -> AsyncIterator[Event]:
         while (event := await self.next()) is not None:
             yield event
+
+
+def _content_size(event: Event) -> int:
+    data = event.get("data")
+    return len(data) if isinstance(data, str) else 0
 
 
 class EventHub:

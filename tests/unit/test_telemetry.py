@@ -9,7 +9,7 @@ import pytest
 from appliance.core.names import NodeName, Subject, WorkerKey, WorkerKind
 from appliance.core.problems import Problem
 from appliance.telemetry import logs
-from appliance.telemetry.events import EventHub
+from appliance.telemetry.events import LISTENER_CHARACTERS, EventHub
 from appliance.telemetry.messages import ReplyFacts
 from appliance.telemetry.report import Telemetry
 from appliance.telemetry.storms import StormGuard
@@ -208,6 +208,19 @@ async def test_a_slow_listener_loses_events_and_learns_how_many():
         assert (listener.dropped, hub.dropped) == (3, 3)
         listener.close()
         assert [event["n"] async for event in listener] == [0, 1]
+
+
+async def test_a_listener_that_does_not_read_cannot_fill_the_memory():
+    hub = EventHub()
+    big = "x" * (LISTENER_CHARACTERS // 4)
+    with hub.listen() as listener:
+        for _ in range(6):
+            hub.emit_frequent("reply_received", data=big)
+        assert listener.dropped == 1
+        for _ in range(3):
+            assert (await listener.next())["data"] is big
+        hub.emit_frequent("reply_received", data=big)
+        assert listener.dropped == 1
 
 
 async def test_ending_all_listeners_ends_their_iteration():
