@@ -5,7 +5,8 @@ ApplianceError
 |- WireError              EncodeError, DecodeError
 |- BusError               BusUnavailable, BusUnauthorized, SubjectInvalid, PayloadTooLarge
 |- StoreError             StoreFull, StoreUnusable, StoreLocked
-|- HandlerError           PathForbidden, CommandForbidden, ArgumentsInvalid, FileFailed, CopyFailed
+|- HandlerError           PathForbidden, CommandForbidden, ArgumentsInvalid, FileFailed, CopyFailed,
+|                         FetchFailed (UrlForbidden)
 |- RequestInvalid         something a caller of the API sent us; ArgumentsRefused
 |- DaemonError            DaemonUnreachable, DaemonAlreadyRunning
 
@@ -165,6 +166,19 @@ class CopyFailed(HandlerError):
         super().__init__(f"{path}: {reason}")
         self.path = path
         self.reason = reason
+
+
+class FetchFailed(HandlerError):
+    """Nothing could be fetched; the text says what was asked for, without its query, and why."""
+
+    def __init__(self, url: str, reason: str) -> None:
+        super().__init__(f"GET {url.partition('?')[0][:200]}: {reason}")
+        self.url = url
+        self.reason = reason
+
+
+class UrlForbidden(FetchFailed):
+    """The subscriber's `allow_urls` does not cover the URL, or it leads where it must not."""
 
 
 class RequestInvalid(ApplianceError):

@@ -10,7 +10,7 @@ import contextlib
 import errno
 import os
 import stat
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from appliance.core.allow import is_path_allowed
@@ -60,28 +60,51 @@ def open_source(path: str, patterns: Sequence[str] | None) -> tuple[int, str]:
         PathForbidden: not allowed, or no regular file.
         CopyFailed: missing, no permission.
     """
+    return _open_found(path, patterns, os.O_RDONLY, stat.S_ISREG, "regular file")
+
+
+def open_socket(path: str, patterns: Sequence[str] | None) -> int:
+    """A descriptor of an allowed unix socket, to be connected to by way of ``/proc/self/fd``.
+
+    Raises:
+        PathForbidden: not allowed, or no socket.
+        CopyFailed: missing, no permission.
+    """
+    return _open_found(path, patterns, _LOOK, stat.S_ISSOCK, "socket")[0]
+
+
+def _open_found(
+    path: str,
+    patterns: Sequence[str] | None,
+    flags: int,
+    is_wanted: Callable[[int], bool],
+    wanted: str,
+) -> tuple[int, str]:
     real = os.path.realpath(_checked(path))
     resolved = bytes_to_text(real)
     _check_allowed(path, resolved, patterns)
+    file_fd = -1
     try:
         head, name = os.path.split(real)
-        if not name:
-            raise PathForbidden(f"{shorten(path)} is a directory")
         directory_fd = _walk(head)
         try:
-            file_fd = os.open(name, os.O_RDONLY | _FILE, dir_fd=directory_fd)
+            # looked at before it is opened: to open a device or a pipe may do something already
+            mode = os.stat(name or b".", dir_fd=directory_fd, follow_symlinks=False).st_mode
+            if is_wanted(mode):
+                file_fd = os.open(name, flags | _FILE, dir_fd=directory_fd)
+                mode = os.fstat(file_fd).st_mode
         finally:
             os.close(directory_fd)
     except OSError as error:
         if error.errno in (errno.ENXIO, errno.ELOOP):
-            raise PathForbidden(f"{shorten(path)} is no regular file") from error
+            raise PathForbidden(f"{shorten(path)} is no {wanted}") from error
         raise failed(path, error) from error
-    mode = os.fstat(file_fd).st_mode
-    if stat.S_ISREG(mode):
+    if file_fd >= 0 and is_wanted(mode):
         return file_fd, resolved
-    os.close(file_fd)
-    kind = "a directory" if stat.S_ISDIR(mode) else "no regular file"
-    raise PathForbidden(f"{shorten(path)} is {kind}; single regular files are copied")
+    if file_fd >= 0:
+        os.close(file_fd)
+    kind = "a directory" if stat.S_ISDIR(mode) else f"no {wanted}"
+    raise PathForbidden(f"{shorten(path)} is {kind}")
 
 
 def open_target(path: str, patterns: Sequence[str] | None) -> Target:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 
 from appliance.core.escape import escape_controls
 from appliance.core.message import Message, bytes_to_text
@@ -23,7 +24,8 @@ def output_of(result: CommandResult, timeout_s: float) -> bytes:
     """Standard output, with a last line where the program was stopped."""
     if not result.timed_out:
         return result.stdout
-    gap = b"" if not result.stdout or result.stdout.endswith(b"\n") else b"\n"
+    ends_line = result.stdout.endswith(b"\n") if result.stdout else result.ends_line
+    gap = b"" if ends_line else b"\n"
     return result.stdout + gap + f"[stopped after {timeout_s:g} s]\n".encode()
 
 
@@ -46,3 +48,13 @@ def report_of(
     stderr = result.stderr[:REPORTED_STDERR_BYTES]
     mark = f"\n[cut at {REPORTED_STDERR_BYTES} bytes]" if len(result.stderr) > len(stderr) else ""
     return f"{text}, stderr: {escape_controls(bytes_to_text(stderr)).rstrip()}{mark}"
+
+
+def report_of_stream(
+    arguments: Sequence[str], message: Message, timeout_s: float, result: CommandResult
+) -> str | None:
+    """As `report_of`, for a program whose streams were passed on: their words alone are no news."""
+    if result.start_error is None and not result.timed_out and not result.exit_status:
+        return None
+    stderr = result.stderr_tail if result.start_error is None else result.stderr
+    return report_of(arguments, message, timeout_s, replace(result, stderr=stderr))

@@ -1,34 +1,22 @@
 """Run a program: bounded in time and output, killed whole, never waited for without end.
 
-The child leads a process group of its own. Its exit is seen through a pidfd and *not yet reaped*,
-so that the group can still be killed without any danger that its number belongs to somebody else by
-now; reaping comes last. Pipes are read here rather than through asyncio's transports: with those,
-waiting for a child whose output nobody reads hangs for ever on Python 3.11, and a grandchild that
-holds a pipe delays the end for as long as it likes.
-
-What cannot be caught: a descendant that opens a session of its own escapes the kill (only a cgroup
-holds it). It cannot delay us, for the pipes are closed on our side.
+`run_command` keeps what it says, up to a limit. `stream_command` passes it on while it runs; there nothing but the
+time bounds the whole, while what is held at once is bounded (`_talk`).
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import os
 import re
-import signal
-import subprocess
-from collections.abc import Iterator, Mapping, Sequence, Set
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 
 from appliance.core.message import Message
+from appliance.methods._child import LINGER_S, Child, KeptPipe, TalkingPipe
+from appliance.methods._talk import Say, Talk, run_talk
 
-KILL_WAIT_S = 2.0
-"""How long a killed child may take to vanish before we stop waiting; it is then reaped later."""
-LINGER_S = 0.25
-"""How long output may still come after the child's exit, from descendants that hold its pipes."""
-
-_CHUNK_BYTES = 65_536
+TAIL_BYTES = 8_192
+"""How much of each stream's end is kept beside what is passed on."""
 _SECRET_NAME = re.compile(
     r"^(APPLIANCE|NKEY|NATS)_|TOKEN|SECRET|PASSW|PASSPHRASE|CREDENTIAL"
     r"|API_?KEY|PRIVATE_?KEY|_SEED$",
@@ -49,6 +37,9 @@ class CommandResult:
     stderr: bytes = b""
     timed_out: bool = False
     truncated: bool = False
+    stderr_tail: bytes = b""
+    ends_line: bool = True
+    """Whether standard output stopped behind a whole line; only told of output that was passed on."""
     start_error: str | None = None
 
 
@@ -88,16 +79,14 @@ async def run_command(
     `KILL_WAIT_S`).
     """
     try:
-        child = _Child(argv, environment, max_output_bytes, stdin)
-    except OSError as error:
-        is_missing = isinstance(error, FileNotFoundError)
-        reason = error.strerror or str(error)
-        return CommandResult(
-            exit_status=127 if is_missing else 126,
-            # as a shell says it: whoever waits for the answer sees nothing else
-            stderr=b"%s: %s\n" % (argv[0][:200], reason.encode()),
-            start_error=reason,
+        child = Child(
+            argv,
+            environment,
+            lambda loop, pipe_fd, _: KeptPipe(loop, pipe_fd, max_output_bytes),
+            stdin,
         )
+    except OSError as error:
+        return _not_started(argv, error)
     timed_out = False
     try:
         try:
@@ -118,157 +107,61 @@ async def run_command(
     )
 
 
-class _Output:
-    """One pipe of the child, read as it fills, kept up to a limit."""
+async def stream_command(
+    argv: Sequence[bytes], *, environment: Mapping[str, str], timeout_s: float, say: Say
+) -> CommandResult:
+    """Run `argv` without a shell and `say` what it writes while it runs; a listener who is behind slows it down.
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, pipe_fd: int, limit_bytes: int) -> None:
-        self.ended = asyncio.Event()
-        self.is_cut = False
-        self._loop = loop
-        self._pipe_fd = pipe_fd
-        self._limit_bytes = limit_bytes
-        self._kept = bytearray()
-        os.set_blocking(pipe_fd, False)
-        loop.add_reader(pipe_fd, self._read)
+    The result holds what could not be said any more: the listener was away until the time was over. `stderr_tail` is
+    the end of everything the program wrote there.
 
-    def _read(self) -> None:
-        try:
-            chunk = os.read(self._pipe_fd, _CHUNK_BYTES)
-        except BlockingIOError:
-            return
-        room = self._limit_bytes - len(self._kept)
-        self._kept += chunk[:room]
-        if len(chunk) > room:
-            self.is_cut = True
-        if not chunk:
-            self.close()
-
-    def close(self) -> None:
-        """Stop reading; whoever still writes gets a broken pipe."""
-        if not self.ended.is_set():
-            self._loop.remove_reader(self._pipe_fd)
-            os.close(self._pipe_fd)
-            self.ended.set()
-
-    def text(self) -> bytes:
-        """What was kept, and a last line that says so where something was not."""
-        kept = bytes(self._kept)
-        if not self.is_cut:
-            return kept
-        gap = b"" if not kept or kept.endswith(b"\n") else b"\n"
-        return kept + gap + b" [cut at %d bytes]\n" % self._limit_bytes
-
-
-@contextlib.contextmanager
-def _open_stdin(data: bytes) -> Iterator[int]:
-    """A descriptor from which `data` can be read, as a file in memory: nobody has to feed a pipe meanwhile."""
-    if not data:
-        yield subprocess.DEVNULL
-        return
-    stdin_fd = os.memfd_create("stdin")
+    Cancellation: as with `run_command`. What `say` raises ends the program and is raised here.
+    """
+    talk = Talk()
     try:
-        view = memoryview(data)
-        while view:
-            view = view[os.write(stdin_fd, view) :]
-        os.lseek(stdin_fd, 0, os.SEEK_SET)
-        yield stdin_fd
+        child = Child(
+            argv,
+            environment,
+            lambda loop, pipe_fd, stream: TalkingPipe(loop, pipe_fd, talk, stream, TAIL_BYTES),
+        )
+    except OSError as error:
+        return _not_started(argv, error)
+    try:
+        timed_out = await run_talk(
+            talk, _hear_out(child), say, timeout_s=timeout_s, stop=child.kill_group
+        )
+        has_more = not (child.stdout.ended.is_set() and child.stderr.ended.is_set())
     finally:
-        os.close(stdin_fd)
+        await child.end()
+    rest = talk.rest()
+    return CommandResult(
+        exit_status=124 if timed_out else child.exit_status,
+        stdout=rest.get("stdout", b""),
+        stderr=rest.get("stderr", b""),
+        stderr_tail=bytes(child.stderr.tail),
+        ends_line=not child.stdout.tail or child.stdout.tail.endswith(b"\n"),
+        timed_out=timed_out,
+        truncated=has_more,
+    )
 
 
-class _Child:
-    """A started program with its pipes."""
+async def _hear_out(child: Child[TalkingPipe]) -> None:
+    """Until the program has ended and all it said is heard."""
+    await child.exited.wait()
+    if not await child.wait_for_outputs(LINGER_S):
+        # held by a descendant, or not read yet: what is in the pipes counts, what comes later does not
+        child.kill_group()
+        child.stdout.finish()
+        child.stderr.finish()
+        await child.stdout.ended.wait()
+        await child.stderr.ended.wait()
 
-    def __init__(
-        self, argv: Sequence[bytes], environment: Mapping[str, str], limit_bytes: int, stdin: bytes
-    ) -> None:
-        self.exited = asyncio.Event()
-        self.exit_status = 0
-        self._loop = asyncio.get_running_loop()
-        pipe_fds: list[int] = []
-        try:
-            pipe_fds += os.pipe()
-            pipe_fds += os.pipe()
-            # NB: on the loop's thread on purpose. The spawn takes about a millisecond and holds the
-            # interpreter lock in any thread; here a cancellation cannot come between it and our
-            # taking hold of the child.
-            with _open_stdin(stdin) as stdin_fd:
-                self._popen = subprocess.Popen(
-                    list(argv),
-                    stdin=stdin_fd,
-                    stdout=pipe_fds[1],
-                    stderr=pipe_fds[3],
-                    env=environment,
-                    start_new_session=True,
-                )
-        except BaseException:
-            for pipe_fd in pipe_fds:
-                os.close(pipe_fd)
-            raise
-        os.close(pipe_fds[1])
-        os.close(pipe_fds[3])
-        self.stdout = _Output(self._loop, pipe_fds[0], limit_bytes)
-        self.stderr = _Output(self._loop, pipe_fds[2], limit_bytes)
-        self._watch()
 
-    def _watch(self) -> None:
-        """Set `exited` when the child ends; until `end` it is a zombie whose number stays ours."""
-        pid = self._popen.pid
-        try:
-            pid_fd = os.pidfd_open(pid)
-        except (
-            AttributeError,
-            OSError,
-        ):  # no pidfd in this kernel or sandbox: a thread waits instead
-            waiting = self._loop.run_in_executor(
-                None, os.waitid, os.P_PID, pid, os.WEXITED | os.WNOWAIT
-            )
-            waiting.add_done_callback(lambda _: self.exited.set())
-            return
-
-        def on_exit() -> None:
-            self._loop.remove_reader(pid_fd)
-            os.close(pid_fd)
-            self.exited.set()
-
-        self._loop.add_reader(pid_fd, on_exit)
-
-    def kill_group(self) -> None:
-        """Kill the child and all it started, save what opened a session of its own."""
-        if self._popen.returncode is None:  # not reaped, hence the number is still the child's
-            # it may be gone, or run with another user's rights, which only that user may kill
-            with contextlib.suppress(ProcessLookupError, PermissionError):
-                os.killpg(self._popen.pid, signal.SIGKILL)
-
-    async def wait_for_outputs(self, timeout_s: float) -> None:
-        """Wait until both pipes are at their end, or for so long."""
-        try:
-            async with asyncio.timeout(timeout_s):
-                await self.stdout.ended.wait()
-                await self.stderr.ended.wait()
-        except TimeoutError:
-            pass
-
-    async def end(self) -> None:
-        """Kill what still runs or holds a pipe, and reap."""
-        is_held = not (self.stdout.ended.is_set() and self.stderr.ended.is_set())
-        if is_held or not self.exited.is_set():
-            self.kill_group()
-        self.stdout.close()
-        self.stderr.close()
-        try:
-            async with asyncio.timeout(KILL_WAIT_S):
-                await self.exited.wait()
-        except TimeoutError:
-            pass
-        finally:
-            self._reap()
-
-    def _reap(self) -> None:
-        status = self._popen.poll()
-        if status is None:
-            # Stuck in the kernel (a dead network disk): reap it whenever it comes out. The callback
-            # keeps us alive.
-            self._loop.call_later(KILL_WAIT_S, self._reap)
-        else:
-            self.exit_status = status if status >= 0 else 128 - status
+def _not_started(argv: Sequence[bytes], error: OSError) -> CommandResult:
+    reason = error.strerror or str(error)
+    return CommandResult(
+        exit_status=127 if isinstance(error, FileNotFoundError) else 126,
+        # as a shell says it: whoever waits for the answer sees nothing else
+        stderr=b"%s: %s\n" % (argv[0][:200], reason.encode()),
+        start_error=reason,
+    )

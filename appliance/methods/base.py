@@ -128,9 +128,9 @@ Intend = Callable[[FilePosition], Awaitable[None]]
 
 
 class Console(Protocol):
-    """The daemon's standard output."""
+    """The daemon's standard output, and its standard error."""
 
-    def write(self, text: str) -> None:
+    def write(self, text: str, *, to_stderr: bool = False) -> None:
         """Write text whose control characters are already escaped."""
         ...
 

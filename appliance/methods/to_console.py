@@ -1,4 +1,4 @@
-"""REQToConsole: show the data on the daemon's standard output."""
+"""REQToConsole: show the data on the daemon's standard output, or with `stderr` as the argument on its standard error."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ INFO = MethodInfo(
     name=MethodName("REQToConsole"),
     summary="Show the data on the daemon's standard output, control characters escaped.",
     category=Category.EVENT,
+    arguments="[stderr]",
 )
 
 
@@ -20,7 +21,9 @@ class ToConsole:
 
     async def handle(self, message: Message, context: HandlerContext) -> Result:
         """One write, so that messages shown at the same time do not mix."""
-        context.console.write(escape_controls("".join(message.data or ())) + "\n")
+        to_stderr = (message.method_args or ())[:1] == ("stderr",)
+        text = escape_controls("".join(message.data or ())) + "\n"
+        context.console.write(text, to_stderr=to_stderr)
         return DONE
 
 

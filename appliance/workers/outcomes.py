@@ -152,6 +152,7 @@ class Outcomes:
         """Where a reply was due and the message is acknowledged already, the sender of ours still gets an answer."""
         if (
             not self._method().info.replies
+            or work.message.is_reply  # nobody waits for the answer to an answer
             or work.ack_on is AckOn.DONE
             or work.identity.instance is None
         ):

@@ -326,7 +326,7 @@ class Subscriber:
             self._spec.node, f"{message.method} {message.id} {text}", method=message.method
         )
         replies: tuple[OutboxRecord, ...] = ()
-        if self._method.info.replies:
+        if self._method.info.replies and not message.is_reply:
             reply = make_reply(message, self._spec.node, "")
             replies = self._handling.outcomes.reply_records(reply, {EXIT_HEADER: f"failed: {text}"})
         await self._store.finish([self._finish_item(row)], replies)

@@ -28,6 +28,7 @@ class Bench:
     files: DataFiles
     root: Path
     shown: list[str] = field(default_factory=list)
+    shown_on_stderr: list[str] = field(default_factory=list)
     hellos: list[str] = field(default_factory=list)
     positions: list[FilePosition] = field(default_factory=list)
     workers: list[WorkerLine] = field(default_factory=list)
@@ -44,8 +45,8 @@ class Bench:
     switched: list[tuple[str, ...]] = field(default_factory=list)
     on_reply: Callable[[], None] = field(default=lambda: None)
 
-    def write(self, text: str) -> None:
-        self.shown.append(text)
+    def write(self, text: str, *, to_stderr: bool = False) -> None:
+        (self.shown_on_stderr if to_stderr else self.shown).append(text)
 
     def saw_hello(self, node: NodeName) -> None:
         self.hellos.append(node)

@@ -12,7 +12,7 @@ import pytest
 import uvloop
 
 from appliance.core.message import Message
-from appliance.methods import _subprocess
+from appliance.methods import _child
 from appliance.methods._subprocess import make_environment, run_command
 
 ENVIRONMENT = {"PATH": os.environ["PATH"]}
@@ -208,7 +208,7 @@ async def test_child_sees_no_descriptor_of_ours():
 
 
 async def test_child_stuck_in_the_kernel_does_not_hold_us(monkeypatch):
-    monkeypatch.setattr(_subprocess, "KILL_WAIT_S", 0.05)
+    monkeypatch.setattr(_child, "KILL_WAIT_S", 0.05)
     killed = []
     monkeypatch.setattr(os, "killpg", lambda pid, number: killed.append(pid))
     result = await run("sleep", "30", timeout_s=0.1)

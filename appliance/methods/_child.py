@@ -1,0 +1,274 @@
+"""A started program with its pipes: watched, killed whole, reaped, whoever reads what it says.
+
+The child leads a process group of its own. Its exit is seen through a pidfd and *not yet reaped*,
+so that the group can still be killed without any danger that its number belongs to somebody else by
+now; reaping comes last. Pipes are read here rather than through asyncio's transports: with those,
+waiting for a child whose output nobody reads hangs for ever on Python 3.11, and a grandchild that
+holds a pipe delays the end for as long as it likes.
+
+What cannot be caught: a descendant that opens a session of its own escapes the kill (only a cgroup
+holds it). It cannot delay us, for the pipes are closed on our side.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import fcntl
+import os
+import signal
+import struct
+import subprocess
+import termios
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Generic, TypeVar
+
+from appliance.methods._talk import Talk
+
+KILL_WAIT_S = 2.0
+"""How long a killed child may take to vanish before we stop waiting; it is then reaped later."""
+LINGER_S = 0.25
+"""How long output may still come after the child's exit, from descendants that hold its pipes."""
+
+_CHUNK_BYTES = 65_536
+
+
+class Pipe:
+    """One output of a child, read as it fills; what is read goes to `_take`."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, pipe_fd: int) -> None:
+        self.ended = asyncio.Event()
+        self._loop = loop
+        self._pipe_fd = pipe_fd
+        os.set_blocking(pipe_fd, False)
+        loop.add_reader(pipe_fd, self._read)
+
+    def _room(self) -> int:
+        """How much may be read now."""
+        return _CHUNK_BYTES
+
+    def _take(self, chunk: bytes) -> None:
+        raise NotImplementedError
+
+    def _read(self) -> None:
+        try:
+            chunk = os.read(self._pipe_fd, self._room())
+        except BlockingIOError:
+            return
+        self._take(chunk)
+        if not chunk:
+            self.close()
+
+    def close(self) -> None:
+        """Stop reading; whoever still writes gets a broken pipe."""
+        if not self.ended.is_set():
+            self._loop.remove_reader(self._pipe_fd)
+            os.close(self._pipe_fd)
+            self.ended.set()
+
+
+class KeptPipe(Pipe):
+    """Kept up to a limit; the rest is read and thrown away."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, pipe_fd: int, limit_bytes: int) -> None:
+        self.is_cut = False
+        self._limit_bytes = limit_bytes
+        self._kept = bytearray()
+        super().__init__(loop, pipe_fd)
+
+    def _take(self, chunk: bytes) -> None:
+        room = self._limit_bytes - len(self._kept)
+        self._kept += chunk[:room]
+        if len(chunk) > room:
+            self.is_cut = True
+
+    def text(self) -> bytes:
+        """What was kept, and a last line that says so where something was not."""
+        kept = bytes(self._kept)
+        if not self.is_cut:
+            return kept
+        gap = b"" if not kept or kept.endswith(b"\n") else b"\n"
+        return kept + gap + b" [cut at %d bytes]\n" % self._limit_bytes
+
+
+class TalkingPipe(Pipe):
+    """Goes into a talk; while that is full nothing is read, which stops the child at its next word."""
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        pipe_fd: int,
+        talk: Talk,
+        stream: str,
+        tail_bytes: int,
+    ) -> None:
+        self._talk = talk
+        self._stream = stream
+        self._tail_bytes = tail_bytes
+        self._is_paused = False
+        self._left: int | None = None
+        self.tail = bytearray()
+        """The end of all that was said."""
+        super().__init__(loop, pipe_fd)
+        talk.on_room.append(self._resume)
+
+    def _room(self) -> int:
+        room = min(_CHUNK_BYTES, self._talk.room)
+        return room if self._left is None else min(room, self._left)
+
+    def _read(self) -> None:
+        if self._talk.room:
+            super()._read()
+        else:
+            self._is_paused = True
+            self._loop.remove_reader(self._pipe_fd)
+
+    def _resume(self) -> None:
+        if self._is_paused and not self.ended.is_set():
+            self._is_paused = False
+            self._loop.add_reader(self._pipe_fd, self._read)
+
+    def _take(self, chunk: bytes) -> None:
+        if not chunk:
+            return
+        self._talk.add(self._stream, chunk)
+        self.tail += chunk
+        del self.tail[: -self._tail_bytes]
+        if self._left is not None:
+            self._left -= len(chunk)
+            if not self._left:
+                self.close()
+
+    def finish(self) -> None:
+        """Read what is in the pipe at this moment, and no more."""
+        if self.ended.is_set():
+            return
+        found = fcntl.ioctl(self._pipe_fd, termios.FIONREAD, bytes(4))
+        self._left = struct.unpack("i", found)[0]
+        if not self._left:
+            self.close()
+
+
+_P = TypeVar("_P", bound=Pipe)
+MakePipe = Callable[[asyncio.AbstractEventLoop, int, str], _P]
+"""Makes the reading end of one output, ``stdout`` or ``stderr``."""
+
+
+@contextlib.contextmanager
+def _open_stdin(data: bytes) -> Iterator[int]:
+    """A descriptor from which `data` can be read, as a file in memory: nobody has to feed a pipe meanwhile."""
+    if not data:
+        yield subprocess.DEVNULL
+        return
+    stdin_fd = os.memfd_create("stdin")
+    try:
+        view = memoryview(data)
+        while view:
+            view = view[os.write(stdin_fd, view) :]
+        os.lseek(stdin_fd, 0, os.SEEK_SET)
+        yield stdin_fd
+    finally:
+        os.close(stdin_fd)
+
+
+class Child(Generic[_P]):
+    """A started program with its pipes."""
+
+    def __init__(
+        self,
+        argv: Sequence[bytes],
+        environment: Mapping[str, str],
+        make_pipe: MakePipe[_P],
+        stdin: bytes = b"",
+    ) -> None:
+        self.exited = asyncio.Event()
+        self.exit_status = 0
+        self._loop = asyncio.get_running_loop()
+        pipe_fds: list[int] = []
+        try:
+            pipe_fds += os.pipe()
+            pipe_fds += os.pipe()
+            # NB: on the loop's thread on purpose. The spawn takes about a millisecond and holds the
+            # interpreter lock in any thread; here a cancellation cannot come between it and our
+            # taking hold of the child.
+            with _open_stdin(stdin) as stdin_fd:
+                self._popen = subprocess.Popen(
+                    list(argv),
+                    stdin=stdin_fd,
+                    stdout=pipe_fds[1],
+                    stderr=pipe_fds[3],
+                    env=environment,
+                    start_new_session=True,
+                )
+        except BaseException:
+            for pipe_fd in pipe_fds:
+                os.close(pipe_fd)
+            raise
+        os.close(pipe_fds[1])
+        os.close(pipe_fds[3])
+        self.stdout: _P = make_pipe(self._loop, pipe_fds[0], "stdout")
+        self.stderr: _P = make_pipe(self._loop, pipe_fds[2], "stderr")
+        self._watch()
+
+    def _watch(self) -> None:
+        """Set `exited` when the child ends; until `end` it is a zombie whose number stays ours."""
+        pid = self._popen.pid
+        try:
+            pid_fd = os.pidfd_open(pid)
+        except (
+            AttributeError,
+            OSError,
+        ):  # no pidfd in this kernel or sandbox: a thread waits instead
+            waiting = self._loop.run_in_executor(
+                None, os.waitid, os.P_PID, pid, os.WEXITED | os.WNOWAIT
+            )
+            waiting.add_done_callback(lambda _: self.exited.set())
+            return
+
+        def on_exit() -> None:
+            self._loop.remove_reader(pid_fd)
+            os.close(pid_fd)
+            self.exited.set()
+
+        self._loop.add_reader(pid_fd, on_exit)
+
+    def kill_group(self) -> None:
+        """Kill the child and all it started, save what opened a session of its own."""
+        if self._popen.returncode is None:  # not reaped, hence the number is still the child's
+            # it may be gone, or run with another user's rights, which only that user may kill
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(self._popen.pid, signal.SIGKILL)
+
+    async def wait_for_outputs(self, timeout_s: float) -> bool:
+        """Wait until both pipes are at their end, or for so long; whether they are."""
+        try:
+            async with asyncio.timeout(timeout_s):
+                await self.stdout.ended.wait()
+                await self.stderr.ended.wait()
+        except TimeoutError:
+            return False
+        return True
+
+    async def end(self) -> None:
+        """Kill what still runs or holds a pipe, and reap."""
+        is_held = not (self.stdout.ended.is_set() and self.stderr.ended.is_set())
+        if is_held or not self.exited.is_set():
+            self.kill_group()
+        self.stdout.close()
+        self.stderr.close()
+        try:
+            async with asyncio.timeout(KILL_WAIT_S):
+                await self.exited.wait()
+        except TimeoutError:
+            pass
+        finally:
+            self._reap()
+
+    def _reap(self) -> None:
+        status = self._popen.poll()
+        if status is None:
+            # Stuck in the kernel (a dead network disk): reap it whenever it comes out. The callback
+            # keeps us alive.
+            self._loop.call_later(KILL_WAIT_S, self._reap)
+        else:
+            self.exit_status = status if status >= 0 else 128 - status

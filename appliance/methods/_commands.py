@@ -1,0 +1,158 @@
+"""What REQCliCommand and REQCliCommandCont have in common: the command of a message, and where its output goes.
+
+A command may come as an answer (as the asker's `replyMethod`): then it runs here, where the question was asked, and
+what it says is for this node and never for the one who answered. It goes into the file that the question named, by
+way of this node's own REQToFileAppend.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+
+from appliance.core.allow import is_command_allowed
+from appliance.core.file_names import name_parts
+from appliance.core.message import (
+    CALLER_FILE,
+    DEFAULT_REPLY_METHOD,
+    Message,
+    bytes_to_text,
+    text_to_bytes,
+)
+from appliance.core.names import WorkerKind, parse_subject
+from appliance.errors import ArgumentsInvalid, CommandForbidden, HandlerError, SubjectInvalid
+from appliance.methods._reports import output_of, report_of, show_command
+from appliance.methods._subprocess import make_environment, run_command
+from appliance.methods._text import join_data, shorten
+from appliance.methods.base import HandlerContext, Outgoing, Result
+
+DATA_PLACEHOLDER = "{{STEWARD_DATA}}"
+DATA_VARIABLE = "STEWARD_DATA"
+MAX_DATA_BYTES = 128 * 1024 - len(f"{DATA_VARIABLE}=\0")
+"""Linux gives a program no longer text than 128 KiB, whether argument or variable."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Command:
+    """A command that is allowed and can be given to a program."""
+
+    arguments: tuple[str, ...]
+    """As they were sent."""
+    argv: list[bytes]
+    environment: dict[str, str]
+
+
+def read_command(message: Message, context: HandlerContext) -> Command:
+    """The command in the message's arguments, with its data where the placeholder stands.
+
+    An argument's ``{{STEWARD_DATA}}`` becomes ``$STEWARD_DATA``, and that variable holds the data: it is for shells,
+    as in ``["bash", "-c", "echo {{STEWARD_DATA}}"]``. A shell splits and globs what it expands without quotes and
+    obeys nothing in it, unless the command has it do so (`eval`, `bash -c "$STEWARD_DATA"`).
+
+    Raises:
+        ArgumentsInvalid: no program is given, or an argument or the data cannot be passed to one.
+        CommandForbidden: the subscriber's `allow_commands` does not cover it, as it was sent.
+    """
+    arguments = message.method_args or ()
+    argv = _to_argv(arguments)
+    if not is_command_allowed(arguments, context.spec.allow_commands):
+        raise CommandForbidden(
+            f"command {show_command(arguments)} from {shorten(message.from_node)} "
+            f"is not in allow_commands of {context.spec.subject}"
+        )
+    environment = make_environment(os.environ, message, context.hidden_environment)
+    if any(DATA_PLACEHOLDER in argument for argument in arguments):
+        old, new = DATA_PLACEHOLDER.encode(), f"${DATA_VARIABLE}".encode()
+        argv = [argument.replace(old, new) for argument in argv]
+        environment[DATA_VARIABLE] = bytes_to_text(_read_data(message))
+    return Command(arguments=arguments, argv=argv, environment=environment)
+
+
+async def run_whole(command: Command, message: Message, context: HandlerContext) -> Result:
+    """Run it and give its output back in one piece, to whom it is due."""
+    result = await run_command(
+        command.argv,
+        environment=command.environment,
+        timeout_s=context.timeout_s,
+        max_output_bytes=context.spec.max_output_bytes,
+    )
+    output = output_of(result, context.timeout_s)
+    report = report_of(command.arguments, message, context.timeout_s, result)
+    if message.is_reply:
+        return _keep_here(message, context, output, report)
+    return Result(
+        output=output,
+        report=report,
+        exit_status=result.exit_status,
+        stderr=result.stderr,
+        is_truncated=result.truncated,
+    )
+
+
+def _keep_here(
+    answer: Message, context: HandlerContext, output: bytes, report: str | None
+) -> Result:
+    """The output of a command that came as an answer, as a message to the own node."""
+    if not output:
+        return Result(report=report)
+    message = Message(
+        to_node=context.node,
+        method=DEFAULT_REPLY_METHOD,
+        data=(bytes_to_text(output),),
+        directory=answer.directory,
+        file_name=answer.file_name,
+        previous_message=answer.previous_message,
+    )
+    problem = _find_filing_problem(message, context)
+    if problem is not None:
+        said = f"output of {show_command(answer.method_args or ())} is kept nowhere: {problem}"
+        return Result(report=said if report is None else f"{said}; {report}")
+    return Result(report=report, messages=(Outgoing(message=message),))
+
+
+def _find_filing_problem(message: Message, context: HandlerContext) -> str | None:
+    asked = message.previous_message
+    if (asked or message).file_name == CALLER_FILE:
+        return "the question named no file"
+    try:
+        name_parts(message, context.node)
+    except HandlerError as error:
+        return str(error)
+    if not any(_is_filing(line.kind, line.subject, context) for line in context.list_workers()):
+        return f"{context.node} does not subscribe {DEFAULT_REPLY_METHOD}"
+    return None
+
+
+def _is_filing(kind: str, subject: str, context: HandlerContext) -> bool:
+    if kind != WorkerKind.SUBSCRIBER:
+        return False
+    try:
+        parts = parse_subject(subject)
+    except SubjectInvalid:
+        return False
+    return parts.node == context.node and parts.method == DEFAULT_REPLY_METHOD
+
+
+def _to_argv(arguments: tuple[str, ...]) -> list[bytes]:
+    if not arguments or not arguments[0]:
+        raise ArgumentsInvalid("methodArgs must hold a program and its arguments")
+    if any("\0" in argument for argument in arguments):
+        raise ArgumentsInvalid("an argument holds a NUL, which no program can be given")
+    try:
+        return [text_to_bytes(argument) for argument in arguments]
+    except UnicodeEncodeError:
+        raise ArgumentsInvalid("an argument holds characters that no encoding can carry") from None
+
+
+def _read_data(message: Message) -> bytes:
+    data = join_data(message)
+    if b"\0" in data:
+        raise ArgumentsInvalid(
+            f"the data holds a NUL, which no program can be given in {DATA_VARIABLE}"
+        )
+    if len(data) > MAX_DATA_BYTES:
+        raise ArgumentsInvalid(
+            f"data of {len(data)} bytes exceeds the {MAX_DATA_BYTES} bytes that Linux lets a "
+            f"program be given in {DATA_VARIABLE}; send it as a file"
+        )
+    return data
