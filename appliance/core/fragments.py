@@ -22,6 +22,7 @@ from appliance.core.layers import Tree, as_map, find_value
 from appliance.core.method import MethodTable
 from appliance.core.names import MethodName, NodeName
 from appliance.core.section_checks import check_bounds
+from appliance.core.urls import find_pattern_problem
 from appliance.core.user_method import NO_METHODS, UserMethod
 
 OWN_NODE = "local"
@@ -171,6 +172,7 @@ def _check_subscribe(
     if isinstance(entry.get("relay_to"), (list, tuple)):
         _check_nodes(findings, (*path, "relay_to"), entry["relay_to"], known)
     _check_paths(findings, path, entry)
+    _check_urls(findings, path, entry)
     commands = entry.get("allow_commands")
     if isinstance(commands, (list, tuple)):
         for index, command in enumerate(commands):
@@ -195,6 +197,21 @@ def _check_paths(findings: Findings, path: KeyPath, entry: Tree) -> None:
                 (*path, "allow_paths", index),
                 f"{shorten(pattern)} is no absolute path without `..`",
                 hint="as in /var/log/*.log, or /var/log/** for everything below",
+            )
+
+
+def _check_urls(findings: Findings, path: KeyPath, entry: Tree) -> None:
+    patterns = entry.get("allow_urls")
+    if not isinstance(patterns, (list, tuple)):
+        return
+    for index, pattern in enumerate(patterns):
+        problem = find_pattern_problem(pattern)
+        if problem is not None:
+            findings.add(
+                "E226",
+                (*path, "allow_urls", index),
+                f"{shorten(pattern)} is no pattern of URLs: {problem}",
+                hint="as in https://example.com/status, or http://10.0.0.7:8080/api/** for all below",
             )
 
 

@@ -200,6 +200,15 @@ STORIES = (
         "Write the whole path: allow_paths: [/var/log/syslog], or /var/log/** for all below.",
     ),
     Story(
+        "E226",
+        "url-pattern",
+        "A pattern of `allow_urls` is no URL with scheme, host and port written out. A wildcard in the "
+        "host would be a way to every machine that somebody can give a name.",
+        "REQHttpGet: {allow_urls: ['http://*.example.com/**']}",
+        "Name each host: allow_urls: [https://a.example.com/status, http://b.example.com:8080/api/**]. "
+        "`*` stands for anything within one part of the path, a last `**` for everything below.",
+    ),
+    Story(
         "E227",
         "relay-nowhere",
         "REQRelay is subscribed without the nodes that it may pass messages on to. Each of them "
