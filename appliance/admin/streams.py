@@ -53,17 +53,25 @@ class Streams:
         # NB: listening starts before the put: an ack may be quicker than our answer to the caller
         with self._control.events.listen(wants) as listener:
             watch = DeliveryWatch(await self._control.submit(requests))
+            response = web.StreamResponse(status=202, headers={"Content-Type": NDJSON})
             try:
-                return await self._tell_fates(request, watch, listener, deadline_mono)
+                await response.prepare(request)
+                await self._tell_fates(request, response, watch, listener, deadline_mono)
+            except ConnectionError:
+                pass  # the one who asked has gone
             finally:
                 if watch.unanswered and any(asked.for_caller for asked in requests):
                     self._control.left(watch.unanswered)
+            return response
 
     async def _tell_fates(
-        self, request: web.Request, watch: DeliveryWatch, listener: Listener, deadline_mono: float
-    ) -> web.StreamResponse:
-        response = web.StreamResponse(status=202, headers={"Content-Type": NDJSON})
-        await response.prepare(request)
+        self,
+        request: web.Request,
+        response: web.StreamResponse,
+        watch: DeliveryWatch,
+        listener: Listener,
+        deadline_mono: float,
+    ) -> None:
         await response.write(b"".join(map(_line, watch.opening())))
         dropped = 0
         while not watch.is_over:
@@ -82,7 +90,6 @@ class Streams:
         if not _is_gone(request):
             await response.write(_line(watch.end(lost_events=listener.dropped)))
             await response.write_eof()
-        return response
 
     async def follow_events(self, request: web.Request) -> web.StreamResponse:
         """Server-sent events; `?kinds=a,b` chooses, `?recent=N` or Last-Event-ID reach back."""

@@ -149,9 +149,9 @@ def execute(
     tell_troubles(answers)
     options = state_dir_words(state_dir)
     tell_silence(answers, "the command", in_pieces=stream, options=options)
-    tell_summary(answers)
     if not is_whole:
         return INTERRUPTED
+    tell_summary(answers)
     if answers.silent:
         warn(f"no answer within {wait_s:g} s (--wait)")
     return exit_code_of(answers)

@@ -6,17 +6,11 @@ from typing import Annotated
 
 import typer
 
-from appliance.cli.answer_view import Answers, Json
+from appliance.cli.answer_view import Answers, Json, State
 from appliance.cli.api_client import ApiClient
-from appliance.cli.exec_command import INTERRUPTED, exit_code_of, state_dir_words
-from appliance.cli.following import (
-    follow,
-    tell_silence,
-    tell_summary,
-    tell_troubles,
-    terminal_streams,
-)
-from appliance.cli.options import StateDirOption, find_state_dir, read_duration, split_names
+from appliance.cli.exec_command import INTERRUPTED, exit_code_of
+from appliance.cli.following import follow, tell_summary, tell_troubles, terminal_streams
+from appliance.cli.options import StateDirOption, find_state_dir, read_duration, split_names, warn
 
 DEFAULT_FOR = "1h"
 DELIVERY_WAIT_S = 30.0
@@ -24,9 +18,11 @@ DELIVERY_WAIT_S = 30.0
 _HELP = """Follow a file on one or more nodes as `tail -f` does, through rotation and truncation.
 
 With one node its bytes come out as they are; with several each line is put behind the node's name.
-Which files a node shows is its `allow_paths` (REQTailFile).
+Which files a node shows is its `allow_paths` (REQTailFile). A Go node begins at the file's end,
+whatever -n says.
 
-Interrupted, it ends on the node with the next line of the file, or when the time of --for is over.
+Interrupted, it ends on the node with the next line of the file, or when the time of --for is over;
+what a node that is away has not taken is taken back.
 
 \b
 Exits 0 when the time of --for is over, 1 when a node refused or failed, 3 when one was silent, 64
@@ -49,9 +45,9 @@ def tail(
     nodes: Annotated[list[str], typer.Argument(metavar="NODE", help="Where the file is.")],
     path: Annotated[str, typer.Argument(metavar="PATH", help="The whole path there.")],
     lines: Annotated[
-        int | None,
+        int,
         typer.Option("-n", "--lines", min=0, max=100_000, help="Begin with its last N lines."),
-    ] = None,
+    ] = 10,
     span: Annotated[
         str, typer.Option("--for", metavar="TIME", help="How long to follow it; at most 24h.")
     ] = DEFAULT_FOR,
@@ -71,9 +67,8 @@ def tail(
     body: Json = {
         "to_nodes": names,
         "method": "REQTailFile",
-        "method_args": [path, *(["-n", str(lines)] if lines is not None else [])],
+        "method_args": [path, *(["-n", str(lines)] if lines else [])],
         "method_timeout": span_s,
-        # whoever asks to see a file now does not want it when the node is back tomorrow
         "expires": span_s,
     }
     if from_node is not None:
@@ -82,6 +77,14 @@ def tail(
     client = ApiClient(find_state_dir(state_dir))
     is_whole = follow(client, body, span_s + DELIVERY_WAIT_S, answers)
     tell_troubles(answers)
-    tell_silence(answers, "the request", in_pieces=True, options=state_dir_words(state_dir))
-    tell_summary(answers)
-    return exit_code_of(answers) if is_whole else INTERRUPTED
+    pending = [item for item in answers.silent if item.state is State.WAITING and item.id]
+    if pending:
+        # whoever asked to see a file now does not want it when the node is back
+        ids = [item.id for item in pending]
+        client.post("/api/v1/outbox/drop", {"ids": ids, "pending": True})
+        for item in pending:
+            warn(f"{item.node}: {item.describe()}; the request was taken back")
+    if is_whole:
+        tell_summary(answers)
+        return exit_code_of(answers)
+    return INTERRUPTED

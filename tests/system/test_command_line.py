@@ -22,6 +22,8 @@ roles:
       REQCliCommand:
         accept_from: [central, lonely]
         allow_commands: [[sh, -c, "*"], [no-such-program]]
+      REQCliCommandCont: {allow_commands: [[sh, -c, "*"]]}
+      REQTailFile: {allow_paths: [LOGS/**]}
 nodes:
   central: {subscribe: {REQErrorLog: {}, REQToFileAppend: {ack: {on: done}}, REQPong: {}}}
   lonely: {subscribe: {REQHello: {}}}
@@ -34,7 +36,10 @@ RUN = ["--node", "central", "--node", "lonely", "--node", "ship1", "--node", "sh
 
 @pytest.fixture(scope="module")
 def daemon(tmp_path_factory):
-    appliance = Appliance(CONFIG, tmp_path_factory.mktemp("cli"), args=RUN)
+    directory = tmp_path_factory.mktemp("cli")
+    config = CONFIG.replace("LOGS", str(directory / "logs"))
+    (directory / "logs").mkdir()
+    appliance = Appliance(config, directory, args=RUN)
     appliance.only_named = True
     with appliance:
         yield appliance
@@ -99,6 +104,108 @@ def test_a_node_that_is_away_is_silent_and_its_command_can_be_forgotten(run):
     assert run("outbox", "drop", record["id_text"]).returncode == 0
 
 
+@pytest.fixture
+def start(daemon):
+    """Starts a command whose output is read while it runs."""
+    started = []
+
+    def start_command(*arguments):
+        command = [sys.executable, "-m", "appliance", *arguments]
+        environment = {**os.environ, "APPLIANCE_STATE_DIR": str(daemon.state)}
+        process = subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment
+        )
+        started.append(process)
+        return process
+
+    yield start_command
+    for process in started:
+        process.kill()
+        process.communicate()
+
+
+def wait_until_idle(daemon, subject):
+    name = f"{subject}_subscriber"
+    daemon.wait_until(lambda _: daemon.worker(name)["in_flight"] == 0)
+
+
+def test_a_streamed_program_is_seen_while_it_runs_and_ends_when_nobody_watches(start, daemon):
+    process = start(
+        *("exec", "ship1", "--stream", "--timeout", "1h", "--"),
+        *("sh", "-c", "echo begun; while :; do sleep 0.05; echo on; done"),
+    )
+    assert process.stdout.readline() == b"begun\n"
+    assert daemon.worker("ship1.REQCliCommandCont.CommandACK_subscriber")["in_flight"] == 1
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=20)
+    assert process.returncode == 130
+    assert b"ends there with what comes next" in err
+    wait_until_idle(daemon, "ship1.REQCliCommandCont.CommandACK")
+    assert daemon.status()["outbox"]["dead"] == 0
+
+
+def test_a_watcher_that_is_killed_is_noticed_too(start, daemon):
+    process = start(
+        *("exec", "ship2", "--stream", "--timeout", "1h", "--"),
+        *("sh", "-c", "while :; do echo on; sleep 0.05; done"),
+    )
+    assert process.stdout.readline() == b"on\n"
+    process.kill()
+    wait_until_idle(daemon, "ship2.REQCliCommandCont.CommandACK")
+
+
+def test_streamed_output_comes_whole_and_in_order(run):
+    program = "seq 1 20000; echo oh >&2; exit 5"
+    done = run("exec", "ship1", "--stream", "--", "sh", "-c", program)
+    assert (done.returncode, done.stderr) == (5, b"oh\n")
+    assert done.stdout.splitlines() == [b"%d" % number for number in range(1, 20_001)]
+
+
+def test_a_file_is_followed_from_its_last_lines_on_until_nobody_looks(start, daemon):
+    file = daemon.state.parent / "logs" / "a.log"
+    file.write_text("".join(f"{number}\n" for number in range(30)))
+    process = start("tail", "ship1", "-n", "2", str(file))
+    assert [process.stdout.readline() for _ in range(2)] == [b"28\n", b"29\n"]
+    with file.open("a") as log:
+        log.write("new\n")
+        log.flush()
+        assert process.stdout.readline() == b"new\n"
+        process.send_signal(signal.SIGINT)
+        process.communicate(timeout=20)
+        assert process.returncode == 130
+
+        def ended(_):
+            log.write("more\n")
+            log.flush()
+            return daemon.worker("ship1.REQTailFile.EventACK_subscriber")["in_flight"] == 0
+
+        daemon.wait_until(ended)
+
+
+def test_a_file_on_several_nodes_ends_with_its_time(run, daemon):
+    file = daemon.state.parent / "logs" / "b.log"
+    file.write_text("line\n")
+    done = run("tail", "ship1", "ship2", str(file), "--for", "1s")
+    assert done.returncode == 0
+    assert sorted(done.stdout.splitlines()) == [b"ship1: line", b"ship2: line"]
+
+
+def test_a_file_that_may_not_be_seen_is_refused(run):
+    done = run("tail", "ship1", "/etc/passwd")
+    assert done.returncode == 1
+    assert "/etc/passwd is not in allow_paths" in done.stderr.decode()
+
+
+def test_a_request_to_follow_that_nobody_took_is_taken_back(start, run):
+    process = start("tail", "away", "/var/log/x")
+    assert b"nobody there takes this yet" in process.stderr.readline()
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=20)
+    assert process.returncode == 130
+    assert b"the request was taken back" in err
+    assert json.loads(run("outbox", "list", "-o", "json").stdout)["records"] == []
+
+
 def test_on_a_terminal_what_a_node_writes_cannot_command_it(daemon):
     master, slave = pty.openpty()
     command = [
@@ -121,7 +228,7 @@ def test_a_name_that_is_no_node_is_noted_and_its_message_accepted(run):
 
 
 def test_a_first_interrupt_says_that_it_drains_and_the_status_that_it_stops(tmp_path):
-    appliance = Appliance(CONFIG, tmp_path, args=RUN)
+    appliance = Appliance(CONFIG.replace("LOGS", str(tmp_path)), tmp_path, args=RUN)
     appliance.only_named = True
     with appliance:
         done = appliance.request(
