@@ -30,6 +30,7 @@ from appliance.daemon.assembly import (
 )
 from appliance.daemon.console import StdoutConsole
 from appliance.daemon.control import DaemonControl
+from appliance.daemon.fleet_view import FleetView
 from appliance.daemon.notify import ServiceManager, settings_of_process
 from appliance.daemon.presence import Presence
 from appliance.daemon.source import FileConfigSource
@@ -81,6 +82,7 @@ class Daemon:
         self._stop_now = asyncio.Event()
         self._stack = contextlib.AsyncExitStack()
         self._drains: list[DrainOutcome] = []
+        self.fleet = FleetView(self)
         self.manager = ServiceManager(
             settings_of_process(),
             summary=lambda: self.control.service_line(),
@@ -104,7 +106,7 @@ class Daemon:
                 # signals given while this was starting are one look afterwards
                 await self.reconciler.start(self._first)
                 reconciling = group.create_task(self.reconciler.run(), name="reconciler")
-                self.reconciler.on_look = self.manager.follow_look
+                self.reconciler.on_look = self._on_look
                 self.control.is_started = True
                 self.inputs.start_taking()
                 self.telemetry.daemon_ready(self.control.summary())
@@ -116,6 +118,11 @@ class Daemon:
         abandoned = sum(drain.abandoned for drain in self._drains)
         self.telemetry.drain_finished(self._drains)
         return EXIT_ABANDONED if abandoned else EXIT_OK
+
+    def _on_look(self, begins: bool) -> None:
+        self.manager.follow_look(begins)
+        if not begins:
+            self.fleet.follow_verdict()
 
     @property
     def config_paths(self) -> tuple[str, ...]:
@@ -229,6 +236,7 @@ class Daemon:
             fleet=lambda: self._desired,
             wall=time.time,
             leavers=self.leavers,
+            hello_report=self.fleet.say,
         )
         factory = WorkerFactory(METHODS, parts)
         self.pool = WorkerPool(
@@ -383,14 +391,19 @@ class Daemon:
         hurry.cancel()
         if not draining.done():
             self.telemetry.daemon_stopping("second signal: not waiting for work in hand")
-            for handle in self.pool.handles.values():
-                if handle.task is not None:
-                    handle.task.cancel()
+            draining.cancel()
+            await asyncio.wait({draining})
+            draining = asyncio.create_task(
+                self._stop_workers(loop.time(), reconciling), name="stop at once"
+            )
         await asyncio.wait({draining, hurry})
         draining.result()
 
     async def _drain(self, deadline_mono: float, reconciling: asyncio.Task[None]) -> None:
         await self.inputs.close()
+        await self._stop_workers(deadline_mono, reconciling)
+
+    async def _stop_workers(self, deadline_mono: float, reconciling: asyncio.Task[None]) -> None:
         await asyncio.wait(
             {reconciling}, timeout=max(0.1, deadline_mono - asyncio.get_running_loop().time())
         )
