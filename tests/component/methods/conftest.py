@@ -30,6 +30,7 @@ class Bench:
     shown: list[str] = field(default_factory=list)
     shown_on_stderr: list[str] = field(default_factory=list)
     hellos: list[str] = field(default_factory=list)
+    reports: list[str | None] = field(default_factory=list)
     positions: list[FilePosition] = field(default_factory=list)
     workers: list[WorkerLine] = field(default_factory=list)
     timeout_s: float = 10.0
@@ -44,19 +45,37 @@ class Bench:
     deliver_error: str | None = None
     switched: list[tuple[str, ...]] = field(default_factory=list)
     on_reply: Callable[[], None] = field(default=lambda: None)
+    listener: asyncio.Event | None = None
+    """Set while somebody takes partial replies; None: always."""
+    reply_error: str | None = None
 
     def write(self, text: str, *, to_stderr: bool = False) -> None:
         (self.shown_on_stderr if to_stderr else self.shown).append(text)
 
-    def saw_hello(self, node: NodeName) -> None:
+    def saw_hello(self, node: NodeName, report: str | None) -> None:
         self.hellos.append(node)
+        self.reports.append(report)
 
     async def intend(self, position: FilePosition) -> None:
         self.positions.append(position)
 
     async def reply(self, data: bytes, *, stream: str = "stdout") -> None:
+        if self.reply_error is not None:
+            raise HandlerError(self.reply_error)
+        if self.listener is not None:
+            await self.listener.wait()
         self.replies.append((stream, data))
         self.on_reply()
+
+    def said(self, stream: str | None = None) -> bytes:
+        """What partial replies said in all, or on one stream."""
+        return b"".join(data for name, data in self.replies if stream in (None, name))
+
+    async def until(self, condition: Callable[[], object]) -> None:
+        """Look again whenever something was said, and now and then, until it holds."""
+        async with asyncio.timeout(10):
+            while not condition():  # noqa: ASYNC110 - the world outside gives no event
+                await asyncio.sleep(0.005)
 
     async def progress(self, done_bytes: int, total_bytes: int) -> None:
         self.steps.append((done_bytes, total_bytes))
