@@ -113,6 +113,13 @@ async def test_console_shows_all_elements_and_no_terminal_obeys_them(bench):
     assert bench.shown == ["one\t\\x1b]52;c;x\\x07\\x0d\\u202e\\x9b\n"]
 
 
+async def test_console_shows_on_standard_error_if_the_argument_says_so(bench):
+    await bench.handle("REQToConsole", method_args=("stderr",), data=("bad\x1b",))
+    await bench.handle("REQToConsole", method_args=("stdout",), data=("good",))
+    assert bench.shown_on_stderr == ["bad\\x1b\n"]
+    assert bench.shown == ["good\n"]
+
+
 async def test_console_message_without_data_is_an_empty_line(bench):
     await bench.handle("REQToConsole")
     assert bench.shown == ["\n"]
