@@ -58,13 +58,18 @@ def fit_status(
     console: Console, status: Json, now: float, *, nodes: frozenset[str] | None = None
 ) -> RenderableType:
     """The same within the height of the terminal, however its lines fold."""
-    rows = console.height
-    while True:
-        view = render_status(status, now, nodes=nodes, max_rows=rows)
-        excess = len(console.render_lines(view, pad=False)) - console.height
-        if excess <= 0 or rows == 0:
-            return view
-        rows = max(0, rows - excess)
+
+    def render(rows: int) -> RenderableType:
+        return render_status(status, now, nodes=nodes, max_rows=rows)
+
+    def fits(rows: int) -> bool:
+        return len(console.render_lines(render(rows), pad=False)) <= console.height
+
+    most, too_many = 0, console.height + 1
+    while too_many - most > 1:
+        middle = (most + too_many) // 2
+        most, too_many = (middle, too_many) if fits(middle) else (most, middle)
+    return render(most)
 
 
 def _choose_workers(nodes: Json, max_rows: int | None) -> tuple[Json, list[Json]]:

@@ -155,6 +155,12 @@ def test_in_a_small_terminal_what_does_not_run_is_shown_first_and_the_rest_is_co
     assert lines[-1].strip().endswith(" running more")
 
 
+def test_lines_that_fold_leave_room_for_fewer_workers_and_not_for_none():
+    lines = fit(make_fleet(100), 14, 90)
+    assert any("subscriber" in line for line in lines)
+    assert 12 <= len(lines) <= 14
+
+
 def test_in_a_large_terminal_nothing_is_left_out():
     lines = fit(make_fleet(5), 40)
     assert sum("REQPing" in line for line in lines) == 5
