@@ -117,6 +117,7 @@ def compile_settings(
         workers=workers,
         publisher_defaults={node: expander.base(node).defaults for node in chosen},
         declared_acks={key: end.wants_ack for key, end in index.items()},
+        hellos=_find_hellos(publications),
         switched_off=_build_switched_off(expander, chosen, workers),
         methods=user_methods,
         **make_sections(tree),
@@ -202,6 +203,23 @@ def _build_workers(
                 publisher = make_publisher(entry, resolve_own(to, entry.node))
                 workers[publisher.key] = publisher
     return workers
+
+
+HELLO_METHOD = "REQHello"
+
+
+def _find_hellos(
+    publications: Iterable[Publication],
+) -> dict[NodeName, dict[NodeName, float | None]]:
+    """Who says hello to whom, over the whole fleet."""
+    found: dict[NodeName, dict[NodeName, float | None]] = {}
+    for entry in publications:
+        schedule = entry.resolved.schedule
+        if entry.resolved.info.name == HELLO_METHOD and schedule is not None:
+            for to in entry.resolved.to:
+                to = resolve_own(to, entry.node)
+                found.setdefault(to, {})[entry.node] = schedule.every_s
+    return found
 
 
 def _build_switched_off(

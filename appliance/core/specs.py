@@ -329,6 +329,8 @@ class DesiredState:
     publisher_defaults: Mapping[NodeName, PublisherDefaults]
     declared_acks: Mapping[tuple[NodeName, MethodName], bool] = field(default_factory=dict)
     """For every declared subscription of the fleet, whether it stands on the ACK subject of its method."""
+    hellos: Mapping[NodeName, Mapping[NodeName, float | None]] = field(default_factory=dict)
+    """For every node that the fleet says hello to: who does, and every how many seconds (None: by cron)."""
     switched_off: Mapping[WorkerKey, SubscriberSpec] = field(default_factory=dict)
     """Subscriptions of the run nodes whose entries say `enabled: false`."""
     methods: Mapping[MethodName, UserMethod] = field(default_factory=lambda: NO_METHODS)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import time
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
@@ -101,6 +102,7 @@ class DaemonControl:
             },
             "nodes": nodes_json(daemon.pool, applied, daemon.presence.last_hello_at(), overrides),
             "overrides": overrides_json(overrides),
+            "fleet": daemon.fleet.as_json(),
             "methods": self.methods(),
             "hellos": {
                 node: rfc3339(at) for node, at in sorted(daemon.presence.last_hello_at().items())
@@ -197,6 +199,7 @@ class DaemonControl:
             outbox_oldest_s=_age_s(counts.oldest_created_at),
             declared_nodes=applied.desired.declared_nodes if applied else (),
             last_hello_at={str(node): at for node, at in daemon.presence.last_hello_at().items()},
+            fleet_states=Counter(str(item.state) for item in daemon.fleet.standings()),
             events_dropped=daemon.events.dropped,
             inputs=daemon.inputs.totals(),
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from appliance.core.fleet import NodeSighting, parse_report
 from appliance.core.names import NodeName
 from appliance.core.specs import DesiredState
 
@@ -20,15 +21,19 @@ class Presence:
         self._fleet = fleet
         self._wall = wall
         self._on_seen = on_seen
-        self._last_hello_at: dict[NodeName, float] = {}
+        self._sightings: dict[NodeName, NodeSighting] = {}
 
-    def saw_hello(self, node: NodeName) -> None:
+    def saw_hello(self, node: NodeName, report: str | None) -> None:
         """`node` said hello now."""
         if node in self._fleet().declared_nodes:
-            self._last_hello_at[node] = self._wall()
+            self._sightings[node] = NodeSighting(at=self._wall(), report=parse_report(report))
             self._on_seen(node)
+
+    def sightings(self) -> dict[NodeName, NodeSighting]:
+        """The last hello of every declared node that said one."""
+        declared = self._fleet().declared_nodes
+        return {node: seen for node, seen in self._sightings.items() if node in declared}
 
     def last_hello_at(self) -> dict[NodeName, float]:
         """Wall-clock seconds of the last hello per declared node."""
-        declared = self._fleet().declared_nodes
-        return {node: at for node, at in self._last_hello_at.items() if node in declared}
+        return {node: seen.at for node, seen in self.sightings().items()}

@@ -192,8 +192,8 @@ class FileTaker(Protocol):
 class HelloSink(Protocol):
     """Told about every hello, so that presence shows in metrics and status."""
 
-    def saw_hello(self, node: NodeName) -> None:
-        """`node` is a declared node that said hello now."""
+    def saw_hello(self, node: NodeName, report: str | None) -> None:
+        """`node` said hello now; `report` is what it says of its config, as it came."""
         ...
 
 

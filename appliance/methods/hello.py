@@ -23,6 +23,10 @@ INFO = MethodInfo(
 )
 
 
+REPORT_HEADER = "appl-hello"
+"""The same as `workers.identity.HELLO_HEADER`, which this layer may not know."""
+
+
 class Hello:
     """Appends ``date, received hello from "node", data`` to a log below the sender's name."""
 
@@ -33,7 +37,7 @@ class Hello:
             message.from_node,
             message.file_name or INFO.file_name,
         )
-        context.hellos.saw_hello(NodeName(message.from_node))
+        context.hellos.saw_hello(NodeName(message.from_node), context.headers.get(REPORT_HEADER))
         line = f'{format_time(context.now)}, received hello from "{message.from_node}"'
         text = shorten("".join(message.data or ()).strip())
         if text:

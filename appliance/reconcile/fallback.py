@@ -98,6 +98,7 @@ class Fallback:
         finally:
             self._loop.asked_by = ""
         self._loop.last_attempt = verdict
+        self._loop.on_look(False)
         if not request.future.done():
             request.future.set_result(verdict)
 
@@ -181,3 +182,4 @@ class Fallback:
         self._loop.last_attempt = await self._go_back(
             baseline, "trial", self._mono(), force=True, failures=problems
         )
+        self._loop.on_look(False)

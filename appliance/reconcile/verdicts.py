@@ -36,6 +36,8 @@ class Applied:
     revision: str | None
     generation: int
     applied_at: float
+    dirty: bool | None = None
+    """Whether the files differ from the commit; None where that is not known."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

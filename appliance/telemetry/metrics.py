@@ -24,6 +24,7 @@ from prometheus_client.exposition import choose_encoder
 from prometheus_client.process_collector import ProcessCollector
 
 from appliance.core.escape import escape_line
+from appliance.core.fleet import NodeState
 from appliance.core.names import WorkerKey, WorkerKind
 from appliance.core.specs import Phase
 from appliance.telemetry.counts import TelemetryCounts
@@ -72,6 +73,8 @@ class MetricsFacts:
     outbox_oldest_s: float = 0.0
     declared_nodes: Iterable[str] = ()
     last_hello_at: Mapping[str, float] = field(default_factory=dict)
+    fleet_states: Mapping[str, int] = field(default_factory=dict)
+    """Nodes that say hello here, counted by state."""
     events_dropped: int = 0
     inputs: Mapping[tuple[str, str], int] = field(default_factory=dict)
     """Messages by input and result."""
@@ -338,7 +341,15 @@ def _fleet_families(facts: MetricsFacts) -> list[Metric]:
     )
     for node in sorted(facts.declared_nodes)[:MAX_LABELLED_NODES]:
         hellos.add_metric([_label(node)], facts.last_hello_at.get(node, 0.0))
+    fleet = GaugeMetricFamily(
+        "appliance_fleet_nodes",
+        "Nodes that say hello here, by how their config stands to the one here.",
+        labels=["state"],
+    )
+    for state in NodeState:
+        fleet.add_metric([str(state)], facts.fleet_states.get(str(state), 0))
     return [
+        fleet,
         outbox,
         _gauge(
             "outbox_oldest_seconds", "Age of the oldest pending message.", facts.outbox_oldest_s

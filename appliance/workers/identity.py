@@ -33,6 +33,9 @@ MORE_HEADER = "appl-more"
 PROGRESS_HEADER = "appl-progress"
 """On a reply without data: ``<done>/<total>`` bytes of long work."""
 
+HELLO_HEADER = "appl-hello"
+"""On a hello: what the node says of its config, see `core.fleet`."""
+
 _INSTANCE = re.compile(r"[0-9a-f]{16}")
 
 

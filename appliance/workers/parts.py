@@ -28,5 +28,7 @@ class WorkerParts:
     tools: HandlerTools
     fleet: Callable[[], DesiredState]
     wall: Callable[[], float]
+    hello_report: Callable[[], str | None] = lambda: None
+    """What hellos say of the config in force."""
     settlements: Settlements = field(default_factory=Settlements)
     leavers: Leavers = field(default_factory=Leavers)

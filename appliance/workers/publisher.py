@@ -47,12 +47,13 @@ from appliance.outbox.records import OutboxRecord
 from appliance.telemetry.stats import WorkerStats
 from appliance.wire.frame import encoding_name, frame_headers, split_encoding, transcode
 from appliance.workers.base import DrainReport
-from appliance.workers.identity import DONE_HEADER, REFUSED_HEADER, UNWANTED_HEADER
+from appliance.workers.identity import DONE_HEADER, HELLO_HEADER, REFUSED_HEADER, UNWANTED_HEADER
 from appliance.workers.parts import WorkerParts
 from appliance.workers.router import lane_key
 from appliance.workers.schedule import Scheduler
 from appliance.workers.window import InFlight, Window
 
+HELLO_METHOD = "REQHello"
 SCAN_INTERVAL_S = 0.05
 EXPIRY_SWEEP_S = 1.0
 IDLE_RETIRE_S = 60.0
@@ -94,6 +95,7 @@ class Publisher:
         self._scheduler = Scheduler(spec, self._submit_scheduled, parts.telemetry)
         self._denied: str | None = None
         self._settlements = parts.settlements
+        self._hello_report = parts.hello_report
         self.last_used_mono = self._mono()
 
     @property
@@ -209,11 +211,18 @@ class Publisher:
             self._scan_due_mono = 0.0
             self._wake.set()
 
+    def say_hello_again(self) -> None:
+        """Something is new that a hello tells: do not wait for the next one's time."""
+        if self._spec.method == HELLO_METHOD:
+            self._scheduler.hurry()
+
     async def _submit_scheduled(self, message: Message) -> None:
         """Accept a scheduled message like any other, unless its predecessor is still in the outbox."""
         if self._scheduled_id is not None:
             return
-        record = self._router.make_record(message)
+        report = self._hello_report() if message.method == HELLO_METHOD else None
+        headers = {HELLO_HEADER: report} if report else None
+        record = self._router.make_record(message, headers=headers)
         self._scheduled_id = record.id
         try:
             await self._store.put([record])
@@ -250,9 +259,7 @@ class Publisher:
         try:
             wanted = encoding_name(spec.serialization, spec.compression)
             if record.encoding != wanted:
-                record.payload, record.encoding = transcode(
-                    record.payload, record.encoding, wanted
-                )
+                record.payload, record.encoding = transcode(record.payload, record.encoding, wanted)
             headers = dict(frame_headers(*split_encoding(record.encoding)))
             if record.headers:
                 headers.update(record.headers)

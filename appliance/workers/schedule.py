@@ -36,6 +36,11 @@ class Scheduler:
             self._changed.set()
         self._spec = spec
 
+    def hurry(self) -> None:
+        """Produce a message of an `every` schedule now and count anew from there."""
+        if self._spec.schedule is not None and self._spec.schedule.every_s is not None:
+            self._changed.set()
+
     async def run(self) -> None:
         """Produce messages until cancelled."""
         is_first = True

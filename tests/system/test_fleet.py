@@ -1,0 +1,101 @@
+"""Fifty nodes, three that refuse the config and two that are off: the fleet view names those five."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from tests.support.appliance import Appliance
+from tests.support.nats_server import NatsServer
+
+REFUSING = ["ship45", "ship46", "ship47"]
+OFF = ["ship48", "ship49"]
+NODES = [f"ship{number}" for number in range(50)]
+
+
+def text(url, *, every="500ms", more=""):
+    roles = "".join(f"  {name}: {{roles: [ship]}}\n" for name in NODES)
+    return f"""
+version: 1
+broker: {{servers: ["{url}"]}}
+reload: {{settle: 20ms}}
+roles:
+  ship:
+    subscribe: {{REQPing: {{}}}}
+    publish: {{hello: {{to: central, method: REQHello, every: {every}, data: ["Hello\\n"]}}}}
+nodes:
+  central: {{subscribe: {{REQHello: {{}}, REQErrorLog: {{}}{more}}}}}
+{roles}"""
+
+
+class Fleet:
+    def __init__(self, daemons, url):
+        self.daemons, self.url = daemons, url
+
+    def write(self, name, content):
+        self.daemons[name].write_config(content)
+
+    def command(self, *words):
+        found = subprocess.run(
+            [sys.executable, "-m", "appliance", "fleet", *words, "--state-dir", self.daemons["central"].state],
+            capture_output=True, text=True, timeout=60, check=False,
+        )  # fmt: skip
+        return found.returncode, found.stdout
+
+    def states(self):
+        return {item["node"]: item["state"] for item in self.daemons["central"].status()["fleet"]}
+
+
+@pytest.fixture
+def fleet(tmp_path):
+    with NatsServer() as broker:
+        content = text(broker.url)
+        parts = {
+            "central": ["central"],
+            "most": [name for name in NODES if name not in REFUSING + OFF],
+            **{name: [name] for name in REFUSING},
+        }
+        daemons = {}
+        for name, nodes in parts.items():
+            daemon = Appliance(content, tmp_path / name)
+            daemon.only_named = True
+            daemon.args = [word for node in nodes for word in ("--node", node)]
+            daemons[name] = daemon
+        try:
+            for daemon in daemons.values():
+                daemon.start()
+            yield Fleet(daemons, broker.url)
+        finally:
+            for daemon in daemons.values():
+                daemon.close()
+
+
+def test_the_nodes_that_are_not_in_sync_are_named_and_no_others(fleet):
+    central = fleet.daemons["central"]
+    central.wait_until(
+        lambda status: sorted(fleet.states().values()) == ["in_sync"] * 48 + ["silent"] * 2
+    )
+    assert fleet.command("status")[0] == 3
+    newer = text(fleet.url, more=", REQPong: {}")
+    for name in ("central", "most"):
+        fleet.write(name, newer)
+    for name in REFUSING:
+        fleet.write(name, newer.replace("REQPing: {}", "REQPing: {retires: 3}"))
+    expected = dict.fromkeys(NODES, "in_sync") | dict.fromkeys(REFUSING, "refused")
+    expected |= dict.fromkeys(OFF, "silent")
+    central.wait_until(lambda status: fleet.states() == expected)
+    code, shown = fleet.command("status")
+    assert code == 1
+    assert [line.split()[0] for line in shown.splitlines()[1:-1]] == REFUSING + OFF
+    assert "E101" in shown
+    assert "50 nodes: 45 in sync, 3 refused, 2 silent" in shown
+    code, found = fleet.command("wait", "--timeout", "1s", "-o", "json")
+    assert (code, json.loads(found)["missing"]) == (1, REFUSING + OFF)
+    _, exposition = central.request("GET", "/metrics")
+    assert 'appliance_fleet_nodes{state="refused"} 3.0' in exposition
+    # a refused config changed nothing; the mended one is in force, and the wait ends with it
+    for name in REFUSING:
+        fleet.write(name, newer)
+    central.wait_until(lambda status: sorted(set(fleet.states().values())) == ["in_sync", "silent"])
+    assert fleet.command("wait", "--timeout", "0")[0] == 3
