@@ -24,6 +24,7 @@ from appliance.core.copying import (
     SHA256_HEADER,
     Piece,
     name_transfer,
+    pack_piece,
     write_piece,
 )
 from appliance.core.message import Message, bytes_to_text, text_to_bytes
@@ -176,7 +177,7 @@ class CopySender:
 
     async def _send_pieces(self, whole: Piece, begin: int) -> None:
         """All pieces from `begin` on: the first alone, a window of them, the last alone."""
-        step = min(PIECE_BYTES, self._room_bytes)
+        step = min(PIECE_BYTES, self._room_bytes // 4 * 3)  # as base64
         self._acked.clear()
         self._done_to = self._marked_to = begin
         last = max(begin, (whole.size - 1) // step * step)
@@ -198,9 +199,7 @@ class CopySender:
         await self._source.check_unchanged()
         await self._follow({self._start(whole, last, whole.size - last, begin < last)}, whole.size)
 
-    def _start(
-        self, whole: Piece, offset: int, length: int, is_known: bool
-    ) -> asyncio.Task[None]:
+    def _start(self, whole: Piece, offset: int, length: int, is_known: bool) -> asyncio.Task[None]:
         return asyncio.create_task(
             self._send_piece(whole, offset, length, is_known), name=f"piece {offset}"
         )
@@ -210,7 +209,7 @@ class CopySender:
         data = await self._source.read(offset, length)
         message = self._message._replace(
             method=COPY_CHUNK,
-            data=(bytes_to_text(data),),
+            data=(pack_piece(data),),
             ack_timeout_s=self._ack_timeout_s(),
             retries=_RETRIES,
         )
@@ -240,9 +239,7 @@ class CopySender:
         finally:
             await _end(waiting)
 
-    async def _check(
-        self, done: set[asyncio.Task[None]], waiting: set[asyncio.Task[None]]
-    ) -> None:
+    async def _check(self, done: set[asyncio.Task[None]], waiting: set[asyncio.Task[None]]) -> None:
         """Raise the first failure; what was sent with it is about to fail as well, and may do so in peace."""
         failures = [error for task in done if (error := task.exception()) is not None]
         if not failures:
@@ -251,9 +248,7 @@ class CopySender:
             await asyncio.wait(waiting, timeout=TELL_EVERY_S)
         raise failures[0]
 
-    async def _wait(
-        self, waiting: set[asyncio.Task[None]], total: int
-    ) -> set[asyncio.Task[None]]:
+    async def _wait(self, waiting: set[asyncio.Task[None]], total: int) -> set[asyncio.Task[None]]:
         """Those that have ended, taken out of `waiting`; empty when it took long and the asker was told so."""
         done, _ = await asyncio.wait(
             waiting, timeout=TELL_EVERY_S, return_when=asyncio.FIRST_COMPLETED
@@ -275,7 +270,9 @@ class CopySender:
         if reason.startswith(_REFUSED):
             return HandlerError(f"{where}: refused: {reason.removeprefix(_REFUSED)}")
         if "expired" in reason or "no acknowledgement" in reason:
-            return HandlerError(f"{where}: {self._to_node} does not take the file: {why} ({reason})")
+            return HandlerError(
+                f"{where}: {self._to_node} does not take the file: {why} ({reason})"
+            )
         return HandlerError(f"{where}: {reason}")
 
 

@@ -189,7 +189,9 @@ class CopyTaker:
         except FileNotFoundError:
             if piece.offset > 0:
                 if _holds(target, piece):
-                    return None  # finished before, and nobody remembers: the acknowledgement was lost
+                    return (
+                        None  # finished before, and nobody remembers: the acknowledgement was lost
+                    )
                 raise HandlerError(BEGIN_AGAIN) from None
             _check_room(target, piece.size)
             self._note(key, target, part)
@@ -215,7 +217,9 @@ class CopyTaker:
         if end <= transfer.hashed_to:
             return  # it came before
         if piece.offset < transfer.hashed_to:
-            transfer.begin(transfer.inode)  # pieces of another size than before: read it all at the end
+            transfer.begin(
+                transfer.inode
+            )  # pieces of another size than before: read it all at the end
         _write_at(file_fd, data, piece.offset)
         os.fdatasync(file_fd)
         if piece.offset == transfer.hashed_to:
@@ -363,7 +367,5 @@ def _put_in_place(target: Target, part: bytes, file_fd: int) -> None:
             os.fchown(file_fd, old.st_uid, old.st_gid)
         os.fchmod(file_fd, stat.S_IMODE(old.st_mode) & 0o777)
     os.fsync(file_fd)
-    os.rename(
-        part, target.name, src_dir_fd=target.directory_fd, dst_dir_fd=target.directory_fd
-    )
+    os.rename(part, target.name, src_dir_fd=target.directory_fd, dst_dir_fd=target.directory_fd)
     target.sync_directory()

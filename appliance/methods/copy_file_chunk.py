@@ -5,11 +5,10 @@ Subscribed wherever REQCopyFileTo is. A Go node has no such subject, so it never
 
 from __future__ import annotations
 
-from appliance.core.copying import COPY_CHUNK, PIECE_HEADER, read_piece
+from appliance.core.copying import COPY_CHUNK, PIECE_HEADER, read_piece, unpack_piece
 from appliance.core.message import Message
 from appliance.core.method import MethodInfo
 from appliance.core.names import Category, MethodName
-from appliance.methods._text import join_data
 from appliance.methods.base import DONE, HandlerContext, Method, Result
 from appliance.methods.copy_file_to import find_taker, rights_of, target_path
 
@@ -37,7 +36,7 @@ class CopyFileChunk:
         """
         piece = read_piece(context.headers.get(PIECE_HEADER))
         path = target_path(message)
-        data = join_data(message)
+        data = unpack_piece(message.data)
         await find_taker(context).take_piece(
             path, data, piece, message.from_node, rights_of(context)
         )
