@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -33,7 +33,7 @@ class LoadedConfig:
     digest: str
     files: Mapping[str, str]
     warnings: tuple[Problem, ...] = ()
-    place: Callable[[Problem], Problem] = lambda problem: problem
+    place: Callable[[Problem], Problem] = field(default=lambda problem: problem, compare=False)
     """Gives a problem that was found later, and knows its path only, its place in the files."""
 
 

@@ -23,7 +23,7 @@ class LoadedSet:
     revision: str | None
     files: Mapping[str, str]
     warnings: Sequence[Problem] = ()
-    place: Callable[[Problem], Problem] = lambda problem: problem
+    place: Callable[[Problem], Problem] = field(default=lambda problem: problem, compare=False)
     """Gives a problem that knows its path only its place in the files."""
 
 

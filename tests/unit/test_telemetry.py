@@ -140,7 +140,7 @@ def test_reloads_are_counted_by_verdict_and_a_good_look_clears_a_refusal(telemet
     clock.now += 10
     telemetry.config_unchanged("watch")
     counts = telemetry.counts
-    assert counts.reloads == {"applied": 1, "unchanged": 1, "refused": 1}
+    assert counts.reloads == {"applied": 1, "unchanged": 1, "refused": 1, "reverted": 0}
     assert (counts.last_reload_successful, counts.last_reload_success_at) == (True, clock.now)
 
 

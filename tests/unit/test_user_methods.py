@@ -57,7 +57,8 @@ def test_list_has_the_methods_of_the_config_first(tmp_path: Path) -> None:
     assert lines[1].split() == ["Off", "command", "Run", "date."]
     assert lines[2].startswith("  Rotate LOG-NAME")
     assert lines[3:5] == ["", "of the program:"]
-    assert len(lines) == 5 + len(METHOD_TABLE)
+    shown = [name for name, info in METHOD_TABLE.items() if not info.is_companion]
+    assert len(lines) == 5 + len(shown)
     assert "\x1b" not in "".join(lines)
     assert render_list([]) == ""
 
