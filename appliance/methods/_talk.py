@@ -167,8 +167,9 @@ async def run_talk(
     *,
     timeout_s: float,
     stop: Callable[[], None] | None = None,
+    leaving: asyncio.Event | None = None,
 ) -> bool:
-    """Send what `speaker` adds to `talk`, until it ends or its time is over; whether it was stopped.
+    """Send what `speaker` adds to `talk`, until it ends, its time is over or `leaving` is set; whether it was stopped.
 
     `stop` makes the speaker end (None: it is cancelled); what it said before may still go out for `LAST_WORDS_S`. What
     has not by then stays in the talk. What speaker or `say` raise is raised here, when both have ended.
@@ -176,9 +177,14 @@ async def run_talk(
     speaking = asyncio.ensure_future(speaker)
     speaking.add_done_callback(lambda _: talk.end())
     sending = asyncio.create_task(_send_all(talk, say))
+    left = None if leaving is None else asyncio.create_task(leaving.wait())
     is_stopped = False
     try:
-        await asyncio.wait({sending}, timeout=timeout_s)
+        await asyncio.wait(
+            {sending} if left is None else {sending, left},
+            timeout=timeout_s,
+            return_when=asyncio.FIRST_COMPLETED,
+        )
         if not sending.done():
             is_stopped = not speaking.done()
             if stop is None:
@@ -187,9 +193,10 @@ async def run_talk(
                 stop()
             await asyncio.wait({sending}, timeout=LAST_WORDS_S)
     finally:
-        speaking.cancel()
-        sending.cancel()
-        await asyncio.gather(speaking, sending, return_exceptions=True)
+        tasks = [task for task in (speaking, sending, left) if task is not None]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
     for task in (speaking, sending):
         if not task.cancelled():
             task.result()

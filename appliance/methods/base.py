@@ -7,6 +7,7 @@ is called once per message and must be safe to call concurrently.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -225,6 +226,8 @@ class HandlerContext:
     """Where copied files go; None where a daemon takes none."""
     max_payload_bytes: int = 1_048_576
     """What the broker takes in one message."""
+    leaving: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set when the subscriber begins to drain: what has no end of its own should come to one."""
     resume: FilePosition | None = None
     hidden_environment: frozenset[str] = frozenset()
     """Environment variables that hold secrets of the daemon's."""

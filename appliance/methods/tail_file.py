@@ -4,7 +4,8 @@ methodArgs: the path; between appliances also ``-n COUNT``, to begin with the la
 the config's `allow_paths`, and what counts there is the file that the path leads to, not the links on the way. A file
 that is not there yet is waited for (`_tail`).
 
-A daemon that stops ends its tails: they are reported as interrupted, since what was written meanwhile is not known.
+A subscriber that drains ends its tails and says so; after a crash they are reported as interrupted, since what was
+written meanwhile is not known.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from __future__ import annotations
 from appliance.core.message import Message
 from appliance.core.method import MethodInfo, OnCrash
 from appliance.core.names import Category, MethodName
-from appliance.errors import ArgumentsInvalid
+from appliance.errors import ArgumentsInvalid, HandlerError
 from appliance.methods._tail import STREAM, follow
 from appliance.methods._talk import Talk, run_talk
 from appliance.methods._text import shorten
@@ -41,7 +42,7 @@ class TailFile:
         Raises:
             ArgumentsInvalid: no absolute path is given, or something else beside it.
             PathForbidden: not in `allow_paths`, or no regular file.
-            HandlerError: it cannot be read.
+            HandlerError: it cannot be read, or the subscriber leaves.
         """
         path, last_lines = _read_arguments(message.method_args or ())
         talk = Talk()
@@ -49,12 +50,15 @@ class TailFile:
         async def say(data: bytes, stream: str) -> None:
             await context.outlet.reply(data, stream=stream)
 
-        await run_talk(
+        is_cut_off = await run_talk(
             talk,
             follow(path, context.spec.allow_paths, talk, last_lines=last_lines),
             say,
             timeout_s=context.timeout_s,
+            leaving=context.leaving,
         )
+        if is_cut_off and context.leaving.is_set():
+            raise HandlerError("ended early: the node stops, or does not offer this any more")
         return Result(
             output=talk.rest().get(STREAM, b""), exit_status=0, is_truncated=not talk.room
         )

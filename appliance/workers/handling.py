@@ -71,6 +71,8 @@ class Handling:
         self._finished: deque[tuple[Work, tuple[OutboxRecord, ...]]] = deque()
         self._committing = 0
         self._has_finished = asyncio.Event()
+        self.leaving = asyncio.Event()
+        """Set by the subscriber that begins to drain."""
         self._group: asyncio.TaskGroup | None = None
         self._loops = 0
         self._name = spec.key.name
@@ -235,6 +237,7 @@ class Handling:
             asker_is_appliance=work.identity.instance is not None,
             files_taker=self._tools.files_taker,
             max_payload_bytes=self._bus.max_payload,
+            leaving=self.leaving,
             resume=work.resume,
             hidden_environment=self._tools.hidden_environment(),
         )

@@ -119,6 +119,7 @@ class Subscriber:
     async def drain(self, deadline_mono: float) -> DrainReport:
         """Stop intake, then empty every queue of ours until the deadline."""
         before = self.stats.handled + self.stats.failed
+        self._handling.leaving.set()
         try:
             async with asyncio.timeout_at(deadline_mono):
                 await self._stop_intake()

@@ -48,6 +48,7 @@ class Bench:
     listener: asyncio.Event | None = None
     """Set while somebody takes partial replies; None: always."""
     reply_error: str | None = None
+    leaving: asyncio.Event = field(default_factory=asyncio.Event)
 
     def write(self, text: str, *, to_stderr: bool = False) -> None:
         (self.shown_on_stderr if to_stderr else self.shown).append(text)
@@ -115,6 +116,7 @@ class Bench:
             outlet=self,
             headers=self.headers,
             asker_is_appliance=self.asker_is_appliance,
+            leaving=self.leaving,
             resume=resume,
         )
 

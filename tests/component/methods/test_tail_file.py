@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from appliance.errors import ArgumentsInvalid, CopyFailed, PathForbidden
+from appliance.errors import ArgumentsInvalid, CopyFailed, HandlerError, PathForbidden
 from appliance.methods import _tail, _talk
 from appliance.methods._talk import HELD_BYTES, PIECE_BYTES
 
@@ -333,3 +333,18 @@ async def test_it_lets_go_of_its_file(bench, tail, log):
         await settle(bench, log)
         assert len(open_here()) == 1
     await bench.until(lambda: not open_here())
+
+
+@pytest.mark.parametrize("listens", [True, False])
+async def test_a_subscriber_that_leaves_ends_it_at_once_and_says_so(
+    bench, tail, log, listens, monkeypatch
+):
+    monkeypatch.setattr(_talk, "LAST_WORDS_S", 0.05)
+    if not listens:
+        bench.listener = asyncio.Event()
+    async with tail(log, "-n", 2) as task:
+        await bench.until(lambda: bench.said() or not listens)
+        bench.leaving.set()
+        with pytest.raises(HandlerError, match="ended early"):
+            async with asyncio.timeout(5):
+                await task
