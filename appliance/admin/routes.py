@@ -128,7 +128,8 @@ class Routes:
         requests = read_messages(await read_body(request))
         wait_s = read_wait(request)
         if wait_s is not None and NDJSON in request.headers.get("Accept", ""):
-            return await self.streams.follow_messages(request, requests, wait_s)
+            idle_s = read_wait(request, "idle")
+            return await self.streams.follow_messages(request, requests, wait_s, idle_s)
         submitted = await self.control.submit(requests)
         if any(item.accepted for item in submitted):
             return reply({"messages": submitted}, 202)

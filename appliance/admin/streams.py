@@ -39,10 +39,14 @@ class Streams:
         self._control.events.close_listeners()
 
     async def follow_messages(
-        self, request: web.Request, requests: Sequence[SubmitRequest], wait_s: float
+        self,
+        request: web.Request,
+        requests: Sequence[SubmitRequest],
+        wait_s: float,
+        idle_s: float | None = None,
     ) -> web.StreamResponse:
-        """Submit, then one JSON line per thing that happens, until all is settled or the wait is
-        over.
+        """Submit, then one JSON line per thing that happens, until all is settled, the wait is
+        over, or no node gave a sign of life for `idle_s`.
         """
         deadline_mono = asyncio.get_running_loop().time() + wait_s
         watch: DeliveryWatch | None = None
@@ -56,7 +60,7 @@ class Streams:
             response = web.StreamResponse(status=202, headers={"Content-Type": NDJSON})
             try:
                 await response.prepare(request)
-                await self._tell_fates(request, response, watch, listener, deadline_mono)
+                await self._tell_fates(request, response, watch, listener, deadline_mono, idle_s)
             except ConnectionError:
                 pass  # the one who asked has gone
             finally:
@@ -71,11 +75,14 @@ class Streams:
         watch: DeliveryWatch,
         listener: Listener,
         deadline_mono: float,
+        idle_s: float | None,
     ) -> None:
         await response.write(b"".join(map(_line, watch.opening())))
         dropped = 0
+        loop = asyncio.get_running_loop()
+        idle_mono = deadline_mono if idle_s is None else loop.time() + idle_s
         while not watch.is_over:
-            left_s = deadline_mono - asyncio.get_running_loop().time()
+            left_s = min(deadline_mono, idle_mono) - loop.time()
             if left_s <= 0 or _is_gone(request):
                 break
             event = await listener.next(min(left_s, GONE_CHECK_S))
@@ -86,6 +93,8 @@ class Streams:
                 await response.write(_line({"event": "events_lost", "count": dropped}))
             line = watch.take(event) if event is not None else None
             if line is not None:
+                if idle_s is not None and line["event"] != "missed":
+                    idle_mono = loop.time() + idle_s
                 await response.write(_line(line))
         if not _is_gone(request):
             await response.write(_line(watch.end(lost_events=listener.dropped)))
@@ -150,21 +159,21 @@ def _line(fields: Json) -> bytes:
     return encode_json(with_id_texts(fields)) + b"\n"
 
 
-def read_wait(request: web.Request) -> float | None:
-    """The `wait` of a query, in seconds.
+def read_wait(request: web.Request, name: str = "wait") -> float | None:
+    """The `wait` of a query, or another span of it, in seconds.
 
     Raises:
         RequestInvalid: no duration, or beyond `MAX_WAIT_S`.
     """
-    text = request.query.get("wait")
+    text = request.query.get(name)
     if text is None:
         return None
     try:
         wait_s = float(text) if text.replace(".", "", 1).isdecimal() else parse_duration(text)
     except ValueError as error:
-        raise RequestInvalid(f"wait: {error}") from error
+        raise RequestInvalid(f"{name}: {error}") from error
     if wait_s > MAX_WAIT_S:
-        raise RequestInvalid(f"wait: {wait_s:g} s exceed the limit of {MAX_WAIT_S:g} s")
+        raise RequestInvalid(f"{name}: {wait_s:g} s exceed the limit of {MAX_WAIT_S:g} s")
     return wait_s
 
 

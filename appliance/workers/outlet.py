@@ -12,10 +12,11 @@ import secrets
 
 from appliance.core.message import Message, bytes_to_text, make_reply
 from appliance.core.names import NodeName
-from appliance.errors import AnswerUnwanted, HandlerError, RequestInvalid, StoreError
+from appliance.errors import AnswerUnwanted, HandlerError, RequestInvalid
 from appliance.methods.base import Outgoing
 from appliance.outbox.records import OutboxRecord
 from appliance.workers.answering import Answering
+from appliance.workers.delivering import RETRY_S, Delivering
 from appliance.workers.identity import (
     MORE_HEADER,
     PROGRESS_HEADER,
@@ -25,7 +26,6 @@ from appliance.workers.identity import (
 from appliance.workers.parts import WorkerParts
 from appliance.workers.settlements import Fate
 
-RETRY_S = 0.2
 PROGRESS_INTERVAL_S = 0.5
 MAX_UNSETTLED_PIECES = 64
 """Partial replies of one message that may wait in the outbox; then the handler waits."""
@@ -46,7 +46,7 @@ class HandlerOutlet:
         self._request = request
         self._node = node
         self._store = parts.store
-        self._router = parts.router
+        self._delivering = Delivering(node, parts)
         self._settlements = parts.settlements
         self._answering = answering
         self._asker_is_appliance = asker_is_appliance
@@ -80,12 +80,12 @@ class HandlerOutlet:
         fate = self._settlements.expect(record.id)
         fate.add_done_callback(self._note_fate)
         self._unsettled.append(fate)
-        await self._put(record)
+        await self._delivering.put(record)
 
     async def progress(self, done_bytes: int, total_bytes: int) -> None:
         """A reply without data that appliances show and nobody files."""
         now = self._mono()
-        if not self._asker_is_appliance or now < self._progress_due_mono:
+        if not self._asker_is_appliance or now < self._progress_due_mono or self._is_unwanted:
             return
         if self._store.is_crowded:
             return
@@ -97,33 +97,17 @@ class HandlerOutlet:
             PROGRESS_HEADER: f"{done_bytes}/{total_bytes}",
         }
         reply = make_reply(self._request, self._node, "")
-        record = self._make(reply, headers)
+        try:
+            record = self._answering.make_reply_record(reply, headers)
+        except RequestInvalid:
+            return  # told when the answer itself cannot be sent
         self._progress_fate = self._settlements.expect(record.id)
-        await self._put(record)
+        self._progress_fate.add_done_callback(self._note_fate)
+        await self._delivering.put(record)
 
     async def deliver(self, outgoing: Outgoing) -> bool:
         """Send and wait for the acknowledgement; whether it came after the receiver's work."""
-        try:
-            record = self._router.make_record(
-                outgoing.message._replace(from_node=self._node),
-                expires_s=outgoing.expires_s,
-                headers=dict(outgoing.headers) if outgoing.headers else None,
-            )
-        except RequestInvalid as error:
-            raise HandlerError(
-                f"cannot send to {outgoing.message.to_node[:60]}: {error}"
-            ) from error
-        fate = self._settlements.expect(record.id)
-        try:
-            await self._put(record)
-            found = await fate
-        finally:
-            fate.cancel()
-        if found.reason is not None:
-            if not outgoing.keeps_dead:
-                await self._store.drop([record.id])
-            raise HandlerError(found.reason)
-        return found.is_done
+        return await self._delivering.deliver(outgoing)
 
     def _note_fate(self, fate: asyncio.Future[Fate]) -> None:
         if not fate.cancelled() and fate.result().is_unwanted:
@@ -142,17 +126,6 @@ class HandlerOutlet:
             self._unsettled = [fate for fate in self._unsettled if not fate.done()]
         while self._store.is_crowded:  # noqa: ASYNC110 - the store has no event for "less crowded"
             await asyncio.sleep(RETRY_S)
-
-    async def _put(self, record: OutboxRecord) -> None:
-        while True:
-            try:
-                await self._store.put([record])
-            except StoreError as error:
-                if not error.retryable:
-                    raise
-                await asyncio.sleep(RETRY_S)
-            else:
-                return
 
     def close(self) -> None:
         """The handler has ended."""

@@ -1,0 +1,151 @@
+"""Files on their way to or from somebody at this daemon's API: a directory of its own, one file per transfer.
+
+A file for the API comes as any copy does, only that its path is a word made for it (`appliance-copy:<token>`), which
+nobody can guess and which means something to this daemon alone. Whoever knows it may bring that one file, whatever
+`allow_paths` says. What nobody fetches is removed after an hour, and all of it when the daemon starts.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import os
+import secrets
+import shutil
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from appliance.core.copying import Piece
+from appliance.errors import PathForbidden, RequestInvalid
+from appliance.methods._copy_taker import CopyTaker
+from appliance.methods.base import WriteRights
+
+PREFIX = "appliance-copy:"
+MAX_ENTRIES = 64
+KEEP_S = 3_600.0
+
+
+@dataclass(slots=True, eq=False)
+class SpoolEntry:
+    """One file. `node` is the own node that takes part, `other` the node at the other end."""
+
+    token: str
+    path: Path
+    node: str
+    other: str
+    touched_at: float
+    target: str = ""
+    """Of a file that goes out: its path at the other node."""
+    name: str = ""
+    sha256: str | None = None
+    arrived: asyncio.Event = field(default_factory=asyncio.Event)
+    users: int = 0
+    """How many read or write it now: then it is not removed for its age."""
+
+    @property
+    def word(self) -> str:
+        """The path that the other node is told."""
+        return f"{PREFIX}{self.token}"
+
+
+class CopySpool:
+    """Implements `base.FileTaker` before the real one."""
+
+    def __init__(
+        self, directory: Path, taker: CopyTaker, *, wall: Callable[[], float] = time.time
+    ) -> None:
+        self._directory = directory
+        self._taker = taker
+        self._wall = wall
+        self._entries: dict[str, SpoolEntry] = {}
+
+    async def open(self) -> None:
+        """Remove what an earlier run left: nobody can ask for it any more."""
+        await asyncio.to_thread(self._empty)
+
+    def add(self, node: str, other: str, *, target: str = "", name: str = "") -> SpoolEntry:
+        """Room for one file.
+
+        Raises:
+            RequestInvalid: too many are on their way.
+        """
+        self._remove_old()
+        if len(self._entries) >= MAX_ENTRIES:
+            raise RequestInvalid(f"{MAX_ENTRIES} copies are on their way already")
+        token = secrets.token_hex(16)
+        entry = SpoolEntry(
+            token, self._directory / token, node, other, self._wall(), target=target, name=name
+        )
+        self._entries[token] = entry
+        return entry
+
+    def find(self, token: str) -> SpoolEntry | None:
+        """The entry of a token."""
+        entry = self._entries.get(token)
+        if entry is not None:
+            entry.touched_at = self._wall()
+        return entry
+
+    def remove(self, token: str) -> bool:
+        """Forget an entry; pieces that still come for it are refused."""
+        entry = self._entries.pop(token, None)
+        if entry is None:
+            return False
+        with contextlib.suppress(OSError):
+            entry.path.unlink()
+        return True
+
+    async def take_file(
+        self, path: str, data: bytes, sha256: str | None, rights: WriteRights
+    ) -> None:
+        """See `base.FileTaker`."""
+        if not path.startswith(PREFIX):
+            await self._taker.take_file(path, data, sha256, rights)
+            return
+        entry = self._expected(path)
+        await self._taker.take_file(str(entry.path), data, sha256, _any_path(rights))
+        self._note(entry, hashlib.sha256(data).hexdigest())
+
+    async def take_piece(
+        self, path: str, data: bytes, piece: Piece, sender: str, rights: WriteRights
+    ) -> None:
+        """See `base.FileTaker`."""
+        if not path.startswith(PREFIX):
+            await self._taker.take_piece(path, data, piece, sender, rights)
+            return
+        entry = self._expected(path)
+        await self._taker.take_piece(str(entry.path), data, piece, sender, _any_path(rights))
+        if piece.offset + len(data) == piece.size:
+            self._note(entry, piece.sha256)
+
+    def _expected(self, path: str) -> SpoolEntry:
+        entry = self.find(path.removeprefix(PREFIX))
+        if entry is None:
+            raise PathForbidden("no such copy is expected here: whoever asked for it has gone")
+        return entry
+
+    def _note(self, entry: SpoolEntry, sha256: str) -> None:
+        entry.sha256 = sha256
+        entry.arrived.set()
+        if self._entries.get(entry.token) is not entry:
+            with contextlib.suppress(OSError):  # removed while this was written
+                entry.path.unlink()
+
+    def _remove_old(self) -> None:
+        now = self._wall()
+        for token, entry in list(self._entries.items()):
+            if not entry.users and now - entry.touched_at > KEEP_S:
+                self.remove(token)
+
+    def _empty(self) -> None:
+        shutil.rmtree(self._directory, ignore_errors=True)
+        os.makedirs(self._directory, 0o700, exist_ok=True)
+        # a path that holds links would not be written through: see `_paths`
+        self._directory = Path(os.path.realpath(self._directory))
+
+
+def _any_path(rights: WriteRights) -> WriteRights:
+    return WriteRights(allow_paths=None, max_bytes=rights.max_bytes)

@@ -1,0 +1,63 @@
+"""Puts records into the outbox and waits for their fate: for handlers, and for the daemon's own work."""
+
+from __future__ import annotations
+
+import asyncio
+
+from appliance.core.names import NodeName
+from appliance.errors import HandlerError, RequestInvalid, StoreError
+from appliance.methods.base import Outgoing
+from appliance.outbox.records import OutboxRecord
+from appliance.workers.parts import WorkerParts
+
+RETRY_S = 0.2
+
+
+class Delivering:
+    """In the name of one node."""
+
+    def __init__(self, node: NodeName, parts: WorkerParts) -> None:
+        self._node = node
+        self._store = parts.store
+        self._router = parts.router
+        self._settlements = parts.settlements
+
+    async def deliver(self, outgoing: Outgoing) -> bool:
+        """Send and wait for the acknowledgement; whether it came after the receiver's work.
+
+        Raises:
+            HandlerError: it cannot be sent, was refused, dropped or became a dead letter.
+        """
+        try:
+            record = self._router.make_record(
+                outgoing.message._replace(from_node=self._node),
+                expires_s=outgoing.expires_s,
+                headers=dict(outgoing.headers) if outgoing.headers else None,
+            )
+        except RequestInvalid as error:
+            raise HandlerError(
+                f"cannot send to {outgoing.message.to_node[:60]}: {error}"
+            ) from error
+        fate = self._settlements.expect(record.id)
+        try:
+            await self.put(record)
+            found = await fate
+        finally:
+            fate.cancel()
+        if found.reason is not None:
+            if not outgoing.keeps_dead:
+                await self._store.drop([record.id])
+            raise HandlerError(found.reason)
+        return found.is_done
+
+    async def put(self, record: OutboxRecord) -> None:
+        """Store a record, as soon as there is room for it."""
+        while True:
+            try:
+                await self._store.put([record])
+            except StoreError as error:
+                if not error.retryable:
+                    raise
+                await asyncio.sleep(RETRY_S)
+            else:
+                return
