@@ -22,8 +22,11 @@ from pathlib import Path
 
 VERSION = f"python{sys.version_info.major}.{sys.version_info.minor}"
 UNUSED_PACKAGES = frozenset(
-    ["test", "idlelib", "tkinter", "turtledemo", "turtle.py", "lib2to3", "ensurepip", "distutils"]
-    + ["pydoc_data", "curses", "dbm", "venv", "site-packages", "EXTERNALLY-MANAGED"]
+    [
+        *("test", "idlelib", "tkinter", "turtledemo", "turtle.py", "lib2to3", "ensurepip"),
+        *("distutils", "pydoc_data", "curses", "dbm", "venv", "site-packages"),
+        "EXTERNALLY-MANAGED",
+    ]
 )
 UNUSED_MODULES = re.compile(
     r"^(_tkinter|_curses(_panel)?|readline|_?dbm|_gdbm|nis|_?crypt|ossaudiodev|pyexpat|_elementtree"

@@ -21,6 +21,7 @@ from appliance.cli import (
     method_commands,
     record_commands,
     run_command,
+    runner_command,
     send_command,
     tail_command,
     wire_command,
@@ -68,6 +69,7 @@ def make_app() -> typer.Typer:
         fleet_commands,
         record_commands,
         wire_command,
+        runner_command,
         demo_command,
     ):
         commands.register(app)

@@ -254,6 +254,8 @@ class Expander:
             settings["allow_commands"] = (
                 None if commands == "any" else tuple(tuple(map(str, argv)) for argv in commands)
             )
+        if entry.get("runner") is not None:
+            settings["runner"] = str(entry["runner"])
         for name in ("allow_paths", "allow_urls"):
             patterns = entry.get(name)
             if patterns is not None:

@@ -180,6 +180,7 @@ SECTION_FIELDS = {
 SUBSCRIBE_ONLY = (
     Setting(("accept_from",), "accept_from", FieldKind.TEXTS),
     Setting(("allow_commands",), "allow_commands", FieldKind.TEXTS),
+    Setting(("runner",), "runner"),
     Setting(("allow_paths",), "allow_paths", FieldKind.TEXTS),
     Setting(("allow_urls",), "allow_urls", FieldKind.TEXTS),
     Setting(("allow_reply_methods",), "allow_reply_methods", FieldKind.TEXTS),

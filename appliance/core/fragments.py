@@ -90,7 +90,7 @@ def make_known(
             if info.subject_node is not None
         },
         options=frozenset(
-            {"allow_commands", "allow_paths", "allow_urls", "relay_to", "relay_methods"}
+            {"allow_commands", "runner", "allow_paths", "allow_urls", "relay_to", "relay_methods"}
         ).union(*(info.options for info in methods.values())),
         find_cron_error=find_cron_error,
         suggestions={},

@@ -93,6 +93,8 @@ class SubscriberSpec:
     """Messages that may wait in memory for a handler; beyond it they are dropped unacknowledged and counted."""
     accept_from: frozenset[NodeName] | None = None
     allow_commands: tuple[tuple[str, ...], ...] | None = ()
+    runner: str | None = None
+    """Socket of the runner that runs its commands; None: the daemon itself does."""
     allow_paths: tuple[str, ...] | None = ()
     allow_urls: tuple[str, ...] | None = ()
     allow_reply_methods: frozenset[MethodName] | None = None
@@ -143,6 +145,7 @@ RELOAD_CLASSES: Mapping[type, Mapping[str, ReloadClass]] = {
         "backlog": ReloadClass.LIVE,
         "accept_from": ReloadClass.LIVE,
         "allow_commands": ReloadClass.LIVE,
+        "runner": ReloadClass.LIVE,
         "allow_paths": ReloadClass.LIVE,
         "allow_urls": ReloadClass.LIVE,
         "allow_reply_methods": ReloadClass.LIVE,

@@ -22,6 +22,7 @@ from appliance.core.message import (
 from appliance.core.names import WorkerKind, parse_subject
 from appliance.errors import ArgumentsInvalid, CommandForbidden, HandlerError, SubjectInvalid
 from appliance.methods._reports import output_of, report_of, show_command
+from appliance.methods._runner import run_remote
 from appliance.methods._subprocess import make_environment, run_command
 from appliance.methods._text import join_data, shorten
 from appliance.methods.base import HandlerContext, Outgoing, Result
@@ -70,12 +71,22 @@ def read_command(message: Message, context: HandlerContext) -> Command:
 
 async def run_whole(command: Command, message: Message, context: HandlerContext) -> Result:
     """Run it and give its output back in one piece, to whom it is due."""
-    result = await run_command(
-        command.argv,
-        environment=command.environment,
-        timeout_s=context.timeout_s,
-        max_output_bytes=context.spec.max_output_bytes,
-    )
+    limit_bytes = context.spec.max_output_bytes
+    if context.spec.runner is not None:
+        result = await run_remote(
+            context.spec.runner,
+            command.argv,
+            environment=command.environment,
+            timeout_s=context.timeout_s,
+            max_output_bytes=limit_bytes,
+        )
+    else:
+        result = await run_command(
+            command.argv,
+            environment=command.environment,
+            timeout_s=context.timeout_s,
+            max_output_bytes=limit_bytes,
+        )
     output = output_of(result, context.timeout_s)
     report = report_of(command.arguments, message, context.timeout_s, result)
     if message.is_reply:

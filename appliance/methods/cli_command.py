@@ -20,7 +20,7 @@ INFO = MethodInfo(
     category=Category.COMMAND,
     replies=True,
     on_crash=OnCrash.INTERRUPT,
-    options=frozenset({"allow_commands"}),
+    options=frozenset({"allow_commands", "runner"}),
     arguments="PROGRAM [ARG…]",
 )
 

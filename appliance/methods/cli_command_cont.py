@@ -12,6 +12,7 @@ from appliance.core.method import MethodInfo, OnCrash
 from appliance.core.names import Category, MethodName
 from appliance.methods._commands import read_command, run_whole
 from appliance.methods._reports import output_of, report_of_stream
+from appliance.methods._runner import run_remote
 from appliance.methods._subprocess import stream_command
 from appliance.methods.base import HandlerContext, Method, Result
 
@@ -21,7 +22,7 @@ INFO = MethodInfo(
     category=Category.COMMAND,
     replies=True,
     on_crash=OnCrash.INTERRUPT,
-    options=frozenset({"allow_commands"}),
+    options=frozenset({"allow_commands", "runner"}),
     arguments="PROGRAM [ARG…]",
 )
 
@@ -44,9 +45,18 @@ class CliCommandCont:
         async def say(data: bytes, stream: str) -> None:
             await context.outlet.reply(data, stream=stream)
 
-        result = await stream_command(
-            command.argv, environment=command.environment, timeout_s=context.timeout_s, say=say
-        )
+        if context.spec.runner is not None:
+            result = await run_remote(
+                context.spec.runner,
+                command.argv,
+                environment=command.environment,
+                timeout_s=context.timeout_s,
+                say=say,
+            )
+        else:
+            result = await stream_command(
+                command.argv, environment=command.environment, timeout_s=context.timeout_s, say=say
+            )
         return Result(
             output=output_of(result, context.timeout_s),
             report=report_of_stream(command.arguments, message, context.timeout_s, result),

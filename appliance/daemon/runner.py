@@ -1,0 +1,269 @@
+"""The runner: runs commands for a daemon that has not the rights to run them itself.
+
+It talks to nobody but who connects to its socket, and of those only to the users it was told, as the kernel names
+them (SO_PEERCRED). What may run stands in a file that only root (or its own user, where that is another) can write,
+read again for every command. Everything is bounded: the request's size and the time it may take to come, how many
+commands run at once, how long one may run, what is kept of its output. When the other side goes, the command goes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+import socket
+import stat
+import struct
+from collections.abc import Mapping, MutableMapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from appliance.admin.unix_socket import listen_unix
+from appliance.core.message import bytes_to_text
+from appliance.core.runner_allow import is_allowed, parse_allow_list
+from appliance.daemon.notify import ServiceManager, settings_of_process
+from appliance.errors import ApplianceError, DaemonError
+from appliance.methods._runner import (
+    MAX_REQUEST_BYTES,
+    MESSAGE_VARIABLES,
+    Ended,
+    Refused,
+    RunRequest,
+    Said,
+    read_frame,
+    read_request,
+    to_frame,
+)
+from appliance.methods._subprocess import CommandResult, run_command, stream_command
+
+_log = logging.getLogger("appliance.runner")
+
+REQUEST_TIMEOUT_S = 5.0
+MAX_TIMEOUT_S = 7 * 86_400.0
+MAX_OUTPUT_BYTES = 64 * 1024 * 1024
+"""As `max_output_bytes` of a subscription."""
+FIRST_PASSED_FD = 3
+"""Where the service manager puts the sockets it hands over, see sd_listen_fds(3)."""
+_PEER = struct.Struct("3i")
+_SAFE_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+
+class AllowListUnusable(ApplianceError):
+    """The allow list cannot be read, or somebody else could write it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunnerSettings:
+    """What the command line says. `socket_path` None: the service manager hands the socket over."""
+
+    allow_path: Path
+    user_ids: frozenset[int]
+    socket_path: Path | None = None
+    max_commands: int = 16
+
+
+def read_allow_list(path: Path) -> tuple[tuple[str, ...], ...]:
+    """The patterns of the file.
+
+    Raises:
+        AllowListUnusable: see there.
+    """
+    try:
+        with open(path, encoding="utf-8") as file:
+            facts = os.fstat(file.fileno())
+            if facts.st_uid not in (0, os.geteuid()):
+                raise AllowListUnusable(f"{path} belongs to another user")
+            if facts.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+                raise AllowListUnusable(f"{path} can be written by others than its owner")
+            return parse_allow_list(file.read())
+    except OSError as error:
+        raise AllowListUnusable(f"cannot read {path}: {error.strerror or error}") from error
+    except ValueError as error:
+        raise AllowListUnusable(f"{path}: {error}") from error
+
+
+def take_listener(
+    settings: RunnerSettings, environ: MutableMapping[str, str], pid: int
+) -> socket.socket:
+    """The socket to answer on: the service manager's, or one made at `socket_path`.
+
+    Raises:
+        DaemonError: there is none.
+    """
+    count = environ.pop("LISTEN_FDS", "")
+    is_for_us = environ.pop("LISTEN_PID", "") == str(pid)
+    environ.pop("LISTEN_FDNAMES", None)
+    if settings.socket_path is not None:
+        return listen_unix(settings.socket_path)
+    if not (is_for_us and count == "1"):
+        raise DaemonError("no socket: none was handed over, and --socket names none")
+    listener = socket.socket(fileno=FIRST_PASSED_FD)
+    listener.setblocking(False)
+    return listener
+
+
+class Runner:
+    """Answers on one socket until it is stopped. What runs then is killed."""
+
+    def __init__(self, settings: RunnerSettings, environ: Mapping[str, str]) -> None:
+        self._settings = settings
+        self._base = {name: environ[name] for name in ("LANG", "LC_ALL", "TZ") if name in environ}
+        self._base["PATH"] = _SAFE_PATH
+        self._running = 0
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def run(self, listener: socket.socket) -> None:
+        """Serve until SIGTERM or SIGINT. Raises AllowListUnusable when it cannot even begin."""
+        read_allow_list(self._settings.allow_path)
+        stop = asyncio.Event()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            asyncio.get_running_loop().add_signal_handler(number, stop.set)
+        manager = ServiceManager(
+            settings_of_process(),
+            summary=lambda: f"{self._running} commands running",
+            is_alive=lambda: True,
+        )
+        manager.start()
+        server = await asyncio.start_unix_server(self._take, sock=listener)
+        try:
+            manager.ready()
+            await stop.wait()
+            manager.stopping()
+        finally:
+            server.close()
+            tasks = set(self._tasks)
+            for task in tasks:
+                task.cancel()
+            if tasks:
+                await asyncio.wait(tasks)
+            await manager.close()
+
+    def _take(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.get_running_loop().create_task(self._serve(reader, writer), name="command")
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """One connection: one command."""
+        try:
+            user_id = _peer_user(writer)
+            if user_id not in self._settings.user_ids:
+                _log.warning("turned away", extra={"fields": {"user_id": user_id}})
+                await _send(writer, Refused("failed", f"user {user_id} may not ask here"))
+                return
+            async with asyncio.timeout(REQUEST_TIMEOUT_S):
+                request = read_request(await read_frame(reader, MAX_REQUEST_BYTES))
+            await self._answer(request, reader, writer)
+        except (EOFError, OSError, TimeoutError):
+            pass  # gone, or never said what it wanted
+        except ValueError as error:
+            with contextlib.suppress(OSError):
+                await _send(writer, Refused("failed", f"no request: {error}"))
+        finally:
+            writer.close()
+
+    async def _answer(
+        self, request: RunRequest, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
+        words = [bytes_to_text(word) for word in request.argv]
+        shown = {"command": " ".join(words)[:500], **_origin(request)}
+        refusal = await asyncio.to_thread(self._find_refusal, words)
+        if refusal is not None:
+            _log.warning("command refused", extra={"fields": {**shown, "reason": refusal.reason}})
+            await _send(writer, refusal)
+            return
+        self._running += 1
+        running = asyncio.create_task(self._run(request, writer), name="program")
+        leaving = asyncio.create_task(_until_gone(reader), name="leaving")
+        try:
+            await asyncio.wait({running, leaving}, return_when=asyncio.FIRST_COMPLETED)
+            if running.done():
+                result = running.result()
+                _log.info(
+                    "command ended", extra={"fields": {**shown, "exit_status": result.exit_status}}
+                )
+                await _send(writer, Ended(**asdict(result)))
+            else:
+                _log.info("command given up by the one who asked", extra={"fields": shown})
+        finally:
+            running.cancel()
+            leaving.cancel()
+            await asyncio.wait({running, leaving})
+            self._running -= 1
+
+    def _find_refusal(self, words: Sequence[str]) -> Refused | None:
+        if self._running >= self._settings.max_commands:
+            return Refused("failed", f"{self._running} commands run already")
+        if not words or any("\0" in word for word in words):
+            return Refused("failed", "no command")
+        try:
+            patterns = read_allow_list(self._settings.allow_path)
+        except AllowListUnusable as error:
+            return Refused("failed", str(error))
+        if not is_allowed(words, patterns):
+            return Refused("forbidden", "it is not in the runner's allow list")
+        return None
+
+    async def _run(self, request: RunRequest, writer: asyncio.StreamWriter) -> CommandResult:
+        environment = {
+            **self._base,
+            **{
+                name: request.environment[name]
+                for name in MESSAGE_VARIABLES
+                if name in request.environment
+            },
+        }
+        timeout_s = min(max(request.timeout_s, 0.0), MAX_TIMEOUT_S)
+        if request.max_output_bytes is None:
+
+            async def say(data: bytes, stream: str) -> None:
+                await _send(writer, Said(stream, data))
+
+            return await stream_command(
+                request.argv, environment=environment, timeout_s=timeout_s, say=say
+            )
+        limit_bytes = min(max(request.max_output_bytes, 0), MAX_OUTPUT_BYTES)
+        return await run_command(
+            request.argv,
+            environment=environment,
+            timeout_s=timeout_s,
+            max_output_bytes=limit_bytes,
+        )
+
+
+def _origin(request: RunRequest) -> dict[str, str]:
+    return {
+        "from": request.environment.get("APPLIANCE_FROM_NODE", ""),
+        "message_id": request.environment.get("APPLIANCE_MESSAGE_ID", ""),
+    }
+
+
+def _peer_user(writer: asyncio.StreamWriter) -> int:
+    """The user of the process at the other end, as the kernel knows it."""
+    connection = writer.get_extra_info("socket")
+    facts = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEER.size)
+    return int(_PEER.unpack(facts)[1])
+
+
+async def _send(writer: asyncio.StreamWriter, answer: Said | Ended | Refused) -> None:
+    writer.write(to_frame(answer))
+    await writer.drain()
+
+
+async def _until_gone(reader: asyncio.StreamReader) -> None:
+    """Until the other side closes; it has nothing more to say, so anything else is the end as well."""
+    with contextlib.suppress(OSError):
+        await reader.read(1)
+
+
+def run_runner(settings: RunnerSettings) -> None:
+    """Run it until told to stop.
+
+    Raises:
+        AllowListUnusable: the allow list must be mended first.
+        DaemonError: there is no socket to answer on.
+    """
+    listener = take_listener(settings, os.environ, os.getpid())
+    asyncio.run(Runner(settings, dict(os.environ)).run(listener))

@@ -1,0 +1,276 @@
+"""A real runner process, asked over its socket as the daemon asks it."""
+
+import asyncio
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from appliance.daemon.runner import RunnerSettings, take_listener
+from appliance.errors import CommandForbidden, DaemonError, HandlerError
+from appliance.methods._runner import run_remote, to_frame
+from tests.component.methods.conftest import bench as bench
+
+ALLOWED = """
+sh -c **
+env
+sleep *
+"""
+
+
+class RunnerProcess:
+    """`appliance runner` with a list of its own."""
+
+    def __init__(self, directory: Path, *options: str, text: str = ALLOWED) -> None:
+        self.path = str(directory / "runner.sock")
+        self.allow = directory / "runner.allow"
+        self.allow.write_text(text)
+        self.allow.chmod(0o644)
+        self.log = directory / "log"
+        with open(self.log, "wb") as log:
+            self.process = subprocess.Popen(
+                [
+                    *(sys.executable, "-m", "appliance", "runner"),
+                    *("--allow", str(self.allow), "--socket", self.path, *options),
+                ],
+                stdout=log,
+                stderr=log,
+                env={**os.environ, "LD_LIBRARY_PATH": "/nonexistent", "SECRET": "x"},
+            )
+
+    def wait_ready(self) -> "RunnerProcess":
+        deadline = time.monotonic() + 20
+        while time.monotonic() < deadline:
+            assert self.process.poll() is None, self.log.read_text()
+            with socket.socket(socket.AF_UNIX) as probe:
+                try:
+                    probe.connect(self.path)
+                except OSError:
+                    time.sleep(0.02)
+                else:
+                    return self
+        raise AssertionError(self.log.read_text())
+
+    def stop(self) -> int:
+        self.process.send_signal(signal.SIGTERM)
+        return self.process.wait(20)
+
+
+@pytest.fixture(scope="module")
+def runner(tmp_path_factory):
+    process = RunnerProcess(tmp_path_factory.mktemp("r"), "--max-commands", "3").wait_ready()
+    yield process
+    assert process.stop() == 0
+
+
+def run(runner, *argv: str, timeout_s: float = 10.0, **more):
+    return run_remote(
+        runner.path,
+        [word.encode() for word in argv],
+        environment=more.pop("environment", {}),
+        timeout_s=timeout_s,
+        max_output_bytes=more.pop("limit", 1_000),
+        **more,
+    )
+
+
+def lives(pid: int) -> bool:
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0]
+    except FileNotFoundError:
+        return False
+    return state != "Z"
+
+
+async def until_gone(pid: int) -> None:
+    async with asyncio.timeout(10):
+        while lives(pid):  # noqa: ASYNC110 - the world outside gives no event
+            await asyncio.sleep(0.01)
+
+
+async def test_output_and_status_come_back(runner):
+    result = await run(runner, "sh", "-c", "printf out; printf err >&2; exit 3")
+    assert (result.exit_status, result.stdout, result.stderr) == (3, b"out", b"err")
+    missing = await run(runner, "sh", "-c", "exec /nonexistent")
+    assert missing.exit_status == 127
+
+
+async def test_output_beyond_the_limit_is_cut_there(runner):
+    result = await run(runner, "sh", "-c", "yes | head -c 5000", limit=100)
+    assert result.truncated
+    assert len(result.stdout) < 200
+
+
+async def test_command_that_the_list_does_not_cover_is_forbidden(runner):
+    with pytest.raises(CommandForbidden, match="not in the runner's allow list"):
+        await run(runner, "id")
+    with pytest.raises(CommandForbidden):
+        await run(runner, "sleep", "--help")  # `*` is no option
+
+
+async def test_list_is_read_again_for_every_command_and_must_belong_to_its_owner_alone(runner):
+    runner.allow.write_text(ALLOWED + "true\n")
+    assert (await run(runner, "true")).exit_status == 0
+    runner.allow.chmod(0o666)
+    with pytest.raises(HandlerError, match="can be written by others"):
+        await run(runner, "true")
+    runner.allow.chmod(0o644)
+    runner.allow.write_text("sh -c 'open")
+    with pytest.raises(HandlerError, match="line 1: no closing quotation"):
+        await run(runner, "true")
+    runner.allow.write_text(ALLOWED)
+
+
+async def test_environment_is_the_runners_own_with_the_messages_origin(runner):
+    asked = {"LD_PRELOAD": "/evil.so", "PATH": "/evil", "APPLIANCE_FROM_NODE": "central"}
+    text = (await run(runner, "env", environment=asked)).stdout.decode()
+    assert "APPLIANCE_FROM_NODE=central" in text
+    assert "PATH=/usr/local/sbin:" in text
+    assert not any(word in text for word in ("evil", "SECRET", "LD_"))
+
+
+async def test_time_that_is_over_kills_the_whole_group(runner):
+    result = await run(runner, "sh", "-c", "sleep 60 & echo $!; wait", timeout_s=0.5)
+    assert (result.timed_out, result.exit_status) == (True, 124)
+    await until_gone(int(result.stdout))
+
+
+async def test_asker_that_goes_takes_its_command_along(runner, tmp_path):
+    mark = tmp_path / "pid"
+    asking = asyncio.create_task(
+        run(runner, "sh", "-c", f"echo $$ > {mark}.n; mv {mark}.n {mark}; sleep 60")
+    )
+    async with asyncio.timeout(10):
+        while not mark.exists():  # noqa: ASYNC110 - the world outside gives no event
+            await asyncio.sleep(0.01)
+    asking.cancel()
+    await asyncio.wait({asking})
+    await until_gone(int(mark.read_text()))
+
+
+async def test_no_more_commands_run_at_once_than_it_was_told(runner):
+    asking = [
+        asyncio.create_task(run(runner, "sh", "-c", "read x < /dev/null; sleep 60"))
+        for _ in range(3)
+    ]
+    refused = None
+    async with asyncio.timeout(10):
+        while refused is None:
+            try:
+                await run(runner, "sh", "-c", "true")
+            except HandlerError as error:
+                refused = str(error)
+    assert "3 commands run already" in refused
+    for task in asking:
+        task.cancel()
+    await asyncio.wait(asking)
+
+
+async def test_what_is_no_request_is_refused_and_harms_nobody(runner):
+    for junk in (b"\xff" * 64, b"\x00\x00\x00\x04nope", b"\x00", b""):
+        reader, writer = await asyncio.open_unix_connection(runner.path)
+        writer.write(junk)
+        writer.write_eof()
+        async with asyncio.timeout(10):
+            await reader.read()
+        writer.close()
+    assert (await run(runner, "sh", "-c", "true")).exit_status == 0
+
+
+async def test_stream_is_passed_on_while_it_runs_and_a_slow_listener_slows_it(runner):
+    said = []
+    first = asyncio.Event()
+
+    async def say(data: bytes, stream: str) -> None:
+        said.append((stream, data))
+        first.set()
+
+    argv = ("sh", "-c", 'echo one; echo two >&2; read x < "$0"; echo three')
+    fifo = Path(runner.path).with_name("fifo")
+    os.mkfifo(fifo)
+    asking = asyncio.create_task(run(runner, *argv, str(fifo), say=say))
+    async with asyncio.timeout(10):
+        await first.wait()
+    await asyncio.to_thread(fifo.write_text, "go\n")
+    result = await asking
+    assert result.exit_status == 0
+    assert b"".join(data for stream, data in said if stream == "stdout") == b"one\nthree\n"
+    assert b"".join(data for stream, data in said if stream == "stderr") == b"two\n"
+
+
+async def test_failing_listener_ends_the_command(runner):
+    pids = []
+
+    async def say(data: bytes, stream: str) -> None:
+        pids.append(int(data))
+        raise HandlerError("nobody listens")
+
+    with pytest.raises(HandlerError, match="nobody listens"):
+        await run(runner, "sh", "-c", "echo $$; sleep 60", say=say)
+    await until_gone(pids[0])
+
+
+async def test_subscription_that_names_a_runner_has_its_commands_run_there(runner, bench):
+    bench.spec_fields.update(runner=runner.path, allow_commands=None)
+    for method in ("REQCliCommand", "REQCliCommandCont"):
+        command = ("sh", "-c", 'tr "\\0" "\\n" < /proc/$PPID/cmdline; exit 4')
+        result = await bench.handle(method, method_args=command)
+        text = bench.said() + (result.output or b"")
+        assert b"\nrunner\n" in text
+        assert result.exit_status == 4
+        with pytest.raises(CommandForbidden, match="the runner at"):
+            await bench.handle(method, method_args=("id",))
+
+
+async def test_runner_that_is_not_there_is_named(tmp_path, runner):
+    runner_path = str(tmp_path / "no.sock")
+    with pytest.raises(HandlerError, match=r"no\.sock cannot be reached: No such file"):
+        await run_remote(runner_path, [b"true"], environment={}, timeout_s=1.0)
+
+
+async def test_other_users_are_turned_away(tmp_path):
+    other = RunnerProcess(tmp_path, "--user", str(os.geteuid() + 12_345)).wait_ready()
+    with pytest.raises(HandlerError, match="may not ask here"):
+        await run(other, "env")
+    assert other.stop() == 0
+
+
+async def test_stop_ends_what_runs(tmp_path):
+    own = RunnerProcess(tmp_path).wait_ready()
+    mark = tmp_path / "pid"
+    asking = asyncio.create_task(
+        run(own, "sh", "-c", f"echo $$ > {mark}.n; mv {mark}.n {mark}; sleep 60")
+    )
+    async with asyncio.timeout(10):
+        while not mark.exists():  # noqa: ASYNC110 - the world outside gives no event
+            await asyncio.sleep(0.01)
+    assert await asyncio.to_thread(own.stop) == 0
+    with pytest.raises(HandlerError, match="broke off"):
+        await asking
+    await until_gone(int(mark.read_text()))
+
+
+def test_list_that_cannot_be_read_is_no_start(tmp_path):
+    bad = RunnerProcess(tmp_path, text="sh -c 'open")
+    assert bad.process.wait(20) == 78
+    assert "line 1: no closing quotation" in bad.log.read_text()
+
+
+def test_socket_of_the_service_manager_is_taken_only_when_it_is_meant_for_us(tmp_path):
+    settings = RunnerSettings(allow_path=tmp_path, user_ids=frozenset())
+    environment = {"LISTEN_FDS": "1", "LISTEN_PID": "7"}
+    with pytest.raises(DaemonError, match="no socket"):
+        take_listener(settings, environment, 8)
+    assert environment == {}
+
+
+def test_frame_begins_with_its_length():
+    from appliance.methods._runner import Said
+
+    frame = to_frame(Said("stdout", b"x" * 10))
+    assert int.from_bytes(frame[:4]) == len(frame) - 4

@@ -1,0 +1,57 @@
+"""What the runner's allow list covers."""
+
+import pytest
+
+from appliance.core.runner_allow import is_allowed, parse_allow_list
+
+LIST = """
+# services
+systemctl restart nginx.service   # ours
+systemctl is-active *
+systemctl --no-pager status *
+"/opt/my tool/run" 'a b'
+journalctl -u *.service **
+kill -*
+"""
+
+
+@pytest.mark.parametrize(
+    ("command", "allowed"),
+    [
+        (["systemctl", "restart", "nginx.service"], True),
+        (["systemctl", "restart", "ssh.service"], False),
+        (["systemctl", "restart"], False),
+        (["systemctl", "restart", "nginx.service", "ssh.service"], False),
+        (["systemctl", "is-active", "ssh.service"], True),
+        (["systemctl", "is-active", "--host=elsewhere"], False),
+        (["systemctl", "--no-pager", "status", "x"], True),
+        (["systemctl", "--host=a", "status", "x"], False),
+        (["/opt/my tool/run", "a b"], True),
+        (["journalctl", "-u", "a.service"], True),
+        (["journalctl", "-u", "a.service", "--since=today", "x"], True),
+        (["journalctl", "-u", "a.socket"], False),
+        (["kill", "-9"], True),
+        (["/usr/bin/systemctl", "restart", "nginx.service"], False),
+        ([], False),
+    ],
+)
+def test_list_covers_exactly_what_it_says(command, allowed):
+    assert is_allowed(command, parse_allow_list(LIST)) is allowed
+
+
+def test_empty_list_allows_nothing():
+    assert parse_allow_list("\n# nothing\n") == ()
+    assert not is_allowed(["true"], ())
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("true\necho 'open", "line 2: no closing quotation"),
+        ("* status", "line 1: the program must be written out"),
+        ('""', "line 1: the program must be written out"),
+    ],
+)
+def test_line_that_cannot_be_meant_is_named(text, message):
+    with pytest.raises(ValueError, match=message):
+        parse_allow_list(text)
