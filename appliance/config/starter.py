@@ -33,6 +33,8 @@ roles:
           - [uptime]
           - [hostname]
           - [echo, "**"]               # `*` is one argument, a last `**` any rest
+      # REQTailFile: {accept_from: [central], allow_paths: [/var/log/*.log]}       # appliance tail
+      # REQHttpGet: {accept_from: [central], allow_urls: ["http://127.0.0.1:8080/status"]}
     publish:
       hello:                           # say hello to central, again and again
         to: central
