@@ -69,6 +69,16 @@ def run(
             help="Wins over log.format of the config.",
         ),
     ] = None,
+    signed_by: Annotated[
+        Path | None,
+        typer.Option(
+            "--signed-by",
+            metavar="FILE",
+            envvar="APPLIANCE_SIGNED_BY",
+            show_envvar=False,
+            help="SSH public keys, a line each: take only git commits signed by one [APPLIANCE_SIGNED_BY].",
+        ),
+    ] = None,
     force: Annotated[
         bool,
         typer.Option("--force", help="Start although the first set is one a reload would refuse."),
@@ -94,6 +104,7 @@ def run(
         log_level=log_level.value if log_level is not None else None,
         log_format=log_format.value if log_format is not None else None,
         force=force,
+        signed_by=str(signed_by) if signed_by is not None else None,
     )
     from appliance.daemon import run_daemon
 

@@ -139,7 +139,10 @@ def _config_lines(status: Json, now: float) -> list[Text]:
     digest = str(config.get("digest") or "none")
     words = [digest[: 7 + 12] if digest.startswith("sha256:") else digest[:12]]
     if config.get("revision"):
-        words.append(f"git {str(config['revision'])[:10]}")
+        facts = [str(config["branch"])] if config.get("branch") else []
+        facts += ["files differ from it"] if config.get("dirty") else []
+        more = f" ({', '.join(facts)})" if facts else ""
+        words.append(f"git {str(config['revision'])[:10]}{more}")
     words.append(f"applied {say_ago(config.get('applied_at'), now)}")
     words.append(" ".join(map(str, config.get("paths") or ())))
     lines = [_line("config", "   ".join(filter(None, words)))]

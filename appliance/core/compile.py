@@ -23,6 +23,7 @@ from appliance.core.fields import (
     LIMIT_FIELDS,
     LOG_FIELDS,
     RELOAD_FIELDS,
+    SOURCE_FIELDS,
     STATE_FIELDS,
     TLS_FIELDS,
 )
@@ -49,6 +50,7 @@ from appliance.core.specs import (
     PublisherSpec,
     ReloadSettings,
     Schedule,
+    SourceSettings,
     StateSettings,
     SubscriberSpec,
     TlsSettings,
@@ -154,6 +156,7 @@ def make_sections(tree: Tree) -> dict[str, Any]:
         ("log", LogSettings, LOG_FIELDS),
     ):
         sections[name] = spec(**read_settings(fields, as_map(tree.get(name))))
+    sections["source"] = SourceSettings(**read_settings(SOURCE_FIELDS, as_map(tree.get("config"))))
     return sections
 
 

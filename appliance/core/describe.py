@@ -54,7 +54,7 @@ def _plain(value: object) -> object:
     return str(value)
 
 
-SETTINGS = ("broker", "admin", "inputs", "state", "reload", "limits", "log")
+SETTINGS = ("broker", "admin", "inputs", "state", "reload", "limits", "log", "source")
 
 
 def describe_settings(old: DesiredState, new: DesiredState) -> dict[str, list[object]]:

@@ -159,6 +159,10 @@ LIMIT_FIELDS = (
     Setting(("max_depth",), "max_depth", minimum=4, maximum=64),
     Setting(("error_reports_per_minute",), "error_reports_per_minute", minimum=0, maximum=100_000),
 )
+SOURCE_FIELDS = (
+    Setting(("source",), "source"),
+    Setting(("signed_by",), "signed_by", FieldKind.TEXTS),
+)
 LOG_FIELDS = (Setting(("level",), "level"), Setting(("format",), "format"))
 
 SECTION_FIELDS = {
@@ -175,6 +179,7 @@ SECTION_FIELDS = {
     ("reload",): RELOAD_FIELDS,
     ("limits",): LIMIT_FIELDS,
     ("log",): LOG_FIELDS,
+    ("config",): SOURCE_FIELDS,
 }
 
 SUBSCRIBE_ONLY = (

@@ -19,5 +19,7 @@ class RunOptions:
     log_level: str | None = None
     log_format: str | None = None
     force: bool = False
+    signed_by: str | None = None
+    """A file of public keys; with it only commits that one of them signed are taken, whatever the config says."""
     hup_pending: bool = False
     """A SIGHUP came while the program was starting; it becomes one look once the daemon runs."""

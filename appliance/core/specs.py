@@ -303,6 +303,14 @@ class StateSettings:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SourceSettings:
+    """Where the config comes from. `source` is `files` or `git`; `signed_by` are SSH public keys."""
+
+    source: str = "files"
+    signed_by: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class LimitSettings:
     """Bounds on what comes in."""
 
@@ -345,6 +353,7 @@ class DesiredState:
     reload: ReloadSettings = field(default_factory=ReloadSettings)
     limits: LimitSettings = field(default_factory=LimitSettings)
     log: LogSettings = field(default_factory=LogSettings)
+    source: SourceSettings = field(default_factory=SourceSettings)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -254,6 +254,7 @@ class Daemon:
     def _follow(self, desired: DesiredState) -> None:
         """Everything that reads the desired state reads the new one from here on."""
         self._desired = desired
+        self._source.follow(desired)
         self._secret_variables = secret_variables(desired)
         self.router.follow(desired)
         set_log_level(self._options.log_level or desired.log.level)

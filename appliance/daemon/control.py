@@ -189,6 +189,8 @@ class DaemonControl:
             generation=applied.generation if applied else 0,
             digest=applied.digest if applied else "",
             revision=applied.revision if applied else None,
+            branch=applied.branch if applied else None,
+            dirty=applied.dirty if applied else None,
             run_nodes=applied.desired.run_nodes if applied else (),
             workers=workers,
             broker_connected=daemon.bus.is_connected,

@@ -32,6 +32,7 @@ def run_daemon(options: RunOptions) -> int:
         nodes=options.nodes,
         all_nodes=options.all_nodes,
         hostname=socket.gethostname(),
+        signed_by=options.signed_by,
     )
     first = source.load()
     setup_logging(

@@ -7,11 +7,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from appliance.config.files import fingerprint
+from appliance.config.git import CommitFacts, GitTrouble, parse_key, read_commit
 from appliance.config.loader import load_desired, load_kept
 from appliance.config.revision import read_revision
 from appliance.core.names import NodeName
+from appliance.core.problems import Problem
 from appliance.core.run_nodes import choose_run_nodes
-from appliance.errors import ConfigUnreadable
+from appliance.core.specs import DesiredState
+from appliance.errors import ConfigInvalid, ConfigUnreadable
 from appliance.methods.registry import METHOD_TABLE
 from appliance.reconcile.verdicts import LoadedSet
 
@@ -20,13 +23,21 @@ class FileConfigSource:
     """Blocking; the reconciler calls it in a thread. Nodes are chosen again with every load."""
 
     def __init__(
-        self, paths: Sequence[str], *, nodes: Sequence[str], all_nodes: bool, hostname: str
+        self,
+        paths: Sequence[str],
+        *,
+        nodes: Sequence[str],
+        all_nodes: bool,
+        hostname: str,
+        signed_by: str | None = None,
     ) -> None:
         # NB: absolute from the start; the working directory may be deleted and made again later
         self.paths = tuple(os.path.abspath(path) for path in paths)
         self._nodes = tuple(nodes)
         self._all_nodes = all_nodes
         self._hostname = hostname
+        self._signed_by = os.path.abspath(signed_by) if signed_by is not None else None
+        self._trusted: tuple[str, ...] | None = None
 
     def fingerprint(self) -> str:
         """Digest of the files as they are now; "" when they cannot be read."""
@@ -48,14 +59,31 @@ class FileConfigSource:
             run_nodes=self._choose,
         )
         revision = read_revision(Path(paths[0]))
+        allowed = self._allowed_keys(loaded.desired)
+        dirty: bool | None = None
+        if allowed or loaded.desired.source.source == "git":
+            facts = _check_commit(paths, loaded.files, allowed)
+            dirty = bool(facts.differing)
         return LoadedSet(
             desired=loaded.desired,
             digest=loaded.digest,
             revision=revision.commit if revision else None,
+            branch=revision.branch if revision else None,
+            dirty=dirty,
             files=loaded.files,
             warnings=loaded.warnings,
             place=loaded.place,
         )
+
+    def follow(self, desired: DesiredState) -> None:
+        """The keys of the set in force decide about the next one."""
+        self._trusted = desired.source.signed_by
+
+    def _allowed_keys(self, desired: DesiredState) -> tuple[str, ...]:
+        """Who may sign: the file that the daemon was started with, the set in force, at the start the set itself."""
+        if self._signed_by is not None:
+            return _read_keys(self._signed_by)
+        return desired.source.signed_by if self._trusted is None else self._trusted
 
     def load_kept(self, files: Mapping[str, str], digest: str, revision: str | None) -> LoadedSet:
         """Compile a set that the history kept."""
@@ -75,3 +103,71 @@ class FileConfigSource:
         return choose_run_nodes(
             declared, self._nodes or None, all_nodes=self._all_nodes, hostname=self._hostname
         )
+
+
+MAX_SHOWN_FILES = 5
+MAX_KEY_FILE_BYTES = 65_536
+
+
+def _check_commit(
+    paths: Sequence[str], files: Mapping[str, str], allowed: Sequence[str]
+) -> CommitFacts:
+    """The commit of a set from git; with keys it must be signed by one, and the files must be the commit's.
+
+    Raises:
+        ConfigInvalid: it is none, or not what the keys ask for.
+    """
+    try:
+        facts = read_commit(paths, files, allowed)
+    except GitTrouble as error:
+        raise ConfigInvalid(
+            [Problem(code="E311", path="config.source", message=str(error))]
+        ) from error
+    if not allowed:
+        return facts
+    problems = []
+    if facts.signature_problem is not None:
+        problems.append(
+            Problem(
+                code="E312",
+                path="config.signed_by",
+                message=f"commit {facts.commit[:12]}: {facts.signature_problem}",
+                hint="sign it: git commit -S, with gpg.format ssh and a key that is allowed",
+            )
+        )
+    if facts.differing:
+        names = ", ".join(facts.differing[:MAX_SHOWN_FILES])
+        more = " …" if len(facts.differing) > MAX_SHOWN_FILES else ""
+        problems.append(
+            Problem(
+                code="E313",
+                path="config.signed_by",
+                message=f"not as commit {facts.commit[:12]} has them: {names}{more}",
+                hint="commit the change, signed, or undo it",
+            )
+        )
+    if problems:
+        raise ConfigInvalid(problems)
+    return facts
+
+
+def _read_keys(path: str) -> tuple[str, ...]:
+    """Public keys of a file, a line each.
+
+    Raises:
+        ConfigUnreadable: it cannot be read, holds no key or a damaged one.
+    """
+    try:
+        with open(path, encoding="utf-8") as file:
+            lines = file.read(MAX_KEY_FILE_BYTES).splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigUnreadable(path, str(error)) from error
+    keys = tuple(line.strip() for line in lines if line.strip() and not line.startswith("#"))
+    try:
+        for key in keys:
+            parse_key(key)
+    except ValueError as error:
+        raise ConfigUnreadable(path, str(error)) from error
+    if not keys:
+        raise ConfigUnreadable(path, "it holds no public key")
+    return keys

@@ -39,6 +39,8 @@ def config_json(applied: Applied | None, attempt: Verdict | None, paths: list[st
     return {
         "digest": applied.digest if applied else None,
         "revision": applied.revision if applied else None,
+        "branch": applied.branch if applied else None,
+        "dirty": applied.dirty if applied else None,
         "paths": paths,
         "applied_at": rfc3339(applied.applied_at) if applied else None,
         "last_attempt": last,

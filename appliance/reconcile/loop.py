@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import replace
 
 from appliance.core.names import WorkerKey
 from appliance.core.overrides import apply_overrides
@@ -300,6 +301,8 @@ class Reconciler:
             desired=loaded.desired,
             digest=loaded.digest,
             revision=loaded.revision,
+            branch=loaded.branch,
+            dirty=loaded.dirty,
             generation=generation,
             applied_at=now,
         )
@@ -340,14 +343,9 @@ class Reconciler:
     async def _unchanged(self, loaded: LoadedSet, trigger: str, started: float) -> Verdict:
         assert self.applied is not None
         self.last_good_at = self._wall()
-        if loaded.revision != self.applied.revision:
-            self.applied = Applied(
-                desired=self.applied.desired,
-                digest=self.applied.digest,
-                revision=loaded.revision,
-                generation=self.applied.generation,
-                applied_at=self.applied.applied_at,
-            )
+        self.applied = replace(
+            self.applied, revision=loaded.revision, branch=loaded.branch, dirty=loaded.dirty
+        )
         self._telemetry.config_unchanged(trigger)
         await self.converge()
         return Verdict(

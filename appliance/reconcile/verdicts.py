@@ -22,6 +22,9 @@ class LoadedSet:
     digest: str
     revision: str | None
     files: Mapping[str, str]
+    branch: str | None = None
+    dirty: bool | None = None
+    """Whether the files differ from the commit; None where that is not known."""
     warnings: Sequence[Problem] = ()
     place: Callable[[Problem], Problem] = field(default=lambda problem: problem, compare=False)
     """Gives a problem that knows its path only its place in the files."""
@@ -36,8 +39,8 @@ class Applied:
     revision: str | None
     generation: int
     applied_at: float
+    branch: str | None = None
     dirty: bool | None = None
-    """Whether the files differ from the commit; None where that is not known."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -63,6 +63,8 @@ class MetricsFacts:
     generation: int = 0
     digest: str = ""
     revision: str | None = None
+    branch: str | None = None
+    dirty: bool | None = None
     run_nodes: Sequence[str] = ()
     workers: Sequence[WorkerView] = ()
     broker_connected: bool = False
@@ -186,9 +188,14 @@ def _config_families(facts: MetricsFacts) -> list[Metric]:
     build = GaugeMetricFamily("appliance_build_info", "The running program.", labels=["version"])
     build.add_metric([_label(facts.version)], 1)
     config = GaugeMetricFamily(
-        "appliance_config_info", "The config set in force.", labels=["digest", "revision"]
+        "appliance_config_info",
+        "The config set in force; `dirty` tells whether it differs from its commit.",
+        labels=["digest", "revision", "branch", "dirty"],
     )
-    config.add_metric([_label(facts.digest), _label(facts.revision or "")], 1)
+    dirty = "" if facts.dirty is None else str(facts.dirty).lower()
+    config.add_metric(
+        [_label(facts.digest), _label(facts.revision or ""), _label(facts.branch or ""), dirty], 1
+    )
     reloads = CounterMetricFamily(
         "appliance_config_reloads", "Looks at the config, by verdict.", labels=["result"]
     )

@@ -30,6 +30,9 @@ CODES_TESTED_ELSEWHERE = {
     "E306": "needs what nobody foresaw: component/test_reconciler",
     "E305": "needs a running daemon: system/test_broker_change",
     "E310": "needs a running daemon: system/test_going_back",
+    "E311": "needs a repository: system/test_git_source",
+    "E312": "needs a repository: system/test_git_source",
+    "E313": "needs a repository: system/test_git_source",
     "W301": "needs a running daemon: system/test_going_back",
 }
 

@@ -46,6 +46,7 @@ from appliance.core.specs import (
     ReloadSettings,
     Schedule,
     SocketInput,
+    SourceSettings,
     StateSettings,
     SubscriberSpec,
     TlsSettings,
@@ -75,6 +76,7 @@ SPECS = {
     ("reload",): ReloadSettings,
     ("limits",): LimitSettings,
     ("log",): LogSettings,
+    ("config",): SourceSettings,
 }
 
 

@@ -17,7 +17,7 @@ DOCUMENTED = """
 appliance_config_last_reload_successful appliance_config_last_reload_success_timestamp_seconds
 appliance_config_reloads_total{result="applied"} appliance_config_reloads_total{result="unchanged"}
 appliance_config_reloads_total{result="refused"} appliance_config_reload_duration_seconds_bucket{le="+Inf"}
-appliance_config_info{digest="",revision=""} appliance_build_info{version="0.1.0"}
+appliance_config_info{branch="",digest="",dirty="",revision=""} appliance_build_info{version="0.1.0"}
 appliance_workers{kind="subscriber",node="ship1",phase="running"}
 appliance_workers{kind="publisher",node="ship1",phase="failed"}
 appliance_worker_restarts_total{node="ship1",worker="ship1.REQPing.EventACK_subscriber"}

@@ -66,6 +66,29 @@ STORIES = (
         "Mend the config, or what the worker needs; then save the files, or appliance reload --force.",
     ),
     Story(
+        "E311",
+        "no-work-tree",
+        "The config asks to be read from a git work tree (config.source: git), and the paths are in none, in "
+        "several, or the repository is damaged.",
+        "config: {source: git}",
+        "Start the daemon with a path in a clone, or below the link that git-sync moves.",
+    ),
+    Story(
+        "E312",
+        "unsigned-commit",
+        "Only signed commits are taken (config.signed_by of the set in force, or run --signed-by), and "
+        "this one is not signed, or not by an allowed ed25519 key.",
+        "config: {source: git, signed_by: [ssh-ed25519 AAAA… anna]}",
+        "Sign the commit with an allowed key: git -c gpg.format=ssh commit -S.",
+    ),
+    Story(
+        "E313",
+        "not-committed",
+        "Only signed commits are taken, and files of the config are not as the commit has them.",
+        "git commit -S; echo 'x: 1' >> fleet.yaml",
+        "Commit the change, signed, or undo it.",
+    ),
+    Story(
         "W301",
         "pinned",
         "The files are as they were when somebody rolled back, or when a trial failed: what they "

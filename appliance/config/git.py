@@ -1,0 +1,246 @@
+"""The config's repository: whether its files are what the commit holds, and who signed the commit.
+
+Read with dulwich, so no git is run and nothing in the repository (hooks, filters, file monitors) is executed. What
+is compared are the config's own files with the blobs of the commit, not the whole work tree.
+
+Signatures are SSH's (``git config gpg.format ssh``) with ed25519 keys.
+
+Source: gitformat-signature(5), the SSHSIG format in OpenSSH's PROTOCOL.sshsig.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import os
+import stat
+import struct
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from nacl.exceptions import BadSignatureError
+from nacl.signing import VerifyKey
+
+if TYPE_CHECKING:
+    from dulwich.repo import Repo
+
+_MAGIC = b"SSHSIG"
+_BEGIN, _END = "-----BEGIN SSH SIGNATURE-----", "-----END SSH SIGNATURE-----"
+_KEY_TYPE = b"ssh-ed25519"
+_NAMESPACE = b"git"
+_HASHES = {b"sha256": hashlib.sha256, b"sha512": hashlib.sha512}
+_MAX_SIGNATURE_BYTES = 8_192
+_MAX_TREE_ENTRIES = 100_000
+_MAX_TREE_DEPTH = 32
+_SUFFIXES = (".yaml", ".yml")
+
+
+class GitTrouble(Exception):
+    """The repository cannot be used; the text says why."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CommitFacts:
+    """`differing` are config files that are not as the commit has them. `signature` says who signed, or why not."""
+
+    commit: str
+    differing: tuple[str, ...]
+    signer: str | None
+    """The comment of the allowed key that signed the commit; None when none did."""
+    signature_problem: str | None
+
+
+def read_commit(
+    paths: Sequence[str], files: Mapping[str, str], allowed: Sequence[str]
+) -> CommitFacts:
+    """Compare the config with the commit that its work tree stands at.
+
+    Args:
+        paths: the config's paths, as the daemon was started with.
+        files: texts by name, as they were loaded.
+        allowed: public keys, ``ssh-ed25519 AAAA… comment``.
+
+    Raises:
+        GitTrouble: a path is in no work tree, the paths are in several, or the repository is damaged.
+    """
+    try:
+        repo = _open(paths)
+        with repo:
+            head = repo.head()
+            commit: Any = repo[head]
+            differing = tuple(_differing(repo, commit, paths, files))
+            signer, problem = _find_signer(commit, allowed)
+            return CommitFacts(
+                commit=head.decode("ascii", "replace"),
+                differing=differing,
+                signer=signer,
+                signature_problem=problem,
+            )
+    except GitTrouble:
+        raise
+    except Exception as error:
+        raise GitTrouble(
+            f"the repository cannot be read: {type(error).__name__}: {error}"
+        ) from error
+
+
+def _open(paths: Sequence[str]) -> Repo:
+    from dulwich.errors import NotGitRepository
+    from dulwich.repo import Repo
+
+    roots = set()
+    for path in paths:
+        real = os.path.realpath(path)
+        start = real if os.path.isdir(real) else os.path.dirname(real)
+        try:
+            with Repo.discover(start) as found:
+                roots.add(os.path.realpath(found.path))
+        except NotGitRepository:
+            raise GitTrouble(f"{path} is in no git work tree") from None
+    if len(roots) > 1:
+        raise GitTrouble(f"the paths are in several repositories: {', '.join(sorted(roots))}")
+    return Repo(roots.pop())
+
+
+def _differing(
+    repo: Repo, commit: Any, paths: Sequence[str], files: Mapping[str, str]
+) -> Iterator[str]:
+    """Config files that the commit does not hold as they are here, and those that it holds and that are gone."""
+    from dulwich.objects import Blob
+
+    root = os.path.realpath(repo.path)
+    committed: dict[str, bytes] = {}
+    for path in paths:
+        relative = os.path.relpath(os.path.realpath(path), root)
+        committed.update(_list_tree(repo, commit.tree, "" if relative == "." else relative))
+    seen = set()
+    for name, text in files.items():
+        relative = os.path.relpath(os.path.realpath(name), root)
+        seen.add(relative)
+        blob = Blob.from_string(text.encode())
+        if committed.get(relative) != blob.id:
+            yield name
+    for relative in sorted(committed.keys() - seen):
+        yield os.path.join(root, relative)
+
+
+def _list_tree(repo: Repo, tree_id: bytes, below: str) -> dict[str, bytes]:
+    """The config files of a commit at or below a path, with their blob ids."""
+    node_id, mode = tree_id, stat.S_IFDIR
+    for part in filter(None, below.split("/")):
+        if not stat.S_ISDIR(mode):
+            return {}
+        tree: Any = repo[node_id]
+        try:
+            mode, node_id = tree[os.fsencode(part)]
+        except KeyError:
+            return {}
+    if not stat.S_ISDIR(mode):
+        return {below: node_id}
+    found: dict[str, bytes] = {}
+    _walk(repo, node_id, below, found, 0)
+    return found
+
+
+def _walk(repo: Repo, tree_id: bytes, below: str, found: dict[str, bytes], depth: int) -> None:
+    if depth > _MAX_TREE_DEPTH or len(found) > _MAX_TREE_ENTRIES:
+        raise GitTrouble("the commit's tree is too large for a config")
+    tree: Any = repo[tree_id]
+    for entry in tree.iteritems():
+        name = os.fsdecode(entry.path)
+        if name.startswith((".", "#")):
+            continue
+        path = os.path.join(below, name)
+        if stat.S_ISDIR(entry.mode):
+            _walk(repo, entry.sha, path, found, depth + 1)
+        elif stat.S_ISREG(entry.mode) and name.endswith(_SUFFIXES):
+            found[path] = entry.sha
+
+
+# -- signatures --------------------------------------------------------------------------------------
+
+
+def parse_key(line: str) -> tuple[bytes, str]:
+    """A public key line as its key blob and its comment.
+
+    Raises:
+        ValueError: not an ed25519 key; the text says what is expected.
+    """
+    parts = line.split(None, 2)
+    if len(parts) < 2 or parts[0] != _KEY_TYPE.decode():
+        raise ValueError("expected `ssh-ed25519 AAAA… comment`")
+    try:
+        blob = base64.b64decode(parts[1], validate=True)
+        kind, rest = _take(blob)
+        raw, rest = _take(rest)
+    except (binascii.Error, ValueError):
+        raise ValueError("the key is damaged") from None
+    if kind != _KEY_TYPE or len(raw) != 32 or rest:
+        raise ValueError("the key is damaged")
+    return blob, parts[2].strip() if len(parts) > 2 else ""
+
+
+def _find_signer(commit: Any, allowed: Sequence[str]) -> tuple[str | None, str | None]:
+    if not commit.gpgsig:
+        return None, "the commit is not signed"
+    keys = dict(parse_key(line) for line in allowed)
+    try:
+        blob = _verify(commit.gpgsig, commit.raw_without_sig())
+    except ValueError as error:
+        return None, str(error)
+    if blob not in keys:
+        digest = base64.b64encode(hashlib.sha256(blob).digest()).decode().rstrip("=")
+        return None, f"the commit is signed by a key that is not allowed: SHA256:{digest}"
+    return keys[blob] or "an allowed key", None
+
+
+def _verify(armored: bytes, payload: bytes) -> bytes:
+    """The key that made a signature over `payload`.
+
+    Raises:
+        ValueError: the signature is of another kind, damaged, or not over this payload.
+    """
+    lines = armored.decode("ascii", "replace").strip().splitlines()
+    if len(armored) > _MAX_SIGNATURE_BYTES or not lines or lines[0] != _BEGIN or lines[-1] != _END:
+        raise ValueError("the commit's signature is no SSH signature")
+    try:
+        raw = base64.b64decode("".join(lines[1:-1]), validate=True)
+        if raw[:6] != _MAGIC or struct.unpack(">I", raw[6:10])[0] != 1:
+            raise ValueError("unknown version")
+        key, rest = _take(raw[10:])
+        namespace, rest = _take(rest)
+        reserved, rest = _take(rest)
+        hash_name, rest = _take(rest)
+        wrapped, rest = _take(rest)
+        kind, key_rest = _take(key)
+        raw_key, key_rest = _take(key_rest)
+        signed_kind, signature_rest = _take(wrapped)
+        signature, signature_rest = _take(signature_rest)
+    except (binascii.Error, ValueError, struct.error):
+        raise ValueError("the commit's signature is damaged") from None
+    if kind != _KEY_TYPE or signed_kind != _KEY_TYPE:
+        raise ValueError("the commit is signed with a key that is no ed25519 key")
+    if namespace != _NAMESPACE or hash_name not in _HASHES or rest or key_rest or signature_rest:
+        raise ValueError("the commit's signature is damaged, or was made for something else")
+    digest = _HASHES[hash_name](payload).digest()
+    signed = _MAGIC + b"".join(map(_give, (namespace, reserved, hash_name, digest)))
+    try:
+        VerifyKey(raw_key).verify(signed, signature)
+    except (BadSignatureError, ValueError):
+        raise ValueError("the commit's signature does not fit the commit") from None
+    return key
+
+
+def _take(raw: bytes) -> tuple[bytes, bytes]:
+    if len(raw) < 4:
+        raise ValueError("cut short")
+    size = struct.unpack(">I", raw[:4])[0]
+    if size > len(raw) - 4:
+        raise ValueError("cut short")
+    return raw[4 : 4 + size], raw[4 + size :]
+
+
+def _give(part: bytes) -> bytes:
+    return struct.pack(">I", len(part)) + part

@@ -1,0 +1,221 @@
+"""A config from git: revision, branch and dirty flag; and only commits that an allowed key signed."""
+
+import os
+import subprocess
+
+import pytest
+
+from appliance.config.git import GitTrouble, parse_key, read_commit
+from tests.support.appliance import Appliance
+
+BASE = """
+version: 1
+broker: {embedded: true}
+reload: {settle: 20ms, poll_interval: 100ms}
+"""
+NODES = "nodes: {{ship1: {{subscribe: {{REQPing: {{}}{more}}}}}}}\n"
+ENVIRONMENT = {
+    "GIT_CONFIG_GLOBAL": "/dev/null", "GIT_CONFIG_NOSYSTEM": "1",
+    "GIT_AUTHOR_NAME": "a", "GIT_AUTHOR_EMAIL": "a@example.com",
+    "GIT_COMMITTER_NAME": "a", "GIT_COMMITTER_EMAIL": "a@example.com",
+}  # fmt: skip
+
+
+class Repository:
+    """A clone with a config in a folder of its own."""
+
+    def __init__(self, root):
+        self.root = root
+        self.folder = root / "repo" / "fleet"
+        self.folder.mkdir(parents=True)
+        self.git("init", "-q", "-b", "main")
+        self.keys = {}
+        for name in ("anna", "bert"):
+            path = root / name
+            subprocess.run(
+                ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", name, "-f", path], check=True
+            )
+            self.keys[name] = path
+
+    def git(self, *words):
+        environment = {**os.environ, **ENVIRONMENT}
+        return subprocess.run(
+            ["git", "-C", self.root / "repo", *words],
+            env=environment,
+            check=True,
+            capture_output=True,
+            text=True,
+        ).stdout.strip()
+
+    def public(self, name):
+        return (self.root / f"{name}.pub").read_text().strip()
+
+    def write(self, text, name="fleet.yaml"):
+        (self.folder / name).write_text(text)
+
+    def commit(self, signer=None, message="m"):
+        self.git("add", "-A")
+        sign = (
+            ["-c", "gpg.format=ssh", "-c", f"user.signingkey={self.keys[signer]}"] if signer else []
+        )
+        self.git(*sign, "commit", "-q", "--allow-empty", "-m", message, *(["-S"] if signer else []))
+        return self.git("rev-parse", "HEAD")
+
+    def texts(self):
+        return {str(path): path.read_text() for path in self.folder.rglob("*.yaml")}
+
+    def facts(self, *signers):
+        return read_commit(
+            [str(self.folder)], self.texts(), [self.public(name) for name in signers]
+        )
+
+
+@pytest.fixture
+def repository(tmp_path):
+    return Repository(tmp_path)
+
+
+def test_files_that_differ_from_the_commit_are_named(repository):
+    repository.write("a: 1\n")
+    repository.write("b: 1\n", "b.yaml")
+    commit = repository.commit()
+    facts = repository.facts()
+    assert (facts.commit, facts.differing) == (commit, ())
+    repository.write("a: 2\n")
+    repository.write("c: 1\n", "new.yaml")
+    (repository.folder / "b.yaml").unlink()
+    (repository.folder / "notes.txt").write_text("no config")
+    names = [os.path.basename(name) for name in repository.facts().differing]
+    assert sorted(names) == ["b.yaml", "fleet.yaml", "new.yaml"]
+    # a file that another commit brings is judged against that one
+    repository.commit()
+    assert repository.facts().differing == ()
+
+
+def test_a_signature_counts_only_if_an_allowed_key_made_it_over_this_commit(repository):
+    repository.write("a: 1\n")
+    repository.commit()
+    assert repository.facts("anna").signature_problem == "the commit is not signed"
+    repository.commit("anna")
+    assert repository.facts("anna", "bert").signer == "anna"
+    assert "key that is not allowed: SHA256:" in repository.facts("bert").signature_problem
+    # the signature of one commit on the content of another
+    signed = repository.git("cat-file", "commit", "HEAD")
+    forged = signed.replace("\n\nm", "\n\nevil")
+    environment = {**os.environ, **ENVIRONMENT}
+    made = subprocess.run(
+        ["git", "-C", repository.root / "repo", "hash-object", "-t", "commit", "-w", "--stdin"],
+        input=forged + "\n", env=environment, check=True, capture_output=True, text=True,
+    ).stdout.strip()  # fmt: skip
+    repository.git("update-ref", "HEAD", made)
+    assert (
+        repository.facts("anna").signature_problem
+        == "the commit's signature does not fit the commit"
+    )
+
+
+@pytest.mark.parametrize("damage", ["A", "=", "\n\n", "é", "A" * 20_000])
+def test_a_damaged_signature_is_refused_and_no_error(repository, damage):
+    repository.write("a: 1\n")
+    repository.commit("anna")
+    signed = repository.git("cat-file", "commit", "HEAD")
+    place = signed.index("BEGIN SSH SIGNATURE") + 60
+    environment = {**os.environ, **ENVIRONMENT}
+    made = subprocess.run(
+        ["git", "-C", repository.root / "repo", "hash-object", "-t", "commit", "--literally", "-w", "--stdin"],
+        input=signed[:place] + damage + signed[place:] + "\n",
+        env=environment, check=True, capture_output=True, text=True,
+    ).stdout.strip()  # fmt: skip
+    repository.git("update-ref", "HEAD", made)
+    try:
+        facts = repository.facts("anna")
+    except GitTrouble:
+        return
+    assert facts.signer is None
+
+
+@pytest.mark.parametrize(
+    "line", ["", "ssh-rsa AAAA x", "ssh-ed25519", "ssh-ed25519 !!!!", "ssh-ed25519 AAAA x"]
+)
+def test_what_is_no_ed25519_key_is_refused(line):
+    with pytest.raises(ValueError, match=r"key|expected"):
+        parse_key(line)
+
+
+def start(repository, text, *args):
+    repository.write(text)
+    commit = repository.commit("anna")
+    daemon = Appliance(None, repository.root / "daemon", config_path=repository.folder)
+    daemon.args = list(args)
+    return daemon, commit
+
+
+def text(repository, more="", source="source: git", signers=()):
+    keys = (
+        f", signed_by: [{', '.join(repository.public(name) for name in signers)}]"
+        if signers
+        else ""
+    )
+    return f"{BASE}config: {{{source}{keys}}}\n{NODES.format(more=more)}"
+
+
+def test_status_metrics_and_a_linked_work_tree_show_commit_branch_and_dirt(repository):
+    daemon, commit = start(repository, text(repository))
+    with daemon:
+        config = daemon.status()["config"]
+        assert (config["revision"], config["branch"], config["dirty"]) == (commit, "main", False)
+        repository.write(text(repository, more=", REQPong: {}"))
+        daemon.wait_until(lambda status: status["config"]["dirty"])
+        exposition = daemon.request("GET", "/metrics")[1]
+        digest = daemon.status()["config"]["digest"]
+        labels = f'branch="main",digest="{digest}",dirty="true",revision="{commit}"'
+        assert f"appliance_config_info{{{labels}}} 1.0" in exposition
+        newer = repository.commit()
+        verdict = daemon.reload()
+        assert verdict["result"] == "unchanged"
+        config = daemon.status()["config"]
+        assert (config["revision"], config["dirty"]) == (newer, False)
+
+
+def test_only_signed_commits_are_taken_and_only_as_they_are_committed(repository):
+    daemon, first = start(repository, text(repository, signers=["anna"]))
+    with daemon:
+        assert daemon.status()["config"]["revision"] == first
+        # an edit that nobody committed; it may not let itself in by changing the rule
+        repository.write(text(repository, more=", REQPong: {}", source="source: files"))
+        verdict = daemon.reload()
+        assert [problem["code"] for problem in verdict["problems"]] == ["E313"]
+        repository.commit()
+        assert [problem["code"] for problem in daemon.reload()["problems"]] == ["E312"]
+        repository.commit("bert")
+        verdict = daemon.reload()
+        assert "not allowed" in verdict["problems"][0]["message"]
+        assert daemon.status()["config"]["revision"] == first
+        repository.write(text(repository, more=", REQPong: {}", signers=["anna", "bert"]))
+        repository.commit("anna")
+        assert daemon.reload()["result"] == "applied"
+        repository.write(text(repository, signers=["bert"]))
+        repository.commit("bert")
+        assert daemon.reload()["result"] == "applied"
+
+
+def test_keys_given_at_the_start_cannot_be_widened_by_the_config(repository):
+    daemon, first = start(
+        repository, text(repository), "--signed-by", str(repository.root / "anna.pub")
+    )
+    with daemon:
+        repository.write(text(repository, more=", REQPong: {}", signers=["bert"]))
+        repository.commit("bert")
+        assert [problem["code"] for problem in daemon.reload()["problems"]] == ["E312"]
+        assert daemon.status()["config"]["revision"] == first
+    assert daemon.process.wait() == 0
+    daemon.spawn()
+    assert daemon.process.wait(30) == 78
+    assert "E312" in daemon.log()
+
+
+def test_a_config_outside_of_git_is_refused_where_git_is_asked_for(tmp_path):
+    daemon = Appliance(f"{BASE}config: {{source: git}}\n{NODES.format(more='')}", tmp_path)
+    daemon.spawn()
+    assert daemon.process.wait(30) == 78
+    assert "E311" in daemon.log()
