@@ -20,6 +20,7 @@ import signal
 import struct
 import subprocess
 import termios
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Generic, TypeVar
 
@@ -219,10 +220,8 @@ class Child(Generic[_P]):
             AttributeError,
             OSError,
         ):  # no pidfd in this kernel or sandbox: a thread waits instead
-            waiting = self._loop.run_in_executor(
-                None, os.waitid, os.P_PID, pid, os.WEXITED | os.WNOWAIT
-            )
-            waiting.add_done_callback(lambda _: self.exited.set())
+            # not one of the shared threads: a program may run for hours, and they are few
+            threading.Thread(target=self._wait_in_thread, args=(pid,), daemon=True).start()
             return
 
         def on_exit() -> None:
@@ -231,6 +230,12 @@ class Child(Generic[_P]):
             self.exited.set()
 
         self._loop.add_reader(pid_fd, on_exit)
+
+    def _wait_in_thread(self, pid: int) -> None:
+        with contextlib.suppress(ChildProcessError):
+            os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
+        with contextlib.suppress(RuntimeError):  # the loop is gone, and whoever waited with it
+            self._loop.call_soon_threadsafe(self.exited.set)
 
     def kill_group(self) -> None:
         """Kill the child and all it started, save what opened a session of its own."""
