@@ -83,6 +83,7 @@ class Link:
         self._changed = asyncio.Event()
         self._connecting = asyncio.Lock()
         self._adopted_mono = 0.0
+        self._lost_mono: float | None = None
         self._keeper: asyncio.Task[None] | None = None
 
     @property
@@ -95,6 +96,13 @@ class Link:
         """Every wire that may carry a subscription now."""
         return tuple(self._connector.wires)
 
+    @property
+    def away_s(self) -> float:
+        """For how long there has been no connection; 0 while there is one."""
+        if self.wire is not None or self._lost_mono is None:
+            return 0.0
+        return asyncio.get_running_loop().time() - self._lost_mono
+
     async def open(self, *, require_connection: bool, loopback: Loopback | None) -> None:
         """Try every broker once; without success go on in the background, or raise if `require_connection`."""
         self._loopback = loopback
@@ -104,6 +112,7 @@ class Link:
             if require_connection:
                 raise
             self._reporter.report(str(error))
+            self._lost_mono = asyncio.get_running_loop().time()
         self._keeper = asyncio.create_task(self._keep(), name=f"bus connection of {self._name}")
 
     async def close(self) -> None:
@@ -190,6 +199,7 @@ class Link:
         if wire is not self.wire:
             return
         self.wire = None
+        self._lost_mono = asyncio.get_running_loop().time()
         self.epoch += 1
         self.connected.clear()
         self._changed.set()

@@ -25,6 +25,8 @@ from appliance.errors import BusUnavailable
 
 _log = logging.getLogger(__name__)
 
+_SHORT_BREAK_S = 1.0
+"""How long a lost connection may be away before a new subscription is given up instead of waiting for it."""
 _BARRIER_TIMEOUT_S = 5.0
 """For the round trips of an unsubscribe; beyond it the other side is taken for dead."""
 
@@ -239,7 +241,13 @@ class NatsBus:
         """Have the present connection confirm a subscription; False where it must be tried again."""
         wire = self._link.wire
         if wire is None:
-            await self._link.connected.wait()
+            # a short break is waited out; in a long one nothing must stand still because of this
+            left_s = _SHORT_BREAK_S - self._link.away_s
+            try:
+                async with asyncio.timeout(max(0.0, left_s)):
+                    await self._link.connected.wait()
+            except TimeoutError:
+                raise BusUnavailable("not connected to the broker") from None
             return False
         wire.announce(subscription)
         try:

@@ -78,9 +78,12 @@ class Fallback:
             await self._set_pin(None)  # the files have changed while nothing ran
         return self.pin
 
-    async def follow(self, before: Applied, plan: Plan) -> None:
-        """A set from the files is in force: no pin holds any longer, and its trial begins."""
+    async def unpin(self) -> None:
+        """A set from the files is about to be in force."""
         await self._set_pin(None)
+
+    def begin_trial(self, before: Applied, plan: Plan) -> None:
+        """A set from the files is in force, on trial if it asks for that."""
         now = self._loop.applied
         assert now is not None
         self.trial = begin_trial(self.trial, before, now, plan, self._mono())

@@ -259,8 +259,9 @@ class Reconciler:
         if found:
             return await self.refuse(tuple(map(loaded.place, found)), trigger, started, loaded)
         generation = applied.generation if is_same else applied.generation + 1
+        await self.fallback.unpin()
         verdict = await self.accept(loaded, plan, trigger, started, generation)
-        await self.fallback.follow(applied, verdict.plan)
+        self.fallback.begin_trial(applied, verdict.plan)
         return verdict
 
     def _still_pinned(self, trigger: str, started: float) -> Verdict:

@@ -139,7 +139,8 @@ def test_a_set_whose_worker_is_denied_goes_back_by_itself_and_nothing_is_lost(tm
             assert [item["result"] for item in records] == ["reverted", "applied", "applied"]
             assert records[0]["at"] - records[1]["at"] < 2.0
             daemon.write_config(config("REQPong: {}"))
-            daemon.wait_until(lambda status: "REQPong" in subjects(daemon))
+            daemon.wait_until(lambda status: status["generation"] == 4)
+            daemon.wait_until(lambda status: status["config"]["on_trial"])
             daemon.wait_until(lambda status: status["config"]["on_trial"] is None)
             assert daemon.status()["config"]["pinned"] is None
             assert "REQPong" in subjects(daemon)
