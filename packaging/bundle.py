@@ -53,6 +53,8 @@ def main() -> None:
     for found in (*packages.rglob("*.pyi"), *packages.rglob("*.pyx"), *packages.rglob("*.c")):
         found.unlink()
     forget_where_it_was_built(packages)
+    for found in (prefix / "lib" / VERSION).rglob("*.py"):
+        forget_interpreter(found)
     elves = [path for path in prefix.rglob("*") if is_elf(path)]
     for path in elves:
         run("strip", "--strip-unneeded", path)
@@ -108,6 +110,7 @@ def ignore_unused(directory: str, names: list[str]) -> list[str]:
         for name in names
         if name == "__pycache__"
         or name.startswith("config-3")
+        or name == "macholib"
         or (is_top and name in UNUSED_PACKAGES)
         or (os.path.basename(directory) == "lib-dynload" and UNUSED_MODULES.match(name))
         or (name in ("test", "tests") and os.path.isdir(os.path.join(directory, name)))
@@ -121,6 +124,14 @@ def forget_where_it_was_built(packages: Path) -> None:
             (info / name).unlink(missing_ok=True)
     for pth in packages.glob("*.pth"):
         pth.unlink()
+
+
+def forget_interpreter(module: Path) -> None:
+    """Modules are imported and never run as programs by a Python of the system's."""
+    text = module.read_bytes()
+    if text.startswith(b"#!"):
+        line, _, rest = text.partition(b"\n")
+        module.write_bytes(b"#" + line[2:] + b"\n" + rest)
 
 
 def bring_libraries(prefix: Path, elves: list[Path]) -> None:
