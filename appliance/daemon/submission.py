@@ -1,0 +1,219 @@
+"""Messages from callers: who sends them, whether they can be sent at all, and their place in the outbox."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
+
+from appliance.admin.requests import Once, SubmitRequest, Submitted
+from appliance.core.file_names import name_parts
+from appliance.core.message import CALLER_FILE, Message
+from appliance.core.names import ERROR_CENTRAL, MethodName, NodeName
+from appliance.core.relay import wrap
+from appliance.core.specs import PublisherSpec
+from appliance.daemon.callers import choose_answer_method, describe_unknown
+from appliance.errors import ArgumentsRefused, HandlerError, RequestInvalid
+from appliance.outbox.records import FinishItem, OutboxRecord, TakeIn, TakeInResult
+
+if TYPE_CHECKING:
+    from appliance.daemon.app import Daemon
+
+FILE_METHODS = frozenset({"REQToFile", "REQToFileAppend"})
+"""Methods whose names of files can be judged before anything is accepted."""
+
+STREAMED_METHODS = frozenset({"REQCliCommandCont", "REQTailFile"})
+"""Methods whose answer comes in pieces."""
+
+LOCAL = "local"
+"""The word for the own node as a destination."""
+
+
+class Submission:
+    """Turns requests into outbox records. Everything is judged before anything is accepted."""
+
+    def __init__(self, daemon: Daemon) -> None:
+        self._daemon = daemon
+
+    async def submit(
+        self,
+        requests: Sequence[SubmitRequest],
+        *,
+        atomic: bool = False,
+        once: Once | None = None,
+    ) -> list[Submitted]:
+        """Accept messages; answers when they are on disk."""
+        answers: list[Submitted] = []
+        records: list[OutboxRecord] = []
+        for request in requests:
+            for to_node in request.to_nodes:
+                try:
+                    record = self._make_record(request, to_node)
+                except RequestInvalid as error:
+                    code = "arguments" if isinstance(error, ArgumentsRefused) else None
+                    answers.append(
+                        Submitted(
+                            to=to_node, accepted=False, error=str(error), code=code, key=error.key
+                        )
+                    )
+                    continue
+                records.append(record)
+                answers.append(
+                    Submitted(
+                        to=record.node if to_node == LOCAL else to_node,
+                        accepted=True,
+                        id=record.id,
+                        from_node=record.node,
+                        via=request.relay_via_node,
+                        replies=self._daemon.router.methods[MethodName(request.method)].replies,
+                        streams=request.method in STREAMED_METHODS,
+                        note=self._note(record.node if to_node == LOCAL else to_node),
+                    )
+                )
+        if atomic and len(records) < len(answers):
+            return [_withdraw(answer) for answer in answers]
+        if records:
+            if once is None:
+                await self._daemon.store.put(records)
+            else:
+                await self._daemon.store.finish([self._mark(once)], records)
+            self._daemon.telemetry.messages_accepted(len(records))
+        return answers
+
+    async def is_accepted(self, once: Once) -> bool:
+        """Whether messages were accepted under this mark."""
+        mark = self._mark(once)
+        item = TakeIn(
+            node="",
+            subject=mark.subject,
+            sender=mark.sender,
+            instance=mark.instance,
+            message_id=mark.message_id,
+            payload=b"",
+            headers={},
+            reply_to="",
+            keep_body=False,
+        )
+        ((found, _),) = await self._daemon.store.take_in([item])
+        return found is not TakeInResult.FRESH
+
+    def _mark(self, once: Once) -> FinishItem:
+        return FinishItem(
+            row_id=None,
+            subject=once.source,
+            sender="",
+            instance=self._daemon.store.instance,
+            message_id=once.number,
+        )
+
+    def _make_record(self, request: SubmitRequest, to_node: str) -> OutboxRecord:
+        node = self._sender(request.from_node, to_node, request.method)
+        message = Message(
+            to_node=node if to_node == LOCAL else to_node,
+            from_node=node,
+            data=request.texts(),
+            method=request.method,
+            method_args=tuple(request.method_args) if request.method_args is not None else None,
+            reply_method=request.reply_method or "",
+            reply_method_args=tuple(request.reply_method_args)
+            if request.reply_method_args is not None
+            else None,
+            # NB: plain numbers; the request's own types do not go on the wire
+            ack_timeout_s=int(request.ack_timeout or 0),
+            retries=int(request.retries or 0),
+            reply_ack_timeout_s=int(request.reply_ack_timeout or 0),
+            reply_retries=int(request.reply_retries or 0),
+            method_timeout_s=int(request.method_timeout or 0),
+            reply_method_timeout_s=int(request.reply_method_timeout or 0),
+            directory=request.directory or "",
+            file_name=request.file_name or "",
+            relay_via_node=request.relay_via_node or "",
+            relay_reply_method=request.relay_reply_method or "",
+        )
+        with _about("to_nodes" if message.method in self._daemon.router.methods else "method"):
+            self._daemon.router.publisher_for(node, message.to_node, message.method)
+        if message.method in FILE_METHODS:
+            with _about("file_name"):
+                check_file_names(message)
+        if request.for_caller:
+            message = self._for_caller(message)
+        if message.reply_method:
+            with _about("reply_method"):
+                self._daemon.router.check_reply_method(message.reply_method)
+        if message.relay_via_node:
+            with _about("relay_via_node"):
+                message = self._relay(message)
+        return self._daemon.router.make_record(message, expires_s=request.expires)
+
+    def _for_caller(self, message: Message) -> Message:
+        """The message with its answer meant for the one who waits; refused where none could come."""
+        applied = self._daemon.reconciler.applied
+        method = message.reply_method
+        if not method and applied:
+            method = choose_answer_method(applied.desired, message.from_node, message.to_node)
+        return message._replace(reply_method=method, file_name=CALLER_FILE)
+
+    def _note(self, to_node: str) -> str | None:
+        """What to say of a destination that no config names: it may exist, and it may be a slip."""
+        applied = self._daemon.reconciler.applied
+        if applied is None or to_node == ERROR_CENTRAL:
+            return None
+        unknown = describe_unknown(applied.desired, to_node)
+        return None if unknown is None else f"{unknown}; it waits in the outbox until such a node answers"
+
+    def _relay(self, message: Message) -> Message:
+        """The message in the envelope for its via node; what would only fail there is refused here."""
+        router = self._daemon.router
+        router.publisher_for(message.from_node, message.to_node, message.method)
+        if message.relay_reply_method:
+            router.check_reply_method(message.relay_reply_method)
+        wrapped = wrap(message)
+        if isinstance(wrapped, str):
+            raise RequestInvalid(wrapped)
+        return wrapped
+
+    def _sender(self, asked: str | None, to_node: str, method: str) -> NodeName:
+        """The sending node: the one asked for, the only one, the one that declares such a publisher, `central`."""
+        applied = self._daemon.reconciler.applied
+        nodes = applied.desired.run_nodes if applied else ()
+        if asked:
+            if asked not in nodes:
+                raise RequestInvalid(
+                    f"this appliance does not run node {asked[:60]!r}; it runs {', '.join(nodes)}"
+                )
+            return NodeName(asked)
+        if len(nodes) == 1:
+            return nodes[0]
+        for spec in applied.desired.workers.values() if applied else ():
+            if isinstance(spec, PublisherSpec) and (spec.to_node, spec.method) == (to_node, method):
+                return spec.node
+        if "central" in nodes:
+            return NodeName("central")
+        raise RequestInvalid(
+            f"say which node sends (--from): this appliance runs {', '.join(nodes[:10])}"
+        )
+
+
+@contextlib.contextmanager
+def _about(key: str) -> Iterator[None]:
+    """What is refused inside is refused because of this field of the request."""
+    try:
+        yield
+    except RequestInvalid as error:
+        error.key = error.key or key
+        raise
+
+
+def _withdraw(answer: Submitted) -> Submitted:
+    """Not accepted, since another one was refused."""
+    if not answer.accepted:
+        return answer
+    return Submitted(to=answer.to, accepted=False, error="another message was refused")
+
+
+def check_file_names(message: Message) -> None:
+    """Refuse at once what the receiver could only refuse. Raises RequestInvalid."""
+    try:
+        name_parts(message, message.to_node)
+    except HandlerError as error:
+        raise RequestInvalid(str(error)) from error
