@@ -88,7 +88,9 @@ def send(
     ] = None,
     via: Annotated[
         str | None,
-        typer.Option("--via", metavar="N", help="Have this node relay it; it must subscribe REQRelay."),
+        typer.Option(
+            "--via", metavar="N", help="Have this node relay it; it must subscribe REQRelay."
+        ),
     ] = None,
     relay_reply_method: Annotated[
         str | None,
@@ -146,9 +148,7 @@ def send(
     return exit_code
 
 
-def _submit_only(
-    client: ApiClient, body: Json, output: SendOutput, deliveries: Deliveries
-) -> None:
+def _submit_only(client: ApiClient, body: Json, output: SendOutput, deliveries: Deliveries) -> None:
     answer = client.post("/api/v1/messages", body, accept=[422])
     for item in answer.get("messages") or ():
         kind = "accepted" if item["accepted"] else "rejected"

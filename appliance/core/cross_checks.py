@@ -70,9 +70,7 @@ def check_ends(
     """Check every destination of every publish entry, and every subject's length."""
     for item in subscriptions:
         info = item.resolved.info
-        _check_length(
-            findings, item.path, item.token, info, item.resolved.wants_ack
-        )
+        _check_length(findings, item.path, item.token, info, item.resolved.wants_ack)
     taken: dict[tuple[NodeName, NodeName, MethodName, bool], KeyPath] = {}
     for entry in publications:
         reached = [

@@ -106,7 +106,11 @@ def forward_reply(
     if asked.from_node != node or asked.to_node != final or asked.relay_to_node != final:
         return "the answer is not from the node that the question was relayed to"
     spec = next(
-        (spec for spec in specs if spec.subject.startswith(f"{relay_token(final, node)}.REQRelay.")),
+        (
+            spec
+            for spec in specs
+            if spec.subject.startswith(f"{relay_token(final, node)}.REQRelay.")
+        ),
         None,
     )
     if spec is None:
@@ -120,7 +124,11 @@ def forward_reply(
         relay_via_node="",
         relay_original_via_node="",
     )
-    if spec.accept_from is not None and spec.accept_from != ANY_SENDER and asker not in spec.accept_from:
+    if (
+        spec.accept_from is not None
+        and spec.accept_from != ANY_SENDER
+        and asker not in spec.accept_from
+    ):
         return f"{asker[:60]!r} is not in accept_from"
     copy = reply._replace(
         to_node=asker,

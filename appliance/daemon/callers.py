@@ -10,7 +10,11 @@ from appliance.core.names import MethodName
 from appliance.core.specs import ANY_SENDER, DesiredState, SubscriberSpec
 from appliance.errors import RequestInvalid
 
-ANSWER_METHODS = (MethodName(DEFAULT_REPLY_METHOD), MethodName("REQToConsole"), MethodName("REQToFile"))
+ANSWER_METHODS = (
+    MethodName(DEFAULT_REPLY_METHOD),
+    MethodName("REQToConsole"),
+    MethodName("REQToFile"),
+)
 """Methods that an answer for a caller may arrive as; the answer is shown, so none of them does its work."""
 
 

@@ -159,7 +159,11 @@ class Submission:
         if applied is None or to_node == ERROR_CENTRAL:
             return None
         unknown = describe_unknown(applied.desired, to_node)
-        return None if unknown is None else f"{unknown}; it waits in the outbox until such a node answers"
+        return (
+            None
+            if unknown is None
+            else f"{unknown}; it waits in the outbox until such a node answers"
+        )
 
     def _relay(self, message: Message) -> Message:
         """The message in the envelope for its via node; what would only fail there is refused here."""

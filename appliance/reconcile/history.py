@@ -143,7 +143,11 @@ class History:
             old, new = before.get(name, ""), after.get(name, "")
             if old != new:
                 lines += difflib.unified_diff(
-                    old.splitlines(), new.splitlines(), f"before/{name}", f"after/{name}", lineterm=""
+                    old.splitlines(),
+                    new.splitlines(),
+                    f"before/{name}",
+                    f"after/{name}",
+                    lineterm="",
                 )
             if len(lines) > MAX_DIFF_LINES:
                 return "\n".join([*lines[:MAX_DIFF_LINES], "…"]) + "\n"

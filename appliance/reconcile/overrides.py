@@ -189,5 +189,3 @@ def _write(path: Path, overrides: Mapping[WorkerKey, Override]) -> None:
 
 def _private(path: str, flags: int) -> int:
     return os.open(path, flags, 0o600)
-
-

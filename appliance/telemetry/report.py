@@ -168,9 +168,7 @@ class Telemetry(MessageTelemetry):
     def config_reverted(self, problems: Sequence[Problem]) -> None:
         """A set did not stand its trial; the one before it is in force again."""
         self._count_reload("reverted")
-        self._log(
-            logging.ERROR, "config taken back after its trial", {"problems": len(problems)}
-        )
+        self._log(logging.ERROR, "config taken back after its trial", {"problems": len(problems)})
         for problem in problems[:MAX_PROBLEM_LINES]:
             self._log(logging.ERROR, "trial failed", {"problem": problem.message})
         self._events.emit(

@@ -69,9 +69,7 @@ class Outcomes:
             return sent
         if outlet.has_spoken and not result.output and work.identity.instance is None:
             return sent
-        headers = final_headers(
-            result.exit_status, result.stderr, is_truncated=result.is_truncated
-        )
+        headers = final_headers(result.exit_status, result.stderr, is_truncated=result.is_truncated)
         if outlet.has_spoken:
             headers |= outlet.next_turn()
         reply = make_reply(message, node, bytes_to_text(result.output))

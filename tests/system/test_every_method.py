@@ -104,7 +104,9 @@ class Fleet:
     def settle(self):
         for daemon in (self.central, self.ship):
             daemon.wait_until(
-                lambda status: status["outbox"]["pending"] == 0 and status["inbox"]["unfinished"] == 0
+                lambda status: (
+                    status["outbox"]["pending"] == 0 and status["inbox"]["unfinished"] == 0
+                )
             )
 
 
@@ -124,7 +126,9 @@ def fleet(request, tmp_path_factory):
     words = {"work": work, "port": page.server_port}
     try:
         with NatsServer() as broker:
-            central = CENTRAL.format(url=broker.url, serialization=one, compression=pack_one, **words)
+            central = CENTRAL.format(
+                url=broker.url, serialization=one, compression=pack_one, **words
+            )
             ship = SHIP.format(url=broker.url, serialization=two, compression=pack_two, **words)
             first = Appliance(central, root / "c", args=["--node", "central"])
             second = Appliance(ship, root / "s", args=["--node", "ship1", "--node", "gateway"])
@@ -184,11 +188,15 @@ def test_a_page_is_fetched(fleet):
 def test_files_are_copied_both_ways(fleet):
     source = fleet.work / "source.bin"
     source.write_bytes(RAW * 1000)
-    assert '"unanswered":[]' in fleet.ask("REQCopyFileFrom", str(source), "central", f"{fleet.work}/at-central")
+    assert '"unanswered":[]' in fleet.ask(
+        "REQCopyFileFrom", str(source), "central", f"{fleet.work}/at-central"
+    )
     assert (fleet.work / "at-central").read_bytes() == RAW * 1000
     large = RAW * 400_000
     source.write_bytes(large)
-    assert '"unanswered":[]' in fleet.ask("REQCopyFileFrom", str(source), "central", f"{fleet.work}/large")
+    assert '"unanswered":[]' in fleet.ask(
+        "REQCopyFileFrom", str(source), "central", f"{fleet.work}/large"
+    )
     assert (fleet.work / "large").read_bytes() == large
     fleet.ask("REQCopyFileTo", "x", "ship1", f"{fleet.work}/given", data=["given"])
     fleet.settle()
@@ -241,7 +249,9 @@ def test_hellos_and_error_reports_arrive(fleet):
     fleet.central.wait_until(lambda status: "ship1" in status["hellos"])
     fleet.ask("REQCliCommand", "not-allowed")
     log = fleet.central.data("errorLog", "errorCentral", "error.log")
-    fleet.central.wait_until(lambda status: log.exists() and "not in allow_commands" in log.read_text())
+    fleet.central.wait_until(
+        lambda status: log.exists() and "not in allow_commands" in log.read_text()
+    )
 
 
 def test_data_of_a_message_is_in_the_environment_of_a_command(fleet):
@@ -268,4 +278,6 @@ def test_no_method_is_forgotten_here():
         "REQCopyFileChunk", "REQToSocket", "REQToFile", "REQToFileAppend", "REQToConsole", "REQPing", "REQPong",
         "REQOpProcessList", "REQOpProcessStart", "REQOpProcessStop", "REQRelay", "REQHello", "REQErrorLog",
     }  # fmt: skip
-    assert set(METHOD_TABLE) - tested == {"REQRelayInitial"}  # for a Go process of one's own name: test_relay
+    assert set(METHOD_TABLE) - tested == {
+        "REQRelayInitial"
+    }  # for a Go process of one's own name: test_relay

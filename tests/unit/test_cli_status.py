@@ -176,7 +176,13 @@ def test_a_daemon_that_stops_is_stopping_and_not_degraded():
 def test_inputs_have_a_line_each_and_trouble_is_told():
     inputs = {
         "tcp": {"listen": "127.0.0.1:7701", "accepted": 3, "refused": 1},
-        "folder": {"path": "/spool", "accepted": 2, "refused": 0, "waiting": 4, "error": "full\x1b"},
+        "folder": {
+            "path": "/spool",
+            "accepted": 2,
+            "refused": 0,
+            "waiting": 4,
+            "error": "full\x1b",
+        },
     }
     text = show(make_status(inputs=inputs))
     assert "tcp 127.0.0.1:7701   3 accepted, 1 refused\n" in text.replace(" \n", "\n")

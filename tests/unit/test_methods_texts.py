@@ -107,9 +107,7 @@ def test_every_method_of_the_table_is_found_with_its_facts():
     }
     assert set(METHODS) == answering | quiet
     assert all(METHOD_TABLE[name] is METHODS[name].info for name in METHODS)
-    assert {
-        name for name in METHODS if METHOD_TABLE[name].category is Category.COMMAND
-    } == commands
+    assert {name for name in METHODS if METHOD_TABLE[name].category is Category.COMMAND} == commands
     assert {name for name in METHODS if METHOD_TABLE[name].replies} == answering
     assert [name for name in METHODS if not METHOD_TABLE[name].acks_by_default] == ["REQHello"]
     assert METHOD_TABLE["REQErrorLog"].subject_node == ERROR_CENTRAL
