@@ -1,0 +1,45 @@
+"""The fleet that the tests of one module share."""
+
+import http.server
+import threading
+
+import pytest
+
+from tests.steward_defects.fleet import CONFIG, Fleet
+from tests.support.appliance import Appliance
+from tests.support.nats_server import NatsServer
+
+
+class _Page(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        if self.path == "/slow":
+            self.server.let_go.wait(30)
+        self.send_response(404 if self.path == "/missing" else 200)
+        self.end_headers()
+        self.wfile.write(b"x" * 2_000_000 if self.path == "/large" else b"page")
+
+    def log_message(self, *_):
+        pass
+
+
+@pytest.fixture(scope="module")
+def fleet(tmp_path_factory):
+    root = tmp_path_factory.mktemp("fleet")
+    work = root / "work"
+    work.mkdir()
+    page = http.server.ThreadingHTTPServer(("127.0.0.1", 0), _Page)
+    page.let_go = threading.Event()
+    thread = threading.Thread(target=page.serve_forever)
+    thread.start()
+    try:
+        with NatsServer() as broker:
+            text = CONFIG.format(url=broker.url, work=work, port=page.server_port)
+            with Appliance(text, root / "daemon") as daemon:
+                found = Fleet(daemon, broker.url, work)
+                found.page = f"http://127.0.0.1:{page.server_port}"
+                yield found
+    finally:
+        page.let_go.set()
+        page.shutdown()
+        thread.join()
+        page.server_close()

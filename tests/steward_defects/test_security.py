@@ -1,0 +1,321 @@
+"""Defects 1 to 29 of the original: what a peer, a neighbour or a page could do that it should not."""
+
+import asyncio
+import os
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+import cbor2
+import nats
+import pytest
+import zstandard
+
+from tests.steward_defects.fleet import body
+from tests.support.appliance import Appliance
+
+PING = "ship1.REQPing.EventACK"
+APPEND = "ship1.REQToFileAppend.EventACK"
+
+
+def check(text, tmp_path):
+    """What `appliance check` says of a config."""
+    (tmp_path / "c.yaml").write_text(text)
+    return subprocess.run([sys.executable, "-m", "appliance", "check", tmp_path / "c.yaml"],
+                          capture_output=True, text=True, check=False)  # fmt: skip
+
+
+def test_001_the_right_to_publish_one_subject_runs_that_method_alone(fleet):
+    made = fleet.work / "made-by-1"
+    message = body(
+        "ship1", "central", "REQCliCommand", [], method_args=["sh", "-c", f"touch {made}"]
+    )
+    assert fleet.publish(PING, message, wait_s=0.3) is None
+    fleet.error_log("came on the subject of REQPing")
+    assert not made.exists()
+
+
+def test_002_a_forged_previous_message_makes_no_node_send_anything(fleet):
+    previous = body("ghost", "ship1", "REQCliCommand", original_via="ship1", relay_from="ghost",
+                    relay_to="central", relay_reply="REQCliCommand", file_name="f", directory="d")  # fmt: skip
+    message = body("ship1", "central", "REQToFileAppend", ["x"], is_reply=True, previous=previous,
+                   file_name="f", directory="d")  # fmt: skip
+    fleet.publish(APPEND, message, wait_s=5)
+    fleet.error_log("is not passed on")
+    fleet.settle()
+    assert "ghost.REQCliCommand" not in str(fleet.daemon.request("GET", "/api/v1/outbox"))
+
+
+def test_003_a_relay_goes_where_its_subject_says_or_nowhere(fleet, tmp_path):
+    text = f"""
+version: 1
+broker: {{servers: ["{fleet.url}"]}}
+nodes:
+  gateway: {{subscribe: {{REQRelay: {{relay_to: [ship8], relay_methods: any}}}}}}
+  ship8: {{}}
+  ship9: {{}}
+  central: {{}}
+"""
+    with Appliance(text, tmp_path) as gateway:
+        message = body("ship8.gateway", "central", "REQRelay", ["x"], original_via="gateway",
+                       relay_from="central", relay_to="ship9", original_method="REQToFile")  # fmt: skip
+        fleet.publish("ship8.gateway.REQRelay.EventACK", message)
+        worker = "ship8.gateway.REQRelay.EventACK_subscriber"
+        gateway.wait_until(lambda _: gateway.worker(worker)["failed"] == 1)
+        gateway.wait_until(lambda _: "is not the node of the subject" in gateway.log())
+        records = gateway.request("GET", "/api/v1/outbox")[1]["records"]
+        assert {record["method"] for record in records} <= {"REQErrorLog"}
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [{"file_name": "../../outside"}, {"directory": "../..", "file_name": "f"}, {"file_name": "/etc/x"}],
+    ids=["name", "directory", "absolute"],
+)  # fmt: skip
+def test_004_names_in_a_message_never_leave_the_data_directory(fleet, fields):
+    before = {path for path in fleet.daemon.state.parent.rglob("*") if path.is_file()}
+    fleet.publish(APPEND, body("ship1", "central", "REQToFileAppend", ["evil"], **fields), wait_s=2)
+    fleet.settle()
+    data = fleet.daemon.state / "data"
+    for path in {path for path in fleet.daemon.state.parent.rglob("*") if path.is_file()} - before:
+        assert data in path.parents or "evil" not in path.read_text(errors="replace")
+    assert not os.path.exists("/etc/x")
+
+
+def test_005_copies_read_and_write_only_what_the_config_allows(fleet):
+    assert "failed" in fleet.ask("REQCopyFileFrom", "/etc/hostname", "central", "/tmp/never-005")
+    lines = fleet.ask("REQCopyFileTo", "x", "ship1", "/tmp/never-005", data=["x"])
+    assert '"exit_status":"0"' not in lines
+    assert not os.path.exists("/tmp/never-005")
+
+
+def test_006_a_line_break_in_a_name_reaches_no_protocol_line(fleet):
+    async def attack():
+        heard = []
+        client = await nats.connect(fleet.url)
+
+        async def hear(message):
+            heard.append(message)
+
+        await client.subscribe("evil.>", cb=hear)
+        await client.flush()
+        sender = "central\r\nPUB evil.subject 2\r\nhi\r\n"
+        message = body("ship1", sender, "REQPing", ["x"], reply_method="REQHello")
+        await fleet.exchange(PING, cbor2.dumps(message), wait_s=0.3)
+        await client.flush()
+        await client.close()
+        return heard
+
+    assert asyncio.run(attack()) == []
+    fleet.error_log("is no node name")
+    fleet.assert_alive()
+
+
+def test_007_a_sender_that_no_config_knows_and_a_foreign_address_are_refused(fleet):
+    before = fleet.daemon.worker(f"{PING}_subscriber")["refused"]
+    assert fleet.publish(PING, body("ship1", "pirate", "REQPing", ["x"]), wait_s=0.3) is None
+    assert fleet.publish(PING, body("ship2", "central", "REQPing", ["x"]), wait_s=0.3) is None
+    assert fleet.daemon.worker(f"{PING}_subscriber")["refused"] == before + 2
+
+
+def test_008_no_stranger_can_acknowledge_in_the_receivers_place(fleet):
+    (sent,) = fleet.send("REQPing", to="ghost", ack_timeout=60)
+
+    async def forge():
+        client = await nats.connect(fleet.url)
+        for subject in ("ghost.REQPing.EventACK.reply", "ghost.REQPing.EventACK.reply.x.y"):
+            await client.publish(subject, b"confirmed from: ghost: 0")
+        await client.flush()
+        await client.close()
+
+    asyncio.run(forge())
+    fleet.assert_alive()  # whatever was forged has been seen by now
+    pending = fleet.daemon.request("GET", "/api/v1/outbox")[1]["records"]
+    assert sent["id"] in [record["id"] for record in pending]
+    fleet.daemon.request("POST", "/api/v1/outbox/drop", {"ids": [sent["id"]], "pending": True})
+
+
+def listening(pid):
+    """Ports that a process listens on."""
+    inodes = set()
+    for descriptor in os.listdir(f"/proc/{pid}/fd"):
+        try:
+            target = os.readlink(f"/proc/{pid}/fd/{descriptor}")
+        except OSError:
+            continue
+        if target.startswith("socket:["):
+            inodes.add(target[8:-1])
+    ports = []
+    for name in ("tcp", "tcp6"):
+        for line in Path(f"/proc/net/{name}").read_text().splitlines()[1:]:
+            parts = line.split()
+            if parts[3] == "0A" and parts[9] in inodes:
+                ports.append(int(parts[1].rpartition(":")[2], 16))
+    return ports
+
+
+def test_009_nothing_listens_that_the_config_does_not_name(fleet):
+    assert listening(fleet.daemon.process.pid) == []
+    code, _ = fleet.daemon.request("GET", "/debug/pprof/")
+    assert code == 404
+
+
+INPUTS = """
+version: 1
+broker: {{servers: ["{url}"]}}
+inputs: {{http: {{listen: "127.0.0.1:0"}}, tcp: {{listen: "127.0.0.1:0"}}}}
+nodes: {{central: {{subscribe: {{REQToFile: {{}}}}}}}}
+"""
+
+
+@pytest.fixture(scope="module")
+def inputs(fleet, tmp_path_factory):
+    with Appliance(INPUTS.format(url=fleet.url), tmp_path_factory.mktemp("inputs")) as daemon:
+        yield daemon
+
+
+def post(daemon, raw, **headers):
+    import http.client
+
+    address = daemon.status()["inputs"]["http"]["listen"]
+    host, _, port = address.rpartition(":")
+    connection = http.client.HTTPConnection(host, int(port), timeout=10)
+    try:
+        connection.request("POST", "/", raw, {"Content-Type": "application/json", **headers})
+        answer = connection.getresponse()
+        return answer.status, answer.read().decode()
+    finally:
+        connection.close()
+
+
+def test_010_a_web_page_cannot_use_the_http_input(inputs):
+    message = b'[{"toNode": "central", "method": "REQToFile", "fileName": "f", "data": ["x"]}]'
+    assert post(inputs, message)[0] == 200
+    assert post(inputs, message, Origin="https://evil.example")[0] == 403
+    assert post(inputs, message, **{"Content-Type": "text/plain"})[0] in (400, 403, 415)
+    assert post(inputs, message, Host="evil.example")[0] in (403, 421)
+
+
+def test_011_listeners_beyond_loopback_need_a_token(tmp_path):
+    found = check(
+        INPUTS.format(url="nats://127.0.0.1:4222").replace("127.0.0.1:0", "0.0.0.0:0"), tmp_path
+    )
+    assert found.returncode == 78
+    assert found.stdout.count("E240") + found.stderr.count("E240") == 2
+
+
+def test_012_a_private_ca_and_an_nkey_go_together(tmp_path):
+    for name in ("ca.pem", "seed"):
+        (tmp_path / name).write_text("x")
+    found = check(
+        """
+version: 1
+broker:
+  servers: ["tls://127.0.0.1:4222"]
+  tls: {ca: {file: ca.pem}}
+  auth: {nkey_seed: {file: seed}}
+nodes: {central: {}}
+""",
+        tmp_path,
+    )
+    assert found.returncode == 0, found.stderr
+
+
+def test_013_inner_fields_from_an_operator_are_not_sent(inputs):
+    code, answer = post(
+        inputs, b'[{"toNode": "central", "method": "REQToFile", "fileName": "f", "isReply": true}]'
+    )
+    assert (code, "isReply" in answer) == (400, True)
+    code, answer = post(
+        inputs,
+        b'[{"toNode": "central", "method": "REQToFile", "fileName": "f", "relayFromNode": "x"}]',
+    )
+    assert code == 200
+    assert "relayFromNode" in answer
+
+
+def test_014_the_content_of_messages_stands_in_no_log(fleet):
+    fleet.ask("REQToFile", data=["top-secret-014"], file_name="s.txt")
+    fleet.ask("REQToFile", data=["top-secret-014"], file_name="../s.txt")
+    fleet.settle()
+    assert "top-secret-014" not in fleet.daemon.log_path.read_text(errors="replace")
+    log = fleet.file("errorLog", "errorCentral", "error.log")
+    assert not log.exists() or "top-secret-014" not in log.read_text()
+
+
+def test_015_what_a_peer_prints_cannot_command_a_terminal(fleet):
+    fleet.ask("REQToConsole", data=["\x1b[2J\x07shown-015\x9b"])
+    fleet.daemon.wait_until(lambda _: "shown-015" in fleet.daemon.log())
+    assert "\x1b" not in fleet.daemon.log()
+
+
+def test_016_a_small_message_cannot_become_a_large_one(fleet):
+    bomb = zstandard.compress(
+        cbor2.dumps(body("ship1", "central", "REQToFileAppend", ["\0" * 50_000_000]))
+    )
+    assert len(bomb) < 10_000
+    asyncio.run(fleet.exchange(APPEND, bomb, wait_s=0.3, headers={"cmp": "z"}))
+    fleet.error_log("exceed")
+    facts = Path(f"/proc/{fleet.daemon.process.pid}/status").read_text().splitlines()
+    peak = next(line for line in facts if line.startswith("VmHWM"))
+    assert int(peak.split()[1]) < 400_000
+    fleet.assert_alive()
+
+
+def test_017_invented_names_make_no_metrics_and_no_entries(fleet):
+    for number in range(20):
+        fleet.publish(
+            "central.REQHello.EventNACK", body("central", f"invented{number}", "REQHello", ["x"])
+        )
+    fleet.assert_alive()
+    assert "invented" not in fleet.daemon.request("GET", "/metrics")[1]
+    assert "invented" not in str(fleet.daemon.status())
+
+
+def test_022_a_placeholder_for_files_is_plain_text(fleet):
+    lines = fleet.ask("REQCliCommand", "echo", "{{CTRL_FILE:/etc/hostname}}")
+    assert "{{CTRL_FILE:/etc/hostname}}" in lines
+
+
+def test_026_secrets_are_never_written_by_the_daemon_and_its_state_is_private(fleet):
+    assert stat.S_IMODE(fleet.daemon.state.stat().st_mode) & 0o007 == 0
+    for path in fleet.daemon.state.rglob("*"):
+        if path.is_file():
+            assert stat.S_IMODE(path.stat().st_mode) & 0o007 == 0, path
+
+
+def test_028_a_copied_file_gets_a_mode_that_no_peer_chose(fleet):
+    source = fleet.work / "setuid"
+    source.write_text("x")
+    source.chmod(0o4755)
+    fleet.ask("REQCopyFileFrom", str(source), "ship1", str(fleet.work / "copied"))
+    fleet.settle()
+    assert stat.S_IMODE((fleet.work / "copied").stat().st_mode) == 0o600
+
+
+def test_029_a_replay_of_a_message_of_ours_is_not_run_again(fleet):
+    async def record_and_replay():
+        client = await nats.connect(fleet.url)
+        heard = asyncio.Queue()
+        await client.subscribe("ship1.REQCliCommand.CommandACK", cb=heard.put)
+        await client.flush()
+        counted = fleet.work / "counted-029"
+        await asyncio.to_thread(
+            fleet.ask, "REQCliCommand", "sh", "-c", f"echo x >> {counted}", file_name="c.out"
+        )
+        message = await heard.get()
+        answers = asyncio.Queue()
+        reply = "ship1.REQCliCommand.CommandACK.reply.replayed"
+        await client.subscribe(reply, cb=answers.put)
+        await client.publish(
+            message.subject, message.data, reply=reply, headers=dict(message.headers)
+        )
+        async with asyncio.timeout(10):
+            await answers.get()
+        await client.close()
+        return counted
+
+    counted = asyncio.run(record_and_replay())
+    fleet.settle()
+    assert counted.read_text() == "x\n"
