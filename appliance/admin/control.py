@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Protocol
 
+from appliance.admin.copy_contracts import Copies
 from appliance.admin.requests import Once, SubmitRequest, Submitted
 from appliance.telemetry.events import EventHub
 from appliance.telemetry.metrics import MetricsSource
@@ -14,6 +15,11 @@ Json = dict[str, Any]
 
 class Control(Protocol):
     """Called on the event loop. What cannot be done is raised as an `ApplianceError`."""
+
+    @property
+    def copies(self) -> Copies:
+        """Files that callers bring and fetch."""
+        ...
 
     @property
     def events(self) -> EventHub:

@@ -24,6 +24,7 @@ from appliance.errors import ApplianceError
 _log = logging.getLogger(__name__)
 
 MAX_BODY_BYTES = 8 * 1024 * 1024
+OCTETS = "application/octet-stream"
 BODY_TIMEOUT_S = 30.0
 _LOOPBACK_NAMES = frozenset({"localhost", "localhost.localdomain", "ip6-localhost"})
 
@@ -110,8 +111,9 @@ async def guard(request: web.Request, handler: Handler) -> web.StreamResponse:
         answer = refuse(401, "writing over TCP needs the bearer token of admin.token")
         answer.headers["WWW-Authenticate"] = 'Bearer realm="appliance"'
         return answer
-    if request.body_exists and request.content_type != "application/json":
-        return refuse(415, "the body must be application/json")
+    wanted = OCTETS if request.method == "PUT" else "application/json"
+    if request.body_exists and request.content_type != wanted:
+        return refuse(415, f"the body must be {wanted}")
     return await handler(request)
 
 

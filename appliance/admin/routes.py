@@ -28,6 +28,7 @@ INDEX = f"""appliance {__version__}
 /api/v1/reload    POST: look at the config now
 /api/v1/rollback  POST: go back to a config that was in force
 /api/v1/messages  POST: submit messages; ?wait=10s and Accept: {NDJSON} follow them
+/api/v1/copies    POST: bring a file for a node, or fetch one (unix socket only)
 /api/v1/events    what happens, as server-sent events
 /api/v1/outbox    pending messages, ?state=dead dead letters; POST …/retry, …/drop
 /api/v1/history   config sets applied and refused

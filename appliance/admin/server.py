@@ -13,6 +13,7 @@ from pathlib import Path
 from aiohttp import web
 
 from appliance.admin.control import Control
+from appliance.admin.copies import CopyRoutes
 from appliance.admin.guards import FACE, MAX_BODY_BYTES, Face, add_headers, guard
 from appliance.admin.guards import turn_errors_into_json as turn_errors
 from appliance.admin.port import Port, cannot_listen, close_server, split_listen
@@ -96,6 +97,7 @@ class AdminServer:
         app[FACE] = face
         app.on_response_prepare.append(add_headers)
         self._routes.add_to(app)
+        CopyRoutes(self._routes.control.copies).add_to(app)
         return app
 
     async def _listen_or_take_over(self, listen: str) -> _Listening:

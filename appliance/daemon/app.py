@@ -36,6 +36,7 @@ from appliance.daemon.presence import Presence
 from appliance.daemon.source import FileConfigSource
 from appliance.errors import ApplianceError, BusError
 from appliance.inputs.inputs import Inputs, Staged
+from appliance.methods._copy_spool import CopySpool
 from appliance.methods._copy_taker import CopyTaker
 from appliance.methods._files import DataFiles
 from appliance.methods.registry import METHOD_TABLE, METHODS
@@ -215,6 +216,8 @@ class Daemon:
         await self._stack.enter_async_context(files)
         taker = CopyTaker(self._state_dir / "copies" / "parts")
         self._stack.push_async_callback(taker.close)
+        self.spool = CopySpool(self._state_dir / "copies" / "spool", taker)
+        await self.spool.open()
         self.presence = Presence(lambda: self._desired, time.time, self._node_seen)
         tools = HandlerTools(
             files=files,
@@ -223,7 +226,7 @@ class Daemon:
             hidden_environment=lambda: self._secret_variables,
             list_workers=lambda node: list_workers(self.pool, node),
             switch=self.overrides,
-            files_taker=taker,
+            files_taker=self.spool,
         )
         self.leavers = Leavers()
         parts = WorkerParts(
@@ -238,6 +241,7 @@ class Daemon:
             leavers=self.leavers,
             hello_report=self.fleet.say,
         )
+        self.parts = parts
         factory = WorkerFactory(METHODS, parts)
         self.pool = WorkerPool(
             factory.build,

@@ -13,6 +13,7 @@ from appliance.admin.requests import Once, SubmitRequest, Submitted
 from appliance.core.describe import describe_plan, describe_settings
 from appliance.core.describe_methods import describe_methods
 from appliance.core.names import WorkerKind
+from appliance.daemon.copies import DaemonCopies
 from appliance.daemon.notify import describe_state
 from appliance.daemon.status import (
     StatusJson,
@@ -47,6 +48,12 @@ class DaemonControl:
         self._history = history
         self.events = daemon.events
         self._submission = Submission(daemon)
+        self.copies = DaemonCopies(
+            daemon.spool,
+            daemon.parts,
+            fleet=daemon.parts.fleet,
+            choose_sender=self._submission.sender,
+        )
         self.is_started = False
         self.is_stopping = False
 

@@ -107,7 +107,7 @@ class Submission:
         )
 
     def _make_record(self, request: SubmitRequest, to_node: str) -> OutboxRecord:
-        node = self._sender(request.from_node, to_node, request.method)
+        node = self.sender(request.from_node, to_node, request.method)
         message = Message(
             to_node=node if to_node == LOCAL else to_node,
             from_node=node,
@@ -176,7 +176,7 @@ class Submission:
             raise RequestInvalid(wrapped)
         return wrapped
 
-    def _sender(self, asked: str | None, to_node: str, method: str) -> NodeName:
+    def sender(self, asked: str | None, to_node: str, method: str) -> NodeName:
         """The sending node: the one asked for, the only one, the one that declares such a publisher, `central`."""
         applied = self._daemon.reconciler.applied
         nodes = applied.desired.run_nodes if applied else ()

@@ -127,6 +127,9 @@ class FakeControl:
     def readiness(self):
         return (True, "ready") if self.is_ready else (False, "not connected to the broker")
 
+    copies = None
+    """No copies: what is asked of them is tested against a daemon."""
+
     def metrics(self):
         return self
 

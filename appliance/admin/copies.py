@@ -1,0 +1,108 @@
+"""Files through the API, on the unix socket only: brought to be sent to a node, or fetched once a node has sent them."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+
+import msgspec
+from aiohttp import web
+
+from appliance.admin.copy_contracts import Copies, CopyRequest
+from appliance.admin.guards import FACE, OCTETS, read_body
+from appliance.admin.replies import encode_json, refuse, reply
+from appliance.admin.streams import NDJSON, read_wait
+from appliance.errors import ApplianceError, RequestInvalid
+
+SHA256_HEADER = "X-Appliance-SHA256"
+BLOCK_BYTES = 256 * 1024
+BODY_IDLE_S = 60.0
+"""How long a body may stand still."""
+DEFAULT_WAIT_S = 30.0
+
+
+_REQUEST = msgspec.json.Decoder(CopyRequest)
+
+
+class CopyRoutes:
+    """Handlers over the daemon's copies."""
+
+    def __init__(self, copies: Copies) -> None:
+        self._copies = copies
+
+    def add_to(self, app: web.Application) -> None:
+        """Make the routes known; on TCP there are none."""
+        if app[FACE].is_tcp:
+            return
+        app.router.add_post("/api/v1/copies", self.begin)
+        app.router.add_put("/api/v1/copies/{token}/content", self.bring)
+        app.router.add_get("/api/v1/copies/{token}/content", self.fetch, allow_head=False)
+        app.router.add_post("/api/v1/copies/{token}/send", self.send)
+        app.router.add_delete("/api/v1/copies/{token}", self.end)
+
+    async def begin(self, request: web.Request) -> web.Response:
+        """201 with the token."""
+        try:
+            asked = _REQUEST.decode(await read_body(request))
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            raise RequestInvalid(f"unusable body: {error}") from error
+        if (asked.from_node is None) == (asked.to_node is None):
+            raise RequestInvalid("one of from_node and to_node is given")
+        return reply(self._copies.begin(asked), 201)
+
+    async def bring(self, request: web.Request) -> web.Response:
+        """The content, as it is."""
+        if request.content_length is None:
+            raise RequestInvalid("the content needs a Content-Length")
+        blocks = _blocks(request)
+        sha256 = await self._copies.store(_token(request), request.content_length, blocks)
+        return reply({"sha256": sha256})
+
+    async def send(self, request: web.Request) -> web.StreamResponse:
+        """One JSON line now and then, the last one says what came of it."""
+        wait_s = read_wait(request) or DEFAULT_WAIT_S
+        response = web.StreamResponse(headers={"Content-Type": NDJSON})
+        async with contextlib.aclosing(self._copies.send(_token(request), wait_s)) as lines:
+            # what is wrong with the request itself is told by its status
+            first = await anext(lines)
+            await response.prepare(request)
+            await response.write(encode_json(first) + b"\n")
+            try:
+                async for line in lines:
+                    await response.write(encode_json(line) + b"\n")
+            except ApplianceError as error:
+                failed = {"event": "failed", "reason": str(error)}
+                await response.write(encode_json(failed) + b"\n")
+        await response.write_eof()
+        return response
+
+    async def fetch(self, request: web.Request) -> web.StreamResponse:
+        """The content once it is there; 409 while it is not."""
+        place = await self._copies.wait_for(_token(request), read_wait(request) or 0.0)
+        if place is None:
+            return refuse(409, "the file is not here yet")
+        return web.FileResponse(
+            place.path,
+            chunk_size=BLOCK_BYTES,
+            headers={"Content-Type": OCTETS, SHA256_HEADER: place.sha256 or ""},
+        )
+
+    async def end(self, request: web.Request) -> web.Response:
+        """Forget it."""
+        if not self._copies.end(_token(request)):
+            return refuse(404, "no such copy")
+        return reply({"ended": True})
+
+
+async def _blocks(request: web.Request) -> AsyncIterator[bytes]:
+    while True:
+        async with asyncio.timeout(BODY_IDLE_S):
+            block = await request.content.read(BLOCK_BYTES)
+        if not block:
+            return
+        yield block
+
+
+def _token(request: web.Request) -> str:
+    return request.match_info["token"]

@@ -1,0 +1,212 @@
+"""Copies for callers of the API: what they bring is sent by this daemon, what nodes send for them is kept until fetched."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import os
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from pathlib import Path
+from typing import Any
+
+from appliance.admin.copy_contracts import CopyRequest
+from appliance.core.copying import COPY_FROM, COPY_TO
+from appliance.core.message import Message
+from appliance.core.names import NodeName, is_node_name
+from appliance.core.specs import DesiredState, SubscriberSpec
+from appliance.daemon.callers import accepts, describe_unknown
+from appliance.errors import RequestInvalid
+from appliance.methods._copy_sender import CopySender
+from appliance.methods._copy_source import SourceFile
+from appliance.methods._copy_spool import CopySpool, SpoolEntry
+from appliance.methods._copy_taker import KEPT_FREE_BYTES
+from appliance.methods.base import Outgoing
+from appliance.methods.copy_file_from import describe
+from appliance.workers.delivering import Delivering
+from appliance.workers.parts import WorkerParts
+
+Json = dict[str, Any]
+_WRITE_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
+
+ChooseSender = Callable[[str | None, str, str], NodeName]
+
+
+class DaemonCopies:
+    """Implements `admin.copies.Copies`."""
+
+    def __init__(
+        self,
+        spool: CopySpool,
+        parts: WorkerParts,
+        *,
+        fleet: Callable[[], DesiredState],
+        choose_sender: ChooseSender,
+    ) -> None:
+        self._spool = spool
+        self._parts = parts
+        self._fleet = fleet
+        self._choose_sender = choose_sender
+
+    def begin(self, request: CopyRequest) -> Json:
+        """See `Copies`.
+
+        Raises:
+            RequestInvalid: no such node, or the file could not come; the text says what to add to the config.
+        """
+        other = request.from_node or request.to_node or ""
+        if not is_node_name(other):
+            raise RequestInvalid(f"{other[:60]!r} is no node name")
+        method = COPY_FROM if request.from_node is not None else COPY_TO
+        node = self._choose_sender(request.node, other, method)
+        if request.from_node is not None:
+            self._check_can_come(node, other)
+        elif not (request.path or "").startswith("/"):
+            raise RequestInvalid("the path at the other node begins with a slash")
+        entry = self._spool.add(
+            node, other, target=request.path or "", name=request.name or "a file"
+        )
+        return {
+            "token": entry.token,
+            "node": node,
+            "path": entry.word,
+            "note": describe_unknown(self._fleet(), other),
+        }
+
+    def _check_can_come(self, node: NodeName, other: str) -> None:
+        desired = self._fleet()
+        specs = [
+            spec
+            for spec in desired.workers.values()
+            if isinstance(spec, SubscriberSpec) and (spec.node, spec.method) == (node, COPY_TO)
+        ]
+        if not specs:
+            raise RequestInvalid(
+                f"no file could come back: {node} does not subscribe {COPY_TO}; add"
+                f" `{COPY_TO}: {{accept_from: [{other}]}}` to nodes.{node}.subscribe"
+                " (it needs no allow_paths for this)"
+            )
+        if not accepts(specs[0], other, desired):
+            raise RequestInvalid(
+                f"no file could come back: {COPY_TO} of {node} takes nothing from {other};"
+                f" add {other} to its accept_from, or to `nodes`"
+            )
+
+    async def store(self, token: str, size: int, blocks: AsyncIterator[bytes]) -> str:
+        """See `Copies`."""
+        entry = self._entry(token)
+        entry.users += 1
+        try:
+            file_fd = await asyncio.to_thread(_open_new, entry.path, size)
+            try:
+                hasher = hashlib.sha256()
+                left = size
+                async for block in blocks:
+                    left -= len(block)
+                    await asyncio.to_thread(_append, file_fd, block, hasher)
+            finally:
+                os.close(file_fd)
+            if left:
+                raise RequestInvalid(f"{left} bytes of the content are missing")
+        except OSError as error:
+            raise RequestInvalid(
+                f"cannot keep the file in the state directory: {(error.strerror or str(error)).lower()}"
+            ) from error
+        finally:
+            entry.users -= 1
+        entry.sha256 = hasher.hexdigest()
+        entry.arrived.set()
+        return entry.sha256
+
+    async def send(self, token: str, wait_s: float) -> AsyncGenerator[Json, None]:
+        """See `Copies`."""
+        entry = self._entry(token)
+        if not entry.target or not entry.arrived.is_set():
+            raise RequestInvalid("nothing was brought to be sent")
+        line = _Line(NodeName(entry.node), self._parts)
+        entry.users += 1
+        job = asyncio.create_task(self._send(entry, line, wait_s), name=f"copy to {entry.other}")
+        job.add_done_callback(lambda _: line.changed.set())
+        try:
+            yield line.facts()
+            while not job.done():
+                await line.changed.wait()
+                line.changed.clear()
+                yield line.facts()
+            yield {"event": "copied", "text": job.result()}
+        finally:
+            entry.users -= 1
+            job.cancel()
+            await asyncio.gather(job, return_exceptions=True)
+
+    async def _send(self, entry: SpoolEntry, line: _Line, wait_s: float) -> str:
+        source = await SourceFile.open(str(entry.path), None, None)
+        source.path = entry.name  # what the caller calls it
+        try:
+            copied = await CopySender(
+                source,
+                Message(method=COPY_FROM, method_args=(entry.name, entry.other, entry.target)),
+                node=entry.node,
+                to_node=entry.other,
+                path=entry.target,
+                line=line,
+                max_payload_bytes=self._parts.bus.max_payload,
+                wait_s=wait_s,
+            ).send()
+        finally:
+            source.close()
+        return describe(entry.name, f"{entry.other}:{entry.target}", copied)
+
+    async def wait_for(self, token: str, wait_s: float) -> SpoolEntry | None:
+        """See `Copies`."""
+        entry = self._entry(token)
+        if not entry.arrived.is_set():
+            try:
+                async with asyncio.timeout(wait_s):
+                    await entry.arrived.wait()
+            except TimeoutError:
+                return None
+        return entry
+
+    def end(self, token: str) -> bool:
+        """See `Copies`."""
+        return self._spool.remove(token)
+
+    def _entry(self, token: str) -> SpoolEntry:
+        entry = self._spool.find(token)
+        if entry is None:
+            raise RequestInvalid("no such copy")
+        return entry
+
+
+class _Line:
+    """Sends pieces in the name of a node, and keeps how far it is for the one who asks."""
+
+    def __init__(self, node: NodeName, parts: WorkerParts) -> None:
+        self._delivering = Delivering(node, parts)
+        self._progress = (0, 0)
+        self.changed = asyncio.Event()
+
+    async def deliver(self, outgoing: Outgoing) -> bool:
+        return await self._delivering.deliver(outgoing)
+
+    async def progress(self, done_bytes: int, total_bytes: int) -> None:
+        self._progress = (done_bytes, total_bytes)
+        self.changed.set()
+
+    def facts(self) -> Json:
+        return {"event": "progress", "progress": list(self._progress)}
+
+
+def _open_new(path: Path, size: int) -> int:
+    found = os.statvfs(path.parent)
+    free = found.f_bavail * found.f_frsize
+    if size and size + KEPT_FREE_BYTES > free:
+        raise RequestInvalid(f"no room for {size} bytes in the state directory: {free} are free")
+    return os.open(path, _WRITE_FLAGS, 0o600)
+
+
+def _append(file_fd: int, block: bytes, hasher: Any) -> None:
+    view = memoryview(block)
+    while view:
+        view = view[os.write(file_fd, view) :]
+    hasher.update(block)
