@@ -90,6 +90,8 @@ class Call:
 
     function: Callable[[Database], Any]
     future: asyncio.Future[Any]
+    note: Callable[[Any], None] | None = None
+    """Told of the result in its turn among the commits, also when nobody waits for the future any more."""
 
 
 @dataclass(slots=True)

@@ -274,23 +274,33 @@ class MessageStore:
     async def retry_dead(self, ids: Sequence[int] | None = None) -> int:
         """Put dead letters back into their lanes, with fresh tries; how many."""
         now = self._clock()
-        moved = await self._call(lambda database: queries.retry_dead(database, ids, now))
+        moved = await self._call(
+            lambda database: queries.retry_dead(database, ids, now), note=self._note_revived
+        )
+        return sum(map(len, moved.values()))
+
+    def _note_revived(self, moved: dict[LaneKey, list[int]]) -> None:
         for key, numbers in moved.items():
             self._pending += len(numbers)
             self.lane(key).add_on_disk(numbers)
             self._lowest_ids[key] = min(numbers)
             self._announce(key)
-        return sum(map(len, moved.values()))
 
     async def drop(self, ids: Sequence[int] | None = None, *, dead_only: bool = True) -> int:
         """Forget dead letters; with `dead_only` off records that wait as well; how many."""
-        count, dropped = await self._call(
-            lambda database: queries.drop(database, ids, dead_only=dead_only)
+        count, _ = await self._call(
+            lambda database: queries.drop(database, ids, dead_only=dead_only),
+            note=self._note_dropped,
         )
-        for key, numbers in dropped.items():
-            self.lane(key).remove(numbers)
-            self._pending -= len(numbers)
         return count
+
+    def _note_dropped(self, result: tuple[int, dict[LaneKey, list[int]]]) -> None:
+        _, dropped = result
+        for key, numbers in dropped.items():
+            # what was concluded meanwhile is counted as gone already
+            left = [number for number in numbers if number not in self._settling]
+            self.lane(key).remove(left)
+            self._pending -= len(left)
 
     # Between loop and thread.
 
@@ -303,15 +313,21 @@ class MessageStore:
         self._writer.submit(operation)
         return await operation.future or []
 
-    async def _call(self, function: Callable[[Database], T]) -> T:
+    async def _call(
+        self, function: Callable[[Database], T], note: Callable[[T], None] | None = None
+    ) -> T:
         self._check_open()
         self._settling.hand_over()
         future: asyncio.Future[T] = self._loop.create_future()
-        self._writer.submit(Call(function, future))
+        self._writer.submit(Call(function, future, note))
         return await future
 
     def _on_outcomes(self, outcomes: list[Outcome]) -> None:
-        """One call per commit: fill lanes first, then let the waiting go on, then wake publishers."""
+        """One call per commit: fill lanes first, then let the waiting go on, then wake publishers.
+
+        NB: whatever lanes and counts learn they learn here, in the order of the commits. Whoever awaits a future
+        goes on a turn later, when the next commit may have been counted already.
+        """
         touched: set[LaneKey] = set()
         for operation, error, result in outcomes:
             if isinstance(operation, Settle | Bury):
@@ -322,6 +338,8 @@ class MessageStore:
                 self._add(operation.records, touched)
             elif error is None and isinstance(operation, Finish):
                 self._add(operation.replies, touched)
+            elif error is None and isinstance(operation, Call) and operation.note is not None:
+                operation.note(result)
             future = operation.future
             if future.done():
                 continue  # its caller was cancelled
@@ -353,12 +371,7 @@ class MessageStore:
         self._settling.hand_over()
         future: asyncio.Future[queries.LanePage] = self._loop.create_future()
 
-        def deliver(answered: asyncio.Future[queries.LanePage]) -> None:
-            if answered.exception() is not None:
-                lane.page_failed()
-                self._loop.call_later(PAGE_RETRY_S, lane.wake)
-                return
-            page = answered.result()
+        def add(page: queries.LanePage) -> None:
             self._pending -= page.damaged
             lane.add_page(
                 [record for record in page.records if record.id not in self._settling],
@@ -368,12 +381,18 @@ class MessageStore:
                 is_end=page.is_end,
             )
 
-        future.add_done_callback(deliver)
+        def notice_failure(answered: asyncio.Future[queries.LanePage]) -> None:
+            if answered.exception() is not None:
+                lane.page_failed()
+                self._loop.call_later(PAGE_RETRY_S, lane.wake)
+
+        future.add_done_callback(notice_failure)
         self._writer.submit(
             Call(
                 lambda database: queries.read_lane(
                     database, lane.key, after_id, MAX_RECORDS // 2, MAX_BYTES // 2
                 ),
                 future,
+                add,
             )
         )
