@@ -4,6 +4,7 @@ start quickly.
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import json
 import socket
@@ -101,6 +102,57 @@ class ApiClient:
             raise self._unreachable(error) from error
         finally:
             connection.close()
+
+    def bring(self, path: str, blocks: Iterator[bytes], size: int) -> Json:
+        """Put content of a known size, block by block. Raises as `post`; errors of `blocks` go through."""
+        connection = _UnixConnection(self._path, ANSWER_TIMEOUT_S)
+        try:
+            try:
+                connection.putrequest("PUT", path)
+                connection.putheader("Content-Type", "application/octet-stream")
+                connection.putheader("Content-Length", str(size))
+                connection.endheaders()
+            except OSError as error:
+                raise self._unreachable(error) from error
+            for block in blocks:
+                try:
+                    connection.send(block)
+                except (BrokenPipeError, ConnectionResetError):
+                    break  # it does not want more: the answer says why
+                except OSError as error:
+                    raise self._unreachable(error) from error
+            try:
+                response = connection.getresponse()
+                raw = response.read()
+                if response.status >= 400:
+                    _raise_refusal(response.status, raw)
+                answer: Json = json.loads(raw)
+            except (OSError, http.client.HTTPException, ValueError) as error:
+                raise self._unreachable(error) from error
+        finally:
+            connection.close()
+        return answer
+
+    @contextlib.contextmanager
+    def fetch(
+        self, path: str, query: Mapping[str, str], wait_s: float
+    ) -> Iterator[http.client.HTTPResponse]:
+        """Get content; the response is read within the block. Raises as `get`."""
+        connection = _UnixConnection(self._path, wait_s + ANSWER_TIMEOUT_S)
+        try:
+            try:
+                response = self._open(connection, "GET", _with_query(path, query), None, {})
+                if response.status >= 400:
+                    _raise_refusal(response.status, response.read())
+            except (OSError, http.client.HTTPException) as error:
+                raise self._unreachable(error) from error
+            yield response
+        finally:
+            connection.close()
+
+    def delete(self, path: str) -> Json:
+        """Have something forgotten; that it is unknown is fine. Raises as `post`."""
+        return self._ask("DELETE", path, None, (404,), ANSWER_TIMEOUT_S)
 
     def _ask(
         self, verb: str, path: str, body: object, accept: Sequence[int], timeout_s: float

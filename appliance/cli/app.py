@@ -14,6 +14,7 @@ import typer
 from appliance import __version__, early
 from appliance.cli import (
     config_commands,
+    copy_command,
     daemon_commands,
     demo_command,
     exec_command,
@@ -65,6 +66,7 @@ def make_app() -> typer.Typer:
         send_command,
         exec_command,
         tail_command,
+        copy_command,
         method_commands,
         fleet_commands,
         record_commands,

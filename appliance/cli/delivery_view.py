@@ -7,6 +7,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+from appliance.cli.progress_view import say_bytes
 from appliance.cli.times import say_short
 from appliance.core.escape import escape_controls, escape_line
 
@@ -33,6 +34,8 @@ class _Delivery:
     has_ended: bool = False
     """Whether its answer is complete."""
     said_stderr: bool = False
+    tenths: int = 0
+    """Of the way that was told of last."""
     replies: list[Json] = field(default_factory=list)
     rests: dict[str, str] = field(default_factory=dict)
     """Of each stream the line that a piece ended in the middle of."""
@@ -174,6 +177,8 @@ class Deliveries:
         return self._say(item, f"{tries} not acknowledged: again in {again}")
 
     def _answer(self, item: _Delivery, line: Json) -> Words:
+        if line.get("progress"):
+            return self._tell_progress(item, *line["progress"])
         item.replies.append(_reply_facts(line))
         is_piece = bool(line.get("has_more"))
         item.has_ended |= not is_piece
@@ -201,6 +206,15 @@ class Deliveries:
         if said and not item.said_stderr:
             words += self._say(item, ERROR_OUTPUT_HINT)
         return words
+
+    def _tell_progress(self, item: _Delivery, done: int, total: int) -> Words:
+        """A line for every tenth of the way."""
+        tenth = done * 10 // total if total else 10
+        if tenth <= item.tenths or tenth >= 10:
+            return []
+        item.tenths = tenth
+        share = f"{done * 100 // total}%"
+        return self._say(item, f"{share} of {say_bytes(total)}")
 
     def _head(self, item: _Delivery, said: str) -> Words:
         """Whose lines follow, unless that is plain."""

@@ -22,6 +22,7 @@ from appliance.cli.options import (
     split_names,
     warn,
 )
+from appliance.cli.progress_view import ProgressView
 from appliance.core.durations import parse_duration
 from appliance.core.message import DEFAULT_REPLY_METHOD
 
@@ -159,10 +160,18 @@ def _submit_and_follow(
     client: ApiClient, body: Json, wait_s: float, output: SendOutput, deliveries: Deliveries
 ) -> None:
     query = {"wait": f"{wait_s:g}s"}
+    view = ProgressView()
+    view.begin(body["method"])
+    has_bar = output is SendOutput.TEXT and view.is_terminal and len(body["to_nodes"]) == 1
     try:
         for line in client.stream("/api/v1/messages", body, query, wait_s):
+            if has_bar and line.get("progress"):
+                view.show(*line["progress"])
+                continue
+            view.end()
             _take(deliveries, line, output)
     except KeyboardInterrupt:
+        view.end()
         deliveries.interrupt()
 
 
