@@ -23,9 +23,8 @@ from appliance.workers.identity import DONE_HEADER, UNWANTED_HEADER
 from appliance.workers.outcomes import Outcomes
 from appliance.workers.outlet import HandlerOutlet
 from appliance.workers.parts import WorkerParts
-from appliance.workers.replies import (
-    is_for_caller_only,
-)
+from appliance.workers.replies import is_for_caller_only
+from appliance.workers.turns import Turns
 from appliance.workers.work import Work, WorkKey
 
 MAX_FINISH_BATCH = 256
@@ -58,6 +57,7 @@ class Handling:
         self._answers = parts.answers
         self._answering = Answering(parts.router, lambda: self.spec)
         self.outcomes = Outcomes(parts, self._answering, lambda: self.spec, lambda: self.method)
+        self._turns = Turns(self.outcomes.tell_reply)
         self._parts = parts
         self._tools = parts.tools
         self._stats = stats
@@ -91,6 +91,8 @@ class Handling:
     def enqueue(self, works: list[Work]) -> None:
         """Hand messages over, in order."""
         self.queue.extend(works)
+        for work in works:
+            self._turns.enter(work)
         self.queue_bytes += sum(work.size_bytes for work in works)
         self.spawn_loops()
 
@@ -130,11 +132,12 @@ class Handling:
                 self._stats.in_flight = len(self._running)
                 try:
                     if is_for_caller_only(work):
-                        self.outcomes.tell_reply(work)
+                        self._turns.say(work)
                         self._finish(work, self.outcomes.forwarded(work))
                     else:
                         await self._handle(work)
                 finally:
+                    self._turns.leave(work)
                     self._running.discard(work)
                     self._stats.in_flight = len(self._running)
                 handled += 1
@@ -182,6 +185,7 @@ class Handling:
                 outlet.close()
         self._stats.handled += 1
         self._stats.handler.observe(self._mono() - started)
+        self._turns.say(work)
         self._finish(work, self.outcomes.of_result(work, result, outlet))
 
     async def _mark_started(self, work: Work) -> bool:

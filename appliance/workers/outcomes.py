@@ -59,7 +59,6 @@ class Outcomes:
         """Everything that goes out because a message was handled."""
         message = work.message
         node = self._spec().node
-        self.tell_reply(work)
         if result.report is not None:
             self._answers.report(
                 node, f"{message.method} {message.id}: {result.report}", method=message.method
