@@ -143,7 +143,9 @@ class Submission:
         if message.relay_via_node:
             with _about("relay_via_node"):
                 message = self._relay(message)
-        return self._daemon.router.make_record(message, expires_s=request.expires)
+        return self._daemon.router.make_record(
+            message, expires_s=request.expires, retries=request.retries
+        )
 
     def _for_caller(self, message: Message) -> Message:
         """The message with its answer meant for the one who waits; refused where none could come."""

@@ -135,8 +135,11 @@ class Router:
         *,
         expires_s: float | None = None,
         headers: dict[str, str] | None = None,
+        retries: int | None = None,
     ) -> OutboxRecord:
         """Give the message its id, its subject and its bytes.
+
+        `retries` is for who wants none: on the wire 0 means that nothing was asked for.
 
         Raises:
             RequestInvalid: unknown method, bad destination, or the message cannot be encoded; ArgumentsRefused
@@ -180,7 +183,7 @@ class Router:
             created_at=now,
             expires_at=now + (expires_s if expires_s is not None else spec.ack.expires_s),
             ack_timeout_s=float(message.ack_timeout_s) if message.ack_timeout_s > 0 else None,
-            retries=message.retries if message.retries > 0 else None,
+            retries=message.retries if message.retries > 0 else retries,
             headers=all_headers,
         )
 

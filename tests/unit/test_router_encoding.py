@@ -38,3 +38,16 @@ def test_record_names_the_encoding_that_it_is_in(
     record = router.make_record(message)
     assert split_encoding(record.encoding) == (used, compression)
     assert decode_frame(record.payload, frame_headers(used, compression)).data == (data,)
+
+
+@pytest.mark.parametrize(
+    ("on_wire", "asked", "kept"), [(0, None, None), (0, 0, 0), (2, 2, 2), (2, None, 2)]
+)
+def test_record_tells_no_retry_from_nothing_asked_for(
+    on_wire: int, asked: int | None, kept: int | None
+):
+    router = make_router("cbor", "none")
+    message = Message(
+        "ship1", data=("x",), method="REQToConsole", from_node="central", retries=on_wire
+    )
+    assert router.make_record(message, retries=asked).retries == kept
