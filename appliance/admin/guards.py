@@ -2,7 +2,9 @@
 
 The unix socket is guarded by the rights of its file. On TCP the Host header is checked (a page in a
 browser must not reach us under a name of its own), and what changes something needs the bearer
-token. A writing request with an Origin header comes from a browser and is refused on both faces.
+token. A writing request with an Origin header comes from a browser: it is taken on TCP only, from the page that this
+very listener served, and with the token like any other. Browsers tell when another site's page asks; it may not even
+read, save for a person who follows a link to us.
 """
 
 from __future__ import annotations
@@ -103,23 +105,54 @@ async def guard(request: web.Request, handler: Handler) -> web.StreamResponse:
     face = request.app[FACE]
     if face.is_tcp and not is_host_allowed(request.headers.get("Host", ""), face.host):
         return refuse(421, "this Host header names nobody here")
+    if _is_of_another_site(request):
+        return refuse(403, "pages of other sites may not ask here")
     if request.method in ("GET", "HEAD"):
         return await handler(request)
-    if "Origin" in request.headers:
-        return refuse(403, "writing requests from web pages are not taken")
-    if face.is_tcp and not await _has_token(request, face):
-        answer = refuse(401, "writing over TCP needs the bearer token of admin.token")
-        answer.headers["WWW-Authenticate"] = 'Bearer realm="appliance"'
-        return answer
+    if "Origin" in request.headers and not (face.is_tcp and _is_of_our_page(request)):
+        return refuse(403, "writing requests from web pages are not taken, but from the own page")
+    if face.is_tcp and not await has_token(request):
+        return refuse_without_token()
     wanted = OCTETS if request.method == "PUT" else "application/json"
     if request.body_exists and request.content_type != wanted:
         return refuse(415, f"the body must be {wanted}")
     return await handler(request)
 
 
-async def _has_token(request: web.Request, face: Face) -> bool:
+def _is_of_our_page(request: web.Request) -> bool:
+    """Whether a writing request comes from the page that was served under the very Host it asks now.
+
+    NB: the Host was checked before; without that a name that an attacker's server points at us would do.
+    """
+    host = request.headers.get("Host", "").lower()
+    origins = request.headers.getall("Origin")
+    return len(origins) == 1 and origins[0].lower() in (f"http://{host}", f"https://{host}")
+
+
+def _is_of_another_site(request: web.Request) -> bool:
+    """Whether a browser says that a page of another origin asks for itself. Links to us may be followed."""
+    if request.headers.get("Sec-Fetch-Site", "none") in ("none", "same-origin"):
+        return False
+    is_link = (
+        request.method == "GET"
+        and request.headers.get("Sec-Fetch-Mode") == "navigate"
+        and request.headers.get("Sec-Fetch-Dest") == "document"
+    )
+    return not is_link
+
+
+async def has_token(request: web.Request) -> bool:
+    """Whether the request brings the token of its face."""
+    face = request.app[FACE]
     wanted = await face.read_token() if face.read_token is not None else None
     return is_bearer_of(request.headers.get("Authorization", ""), wanted)
+
+
+def refuse_without_token() -> web.Response:
+    """401, in words."""
+    answer = refuse(401, "writing over TCP needs the bearer token of admin.token")
+    answer.headers["WWW-Authenticate"] = 'Bearer realm="appliance"'
+    return answer
 
 
 def is_bearer_of(header: str, wanted: str | None) -> bool:
@@ -137,6 +170,7 @@ async def add_headers(_request: web.Request, response: web.StreamResponse) -> No
     response.headers["Server"] = f"appliance/{__version__}"
     response.headers["Cache-Control"] = "no-store"
     response.headers["X-Content-Type-Options"] = "nosniff"
+    response.headers["Cross-Origin-Resource-Policy"] = "same-origin"
 
 
 async def read_body(request: web.Request) -> bytes:

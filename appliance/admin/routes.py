@@ -9,7 +9,8 @@ from aiohttp import web
 
 from appliance import __version__
 from appliance.admin.control import Control
-from appliance.admin.guards import FACE, read_body
+from appliance.admin.guards import FACE, has_token, read_body, refuse_without_token
+from appliance.admin.page import PageRoutes, wants_page
 from appliance.admin.peers import name_peer
 from appliance.admin.replies import refuse, reply, with_id_texts
 from appliance.admin.requests import read_ids, read_messages, read_reload, read_rollback
@@ -25,6 +26,8 @@ INDEX = f"""appliance {__version__}
 /api/v1/status    nodes, workers, config, broker, outbox
 /api/v1/plan      what a reload would do
 /api/v1/methods   what can be sent, with its arguments
+/api/v1/traffic   what all workers counted together
+/api/v1/access    whether the token that comes along may write
 /api/v1/reload    POST: look at the config now
 /api/v1/rollback  POST: go back to a config that was in force
 /api/v1/messages  POST: submit messages; ?wait=10s and Accept: {NDJSON} follow them
@@ -43,10 +46,12 @@ class Routes:
     control: Control
     exposition: Exposition
     streams: Streams
+    page: PageRoutes
 
     def add_to(self, app: web.Application) -> None:
         """Make every route known."""
         app.router.add_get("/", self.index)
+        self.page.add_to(app)
         for path in ("/livez", "/-/healthy"):
             app.router.add_get(path, self.livez)
         for path in ("/readyz", "/-/ready"):
@@ -55,6 +60,8 @@ class Routes:
         app.router.add_get("/api/v1/status", self.status)
         app.router.add_get("/api/v1/plan", self.plan)
         app.router.add_get("/api/v1/methods", self.methods)
+        app.router.add_get("/api/v1/traffic", self.traffic)
+        app.router.add_get("/api/v1/access", self.access)
         for path in ("/api/v1/reload", "/-/reload"):
             app.router.add_post(path, self.reload)
         app.router.add_post("/api/v1/rollback", self.rollback)
@@ -66,9 +73,11 @@ class Routes:
         app.router.add_get("/api/v1/history", self.history)
         app.router.add_get("/api/v1/history/{key}", self.history_record)
 
-    async def index(self, _request: web.Request) -> web.Response:
-        """What there is."""
-        return web.Response(text=INDEX)
+    async def index(self, request: web.Request) -> web.Response:
+        """The page for browsers; for everybody else what there is."""
+        if wants_page(request):
+            return self.page.index()
+        return web.Response(text=INDEX, headers={"Vary": "Accept"})
 
     async def livez(self, _request: web.Request) -> web.Response:
         """200 while the daemon lives."""
@@ -98,6 +107,19 @@ class Routes:
     async def methods(self, _request: web.Request) -> web.Response:
         """Every method, those of the config first."""
         return reply({"methods": self.control.methods()})
+
+    async def traffic(self, _request: web.Request) -> web.Response:
+        """What all workers counted together, those that are gone included."""
+        return reply(self.exposition.traffic())
+
+    async def access(self, request: web.Request) -> web.Response:
+        """What the one who asks may do; 401 for a token that is none."""
+        face = request.app[FACE]
+        may_write = not face.is_tcp or await has_token(request)
+        if not may_write and "Authorization" in request.headers:
+            return refuse_without_token()
+        is_configured = face.read_token is not None and await face.read_token() is not None
+        return reply({"may_write": may_write, "token_configured": is_configured})
 
     async def plan(self, request: web.Request) -> web.Response:
         """What a reload would do; other paths than the daemon's own only for who may read files

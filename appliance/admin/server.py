@@ -16,6 +16,7 @@ from appliance.admin.control import Control
 from appliance.admin.copies import CopyRoutes
 from appliance.admin.guards import FACE, MAX_BODY_BYTES, Face, add_headers, guard
 from appliance.admin.guards import turn_errors_into_json as turn_errors
+from appliance.admin.page import PageRoutes
 from appliance.admin.port import Port, cannot_listen, close_server, split_listen
 from appliance.admin.routes import Routes
 from appliance.admin.streams import Streams
@@ -36,7 +37,7 @@ class AdminServer:
 
     def __init__(self, control: Control) -> None:
         self._streams = Streams(control)
-        self._routes = Routes(control, Exposition(control.metrics()), self._streams)
+        self._routes = Routes(control, Exposition(control.metrics()), self._streams, PageRoutes())
         self._settings = AdminSettings()
         self._unix: _Listening | None = None
         self._unix_path: Path | None = None

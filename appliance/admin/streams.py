@@ -101,15 +101,17 @@ class Streams:
             await response.write_eof()
 
     async def follow_events(self, request: web.Request) -> web.StreamResponse:
-        """Server-sent events; `?kinds=a,b` chooses, `?recent=N` or Last-Event-ID reach back."""
+        """Server-sent events; `?kinds=a,b` or `?without=a,b` choose, `?recent=N` or Last-Event-ID reach back."""
         if self._open >= MAX_STREAMS:
             return refuse(503, f"{MAX_STREAMS} streams are open already")
         kinds = frozenset(filter(None, request.query.get("kinds", "").split(",")))
+        without = frozenset(request.query.get("without", "").split(","))
         hides_data = request.app[FACE].is_tcp
         past = self._past(request)
 
         def wants(event: Json) -> bool:
-            return not kinds or event["event"] in kinds
+            kind = event["event"]
+            return kind not in without and (not kinds or kind in kinds)
 
         self._open += 1
         try:

@@ -54,6 +54,7 @@ class DaemonControl:
             fleet=daemon.parts.fleet,
             choose_sender=self._submission.sender,
         )
+        self._started_at = time.time()
         self.is_started = False
         self.is_stopping = False
 
@@ -77,12 +78,14 @@ class DaemonControl:
         return {
             "version": __version__,
             "pid": os.getpid(),
+            "started_at": rfc3339(self._started_at),
             "generation": applied.generation if applied else 0,
             "healthy": not problems and not self.is_stopping,
             "degraded_by": [] if self.is_stopping else problems,
             "stopping": self.is_stopping,
             "config": {
                 **config_json(applied, attempt, list(daemon.config_paths)),
+                "seen_digest": daemon.reconciler.seen_digest or None,
                 **fallback_json(daemon.reconciler.fallback),
             },
             "broker": {

@@ -113,9 +113,8 @@ class _Sums:
 
 
 def _add(total: WorkerStats, stats: WorkerStats) -> None:
-    total.dropped += stats.dropped
-    total.missed += stats.missed
-    total.dead += stats.dead
+    for name in (*_SUBSCRIBER_RESULTS, *_PUBLISHER_RESULTS):
+        setattr(total, name, getattr(total, name) + getattr(stats, name))
     total.delivery.add(stats.delivery)
     total.handler.add(stats.handler)
 
@@ -139,6 +138,20 @@ class Exposition:
             *_fleet_families(facts),
         ]
         return families
+
+    def traffic(self) -> dict[str, object]:
+        """What all workers, those that are gone included, counted together. Called on the event loop."""
+        facts = self._source.facts()
+        total = self._sums.update(facts.workers)
+        return {
+            "accepted": facts.counts.messages_accepted,
+            **{name: getattr(total, name) for name in (*_SUBSCRIBER_RESULTS, *_PUBLISHER_RESULTS)},
+            "in_flight": sum(
+                view.stats.in_flight for view in facts.workers if view.stats is not None
+            ),
+            "delivery_seconds": total.delivery.as_json(),
+            "handler_seconds": total.handler.as_json(),
+        }
 
     def process_families(self) -> list[Metric]:
         """Memory, CPU and descriptors of the process; reads files, so not on the event loop."""

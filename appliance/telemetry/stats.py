@@ -40,6 +40,16 @@ class LightHistogram:
             buckets.append((bound, cumulated))
         return buckets
 
+    def as_json(self) -> dict[str, object]:
+        """The same for programs: upper bound (None beyond the last one) and cumulative count."""
+        bounds: tuple[float | None, ...] = (*BOUNDS_S, None)
+        counts = [count for _, count in self.buckets()]
+        return {
+            "count": self.count,
+            "sum": self.sum,
+            "buckets": list(zip(bounds, counts, strict=True)),
+        }
+
     def add(self, other: LightHistogram) -> None:
         """Add everything that `other` observed."""
         if not other.count:

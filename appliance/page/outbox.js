@@ -1,0 +1,163 @@
+// The outbox: what waits, and the dead letters with the way to try them again or forget them.
+
+import { get, post } from "./api.js";
+import { confirmed, errorWords, whileBusy, writeButton } from "./dialogs.js";
+import { byId, cell, el, keepInStep, makeTable, setHidden, setText, toast } from "./dom.js";
+import { askSoon } from "./poll.js";
+import { ago, count, moment, plural, readTime, nowMs, span } from "./words.js";
+
+const MAX_DEAD = 100;
+const MAX_WAITING = 50;
+
+const DEAD_COLUMNS = {
+  to: { name: "To" },
+  method: { name: "Method" },
+  reason: { name: "Reason", class: "wide" },
+  died: { name: "Died", class: "number since" },
+  tools: { name: "What to do", class: "row-tools", readers: true },
+};
+const WAITING_COLUMNS = {
+  to: { name: "To" },
+  method: { name: "Method" },
+  attempts: { name: "Attempts", class: "number" },
+  next: { name: "Next", class: "number since" },
+  error: { name: "Last error", class: "wide" },
+};
+
+const parts = {};
+let shownCounts = "";
+let isAsking = false;
+
+const idOf = (record) => record.id_text ?? String(record.id);
+
+async function retry(ids, words) {
+  const { count: done } = await post("api/v1/outbox/retry", ids === null ? {} : { ids });
+  if (done === 0) toast(`${words}: nothing to retry; damaged letters stay`, "bad");
+  else toast(`${plural(done, "dead letter")} put back into the outbox`);
+  await refresh();
+  askSoon();
+}
+
+async function drop(ids, title, text) {
+  const answer = await confirmed({ title, text, yes: "Drop" });
+  if (answer === null) return;
+  const { count: done } = await post("api/v1/outbox/drop", ids === null ? {} : { ids });
+  toast(`${plural(done, "dead letter")} dropped`);
+  await refresh();
+  askSoon();
+}
+
+function makeDead(record) {
+  const id = idOf(record);
+  const about = `${record.method} to ${record.to}`;
+  const died = el("span", { title: moment(record.died_at) });
+  const again = writeButton("Retry", { class: "small", "aria-label": `Retry ${about}` });
+  const forget = writeButton("Drop", { class: "small", "aria-label": `Drop ${about}` });
+  again.addEventListener("click", () => whileBusy(again, () => retry([id], about)));
+  forget.addEventListener("click", () =>
+    whileBusy(forget, () => drop([id], "Drop this dead letter?", `${about}, from ${record.from}, is deleted for good.`)),
+  );
+  const details = [`from ${record.from}`, plural(record.attempts ?? 0, "attempt"), record.reason && record.last_error !== record.reason ? record.last_error : null];
+  const row = el(
+    "tr",
+    { role: "row" },
+    cell(DEAD_COLUMNS.to, el("span", { class: "code" }, record.to)),
+    cell(DEAD_COLUMNS.method, el("span", { class: "code" }, record.method)),
+    cell(DEAD_COLUMNS.reason, el("span", { class: "foreign" }, record.reason), el("span", { class: "quiet below" }, details.filter(Boolean).join(" · "))),
+    cell(DEAD_COLUMNS.died, died),
+    cell(DEAD_COLUMNS.tools, again, " ", forget),
+  );
+  row.update = () => setText(died, ago(record.died_at));
+  return row;
+}
+
+function makeWaiting(record) {
+  const attempts = el("span");
+  const next = el("span");
+  const error = el("span", { class: "foreign" });
+  const errorCell = cell(WAITING_COLUMNS.error, error);
+  const row = el(
+    "tr",
+    { role: "row" },
+    cell(WAITING_COLUMNS.to, el("span", { class: "code" }, record.to)),
+    cell(WAITING_COLUMNS.method, el("span", { class: "code" }, record.method)),
+    cell(WAITING_COLUMNS.attempts, attempts),
+    cell(WAITING_COLUMNS.next, next),
+    errorCell,
+  );
+  row.update = (found) => {
+    setText(attempts, count(found.attempts));
+    const at = readTime(found.next_at);
+    setText(next, at === null || at <= nowMs() ? "now" : `in ${span((at - nowMs()) / 1000)}`);
+    setText(error, found.last_error ?? "");
+    errorCell.classList.toggle("empty", !found.last_error);
+  };
+  return row;
+}
+
+async function refresh() {
+  if (isAsking) return;
+  isAsking = true;
+  try {
+    const [dead, waiting] = await Promise.all([
+      get(`api/v1/outbox?state=dead&limit=${MAX_DEAD}`),
+      parts.waitingBox.open ? get(`api/v1/outbox?limit=${MAX_WAITING}`) : null,
+    ]);
+    // one that was retried and died again is another row
+    keepInStep(parts.dead, dead.records, (record) => `${idOf(record)} ${record.died_at}`, makeDead);
+    setHidden(parts.deadTable, dead.records.length === 0);
+    if (waiting !== null) {
+      keepInStep(parts.waiting, waiting.records, idOf, makeWaiting);
+      setHidden(parts.waitingTable, waiting.records.length === 0);
+      setHidden(parts.waitingNone, waiting.records.length > 0);
+    }
+    setText(parts.trouble, "");
+  } catch (error) {
+    setText(parts.trouble, errorWords(error));
+    shownCounts = ""; // asked for again with the next look
+  } finally {
+    isAsking = false;
+  }
+}
+
+export function showOutbox(status) {
+  const { pending = 0, in_flight: inFlight = 0, dead = 0 } = status.outbox ?? {};
+  setText(byId("outbox-sum"), `${count(pending)} pending, ${count(inFlight)} in flight, ${count(dead)} dead`);
+  setHidden(parts.none, dead > 0);
+  setHidden(parts.deadTools, dead === 0);
+  setText(parts.rest, dead > MAX_DEAD ? `The oldest ${MAX_DEAD} of ${count(dead)} are shown.` : "");
+  setHidden(parts.rest, dead <= MAX_DEAD);
+  setText(parts.waitingTitle, `Waiting (${count(pending)})`);
+  const counts = `${status.started_at} ${dead}`;
+  if (counts !== shownCounts || (parts.waitingBox.open && pending > 0)) {
+    shownCounts = counts;
+    refresh();
+  } else for (const row of parts.dead.children) row.update();
+}
+
+export function startOutbox() {
+  const dead = makeTable("Dead letters", Object.values(DEAD_COLUMNS));
+  const waiting = makeTable("Waiting messages", Object.values(WAITING_COLUMNS));
+  const retryAll = writeButton("Retry all", { class: "small" });
+  const dropAll = writeButton("Drop all", { class: "small" });
+  retryAll.addEventListener("click", () => whileBusy(retryAll, () => retry(null, "Retry all")));
+  dropAll.addEventListener("click", () =>
+    whileBusy(dropAll, () => drop(null, "Drop all dead letters?", "Every dead letter is deleted for good, also those that are not shown.")),
+  );
+  parts.dead = dead.addBody();
+  parts.deadTable = dead.table;
+  parts.deadTable.hidden = true;
+  parts.waiting = waiting.addBody();
+  parts.waitingTable = waiting.table;
+  parts.none = el("p", { class: "quiet" }, "No dead letters.");
+  parts.rest = el("p", { class: "quiet", hidden: true });
+  parts.trouble = el("p", { class: "error" });
+  parts.deadTools = el("p", { class: "list-tools", hidden: true }, retryAll, " ", dropAll);
+  parts.waitingNone = el("p", { class: "quiet", hidden: true }, "Nothing waits.");
+  parts.waitingTitle = el("summary", {}, "Waiting");
+  parts.waitingBox = el("details", { class: "fold-box" }, parts.waitingTitle, parts.waitingTable, parts.waitingNone);
+  parts.waitingBox.addEventListener("toggle", () => {
+    if (parts.waitingBox.open) refresh();
+  });
+  byId("outbox-body").append(parts.trouble, parts.none, parts.deadTools, parts.deadTable, parts.rest, parts.waitingBox);
+}
