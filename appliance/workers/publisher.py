@@ -254,7 +254,7 @@ class Publisher:
         record = flight.record
         spec = self._spec
         if self._is_expired(flight):
-            self._settle(flight, Outcome.NO_RESPONDER if flight.failures else Outcome.ACK_TIMEOUT)
+            self._settle(flight, _outcome_so_far(flight))
             return
         try:
             wanted = encoding_name(spec.serialization, spec.compression)
@@ -390,10 +390,16 @@ class Publisher:
             await self._send(flight)
 
     def _end_expired(self, now: float) -> None:
-        """Records that waited behind others until their time was over become dead letters, too."""
+        """Records that waited behind others until their time was over become dead letters, too.
+
+        NB: also those in the window. While nobody answers only the first of them is tried, so the others get no turn.
+        """
         if now < self._expiry_due_mono:
             return
         self._expiry_due_mono = now + EXPIRY_SWEEP_S
+        for flight in list(self._window):
+            if not flight.awaiting_ack and self._is_expired(flight):
+                self._settle(flight, _outcome_so_far(flight))
         for record in self._lane.take_expired(self._wall()):
             self._settle(self._window.add(record), Outcome.NO_RESPONDER)
 
@@ -484,3 +490,8 @@ class Publisher:
         self.stats.in_flight = len(self._window)
         if self._draining or self._lane.depth:
             self._wake.set()
+
+
+def _outcome_so_far(flight: InFlight) -> Outcome:
+    """Why a record is still here when its time is over."""
+    return Outcome.NO_RESPONDER if flight.failures else Outcome.ACK_TIMEOUT

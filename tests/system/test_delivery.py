@@ -105,21 +105,30 @@ def test_an_expired_message_becomes_a_dead_letter(daemon):
     daemon.request("POST", "/api/v1/outbox/drop", {})
 
 
-def test_a_message_that_expires_behind_another_becomes_a_dead_letter_too(daemon):
+@pytest.mark.parametrize("is_sent_together", [True, False])
+def test_a_message_that_expires_behind_another_becomes_a_dead_letter_too(daemon, is_sent_together):
+    """Behind: in the lane while the other one probes, or in the window with it, tried once and waiting for its turn."""
     waiting = {
         "from_node": "central",
         "to_nodes": ["ship2"],
         "method": "REQToConsole",
         "data": ["x"],
     }
-    [first] = daemon.send(waiting)
-    daemon.send({**waiting, "expires": "300ms"})
+    late = {**waiting, "expires": "300ms"}
+    if is_sent_together:
+        first, _ = daemon.send(waiting, late)
+    else:
+        [first] = daemon.send(waiting)
+        worker = "ship2.REQToConsole.EventACK_publisher"
+        daemon.wait_until(lambda _: (daemon.worker(worker) or {}).get("missed", 0) >= 1)
+        daemon.send(late)
     daemon.wait_until(lambda status: status["outbox"]["dead"] == 1)
     body = daemon.request("GET", "/api/v1/outbox?state=dead")[1]
     [letter] = body["records"] if isinstance(body, dict) else body
     assert "expired after 0.3 s" in letter["reason"]
     daemon.request("POST", "/api/v1/outbox/drop", {})
     daemon.request("POST", "/api/v1/outbox/drop", {"ids": [first["id"]], "pending": True})
+    assert daemon.status()["outbox"]["pending"] == 0
 
 
 def test_a_dropped_message_is_never_sent_again(daemon):
