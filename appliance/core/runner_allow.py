@@ -1,7 +1,8 @@
 """The runner's allow list: its text, and whether it covers a command, as pure questions.
 
-Stricter than `allow_commands` in one point, since whoever asks may have been taken over: a wildcard for one argument
-never stands for an option. ``systemctl status *`` must not come to mean ``systemctl status --host=elsewhere``.
+Stricter than `allow_commands`, since whoever asks may have been taken over: a wildcard at the beginning of an argument
+never stands for an option, and one that is a part of an argument stays within one name of a path. ``systemctl status *``
+must not come to mean ``systemctl status --host=elsewhere``, nor ``rm /var/log/app/*`` what is at ``/var/log/app/../..``.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from fnmatch import fnmatchcase
 
 from appliance.core.allow import ANY_REST
 
+ANY_ONE = "*"
 WILDCARDS = frozenset("*?[")
 
 
@@ -36,7 +38,11 @@ def parse_allow_list(text: str) -> tuple[tuple[str, ...], ...]:
 
 
 def is_allowed(argv: Sequence[str], patterns: Sequence[Sequence[str]]) -> bool:
-    """Whether one of `patterns` covers `argv`; a last ``**`` covers any rest, options included."""
+    """Whether one of `patterns` covers `argv`.
+
+    ``*`` alone covers one argument, whatever paths it holds; within an argument the wildcards cover a part of one
+    name, and neither nothing nor ``.`` nor ``..`` for a whole one. A last ``**`` covers any rest, options included.
+    """
     return any(_matches(argv, pattern) for pattern in patterns)
 
 
@@ -51,5 +57,16 @@ def _matches(argv: Sequence[str], pattern: Sequence[str]) -> bool:
 
 
 def _covers(given: str, wanted: str) -> bool:
-    is_surprise = given.startswith("-") and wanted[:1] in WILDCARDS
-    return not is_surprise and fnmatchcase(given, wanted)
+    if given.startswith("-") and wanted[:1] in WILDCARDS:
+        return False
+    if wanted == ANY_ONE:
+        return True
+    given_names, wanted_names = given.split("/"), wanted.split("/")
+    return len(given_names) == len(wanted_names) and all(
+        map(_covers_name, given_names, wanted_names)
+    )
+
+
+def _covers_name(given: str, wanted: str) -> bool:
+    leads_elsewhere = given in ("", ".", "..")
+    return given == wanted or (not leads_elsewhere and fnmatchcase(given, wanted))

@@ -16,7 +16,7 @@ import signal
 import socket
 import stat
 import struct
-from collections.abc import Mapping, MutableMapping, Sequence
+from collections.abc import Iterator, Mapping, MutableMapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -41,6 +41,10 @@ from appliance.methods._subprocess import CommandResult, run_command, stream_com
 _log = logging.getLogger("appliance.runner")
 
 REQUEST_TIMEOUT_S = 5.0
+ANSWER_TIMEOUT_S = 30.0
+"""How long the last word of a command may wait for somebody who does not read it."""
+MAX_ASKING = 16
+"""How many may be about to ask, beside those whose commands run."""
 MAX_TIMEOUT_S = 7 * 86_400.0
 MAX_OUTPUT_BYTES = 64 * 1024 * 1024
 """As `max_output_bytes` of a subscription."""
@@ -141,6 +145,10 @@ class Runner:
             await manager.close()
 
     def _take(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if len(self._tasks) >= self._settings.max_commands + MAX_ASKING:
+            writer.write(to_frame(Refused("failed", f"{len(self._tasks)} ask already")))
+            writer.close()
+            return
         task = asyncio.get_running_loop().create_task(self._serve(reader, writer), name="command")
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
@@ -169,12 +177,47 @@ class Runner:
     ) -> None:
         words = [bytes_to_text(word) for word in request.argv]
         shown = {"command": " ".join(words)[:500], **_origin(request)}
-        refusal = await asyncio.to_thread(self._find_refusal, words)
-        if refusal is not None:
-            _log.warning("command refused", extra={"fields": {**shown, "reason": refusal.reason}})
-            await _send(writer, refusal)
+        with self._seat() as is_free:
+            if is_free:
+                refusal = await asyncio.to_thread(self._find_refusal, words)
+            else:
+                refusal = Refused("failed", f"{self._running} commands run already")
+            if refusal is None:
+                await self._run_while_asked(request, shown, reader, writer)
+                return
+        _log.warning("command refused", extra={"fields": {**shown, "reason": refusal.reason}})
+        await _send(writer, refusal)
+
+    @contextlib.contextmanager
+    def _seat(self) -> Iterator[bool]:
+        """One of the places for commands, if there is one; taken before anything is waited for."""
+        if self._running >= self._settings.max_commands:
+            yield False
             return
         self._running += 1
+        try:
+            yield True
+        finally:
+            self._running -= 1
+
+    def _find_refusal(self, words: Sequence[str]) -> Refused | None:
+        if any("\0" in word for word in words):
+            return Refused("failed", "no command")
+        try:
+            patterns = read_allow_list(self._settings.allow_path)
+        except AllowListUnusable as error:
+            return Refused("failed", str(error))
+        if not is_allowed(words, patterns):
+            return Refused("forbidden", "it is not in the runner's allow list")
+        return None
+
+    async def _run_while_asked(
+        self,
+        request: RunRequest,
+        shown: dict[str, str],
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+    ) -> None:
         running = asyncio.create_task(self._run(request, writer), name="program")
         leaving = asyncio.create_task(_until_gone(reader), name="leaving")
         try:
@@ -184,27 +227,14 @@ class Runner:
                 _log.info(
                     "command ended", extra={"fields": {**shown, "exit_status": result.exit_status}}
                 )
-                await _send(writer, Ended(**asdict(result)))
+                async with asyncio.timeout(ANSWER_TIMEOUT_S):
+                    await _send(writer, Ended(**asdict(result)))
             else:
                 _log.info("command given up by the one who asked", extra={"fields": shown})
         finally:
             running.cancel()
             leaving.cancel()
             await asyncio.wait({running, leaving})
-            self._running -= 1
-
-    def _find_refusal(self, words: Sequence[str]) -> Refused | None:
-        if self._running >= self._settings.max_commands:
-            return Refused("failed", f"{self._running} commands run already")
-        if not words or any("\0" in word for word in words):
-            return Refused("failed", "no command")
-        try:
-            patterns = read_allow_list(self._settings.allow_path)
-        except AllowListUnusable as error:
-            return Refused("failed", str(error))
-        if not is_allowed(words, patterns):
-            return Refused("forbidden", "it is not in the runner's allow list")
-        return None
 
     async def _run(self, request: RunRequest, writer: asyncio.StreamWriter) -> CommandResult:
         environment = {
@@ -215,7 +245,7 @@ class Runner:
                 if name in request.environment
             },
         }
-        timeout_s = min(max(request.timeout_s, 0.0), MAX_TIMEOUT_S)
+        timeout_s = min(request.timeout_s, MAX_TIMEOUT_S)
         if request.max_output_bytes is None:
 
             async def say(data: bytes, stream: str) -> None:
@@ -224,7 +254,7 @@ class Runner:
             return await stream_command(
                 request.argv, environment=environment, timeout_s=timeout_s, say=say
             )
-        limit_bytes = min(max(request.max_output_bytes, 0), MAX_OUTPUT_BYTES)
+        limit_bytes = min(request.max_output_bytes, MAX_OUTPUT_BYTES)
         return await run_command(
             request.argv,
             environment=environment,

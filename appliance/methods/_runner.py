@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import struct
 from collections.abc import Mapping, Sequence
-from typing import Literal
+from typing import Annotated, Literal
 
 import msgspec
 
@@ -21,6 +21,10 @@ from appliance.methods._talk import Say
 MESSAGE_VARIABLES = ("APPLIANCE_MESSAGE_ID", "APPLIANCE_FROM_NODE", "STEWARD_DATA")
 MAX_REQUEST_BYTES = 4 * 1024 * 1024
 """Arguments and data; Linux itself takes some 2 MiB."""
+MAX_ARGUMENTS = 10_000
+MAX_VARIABLES = 16
+LONGEST_TIMEOUT_S = 1e9
+"""Beyond it the number is no time: infinite, or none at all."""
 MAX_ANSWER_BYTES = 192 * 1024 * 1024
 """Twice what `max_output_bytes` may be, with room."""
 CONNECT_TIMEOUT_S = 5.0
@@ -33,10 +37,10 @@ _LENGTH = struct.Struct(">I")
 class RunRequest(msgspec.Struct, frozen=True, tag="run"):
     """A command. `max_output_bytes` None: pass on what it says while it runs."""
 
-    argv: list[bytes]
-    environment: dict[str, str]
-    timeout_s: float
-    max_output_bytes: int | None = None
+    argv: Annotated[list[bytes], msgspec.Meta(min_length=1, max_length=MAX_ARGUMENTS)]
+    environment: Annotated[dict[str, str], msgspec.Meta(max_length=MAX_VARIABLES)]
+    timeout_s: Annotated[float, msgspec.Meta(ge=0, le=LONGEST_TIMEOUT_S)]
+    max_output_bytes: Annotated[int, msgspec.Meta(ge=0)] | None = None
 
 
 class Said(msgspec.Struct, frozen=True, tag="said"):

@@ -12,6 +12,8 @@ systemctl --no-pager status *
 "/opt/my tool/run" 'a b'
 journalctl -u *.service **
 kill -*
+rm -f /var/log/app/*
+cat /srv/*/log?/today
 """
 
 
@@ -32,6 +34,16 @@ kill -*
         (["journalctl", "-u", "a.socket"], False),
         (["kill", "-9"], True),
         (["/usr/bin/systemctl", "restart", "nginx.service"], False),
+        (["rm", "-f", "/var/log/app/old"], True),
+        (["rm", "-f", "/var/log/app/..old"], True),
+        (["rm", "-f", "/var/log/app/../../../etc/passwd"], False),
+        (["rm", "-f", "/var/log/app/.."], False),
+        (["rm", "-f", "/var/log/app/a/b"], False),
+        (["rm", "-f", "/var/log/app/"], False),
+        (["rm", "-f", "/var/log/../log/app/old"], False),
+        (["cat", "/srv/a/log1/today"], True),
+        (["cat", "/srv/../log1/today"], False),
+        (["systemctl", "is-active", "a/../b"], True),
         ([], False),
     ],
 )
