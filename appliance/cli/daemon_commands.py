@@ -1,4 +1,4 @@
-"""Commands that ask or tell the running daemon: status, plan, reload, outbox, history."""
+"""Commands that ask or tell the running daemon: status, plan, reload."""
 
 from __future__ import annotations
 
@@ -29,6 +29,7 @@ from appliance.cli.verdict_view import (
     show_actions,
     show_settings,
 )
+from appliance.core.escape import escape_line
 from appliance.errors import DaemonUnreachable
 
 if TYPE_CHECKING:
@@ -226,28 +227,30 @@ def reload(
     return Exit.CONFIG if is_refused else Exit.OK
 
 
-def show_verdict(verdict: Json, *, has_many_nodes: bool = False) -> None:
-    """A verdict with its problems and actions."""
+def show_verdict(verdict: Json, *, has_many_nodes: bool = False, is_past: bool = False) -> None:
+    """A verdict with its problems and actions; one of the past is a fact, with its problems on stdout."""
     problems = [read_problem(item) for item in verdict.get("problems") or ()]
     if problems:
-        print_problems(problems, sys.stderr)
-    generation = verdict.get("generation")
-    match verdict.get("result"):
-        case "applied":
+        print_problems(problems, sys.stdout if is_past else sys.stderr, None if is_past else 78)
+    generation, result = verdict.get("generation"), verdict.get("result")
+    stays = "stayed" if is_past else "stays"
+    match result:
+        case "applied" | "reverted":
             actions = verdict.get("actions") or []
             for line in show_actions(actions, has_many_nodes=has_many_nodes):
                 typer.echo(line)
             words = count_actions(actions, done=True) or "no worker touched"
             seconds = float(verdict.get("duration_seconds") or 0)
             typer.echo(
-                f"applied: generation {generation}, {words}, in {seconds:.3f} s{_drain(verdict)}"
+                f"{result}: generation {generation}, {words}, in {seconds:.3f} s{_drain(verdict)}"
             )
             for name, error in (verdict.get("failed") or {}).items():
-                warn(f"{name} does not run yet and is tried again: {error}")
-        case "unchanged":
-            typer.echo(f"unchanged: generation {generation} stays in force")
+                if is_past:
+                    typer.echo(escape_line(f"{name} did not run yet: {error}"))
+                else:
+                    warn(f"{name} does not run yet and is tried again: {error}")
         case _:
-            typer.echo(f"refused: generation {generation} stays in force")
+            typer.echo(f"{result}: generation {generation} {stays} in force")
 
 
 def _drain(verdict: Json) -> str:

@@ -17,14 +17,17 @@ from appliance.cli.options import (
     StateDirOption,
     find_state_dir,
     print_json,
+    warn,
 )
+from appliance.cli.terminal import print_table
 from appliance.cli.times import say_ago
+from appliance.cli.verdict_view import split_problems
 from appliance.core.durations import parse_duration
-from appliance.core.escape import escape_line
 
 Json = dict[str, Any]
 
 POLL_S = 0.5
+NO_HELLOS = "no node says hello here: `publish: {hello: {to: …, method: REQHello, every: 30s}}`"
 _WORDS = {
     "in_sync": "in sync",
     "behind": "behind",
@@ -32,6 +35,7 @@ _WORDS = {
     "silent": "silent",
     "unknown": "says hello, but not which config",
 }
+NOT_HEARD = "not heard yet"
 _STYLES = {"in_sync": "green", "behind": "yellow", "refused": "red", "silent": "red"}
 
 
@@ -62,9 +66,7 @@ def fleet_status(
         print_json({"config": status.get("config"), "nodes": standings})
         return _exit_of(standings)
     if not standings:
-        typer.echo(
-            "no node says hello here: `publish: {hello: {to: …, method: REQHello, every: 30s}}`"
-        )
+        typer.echo(NO_HELLOS)
         return Exit.OK
     shown = [item for item in standings if every or item["state"] != "in_sync"]
     if shown:
@@ -88,7 +90,8 @@ def fleet_wait(
 ) -> int:
     """Wait until every node runs a config: the one given, else the one in force here.
 
-    Exits 0 when all do, 1 when some refused it or run another one, 3 when the rest is silent.
+    The daemon that is asked must run it too. Nodes that do not say which config they run (Go nodes) are named and not
+    waited for. Exits 0 when all do, 1 when some refused it or run another one, 3 when the rest is silent.
     """
     try:
         timeout_s = float(timeout) if timeout.isdecimal() else parse_duration(timeout)
@@ -97,21 +100,60 @@ def fleet_wait(
     client = ApiClient(find_state_dir(state_dir))
     ends = time.monotonic() + timeout_s
     while True:
-        standings: list[Json] = client.get("/api/v1/status").get("fleet") or []
-        left = [item for item in standings if not _has(item, revision, digest)]
-        if not left or time.monotonic() >= ends:
+        status = client.get("/api/v1/status")
+        # the daemon that is asked is of the fleet too; nodes that never tell their config cannot be waited for
+        here = _own_standing(status)
+        standings: list[Json] = status.get("fleet") or []
+        counted = [item for item in standings if not _is_mute(item)]
+        left = [item for item in [here, *counted] if not _has(item, revision, digest)]
+        if not (left and standings) or time.monotonic() >= ends:
             break
         time.sleep(min(POLL_S, max(0.0, ends - time.monotonic())))
+    names = [item["node"] for item in left]
     if output is Output.JSON:
-        print_json({"nodes": standings, "missing": [item["node"] for item in left]})
-    elif left:
-        _print_rows(left)
-        typer.echo(f"{len(standings) - len(left)} of {len(standings)} nodes run it")
+        print_json({"nodes": standings, "here": here, "missing": names})
+    elif not standings:
+        warn(NO_HELLOS)
     else:
-        typer.echo(f"all {len(standings)} nodes run it")
+        if left:
+            _print_rows(left)
+        done = sum(_has(item, revision, digest) for item in counted)
+        every = "all " if done == len(counted) else f"{done} of "
+        typer.echo(f"{every}{_count_nodes(len(counted))} run it")
+        mute = [str(item["node"]) for item in standings if _is_mute(item)]
+        if mute:
+            warn(f"not waited for, as they do not say which config they run: {', '.join(mute)}")
+    if not standings:
+        return Exit.FAILED
     if not left:
         return Exit.OK
     return Exit.SILENT if all(item["state"] == "silent" for item in left) else Exit.FAILED
+
+
+def _own_standing(status: Json) -> Json:
+    config = status.get("config") or {}
+    attempt = config.get("last_attempt") or {}
+    is_bad = attempt.get("result") in ("refused", "reverted")
+    errors, _ = split_problems(attempt.get("problems") or [])
+    return {
+        "node": "(here)",
+        "state": "refused" if is_bad else "in_sync",
+        "last_hello_at": attempt.get("at"),
+        "version": status.get("version"),
+        "applied": config.get("digest"),
+        "revision": config.get("revision"),
+        "branch": config.get("branch"),
+        "dirty": config.get("dirty"),
+        "problems": len(errors) if is_bad else 0,
+        "first_problem": f"{errors[0].get('code')} {errors[0].get('message')}"
+        if is_bad and errors
+        else None,
+    }
+
+
+def _is_mute(item: Json) -> bool:
+    """A Go node, or an older version."""
+    return item["state"] == "unknown" and bool(item.get("last_hello_at"))
 
 
 def _has(item: Json, revision: str | None, digest: str | None) -> bool:
@@ -136,34 +178,45 @@ def _exit_of(standings: Sequence[Json]) -> int:
 
 
 def _summary(standings: Sequence[Json]) -> str:
-    counts = Counter(str(item["state"]) for item in standings)
-    said = [f"{counts[state]} {words}" for state, words in _WORDS.items() if counts[state]]
-    return f"{len(standings)} nodes: {', '.join(said)}"
+    counts = Counter(_say_state(item) for item in standings)
+    said = [f"{counts[words]} {words}" for words in (*_WORDS.values(), NOT_HEARD) if counts[words]]
+    return f"{_count_nodes(len(standings))}: {', '.join(said)}"
+
+
+def _count_nodes(number: int) -> str:
+    return f"{number} node{'s' if number != 1 else ''}"
+
+
+def _say_state(item: Json) -> str:
+    state = str(item["state"])
+    is_heard = state != "unknown" or item.get("last_hello_at")
+    return _WORDS.get(state, state) if is_heard else NOT_HEARD
+
+
+def _say_config(item: Json) -> str:
+    commit = str(item.get("revision") or "")[:10]
+    digest = str(item.get("applied") or "").removeprefix("sha256:")[:12]
+    return f"{commit}-dirty" if commit and item.get("dirty") else commit or digest
 
 
 def _print_rows(standings: Sequence[Json]) -> None:
-    from rich.table import Table
     from rich.text import Text
 
-    from appliance.cli.terminal import make_console
-
-    table = Table("NODE", "STATE", "HELLO", "CONFIG", "VERSION", "WHY", box=None, pad_edge=False,
-                  padding=(0, 2, 0, 0), header_style="dim")  # fmt: skip
     now = time.time()
+    rows = []
     for item in standings:
-        state = str(item["state"])
         seen = say_ago(item["last_hello_at"], now) if item.get("last_hello_at") else "never"
-        revision = str(item.get("revision") or "")[:10]
-        digest = str(item.get("applied") or "").removeprefix("sha256:")[:12]
         why = str(item.get("first_problem") or "")
         if int(item.get("problems") or 0) > 1:
             why += f" (and {int(item['problems']) - 1} more)"
-        table.add_row(
-            Text(escape_line(str(item["node"]))),
-            Text(_WORDS.get(state, state), style=_STYLES.get(state, "")),
-            Text(seen),
-            Text(escape_line(revision or digest)),
-            Text(escape_line(str(item.get("version") or ""))),
-            Text(escape_line(why)),
+        rows.append(
+            (
+                str(item["node"]),
+                Text(_say_state(item), style=_STYLES.get(str(item["state"]), "")),
+                seen,
+                _say_config(item),
+                str(item.get("version") or ""),
+                why,
+            )
         )
-    make_console().print(table)
+    print_table(("NODE", "STATE", "HELLO", "CONFIG", "VERSION", "WHY"), rows)

@@ -25,12 +25,13 @@ def render_text(problems: Sequence[Problem], *, colour: bool) -> str:
     return "\n".join(_render_one(problem, colour=colour) for problem in problems)
 
 
-def render_summary(problems: Sequence[Problem], file_count: int, exit_code: int) -> str:
-    """The last line: what was counted, and the exit code that follows from it."""
+def render_summary(problems: Sequence[Problem], file_count: int, exit_code: int | None) -> str:
+    """The last line: what was counted, and the exit code that follows from it, if one does."""
     errors = sum(problem.severity is Severity.ERROR for problem in problems)
     warnings = len(problems) - errors
     counts = f"{_count(errors, 'error')}, {_count(warnings, 'warning')}"
-    return f"{counts} in {_count(file_count, 'file')}    exit {exit_code}"
+    shown = f"{counts} in {_count(file_count, 'file')}" if file_count else counts
+    return shown if exit_code is None else f"{shown}    exit {exit_code}"
 
 
 def _count(number: int, word: str) -> str:

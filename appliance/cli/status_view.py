@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from appliance.cli.times import say_ago, say_span
-from appliance.cli.verdict_view import is_warning, split_problems
+from appliance.cli.verdict_view import is_warning, say_commit, split_problems
 from appliance.core.escape import escape_line
 
 Json = dict[str, Any]
@@ -139,10 +139,7 @@ def _config_lines(status: Json, now: float) -> list[Text]:
     digest = str(config.get("digest") or "none")
     words = [digest[: 7 + 12] if digest.startswith("sha256:") else digest[:12]]
     if config.get("revision"):
-        facts = [str(config["branch"])] if config.get("branch") else []
-        facts += ["files differ from it"] if config.get("dirty") else []
-        more = f" ({', '.join(facts)})" if facts else ""
-        words.append(f"git {str(config['revision'])[:10]}{more}")
+        words.append(say_commit(config))
     words.append(f"applied {say_ago(config.get('applied_at'), now)}")
     words.append(" ".join(map(str, config.get("paths") or ())))
     lines = [_line("config", "   ".join(filter(None, words)))]

@@ -60,8 +60,8 @@ def split_problems(problems: Sequence[Json]) -> tuple[list[Json], list[Json]]:
     return errors, [item for item in problems if is_warning(item)]
 
 
-def print_problems(problems: Sequence[Problem], stream: TextIO, exit_code: int = 78) -> None:
-    """Every problem as `check` shows it, and the count."""
+def print_problems(problems: Sequence[Problem], stream: TextIO, exit_code: int | None = 78) -> None:
+    """Every problem as `check` shows it, and the count; with the exit code, where one follows."""
     print(render_text(problems, colour=uses_colour(stream)), file=stream)
     if any(problem.severity is Severity.ERROR for problem in problems):
         files = len({problem.file for problem in problems if problem.file})
@@ -100,6 +100,14 @@ def count_actions(actions: Sequence[Json], *, done: bool = False) -> str:
     kinds = [str(action.get("action", "")) for action in actions]
     named = [(kind, kinds.count(kind)) for kind in _SIGNS]
     return ", ".join(f"{count} {_DONE[kind] if done else kind}" for kind, count in named if count)
+
+
+def say_commit(facts: Json, *, length: int = 10) -> str:
+    """``git 63f047e946 (main, files differ from it)``, of a config or a record that has a revision."""
+    more = [str(facts["branch"])] if facts.get("branch") else []
+    more += ["files differ from it"] if facts.get("dirty") else []
+    commit = str(facts.get("revision") or "")[:length]
+    return f"git {commit} ({', '.join(more)})" if more else f"git {commit}"
 
 
 def _show_value(value: object) -> str:

@@ -44,6 +44,7 @@ class NodeReport:
     applied: str = ""
     desired: str = ""
     revision: str = ""
+    branch: str = ""
     dirty: bool | None = None
     result: str = ""
     problems: int = 0
@@ -56,6 +57,7 @@ _KEYS = {
     "applied": "a",
     "desired": "d",
     "revision": "r",
+    "branch": "b",
     "dirty": "m",
     "result": "o",
     "problems": "n",
@@ -65,14 +67,21 @@ _KEYS = {
 
 def encode_report(report: NodeReport) -> str:
     """As a header's value: compact JSON in ASCII."""
-    found = {key: getattr(report, name) for name, key in _KEYS.items() if getattr(report, name)}
+    values = {key: getattr(report, name) for name, key in _KEYS.items()}
+    # NB: "not dirty" is said, for silence means "not known"
+    found = {key: _cut(value) for key, value in values.items() if value or value is False}
+    found.pop("p", None)
     problem = report.first_problem
     while True:
-        text = json.dumps(found, ensure_ascii=True, separators=(",", ":"))
+        shown = {**found, "p": problem} if problem else found
+        text = json.dumps(shown, ensure_ascii=True, separators=(",", ":"))
         if len(text) <= MAX_REPORT_BYTES or not problem:
             return text
         problem = problem[: len(problem) // 2]
-        found["p"] = problem
+
+
+def _cut(value: object) -> object:
+    return value[:MAX_WORD_CHARACTERS] if isinstance(value, str) else value
 
 
 def parse_report(text: str | None) -> NodeReport | None:
@@ -92,6 +101,7 @@ def parse_report(text: str | None) -> NodeReport | None:
         applied=_word(found.get("a")),
         desired=_word(found.get("d")),
         revision=_word(found.get("r")),
+        branch=_word(found.get("b")),
         dirty=dirty if isinstance(dirty, bool) else None,
         result=_word(found.get("o")),
         problems=_count(found.get("n")),
@@ -167,5 +177,7 @@ def _judge(seen: NodeSighting | None, own: NodeReport, *, is_silent: bool) -> No
     report = seen.report
     if report.result in ("refused", "reverted"):
         return NodeState.REFUSED
-    same_commit = bool(own.revision) and report.revision == own.revision and not report.dirty
+    # nodes may be started with different paths of one repository: then the commit decides, if both are as it has them
+    is_clean = own.dirty is False and report.dirty is False
+    same_commit = bool(own.revision) and report.revision == own.revision and is_clean
     return NodeState.IN_SYNC if report.applied == own.applied or same_commit else NodeState.BEHIND

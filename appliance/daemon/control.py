@@ -85,7 +85,7 @@ class DaemonControl:
             "stopping": self.is_stopping,
             "config": {
                 **config_json(applied, attempt, list(daemon.config_paths)),
-                "seen_digest": daemon.reconciler.seen_digest or None,
+                "seen_digest": daemon.reconciler.files.digest or None,
                 **fallback_json(daemon.reconciler.fallback),
             },
             "broker": {
@@ -251,7 +251,7 @@ class DaemonControl:
     async def roll_back(self, *, to: str | None, force: bool, by: str = "") -> dict[str, object]:
         """Go back to an older set; the verdict."""
         verdict = await self._daemon.reconciler.roll_back(to=to, force=force, by=by)
-        return verdict_json(verdict)
+        return {**verdict_json(verdict), "pinned": self._daemon.reconciler.fallback.pin is not None}
 
     async def submit(
         self, requests: Sequence[SubmitRequest], *, atomic: bool = False, once: Once | None = None
@@ -286,7 +286,10 @@ class DaemonControl:
 
     def history(self, limit: int) -> list[Record]:
         """Newest first."""
-        return self._history.newest(limit)
+        return [
+            {key: value for key, value in record.items() if key != "diff"}
+            for record in self._history.newest(limit)
+        ]
 
     def history_record(self, key: str) -> Record | None:
         """One record by number, generation, digest or revision, with what changed in the files."""

@@ -59,7 +59,7 @@ def pinned_set(source: FileConfigSource, state_dir: Path) -> LoadedSet | None:
     if files is None:
         return None
     try:
-        return source.load_kept(files, pin.digest, pin.revision)
+        return source.load_kept(files, pin.digest, pin.label)
     except ConfigError as error:
         logging.getLogger("appliance").error("the pinned config cannot be used: %s", error)
         return None

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
-from appliance.config.files import fingerprint
+from appliance.config.files import fingerprint, read_files
 from appliance.config.git import CommitFacts, GitTrouble, parse_key, read_commit
 from appliance.config.loader import load_desired, load_kept
-from appliance.config.revision import read_revision
+from appliance.config.revision import Revision, read_revision
 from appliance.core.names import NodeName
 from appliance.core.problems import Problem
 from appliance.core.run_nodes import choose_run_nodes
@@ -46,6 +45,18 @@ class FileConfigSource:
         except ConfigUnreadable:
             return ""
 
+    def revision(self) -> Revision | None:
+        """The commit that the first path stands at."""
+        return read_revision(self.paths[0])
+
+    def texts(self) -> dict[str, str]:
+        """The files as they are now; what is not UTF-8 is shown as such."""
+        try:
+            found = read_files(self.paths).contents
+        except ConfigUnreadable:
+            return {}
+        return {name: raw.decode("utf-8", "backslashreplace") for name, raw in found.items()}
+
     def load(self) -> LoadedSet:
         """Read, check and compile the own paths."""
         return self.load_from(self.paths)
@@ -58,7 +69,7 @@ class FileConfigSource:
             methods=METHOD_TABLE,
             run_nodes=self._choose,
         )
-        revision = read_revision(Path(paths[0]))
+        revision = read_revision(paths[0])
         allowed = self._allowed_keys(loaded.desired)
         dirty: bool | None = None
         if allowed or loaded.desired.source.source == "git":
@@ -85,7 +96,9 @@ class FileConfigSource:
             return _read_keys(self._signed_by)
         return desired.source.signed_by if self._trusted is None else self._trusted
 
-    def load_kept(self, files: Mapping[str, str], digest: str, revision: str | None) -> LoadedSet:
+    def load_kept(
+        self, files: Mapping[str, str], digest: str, revision: Revision | None
+    ) -> LoadedSet:
         """Compile a set that the history kept."""
         loaded = load_kept(
             files, digest, environ=os.environ, methods=METHOD_TABLE, run_nodes=self._choose
@@ -93,7 +106,9 @@ class FileConfigSource:
         return LoadedSet(
             desired=loaded.desired,
             digest=digest,
-            revision=revision,
+            revision=revision.commit if revision else None,
+            branch=revision.branch if revision else None,
+            dirty=revision.dirty if revision else None,
             files=files,
             warnings=loaded.warnings,
             place=loaded.place,

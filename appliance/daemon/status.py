@@ -33,6 +33,7 @@ def config_json(applied: Applied | None, attempt: Verdict | None, paths: list[st
             "at": rfc3339(attempt.at),
             "result": attempt.result,
             "trigger": attempt.trigger,
+            "by": attempt.by,
             "problems": [problem_json(problem) for problem in attempt.problems],
             "duration_seconds": round(attempt.duration_s, 6),
         }

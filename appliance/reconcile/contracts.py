@@ -80,6 +80,7 @@ class ReloadTelemetry(Protocol):
         plan_counts: Mapping[str, int],
         duration_s: float,
         trigger: str,
+        result: str,
     ) -> None: ...
 
     def config_unchanged(self, trigger: str) -> None: ...

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 
 from appliance.core.plan import Plan
 from appliance.core.problems import Problem
-from appliance.errors import ApplianceError, ConfigInvalid, RunNodesUnclear
+from appliance.errors import ApplianceError, ConfigInvalid, ConfigUnreadable, RunNodesUnclear
 from appliance.reconcile.contracts import ReloadTelemetry
-from appliance.reconcile.history import History
+from appliance.reconcile.history import History, KeptSet
 from appliance.reconcile.pins import Pin, PinBook
 from appliance.reconcile.pool import WorkerPool
 from appliance.reconcile.requests import ConfigSource, Request
@@ -110,12 +110,16 @@ class Fallback:
         assert applied is not None
         kept = await asyncio.to_thread(self._history.find_kept, to, applied.digest)
         try:
-            loaded = await asyncio.to_thread(
-                self._source.load_kept, kept.files, kept.digest, kept.revision
-            )
-        except (ConfigInvalid, RunNodesUnclear) as error:
+            loaded = await asyncio.to_thread(self._load, kept)
+        except (ConfigInvalid, ConfigUnreadable, RunNodesUnclear) as error:
             return await self._loop.refuse(find_problems_of(error), "rollback", started)
         return await self._go_back(loaded, "rollback", started, force=force)
+
+    def _load(self, kept: KeptSet) -> LoadedSet:
+        """The set as the files hold it, should they hold it; else as the history kept it."""
+        if kept.digest == self._source.fingerprint():
+            return self._source.load()
+        return self._source.load_kept(kept.files, kept.digest, kept.revision)
 
     async def _go_back(
         self,
@@ -140,6 +144,8 @@ class Fallback:
         pin = Pin(
             digest=loaded.digest,
             revision=loaded.revision,
+            branch=loaded.branch,
+            dirty=loaded.dirty,
             files_digest=files_digest,
             reason=reason,
             by=self._loop.asked_by,
@@ -151,7 +157,7 @@ class Fallback:
         verdict = await self._loop.accept(
             loaded, plan, reason, started, applied.generation + 1, failures=failures
         )
-        self._loop.seen_digest = files_digest
+        self._loop.files.digest = files_digest
         return verdict
 
     async def _set_pin(self, pin: Pin | None) -> None:
@@ -179,6 +185,8 @@ class Fallback:
             desired=trial.baseline.desired,
             digest=trial.baseline.digest,
             revision=trial.baseline.revision,
+            branch=trial.baseline.branch,
+            dirty=trial.baseline.dirty,
             files={},
         )
         problems = trial_problems(applied.generation, failed)

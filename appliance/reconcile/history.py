@@ -1,25 +1,28 @@
 """Records on disk of every config set that was applied or refused, with the files of the applied ones.
 
 One JSON file per record below ``<state>/history``, written to a temporary name and renamed. The set's files are kept
-once per digest, so that a later rollback has them even when Git and the broker are away. Secrets never stand in a
-config file (they are references), so none stand here.
+once per digest, so that a later rollback has them even when Git and the broker are away. Of a refused set only the
+difference to the set in force is kept. Secrets never stand in a config file (they are references), so none stand here.
 """
 
 from __future__ import annotations
 
-import difflib
 import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
+from appliance.config.revision import Revision
 from appliance.errors import RequestInvalid
+from appliance.reconcile.differences import find_differences
 
 HISTORY_DIR = "history"
 """Below the state directory."""
 KEEP_RECORDS = 50
-MAX_DIFF_LINES = 2_000
+KEEP_IN_FORCE = 2
+"""Sets that were in force are not pushed out by refused ones: that many different ones always stay."""
+MIN_PREFIX_CHARACTERS = 4
 MAX_SET_BYTES = 16 * 1024 * 1024
 
 Record = dict[str, object]
@@ -31,7 +34,7 @@ class KeptSet(NamedTuple):
     """A set as the history keeps it."""
 
     digest: str
-    revision: str | None
+    revision: Revision | None
     files: dict[str, str]
 
 
@@ -49,20 +52,28 @@ class History:
         numbers = [int(path.stem) for path in self._record_paths()]
         self._next = max(numbers, default=0) + 1
 
-    def append(self, record: Record, files: Mapping[str, str]) -> None:
-        """Keep one record, and the files of its set; forget the oldest beyond the last 50."""
+    def append(
+        self, record: Record, files: Mapping[str, str], attempted: Mapping[str, str] | None = None
+    ) -> None:
+        """Keep one record, and the files of its set; forget the oldest beyond the last 50.
+
+        `attempted` are the files of a refused set: what they would have changed is kept instead.
+        """
         digest = str(record.get("digest") or "")
         name = digest.removeprefix("sha256:")
         if files and name.isalnum() and sum(map(len, files.values())) <= MAX_SET_BYTES:
             target = self._sets / f"{name}.json"
             if not target.exists():
                 _write(target, {"digest": digest, "files": dict(files)})
+        if attempted:
+            before = self.files_of(str(record.get("previous_digest") or ""))
+            record = {**record, "diff": find_differences(before or {}, attempted)}
         number = self._next
         self._next += 1
         _write(self._directory / f"{number:08d}.json", {"number": number, **record})
         self._forget_oldest()
 
-    def newest(self, limit: int = KEEP_RECORDS) -> list[Record]:
+    def newest(self, limit: int | None = None) -> list[Record]:
         """The newest records first."""
         records = []
         for path in sorted(self._record_paths(), reverse=True)[:limit]:
@@ -99,6 +110,7 @@ class History:
             found = self.find(to)
             if found is None:
                 raise RequestInvalid(f"no record of {to[:80]!r} in the history")
+            self._insist_on_one(to)
         digest = str(found.get("digest") or "")
         files = self.files_of(digest)
         if files is None:
@@ -106,25 +118,31 @@ class History:
                 f"the files of record {found.get('number')} were not kept"
                 + (": it was refused" if found.get("result") == "refused" else "")
             )
-        revision = found.get("revision")
-        return KeptSet(digest, str(revision) if revision else None, files)
+        return KeptSet(digest, _revision_of(found), files)
 
     def find(self, key: str) -> Record | None:
-        """The newest record with this number, generation, or start of its digest or revision."""
+        """The record with this number or generation, or with this start of its digest or revision.
+
+        Of several the newest counts; of those with a revision, rather one that was in force, as the commit has it.
+        """
         records = self.newest()
         for record in records:
-            if key in (str(record.get("number")), f"generation {record.get('generation')}"):
+            if str(record.get("number")) == key.removeprefix("#"):
                 return record
+        number = key.removeprefix("generation ").removeprefix("g")
         for record in records:
-            if str(record.get("generation")) == key and record.get("result") in IN_FORCE:
+            if str(record.get("generation")) == number and record.get("result") in IN_FORCE:
                 return record
-            digest = str(record.get("digest") or "").removeprefix("sha256:")
-            revision = str(record.get("revision") or "")
-            if len(key) >= 4 and (
-                digest.startswith(key.removeprefix("sha256:")) or revision.startswith(key)
-            ):
-                return record
-        return None
+        found = [record for record in records if _names_by_start(record, key)]
+        return min(found, key=_is_second_choice, default=None)
+
+    def _insist_on_one(self, key: str) -> None:
+        """Raises RequestInvalid where a start of a digest or revision stands for several of them."""
+        names = {name for record in self.newest() for name in _names_by_start(record, key)}
+        if len(names) > 1:
+            raise RequestInvalid(
+                f"{key[:80]!r} is the start of several: {', '.join(sorted(names))}"
+            )
 
     def files_of(self, digest: str) -> dict[str, str] | None:
         """The files of a kept set."""
@@ -133,40 +151,66 @@ class History:
         return files if isinstance(files, dict) else None
 
     def difference(self, record: Record) -> str:
-        """What changed in the files, as a unified diff; "" where one side was not kept."""
+        """What the set changed in the files, as a unified diff; "" where one side was not kept."""
+        kept = record.get("diff")
+        if isinstance(kept, str):
+            return kept
         after = self.files_of(str(record.get("digest") or ""))
         before = self.files_of(str(record.get("previous_digest") or ""))
-        if after is None or before is None:
-            return ""
-        lines: list[str] = []
-        for name in sorted(before.keys() | after.keys()):
-            old, new = before.get(name, ""), after.get(name, "")
-            if old != new:
-                lines += difflib.unified_diff(
-                    old.splitlines(),
-                    new.splitlines(),
-                    f"before/{name}",
-                    f"after/{name}",
-                    lineterm="",
-                )
-            if len(lines) > MAX_DIFF_LINES:
-                return "\n".join([*lines[:MAX_DIFF_LINES], "…"]) + "\n"
-        return "\n".join(lines) + "\n" if lines else ""
+        return "" if after is None or before is None else find_differences(before, after)
 
     def _record_paths(self) -> list[Path]:
         return [path for path in self._directory.glob("*.json") if path.stem.isdecimal()]
 
     def _forget_oldest(self) -> None:
-        paths = sorted(self._record_paths())
-        for path in paths[:-KEEP_RECORDS]:
-            path.unlink(missing_ok=True)
-        if len(paths) > KEEP_RECORDS:
-            used = {
-                str(record.get("digest") or "").removeprefix("sha256:") for record in self.newest()
-            }
-            for path in self._sets.glob("*.json"):
-                if path.stem not in used:
-                    path.unlink(missing_ok=True)
+        paths = sorted(self._record_paths(), reverse=True)
+        if len(paths) <= KEEP_RECORDS:
+            return
+        used: set[str] = set()
+        in_force: set[str] = set()
+        for position, path in enumerate(paths):
+            record = _read(path) or {}
+            digest = str(record.get("digest") or "")
+            is_way_back = (
+                record.get("result") in IN_FORCE
+                and digest not in in_force
+                and len(in_force) < KEEP_IN_FORCE
+            )
+            if position >= KEEP_RECORDS and not is_way_back:
+                path.unlink(missing_ok=True)
+                continue
+            used.add(digest.removeprefix("sha256:"))
+            if is_way_back:
+                in_force.add(digest)
+        for path in self._sets.glob("*.json"):
+            if path.stem not in used:
+                path.unlink(missing_ok=True)
+
+
+def _names_by_start(record: Record, key: str) -> list[str]:
+    """The digest and the revision of a record, if they begin with `key`."""
+    digest = str(record.get("digest") or "")
+    revision = str(record.get("revision") or "")
+    start = key.removeprefix("sha256:")
+    if len(start) < MIN_PREFIX_CHARACTERS:
+        return []
+    found = [digest] if digest.removeprefix("sha256:").startswith(start) else []
+    return [*found, revision] if start == key and revision.startswith(key) else found
+
+
+def _revision_of(record: Record) -> Revision | None:
+    commit, branch, dirty = (record.get(name) for name in ("revision", "branch", "dirty"))
+    if not commit:
+        return None
+    return Revision(
+        commit=str(commit),
+        branch=str(branch) if branch else None,
+        dirty=dirty if isinstance(dirty, bool) else None,
+    )
+
+
+def _is_second_choice(record: Record) -> tuple[bool, bool]:
+    return record.get("result") not in IN_FORCE, record.get("dirty") is True
 
 
 def _write(target: Path, value: Record) -> None:

@@ -24,6 +24,7 @@ from appliance.errors import (
 )
 from appliance.reconcile.contracts import ReloadTelemetry
 from appliance.reconcile.fallback import Fallback
+from appliance.reconcile.file_watch import FileWatch
 from appliance.reconcile.history import History
 from appliance.reconcile.overrides import OverrideBook
 from appliance.reconcile.pins import PinBook
@@ -41,9 +42,8 @@ from appliance.reconcile.verdicts import (
 )
 
 LOOK_REASONS = frozenset({"start", "signal", "request", "watch", "poll"})
-MAX_QUIET_WAIT_S = 2.0
-"""Triggers that keep coming delay a look at most this long; content that keeps changing delays it longer."""
-MAX_CONTENT_WAIT_S = 10.0
+HINTS = frozenset({"watch", "poll"})
+"""What only says that there may be something new."""
 RESYNC_S = 30.0
 
 
@@ -84,11 +84,11 @@ class Reconciler:
         self._wall = wall
         self._mono = asyncio.get_running_loop().time
         self.trigger = Trigger()
+        self.files = FileWatch(source, self.trigger)
         self.applied: Applied | None = None
         self.last_attempt: Verdict | None = None
         self.last_good_at = 0.0
         self.is_settled = False
-        self.seen_digest = ""
         self._last_generation = 0
         """Of the set that an earlier run had in force."""
         self._next_due_mono: float | None = None
@@ -109,8 +109,10 @@ class Reconciler:
             generation += 1
         pin = await self.fallback.load_pin(first)
         verdict = await self.accept(first, Plan(), "start", self._mono(), generation)
-        if pin is not None:
-            self.seen_digest = pin.files_digest
+        if pin is None:
+            await self.files.begin(first.digest, first.label)
+        else:
+            await self.files.begin(pin.files_digest, None)
         self.is_settled = True
         return verdict
 
@@ -187,32 +189,14 @@ class Reconciler:
         applied = self.applied
         if applied is None or not applied.desired.reload.watch:
             return False
-        digest = await asyncio.to_thread(self._source.fingerprint)
-        return digest != self.seen_digest
+        return await self.files.has_changed()
 
     # -- looking ----------------------------------------------------------------------------------
 
-    async def _hold_still(self) -> str:
-        """Wait until content and triggers are quiet, so that a burst is one look and no half-written file is read."""
-        assert self.applied is not None
-        settle_s = self.applied.desired.reload.settle_s
-        started = self._mono()
-        digest = await asyncio.to_thread(self._source.fingerprint)
-        while True:
-            self.trigger.take()
-            await asyncio.sleep(settle_s)
-            again = await asyncio.to_thread(self._source.fingerprint)
-            waited_s = self._mono() - started
-            is_still = again == digest or waited_s >= MAX_CONTENT_WAIT_S
-            is_quiet = not self.trigger.pending or waited_s >= MAX_QUIET_WAIT_S
-            digest = again
-            if is_still and is_quiet:
-                self.trigger.take()
-                return digest
-
     async def _look(self, reasons: frozenset[str]) -> None:
+        assert self.applied is not None
         self.on_look(True)
-        self.seen_digest = await self._hold_still()
+        await self.files.hold_still(self.applied.desired.reload.settle_s)
         requests, self._requests = self._requests, []
         force = any(request.force for request in requests)
         trigger = requests[0].trigger if requests else min(reasons & LOOK_REASONS)
@@ -242,7 +226,7 @@ class Reconciler:
         started = self._mono()
         applied = self.applied
         assert applied is not None
-        if not force and self.fallback.pins_files(self.seen_digest):
+        if not force and self.fallback.pins_files(self.files.digest):
             return self._still_pinned(trigger, started)
         try:
             loaded = await asyncio.to_thread(self._source.load)
@@ -307,7 +291,7 @@ class Reconciler:
             generation=generation,
             applied_at=now,
         )
-        self.seen_digest = loaded.digest
+        self.files.digest = loaded.digest
         self.last_good_at = now
         self._on_accepted(loaded.desired)
         if plan.is_empty:
@@ -328,15 +312,21 @@ class Reconciler:
         )
         self.last_attempt = verdict
         self._telemetry.config_applied(
-            generation, loaded.digest, loaded.revision, plan.summary(), verdict.duration_s, trigger
+            generation,
+            loaded.digest,
+            loaded.revision,
+            plan.summary(),
+            verdict.duration_s,
+            trigger,
+            verdict.result,
         )
         if failures is not None:
             self._telemetry.config_reverted(tuple(failures))
         await self._recorder.record(
             verdict,
-            revision=loaded.revision,
-            files=loaded.files,
+            revision=loaded.label,
             previous_digest=previous_digest,
+            files=loaded.files,
         )
         await self.converge()
         return verdict
@@ -344,6 +334,7 @@ class Reconciler:
     async def _unchanged(self, loaded: LoadedSet, trigger: str, started: float) -> Verdict:
         assert self.applied is not None
         self.last_good_at = self._wall()
+        await self.fallback.unpin()
         self.applied = replace(
             self.applied, revision=loaded.revision, branch=loaded.branch, dirty=loaded.dirty
         )
@@ -353,6 +344,7 @@ class Reconciler:
             result="unchanged",
             at=self._wall(),
             trigger=trigger,
+            by=self.asked_by,
             digest=loaded.digest,
             generation=self.applied.generation,
             duration_s=self._mono() - started,
@@ -370,21 +362,34 @@ class Reconciler:
             result="refused",
             at=self._wall(),
             trigger=trigger,
-            digest=loaded.digest if loaded else self.seen_digest,
+            by=self.asked_by,
+            digest=loaded.digest if loaded else self.files.digest,
             generation=self.applied.generation,
             problems=tuple(
                 sorted(problems, key=lambda problem: problem.severity is not Severity.ERROR)
             ),
             duration_s=self._mono() - started,
         )
+        if trigger in HINTS and self._is_known(verdict):
+            return verdict
         self._telemetry.config_refused(problems, trigger)
         await self._recorder.record(
             verdict,
-            revision=loaded.revision if loaded else None,
-            files={},
+            revision=loaded.label if loaded else self.files.revision,
             previous_digest=self.applied.digest,
+            files={},
+            attempted=loaded.files if loaded else await asyncio.to_thread(self._source.texts),
         )
         return verdict
+
+    def _is_known(self, verdict: Verdict) -> bool:
+        """Whether the look before said the same of the same files: a late event is nothing new."""
+        last = self.last_attempt
+        return (
+            last is not None
+            and (last.result, last.digest) == (verdict.result, verdict.digest)
+            and last.problems == verdict.problems
+        )
 
     # -- converging -------------------------------------------------------------------------------
 

@@ -10,6 +10,8 @@ import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from appliance.config.revision import Revision
+
 PIN_FILE = "pin.json"
 """Below the state directory."""
 
@@ -25,6 +27,15 @@ class Pin:
     """`rollback` or `trial`."""
     by: str
     at: float
+    branch: str | None = None
+    dirty: bool | None = None
+
+    @property
+    def label(self) -> Revision | None:
+        """Where the pinned set's files came from, as one value."""
+        if self.revision is None:
+            return None
+        return Revision(commit=self.revision, branch=self.branch, dirty=self.dirty)
 
 
 class PinBook:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping
 
+from appliance.config.revision import Revision
 from appliance.core.describe import describe_plan
 from appliance.reconcile.contracts import ReloadTelemetry
 from appliance.reconcile.history import History
@@ -25,11 +26,15 @@ class Recorder:
         self,
         verdict: Verdict,
         *,
-        revision: str | None,
+        revision: Revision | None,
+        previous_digest: str | None,
         files: Mapping[str, str],
-        previous_digest: str | None = None,
+        attempted: Mapping[str, str] | None = None,
     ) -> None:
-        """Keep one verdict; `files` are the set's own, kept for a rollback and for differences."""
+        """Keep one verdict.
+
+        `files` are those of a set in force, kept for a rollback; `attempted` those of a refused one.
+        """
         record = {
             "at": verdict.at,
             "result": verdict.result,
@@ -38,7 +43,9 @@ class Recorder:
             "generation": verdict.generation,
             "digest": verdict.digest,
             "previous_digest": previous_digest,
-            "revision": revision,
+            "revision": revision.commit if revision else None,
+            "branch": revision.branch if revision else None,
+            "dirty": revision.dirty if revision else None,
             "actions": describe_plan(verdict.plan)[:MAX_ACTIONS],
             "problems": [problem_json(problem) for problem in verdict.problems[:MAX_PROBLEMS]],
             "duration_seconds": round(verdict.duration_s, 6),
@@ -46,6 +53,6 @@ class Recorder:
             "failed": dict(verdict.failed),
         }
         try:
-            await asyncio.to_thread(self._history.append, record, files)
+            await asyncio.to_thread(self._history.append, record, files, attempted)
         except OSError as error:
             self._telemetry.history_not_written(str(error))

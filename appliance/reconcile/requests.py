@@ -7,21 +7,32 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
+from appliance.config.revision import Revision
 from appliance.reconcile.verdicts import LoadedSet, Verdict
 
 
 class ConfigSource(Protocol):
-    """Where the config comes from. Both calls block and run in a thread."""
+    """Where the config comes from. All calls block and run in a thread."""
 
     def fingerprint(self) -> str:
         """Digest of the content as it is now, without parsing; "" when it cannot be read."""
+        ...
+
+    def revision(self) -> Revision | None:
+        """The commit that the files stand at, if they are in a git work tree."""
+        ...
+
+    def texts(self) -> dict[str, str]:
+        """The files as they are now, whatever is in them; empty when they cannot be read."""
         ...
 
     def load(self) -> LoadedSet:
         """Read, check and compile. Raises ConfigInvalid or ConfigUnreadable."""
         ...
 
-    def load_kept(self, files: Mapping[str, str], digest: str, revision: str | None) -> LoadedSet:
+    def load_kept(
+        self, files: Mapping[str, str], digest: str, revision: Revision | None
+    ) -> LoadedSet:
         """Check and compile a set that the history kept. Raises ConfigInvalid."""
         ...
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from appliance.config.revision import Revision
 from appliance.core.names import WorkerKey
 from appliance.core.plan import Plan, find_excess_cancels, find_restart_fields
 from appliance.core.problems import Problem, Severity
@@ -28,6 +29,13 @@ class LoadedSet:
     warnings: Sequence[Problem] = ()
     place: Callable[[Problem], Problem] = field(default=lambda problem: problem, compare=False)
     """Gives a problem that knows its path only its place in the files."""
+
+    @property
+    def label(self) -> Revision | None:
+        """Where the files come from, as one value."""
+        if self.revision is None:
+            return None
+        return Revision(commit=self.revision, branch=self.branch, dirty=self.dirty)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

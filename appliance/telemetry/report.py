@@ -141,9 +141,10 @@ class Telemetry(MessageTelemetry):
         plan_counts: Mapping[str, int],
         duration_s: float,
         trigger: str,
+        result: str = "applied",
     ) -> None:
-        """A set is in force."""
-        self._count_reload("applied")
+        """A set is in force; `result` is "reverted" where it is so again after the trial of another."""
+        self._count_reload(result)
         self.counts.reload_duration.observe(duration_s)
         plan = {kind: count for kind, count in plan_counts.items() if count}
         fields: dict[str, object] = {
@@ -167,7 +168,6 @@ class Telemetry(MessageTelemetry):
 
     def config_reverted(self, problems: Sequence[Problem]) -> None:
         """A set did not stand its trial; the one before it is in force again."""
-        self._count_reload("reverted")
         self._log(logging.ERROR, "config taken back after its trial", {"problems": len(problems)})
         for problem in problems[:MAX_PROBLEM_LINES]:
             self._log(logging.ERROR, "trial failed", {"problem": problem.message})

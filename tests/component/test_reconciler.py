@@ -28,6 +28,12 @@ class Source:
     def fingerprint(self):
         return self.says.digest if isinstance(self.says, LoadedSet) else "unreadable"
 
+    def revision(self):
+        return None
+
+    def texts(self):
+        return {}
+
     def load(self):
         self.loads += 1
         if isinstance(self.says, Exception):

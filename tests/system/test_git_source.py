@@ -192,11 +192,12 @@ def test_only_signed_commits_are_taken_and_only_as_they_are_committed(repository
         assert "not allowed" in verdict["problems"][0]["message"]
         assert daemon.status()["config"]["revision"] == first
         repository.write(text(repository, more=", REQPong: {}", signers=["anna", "bert"]))
-        repository.commit("anna")
-        assert daemon.reload()["result"] == "applied"
+        second = repository.commit("anna")
+        daemon.wait_until(lambda status: status["config"]["revision"] == second)
         repository.write(text(repository, signers=["bert"]))
-        repository.commit("bert")
-        assert daemon.reload()["result"] == "applied"
+        third = repository.commit("bert")
+        status = daemon.wait_until(lambda status: status["config"]["revision"] == third)
+        assert status["generation"] == 3
 
 
 def test_keys_given_at_the_start_cannot_be_widened_by_the_config(repository):
@@ -219,3 +220,57 @@ def test_a_config_outside_of_git_is_refused_where_git_is_asked_for(tmp_path):
     daemon.spawn()
     assert daemon.process.wait(30) == 78
     assert "E311" in daemon.log()
+
+
+def test_a_commit_that_changes_no_file_of_the_config_is_noticed_all_the_same(repository):
+    daemon, _ = start(repository, text(repository))
+    with daemon:
+        repository.write(text(repository, more=", REQPong: {}"))
+        daemon.wait_until(lambda status: status["config"]["dirty"])
+        newer = repository.commit()
+        status = daemon.wait_until(lambda status: status["config"]["revision"] == newer)
+        assert (status["config"]["dirty"], status["generation"]) == (False, 2)
+        (repository.folder.parent / "README").write_text("elsewhere")
+        newest = repository.commit()
+        daemon.wait_until(lambda status: status["config"]["revision"] == newest)
+        repository.git("switch", "-q", "-c", "work")
+        daemon.wait_until(lambda status: status["config"]["branch"] == "work")
+
+
+def test_what_git_pull_brings_is_taken_though_the_commit_moves_after_the_files(repository):
+    daemon, _ = start(repository, text(repository, signers=["anna"]))
+    with daemon:
+        repository.write(text(repository, more=", REQPong: {}", signers=["anna"]))
+        daemon.wait_until(lambda status: status["config"]["last_attempt"]["result"] == "refused")
+        commit = repository.commit("anna")
+        status = daemon.wait_until(
+            lambda status: status["config"]["last_attempt"]["result"] == "applied"
+        )
+        assert (status["config"]["revision"], status["generation"]) == (commit, 2)
+
+
+def test_the_history_tells_dirt_and_what_was_refused_and_a_revision_means_the_clean_set(repository):
+    daemon, commit = start(repository, text(repository))
+    with daemon:
+        clean = daemon.status()["config"]["digest"]
+        repository.write(text(repository, more=", REQPong: {}"))
+        daemon.wait_until(lambda status: status["generation"] == 2)
+        repository.write(text(repository, more=", REQPnog: {}"))
+        verdict = daemon.reload()
+        records = daemon.request("GET", "/api/v1/history")[1]["records"]
+        shown = [
+            (item["result"], item["revision"], item["branch"], item["dirty"]) for item in records
+        ]
+        assert shown == [("refused", commit, "main", None), ("applied", commit, "main", True),
+                         ("applied", commit, "main", False)]  # fmt: skip
+        assert f"uid {os.getuid()}" in records[0]["by"] == verdict["by"]
+        diff = daemon.request("GET", f"/api/v1/history/{records[0]['number']}")[1]["diff"]
+        assert "-nodes: {ship1: {subscribe: {REQPing: {}, REQPong: {}}}}" in diff
+        assert "+nodes: {ship1: {subscribe: {REQPing: {}, REQPnog: {}}}}" in diff
+        verdict = daemon.request("POST", "/api/v1/rollback", {"to": commit[:8]})[1]
+        assert (verdict["digest"], verdict["pinned"]) == (clean, True)
+        config = daemon.status()["config"]
+        assert (config["revision"], config["branch"], config["dirty"]) == (commit, "main", False)
+        # back to what the files say: that is no pin
+        repository.write(text(repository))
+        daemon.wait_until(lambda status: status["config"]["pinned"] is None)

@@ -16,7 +16,7 @@ from appliance.core.fleet import (
     parse_report,
 )
 
-OWN = NodeReport(applied="sha256:aa", revision="c0ffee")
+OWN = NodeReport(applied="sha256:aa", revision="c0ffee", branch="main", dirty=False)
 words = st.text(max_size=90)
 
 
@@ -28,7 +28,8 @@ words = st.text(max_size=90)
         applied=words,
         desired=words,
         revision=words,
-        dirty=st.sampled_from([None, True]),
+        branch=words,
+        dirty=st.sampled_from([None, True, False]),
         result=words,
         problems=st.integers(0, 10**6),
         first_problem=st.text(max_size=2_000),
@@ -44,6 +45,7 @@ def test_a_report_fits_into_a_header_and_comes_back(report):
         assert found is not None
         assert report.first_problem.startswith(found.first_problem)
         assert (found.applied, found.generation) == (report.applied, report.generation)
+        assert (found.branch, found.dirty) == (report.branch, report.dirty)
 
 
 @given(st.text() | st.binary().map(lambda raw: raw.decode("latin-1")))
@@ -69,7 +71,9 @@ def judge(*, at=100.0, now=101.0, every=10.0, started=0.0, **report):
     ("state", "report"),
     [
         (NodeState.IN_SYNC, {"applied": "sha256:aa"}),
-        (NodeState.IN_SYNC, {"applied": "sha256:bb", "revision": "c0ffee"}),
+        (NodeState.IN_SYNC, {"applied": "sha256:bb", "revision": "c0ffee", "dirty": False}),
+        # whether its files are as the commit has them is not known: the digest alone counts
+        (NodeState.BEHIND, {"applied": "sha256:bb", "revision": "c0ffee"}),
         (NodeState.BEHIND, {"applied": "sha256:bb", "revision": "c0ffee", "dirty": True}),
         (NodeState.BEHIND, {"applied": "sha256:bb"}),
         (NodeState.REFUSED, {"applied": "sha256:aa", "result": "refused"}),

@@ -1,0 +1,157 @@
+"""`history` and `rollback`: the config sets that were applied or refused, and the way back to one of them."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+from urllib.parse import quote
+
+import typer
+
+from appliance.cli.api_client import ApiClient, ApiRefused
+from appliance.cli.daemon_commands import RELOAD_TIMEOUT_S, has_many_nodes, show_verdict
+from appliance.cli.options import (
+    Exit,
+    Output,
+    OutputOption,
+    StateDirOption,
+    find_state_dir,
+    print_json,
+    warn,
+)
+from appliance.cli.outbox_commands import LimitOption
+from appliance.cli.terminal import print_table
+from appliance.cli.times import say_moment
+from appliance.cli.verdict_view import count_actions, say_commit, split_problems
+from appliance.core.escape import escape_line
+
+Json = dict[str, Any]
+
+NAMES_OF_A_RECORD = "A number of the history, a digest or git revision or the start of one, or g12 for a generation."
+
+
+def register(app: typer.Typer) -> None:
+    """Add both."""
+    history = typer.Typer(help="Config sets that were applied or refused, the newest first.")
+    history.callback(invoke_without_command=True)(history_list)
+    history.command("show")(history_show)
+    app.add_typer(history, name="history")
+    app.command("rollback")(rollback)
+
+
+def history_list(
+    context: typer.Context,
+    limit: LimitOption = 20,
+    output: OutputOption = Output.TEXT,
+    state_dir: StateDirOption = None,
+) -> int:
+    """Config sets that were applied or refused, the newest first.
+
+    The last 50 are kept, and beyond them the last two that were in force.
+    """
+    if context.invoked_subcommand is not None:
+        context.obj = state_dir
+        return Exit.OK
+    client = ApiClient(find_state_dir(state_dir))
+    found = client.get("/api/v1/history", {"limit": str(limit)})
+    if output is Output.JSON:
+        print_json(found)
+        return Exit.OK
+    header = ("NUMBER", "AT", "RESULT", "GEN", "DIGEST", "GIT", "TRIGGER", "WHAT")
+    print_table(header, [_history_row(record) for record in found["records"]])
+    return Exit.OK
+
+
+def _history_row(record: Json) -> list[str]:
+    problems = record.get("problems") or []
+    what = count_actions(record.get("actions") or [], done=True)
+    if record.get("result") in ("refused", "reverted"):
+        errors, warnings = split_problems(problems)
+        first = next(iter([*errors, *warnings]), {})
+        more = f" and {len(errors) - 1} more" if len(errors) > 1 else ""
+        what = f"{first.get('code', '')} {first.get('message', '')}{more}".strip()
+    commit = str(record.get("revision") or "")[:10]
+    return [
+        str(record.get("number", "")),
+        say_moment(record.get("at")),
+        str(record.get("result", "")),
+        f"g{record.get('generation', '')}",
+        str(record.get("digest") or "").removeprefix("sha256:")[:12],
+        f"{commit}-dirty" if commit and record.get("dirty") else commit,
+        _say_trigger(record),
+        what,
+    ]
+
+
+def _say_trigger(record: Json) -> str:
+    by = f" by {record['by']}" if record.get("by") else ""
+    return f"{record.get('trigger', '')}{by}"
+
+
+def history_show(
+    context: typer.Context,
+    key: Annotated[str, typer.Argument(metavar="REV", help=NAMES_OF_A_RECORD)],
+    output: OutputOption = Output.TEXT,
+    state_dir: StateDirOption = None,
+) -> int:
+    """Show one record whole: what it changed in the files and in the workers."""
+    client = ApiClient(find_state_dir(state_dir or context.obj))
+    try:
+        record = client.get(f"/api/v1/history/{quote(key, safe='')}")
+    except ApiRefused as error:
+        if error.status != 404:
+            raise
+        warn(f"no record of {key!r} in the history")
+        return Exit.FAILED
+    if output is Output.JSON:
+        print_json(record)
+        return Exit.OK
+    lines = [
+        f"record {record.get('number')}   {say_moment(record.get('at'))}   {_say_trigger(record)}"
+    ]
+    lines.append(str(record.get("digest") or ""))
+    if record.get("revision"):
+        lines.append(say_commit(record, length=40))
+    for line in lines:
+        typer.echo(escape_line(line))
+    typer.echo()
+    show_verdict(record, has_many_nodes=has_many_nodes(client), is_past=True)
+    diff = str(record.get("diff") or "").splitlines()
+    for line in ["", *diff] if diff else []:
+        typer.echo(escape_line(line))
+    return Exit.OK
+
+
+def rollback(
+    to: Annotated[str | None, typer.Option("--to", metavar="REV", help=NAMES_OF_A_RECORD)] = None,
+    force: Annotated[
+        bool, typer.Option("--force", help="Although it cancels more than reload.max_cancel.")
+    ] = False,
+    output: OutputOption = Output.TEXT,
+    state_dir: StateDirOption = None,
+) -> int:
+    """Go back to a config that was in force, without --to to the one before this.
+
+    It stays in force, over restarts too, until the files change again or `reload --force` takes
+    them as they are. Exits 0 when it is in force, 78 when it was refused, 1 when there is none.
+    """
+    client = ApiClient(find_state_dir(state_dir))
+    try:
+        verdict = client.post(
+            "/api/v1/rollback",
+            {"to": to, "force": force},
+            accept=[422],
+            timeout_s=RELOAD_TIMEOUT_S,
+        )
+    except ApiRefused as error:
+        warn(str(error))
+        return Exit.FAILED
+    if "result" not in verdict:
+        warn(str(verdict.get("error") or "not possible"))
+        return Exit.FAILED
+    if output is Output.JSON:
+        print_json(verdict)
+    else:
+        show_verdict(verdict, has_many_nodes=has_many_nodes(client))
+        if verdict.get("pinned"):
+            typer.echo("pinned until the files change, or `appliance reload --force`")
+    return Exit.CONFIG if verdict["result"] == "refused" else Exit.OK
