@@ -18,6 +18,7 @@ from __future__ import annotations
 import asyncio
 import random
 import secrets
+import time
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -76,7 +77,8 @@ class Publisher:
         self._store = parts.store
         self._telemetry = parts.telemetry
         self._wall = parts.wall
-        self._mono = asyncio.get_running_loop().time
+        # NB: the same clock as the loop's own, which under uvloop knows whole milliseconds only
+        self._mono = time.monotonic
         self._lane = parts.store.lane(lane_key(spec))
         self._wake = asyncio.Event()
         self._prefix = f"{spec.subject}.{REPLY_TOKEN}.{secrets.token_hex(6)}."
