@@ -9,6 +9,7 @@ ApplianceError
 |                         FetchFailed (UrlForbidden)
 |- RequestInvalid         something a caller of the API sent us; ArgumentsRefused
 |- DaemonError            DaemonUnreachable, DaemonAlreadyRunning
+|- BenchError             BenchDenied, BenchUnsuited, BenchFailed, BenchInterrupted(number)
 
 Classes carry fields; the text is built in the class, once: lower case, no full stop, value and limit included.
 Foreign exceptions are mapped in the one file that may import their library, with ``raise ... from``.
@@ -208,3 +209,33 @@ class DaemonUnreachable(DaemonError):
 
 class DaemonAlreadyRunning(DaemonError):
     """Another daemon owns this state directory."""
+
+
+class BenchError(ApplianceError):
+    """A benchmark did not come to its end."""
+
+
+class BenchDenied(BenchError):
+    """The broker's permissions do not allow the subjects of a benchmark."""
+
+    def __init__(self, pattern: str, text: str) -> None:
+        super().__init__(
+            f"the broker does not let this login publish and subscribe on {pattern}: {text}"
+        )
+        self.pattern = pattern
+
+
+class BenchUnsuited(BenchError):
+    """What was asked for cannot be measured with this config and broker."""
+
+
+class BenchFailed(BenchError):
+    """Something went wrong on the way; what was measured by then is worth nothing."""
+
+
+class BenchInterrupted(BenchError):
+    """A signal ended it; everything is cleaned up."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__("stopped; nothing of it is left on the broker or on the disk")
+        self.number = number

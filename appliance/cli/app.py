@@ -13,6 +13,7 @@ import typer
 
 from appliance import __version__, early
 from appliance.cli import (
+    bench_command,
     config_commands,
     copy_command,
     daemon_commands,
@@ -73,6 +74,7 @@ def make_app() -> typer.Typer:
         history_commands,
         outbox_commands,
         wire_command,
+        bench_command,
         runner_command,
         demo_command,
     ):

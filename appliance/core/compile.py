@@ -118,6 +118,7 @@ def compile_settings(
         declared_nodes=frozenset(NodeName(node) for node in known.nodes),
         workers=workers,
         publisher_defaults={node: expander.base(node).defaults for node in chosen},
+        subscriber_defaults={node: expander.base(node).subscriber for node in chosen},
         declared_acks={key: end.wants_ack for key, end in index.items()},
         hellos=_find_hellos(publications),
         switched_off=_build_switched_off(expander, chosen, workers),

@@ -39,8 +39,12 @@ from appliance.core.specs import (
     AckSettings,
     PublisherDefaults,
     Schedule,
+    SubscriberDefaults,
 )
 
+_BARE_SUBSCRIBER_FIELDS = tuple(
+    setting for setting in SUBSCRIBER_FIELDS if setting.attr in ("ack_on", "concurrency")
+)
 NOT_SETTINGS = frozenset({"roles", "subscribe", "publish"})
 """Keys of a role or node that are no worker settings."""
 
@@ -55,6 +59,7 @@ class Base:
     layers: tuple[Layer, ...]
     merged: Tree
     defaults: PublisherDefaults
+    subscriber: SubscriberDefaults
     key: int
     """Tells bases apart in memo keys."""
 
@@ -146,6 +151,7 @@ class Expander:
                     ack=AckSettings(**read_settings(ACK_FIELDS, merged)),
                     **read_settings(PUBLISHER_FIELDS, merged),
                 ),
+                subscriber=SubscriberDefaults(**read_settings(_BARE_SUBSCRIBER_FIELDS, merged)),
                 key=len(self._bases),
             )
         return found

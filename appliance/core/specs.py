@@ -182,6 +182,14 @@ class PublisherDefaults:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SubscriberDefaults:
+    """What a subscription of some node looks like where its entry says nothing."""
+
+    ack_on: AckOn = AckOn.RECEIVED
+    concurrency: int = 16
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class SecretRef:
     """Where a secret is read from when it is needed; its value never stands in a spec."""
 
@@ -338,6 +346,7 @@ class DesiredState:
     """Every node of the fleet that the config names."""
     workers: Mapping[WorkerKey, WorkerSpec]
     publisher_defaults: Mapping[NodeName, PublisherDefaults]
+    subscriber_defaults: Mapping[NodeName, SubscriberDefaults] = field(default_factory=dict)
     declared_acks: Mapping[tuple[NodeName, MethodName], bool] = field(default_factory=dict)
     """For every declared subscription of the fleet, whether it stands on the ACK subject of its method."""
     hellos: Mapping[NodeName, Mapping[NodeName, float | None]] = field(default_factory=dict)
