@@ -24,8 +24,8 @@ VERSION = f"python{sys.version_info.major}.{sys.version_info.minor}"
 UNUSED_PACKAGES = frozenset(
     [
         *("test", "idlelib", "tkinter", "turtledemo", "turtle.py", "lib2to3", "ensurepip"),
-        *("distutils", "pydoc_data", "curses", "dbm", "venv", "site-packages"),
-        "EXTERNALLY-MANAGED",
+        *("distutils", "pydoc_data", "curses", "dbm", "venv", "site-packages", "dist-packages"),
+        *("EXTERNALLY-MANAGED", "sitecustomize.py"),
     ]
 )
 UNUSED_MODULES = re.compile(
@@ -44,7 +44,7 @@ def main() -> None:
     """Build the bundle named on the command line."""
     prefix, wheels = Path(sys.argv[1]).resolve(), sys.argv[2:]
     python = copy_interpreter(prefix)
-    packages = prefix / "lib" / VERSION / "site-packages"
+    packages = find_packages(python, prefix)
     packages.mkdir()
     run(sys.executable, "-m", "pip", "install", "-q", "--no-compile", "--target", packages, *wheels)
     for name in UNUSED_IN_PACKAGES:
@@ -87,6 +87,16 @@ def copy_interpreter(prefix: Path) -> Path:
     if library:
         shutil.copy2(Path(sysconfig.get_config_var("LIBDIR")) / library, prefix / "lib" / library)
     return python
+
+
+def find_packages(python: Path, prefix: Path) -> Path:
+    """Where the copied interpreter looks for packages; Debian's looks elsewhere than its authors' does."""
+    asked = "import site; print(*site.getsitepackages(), sep='\\n')"
+    found = subprocess.run(
+        [python, "-I", "-c", asked], capture_output=True, text=True, check=True
+    ).stdout
+    ours = prefix / "lib" / VERSION
+    return next(path for path in map(Path, found.splitlines()) if path.parent == ours)
 
 
 def is_shared() -> bool:

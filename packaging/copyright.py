@@ -69,7 +69,7 @@ License: MIT
 def main() -> None:
     """Print it."""
     print(HEAD)
-    for info in sorted(Path(sys.argv[1]).glob("lib/python3*/site-packages/*.dist-info")):
+    for info in sorted(Path(sys.argv[1]).glob("lib/python3*/*-packages/*.dist-info")):
         facts = email.message_from_string((info / "METADATA").read_text("utf-8"))
         if facts["Name"] == "steward-appliance":
             continue
@@ -80,7 +80,7 @@ def main() -> None:
         )
         author = str(facts["Author"] or facts["Author-email"] or f"the authors of {facts['Name']}")
         name = info.name.split("-")[0]
-        print(f"Files: usr/lib/appliance/lib/python*/site-packages/{name}*")
+        print(f"Files: usr/lib/appliance/lib/python*/*-packages/{name}*")
         print(f"Copyright: {' '.join(author.split())}")
         print(f"License: {facts['Name']}\n {' '.join(found.split())}\n")
     print(MIT)

@@ -8,18 +8,27 @@ Everything is read off the commands themselves and off the config's schema, so n
 from __future__ import annotations
 
 import datetime
-import enum
 import gzip
 import json
 import os
 import re
 import sys
-import typing
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import typer
+from commands import (
+    all_commands,
+    arguments_of,
+    choices,
+    flags,
+    metavar,
+    options_of,
+    summary,
+    takes_value,
+)
+from completion import bash, fish, zsh
 
 from appliance.cli.app import make_app
 from appliance.cli.options import ENVIRONMENT, PROGRAM
@@ -27,7 +36,6 @@ from appliance.config.schema import load_schema
 
 DAY = datetime.datetime.fromtimestamp(int(os.environ["SOURCE_DATE_EPOCH"]), datetime.UTC)
 MAINTAINER = "appliance maintainers <maintainers@appliance.invalid>"
-WORDS: dict[type, str] = {int: "NUMBER", float: "NUMBER", Path: "PATH"}
 EXITS = (
     ("0", "success; for `run`, a clean stop"),
     ("1", "failed, or (`status`) degraded, or (`send`) some deliveries failed"),
@@ -62,64 +70,6 @@ def main() -> None:
     write_gz(doc / "changelog.Debian.gz", debian_changelog(version))
 
 
-# -- reading the commands ---------------------------------------------------------------------------
-
-
-def all_commands(group: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Every visible command by its words, groups included."""
-    for name, command in group.commands.items():
-        if command.hidden:
-            continue
-        yield prefix + name, command
-        if hasattr(command, "commands"):
-            yield from all_commands(command, f"{prefix}{name} ")
-
-
-def options_of(command: Any) -> list[Any]:
-    """Visible options, in the order of `--help`."""
-    found = [item for item in command.params if item.param_type_name == "option"]
-    return [item for item in found if not item.hidden]
-
-
-def arguments_of(command: Any) -> list[Any]:
-    """Positional arguments."""
-    return [item for item in command.params if item.param_type_name == "argument"]
-
-
-def flags(option: Any) -> list[str]:
-    """All spellings, the long ones last."""
-    return sorted([*option.opts, *option.secondary_opts], key=lambda text: text.startswith("--"))
-
-
-def choices(option: Any) -> list[str]:
-    """The values that an option takes, where they are few."""
-    kind = annotation(option)
-    return [str(item.value) for item in kind] if issubclass(kind, enum.Enum) else []
-
-
-def annotation(option: Any) -> type:
-    """The type of the value; of one, where several may be given."""
-    kind = option.type_descriptor.annotation
-    kind = next(iter(typing.get_args(kind)), kind)
-    return kind if isinstance(kind, type) else str
-
-
-def takes_value(option: Any) -> bool:
-    """Whether a word follows."""
-    return not (option.is_flag or option.count)
-
-
-def metavar(option: Any) -> str:
-    """What stands for the value."""
-    return option.metavar or ("|".join(choices(option)) or WORDS.get(annotation(option), "TEXT"))
-
-
-def summary(command: Any) -> str:
-    """The first sentence of the help."""
-    text = " ".join((command.help or command.short_help or "").split("\n\n")[0].split())
-    return text.split(". ")[0].rstrip(".")
-
-
 # -- manual pages -----------------------------------------------------------------------------------
 
 
@@ -132,20 +82,20 @@ def roff(text: str) -> str:
 
 def head(title: str, section: int, version: str, what: str) -> str:
     """The first lines of a page."""
-    date = DAY.strftime("%Y\\-%m\\-%d")
+    date = DAY.strftime("%Y-%m-%d")
     title_line = f'.TH "{roff(title.upper())}" {section} "{date}" "{PROGRAM} {version}" "{PROGRAM}"'
     return f"{title_line}\n.SH NAME\n{roff(title)} \\- {roff(what)}\n"
 
 
 def paragraphs(text: str) -> str:
     """Help text as paragraphs; what is indented stays as it is."""
-    shown = []
+    shown: list[str] = []
     for block in re.split(r"\n\s*\n", text.replace("\b", "").strip("\n")):
         if all(line.startswith(("  ", "\t")) for line in block.splitlines() if line):
-            shown.append(f".PP\n.nf\n{roff(block)}\n.fi")
+            shown.append(f".nf\n{roff(block)}\n.fi")
         else:
-            shown.append(f".PP\n{roff(' '.join(block.split()))}")
-    return "\n".join(shown) + "\n"
+            shown.append(roff(" ".join(block.split())))
+    return "\n.PP\n".join(shown) + "\n"
 
 
 def option_items(command: Any) -> str:
@@ -272,125 +222,6 @@ def describe(node: dict[str, Any]) -> str:
     if "x-reload" in node:
         text += f" [{node['x-reload']}]"
     return text.strip() or "A section."
-
-
-# -- completion -------------------------------------------------------------------------------------
-
-
-def words_of(command: Any) -> str:
-    """What may follow a command: its options and sub-commands."""
-    words = [flag for option in options_of(command) for flag in flags(option)]
-    return " ".join([*getattr(command, "commands", {}), *words, "--help"])
-
-
-def bash(names: dict[str, Any]) -> str:
-    """Completion for bash."""
-    cases = []
-    values = set()
-    for name, command in names.items():
-        cases.append(f"        '{name}') words='{words_of(command)}' ;;")
-        for option in options_of(command):
-            if choices(option) and takes_value(option):
-                shown = " ".join(choices(option))
-                reply = f"COMPREPLY=($(compgen -W '{shown}' -- \"$cur\")); return ;;"
-                values |= {f"        '{name}:{flag}') {reply}" for flag in flags(option)}
-    top = " ".join(name for name in names if " " not in name)
-    groups = (
-        "|".join(name for name, command in names.items() if hasattr(command, "commands")) or "-"
-    )
-    return f"""# bash completion for {PROGRAM}
-_{PROGRAM}() {{
-    local cur=${{COMP_WORDS[COMP_CWORD]}} prev=${{COMP_WORDS[COMP_CWORD-1]}} command=${{COMP_WORDS[1]}} words=
-    if [ "$COMP_CWORD" -eq 1 ]; then
-        COMPREPLY=($(compgen -W '{top} --help --version --debug' -- "$cur"))
-        return
-    fi
-    case $command in {groups}) [ "$COMP_CWORD" -gt 2 ] && command="$command ${{COMP_WORDS[2]}}" ;; esac
-    case $command:$prev in
-{chr(10).join(sorted(values))}
-    esac
-    case $command in
-{chr(10).join(cases)}
-    esac
-    COMPREPLY=($(compgen -W "$words" -- "$cur"))
-    case $cur in -*) ;; *) COMPREPLY+=($(compgen -f -- "$cur")) ;; esac
-}}
-complete -o filenames -F _{PROGRAM} {PROGRAM}
-"""
-
-
-def quote(text: str) -> str:
-    """In single quotes, for zsh and fish alike."""
-    return "'" + " ".join(text.split()).replace("\\", "\\\\").replace("'", "’") + "'"
-
-
-def zsh(names: dict[str, Any]) -> str:
-    """Completion for zsh."""
-
-    def spec(option: Any) -> list[str]:
-        text = re.sub(r"[\[\]:]", " ", option.help or "")
-        value = ""
-        if takes_value(option):
-            shown = choices(option)
-            value = f":value:({' '.join(shown)})" if shown else ":value:_files"
-        return [f"            {quote(f'*{flag}[{text}]{value}')}" for flag in flags(option)]
-
-    top = "\n".join(
-        f"        {quote(f'{name}:{summary(command)}')}"
-        for name, command in names.items()
-        if " " not in name
-    )
-    cases = []
-    for name, command in names.items():
-        if " " in name:
-            continue
-        specs = [line for option in options_of(command) for line in spec(option)]
-        words = " ".join(getattr(command, "commands", {}))
-        rest = f"'*:command:({words})'" if words else "'*:file:_files'"
-        body = " \\\n".join([f"        {name}) _arguments", *specs, f"            {rest}"])
-        cases.append(f"{body} ;;")
-    return f"""#compdef {PROGRAM}
-_{PROGRAM}() {{
-    local -a commands
-    commands=(
-{top}
-    )
-    if (( CURRENT == 2 )); then
-        _describe command commands
-        return
-    fi
-    local command=$words[2]
-    shift words
-    (( CURRENT-- ))
-    case $command in
-{chr(10).join(cases)}
-    esac
-}}
-_{PROGRAM} "$@"
-"""
-
-
-def fish(names: dict[str, Any]) -> str:
-    """Completion for fish."""
-    lines = [f"# fish completion for {PROGRAM}"]
-    for name, command in names.items():
-        first, _, second = name.partition(" ")
-        here = f"__fish_seen_subcommand_from {first}"
-        condition = here if second else "__fish_use_subcommand"
-        shown = quote(summary(command))
-        lines.append(f"complete -c {PROGRAM} -n '{condition}' -a {second or first} -d {shown}")
-        if second:
-            here += f"; and __fish_seen_subcommand_from {second}"
-        for option in options_of(command):
-            parts = [
-                f"-l {flag[2:]}" if flag.startswith("--") else f"-s {flag[1:]}"
-                for flag in flags(option)
-            ]
-            if takes_value(option):
-                parts.append(f"-x -a '{' '.join(choices(option))}'" if choices(option) else "-r")
-            text = quote(option.help or "")
-            lines.append(f"complete -c {PROGRAM} -n '{here}' {' '.join(parts)} -d {text}")
-    return "\n".join(lines) + "\n"
 
 
 # -- the rest ---------------------------------------------------------------------------------------

@@ -1,13 +1,11 @@
 """What goes into the packages besides the program: recipes, units, alert rules, scripts."""
 
-import gzip
 import json
 import os
 import re
 import shutil
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 import yaml
@@ -17,17 +15,9 @@ from appliance.core.specs import Phase
 from appliance.telemetry.counts import TelemetryCounts
 from appliance.telemetry.metrics import Exposition, MetricsFacts, WorkerView, render
 from appliance.telemetry.stats import WorkerStats
+from tests.packaging.conftest import PACKAGING, needs
 
-ROOT = Path(__file__).parents[2]
-PACKAGING = ROOT / "packaging"
-UNITS = sorted((PACKAGING / "systemd").iterdir())
-
-
-def needs(program: str) -> str:
-    found = shutil.which(program)
-    if found is None:
-        pytest.skip(f"{program} is not installed here")
-    return found
+UNITS = sorted((PACKAGING / "systemd").glob("*.[st]*"))
 
 
 @pytest.mark.parametrize("name", ["appliance", "appliance-broker"])
@@ -64,6 +54,13 @@ def test_example_is_a_good_config(tmp_path):
     assert "warning" not in done.stdout
 
 
+def test_every_word_of_the_recipe_is_filled_in():
+    build = (PACKAGING / "build").read_text()
+    for recipe in (PACKAGING / "nfpm").iterdir():
+        for word in set(re.findall(r"@[A-Z]+@", recipe.read_text())):
+            assert f"s|{word}|" in build, f"{recipe.name}: {word}"
+
+
 def test_units_pass_systemds_own_check(tmp_path):
     analyze = needs("systemd-analyze")
     for unit in UNITS:
@@ -75,6 +72,30 @@ def test_units_pass_systemds_own_check(tmp_path):
     ours = [line for line in done.stderr.splitlines() if "appliance" in line]
     assert done.returncode == 0, done.stderr
     assert ours == []
+
+
+@pytest.mark.parametrize(
+    ("unit", "drop_in"),
+    [
+        ("appliance.service", "commands-by-runner.conf"),
+        ("appliance-runner.service", "runner-with-fewer-rights.conf"),
+    ],
+)
+def test_drop_ins_pass_systemds_own_check(tmp_path, unit, drop_in):
+    analyze = needs("systemd-analyze")
+    for path in UNITS:
+        text = path.read_text().replace("/usr/bin/appliance", "/bin/true")
+        (tmp_path / path.name).write_text(text)
+    (tmp_path / f"{unit}.d").mkdir()
+    shutil.copy(PACKAGING / "systemd/examples" / drop_in, tmp_path / f"{unit}.d")
+    done = subprocess.run(
+        [analyze, "verify", "--man=no", str(tmp_path / unit)],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "SYSTEMD_UNIT_PATH": f"{tmp_path}:"},
+    )
+    ours = [line for line in done.stderr.splitlines() if "appliance" in line or ".conf" in line]
+    assert (done.returncode, ours) == (0, []), done.stderr
 
 
 def test_daemons_unit_is_exposed_to_2_at_most():
@@ -155,71 +176,3 @@ def test_scripts_are_shell_that_parses():
         shell = "bash" if script.read_text().startswith("#!/usr/bin/env bash") else "sh"
         done = subprocess.run([shell, "-n", str(script)], capture_output=True, text=True)
         assert done.returncode == 0, f"{script.name}: {done.stderr}"
-
-
-@pytest.fixture(scope="module")
-def written(tmp_path_factory):
-    root = tmp_path_factory.mktemp("root")
-    done = subprocess.run(
-        [
-            *(sys.executable, str(PACKAGING / "manual.py")),
-            *(str(root), "1.2.3", str(PACKAGING / "CHANGELOG.md")),
-        ],
-        env={**os.environ, "SOURCE_DATE_EPOCH": "1700000000", "PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stderr
-    return root
-
-
-def _page(root: Path, name: str) -> str:
-    return gzip.decompress((root / f"usr/share/man/{name}.gz").read_bytes()).decode()
-
-
-def test_every_command_has_a_page_and_every_key_a_paragraph(written):
-    pages = {path.name for path in (written / "usr/share/man/man1").iterdir()}
-    assert {"appliance.1.gz", "appliance-run.1.gz", "appliance-reload.1.gz"} <= pages
-    assert ".SH EXIT STATUS" in _page(written, "man1/appliance.1")
-    assert "\\-\\-all\\-nodes" in _page(written, "man1/appliance-run.1")
-    config = _page(written, "man5/appliance.yaml.5")
-    for key in ("broker.embedded", "nodes.NODE.subscribe", "state.dir", "reload.max_cancel"):
-        assert f"\\fB{key}\\fR" in config.replace("\\-", "-")
-
-
-def test_pages_are_roff_without_a_complaint(written):
-    groff = needs("groff")
-    for page in sorted((written / "usr/share/man").rglob("*.gz")):
-        command = [groff, "-man", "-Kutf8", "-Tutf8", "-ww", "-z"]  # as man(1) does
-        done = subprocess.run(
-            command, input=gzip.decompress(page.read_bytes()), capture_output=True
-        )
-        assert done.stderr == b"", page.name
-
-
-def test_completion_is_shell_that_parses(written):
-    share = written / "usr/share"
-    files = {
-        "bash": share / "bash-completion/completions/appliance",
-        "zsh": share / "zsh/vendor-completions/_appliance",
-        "fish": share / "fish/vendor_completions.d/appliance.fish",
-    }
-    for shell, file in files.items():
-        assert "rollback" in file.read_text()
-        if shutil.which(shell):
-            done = subprocess.run([shell, "-n", str(file)], capture_output=True, text=True)
-            assert (done.returncode, done.stderr) == (0, "")
-
-
-def test_bash_completes_commands_options_and_values(written):
-    file = written / "usr/share/bash-completion/completions/appliance"
-    script = f"""
-        source {file}
-        try() {{ COMP_WORDS=("$@"); COMP_CWORD=$(($# - 1)); COMPREPLY=(); _appliance; echo "${{COMPREPLY[*]}}"; }}
-        try appliance rel
-        try appliance run --all
-        try appliance run --log-level w
-        try appliance outbox dr
-    """
-    done = subprocess.run(["bash", "-c", script], capture_output=True, text=True, check=True)
-    assert done.stdout.splitlines() == ["reload", "--all-nodes", "warning", "drop"]

@@ -1,0 +1,141 @@
+"""Manual pages and completion, as they are made from the commands."""
+
+import gzip
+import os
+import pty
+import re
+import select
+import shutil
+import subprocess
+import time
+from pathlib import Path
+
+from tests.packaging.conftest import needs
+
+
+def _page(root: Path, name: str) -> str:
+    return gzip.decompress((root / f"usr/share/man/{name}.gz").read_bytes()).decode()
+
+
+def test_every_command_has_a_page_and_every_key_a_paragraph(written):
+    pages = {path.name for path in (written / "usr/share/man/man1").iterdir()}
+    assert {"appliance.1.gz", "appliance-run.1.gz", "appliance-reload.1.gz"} <= pages
+    assert ".SH EXIT STATUS" in _page(written, "man1/appliance.1")
+    assert "\\-\\-all\\-nodes" in _page(written, "man1/appliance-run.1")
+    config = _page(written, "man5/appliance.yaml.5")
+    for key in ("broker.embedded", "nodes.NODE.subscribe", "state.dir", "reload.max_cancel"):
+        assert f"\\fB{key}\\fR" in config.replace("\\-", "-")
+
+
+def test_pages_are_roff_without_a_complaint(written):
+    groff = needs("groff")
+    for page in sorted((written / "usr/share/man").rglob("*.gz")):
+        command = [groff, "-man", "-Kutf8", "-Tutf8", "-ww", "-z"]  # as man(1) does
+        done = subprocess.run(
+            command, input=gzip.decompress(page.read_bytes()), capture_output=True
+        )
+        assert done.stderr == b"", page.name
+
+
+def test_pages_are_what_mandoc_reads_too(written, tmp_path):
+    mandoc = needs("mandoc")
+    for page in sorted((written / "usr/share/man").rglob("*.gz")):
+        plain = tmp_path / page.stem
+        plain.write_bytes(gzip.decompress(page.read_bytes()))
+        done = subprocess.run(
+            [mandoc, "-T", "lint", "-W", "warning", str(plain)], capture_output=True, text=True
+        )
+        assert (done.returncode, done.stdout) == (0, ""), page.name
+
+
+def test_completion_is_shell_that_parses(written):
+    share = written / "usr/share"
+    files = {
+        "bash": share / "bash-completion/completions/appliance",
+        "zsh": share / "zsh/vendor-completions/_appliance",
+        "fish": share / "fish/vendor_completions.d/appliance.fish",
+    }
+    for shell, file in files.items():
+        assert "rollback" in file.read_text()
+        if shutil.which(shell):
+            done = subprocess.run([shell, "-n", str(file)], capture_output=True, text=True)
+            assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_bash_completes_commands_options_and_values(written):
+    file = written / "usr/share/bash-completion/completions/appliance"
+    script = f"""
+        source {file}
+        try() {{ COMP_WORDS=("$@"); COMP_CWORD=$(($# - 1)); COMPREPLY=(); _appliance; echo "${{COMPREPLY[*]}}"; }}
+        try appliance rel
+        try appliance run --all
+        try appliance run --log-level w
+        try appliance outbox dr
+    """
+    done = subprocess.run(["bash", "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines() == ["reload", "--all-nodes", "warning", "drop"]
+
+
+def test_fish_completes_commands_options_and_values(written):
+    fish = needs("fish")
+    file = written / "usr/share/fish/vendor_completions.d/appliance.fish"
+    asked = ["rel", "run --all", "run --log-level w", "outbox dr", "outbox retry --al"]
+    script = f"source {file}\n" + "".join(f"complete -C 'appliance {text}'\n" for text in asked)
+    done = subprocess.run(
+        [fish, "--no-config", "-c", script], capture_output=True, text=True, check=True
+    )
+    found = [line.split("\t")[0] for line in done.stdout.splitlines()]
+    assert found == ["reload", "--all-nodes", "warning", "drop", "--all"]
+
+
+def test_zsh_completes_commands_options_and_values(written):
+    zsh = needs("zsh")
+    with _Terminal([zsh, "-f", "-i"]) as terminal:
+        functions = written / "usr/share/zsh/vendor-completions"
+        terminal.say(
+            f"PS1=; fpath=({functions} $fpath); autoload -Uz compinit; compinit -u -D;"
+            ' show() { print -r -- "<$BUFFER>"; BUFFER=; zle accept-line }; zle -N show;'
+            " bindkey '^X' show; bindkey '^I' complete-word; print RE''ADY\n"
+        )
+        terminal.until(r"READY\r\n")
+        for begun, completed in {
+            "rel": "reload",
+            "run --all": "run --all-nodes",
+            "run --log-level w": "run --log-level warning",
+            "outbox dr": "outbox drop",
+            "outbox retry --al": "outbox retry --all",
+            "wire enc": "wire encode",
+        }.items():
+            terminal.say(f"appliance {begun}\t\x18")
+            assert terminal.until(r"<(.*)>\r\n").strip() == f"appliance {completed}"
+
+
+class _Terminal:
+    """A program at a terminal of its own."""
+
+    def __init__(self, command: list[str]) -> None:
+        self._pid, self._fd = pty.fork()
+        if self._pid == 0:
+            environment = {**os.environ, "TERM": "dumb", "HOME": "/nonexistent", "COLUMNS": "200"}
+            os.execve(command[0], command, environment)
+        self._heard = ""
+
+    def __enter__(self) -> "_Terminal":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        os.close(self._fd)  # a hang-up: an interactive shell ends
+        os.waitpid(self._pid, 0)
+
+    def say(self, text: str) -> None:
+        os.write(self._fd, text.encode())
+
+    def until(self, pattern: str) -> str:
+        """Read until it comes; its group, if it has one."""
+        deadline = time.monotonic() + 30
+        while (found := re.search(pattern, self._heard)) is None:
+            assert time.monotonic() < deadline, self._heard
+            if select.select([self._fd], [], [], 1.0)[0]:
+                self._heard += os.read(self._fd, 65_536).decode(errors="replace")
+        self._heard = self._heard[found.end() :]
+        return found[1] if found.re.groups else found[0]
