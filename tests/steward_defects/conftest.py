@@ -1,11 +1,12 @@
 """The fleet that the tests of one module share."""
 
 import http.server
+import re
 import threading
 
 import pytest
 
-from tests.steward_defects.fleet import CONFIG, Fleet
+from tests.steward_defects.fleet import CONFIG, NODES, Fleet
 from tests.support.appliance import Appliance
 from tests.support.nats_server import NatsServer
 
@@ -32,10 +33,13 @@ def fleet(tmp_path_factory):
     thread = threading.Thread(target=page.serve_forever)
     thread.start()
     try:
-        with NatsServer() as broker:
+        with NatsServer('http: "127.0.0.1:-1"') as broker:
             text = CONFIG.format(url=broker.url, work=work, port=page.server_port)
-            with Appliance(text, root / "daemon") as daemon:
+            daemon = Appliance(text, root / "daemon", args=[f"--node={name}" for name in NODES])
+            daemon.only_named = True
+            with daemon:
                 found = Fleet(daemon, broker.url, work)
+                found.monitor = "http://" + re.search(r"http monitor on (\S+)", broker.log)[1]
                 found.page = f"http://127.0.0.1:{page.server_port}"
                 yield found
     finally:

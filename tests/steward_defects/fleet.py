@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from pathlib import Path
 
 import cbor2
@@ -26,15 +27,23 @@ nodes:
       REQHello: {{}}
       REQPong: {{}}
       REQToConsole: {{}}
+      REQOpProcessStart: {{}}
+      REQOpProcessStop: {{}}
+    publish:
+      files: {{to: ship1, method: REQToFile}}
+      impatient: {{to: mute, method: REQToFile, ack: {{timeout: 100ms, retries: 1}}}}
+      hesitant: {{to: mute, method: REQToFileAppend, ack: {{timeout: 100ms, retries: 2, retry_wait: 400ms}}}}
+      lines: {{to: strict, method: REQToFileAppend, window: 1}}
+      hello: {{to: central, method: REQHello, every: 1h}}
   ship1:
     subscribe:
       REQCliCommand:
         accept_from: [central]
         allow_commands: [[echo, "**"], [sh, -c, "*"], [sleep, "*"], [env]]
-        method_timeout: 5s
+        method_timeout: 10s
       REQCliCommandCont: {{allow_commands: [[sh, -c, "*"]]}}
       REQTailFile: {{allow_paths: ["{work}/**"]}}
-      REQHttpGet: {{allow_urls: ["http://127.0.0.1:{port}/**"], method_timeout: 2s}}
+      REQHttpGet: {{allow_urls: ["http://127.0.0.1:{port}/**"], method_timeout: 10s}}
       REQCopyFileFrom: {{allow_paths: ["{work}/**"]}}
       REQCopyFileTo: {{allow_paths: ["{work}/**"]}}
       REQToSocket: {{allow_paths: ["{work}/**"]}}
@@ -45,8 +54,30 @@ nodes:
       REQOpProcessList: {{}}
       REQOpProcessStart: {{}}
       REQOpProcessStop: {{}}
+  careful: {{subscribe: {{REQToFile: {{ack: {{on: done}}}}}}}}
+  narrow: {{subscribe: {{REQCliCommand: {{concurrency: 2, allow_commands: [[sh, -c, "*"]]}}}}}}
+  strict: {{subscribe: {{REQToFileAppend: {{concurrency: 1}}}}}}
+  gateway: {{subscribe: {{REQRelay: {{relay_to: [ship8], relay_methods: any}}}}}}
+  ship8: {{}}
+  ship9: {{}}
+  via.one: {{subscribe: {{REQRelay: {{relay_to: [end.two.three], relay_methods: any}}}}}}
+  end.two.three: {{subscribe: {{REQToFile: {{}}}}}}
   ghost: {{}}
+  mute: {{subscribe: {{REQToFile: {{}}, REQToFileAppend: {{}}}}}}
 """
+
+NODES = (
+    "central",
+    "ship1",
+    "careful",
+    "narrow",
+    "strict",
+    "gateway",
+    "via.one",
+    "end.two.three",
+    "ghost",
+)
+"""What the daemon runs; `mute` is a node of somebody else's."""
 
 
 class Fleet:
@@ -70,6 +101,28 @@ class Fleet:
     def _message(self, method, arguments, to, fields):
         return {"from_node": "central", "to_nodes": [to], "method": method, "method_args": list(arguments),
                 "directory": "out", "file_name": f"{method}.out", **fields}  # fmt: skip
+
+    def pending(self) -> list[int]:
+        """Ids of what waits in the outbox."""
+        return [record["id"] for record in self._outbox("pending")]
+
+    def _outbox(self, state: str) -> list[dict]:
+        return self.daemon.request("GET", f"/api/v1/outbox?state={state}&limit=1000")[1]["records"]
+
+    def wait_dead(self, *sent: dict) -> list[dict]:
+        """The dead letters that these messages became, once they have."""
+        ids = {item["id"] for item in sent}
+
+        def letters():
+            return [record for record in self._outbox("dead") if record["id"] in ids]
+
+        self.daemon.wait_until(lambda _: len(letters()) == len(ids))
+        return letters()
+
+    def drop(self, *sent: dict) -> None:
+        """Take messages back."""
+        ids = [item["id"] for item in sent]
+        self.daemon.request("POST", "/api/v1/outbox/drop", {"ids": ids, "pending": True})
 
     def settle(self) -> None:
         """Wait until nothing is under way."""
@@ -107,11 +160,10 @@ class Fleet:
         )
 
     async def exchange(self, subject, payload, *, wait_s=0.0, headers=None) -> str | None:
-        client = await nats.connect(self.url)
-        try:
+        async with self.client() as client:
             reply = f"{subject}.reply"
             answers: asyncio.Queue = asyncio.Queue()
-            subscription = await client.subscribe(reply, cb=answers.put)
+            await client.subscribe(reply, cb=answers.put)
             await client.publish(
                 subject, payload, reply=reply, headers={"serial": "cbor", **(headers or {})}
             )
@@ -123,10 +175,34 @@ class Fleet:
                     return (await answers.get()).data.decode()
             except TimeoutError:
                 return None
-            finally:
-                await subscription.unsubscribe()
+
+    @contextlib.asynccontextmanager
+    async def client(self):
+        """A peer without manners: the wire and nothing else."""
+        client = await nats.connect(self.url)
+        try:
+            yield client
         finally:
             await client.close()
+
+    def listen(self, subject: str, act, *, wait_s: float = 30.0):
+        """What `act` gives, called in a thread while a peer hears a subject and answers nothing; and what it heard."""
+
+        async def hear_and_act():
+            heard = []
+
+            async def hear(message):
+                heard.append(message)
+
+            async with self.client() as client:
+                await client.subscribe(subject, cb=hear)
+                await client.flush()
+                async with asyncio.timeout(wait_s):
+                    found = await asyncio.to_thread(act)
+                await client.flush()
+            return found, heard
+
+        return asyncio.run(hear_and_act())
 
 
 def body(to: str, sender: str, method: str, data=None, **fields: object) -> list:

@@ -1,37 +1,37 @@
 """Defects 53 to 66 of the original: one message, node or stop that blocks everything else."""
 
 import os
+import sys
 import time
 
 import pytest
 
+from tests.steward_defects.fleet import body
 from tests.support.appliance import Appliance
 
-
-def drop(fleet, *sent):
-    fleet.daemon.request(
-        "POST", "/api/v1/outbox/drop", {"ids": [item["id"] for item in sent], "pending": True}
-    )
+pytestmark = pytest.mark.xdist_group("steward_defects_blocked")
 
 
 def test_053_a_silent_node_holds_up_nobody_else(fleet):
-    sent = [*fleet.send("REQPing", to="ghost"), *fleet.send("REQPing", to="ghost")]
-    started = time.monotonic()
-    fleet.assert_alive()
-    assert (
-        time.monotonic() - started < 4
-    )  # the silent node's acknowledgement would be waited for 5 s
-    drop(fleet, *sent)
+    def act():
+        sent = fleet.send("REQToFile", data=["x"], to="mute", ack_timeout=600)
+        sent += fleet.send("REQToFile", data=["x"], to="mute", ack_timeout=600)
+        sent += fleet.send("REQPing", to="ghost", ack_timeout=600)
+        fleet.assert_alive()
+        waiting = fleet.pending()
+        fleet.drop(*sent)
+        return [item["id"] in waiting for item in sent]
+
+    still_waiting, _ = fleet.listen("mute.REQToFile.EventACK", act)
+    assert all(still_waiting)
 
 
 def test_054_a_message_too_large_for_the_broker_becomes_a_dead_letter_and_the_next_one_goes(fleet):
     (large,) = fleet.send("REQToFile", data=[os.urandom(1_500_000).hex()], file_name="large")
-    fleet.daemon.wait_until(lambda status: status["outbox"]["dead"] == 1)
-    (letter,) = fleet.daemon.request("GET", "/api/v1/outbox?state=dead")[1]["records"]
-    assert letter["id"] == large["id"]
-    assert "exceeds the broker's limit" in letter["reason"]
     assert '"event":"delivered"' in fleet.ask("REQToFile", data=["small"], file_name="small")
-    fleet.daemon.request("POST", "/api/v1/outbox/drop")
+    (letter,) = fleet.wait_dead(large)
+    assert "exceeds the broker's limit" in letter["reason"]
+    fleet.drop(letter)
 
 
 @pytest.mark.parametrize("name", ["with blank", "", "a.*", "a..b", "x" * 300])
@@ -45,51 +45,32 @@ def test_055_a_name_that_makes_no_subject_is_refused_at_once(fleet, name):
     assert fleet.daemon.status()["outbox"]["pending"] == 0
 
 
-def test_056_a_publisher_that_is_stopped_while_it_is_busy_goes_on_when_it_is_started(tmp_path):
-    text = """
-version: 1
-broker: {embedded: true}
-reload: {settle: 20ms}
-nodes:
-  a:
-    subscribe: {REQOpProcessStop: {}, REQToFileAppend: {}}
-    publish: {files: {to: b, method: REQToFile}}
-  b: {subscribe: {REQToFile: {}}}
-"""
-    with Appliance(text, tmp_path) as daemon:
+def test_056_a_publisher_that_is_stopped_while_it_is_busy_goes_on_when_it_is_started(fleet):
+    def stop():
+        return fleet.ask(
+            "REQOpProcessStop", "REQToFile", "ship1", "publisher", to="central", file_name="stop"
+        )
 
-        def message(name):
-            return {
-                "from_node": "a",
-                "to_nodes": ["b"],
-                "method": "REQToFile",
-                "data": ["x"],
-                "file_name": name,
-            }
-
-        for number in range(200):
-            daemon.send(message(f"f{number}"))
-        daemon.follow({"from_node": "a", "to_nodes": ["a"], "method": "REQOpProcessStop", "file_name": "o",
-                       "method_args": ["REQToFile", "b", "publisher"]})  # fmt: skip
-        daemon.send(message("last"))
-        daemon.reload()
-        daemon.wait_until(lambda status: status["outbox"]["pending"] == 0)
-        daemon.wait_until(lambda _: daemon.data("b", "last").exists())
-        assert all(daemon.data("b", f"f{number}").exists() for number in range(200))
+    messages = [
+        {"from_node": "central", "to_nodes": ["ship1"], "method": "REQToFile", "data": ["x"],
+         "directory": "many", "file_name": f"f{number}"}
+        for number in range(200)
+    ]  # fmt: skip
+    fleet.daemon.send(*messages)
+    assert "stopped" in stop()
+    (last,) = fleet.send("REQToFile", data=["x"], file_name="last")
+    fleet.assert_alive()
+    assert last["id"] in fleet.pending()
+    fleet.daemon.reload()
+    fleet.settle()
+    assert fleet.file("out", "ship1", "last").exists()
+    assert all(fleet.file("many", "ship1", f"f{number}").exists() for number in range(200))
 
 
 def test_057_an_unknown_reply_method_is_a_report_and_blocks_nothing(fleet):
-    from tests.steward_defects.fleet import body
-
-    message = body(
-        "ship1",
-        "central",
-        "REQCliCommand",
-        [],
-        method_args=["echo", "x"],
-        reply_method="REQNothing",
-    )
-    assert fleet.publish("ship1.REQCliCommand.CommandACK", message, wait_s=5) is not None
+    message = body("ship1", "central", "REQCliCommand", [], method_args=["echo", "x"],
+                   reply_method="REQNothing")  # fmt: skip
+    assert fleet.publish("ship1.REQCliCommand.CommandACK", message, wait_s=20) is not None
     fleet.error_log("cannot reply to central: unknown method 'REQNothing'")
     fleet.assert_alive()
 
@@ -105,45 +86,67 @@ def test_058_what_is_not_accepted_stays_nowhere(fleet):
     assert (status["outbox"]["pending"], status["outbox"]["dead"]) == (0, 0)
 
 
-def test_061_a_started_hello_subscriber_handles_what_it_gets(tmp_path):
-    text = """
-version: 1
-broker: {embedded: true}
-nodes:
-  a:
-    subscribe: {REQOpProcessStart: {}, REQToFileAppend: {}}
-    publish: {hello: {to: b, method: REQHello, every: 200ms}}
-  b: {subscribe: {REQHello: {}}}
+IMPATIENT = """
+import sys
+from appliance.workers import publisher
+publisher.IDLE_RETIRE_S = 0.01
+from appliance.__main__ import main
+sys.exit(main())
 """
-    with Appliance(text, tmp_path) as daemon:
-        lines = daemon.follow({"from_node": "a", "to_nodes": ["a"], "method": "REQOpProcessStart",
-                               "method_args": ["REQHello"], "file_name": "o"})  # fmt: skip
-        assert "started" in lines
-        daemon.wait_until(lambda _: daemon.worker("a.REQHello.EventNACK_subscriber"))
-        daemon.send({"from_node": "b", "to_nodes": ["a"], "method": "REQHello", "data": ["x"]})
-        daemon.wait_until(
-            lambda _: daemon.worker("a.REQHello.EventNACK_subscriber")["handled"] == 1
-        )
+
+
+def test_060_a_message_for_a_publisher_that_is_just_retiring_is_sent(fleet, tmp_path):
+    text = f"""
+version: 1
+broker: {{servers: ["{fleet.url}"]}}
+reload: {{settle: 0s, poll_interval: 50ms}}
+nodes: {{busy: {{subscribe: {{REQToFileAppend: {{}}}}}}}}
+"""
+    daemon = Appliance(text, tmp_path)
+    daemon.command = [sys.executable, "-c", IMPATIENT]
+    with daemon:
+        worker = "busy.REQToFileAppend.EventACK_publisher"
+        message = {
+            "to_nodes": ["busy"],
+            "method": "REQToFileAppend",
+            "data": ["x"],
+            "file_name": "f",
+        }
+        made = set()
+        for _ in range(60):
+            daemon.send(message)
+            daemon.wait_until(lambda status: status["outbox"]["pending"] == 0)
+            made.add((daemon.worker(worker) or {}).get("since"))
+        daemon.wait_until(lambda _: len(daemon.data("busy", "f").read_bytes()) == 60)
+        assert len(made) > 5  # it did come and go
+
+
+def test_061_a_started_hello_subscriber_handles_what_it_gets(fleet):
+    assert "started" in fleet.ask("REQOpProcessStart", "REQHello")
+    worker = "ship1.REQHello.EventNACK_subscriber"
+    fleet.daemon.wait_until(lambda _: (fleet.daemon.worker(worker) or {}).get("phase") == "running")
+    fleet.send("REQHello", data=["x"])
+    fleet.daemon.wait_until(lambda _: fleet.daemon.worker(worker)["handled"] == 1)
+    fleet.daemon.reload()
 
 
 def test_062_a_failing_error_log_makes_no_storm_of_error_reports(fleet):
-    from tests.steward_defects.fleet import body
-
     worker = "errorCentral.REQErrorLog.EventACK_subscriber"
+
+    def told():
+        found = fleet.daemon.worker(worker)
+        return sum(found[name] for name in ("handled", "failed", "refused"))
+
     fleet.settle()
-    before = fleet.daemon.worker(worker)
-    fleet.publish("errorCentral.REQErrorLog.EventACK",
-                  body("errorCentral", "ship1", "REQErrorLog", ["x"], directory="../..", file_name="../e"))  # fmt: skip
+    before = told(), fleet.daemon.worker(worker)["failed"]
+    message = body(
+        "errorCentral", "ship1", "REQErrorLog", ["x"], directory="../..", file_name="../e"
+    )
+    fleet.publish("errorCentral.REQErrorLog.EventACK", message, wait_s=20)
+    fleet.daemon.wait_until(lambda _: fleet.daemon.worker(worker)["failed"] == before[1] + 1)
     fleet.assert_alive()
     fleet.settle()
-    after = fleet.daemon.worker(worker)
-    assert (
-        after["handled"]
-        + after["failed"]
-        + after["refused"]
-        - sum(before[name] for name in ("handled", "failed", "refused"))
-        <= 1
-    )
+    assert told() == before[0] + 1
 
 
 def test_063_a_program_whose_children_live_on_delays_no_answer_and_no_stop(tmp_path):
@@ -159,10 +162,10 @@ nodes:
     with Appliance(text, tmp_path) as daemon:
         started = time.monotonic()
         lines = daemon.follow({"from_node": "a", "to_nodes": ["a"], "method": "REQCliCommand", "file_name": "o",
-                               "method_args": ["sh", "-c", "sleep 60 & echo started"]})  # fmt: skip
-        assert "started" in lines
+                               "method_timeout": 600, "method_args": ["sh", "-c", "sleep 600 & echo started"]})  # fmt: skip
+        assert '"exit_status":"0"' in lines
         assert daemon.stop() == 0
-        assert time.monotonic() - started < 15
+        assert time.monotonic() - started < 60
 
 
 def test_064_a_copy_that_cannot_be_written_is_answered(fleet):
@@ -190,13 +193,13 @@ nodes:
 """
     daemon = Appliance(text, tmp_path)
     with daemon:
-        for number in range(300):
-            daemon.send(
-                {"to_nodes": ["a"], "method": "REQToFile", "data": ["x"], "file_name": f"f{number}"}
-            )
+        daemon.send(*[
+            {"to_nodes": ["a"], "method": "REQToFile", "data": ["x"], "file_name": f"f{number}"}
+            for number in range(100)
+        ])  # fmt: skip
         assert daemon.stop() == 0
         daemon.start()
         daemon.wait_until(lambda status: status["outbox"]["pending"] == 0)
         daemon.wait_until(
-            lambda _: all(daemon.data("a", f"f{number}").exists() for number in range(300))
+            lambda _: all(daemon.data("a", f"f{number}").exists() for number in range(100))
         )

@@ -1,7 +1,10 @@
 """Defects 30 to 52 of the original: messages, files and settings that ended the whole node."""
 
 import asyncio
+import json
 import os
+import socket
+import struct
 import subprocess
 import sys
 
@@ -10,15 +13,59 @@ import pytest
 from tests.steward_defects.fleet import body
 from tests.support.appliance import Appliance
 
+pytestmark = pytest.mark.xdist_group("steward_defects_crashes")
+
 PONG = "central.REQPong.EventACK"
 STOP = "ship1.REQOpProcessStop.CommandACK"
 
 
-def run(text, tmp_path):
-    """Start a daemon that should end by itself: its exit code and its log."""
-    daemon = Appliance(text, tmp_path)
-    daemon.spawn()
-    return daemon.process.wait(30), daemon.log()
+SOLO = """
+version: 1
+broker: {{servers: ["{url}"]}}
+reload: {{settle: 20ms}}
+inputs: {{tcp: {{listen: "127.0.0.1:0"}}, folder: {{path: folder}}}}
+nodes: {{solo: {{subscribe: {{REQToFile: {{}}, REQToFileAppend: {{}}}}}}}}
+"""
+GOOD = '[{"toNode": "solo", "method": "REQToFileAppend", "fileName": "early", "data": ["x"]}]'
+BEFORE_THE_START = {
+    "1-bad": "[nonsense",
+    "2-good": GOOD,
+    "3-bad": GOOD.replace("Append", "Apend"),
+    "4-bad": "",
+    "5-good": GOOD,
+}
+
+
+@pytest.fixture(scope="module")
+def solo(fleet, tmp_path_factory):
+    """A daemon whose state directory is yet to be made, with files in the folder before it starts."""
+    root = tmp_path_factory.mktemp("solo")
+    (root / "folder").mkdir()
+    for name, text in BEFORE_THE_START.items():
+        (root / "folder" / name).write_text(text)
+    daemon = Appliance(SOLO.format(url=fleet.url), root)
+    daemon.state = root / "not" / "yet" / "there"
+    with daemon:
+        yield daemon
+
+
+def tell(daemon, raw):
+    """Hand a text to the TCP input; its answer."""
+    port = int(daemon.status()["inputs"]["tcp"]["listen"].rpartition(":")[2])
+    with socket.create_connection(("127.0.0.1", port), timeout=20) as client:
+        client.sendall(raw)
+        client.shutdown(socket.SHUT_WR)
+        return json.loads(client.makefile("rb").read())
+
+
+def try_config(daemon, text):
+    """What a reload says of a config that stands there for a moment."""
+    before = daemon.config_path.read_text()
+    daemon.write_config(text)
+    verdict = daemon.reload()
+    daemon.write_config(before)
+    daemon.reload()
+    return verdict["problems"]
 
 
 def test_030_a_method_that_nobody_knows_ends_nothing(fleet):
@@ -88,43 +135,23 @@ def test_036_an_idle_node_just_waits(fleet, tmp_path):
         assert daemon.stop() == 0
 
 
-def test_037_clients_that_vanish_while_they_are_accepted_end_no_input(fleet, tmp_path):
-    import socket
-    import struct
-
-    text = f"""
-version: 1
-broker: {{servers: ["{fleet.url}"]}}
-inputs: {{tcp: {{listen: "127.0.0.1:0"}}}}
-nodes: {{solo: {{subscribe: {{REQToFile: {{}}}}}}}}
-"""
-    with Appliance(text, tmp_path) as daemon:
-        port = int(daemon.status()["inputs"]["tcp"]["listen"].rpartition(":")[2])
-        for _ in range(50):
-            with socket.socket() as client:
-                client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-                client.connect(("127.0.0.1", port))
-        with socket.create_connection(("127.0.0.1", port), timeout=10) as client:
-            client.sendall(
-                b'[{"toNode": "solo", "method": "REQToFile", "fileName": "f", "data": ["x"]}]'
-            )
-            client.shutdown(socket.SHUT_WR)
-            assert b'"accepted":[{' in client.makefile("rb").read().replace(b" ", b"")
+def test_037_clients_that_vanish_while_they_are_accepted_end_no_input(solo):
+    port = int(solo.status()["inputs"]["tcp"]["listen"].rpartition(":")[2])
+    for _ in range(50):
+        with socket.socket() as client:
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            client.connect(("127.0.0.1", port))
+    assert len(tell(solo, GOOD.replace("early", "late").encode())["accepted"]) == 1
 
 
-def test_038_a_port_in_use_refuses_the_reload_and_the_node_goes_on(fleet, tmp_path):
-    import socket
-
-    def text(admin=""):
-        return f'version: 1\n{admin}broker: {{servers: ["{fleet.url}"]}}\nreload: {{settle: 20ms}}\nnodes: {{n: {{}}}}\n'
-
-    with socket.socket() as taken, Appliance(text(), tmp_path) as daemon:
+def test_038_a_port_in_use_refuses_the_reload_and_the_node_goes_on(solo):
+    with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
-        daemon.write_config(text(f'admin: {{listen: "127.0.0.1:{taken.getsockname()[1]}"}}\n'))
-        verdict = daemon.reload()
-        assert [problem["code"] for problem in verdict["problems"]] == ["E303"]
-        assert daemon.request("GET", "/livez")[0] == 200
+        admin = f'admin: {{listen: "127.0.0.1:{taken.getsockname()[1]}"}}\n'
+        problems = try_config(solo, solo.config_path.read_text() + admin)
+    assert [problem["code"] for problem in problems] == ["E303"]
+    assert solo.request("GET", "/livez")[0] == 200
 
 
 def test_039_a_message_for_an_unknown_method_is_refused_and_nothing_ends(fleet):
@@ -142,14 +169,12 @@ def test_040_metrics_need_no_listener_of_their_own(fleet):
     assert "appliance_build_info" in fleet.daemon.request("GET", "/metrics")[1]
 
 
-def test_041_a_schedule_of_nothing_is_refused_with_its_place(tmp_path):
-    code, log = run(
-        "version: 1\nbroker: {embedded: true}\nnodes:\n  a:\n    subscribe: {REQPing: {}}\n"
-        "    publish: {p: {to: a, method: REQPing, every: 0s}}\n",
-        tmp_path,
-    )
-    assert code == 78
-    assert "appliance.yaml:6:" in log
+@pytest.mark.parametrize("schedule", ["every: 0s", "every: -1s", "cron: '0 0 30 2 *'"])
+def test_041_a_schedule_of_nothing_is_refused_with_its_place(solo, schedule):
+    text = solo.config_path.read_text().rstrip().removesuffix("}}")
+    entry = f", publish: {{p: {{to: solo, method: REQToFile, {schedule}}}}}}}}}\n"
+    (problem,) = try_config(solo, text + entry)
+    assert (problem["line"], problem["column"] > 90) == (6, True)
 
 
 def test_042_bytes_that_are_no_message_end_nothing(fleet):
@@ -176,16 +201,36 @@ def test_044_a_message_to_oneself_for_a_method_that_is_not_subscribed_waits(flee
     fleet.daemon.request("POST", "/api/v1/outbox/drop", {"ids": [sent["id"]], "pending": True})
 
 
-def test_046_a_damaged_store_is_told_and_not_touched(tmp_path):
-    text = "version: 1\nbroker: {embedded: true}\nnodes: {n: {}}\n"
-    with Appliance(text, tmp_path) as daemon:
-        (store,) = [path for path in daemon.state.iterdir() if path.suffix in (".db", ".sqlite")]
+def test_045_files_that_are_no_messages_harm_none_of_those_beside_them(solo):
+    folder = solo.config_path.parent / "folder"
+
+    def names(where):
+        return {path.name for path in (folder / where).glob("?-*") if path.name in BEFORE_THE_START}
+
+    solo.wait_until(lambda _: len(names("done") | names("failed")) == len(BEFORE_THE_START))
+    assert names("done") == {"2-good", "5-good"}
+    solo.wait_until(
+        lambda _: (
+            solo.data("solo", "early").exists() and solo.data("solo", "early").read_text() == "xx"
+        )
+    )
+
+
+def test_046_a_damaged_store_is_told_and_not_touched(fleet, tmp_path):
+    (name,) = [path.name for path in fleet.daemon.state.iterdir() if path.suffix == ".db"]
+    daemon = Appliance("version: 1\nbroker: {embedded: true}\nnodes: {n: {}}\n", tmp_path)
+    daemon.state.mkdir(mode=0o700)
     raw = b"this is no database at all" * 500
-    store.write_bytes(raw)
-    code, log = run(text, tmp_path)
-    assert code == 69
-    assert "cannot run" in log
-    assert store.read_bytes() == raw
+    (daemon.state / name).write_bytes(raw)
+    daemon.spawn()
+    assert daemon.process.wait(60) == 69
+    assert "cannot run" in daemon.log()
+    assert (daemon.state / name).read_bytes() == raw
+
+
+def test_047_a_state_directory_that_is_not_there_is_made(solo):
+    assert solo.state.is_dir()
+    assert solo.send({"to_nodes": ["solo"], "method": "REQToFile", "file_name": "f"})[0]["accepted"]
 
 
 def test_048_arguments_that_are_missing_are_named(fleet):
@@ -195,12 +240,29 @@ def test_048_arguments_that_are_missing_are_named(fleet):
     fleet.assert_alive()
 
 
-@pytest.mark.parametrize("value", ["maybe", "off", "2"])
-def test_052_a_truth_value_from_the_environment_is_checked_like_any(tmp_path, value):
-    (tmp_path / "c.yaml").write_text(
-        "version: 1\nbroker: {embedded: true}\nreload: {watch: '${WATCH}'}\nnodes: {n: {}}\n"
+def test_050_a_shell_that_nobody_knows_is_not_run(solo):
+    answer = tell(solo, GOOD.replace("{", '{"useDetectedShell": true, ').encode())
+    assert answer["accepted"] == []
+    assert "name the shell in `methodArgs`" in answer["problems"][0]["message"]
+
+
+def test_052_truth_values_from_the_environment_are_checked_like_any(tmp_path):
+    config = tmp_path / "c.yaml"
+    config.write_text(
+        "version: 1\nbroker:\n  embedded: ${EMBEDDED}\nreload:\n  watch: ${WATCH}\n"
+        "inputs:\n  atomic: ${ATOMIC}\nnodes: {n: {}}\n"
     )
-    found = subprocess.run([sys.executable, "-m", "appliance", "check", tmp_path / "c.yaml"],
-                           env={**os.environ, "WATCH": value}, capture_output=True, text=True, check=False)  # fmt: skip
+
+    def check(embedded, watch, atomic):
+        values = {"EMBEDDED": embedded, "WATCH": watch, "ATOMIC": atomic}
+        return subprocess.run([sys.executable, "-m", "appliance", "check", config], text=True, check=False,
+                              env={**os.environ, **values}, capture_output=True)  # fmt: skip
+
+    found = check("2", "maybe", "off")
     assert found.returncode == 78
-    assert ":3:17" in found.stdout + found.stderr
+    assert all(f"c.yaml:{place}" in found.stdout for place in ("3:13", "5:10", "7:11"))
+    assert check("true", "false", "true").returncode == 0
+    # and "false" is false: with `true` a broker is there, now none is
+    found = check("false", "false", "false")
+    assert (found.returncode, found.stdout.count(" error ")) == (78, 1)
+    assert "no broker" in found.stdout

@@ -1,6 +1,7 @@
 """Defects 1 to 29 of the original: what a peer, a neighbour or a page could do that it should not."""
 
 import asyncio
+import json
 import os
 import stat
 import subprocess
@@ -9,11 +10,16 @@ from pathlib import Path
 
 import cbor2
 import nats
+import nats.errors
 import pytest
 import zstandard
 
 from tests.steward_defects.fleet import body
 from tests.support.appliance import Appliance
+from tests.support.nats_login import make_certificates, make_nkey
+from tests.support.nats_server import NatsServer
+
+pytestmark = pytest.mark.xdist_group("steward_defects_security")
 
 PING = "ship1.REQPing.EventACK"
 APPEND = "ship1.REQToFileAppend.EventACK"
@@ -47,25 +53,13 @@ def test_002_a_forged_previous_message_makes_no_node_send_anything(fleet):
     assert "ghost.REQCliCommand" not in str(fleet.daemon.request("GET", "/api/v1/outbox"))
 
 
-def test_003_a_relay_goes_where_its_subject_says_or_nowhere(fleet, tmp_path):
-    text = f"""
-version: 1
-broker: {{servers: ["{fleet.url}"]}}
-nodes:
-  gateway: {{subscribe: {{REQRelay: {{relay_to: [ship8], relay_methods: any}}}}}}
-  ship8: {{}}
-  ship9: {{}}
-  central: {{}}
-"""
-    with Appliance(text, tmp_path) as gateway:
-        message = body("ship8.gateway", "central", "REQRelay", ["x"], original_via="gateway",
-                       relay_from="central", relay_to="ship9", original_method="REQToFile")  # fmt: skip
-        fleet.publish("ship8.gateway.REQRelay.EventACK", message)
-        worker = "ship8.gateway.REQRelay.EventACK_subscriber"
-        gateway.wait_until(lambda _: gateway.worker(worker)["failed"] == 1)
-        gateway.wait_until(lambda _: "is not the node of the subject" in gateway.log())
-        records = gateway.request("GET", "/api/v1/outbox")[1]["records"]
-        assert {record["method"] for record in records} <= {"REQErrorLog"}
+def test_003_a_relay_goes_where_its_subject_says_or_nowhere(fleet):
+    message = body("ship8.gateway", "central", "REQRelay", ["x"], original_via="gateway",
+                   relay_from="central", relay_to="ship9", original_method="REQToFile")  # fmt: skip
+    fleet.publish("ship8.gateway.REQRelay.EventACK", message)
+    fleet.error_log("is not the node of the subject")
+    fleet.settle()
+    assert fleet.daemon.worker("ship9.REQToFile.EventACK_publisher") is None
 
 
 @pytest.mark.parametrize(
@@ -120,20 +114,30 @@ def test_007_a_sender_that_no_config_knows_and_a_foreign_address_are_refused(fle
 
 
 def test_008_no_stranger_can_acknowledge_in_the_receivers_place(fleet):
-    (sent,) = fleet.send("REQPing", to="ghost", ack_timeout=60)
+    subject = "mute.REQToFile.EventACK"
 
     async def forge():
-        client = await nats.connect(fleet.url)
-        for subject in ("ghost.REQPing.EventACK.reply", "ghost.REQPing.EventACK.reply.x.y"):
-            await client.publish(subject, b"confirmed from: ghost: 0")
-        await client.flush()
-        await client.close()
+        async with fleet.client() as client:
+            heard = asyncio.Queue()
+            await client.subscribe(subject, cb=heard.put)
+            await client.flush()
+            (sent,) = await asyncio.to_thread(
+                fleet.send, "REQToFile", data=["x"], to="mute", ack_timeout=60
+            )
+            async with asyncio.timeout(20):
+                message = await heard.get()
+            for reply in (f"{subject}.reply", f"{subject}.reply.x.y", f"{message.reply}0",
+                          f"{message.reply.rpartition('.')[0]}.0123456789abcdef"):  # fmt: skip
+                await client.publish(reply, b"confirmed from: mute: 0")
+            await client.flush()
+            await asyncio.to_thread(fleet.assert_alive)  # what was forged has been seen by now
+            still_there = sent["id"] in await asyncio.to_thread(fleet.pending)
+            await message.respond(b"confirmed from: mute: 0")
+            await client.flush()
+            return still_there
 
-    asyncio.run(forge())
-    fleet.assert_alive()  # whatever was forged has been seen by now
-    pending = fleet.daemon.request("GET", "/api/v1/outbox")[1]["records"]
-    assert sent["id"] in [record["id"] for record in pending]
-    fleet.daemon.request("POST", "/api/v1/outbox/drop", {"ids": [sent["id"]], "pending": True})
+    assert asyncio.run(forge())
+    fleet.settle()  # the true one counts
 
 
 def listening(pid):
@@ -164,8 +168,14 @@ def test_009_nothing_listens_that_the_config_does_not_name(fleet):
 INPUTS = """
 version: 1
 broker: {{servers: ["{url}"]}}
-inputs: {{http: {{listen: "127.0.0.1:0"}}, tcp: {{listen: "127.0.0.1:0"}}}}
-nodes: {{central: {{subscribe: {{REQToFile: {{}}}}}}}}
+reload: {{settle: 20ms}}
+inputs:
+  http: {{listen: "127.0.0.1:0"}}
+  tcp: {{listen: "127.0.0.1:0"}}
+  folder: {{path: folder}}
+nodes:
+  mother:
+    subscribe: {{REQToFile: {{}}, REQToFileAppend: {{}}, REQCliCommand: {{allow_commands: [[sh, -c, "*"]]}}}}
 """
 
 
@@ -190,7 +200,7 @@ def post(daemon, raw, **headers):
 
 
 def test_010_a_web_page_cannot_use_the_http_input(inputs):
-    message = b'[{"toNode": "central", "method": "REQToFile", "fileName": "f", "data": ["x"]}]'
+    message = b'[{"toNode": "mother", "method": "REQToFile", "fileName": "f", "data": ["x"]}]'
     assert post(inputs, message)[0] == 200
     assert post(inputs, message, Origin="https://evil.example")[0] == 403
     assert post(inputs, message, **{"Content-Type": "text/plain"})[0] in (400, 403, 415)
@@ -206,30 +216,30 @@ def test_011_listeners_beyond_loopback_need_a_token(tmp_path):
 
 
 def test_012_a_private_ca_and_an_nkey_go_together(tmp_path):
-    for name in ("ca.pem", "seed"):
-        (tmp_path / name).write_text("x")
-    found = check(
-        """
+    certificates, nkey = make_certificates(tmp_path), make_nkey()
+    (tmp_path / "seed").write_text(nkey.seed)
+    login = f"authorization {{ users: [{{ nkey: {nkey.public} }}] }}"
+    with NatsServer(certificates.server_config() + login, scheme="tls") as broker:
+        text = f"""
 version: 1
 broker:
-  servers: ["tls://127.0.0.1:4222"]
-  tls: {ca: {file: ca.pem}}
-  auth: {nkey_seed: {file: seed}}
-nodes: {central: {}}
-""",
-        tmp_path,
-    )
-    assert found.returncode == 0, found.stderr
+  servers: ["{broker.url}"]
+  tls: {{ca: {{file: "{certificates.ca}"}}}}
+  auth: {{nkey_seed: {{file: seed}}}}
+nodes: {{central: {{}}}}
+"""
+        with Appliance(text, tmp_path) as daemon:
+            assert daemon.status()["broker"]["connected"]
 
 
 def test_013_inner_fields_from_an_operator_are_not_sent(inputs):
     code, answer = post(
-        inputs, b'[{"toNode": "central", "method": "REQToFile", "fileName": "f", "isReply": true}]'
+        inputs, b'[{"toNode": "mother", "method": "REQToFile", "fileName": "f", "isReply": true}]'
     )
     assert (code, "isReply" in answer) == (400, True)
     code, answer = post(
         inputs,
-        b'[{"toNode": "central", "method": "REQToFile", "fileName": "f", "relayFromNode": "x"}]',
+        b'[{"toNode": "mother", "method": "REQToFile", "fileName": "f", "relayFromNode": "x"}]',
     )
     assert code == 200
     assert "relayFromNode" in answer
@@ -250,16 +260,33 @@ def test_015_what_a_peer_prints_cannot_command_a_terminal(fleet):
     assert "\x1b" not in fleet.daemon.log()
 
 
-def test_016_a_small_message_cannot_become_a_large_one(fleet):
-    bomb = zstandard.compress(
-        cbor2.dumps(body("ship1", "central", "REQToFileAppend", ["\0" * 50_000_000]))
+BOMB_BYTES = 500_000_000
+
+
+def make_bomb(stated):
+    """A message whose data is zeros, compressed; its frame states its size or does not."""
+    message = cbor2.dumps(body("ship1", "central", "REQToFileAppend", ["MARK"]))
+    before, after = message.split(b"\x64MARK")
+    before += b"\x7a" + BOMB_BYTES.to_bytes(4, "big")
+    size = len(before) + BOMB_BYTES + len(after)
+    compress = zstandard.ZstdCompressor(level=1).compressobj(**({"size": size} if stated else {}))
+    parts = [compress.compress(before)]
+    parts += [compress.compress(bytes(1_000_000)) for _ in range(BOMB_BYTES // 1_000_000)]
+    return b"".join([*parts, compress.compress(after), compress.flush()])
+
+
+@pytest.mark.parametrize("stated", [True, False], ids=["size stated", "size not stated"])
+def test_016_a_small_message_cannot_become_a_large_one(fleet, stated):
+    bomb = make_bomb(stated)
+    assert len(bomb) < 100_000
+    refused = fleet.daemon.worker(f"{APPEND}_subscriber")["refused"]
+    asyncio.run(fleet.exchange(APPEND, bomb, headers={"cmp": "z"}))
+    fleet.daemon.wait_until(
+        lambda _: fleet.daemon.worker(f"{APPEND}_subscriber")["refused"] == refused + 1
     )
-    assert len(bomb) < 10_000
-    asyncio.run(fleet.exchange(APPEND, bomb, wait_s=0.3, headers={"cmp": "z"}))
-    fleet.error_log("exceed")
     facts = Path(f"/proc/{fleet.daemon.process.pid}/status").read_text().splitlines()
     peak = next(line for line in facts if line.startswith("VmHWM"))
-    assert int(peak.split()[1]) < 400_000
+    assert int(peak.split()[1]) < 300_000
     fleet.assert_alive()
 
 
@@ -273,9 +300,96 @@ def test_017_invented_names_make_no_metrics_and_no_entries(fleet):
     assert "invented" not in str(fleet.daemon.status())
 
 
+@pytest.mark.parametrize(
+    ("method", "arguments"),
+    [
+        ("REQCliCommand", ["touch", "{work}/made-019"]),
+        ("REQCliCommandCont", ["touch", "{work}/made-019"]),
+        ("REQTailFile", ["/etc/hostname"]),
+        ("REQHttpGet", ["http://127.0.0.1:1/"]),
+        ("REQToSocket", ["/run/none-019"]),
+        ("REQCopyFileFrom", ["/etc/hostname", "central", "{work}/made-019"]),
+        ("REQCopyFileTo", ["x", "ship1", "/run/made-019"]),
+    ],
+)
+def test_019_every_method_that_reaches_out_has_its_list(fleet, method, arguments):
+    (subject,) = [item["subject"] for item in fleet.daemon.status()["nodes"]["ship1"]["workers"]
+                  if item["kind"] == "subscriber" and f".{method}." in item["subject"]]  # fmt: skip
+    failed = fleet.daemon.worker(f"{subject}_subscriber")["failed"]
+    message = body("ship1", "central", method, ["x"], file_name="o",
+                   method_args=[word.format(work=fleet.work) for word in arguments])  # fmt: skip
+    fleet.publish(subject, message)
+    fleet.daemon.wait_until(
+        lambda _: fleet.daemon.worker(f"{subject}_subscriber")["failed"] == failed + 1
+    )
+    assert not (fleet.work / "made-019").exists()
+    assert not os.path.exists("/run/made-019")
+
+
+async def hearers(fleet, *methods):
+    """Those of the methods, named as the later generations name them, that anybody subscribes."""
+    found = []
+    async with fleet.client() as client:
+        for method in methods:
+            for node in ("central", "ship1"):
+                for kind in ("CommandACK", "CommandNACK", "EventACK", "EventNACK"):
+                    subject = f"{node}.{method}.{kind}"
+                    try:
+                        await client.request(subject, b"x", timeout=0.05)
+                    except nats.errors.NoRespondersError:
+                        continue
+                    except nats.errors.TimeoutError:
+                        pass
+                    found.append(subject)
+    return found
+
+
+def test_020_no_message_changes_who_may_do_what(fleet):
+    names = ("REQKeysAllow", "REQKeysDeliverUpdate", "REQAclAddCommand", "REQAclDeliverUpdate",
+             "keysAllow", "keysUpdateReceive", "aclAddCommand", "aclDeliverUpdate")  # fmt: skip
+    assert asyncio.run(hearers(fleet, *names)) == []
+    assert asyncio.run(hearers(fleet, "REQCliCommand")) == ["ship1.REQCliCommand.CommandACK"]
+
+
+def put_into_folder(daemon, name, **message):
+    folder = daemon.config_path.parent / "folder"
+    temporary = folder / f".{name}"
+    temporary.write_text(json.dumps([{"toNode": "mother", "fileName": "o", **message}]))
+    temporary.rename(folder / name)
+    daemon.wait_until(lambda _: (folder / "done" / name).exists())
+
+
+def test_021_what_comes_by_the_folder_is_checked_like_anything(inputs, tmp_path):
+    worker = "mother.REQCliCommand.CommandACK_subscriber"
+    put_into_folder(inputs, "bad", method="REQCliCommand", methodArgs=["touch", f"{tmp_path}/made"])
+    inputs.wait_until(lambda _: inputs.worker(worker)["failed"] == 1)
+    assert not (tmp_path / "made").exists()
+    put_into_folder(
+        inputs, "good", method="REQCliCommand", methodArgs=["sh", "-c", f"touch {tmp_path}/made"]
+    )
+    inputs.wait_until(lambda _: (tmp_path / "made").exists())
+
+
 def test_022_a_placeholder_for_files_is_plain_text(fleet):
     lines = fleet.ask("REQCliCommand", "echo", "{{CTRL_FILE:/etc/hostname}}")
     assert "{{CTRL_FILE:/etc/hostname}}" in lines
+
+
+def test_023_what_is_no_longer_allowed_is_refused_from_the_reload_on(inputs, tmp_path):
+    def run():
+        return inputs.follow({"to_nodes": ["mother"], "method": "REQCliCommand", "file_name": "o",
+                              "method_args": ["sh", "-c", f"echo x >> {tmp_path}/ran"]})  # fmt: skip
+
+    assert '"exit_status":"0"' in run()
+    text = inputs.config_path.read_text()
+    inputs.write_config(text.replace("[[sh, -c", "[[ls, -c"))
+    assert inputs.reload()["result"] == "applied"
+    try:
+        assert "is not in allow_commands" in run()
+    finally:
+        inputs.write_config(text)
+        inputs.reload()
+    assert (tmp_path / "ran").read_text() == "x\n"
 
 
 def test_026_secrets_are_never_written_by_the_daemon_and_its_state_is_private(fleet):
@@ -283,6 +397,10 @@ def test_026_secrets_are_never_written_by_the_daemon_and_its_state_is_private(fl
     for path in fleet.daemon.state.rglob("*"):
         if path.is_file():
             assert stat.S_IMODE(path.stat().st_mode) & 0o007 == 0, path
+
+
+def test_027_nothing_forwards_a_port(fleet):
+    assert asyncio.run(hearers(fleet, "portSrc", "portDst", "REQPortSrc", "REQPortDst")) == []
 
 
 def test_028_a_copied_file_gets_a_mode_that_no_peer_chose(fleet):
