@@ -73,7 +73,7 @@ def decompress(data: bytes, *, limit_bytes: int) -> bytes:
     try:
         plain = decompressor.decompress(data, max_output_size=limit_bytes, allow_extra_data=False)
     except (zstandard.ZstdError, ValueError, MemoryError) as error:
-        raise DecodeError(f"cannot decompress: {error}") from error
+        raise DecodeError(f"cannot decompress within {limit_bytes} bytes: {error}") from error
     finally:
         _decompressors.append(decompressor)
     if len(plain) > limit_bytes:
