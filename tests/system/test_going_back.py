@@ -1,7 +1,10 @@
 """Rollback, the pin, and trials: ways back to a config that was in force."""
 
+import contextlib
 import os
 import signal
+import subprocess
+import sys
 
 import pytest
 
@@ -10,7 +13,7 @@ from tests.support.nats_server import NatsServer
 
 CONFIG = """
 version: 1
-broker: {{servers: ["{url}"]{auth}}}
+broker: {{servers: ["{url}"]}}
 reload: {{settle: 20ms, poll_interval: 100ms, trial: {trial}}}
 nodes:
   ship1: {{subscribe: {{REQPing: {{}}, REQToFile: {{}}, {more}}}}}
@@ -30,7 +33,7 @@ def broker():
 
 
 def text(broker, more="", trial="0s"):
-    return CONFIG.format(url=broker.url, more=more, trial=trial, auth="")
+    return CONFIG.format(url=broker.url, more=more, trial=trial)
 
 
 def subjects(daemon):
@@ -104,26 +107,54 @@ def test_a_set_that_is_not_there_is_named_and_nothing_changes(broker, tmp_path):
         assert daemon.status()["config"]["pinned"] is None
 
 
+LOADED = """
+version: 1
+broker: {{servers: ["{url}"], auth: {{user: u, password: {{file: secret}}}}}}
+reload: {{settle: 20ms, poll_interval: 100ms, trial: 1s}}
+nodes:
+  source: {{}}
+  ship1: {{subscribe: {{REQPing: {{}}, REQToFile: {{}}, REQToFileAppend: {{ack: {{on: {ack_on}}}}}, {more}}}}}
+"""
+RATE, SECONDS = 500, 4.0
+
+
+@contextlib.contextmanager
+def load(url):
+    """An independent client that sends lines to ship1 all the while; the pipe says how many in the end."""
+    words = ["ship1", "source", str(RATE), str(SECONDS)]
+    command = [sys.executable, "-m", "tests.support.bare_publisher", url, *words]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
 def test_a_set_whose_worker_is_denied_goes_back_by_itself_and_nothing_is_lost(tmp_path):
     with NatsServer(DENY) as broker:
         (tmp_path / "secret").write_text("p")
 
-        def config(more):
-            auth = ", auth: {user: u, password: {file: secret}}"
-            return CONFIG.format(url=broker.url, more=more, trial="1s", auth=auth)
+        def config(more, ack_on="received"):
+            return LOADED.format(url=broker.url, more=more, ack_on=ack_on)
 
-        with Appliance(config(""), tmp_path) as daemon:
+        lines = tmp_path / "state/data/load/ship1/lines.log"
+        login = broker.url.replace("nats://", "nats://u:p@")
+        with Appliance(config(""), tmp_path) as daemon, load(login) as publisher:
             first = applied(daemon, 1)["digest"]
-            daemon.write_config(config("REQHello: {}"))
-            status = daemon.wait_until(lambda status: status["config"]["on_trial"])
-            trial = status["config"]["on_trial"]
+            daemon.wait_until(lambda status: lines.exists())
+            # a worker under load is swapped, another is denied
+            daemon.write_config(config("REQHello: {}", ack_on="done"))
+            trial = daemon.wait_until(lambda status: status["config"]["on_trial"])["config"][
+                "on_trial"
+            ]
             assert trial["baseline"] == first
             assert 0 < trial["ends_in_seconds"] <= 1
             sent = 0
             while daemon.status()["config"]["digest"] != first:
                 sent += 1
-                daemon.send({"to_nodes": ["ship1"], "method": "REQToFile", "data": [str(sent)],
+                daemon.send({"to_nodes": ["ship1"], "from_node": "source", "method": "REQToFile", "data": [str(sent)],
                              "file_name": f"{sent}.txt"})  # fmt: skip
+            assert publisher.poll() is None, "the load ended before the trial did"
             status = daemon.wait_until(lambda status: status["outbox"]["pending"] == 0)
             assert all(
                 daemon.data("ship1", f"{number}.txt").exists() for number in range(1, sent + 1)
@@ -134,10 +165,19 @@ def test_a_set_whose_worker_is_denied_goes_back_by_itself_and_nothing_is_lost(tm
             assert attempt["problems"][0]["code"] == "E310"
             assert "REQHello" in attempt["problems"][0]["message"]
             assert status["config"]["pinned"]["reason"] == "trial"
-            assert subjects(daemon) == {"REQPing", "REQToFile"}
+            assert subjects(daemon) == {"REQPing", "REQToFile", "REQToFileAppend"}
             records = daemon.request("GET", "/api/v1/history")[1]["records"]
             assert [item["result"] for item in records] == ["reverted", "applied", "applied"]
-            assert records[0]["at"] - records[1]["at"] < 2.0
+            assert [item["action"] for item in records[0]["actions"]] == ["cancel", "swap"]
+            # within the trial and a second
+            assert 1.0 <= records[0]["at"] - records[1]["at"] < 2.0
+            exposition = daemon.request("GET", "/metrics")[1]
+            assert 'appliance_config_reloads_total{result="reverted"} 1.0' in exposition
+            assert 'appliance_config_reloads_total{result="applied"} 2.0' in exposition
+            total = int(publisher.communicate()[0])
+            daemon.wait_until(lambda status: len(lines.read_text().split()) >= total)
+            assert sorted(map(int, lines.read_text().split())) == list(range(total))
+            assert total == RATE * SECONDS
             daemon.write_config(config("REQPong: {}"))
             daemon.wait_until(lambda status: status["generation"] == 4)
             daemon.wait_until(lambda status: status["config"]["on_trial"])
