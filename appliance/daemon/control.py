@@ -198,6 +198,7 @@ class DaemonControl:
             fleet_states=Counter(str(item.state) for item in daemon.fleet.standings()),
             events_dropped=daemon.events.dropped,
             inputs=daemon.inputs.totals(),
+            gone=daemon.pool.gone,
         )
 
     def _unfinished(self) -> int:

@@ -17,6 +17,7 @@ from appliance.core.retry import backoff_s
 from appliance.core.specs import ObservedState, ObservedWorker, Phase, WorkerSpec
 from appliance.errors import ApplianceError
 from appliance.reconcile.contracts import DrainOutcome, PoolTelemetry, PoolWorker
+from appliance.telemetry.stats import WorkerStats
 
 MAX_RESTART_BACKOFF_S = 30.0
 START_TIMEOUT_S = 10.0
@@ -66,6 +67,8 @@ class WorkerPool:
         self._mono = asyncio.get_running_loop().time
         self._on_ended = on_ended
         self.handles: dict[WorkerKey, Handle] = {}
+        self.gone = WorkerStats()
+        """What workers that are no more have counted."""
 
     def observe(self) -> ObservedState:
         """What runs now, as values."""
@@ -142,6 +145,7 @@ class WorkerPool:
             handle.restarts = old.restarts + 1
             handle.failures = old.failures
             handle.last_error = old.last_error
+            self._keep_counts(old)
         self.handles[key] = handle
         try:
             handle.worker = self._build(spec)
@@ -195,7 +199,7 @@ class WorkerPool:
         task = handle.task
         if task is None or handle.worker is None:
             await self._close(handle)
-            self.handles.pop(key, None)
+            self._forget(key)
             return
         handle.phase = Phase.DRAINING
         outcome: DrainOutcome | None = None
@@ -218,9 +222,19 @@ class WorkerPool:
             handle.last_error = "does not end when cancelled"
             self._telemetry.worker_failed(key, handle.last_error, 0.0)
             return
-        self.handles.pop(key, None)
+        self._forget(key)
         self._telemetry.worker_stopped(key, outcome)
         self._on_ended()  # what arrived for it while it ended may want a successor
+
+    def _forget(self, key: WorkerKey) -> None:
+        handle = self.handles.pop(key, None)
+        if handle is not None:
+            self._keep_counts(handle)
+
+    def _keep_counts(self, handle: Handle) -> None:
+        """Its worker counts no more."""
+        if handle.worker is not None:
+            self.gone.add(handle.worker.stats)
 
     async def _close(self, handle: Handle) -> None:
         if handle.worker is None:

@@ -4,8 +4,8 @@ that moment.
 Nothing is registered, so a restarted worker cannot collide with its predecessor and a stopped
 worker's labels vanish by construction. Label values come from the config alone, never from a
 message, and the number of series is bounded. Sums over all workers (histograms, missed and failed
-acknowledgements, drops) must never fall when a worker goes: the counters of gone workers are kept
-in a sum.
+acknowledgements, drops) must never fall when a worker goes: the pool keeps what gone workers
+counted.
 """
 
 from __future__ import annotations
@@ -28,7 +28,12 @@ from appliance.core.fleet import NodeState
 from appliance.core.names import WorkerKey, WorkerKind
 from appliance.core.specs import Phase
 from appliance.telemetry.counts import TelemetryCounts
-from appliance.telemetry.stats import LightHistogram, WorkerStats
+from appliance.telemetry.stats import (
+    PUBLISHER_COUNTERS,
+    SUBSCRIBER_COUNTERS,
+    LightHistogram,
+    WorkerStats,
+)
 
 MAX_LABELLED_WORKERS = 500
 """Workers with series of their own; each has up to seven. A scrape of 3,500 series takes 0.1 s of a
@@ -38,8 +43,6 @@ MAX_LABELLED_NODES = 1_000
 MAX_PHASE_NODES = 100
 """Nodes of this daemon with series per kind and phase; each has twelve."""
 
-_SUBSCRIBER_RESULTS = ("handled", "failed", "refused", "repeats", "dropped")
-_PUBLISHER_RESULTS = ("sent", "acked", "missed", "dead")
 _RESULT_LABELS = {"repeats": "repeat"}
 """Where the label differs from the counter's name."""
 
@@ -80,6 +83,17 @@ class MetricsFacts:
     events_dropped: int = 0
     inputs: Mapping[tuple[str, str], int] = field(default_factory=dict)
     """Messages by input and result."""
+    gone: WorkerStats = field(default_factory=WorkerStats)
+    """What workers that are no more have counted."""
+
+    def total(self) -> WorkerStats:
+        """What all workers have counted, those that are gone included: it never falls."""
+        total = WorkerStats()
+        total.add(self.gone)
+        for view in self.workers:
+            if view.stats is not None:
+                total.add(view.stats)
+        return total
 
 
 class MetricsSource(Protocol):
@@ -90,47 +104,17 @@ class MetricsSource(Protocol):
         ...
 
 
-class _Sums:
-    """Sums over the workers of now and those that are gone."""
-
-    def __init__(self) -> None:
-        self._seen: dict[int, WorkerStats] = {}
-        self._gone = WorkerStats()
-
-    def update(self, workers: Iterable[WorkerView]) -> WorkerStats:
-        """Fold what has gone since the last scrape, and return the sum of all."""
-        present = {id(view.stats): view.stats for view in workers if view.stats is not None}
-        for number, stats in self._seen.items():
-            if number not in present:
-                _add(self._gone, stats)
-        # NB: keeping the objects themselves keeps their ids from being given to others
-        self._seen = present
-        total = WorkerStats()
-        _add(total, self._gone)
-        for stats in present.values():
-            _add(total, stats)
-        return total
-
-
-def _add(total: WorkerStats, stats: WorkerStats) -> None:
-    for name in (*_SUBSCRIBER_RESULTS, *_PUBLISHER_RESULTS):
-        setattr(total, name, getattr(total, name) + getattr(stats, name))
-    total.delivery.add(stats.delivery)
-    total.handler.add(stats.handler)
-
-
 class Exposition:
     """Makes the metric families of one source."""
 
     def __init__(self, source: MetricsSource) -> None:
         self._source = source
-        self._sums = _Sums()
         self._process = ProcessCollector(registry=None)
 
     def collect(self) -> list[Metric]:
         """All families, complete and independent of later changes. Called on the event loop."""
         facts = self._source.facts()
-        total = self._sums.update(facts.workers)
+        total = facts.total()
         families: list[Metric] = [
             *_config_families(facts),
             *_worker_families(facts),
@@ -142,10 +126,10 @@ class Exposition:
     def traffic(self) -> dict[str, object]:
         """What all workers, those that are gone included, counted together. Called on the event loop."""
         facts = self._source.facts()
-        total = self._sums.update(facts.workers)
+        total = facts.total()
         return {
             "accepted": facts.counts.messages_accepted,
-            **{name: getattr(total, name) for name in (*_SUBSCRIBER_RESULTS, *_PUBLISHER_RESULTS)},
+            **{name: getattr(total, name) for name in (*SUBSCRIBER_COUNTERS, *PUBLISHER_COUNTERS)},
             "in_flight": sum(
                 view.stats.in_flight for view in facts.workers if view.stats is not None
             ),
@@ -268,7 +252,7 @@ def _worker_families(facts: MetricsFacts) -> list[Metric]:
         in_flight.add_metric([node, name], stats.in_flight)
         is_publisher = view.key.kind is WorkerKind.PUBLISHER
         direction = "out" if is_publisher else "in"
-        for result in _PUBLISHER_RESULTS if is_publisher else _SUBSCRIBER_RESULTS:
+        for result in PUBLISHER_COUNTERS if is_publisher else SUBSCRIBER_COUNTERS:
             label = _RESULT_LABELS.get(result, result)
             messages.add_metric([node, name, direction, label], getattr(stats, result))
     omitted = _gauge(

@@ -14,6 +14,10 @@ BOUNDS_S = (
 """Upper bounds in seconds: from a fast disk to a slow command."""
 
 
+SUBSCRIBER_COUNTERS = ("handled", "failed", "refused", "repeats", "dropped")
+PUBLISHER_COUNTERS = ("sent", "acked", "missed", "dead")
+
+
 class LightHistogram:
     """A histogram over fixed bounds; an observation is one bisection and three additions."""
 
@@ -84,3 +88,10 @@ class WorkerStats:
         self.delivery = LightHistogram()
         self.in_flight = 0
         self.restarts = 0
+
+    def add(self, other: WorkerStats) -> None:
+        """Add everything that `other` has counted; what it has in flight is no count."""
+        for name in (*SUBSCRIBER_COUNTERS, *PUBLISHER_COUNTERS):
+            setattr(self, name, getattr(self, name) + getattr(other, name))
+        self.delivery.add(other.delivery)
+        self.handler.add(other.handler)

@@ -141,6 +141,20 @@ async def test_a_crashed_worker_is_observed_and_spawned_again_by_the_same_plan(w
     assert pool.handles[spec("crasher").key].restarts == 1
 
 
+async def test_what_a_worker_counted_stays_when_it_is_cancelled_or_followed_by_another(world):
+    pool, converge, _, built, ended = world
+    await converge(spec("crasher"), spec("b"))
+    await ended.wait()
+    for worker in built:
+        worker.stats.handled = 3
+        worker.stats.handler.observe(0.5)
+    assert pool.gone.handled == 0  # both are still there to be asked
+    pool.handles[spec("crasher").key].retry_at_mono = 0.0
+    await converge(spec("crasher"))
+    assert pool.gone.handled == 6
+    assert pool.gone.handler.count == 2
+
+
 async def test_a_failed_worker_waits_longer_each_time(world):
     pool, converge, _, _, _ = world
     delays = []

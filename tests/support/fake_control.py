@@ -110,6 +110,7 @@ class FakeControl:
         self.after_submit = None
         self.raises = None
         self.workers = [WorkerView(key=make_key(), phase=Phase.RUNNING, stats=WorkerStats())]
+        self.gone = WorkerStats()
         self.records = []
         self.marks = []
         self._next_id = 100
@@ -141,6 +142,7 @@ class FakeControl:
             run_nodes=["ship1"],
             workers=self.workers,
             declared_nodes=["ship1"],
+            gone=self.gone,
         )
 
     async def plan(self, paths):

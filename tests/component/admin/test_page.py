@@ -152,6 +152,7 @@ async def test_traffic_sums_all_workers_and_keeps_what_gone_ones_counted(tcp, co
     buckets = dict(found["delivery_seconds"]["buckets"])
     assert (buckets[0.001], buckets[0.0025], buckets[None]) == (0, 1, 1)
     control.workers = views[:1]
+    control.gone.add(second)
     found = (await tcp.get("/api/v1/traffic")).json()
     assert (found["handled"], found["acked"], found["in_flight"]) == (7, 5, 1)
 
