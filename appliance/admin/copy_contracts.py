@@ -17,7 +17,6 @@ class CopyRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     path: str | None = None
     name: str = ""
     """What the file is called at the caller's, for texts."""
-    size: int | None = None
     node: str | None = None
     """The own node that takes part."""
 

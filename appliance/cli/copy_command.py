@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import time
 from typing import Annotated
 
 import typer
 
 from appliance.cli.api_client import ApiClient
-from appliance.cli.copy_job import Copier, exit_code_of
+from appliance.cli.copy_job import Copier, NobodyAnswers
 from appliance.cli.copy_places import Job, PlacesUnclear, plan_copies
+from appliance.cli.copy_report import CopyOutcome, CopyState, exit_code_of, facts_of, summary_of
+from appliance.cli.exec_command import INTERRUPTED
 from appliance.cli.options import (
-    Exit,
+    Output,
+    OutputOption,
     StateDirOption,
     find_state_dir,
+    print_json,
     read_duration,
     warn,
 )
@@ -24,11 +29,13 @@ DEFAULT_WAIT = "30s"
 _HELP = """Copy files from a node, to a node, or between nodes, as scp does.
 
 A file at a node is written NODE:/PATH, with an absolute path. Several sources, or a target that ends
-with a slash, copy into a directory. Single regular files are copied, of any size: what is larger than
-a message goes in pieces, is checked by SHA-256, and goes on after broken lines and restarts.
-The target is replaced in one step when the whole is there and right, and keeps the old file's mode.
+with a slash, copy into a directory. Regular files are copied, of any size, no directories: what is
+larger than a message goes in pieces, is checked by SHA-256, and goes on after broken lines and
+restarts of either node. A file that grows meanwhile, as logs do, is copied as it was at the beginning.
 
-\b
+The target is replaced in one step when the whole is there and right. It keeps the mode of the file
+that was there; a new one at a node is for its owner alone (0600).
+
 What may be read at a node is allow_paths of its REQCopyFileFrom, what may be written that of its
 REQCopyFileTo. To fetch files the own node subscribes REQCopyFileTo and accepts the sender; it needs
 no allow_paths for that. A Go node gives and takes files up to 1,000,000 bytes.
@@ -53,8 +60,11 @@ def register(app: typer.Typer) -> None:
 
 
 def copy(
-    places: Annotated[
-        list[str], typer.Argument(metavar="SOURCE… TARGET", help="Paths here, NODE:/PATH there.")
+    sources: Annotated[
+        list[str], typer.Argument(metavar="SOURCE", help="A file: PATH here, NODE:/PATH there.")
+    ],
+    target: Annotated[
+        str, typer.Argument(metavar="TARGET", help="A file, or a directory that ends with a slash.")
     ],
     is_quiet: Annotated[bool, typer.Option("-q", "--quiet", help="No progress.")] = False,
     from_node: Annotated[
@@ -66,37 +76,57 @@ def copy(
             "--wait", metavar="TIME", help="Give up after that long without a sign of life."
         ),
     ] = DEFAULT_WAIT,
+    output: OutputOption = Output.TEXT,
     state_dir: StateDirOption = None,
 ) -> int:
-    """Copy one file after another; the first failure does not keep the others."""
+    """Copy one file after another; a failure does not keep the others."""
     wait_s = read_duration("--wait", wait) or 0.0
     if not 1 <= wait_s <= 3_600:
         raise typer.BadParameter("between 1s and 1h", param_hint="--wait")
     try:
-        jobs = plan_copies(places)
+        jobs = plan_copies([*sources, target])
     except PlacesUnclear as error:
         raise typer.BadParameter(str(error), param_hint="SOURCE… TARGET") from None
     view = ProgressView(is_quiet=is_quiet)
-    client = ApiClient(find_state_dir(state_dir))
-    copier = Copier(client, view, node=from_node, wait_s=wait_s)
-    codes = [_copy_one(copier, view, job) for job in jobs]
-    failed = sum(1 for code in codes if code != Exit.OK)
-    if failed and len(jobs) > 1:
-        warn(f"{len(jobs) - failed} of {len(jobs)} copied, {failed} failed")
-    if Exit.FAILED in codes:
-        return Exit.FAILED
-    return Exit.SILENT if failed else Exit.OK
+    copier = Copier(ApiClient(find_state_dir(state_dir)), view, node=from_node, wait_s=wait_s)
+    outcomes: list[CopyOutcome] = []
+    broken: DaemonError | None = None
+    for job in jobs:
+        outcome, broken = _copy_one(copier, view, job)
+        outcomes.append(outcome)
+        if broken is not None or outcome.state is CopyState.INTERRUPTED:
+            break
+    if output is Output.JSON:
+        print_json(facts_of(outcomes, len(jobs)))
+    if broken is not None:
+        raise broken
+    if len(jobs) > 1 and (words := summary_of(outcomes, len(jobs))):
+        warn(words)
+    if outcomes[-1].state is CopyState.INTERRUPTED:
+        return INTERRUPTED
+    return exit_code_of(outcomes)
 
 
-def _copy_one(copier: Copier, view: ProgressView, job: Job) -> int:
+def _copy_one(
+    copier: Copier, view: ProgressView, job: Job
+) -> tuple[CopyOutcome, DaemonError | None]:
+    """What came of it, told already; beside it what makes all others fail as well."""
+    began_mono = time.monotonic()
+    outcome = CopyOutcome(job)
+    broken = None
     try:
-        copier.copy(job)
-    except (DaemonError, KeyboardInterrupt):
-        view.end()
-        raise
+        outcome.copied = copier.copy(job)
+        outcome.state = CopyState.COPIED
+    except KeyboardInterrupt:
+        outcome.state, outcome.reason = CopyState.INTERRUPTED, copier.describe_interrupted(job)
+    except NobodyAnswers as error:
+        outcome.state, outcome.reason = CopyState.SILENT, str(error)
+    except DaemonError as error:
+        outcome.reason, broken = str(error), error
     except ApplianceError as error:
-        view.end()
-        warn(str(error))
-        return exit_code_of(error)
+        outcome.reason = str(error)
+    outcome.seconds = time.monotonic() - began_mono
     view.end()
-    return Exit.OK
+    if outcome.reason is not None and broken is None:
+        warn(outcome.reason)
+    return outcome, broken

@@ -1,4 +1,4 @@
-"""One copy of `cp`, from a node or to one: asks the daemon, shows how far it is, says what came of it."""
+"""One copy of `cp`, from a node or to one: asks the daemon, shows how far it is, finds out what came of it."""
 
 from __future__ import annotations
 
@@ -8,16 +8,17 @@ from collections.abc import Iterator
 from typing import Any
 
 from appliance.cli.api_client import ApiClient, ApiRefused
+from appliance.cli.copy_asked import CopyAsked
 from appliance.cli.copy_local import LocalSource, check_writable, write_file
 from appliance.cli.copy_places import Job, Place
-from appliance.cli.options import Exit, warn
+from appliance.cli.options import warn
 from appliance.cli.progress_view import ProgressView
+from appliance.core.copying import COPY_FROM, NOBODY_TOOK, Copied
 from appliance.errors import ApplianceError, DaemonUnreachable
 
 Json = dict[str, Any]
 
 MAX_COPY_S = 86_400.0
-COPY_FROM = "REQCopyFileFrom"
 SHA256_HEADER = "X-Appliance-SHA256"
 
 
@@ -39,46 +40,59 @@ class Copier:
         self._view = view
         self._node = node
         self._wait_s = wait_s
+        self._is_begun = self._goes_on = False
 
-    def copy(self, job: Job) -> None:
-        """Copy one file.
+    def copy(self, job: Job) -> Copied | None:
+        """Copy one file; None where the node that did it does not say what.
 
         Raises:
             ApplianceError: it was not copied.
-            KeyboardInterrupt: after what can be taken back was taken back, and the rest told.
+            KeyboardInterrupt: after what can be taken back was taken back.
         """
+        self._is_begun = self._goes_on = False
         self._view.begin(os.path.basename(job.source.path))
+        copied: Copied | None
         if job.source.node is None:
-            self._bring(job.source.path, job.target)
+            copied = self._bring(job.source.path, job.target)
         elif job.target.node is None:
             check_writable(job.target.path)
-            self._fetch(job.source, job.target.path)
+            copied = self._fetch(job.source, job.target.path)
         else:
-            self._pass_on(job.source, job.target)
+            copied = self._pass_on(job.source, job.target)
+        if copied is not None:
+            self._view.finish(copied.size)
+        if copied is None or not copied.is_confirmed:
+            self._view.end()
+            warn(f"{job.target}: it was handed over; the node there does not say what came of it")
+        return copied
+
+    def describe_interrupted(self, job: Job) -> str:
+        """Words for the one who pressed Ctrl-C."""
+        if self._goes_on:
+            return (
+                f"interrupted: {job.source.node} has begun and goes on copying to {job.target};"
+                " what comes of it is not shown"
+            )
+        return f"interrupted: {job.target} is as it was"
 
     # -- from here to a node ----------------------------------------------------------------------
 
-    def _bring(self, path: str, target: Place) -> None:
+    def _bring(self, path: str, target: Place) -> Copied:
         source = LocalSource(path)
         with contextlib.closing(source):
             begun = self._begin(
-                {
-                    "to_node": target.node,
-                    "path": target.path,
-                    "name": os.path.abspath(path),
-                    "size": source.size,
-                }
+                {"to_node": target.node, "path": target.path, "name": os.path.abspath(path)}
             )
             token = begun["token"]
             with self._forgetting(token):
-                kept = self._client.bring(
-                    f"/api/v1/copies/{token}/content", source.blocks(), source.size
-                )
+                blocks = source.blocks(self._view.show_reading)
+                place = f"/api/v1/copies/{token}/content"
+                kept = self._client.bring(place, blocks, source.size)
                 if kept["sha256"] != source.sha256:
                     raise CopyProblem(f"{path}: damaged on the way to the daemon")
-                self._send(token)
+                return self._send(token, path, begun.get("hint"))
 
-    def _send(self, token: str) -> None:
+    def _send(self, token: str, path: str, hint: str | None) -> Copied:
         # NB: the daemon says something every two seconds, whatever the line to the node does
         query = {"wait": f"{self._wait_s:g}s"}
         last: Json = {}
@@ -87,65 +101,71 @@ class Copier:
                 self._view.show(*last["progress"])
         if last.get("event") == "failed":
             reason = str(last["reason"])
-            raise (
-                NobodyAnswers(reason) if "does not take the file" in reason else CopyProblem(reason)
-            )
+            raise _problem(reason if path in reason else f"{path}: {reason}", hint)
         if last.get("event") != "copied":
             raise DaemonUnreachable("the daemon went away in the middle of the copy")
+        return Copied(last["size"], last["sha256"], last["is_confirmed"])
 
     # -- from a node ------------------------------------------------------------------------------
 
-    def _fetch(self, source: Place, path: str) -> None:
+    def _fetch(self, source: Place, path: str) -> Copied:
         begun = self._begin({"from_node": source.node})
         token = begun["token"]
         with self._forgetting(token):
-            self._ask(source, [source.path, begun["node"], begun["path"]], begun["node"])
+            arguments = [source.path, begun["node"], begun["path"]]
+            self._ask(source, arguments, begun["node"], begun.get("hint"))
             query = {"wait": f"{self._wait_s:g}s"}
             place = f"/api/v1/copies/{token}/content"
             try:
                 with self._client.fetch(place, query, self._wait_s) as response:
-                    write_file(path, response, response.headers.get(SHA256_HEADER, ""))
+                    sha256 = response.headers.get(SHA256_HEADER, "")
+                    return Copied(write_file(path, response, sha256), sha256, True)
             except ApiRefused as error:
                 raise NobodyAnswers(f"{source}: {error}") from error
 
-    def _pass_on(self, source: Place, target: Place) -> None:
+    def _pass_on(self, source: Place, target: Place) -> Copied | None:
         assert target.node is not None
         try:
-            self._ask(source, [source.path, target.node, target.path], self._node)
+            return self._ask(source, [source.path, target.node, target.path], self._node, None)
         except KeyboardInterrupt:
-            self._view.end()
-            warn(
-                f"{source}: if {source.node} has begun, it goes on copying to {target};"
-                " what comes of it is not shown"
-            )
+            self._goes_on = self._is_begun
             raise
 
-    def _ask(self, source: Place, arguments: list[str], node: str | None) -> None:
+    def _ask(
+        self, source: Place, arguments: list[str], node: str | None, hint: str | None
+    ) -> Copied | None:
         """Have a node copy, and follow it."""
         body: Json = {
             "to_nodes": [source.node],
             "method": COPY_FROM,
             "method_args": arguments,
+            "method_timeout": self._wait_s,
             "for_caller": True,
         }
         if node is not None:
             body["from_node"] = node
-        asked = _Asked(source)
+        asked = CopyAsked(source)
         query = {"wait": f"{MAX_COPY_S:g}s", "idle": f"{self._wait_s:g}s"}
         try:
             for line in self._client.stream("/api/v1/messages", body, query, self._wait_s):
                 if asked.take(line):
                     self._view.show(*line["progress"])
+                elif line.get("note"):
+                    self._tell(line["note"])
         except KeyboardInterrupt:
             self._withdraw(asked)
+            self._is_begun = asked.is_delivered
             raise
         if asked.problem is not None:
-            raise CopyProblem(f"{source}: {asked.problem}")
+            is_named = source.path in asked.problem
+            raise _problem(f"{source.node if is_named else source}: {asked.problem}")
         if not asked.is_answered:
             self._withdraw(asked)
-            raise NobodyAnswers(f"{source}: {asked.describe_silence(self._wait_s)}")
+            text = f"{source}: {asked.describe_silence(self._wait_s)}"
+            raise NobodyAnswers(f"{text}; {hint}" if hint and not asked.is_delivered else text)
+        return asked.copied
 
-    def _withdraw(self, asked: _Asked) -> None:
+    def _withdraw(self, asked: CopyAsked) -> None:
         """A copy that nobody waits for is not begun tomorrow."""
         if asked.id is None or asked.is_delivered:
             return
@@ -159,9 +179,12 @@ class Copier:
             body["node"] = self._node
         begun = self._client.post("/api/v1/copies", body)
         if begun.get("note"):
-            self._view.clear()
-            warn(str(begun["note"]))
+            self._tell(f"{begun['note']}; trying all the same")
         return begun
+
+    def _tell(self, text: str) -> None:
+        self._view.clear()
+        warn(text)
 
     @contextlib.contextmanager
     def _forgetting(self, token: str) -> Iterator[None]:
@@ -173,49 +196,7 @@ class Copier:
                 self._client.delete(f"/api/v1/copies/{token}")
 
 
-class _Asked:
-    """One request to a node to copy, from the lines that the API tells."""
-
-    def __init__(self, source: Place) -> None:
-        self.source = source
-        self.id: int | None = None
-        self.is_delivered = False
-        self.is_answered = False
-        self.is_absent = False
-        self.problem: str | None = None
-
-    def take(self, line: Json) -> bool:
-        """Note a line; whether it tells how far the copy is."""
-        match line.get("event"):
-            case "accepted":
-                self.id = line.get("id")
-            case "rejected" | "dead":
-                self.problem = str(line.get("reason") or "not accepted")
-            case "refused":
-                self.problem = f"refused: {line.get('reason')}"
-            case "missed":
-                self.is_absent = line.get("outcome") == "no_responder"
-            case "delivered":
-                self.is_delivered = True
-            case "reply" if line.get("has_more"):
-                return bool(line.get("progress"))
-            case "reply":
-                self.is_answered = True
-                status = line.get("exit_status")
-                if status not in (None, "0"):
-                    self.problem = str(status).removeprefix("failed: ")
-        return False
-
-    def describe_silence(self, wait_s: float) -> str:
-        """Words for an answer that did not come."""
-        node = self.source.node
-        if self.is_delivered:
-            return f"{node} was asked and gave no sign for {wait_s:g} s (--wait)"
-        if self.is_absent:
-            return f"{node} is away, or does not subscribe {COPY_FROM} ({wait_s:g} s, --wait)"
-        return f"{node} did not answer within {wait_s:g} s (--wait)"
-
-
-def exit_code_of(error: ApplianceError) -> Exit:
-    """How bad it is."""
-    return Exit.SILENT if isinstance(error, NobodyAnswers) else Exit.FAILED
+def _problem(text: str, hint: str | None = None) -> CopyProblem:
+    if NOBODY_TOOK in text:
+        return NobodyAnswers(f"{text}; {hint}" if hint else text)
+    return CopyProblem(text)

@@ -7,9 +7,10 @@ import hashlib
 import os
 import secrets
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import BinaryIO, Protocol
 
+from appliance.core.copying import HASH_DIFFERS
 from appliance.errors import ApplianceError
 
 BLOCK_BYTES = 256 * 1024
@@ -48,8 +49,12 @@ class LocalSource:
         """Let go of it."""
         self._file.close()
 
-    def blocks(self) -> Iterator[bytes]:
-        """Everything, as it was when it was opened. Raises LocalFailed when it becomes shorter."""
+    def blocks(self, tell: Callable[[int, int], None]) -> Iterator[bytes]:
+        """Everything, up to where it ended when it was opened; `tell` hears how far it is.
+
+        Raises:
+            LocalFailed: it has become shorter, or cannot be read.
+        """
         left = self.size
         while left:
             try:
@@ -60,6 +65,7 @@ class LocalSource:
                 raise LocalFailed(self.path, "it changed while it was read")
             self._hasher.update(block)
             left -= len(block)
+            tell(self.size - left, self.size)
             yield block
 
     def _open(self) -> BinaryIO:
@@ -72,7 +78,7 @@ class LocalSource:
         if not stat.S_ISREG(mode):
             os.close(file_fd)
             kind = "a directory" if stat.S_ISDIR(mode) else "no regular file"
-            raise LocalFailed(self.path, f"it is {kind}; single regular files are copied")
+            raise LocalFailed(self.path, f"it is {kind}; regular files are copied")
         return os.fdopen(file_fd, "rb")
 
 
@@ -90,10 +96,10 @@ def check_writable(path: str) -> None:
         raise LocalFailed(path, "no permission to write in its directory")
 
 
-def write_file(path: str, content: Readable, sha256: str) -> None:
+def write_file(path: str, content: Readable, sha256: str) -> int:
     """Write beside the target, check, rename over it: it is there whole or not at all.
 
-    Links are followed and a device or a pipe is written to, as cp does.
+    Links are followed and a device or a pipe is written to, as cp does. Returns the size.
 
     Raises:
         LocalFailed: it cannot be written, or what came is not what was sent.
@@ -102,18 +108,18 @@ def write_file(path: str, content: Readable, sha256: str) -> None:
     try:
         if _is_special(real):
             with open(real, "wb", buffering=0) as file:
-                _copy(path, content, file, sha256)
-            return
+                return _copy(path, content, file, sha256)
         directory, name = os.path.split(real)
         temporary = os.path.join(directory, f".{name[:60]}.part-{secrets.token_hex(6)}")
         try:
             with open(temporary, "xb") as file:
-                _copy(path, content, file, sha256)
+                size = _copy(path, content, file, sha256)
                 with contextlib.suppress(FileNotFoundError):
                     os.fchmod(file.fileno(), stat.S_IMODE(os.stat(real).st_mode) & 0o777)
                 file.flush()
                 os.fsync(file.fileno())
             os.replace(temporary, real)
+            return size
         except BaseException:
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(temporary)
@@ -122,15 +128,18 @@ def write_file(path: str, content: Readable, sha256: str) -> None:
         raise _failed(path, error) from error
 
 
-def _copy(path: str, content: Readable, file: BinaryIO, sha256: str) -> None:
+def _copy(path: str, content: Readable, file: BinaryIO, sha256: str) -> int:
     hasher = hashlib.sha256()
+    size = 0
     while block := content.read(BLOCK_BYTES):
         hasher.update(block)
+        size += len(block)
         view = memoryview(block)
         while view:
             view = view[file.write(view) :]
     if hasher.hexdigest() != sha256:
-        raise LocalFailed(path, "what arrived is not what was sent (sha256 differs)")
+        raise LocalFailed(path, f"what arrived is not what was sent ({HASH_DIFFERS})")
+    return size
 
 
 def _is_special(path: str) -> bool:

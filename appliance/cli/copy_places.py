@@ -7,6 +7,7 @@ import posixpath
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from appliance.cli.copy_local import LocalFailed
 from appliance.core.names import is_node_name
 
 
@@ -58,16 +59,15 @@ def plan_copies(texts: Sequence[str]) -> list[Job]:
 
     Raises:
         PlacesUnclear: with the reason.
+        LocalFailed: the directory to copy into is none.
     """
-    if len(texts) < 2:
-        raise PlacesUnclear("name a source and where it goes")
     *sources, target = [read_place(text) for text in texts]
     is_directory = _is_directory(target)
     if len(sources) > 1 and not is_directory:
         if target.node is not None:
             target = Place(target.node, target.path + "/")
         else:
-            raise PlacesUnclear(f"{target} is no directory, and there are {len(sources)} sources")
+            raise LocalFailed(target.path, f"no directory, and there are {len(sources)} sources")
     jobs = [Job(source, _inside(target, source)) for source in sources]
     for job in jobs:
         if job.source.node is None and job.target.node is None:
@@ -89,7 +89,7 @@ def _inside(target: Place, source: Place) -> Place:
     """Where one source goes."""
     name = (os.path if source.node is None else posixpath).basename(source.path)
     if not name or name in (".", ".."):
-        raise PlacesUnclear(f"{source} is a directory: single files are copied")
+        raise PlacesUnclear(f"{source} is a directory: regular files are copied")
     if target.node is not None:
         if not target.path.endswith("/"):
             return target
@@ -97,5 +97,5 @@ def _inside(target: Place, source: Place) -> Place:
     if not _is_directory(target):
         return target
     if not os.path.isdir(target.path):
-        raise PlacesUnclear(f"{target} is no directory here")
+        raise LocalFailed(target.path, "no such directory")
     return Place(None, os.path.join(target.path, name))

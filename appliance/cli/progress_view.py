@@ -8,17 +8,24 @@ import time
 from collections.abc import Callable
 from typing import TextIO
 
+from rich.cells import cell_len, set_cell_size
+
 from appliance.core.escape import escape_line
 
 SPEED_SPAN_S = 8.0
 DRAW_EVERY_S = 0.1
 TELL_EVERY_S = 10.0
 """Where there is no terminal."""
+WAITING_AFTER_S = 2.0
+READING_AFTER_S = 1.0
 _BAR_COLUMNS = 20
+_NAME_COLUMNS = 30
+_FACTS_COLUMNS = 58
+"""What the share, the sizes, the speed and the time take beside name and bar."""
 
 
 class ProgressView:
-    """For one file at a time: `begin`, any number of `show`, `end`."""
+    """For one file at a time: `begin`, any number of `show`, `finish` or `end`."""
 
     def __init__(
         self,
@@ -32,6 +39,7 @@ class ProgressView:
         self._is_quiet = is_quiet
         self._clock = clock
         self._name = ""
+        self._began = 0.0
         self._due = 0.0
         self._marks: list[tuple[float, int]] = []
         self._is_drawn = False
@@ -40,7 +48,7 @@ class ProgressView:
         """Another file."""
         self._name = escape_line(name)
         self._marks.clear()
-        now = self._clock()
+        self._began = now = self._clock()
         self._due = now if self.is_terminal else now + TELL_EVERY_S
 
     def show(self, done: int, total: int) -> None:
@@ -49,15 +57,28 @@ class ProgressView:
         self._marks.append((now, done))
         while len(self._marks) > 2 and now - self._marks[0][0] > SPEED_SPAN_S:
             self._marks.pop(0)
-        if self._is_quiet or (now < self._due and done < total):
+        if self._is_quiet or not total or now < self._due:
             return
-        if self.is_terminal:
+        self._due = now + (DRAW_EVERY_S if self.is_terminal else TELL_EVERY_S)
+        self._draw(
+            describe_amount(done, total), self._describe_pace(done, total, now), done / total
+        )
+
+    def show_reading(self, done: int, total: int) -> None:
+        """What is read before anything is sent; only people who look on want to know."""
+        now = self._clock()
+        is_long = now - self._began >= READING_AFTER_S
+        if self.is_terminal and not self._is_quiet and is_long and now >= self._due:
             self._due = now + DRAW_EVERY_S
-            self._draw(describe(self._name, done, total, self._speed(), bar=True))
-        elif now >= self._due:
-            self._due = now + TELL_EVERY_S
-            text = describe(self._name, done, total, self._speed(), bar=False)
-            print(text, file=self._stream, flush=True)
+            self._draw(f"{done * 100 // total:3d}% of {say_bytes(total)}", "read", 0.0)
+
+    def finish(self, size: int) -> None:
+        """It is there: on a terminal its size, speed and time stay to be seen, as with scp."""
+        if self.is_terminal and not self._is_quiet:
+            seconds = self._clock() - self._began
+            pace = f"{say_bytes(size / seconds)}/s  in {_say_time(seconds)}" if seconds >= 1 else ""
+            self._draw(f"100%  {say_bytes(size)}", pace, 1.0)
+        self.end()
 
     def clear(self) -> None:
         """Make room for other lines."""
@@ -73,37 +94,43 @@ class ProgressView:
             self._stream.flush()
             self._is_drawn = False
 
-    def _draw(self, text: str) -> None:
-        columns = shutil.get_terminal_size().columns
-        self._stream.write("\r\x1b[K" + text[: columns - 1])
+    def _draw(self, amount: str, pace: str, share: float) -> None:
+        if not self.is_terminal:
+            self._stream.write(f"{self._name}: {' '.join(f'{amount} {pace}'.split())}\n")
+            self._stream.flush()
+            return
+        columns = shutil.get_terminal_size().columns - 1
+        rest = columns - _FACTS_COLUMNS
+        bar = _BAR_COLUMNS if rest >= 2 * _BAR_COLUMNS else 0
+        name = _fit(self._name, max(8, min(_NAME_COLUMNS, rest - bar - 3)))
+        text = f"{name}  {_bar(share, bar)}{amount}  {pace}"
+        self._stream.write("\r\x1b[K" + set_cell_size(text, min(columns, cell_len(text))))
         self._stream.flush()
         self._is_drawn = True
 
-    def _speed(self) -> float | None:
-        """Bytes per second over the last few seconds."""
+    def _describe_pace(self, done: int, total: int, now: float) -> str:
+        """Speed and time left; words where there is none."""
+        if not done:
+            return "waiting" if now - self._began >= WAITING_AFTER_S else ""
         (first_at, first), (last_at, last) = self._marks[0], self._marks[-1]
-        return (last - first) / (last_at - first_at) if last_at > first_at else None
+        if last_at <= first_at:
+            return ""
+        speed = (last - first) / (last_at - first_at)
+        if done >= total:
+            return f"{say_bytes(speed)}/s"
+        if speed <= 0:
+            return "stalled"
+        return f"{say_bytes(speed)}/s  {_say_time((total - done) / speed)} left"
 
 
-def describe(name: str, done: int, total: int, speed: float | None, *, bar: bool) -> str:
-    """One line."""
-    share = done / total if total else 1.0
-    parts = [f"{name:30s}" if bar else f"{name}:"]
-    if bar:
-        full = round(share * _BAR_COLUMNS)
-        parts.append("[" + "#" * full + "." * (_BAR_COLUMNS - full) + "]")
-    parts.append(f"{int(share * 100):3d}%" if bar else f"{int(share * 100)}%")
-    parts.append(f"{say_bytes(done)} of {say_bytes(total)}")
-    if speed is not None:
-        parts.append(f"{say_bytes(speed)}/s")
-        if 0 < done < total:
-            parts.append("stalled" if speed <= 0 else f"{_say_left((total - done) / speed)} left")
-    return "  ".join(parts) if bar else " ".join(parts)
+def describe_amount(done: int, total: int) -> str:
+    """`` 18%  37.7 MB of 210 MB``. There is no 100 % before it is all done."""
+    return f"{done * 100 // total:3d}%  {say_bytes(done)} of {say_bytes(total)}"
 
 
 def say_bytes(count: float) -> str:
     """``950 B``, ``1.2 MB``: thousands, as disks count."""
-    if count < 1_000:
+    if count < 999.5:
         return f"{count:.0f} B"
     for unit in ("kB", "MB", "GB", "TB"):
         count /= 1_000
@@ -112,8 +139,22 @@ def say_bytes(count: float) -> str:
     return f"{count:.0f} {unit}" if count >= 99.95 else f"{count:.1f} {unit}"
 
 
-def _say_left(seconds: float) -> str:
-    whole = int(seconds) + 1
+def _bar(share: float, columns: int) -> str:
+    full = int(share * columns)
+    return f"[{'#' * full}{'.' * (columns - full)}] " if columns else ""
+
+
+def _fit(name: str, columns: int) -> str:
+    """The name in exactly so many columns; of a long one its end, which tells more."""
+    if cell_len(name) <= columns:
+        return set_cell_size(name, columns)
+    while cell_len(name) > columns - 1:
+        name = name[1:]
+    return set_cell_size("…" + name, columns)
+
+
+def _say_time(seconds: float) -> str:
+    whole = int(seconds + 0.999)
     if whole >= 3_600:
         return f"{whole // 3_600}:{whole // 60 % 60:02d}:{whole % 60:02d}"
     return f"{whole // 60}:{whole % 60:02d}"

@@ -32,6 +32,14 @@ MAX_SIZE_BYTES = 2**50
 BEGIN_AGAIN = "the pieces before this one are not here: begin again"
 """The receiver's words when it has lost what it had acknowledged (a part is kept for a day)."""
 
+NOBODY_TOOK = "nobody took"
+"""In the words for a receiver that gave no sign; whoever asked tells silence from failure by it."""
+UNCONFIRMED = "; it was taken, and the other side does not say more"
+HASH_DIFFERS = "sha256 differs"
+
+_COPIED = re.compile(
+    r", ([0-9]{1,16}) bytes, sha256 ([0-9a-f]{64})(" + re.escape(UNCONFIRMED) + r")?\n?\Z"
+)
 _ID = re.compile(r"[0-9a-f]{32}")
 _HASH = re.compile(r"[0-9a-f]{64}")
 _KEYS = frozenset({"id", "offset", "size", "sha256"})
@@ -47,11 +55,32 @@ class Piece(NamedTuple):
     sha256: str
 
 
-def name_transfer(
-    *, node: str, source: str, target: str, size: int, changed: int, sha256: str
-) -> str:
-    """The same file on the same way has the same name: a repeat goes on with what is there."""
-    facts = [node, source, target, str(size), str(changed), sha256]
+class Copied(NamedTuple):
+    """What was copied. `is_confirmed` tells that the receiver says it is there, which a Go node cannot."""
+
+    size: int
+    sha256: str
+    is_confirmed: bool
+
+
+def describe_copied(source: str, target: str, copied: Copied) -> str:
+    """The line that says what was copied."""
+    verb = "copied" if copied.is_confirmed else "handed over"
+    rest = "" if copied.is_confirmed else UNCONFIRMED
+    return f"{verb} {source} to {target}, {copied.size} bytes, sha256 {copied.sha256}{rest}\n"
+
+
+def read_copied(line: str) -> Copied | None:
+    """What such a line says; None when it is another one, as from a Go node."""
+    found = _COPIED.search(line)
+    if found is None:
+        return None
+    return Copied(int(found[1]), found[2], is_confirmed=found[3] is None)
+
+
+def name_transfer(*, node: str, source: str, target: str, size: int, sha256: str) -> str:
+    """The same content on the same way has the same name: a repeat goes on with what is there."""
+    facts = [node, source, target, str(size), sha256]
     return hashlib.sha256(b"\0".join(map(text_to_bytes, facts))).hexdigest()[:32]
 
 

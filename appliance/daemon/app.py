@@ -218,6 +218,7 @@ class Daemon:
         self._stack.push_async_callback(taker.close)
         self.spool = CopySpool(self._state_dir / "copies" / "spool", taker)
         await self.spool.open()
+        self._stack.push_async_callback(self.spool.close)
         self.presence = Presence(lambda: self._desired, time.time, self._node_seen)
         tools = HandlerTools(
             files=files,

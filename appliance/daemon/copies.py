@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from appliance.admin.copy_contracts import CopyRequest
-from appliance.core.copying import COPY_FROM, COPY_TO
+from appliance.core.copying import COPY_FROM, COPY_TO, Copied, describe_copied
 from appliance.core.message import Message
-from appliance.core.names import NodeName, is_node_name
+from appliance.core.names import MethodName, NodeName, is_node_name
 from appliance.core.specs import DesiredState, SubscriberSpec
 from appliance.daemon.callers import accepts, describe_unknown
 from appliance.errors import RequestInvalid
@@ -21,7 +21,6 @@ from appliance.methods._copy_source import SourceFile
 from appliance.methods._copy_spool import CopySpool, SpoolEntry
 from appliance.methods._copy_taker import KEPT_FREE_BYTES
 from appliance.methods.base import Outgoing
-from appliance.methods.copy_file_from import describe
 from appliance.workers.delivering import Delivering
 from appliance.workers.parts import WorkerParts
 
@@ -56,7 +55,7 @@ class DaemonCopies:
         other = request.from_node or request.to_node or ""
         if not is_node_name(other):
             raise RequestInvalid(f"{other[:60]!r} is no node name")
-        method = COPY_FROM if request.from_node is not None else COPY_TO
+        method = MethodName(COPY_FROM if request.from_node is not None else COPY_TO)
         node = self._choose_sender(request.node, other, method)
         if request.from_node is not None:
             self._check_can_come(node, other)
@@ -70,7 +69,15 @@ class DaemonCopies:
             "node": node,
             "path": entry.word,
             "note": describe_unknown(self._fleet(), other),
+            "hint": self._describe_unsubscribed(other, method),
         }
+
+    def _describe_unsubscribed(self, other: str, method: MethodName) -> str | None:
+        """What may be the reason when a node stays silent; another daemon's config may know it better than ours."""
+        desired = self._fleet()
+        if other not in desired.declared_nodes or (other, method) in desired.declared_acks:
+            return None
+        return f"the config here names no {method} of {other}"
 
     def _check_can_come(self, node: NodeName, other: str) -> None:
         desired = self._fleet()
@@ -85,15 +92,22 @@ class DaemonCopies:
                 f" `{COPY_TO}: {{accept_from: [{other}]}}` to nodes.{node}.subscribe"
                 " (it needs no allow_paths for this)"
             )
+        unknown = describe_unknown(desired, other)
+        if unknown is not None and not accepts(specs[0], other, desired):
+            raise RequestInvalid(f"no file could come back: {unknown}; add it to `nodes`")
         if not accepts(specs[0], other, desired):
             raise RequestInvalid(
                 f"no file could come back: {COPY_TO} of {node} takes nothing from {other};"
-                f" add {other} to its accept_from, or to `nodes`"
+                f" add {other} to its accept_from"
             )
 
     async def store(self, token: str, size: int, blocks: AsyncIterator[bytes]) -> str:
         """See `Copies`."""
         entry = self._entry(token)
+        if not entry.target:
+            raise RequestInvalid("this copy comes from a node: nothing is brought for it")
+        if entry.users or entry.arrived.is_set():
+            raise RequestInvalid("its content is here already, or on its way")
         entry.users += 1
         try:
             file_fd = await asyncio.to_thread(_open_new, entry.path, size)
@@ -122,7 +136,7 @@ class DaemonCopies:
         entry = self._entry(token)
         if not entry.target or not entry.arrived.is_set():
             raise RequestInvalid("nothing was brought to be sent")
-        line = _Line(NodeName(entry.node), self._parts)
+        line = _Line(NodeName(entry.node), self._parts, entry.path.stat().st_size)
         entry.users += 1
         job = asyncio.create_task(self._send(entry, line, wait_s), name=f"copy to {entry.other}")
         job.add_done_callback(lambda _: line.changed.set())
@@ -132,17 +146,20 @@ class DaemonCopies:
                 await line.changed.wait()
                 line.changed.clear()
                 yield line.facts()
-            yield {"event": "copied", "text": job.result()}
+            copied = job.result()
+            text = describe_copied(entry.name, f"{entry.other}:{entry.target}", copied)
+            yield {"event": "copied", "text": text, **copied._asdict()}
         finally:
             entry.users -= 1
             job.cancel()
             await asyncio.gather(job, return_exceptions=True)
 
-    async def _send(self, entry: SpoolEntry, line: _Line, wait_s: float) -> str:
+    async def _send(self, entry: SpoolEntry, line: _Line, wait_s: float) -> Copied:
         source = await SourceFile.open(str(entry.path), None, None)
         source.path = entry.name  # what the caller calls it
+        source.sha256 = entry.sha256
         try:
-            copied = await CopySender(
+            return await CopySender(
                 source,
                 Message(method=COPY_FROM, method_args=(entry.name, entry.other, entry.target)),
                 node=entry.node,
@@ -154,7 +171,6 @@ class DaemonCopies:
             ).send()
         finally:
             source.close()
-        return describe(entry.name, f"{entry.other}:{entry.target}", copied)
 
     async def wait_for(self, token: str, wait_s: float) -> SpoolEntry | None:
         """See `Copies`."""
@@ -181,9 +197,9 @@ class DaemonCopies:
 class _Line:
     """Sends pieces in the name of a node, and keeps how far it is for the one who asks."""
 
-    def __init__(self, node: NodeName, parts: WorkerParts) -> None:
+    def __init__(self, node: NodeName, parts: WorkerParts, total_bytes: int) -> None:
         self._delivering = Delivering(node, parts)
-        self._progress = (0, 0)
+        self._progress = (0, total_bytes)
         self.changed = asyncio.Event()
 
     async def deliver(self, outgoing: Outgoing) -> bool:

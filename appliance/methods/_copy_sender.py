@@ -11,24 +11,27 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import math
-from collections.abc import Awaitable, Callable
-from typing import NamedTuple, Protocol
+from collections.abc import Awaitable, Callable, Iterable
+from typing import Any, NamedTuple, Protocol
 
 from appliance.core.copying import (
     BEGIN_AGAIN,
     COPY_CHUNK,
     COPY_TO,
+    HASH_DIFFERS,
     MAX_WHOLE_BYTES,
+    NOBODY_TOOK,
     PIECE_BYTES,
     PIECE_HEADER,
     SHA256_HEADER,
+    Copied,
     Piece,
     name_transfer,
     pack_piece,
     write_piece,
 )
 from appliance.core.message import Message, bytes_to_text, text_to_bytes
-from appliance.errors import CopyFailed, HandlerError
+from appliance.errors import HandlerError
 from appliance.methods._copy_source import SourceFile
 from appliance.methods._text import shorten
 from appliance.methods.base import Outgoing
@@ -63,14 +66,6 @@ class Mark(NamedTuple):
     transfer: str
     offset: int
     size: int
-
-
-class Copied(NamedTuple):
-    """What was copied. `is_confirmed` tells that the receiver says it is there, which a Go node cannot."""
-
-    size: int
-    sha256: str
-    is_confirmed: bool
 
 
 async def _no_mark(_mark: Mark) -> None:
@@ -125,55 +120,66 @@ class CopySender:
         Raises:
             HandlerError: it has not, for the reason given.
         """
-        if self._source.size <= min(MAX_WHOLE_BYTES, self._room_bytes):
-            return await self._send_whole()
+        content = await self._source.read_all(min(MAX_WHOLE_BYTES, self._room_bytes))
+        if content is not None and self._resume is None:
+            return await self._send_whole(content)
         if self._room_bytes < MIN_PIECE_BYTES:
             raise HandlerError("the broker takes no messages large enough for a file")
-        sha256 = await self._source.hash(lambda: self._line.progress(0, self._source.size))
+        return await self._send_in_pieces()
+
+    # -- whole ------------------------------------------------------------------------------------
+
+    async def _send_whole(self, content: bytes) -> Copied:
+        size, sha256 = len(content), hashlib.sha256(content).hexdigest()
+        outgoing = Outgoing(
+            message=self._message._replace(method=COPY_TO, data=(bytes_to_text(content),)),
+            headers={SHA256_HEADER: sha256},
+            expires_s=self._wait_s,
+            keeps_dead=False,
+        )
+        del content
+        delivery = asyncio.create_task(self._deliver(outgoing), name=f"file for {self._to_node}")
+        try:
+            while not (await asyncio.wait({delivery}, timeout=TELL_EVERY_S))[0]:
+                await self._line.progress(0, size)
+            return Copied(size, sha256, delivery.result())
+        except HandlerError as error:
+            raise self._explain(error, _WHY_ABSENT) from error
+        finally:
+            await _end({delivery})
+
+    async def _deliver(self, outgoing: Outgoing) -> bool:
+        return await self._line.deliver(outgoing)
+
+    # -- pieces -----------------------------------------------------------------------------------
+
+    async def _send_in_pieces(self) -> Copied:
+        source, resume = self._source, self._resume
+        if resume is not None:
+            if source.size < resume.size:
+                raise source.changed()
+            source.size = resume.size  # what was appended since is not a part of it
+        sha256 = await source.hash(lambda: self._line.progress(0, source.size))
         transfer = name_transfer(
             node=self._node,
-            source=self._source.path,
+            source=source.path,
             target=f"{self._to_node}:{self._path}",
-            size=self._source.size,
-            changed=self._source.changed_ns,
+            size=source.size,
             sha256=sha256,
         )
-        resume = self._resume
         if resume is not None and resume.transfer != transfer:
-            raise CopyFailed(shorten(self._source.path), "it changed while it was copied")
+            raise source.changed()
         begin = resume.offset if resume is not None else 0
         for _ in range(MAX_BEGINNINGS):
             try:
-                await self._send_pieces(Piece(transfer, 0, self._source.size, sha256), begin)
+                await self._send_pieces(Piece(transfer, 0, source.size, sha256), begin)
             except HandlerError as error:
                 if BEGIN_AGAIN not in str(error):
                     raise
                 begin = 0
             else:
-                return Copied(self._source.size, sha256, True)
+                return Copied(source.size, sha256, True)
         raise HandlerError(f"{self._to_node} loses what it has taken of {shorten(self._path)}")
-
-    # -- whole ------------------------------------------------------------------------------------
-
-    async def _send_whole(self) -> Copied:
-        size = self._source.size
-        content = await self._source.read(0, size)
-        await self._source.check_unchanged()
-        sha256 = hashlib.sha256(content).hexdigest()
-        message = self._message._replace(method=COPY_TO, data=(bytes_to_text(content),))
-        outgoing = Outgoing(
-            message=message,
-            headers={SHA256_HEADER: sha256},
-            expires_s=self._wait_s,
-            keeps_dead=False,
-        )
-        try:
-            is_confirmed = await self._line.deliver(outgoing)
-        except HandlerError as error:
-            raise self._explain(error, "it is away, or does not subscribe REQCopyFileTo") from error
-        return Copied(size, sha256, is_confirmed)
-
-    # -- pieces -----------------------------------------------------------------------------------
 
     async def _send_pieces(self, whole: Piece, begin: int) -> None:
         """All pieces from `begin` on: the first alone, a window of them, the last alone."""
@@ -196,7 +202,6 @@ class CopySender:
                 await self._note(whole)
         finally:
             await _end(waiting)
-        await self._source.check_unchanged()
         await self._follow({self._start(whole, last, whole.size - last, begin < last)}, whole.size)
 
     def _start(self, whole: Piece, offset: int, length: int, is_known: bool) -> asyncio.Task[None]:
@@ -224,7 +229,7 @@ class CopySender:
         try:
             await self._line.deliver(outgoing)
         except HandlerError as error:
-            raise self._explain(error, _WHY_SILENT if is_known else _WHY_ABSENT) from error
+            raise self._explain(error, _WHY_SILENT if is_known else _WHY_NO_PIECES) from error
         self._slowest_s = max(self._mono() - began_mono, self._slowest_s * 0.7)
         self._acked[offset] = length
 
@@ -266,24 +271,26 @@ class CopySender:
 
     def _explain(self, error: HandlerError, why: str) -> HandlerError:
         reason = str(error)
-        where = f"{self._to_node}:{shorten(self._path)}"
         if reason.startswith(_REFUSED):
-            return HandlerError(f"{where}: refused: {reason.removeprefix(_REFUSED)}")
-        if "expired" in reason or "no acknowledgement" in reason:
-            return HandlerError(
-                f"{where}: {self._to_node} does not take the file: {why} ({reason})"
-            )
-        return HandlerError(f"{where}: {reason}")
+            if HASH_DIFFERS in reason:
+                return HandlerError(f"{self._source.changed()}, or on the way ({HASH_DIFFERS})")
+            return HandlerError(f"{self._to_node} refused it: {reason.removeprefix(_REFUSED)}")
+        if "expired" not in reason and "no acknowledgement" not in reason:
+            return HandlerError(f"{self._to_node}: {reason}")
+        if "no_responder" not in reason:
+            why = f"no acknowledgement came; {why}"
+        return HandlerError(f"{self._to_node}: {NOBODY_TOOK} {shorten(self._path)} in time: {why}")
 
 
-_WHY_ABSENT = (
-    "it is away, does not subscribe REQCopyFileTo, or is no appliance, which files larger than"
+_WHY_ABSENT = f"the node is away, or does not subscribe {COPY_TO}"
+_WHY_NO_PIECES = (
+    f"the node is away, does not subscribe {COPY_TO}, or is no appliance, which files larger than"
     f" {MAX_WHOLE_BYTES} bytes need"
 )
-_WHY_SILENT = "it took a part of it and is silent since"
+_WHY_SILENT = "the node took a part and is silent since"
 
 
-async def _end(tasks: set[asyncio.Task[None]]) -> None:
+async def _end(tasks: Iterable[asyncio.Task[Any]]) -> None:
     """None of them goes on: they read a file that is about to be closed."""
     for task in tasks:
         task.cancel()

@@ -1,4 +1,8 @@
-"""The file that is copied: opened once, hashed before anything is sent, watched for changes. Bounded in memory."""
+"""The file that is copied: opened once, hashed before anything is sent. Bounded in memory.
+
+What is copied is what the file holds at that moment: one that grows meanwhile, as logs do, is copied up to there, and
+one that changes or shrinks is found out, by its hash at the latest.
+"""
 
 from __future__ import annotations
 
@@ -22,14 +26,14 @@ _threads = ThreadPoolExecutor(4, thread_name_prefix="copy sources")
 
 
 class SourceFile:
-    """Made by `open`, ended by `close`."""
+    """Made by `open`, ended by `close`. `size` is how much of it is copied."""
 
     def __init__(self, file_fd: int, path: str) -> None:
         self._file_fd = file_fd
         self.path = path
-        found = os.fstat(file_fd)
-        self.size = found.st_size
-        self.changed_ns = found.st_mtime_ns
+        self.size = os.fstat(file_fd).st_size
+        self.sha256: str | None = None
+        """Of the content, once it is known; whoever knows it beforehand may set it."""
 
     @classmethod
     async def open(
@@ -60,31 +64,46 @@ class SourceFile:
         Raises:
             CopyFailed: the file has become shorter, or cannot be read.
         """
-        data = await self._run(os.pread, self._file_fd, length, offset)
-        while len(data) < length:
-            more = await self._run(os.pread, self._file_fd, length - len(data), offset + len(data))
-            if not more:
-                raise self._changed()
-            data += more
+        data = await self._run(_read_range, self._file_fd, offset, length)
+        if len(data) < length:
+            raise self.changed()
+        return data
+
+    async def read_all(self, most: int) -> bytes | None:
+        """The content of a small file; None when it holds more than `most` bytes.
+
+        Read to its end, wherever that is: files of the kernel (/proc, /sys) tell no true size. What was appended
+        since it was opened does not count.
+
+        Raises:
+            CopyFailed: it cannot be read.
+        """
+        if self.size > most:
+            return None
+        data = await self._run(_read_range, self._file_fd, 0, self.size or most + 1)
+        if len(data) > most:
+            raise CopyFailed(shorten(self.path), f"it tells no size, and holds over {most} bytes")
         return data
 
     async def hash(self, tell: Callable[[], Awaitable[None]]) -> str:
-        """The SHA-256 of the whole; `tell` is called now and then."""
+        """The SHA-256 of the whole; `tell` is called now and then.
+
+        Raises:
+            CopyFailed: the file has become shorter, or cannot be read.
+        """
+        if self.sha256 is not None:
+            return self.sha256
         hasher = hashlib.sha256()
         for offset in range(0, self.size, HASH_STEP_BYTES):
             end = min(self.size, offset + HASH_STEP_BYTES)
-            await self._run(_hash_range, hasher, self._file_fd, offset, end)
+            if not await self._run(_hash_range, hasher, self._file_fd, offset, end):
+                raise self.changed()
             await tell()
-        await self.check_unchanged()
-        return hasher.hexdigest()
+        self.sha256 = hasher.hexdigest()
+        return self.sha256
 
-    async def check_unchanged(self) -> None:
-        """Raises CopyFailed when the file is not what it was when it was opened."""
-        found = await self._run(os.fstat, self._file_fd)
-        if (found.st_size, found.st_mtime_ns) != (self.size, self.changed_ns):
-            raise self._changed()
-
-    def _changed(self) -> CopyFailed:
+    def changed(self) -> CopyFailed:
+        """The words for a file that is not any more what it was when it was opened."""
         return CopyFailed(shorten(self.path), "it changed while it was copied")
 
     async def _run(self, function: Callable[..., _T], *args: object) -> _T:
@@ -106,10 +125,22 @@ async def _in_thread(function: Callable[..., _T], *args: object) -> _T:
         raise
 
 
-def _hash_range(hasher: hashlib._Hash, file_fd: int, offset: int, end: int) -> None:
+def _read_range(file_fd: int, offset: int, length: int) -> bytes:
+    data = os.pread(file_fd, length, offset)
+    while 0 < len(data) < length:
+        more = os.pread(file_fd, length - len(data), offset + len(data))
+        if not more:
+            break
+        data += more
+    return data
+
+
+def _hash_range(hasher: hashlib._Hash, file_fd: int, offset: int, end: int) -> bool:
+    """Whether all of it is there."""
     while offset < end:
         block = os.pread(file_fd, min(_BLOCK_BYTES, end - offset), offset)
         if not block:
-            return  # shorter than it was: told by `check_unchanged`
+            return False
         hasher.update(block)
         offset += len(block)
+    return True

@@ -1,8 +1,8 @@
 """Files on their way to or from somebody at this daemon's API: a directory of its own, one file per transfer.
 
 A file for the API comes as any copy does, only that its path is a word made for it (`appliance-copy:<token>`), which
-nobody can guess and which means something to this daemon alone. Whoever knows it may bring that one file, whatever
-`allow_paths` says. What nobody fetches is removed after an hour, and all of it when the daemon starts.
+nobody can guess and which means something to this daemon alone. The node that was asked may bring that one file,
+whatever `allow_paths` says. What nobody fetches is removed after an hour, and all of it when the daemon starts.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from appliance.methods.base import WriteRights
 PREFIX = "appliance-copy:"
 MAX_ENTRIES = 64
 KEEP_S = 3_600.0
+TIDY_EVERY_S = 60.0
 
 
 @dataclass(slots=True, eq=False)
@@ -61,10 +62,18 @@ class CopySpool:
         self._taker = taker
         self._wall = wall
         self._entries: dict[str, SpoolEntry] = {}
+        self._tidying: asyncio.Task[None] | None = None
 
     async def open(self) -> None:
         """Remove what an earlier run left: nobody can ask for it any more."""
         await asyncio.to_thread(self._empty)
+        self._tidying = asyncio.create_task(self._tidy(), name="tidy copies")
+
+    async def close(self) -> None:
+        """Tidy no more."""
+        if self._tidying is not None:
+            self._tidying.cancel()
+            await asyncio.gather(self._tidying, return_exceptions=True)
 
     def add(self, node: str, other: str, *, target: str = "", name: str = "") -> SpoolEntry:
         """Room for one file.
@@ -94,19 +103,21 @@ class CopySpool:
         entry = self._entries.pop(token, None)
         if entry is None:
             return False
-        with contextlib.suppress(OSError):
-            entry.path.unlink()
+        self._unlink(entry)
         return True
 
     async def take_file(
-        self, path: str, data: bytes, sha256: str | None, rights: WriteRights
+        self, path: str, data: bytes, sha256: str | None, sender: str, rights: WriteRights
     ) -> None:
         """See `base.FileTaker`."""
         if not path.startswith(PREFIX):
-            await self._taker.take_file(path, data, sha256, rights)
+            await self._taker.take_file(path, data, sha256, sender, rights)
             return
         entry = self._expected(path)
-        await self._taker.take_file(str(entry.path), data, sha256, _any_path(rights))
+        # a Go node sends the file in the name of whoever asked for it
+        if sender not in (entry.other, entry.node):
+            raise _unexpected()
+        await self._taker.take_file(str(entry.path), data, sha256, sender, _any_path(rights))
         self._note(entry, hashlib.sha256(data).hexdigest())
 
     async def take_piece(
@@ -117,22 +128,42 @@ class CopySpool:
             await self._taker.take_piece(path, data, piece, sender, rights)
             return
         entry = self._expected(path)
-        await self._taker.take_piece(str(entry.path), data, piece, sender, _any_path(rights))
+        if sender != entry.other:
+            raise _unexpected()
+        try:
+            await self._taker.take_piece(str(entry.path), data, piece, sender, _any_path(rights))
+        finally:
+            if self._entries.get(entry.token) is not entry:
+                self._unlink(entry)  # removed while this was written
         if piece.offset + len(data) == piece.size:
             self._note(entry, piece.sha256)
 
     def _expected(self, path: str) -> SpoolEntry:
+        """The entry that a file is to come for; what goes out, and what is here already, is none."""
         entry = self.find(path.removeprefix(PREFIX))
-        if entry is None:
-            raise PathForbidden("no such copy is expected here: whoever asked for it has gone")
+        if entry is None or entry.target:
+            raise _unexpected()
         return entry
 
     def _note(self, entry: SpoolEntry, sha256: str) -> None:
         entry.sha256 = sha256
         entry.arrived.set()
         if self._entries.get(entry.token) is not entry:
-            with contextlib.suppress(OSError):  # removed while this was written
-                entry.path.unlink()
+            self._unlink(entry)
+
+    def _unlink(self, entry: SpoolEntry) -> None:
+        """Its file, and what has come of it so far."""
+        parts = self._directory.glob(f".{entry.token}.*")
+        for path in (entry.path, *parts):
+            with contextlib.suppress(OSError):
+                path.unlink()
+
+    async def _tidy(self) -> None:
+        while True:
+            await asyncio.sleep(TIDY_EVERY_S)
+            self._remove_old()
+            with contextlib.suppress(OSError):  # a disk in trouble is told of where files come
+                await self._taker.sweep()
 
     def _remove_old(self) -> None:
         now = self._wall()
@@ -145,6 +176,10 @@ class CopySpool:
         os.makedirs(self._directory, 0o700, exist_ok=True)
         # a path that holds links would not be written through: see `_paths`
         self._directory = Path(os.path.realpath(self._directory))
+
+
+def _unexpected() -> PathForbidden:
+    return PathForbidden("no such copy is expected here: whoever asked for it has gone")
 
 
 def _any_path(rights: WriteRights) -> WriteRights:

@@ -3,8 +3,8 @@
 Pieces are written where they belong in `.<name>.appl-part-<key>` beside the target, synced before they are
 acknowledged, so a piece that comes again changes nothing and a daemon that was killed goes on with what is there. The
 key is made of sender, transfer and target: nobody writes into somebody else's part. What is hashed already is not
-written again, so what was hashed is what is renamed. Parts that nobody finishes are removed after a day; a small file
-per part below the state directory remembers where they are.
+written again, so what was hashed is what is renamed. Parts that nobody finishes are removed after a day, and the
+oldest ones of a sender that begins too many; a small file per part below the state directory remembers where they are.
 """
 
 from __future__ import annotations
@@ -24,10 +24,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from appliance.core.copying import BEGIN_AGAIN, Piece, check_piece
+from appliance.core.copying import BEGIN_AGAIN, HASH_DIFFERS, Piece, check_piece
 from appliance.core.message import text_to_bytes
 from appliance.errors import CopyFailed, HandlerError
 from appliance.methods._confine import write_all
+from appliance.methods._copy_notes import PART_MARK, PartNotes, part_key
 from appliance.methods._paths import Target, failed, open_target, refuse_special
 from appliance.methods._text import shorten
 from appliance.methods.base import WriteRights
@@ -36,8 +37,6 @@ FILE_MODE = 0o600
 MAX_TRANSFERS = 256
 """Transfers whose hash is kept in memory; of others the whole file is read once more at the end."""
 MAX_AHEAD = 1_024
-PART_KEEP_S = 86_400.0
-SWEEP_EVERY_S = 3_600.0
 KEPT_FREE_BYTES = 64 * 1024 * 1024
 """Copies leave that much of a file system to others."""
 _HASH_BLOCK_BYTES = 1024 * 1024
@@ -71,24 +70,22 @@ class CopyTaker:
     """Implements `base.FileTaker`; `notes` is a directory of its own. One per daemon."""
 
     def __init__(self, notes: Path, *, wall: Callable[[], float] = time.time) -> None:
-        self._notes = notes
-        self._wall = wall
+        self._notes = PartNotes(notes, wall)
         self._transfers: OrderedDict[str, _Transfer] = OrderedDict()
         self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="copies")
-        self._sweep_at = 0.0
 
     async def close(self) -> None:
         """Wait for what is being written."""
         await asyncio.to_thread(self._threads.shutdown)
 
     async def take_file(
-        self, path: str, data: bytes, sha256: str | None, rights: WriteRights
+        self, path: str, data: bytes, sha256: str | None, _sender: str, rights: WriteRights
     ) -> None:
         """See `base.FileTaker`."""
         if len(data) > rights.max_bytes:
             raise _too_large(path, len(data), rights)
         if sha256 is not None and hashlib.sha256(data).hexdigest() != sha256:
-            raise CopyFailed(shorten(path), "its content is not what was sent (sha256 differs)")
+            raise CopyFailed(shorten(path), f"its content is not what was sent ({HASH_DIFFERS})")
         await self._in_thread(self._write_file, path, data, rights)
 
     async def take_piece(
@@ -98,18 +95,26 @@ class CopyTaker:
         check_piece(piece, len(data))
         if piece.size > rights.max_bytes:
             raise _too_large(path, piece.size, rights)
-        key = _key(sender, piece, path)
-        transfer = self._transfers.get(key) or _Transfer()
-        self._transfers[key] = transfer
-        self._transfers.move_to_end(key)
-        if len(self._transfers) > MAX_TRANSFERS:
-            self._transfers.popitem(last=False)
+        key = part_key(sender, piece, path)
+        transfer = self._find(key)
         async with transfer.lock:
             await self._in_thread(self._write_piece, transfer, key, path, data, piece, rights)
 
     async def sweep(self) -> None:
-        """Remove parts that nobody has touched for a day."""
-        await self._in_thread(self._sweep)
+        """Remove parts that nobody has touched for a day; looks once an hour, however often it is called."""
+        await self._in_thread(self._notes.sweep)
+
+    def _find(self, key: str) -> _Transfer:
+        transfer = self._transfers.get(key) or _Transfer()
+        self._transfers[key] = transfer
+        self._transfers.move_to_end(key)
+        if len(self._transfers) > MAX_TRANSFERS:
+            # one that is being written now has a lock that others must find
+            idle = (old for old, known in self._transfers.items() if not known.lock.locked())
+            oldest = next(idle, key)
+            if oldest != key:
+                del self._transfers[oldest]
+        return transfer
 
     async def _in_thread(self, function: Callable[..., None], *args: object) -> None:
         future = asyncio.get_running_loop().run_in_executor(self._threads, function, *args)
@@ -155,8 +160,6 @@ class CopyTaker:
         piece: Piece,
         rights: WriteRights,
     ) -> None:
-        if self._wall() >= self._sweep_at:
-            self._sweep()
         target = open_target(path, rights.allow_paths)
         try:
             part = _part_name(target, key)
@@ -194,7 +197,9 @@ class CopyTaker:
                     )
                 raise HandlerError(BEGIN_AGAIN) from None
             _check_room(target, piece.size)
-            self._note(key, target, part)
+            self._notes.make_room(key)
+            where = os.path.join(os.path.dirname(text_to_bytes(target.path)), part)
+            self._notes.add(key, where)
             flags = _PART_FLAGS | os.O_CREAT | os.O_EXCL
             file_fd = os.open(part, flags, FILE_MODE, dir_fd=target.directory_fd)
             target.sync_directory()
@@ -246,63 +251,23 @@ class CopyTaker:
             self._discard(transfer, key, target, part)
             raise CopyFailed(
                 shorten(target.path),
-                "what arrived is not what was sent (sha256 differs); nothing was replaced",
+                f"what arrived is not what was sent ({HASH_DIFFERS}); nothing was replaced",
             )
         _put_in_place(target, part, file_fd)
         found = os.fstat(file_fd)
         transfer.finished = (found.st_ino, found.st_size, found.st_mtime_ns)
-        self._forget(key)
+        self._notes.remove(key)
 
     def _discard(self, transfer: _Transfer, key: str, target: Target, part: bytes) -> None:
         transfer.begin(0)
         with contextlib.suppress(FileNotFoundError):
             os.unlink(part, dir_fd=target.directory_fd)
-        self._forget(key)
-
-    # -- in a thread: notes of parts --------------------------------------------------------------
-
-    def _note(self, key: str, target: Target, part: bytes) -> None:
-        os.makedirs(self._notes, 0o700, exist_ok=True)
-        where = os.path.join(os.path.dirname(text_to_bytes(target.path)), part)
-        note = self._notes / key
-        note.write_bytes(where)
-
-    def _forget(self, key: str) -> None:
-        with contextlib.suppress(OSError):
-            (self._notes / key).unlink()
-
-    def _sweep(self) -> None:
-        now = self._wall()
-        self._sweep_at = now + SWEEP_EVERY_S
-        with contextlib.suppress(FileNotFoundError):
-            for note in list(os.scandir(self._notes)):
-                with contextlib.suppress(OSError):
-                    self._sweep_one(Path(note.path), now)
-
-    def _sweep_one(self, note: Path, now: float) -> None:
-        where = note.read_bytes()
-        if b".appl-part-" not in os.path.basename(where):
-            note.unlink()
-            return
-        try:
-            changed_at = os.lstat(where).st_mtime
-        except FileNotFoundError:
-            if now - note.stat().st_mtime > PART_KEEP_S:
-                note.unlink()
-            return
-        if now - changed_at > PART_KEEP_S:
-            os.unlink(where)
-            note.unlink()
-
-
-def _key(sender: str, piece: Piece, path: str) -> str:
-    facts = b"\0".join(map(text_to_bytes, (sender, piece.id, str(piece.size), piece.sha256, path)))
-    return hashlib.sha256(facts).hexdigest()[:32]
+        self._notes.remove(key)
 
 
 def _part_name(target: Target, key: str) -> bytes:
     # the name of a file may be as long as a name can be, so only its beginning goes into the part's
-    return b"." + target.name[:180] + b".appl-part-" + key.encode()
+    return b"." + target.name[:180] + PART_MARK + key.encode()
 
 
 def _too_large(path: str, size: int, rights: WriteRights) -> CopyFailed:

@@ -140,7 +140,7 @@ def refuse_special(target: Target) -> None:
     if found is None or stat.S_ISREG(found.st_mode):
         return
     if stat.S_ISDIR(found.st_mode):
-        raise PathForbidden(f"{shorten(target.path)} is a directory: name the file")
+        raise PathForbidden(f"{shorten(target.path)} is a directory: name the file in it")
     raise PathForbidden(f"{shorten(target.path)} is no regular file")
 
 

@@ -76,7 +76,8 @@ class Outlet(Protocol):
     async def deliver(self, outgoing: Outgoing) -> bool:
         """Send a message and wait until it is acknowledged; whether by an appliance that has finished its work.
 
-        Several may run at once; they are sent in the order of the calls. Cancellation leaves it in the outbox.
+        Several may run at once; they are sent in the order of the calls. Cancellation leaves it in the outbox, unless
+        `keeps_dead` is off.
 
         Raises:
             HandlerError: it cannot be sent, was refused by its receiver, dropped or became a dead letter; the text
@@ -170,7 +171,7 @@ class FileTaker(Protocol):
     """Takes files that peers copy to this daemon: whole, or in pieces that may come again and in any order."""
 
     async def take_file(
-        self, path: str, data: bytes, sha256: str | None, rights: WriteRights
+        self, path: str, data: bytes, sha256: str | None, sender: str, rights: WriteRights
     ) -> None:
         """Replace the file at `path` atomically and durably.
 

@@ -9,12 +9,12 @@ waited for.
 
 from __future__ import annotations
 
-from appliance.core.copying import COPY_FROM
+from appliance.core.copying import COPY_FROM, describe_copied
 from appliance.core.message import Message, text_to_bytes
 from appliance.core.method import MethodInfo
 from appliance.core.names import Category, MethodName, is_node_name
 from appliance.errors import ArgumentsInvalid
-from appliance.methods._copy_sender import Copied, CopySender, Mark
+from appliance.methods._copy_sender import CopySender, Mark
 from appliance.methods._copy_source import SourceFile
 from appliance.methods._text import shorten
 from appliance.methods.base import FilePosition, HandlerContext, Method, Result
@@ -75,16 +75,8 @@ class CopyFileFrom:
             copied = await sender.send()
         finally:
             source.close()
-        return Result(
-            output=text_to_bytes(describe(path, f"{to_node}:{target}", copied)), exit_status=0
-        )
-
-
-def describe(source: str, target: str, copied: Copied) -> str:
-    """The line that says what was copied."""
-    verb = "copied" if copied.is_confirmed else "handed over"
-    rest = "" if copied.is_confirmed else "; it was taken, and the other side does not say more"
-    return f"{verb} {source} to {target}, {copied.size} bytes, sha256 {copied.sha256}{rest}\n"
+        words = describe_copied(path, f"{to_node}:{target}", copied)
+        return Result(output=text_to_bytes(words), exit_status=0)
 
 
 METHOD = Method(info=INFO, make=CopyFileFrom)

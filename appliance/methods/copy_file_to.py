@@ -49,7 +49,9 @@ class CopyFileTo:
         if sha256 is not None and not is_sha256(sha256):
             raise ArgumentsInvalid(f"header {SHA256_HEADER} is no hash")
         data = join_data(message)
-        await find_taker(context).take_file(path, data, sha256, rights_of(context))
+        await find_taker(context).take_file(
+            path, data, sha256, message.from_node, rights_of(context)
+        )
         if sha256 is not None:
             return DONE
         words = f"wrote {path}, {len(data)} bytes\n"

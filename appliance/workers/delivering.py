@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 
 from appliance.core.names import NodeName
 from appliance.errors import HandlerError, RequestInvalid, StoreError
@@ -25,6 +26,8 @@ class Delivering:
     async def deliver(self, outgoing: Outgoing) -> bool:
         """Send and wait for the acknowledgement; whether it came after the receiver's work.
 
+        Cancelled, it leaves the message in the outbox, unless nobody would mind its fate (`keeps_dead` off).
+
         Raises:
             HandlerError: it cannot be sent, was refused, dropped or became a dead letter.
         """
@@ -42,13 +45,21 @@ class Delivering:
         try:
             await self.put(record)
             found = await fate
+        except asyncio.CancelledError:
+            if not outgoing.keeps_dead:
+                await self._forget(record)
+            raise
         finally:
             fate.cancel()
         if found.reason is not None:
             if not outgoing.keeps_dead:
-                await self._store.drop([record.id])
+                await self._forget(record)
             raise HandlerError(found.reason)
         return found.is_done
+
+    async def _forget(self, record: OutboxRecord) -> None:
+        with contextlib.suppress(StoreError):  # the store may be closing; then it expires some day
+            await self._store.drop([record.id], dead_only=False)
 
     async def put(self, record: OutboxRecord) -> None:
         """Store a record, as soon as there is room for it."""

@@ -1,0 +1,57 @@
+"""One request to a node to copy a file, from the lines that the API tells. Pure."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from appliance.cli.copy_places import Place
+from appliance.core.copying import COPY_FROM, Copied, read_copied
+
+Json = dict[str, Any]
+
+
+class CopyAsked:
+    """How far it is and what came of it."""
+
+    def __init__(self, source: Place) -> None:
+        self.source = source
+        self.id: int | None = None
+        self.is_delivered = False
+        self.is_answered = False
+        self.is_absent = False
+        self.problem: str | None = None
+        self.copied: Copied | None = None
+        """What the node says that it copied; None where it does not, as a Go node."""
+
+    def take(self, line: Json) -> bool:
+        """Note a line; whether it tells how far the copy is."""
+        match line.get("event"):
+            case "accepted":
+                self.id = line.get("id")
+            case "rejected" | "dead":
+                self.problem = str(line.get("reason") or "not accepted")
+            case "refused":
+                self.problem = f"refused: {line.get('reason')}"
+            case "missed":
+                self.is_absent = line.get("outcome") == "no_responder"
+            case "delivered":
+                self.is_delivered = True
+            case "reply" if line.get("has_more"):
+                return bool(line.get("progress"))
+            case "reply":
+                self.is_answered = True
+                status = line.get("exit_status")
+                if status not in (None, "0"):
+                    self.problem = str(status).removeprefix("failed: ")
+                else:
+                    self.copied = read_copied(str(line.get("data") or ""))
+        return False
+
+    def describe_silence(self, wait_s: float) -> str:
+        """Words for an answer that did not come."""
+        node = self.source.node
+        if self.is_delivered:
+            return f"{node} was asked and gave no sign for {wait_s:g} s (--wait)"
+        if self.is_absent:
+            return f"{node} is away, or does not subscribe {COPY_FROM} ({wait_s:g} s, --wait)"
+        return f"{node} did not answer within {wait_s:g} s (--wait)"
