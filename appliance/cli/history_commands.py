@@ -110,7 +110,8 @@ def history_show(
     ]
     lines.append(str(record.get("digest") or ""))
     if record.get("revision"):
-        lines.append(say_commit(record, length=40))
+        author = f" by {record['author']}" if record.get("author") else ""
+        lines.append(say_commit(record, length=40) + author)
     for line in lines:
         typer.echo(escape_line(line))
     typer.echo()

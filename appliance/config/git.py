@@ -32,6 +32,7 @@ _KEY_TYPE = b"ssh-ed25519"
 _NAMESPACE = b"git"
 _HASHES = {b"sha256": hashlib.sha256, b"sha512": hashlib.sha512}
 _MAX_SIGNATURE_BYTES = 8_192
+_MAX_AUTHOR_CHARACTERS = 200
 _MAX_TREE_ENTRIES = 100_000
 _MAX_TREE_DEPTH = 32
 _SUFFIXES = (".yaml", ".yml")
@@ -46,6 +47,7 @@ class CommitFacts:
     """`differing` are config files that are not as the commit has them. `signature` says who signed, or why not."""
 
     commit: str
+    author: str
     differing: tuple[str, ...]
     signer: str | None
     """The comment of the allowed key that signed the commit; None when none did."""
@@ -74,6 +76,7 @@ def read_commit(
             signer, problem = _find_signer(commit, allowed)
             return CommitFacts(
                 commit=head.decode("ascii", "replace"),
+                author=commit.author.decode("utf-8", "replace")[:_MAX_AUTHOR_CHARACTERS],
                 differing=differing,
                 signer=signer,
                 signature_problem=problem,

@@ -35,11 +35,13 @@ _BRANCH_PREFIX = "refs/heads/"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Revision:
-    """Where a work tree stands. `branch` is None on a detached head; `dirty` is None for "not known"."""
+    """Where a work tree stands. `branch` is None on a detached head; `dirty` and `author` are None for "not known"."""
 
     commit: str
     branch: str | None = None
     dirty: bool | None = None
+    author: str | None = None
+    """Who made the commit, and whose key signed it."""
 
 
 @dataclass(frozen=True, slots=True)

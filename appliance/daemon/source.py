@@ -72,15 +72,18 @@ class FileConfigSource:
         revision = read_revision(paths[0])
         allowed = self._allowed_keys(loaded.desired)
         dirty: bool | None = None
+        author: str | None = None
         if allowed or loaded.desired.source.source == "git":
             facts = _check_commit(paths, loaded.files, allowed)
             dirty = bool(facts.differing)
+            author = f"{facts.author}, signed by {facts.signer}" if facts.signer else facts.author
         return LoadedSet(
             desired=loaded.desired,
             digest=loaded.digest,
             revision=revision.commit if revision else None,
             branch=revision.branch if revision else None,
             dirty=dirty,
+            author=author,
             files=loaded.files,
             warnings=loaded.warnings,
             place=loaded.place,
@@ -109,6 +112,7 @@ class FileConfigSource:
             revision=revision.commit if revision else None,
             branch=revision.branch if revision else None,
             dirty=revision.dirty if revision else None,
+            author=revision.author if revision else None,
             files=files,
             warnings=loaded.warnings,
             place=loaded.place,

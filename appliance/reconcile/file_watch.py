@@ -52,7 +52,7 @@ class FileWatch:
     async def begin(self, digest: str, label: Revision | None) -> None:
         """What the daemon read first; without a label the commit is read now."""
         self.digest = digest
-        known = replace(label, dirty=None) if label is not None else None
+        known = replace(label, dirty=None, author=None) if label is not None else None
         self.revision = known or await self._read_revision()
 
     async def _read_revision(self) -> Revision | None:

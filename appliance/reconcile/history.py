@@ -199,13 +199,15 @@ def _names_by_start(record: Record, key: str) -> list[str]:
 
 
 def _revision_of(record: Record) -> Revision | None:
-    commit, branch, dirty = (record.get(name) for name in ("revision", "branch", "dirty"))
+    names = ("revision", "branch", "dirty", "author")
+    commit, branch, dirty, author = (record.get(name) for name in names)
     if not commit:
         return None
     return Revision(
         commit=str(commit),
         branch=str(branch) if branch else None,
         dirty=dirty if isinstance(dirty, bool) else None,
+        author=str(author) if author else None,
     )
 
 

@@ -26,6 +26,7 @@ class LoadedSet:
     branch: str | None = None
     dirty: bool | None = None
     """Whether the files differ from the commit; None where that is not known."""
+    author: str | None = None
     warnings: Sequence[Problem] = ()
     place: Callable[[Problem], Problem] = field(default=lambda problem: problem, compare=False)
     """Gives a problem that knows its path only its place in the files."""
@@ -35,7 +36,9 @@ class LoadedSet:
         """Where the files come from, as one value."""
         if self.revision is None:
             return None
-        return Revision(commit=self.revision, branch=self.branch, dirty=self.dirty)
+        return Revision(
+            commit=self.revision, branch=self.branch, dirty=self.dirty, author=self.author
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

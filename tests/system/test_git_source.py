@@ -198,6 +198,8 @@ def test_only_signed_commits_are_taken_and_only_as_they_are_committed(repository
         third = repository.commit("bert")
         status = daemon.wait_until(lambda status: status["config"]["revision"] == third)
         assert status["generation"] == 3
+        record = daemon.request("GET", f"/api/v1/history/{second}")[1]
+        assert record["author"] == "a <a@example.com>, signed by anna"
 
 
 def test_keys_given_at_the_start_cannot_be_widened_by_the_config(repository):
