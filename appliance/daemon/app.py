@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import encodings.idna  # noqa: F401 - see below
 import signal
 import socket
 import sys
@@ -57,6 +58,9 @@ from appliance.workers.parts import WorkerParts
 from appliance.workers.publisher import Publisher
 from appliance.workers.router import Router
 from appliance.workers.tools import HandlerTools
+
+# NB: Python loads `encodings.idna` when the first host is named. By then its file may be gone: an upgrade whose version
+# refuses the config leaves the running daemon alone, and takes its files.
 
 EXIT_OK = 0
 EXIT_ABANDONED = 75
