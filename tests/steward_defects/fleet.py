@@ -78,6 +78,7 @@ NODES = (
     "ghost",
 )
 """What the daemon runs; `mute` is a node of somebody else's."""
+MUTE = "mute.REQToFile.EventACK"
 
 
 class Fleet:
@@ -176,6 +177,13 @@ class Fleet:
             except TimeoutError:
                 return None
 
+    def give_up(self, **fields):
+        """A message that `mute` hears and never acknowledges: its dead letter, and the attempts that were heard."""
+        return self.listen(
+            MUTE,
+            lambda: self.wait_dead(*self.send("REQToFile", data=["x"], to="mute", **fields))[0],
+        )
+
     @contextlib.asynccontextmanager
     async def client(self):
         """A peer without manners: the wire and nothing else."""
@@ -214,3 +222,21 @@ def body(to: str, sender: str, method: str, data=None, **fields: object) -> list
     for position, value in late.items():
         message[position] = value
     return message
+
+
+def line(number, to="b"):
+    return {
+        "to_nodes": [to],
+        "method": "REQToFileAppend",
+        "data": [f"{number}\n"],
+        "file_name": "order",
+    }
+
+
+def wait_for_lines(daemon, file, count):
+    daemon.wait_until(lambda _: file.exists() and len(file.read_text().split()) >= count)
+    return file.read_text().split()
+
+
+def numbers(count):
+    return [str(number) for number in range(count)]
