@@ -164,9 +164,18 @@ def test_039_a_message_for_an_unknown_method_is_refused_and_nothing_ends(fleet):
     fleet.assert_alive()
 
 
-def test_040_metrics_need_no_listener_of_their_own(fleet):
-    # they stand on the unix socket whatever becomes of a TCP listener, see 009 and 038
+def test_040_a_metrics_port_in_use_at_the_start_is_told_in_a_line(fleet, tmp_path):
+    # they stand on the unix socket too, which needs no port
     assert "appliance_build_info" in fleet.daemon.request("GET", "/metrics")[1]
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        text = f'version: 1\nadmin: {{listen: "{address}"}}\nbroker: {{servers: ["{fleet.url}"]}}\nnodes: {{n: {{}}}}\n'
+        daemon = Appliance(text, tmp_path)
+        daemon.spawn()
+        assert daemon.process.wait(60) == 69
+    assert daemon.log().splitlines()[-1] == f"appliance: {address}: address already in use"
 
 
 @pytest.mark.parametrize("schedule", ["every: 0s", "every: -1s", "cron: '0 0 30 2 *'"])
