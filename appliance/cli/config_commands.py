@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import sys
+import textwrap
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -119,26 +121,43 @@ def schema(_state_dir: UnusedStateDirOption = None) -> None:
 
 
 def explain(
-    code: Annotated[str, typer.Argument(help="A code such as E101.")],
+    code: Annotated[
+        str | None, typer.Argument(metavar="[CODE]", help="A code such as E101, or its name.")
+    ] = None,
     output: OutputOption = Output.TEXT,
     _state_dir: UnusedStateDirOption = None,
 ) -> None:
-    """Print what a code means, a mistake that gives it, and how to mend that."""
+    """Print what a code means, a mistake that gives it, and how to mend that; without a code list all."""
     from appliance.config.stories import STORIES
 
-    story = STORIES.get(code.upper())
-    if story is None:
-        nearest = find_nearest(code.upper(), STORIES)
+    if code is None:
+        if output is Output.JSON:
+            stories = [story._asdict() for story in STORIES.values()]
+            typer.echo(json.dumps(stories, indent=2, ensure_ascii=False))
+            return
+        for story in STORIES.values():
+            typer.echo(f"{story.code}  {story.name}")
+        return
+    by_name = {story.name: story for story in STORIES.values()}
+    found = STORIES.get(code.upper()) or by_name.get(code.lower())
+    if found is None:
+        nearest = find_nearest(code.upper(), STORIES) or find_nearest(code.lower(), by_name)
         hint = f"; did you mean {nearest}?" if nearest else ""
         typer.echo(f"{code[:40]!r} is no code of ours{hint}", err=True)
-        typer.echo(f"codes: {', '.join(STORIES)}", err=True)
+        typer.echo("all of them: appliance explain", err=True)
         raise typer.Exit(EX_USAGE)
     if output is Output.JSON:
-        typer.echo(json.dumps(story._asdict(), indent=2, ensure_ascii=False))
+        typer.echo(json.dumps(found._asdict(), indent=2, ensure_ascii=False))
         return
-    example = "\n".join(f"    {line}" for line in story.example.splitlines())
-    typer.echo(f"{story.code} {story.name}\n\n{story.meaning}\n")
-    typer.echo(f"For example:\n\n{example}\n\n{story.mend}")
+    example = "\n".join(f"    {line}" for line in found.example.splitlines())
+    typer.echo(f"{found.code} {found.name}\n\n{_fold(found.meaning)}\n")
+    typer.echo(f"For example:\n\n{example}\n\n{_fold(found.mend)}")
+
+
+def _fold(text: str) -> str:
+    """Prose in lines that a terminal shows whole; words are not broken."""
+    columns = min(100, shutil.get_terminal_size().columns)
+    return textwrap.fill(text, columns, break_long_words=False, break_on_hyphens=False)
 
 
 def init(

@@ -146,7 +146,18 @@ def test_every_code_is_explained(code: str) -> None:
 
 
 def test_unknown_code_is_a_usage_error() -> None:
-    assert RUNNER.invoke(APP, ["explain", "E999"]).exit_code == 64
+    result = RUNNER.invoke(APP, ["explain", "E999"])
+    assert (result.exit_code, result.stdout) == (64, "")
+
+
+def test_explain_lists_all_codes_takes_names_and_folds_its_prose(monkeypatch):
+    listed = RUNNER.invoke(APP, ["explain"])
+    assert listed.exit_code == 0
+    assert [line.split()[0] for line in listed.stdout.splitlines()] == list(STORIES)
+    monkeypatch.setenv("COLUMNS", "60")
+    shown = RUNNER.invoke(APP, ["explain", "Needs-Restart"]).stdout
+    assert shown == RUNNER.invoke(APP, ["explain", "E301"]).stdout
+    assert max(map(len, shown.splitlines())) <= 60
 
 
 def test_schema_is_printed_as_shipped() -> None:
