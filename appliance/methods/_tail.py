@@ -28,6 +28,8 @@ from appliance.methods._talk import Talk
 
 POLL_S = 0.2
 STREAM = "stdout"
+NOTE_STREAM = "stderr"
+"""What is not the file's own goes here, as with the command of that name."""
 
 _BLOCK_BYTES = 64 * 1024
 _MAX_SEARCH_BYTES = 64 * 1024 * 1024
@@ -53,22 +55,23 @@ class FollowedFile:
         self._file_fd = -1
         self._offset = 0
 
-    def open_first(self, last_lines: int) -> None:
-        """Open what is there and go to its last lines; nothing there is no trouble.
+    def open_first(self, last_lines: int) -> bool:
+        """Open what is there and go to its last lines; False when nothing is there, which is no trouble.
 
         Raises:
             HandlerError: not allowed, no regular file, not to be read.
         """
         with self._lock:
             if self._is_closed:
-                return
+                return True
             try:
                 self._open()
             except CopyFailed as error:
                 if not isinstance(error.__cause__, FileNotFoundError):
                     raise
-            else:
-                self._offset = find_last_lines(self._file_fd, last_lines)
+                return False
+            self._offset = find_last_lines(self._file_fd, last_lines)
+            return True
 
     def look(self, max_bytes: int) -> Look:
         """What was written since the last look.
@@ -151,9 +154,14 @@ def find_last_lines(file_fd: int, count: int) -> int:
 
 
 async def follow(
-    path: str, patterns: Sequence[str] | None, talk: Talk, *, last_lines: int = 0
+    path: str,
+    patterns: Sequence[str] | None,
+    talk: Talk,
+    *,
+    last_lines: int = 0,
+    tells_absence: bool = False,
 ) -> None:
-    """Add to `talk` what the file says, until cancelled.
+    """Add to `talk` what the file says, until cancelled; with `tells_absence` also that it is waited for.
 
     Raises:
         HandlerError: it may not be read, or not any more.
@@ -161,7 +169,9 @@ async def follow(
     file = FollowedFile(path, patterns)
     loop = asyncio.get_running_loop()
     try:
-        await loop.run_in_executor(_threads, file.open_first, last_lines)
+        is_there = await loop.run_in_executor(_threads, file.open_first, last_lines)
+        if not is_there and tells_absence:
+            talk.add(NOTE_STREAM, text_to_bytes(f"{path} is not there yet: waiting for it\n"))
         while True:
             await talk.wait_room()
             look = await loop.run_in_executor(_threads, file.look, talk.room)

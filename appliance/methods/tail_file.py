@@ -52,7 +52,13 @@ class TailFile:
 
         is_cut_off = await run_talk(
             talk,
-            follow(path, context.spec.allow_paths, talk, last_lines=last_lines),
+            follow(
+                path,
+                context.spec.allow_paths,
+                talk,
+                last_lines=last_lines,
+                tells_absence=context.asker_is_appliance,
+            ),
             say,
             timeout_s=context.timeout_s,
             leaving=context.leaving,
