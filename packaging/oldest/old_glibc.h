@@ -6,6 +6,7 @@
 #define OLDEST "GLIBC_2.17"
 #endif
 __asm__(".symver exp, exp@" OLDEST);
+__asm__(".symver exp2, exp2@" OLDEST);
 __asm__(".symver log, log@" OLDEST);
 __asm__(".symver log2, log2@" OLDEST);
 __asm__(".symver pow, pow@" OLDEST);
