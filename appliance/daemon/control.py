@@ -28,6 +28,7 @@ from appliance.daemon.submission import Submission
 from appliance.errors import (
     ConfigInvalid,
     ConfigUnreadable,
+    RunNodesUnclear,
 )
 from appliance.methods.registry import METHOD_TABLE
 from appliance.outbox.records import DeadLetter, OutboxRecord
@@ -219,7 +220,7 @@ class DaemonControl:
         daemon = self._daemon
         try:
             loaded = await daemon.load_set(paths)
-        except (ConfigInvalid, ConfigUnreadable) as error:
+        except (ConfigInvalid, ConfigUnreadable, RunNodesUnclear) as error:
             problems = find_problems_of(error)
             return {
                 "result": "refused",

@@ -102,7 +102,8 @@ async function showPlan(standing) {
   try {
     plan = await get("api/v1/plan");
   } catch (error) {
-    if (planKey === standing) planKey = null;
+    if (planKey !== standing) return;
+    actions.show([]);
     setText(parts.planTitle, "What a reload would do");
     setText(parts.planNote, errorWords(error));
     setHidden(parts.planTitle, false);

@@ -128,8 +128,9 @@ export function showOutbox(status) {
   setText(parts.rest, dead > MAX_DEAD ? `The oldest ${MAX_DEAD} of ${count(dead)} are shown.` : "");
   setHidden(parts.rest, dead <= MAX_DEAD);
   setText(parts.waitingTitle, `Waiting (${count(pending)})`);
-  const counts = `${status.started_at} ${dead}`;
-  if (counts !== shownCounts || (parts.waitingBox.open && pending > 0)) {
+  const isOpen = parts.waitingBox.open;
+  const counts = `${status.started_at} ${dead} ${isOpen ? pending : ""}`;
+  if (counts !== shownCounts || (isOpen && pending > 0)) {
     shownCounts = counts;
     refresh();
   } else for (const row of parts.dead.children) row.update();

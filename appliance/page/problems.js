@@ -48,7 +48,7 @@ function makeProblem(problem) {
     ),
     el("p", { class: "problem-text" }, problem.path ? [el("span", { class: "code" }, problem.path), ": "] : null, problem.message),
     problem.line > 0 && problem.excerpt ? excerpt(problem) : null,
-    problem.hint ? el("p", { class: "hint" }, problem.hint) : null,
+    problem.hint ? el("p", { class: "hint" }, el("b", {}, "hint: "), problem.hint) : null,
   );
 }
 

@@ -28,11 +28,18 @@ const method = () => methods.find(({ name }) => name === fields.method.value);
 /** The argument fields of the chosen method: one each where the config describes them. */
 function drawArguments() {
   const found = method();
+  setHidden(fields.hereBox, !found?.replies);
+  if (found?.name.startsWith("REQToFile")) fields.options.open = true; // they need the name of a file
+  drawFiles();
   const given = found?.args ?? null;
   setText(fields.about, found ? [found.summary, given === null && found.usage ? `takes ${found.usage}` : null].filter(Boolean).join("; ") : "");
   fields.arguments.replaceChildren(
     ...(given === null ? [wordsField(found)] : given.map((argument, index) => argumentField(argument, index))),
   );
+}
+
+function drawFiles() {
+  setHidden(fields.files, fields.here.checked && Boolean(method()?.replies));
 }
 
 function wordsField(found) {
@@ -74,13 +81,14 @@ function readRequest() {
   const args = readArguments();
   const number = (field) => (field.value.trim() === "" ? undefined : Number(field.value));
   const span = (field) => field.value.trim() || undefined;
+  // NB: an answer that is shown here only needs no file; what a method writes, and an answer that is filed, does
   return {
     to_nodes: readNodes(),
     method: fields.method.value,
     from_node: fields.from.value || undefined,
     method_args: args.length > 0 ? args : undefined,
     data: fields.data.value === "" ? undefined : [fields.data.value],
-    for_caller: fields.here.checked || undefined,
+    ...(fields.here.checked && method()?.replies ? { for_caller: true } : { directory: span(fields.directory), file_name: span(fields.file) }),
     ack_timeout: span(fields.ackTimeout),
     retries: number(fields.retries),
     method_timeout: span(fields.methodTimeout),
@@ -132,13 +140,32 @@ function makeForm() {
   fields.about = el("p", { id: "send-about", class: "quiet" });
   fields.arguments = el("div", { id: "send-arguments-box", class: "fields" });
   fields.data = make("textarea", "send-data", { rows: "2", class: "code" });
-  fields.here = el("input", { id: "send-here", type: "checkbox" });
+  fields.here = el("input", { id: "send-here", type: "checkbox", checked: true });
+  fields.hereBox = el("label", { class: "check" }, fields.here, " show the answer here only, and file it nowhere");
+  fields.directory = make("input", "send-directory");
+  fields.file = make("input", "send-file");
+  fields.files = el("div", { class: "fields" }, labelled("Directory", fields.directory), labelled("File name", fields.file));
   fields.wait = make("select", "send-wait");
   fields.wait.append(option("10s", "10 s"), option("30s", "30 s"), option("2m", "2 min"), option("15m", "15 min"));
   fields.wait.value = "30s";
   fields.ackTimeout = make("input", "send-ack-timeout", { placeholder: "as configured" });
   fields.retries = make("input", "send-retries", { inputmode: "numeric", type: "number", min: "0", placeholder: "as configured" });
   fields.methodTimeout = make("input", "send-method-timeout", { placeholder: "as configured" });
+  fields.options = el(
+    "details",
+    { class: "fold-box" },
+    el("summary", {}, "Options"),
+    el(
+      "div",
+      { class: "fields" },
+      labelled("Watch for", fields.wait),
+      labelled("Time for the acknowledgement", fields.ackTimeout),
+      labelled("Retries", fields.retries),
+      labelled("Time for the method", fields.methodTimeout),
+    ),
+    fields.hereBox,
+    fields.files,
+  );
   fields.error = el("p", { class: "error", role: "alert" });
   fields.submit = writeButton("Send", { id: "send-button", class: "main-button", type: "submit" });
   fields.sent = el("ol", { class: "sendings", "aria-label": "Sent from this page" });
@@ -150,20 +177,7 @@ function makeForm() {
     fields.about,
     fields.arguments,
     labelled("Data", fields.data),
-    el(
-      "details",
-      { class: "fold-box" },
-      el("summary", {}, "Options"),
-      el(
-        "div",
-        { class: "fields" },
-        labelled("Watch for", fields.wait),
-        labelled("Time for the acknowledgement", fields.ackTimeout),
-        labelled("Retries", fields.retries),
-        labelled("Time for the method", fields.methodTimeout),
-      ),
-      el("label", { class: "check" }, fields.here, " show the answer here only, and file it nowhere"),
-    ),
+    fields.options,
     el("div", { class: "form-end" }, fields.submit, fields.error),
   );
   form.addEventListener("submit", (event) => {
@@ -222,4 +236,5 @@ export function showSend(status) {
 export function startSend() {
   byId("send-body").append(makeForm(), fields.sent);
   fields.method.addEventListener("change", drawArguments);
+  fields.here.addEventListener("change", drawFiles);
 }

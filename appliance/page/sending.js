@@ -120,13 +120,14 @@ export class Sending {
         target.tell("on disk", "quiet", line.note ?? "");
         break;
       case "rejected":
-        target.tell("not accepted", "bad", line.reason);
+        target.tell("not accepted", "bad", line.reason + (this.request.for_caller && /no answer could/.test(line.reason) ? "; or let the answer be filed, see the options" : ""));
         break;
       case "missed":
         target.tell("waiting", "warn", `${line.outcome === "no_responder" ? "nobody answers for it" : String(line.outcome ?? "").replaceAll("_", " ")}, attempt ${line.attempt}, next in ${duration(line.next_in_seconds)}`);
         break;
       case "delivered":
-        target.tell("delivered", "good", `in ${duration(line.seconds)}`);
+        // an answer may be quicker than the word that its question arrived
+        if (!target.isAnswered) target.tell("delivered", "good", `in ${duration(line.seconds)}`);
         break;
       case "refused":
       case "dead":
@@ -144,6 +145,7 @@ export class Sending {
     target.add(line.data);
     target.add(line.stderr);
     if (line.is_cut || line.truncated) target.add("\n… the answer is longer\n");
+    target.isAnswered = true;
     target.isStreamed ||= Boolean(line.has_more);
     const status = line.exit_status;
     const hasFailed = status !== null && status !== undefined && status !== "0";

@@ -1,0 +1,92 @@
+"""One daemon and one browser for all; a fresh page for each test, which must not complain on its console."""
+
+import pytest
+
+from tests.support.browser import (
+    DESKTOP,
+    TOKEN,
+    Console,
+    WatchedFleet,
+    find_chromium,
+    open_browser,
+)
+
+WAIT_MS = 20_000
+
+
+ONE_WORKER = pytest.mark.xdist_group("page")
+"""For every module here: several browsers at once would only wait for each other."""
+
+
+@pytest.fixture(scope="package")
+def browser():
+    if find_chromium() is None:
+        pytest.skip("chromium is not installed here (Debian: apt-get install chromium)")
+    from playwright.sync_api import expect
+
+    expect.set_options(timeout=WAIT_MS)
+    with open_browser() as browser:
+        yield browser
+
+
+@pytest.fixture(scope="package")
+def shared_fleet(browser, tmp_path_factory):
+    fleet = WatchedFleet(tmp_path_factory.mktemp("page"))
+    with fleet.daemon:
+        yield fleet
+
+
+@pytest.fixture
+def fleet(shared_fleet):
+    """The daemon, put back to its plain config before each test."""
+    shared_fleet.restore()
+    return shared_fleet
+
+
+@pytest.fixture
+def open_page(browser, fleet):
+    """Opens the page as `open_page(viewport=…, color_scheme=…)`; `console_may` names complaints that are expected."""
+    opened = []
+
+    def open_(*, console_may=(), url=None, **options):
+        context = browser.new_context(
+            **{"viewport": DESKTOP, "reduced_motion": "reduce", **options}
+        )
+        page = context.new_page()
+        page.set_default_timeout(WAIT_MS)
+        opened.append((context, Console(page), tuple(console_may)))
+        page.goto(url or fleet.url, wait_until="domcontentloaded")
+        page.wait_for_selector("html[data-shown]")
+        return page
+
+    yield open_
+    complaints = [
+        complaint
+        for _, console, may in opened
+        for complaint in console.complaints
+        if not any(text in complaint for text in may)
+    ]
+    for context, _, _ in opened:
+        context.close()
+    assert complaints == []
+
+
+@pytest.fixture
+def page(open_page):
+    """The page on a desk, read-only."""
+    return open_page()
+
+
+@pytest.fixture
+def unlocked(open_page):
+    """The page on a desk, with the token entered."""
+    page = open_page(console_may=["401", "422"])
+    unlock(page)
+    return page
+
+
+def unlock(page, token=TOKEN):
+    page.get_by_role("button", name="Unlock").click()
+    page.get_by_label("Token", exact=True).fill(token)
+    page.keyboard.press("Enter")
+    page.wait_for_selector("html[data-access=write]")

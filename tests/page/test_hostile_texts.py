@@ -1,0 +1,117 @@
+"""What peers and files say is text on the page, however it looks, and much of it does not stand the page still."""
+
+import re
+
+import pytest
+
+from tests.page.conftest import ONE_WORKER, unlock
+from tests.support.browser import PHONE
+
+expect = pytest.importorskip("playwright.sync_api").expect
+pytestmark = ONE_WORKER
+
+MARKUP = "<img src=x onerror=window.wasRun=1><script>window.wasRun=1</script>"
+
+
+def nothing_ran(page):
+    return page.evaluate("window.wasRun === undefined") and page.locator("main img").count() == 0
+
+
+def overflow(page):
+    """By how much the page is wider than the window, and what sticks out."""
+    return page.evaluate(
+        """() => {
+          const width = document.documentElement.clientWidth;
+          const out = [...document.querySelectorAll("body *")].filter((node) =>
+            node.getBoundingClientRect().right > width + 1 && !node.closest("pre, .sections, .for-readers, .skip"));
+          return [document.documentElement.scrollWidth - width, out.map((node) => node.outerHTML.slice(0, 80))];
+        }"""
+    )
+
+
+def test_markup_in_answers_dead_letters_and_the_config_stays_text(fleet, open_page):
+    page = open_page(console_may=["422"])
+    unlock(page)
+    # what a peer says of itself, in its answer, and why it refuses
+    page.get_by_label("To", exact=True).fill("ship1")
+    page.get_by_label("Method", exact=True).select_option("Echo")
+    page.locator("#send-arguments-box").get_by_role("textbox").fill(MARKUP)
+    page.get_by_role("button", name="Send", exact=True).click()
+    expect(page.locator(".target pre")).to_have_text(MARKUP + "\n")
+    # what stands in the files: a line of a refused config, its diff in the history
+    fleet.daemon.write_config(fleet.text() + f"# {MARKUP}\nnonsense: '{MARKUP}'\n")
+    expect(page.locator("#config .problem pre")).to_contain_text("<script>")
+    fleet.daemon.write_config(fleet.text().replace("Say it again", MARKUP.replace("'", "")))
+    expect(page.locator("#config .problem")).to_have_count(0)
+    page.locator("#history .record").first.get_by_role("button").first.click()
+    expect(page.locator("#history .diff")).to_contain_text("<script>")
+    page.locator("summary", has_text="Show the").click()
+    expect(page.get_by_role("table", name="Methods")).to_contain_text(MARKUP)
+    assert nothing_ran(page)
+
+
+def test_a_hello_of_a_stranger_cannot_break_out(fleet, page):
+    """Its config report rides in a header that any peer may fill as it likes."""
+    report = f'{{"v":"{MARKUP}","g":1,"a":"sha256:{MARKUP}","d":"x","o":"refused","n":1,"p":"{MARKUP} {"w" * 200}"}}'
+    fleet.hello("ship3", report)
+    row = page.locator("#fleet tbody tr", has_text="ship3")
+    expect(row).to_contain_text("refused")
+    expect(row).to_contain_text(MARKUP)
+    assert nothing_ran(page)
+    assert overflow(page) == [0, []]
+
+
+@pytest.mark.parametrize(
+    "viewport", [PHONE, {"width": 768, "height": 900}], ids=["phone", "tablet"]
+)
+def test_nothing_sticks_out_of_a_narrow_window(fleet, open_page, viewport):
+    page = open_page(viewport=viewport, console_may=["422"])
+    unlock(page)
+    long = "x" * 200
+    page.get_by_label("To", exact=True).fill("ship1")
+    page.get_by_label("Method", exact=True).select_option("Echo")
+    page.locator("#send-arguments-box").get_by_role("textbox").fill(long)
+    page.get_by_role("button", name="Send", exact=True).click()
+    expect(page.locator(".target pre")).to_contain_text(long)
+    fleet.daemon.send(
+        {
+            "to_nodes": [f"ghost{long[:100]}"],
+            "method": "REQPing",
+            "from_node": "central",
+            "expires": "200ms",
+        }
+    )
+    expect(page.get_by_role("table", name="Dead letters")).to_contain_text(long[:100])
+    fleet.daemon.write_config(fleet.text() + f"nonsense_{long}: {long}\n")
+    expect(page.locator("#config .problem")).to_contain_text(long)
+    page.locator("#history .record").first.get_by_role("button").first.click()
+    for summary in page.locator("summary").all():
+        summary.click()
+    page.get_by_label("those in sync too").check()
+    assert overflow(page) == [0, []]
+
+
+def test_a_storm_of_events_leaves_the_page_at_ease(fleet, open_page):
+    page = open_page()
+    page.get_by_label("single messages too").check()
+    expect(page.locator("#events-sum")).to_contain_text("live")
+    page.evaluate(
+        """() => {
+          window.longest = 0;
+          new PerformanceObserver((list) => {
+            for (const entry of list.getEntries()) window.longest = Math.max(window.longest, entry.duration);
+          }).observe({ type: "longtask" });
+        }"""
+    )
+    for _ in range(10):
+        fleet.daemon.send(
+            *(
+                {"to_nodes": ["ship1", "ship2"], "method": "Echo", "method_args": ["x"]}
+                for _ in range(50)
+            )
+        )
+    fleet.daemon.wait_until(lambda status: status["outbox"]["pending"] == 0, 60)
+    expect(page.locator("#events-sum")).to_contain_text(re.compile(r"live, [1-9]"))
+    assert page.locator("#events li.event").count() <= 200
+    page.get_by_role("button", name="Clear").click()
+    assert page.evaluate("window.longest") < 1000
