@@ -20,7 +20,7 @@ WAITING_AFTER_S = 2.0
 READING_AFTER_S = 1.0
 _BAR_COLUMNS = 20
 _NAME_COLUMNS = 30
-_FACTS_COLUMNS = 58
+_FACTS_COLUMNS = 48
 """What the share, the sizes, the speed and the time take beside name and bar."""
 
 
