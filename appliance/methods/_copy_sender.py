@@ -279,7 +279,8 @@ class CopySender:
             return HandlerError(f"{self._to_node}: {reason}")
         if "no_responder" not in reason:
             why = f"no acknowledgement came; {why}"
-        return HandlerError(f"{self._to_node}: {NOBODY_TOOK} {shorten(self._path)} in time: {why}")
+        where = f"{shorten(self._path)} at {self._to_node}"
+        return HandlerError(f"{NOBODY_TOOK} {where} in time: {why}")
 
 
 _WHY_ABSENT = f"the node is away, or does not subscribe {COPY_TO}"

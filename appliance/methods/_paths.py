@@ -128,6 +128,9 @@ def open_target(path: str, patterns: Sequence[str] | None) -> Target:
     target = Target(directory_fd, name, resolved)
     try:
         refuse_special(target)
+    except OSError as error:
+        target.close()
+        raise failed(path, error) from error
     except BaseException:
         target.close()
         raise

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,9 +14,18 @@ from appliance.core.message import Message
 from appliance.core.names import MethodName, NodeName, Subject
 from appliance.core.specs import SubscriberSpec
 from appliance.errors import HandlerError
+from appliance.methods._copy_taker import CopyTaker
 from appliance.methods._files import DataFiles
-from appliance.methods.base import FilePosition, HandlerContext, Outgoing, Result, WorkerLine
+from appliance.methods.base import (
+    FilePosition,
+    FileTaker,
+    HandlerContext,
+    Outgoing,
+    Result,
+    WorkerLine,
+)
 from appliance.methods.registry import METHODS
+from tests.component.methods.copy_pair import CopyPair
 
 NOW = 1_700_000_000.0
 
@@ -43,6 +52,9 @@ class Bench:
     """Progress as it was told."""
     delivered: list[Outgoing] = field(default_factory=list)
     deliver_error: str | None = None
+    on_deliver: Callable[[Outgoing], Awaitable[bool]] | None = None
+    files_taker: FileTaker | None = None
+    max_payload_bytes: int = 1_048_576
     switched: list[tuple[str, ...]] = field(default_factory=list)
     on_reply: Callable[[], None] = field(default=lambda: None)
     listener: asyncio.Event | None = None
@@ -89,10 +101,11 @@ class Bench:
         self.switched.append(("stop", node, method, at_node, kind, by))
         return f"{method} stopped"
 
-    async def deliver(self, outgoing: Outgoing) -> None:
+    async def deliver(self, outgoing: Outgoing) -> bool:
         if self.deliver_error is not None:
             raise HandlerError(self.deliver_error)
         self.delivered.append(outgoing)
+        return True if self.on_deliver is None else await self.on_deliver(outgoing)
 
     def context(self, method: str, resume: FilePosition | None = None) -> HandlerContext:
         spec = SubscriberSpec(
@@ -116,6 +129,8 @@ class Bench:
             outlet=self,
             headers=self.headers,
             asker_is_appliance=self.asker_is_appliance,
+            files_taker=self.files_taker,
+            max_payload_bytes=self.max_payload_bytes,
             leaving=self.leaving,
             resume=resume,
         )
@@ -125,8 +140,12 @@ class Bench:
     ) -> Result:
         """Have the method's handler perform a message from central to ship1 with these fields."""
         fields = {"to_node": "ship1", "from_node": "central", "id": 7, **fields}
-        handler = METHODS[MethodName(method)].make()
-        return await handler.handle(Message(method=method, **fields), self.context(method, resume))
+        return await self.perform(Message(method=method, **fields), resume)
+
+    async def perform(self, message: Message, resume: FilePosition | None = None) -> Result:
+        """Have the handler of its method perform a message."""
+        handler = METHODS[MethodName(message.method)].make()
+        return await handler.handle(message, self.context(message.method, resume))
 
     def read(self, path: str) -> bytes:
         return (self.root / path).read_bytes()
@@ -145,6 +164,18 @@ async def bench(tmp_path: Path) -> AsyncIterator[Bench]:
     root = tmp_path / "data"
     async with DataFiles(root) as files:
         yield Bench(files, root)
+
+
+@pytest.fixture
+async def pair(bench: Bench, tmp_path: Path) -> AsyncIterator[CopyPair]:
+    """A node that copies and the one that takes, with the wire between them."""
+    here, there = tmp_path / "here", tmp_path / "there"
+    here.mkdir()
+    there.mkdir()
+    taker = CopyTaker(tmp_path / "notes")
+    other = Bench(bench.files, bench.root, files_taker=taker)
+    yield CopyPair(bench, other, here, there)
+    await taker.close()
 
 
 @pytest.fixture
