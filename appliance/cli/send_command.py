@@ -19,11 +19,11 @@ from appliance.cli.options import (
     find_state_dir,
     print_json,
     print_json_line,
+    read_duration,
     split_names,
     warn,
 )
 from appliance.cli.progress_view import ProgressView
-from appliance.core.durations import parse_duration
 from appliance.core.message import DEFAULT_REPLY_METHOD
 
 Json = dict[str, Any]
@@ -117,7 +117,7 @@ def send(
     nodes = split_names(to or ())
     if not nodes:
         raise typer.BadParameter("name a node", param_hint="--to")
-    wait_s = _read_time("--wait", wait) or 0.0
+    wait_s = read_duration("--wait", wait) or 0.0
     body: Json = {
         "to_nodes": nodes,
         "method": method,
@@ -127,10 +127,10 @@ def send(
         "reply_method": reply_method,
         "directory": directory,
         "file_name": file if file is not None else f"{method}.log",
-        "ack_timeout": _read_time("--ack-timeout", ack_timeout),
-        "method_timeout": _read_time("--timeout", timeout),
+        "ack_timeout": read_duration("--ack-timeout", ack_timeout),
+        "method_timeout": read_duration("--timeout", timeout),
         "retries": retries,
-        "expires": _read_time("--expires", expires),
+        "expires": read_duration("--expires", expires),
         "relay_via_node": via,
         "relay_reply_method": relay_reply_method,
     }
@@ -194,15 +194,6 @@ def _finish(deliveries: Deliveries, output: SendOutput) -> int:
     if deliveries.failed:
         return Exit.FAILED
     return Exit.SILENT if deliveries.silent else Exit.OK
-
-
-def _read_time(option: str, text: str | None) -> float | None:
-    if text is None:
-        return None
-    try:
-        return float(text) if text.isdecimal() else parse_duration(text)
-    except ValueError as error:
-        raise typer.BadParameter(str(error), param_hint=option) from None
 
 
 def _read_data(text: str) -> str | Json:

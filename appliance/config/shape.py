@@ -18,6 +18,7 @@ from appliance.config.schema import find_shape_errors
 from appliance.core.durations import format_duration
 from appliance.core.findings import find_nearest, shorten
 from appliance.core.problems import Problem
+from appliance.core.value_kinds import describe_kind
 
 _TYPE_NAMES = {
     "string": "text",
@@ -114,7 +115,7 @@ def _explain(error: ValidationError, path: KeyPath, raw: RawConfig) -> Iterator[
                     False,
                 )
                 return
-            found = _describe(error.instance)
+            found = describe_kind(error.instance)
             yield "E102", path, f"expected {_expected(error)}, found {found}", "", False
         case "enum" | "const":
             yield from _explain_choice(error, path, raw)
@@ -221,23 +222,6 @@ def _hint_for_missing(name: str) -> str:
 
 def _is_secret(schema: dict[str, Any]) -> bool:
     return set(schema.get("properties", ())) == {"file", "env", "credential"}
-
-
-def _describe(value: object) -> str:
-    """What stands there, by kind alone."""
-    match value:
-        case None:
-            return "nothing"
-        case bool():
-            return f"the truth value {str(value).lower()}"
-        case int() | float():
-            return "a number"
-        case str():
-            return "text"
-        case list():
-            return "a list"
-        case _:
-            return "a map"
 
 
 def _show(raw: RawConfig, path: KeyPath, value: object) -> str:

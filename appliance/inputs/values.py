@@ -15,6 +15,7 @@ from appliance.admin.requests import EncodedData
 from appliance.config.parse import PlainText
 from appliance.config.scalars import NumberRefused, resolve_plain
 from appliance.core.findings import shorten
+from appliance.core.value_kinds import describe_kind
 
 
 class ValueRefused(ValueError):
@@ -97,22 +98,7 @@ def read_whole(value: Any, maximum: int) -> int | None:
 
 def describe(value: Any) -> str:
     """What a value is, by kind."""
-    settled = _settle(value)
-    match settled:
-        case None:
-            return "nothing"
-        case bool():
-            return f"the truth value {str(settled).lower()}"
-        case int() | float():
-            return "a number"
-        case str():
-            return "text"
-        case list():
-            return "a list"
-        case Mapping():
-            return "a map"
-        case _:
-            return "something unusable"
+    return describe_kind(_settle(value))
 
 
 _DATA = 'expected text, a list of texts, the bytes as numbers from 0 to 255, or {"base64": "…"}'
