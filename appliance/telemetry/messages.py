@@ -157,9 +157,12 @@ class MessageTelemetry(Teller):
             fields = {"node": node, "from": from_node, "previous_id": previous_id, "id": id_}
             self._log(logging.DEBUG, "reply received", fields)
 
+    def error_report_held_back(self) -> None:
+        """A report to errorCentral was one too many; counted now, told with the next that goes."""
+        self.counts.error_reports_suppressed += 1
+
     def error_report_suppressed(self, count: int) -> None:
-        """Reports to errorCentral were held back by the rate limit."""
-        self.counts.error_reports_suppressed += count
+        """Reports to errorCentral were held back by the rate limit, and it is time to say so."""
         self._log(logging.WARNING, "error reports suppressed", {"count": count})
         self._events.emit("error_reports_suppressed", count=count)
 

@@ -96,6 +96,7 @@ class Answers:
             self._wall(), self._per_minute(), is_full=self._queue.full()
         )
         if suppressed is None:
+            self._telemetry.error_report_held_back()
             return
         if suppressed:
             text = f"{text} ({suppressed} earlier reports suppressed)"
@@ -146,6 +147,7 @@ class Answers:
             waiting = self._store.lane(lane_key(spec)).depth
             if waiting >= MAX_WAITING_REPORTS or self._store.is_crowded:
                 self._rates[False].suppressed += 1
+                self._telemetry.error_report_held_back()
                 return
             await self._store.put([self._router.make_record(message)])
         except (RequestInvalid, StoreError) as error:

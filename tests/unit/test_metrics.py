@@ -105,6 +105,28 @@ def test_sums_hold_what_workers_counted_that_are_gone():
     assert samples["appliance_handler_seconds_count"] == 1
 
 
+@pytest.mark.parametrize(
+    ("field", "name"),
+    [
+        ("messages_accepted", "messages_accepted_total"),
+        ("drain_abandoned", "drain_abandoned_total"),
+        ("error_reports_suppressed", "error_reports_suppressed_total"),
+        ("error_reports_lost", "error_reports_lost_total"),
+        ("lines_suppressed", "log_lines_suppressed_total"),
+        ("last_attempt_at", "config_last_attempt_timestamp_seconds"),
+        ("last_reload_success_at", "config_last_reload_success_timestamp_seconds"),
+    ],
+)
+def test_every_count_of_the_daemon_itself_has_its_series(field, name):
+    counts = TelemetryCounts()
+    setattr(counts, field, 41)
+    assert scrape(Exposition(Source(counts=counts)))[f"appliance_{name}"] == 41
+
+
+def test_events_that_slow_listeners_lost_are_shown():
+    assert scrape(Exposition(Source(events_dropped=7)))["appliance_events_dropped_total"] == 7
+
+
 def test_text_that_nothing_can_encode_does_not_break_the_scrape():
     source = Source(
         workers=[view("ship\udcff")], revision='a"b\nc\\\udc80', declared_nodes=["\ud800"]
