@@ -202,13 +202,15 @@ class CopyTaker:
             self._notes.add(key, where)
             flags = _PART_FLAGS | os.O_CREAT | os.O_EXCL
             file_fd = os.open(part, flags, FILE_MODE, dir_fd=target.directory_fd)
+            # NB: what is known may be of a part that was removed, and whose inode number this one got
+            transfer.begin(os.fstat(file_fd).st_ino)
             target.sync_directory()
         try:
             found = os.fstat(file_fd)
             is_plain = stat.S_ISREG(found.st_mode) and found.st_nlink == 1
             if not is_plain or found.st_uid != os.geteuid():
                 raise CopyFailed(shorten(target.path), "somebody put something else at its part")
-            if found.st_ino != transfer.inode:
+            if found.st_ino != transfer.inode or found.st_size < transfer.hashed_to:
                 transfer.begin(found.st_ino)
             if piece.offset > found.st_size + MAX_AHEAD * 256 * 1024:
                 raise HandlerError(BEGIN_AGAIN)

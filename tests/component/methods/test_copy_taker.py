@@ -239,6 +239,19 @@ async def test_after_a_restart_a_part_that_was_damaged_meanwhile_is_found_out(ta
     assert taking.files == []
 
 
+@pytest.mark.parametrize("loss", ["removed", "cut short"])
+async def test_a_part_that_somebody_took_away_is_not_taken_for_the_one_that_comes_after_it(
+    taking, loss
+):
+    await taking.pieces(0, 1, 2)
+    if loss == "removed":
+        taking.part.unlink()  # the next one gets the very same inode number, on many file systems
+    else:
+        os.truncate(taking.part, 0)
+    await taking.pieces(*range(10))
+    assert taking.target.read_bytes() == DATA
+
+
 async def test_the_last_piece_again_is_acknowledged_though_nobody_remembers(taking):
     await taking.pieces(*range(10))
     await taking.pieces(9, 4)
