@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import re
 import sys
 from pathlib import Path
 
@@ -148,3 +149,40 @@ async def test_what_the_lists_and_the_broker_do_not_allow_does_not_happen(bridge
             with pytest.raises(nats.errors.TimeoutError):
                 await thief.send("CommandACK", to_node="ship2", method="REQCliCommand", timeout_s=1)
         assert central.got.empty()
+
+
+LEAF = re.compile(r"leafnode connections on 127\.0\.0\.1:(\d+)")
+
+
+def test_what_is_sent_while_the_link_to_the_ship_is_away_is_done_once_when_it_is_back(tmp_path):
+    satellite = CONFIGS / "satellite"
+    hub_rules = (satellite / "hub.conf").read_text().replace("listen: 127.0.0.1:4222", "")
+    with NatsServer(hub_rules.replace(":7422", ":-1")) as hub:
+        port = LEAF.search(hub.log)[1]
+        ship_rules = (satellite / "ship.conf").read_text().replace("listen: 127.0.0.1:4223", "")
+        ship_rules = ship_rules.replace(":7422", f":{port}").replace(
+            "reconnect: 5s", "reconnect: 1s"
+        )
+        with NatsServer(ship_rules) as board, contextlib.ExitStack() as stack:
+            daemons = {}
+            for name, url in (("central", hub.url), ("ship1", board.url)):
+                daemons[name] = daemon(
+                    satellite, tmp_path / name, name, environment={"NATS_SERVER": url}
+                )
+                stack.enter_context(daemons[name])
+            central, ship1 = daemons["central"], daemons["ship1"]
+            question = {"to_nodes": ["ship1"], "method": "REQCliCommand", "method_args": ["hostname"],
+                        "directory": "answers", "file_name": "host.log"}  # fmt: skip
+            answers = central.data("answers", "ship1", "host.log")
+            central.send(question)
+            central.wait_until(lambda status: answers.exists() and not status["outbox"]["pending"])
+            once = answers.read_bytes()
+            board.kill()  # the link, and the broker on board with it
+            central.send(question)
+            central.wait_until(lambda status: status["outbox"]["pending"] == 1)
+            board.start()
+            central.wait_until(
+                lambda status: answers.read_bytes() == once * 2 and not status["outbox"]["pending"],
+                60,
+            )
+            assert ship1.worker("ship1.REQCliCommand.CommandACK_subscriber")["handled"] == 2

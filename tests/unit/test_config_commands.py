@@ -187,7 +187,14 @@ def test_starter_config_never_overwrites(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("name", "nodes"),
-    [("minimal.yaml", 1), ("methods.yaml", 2), ("demo", 3), ("fleet", 50), ("bridge", 5)],
+    [
+        ("minimal.yaml", 1),
+        ("methods.yaml", 2),
+        ("demo", 3),
+        ("fleet", 50),
+        ("bridge", 5),
+        ("satellite", 2),
+    ],
 )
 def test_example_configs_are_without_a_flaw(name: str, nodes: int) -> None:
     loaded = load(ROOT / "configs" / name)
