@@ -19,6 +19,8 @@ from appliance.errors import ApplianceError, DaemonUnreachable
 Json = dict[str, Any]
 
 MAX_COPY_S = 86_400.0
+ANSWER_S = 5.0
+"""A node that waits for another one as long as we would has that long to say that it was in vain."""
 SHA256_HEADER = "X-Appliance-SHA256"
 
 
@@ -113,7 +115,7 @@ class Copier:
         token = begun["token"]
         with self._forgetting(token):
             arguments = [source.path, begun["node"], begun["path"]]
-            self._ask(source, arguments, begun["node"], begun.get("hint"))
+            self._ask(source, arguments, begun["node"], idle_s=self._wait_s, hint=begun.get("hint"))
             query = {"wait": f"{self._wait_s:g}s"}
             place = f"/api/v1/copies/{token}/content"
             try:
@@ -126,13 +128,20 @@ class Copier:
     def _pass_on(self, source: Place, target: Place) -> Copied | None:
         assert target.node is not None
         try:
-            return self._ask(source, [source.path, target.node, target.path], self._node, None)
+            arguments = [source.path, target.node, target.path]
+            return self._ask(source, arguments, self._node, idle_s=self._wait_s + ANSWER_S)
         except KeyboardInterrupt:
             self._goes_on = self._is_begun
             raise
 
     def _ask(
-        self, source: Place, arguments: list[str], node: str | None, hint: str | None
+        self,
+        source: Place,
+        arguments: list[str],
+        node: str | None,
+        *,
+        idle_s: float,
+        hint: str | None = None,
     ) -> Copied | None:
         """Have a node copy, and follow it."""
         body: Json = {
@@ -145,9 +154,9 @@ class Copier:
         if node is not None:
             body["from_node"] = node
         asked = CopyAsked(source)
-        query = {"wait": f"{MAX_COPY_S:g}s", "idle": f"{self._wait_s:g}s"}
+        query = {"wait": f"{MAX_COPY_S:g}s", "idle": f"{idle_s:g}s"}
         try:
-            for line in self._client.stream("/api/v1/messages", body, query, self._wait_s):
+            for line in self._client.stream("/api/v1/messages", body, query, idle_s):
                 if asked.take(line):
                     self._view.show(*line["progress"])
                 elif line.get("note"):

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import os
 import random
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -44,6 +47,20 @@ class CopyFleet:
     def at(self, node: str, name: str) -> Path:
         """A file of a node."""
         return self.root / node / name
+
+    def run(self, *arguments: str, **options) -> subprocess.CompletedProcess[str]:
+        """A command of ours, talking to central."""
+        environment = {**os.environ, "APPLIANCE_STATE_DIR": str(self.central.state)}
+        command = [sys.executable, "-m", "appliance", *arguments]
+        return subprocess.run(
+            command,
+            capture_output=True,
+            text=True,
+            env=environment,
+            timeout=100,
+            check=False,
+            **options,
+        )
 
     def settle(self) -> None:
         """Until nothing is on its way any more."""

@@ -21,9 +21,10 @@ _BLOCK_BYTES = 65_536
 class CutLink:
     """Runs in a thread of its own; every method may be called from any other."""
 
-    def __init__(self, to_port: int, *, bytes_per_s: float | None = None) -> None:
+    def __init__(self, to_port: int) -> None:
         self._to_port = to_port
-        self._bytes_per_s = bytes_per_s
+        self.bytes_per_s: float | None = None
+        """How fast it is each way; None: as fast as it goes."""
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="cut link")
         self._server: asyncio.Server | None = None
@@ -108,8 +109,8 @@ class CutLink:
     async def _pass(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while block := await reader.read(_BLOCK_BYTES):
             await self._passes.wait()
-            if self._bytes_per_s is not None:
-                await asyncio.sleep(len(block) / self._bytes_per_s)
+            if self.bytes_per_s is not None:
+                await asyncio.sleep(len(block) / self.bytes_per_s)
             writer.write(block)
             await writer.drain()
             self.passed_bytes += len(block)
