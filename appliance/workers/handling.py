@@ -82,7 +82,12 @@ class Handling:
     @property
     def is_empty(self) -> bool:
         """Whether nothing is queued, running or waiting for its commit."""
-        return not (self.queue or self._running or self._finished or self._committing)
+        return not self.count
+
+    @property
+    def count(self) -> int:
+        """Messages in hand, those whose commit is under way included."""
+        return len(self.queue) + len(self._running) + len(self._finished) + self._committing
 
     def unfinished(self) -> list[Work]:
         """Everything that a stop now would cut off."""

@@ -74,7 +74,8 @@ class Subscriber:
         self._incoming_bytes = 0
         self._arrived = asyncio.Event()
         self._drained = asyncio.Event()
-        self._is_taking = False
+        self._taking = 0
+        """Messages that are being decoded and taken in; those handed on are none of them."""
         self._intake_stopped = False
         self._denied: str | None = None
 
@@ -152,7 +153,7 @@ class Subscriber:
         if (
             self._intake_stopped
             and not self._incoming
-            and not self._is_taking
+            and not self._taking
             and self._handling.is_empty
         ):
             self._drained.set()
@@ -161,7 +162,7 @@ class Subscriber:
     @property
     def unfinished(self) -> int:
         """Messages that arrived and whose handling has not ended."""
-        return len(self._incoming) + len(self._handling.unfinished())
+        return len(self._incoming) + self._taking + self._handling.count
 
     # -- intake -----------------------------------------------------------------------------------
 
@@ -190,14 +191,13 @@ class Subscriber:
             if self._denied is not None:
                 raise BusError(self._denied)
             while self._incoming and not self._drained.is_set():
-                self._is_taking = True
-                count = min(len(self._incoming), MAX_BATCH)
+                count = self._taking = min(len(self._incoming), MAX_BATCH)
                 batch = [self._incoming.popleft() for _ in range(count)]
                 self._incoming_bytes -= sum(len(delivery.payload) for delivery in batch)
                 try:
                     await self._take_batch(batch)
                 finally:
-                    self._is_taking = False
+                    self._taking = 0
             self._note_progress()
 
     async def _take_batch(self, batch: list[Delivery]) -> None:
@@ -224,7 +224,7 @@ class Subscriber:
                 self._handling.active[key] = work
             fresh.append(work)
         if not spec.wants_ack:
-            self._handling.enqueue(fresh)
+            self._hand_on(fresh)
         elif fresh:
             await self._take_in(fresh)
 
@@ -244,7 +244,12 @@ class Subscriber:
             self.stats.repeats += 1
             if result is TakeInResult.REPEAT_DONE or work.ack_on is AckOn.RECEIVED:
                 await self._handling.acknowledge(work)
-        self._handling.enqueue(accepted)
+        self._hand_on(accepted)
+
+    def _hand_on(self, works: list[Work]) -> None:
+        """The end of a batch's intake."""
+        self._taking = 0
+        self._handling.enqueue(works)
 
     async def _commit_taken(self, items: list[TakeIn]) -> list[tuple[TakeInResult, int | None]]:
         """Commit the batch. While the store cannot (disk full), nothing is acknowledged and intake waits."""
