@@ -20,6 +20,7 @@ from appliance.methods.base import FilePosition, HandlerContext, Method, Result
 from appliance.outbox.records import FinishItem, OutboxRecord
 from appliance.telemetry.stats import WorkerStats
 from appliance.workers.answering import Answering
+from appliance.workers.bounded import within
 from appliance.workers.identity import DONE_HEADER, UNWANTED_HEADER
 from appliance.workers.outcomes import Outcomes
 from appliance.workers.outlet import HandlerOutlet
@@ -252,8 +253,7 @@ class Handling:
         )
         # a handler that minds the time itself gets a moment to say what it did before it is cut off
         limit_s = None if self.method.info.keeps_time else timeout_s + 5.0
-        async with asyncio.timeout(limit_s):
-            return await work.handler.handle(message, context)
+        return await within(work.handler.handle(message, context), limit_s)
 
     # -- outcomes ---------------------------------------------------------------------------------
 

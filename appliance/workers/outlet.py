@@ -50,7 +50,8 @@ class HandlerOutlet:
         self._settlements = parts.settlements
         self._answering = answering
         self._asker_is_appliance = asker_is_appliance
-        self._stream = secrets.token_hex(6)
+        self._stream = ""
+        """Random; made for an answer that comes in pieces, which most do not."""
         self._turn = 0
         self._unsettled: list[asyncio.Future[Fate]] = []
         self._is_unwanted = False
@@ -66,6 +67,7 @@ class HandlerOutlet:
 
     def next_turn(self) -> dict[str, str]:
         """Headers that put a reply behind those before it."""
+        self._stream = self._stream or secrets.token_hex(6)
         self._turn += 1
         return {TURN_HEADER: f"{self._stream}.{self._turn}"}
 
