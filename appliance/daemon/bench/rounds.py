@@ -114,6 +114,7 @@ class Rounds:
         stack.push_async_callback(_end, working)
         for name in (ScenarioName.BROKER, ScenarioName.WINDOW):  # what is denied is denied here
             await self._guarded(self._try(Scenario(name, 1)), STALL_S)
+        await self._guarded(self._until_handled(), STALL_S)  # what starting cost is no round's
 
     async def measure(self) -> list[Round]:
         """Every scenario in every round, so that a slow moment of the machine hits all of them alike."""
