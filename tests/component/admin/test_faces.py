@@ -47,6 +47,13 @@ async def test_writing_over_tcp_needs_the_bearer_token(tcp, control, path):
     assert len(control.calls) == 1
 
 
+async def test_files_are_copied_over_the_unix_socket_alone(tcp):
+    token = {"Authorization": f"Bearer {TOKEN}"}
+    begun = await tcp.post("/api/v1/copies", json={"from_node": "ship1"}, headers=token)
+    content = await tcp.get(f"/api/v1/copies/{'0' * 32}/content", headers=token)
+    assert (begun.status, content.status) == (404, 404)
+
+
 async def test_without_a_configured_token_nothing_is_written_over_tcp(server, control):
     await server.move_tcp(AdminSettings(listen="127.0.0.1:0"))
     host, port = server.tcp_address
