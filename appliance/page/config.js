@@ -141,7 +141,8 @@ export function showConfig(status) {
   setHidden(parts.note, note === null);
   setText(parts.note, note ?? "");
   setTone(parts.note, tone);
-  setText(byId("config-sum"), config.digest ? `generation ${status.generation}, ${shortDigest(config.digest)}` : "");
+  const attempt = config.last_attempt;
+  setText(byId("config-sum"), attempt ? `${attempt.result} ${ago(attempt.at)}` : "");
   setHidden(takeFiles, !config.pinned);
   const overrides = status.overrides ?? [];
   setHidden(parts.overridesTitle, overrides.length === 0);

@@ -6,11 +6,12 @@ import { button, byId, say, setHidden, setText, toast } from "./dom.js";
 /**
  * Ask whether something is meant. Resolves to null, or to `{checked}` of the option, if one is given.
  */
-export function confirmed({ title, text, yes, option = null }) {
+export function confirmed({ title, text, yes, option = null, destroys = false }) {
   const dialog = byId("confirm-dialog");
   setText(byId("confirm-title"), title);
   setText(byId("confirm-text"), text);
   setText(byId("confirm-yes"), yes);
+  byId("confirm-yes").classList.toggle("destroys", destroys);
   setHidden(byId("confirm-option"), option === null);
   setText(byId("confirm-check-text"), option ?? "");
   byId("confirm-check").checked = false;

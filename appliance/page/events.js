@@ -4,7 +4,7 @@
 import { button, byId, el, keepInStep, setHidden, setText, setTone } from "./dom.js";
 import { askSoon, onContact } from "./poll.js";
 import { EventReader } from "./stream.js";
-import { clock, count, moment, shortDigest } from "./words.js";
+import { clock, count, duration, moment, shortDigest } from "./words.js";
 
 const MAX_KEPT = 200;
 const MIN_DRAW_MS = 250;
@@ -62,7 +62,10 @@ function cut(text) {
   return text.length > MAX_TEXT ? `${text.slice(0, MAX_TEXT)}…` : text;
 }
 
+const SPAN = /_(s|seconds)$/;
+
 function sayValue(name, value) {
+  if (SPAN.test(name)) return duration(value);
   if (name === "digest") return shortDigest(value);
   if (Array.isArray(value) && value.every((item) => typeof item === "string")) return value.join(", ");
   if (typeof value === "object" && value !== null && !Array.isArray(value)) {
@@ -76,18 +79,20 @@ function sayFacts(event) {
   const facts = Object.entries(event).filter(
     ([name, value]) => !NOT_SHOWN.has(name) && value !== null && value !== "" && value !== undefined,
   );
-  return cut(facts.map(([name, value]) => `${name.replaceAll("_", " ")}: ${sayValue(name, value)}`).join(" · "));
+  return cut(facts.map(([name, value]) => `${name.replace(SPAN, "").replaceAll("_", " ")}: ${sayValue(name, value)}`).join(" · "));
 }
 
 function makeEvent(event) {
   const at = el("time", { class: "event-at", title: moment(event.at) }, clock(event.at));
   const kind = el("span", { class: "event-kind", "data-tone": TONES[event.event] ?? "quiet" }, String(event.event).replaceAll("_", " "));
   const where = event.worker ?? event.node;
+  // a publisher's worker is named by where it sends to
+  const isElsewhere = event.worker && event.node && !String(event.worker).startsWith(`${event.node}.`);
   return el(
     "li",
     { class: "event" },
     at,
-    el("p", { class: "event-text" }, kind, where ? [" ", el("span", { class: "code" }, where)] : null, " ", el("span", { class: "foreign" }, sayFacts(event))),
+    el("p", { class: "event-text" }, kind, where ? [" ", el("span", { class: "code" }, where)] : null, isElsewhere ? ` on ${event.node}` : null, " ", el("span", { class: "foreign" }, sayFacts(event))),
   );
 }
 

@@ -8,14 +8,15 @@ const ORDER = ["refused", "silent", "behind", "unknown", "in_sync"];
 const TONES = { in_sync: "good", behind: "warn", refused: "bad", silent: "bad", unknown: "quiet" };
 
 const COLUMNS = {
-  node: { name: "Node" },
+  node: { name: "Node", class: "wide" },
   state: { name: "State" },
-  config: { name: "Config" },
+  config: { name: "Config", class: "wide digest" },
   hello: { name: "Last hello", class: "number since" },
-  problem: { name: "Problem", class: "wide" },
 };
 
 const parts = {};
+let latest = [];
+let ownVersion = null;
 
 const words = (state) => String(state).replaceAll("_", " ");
 const rank = ({ state }) => (ORDER.indexOf(state) + ORDER.length + 1) % (ORDER.length + 1);
@@ -25,17 +26,16 @@ function makeRow() {
   const state = pill("", "quiet");
   const config = el("span", { class: "code" });
   const version = el("span", { class: "quiet below" });
+  const configCell = cell(COLUMNS.config, config, version);
   const hello = el("span");
-  const problem = el("span", { class: "foreign" });
-  const problemCell = cell(COLUMNS.problem, problem);
+  const problem = el("span", { class: "foreign below", "data-tone": "bad" });
   const row = el(
     "tr",
     { role: "row" },
-    cell(COLUMNS.node, node),
+    cell(COLUMNS.node, node, problem),
     cell(COLUMNS.state, state),
-    cell(COLUMNS.config, config, version),
+    configCell,
     cell(COLUMNS.hello, hello),
-    problemCell,
   );
   row.update = (item) => {
     setText(node, item.node);
@@ -44,11 +44,12 @@ function makeRow() {
     const revision = item.revision ? String(item.revision).slice(0, 10) + (item.dirty ? "+" : "") : null;
     setText(config, item.applied ? revision ?? shortDigest(item.applied) : "–");
     config.title = item.applied ?? "";
-    setText(version, item.version ? `generation ${item.generation}, version ${item.version}` : "");
+    configCell.classList.toggle("empty", !item.applied);
+    setText(version, item.version ? `generation ${item.generation}${item.version === ownVersion ? "" : `, version ${item.version}`}` : "");
     setText(hello, ago(item.last_hello_at));
     hello.title = moment(item.last_hello_at);
     setText(problem, item.first_problem ?? "");
-    problemCell.classList.toggle("empty", !item.first_problem);
+    setHidden(problem, !item.first_problem);
   };
   return row;
 }
@@ -66,10 +67,9 @@ function draw(fleet) {
   setHidden(parts.rest, rest === "");
 }
 
-let latest = [];
-
 export function showFleet(status) {
   latest = status.fleet ?? [];
+  ownVersion = status.version ?? null;
   const isHere = latest.length > 0;
   setHidden(byId("fleet"), !isHere);
   setHidden(byId("nav-fleet"), !isHere);
@@ -87,5 +87,5 @@ export function startFleet() {
   parts.all = el("input", { id: "fleet-all", type: "checkbox" });
   parts.all.addEventListener("change", () => draw(latest));
   byId("fleet-tools").append(el("label", { class: "check" }, parts.all, " those in sync too"));
-  byId("fleet-body").append(table, parts.rest);
+  byId("fleet-body").append(el("div", { class: "scroll-box", tabindex: "0", role: "group", "aria-label": "Nodes of the fleet" }, table), parts.rest);
 }

@@ -41,7 +41,7 @@ function showDiff(text) {
 }
 
 function whyNoDiff(record) {
-  if (record.result === "refused") return "The files of a refused set are not kept.";
+  if (record.result === "refused") return "The files of this set were not kept.";
   if (!record.previous_digest) return "The first set of this daemon, or the one before it is not known: there is nothing to compare with.";
   return record.previous_digest === record.digest ? "The files are the same as before." : "The files of the set before were not kept.";
 }
@@ -104,7 +104,7 @@ function makeRecord(record) {
   const head = el(
     "button",
     { type: "button", class: "record-head", "aria-expanded": "false" },
-    el("span", { class: "record-line" }, result, el("b", {}, `generation ${record.generation}`), current, when),
+    el("span", { class: "record-line" }, result, el("b", {}, record.result === "refused" ? `generation ${record.generation} stayed` : `generation ${record.generation}`), current, when),
     el(
       "span",
       { class: "record-line quiet" },

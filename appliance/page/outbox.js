@@ -10,15 +10,13 @@ const MAX_DEAD = 100;
 const MAX_WAITING = 50;
 
 const DEAD_COLUMNS = {
-  to: { name: "To" },
-  method: { name: "Method" },
+  what: { name: "Message", class: "wide" },
   reason: { name: "Reason", class: "wide" },
   died: { name: "Died", class: "number since" },
   tools: { name: "What to do", class: "row-tools", readers: true },
 };
 const WAITING_COLUMNS = {
-  to: { name: "To" },
-  method: { name: "Method" },
+  what: { name: "Message", class: "wide" },
   attempts: { name: "Attempts", class: "number" },
   next: { name: "Next", class: "number since" },
   error: { name: "Last error", class: "wide" },
@@ -39,7 +37,7 @@ async function retry(ids, words) {
 }
 
 async function drop(ids, title, text) {
-  const answer = await confirmed({ title, text, yes: "Drop" });
+  const answer = await confirmed({ title, text, yes: "Drop", destroys: true });
   if (answer === null) return;
   const { count: done } = await post("api/v1/outbox/drop", ids === null ? {} : { ids });
   toast(`${plural(done, "dead letter")} dropped`);
@@ -57,12 +55,11 @@ function makeDead(record) {
   forget.addEventListener("click", () =>
     whileBusy(forget, () => drop([id], "Drop this dead letter?", `${about}, from ${record.from}, is deleted for good.`)),
   );
-  const details = [`from ${record.from}`, plural(record.attempts ?? 0, "attempt"), record.reason && record.last_error !== record.reason ? record.last_error : null];
+  const details = [plural(record.attempts ?? 0, "attempt"), record.reason && record.last_error !== record.reason ? record.last_error : null];
   const row = el(
     "tr",
     { role: "row" },
-    cell(DEAD_COLUMNS.to, el("span", { class: "code" }, record.to)),
-    cell(DEAD_COLUMNS.method, el("span", { class: "code" }, record.method)),
+    cell(DEAD_COLUMNS.what, el("span", { class: "code" }, record.method), " to ", el("span", { class: "code" }, record.to), el("span", { class: "quiet below" }, `from ${record.from}`)),
     cell(DEAD_COLUMNS.reason, el("span", { class: "foreign" }, record.reason), el("span", { class: "quiet below" }, details.filter(Boolean).join(" · "))),
     cell(DEAD_COLUMNS.died, died),
     cell(DEAD_COLUMNS.tools, again, " ", forget),
@@ -79,8 +76,7 @@ function makeWaiting(record) {
   const row = el(
     "tr",
     { role: "row" },
-    cell(WAITING_COLUMNS.to, el("span", { class: "code" }, record.to)),
-    cell(WAITING_COLUMNS.method, el("span", { class: "code" }, record.method)),
+    cell(WAITING_COLUMNS.what, el("span", { class: "code" }, record.method), " to ", el("span", { class: "code" }, record.to), el("span", { class: "quiet below" }, `from ${record.from}`)),
     cell(WAITING_COLUMNS.attempts, attempts),
     cell(WAITING_COLUMNS.next, next),
     errorCell,
@@ -105,7 +101,10 @@ async function refresh() {
     ]);
     // one that was retried and died again is another row
     keepInStep(parts.dead, dead.records, (record) => `${idOf(record)} ${record.died_at}`, makeDead);
-    setHidden(parts.deadTable, dead.records.length === 0);
+    const isEmpty = dead.records.length === 0;
+    setHidden(parts.none, !isEmpty);
+    setHidden(parts.deadTools, isEmpty);
+    setHidden(parts.deadTable, isEmpty);
     if (waiting !== null) {
       keepInStep(parts.waiting, waiting.records, idOf, makeWaiting);
       setHidden(parts.waitingTable, waiting.records.length === 0);
@@ -123,8 +122,6 @@ async function refresh() {
 export function showOutbox(status) {
   const { pending = 0, in_flight: inFlight = 0, dead = 0 } = status.outbox ?? {};
   setText(byId("outbox-sum"), `${count(pending)} pending, ${count(inFlight)} in flight, ${count(dead)} dead`);
-  setHidden(parts.none, dead > 0);
-  setHidden(parts.deadTools, dead === 0);
   setText(parts.rest, dead > MAX_DEAD ? `The oldest ${MAX_DEAD} of ${count(dead)} are shown.` : "");
   setHidden(parts.rest, dead <= MAX_DEAD);
   setText(parts.waitingTitle, `Waiting (${count(pending)})`);

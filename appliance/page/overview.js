@@ -113,8 +113,8 @@ export function showContact(error) {
   isLost = true;
   setText(byId("health"), "no answer");
   setTone(byId("health"), "bad");
-  const why = error instanceof ApiError ? error.message : "The daemon does not answer";
-  const since = factsFromMs === null ? "" : ` since ${wallClock(factsFromMs)}, ${span((Date.now() - factsFromMs) / 1000)} ago: what is shown is of then`;
+  const why = error instanceof ApiError ? `An error for an answer (${error.message})` : "No answer";
+  const since = factsFromMs === null ? "" : ` since ${wallClock(factsFromMs)} (${span((Date.now() - factsFromMs) / 1000)}): this is what was known then`;
   setText(node, `${why}${since}. Trying again.`);
   document.documentElement.dataset.stale = "yes";
   document.title = document.title.replace(/^(\? |! )?/, "? ");

@@ -1,6 +1,8 @@
 // What successive polls say about time: rates, and delivery times between two polls.
 
 export const KEPT_MS = 5 * 60_000;
+/** Over less time than this a rate is chance. */
+const MIN_STEP_MS = 1000;
 
 /** The value below which `share` of the durations lie, interpolated within its bucket; null for none. */
 export function percentile(before, after, share) {
@@ -30,9 +32,10 @@ export class Traffic {
 
   take(totals, outbox, atMs) {
     const before = this.last;
+    if (before !== null && atMs - before.atMs < MIN_STEP_MS && totals.handled >= before.totals.handled) return this.points;
     this.last = { totals, atMs };
     // a daemon that was restarted begins at zero, and a laptop that slept knows nothing of the time between
-    if (before === null || atMs <= before.atMs || atMs - before.atMs > 30_000) return this.points;
+    if (before === null || atMs - before.atMs > 30_000) return this.points;
     const seconds = (atMs - before.atMs) / 1000;
     const since = (name) => Math.max(0, totals[name] - before.totals[name]) / seconds;
     if (totals.handled < before.totals.handled || totals.accepted < before.totals.accepted) return this.points;
@@ -56,10 +59,14 @@ export class Traffic {
 export class Rates {
   constructor() {
     this.before = new Map();
+    this.rates = new Map();
+    this.atMs = -Infinity;
   }
 
   /** Of every counter what it grew by per second; unknown for those seen for the first time. */
   take(counters, atMs) {
+    if (atMs - this.atMs < MIN_STEP_MS) return this.rates;
+    this.atMs = atMs;
     const rates = new Map();
     const next = new Map();
     for (const [key, value] of counters) {
@@ -68,6 +75,7 @@ export class Rates {
       next.set(key, { value, atMs });
     }
     this.before = next;
+    this.rates = rates;
     return rates;
   }
 }

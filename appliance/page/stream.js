@@ -49,7 +49,7 @@ export class EventReader {
     try {
       await this.read(stopped);
     } catch (error) {
-      why = String(error?.message ?? error);
+      why = error instanceof TypeError || error?.name === "AbortError" ? "no connection" : String(error?.message ?? error);
     }
     if (this.stopped !== stopped) return;
     stopped.abort();

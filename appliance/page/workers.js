@@ -6,25 +6,31 @@ import { Rates } from "./series.js";
 import { age, ago, count, moment, phaseTone, phaseWords, plural, rate } from "./words.js";
 
 const MAX_OPEN_ROWS = 150;
+const MAX_OPEN_ROWS_NARROW = 12;
+const TROUBLED = new Set(["backing_off", "failed", "stopped"]);
 /** Of all nodes together: what a browser draws without a pause, and more than anybody reads. */
 const MAX_ROWS = 600;
 const MAX_NODES = 400;
+/** More than these stand in a box of their own that scrolls. */
+const MAX_FREE_ROWS = 60;
 
 const COLUMNS = {
   subject: { name: "Subject", class: "wide" },
-  phase: { name: "Phase" },
-  rate: { name: "Per second", class: "number" },
-  flight: { name: "In flight", class: "number" },
-  done: { name: "Done", class: "number" },
-  failed: { name: "Failed", class: "number" },
+  phase: { name: "Phase", class: "phase" },
+  rate: { name: "Per second", class: "number rate" },
+  flight: { name: "In flight", class: "number flight" },
+  done: { name: "Done", class: "number done" },
+  failed: { name: "Failed", class: "number failed" },
   since: { name: "Since", class: "number since" },
 };
 
+const narrow = matchMedia("(max-width: 700px)");
 const rates = new Rates();
 /** What the user opened or closed, against the default. */
 const chosen = new Map();
 let table = null;
 let head = null;
+let box = null;
 let latest = null;
 
 function makeWorkerRow() {
@@ -35,13 +41,14 @@ function makeWorkerRow() {
   const fields = Object.fromEntries(
     ["rate", "flight", "done", "failed", "since"].map((name) => [name, el("span")]),
   );
+  const cells = Object.fromEntries(Object.entries(fields).map(([name, node]) => [name, cell(COLUMNS[name], node)]));
   const error = el("span", { class: "foreign last-error", hidden: true });
   const row = el(
     "tr",
     { role: "row", class: "worker" },
     cell(COLUMNS.subject, subject, " ", kind, " ", override, error),
     cell(COLUMNS.phase, phase),
-    Object.entries(fields).map(([name, node]) => cell(COLUMNS[name], node)),
+    Object.values(cells),
   );
   row.update = ({ worker, perSecond }) => {
     setText(subject, worker.subject ?? worker.name);
@@ -54,6 +61,9 @@ function makeWorkerRow() {
     setText(fields.flight, count(worker.in_flight));
     setText(fields.done, count(worker.handled));
     setText(fields.failed, count(worker.failed));
+    for (const name of ["rate", "flight", "done", "failed"]) {
+      cells[name].classList.toggle("zero", fields[name].textContent === "0" || fields[name].textContent === "–");
+    }
     fields.failed.dataset.tone = worker.failed ? "bad" : "";
     setText(fields.since, age(worker.since));
     fields.since.title = moment(worker.since);
@@ -115,7 +125,8 @@ function describeNode(node, found, perSecond) {
   const busy = workers.reduce((sum, worker) => sum + (perSecond.get(`${node} ${worker.name}`) ?? 0), 0);
   if (busy > 0) parts.push(`${rate(busy)} a second`);
   if (found.last_hello_at) parts.push(`hello ${ago(found.last_hello_at)}`);
-  return { sumText: parts.join(" · "), tone: running === workers.length ? "quiet" : "bad" };
+  const isTroubled = workers.some((worker) => TROUBLED.has(worker.phase) && worker.override !== "stopped");
+  return { sumText: parts.join(" · "), tone: isTroubled ? "bad" : running === workers.length ? "quiet" : "info" };
 }
 
 /** As many rows as can be drawn, to the nodes in order; a node that is folded needs none. */
@@ -141,22 +152,25 @@ function draw() {
   const words = byId("worker-filter").value.toLowerCase().split(/\s+/).filter(Boolean);
   const isFiltered = words.length > 0 || byId("worker-troubled").checked;
   const all = Object.values(nodes).flatMap((found) => found.workers ?? []);
+  const mostOpen = narrow.matches ? MAX_OPEN_ROWS_NARROW : MAX_OPEN_ROWS;
   const items = Object.entries(nodes).map(([node, found]) => {
     const workers = (found.workers ?? [])
       .filter((worker) => matches(node, worker, words))
       .map((worker) => ({ worker, perSecond: perSecond.get(`${node} ${worker.name}`) }));
     const described = describeNode(node, found, perSecond);
-    const isOpenByItself = all.length <= MAX_OPEN_ROWS || described.tone === "bad" || isFiltered;
+    const isOpenByItself = all.length <= mostOpen || described.tone === "bad" || isFiltered;
     return { node, workers, isOpen: chosen.get(node) ?? isOpenByItself, ...described };
   });
   const matching = isFiltered ? items.filter((item) => item.workers.length > 0) : items;
   const shown = shareRows(chooseNodes(matching));
   keepInStep(table, shown, (item) => item.node, makeNodeBody, head);
+  const rows = shown.reduce((sum, item) => sum + 1 + Math.min(item.mostRows, item.workers.length), 0);
+  box.className = rows > MAX_FREE_ROWS ? "scroll-box tall" : "";
   const hidden = matching.length - shown.length;
   setHidden(byId("workers-rest"), shown.length > 0 && hidden === 0);
   setText(byId("workers-rest"), hidden > 0 ? `and ${plural(hidden, "node")} more: use the filter` : noneWords(all, isFiltered));
   const running = all.filter((worker) => worker.phase === "running").length;
-  setText(byId("workers-sum"), `${count(running)} of ${plural(all.length, "worker")} running on ${plural(items.length, "node")}`);
+  setText(byId("workers-sum"), `${count(running)} of ${count(all.length)} running, ${plural(items.length, "node")}`);
 }
 
 function noneWords(all, isFiltered) {
@@ -168,7 +182,8 @@ export function startWorkers() {
   table = made.table;
   head = made.thead;
   table.classList.add("workers-table");
-  byId("workers-body").append(table, el("p", { id: "workers-rest", class: "quiet", hidden: true }));
+  box = el("div", {}, table);
+  byId("workers-body").append(box, el("p", { id: "workers-rest", class: "quiet", hidden: true }));
   byId("worker-filter").addEventListener("input", draw);
   byId("worker-troubled").addEventListener("change", draw);
 }

@@ -158,7 +158,7 @@ def test_a_daemon_that_is_gone_is_told_and_found_again(fleet, open_page):
     fleet.daemon.stop()
     expect(page.locator("#health")).to_have_text("no answer")
     expect(page.locator("#contact")).to_contain_text(
-        re.compile(r"since \d\d:\d\d:\d\d, .* what is shown is of then")
+        re.compile(r"since \d\d:\d\d:\d\d \(.*\): this is what was known then")
     )
     expect(page).to_have_title(re.compile(r"^\? "))
     expect(workers(page).locator("tr.worker").first).to_be_visible()

@@ -142,6 +142,7 @@ def test_a_dead_letter_is_tried_again_and_dropped(fleet, unlocked):
     assert fleet.daemon.status()["outbox"]["dead"] == 1
     unlocked.get_by_role("button", name="Drop REQPing to ghost").click()
     dialog.get_by_role("button", name="Drop", exact=True).click()
+    expect(unlocked.locator(".toast").last).to_contain_text("1 dead letter dropped")
     expect(unlocked.locator("#outbox")).to_contain_text("No dead letters.")
     assert fleet.daemon.status()["outbox"]["dead"] == 0
 

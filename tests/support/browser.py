@@ -62,6 +62,7 @@ methods:
     allow_options: true
     args: {{type: array, prefixItems: [{{title: words}}], minItems: 1, items: false}}
   Moan: {{summary: Fail with a word, exec: [sh, -c, "echo moan >&2; exit 3"]}}
+  Slow: {{summary: Take its time, exec: [sleep, "3"]}}
 roles:
   ship:
     subscribe:
