@@ -6,10 +6,12 @@ import re
 import shutil
 import subprocess
 import sys
+import tomllib
 
 import pytest
 import yaml
 
+from appliance.admin.page import load_page
 from appliance.core.names import NodeName, Subject, WorkerKey, WorkerKind
 from appliance.core.specs import Phase
 from appliance.telemetry.counts import TelemetryCounts
@@ -31,6 +33,20 @@ def test_recipe_names_files_that_exist(name):
     assert ours
     for source in ours:
         assert (PACKAGING / source.removeprefix("@HERE@/")).is_file(), source
+
+
+def test_the_page_is_part_of_the_wheel_and_stays_in_the_bundle():
+    project = tomllib.loads((PACKAGING.parent / "pyproject.toml").read_text())
+    program = PACKAGING.parent / "appliance"
+    patterns = project["tool"]["setuptools"]["package-data"]["appliance"]
+    files = [path.relative_to(program) for path in (program / "page").iterdir()]
+    assert len(files) > 10
+    for path in files:
+        assert any(path.match(pattern) for pattern in patterns), path
+        assert path.suffix in (".html", ".css", ".js", ".svg"), (
+            path
+        )  # the bundle leaves out *.c, *.pyi …
+    assert set(load_page()) == {path.name for path in files}
 
 
 def test_no_live_configuration_is_shipped():
