@@ -35,14 +35,18 @@ nodes:
       REQCopyFileFrom: {{allow_paths: ["{root}/ship1/**"]}}
   away: {{subscribe: {{REQPing: {{}}, REQCopyFileTo: {{}}, REQCopyFileFrom: {{}}}}}}
   bare: {{subscribe: {{REQPing: {{}}}}}}
+  goer: {{}}
 """
 
 
 class CopyFleet:
     """Both daemons, the link between ship1 and the broker, and the directories that may be copied from and to."""
 
-    def __init__(self, central: Appliance, ship: Appliance, link: CutLink, root: Path) -> None:
+    def __init__(
+        self, central: Appliance, ship: Appliance, link: CutLink, root: Path, url: str
+    ) -> None:
         self.central, self.ship, self.link, self.root = central, ship, link, root
+        self.url = url
 
     def at(self, node: str, name: str) -> Path:
         """A file of a node."""
@@ -102,7 +106,7 @@ def copy_fleet(
         central = make("central", server.url)
         ship = make("ship1", f"nats://127.0.0.1:{link.port}")
         with central, ship:
-            yield CopyFleet(central, ship, link, directory / "files")
+            yield CopyFleet(central, ship, link, directory / "files", server.url)
 
 
 def write_random(path: Path, size: int, seed: int = 1) -> str:
