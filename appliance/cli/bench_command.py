@@ -196,7 +196,7 @@ def _run(options: BenchOptions, output: Output) -> int:
 
 
 def _announce(report: BenchReport) -> None:
-    warn(f"measuring on {report.server} below {report.settings.node}.bench.>; Ctrl-C ends it")
+    warn(f"measuring on {report.server} below {report.settings.node}.bench.>")
 
 
 class ProgressLine:

@@ -57,7 +57,7 @@ def render_report(report: BenchReport, width: int, *, has_blocks: bool) -> Rende
     parts += [Text(line) for line in _notes(report)]
     parts += [Text(line, style="yellow") for line in _warnings(report)]
     for summary in (report.find(ScenarioName.PACED), report.find(ScenarioName.WINDOW)):
-        if summary is None:
+        if summary is None or not summary.latency.count:
             continue
         is_paced = summary.scenario.rate is not None
         lines = (_histogram if is_paced else _rates)(summary, width, has_blocks=has_blocks)
@@ -146,11 +146,13 @@ def _histogram(summary: Summary, width: int, *, has_blocks: bool) -> Iterator[st
     for band in bands:
         bar = draw_bar(band.amount / most, room, has_blocks=has_blocks)
         upper_s = min(band.upper_s, latency.largest_s)
-        yield f"{say_latency(upper_s):>{_LABEL - 2}}  {band.amount / latency.count:6.1%}  {bar}"
+        yield f"{say_latency(upper_s):>{_LABEL - 2}}  {band.amount / latency.count:6.1%}  {bar}".rstrip()
 
 
 def _rates(summary: Summary, width: int, *, has_blocks: bool) -> Iterator[str]:
-    values = summary.rates_over_time
+    values = [series for series in summary.rates_over_time if series]
+    if not values:
+        return  # over before there was any course of time to show
     yield f"Messages per second over time, {say_scenario(summary.scenario)}, rounds side by side:"
     top = max((value for series in values for value in series), default=0.0)
     lines = draw_columns(values, width - _LABEL, PLOT_HEIGHT, has_blocks=has_blocks)

@@ -3,6 +3,7 @@
 import io
 import json
 import math
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -133,6 +134,17 @@ def test_where_there_are_no_blocks_the_plots_are_ascii():
     plots = text[text.index("Latency, ") :]
     assert "###" in plots
     assert plots.replace("µ", "u").isascii()
+
+
+def test_a_round_too_short_for_a_course_of_time_has_no_plot_of_it():
+    scenario = Scenario(ScenarioName.WINDOW, 256)
+    meter = Meter(make_extent(1.0, 20), 0.0)
+    for number in range(30):
+        meter.add(0.001 * number, 0.002)
+    quick = make_round(scenario, 0)
+    text = draw(make_report([replace(quick, meter=meter)]), 80)
+    assert "over time" not in text
+    assert "appliance, window 256" in text
 
 
 def test_lost_and_doubled_messages_are_told():
