@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from appliance.outbox.memory import SenderKey
 from appliance.outbox.records import FinishItem, OutboxRecord, TakeIn, TakeInResult
 from appliance.outbox.rows import (
     STARTED,
@@ -103,7 +104,6 @@ class Stop:
 
 Operation = Put | Settle | Bury | Take | Finish | Annotate
 
-SenderKey = tuple[str, str, str]
 SeenKey = tuple[int, int]
 
 
@@ -214,10 +214,10 @@ class Batch:
 
     def _sender(self, subject: str, sender: str, instance: str) -> int:
         key = (subject, sender, instance)
-        number = self._database.senders.get(key) or self.senders.get(key)
+        number = self._database.senders.numbers.get(key) or self.senders.get(key)
         if number is None:
             "\0".join(key).encode()  # what is no UTF-8 must not enter the table
-            number = self.senders[key] = self._database.next_sender + len(self.senders)
+            number = self.senders[key] = self._database.senders.next_number + len(self.senders)
         return number
 
     def _finish(self, item: FinishItem) -> None:

@@ -10,14 +10,14 @@ import contextlib
 import secrets
 import shutil
 import sqlite3
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from appliance.core.specs import StateSettings
 from appliance.errors import StoreError, StoreFull, StoreUnusable
 from appliance.outbox import schema
-from appliance.outbox.batch import Batch, SeenKey, SenderKey
+from appliance.outbox.batch import Batch, SeenKey
 from appliance.outbox.files import (
     BALLAST_NAME,
     DATABASE_NAME,
@@ -30,6 +30,7 @@ from appliance.outbox.files import (
     prepare_directory,
     sync_directory,
 )
+from appliance.outbox.memory import Senders
 from appliance.outbox.records import TakeIn
 from appliance.outbox.rows import pack
 
@@ -71,10 +72,8 @@ class Database:
         self.commits = 0
         self.last_id = 0
         self.lanes: dict[tuple[str, str], int] = {}
-        self.senders: dict[SenderKey, int] = {}
-        self.seen_counts: dict[int, int] = {}
+        self.senders = Senders()
         self.next_lane = 1
-        self.next_sender = 1
         self.next_row_id = 1
         self.dead_count = 0
         self._max_pages = max(settings.max_bytes // PAGE_BYTES, 64)
@@ -181,10 +180,10 @@ class Database:
         for number, node, subject in execute("SELECT no, node, subject FROM lanes"):
             self.lanes[node, subject] = number
         self.next_lane = max(self.lanes.values(), default=0) + 1
-        for number, subject, sender, instance in execute("SELECT * FROM senders"):
-            self.senders[subject, sender, instance] = number
-        self.next_sender = max(self.senders.values(), default=0) + 1
-        self.seen_counts = dict(execute("SELECT sender, count(*) FROM seen GROUP BY sender"))
+        self.senders.load(
+            execute("SELECT no, subject, sender, instance FROM senders ORDER BY no"),
+            execute("SELECT sender, count(*) FROM seen GROUP BY sender"),
+        )
         self.next_row_id = self._value("SELECT ifnull(max(row_id), 0) + 1 FROM inbox")
         self.dead_count = self._value("SELECT count(*) FROM dead")
 
@@ -230,7 +229,7 @@ class Database:
         keys: list[SeenKey] = []
         for item in items:
             if item.instance is not None:
-                sender = self.senders.get((item.subject, item.sender, item.instance))
+                sender = self.senders.numbers.get((item.subject, item.sender, item.instance))
                 if sender is not None:
                     keys.append((sender, item.message_id))
         if not keys:
@@ -252,13 +251,21 @@ class Database:
         self.mark.advance(commits)
         self.lanes.update(batch.lanes)
         self.next_lane += len(batch.lanes)
-        self.senders.update(batch.senders)
-        self.next_sender += len(batch.senders)
+        self.senders.learn(batch.senders, batch.remembered)
         self.next_row_id += batch.inbox_rows
         self.dead_count += batch.dead_count
-        counts = self.seen_counts
-        for sender in batch.remembered:
-            counts[sender] = counts.get(sender, 0) + 1
+
+    @contextlib.contextmanager
+    def transaction(self) -> Iterator[None]:
+        """One commit for what is done inside, or nothing of it."""
+        self.connection.execute("BEGIN IMMEDIATE")
+        try:
+            yield
+            self.connection.execute("COMMIT")
+        except BaseException:
+            if self.connection.in_transaction:
+                self.connection.execute("ROLLBACK")
+            raise
 
     def keep_last_id(self, last_id: int) -> None:
         """Remember ids given out but never stored; after a kill those were seen by nobody."""

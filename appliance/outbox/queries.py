@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,9 +24,6 @@ from appliance.outbox.rows import (
     read_outbox_row,
 )
 
-PRUNE_SLICE = 2_000
-MAX_SEEN = 2_000_000
-"""Remembered message ids, about 25 bytes each. Beyond it the largest sender's oldest go early."""
 MOVE_SLICE = 500
 VACUUM_PAGES = 512
 
@@ -90,7 +87,7 @@ def read_lane(
 
 
 def _set_aside(database: Database, ids: Sequence[int]) -> int:
-    with _transaction(database):
+    with database.transaction():
         moved = database.connection.execute(
             "INSERT OR IGNORE INTO dead SELECT id, lane, head, payload, crc, tries,"
             " 'damaged: checksum mismatch', ? FROM outbox"
@@ -129,7 +126,7 @@ def _bury_inbox_row(
 ) -> None:
     row_id, head, payload = row[:3]
     execute = database.connection.execute
-    with _transaction(database):
+    with database.transaction():
         execute("INSERT OR IGNORE INTO lanes(node, subject) VALUES (?, ?)", (node, subject))
         lane = execute(
             "SELECT no FROM lanes WHERE node = ? AND subject = ?", (node, subject)
@@ -182,7 +179,7 @@ def retry_dead(
     moved: dict[LaneKey, list[int]] = {}
     for first in range(0, len(wanted), MOVE_SLICE):
         chosen = pack(wanted[first : first + MOVE_SLICE]).decode()
-        with _transaction(database):
+        with database.transaction():
             rows = database.connection.execute(
                 f"SELECT {_DEAD_ROW}, d.lane FROM dead AS d JOIN lanes AS l ON l.no = d.lane"
                 " WHERE d.id IN (SELECT value FROM json_each(?)) ORDER BY d.id",
@@ -216,7 +213,7 @@ def drop(
 ) -> tuple[int, dict[LaneKey, list[int]]]:
     """Delete dead letters, and with `dead_only` off waiting records too; which of those, by lane."""
     dropped: dict[LaneKey, list[int]] = {}
-    with _transaction(database):
+    with database.transaction():
         dead = [row[0] for row in _matching(database, "dead", ids)]
         _delete(database, "dead", dead)
         if not dead_only:
@@ -246,57 +243,6 @@ def _delete(database: Database, table: str, ids: Sequence[int]) -> None:
     )
 
 
-def prune(database: Database, now: float) -> bool:
-    """Forget a slice of what is too old; True when more may be waiting."""
-    is_more = _prune_seen(database, now)
-    keep_from = now - database.settings.dead_letter_keep_s
-    gone = database.connection.execute(
-        "DELETE FROM dead WHERE id IN"
-        " (SELECT id FROM dead WHERE died_at < ? ORDER BY died_at LIMIT ?)",
-        (keep_from, MOVE_SLICE),
-    ).rowcount
-    database.dead_count -= gone
-    return is_more or gone == MOVE_SLICE
-
-
-def _prune_seen(database: Database, now: float) -> bool:
-    """Ids grow with time, so the smallest ids of a sender are its oldest."""
-    counts = database.seen_counts
-    if sum(counts.values()) > MAX_SEEN:
-        largest = max(counts, key=lambda number: counts[number])
-        return _forget_oldest(database, largest, before=int(now) + 1) > 0
-    before = int(now - database.settings.dedupe_window_s)
-    is_more = False
-    for sender in list(counts):
-        if _forget_oldest(database, sender, before=before) == PRUNE_SLICE:
-            is_more = True
-    return is_more
-
-
-def _forget_oldest(database: Database, sender: int, *, before: int) -> int:
-    gone = database.connection.execute(
-        "DELETE FROM seen WHERE sender = ? AND at < ? AND row_id IS NULL"
-        " AND id IN (SELECT id FROM seen WHERE sender = ? ORDER BY id LIMIT ?)",
-        (sender, before, sender, PRUNE_SLICE),
-    ).rowcount
-    left = database.seen_counts.get(sender, 0) - gone
-    database.seen_counts[sender] = left
-    if gone and left <= 0:
-        _forget_sender(database, sender)
-    return gone
-
-
-def _forget_sender(database: Database, sender: int) -> None:
-    """Instances come and go with reinstalled peers: without this their list would only grow."""
-    if database.connection.execute("SELECT 1 FROM seen WHERE sender = ?", (sender,)).fetchone():
-        return
-    database.connection.execute("DELETE FROM senders WHERE no = ?", (sender,))
-    database.seen_counts.pop(sender, None)
-    for key, number in list(database.senders.items()):
-        if number == sender:
-            del database.senders[key]
-
-
 def give_back_space(database: Database, *, urgently: bool) -> None:
     """Shrink the file a little when much of it is unused; `urgently` by all of that, and the log too."""
     free = database.connection.execute("PRAGMA freelist_count").fetchone()[0]
@@ -308,15 +254,3 @@ def give_back_space(database: Database, *, urgently: bool) -> None:
     for _ in range(0, free, step):
         database.connection.execute(f"PRAGMA incremental_vacuum({step})").fetchall()
         database.fold_log()
-
-
-@contextlib.contextmanager
-def _transaction(database: Database) -> Iterator[None]:
-    database.connection.execute("BEGIN IMMEDIATE")
-    try:
-        yield
-        database.connection.execute("COMMIT")
-    except BaseException:
-        if database.connection.in_transaction:
-            database.connection.execute("ROLLBACK")
-        raise

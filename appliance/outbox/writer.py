@@ -32,7 +32,8 @@ from appliance.outbox.batch import (
     Take,
 )
 from appliance.outbox.database import Database, StoreBusy, map_error
-from appliance.outbox.queries import give_back_space, prune
+from appliance.outbox.pruning import prune
+from appliance.outbox.queries import give_back_space
 
 MAX_BATCH_ROWS = 1_000
 MAX_BATCH_BYTES = 8 * 1024 * 1024

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from appliance.outbox import queries
+from appliance.outbox import pruning
 from appliance.outbox.records import TakeInResult
 from tests.support.store_bench import (
     INSTANCE,
@@ -149,36 +149,36 @@ async def test_memory_of_ids_ends_with_the_window(tmp_path: Path):
         clock.now += 60
         await store.finish([make_finish(make_item(100))], [])
         clock.now += 60
-        await store._call(lambda database: queries.prune(database, clock.now))
+        await store._call(lambda database: pruning.prune(database, clock.now))
         results = await store.take_in([make_item(0), make_item(9), make_item(100), kept])
         assert [result for result, _ in results] == [FRESH, FRESH, DONE, UNFINISHED]
         clock.now += 60
-        await store._call(lambda database: queries.prune(database, clock.now))
+        await store._call(lambda database: pruning.prune(database, clock.now))
         assert await store.take_in([make_item(100)]) == [(FRESH, None)]
-        assert sum(store._database.seen_counts.values()) == 1
+        assert sum(store._database.senders.counts.values()) == 1
 
 
 async def test_pruning_goes_in_slices(tmp_path: Path, monkeypatch):
-    monkeypatch.setattr(queries, "PRUNE_SLICE", 10)
+    monkeypatch.setattr(pruning, "PRUNE_SLICE", 10)
     clock = HandClock()
     async with open_store(tmp_path, clock, dedupe_window_s=100.0) as store:
         await store.finish([make_finish(make_item(number)) for number in range(25)], [])
         clock.now += 200
         left = []
         for _ in range(3):
-            await store._call(lambda database: queries.prune(database, clock.now))
-            left.append(sum(store._database.seen_counts.values()))
+            await store._call(lambda database: pruning.prune(database, clock.now))
+            left.append(sum(store._database.senders.counts.values()))
         assert left == [15, 5, 0]
-        assert store._database.senders == {}
+        assert store._database.senders.numbers == {}
 
 
 async def test_flood_of_one_sender_shortens_its_own_memory_only(tmp_path: Path, monkeypatch):
-    monkeypatch.setattr(queries, "MAX_SEEN", 50)
-    monkeypatch.setattr(queries, "PRUNE_SLICE", 40)
+    monkeypatch.setattr(pruning, "MAX_SEEN", 50)
+    monkeypatch.setattr(pruning, "PRUNE_SLICE", 40)
     async with open_store(tmp_path) as store:
         await store.finish([make_finish(make_item(1, sender="quiet"))], [])
         await store.finish([make_finish(make_item(number)) for number in range(60)], [])
-        await store._call(lambda database: queries.prune(database, START_AT))
+        await store._call(lambda database: pruning.prune(database, START_AT))
         results = await store.take_in([make_item(1, sender="quiet"), make_item(0), make_item(59)])
         assert [result for result, _ in results] == [DONE, FRESH, DONE]
 
@@ -188,7 +188,7 @@ async def test_sender_whose_memory_ended_is_remembered_anew(tmp_path: Path):
     async with open_store(tmp_path, clock, dedupe_window_s=10.0) as store:
         await store.finish([make_finish(make_item(1))], [])
         clock.now += 20
-        await store._call(lambda database: queries.prune(database, clock.now))
+        await store._call(lambda database: pruning.prune(database, clock.now))
         await store.finish([make_finish(make_item(2))], [])
         assert await store.take_in([make_item(2)]) == [(DONE, None)]
     async with open_store(tmp_path, clock) as store:
