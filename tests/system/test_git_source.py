@@ -276,3 +276,44 @@ def test_the_history_tells_dirt_and_what_was_refused_and_a_revision_means_the_cl
         # back to what the files say: that is no pin
         repository.write(text(repository))
         daemon.wait_until(lambda status: status["config"]["pinned"] is None)
+
+
+def test_git_syncs_link_moves_to_a_whole_new_checkout_and_the_daemon_follows(repository):
+    """As git-sync does: a work tree per commit in a hidden folder, one link, the old work tree removed."""
+    root = repository.root / "git"
+    root.mkdir()
+
+    def sync():
+        commit = repository.git("rev-parse", "HEAD")
+        repository.git(
+            "worktree", "add", "-q", "--detach", str(root / ".worktrees" / commit), commit
+        )
+        link = root / "tmp-link"
+        link.symlink_to(f".worktrees/{commit}")
+        before = (root / "current").resolve() if (root / "current").exists() else None
+        link.replace(root / "current")
+        if before is not None:
+            repository.git("worktree", "remove", "--force", str(before))
+        return commit
+
+    repository.write(text(repository))
+    repository.commit("anna")
+    first = sync()
+    daemon = Appliance(None, repository.root / "daemon", config_path=root / "current" / "fleet")
+    daemon.args = ["--signed-by", str(repository.root / "anna.pub")]
+    with daemon:
+        config = daemon.status()["config"]
+        assert (config["revision"], config["branch"], config["dirty"]) == (first, None, False)
+        repository.write(text(repository, more=", REQPong: {}"))
+        repository.commit("anna")
+        second = sync()
+        config = daemon.wait_until(lambda status: status["config"]["revision"] == second)["config"]
+        assert config["dirty"] is False
+        repository.write(text(repository, more=", REQToFile: {}"))
+        repository.commit("bert")
+        sync()
+        daemon.wait_until(lambda status: status["config"]["last_attempt"]["result"] == "refused")
+        assert daemon.status()["config"]["revision"] == second
+        repository.commit("anna")
+        fourth = sync()
+        daemon.wait_until(lambda status: status["config"]["revision"] == fourth)
