@@ -63,9 +63,7 @@ def decompress(data: bytes, *, limit_bytes: int) -> bytes:
     except (zstandard.ZstdError, ValueError) as error:
         raise DecodeError(f"not a zstd frame: {error}") from error
     if stated_bytes > limit_bytes:
-        raise DecodeError(
-            f"decompressed size of {stated_bytes} bytes exceeds the limit of {limit_bytes}"
-        )
+        raise _too_large(stated_bytes, limit_bytes)
     try:
         decompressor = _decompressors.pop()
     except IndexError:
@@ -77,9 +75,7 @@ def decompress(data: bytes, *, limit_bytes: int) -> bytes:
     finally:
         _decompressors.append(decompressor)
     if len(plain) > limit_bytes:
-        raise DecodeError(
-            f"decompressed size of {len(plain)} bytes exceeds the limit of {limit_bytes}"
-        )
+        raise _too_large(len(plain), limit_bytes)
     return plain
 
 
