@@ -49,17 +49,14 @@ function authorization(value = token) {
   return value === null ? {} : { Authorization: `Bearer ${value}` };
 }
 
-/** Ask what the kept token lets us do. A token that no longer holds is forgotten; returns false then. */
+/** Ask what the kept token lets us do. A token that no longer holds is forgotten. */
 export async function checkAccess() {
-  const answer = await fetch("api/v1/access", { headers: authorization(), cache: "no-store" });
+  let answer = await fetch("api/v1/access", { headers: authorization(), cache: "no-store" });
   if (answer.status === 401) {
     keepToken(null);
-    access.mayWrite = false;
-    tellAccess();
-    return false;
+    answer = await fetch("api/v1/access", { cache: "no-store" });
   }
   if (answer.ok) noteAccess(await answer.json());
-  return true;
 }
 
 function noteAccess(facts) {

@@ -100,7 +100,7 @@ export function say(text) {
   sayTimer = setTimeout(() => setText(region, text), 50);
 }
 
-/** A notice that goes by itself, except a bad one, which stays until it is closed. */
+/** A notice that goes by itself, except one that warns, which stays until it is closed. */
 export function toast(text, tone = "good") {
   const close = button("Close", { class: "quiet-button" });
   const node = el("div", { class: "toast", "data-tone": tone }, el("p", {}, text), close);
@@ -108,5 +108,5 @@ export function toast(text, tone = "good") {
   byId("toasts").append(node);
   say(text);
   while (byId("toasts").children.length > 4) byId("toasts").firstElementChild.remove();
-  if (tone !== "bad") setTimeout(() => node.remove(), 6000);
+  if (tone === "good") setTimeout(() => node.remove(), 6000);
 }

@@ -140,6 +140,8 @@ function follow() {
 
 function pause() {
   isPaused = !isPaused;
+  clearTimeout(drawTimer);
+  drawTimer = 0;
   byId("events-pause").setAttribute("aria-pressed", String(isPaused));
   if (!isPaused) draw();
   else tellState();

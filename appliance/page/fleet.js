@@ -82,6 +82,7 @@ export function showFleet(status) {
 export function startFleet() {
   const { table, addBody } = makeTable("Nodes of the fleet", Object.values(COLUMNS));
   parts.table = table;
+  table.classList.add("fleet-table");
   parts.body = addBody();
   parts.rest = el("p", { class: "quiet" });
   parts.all = el("input", { id: "fleet-all", type: "checkbox" });

@@ -1,9 +1,9 @@
 // Puts the page together: what is shown comes from one poll of the state, the events tell when to look at once.
 
-import { onAccess } from "./api.js";
+import { checkAccess, onAccess } from "./api.js";
 import { showConfig, startConfig } from "./config.js";
 import { startDialogs } from "./dialogs.js";
-import { byId, say, setText } from "./dom.js";
+import { byId, say, setText, toast } from "./dom.js";
 import { startEvents } from "./events.js";
 import { showFleet, startFleet } from "./fleet.js";
 import { showHistory, startHistory } from "./history.js";
@@ -41,8 +41,21 @@ function startTheme() {
 }
 
 const traffic = new Traffic();
+let shownGeneration = null;
+let shownVersion = null;
+
+/** What may have come with another config, or another program. */
+function followChanges(status) {
+  if (shownGeneration !== null && status.generation !== shownGeneration) checkAccess().catch(() => {}); // asked again with the next
+  shownGeneration = status.generation;
+  if (shownVersion !== null && status.version !== shownVersion) {
+    toast(`The daemon is version ${status.version} now; load this page again to get the one that belongs to it.`, "warn");
+  }
+  shownVersion = status.version;
+}
 
 function show(status, totals, atMs) {
+  followChanges(status);
   showOverview(status);
   drawPlots(traffic.take(totals, status.outbox, atMs), atMs);
   showWorkers(status, atMs);

@@ -107,6 +107,7 @@ def shoot_a_daemon(browser, directory: Path, place: Path) -> None:
         page.locator("#history .record-head >> nth=1").click()
         page.locator("#history .diff").wait_for()
         shoot(page, directory, "refused")
+        phone.get_by_role("button", name="ship1", exact=True).click()
         shoot(phone, directory, "refused-phone")
         shoot(dark, directory, "refused-dark")
         page.get_by_role("button", name="Drop all").click()

@@ -150,6 +150,24 @@ def test_workers_can_be_filtered_and_folded(page):
     expect(rows.filter(has_text="ship2.REQPing")).to_have_count(1)
 
 
+def test_it_asks_for_nothing_while_nobody_looks(fleet, page):
+    expect(page.locator("#events-sum")).to_contain_text("live")
+    page.evaluate(
+        "Object.defineProperty(document, 'hidden', {configurable: true, get: () => window.isHidden})"
+    )
+    hide = "hidden => { window.isHidden = hidden; document.dispatchEvent(new Event('visibilitychange')); }"
+    page.evaluate(hide, True)
+    asked = []
+    page.on("request", lambda request: asked.append(request.url))
+    fleet.write(ship="REQToConsole: {}")
+    fleet.daemon.wait_until(lambda status: "REQToConsole" in str(status["nodes"]))
+    page.wait_for_timeout(2500)  # longer than between two looks
+    assert asked == []
+    page.evaluate(hide, False)
+    expect(workers(page).get_by_text("ship1.REQToConsole.EventACK")).to_be_visible()
+    expect(page.locator("#events-sum")).to_contain_text("live")
+
+
 def test_a_daemon_that_is_gone_is_told_and_found_again(fleet, open_page):
     page = open_page(console_may=["net::ERR_"])
     mark(page)

@@ -29,20 +29,20 @@ def overflow(page):
     )
 
 
-def watch_for_pauses(page):
-    page.evaluate(
-        """() => {
-          window.longest = 0;
-          new PerformanceObserver((list) => {
-            for (const entry of list.getEntries()) window.longest = Math.max(window.longest, entry.duration);
-          }).observe({ type: "longtask" });
-        }"""
-    )
+class Work:
+    """Seconds of processor time that the page's own thread spends, whatever else the machine does."""
 
+    def __init__(self, page):
+        self._devtools = page.context.new_cdp_session(page)
+        self._devtools.send("Performance.enable", {"timeDomain": "threadTicks"})
+        self._start_s = self._read_s()
 
-def longest_pause_ms(page):
-    """Much less on a machine that has nothing else to do."""
-    return page.evaluate("window.longest")
+    def _read_s(self):
+        found = self._devtools.send("Performance.getMetrics")["metrics"]
+        return next(item["value"] for item in found if item["name"] == "TaskDuration")
+
+    def spent_s(self):
+        return self._read_s() - self._start_s
 
 
 def test_markup_in_answers_dead_letters_and_the_config_stays_text(fleet, open_page):
@@ -111,7 +111,7 @@ def test_a_storm_of_events_leaves_the_page_at_ease(fleet, open_page):
     page = open_page()
     page.get_by_label("single messages too").check()
     expect(page.locator("#events-sum")).to_contain_text("live")
-    watch_for_pauses(page)
+    work = Work(page)
     for _ in range(10):
         fleet.daemon.send(
             *(
@@ -123,7 +123,7 @@ def test_a_storm_of_events_leaves_the_page_at_ease(fleet, open_page):
     expect(page.locator("#events-sum")).to_contain_text(re.compile(r"live, [1-9]"))
     assert page.locator("#events li.event").count() <= 200
     page.get_by_role("button", name="Clear").click()
-    assert longest_pause_ms(page) < 1000
+    assert work.spent_s() < 3.0
 
 
 def test_a_thousand_workers_are_folded_filtered_and_opened_without_a_pause(fleet, open_page):
@@ -145,7 +145,7 @@ def test_a_thousand_workers_are_folded_filtered_and_opened_without_a_pause(fleet
     expect(page.locator("#workers-sum")).to_have_text(
         re.compile(r"^1,0\d\d of 1,0\d\d running, 203 nodes")
     )
-    watch_for_pauses(page)
+    work = Work(page)
     rows = page.locator("tr.worker")
     expect(rows).to_have_count(0)  # all is well, so all nodes are folded
     page.get_by_role("button", name="buoy7", exact=True).click()
@@ -159,4 +159,4 @@ def test_a_thousand_workers_are_folded_filtered_and_opened_without_a_pause(fleet
     status["nodes"]["buoy99"]["workers"][0] |= {"phase": "failed", "last_error": MARKUP}
     expect(rows.filter(has_text=MARKUP)).to_have_count(1)  # and what is not well is opened
     assert nothing_ran(page)
-    assert longest_pause_ms(page) < 1000
+    assert work.spent_s() < 3.0

@@ -204,6 +204,15 @@ def test_a_reload_that_would_cancel_too_many_asks_whether_it_is_meant(fleet, unl
     expect(unlocked.locator("#health")).to_have_text("healthy")
 
 
+def test_where_no_token_is_configured_the_page_says_that_it_only_reads(fleet, unlocked):
+    fleet.daemon.write_config(re.sub(r", token: \{.*?\}", "", fleet.text()))
+    expect(unlocked.locator("#send-lock")).to_have_text("read-only: no admin.token is configured")
+    expect(unlocked.locator("#unlock")).to_be_hidden()
+    expect(unlocked.get_by_role("button", name="Reload")).to_be_disabled()
+    fleet.write()
+    unlock(unlocked)
+
+
 def test_a_token_that_was_replaced_locks_the_page(fleet, unlocked):
     held = fleet.token.read_text()
     try:
