@@ -2,7 +2,8 @@
 
 A small file is one REQCopyFileTo, exactly as the seed makes it, with its hash in a header. A larger one goes in pieces
 as REQCopyFileChunk, which only appliances know; whose piece it is of stands in a header, where it goes in methodArgs as
-with REQCopyFileTo. The last piece is sent when all others are acknowledged, so its acknowledgement is the file's.
+with REQCopyFileTo. The last piece is sent when all others are acknowledged, so its acknowledgement is the file's. A
+piece without data says that no more of this transfer comes.
 """
 
 from __future__ import annotations

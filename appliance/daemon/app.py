@@ -191,6 +191,7 @@ class Daemon:
             self.telemetry.broker_connected(self.bus.server)
         self.store.on_new_lane.append(lambda *_: self.reconciler.trigger.set("lane"))
         self.control = DaemonControl(self, history)
+        self._stack.push_async_callback(self.control.copies.close)
         self.inputs = Inputs(
             self.control,
             self._state_dir,

@@ -45,6 +45,13 @@ class DaemonCopies:
         self._parts = parts
         self._fleet = fleet
         self._choose_sender = choose_sender
+        self._endings: set[asyncio.Task[None]] = set()
+
+    async def close(self) -> None:
+        """End what is still to be told to other nodes."""
+        for task in self._endings:
+            task.cancel()
+        await asyncio.gather(*self._endings, return_exceptions=True)
 
     def begin(self, request: CopyRequest) -> Json:
         """See `Copies`.
@@ -158,17 +165,24 @@ class DaemonCopies:
         source = await SourceFile.open(str(entry.path), None, None)
         source.path = entry.name  # what the caller calls it
         source.sha256 = entry.sha256
+        sender = CopySender(
+            source,
+            Message(method=COPY_FROM, method_args=(entry.name, entry.other, entry.target)),
+            node=entry.node,
+            to_node=entry.other,
+            path=entry.target,
+            line=line,
+            max_payload_bytes=self._parts.bus.max_payload,
+            wait_s=wait_s,
+        )
         try:
-            return await CopySender(
-                source,
-                Message(method=COPY_FROM, method_args=(entry.name, entry.other, entry.target)),
-                node=entry.node,
-                to_node=entry.other,
-                path=entry.target,
-                line=line,
-                max_payload_bytes=self._parts.bus.max_payload,
-                wait_s=wait_s,
-            ).send()
+            return await sender.send()
+        except asyncio.CancelledError:
+            # the caller has gone; the other node need not keep for a day what it has taken
+            ending = asyncio.create_task(sender.take_back(), name=f"take back from {entry.other}")
+            self._endings.add(ending)
+            ending.add_done_callback(self._endings.discard)
+            raise
         finally:
             source.close()
 

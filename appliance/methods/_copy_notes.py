@@ -20,6 +20,8 @@ MAX_PARTS = 32
 """Unfinished files of one sender: who begins another one loses the one that lies untouched the longest."""
 PART_KEEP_S = 86_400.0
 SWEEP_EVERY_S = 3_600.0
+MAKING_S = 60.0
+"""Between a note and its part."""
 _SENDER_CHARACTERS = 8
 
 
@@ -58,14 +60,17 @@ class PartNotes:
                 _remove_part(note)
 
     def sweep(self) -> None:
-        """Remove parts that nobody has touched for a day; looks once an hour, however often it is called."""
+        """Remove parts that nobody has touched for a day, and notes of what is gone; looks once an hour, however often
+        it is called.
+        """
         now = self._wall()
         if now < self._sweep_at:
             return
         self._sweep_at = now + SWEEP_EVERY_S
         for note in self._list():
             with contextlib.suppress(OSError):
-                if now - _touched_at(note) > PART_KEEP_S:
+                keep_s = PART_KEEP_S if _has_part(note) else MAKING_S
+                if now - _touched_at(note) > keep_s:
                     _remove_part(note)
 
     def _list(self) -> list[Path]:
@@ -73,6 +78,13 @@ class PartNotes:
             return [self._directory / name for name in os.listdir(self._directory)]
         except FileNotFoundError:
             return []
+
+
+def _has_part(note: Path) -> bool:
+    try:
+        return os.path.lexists(note.read_bytes())
+    except ValueError:
+        return False
 
 
 def _touched_at(note: Path) -> float:

@@ -9,6 +9,7 @@ waited for follows from how long they took, so a thin line is not filled with re
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import math
 from collections.abc import Awaitable, Callable, Iterable
@@ -31,7 +32,7 @@ from appliance.core.copying import (
     write_piece,
 )
 from appliance.core.message import Message, bytes_to_text, text_to_bytes
-from appliance.errors import HandlerError
+from appliance.errors import AnswerUnwanted, HandlerError
 from appliance.methods._copy_source import SourceFile
 from appliance.methods._text import shorten
 from appliance.methods.base import Outgoing
@@ -42,6 +43,7 @@ TELL_EVERY_S = 2.0
 MARK_EVERY_BYTES = 4 * 1024 * 1024
 MIN_PIECE_BYTES = 1_024
 MAX_BEGINNINGS = 3
+TAKE_BACK_S = 10.0
 _ENVELOPE_BYTES = 2_048
 """What a message holds beside its texts, in either serialization, with the headers."""
 _RETRIES = 100_000
@@ -112,6 +114,8 @@ class CopySender:
         self._acked: dict[int, int] = {}
         self._done_to = 0
         self._marked_to = 0
+        self._begun: Piece | None = None
+        """What the receiver has a part of."""
         self._mono = asyncio.get_running_loop().time
 
     async def send(self) -> Copied:
@@ -126,6 +130,20 @@ class CopySender:
         if self._room_bytes < MIN_PIECE_BYTES:
             raise HandlerError("the broker takes no messages large enough for a file")
         return await self._send_in_pieces()
+
+    async def take_back(self) -> None:
+        """Tell the receiver, if it has taken a part, that no more comes; it is told once and not for long."""
+        if self._begun is None:
+            return
+        outgoing = Outgoing(
+            message=self._message._replace(method=COPY_CHUNK, data=("",)),
+            headers={PIECE_HEADER: write_piece(self._begun)},
+            expires_s=TAKE_BACK_S,
+            keeps_dead=False,
+        )
+        with contextlib.suppress(HandlerError, TimeoutError):
+            async with asyncio.timeout(TAKE_BACK_S):
+                await self._line.deliver(outgoing)
 
     # -- whole ------------------------------------------------------------------------------------
 
@@ -175,6 +193,8 @@ class CopySender:
                 await self._send_pieces(Piece(transfer, 0, source.size, sha256), begin)
             except HandlerError as error:
                 if BEGIN_AGAIN not in str(error):
+                    if NOBODY_TOOK not in str(error) and not isinstance(error, AnswerUnwanted):
+                        await self.take_back()
                     raise
                 begin = 0
             else:
@@ -230,6 +250,7 @@ class CopySender:
             await self._line.deliver(outgoing)
         except HandlerError as error:
             raise self._explain(error, _WHY_SILENT if is_known else _WHY_NO_PIECES) from error
+        self._begun = whole
         self._slowest_s = max(self._mono() - began_mono, self._slowest_s * 0.7)
         self._acked[offset] = length
 
@@ -270,6 +291,8 @@ class CopySender:
             await self._mark(Mark(whole.id, self._done_to, whole.size))
 
     def _explain(self, error: HandlerError, why: str) -> HandlerError:
+        if isinstance(error, AnswerUnwanted):
+            return error
         reason = str(error)
         if reason.startswith(_REFUSED):
             if HASH_DIFFERS in reason:

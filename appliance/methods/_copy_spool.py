@@ -19,12 +19,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from appliance.core.copying import Piece
-from appliance.errors import PathForbidden, RequestInvalid
+from appliance.errors import AnswerUnwanted, PathForbidden, RequestInvalid
 from appliance.methods._copy_taker import CopyTaker
 from appliance.methods.base import WriteRights
 
 PREFIX = "appliance-copy:"
 MAX_ENTRIES = 64
+MAX_GONE = 256
+"""Words of late that are told from those that were never given."""
 KEEP_S = 3_600.0
 TIDY_EVERY_S = 60.0
 
@@ -62,6 +64,7 @@ class CopySpool:
         self._taker = taker
         self._wall = wall
         self._entries: dict[str, SpoolEntry] = {}
+        self._gone: dict[str, SpoolEntry] = {}
         self._tidying: asyncio.Task[None] | None = None
 
     async def open(self) -> None:
@@ -104,6 +107,9 @@ class CopySpool:
         if entry is None:
             return False
         self._unlink(entry)
+        self._gone[token] = entry
+        while len(self._gone) > MAX_GONE:
+            del self._gone[next(iter(self._gone))]
         return True
 
     async def take_file(
@@ -113,10 +119,7 @@ class CopySpool:
         if not path.startswith(PREFIX):
             await self._taker.take_file(path, data, sha256, sender, rights)
             return
-        entry = self._expected(path)
-        # a Go node sends the file in the name of whoever asked for it
-        if sender not in (entry.other, entry.node):
-            raise _unexpected()
+        entry = self._expected(path, sender, is_whole=True)
         await self._taker.take_file(str(entry.path), data, sha256, sender, _any_path(rights))
         self._note(entry, hashlib.sha256(data).hexdigest())
 
@@ -127,9 +130,7 @@ class CopySpool:
         if not path.startswith(PREFIX):
             await self._taker.take_piece(path, data, piece, sender, rights)
             return
-        entry = self._expected(path)
-        if sender != entry.other:
-            raise _unexpected()
+        entry = self._expected(path, sender)
         try:
             await self._taker.take_piece(str(entry.path), data, piece, sender, _any_path(rights))
         finally:
@@ -138,11 +139,28 @@ class CopySpool:
         if piece.offset + len(data) == piece.size:
             self._note(entry, piece.sha256)
 
-    def _expected(self, path: str) -> SpoolEntry:
-        """The entry that a file is to come for; what goes out, and what is here already, is none."""
-        entry = self.find(path.removeprefix(PREFIX))
+    async def forget(self, path: str, piece: Piece, sender: str, rights: WriteRights) -> None:
+        """See `base.FileTaker`."""
+        if path.startswith(PREFIX):
+            path, rights = str(self._expected(path, sender).path), _any_path(rights)
+        await self._taker.forget(path, piece, sender, rights)
+
+    def _expected(self, path: str, sender: str, *, is_whole: bool = False) -> SpoolEntry:
+        """The entry that a file of this sender is to come for; what goes out is none.
+
+        Raises:
+            PathForbidden: there is none.
+            AnswerUnwanted: there was one, and whoever asked has gone.
+        """
+        token = path.removeprefix(PREFIX)
+        entry = self.find(token) or self._gone.get(token)
         if entry is None or entry.target:
             raise _unexpected()
+        # NB: a Go node sends the file in the name of whoever asked for it
+        if sender != entry.other and not (is_whole and sender == entry.node):
+            raise _unexpected()
+        if token in self._gone:
+            raise AnswerUnwanted
         return entry
 
     def _note(self, entry: SpoolEntry, sha256: str) -> None:
@@ -153,10 +171,9 @@ class CopySpool:
 
     def _unlink(self, entry: SpoolEntry) -> None:
         """Its file, and what has come of it so far."""
-        parts = self._directory.glob(f".{entry.token}.*")
-        for path in (entry.path, *parts):
-            with contextlib.suppress(OSError):
-                path.unlink()
+        with contextlib.suppress(OSError):
+            entry.path.unlink()
+        self._taker.remove_parts(entry.path)
 
     async def _tidy(self) -> None:
         while True:
@@ -179,7 +196,7 @@ class CopySpool:
 
 
 def _unexpected() -> PathForbidden:
-    return PathForbidden("no such copy is expected here: whoever asked for it has gone")
+    return PathForbidden("no such copy is expected here")
 
 
 def _any_path(rights: WriteRights) -> WriteRights:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import glob
 import hashlib
 import os
 import secrets
@@ -99,6 +100,22 @@ class CopyTaker:
         transfer = self._find(key)
         async with transfer.lock:
             await self._in_thread(self._write_piece, transfer, key, path, data, piece, rights)
+
+    async def forget(self, path: str, piece: Piece, sender: str, rights: WriteRights) -> None:
+        """See `base.FileTaker`."""
+        key = part_key(sender, piece, path)
+        transfer = self._find(key)
+        async with transfer.lock:
+            await self._in_thread(self._forget_part, transfer, key, path, rights)
+        self._transfers.pop(key, None)
+
+    def remove_parts(self, target: Path) -> None:
+        """Remove whatever has come of a file of our own; quick, since few files stand beside it."""
+        begin = f".{target.name}{PART_MARK.decode()}"
+        for part in target.parent.glob(f"{glob.escape(begin)}*"):
+            self._notes.remove(part.name.removeprefix(begin))
+            with contextlib.suppress(OSError):
+                part.unlink()
 
     async def sweep(self) -> None:
         """Remove parts that nobody has touched for a day; looks once an hour, however often it is called."""
@@ -259,6 +276,15 @@ class CopyTaker:
         found = os.fstat(file_fd)
         transfer.finished = (found.st_ino, found.st_size, found.st_mtime_ns)
         self._notes.remove(key)
+
+    def _forget_part(self, transfer: _Transfer, key: str, path: str, rights: WriteRights) -> None:
+        target = open_target(path, rights.allow_paths)
+        try:
+            self._discard(transfer, key, target, _part_name(target, key))
+        except OSError as error:
+            raise failed(path, error) from error
+        finally:
+            target.close()
 
     def _discard(self, transfer: _Transfer, key: str, target: Target, part: bytes) -> None:
         transfer.begin(0)

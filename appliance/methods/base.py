@@ -82,6 +82,7 @@ class Outlet(Protocol):
         Raises:
             HandlerError: it cannot be sent, was refused by its receiver, dropped or became a dead letter; the text
                 says why.
+            AnswerUnwanted: the receiver took it and wants no more of the kind; let it pass.
         """
         ...
 
@@ -184,6 +185,15 @@ class FileTaker(Protocol):
         self, path: str, data: bytes, piece: Piece, sender: str, rights: WriteRights
     ) -> None:
         """Keep a piece durably; with the last one the whole is checked and replaces the file at `path`.
+
+        Raises:
+            HandlerError: as with `take_file`.
+            AnswerUnwanted: nobody here waits for this file any more.
+        """
+        ...
+
+    async def forget(self, path: str, piece: Piece, sender: str, rights: WriteRights) -> None:
+        """The sender has given up: remove what has come of this transfer.
 
         Raises:
             HandlerError: as with `take_file`.

@@ -37,9 +37,11 @@ class CopyFileChunk:
         piece = read_piece(context.headers.get(PIECE_HEADER))
         path = target_path(message)
         data = unpack_piece(message.data)
-        await find_taker(context).take_piece(
-            path, data, piece, message.from_node, rights_of(context)
-        )
+        taker, rights = find_taker(context), rights_of(context)
+        if data:
+            await taker.take_piece(path, data, piece, message.from_node, rights)
+        else:
+            await taker.forget(path, piece, message.from_node, rights)
         return DONE
 
 

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 
 from appliance.core.names import NodeName
-from appliance.errors import HandlerError, RequestInvalid, StoreError
+from appliance.errors import AnswerUnwanted, HandlerError, RequestInvalid, StoreError
 from appliance.methods.base import Outgoing
 from appliance.outbox.records import OutboxRecord
 from appliance.workers.parts import WorkerParts
@@ -30,6 +30,7 @@ class Delivering:
 
         Raises:
             HandlerError: it cannot be sent, was refused, dropped or became a dead letter.
+            AnswerUnwanted: the receiver took it and wants no more of the kind.
         """
         try:
             record = self._router.make_record(
@@ -55,6 +56,8 @@ class Delivering:
             if not outgoing.keeps_dead:
                 await self._forget(record)
             raise HandlerError(found.reason)
+        if found.is_unwanted:
+            raise AnswerUnwanted
         return found.is_done
 
     async def _forget(self, record: OutboxRecord) -> None:

@@ -182,6 +182,7 @@ class Handling:
                     delay_s = min(delay_s * 2, RETRY_MAX_S)
                     continue
                 if isinstance(error, AnswerUnwanted):
+                    work.is_unwanted = True
                     self._stats.handled += 1
                     self._finish(work, ())
                     return
@@ -350,7 +351,7 @@ class Handling:
             return
         payload = f"confirmed from: {self.spec.node}: {work.message.id}".encode()
         headers = {DONE_HEADER: "1"} if work.ack_on is AckOn.DONE else {}
-        if self._parts.leavers.is_unwanted(work):
+        if work.is_unwanted or self._parts.leavers.is_unwanted(work):
             headers[UNWANTED_HEADER] = "1"
         for reply_to in work.reply_tos:
             try:

@@ -40,6 +40,8 @@ class Work:
     reply_tos: list[str] = field(default_factory=list)
     row_id: int | None = None
     is_taken: bool = False
+    is_unwanted: bool = False
+    """Whether nobody here wants what it brought, nor what would follow it."""
     resume: FilePosition | None = None
     size_bytes: int = 0
 

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import time
 
 import pytest
 
@@ -216,6 +217,7 @@ def test_interrupted_it_ends_at_once_and_says_what_becomes_of_it(fleet, here, wa
     source, target = fleet.at("ship1", f"slow-{way}"), fleet.at("central", f"slow-{way}")
     sha256 = write_random(source, size)
     fleet.link.bytes_per_s = 4e6
+    logs = [daemon.log_path.stat().st_size for daemon in (fleet.central, fleet.ship)]
     try:
         words = {
             "from": [f"ship1:{source}", "copied"],
@@ -237,8 +239,18 @@ def test_interrupted_it_ends_at_once_and_says_what_becomes_of_it(fleet, here, wa
     else:
         assert "is as it was" in shown.said
         assert not source.with_name(f"{source.name}.2").exists()
-    for daemon in (fleet.central, fleet.ship):
+        wait_until(lambda: not fleet.leftovers())
+    for daemon, log in ((fleet.central, logs[0]), (fleet.ship, logs[1])):
         assert daemon.status()["outbox"]["dead"] == 0
+        assert "handler failed" not in daemon.log_path.read_text()[log:]
+        assert "dead letter" not in daemon.log_path.read_text()[log:]
+
+
+def wait_until(condition):
+    deadline = time.monotonic() + 30
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
 
 
 def test_send_shows_how_far_a_copy_is(fleet, here):

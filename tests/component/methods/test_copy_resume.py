@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import os
 import random
 
 import pytest
@@ -19,7 +20,7 @@ from appliance.core.copying import (
     unpack_piece,
 )
 from appliance.core.message import Message
-from appliance.errors import CopyFailed, HandlerError
+from appliance.errors import AnswerUnwanted, CopyFailed, HandlerError
 from appliance.methods import _copy_sender
 from appliance.methods._copy_source import SourceFile
 from appliance.methods._copy_taker import CopyTaker
@@ -131,6 +132,36 @@ async def test_two_copies_to_one_target_leave_one_of_them_whole(pair):
     await asyncio.gather(pair.copy(pair.here / "one"), pair.copy(pair.here / "two"))
     assert (pair.there / "copied").read_bytes() in (one, two)
     assert pair.parts == []
+
+
+async def test_a_sender_that_fails_in_the_middle_leaves_no_part_behind(pair):
+    source = pair.here / "source"
+    write_random(source, 20 * PIECE_BYTES)
+
+    async def shrink(_method, offset):
+        if offset == 5 * PIECE_BYTES:
+            os.truncate(source, PIECE_BYTES)
+
+    pair.before = shrink
+    with pytest.raises(CopyFailed, match="it changed while it was copied"):
+        await pair.copy(source)
+    assert pair.parts == []
+
+
+async def test_a_sender_that_hears_that_nobody_waits_any_more_ends_quietly(pair):
+    write_random(pair.here / "source", 20 * PIECE_BYTES)
+    sent = []
+
+    async def deliver(outgoing):
+        sent.append(outgoing)
+        if len(sent) > 5:
+            raise AnswerUnwanted
+        return await pair.deliver(outgoing)
+
+    pair.sender.on_deliver = deliver
+    with pytest.raises(AnswerUnwanted):
+        await pair.copy(pair.here / "source")
+    assert len(sent) <= 5 + _copy_sender.WINDOW
 
 
 @settings(max_examples=40, deadline=None)

@@ -9,7 +9,13 @@ import os
 import pytest
 
 from appliance.core.copying import Piece
-from appliance.errors import CopyFailed, PathForbidden, RequestInvalid
+from appliance.errors import (
+    AnswerUnwanted,
+    CopyFailed,
+    HandlerError,
+    PathForbidden,
+    RequestInvalid,
+)
 from appliance.methods import _copy_spool
 from appliance.methods._copy_spool import PREFIX, CopySpool
 from appliance.methods._copy_taker import CopyTaker
@@ -24,6 +30,7 @@ RIGHTS = WriteRights(allow_paths=(), max_bytes=10_000)
 class Spooling:
     def __init__(self, root):
         self.directory = root / "spool"
+        self.root = root
         self.now = 1_700_000_000.0
         self.taker = CopyTaker(root / "notes")
         self.spool = CopySpool(self.directory, self.taker, wall=lambda: self.now)
@@ -38,6 +45,11 @@ class Spooling:
     @property
     def files(self):
         return sorted(os.listdir(self.directory))
+
+    @property
+    def notes(self):
+        directory = self.root / "notes"
+        return os.listdir(directory) if directory.exists() else []
 
 
 @pytest.fixture
@@ -121,9 +133,37 @@ async def test_a_forgotten_word_leaves_nothing_and_takes_nothing(spooling):
     assert spooling.spool.remove(whole.token)
     assert spooling.spool.remove(begun.token)
     assert not spooling.spool.remove(begun.token)
-    assert spooling.files == []
+    assert (spooling.files, spooling.notes) == ([], [])
+    for bring in (spooling.piece(begun.word, 400, SIZE), spooling.file(whole.word)):
+        with pytest.raises(AnswerUnwanted):
+            await bring
     with pytest.raises(PathForbidden):
-        await spooling.piece(begun.word, 400, SIZE)
+        await spooling.piece(begun.word, 400, SIZE, sender="ship2")
+    assert spooling.files == []
+
+
+async def test_words_of_late_are_remembered_and_not_for_ever(spooling, monkeypatch):
+    monkeypatch.setattr(_copy_spool, "MAX_GONE", 2)
+    entries = [spooling.spool.add("central", "ship1") for _ in range(4)]
+    for entry in entries:
+        spooling.spool.remove(entry.token)
+    errors = []
+    for entry in entries:
+        with pytest.raises(HandlerError) as caught:
+            await spooling.file(entry.word)
+        errors.append(type(caught.value))
+    assert errors == [PathForbidden, PathForbidden, AnswerUnwanted, AnswerUnwanted]
+
+
+async def test_a_sender_that_gives_up_takes_its_part_away(spooling):
+    entry = spooling.spool.add("central", "ship1")
+    await spooling.piece(entry.word, 0, 400)
+    piece = Piece(id="ab" * 16, offset=0, size=SIZE, sha256=SHA256)
+    with pytest.raises(PathForbidden):
+        await spooling.spool.forget(entry.word, piece, "ship2", RIGHTS)
+    assert len(spooling.files) == 1
+    await spooling.spool.forget(entry.word, piece, "ship1", RIGHTS)
+    assert (spooling.files, spooling.notes) == ([], [])
 
 
 async def test_a_word_that_is_forgotten_while_its_file_is_written_leaves_nothing(
@@ -191,5 +231,5 @@ async def test_what_an_earlier_run_left_is_removed_at_the_start(spooling, tmp_pa
     await later.open()
     await later.close()
     assert spooling.files == []
-    with pytest.raises(PathForbidden):
+    with pytest.raises(PathForbidden, match="no such copy is expected here"):
         await later.take_file(entry.word, DATA, None, "ship1", RIGHTS)

@@ -47,6 +47,10 @@ class Taking:
             str(target or self.target), data, piece._replace(**changes), sender, self.rights
         )
 
+    async def forget(self, sender):
+        piece = Piece(id="ab" * 16, offset=0, size=len(DATA), sha256=SHA256)
+        await self.taker.forget(str(self.target), piece, sender, self.rights)
+
     async def pieces(self, *numbers, **changes):
         for number in numbers:
             await self.piece(number, **changes)
@@ -218,6 +222,22 @@ async def test_what_is_known_of_transfers_is_bounded_and_what_is_forgotten_is_re
     assert taking.target.read_bytes() == DATA
 
 
+async def test_a_sender_that_gives_up_takes_its_part_away_and_no_other(taking):
+    await taking.pieces(0, 1, 2)
+    await taking.piece(0, sender="ship2")
+    await taking.forget("ship1")
+    assert taking.files == ["part"]
+    assert len(taking.notes) == 1
+    await taking.forget("ship1")  # the word of it may come twice
+    await taking.forget("ship3")
+    with pytest.raises(HandlerError, match=BEGIN_AGAIN):
+        await taking.piece(3)
+    await taking.pieces(*range(10))
+    assert taking.target.read_bytes() == DATA
+    await taking.forget("ship1")
+    assert taking.target.read_bytes() == DATA
+
+
 # -- restarts -------------------------------------------------------------------------------------
 
 
@@ -285,6 +305,17 @@ async def test_parts_that_nobody_touches_for_a_day_are_removed_by_whoever_runs_t
     taking.now += 3_601
     await taking.taker.sweep()
     assert (taking.files, taking.notes) == ([], [])
+
+
+async def test_a_note_of_a_part_that_is_gone_goes_soon(taking):
+    await taking.piece(0)
+    taking.part.unlink()
+    (note,) = (taking.root / "notes").iterdir()
+    for age_s, left in ((30, 1), (90, 0)):
+        os.utime(note, (taking.now - age_s,) * 2)
+        await taking.taker.sweep()
+        assert len(taking.notes) == left
+        await taking.restart()
 
 
 async def test_a_note_that_names_something_else_removes_only_itself(taking):
