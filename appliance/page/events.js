@@ -67,6 +67,7 @@ const SPAN = /_(s|seconds)$/;
 function sayValue(name, value) {
   if (SPAN.test(name)) return duration(value);
   if (name === "digest") return shortDigest(value);
+  if (name === "revision") return String(value).slice(0, 10);
   if (Array.isArray(value) && value.every((item) => typeof item === "string")) return value.join(", ");
   if (typeof value === "object" && value !== null && !Array.isArray(value)) {
     return Object.entries(value).map(([key, found]) => `${found} ${key}`).join(", ");

@@ -108,7 +108,8 @@ function makeRecord(record) {
     el(
       "span",
       { class: "record-line quiet" },
-      el("span", { class: "code" }, record.revision ? String(record.revision).slice(0, 10) : shortDigest(record.digest)),
+      el("span", { class: "code" }, shortDigest(record.digest)),
+      record.revision ? el("span", { class: "code" }, String(record.revision).slice(0, 10)) : null,
       el("span", { class: "record-what" }, describe(record)),
     ),
   );
