@@ -24,7 +24,7 @@ import cbor2
 
 from appliance.core.message import Message, Texts
 from appliance.errors import DecodeError, EncodeError
-from appliance.wire.layout import check_encodable, message_of_record
+from appliance.wire.layout import MAX_VALUES, check_encodable, message_of_record
 
 _HEAD = b"\x98\x19"
 """An array of 25, as every known encoder writes it."""
@@ -112,6 +112,8 @@ def decode_cbor(data: bytes, *, max_depth: int = 16) -> Message:
     Raises:
         DecodeError: anything that is not exactly one message.
     """
+    if len(data) > MAX_VALUES:
+        _check_count(data)
     try:
         if data[:2] == _HEAD and _END not in data:
             record = _loads_strict(data, max_depth)
@@ -127,6 +129,29 @@ def decode_cbor(data: bytes, *, max_depth: int = 16) -> Message:
     ) as error:
         raise DecodeError(f"not CBOR of a message: {_shorten(error)}") from error
     return message_of_record(record)
+
+
+def _check_count(data: bytes) -> None:
+    """Count the heads of all values, however they are nested; what is wrong with one is the decoder's to tell.
+
+    Raises:
+        DecodeError: there are more than the time to make them is worth.
+    """
+    pos = count = 0
+    end = len(data)
+    while pos < end:
+        count += 1
+        if count > MAX_VALUES:
+            raise DecodeError(f"more than {MAX_VALUES} values in the CBOR of a message")
+        first = data[pos]
+        pos += 1
+        argument = first & 0x1F
+        if 24 <= argument < 28:
+            size = 1 << (argument - 24)
+            argument = int.from_bytes(data[pos : pos + size], "big")
+            pos += size
+        if first >> 5 in (2, 3) and argument != 31:  # bytes or text, of a length that is told
+            pos += argument
 
 
 def _loads_strict(data: bytes, max_depth: int) -> object:

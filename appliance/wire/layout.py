@@ -23,6 +23,11 @@ MAX_NESTED_MESSAGES = 30
 included.
 """
 
+MAX_TEXTS = 65_536
+"""Elements of one field: a small compressed frame can claim millions of empty ones."""
+MAX_VALUES = 4 * MAX_TEXTS
+"""Values of one frame, however nested: each costs more time than the byte that it takes."""
+
 _INT_MIN = -(2**63)
 _INT_END = 2**63
 
@@ -91,7 +96,7 @@ def is_plain(record: Sequence[Any]) -> bool:
 
 
 def _is_texts(value: object) -> bool:
-    if type(value) is not tuple:
+    if type(value) is not tuple or len(value) > MAX_TEXTS:
         return False
     for text in value:  # noqa: SIM110 - a generator costs more than it checks
         if type(text) is not str:
@@ -146,10 +151,6 @@ def _read_field(name: str, value: object) -> object:
     if type(value) is not str:
         raise DecodeError(f"field {name} must be text, not {_name_kind(value)}")
     return value
-
-
-MAX_TEXTS = 65_536
-"""Elements of one field: a small compressed frame can claim millions of empty ones."""
 
 
 def _read_texts(name: str, value: object) -> Texts:

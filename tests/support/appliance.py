@@ -12,7 +12,7 @@ import sys
 import time
 from pathlib import Path
 
-START_TIMEOUT_S = 30.0
+START_TIMEOUT_S = 60.0
 
 
 class _UnixConnection(http.client.HTTPConnection):

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from appliance.core.message import Message
 from appliance.errors import DecodeError, EncodeError
 from appliance.wire.cbor import _encode_any_bytes, decode_cbor, encode_cbor
+from appliance.wire.layout import MAX_TEXTS, MAX_VALUES
 from tests.support.wire_cases import Vector, any_message, load_vectors
 
 VECTORS = load_vectors()
@@ -246,6 +247,34 @@ def test_nothing_deeper_than_go_reads_is_sent():
 def test_field_of_a_wrong_type_is_not_sent(change: dict[str, object], name: str):
     with pytest.raises(EncodeError, match=f"field {name} "):
         encode_cbor(Message()._replace(**change))
+
+
+@pytest.mark.parametrize("name", ["data", "method_args", "to_nodes", "reply_method_args"])
+def test_more_texts_than_any_reader_takes_are_refused_on_both_sides(name: str):
+    fits = Message()._replace(**{name: ("",) * MAX_TEXTS})
+    assert decode_cbor(encode_cbor(fits)) == fits
+    raw = cbor2.dumps(list(Message()._replace(**{name: ("",) * (MAX_TEXTS + 1)})))
+    with pytest.raises(DecodeError, match=f"field {name} holds 65537 texts, more than 65536"):
+        decode_cbor(raw)
+    with pytest.raises(EncodeError, match=f"field {name} "):
+        encode_cbor(Message()._replace(**{name: ("",) * (MAX_TEXTS + 1)}))
+
+
+@pytest.mark.parametrize(
+    "filler",
+    [b"\x60", b"\x01", b"\x80", b"\xf6", b"\x61x", b"\x19\x01\x00", b"\x81\x80", b"\x9f\xff"],
+    ids=bytes.hex,
+)
+@pytest.mark.parametrize("is_usual", [True, False], ids=["usual head", "other head"])
+def test_a_frame_of_countless_values_is_refused_before_they_are_made(filler: bytes, is_usual: bool):
+    head = b"\x98\x19" if is_usual else b"\x9f"
+    with pytest.raises(DecodeError, match="more than 262144 values"):
+        decode_cbor(head + filler * (MAX_VALUES + 1))
+
+
+def test_one_large_text_is_one_value():
+    message = Message(data=("x" * 4_000_000,), method="REQToFile")
+    assert decode_cbor(encode_cbor(message)) == message
 
 
 def test_surrogate_that_stands_for_no_byte_is_not_sent():

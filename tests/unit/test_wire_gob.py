@@ -12,8 +12,7 @@ from appliance.core.message import Message
 from appliance.errors import DecodeError, EncodeError
 from appliance.wire.gob import decode_gob, encode_gob
 from appliance.wire.gob.numbers import read_int, read_uint, write_int, write_uint
-from appliance.wire.gob.skip import MAX_VALUES
-from appliance.wire.layout import MAX_TEXTS
+from appliance.wire.layout import MAX_TEXTS, MAX_VALUES
 from tests.support import gob_streams as gob
 from tests.support.gob_streams import UNKNOWN, UNKNOWN_TYPES, stream_with
 from tests.support.wire_cases import Vector, any_int, any_message, as_gob_can, load_vectors

@@ -30,9 +30,9 @@ from appliance.wire.gob.plan import (
     READ_TEXTS,
     Plan,
 )
-from appliance.wire.gob.skip import MAX_VALUES, Budget, skip_value, spend
+from appliance.wire.gob.skip import Budget, skip_value, spend
 from appliance.wire.gob.types import MAX_TYPES, WireType
-from appliance.wire.layout import MAX_TEXTS
+from appliance.wire.layout import MAX_TEXTS, MAX_VALUES
 
 _ZERO = tuple(Message())
 _descriptors = DescriptorCache(MESSAGE_DESCRIPTORS)

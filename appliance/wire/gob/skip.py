@@ -23,9 +23,10 @@ from appliance.wire.gob.types import (
     StructType,
     WireType,
 )
+from appliance.wire.layout import MAX_VALUES
 
-MAX_VALUES = 262_144
-"""Texts in lists and values without a field, of one stream and however nested."""
+SKIP_COST = 8
+"""What passing over a value costs beside a text of a list, which one step reads."""
 
 Budget = list[int]
 """One number: how many of `MAX_VALUES` are left."""
@@ -39,7 +40,9 @@ def spend(budget: Budget, count: int) -> None:
     """
     budget[0] -= count
     if budget[0] < 0:
-        raise DecodeError(f"more than {MAX_VALUES} values in the gob stream")
+        raise DecodeError(
+            f"more than {MAX_VALUES} values in the gob stream (one that has no field counts as {SKIP_COST})"
+        )
 
 
 def skip_value(
@@ -50,7 +53,7 @@ def skip_value(
     Raises:
         DecodeError: no such value here, or too deep.
     """
-    spend(budget, 1)
+    spend(budget, SKIP_COST)
     definition = types.get(type_id)
     if definition is None:
         return _skip_built_in(data, pos, type_id)
