@@ -2,8 +2,8 @@
 
 The first piece goes alone and has only `wait_s`: nobody but an appliance takes pieces, and whether one is there should
 be known soon. Once it was taken, links may be down and nodes may start again: pieces wait for up to `STALL_S`. The last
-piece goes when all others are acknowledged, since it makes the receiver check the whole. How long an acknowledgement is
-waited for follows from how long they took, so a thin line is not filled with repetitions.
+piece goes when all others are acknowledged, since it makes the receiver check the whole. How large pieces are, and how
+long an acknowledgement is waited for, follows from how long they took (`_copy_pace`).
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
-import math
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Any, NamedTuple, Protocol
 
@@ -33,6 +32,7 @@ from appliance.core.copying import (
 )
 from appliance.core.message import Message, bytes_to_text, text_to_bytes
 from appliance.errors import AnswerUnwanted, HandlerError
+from appliance.methods._copy_pace import Pace, whole_timeout_s
 from appliance.methods._copy_source import SourceFile
 from appliance.methods._text import shorten
 from appliance.methods.base import Outgoing
@@ -41,7 +41,8 @@ WINDOW = 4
 STALL_S = 900.0
 TELL_EVERY_S = 2.0
 MARK_EVERY_BYTES = 4 * 1024 * 1024
-MIN_PIECE_BYTES = 1_024
+MARK_EVERY_S = 10.0
+LEAST_ROOM_BYTES = 1_024
 MAX_BEGINNINGS = 3
 TAKE_BACK_S = 10.0
 _ENVELOPE_BYTES = 2_048
@@ -110,10 +111,11 @@ class CopySender:
             is_reply=False,
         )
         self._room_bytes = max_payload_bytes - _ENVELOPE_BYTES - _text_bytes(self._message)
-        self._slowest_s = 0.0
+        self._pace = Pace(max(1, min(PIECE_BYTES, self._room_bytes // 4 * 3)))  # as base64
         self._acked: dict[int, int] = {}
         self._done_to = 0
         self._marked_to = 0
+        self._marked_mono = 0.0
         self._begun: Piece | None = None
         """What the receiver has a part of."""
         self._mono = asyncio.get_running_loop().time
@@ -127,7 +129,7 @@ class CopySender:
         content = await self._source.read_all(min(MAX_WHOLE_BYTES, self._room_bytes))
         if content is not None and self._resume is None:
             return await self._send_whole(content)
-        if self._room_bytes < MIN_PIECE_BYTES:
+        if self._room_bytes < LEAST_ROOM_BYTES:
             raise HandlerError("the broker takes no messages large enough for a file")
         return await self._send_in_pieces()
 
@@ -149,13 +151,14 @@ class CopySender:
 
     async def _send_whole(self, content: bytes) -> Copied:
         size, sha256 = len(content), hashlib.sha256(content).hexdigest()
+        message = self._message._replace(method=COPY_TO, data=(bytes_to_text(content),))
         outgoing = Outgoing(
-            message=self._message._replace(method=COPY_TO, data=(bytes_to_text(content),)),
+            message=message._replace(ack_timeout_s=whole_timeout_s(size)),
             headers={SHA256_HEADER: sha256},
             expires_s=self._wait_s,
             keeps_dead=False,
         )
-        del content
+        del content, message
         delivery = asyncio.create_task(self._deliver(outgoing), name=f"file for {self._to_node}")
         try:
             while not (await asyncio.wait({delivery}, timeout=TELL_EVERY_S))[0]:
@@ -187,7 +190,7 @@ class CopySender:
         )
         if resume is not None and resume.transfer != transfer:
             raise source.changed()
-        begin = resume.offset if resume is not None else 0
+        begin = resume.offset if resume is not None and resume.offset < source.size else 0
         for _ in range(MAX_BEGINNINGS):
             try:
                 await self._send_pieces(Piece(transfer, 0, source.size, sha256), begin)
@@ -203,26 +206,25 @@ class CopySender:
 
     async def _send_pieces(self, whole: Piece, begin: int) -> None:
         """All pieces from `begin` on: the first alone, a window of them, the last alone."""
-        step = min(PIECE_BYTES, self._room_bytes // 4 * 3)  # as base64
         self._acked.clear()
-        self._done_to = self._marked_to = begin
-        last = max(begin, (whole.size - 1) // step * step)
-        offsets = iter(range(begin, last, step))
+        self._done_to = self._marked_to = offset = begin
+        self._marked_mono = self._mono()
+        is_known = self._resume is not None or begin > 0
         waiting: set[asyncio.Task[None]] = set()
-        if begin < last:
-            is_known = self._resume is not None or begin > 0
-            await self._follow({self._start(whole, next(offsets), step, is_known)}, whole.size)
-        offset = next(offsets, None)
         try:
-            while offset is not None or waiting:
-                while offset is not None and len(waiting) < WINDOW:
-                    waiting.add(self._start(whole, offset, step, True))
-                    offset = next(offsets, None)
+            while (length := self._pace.length) < whole.size - offset or waiting:
+                window = WINDOW if is_known else 1
+                while len(waiting) < window and length < whole.size - offset:
+                    waiting.add(self._start(whole, offset, length, is_known))
+                    offset += length
+                    length = self._pace.length
                 await self._check(await self._wait(waiting, whole.size), waiting)
+                is_known = is_known or self._done_to > begin
                 await self._note(whole)
         finally:
             await _end(waiting)
-        await self._follow({self._start(whole, last, whole.size - last, begin < last)}, whole.size)
+        last = self._start(whole, offset, whole.size - offset, is_known)
+        await self._follow({last}, whole.size)
 
     def _start(self, whole: Piece, offset: int, length: int, is_known: bool) -> asyncio.Task[None]:
         return asyncio.create_task(
@@ -230,12 +232,11 @@ class CopySender:
         )
 
     async def _send_piece(self, whole: Piece, offset: int, length: int, is_known: bool) -> None:
-        length = min(length, whole.size - offset)
         data = await self._source.read(offset, length)
         message = self._message._replace(
             method=COPY_CHUNK,
             data=(pack_piece(data),),
-            ack_timeout_s=self._ack_timeout_s(),
+            ack_timeout_s=self._pace.ack_timeout_s,
             retries=_RETRIES,
         )
         del data
@@ -251,11 +252,8 @@ class CopySender:
         except HandlerError as error:
             raise self._explain(error, _WHY_SILENT if is_known else _WHY_NO_PIECES) from error
         self._begun = whole
-        self._slowest_s = max(self._mono() - began_mono, self._slowest_s * 0.7)
+        self._pace.note(self._mono() - began_mono)
         self._acked[offset] = length
-
-    def _ack_timeout_s(self) -> int:
-        return max(5, min(120, math.ceil(4 * self._slowest_s)))
 
     async def _follow(self, waiting: set[asyncio.Task[None]], total: int) -> None:
         """Wait for all of these, telling how far it is."""
@@ -286,8 +284,10 @@ class CopySender:
         return done
 
     async def _note(self, whole: Piece) -> None:
-        if self._done_to - self._marked_to >= MARK_EVERY_BYTES:
-            self._marked_to = self._done_to
+        new = self._done_to - self._marked_to
+        is_due = new > 0 and self._mono() - self._marked_mono >= MARK_EVERY_S
+        if new >= MARK_EVERY_BYTES or is_due:
+            self._marked_to, self._marked_mono = self._done_to, self._mono()
             await self._mark(Mark(whole.id, self._done_to, whole.size))
 
     def _explain(self, error: HandlerError, why: str) -> HandlerError:

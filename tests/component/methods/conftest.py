@@ -10,10 +10,12 @@ from typing import Any
 
 import pytest
 
+from appliance.core.copying import PIECE_BYTES
 from appliance.core.message import Message
 from appliance.core.names import MethodName, NodeName, Subject
 from appliance.core.specs import SubscriberSpec
 from appliance.errors import HandlerError
+from appliance.methods import _copy_pace
 from appliance.methods._copy_taker import CopyTaker
 from appliance.methods._files import DataFiles
 from appliance.methods.base import (
@@ -167,8 +169,12 @@ async def bench(tmp_path: Path) -> AsyncIterator[Bench]:
 
 
 @pytest.fixture
-async def pair(bench: Bench, tmp_path: Path) -> AsyncIterator[CopyPair]:
-    """A node that copies and the one that takes, with the wire between them."""
+async def pair(
+    bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> AsyncIterator[CopyPair]:
+    """A node that copies and the one that takes, with the wire between them; all pieces but the last are of one size."""
+    monkeypatch.setattr(_copy_pace, "FIRST_PIECE_BYTES", PIECE_BYTES)
+    monkeypatch.setattr(_copy_pace, "SLOW_S", 3_600.0)
     here, there = tmp_path / "here", tmp_path / "there"
     here.mkdir()
     there.mkdir()

@@ -21,7 +21,7 @@ from appliance.core.copying import (
 )
 from appliance.core.message import Message
 from appliance.errors import AnswerUnwanted, CopyFailed, HandlerError
-from appliance.methods import _copy_sender
+from appliance.methods import _copy_pace, _copy_sender
 from appliance.methods._copy_source import SourceFile
 from appliance.methods._copy_taker import CopyTaker
 from appliance.methods.base import FilePosition, WriteRights
@@ -111,6 +111,13 @@ async def test_a_mark_of_something_else_is_not_believed(pair):
         )
 
 
+async def test_a_mark_at_the_very_end_is_begun_again(pair, notes_often):
+    data = write_random(pair.here / "source", 20 * PIECE_BYTES)
+    mark = await pair.break_off(pair.here / "source", 10 * PIECE_BYTES)
+    await pair.copy(pair.here / "source", resume=FilePosition(mark.path, mark.length, mark.length))
+    assert (pair.there / "copied").read_bytes() == data
+
+
 async def test_lost_acknowledgements_of_every_piece_change_nothing(pair):
     data = write_random(pair.here / "source", 9 * PIECE_BYTES + 3)
 
@@ -168,14 +175,17 @@ async def test_a_sender_that_hears_that_nobody_waits_any_more_ends_quietly(pair)
 @given(
     size=st.integers(1, 5_000),
     step=st.integers(1, 1_500),
+    first=st.integers(1, 200),
     window=st.integers(1, 7),
     seed=st.integers(0, 2**32),
 )
-def test_any_file_is_cut_into_pieces_that_make_it_again(tmp_path_factory, size, step, window, seed):
-    asyncio.run(_cut_and_join(tmp_path_factory.mktemp("cut"), size, step, window, seed))
+def test_any_file_is_cut_into_pieces_that_make_it_again(
+    tmp_path_factory, size, step, first, window, seed
+):
+    asyncio.run(_cut_and_join(tmp_path_factory.mktemp("cut"), size, step, first, window, seed))
 
 
-async def _cut_and_join(directory, size, step, window, seed):
+async def _cut_and_join(directory, size, step, first, window, seed):
     """Through the sender and the taker, the pieces delayed at random, some sent twice."""
     rng = random.Random(seed)
     source_path, target = directory / "source", directory / "target"
@@ -202,6 +212,7 @@ async def _cut_and_join(directory, size, step, window, seed):
         patch.setattr(_copy_sender, "MAX_WHOLE_BYTES", 0)
         patch.setattr(_copy_sender, "PIECE_BYTES", step)
         patch.setattr(_copy_sender, "WINDOW", window)
+        patch.setattr(_copy_pace, "FIRST_PIECE_BYTES", first)
         source = await SourceFile.open(str(source_path), None, None)
         try:
             await _copy_sender.CopySender(
