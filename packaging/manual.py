@@ -8,12 +8,13 @@ Everything is read off the commands themselves and off the config's schema, so n
 from __future__ import annotations
 
 import datetime
+import enum
 import gzip
 import json
 import os
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -38,16 +39,17 @@ DAY = datetime.datetime.fromtimestamp(int(os.environ["SOURCE_DATE_EPOCH"]), date
 MAINTAINER = "appliance maintainers <maintainers@appliance.invalid>"
 EXITS = (
     ("0", "success; for `run`, a clean stop"),
-    ("1", "failed, or (`status`) degraded, or (`send`) some deliveries failed"),
+    ("1", "failed, or (`status`) degraded, or (commands to several nodes) some of them failed"),
     ("2", "`plan`: there are changes"),
-    ("3", "`send`: some nodes stayed silent"),
+    ("3", "commands to several nodes: some stayed silent, and none failed"),
     ("64", "wrong usage"),
     ("65", "bad data"),
     ("69", "no daemon, or no broker where one is required"),
     ("70", "an error of the program itself"),
     ("75", "`run`: the deadline of the stop passed with work in hand"),
     ("77", "not permitted"),
-    ("78", "bad configuration, or (`reload`) the configuration was refused"),
+    ("78", "bad configuration, or (`reload`, `rollback`) the configuration was refused"),
+    ("130", "interrupted"),
 )
 
 
@@ -84,15 +86,19 @@ def head(title: str, section: int, version: str, what: str) -> str:
     """The first lines of a page."""
     date = DAY.strftime("%Y-%m-%d")
     title_line = f'.TH "{roff(title.upper())}" {section} "{date}" "{PROGRAM} {version}" "{PROGRAM}"'
-    return f"{title_line}\n.SH NAME\n{roff(title)} \\- {roff(what)}\n"
+    # NB: names of commands and keys must not be broken, nor lines stretched
+    what = what[:1].lower() + what[1:] if what[1:2].islower() else what
+    return f"{title_line}\n.nh\n.ad l\n.SH NAME\n{roff(title)} \\- {roff(what)}\n"
 
 
 def paragraphs(text: str) -> str:
-    """Help text as paragraphs; what is indented stays as it is."""
+    """Help text as paragraphs; what is indented, or marked as the command line marks it, stays as it is."""
     shown: list[str] = []
-    for block in re.split(r"\n\s*\n", text.replace("\b", "").strip("\n")):
-        if all(line.startswith(("  ", "\t")) for line in block.splitlines() if line):
-            shown.append(f".nf\n{roff(block)}\n.fi")
+    for block in re.split(r"\n\s*\n", text.strip("\n")):
+        kept = block.replace("\b", "").strip("\n")
+        is_indented = all(line.startswith(("  ", "\t")) for line in kept.splitlines() if line)
+        if "\b" in block or is_indented:
+            shown.append(f".nf\n{roff(kept)}\n.fi")
         else:
             shown.append(roff(" ".join(block.split())))
     return "\n.PP\n".join(shown) + "\n"
@@ -102,16 +108,30 @@ def option_items(command: Any) -> str:
     """Arguments and options as tagged paragraphs."""
     lines = []
     for argument in arguments_of(command):
-        lines += [".TP", f"\\fI{roff(argument.metavar or argument.name.upper())}\\fR"]
+        lines += [".TP", f"\\fI{roff(word_of(argument))}\\fR"]
         lines.append(roff(" ".join((getattr(argument, "help", "") or "").split())) or "\\&")
     for option in options_of(command):
         shown = ", ".join(f"\\fB{roff(flag)}\\fR" for flag in flags(option))
         value = f" \\fI{roff(metavar(option))}\\fR" if takes_value(option) else ""
         help_text = " ".join((option.help or "").split())
-        if choices(option) and takes_value(option):
+        if choices(option) and takes_value(option) and option.metavar:
             help_text += f" One of: {', '.join(choices(option))}."
+        if takes_value(option) and "efault" not in help_text and default_of(option):
+            help_text += f" Default: {default_of(option)}."
         lines += [".TP", shown + value, roff(help_text) or "\\&"]
     return "\n".join(lines) + "\n"
+
+
+def word_of(argument: Any) -> str:
+    """What stands for an argument."""
+    return (argument.metavar or argument.name.upper()).strip("[]").rstrip("…")
+
+
+def default_of(option: Any) -> str:
+    """The value that an option has by itself; "" for none worth a word."""
+    value = option.default
+    value = value.value if isinstance(value, enum.Enum) else value
+    return str(value) if isinstance(value, str | int | float) and value != "" else ""
 
 
 def synopsis(name: str, command: Any) -> str:
@@ -120,13 +140,12 @@ def synopsis(name: str, command: Any) -> str:
     if options_of(command):
         parts.append("[\\fIOPTION\\fR]...")
     for argument in arguments_of(command):
-        shown = (
-            f"\\fI{roff((argument.metavar or argument.name.upper()).strip('[]').rstrip('…'))}\\fR"
-        )
+        shown = f"\\fI{roff(word_of(argument))}\\fR"
         shown += "..." if argument.nargs == -1 else ""
         parts.append(shown if argument.required else f"[{shown}]")
     if hasattr(command, "commands"):
-        parts.append("\\fICOMMAND\\fR")
+        word = "\\fICOMMAND\\fR"
+        parts.append(f"[{word}]" if command.invoke_without_command else word)
     return " ".join(parts) + "\n"
 
 
@@ -156,6 +175,7 @@ def main_page(command: Any, names: dict[str, Any], version: str) -> str:
     page += ".SH EXIT STATUS\n"
     for code, meaning in EXITS:
         page += f".TP\n\\fB{code}\\fR\n{roff(meaning)}\n"
+    page += ".PP\n" + paragraphs("`exec` with one node exits with the status of the program there.")
     page += ".SH FILES\n"
     for path, meaning in (
         ("/etc/appliance/*.yaml, /etc/appliance/conf.d/*.yaml", "the configuration of the service"),
@@ -168,6 +188,10 @@ def main_page(command: Any, names: dict[str, Any], version: str) -> str:
     return page + f".SH SEE ALSO\n.BR {PROGRAM}.yaml (5),\n{pages}\n"
 
 
+LAYERED = ("subscribe_entry", "publish_entry")
+"""What stands in roles and nodes alike: told once, not below each of them."""
+
+
 def config_page(version: str) -> str:
     """The configuration, key by key, from its schema."""
     schema = load_schema()
@@ -175,33 +199,55 @@ def config_page(version: str) -> str:
     page += ".SH DESCRIPTION\n" + paragraphs(
         schema.get("description", "")
         + "\n\nA path is a file or a directory, whose `*.yaml` and `*.yml` files are merged."
-        " Durations are written as `250ms`, `5s`, `1m30s`. How a change of a key takes effect stands in brackets:"
+        " Durations are written as `250ms`, `5s`, `1m30s`. A secret is named, never written: `{file: PATH}`, relative to the"
+        " config file, `{env: NAME}`, or `{credential: NAME}`, a systemd credential."
+        "\n\nHow a change of a key takes effect stands in brackets:"
         " live inside the running worker, by a swap behind a subscription that stays, or by a restart."
+        "\n\n`appliance init DIR` writes a commented config to begin with."
     )
-    page += ".SH KEYS\n"
-    for path, node in walk(schema, schema, ()):
-        page += f".TP\n\\fB{roff('.'.join(path))}\\fR\n{roff(describe(node))}\n"
+    page += ".SH KEYS\n" + keys(walk(schema, schema, ()))
+    layers = set(schema["properties"]["defaults"]["properties"])
+    for name, title, path in zip(
+        LAYERED,
+        ("ENTRIES OF SUBSCRIBE", "ENTRIES OF PUBLISH"),
+        ("subscribe.METHOD", "publish.NAME"),
+        strict=True,
+    ):
+        entry = schema["$defs"][name]
+        own = {key: node for key, node in entry["properties"].items() if key not in layers}
+        page += f".SH {title}\n" + paragraphs(
+            f"In a role or a node, as `{path}`, with these keys and all those of `defaults`."
+        )
+        page += keys(walk(schema, {"properties": own}, (path,)))
     return page + f".SH SEE ALSO\n.BR {PROGRAM} (1),\n.BR {PROGRAM}\\-check (1)\n"
+
+
+def keys(found: Iterable[tuple[tuple[str, ...], dict[str, Any]]]) -> str:
+    """Keys as tagged paragraphs."""
+    return "".join(
+        f".TP\n\\fB{roff('.'.join(path))}\\fR\n{roff(describe(node))}\n" for path, node in found
+    )
 
 
 def walk(
     schema: dict[str, Any], node: dict[str, Any], path: tuple[str, ...]
 ) -> Iterator[tuple[tuple[str, ...], dict[str, Any]]]:
-    """Every key with its schema, references followed, depth first."""
-    if len(path) > 8:
-        return
+    """Every key with its schema, references followed, depth first; what is told elsewhere is not gone into."""
     node = follow(schema, node)
+    layers = set(schema["properties"]["defaults"]["properties"])
+    is_layer = path[:1] in (("roles",), ("nodes",))
     for name, child in node.get("properties", {}).items():
-        found = {**follow(schema, child), **{k: v for k, v in child.items() if k != "$ref"}}
+        if is_layer and name in layers:
+            continue
+        found = follow(schema, child)
         yield (*path, name), found
-        yield from walk(schema, found, (*path, name))
+        if "secret" not in child.get("$ref", ""):
+            yield from walk(schema, found, (*path, name))
     more = node.get("additionalProperties")
-    if isinstance(more, dict):
-        found = follow(schema, more)
-        name = {"nodes": "NODE", "roles": "ROLE", "methods": "METHOD", "subscribe": "METHOD"}.get(
-            path[-1] if path else "", "NAME"
-        )
-        yield from walk(schema, found, (*path, name))
+    if not isinstance(more, dict) or more.get("$ref", "").endswith((*LAYERED, "secret")):
+        return
+    name = {"nodes": "NODE", "roles": "ROLE", "methods": "METHOD"}.get(path[-1], "NAME")
+    yield from walk(schema, follow(schema, more), (*path, name))
 
 
 def follow(schema: dict[str, Any], node: dict[str, Any]) -> dict[str, Any]:
@@ -217,8 +263,10 @@ def describe(node: dict[str, Any]) -> str:
     text = node.get("description", "")
     if "enum" in node:
         text += f" One of: {', '.join(map(str, node['enum']))}."
-    if "default" in node:
-        text += f" Default: {json.dumps(node['default'], ensure_ascii=False)}."
+    default = node.get("default")
+    if default not in (None, "", [], {}):
+        shown = default if isinstance(default, str) else json.dumps(default, ensure_ascii=False)
+        text += f" Default: {shown}."
     if "x-reload" in node:
         text += f" [{node['x-reload']}]"
     return text.strip() or "A section."
