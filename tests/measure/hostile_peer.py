@@ -107,8 +107,8 @@ def _line(name: str) -> dict[str, object]:
             "directory": "good", "file_name": "lines"}  # fmt: skip
 
 
-async def attack(url: str, hostile: Hostile, seconds: float, watch: Watch) -> int:
-    """Publish as fast as the broker takes it; how many frames that were."""
+async def attack(url: str, hostile: Hostile, seconds: float, most: int, watch: Watch) -> int:
+    """Publish as fast as the broker takes it, for so long or so many; how many frames that were."""
 
     async def ignore(_: Exception) -> None:
         pass
@@ -127,7 +127,7 @@ async def attack(url: str, hostile: Hostile, seconds: float, watch: Watch) -> in
         if (sent + refused) % 200 == 0:
             await client.flush(timeout=60)
             await asyncio.to_thread(watch.look)
-            if time.monotonic() > deadline:
+            if time.monotonic() > deadline or sent >= most:
                 break
     await client.flush(timeout=60)
     await client.close()
@@ -158,7 +158,7 @@ class Watch:
             self.slowest_answer_s = max(self.slowest_answer_s, time.monotonic() - started)
 
 
-def run(directory: Path, seconds: float, seed: int) -> list[str]:
+def run(directory: Path, seed: int, *, seconds: float = 3600.0, most: int = 10**12) -> list[str]:
     """What went wrong."""
     work = directory / "work"
     work.mkdir()
@@ -176,7 +176,13 @@ def run(directory: Path, seconds: float, seed: int) -> list[str]:
             watch, good = Watch(daemons), GoodSender(central, ship1)
             good.start()
             sent = asyncio.run(
-                attack(broker.url, Hostile(seed, work=str(work), recorded=recorded), seconds, watch)
+                attack(
+                    broker.url,
+                    Hostile(seed, work=str(work), recorded=recorded),
+                    seconds,
+                    most,
+                    watch,
+                )
             )
             good.stopping.set()
             good.join()
@@ -241,7 +247,7 @@ def main() -> None:
     seconds = float(sys.argv[1]) if len(sys.argv) > 1 else 180.0
     seed = int(sys.argv[2]) if len(sys.argv) > 2 else 1
     with tempfile.TemporaryDirectory() as directory:
-        problems = run(Path(directory), seconds, seed)
+        problems = run(Path(directory), seed, seconds=seconds)
     print(*problems, sep="\n")
     sys.exit(1 if problems else 0)
 

@@ -1,4 +1,4 @@
-"""The fleet that the tests of one module share."""
+"""The fleet that all these tests share: one for each process that runs them."""
 
 import http.server
 import re
@@ -23,7 +23,7 @@ class _Page(http.server.BaseHTTPRequestHandler):
         pass
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def fleet(tmp_path_factory):
     root = tmp_path_factory.mktemp("fleet")
     work = root / "work"

@@ -107,6 +107,10 @@ class Fleet:
         """Ids of what waits in the outbox."""
         return [record["id"] for record in self._outbox("pending")]
 
+    def dead(self) -> list[int]:
+        """Ids of dead letters."""
+        return [record["id"] for record in self._outbox("dead")]
+
     def _outbox(self, state: str) -> list[dict]:
         return self.daemon.request("GET", f"/api/v1/outbox?state={state}&limit=1000")[1]["records"]
 

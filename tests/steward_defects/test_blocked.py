@@ -36,13 +36,14 @@ def test_054_a_message_too_large_for_the_broker_becomes_a_dead_letter_and_the_ne
 
 @pytest.mark.parametrize("name", ["with blank", "", "a.*", "a..b", "x" * 300])
 def test_055_a_name_that_makes_no_subject_is_refused_at_once(fleet, name):
+    before = fleet.pending()
     code, _ = fleet.daemon.request(
         "POST",
         "/api/v1/messages",
         [{"from_node": "central", "to_nodes": [name], "method": "REQPing"}],
     )
     assert code in (400, 422)
-    assert fleet.daemon.status()["outbox"]["pending"] == 0
+    assert set(fleet.pending()) <= set(before)
 
 
 def test_056_a_publisher_that_is_stopped_while_it_is_busy_goes_on_when_it_is_started(fleet):
@@ -54,7 +55,7 @@ def test_056_a_publisher_that_is_stopped_while_it_is_busy_goes_on_when_it_is_sta
     messages = [
         {"from_node": "central", "to_nodes": ["ship1"], "method": "REQToFile", "data": ["x"],
          "directory": "many", "file_name": f"f{number}"}
-        for number in range(200)
+        for number in range(100)
     ]  # fmt: skip
     fleet.daemon.send(*messages)
     assert "stopped" in stop()
@@ -64,7 +65,7 @@ def test_056_a_publisher_that_is_stopped_while_it_is_busy_goes_on_when_it_is_sta
     fleet.daemon.reload()
     fleet.settle()
     assert fleet.file("out", "ship1", "last").exists()
-    assert all(fleet.file("many", "ship1", f"f{number}").exists() for number in range(200))
+    assert all(fleet.file("many", "ship1", f"f{number}").exists() for number in range(100))
 
 
 def test_057_an_unknown_reply_method_is_a_report_and_blocks_nothing(fleet):
@@ -77,13 +78,14 @@ def test_057_an_unknown_reply_method_is_a_report_and_blocks_nothing(fleet):
 
 def test_058_what_is_not_accepted_stays_nowhere(fleet):
     fleet.settle()
-    fleet.daemon.request(
+    before = fleet.pending(), fleet.dead()
+    code, _ = fleet.daemon.request(
         "POST",
         "/api/v1/messages",
         [{"from_node": "central", "to_nodes": ["ship1"], "method": "REQNothing"}],
     )
-    status = fleet.daemon.status()
-    assert (status["outbox"]["pending"], status["outbox"]["dead"]) == (0, 0)
+    assert code == 422
+    assert (fleet.pending(), fleet.dead()) == before
 
 
 IMPATIENT = """
@@ -113,11 +115,11 @@ nodes: {{busy: {{subscribe: {{REQToFileAppend: {{}}}}}}}}
             "file_name": "f",
         }
         made = set()
-        for _ in range(60):
+        for _ in range(40):
             daemon.send(message)
             daemon.wait_until(lambda status: status["outbox"]["pending"] == 0)
             made.add((daemon.worker(worker) or {}).get("since"))
-        daemon.wait_until(lambda _: len(daemon.data("busy", "f").read_bytes()) == 60)
+        daemon.wait_until(lambda _: len(daemon.data("busy", "f").read_bytes()) == 40)
         assert len(made) > 5  # it did come and go
 
 
