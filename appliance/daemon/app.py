@@ -347,7 +347,7 @@ class Daemon:
         stop = asyncio.Event()
         await watch_paths(
             [Path(path) for path in self._source.paths],
-            on_hint=lambda: self.reconciler.trigger.set("watch"),
+            on_hint=self.reconciler.hint,
             stop=stop,
         )
 

@@ -124,7 +124,7 @@ class Reconciler:
             if self._ending.is_set():
                 self._turn_requests_away()
                 return
-            if not reasons and await self._content_changed():
+            if not reasons and self.applied is not None and await self.files.has_changed():
                 reasons = frozenset({"poll"})
             while self._rollbacks:
                 await self.fallback.roll_back(self._rollbacks.pop(0))
@@ -140,6 +140,11 @@ class Reconciler:
                 request.future.set_exception(DaemonUnreachable("the daemon is stopping"))
         self._requests.clear()
         self._rollbacks.clear()
+
+    def hint(self) -> None:
+        """The files may have changed. The poll sees it anyway; where the config wants that, look at once."""
+        if self.applied is None or self.applied.desired.reload.watch:
+            self.trigger.set("watch")
 
     def stop(self) -> None:
         """End after the pass in hand."""
@@ -175,21 +180,11 @@ class Reconciler:
 
     def _next_wait_s(self) -> float:
         applied = self.applied
-        wait_s = (
-            applied.desired.reload.poll_interval_s
-            if applied and applied.desired.reload.watch
-            else RESYNC_S
-        )
+        wait_s = applied.desired.reload.poll_interval_s if applied else RESYNC_S
         for due_mono in (self._next_due_mono, self.fallback.trial_ends_mono):
             if due_mono is not None:
                 wait_s = min(wait_s, max(0.0, due_mono - self._mono()))
         return wait_s
-
-    async def _content_changed(self) -> bool:
-        applied = self.applied
-        if applied is None or not applied.desired.reload.watch:
-            return False
-        return await self.files.has_changed()
 
     # -- looking ----------------------------------------------------------------------------------
 

@@ -41,13 +41,18 @@ class Source:
         return self.says
 
 
-def loaded(digest, *specs):
+def loaded(digest, *specs, watch=True, poll_interval_s=60.0):
     desired = DesiredState(
         run_nodes=(),
         declared_nodes=frozenset(),
         workers={one.key: one for one in specs},
         publisher_defaults={},
-        reload=ReloadSettings(settle_s=0.01, poll_interval_s=60.0, max_cancel_fraction=1.0),
+        reload=ReloadSettings(
+            settle_s=0.01,
+            poll_interval_s=poll_interval_s,
+            max_cancel_fraction=1.0,
+            watch=watch,
+        ),
     )
     return LoadedSet(desired=desired, digest=digest, revision=None, files={})
 
@@ -144,3 +149,20 @@ async def test_requests_that_come_while_stopping_are_turned_away(world):
     assert outcome[0] is not None
     with pytest.raises(Exception, match="stopping"):
         await reconciler.reload(force=False, trigger="request")
+
+
+async def test_without_watching_events_make_no_look_and_the_poll_looks_anyway(world):
+    reconciler, source, _, _, _ = world
+    source.says = loaded("sha256:bb", spec("a"), watch=False, poll_interval_s=0.02)
+    await reconciler.reload(force=False, trigger="request")
+    reconciler.hint()
+    assert not reconciler.trigger.pending
+    looked = asyncio.Event()
+    reconciler.on_look = lambda begins: None if begins else looked.set()
+    source.says = loaded("sha256:cc", spec("b"))
+    async with asyncio.timeout(10):
+        await looked.wait()
+    assert reconciler.applied.digest == "sha256:cc"
+    assert reconciler.last_attempt.trigger == "poll"
+    reconciler.hint()
+    assert reconciler.trigger.pending
