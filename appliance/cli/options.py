@@ -25,6 +25,7 @@ ENVIRONMENT = {
     "APPLIANCE_NODE": "--node of `run`",
     "APPLIANCE_LOG_LEVEL": "--log-level of `run`",
     "APPLIANCE_LOG_FORMAT": "--log-format of `run`",
+    "APPLIANCE_SIGNED_BY": "--signed-by of `run`",
 }
 
 

@@ -1,6 +1,7 @@
 """Where a client finds its daemon, and what it warns of."""
 
 import os
+import re
 from pathlib import Path
 
 import pytest
@@ -54,6 +55,17 @@ def test_a_user_keeps_state_below_xdg_state_home_or_its_default(as_user):
 def test_unknown_variables_of_our_prefix_are_found():
     environ = {"APPLIANCE_STATE_DIR": "", "APPLIANCE_STATEDIR": "", "HOME": ""}
     assert options.unknown_variables(environ) == ["APPLIANCE_STATEDIR"]
+
+
+def test_every_variable_that_an_option_takes_is_known():
+    command_line = Path(options.__file__).parent
+    named = {
+        name
+        for path in command_line.glob("*.py")
+        for name in re.findall(r"APPLIANCE_[A-Z_]+[A-Z]", path.read_text())
+    }
+    assert len(named) > 4
+    assert options.unknown_variables(dict.fromkeys(named, "x")) == []
 
 
 def test_names_may_be_repeated_or_separated_by_commas():
