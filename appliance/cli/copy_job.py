@@ -54,13 +54,18 @@ class Copier:
         self._is_begun = self._goes_on = False
         self._view.begin(os.path.basename(job.source.path))
         copied: Copied | None
-        if job.source.node is None:
-            copied = self._bring(job.source.path, job.target)
-        elif job.target.node is None:
-            check_writable(job.target.path)
-            copied = self._fetch(job.source, job.target.path)
-        else:
-            copied = self._pass_on(job.source, job.target)
+        try:
+            if job.source.node is None:
+                copied = self._bring(job.source.path, job.target)
+            elif job.target.node is None:
+                check_writable(job.target.path)
+                copied = self._fetch(job.source, job.target.path)
+            else:
+                copied = self._pass_on(job.source, job.target)
+        except CopyProblem as error:
+            if (hint := _directory_hint(job, str(error))) is not None:
+                raise CopyProblem(f"{error} ({hint})") from error
+            raise
         if copied is not None:
             self._view.finish(copied.size)
         if copied is None or not copied.is_confirmed:
@@ -103,7 +108,8 @@ class Copier:
                 self._view.show(*last["progress"])
         if last.get("event") == "failed":
             reason = str(last["reason"])
-            raise _problem(reason if path in reason else f"{path}: {reason}", hint)
+            is_named = os.path.abspath(path) in reason
+            raise _problem(reason if is_named else f"{path}: {reason}", hint)
         if last.get("event") != "copied":
             raise DaemonUnreachable("the daemon went away in the middle of the copy")
         return Copied(last["size"], last["sha256"], last["is_confirmed"])
@@ -209,3 +215,12 @@ def _problem(text: str, hint: str | None = None) -> CopyProblem:
     if NOBODY_TOOK in text:
         return NobodyAnswers(f"{text}; {hint}" if hint else text)
     return CopyProblem(text)
+
+
+def _directory_hint(job: Job, reason: str) -> str | None:
+    """For those who named a directory without a slash, as scp lets them."""
+    target, name = job.target, os.path.basename(job.source.path)
+    is_about_it = f"{target.path} is not in allow_paths" in reason or "is a directory" in reason
+    if target.node is None or not is_about_it or target.path.endswith(f"/{name}"):
+        return None
+    return f"to copy into a directory: {target}/"

@@ -13,6 +13,8 @@ from rich.cells import cell_len, set_cell_size
 from appliance.core.escape import escape_line
 
 SPEED_SPAN_S = 8.0
+FIRST_DRAW_S = 0.3
+"""What has failed by then, or is there, needs no bar before it."""
 DRAW_EVERY_S = 0.1
 TELL_EVERY_S = 10.0
 """Where there is no terminal."""
@@ -49,7 +51,7 @@ class ProgressView:
         self._name = escape_line(name)
         self._marks.clear()
         self._began = now = self._clock()
-        self._due = now if self.is_terminal else now + TELL_EVERY_S
+        self._due = now + (FIRST_DRAW_S if self.is_terminal else TELL_EVERY_S)
 
     def show(self, done: int, total: int) -> None:
         """So far it is."""

@@ -34,6 +34,7 @@ roles:
           - [hostname]
           - [echo, "**"]               # `*` is one argument, a last `**` any rest
       # REQTailFile: {accept_from: [central], allow_paths: [/var/log/*.log]}       # appliance tail
+      # REQCopyFileFrom: {accept_from: [central], allow_paths: [/var/log/**]}      # appliance cp
       # REQHttpGet: {accept_from: [central], allow_urls: ["http://127.0.0.1:8080/status"]}
     publish:
       hello:                           # say hello to central, again and again
@@ -56,6 +57,7 @@ nodes:
       REQErrorLog: {}                  # errors of every node arrive here
       REQToFileAppend: {}              # replies are written below the data directory
       REQPong: {}                      # answers to pings, if the sender asks for this method
+      # REQCopyFileTo: {accept_from: [ship1, ship2]}   # what `appliance cp` fetches from them
     publish:
       commands: {to: [ship1, ship2], method: REQCliCommand}
       pings: {to: [ship1, ship2], method: REQPing}

@@ -123,6 +123,9 @@ def open_target(path: str, patterns: Sequence[str] | None) -> Target:
     _check_allowed(path, resolved, patterns)
     try:
         directory_fd = _walk(real_head, patterns, makes=True)
+    except FileNotFoundError as error:
+        reason = "its directory does not exist, and is not in allow_paths to be made"
+        raise CopyFailed(shorten(path), reason) from error
     except OSError as error:
         raise failed(path, error) from error
     target = Target(directory_fd, name, resolved)

@@ -112,9 +112,11 @@ TO_SHIP = ("here", "ship1:{ship}/{name}")
         (FROM_SHIP, "directory", "ship1: {ship}/directory is a directory"),
         (FROM_SHIP, "link", "ship1: {ship}/link (/etc/hostname) is not in allow_paths"),
         (("ship1:/etc/hostname", "copied"), "", "ship1: /etc/hostname is not in allow_paths"),
-        (TO_SHIP, "directory", "here: ship1 refused it: {ship}/directory is a directory: name the file in it"),
+        (TO_SHIP, "directory", ("here: ship1 refused it: {ship}/directory is a directory: name the file in it"
+                                " (to copy into a directory: ship1:{ship}/directory/)")),
         (TO_SHIP, "link", "here: ship1 refused it: {ship}/link is no regular file"),
-        (("here", "ship1:/etc/never"), "", "here: ship1 refused it: /etc/never is not in allow_paths"),
+        (("here", "ship1:/etc/here"), "", "here: ship1 refused it: /etc/here is not in allow_paths\n"),
+        (("here", "ship1:/etc"), "", "/etc is not in allow_paths (to copy into a directory: ship1:/etc/)\n"),
         (("nothing", "ship1:{ship}/x"), "", "nothing: no such file or directory"),
         (("dir", "ship1:{ship}/x"), "", "dir: it is a directory; regular files are copied"),
         (("pipe", "ship1:{ship}/x"), "", "pipe: it is no regular file; regular files are copied"),

@@ -186,6 +186,7 @@ async def test_a_file_over_the_limit_of_either_side_is_not_begun_or_refused(pair
         ("there/pipe", "is no regular file"),
         ("there/link", "is no regular file"),
         ("there/file/below", "not a directory"),
+        ("there-not/file", "its directory does not exist, and is not in allow_paths to be made"),
         ("relative", "is no absolute path"),
         ("there/", "names no file"),
     ],
@@ -198,7 +199,8 @@ async def test_what_cannot_be_written_is_told_by_the_reason_of_the_receiver(
     os.mkfifo(pair.there / "pipe")
     (pair.there / "link").symlink_to("/etc/passwd")
     (pair.there / "file").touch()
-    path = f"{tmp_path}/{target}" if target.startswith("there/") else target
+    pair.receiver.spec_fields["allow_paths"] += (f"{tmp_path}/there-not/**",)
+    path = f"{tmp_path}/{target}" if target.startswith("there") else target
     with pytest.raises(HandlerError, match=said):
         await pair.copy(pair.here / "source", path)
     assert pair.parts == []
