@@ -29,6 +29,9 @@ Json = dict[str, Any]
 NAMES_OF_A_RECORD = "A number of the history, a digest or git revision or the start of one, or g12 for a generation."
 
 
+COLUMNS = ("NUMBER", "AT", "RESULT", "GEN", "DIGEST", "GIT", "TRIGGER", "WHAT")
+
+
 def register(app: typer.Typer) -> None:
     """Add both."""
     history = typer.Typer(help="Config sets that were applied or refused, the newest first.")
@@ -56,12 +59,13 @@ def history_list(
     if output is Output.JSON:
         print_json(found)
         return Exit.OK
-    header = ("NUMBER", "AT", "RESULT", "GEN", "DIGEST", "GIT", "TRIGGER", "WHAT")
-    print_table(header, [_history_row(record) for record in found["records"]])
+    rows = [_history_row(record) for record in found["records"]]
+    shown = [name for name in COLUMNS if name != "GIT" or any(row[name] for row in rows)]
+    print_table(shown, [[row[name] for name in shown] for row in rows])
     return Exit.OK
 
 
-def _history_row(record: Json) -> list[str]:
+def _history_row(record: Json) -> dict[str, str]:
     problems = record.get("problems") or []
     what = count_actions(record.get("actions") or [], done=True)
     if record.get("result") in ("refused", "reverted"):
@@ -70,7 +74,7 @@ def _history_row(record: Json) -> list[str]:
         more = f" and {len(errors) - 1} more" if len(errors) > 1 else ""
         what = f"{first.get('code', '')} {first.get('message', '')}{more}".strip()
     commit = str(record.get("revision") or "")[:10]
-    return [
+    cells = (
         str(record.get("number", "")),
         say_moment(record.get("at")),
         str(record.get("result", "")),
@@ -79,7 +83,8 @@ def _history_row(record: Json) -> list[str]:
         f"{commit}-dirty" if commit and record.get("dirty") else commit,
         _say_trigger(record),
         what,
-    ]
+    )
+    return dict(zip(COLUMNS, cells, strict=True))
 
 
 def _say_trigger(record: Json) -> str:
