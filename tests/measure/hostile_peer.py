@@ -186,6 +186,7 @@ def run(directory: Path, seed: int, *, seconds: float = 3600.0, most: int = 10**
             )
             good.stopping.set()
             good.join()
+            waiting = [daemon.status()["outbox"]["pending"] for daemon in daemons]
             problems = settle(good, daemons)
             watch.look()
             found = ship1.data("good", "ship1", "lines").read_text().splitlines()
@@ -199,8 +200,12 @@ def run(directory: Path, seed: int, *, seconds: float = 3600.0, most: int = 10**
             name: sum(worker.get(name, 0) for worker in workers)
             for name in ("handled", "failed", "refused", "dropped")
         }
-        print(f"{sent} frames, {len(good.accepted)} lines, {counts}, peak {watch.peak_mib} MiB, "
-              f"slowest accept {good.slowest_s:.2f} s, slowest answer {watch.slowest_answer_s:.2f} s")  # fmt: skip
+        print(
+            f"{sent} frames, {len(good.accepted)} lines, {counts}",
+            f"peak {watch.peak_mib} MiB, waiting for nodes that are away {waiting}",
+            f"slowest accept {good.slowest_s:.2f} s, slowest answer {watch.slowest_answer_s:.2f} s",
+            sep=", ",
+        )
     return problems + judge(good, found, daemons, watch)
 
 

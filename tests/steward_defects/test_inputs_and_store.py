@@ -219,7 +219,7 @@ def test_126_the_config_is_read_and_never_written(solo):
 def test_127_an_empty_variable_is_as_good_as_none(tmp_path):
     config = tmp_path / "c.yaml"
     config.write_text("version: 1\nbroker: {embedded: true}\nnodes: {n: {}}\n")
-    names = ("CONFIG", "STATE_DIR", "NODE", "LOG_LEVEL", "LOG_FORMAT")
+    names = ("CONFIG", "STATE_DIR", "NODE", "LOG_LEVEL", "LOG_FORMAT", "SIGNED_BY")
     found = subprocess.run(
         [sys.executable, "-m", "appliance", "run", config, "--all-nodes", "--state-dir", "/dev/null/x"],
         env={**os.environ, **{f"APPLIANCE_{name}": "" for name in names}},
