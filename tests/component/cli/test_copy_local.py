@@ -3,6 +3,7 @@
 import hashlib
 import io
 import os
+import random
 import threading
 
 import pytest
@@ -15,7 +16,7 @@ from appliance.cli.copy_local import (
     write_file,
 )
 
-DATA = os.urandom(3 * BLOCK_BYTES + 7)
+DATA = random.Random(5).randbytes(3 * BLOCK_BYTES + 7)
 NOBODY = 65_534
 SHA256 = hashlib.sha256(DATA).hexdigest()
 
