@@ -118,8 +118,10 @@ def fleet_wait(
         if left:
             _print_rows(left)
         done = sum(_has(item, revision, digest) for item in counted)
-        every = "all " if done == len(counted) else f"{done} of "
-        typer.echo(f"{every}{_count_nodes(len(counted))} run it")
+        if done == len(counted):
+            typer.echo(f"all {done} nodes run it" if done != 1 else "the only node runs it")
+        else:
+            typer.echo(f"{done} of {_count_nodes(len(counted))} run it")
         mute = [str(item["node"]) for item in standings if _is_mute(item)]
         if mute:
             warn(f"not waited for, as they do not say which config they run: {', '.join(mute)}")
