@@ -29,9 +29,10 @@ DEFAULT_WAIT = "30s"
 _HELP = """Copy files from a node, to a node, or between nodes, as scp does.
 
 A file at a node is written NODE:/PATH, with an absolute path. Several sources, or a target that ends
-with a slash, copy into a directory. Regular files are copied, of any size, no directories: what is
-larger than a message goes in pieces, is checked by SHA-256, and goes on after broken lines and
-restarts of either node. A file that grows meanwhile, as logs do, is copied as it was at the beginning.
+with a slash, copy into a directory. Regular files are copied, no directories, up to max_file_bytes of
+either node (1 GiB unless its config says more): what is larger than a message goes in pieces, is
+checked by SHA-256, and goes on after broken lines and restarts of either node. A file that grows
+meanwhile, as logs do, is copied as it was at the beginning.
 
 The target is replaced in one step when the whole is there and right. It keeps the mode of the file
 that was there; a new one at a node is for its owner alone (0600).
