@@ -62,7 +62,7 @@ def status(
     state_dir: StateDirOption = None,
 ) -> int:
     """Show nodes, workers, config, broker and outbox. Exits 0 healthy, 1 degraded, 69 no daemon."""
-    from appliance.cli.status_view import is_healthy, render_status
+    from appliance.cli.status_view import is_healthy, print_status
     from appliance.cli.terminal import make_console
 
     client = ApiClient(find_state_dir(state_dir))
@@ -75,7 +75,7 @@ def status(
     if output is Output.JSON:
         print_json(found)
     else:
-        make_console().print(render_status(found, time.time(), nodes=nodes))
+        print_status(make_console(), found, time.time(), nodes=nodes)
     return Exit.OK if is_healthy(found) else Exit.FAILED
 
 

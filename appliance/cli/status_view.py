@@ -6,10 +6,12 @@ from __future__ import annotations
 
 from typing import Any
 
+import typer
 from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from appliance.cli.terminal import clip_lines
 from appliance.cli.times import say_ago, say_span
 from appliance.cli.verdict_view import is_warning, say_commit, split_problems
 from appliance.core.escape import escape_line
@@ -37,8 +39,7 @@ def render_status(
     """Everything, or the workers of some nodes only; at most `max_rows` of them, with those that do
     not run first.
     """
-    parts: list[RenderableType] = [_header(status)]
-    parts += [_line("", reason, "yellow") for reason in status.get("degraded_by") or ()]
+    parts: list[RenderableType] = [*_health_lines(status)]
     parts += [_line("drift", say_override(item), "cyan") for item in status.get("overrides") or ()]
     parts += [*_config_lines(status, now), _broker_line(status), _outbox_line(status)]
     parts += [*_input_lines(status), *_method_lines(status), Text("")]
@@ -52,6 +53,21 @@ def render_status(
     if hidden:
         parts.append(_line("", f"… {_count_hidden(hidden)} more", "dim"))
     return Group(*parts)
+
+
+def print_status(
+    console: Console, status: Json, now: float, *, nodes: frozenset[str] | None = None
+) -> None:
+    """Everything; on a terminal what is wrong stands at the end once more when the table has pushed it off."""
+    with console.capture() as captured:
+        console.print(render_status(status, now, nodes=nodes))
+    text = clip_lines(captured.get())
+    typer.echo(text)
+    if not console.is_terminal or is_healthy(status) or text.count("\n") < console.height - 1:
+        return
+    attempt = (status.get("config") or {}).get("last_attempt") or {}
+    problems = _problem_lines(attempt.get("problems") or []) if _is_refused(attempt) else []
+    console.print(Group(Text(""), *_health_lines(status), *problems))
 
 
 def fit_status(
@@ -116,6 +132,15 @@ def is_healthy(status: Json) -> bool:
     )
 
 
+def _health_lines(status: Json) -> list[Text]:
+    reasons = [_line("", reason, "yellow") for reason in status.get("degraded_by") or ()]
+    return [_header(status), *reasons]
+
+
+def _is_refused(attempt: Json) -> bool:
+    return attempt.get("result") in ("refused", "reverted")
+
+
 def _header(status: Json) -> Text:
     healthy = is_healthy(status)
     words = "stopping" if status.get("stopping") else "healthy" if healthy else "degraded"
@@ -155,10 +180,9 @@ def _config_lines(status: Json, now: float) -> list[Text]:
     attempt = config.get("last_attempt") or {}
     if not attempt:
         return lines
-    is_refused = attempt.get("result") in ("refused", "reverted")
     trigger = f" ({attempt['trigger']})" if attempt.get("trigger") else ""
     said = f"last look {say_ago(attempt.get('at'), now)}: {attempt.get('result')}{trigger}"
-    lines.append(_line("", said, "red" if is_refused else "dim"))
+    lines.append(_line("", said, "red" if _is_refused(attempt) else "dim"))
     return lines + _problem_lines(attempt.get("problems") or [])
 
 
@@ -239,8 +263,10 @@ def _worker_table(nodes: Json, now: float) -> Table:
     for name in ("IN FLIGHT", "DONE", "FAILED"):
         table.add_column(name, justify="right", no_wrap=True)
     table.add_column("SINCE", justify="right", no_wrap=True)
-    table.add_column("LAST ERROR", overflow="fold", max_width=60)
-    is_long = sum(len(node.get("workers") or ()) for node in nodes.values()) > MAX_ROWS
+    workers = [worker for node in nodes.values() for worker in node.get("workers") or ()]
+    if any(_say_trouble(worker) for worker in workers):
+        table.add_column("LAST ERROR", overflow="fold", max_width=60)
+    is_long = len(workers) > MAX_ROWS
     for name, node in nodes.items():
         _add_node(table, name, node, now, is_long=is_long)
     return table
@@ -270,11 +296,7 @@ def _add_node(table: Table, name: str, node: Json, now: float, *, is_long: bool)
 
 def _worker_cells(worker: Json, node: str, now: float) -> list[RenderableType]:
     subject = str(worker.get("subject") or worker.get("name") or "")
-    error = worker.get("last_error")
-    restarts = worker.get("restarts") or 0
-    said = escape_line(str(error)) if error else ""
-    if restarts:
-        said = f"{said} ({restarts} restart{'s' if restarts != 1 else ''})".strip()
+    said = _say_trouble(worker)
     since = say_ago(worker.get("since"), now).removesuffix(" ago")
     is_current = worker.get("phase") != "running"
     return [
@@ -285,8 +307,17 @@ def _worker_cells(worker: Json, node: str, now: float) -> list[RenderableType]:
         str(worker.get("handled") or 0),
         _failed(int(worker.get("failed") or 0)),
         Text(since, style="dim"),
-        Text(said, style="red" if is_current else "dim"),
+        *([Text(said, style="red" if is_current else "dim")] if said else ()),
     ]
+
+
+def _say_trouble(worker: Json) -> str:
+    """The last error of a worker and how often it was started again."""
+    error, restarts = worker.get("last_error"), worker.get("restarts") or 0
+    said = escape_line(str(error)) if error else ""
+    if restarts:
+        said = f"{said} ({restarts} restart{'s' if restarts != 1 else ''})".strip()
+    return said
 
 
 def _phase(phase: str) -> Text:

@@ -6,7 +6,7 @@ import time
 import pytest
 from rich.console import Console
 
-from appliance.cli.status_view import fit_status, is_healthy, render_status
+from appliance.cli.status_view import fit_status, is_healthy, print_status, render_status
 from tests.support.fake_control import PROBLEM, make_status
 
 NOW = 1_767_225_600.0 + 120  # two minutes after the times of `make_status`
@@ -187,3 +187,36 @@ def test_inputs_have_a_line_each_and_trouble_is_told():
     text = show(make_status(inputs=inputs))
     assert "tcp 127.0.0.1:7701   3 accepted, 1 refused\n" in text.replace(" \n", "\n")
     assert "folder /spool   2 accepted, 0 refused, 4 files wait: full\\x1b" in text
+
+
+def print_on_terminal(capsys, status, height):
+    console = Console(width=100, height=height, force_terminal=True, no_color=True, highlight=False)
+    print_status(console, status, NOW)
+    return capsys.readouterr().out.splitlines()
+
+
+def test_what_is_wrong_stands_at_the_end_again_when_the_table_has_pushed_it_off_the_screen(capsys):
+    status = make_fleet(100) | {"healthy": False, "degraded_by": ["the last config was refused"]}
+    status["config"]["last_attempt"] |= {"result": "refused", "problems": [PROBLEM]}
+    lines = print_on_terminal(capsys, status, 24)
+    shown = "\n".join(lines[-5:])
+    assert "degraded" in shown
+    assert "the last config was refused" in shown
+    assert "ships.yaml:14:11" in shown
+    assert "\n".join(print_on_terminal(capsys, status, 300)).count("degraded") == 1
+
+
+def test_a_healthy_fleet_has_nothing_to_say_twice(capsys):
+    lines = print_on_terminal(capsys, make_fleet(100), 24)
+    assert "ship99.REQPing" in lines[-1]
+
+
+def test_subjects_of_ordinary_length_stay_whole_in_100_columns(capsys):
+    status = make_status()
+    (worker,) = status["nodes"]["ship1"]["workers"][:1]
+    worker["subject"] = "errorCentral.REQErrorLog.EventACK"
+    worker["last_error"], worker["restarts"] = None, 0
+    status["nodes"] = {"central": {"workers": [worker]}}
+    shown = "\n".join(print_on_terminal(capsys, status, 24))
+    assert "errorCentral.REQErrorLog.EventACK" in shown
+    assert "LAST ERROR" not in shown
