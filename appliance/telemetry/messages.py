@@ -63,9 +63,19 @@ class MessageTelemetry(Teller):
             self._log(logging.DEBUG, "message delivered", fields)
 
     def attempt_missed(
-        self, key: WorkerKey, id_: int, outcome: str, attempt: int, next_in_s: float
+        self,
+        key: WorkerKey,
+        id_: int,
+        outcome: str,
+        attempt: int,
+        next_in_s: float,
+        *,
+        is_known: bool = False,
     ) -> None:
-        """An attempt got no acknowledgement; the message stays and is tried again."""
+        """An attempt got no acknowledgement; the message stays and is tried again.
+
+        That nobody is there is news once: `is_known` says that it has been told.
+        """
         if self._events.has_listeners:
             self._events.emit_frequent(
                 "attempt_missed",
@@ -76,8 +86,17 @@ class MessageTelemetry(Teller):
                 attempt=attempt,
                 next_in_seconds=round(next_in_s, 3),
             )
-        fields = {"id": id_, "outcome": outcome, "attempt": attempt, "next_in_s": next_in_s}
-        self._held_back("missed", logging.WARNING, "message not acknowledged", key, fields, burst=1)
+        fields = {
+            "id": id_,
+            "outcome": outcome,
+            "attempt": attempt,
+            "next_in_s": round(next_in_s, 3),
+        }
+        said = "message not acknowledged"
+        if is_known:
+            self._log(logging.DEBUG, said, {"worker": key.name, "node": key.node, **fields})
+            return
+        self._held_back("missed", logging.WARNING, said, key, fields, burst=1)
 
     def message_dead(
         self, key: WorkerKey, id_: int, to_node: str, method: str, reason: str

@@ -154,7 +154,8 @@ class Telemetry(MessageTelemetry):
             "trigger": trigger,
             "duration_s": round(duration_s, 6),
         }
-        self._log(logging.INFO, "config applied", {**fields, **plan})
+        told = {name: value for name, value in fields.items() if value is not None}
+        self._log(logging.INFO, "config applied", {**told, **plan})
         self._events.emit("config_applied", **fields, plan=plan)
 
     def config_unchanged(self, trigger: str) -> None:

@@ -56,6 +56,13 @@ def test_a_line_is_a_fixed_sentence_with_fields(telemetry, stream):
     assert 'error="no room = none" retry_in_s=1.5\n' in line
 
 
+def test_a_set_that_comes_from_no_repository_is_logged_without_a_revision(telemetry, stream):
+    telemetry.config_applied(1, "sha256:1", None, {"spawn": 2}, 0.1, "start")
+    assert "config applied generation=1 digest=sha256:1 trigger=start duration_s=0.1 spawn=2\n" in (
+        stream.getvalue()
+    )
+
+
 def test_text_from_outside_cannot_forge_a_line_or_command_a_terminal(telemetry, stream):
     telemetry.message_refused(KEY, "evil\n2026 ERROR forged", '\x1b[31m\udcff\u202e"')
     assert stream.getvalue().count("\n") == 1
@@ -228,6 +235,18 @@ async def test_ending_all_listeners_ends_their_iteration():
     with hub.listen() as listener:
         hub.close_listeners()
         assert [event async for event in listener] == []
+
+
+def test_a_node_that_is_away_is_logged_once_and_told_to_listeners_each_time(
+    telemetry, stream, clock
+):
+    with telemetry._events.listen() as listener:
+        for tries in range(5):
+            is_known = tries > 0
+            telemetry.attempt_missed(KEY, 1, "no_responder", 0, next_in_s=5.0, is_known=is_known)
+            clock.now += 60
+        assert len(listener._waiting) == 5
+    assert stream.getvalue().count("message not acknowledged") == 1
 
 
 def test_every_fact_can_be_told_and_becomes_json(telemetry, stream):
