@@ -33,6 +33,15 @@ class Outcome(StrEnum):
     UNSENDABLE = "unsendable"
 
 
+NOBODY_THERE = "nobody there takes it"
+"""How the reason of a dead letter ends that no subscriber was ever there for."""
+
+_WHY_EXPIRED = {
+    Outcome.NO_RESPONDER: f": {NOBODY_THERE}",
+    Outcome.BUS_DOWN: ": there is no connection to the broker",
+}
+
+
 @dataclass(frozen=True, slots=True)
 class Done:
     """The record leaves the outbox."""
@@ -97,7 +106,8 @@ def decide_delivery(
     if outcome is Outcome.UNSENDABLE:
         return DeadLetter(detail or "cannot be sent")
     if age_s >= ack.expires_s:
-        return DeadLetter(f"expired after {ack.expires_s:g} s without acknowledgement ({outcome})")
+        why = _WHY_EXPIRED.get(outcome, "")
+        return DeadLetter(f"expired after {ack.expires_s:g} s without acknowledgement{why}")
     if outcome is Outcome.ACK_TIMEOUT:
         if attempts > ack.retries:
             return DeadLetter(f"no acknowledgement after {attempts} tries of {ack.timeout_s:g} s")

@@ -256,7 +256,7 @@ class Publisher:
         record = flight.record
         spec = self._spec
         if self._is_expired(flight):
-            self._settle(flight, _outcome_so_far(flight))
+            self._settle(flight, self._outcome_so_far(flight))
             return
         try:
             wanted = encoding_name(spec.serialization, spec.compression)
@@ -401,9 +401,10 @@ class Publisher:
         self._expiry_due_mono = now + EXPIRY_SWEEP_S
         for flight in list(self._window):
             if not flight.awaiting_ack and self._is_expired(flight):
-                self._settle(flight, _outcome_so_far(flight))
+                self._settle(flight, self._outcome_so_far(flight))
         for record in self._lane.take_expired(self._wall()):
-            self._settle(self._window.add(record), Outcome.NO_RESPONDER)
+            flight = self._window.add(record)
+            self._settle(flight, self._outcome_so_far(flight))
 
     def _on_ack_timeout(self, flight: InFlight, now: float) -> None:
         record = flight.record
@@ -424,7 +425,12 @@ class Publisher:
     def _report_missed(self, flight: InFlight, outcome: Outcome, delay_s: float) -> None:
         record = flight.record
         self._telemetry.attempt_missed(
-            self.key, record.id, str(outcome), attempt=record.attempts, next_in_s=delay_s
+            self.key,
+            record.id,
+            str(outcome),
+            attempt=record.attempts,
+            next_in_s=delay_s,
+            is_known=outcome is Outcome.NO_RESPONDER and self._absent_failures > 1,
         )
 
     def _give_back(self, flight: InFlight) -> None:
@@ -493,7 +499,9 @@ class Publisher:
         if self._draining or self._lane.depth:
             self._wake.set()
 
-
-def _outcome_so_far(flight: InFlight) -> Outcome:
-    """Why a record is still here when its time is over."""
-    return Outcome.NO_RESPONDER if flight.failures else Outcome.ACK_TIMEOUT
+    def _outcome_so_far(self, flight: InFlight) -> Outcome:
+        """Why a record is still here when its time is over."""
+        if not self._bus.is_connected:
+            return Outcome.BUS_DOWN
+        is_absent = flight.failures or self._absent_failures
+        return Outcome.NO_RESPONDER if is_absent else Outcome.ACK_TIMEOUT

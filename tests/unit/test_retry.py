@@ -46,6 +46,20 @@ def test_absence_spends_no_try_and_ends_only_by_expiry(outcome):
     assert isinstance(decide(outcome, age_s=100.0), DeadLetter)
 
 
+@pytest.mark.parametrize(
+    ("outcome", "why"),
+    [
+        (Outcome.NO_RESPONDER, ": nobody there takes it"),
+        (Outcome.BUS_DOWN, ": there is no connection to the broker"),
+        (Outcome.ACK_TIMEOUT, ""),
+    ],
+)
+def test_the_reason_of_an_expired_message_is_said_in_words(outcome, why):
+    assert decide(outcome, age_s=100.0) == DeadLetter(
+        f"expired after 100 s without acknowledgement{why}"
+    )
+
+
 def test_a_refusal_is_final_and_keeps_its_words():
     assert decide(Outcome.REFUSED, detail="not allowed") == DeadLetter(
         "refused by the receiver: not allowed"

@@ -15,6 +15,7 @@ from appliance.core.copying import (
     PIECE_BYTES,
     SHA256_HEADER,
 )
+from appliance.core.retry import NOBODY_THERE
 from appliance.errors import ArgumentsInvalid, CopyFailed, HandlerError, PathForbidden
 from appliance.methods import _copy_sender
 from tests.component.methods.copy_pair import write_random
@@ -217,7 +218,7 @@ async def test_arguments_that_are_missing_or_none_are_told(pair, arguments):
 async def test_a_receiver_that_is_away_is_told_from_one_that_fell_silent(pair):
     write_random(pair.here / "small", 10)
     write_random(pair.here / "large", 8 * PIECE_BYTES)
-    pair.sender.deliver_error = "expired after 10 s without acknowledgement (no_responder)"
+    pair.sender.deliver_error = f"expired after 10 s without acknowledgement: {NOBODY_THERE}"
     with pytest.raises(
         HandlerError, match=r"nobody took .*copied at central in time: the node is away, or does"
     ):
@@ -230,7 +231,7 @@ async def test_a_receiver_that_is_away_is_told_from_one_that_fell_silent(pair):
 
     async def fall_silent(_method, offset):
         if offset:
-            raise HandlerError("expired after 900 s without acknowledgement (ack_timeout)")
+            raise HandlerError("expired after 900 s without acknowledgement")
 
     pair.before = fall_silent
     with pytest.raises(
