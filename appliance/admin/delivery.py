@@ -109,6 +109,8 @@ class DeliveryWatch:
             "from": item.from_node,
             "replies": item.replies,
         }
+        if item.via:
+            opened["via"] = item.via
         return opened | {"note": item.note} if item.note else opened
 
     def _answer(self, event: Line) -> Line:

@@ -25,6 +25,8 @@ ERROR_OUTPUT_HINT = (
 class _Delivery:
     to: str
     id: int | None = None
+    via: str | None = None
+    """The node that passes it on: what is delivered is delivered to that one."""
     state: str = "waiting"
     wants_reply: bool = False
     seconds: float | None = None
@@ -89,7 +91,8 @@ class Deliveries:
             case "delivered":
                 item.state = "delivered"
                 item.seconds = float(line.get("seconds") or 0.0)
-                return self._say(item, f"delivered in {say_short(item.seconds)}")
+                how = f"handed to {item.via}" if item.via else "delivered"
+                return self._say(item, f"{how} in {say_short(item.seconds)}")
             case "missed":
                 return self._miss(item, line)
             case "refused" | "dead":
@@ -148,6 +151,7 @@ class Deliveries:
     def _open(self, line: Json) -> Words:
         item = _Delivery(str(line.get("to", "")), line.get("id"))
         item.wants_reply = bool(line.get("replies"))
+        item.via = line.get("via")
         self._all.append(item)
         self._width = min(40, max(self._width, len(item.to)))
         if line["event"] == "rejected":
@@ -171,7 +175,8 @@ class Deliveries:
             if item.is_absent:
                 return []
             item.is_absent = True
-            return self._say(item, "no subscriber yet: waiting")
+            where = f" at {item.via}" if item.via else ""
+            return self._say(item, f"no subscriber{where} yet: waiting")
         tries = f"try {line.get('attempt')}"
         again = say_short(float(line.get("next_in_seconds") or 0.0))
         return self._say(item, f"{tries} not acknowledged: again in {again}")
@@ -198,12 +203,13 @@ class Deliveries:
         body += [_mark(name, rest) for name, rest in item.rests.items()]
         item.rests.clear()
         was_in_pieces = len(item.replies) > 1
-        if not body and not was_in_pieces:
+        says_why = status.startswith("failed:")
+        if not body and not was_in_pieces and not says_why:
             body = [("    (answered, empty)", True)]
         words = self._head(item, said) + body if body or said else []
         if line.get("is_cut"):
             words.append(("    … cut here; the whole is in the reply's file", True))
-        if said and not item.said_stderr:
+        if said and not says_why and not item.said_stderr:
             words += self._say(item, ERROR_OUTPUT_HINT)
         return words
 

@@ -58,6 +58,15 @@ def describe_unknown(desired: DesiredState, node: str) -> str | None:
     return f"{node[:60]!r} is not declared{hint}"
 
 
+def describe_unsubscribed(desired: DesiredState, node: str, method: str) -> str | None:
+    """Words for a declared node that no config has subscribe the method; another daemon's config may know it
+    better than ours.
+    """
+    if node not in desired.declared_nodes or (node, method) in desired.declared_acks:
+        return None
+    return f"the config here names no {method} of {node}"
+
+
 def _answer_specs(desired: DesiredState, node: str) -> Iterator[SubscriberSpec]:
     specs = {
         spec.method: spec

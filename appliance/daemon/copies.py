@@ -14,7 +14,7 @@ from appliance.core.copying import COPY_FROM, COPY_TO, Copied, describe_copied
 from appliance.core.message import Message
 from appliance.core.names import MethodName, NodeName, is_node_name
 from appliance.core.specs import DesiredState, SubscriberSpec
-from appliance.daemon.callers import accepts, describe_unknown
+from appliance.daemon.callers import accepts, describe_unknown, describe_unsubscribed
 from appliance.errors import RequestInvalid
 from appliance.methods._copy_sender import CopySender
 from appliance.methods._copy_source import SourceFile
@@ -76,15 +76,8 @@ class DaemonCopies:
             "node": node,
             "path": entry.word,
             "note": describe_unknown(self._fleet(), other),
-            "hint": self._describe_unsubscribed(other, method),
+            "hint": describe_unsubscribed(self._fleet(), other, method),
         }
-
-    def _describe_unsubscribed(self, other: str, method: MethodName) -> str | None:
-        """What may be the reason when a node stays silent; another daemon's config may know it better than ours."""
-        desired = self._fleet()
-        if other not in desired.declared_nodes or (other, method) in desired.declared_acks:
-            return None
-        return f"the config here names no {method} of {other}"
 
     def _check_can_come(self, node: NodeName, other: str) -> None:
         desired = self._fleet()

@@ -10,9 +10,9 @@ from appliance.admin.requests import Once, SubmitRequest, Submitted
 from appliance.core.file_names import name_parts
 from appliance.core.message import CALLER_FILE, Message
 from appliance.core.names import ERROR_CENTRAL, MethodName, NodeName
-from appliance.core.relay import wrap
+from appliance.core.relay import RELAY_METHOD, wrap
 from appliance.core.specs import PublisherSpec
-from appliance.daemon.callers import choose_answer_method, describe_unknown
+from appliance.daemon.callers import choose_answer_method, describe_unknown, describe_unsubscribed
 from appliance.errors import ArgumentsRefused, HandlerError, RequestInvalid
 from appliance.outbox.records import FinishItem, OutboxRecord, TakeIn, TakeInResult
 
@@ -67,7 +67,7 @@ class Submission:
                         via=request.relay_via_node,
                         replies=self._daemon.router.methods[MethodName(request.method)].replies,
                         streams=request.method in STREAMED_METHODS,
-                        note=self._note(record.node if to_node == LOCAL else to_node),
+                        note=self._note(request, record.node if to_node == LOCAL else to_node),
                     )
                 )
         if atomic and len(records) < len(answers):
@@ -155,17 +155,21 @@ class Submission:
             method = choose_answer_method(applied.desired, message.from_node, message.to_node)
         return message._replace(reply_method=method, file_name=CALLER_FILE)
 
-    def _note(self, to_node: str) -> str | None:
-        """What to say of a destination that no config names: it may exist, and it may be a slip."""
+    def _note(self, request: SubmitRequest, to_node: str) -> str | None:
+        """What to say of a destination that no config names, or not with this method: it may exist, and it may be
+        a slip.
+        """
         applied = self._daemon.reconciler.applied
         if applied is None or to_node == ERROR_CENTRAL:
             return None
         unknown = describe_unknown(applied.desired, to_node)
-        return (
-            None
-            if unknown is None
-            else f"{unknown}; it waits in the outbox until such a node answers"
-        )
+        if unknown is not None:
+            return f"{unknown}; it waits in the outbox until such a node answers"
+        taker, method = to_node, request.method
+        if request.relay_via_node:
+            taker, method = request.relay_via_node, RELAY_METHOD
+        missing = describe_unsubscribed(applied.desired, taker, method)
+        return missing and f"{missing}; it waits in the outbox until somebody takes it"
 
     def _relay(self, message: Message) -> Message:
         """The message in the envelope for its via node; what would only fail there is refused here."""

@@ -5,7 +5,7 @@ import os
 import pytest
 
 from appliance.config.loader import load_desired
-from appliance.daemon.callers import choose_answer_method, describe_unknown
+from appliance.daemon.callers import choose_answer_method, describe_unknown, describe_unsubscribed
 from appliance.errors import RequestInvalid
 from appliance.methods.registry import METHOD_TABLE
 
@@ -59,3 +59,11 @@ def test_where_no_answer_could_come_the_config_to_write_is_told(desired, node, t
 def test_a_name_far_from_all_others_gets_no_hint(desired):
     assert describe_unknown(desired, "ship1") is None
     assert describe_unknown(desired, "zzzzzzzzzz") == "'zzzzzzzzzz' is not declared"
+
+
+def test_a_method_that_no_config_has_a_declared_node_subscribe_is_told(desired):
+    assert describe_unsubscribed(desired, "ship1", "REQPing") is None
+    assert describe_unsubscribed(desired, "unknown", "REQToFile") is None
+    assert describe_unsubscribed(desired, "ship1", "REQToFile") == (
+        "the config here names no REQToFile of ship1"
+    )

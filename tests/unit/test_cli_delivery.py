@@ -75,20 +75,37 @@ def test_a_reply_is_a_result_with_its_text_indented():
     assert deliveries.summary() == "1 of 1 done"
 
 
-@pytest.mark.parametrize(
-    ("status", "said_as"),
-    [("2", "ship1: (exit 2)"), ("failed: no such", "ship1: (failed: no such)")],
-)
-def test_a_command_that_failed_on_its_node_has_failed(status, said_as):
+def test_a_command_that_failed_on_its_node_has_failed():
     deliveries, said = follow(
         accepted("ship1", 1, replies=True),
-        {"event": "reply", "id": 1, "from": "ship1", "data": "", "exit_status": status},
+        {"event": "reply", "id": 1, "from": "ship1", "data": "", "exit_status": "2"},
     )
-    assert said[-3:-1] == [(said_as, True), ("    (answered, empty)", True)]
+    assert said[-3:-1] == [("ship1: (exit 2)", True), ("    (answered, empty)", True)]
     where, is_result = said[-1]
     assert "errorLog/errorCentral/error.log" in where
     assert not is_result
     assert deliveries.failed == ["ship1"]
+
+
+def test_an_answer_that_says_why_it_failed_needs_no_more_words():
+    deliveries, said = follow(
+        accepted("ship1", 1, replies=True),
+        {"event": "reply", "id": 1, "from": "ship1", "data": "", "exit_status": "failed: no such"},
+    )
+    assert said[1:] == [("ship1: (failed: no such)", True)]
+    assert deliveries.failed == ["ship1"]
+
+
+def test_what_another_node_passes_on_is_delivered_to_that_one_only():
+    _, said = follow(
+        accepted("ship2", 1, replies=True) | {"via": "ship1"},
+        {"event": "missed", "id": 1, "outcome": "no_responder"},
+        {"event": "delivered", "id": 1, "to": "ship2", "seconds": 0.003},
+    )
+    assert [text for text, _ in said[1:]] == [
+        "ship2  no subscriber at ship1 yet: waiting",
+        "ship2  handed to ship1 in 3 ms",
+    ]
 
 
 def test_a_node_that_took_the_message_and_does_not_answer_is_silent():
