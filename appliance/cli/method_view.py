@@ -42,7 +42,7 @@ def render_method(method: Json) -> str:
     name = str(method.get("name") or "")
     origin = "declared in the config" if method.get("source") == "config" else "of the program"
     title = f"{name}: {method['summary']}" if method.get("summary") else name
-    lines = [title, "", *render_usage(method), "", f"a {method.get('kind')}, {origin}"]
+    lines = [title, "", *render_usage(method), "", _say_kind(str(method.get("kind")), origin)]
     does = _DOES.get(str(method.get("does")))
     if does:
         lines.append(does)
@@ -52,6 +52,11 @@ def render_method(method: Json) -> str:
             f"stopped after {format_duration(float(timeout_s))} unless a message says more"
         )
     return "\n".join(escape_line(line) for line in lines)
+
+
+def _say_kind(kind: str, origin: str) -> str:
+    article = "an" if kind.startswith("e") else "a"
+    return f"{article} {kind}, {origin}"
 
 
 def render_usage(method: Json) -> list[str]:

@@ -47,7 +47,9 @@ class Lock:
             owner = os.pread(self._fd, 20, 0).decode("ascii", "replace").strip()
             os.close(self._fd)
             by = f" by process {owner}" if owner.isdigit() else ""
-            raise StoreLocked(f"the store in {path.parent} is in use{by}") from error
+            raise StoreLocked(
+                f"the store in {path.parent} is in use{by}; another daemon needs a --state-dir of its own"
+            ) from error
         os.ftruncate(self._fd, 0)
         os.pwrite(self._fd, b"%d\n" % os.getpid(), 0)
 

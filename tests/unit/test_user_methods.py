@@ -48,6 +48,12 @@ def test_help_of_a_method_names_every_argument_and_no_terminal_obeys_it(tmp_path
     shown = render_method(rotate)
     assert shown.startswith("Rotate: Rotate \\x1b[2Jlogs\n")
     assert shown.endswith("stopped after 1m30s unless a message says more")
+    assert "\na command, declared in the config\n" in shown
+
+
+def test_help_of_an_event_is_english() -> None:
+    methods = {method["name"]: method for method in describe_methods(METHOD_TABLE, {})}
+    assert "\nan event, of the program" in render_method(methods["REQPing"])
 
 
 def test_list_has_the_methods_of_the_config_first(tmp_path: Path) -> None:
