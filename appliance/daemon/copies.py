@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import os
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
@@ -16,7 +17,7 @@ from appliance.core.names import MethodName, NodeName, is_node_name
 from appliance.core.specs import DesiredState, SubscriberSpec
 from appliance.daemon.callers import accepts, describe_unknown, describe_unsubscribed
 from appliance.errors import RequestInvalid
-from appliance.methods._copy_sender import CopySender
+from appliance.methods._copy_sender import TELL_EVERY_S, CopySender
 from appliance.methods._copy_source import SourceFile
 from appliance.methods._copy_spool import CopySpool, SpoolEntry
 from appliance.methods._copy_taker import KEPT_FREE_BYTES
@@ -26,6 +27,9 @@ from appliance.workers.parts import WorkerParts
 
 Json = dict[str, Any]
 _WRITE_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
+
+MAX_SENDING = 16
+"""Files of callers that are sent at once; each has some pieces in memory. Others wait their turn."""
 
 ChooseSender = Callable[[str | None, str, str], NodeName]
 
@@ -46,6 +50,7 @@ class DaemonCopies:
         self._fleet = fleet
         self._choose_sender = choose_sender
         self._endings: set[asyncio.Task[None]] = set()
+        self._turns = asyncio.Semaphore(MAX_SENDING)
 
     async def close(self) -> None:
         """End what is still to be told to other nodes."""
@@ -143,7 +148,9 @@ class DaemonCopies:
         try:
             yield line.facts()
             while not job.done():
-                await line.changed.wait()
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(TELL_EVERY_S):
+                        await line.changed.wait()
                 line.changed.clear()
                 yield line.facts()
             copied = job.result()
@@ -169,7 +176,8 @@ class DaemonCopies:
             wait_s=wait_s,
         )
         try:
-            return await sender.send()
+            async with self._turns:
+                return await sender.send()
         except asyncio.CancelledError:
             # the caller has gone; the other node need not keep for a day what it has taken
             ending = asyncio.create_task(sender.take_back(), name=f"take back from {entry.other}")

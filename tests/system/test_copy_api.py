@@ -6,6 +6,7 @@ import json
 import os
 import socket
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -228,3 +229,17 @@ def test_there_is_room_for_so_many_copies_at_once(api):
     assert "64 copies are on their way already" in answer["error"]
     for token in tokens:
         assert api.ask("DELETE", f"/{token}")[0] == 200
+
+
+def test_more_callers_than_are_served_at_once_all_get_their_turn(api):
+    def copy(number):
+        target = api.files / f"turn-{number}"
+        token = api.begin(to_node="ship1" if number % 2 else "away", path=str(target))["token"]
+        api.bring(token, b"x" * number)
+        _, lines = api.send(token, wait="1s")
+        api.ask("DELETE", f"/{token}")
+        return lines[-1]["event"] == "copied" and target.read_bytes() == b"x" * number
+
+    with ThreadPoolExecutor(40) as threads:
+        assert list(threads.map(copy, range(40))) == [number % 2 == 1 for number in range(40)]
+    assert os.listdir(api.spool) == []
