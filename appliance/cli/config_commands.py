@@ -19,6 +19,7 @@ from appliance.cli.problem_text import (
     render_github,
     render_summary,
     render_text,
+    say_count,
 )
 from appliance.core.findings import find_nearest
 from appliance.core.problems import Problem
@@ -105,8 +106,8 @@ def check(
                 typer.echo(render_text(problems, colour=_use_colour()))
             if exit_code == EX_OK:
                 typer.echo(
-                    f"ok: {counts['nodes']} nodes, {counts['workers']} workers"
-                    f" in {counts['files']} files"
+                    f"ok: {say_count(counts['nodes'], 'node')}, {say_count(counts['workers'], 'worker')}"
+                    f" in {say_count(counts['files'], 'file')}"
                 )
             else:
                 typer.echo(render_summary(problems, counts["files"], exit_code))

@@ -19,6 +19,7 @@ from appliance.cli.options import (
     print_json,
     warn,
 )
+from appliance.cli.problem_text import say_count
 from appliance.cli.terminal import print_table
 from appliance.cli.times import say_ago
 from appliance.cli.verdict_view import split_problems
@@ -121,7 +122,7 @@ def fleet_wait(
         if done == len(counted):
             typer.echo(f"all {done} nodes run it" if done != 1 else "the only node runs it")
         else:
-            typer.echo(f"{done} of {_count_nodes(len(counted))} run it")
+            typer.echo(f"{done} of {say_count(len(counted), 'node')} run it")
         mute = [str(item["node"]) for item in standings if _is_mute(item)]
         if mute:
             warn(f"not waited for, as they do not say which config they run: {', '.join(mute)}")
@@ -182,11 +183,7 @@ def _exit_of(standings: Sequence[Json]) -> int:
 def _summary(standings: Sequence[Json]) -> str:
     counts = Counter(_say_state(item) for item in standings)
     said = [f"{counts[words]} {words}" for words in (*_WORDS.values(), NOT_HEARD) if counts[words]]
-    return f"{_count_nodes(len(standings))}: {', '.join(said)}"
-
-
-def _count_nodes(number: int) -> str:
-    return f"{number} node{'s' if number != 1 else ''}"
+    return f"{say_count(len(standings), 'node')}: {', '.join(said)}"
 
 
 def _say_state(item: Json) -> str:

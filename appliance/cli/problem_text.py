@@ -29,12 +29,13 @@ def render_summary(problems: Sequence[Problem], file_count: int, exit_code: int 
     """The last line: what was counted, and the exit code that follows from it, if one does."""
     errors = sum(problem.severity is Severity.ERROR for problem in problems)
     warnings = len(problems) - errors
-    counts = f"{_count(errors, 'error')}, {_count(warnings, 'warning')}"
-    shown = f"{counts} in {_count(file_count, 'file')}" if file_count else counts
+    counts = f"{say_count(errors, 'error')}, {say_count(warnings, 'warning')}"
+    shown = f"{counts} in {say_count(file_count, 'file')}" if file_count else counts
     return shown if exit_code is None else f"{shown}    exit {exit_code}"
 
 
-def _count(number: int, word: str) -> str:
+def say_count(number: int, word: str) -> str:
+    """``1 node``, ``2 nodes``."""
     return f"{number} {word}" if number == 1 else f"{number} {word}s"
 
 

@@ -317,3 +317,20 @@ def test_git_syncs_link_moves_to_a_whole_new_checkout_and_the_daemon_follows(rep
         repository.commit("anna")
         fourth = sync()
         daemon.wait_until(lambda status: status["config"]["revision"] == fourth)
+
+
+def test_hellos_tell_commit_branch_and_dirt(repository):
+    nodes = """
+nodes:
+  central: {subscribe: {REQHello: {}}}
+  ship1: {publish: {hello: {to: central, method: REQHello, every: 1s}}}
+"""
+    daemon, commit = start(repository, f"{BASE}config: {{source: git}}\n{nodes}")
+
+    def told(status):
+        return [(item["revision"], item["branch"], item["dirty"]) for item in status["fleet"] if "revision" in item]  # fmt: skip
+
+    with daemon:
+        daemon.wait_until(lambda status: told(status) == [(commit, "main", False)])
+        repository.write(f"{BASE}config: {{source: git}}\n{nodes}# edited\n")
+        daemon.wait_until(lambda status: told(status) == [(commit, "main", True)])
