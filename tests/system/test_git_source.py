@@ -328,7 +328,8 @@ nodes:
     daemon, commit = start(repository, f"{BASE}config: {{source: git}}\n{nodes}")
 
     def told(status):
-        return [(item["revision"], item["branch"], item["dirty"]) for item in status["fleet"] if "revision" in item]  # fmt: skip
+        words = ("revision", "branch", "dirty")
+        return [tuple(item.get(word) for word in words) for item in status["fleet"]]
 
     with daemon:
         daemon.wait_until(lambda status: told(status) == [(commit, "main", False)])
