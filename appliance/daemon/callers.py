@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from appliance.core.findings import find_nearest
 from appliance.core.message import DEFAULT_REPLY_METHOD
 from appliance.core.names import MethodName
+from appliance.core.relay import relay_token
 from appliance.core.specs import ANY_SENDER, DesiredState, SubscriberSpec
 from appliance.errors import RequestInvalid
 
@@ -58,13 +59,17 @@ def describe_unknown(desired: DesiredState, node: str) -> str | None:
     return f"{node[:60]!r} is not declared{hint}"
 
 
-def describe_unsubscribed(desired: DesiredState, node: str, method: str) -> str | None:
-    """Words for a declared node that no config has subscribe the method; another daemon's config may know it
-    better than ours.
+def describe_unsubscribed(
+    desired: DesiredState, node: str, method: str, *, final: str | None = None
+) -> str | None:
+    """Words for a declared node that no config has subscribe the method, or pass messages on to `final`; another
+    daemon's config may know it better than ours.
     """
-    if node not in desired.declared_nodes or (node, method) in desired.declared_acks:
+    token = relay_token(final, node) if final else node
+    if node not in desired.declared_nodes or (token, method) in desired.declared_acks:
         return None
-    return f"the config here names no {method} of {node}"
+    onward = f" that leads to {final}" if final else ""
+    return f"the config here names no {method} of {node}{onward}"
 
 
 def _answer_specs(desired: DesiredState, node: str) -> Iterator[SubscriberSpec]:

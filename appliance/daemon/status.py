@@ -168,7 +168,9 @@ def find_degradations(
     missing = len(wanted - pool.handles.keys())
     if broken or missing:
         names = ", ".join(broken[:3])
-        reasons.append(f"{len(broken) + missing} workers do not run{': ' + names if names else ''}")
+        count = len(broken) + missing
+        said = "1 worker does not run" if count == 1 else f"{count} workers do not run"
+        reasons.append(f"{said}{': ' + names if names else ''}")
     if dead:
         reasons.append(f"{dead} dead letter{'s' if dead != 1 else ''}")
     return reasons

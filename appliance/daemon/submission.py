@@ -165,10 +165,12 @@ class Submission:
         unknown = describe_unknown(applied.desired, to_node)
         if unknown is not None:
             return f"{unknown}; it waits in the outbox until such a node answers"
-        taker, method = to_node, request.method
-        if request.relay_via_node:
-            taker, method = request.relay_via_node, RELAY_METHOD
-        missing = describe_unsubscribed(applied.desired, taker, method)
+        via = request.relay_via_node
+        missing = (
+            describe_unsubscribed(applied.desired, via, RELAY_METHOD, final=to_node)
+            if via
+            else describe_unsubscribed(applied.desired, to_node, request.method)
+        )
         return missing and f"{missing}; it waits in the outbox until somebody takes it"
 
     def _relay(self, message: Message) -> Message:

@@ -29,7 +29,8 @@ def test_a_denied_subscription_backs_off_with_the_brokers_words_and_heals(tmp_pa
             appliance.wait_until(lambda _: appliance.worker(DENIED)["phase"] == "backing_off")
             assert "ermission" in appliance.worker(DENIED)["last_error"]
             assert appliance.worker("ship1.REQPing.EventACK_subscriber")["phase"] == "running"
-            assert appliance.status()["healthy"] is False
+            status = appliance.wait_until(lambda status: not status["healthy"])
+            assert status["degraded_by"] == [f"1 worker does not run: {DENIED}"]
             assert "secret" not in appliance.log()
 
 

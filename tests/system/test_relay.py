@@ -53,6 +53,7 @@ def test_a_relayed_command_runs_at_its_node_and_the_asker_gets_the_answer(fleet)
         )
     )
     assert (answer["to"], answer["via"]) == ("ship.one", "gateway")
+    assert "note" not in answer
     own = fleet.data("relayed", "ship.one", "out.txt")
     # the gateway files the answer with REQToFileAppend, as the seed does, and central's copy replaces the file
     fleet.wait_until(lambda status: own.exists() and status["outbox"]["pending"] == 0)

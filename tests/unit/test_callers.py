@@ -18,7 +18,7 @@ nodes:
   picky: {subscribe: {REQToFile: {accept_from: [ship2]}}}
   open: {subscribe: {REQToFile: {accept_from: any}}}
   ship1: {subscribe: {REQPing: {}}}
-  ship2: {subscribe: {REQPing: {}}}
+  ship2: {subscribe: {REQPing: {}, REQRelay: {relay_to: [ship1], relay_methods: [REQPing]}}}
 """
 
 
@@ -66,4 +66,11 @@ def test_a_method_that_no_config_has_a_declared_node_subscribe_is_told(desired):
     assert describe_unsubscribed(desired, "unknown", "REQToFile") is None
     assert describe_unsubscribed(desired, "ship1", "REQToFile") == (
         "the config here names no REQToFile of ship1"
+    )
+
+
+def test_a_node_that_passes_nothing_on_to_where_a_message_goes_is_told(desired):
+    assert describe_unsubscribed(desired, "ship2", "REQRelay", final="ship1") is None
+    assert describe_unsubscribed(desired, "ship2", "REQRelay", final="picky") == (
+        "the config here names no REQRelay of ship2 that leads to picky"
     )
