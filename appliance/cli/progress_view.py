@@ -142,7 +142,7 @@ def say_bytes(count: float) -> str:
 
 
 def _bar(share: float, columns: int) -> str:
-    full = int(share * columns)
+    full = int(min(share, 1.0) * columns)
     return f"[{'#' * full}{'.' * (columns - full)}] " if columns else ""
 
 

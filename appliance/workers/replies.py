@@ -93,4 +93,5 @@ def _read_progress(text: str | None) -> tuple[int, int] | None:
         done.isascii() and done.isdecimal() and total.isascii() and total.isdecimal()
     ):
         return None
-    return int(done), int(total)
+    # what is shown is made of these two: more than all of it would be shown as a bar without end
+    return (int(done), int(total)) if int(done) <= int(total) else None

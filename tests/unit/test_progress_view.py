@@ -203,3 +203,11 @@ def test_sizes_are_short_and_never_round_to_a_thousand(count, said):
 def test_all_is_only_said_when_it_is_all():
     assert describe_amount(199 * MB + 999_999, 200 * MB).startswith(" 99%")
     assert describe_amount(200 * MB, 200 * MB).startswith("100%")
+
+
+def test_more_than_all_fills_the_bar_and_no_memory(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
+    bench = Bench()
+    bench.view.begin("x")
+    bench.show(1, 10**25, total=1)
+    assert "[####################]" in bench.screen.drawn[-1]
