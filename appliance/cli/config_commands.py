@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import sys
@@ -13,7 +12,7 @@ from typing import Annotated
 
 import typer
 
-from appliance.cli.options import UnusedStateDirOption
+from appliance.cli.options import UnusedStateDirOption, print_json
 from appliance.cli.problem_text import (
     problem_facts,
     render_github,
@@ -97,7 +96,7 @@ def check(
                 **counts,
                 "problems": [problem_facts(problem) for problem in problems],
             }
-            typer.echo(json.dumps(facts, indent=2, ensure_ascii=False))
+            print_json(facts)
         case Format.GITHUB:
             if problems:
                 typer.echo(render_github(problems))
@@ -134,7 +133,7 @@ def explain(
     if code is None:
         if output is Output.JSON:
             stories = [story._asdict() for story in STORIES.values()]
-            typer.echo(json.dumps(stories, indent=2, ensure_ascii=False))
+            print_json(stories)
             return
         for story in STORIES.values():
             typer.echo(f"{story.code}  {story.name}")
@@ -148,7 +147,7 @@ def explain(
         typer.echo("all of them: appliance explain", err=True)
         raise typer.Exit(EX_USAGE)
     if output is Output.JSON:
-        typer.echo(json.dumps(found._asdict(), indent=2, ensure_ascii=False))
+        print_json(found._asdict())
         return
     example = "\n".join(f"    {line}" for line in found.example.splitlines())
     typer.echo(f"{found.code} {found.name}\n\n{_fold(found.meaning)}\n")

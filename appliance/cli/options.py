@@ -13,7 +13,7 @@ from typing import Annotated, Any
 import typer
 
 from appliance.core.durations import parse_duration
-from appliance.core.escape import escape_controls
+from appliance.core.escape import escape_controls, escape_json
 
 PROGRAM = "appliance"
 SOCKET_NAME = "appliance.sock"
@@ -154,13 +154,14 @@ def warn(text: str) -> None:
 
 def print_json(value: Any) -> None:
     """One JSON document on stdout."""
-    print(json.dumps(value, indent=2, ensure_ascii=not is_utf8(), default=str))  # noqa: T201
+    text = json.dumps(value, indent=2, ensure_ascii=not is_utf8(), default=str)
+    print(escape_json(text))  # noqa: T201
 
 
 def print_json_line(value: Any) -> None:
     """One JSON line on stdout, at once."""
     line = json.dumps(value, ensure_ascii=not is_utf8(), default=str)
-    print(line, flush=True)  # noqa: T201
+    print(escape_json(line), flush=True)  # noqa: T201
 
 
 def is_utf8() -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -12,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, BinaryIO
 
 import typer
 
-from appliance.cli.options import Exit, UnusedStateDirOption, is_utf8, warn
+from appliance.cli.options import Exit, UnusedStateDirOption, print_json_line, warn
 from appliance.errors import DecodeError, WireError
 
 if TYPE_CHECKING:
@@ -108,8 +107,7 @@ def wire_decode(
         from appliance.wire.steward_json import message_to_json
 
         message = _decode(payload, serialization, compression)
-        line = json.dumps(message_to_json(message), ensure_ascii=not is_utf8())
-        print(line, flush=True)  # noqa: T201
+        print_json_line(message_to_json(message))
 
     if raw:
         return _read_whole(file, decode)

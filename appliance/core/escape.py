@@ -32,6 +32,14 @@ def escape_controls(text: str) -> str:
     return _UNSAFE.sub(_escape_character, text)
 
 
+def escape_json(text: str) -> str:
+    """JSON text that says the same, without a character that a terminal would obey.
+
+    JSON itself escapes those below U+0020 only.
+    """
+    return _UNSAFE.sub(lambda match: f"\\u{ord(match.group()):04x}", text)
+
+
 def escape_line(text: str) -> str:
     """The same for text that must stay within one line of a log."""
     return escape_controls(text).replace("\n", "\\n").replace("\t", " ")

@@ -1,5 +1,7 @@
 """Where a client finds its daemon, and what it warns of."""
 
+import io
+import json
 import os
 import re
 from pathlib import Path
@@ -7,7 +9,9 @@ from pathlib import Path
 import pytest
 
 from appliance.cli import options
+from appliance.cli.options import print_json, print_json_line
 from appliance.cli.times import say_short, say_span
+from appliance.core.escape import escape_controls
 
 
 @pytest.fixture
@@ -80,3 +84,17 @@ def test_spans_are_said_in_the_unit_that_fits():
         "12.3 ms",
         "1.5 s",
     ]
+
+
+HOSTILE = "\x9b31m red \x1b]0;title\x07 \u202ecba\u202c \x7f \u2028 \udc9b grün"
+
+
+@pytest.mark.parametrize("show", [print_json, print_json_line])
+def test_json_on_a_terminal_gives_it_no_orders_and_says_the_same(monkeypatch, show):
+    screen = io.TextIOWrapper(io.BytesIO(), encoding="utf-8", write_through=True)
+    monkeypatch.setattr("sys.stdout", screen)
+    show({HOSTILE: [HOSTILE]})
+    text = screen.buffer.getvalue().decode()
+    assert json.loads(text) == {HOSTILE: [HOSTILE]}
+    assert "grün" in text
+    assert escape_controls(text) == text
