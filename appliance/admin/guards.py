@@ -13,6 +13,7 @@ import asyncio
 import hmac
 import ipaddress
 import logging
+import re
 import socket
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -28,6 +29,7 @@ _log = logging.getLogger(__name__)
 MAX_BODY_BYTES = 8 * 1024 * 1024
 OCTETS = "application/octet-stream"
 BODY_TIMEOUT_S = 30.0
+_HOST_HEADER = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[0-9A-Za-z._-]+)(:[0-9]{1,5})?")
 _LOOPBACK_NAMES = frozenset({"localhost", "localhost.localdomain", "ip6-localhost"})
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -62,7 +64,7 @@ def is_host_allowed(header: str, listen_host: str) -> bool:
     A numeric address cannot be made to point elsewhere by a name server, so it is refused only
     where we listen on loopback and it is none.
     """
-    host = split_host(header)
+    host = split_host(header) if _HOST_HEADER.fullmatch(header) else ""
     if not host:
         return False
     listen = split_host(listen_host)

@@ -3,13 +3,26 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 from collections.abc import Callable
+
+from aiohttp.http_exceptions import HttpProcessingError
 
 from appliance.admin.guards import split_host
 from appliance.errors import DaemonError
 
 MakeProtocol = Callable[[], asyncio.BaseProtocol]
+
+
+def _is_worth_telling(record: logging.LogRecord) -> bool:
+    """What is no HTTP was answered with 400: anybody could fill the log with a traceback for each."""
+    return not (record.exc_info and isinstance(record.exc_info[1], HttpProcessingError))
+
+
+http_log = logging.getLogger("appliance.http")
+"""For the library's own words about connections."""
+http_log.addFilter(_is_worth_telling)
 
 
 class Port:

@@ -17,7 +17,7 @@ from appliance.admin.copies import CopyRoutes
 from appliance.admin.guards import FACE, MAX_BODY_BYTES, Face, add_headers, guard
 from appliance.admin.guards import turn_errors_into_json as turn_errors
 from appliance.admin.page import PageRoutes
-from appliance.admin.port import Port, cannot_listen, close_server, split_listen
+from appliance.admin.port import Port, cannot_listen, close_server, http_log, split_listen
 from appliance.admin.routes import Routes
 from appliance.admin.streams import Streams
 from appliance.admin.unix_socket import listen_unix
@@ -154,6 +154,7 @@ class _Listening:
         runner = web.AppRunner(
             app,
             access_log=None,
+            logger=http_log,
             handler_cancellation=True,
             shutdown_timeout=SHUTDOWN_TIMEOUT_S,
             handle_signals=False,

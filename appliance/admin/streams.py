@@ -24,6 +24,8 @@ HEARTBEAT_S = 15.0
 """A comment this often keeps the way open and finds out that the reader is gone."""
 GONE_CHECK_S = 1.0
 """How soon it is noticed that the one who followed messages has gone, while nothing is to be told."""
+MAX_NUMBER_DIGITS = 18
+"""Of an event; a longer one is none of ours."""
 NDJSON = "application/x-ndjson"
 
 
@@ -135,7 +137,7 @@ class Streams:
 
     def _past(self, request: web.Request) -> list[Json]:
         last = request.headers.get("Last-Event-ID", "")
-        if last.isdecimal():
+        if last.isdecimal() and len(last) <= MAX_NUMBER_DIGITS:
             return self._control.events.recent(after=int(last))
         return self._control.events.recent(limit=read_count(request, "recent", 0, 1_000))
 

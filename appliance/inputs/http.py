@@ -14,7 +14,7 @@ from http import HTTPStatus
 from aiohttp import web
 
 from appliance.admin.guards import add_headers, is_bearer_of, is_host_allowed
-from appliance.admin.port import Port
+from appliance.admin.port import Port, http_log
 from appliance.core.durations import format_duration
 from appliance.core.specs import InputSettings
 from appliance.errors import ApplianceError
@@ -77,6 +77,7 @@ class HttpListener:
         self._runner = web.AppRunner(
             app,
             access_log=None,
+            logger=http_log,
             handler_cancellation=True,
             shutdown_timeout=SHUTDOWN_TIMEOUT_S,
             handle_signals=False,

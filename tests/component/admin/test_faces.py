@@ -88,6 +88,10 @@ async def test_a_page_under_a_foreign_name_cannot_read_over_tcp(tcp):
         ("evil.example", "0.0.0.0", False),
         (socket.gethostname(), "0.0.0.0", True),
         ("", "0.0.0.0", False),
+        ("[::1].evil.example", "127.0.0.1", False),
+        ("[127.0.0.1]evil.example:8090", "127.0.0.1", False),
+        ("localhost:80@evil.example", "127.0.0.1", False),
+        ("localhost:", "127.0.0.1", False),
     ],
 )
 def test_which_hosts_are_meant_for_us(header, listen, allowed):

@@ -1,6 +1,7 @@
 """Listeners come, go and move while the daemon runs; a socket of the dead is taken over, one of the living is not."""
 
 import asyncio
+import contextlib
 import os
 import socket
 import stat
@@ -157,6 +158,28 @@ async def test_a_connection_that_says_nothing_is_closed(server, monkeypatch):
             await reader.read()
         writer.close()
         await writer.wait_closed()
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        b"GET / HTTP/1.1\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: localhost\r\nHost: localhost\r\n\r\n",
+        b"GET /?" + b"a" * 100_000 + b" HTTP/1.1\r\nHost: localhost\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: localhost\r\n" + b"X: y\r\n" * 10_000 + b"\r\n",
+        b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
+    ],
+)
+async def test_what_is_no_http_is_answered_and_does_not_fill_the_log(server, caplog, request_):
+    await server.move_tcp(AdminSettings(listen="127.0.0.1:0"))
+    reader, writer = await asyncio.open_connection(*server.tcp_address)
+    writer.write(request_)
+    async with asyncio.timeout(5):
+        assert b" 400 " in await reader.readline()
+    writer.close()
+    with contextlib.suppress(ConnectionError):
+        await writer.wait_closed()
+    assert caplog.records == []
 
 
 async def test_connections_over_tcp_are_bounded_and_the_unix_socket_stays_free(

@@ -201,6 +201,11 @@ async def test_a_reader_that_comes_back_misses_nothing(unix, control):
         assert json.loads((await read_event(answer))["data"])["n"] == 2
 
 
+async def test_a_number_too_long_to_be_an_events_reaches_back_nowhere(unix):
+    async with unix.session.get("/api/v1/events", headers={"Last-Event-ID": "9" * 5_000}) as answer:
+        assert answer.status == 200
+
+
 async def test_contents_of_messages_are_not_told_over_tcp(tcp, control):
     async with tcp.session.get("/api/v1/events?kinds=reply_received") as answer:
         facts = ReplyFacts(exit_status="0", stderr=b"secret")
