@@ -20,6 +20,8 @@ class CopyAsked:
         self.is_answered = False
         self.is_absent = False
         self.problem: str | None = None
+        self.note: str | None = None
+        """What the config says that may be the reason of a silence to come."""
         self.copied: Copied | None = None
         """What the node says that it copied; None where it does not, as a Go node."""
 
@@ -28,6 +30,8 @@ class CopyAsked:
         match line.get("event"):
             case "accepted":
                 self.id = line.get("id")
+                # NB: what follows tells that the message stays in the outbox, from where it is taken back
+                self.note = str(line.get("note") or "").partition(";")[0] or None
             case "rejected" | "dead":
                 self.problem = str(line.get("reason") or "not accepted")
             case "refused":

@@ -116,7 +116,8 @@ def _copy_one(
     outcome = CopyOutcome(job)
     broken = None
     try:
-        outcome.copied = copier.copy(job)
+        with view.ticking():
+            outcome.copied = copier.copy(job)
         outcome.state = CopyState.COPIED
     except KeyboardInterrupt:
         outcome.state, outcome.reason = CopyState.INTERRUPTED, copier.describe_interrupted(job)

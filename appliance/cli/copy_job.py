@@ -165,8 +165,9 @@ class Copier:
             for line in self._client.stream("/api/v1/messages", body, query, idle_s):
                 if asked.take(line):
                     self._view.show(*line["progress"])
-                elif line.get("note"):
-                    self._tell(line["note"])
+                elif line.get("event") == "accepted" and hint is None:
+                    hint = asked.note
+                    self._tell_unknown(hint)
         except KeyboardInterrupt:
             self._withdraw(asked)
             self._is_begun = asked.is_delivered
@@ -193,13 +194,14 @@ class Copier:
         if self._node is not None:
             body["node"] = self._node
         begun = self._client.post("/api/v1/copies", body)
-        if begun.get("note"):
-            self._tell(f"{begun['note']}; trying all the same")
+        self._tell_unknown(begun.get("note"))
         return begun
 
-    def _tell(self, text: str) -> None:
-        self._view.clear()
-        warn(text)
+    def _tell_unknown(self, note: str | None) -> None:
+        """A name that no config knows is told at once: it is a slip more often than not."""
+        if note is not None and "is not declared" in note:
+            self._view.clear()
+            warn(f"{note}; trying all the same")
 
     @contextlib.contextmanager
     def _forgetting(self, token: str) -> Iterator[None]:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import sys
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TextIO
 
 from rich.cells import cell_len, set_cell_size
@@ -19,6 +21,8 @@ DRAW_EVERY_S = 0.1
 TELL_EVERY_S = 10.0
 """Where there is no terminal."""
 WAITING_AFTER_S = 2.0
+STALLED_AFTER_S = 5.0
+TICK_S = 1.0
 READING_AFTER_S = 1.0
 _BAR_COLUMNS = 20
 _NAME_COLUMNS = 30
@@ -27,7 +31,7 @@ _FACTS_COLUMNS = 48
 
 
 class ProgressView:
-    """For one file at a time: `begin`, any number of `show`, `finish` or `end`."""
+    """For one file at a time: `begin`, any number of `show`, `finish` or `end`. May be called from several threads."""
 
     def __init__(
         self,
@@ -44,57 +48,98 @@ class ProgressView:
         self._began = 0.0
         self._due = 0.0
         self._marks: list[tuple[float, int]] = []
+        self._so_far = (0, 0)
+        self._moved_at = 0.0
         self._is_drawn = False
+        self._lock = threading.RLock()
 
     def begin(self, name: str) -> None:
         """Another file."""
-        self._name = escape_line(name)
-        self._marks.clear()
-        self._began = now = self._clock()
-        self._due = now + (FIRST_DRAW_S if self.is_terminal else TELL_EVERY_S)
+        with self._lock:
+            self._name = escape_line(name)
+            self._marks.clear()
+            self._so_far = (0, 0)
+            self._began = self._moved_at = now = self._clock()
+            self._due = now + (FIRST_DRAW_S if self.is_terminal else TELL_EVERY_S)
 
     def show(self, done: int, total: int) -> None:
         """So far it is."""
-        now = self._clock()
-        self._marks.append((now, done))
-        while len(self._marks) > 2 and now - self._marks[0][0] > SPEED_SPAN_S:
-            self._marks.pop(0)
-        if self._is_quiet or not total or now < self._due:
-            return
-        self._due = now + (DRAW_EVERY_S if self.is_terminal else TELL_EVERY_S)
-        self._draw(
-            describe_amount(done, total), self._describe_pace(done, total, now), done / total
-        )
+        with self._lock:
+            now = self._clock()
+            if done != self._so_far[0]:
+                self._moved_at = now
+            self._so_far = (done, total)
+            self._marks.append((now, done))
+            while len(self._marks) > 2 and now - self._marks[0][0] > SPEED_SPAN_S:
+                self._marks.pop(0)
+            if not self._is_quiet and total and now >= self._due:
+                self._due = now + (DRAW_EVERY_S if self.is_terminal else TELL_EVERY_S)
+                self._draw_so_far(now)
+
+    def tick(self) -> None:
+        """Nothing was heard for a while: on a terminal that shows."""
+        with self._lock:
+            now = self._clock()
+            if self.is_terminal and self._is_drawn and now - self._moved_at >= STALLED_AFTER_S:
+                self._draw_so_far(now)
+
+    @contextlib.contextmanager
+    def ticking(self) -> Iterator[None]:
+        """Tick while the block runs, which waits for whatever there is to show."""
+        over = threading.Event()
+
+        def tick() -> None:
+            while not over.wait(TICK_S):
+                self.tick()
+
+        thread = threading.Thread(target=tick, name="progress", daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            over.set()
+            thread.join()
 
     def show_reading(self, done: int, total: int) -> None:
         """What is read before anything is sent; only people who look on want to know."""
-        now = self._clock()
-        is_long = now - self._began >= READING_AFTER_S
-        if self.is_terminal and not self._is_quiet and is_long and now >= self._due:
-            self._due = now + DRAW_EVERY_S
-            self._draw(f"{done * 100 // total:3d}% of {say_bytes(total)}", "read", 0.0)
+        with self._lock:
+            now = self._clock()
+            is_long = now - self._began >= READING_AFTER_S
+            if self.is_terminal and not self._is_quiet and is_long and now >= self._due:
+                self._due = now + DRAW_EVERY_S
+                self._moved_at = now
+                self._draw(f"{done * 100 // total:3d}% of {say_bytes(total)}", "read", 0.0)
 
     def finish(self, size: int) -> None:
         """It is there: on a terminal its size, speed and time stay to be seen, as with scp."""
-        if self.is_terminal and not self._is_quiet:
-            seconds = self._clock() - self._began
-            pace = f"{say_bytes(size / seconds)}/s  in {_say_time(seconds)}" if seconds >= 1 else ""
-            self._draw(f"100%  {say_bytes(size)}", pace, 1.0)
-        self.end()
+        with self._lock:
+            if self.is_terminal and not self._is_quiet:
+                seconds = self._clock() - self._began
+                pace = ""
+                if seconds >= 1:
+                    pace = f"{say_bytes(size / seconds)}/s  in {_say_time(seconds)}"
+                self._draw(f"100%  {say_bytes(size)}", pace, 1.0)
+            self.end()
 
     def clear(self) -> None:
         """Make room for other lines."""
-        if self._is_drawn:
-            self._stream.write("\r\x1b[K")
-            self._stream.flush()
-            self._is_drawn = False
+        self._leave("\r\x1b[K")
 
     def end(self) -> None:
         """Keep what is shown, and go to the next line."""
-        if self._is_drawn:
-            self._stream.write("\n")
-            self._stream.flush()
-            self._is_drawn = False
+        self._leave("\n")
+
+    def _leave(self, text: str) -> None:
+        with self._lock:
+            if self._is_drawn:
+                self._stream.write(text)
+                self._stream.flush()
+                self._is_drawn = False
+
+    def _draw_so_far(self, now: float) -> None:
+        done, total = self._so_far
+        if total:
+            self._draw(describe_amount(done, total), self._pace(done, total, now), done / total)
 
     def _draw(self, amount: str, pace: str, share: float) -> None:
         if not self.is_terminal:
@@ -110,18 +155,18 @@ class ProgressView:
         self._stream.flush()
         self._is_drawn = True
 
-    def _describe_pace(self, done: int, total: int, now: float) -> str:
+    def _pace(self, done: int, total: int, now: float) -> str:
         """Speed and time left; words where there is none."""
         if not done:
             return "waiting" if now - self._began >= WAITING_AFTER_S else ""
+        if done < total and now - self._moved_at >= STALLED_AFTER_S:
+            return "stalled"
         (first_at, first), (last_at, last) = self._marks[0], self._marks[-1]
-        if last_at <= first_at:
+        if last_at <= first_at or last <= first:
             return ""
         speed = (last - first) / (last_at - first_at)
         if done >= total:
             return f"{say_bytes(speed)}/s"
-        if speed <= 0:
-            return "stalled"
         return f"{say_bytes(speed)}/s  {_say_time((total - done) / speed)} left"
 
 

@@ -164,12 +164,13 @@ def _submit_and_follow(
     view.begin(body["method"])
     has_bar = output is SendOutput.TEXT and view.is_terminal and len(body["to_nodes"]) == 1
     try:
-        for line in client.stream("/api/v1/messages", body, query, wait_s):
-            if has_bar and line.get("progress"):
-                view.show(*line["progress"])
-                continue
-            view.end()
-            _take(deliveries, line, output)
+        with view.ticking():
+            for line in client.stream("/api/v1/messages", body, query, wait_s):
+                if has_bar and line.get("progress"):
+                    view.show(*line["progress"])
+                    continue
+                view.end()
+                _take(deliveries, line, output)
     except KeyboardInterrupt:
         view.end()
         deliveries.interrupt()

@@ -35,10 +35,11 @@ class Outcome(StrEnum):
 
 NOBODY_THERE = "nobody there takes it"
 """How the reason of a dead letter ends that no subscriber was ever there for."""
+NO_BROKER = "there is no connection to the broker"
 
 _WHY_EXPIRED = {
     Outcome.NO_RESPONDER: f": {NOBODY_THERE}",
-    Outcome.BUS_DOWN: ": there is no connection to the broker",
+    Outcome.BUS_DOWN: f": {NO_BROKER}",
 }
 
 

@@ -31,7 +31,7 @@ from appliance.core.copying import (
     write_piece,
 )
 from appliance.core.message import Message, bytes_to_text, text_to_bytes
-from appliance.core.retry import NOBODY_THERE
+from appliance.core.retry import NO_BROKER, NOBODY_THERE
 from appliance.errors import AnswerUnwanted, HandlerError
 from appliance.methods._copy_pace import Pace, whole_timeout_s
 from appliance.methods._copy_source import SourceFile
@@ -301,7 +301,9 @@ class CopySender:
             return HandlerError(f"{self._to_node} refused it: {reason.removeprefix(_REFUSED)}")
         if "expired" not in reason and "no acknowledgement" not in reason:
             return HandlerError(f"{self._to_node}: {reason}")
-        if not reason.endswith(NOBODY_THERE):
+        if reason.endswith(NO_BROKER):
+            why = NO_BROKER
+        elif not reason.endswith(NOBODY_THERE):
             why = f"no acknowledgement came; {why}"
         where = f"{shorten(self._path)} at {self._to_node}"
         return HandlerError(f"{NOBODY_TOOK} {where} in time: {why}")

@@ -41,6 +41,13 @@ def test_the_answer_says_what_was_copied():
     assert (asked.is_answered, asked.problem, asked.copied) == (True, None, COPIED)
 
 
+def test_what_the_config_says_of_the_node_is_kept_for_the_case_of_silence():
+    note = "the config here names no REQCopyFileFrom of ship1"
+    asked, _ = ask({**ACCEPTED, "note": f"{note}; it waits in the outbox until somebody takes it"})
+    assert asked.note == note
+    assert ask(ACCEPTED)[0].note is None
+
+
 def test_a_go_node_does_not_say_what_it_copied():
     asked, _ = ask(ACCEPTED, reply(data="copy initiated: source node: ship1"))
     assert (asked.is_answered, asked.problem, asked.copied) == (True, None, None)

@@ -1,9 +1,11 @@
 """How far a copy is, as a person sees it and as a log does."""
 
 import io
+import threading
 
 import pytest
 
+from appliance.cli import progress_view
 from appliance.cli.progress_view import ProgressView, describe_amount, say_bytes
 
 MB = 1_000_000
@@ -84,9 +86,38 @@ def test_before_the_first_byte_it_waits_and_in_the_middle_it_stalls():
     bench.show(1, 50 * MB)
     assert "MB/s" in bench.screen.drawn[-1]
     bench.show(7, 50 * MB)
-    bench.show(7, 50 * MB)
-    bench.show(7, 50 * MB)
     assert bench.screen.drawn[-1].endswith("50.0 MB of 200 MB  stalled")
+    bench.show(1, 60 * MB)
+    assert "MB/s" in bench.screen.drawn[-1]
+
+
+def test_it_stalls_too_when_nothing_at_all_is_heard():
+    bench = Bench()
+    bench.view.begin("a")
+    bench.view.tick()
+    bench.now += 9
+    bench.view.tick()
+    assert bench.screen.drawn == []
+    bench.show(1, 50 * MB)
+    bench.now += 4
+    bench.view.tick()
+    assert len(bench.screen.drawn) == 1
+    bench.now += 2
+    bench.view.tick()
+    assert bench.screen.drawn[-1].endswith("50.0 MB of 200 MB  stalled")
+    bench.view.end()
+    bench.view.tick()
+    assert len(bench.screen.drawn) == 2
+
+
+def test_while_somebody_waits_it_ticks_by_itself_and_not_afterwards(monkeypatch):
+    monkeypatch.setattr(progress_view, "TICK_S", 0.001)
+    bench = Bench()
+    ticks = threading.Semaphore(0)
+    monkeypatch.setattr(bench.view, "tick", ticks.release)
+    with bench.view.ticking():
+        assert all(ticks.acquire(timeout=10) for _ in range(3))
+    assert not [thread for thread in threading.enumerate() if thread.name == "progress"]
 
 
 def test_the_speed_is_that_of_the_last_seconds():

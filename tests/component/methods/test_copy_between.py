@@ -15,7 +15,7 @@ from appliance.core.copying import (
     PIECE_BYTES,
     SHA256_HEADER,
 )
-from appliance.core.retry import NOBODY_THERE
+from appliance.core.retry import NO_BROKER, NOBODY_THERE
 from appliance.errors import ArgumentsInvalid, CopyFailed, HandlerError, PathForbidden
 from appliance.methods import _copy_sender
 from tests.component.methods.copy_pair import write_random
@@ -227,6 +227,9 @@ async def test_a_receiver_that_is_away_is_told_from_one_that_fell_silent(pair):
         HandlerError, match=r"nobody took .* is no appliance, which files larger than 1000000"
     ):
         await pair.copy(pair.here / "large")
+    pair.sender.deliver_error = f"expired after 10 s without acknowledgement: {NO_BROKER}"
+    with pytest.raises(HandlerError, match="in time: there is no connection to the broker"):
+        await pair.copy(pair.here / "small")
     pair.sender.deliver_error = None
 
     async def fall_silent(_method, offset):
