@@ -109,11 +109,12 @@ class Publisher:
     # -- life -------------------------------------------------------------------------------------
 
     async def start(self) -> None:
-        """Subscribe to the answers. Raises BusUnavailable when the broker is away; the pool tries again."""
+        """Subscribe to the answers. Raises BusUnavailable when the broker is away or denies it; the pool tries again."""
         if self._spec.wants_ack:
             self._replies = await self._bus.subscribe(
                 f"{self._prefix}*", self._on_reply, on_denied=self._on_denied
             )
+            self._raise_if_denied()
         self._endings.append(self._bus.on_connected(self._wake.set))
         self._endings.append(self._bus.on_publish_denied(self._spec.subject, self._on_denied))
         self._lane.on_wake = self._wake.set
@@ -129,8 +130,7 @@ class Publisher:
     async def _send_until_drained(self) -> None:
         while not (self._draining and not self._window):
             self._wake.clear()
-            if self._denied is not None:
-                raise BusUnavailable(self._denied)
+            self._raise_if_denied()
             await self._scan()
             await self._pump()
             await self._sleep()
@@ -348,6 +348,10 @@ class Publisher:
         """The broker denies our subject: fail with its words; the pool backs off and tries again."""
         self._denied = text
         self._wake.set()
+
+    def _raise_if_denied(self) -> None:
+        if self._denied is not None:
+            raise BusUnavailable(self._denied)
 
     def _on_removed(self, ids: set[int]) -> None:
         """An operator dropped these: what is in flight is forgotten, and nothing is sent again."""

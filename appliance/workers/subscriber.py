@@ -82,7 +82,7 @@ class Subscriber:
     # -- life -------------------------------------------------------------------------------------
 
     async def start(self) -> None:
-        """Pick up what an earlier run left unfinished, then subscribe."""
+        """Pick up what an earlier run left unfinished, then subscribe. Raises BusError when the broker denies that."""
         for row in await self._store.unfinished(self._spec.node, self._spec.subject):
             await self._resume(row)
         self._subscription = await self._bus.subscribe(
@@ -92,6 +92,7 @@ class Subscriber:
             limit_messages=self._spec.backlog,
             on_denied=self._on_denied,
         )
+        self._raise_if_denied()
 
     async def run(self) -> None:
         """Take in, handle and finish until drained."""
@@ -184,12 +185,15 @@ class Subscriber:
         self._denied = text
         self._arrived.set()
 
+    def _raise_if_denied(self) -> None:
+        if self._denied is not None:
+            raise BusError(self._denied)
+
     async def _take_until_drained(self) -> None:
         while not self._drained.is_set():
             await self._arrived.wait()
             self._arrived.clear()
-            if self._denied is not None:
-                raise BusError(self._denied)
+            self._raise_if_denied()
             while self._incoming and not self._drained.is_set():
                 count = self._taking = min(len(self._incoming), MAX_BATCH)
                 batch = [self._incoming.popleft() for _ in range(count)]

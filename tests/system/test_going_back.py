@@ -155,7 +155,11 @@ def test_a_set_whose_worker_is_denied_goes_back_by_itself_and_nothing_is_lost(tm
                 daemon.send({"to_nodes": ["ship1"], "from_node": "source", "method": "REQToFile", "data": [str(sent)],
                              "file_name": f"{sent}.txt"})  # fmt: skip
             assert publisher.poll() is None, "the load ended before the trial did"
-            status = daemon.wait_until(lambda status: status["outbox"]["pending"] == 0)
+            status = daemon.wait_until(
+                lambda status: (
+                    status["outbox"]["pending"] == 0 and status["inbox"]["unfinished"] == 0
+                )
+            )
             assert all(
                 daemon.data("ship1", f"{number}.txt").exists() for number in range(1, sent + 1)
             )

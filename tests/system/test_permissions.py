@@ -32,6 +32,11 @@ def test_a_denied_subscription_backs_off_with_the_brokers_words_and_heals(tmp_pa
             status = appliance.wait_until(lambda status: not status["healthy"])
             assert status["degraded_by"] == [f"1 worker does not run: {DENIED}"]
             assert "secret" not in appliance.log()
+            appliance.wait_until(lambda _: appliance.worker(DENIED)["restarts"] >= 2)
+            assert "worker recovered" not in appliance.log()
+            broker.reload(ACCOUNTS.format(deny_publish="[]", deny_subscribe="[]"))
+            appliance.wait_until(lambda status: status["healthy"])
+            assert appliance.log().count("worker recovered") == 1
 
 
 def test_wrong_credentials_at_start_end_the_daemon_with_a_clear_word(tmp_path):
