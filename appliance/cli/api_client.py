@@ -20,6 +20,8 @@ Json = dict[str, Any]
 
 ANSWER_TIMEOUT_S = 30.0
 MAX_LINE_BYTES = 16 * 1024 * 1024
+LAST_EVENTS = frozenset({"end", "copied", "failed"})
+"""What the last line of a stream tells."""
 
 
 class ApiRefused(ApplianceError):
@@ -96,8 +98,13 @@ class ApiClient:
             response = self._open(connection, "POST", _with_query(path, query), body, headers)
             if response.status >= 400:
                 _raise_refusal(response.status, response.read())
+            last: Json = {}
             while line := response.readline(MAX_LINE_BYTES):
-                yield json.loads(line)
+                last = json.loads(line)
+                yield last
+            # NB: http.client takes a connection that breaks between two lines for the end
+            if last.get("event") not in LAST_EVENTS:
+                raise DaemonUnreachable(f"the daemon on {self._path} went away in the middle")
         except (OSError, http.client.HTTPException, ValueError) as error:
             raise self._unreachable(error) from error
         finally:

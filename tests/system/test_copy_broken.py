@@ -8,6 +8,7 @@ import pytest
 
 from tests.measure.copy_over_cut_link import commands, run
 from tests.support.copy_fleet import copy_fleet, hash_of, write_random
+from tests.support.terminal import OnTerminal
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -172,3 +173,28 @@ def test_a_damaged_part_replaces_nothing_and_the_next_copy_is_right(own_fleet):
     assert fleet.leftovers() == []
     assert fleet.run("cp", f"ship1:{source}", f"central:{target}").returncode == 0
     assert hash_of(target) == sha256
+
+
+@pytest.mark.parametrize("way", ["from", "to"])
+def test_a_daemon_that_dies_under_cp_is_told_and_the_target_is_as_it_was(own_fleet, tmp_path, way):
+    fleet = own_fleet
+    source, here = fleet.at("ship1", "large"), tmp_path / "here"
+    write_random(source, SIZE)
+    here.write_text("old")
+    fleet.at("ship1", "brought").write_text("old")
+    fleet.link.bytes_per_s = SLOWLY
+    words = {
+        "from": [f"ship1:{source}", str(here)],
+        "to": [str(source), f"ship1:{fleet.at('ship1', 'brought')}"],
+    }
+    with OnTerminal("cp", *words[way], state_dir=fleet.central.state) as shown:
+        shown.until(lambda said: any(f" {share}%" in said for share in range(10, 70)))
+        fleet.central.kill()
+        assert shown.wait() == 69
+    assert "went away" in shown.said
+    assert here.read_text() == fleet.at("ship1", "brought").read_text() == "old"
+    fleet.link.bytes_per_s = None
+    fleet.central.start()
+    fleet.settle()
+    assert os.listdir(fleet.central.state / "copies" / "spool") == []
+    assert fleet.central.status()["outbox"]["dead"] == 0
