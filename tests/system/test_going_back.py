@@ -66,8 +66,9 @@ def test_three_reloads_and_back_to_the_first_with_the_broker_down(broker, tmp_pa
         daemon.kill()
         daemon.start(ready=False)
         daemon.wait_api()
-        assert daemon.status()["config"]["digest"] == first
-        assert daemon.status()["config"]["pinned"]
+        status = daemon.wait_until(lambda status: status["config"]["digest"])
+        assert status["config"]["digest"] == first
+        assert status["config"]["pinned"]
         # the files change: the pin is over
         daemon.write_config(text(broker, "REQRelayInitial: {}"))
         daemon.wait_until(
