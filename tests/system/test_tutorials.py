@@ -14,6 +14,7 @@ from appliance.wire.frame import decode_frame, encode_frame
 from tests.support.appliance import Appliance
 from tests.support.nats_server import NatsServer
 
+pytestmark = pytest.mark.xdist_group("tutorials")  # they share the bridge's daemons
 CONFIGS = Path(__file__).parents[2] / "configs"
 
 
