@@ -16,7 +16,7 @@ from tests.support.nats_server import NatsServer
 CONFIG = """
 version: 1
 broker: {{servers: ["{url}"]}}
-reload: {{settle: 20ms, watch: false, max_cancel: "100%"}}
+reload: {{settle: 20ms, watch: false, poll_interval: 10m, max_cancel: "100%"}}
 state: {{max_messages: 1000000}}
 nodes:
   source: {{}}
