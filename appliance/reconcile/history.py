@@ -9,9 +9,12 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
+
+import msgspec
 
 from appliance.config.revision import Revision
 from appliance.errors import RequestInvalid
@@ -25,6 +28,10 @@ KEEP_IN_FORCE = 2
 MIN_PREFIX_CHARACTERS = 4
 MAX_SET_BYTES = 16 * 1024 * 1024
 
+LAST_AT = 1e11
+"""Some three thousand years: no moment of ours lies beyond."""
+_RECORD_NAME = re.compile(r"[0-9]{8}").fullmatch
+
 Record = dict[str, object]
 IN_FORCE = frozenset({"applied", "reverted"})
 """Results after which the record's set was the one in force."""
@@ -36,6 +43,18 @@ class KeptSet(NamedTuple):
     digest: str
     revision: Revision | None
     files: dict[str, str]
+
+
+class _RecordValues(msgspec.Struct):
+    """What is reckoned with in a record; the rest is only shown."""
+
+    number: int
+    at: Annotated[float, msgspec.Meta(ge=0, le=LAST_AT)] = 0.0
+    generation: int | None = None
+    result: str | None = None
+    digest: str | None = None
+    problems: list[Record] | None = None
+    actions: list[Record] | None = None
 
 
 class History:
@@ -77,7 +96,7 @@ class History:
         """The newest records first."""
         records = []
         for path in sorted(self._record_paths(), reverse=True)[:limit]:
-            record = _read(path)
+            record = _read_record(path)
             if record is not None:
                 records.append(record)
         return records
@@ -148,7 +167,9 @@ class History:
         """The files of a kept set."""
         found = _read(self._sets / f"{digest.removeprefix('sha256:')}.json")
         files = found.get("files") if found else None
-        return files if isinstance(files, dict) else None
+        if not isinstance(files, dict):
+            return None
+        return files if all(isinstance(text, str) for text in files.values()) else None
 
     def difference(self, record: Record) -> str:
         """What the set changed in the files, as a unified diff; "" where one side was not kept."""
@@ -160,7 +181,7 @@ class History:
         return "" if after is None or before is None else find_differences(before, after)
 
     def _record_paths(self) -> list[Path]:
-        return [path for path in self._directory.glob("*.json") if path.stem.isdecimal()]
+        return [path for path in self._directory.glob("*.json") if _RECORD_NAME(path.stem)]
 
     def _forget_oldest(self) -> None:
         paths = sorted(self._record_paths(), reverse=True)
@@ -169,7 +190,7 @@ class History:
         used: set[str] = set()
         in_force: set[str] = set()
         for position, path in enumerate(paths):
-            record = _read(path) or {}
+            record = _read_record(path) or {}
             digest = str(record.get("digest") or "")
             is_way_back = (
                 record.get("result") in IN_FORCE
@@ -231,6 +252,16 @@ def _private(path: str, flags: int) -> int:
 def _read(path: Path) -> Record | None:
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return None
     return value if isinstance(value, dict) else None
+
+
+def _read_record(path: Path) -> Record | None:
+    """None for what is damaged: a record is a label, and no reason not to start."""
+    record = _read(path)
+    try:
+        msgspec.convert(record, _RecordValues)
+    except msgspec.ValidationError:
+        return None
+    return record

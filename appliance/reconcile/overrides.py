@@ -9,6 +9,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import MappingProxyType
 
+import msgspec
+
 from appliance.core.method import MethodTable
 from appliance.core.names import MethodName, NodeName, Subject, WorkerKey, WorkerKind, parse_subject
 from appliance.core.overrides import (
@@ -20,11 +22,29 @@ from appliance.core.overrides import (
     without_idle,
 )
 from appliance.core.specs import DesiredState
-from appliance.errors import ArgumentsInvalid, HandlerError, SubjectInvalid
+from appliance.errors import ArgumentsInvalid, HandlerError, StoreUnusable, SubjectInvalid
 
 MAX_OVERRIDES = 1_000
 NOT_STARTABLE = frozenset({"REQRelay"})
 """What these do hangs on settings that a message cannot bring along."""
+
+
+class _Kept(msgspec.Struct):
+    """An override as it stands on disk."""
+
+    node: str
+    subject: str
+    kind: WorkerKind
+    starts: bool
+    by: str
+    at: float
+
+
+def _restore(kept: _Kept) -> Override:
+    """Raises SubjectInvalid."""
+    parse_subject(kept.subject)
+    key = WorkerKey(NodeName(kept.node), Subject(kept.subject), kept.kind)
+    return Override(key=key, starts=kept.starts, by=kept.by, at=kept.at)
 
 
 class OverrideBook:
@@ -56,20 +76,24 @@ class OverrideBook:
         """Read what an earlier run left. Blocks; an unreadable file counts as empty only if it is missing.
 
         Raises:
-            OSError, ValueError: it is there and cannot be used.
+            StoreUnusable: it is there and cannot be used.
         """
         try:
             text = self._path.read_text(encoding="utf-8")
         except FileNotFoundError:
             return
-        for item in json.loads(text):
-            key = WorkerKey(
-                NodeName(item["node"]), Subject(item["subject"]), WorkerKind(item["kind"])
-            )
-            parse_subject(key.subject)
-            self._all[key] = Override(
-                key=key, starts=bool(item["starts"]), by=str(item["by"]), at=float(item["at"])
-            )
+        except (OSError, UnicodeDecodeError) as error:
+            raise self._unusable(error) from error
+        try:
+            kept = msgspec.json.decode(text, type=list[_Kept])
+            self._all = {override.key: override for override in map(_restore, kept)}
+        except (msgspec.DecodeError, RecursionError, SubjectInvalid) as error:
+            raise self._unusable(error) from error
+
+    def _unusable(self, error: Exception) -> StoreUnusable:
+        return StoreUnusable(
+            f"{self._path} cannot be used: {error}; without it workers are as the config says"
+        )
 
     async def follow(self, desired: DesiredState, *, clear: bool) -> None:
         """A config was applied: drop overrides that have become its word, or all."""

@@ -10,6 +10,8 @@ import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+import msgspec
+
 from appliance.config.revision import Revision
 
 PIN_FILE = "pin.json"
@@ -47,9 +49,8 @@ class PinBook:
     def load(self) -> Pin | None:
         """The pin of an earlier run. What cannot be read counts as none."""
         try:
-            found = json.loads(self._path.read_text(encoding="utf-8"))
-            return Pin(**found)
-        except (OSError, ValueError, TypeError):
+            return msgspec.json.decode(self._path.read_bytes(), type=Pin)
+        except (OSError, msgspec.DecodeError, RecursionError):
             return None
 
     def save(self, pin: Pin | None) -> None:
