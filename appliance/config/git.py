@@ -142,24 +142,28 @@ def _list_tree(repo: Repo, tree_id: bytes, below: str) -> dict[str, bytes]:
             return {}
     if not stat.S_ISDIR(mode):
         return {below: node_id}
-    found: dict[str, bytes] = {}
-    _walk(repo, node_id, below, found, 0)
-    return found
+    return dict(_walk(repo, node_id, below))
 
 
-def _walk(repo: Repo, tree_id: bytes, below: str, found: dict[str, bytes], depth: int) -> None:
-    if depth > _MAX_TREE_DEPTH or len(found) > _MAX_TREE_ENTRIES:
-        raise GitTrouble("the commit's tree is too large for a config")
-    tree: Any = repo[tree_id]
-    for entry in tree.iteritems():
-        name = os.fsdecode(entry.path)
-        if name.startswith((".", "#")):
-            continue
-        path = os.path.join(below, name)
-        if stat.S_ISDIR(entry.mode):
-            _walk(repo, entry.sha, path, found, depth + 1)
-        elif stat.S_ISREG(entry.mode) and name.endswith(_SUFFIXES):
-            found[path] = entry.sha
+def _walk(repo: Repo, tree_id: bytes, below: str) -> Iterator[tuple[str, bytes]]:
+    """NB: a few small trees that hold each other again and again are a tree without end."""
+    waiting = [(tree_id, below, 0)]
+    entries = 0
+    while waiting:
+        tree_id, below, depth = waiting.pop()
+        tree: Any = repo[tree_id]
+        for entry in tree.iteritems():
+            entries += 1
+            if depth > _MAX_TREE_DEPTH or entries > _MAX_TREE_ENTRIES:
+                raise GitTrouble("the commit's tree is too large for a config")
+            name = os.fsdecode(entry.path)
+            if name.startswith((".", "#")):
+                continue
+            path = os.path.join(below, name)
+            if stat.S_ISDIR(entry.mode):
+                waiting.append((entry.sha, path, depth + 1))
+            elif stat.S_ISREG(entry.mode) and name.endswith(_SUFFIXES):
+                yield path, entry.sha
 
 
 # -- signatures --------------------------------------------------------------------------------------

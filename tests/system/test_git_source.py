@@ -37,11 +37,12 @@ class Repository:
             )
             self.keys[name] = path
 
-    def git(self, *words):
+    def git(self, *words, text=None):
         environment = {**os.environ, **ENVIRONMENT}
         return subprocess.run(
             ["git", "-C", self.root / "repo", *words],
             env=environment,
+            input=text,
             check=True,
             capture_output=True,
             text=True,
@@ -90,6 +91,19 @@ def test_files_that_differ_from_the_commit_are_named(repository):
     # a file that another commit brings is judged against that one
     repository.commit()
     assert repository.facts().differing == ()
+
+
+def test_a_tree_that_holds_itself_again_and_again_is_refused(repository):
+    repository.write("a: 1\n")
+    repository.commit()
+    tree = repository.git("hash-object", "-t", "tree", "-w", "/dev/null")
+    for _ in range(5):
+        text = "".join(f"040000 tree {tree}\tfolder{i:03}\n" for i in range(1_000))
+        tree = repository.git("mktree", text=text)
+    commit = repository.git("commit-tree", "-m", "m", tree)
+    repository.git("update-ref", "HEAD", commit)
+    with pytest.raises(GitTrouble, match="too large for a config"):
+        read_commit([str(repository.root / "repo")], {}, [])
 
 
 def test_a_signature_counts_only_if_an_allowed_key_made_it_over_this_commit(repository):
