@@ -5,7 +5,6 @@ secrets are not shown.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from functools import lru_cache
 from typing import Any
 
 from jsonschema.exceptions import ValidationError
@@ -19,6 +18,9 @@ from appliance.core.durations import format_duration
 from appliance.core.findings import find_nearest, shorten
 from appliance.core.problems import Problem
 from appliance.core.value_kinds import describe_kind
+
+MAX_LIKENESSES = 1_000
+"""Different words that one look at a config finds the meant one for; the search is dear."""
 
 _TYPE_NAMES = {
     "string": "text",
@@ -40,9 +42,10 @@ def find_problems(raw: RawConfig) -> tuple[list[Problem], list[KeyPath]]:
     traps = {trap.path: trap for trap in raw.traps}
     trapped: set[KeyPath] = set()
     damage = _Damage(raw)
+    likeness = _Likeness()
     for error in find_shape_errors(raw.tree):
         path: KeyPath = tuple(error.absolute_path)
-        for code, where, message, hint, on_key in _explain(error, path, raw):
+        for code, where, message, hint, on_key in _explain(error, path, raw, likeness):
             bad_paths.append(where)
             if damage.explains(code, where):
                 continue
@@ -70,37 +73,56 @@ def prune(tree: dict[str, Any], bad_paths: list[KeyPath]) -> dict[str, Any]:
     A list with a bad item goes as a whole: without one item the others would be looked for in the
     wrong places.
     """
-    pruned = tree
+    pruned = dict(tree)
+    own = {id(pruned)}
     for path in bad_paths:
         cut = next((i for i, part in enumerate(path) if isinstance(part, int)), len(path))
         if path:
-            pruned = _without(pruned, path[:cut])
+            _cut_out(pruned, path[:cut], own)
     return pruned
 
 
-def _without(holder: Any, path: KeyPath) -> Any:
-    part = path[0]
-    if not isinstance(holder, dict) or part not in holder:
-        return holder
-    copy = dict(holder)
-    if len(path) == 1:
-        del copy[part]
-    else:
-        copy[part] = _without(copy[part], path[1:])
-    return copy
+def _cut_out(holder: dict[str, Any], path: KeyPath, own: set[int]) -> None:
+    """Cut from `holder`, which is a copy already; what lies on the way is copied once, and noted in `own`."""
+    *way, last = map(str, path)
+    for part in way:
+        below = holder.get(part)
+        if not isinstance(below, dict):
+            return
+        if id(below) not in own:
+            below = holder[part] = dict(below)
+            own.add(id(below))
+        holder = below
+    holder.pop(last, None)
+
+
+class _Likeness:
+    """Finds what a word was meant to be; no longer once very many were asked for, which would take minutes."""
+
+    def __init__(self) -> None:
+        self._found: dict[tuple[str, tuple[str, ...]], str | None] = {}
+
+    def find(self, word: str, names: tuple[str, ...]) -> str | None:
+        """Remembered: a mistake in a generated config stands there ten thousand times."""
+        key = (word, names)
+        if key not in self._found and len(self._found) < MAX_LIKENESSES:
+            self._found[key] = find_nearest(word, names)
+        return self._found.get(key)
 
 
 _Explained = tuple[str, KeyPath, str, str, bool]
 
 
-def _explain(error: ValidationError, path: KeyPath, raw: RawConfig) -> Iterator[_Explained]:
+def _explain(
+    error: ValidationError, path: KeyPath, raw: RawConfig, likeness: _Likeness
+) -> Iterator[_Explained]:
     """Code, path, message, hint, and whether the key is meant."""
     schema: dict[str, Any] = error.schema if isinstance(error.schema, dict) else {}
     instance: Any = error.instance
     wanted: Any = error.validator_value
     match error.validator:
         case "additionalProperties":
-            yield from _explain_unknown_keys(error, path, schema)
+            yield from _explain_unknown_keys(error, path, schema, likeness)
         case "required":
             for name in wanted:
                 if name not in instance:
@@ -118,7 +140,7 @@ def _explain(error: ValidationError, path: KeyPath, raw: RawConfig) -> Iterator[
             found = describe_kind(error.instance)
             yield "E102", path, f"expected {_expected(error)}, found {found}", "", False
         case "enum" | "const":
-            yield from _explain_choice(error, path, raw)
+            yield from _explain_choice(error, path, raw, likeness)
         case "minProperties" | "maxProperties":
             yield (
                 "E110",
@@ -144,14 +166,14 @@ def _is_name(error: ValidationError) -> bool:
 
 
 def _explain_unknown_keys(
-    error: ValidationError, path: KeyPath, schema: dict[str, Any]
+    error: ValidationError, path: KeyPath, schema: dict[str, Any], likeness: _Likeness
 ) -> Iterator[_Explained]:
     known = schema.get("properties", {})
     instance: Any = error.instance
     for key in instance:
         if key in known:
             continue
-        nearest = _nearest(key, tuple(name for name in known if name not in instance))
+        nearest = likeness.find(key, tuple(name for name in known if name not in instance))
         if nearest is not None:
             message, hint = f"unknown key {shorten(key)}; did you mean {shorten(nearest)}?", ""
         else:
@@ -160,21 +182,17 @@ def _explain_unknown_keys(
         yield "E101", (*path, key), message, hint, True
 
 
-@lru_cache(maxsize=1_000)
-def _nearest(key: str, names: tuple[str, ...]) -> str | None:
-    """Remembered: a mistake in a generated config stands there ten thousand times."""
-    return find_nearest(key, names)
-
-
-def _explain_choice(error: ValidationError, path: KeyPath, raw: RawConfig) -> Iterator[_Explained]:
+def _explain_choice(
+    error: ValidationError, path: KeyPath, raw: RawConfig, likeness: _Likeness
+) -> Iterator[_Explained]:
     if path == ("version",):
         yield "E111", path, "this program reads version 1", "write `version: 1`", False
         return
     allowed: Any = error.validator_value
-    words = [str(word) for word in allowed]
+    words = tuple(str(word) for word in allowed)
     if not isinstance(error.instance, str):
         return  # told as a wrong type
-    nearest = find_nearest(error.instance, words)
+    nearest = likeness.find(error.instance, words)
     yield (
         "E104",
         path,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import tempfile
 import time
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, event, given, settings
 
+from appliance.config.shape import prune
 from appliance.config.stories import STORIES
 from appliance.core.names import parse_subject
 from appliance.core.problems import Problem, Severity
@@ -104,6 +106,26 @@ def test_a_fleet_of_a_thousand_nodes_is_checked_in_seconds_with_and_without_role
         subscribers = [key for key in loaded.desired.workers if key.kind == "subscriber"]
         assert len(subscribers) >= 10_000
         assert taken_s < 10  # about one second; the bound is for a machine that does other things
+
+
+def test_a_file_of_unknown_keys_is_refused_in_seconds(tmp_path: Path) -> None:
+    path = tmp_path / "another.yaml"
+    path.write_text(fleet(with_roles=True) + "".join(f"\nkey{i}: 1" for i in range(20_000)))
+    started = time.perf_counter()
+    with pytest.raises(ConfigInvalid) as caught:
+        load(path)
+    assert time.perf_counter() - started < 15
+    assert {problem.code for problem in caught.value.problems} == {"E101"}
+    assert len(caught.value.problems) == 20_000
+
+
+def test_what_is_left_out_is_left_out_of_a_copy() -> None:
+    tree = {"a": {"b": {"c": 1, "d": 2}, "e": [1, {"f": 1}]}, "g": 1}
+    before = copy.deepcopy(tree)
+    bad_paths = [("a", "b", "c"), ("a", "e", 1, "f"), ("a", "b", "x", "y"), ("h",), ("a", "b", "c")]
+    assert prune(tree, bad_paths) == {"a": {"b": {"d": 2}}, "g": 1}
+    assert prune(tree, [*bad_paths, ("a",), ("a", "b", "d")]) == {"g": 1}
+    assert tree == before
 
 
 def test_a_fleet_full_of_mistakes_is_refused_in_seconds(tmp_path: Path) -> None:
