@@ -10,9 +10,10 @@ can be wrong is the belief that a subscription chooses one; W202 and W204 say so
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from itertools import islice
+from typing import Any, TypeVar
 
 from appliance.core.cross_checks import check_ends, index_subscriptions
 from appliance.core.expand import Expander, Publication, Subscription, accepted_senders
@@ -58,6 +59,8 @@ from appliance.core.specs import (
 )
 from appliance.core.user_method import UserMethod
 
+MAX_WORKERS = 2_000_000
+"""Of all nodes: a role of a few lines that sends from all to all makes as many as there are pairs."""
 NODE_PLACEHOLDER = "${node}"
 """Replaced by the own node's name in texts that a node sends or runs; doubled (``$${node}``) it
 stands for itself.
@@ -103,8 +106,12 @@ def compile_settings(
     check_inputs(findings, tree)
     check_fragments(findings, tree, known)
     expander = Expander(tree, known, findings)
-    subscriptions = [item for node in known.nodes for item in expander.subscriptions(node)]
-    publications = [item for node in known.nodes for item in expander.publications(node)]
+    subscriptions = list(islice(_all(known.nodes, expander.subscriptions), MAX_WORKERS + 1))
+    publications = list(_first(_all(known.nodes, expander.publications)))
+    if len(subscriptions) + sum(len(item.resolved.to) for item in publications) > MAX_WORKERS:
+        message = f"the nodes and roles make more than {MAX_WORKERS:,} workers of it"
+        findings.add("E003", ("nodes",), message, on_key=True)
+        return Compiled(None, findings.all())
     index = index_subscriptions(subscriptions)
     check_ends(findings, subscriptions, publications, index, known)
     _check_scheduled(findings, publications, user_methods, find_argument_problem)
@@ -126,6 +133,23 @@ def compile_settings(
         **make_sections(tree),
     )
     return Compiled(desired, findings.all())
+
+
+_Item = TypeVar("_Item")
+
+
+def _all(nodes: Iterable[str], expand: Callable[[str], Iterable[_Item]]) -> Iterator[_Item]:
+    return (item for node in nodes for item in expand(node))
+
+
+def _first(publications: Iterable[Publication]) -> Iterator[Publication]:
+    """As many as there may be; they stand for a publisher per destination."""
+    count = 0
+    for item in publications:
+        yield item
+        count += len(item.resolved.to)
+        if count > MAX_WORKERS:
+            return
 
 
 def _choose(

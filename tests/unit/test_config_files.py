@@ -103,6 +103,21 @@ def test_more_than_the_limit_is_refused(tmp_path: Path) -> None:
     assert [(p.code, Path(p.file).name) for p in caught.value.problems] == [("E003", "b.yaml")]
 
 
+@pytest.mark.timeout(60)
+def test_a_few_lines_that_make_too_many_workers_are_refused_before_they_are_made(
+    tmp_path: Path,
+) -> None:
+    names = [f"n{i}" for i in range(3_000)]
+    (tmp_path / "a.yaml").write_text(
+        "version: 1\nbroker: {servers: [nats://127.0.0.1:1]}\nroles: {all: {subscribe: {REQPing: {}},"
+        f" publish: {{p: {{to: [{', '.join(names)}], method: REQPing}}}}}}}}\n"
+        "nodes:\n" + "".join(f"  {name}: {{roles: [all]}}\n" for name in names)
+    )
+    with pytest.raises(ConfigInvalid) as caught:
+        load(tmp_path)
+    assert [(problem.code, problem.line) for problem in caught.value.problems] == [("E003", 4)]
+
+
 def test_maps_merge_by_key_over_files_and_paths(tmp_path: Path) -> None:
     write(
         tmp_path,

@@ -25,8 +25,8 @@ STORIES = (
     Story(
         "E003",
         "too-large",
-        "All files together exceed 8 MB. The limit keeps a wrong path (a directory of data,"
-        " say) from taking the machine's memory.",
+        "All files together exceed 8 MB, or more than two million workers come of them. The limits keep a wrong path"
+        " (a directory of data, say) or a role that sends from all to all from taking the machine's memory.",
         "appliance check /var/log",
         "Give the directory that holds the config alone. A fleet of thousands of nodes fits"
         " when entries are shared in roles.",
