@@ -69,6 +69,8 @@ def test_axe_finds_nothing_in_trouble_in_light_and_dark_on_a_desk_and_a_phone(fl
     fleet.write(ship="REQToConsole: {retires: 3}")
     expect(page.locator("#config .problem")).to_be_visible()
     expect(page.get_by_role("table", name="Dead letters")).to_be_visible()
+    # a record that came while they are opened would move them
+    expect(page.locator("#history .record-head").first).to_contain_text("refused")
     open_everything(page)
     expect(page.locator("#history .diff").first).to_be_visible()
     assert find_everywhere(page) == {}

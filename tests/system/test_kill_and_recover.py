@@ -19,13 +19,27 @@ def test_every_accepted_message_is_handled_exactly_once_whatever_is_killed(
     assert outcome.is_exactly_once, outcome
 
 
+def find_one_with(seeds, is_seen, directory, **options):
+    """Whether a mutant is caught: each run catches it nearly always, so a few seeds do."""
+    runs = (run_harness(directory / str(seed), kills=2, seed=seed, **options) for seed in seeds)
+    return any(map(is_seen, runs))
+
+
 def test_the_harness_sees_a_receiver_that_acknowledges_before_the_commit(tmp_path):
-    outcome = run_harness(
-        tmp_path, kills=2, seed=3, kinds=("receiver",), receiver_command=MUTANT_ACK_BEFORE_COMMIT
+    assert find_one_with(
+        range(3, 8),
+        lambda outcome: outcome.lost > 0,
+        tmp_path,
+        kinds=("receiver",),
+        receiver_command=MUTANT_ACK_BEFORE_COMMIT,
     )
-    assert outcome.lost > 0, outcome
 
 
 def test_the_harness_sees_a_receiver_without_a_memory_of_ids(tmp_path):
-    outcome = run_harness(tmp_path, kills=2, seed=5, dedupe=False, kinds=("broker", "sender"))
-    assert outcome.doubled > 0, outcome
+    assert find_one_with(
+        range(5, 10),
+        lambda outcome: outcome.doubled > 0,
+        tmp_path,
+        kinds=("broker", "sender"),
+        dedupe=False,
+    )

@@ -108,13 +108,21 @@ class Rounds:
         stack.push_async_callback(self._publisher.close)
         stack.callback(self._bus.on_publish_denied(self._order.bare_subject, self._on_denied))
         await self._guarded(self._replies.start(self._on_denied), STALL_S)
-        await self._guarded(self._publisher.start(), STALL_S)
+        await self._start_publisher()
         working = asyncio.create_task(self._publisher.run(), name="publisher")
         working.add_done_callback(self._publisher_ended)
         stack.push_async_callback(_end, working)
         for name in (ScenarioName.BROKER, ScenarioName.WINDOW):  # what is denied is denied here
             await self._guarded(self._try(Scenario(name, 1)), STALL_S)
         await self._guarded(self._until_handled(), STALL_S)  # what starting cost is no round's
+
+    async def _start_publisher(self) -> None:
+        try:
+            await self._guarded(self._publisher.start(), STALL_S)
+        except BusUnavailable as error:
+            if not self._bus.is_connected:
+                raise
+            raise BenchDenied(self._order.pattern, str(error)) from error
 
     async def measure(self) -> list[Round]:
         """Every scenario in every round, so that a slow moment of the machine hits all of them alike."""
