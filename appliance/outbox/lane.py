@@ -92,6 +92,8 @@ class Lane:
         """
         if self._waiting and not (self._strict and not self._is_head_waiting()):
             return 0.0
+        if self._on_disk and not self._is_asking and self._has_room():
+            return 0.0  # `take` has yet to ask for them; their coming is told by a wake-up
         if self._strict and self._delayed:
             return self._oldest_delayed()[0]
         return self._delayed[0][0] if self._delayed else None

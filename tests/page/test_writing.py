@@ -132,7 +132,7 @@ def test_a_dead_letter_is_tried_again_and_dropped(fleet, unlocked):
     unlocked.get_by_role("button", name="Retry REQPing to ghost").click()
     expect(unlocked.locator(".toast")).to_contain_text("1 dead letter put back into the outbox")
     expect(letters.get_by_role("cell", name=re.compile("ago"))).to_have_text(
-        re.compile("^[0-3] s ago")
+        re.compile("^[0-9]+ s ago")
     )
     fleet.daemon.wait_until(lambda status: status["outbox"]["dead"] == 1)
     unlocked.get_by_role("button", name="Drop REQPing to ghost").click()

@@ -437,7 +437,7 @@ def test_a_worker_that_goes_takes_its_labels_along_and_leaves_its_sums(daemon):
 
 def test_work_that_a_stop_cuts_off_is_counted(daemon):
     more = 'REQCliCommandCont: {ack: {mode: none}, allow_commands: [[sleep, "*"]]}'
-    assert daemon.switch(more=more)["result"] == "applied"
+    assert daemon.switch(more=more)["result"] in ("applied", "unchanged")
     before = daemon.scrape()
     worker = "ship1.REQCliCommandCont.CommandNACK_subscriber"
     daemon.send(
@@ -452,7 +452,7 @@ def test_work_that_a_stop_cuts_off_is_counted(daemon):
     daemon.wait_for(
         lambda found: sum(found.find("appliance_messages_in_flight", worker=worker)) == 1
     )
-    assert daemon.switch()["result"] == "applied"
+    assert daemon.switch()["result"] in ("applied", "unchanged")  # the watch may have been first
     after = daemon.wait_moved(before, "appliance_drain_abandoned_total")
     assert worker not in after.workers()
 

@@ -102,3 +102,21 @@ async def test_waiting_messages_are_dropped_although_who_asked_has_left(tmp_path
         await store.list_pending()
         assert store.counts().pending == 0
         assert store.lane(KEY).depth == 0
+
+
+async def test_a_lane_whose_records_are_on_disk_only_is_due_until_they_are_asked_for(
+    tmp_path: Path,
+):
+    async with open_store(tmp_path) as store:
+        record = make_record(store)
+        await store.put([record])
+        lane = store.lane(KEY)
+        held = lane.take()
+        assert held is not None
+        await store.settle_dead(held, "tested")
+        assert lane.next_due_at() is None
+        assert await store.retry_dead() == 1
+        assert lane.next_due_at() == 0.0  # else a publisher that waits for an absent node sleeps on
+        assert lane.take() is None
+        assert lane.next_due_at() is None
+        assert [one.id for one in await take_all(lane)] == [record.id]
