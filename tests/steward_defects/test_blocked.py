@@ -116,7 +116,7 @@ nodes: {{busy: {{subscribe: {{REQToFileAppend: {{}}}}}}}}
         }
         made: set[str | None] = set()
         sent = 0
-        while len(made) <= 2:  # until it did come and go
+        while len(made) <= 5:  # until it did come and go
             daemon.send(message)
             sent += 1
             daemon.wait_until(lambda status: status["outbox"]["pending"] == 0)
