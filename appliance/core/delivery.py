@@ -1,0 +1,74 @@
+"""What became of a message: the words that store, API, command line, page and metrics share. Pure.
+
+A message is `accepted` when it is on disk here, then waits, is sent, taken by the other side, worked on and done; or it
+ends as refused, failed or expired, with a reason. "Delivered" is `taken` or better.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class DeliveryState(StrEnum):
+    """Where a message stands. The last three are ends that need a human's eye: dead letters."""
+
+    ACCEPTED = "accepted"
+    WAITING = "waiting"
+    SENT = "sent"
+    TAKEN = "taken"
+    WORKING = "working"
+    DONE = "done"
+    REFUSED = "refused"
+    FAILED = "failed"
+    EXPIRED = "expired"
+
+
+DELIVERED = frozenset({DeliveryState.TAKEN, DeliveryState.WORKING, DeliveryState.DONE})
+"""The receiver has it; nothing more depends on the sender."""
+
+
+class WaitReason(StrEnum):
+    """Why a message waits. `SILENT` is shown with the time since, `DENIED` with the broker's words."""
+
+    NOBODY = "nobody there"
+    SILENT = "silent"
+    BROKER_AWAY = "broker away"
+    DENIED = "denied"
+    BUSY = "busy"
+    BEHIND = "behind others"
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """A message's state and, in words, why it is there; `why` is "" where the state says all."""
+
+    state: DeliveryState
+    why: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.state} ({self.why})" if self.why else str(self.state)
+
+
+_ENDS = (DeliveryState.REFUSED, DeliveryState.FAILED, DeliveryState.EXPIRED)
+
+
+def end_reason(state: DeliveryState, why: str) -> str:
+    """The reason of a dead letter as it is stored: ``failed: disk full``."""
+    return f"{state}: {why}" if why else str(state)
+
+
+def state_of_reason(reason: str) -> DeliveryState:
+    """Which end a dead letter's reason tells of; the texts of earlier versions are known by how they begin."""
+    for state in _ENDS:
+        if reason.startswith(state):
+            return state
+    return DeliveryState.FAILED
+
+
+def why_of_reason(reason: str) -> str:
+    """A dead letter's reason without the word for its state."""
+    for state in _ENDS:
+        if reason.startswith(f"{state}: "):
+            return reason[len(state) + 2 :]
+    return reason.removeprefix("refused by the receiver: ")
