@@ -51,6 +51,8 @@ class Standing:
 
 
 _ENDS = (DeliveryState.REFUSED, DeliveryState.FAILED, DeliveryState.EXPIRED)
+_REFUSED_BEFORE = "refused by the receiver"
+"""How earlier versions began the reason of a refusal."""
 
 
 def end_reason(state: DeliveryState, why: str) -> str:
@@ -68,7 +70,35 @@ def state_of_reason(reason: str) -> DeliveryState:
 
 def why_of_reason(reason: str) -> str:
     """A dead letter's reason without the word for its state."""
-    for state in _ENDS:
-        if reason.startswith(f"{state}: "):
-            return reason[len(state) + 2 :]
-    return reason.removeprefix("refused by the receiver: ")
+    for word in (_REFUSED_BEFORE, *_ENDS):
+        if reason.startswith(word):
+            return reason[len(word) :].lstrip(": ")
+    return reason
+
+
+def describe_end(reason: str) -> str:
+    """A dead letter's reason so that it begins with the word for its state, whichever version wrote it."""
+    state = state_of_reason(reason)
+    if reason.startswith(state) and not reason.startswith(_REFUSED_BEFORE):
+        return reason
+    return end_reason(state, why_of_reason(reason))
+
+
+_WHY_MISSED = {
+    "no_responder": str(WaitReason.NOBODY),
+    "ack_timeout": "no acknowledgement",
+    "bus_down": str(WaitReason.BROKER_AWAY),
+}
+
+
+def why_of_missed(outcome: str) -> str:
+    """What an attempt without an acknowledgement says of why the message waits."""
+    return _WHY_MISSED.get(outcome, outcome.replace("_", " "))
+
+
+def kind_of_wait(why: str) -> WaitReason | None:
+    """Which of the reasons the words begin with; None for words of another kind."""
+    for reason in WaitReason:
+        if why == reason or why.startswith((f"{reason} ", f"{reason}:")):
+            return reason
+    return None

@@ -6,6 +6,7 @@ import base64
 import logging
 from dataclasses import dataclass
 
+from appliance.core.delivery import DeliveryState, state_of_reason
 from appliance.core.escape import escape_controls
 from appliance.core.names import WorkerKey
 from appliance.telemetry.telling import Teller
@@ -33,6 +34,11 @@ NO_FACTS = ReplyFacts()
 class MessageTelemetry(Teller):
     """What happens to messages."""
 
+    @property
+    def has_listeners(self) -> bool:
+        """Whether anybody follows single messages now; who would tell a frequent fact of many asks first."""
+        return self._events.has_listeners
+
     def messages_accepted(self, count: int) -> None:
         """Messages from a caller are on disk."""
         self.counts.messages_accepted += count
@@ -46,9 +52,15 @@ class MessageTelemetry(Teller):
         self.messages_accepted(len(ids))
 
     def message_delivered(
-        self, node: str, id_: int, to_node: str, method: str, seconds: float
+        self,
+        node: str,
+        id_: int,
+        to_node: str,
+        method: str,
+        seconds: float,
+        state: DeliveryState = DeliveryState.TAKEN,
     ) -> None:
-        """Acknowledged, or sent where no acknowledgement is asked for."""
+        """Acknowledged, or `SENT` where no acknowledgement is asked for; `DONE` when after the work."""
         if self._events.has_listeners:
             self._events.emit_frequent(
                 "message_delivered",
@@ -57,10 +69,26 @@ class MessageTelemetry(Teller):
                 to=to_node,
                 method=method,
                 seconds=round(seconds, 6),
+                state=str(state),
             )
         if self._logger.isEnabledFor(logging.DEBUG):
             fields = {"node": node, "id": id_, "to": to_node, "method": method, "seconds": seconds}
-            self._log(logging.DEBUG, "message delivered", fields)
+            self._log(logging.DEBUG, f"message {state}", fields)
+
+    def message_waits(self, node: str, id_: int, to_node: str, why: str) -> None:
+        """A message waits, for another reason than before. `node` sends it."""
+        if self._events.has_listeners:
+            self._events.emit_frequent("message_waits", node=node, id=id_, to=to_node, why=why)
+
+    def message_working(self, node: str, id_: int, to_node: str, taker: str = "") -> None:
+        """The other side says that it has the message and is not done; `taker` is its daemon's instance.
+
+        Told with every such word, so that whoever waits knows that the other side lives.
+        """
+        if self._events.has_listeners:
+            self._events.emit_frequent(
+                "message_working", node=node, id=id_, to=to_node, taker=taker
+            )
 
     def attempt_missed(
         self,
@@ -101,8 +129,10 @@ class MessageTelemetry(Teller):
     def message_dead(
         self, key: WorkerKey, id_: int, to_node: str, method: str, reason: str
     ) -> None:
-        """A message was parked as a dead letter."""
-        fields: dict[str, object] = {"id": id_, "to": to_node, "method": method, "reason": reason}
+        """A message was parked as a dead letter; its reason begins with how it ended."""
+        state = str(state_of_reason(reason))
+        fields: dict[str, object] = {"id": id_, "to": to_node, "method": method}
+        fields |= {"reason": reason, "state": state}
         self._worker(logging.ERROR, "dead letter", "message_dead", key, fields, storm="dead")
 
     def message_refused(self, key: WorkerKey, sender: str, reason: str) -> None:

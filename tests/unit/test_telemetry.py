@@ -6,6 +6,7 @@ import logging
 
 import pytest
 
+from appliance.core.delivery import DeliveryState
 from appliance.core.names import NodeName, Subject, WorkerKey, WorkerKind
 from appliance.core.problems import Problem
 from appliance.telemetry import logs
@@ -230,6 +231,16 @@ async def test_a_listener_that_does_not_read_cannot_fill_the_memory():
         assert listener.dropped == 1
 
 
+def test_what_became_of_a_message_is_told_in_the_words_that_all_share(telemetry):
+    with telemetry._events.listen() as listener:
+        for state in (DeliveryState.SENT, DeliveryState.TAKEN, DeliveryState.DONE):
+            telemetry.message_delivered("central", 1, "ship1", "REQPing", 0.1, state)
+        for reason in ("refused: no", "failed: disk full", "expired: nobody there"):
+            telemetry.message_dead(KEY, 1, "ship1", "REQPing", reason)
+        states = [event["state"] for event in listener._waiting]
+    assert states == ["sent", "taken", "done", "refused", "failed", "expired"]
+
+
 async def test_ending_all_listeners_ends_their_iteration():
     hub = EventHub()
     with hub.listen() as listener:
@@ -266,6 +277,8 @@ def test_every_fact_can_be_told_and_becomes_json(telemetry, stream):
         telemetry.history_not_written("disk full")
         telemetry.attempt_missed(KEY, 1, "ack_timeout", attempt=1, next_in_s=0.2)
         telemetry.message_dead(KEY, 1, "ship2", "REQPing", "expired")
+        telemetry.message_waits("central", 1, "ship2", "nobody there")
+        telemetry.message_working("central", 1, "ship2", "0123456789abcdef")
         telemetry.message_dropped(KEY)
         telemetry.message_interrupted(KEY, "central", 1)
         telemetry.reply_received(
@@ -275,7 +288,7 @@ def test_every_fact_can_be_told_and_becomes_json(telemetry, stream):
         telemetry.error_report_lost("ship1", "disk full")
         events += list(listener._waiting)
     json.dumps(events).encode()
-    assert len({event["event"] for event in events}) == 17
+    assert len({event["event"] for event in events}) == 19
     reply = next(event for event in events if event["event"] == "reply_received")
     assert (reply["data"], reply["from"], reply["exit_status"]) == (
         "bytes \\xff\\x1b",

@@ -14,6 +14,7 @@ from collections.abc import Callable, Coroutine
 from appliance.bus.base import Delivery
 from appliance.bus.nats import NatsBus
 from appliance.core.bench import Scenario
+from appliance.core.delivery import DeliveryState
 from appliance.core.latency import LatencyHistogram
 from appliance.core.message import Message
 from appliance.core.meter import Extent, Meter
@@ -53,7 +54,13 @@ class BenchTelemetry(Telemetry):
         self.missed = 0
 
     def message_delivered(
-        self, node: str, id_: int, to_node: str, method: str, seconds: float
+        self,
+        node: str,
+        id_: int,
+        to_node: str,
+        method: str,
+        seconds: float,
+        state: DeliveryState = DeliveryState.TAKEN,
     ) -> None:
         """Acknowledged."""
         self.on_delivered(id_, seconds)
