@@ -1,26 +1,22 @@
-"""The loop of the throughput measurement written bare with nats-py: no disk, no checks, no handlers.
-
-`receive URL` acknowledges; `send URL COUNT WINDOW COMPRESSION BYTES` prints acknowledged messages per second.
-"""
+"""The same loop written bare with nats-py: no disk, no checks, no handlers. Run by `heart_bench.py`."""
 
 from __future__ import annotations
 
 import asyncio
-import sys
-import time
+from collections.abc import Callable
 
 import cbor2
 import nats
-import uvloop
 import zstandard
 
+from tests.measure.side import Meter, Plan, make_text
 from tests.support.bare_publisher import seed_message
 
 SUBJECT = "beta.REQToConsole.EventACK"
 
 
-async def receive(url: str) -> None:
-    client = await nats.connect(url)
+async def receive(plan: Plan, say_ready: Callable[[], None]) -> None:
+    client = await nats.connect(plan.url)
     decompressor = zstandard.ZstdDecompressor()
 
     async def on_message(message) -> None:
@@ -32,56 +28,42 @@ async def receive(url: str) -> None:
 
     await client.subscribe(SUBJECT, queue=SUBJECT, cb=on_message)
     await client.flush()
-    print("ready", flush=True)
+    say_ready()
     await asyncio.Event().wait()
 
 
-async def send(url: str, count: int, window: int, compression: str, size: int) -> float:
-    client = await nats.connect(url)
+async def send(plan: Plan, meter: Meter) -> None:
+    client = await nats.connect(plan.url)
     compressor = zstandard.ZstdCompressor(level=3, write_checksum=True)
-    free = asyncio.Semaphore(window)
+    free = asyncio.Semaphore(plan.window)
     waiting: set[str] = set()
-    done = asyncio.Event()
-    acked = 0
+    is_done = asyncio.Event()
+    left = plan.count
 
     async def on_ack(message) -> None:
-        nonlocal acked
+        nonlocal left
         if message.subject in waiting:
             waiting.discard(message.subject)
-            acked += 1
+            left -= 1
+            meter.acked(1)
             free.release()
-            if acked == count:
-                done.set()
+            if not left:
+                is_done.set()
 
     prefix = f"{SUBJECT}.reply.bare."
     await client.subscribe(f"{prefix}*", cb=on_ack)
     await client.flush()
-    headers = {"serial": "cbor", "cmp": "z"} if compression == "zstd" else {"serial": "cbor"}
-    started = time.perf_counter()
-    for number in range(count):
+    headers = {"serial": "cbor"}
+    if plan.compression == "zstd":
+        headers["cmp"] = "z"
+    text = make_text(plan)
+    for number in range(plan.count):
         await free.acquire()
-        message = seed_message(
-            "beta", "alpha", "REQToConsole", [f"{number:08d}" * (size // 8)], id=number
-        )
-        data = cbor2.dumps(message)
-        if compression == "zstd":
+        data = cbor2.dumps(seed_message("beta", "alpha", "REQToConsole", [text], id=number))
+        if plan.compression == "zstd":
             data = compressor.compress(data)
-        reply = f"{prefix}{number}"
-        waiting.add(reply)
-        await client.publish(SUBJECT, data, reply=reply, headers=headers)
-    await done.wait()
-    rate = count / (time.perf_counter() - started)
+        reply_to = f"{prefix}{number}"
+        waiting.add(reply_to)
+        await client.publish(SUBJECT, data, reply=reply_to, headers=headers)
+    await is_done.wait()
     await client.close()
-    return rate
-
-
-def main() -> None:
-    if sys.argv[1] == "receive":
-        uvloop.run(receive(sys.argv[2]))
-        return
-    url, count, window, compression, size = sys.argv[2:7]
-    print(uvloop.run(send(url, int(count), int(window), compression, int(size))), flush=True)
-
-
-if __name__ == "__main__":
-    main()
