@@ -188,9 +188,7 @@ class SendingSide(Telemetry):
         """Returns when what was concluded is on disk."""
         await self._parts.store.list_pending(1)  # NB: answered after the commits of all before it
 
-    def message_delivered(
-        self, node: str, id_: int, to_node: str, method: str, seconds: float
-    ) -> None:
+    def message_delivered(self, node: str, id_: int, *args: object, **fields: object) -> None:
         """Acknowledged."""
         self.on_delivered(id_)
 
