@@ -1,33 +1,68 @@
-"""The bus as the workers see it. Implemented over nats-py in `bus.nats`, and nowhere else.
+"""The bus as the workers see it. `bus.nats` implements it on a broker, `bus.memory` within one process.
 
-The contract, whatever the client library does:
+The contract, whatever carries it:
 
-- `publish` hands the bytes to a live connection or raises; nothing is buffered while disconnected.
+- `send` and `publish` hand the bytes to a live connection or raise; nothing is buffered while disconnected.
 - `subscribe` returns only after the broker has confirmed the subscription (a true barrier).
-- `on_delivery` is a plain function called on the event loop, in order of arrival, and must not block.
+- Messages come in lists: `on_messages` is a plain function called on the event loop with all messages that one read
+  brought for its subscription, in order of arrival. It must not block.
 - A permission violation reaches the worker whose subject it names.
 """
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
-from typing import Protocol
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple, Protocol
+
+import msgspec
+
+from appliance.wire.headers import parse_headers
 
 
-@dataclass(slots=True)
-class Delivery:
-    """One incoming message, undecoded. `headers` is empty when it had none; `reply_to` "" when none was given."""
+class BusMessage(msgspec.Struct, gc=False, eq=False):
+    """One incoming message, undecoded.
+
+    `block` is the header block as it came, b"" when there was none; `reply_to` is "" when none was given. In
+    subjects, bytes that are no UTF-8 stand as surrogates: sending to such a subject is refused.
+
+    NB: a struct, because there is one for every message: it is made twice as fast as an object with slots.
+    """
 
     subject: str
     payload: bytes
-    headers: Mapping[str, str]
-    reply_to: str
+    block: bytes = b""
+    reply_to: str = ""
+    _headers: dict[str, str] | None = None
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        """The header block, read at the first look."""
+        headers = self._headers
+        if headers is None:
+            headers = self._headers = parse_headers(self.block) if self.block else {}
+        return headers
 
 
-OnDelivery = Callable[[Delivery], None]
-OnDenied = Callable[[str], None]
-"""Called with the broker's text when it denies the subject."""
+Frame = tuple[str, str, bytes, bytes]
+"""One outgoing message: subject, reply subject ("" for none), header block (b"" for none), payload."""
+
+OnMessages = Callable[[list[BusMessage]], None]
+"""Takes the messages that one read brought for a subscription, in order; the list is the callee's."""
+
+
+class Denial(NamedTuple):
+    """The broker does not allow something, and says so after the call has returned."""
+
+    text: str
+    """The broker's words."""
+    is_publish: bool
+    subject: str
+    """What was denied: the subject as published (an answer's is that of the asker's reply), or as subscribed."""
+    queue: str = ""
+    """The queue group that was asked for, "" where none was named."""
+
+
+OnDenied = Callable[[Denial], None]
 
 
 class Subscription(Protocol):
@@ -65,15 +100,40 @@ class Bus(Protocol):
         """Bytes of payload and headers that the broker takes in one message."""
         ...
 
+    @property
+    def is_congested(self) -> bool:
+        """Whether senders should await `wait_until_writable` before they send more; False without a connection."""
+        ...
+
+    async def wait_until_writable(self) -> None:
+        """Let the event loop turn once, then wait while the socket takes no more.
+
+        Raises:
+            BusUnavailable: not connected, or the connection was lost meanwhile.
+        """
+        ...
+
+    def send(self, frames: Sequence[Frame]) -> None:
+        """Hand over all frames, in order, now; they are written at the end of the event loop's turn.
+
+        It does not wait, so whoever sends much looks at `is_congested` between batches.
+
+        Raises:
+            BusUnavailable: not connected; nothing was sent.
+            PayloadTooLarge: payload and headers of a frame exceed the broker's max_payload; nothing was sent.
+            SubjectInvalid: a frame's subject or reply subject must not be sent to; nothing was sent.
+        """
+        ...
+
     async def publish(
         self,
         subject: str,
         payload: bytes,
         *,
-        headers: dict[str, str] | None = None,
+        headers: Mapping[str, str] | None = None,
         reply_to: str = "",
     ) -> None:
-        """Send.
+        """Send one message, waiting first while the socket takes no more.
 
         Raises:
             BusUnavailable: not connected; nothing was sent.
@@ -85,7 +145,7 @@ class Bus(Protocol):
     async def subscribe(
         self,
         subject: str,
-        on_delivery: OnDelivery,
+        on_messages: OnMessages,
         *,
         queue: str = "",
         limit_messages: int = 16_384,
@@ -104,8 +164,8 @@ class Bus(Protocol):
         ...
 
     def on_publish_denied(self, subject: str, callback: OnDenied) -> Callable[[], None]:
-        """Call `callback` when the broker denies a publish on `subject`; returns a function that ends it."""
+        """Call `callback` when the broker denies a publish on `subject` or below `<subject>.reply.`.
+
+        The latter are answers to messages of `subject`: `Denial.subject` tells which. Returns a function that ends it.
+        """
         ...
-
-
-Waiter = Awaitable[None]

@@ -29,7 +29,7 @@ class Connector:
         self,
         *,
         name: str,
-        subscriptions: Mapping[bytes, NatsSubscription],
+        subscriptions: Mapping[str, NatsSubscription],
         on_lost: Callable[[Wire, str], None],
         on_error: Callable[[str], None],
         report: Callable[[str], None],

@@ -9,23 +9,27 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 
-from appliance.bus.base import OnDenied
-from appliance.bus.frames import Denial, parse_denial
+from appliance.bus.base import Denial, OnDenied
+from appliance.bus.frames import parse_denial
 from appliance.bus.subscription import NatsSubscription
+from appliance.core.names import REPLY_TOKEN
+
+_REPLY_PART = f".{REPLY_TOKEN}."
+"""Stands between the subject of a message and the rest of the subject for its answers."""
 
 
 class DenialRouter:
     """Owned by `NatsBus`. What belongs to nobody goes to `report`."""
 
     def __init__(
-        self, subscriptions: Mapping[bytes, NatsSubscription], report: Callable[[str], None]
+        self, subscriptions: Mapping[str, NatsSubscription], report: Callable[[str], None]
     ) -> None:
         self._subscriptions = subscriptions
         self._report = report
         self._publishers: dict[str, list[OnDenied]] = {}
 
     def on_publish_denied(self, subject: str, callback: OnDenied) -> Callable[[], None]:
-        """Call `callback` when a publish on `subject` is denied; returns a function that ends it."""
+        """Call `callback` when a publish on `subject` or an answer below it is denied; returns a function that ends it."""
         self._publishers.setdefault(subject, []).append(callback)
 
         def end() -> None:
@@ -40,52 +44,44 @@ class DenialRouter:
     def handle(self, text: str) -> None:
         """Take the text of an ``-ERR`` line."""
         denial = parse_denial(text)
-        if denial is not None:
-            callbacks = (
-                self._find_publishers(denial)
-                if denial.is_publish
-                else self._find_subscribers(denial, text)
-            )
-        elif "maximum subscriptions" in text.lower():
-            callbacks = self._deny_unconfirmed(text)
+        told: list[tuple[OnDenied, Denial]] = []
+        if denial is None:
+            if "maximum subscriptions" in text.lower():
+                told = self._deny_unconfirmed(text)
+        elif denial.is_publish:
+            told = [(callback, denial) for callback in self._find_publishers(denial.subject)]
         else:
-            callbacks = []
-        if not callbacks:
+            told = self._deny_subscribers(denial)
+        if not told:
             self._report(f"the broker says: {text}")
-        for callback in callbacks:
+        for callback, its_denial in told:
             try:
-                callback(text)
+                callback(its_denial)
             except Exception as error:  # noqa: BLE001 - a callback's bug must not end the reader
                 self._report(f"handling a denial failed: {type(error).__name__}: {error}")
 
-    def _find_publishers(self, denial: Denial) -> list[OnDenied]:
-        exact = self._publishers.get(denial.subject)
-        if exact:
-            return list(exact)
-        # A denial may name the reply subject; ours stand below the subject of the publisher.
-        return [
-            callback
-            for subject, callbacks in self._publishers.items()
-            if denial.subject.startswith(f"{subject}.")
-            for callback in callbacks
-        ]
+    def _find_publishers(self, subject: str) -> list[OnDenied]:
+        found = list(self._publishers.get(subject, ()))
+        at = subject.find(_REPLY_PART)
+        while at >= 0:
+            found += self._publishers.get(subject[:at], ())
+            at = subject.find(_REPLY_PART, at + 1)
+        return found
 
-    def _find_subscribers(self, denial: Denial, text: str) -> list[OnDenied]:
-        return self._deny(
-            [
-                item
-                for item in self._subscriptions.values()
-                if item.subject == denial.subject and item.queue == denial.queue
-            ],
-            text,
-        )
+    def _deny_subscribers(self, denial: Denial) -> list[tuple[OnDenied, Denial]]:
+        told = []
+        for item in self._subscriptions.values():
+            if item.subject == denial.subject and item.queue == denial.queue:
+                item.denied_text = denial.text
+                if item.on_denied is not None:
+                    told.append((item.on_denied, denial))
+        return told
 
-    def _deny_unconfirmed(self, text: str) -> list[OnDenied]:
-        return self._deny(
-            [item for item in self._subscriptions.values() if not item.is_confirmed], text
-        )
-
-    def _deny(self, denied: list[NatsSubscription], text: str) -> list[OnDenied]:
-        for item in denied:
-            item.denied_text = text
-        return [item.on_denied for item in denied if item.on_denied is not None]
+    def _deny_unconfirmed(self, text: str) -> list[tuple[OnDenied, Denial]]:
+        told = []
+        for item in self._subscriptions.values():
+            if not item.is_confirmed:
+                item.denied_text = text
+                if item.on_denied is not None:
+                    told.append((item.on_denied, Denial(text, False, item.subject, item.queue)))
+        return told

@@ -1,18 +1,15 @@
-"""Text and bytes of the client protocol: subjects checked, headers written and read, denials understood.
+"""Text and bytes of the client protocol: subjects checked, publishes written, denials understood. Pure functions.
 
-Pure functions. Nothing here trusts the other side: a header block or a status line of any shape gives a value,
-because an exception in the reader would take the connection (and with it every subscription) down.
-
-Source: nats.io client protocol (MSG, HMSG, PUB, HPUB, -ERR); nats-server 2.15 for the wording of denials.
+Source: nats.io client protocol (PUB, HPUB, -ERR); nats-server 2.15 for the wording of denials.
 """
 
 from __future__ import annotations
 
 import re
-from functools import lru_cache
-from typing import NamedTuple
+from collections.abc import Sequence
 
-from appliance.errors import BusError, SubjectInvalid
+from appliance.bus.base import Denial, Frame
+from appliance.errors import PayloadTooLarge, SubjectInvalid
 
 MAX_SENT_SUBJECT_BYTES = 512
 """Bound of a subject on the wire: a request subject (255) with reply suffix fits; the server closes at 4,096."""
@@ -22,17 +19,13 @@ _SUBSCRIBABLE = re.compile(
     r"(?:\*|[^\x00-\x20\x7f*>.]+|>(?!.))(?:\.(?:\*|[^\x00-\x20\x7f*>.]+|>(?!.)))*"
 ).fullmatch
 _QUEUE = re.compile(r"[^\x00-\x20\x7f]+").fullmatch
-_HEADER_NAME = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+").fullmatch
 _DENIAL = re.compile(
     r"permissions violation for (publish|subscription)(?: with reply of| to) \"([^\"]*)\"(?: using queue \"([^\"]*)\")?",
     re.IGNORECASE,
 )
 
-HEADER_LINE = "NATS/1.0"
-STATUS_HEADER = "Status"
-DESCRIPTION_HEADER = "Description"
-MAX_HEADERS = 64
-"""More lines than this in one received block are ignored; ours and Steward's use fewer than ten."""
+_MAX_KNOWN_SUBJECTS = 4096
+"""Checked subjects that are remembered: more than one daemon ever sends to, so that nothing grows without end."""
 
 
 def check_publish_subject(subject: str) -> None:
@@ -82,55 +75,50 @@ def _find_reason(subject: str, *, wildcards: bool) -> str:
     return f"it is not UTF-8 or exceeds {MAX_SENT_SUBJECT_BYTES} bytes"
 
 
-@lru_cache(maxsize=256)
-def _is_header_name(name: str) -> bool:
-    return _HEADER_NAME(name) is not None
+def write_frames(
+    frames: Sequence[Frame], *, max_payload: int, known: set[str]
+) -> tuple[list[bytes], int]:
+    """The commands that publish `frames`, in order: pieces to be joined, and bytes of headers and payloads.
 
+    All or nothing: one frame that must not be sent fails them all.
 
-def encode_headers(headers: dict[str, str]) -> bytes:
-    """Write a header block. Line breaks in a value become spaces, so that a value can never add a line.
+    Args:
+        max_payload: bytes of headers and payload that the broker takes in one message.
+        known: subjects that were checked before; the caller keeps it, subjects (not reply subjects) are added.
 
     Raises:
-        BusError: a name is no header name.
+        PayloadTooLarge: the server would close the connection over one of them.
+        SubjectInvalid: a subject or a reply subject is none that may be sent to.
     """
-    text = f"{HEADER_LINE}\r\n"
-    for name, value in headers.items():
-        if not _is_header_name(name):
-            raise BusError(f"invalid header name {name[:40]!r}")
-        if "\n" in value or "\r" in value:
-            value = value.replace("\r", " ").replace("\n", " ")
-        text += f"{name}: {value}\r\n"
-    return f"{text}\r\n".encode("utf-8", "surrogatepass")
+    pieces: list[bytes] = []
+    total_bytes = 0
+    for subject, reply_to, block, payload in frames:
+        if subject not in known:
+            check_publish_subject(subject)
+            _remember(subject, known)
+        if reply_to:
+            # Another one for each message, so not worth remembering.
+            if _PUBLISHABLE(reply_to) is None or not _fits(reply_to):
+                raise SubjectInvalid(reply_to, _find_reason(reply_to, wildcards=False))
+            target = f"{subject} {reply_to}"
+        else:
+            target = subject
+        size = len(block) + len(payload)
+        if size > max_payload:
+            raise PayloadTooLarge(size, max_payload)
+        total_bytes += size
+        if block:
+            head = f"HPUB {target} {len(block)} {size}\r\n"
+            pieces += (head.encode(), block, payload, b"\r\n")
+        else:
+            pieces += (f"PUB {target} {size}\r\n".encode(), payload, b"\r\n")
+    return pieces, total_bytes
 
 
-def parse_headers(block: bytes) -> dict[str, str]:
-    """Read a received header block as far as it makes sense.
-
-    Of a name given twice the first value counts, as for the peers written in Go; names that differ in case are
-    kept apart and left to the wire layer. A status line (``NATS/1.0 503``) gives `Status` and `Description`.
-    """
-    lines = block.decode("utf-8", "replace").split("\r\n", MAX_HEADERS + 1)
-    headers: dict[str, str] = {}
-    first = lines[0]
-    if len(first) > len(HEADER_LINE):
-        status, _, description = first[len(HEADER_LINE) :].strip().partition(" ")
-        if status.isdecimal() and len(status) == 3:
-            headers[STATUS_HEADER] = status
-            if description:
-                headers[DESCRIPTION_HEADER] = description.strip()
-    for line in lines[1 : MAX_HEADERS + 1]:
-        name, colon, value = line.partition(":")
-        if colon and name not in headers and _is_header_name(name):
-            headers[name] = value.strip()
-    return headers
-
-
-class Denial(NamedTuple):
-    """A permission violation, taken apart. `queue` is "" where none was named."""
-
-    is_publish: bool
-    subject: str
-    queue: str
+def _remember(subject: str, known: set[str]) -> None:
+    if len(known) >= _MAX_KNOWN_SUBJECTS:
+        known.clear()
+    known.add(subject)
 
 
 def parse_denial(text: str) -> Denial | None:
@@ -138,4 +126,4 @@ def parse_denial(text: str) -> Denial | None:
     found = _DENIAL.search(text)
     if found is None:
         return None
-    return Denial(found[1].lower() == "publish", found[2], found[3] or "")
+    return Denial(text, found[1].lower() == "publish", found[2], found[3] or "")

@@ -34,7 +34,7 @@ async def open_wire(
     settings: BrokerSettings,
     *,
     name: str,
-    subscriptions: Mapping[bytes, NatsSubscription],
+    subscriptions: Mapping[str, NatsSubscription],
     events: WireEvents,
     on_announced: Callable[[tuple[str, ...]], None],
 ) -> Wire:
@@ -175,7 +175,7 @@ class _HandshakeClient(Client):
         """Not started: the bus keeps watch."""
 
     def give_up_transport(
-        self, shown: str, subscriptions: Mapping[bytes, NatsSubscription], events: WireEvents
+        self, shown: str, subscriptions: Mapping[str, NatsSubscription], events: WireEvents
     ) -> Wire:
         """Hand the logged-in transport to a new wire; afterwards this object only keeps it from being collected."""
         if not self.is_connected:

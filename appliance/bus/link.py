@@ -44,7 +44,7 @@ class Link:
         server_urls: tuple[str, ...],
         *,
         name: str,
-        subscriptions: Mapping[bytes, NatsSubscription],
+        subscriptions: Mapping[str, NatsSubscription],
         reporter: Reporter,
         on_error: Callable[[str], None],
     ) -> None:

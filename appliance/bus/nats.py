@@ -1,6 +1,6 @@
-"""The bus over NATS, as the workers see it: publish, subscribe, be told of denials.
+"""The bus over NATS, as the workers see it: send, subscribe, be told of denials.
 
-Nothing is buffered while there is no connection: `publish` raises, and the outbox, which is durable, keeps the
+Nothing is buffered while there is no connection: sending raises, and the outbox, which is durable, keeps the
 message. Subscriptions stand in one table for the life of the bus; `bus.link` has them confirmed on every new
 connection before that is used.
 """
@@ -10,18 +10,20 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 
-from appliance.bus.base import OnDelivery, OnDenied
+from appliance.bus.base import Frame, OnDenied, OnMessages
 from appliance.bus.denials import DenialRouter
 from appliance.bus.events import BusEvents, Reporter
-from appliance.bus.frames import check_publish_subject, check_subscribe_subject
+from appliance.bus.frames import check_subscribe_subject
 from appliance.bus.link import Link
+from appliance.bus.protocol import Wire
 from appliance.bus.subscription import NatsSubscription
 from appliance.bus.watchdog import Loopback
 from appliance.core.specs import BrokerSettings
 from appliance.errors import BusUnavailable
+from appliance.wire.headers import encode_headers
 
 _log = logging.getLogger(__name__)
 
@@ -29,9 +31,6 @@ _SHORT_BREAK_S = 1.0
 """How long a lost connection may be away before a new subscription is given up instead of waiting for it."""
 _BARRIER_TIMEOUT_S = 5.0
 """For the round trips of an unsubscribe; beyond it the other side is taken for dead."""
-
-_MAX_KNOWN_SUBJECTS = 4096
-"""Checked subjects that are remembered; acknowledgements go to a new one each."""
 
 
 class NatsBus:
@@ -41,9 +40,8 @@ class NatsBus:
         self, settings: BrokerSettings, server_urls: tuple[str, ...], name: str, events: BusEvents
     ) -> None:
         """Store only; use `open`."""
-        self._subscriptions: dict[bytes, NatsSubscription] = {}
+        self._subscriptions: dict[str, NatsSubscription] = {}
         self._sids = itertools.count(1)
-        self._known_subjects: set[str] = set()
         reporter = Reporter(events)
         self._denials = DenialRouter(self._subscriptions, reporter.report)
         self._link = Link(
@@ -135,34 +133,42 @@ class NatsBus:
         """Why the broker refuses us, while it does; None otherwise. Trying goes on, slowly."""
         return self._link.failed
 
+    @property
+    def is_congested(self) -> bool:
+        """Whether senders should await `wait_until_writable` first; see `base.Bus`."""
+        wire = self._link.wire
+        return wire is not None and wire.is_congested
+
+    async def wait_until_writable(self) -> None:
+        """Wait for the next turn of the loop, and then while the socket takes no more; see `base.Bus`."""
+        await self._require_wire().wait_until_writable()
+
+    def send(self, frames: Sequence[Frame]) -> None:
+        """Hand over all frames or none, now; see `base.Bus`."""
+        self._require_wire().publish(frames)
+
     async def publish(
         self,
         subject: str,
         payload: bytes,
         *,
-        headers: dict[str, str] | None = None,
+        headers: Mapping[str, str] | None = None,
         reply_to: str = "",
     ) -> None:
         """Send; see `base.Bus`. Waits only while the socket takes no more.
 
         Cancellation: nothing was sent.
         """
-        known = self._known_subjects
-        if subject not in known:
-            self._check(subject)
-        if reply_to and reply_to not in known:
-            check_publish_subject(reply_to)
-        wire = self._link.wire
-        if wire is None:
-            raise BusUnavailable("not connected to the broker")
+        block = encode_headers(headers) if headers else b""
+        wire = self._require_wire()
         while wire.is_congested:
             await wire.wait_until_writable()
-        wire.send_publish(subject, reply_to, headers, payload)
+        wire.publish([(subject, reply_to, block, payload)])
 
     async def subscribe(
         self,
         subject: str,
-        on_delivery: OnDelivery,
+        on_messages: OnMessages,
         *,
         queue: str = "",
         limit_messages: int = 16_384,
@@ -174,10 +180,10 @@ class NatsBus:
         """
         check_subscribe_subject(subject, queue)
         subscription = NatsSubscription(
-            sid=b"%d" % next(self._sids),
+            sid=str(next(self._sids)),
             subject=subject,
             queue=queue,
-            on_delivery=on_delivery,
+            on_messages=on_messages,
             on_denied=on_denied,
             limit_messages=limit_messages,
             stop=self._stop_intake,
@@ -203,10 +209,7 @@ class NatsBus:
         Raises:
             BusUnavailable: not connected, or the connection was lost first.
         """
-        wire = self._link.wire
-        if wire is None:
-            raise BusUnavailable("not connected to the broker")
-        await wire.barrier()
+        await self._require_wire().barrier()
 
     def on_connected(self, callback: Callable[[], None]) -> Callable[[], None]:
         """Call `callback` after every (re)connect; returns a function that ends it."""
@@ -224,12 +227,12 @@ class NatsBus:
 
     def _make_loopback(self, node: str) -> Loopback:
         loopback = Loopback(node)
-        sid = b"%d" % next(self._sids)
+        sid = str(next(self._sids))
         self._subscriptions[sid] = NatsSubscription(
             sid=sid,
             subject=loopback.subject,
             queue="",
-            on_delivery=loopback.take,
+            on_messages=loopback.take,
             on_denied=loopback.turn_off,
             limit_messages=1,
             stop=self._stop_intake,
@@ -274,8 +277,8 @@ class NatsBus:
         finally:
             self._subscriptions.pop(subscription.sid, None)
 
-    def _check(self, subject: str) -> None:
-        check_publish_subject(subject)
-        if len(self._known_subjects) >= _MAX_KNOWN_SUBJECTS:
-            self._known_subjects.clear()
-        self._known_subjects.add(subject)
+    def _require_wire(self) -> Wire:
+        wire = self._link.wire
+        if wire is None:
+            raise BusUnavailable("not connected to the broker")
+        return wire

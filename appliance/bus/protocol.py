@@ -13,14 +13,14 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from appliance.bus.base import Delivery
-from appliance.bus.frames import encode_headers, parse_headers
+from appliance.bus.base import BusMessage, Frame
+from appliance.bus.frames import write_frames
 from appliance.bus.parser import FrameParser
 from appliance.bus.subscription import NatsSubscription
-from appliance.errors import BusUnavailable, PayloadTooLarge
+from appliance.errors import BusUnavailable
 
 _WRITE_AT_BYTES = 64 * 1024
 """Commands waiting beyond this are written at once rather than at the end of the loop's turn."""
@@ -33,7 +33,7 @@ class WireEvents:
     on_lost: Callable[[Wire, str], None]
     """Exactly once per wire: the connection is gone, with the reason in words."""
     on_error: Callable[[str], None]
-    """The text of an ``-ERR`` line in its own case, or of an exception in a delivery callback."""
+    """The text of an ``-ERR`` line in its own case, or of an exception in a callback of a subscription."""
     on_info: Callable[[Wire, bytes], None]
     """The JSON of an INFO line that came later than the first."""
 
@@ -49,14 +49,14 @@ class Wire(asyncio.Protocol):
         *,
         server: str,
         max_payload: int,
-        subscriptions: Mapping[bytes, NatsSubscription],
+        subscriptions: Mapping[str, NatsSubscription],
         events: WireEvents,
     ) -> None:
         self.server = server
         self.max_payload = max_payload
         self.keep_alive: object = None
         """Whatever must not be collected while the transport is in use (the client that opened it)."""
-        self.announced: set[bytes] = set()
+        self.announced: set[str] = set()
         """Ids of subscriptions that were sent on this wire."""
         self.messages_in = 0
         self.was_heard = False
@@ -68,6 +68,7 @@ class Wire(asyncio.Protocol):
         self._loop = asyncio.get_running_loop()
         self._transport: asyncio.Transport | None = None
         self._lost_reason: str | None = None
+        self._known_subjects: set[str] = set()
         self._out: list[bytes] = []
         self._out_bytes = 0
         self._is_write_due = False
@@ -100,35 +101,19 @@ class Wire(asyncio.Protocol):
         if leftover:
             self.data_received(leftover)
 
-    def send_publish(
-        self, subject: str, reply_to: str, headers: dict[str, str] | None, payload: bytes
-    ) -> None:
-        """Queue one message for this turn of the loop. Subjects are checked by the caller.
+    def publish(self, frames: Sequence[Frame]) -> None:
+        """Queue messages for this turn of the loop, in order.
 
         Raises:
-            BusUnavailable: the connection is gone; nothing was sent.
-            PayloadTooLarge: the server would close the connection over it; nothing was sent.
+            BusUnavailable, PayloadTooLarge, SubjectInvalid: as `base.Bus.send`; nothing was sent.
         """
         if self._lost_reason is not None:
             raise BusUnavailable(f"not connected to the broker: {self._lost_reason}")
-        size = len(payload)
-        target = f"{subject} {reply_to}" if reply_to else subject
-        if headers:
-            block = encode_headers(headers)
-            size += len(block)
-            if size > self.max_payload:
-                raise PayloadTooLarge(size, self.max_payload)
-            self._out += (
-                f"HPUB {target} {len(block)} {size}\r\n".encode(),
-                block,
-                payload,
-                b"\r\n",
-            )
-        else:
-            if size > self.max_payload:
-                raise PayloadTooLarge(size, self.max_payload)
-            self._out += (f"PUB {target} {size}\r\n".encode(), payload, b"\r\n")
-        self._out_bytes += size
+        pieces, size_bytes = write_frames(
+            frames, max_payload=self.max_payload, known=self._known_subjects
+        )
+        self._out += pieces
+        self._out_bytes += size_bytes
         if not self._is_write_due:
             self._is_write_due = True
             self._loop.call_soon(self._write_out)
@@ -157,13 +142,13 @@ class Wire(asyncio.Protocol):
         self.announced.add(subscription.sid)
         subscription.is_confirmed = False
         queue = f" {subscription.queue}" if subscription.queue else ""
-        self._send(f"SUB {subscription.subject}{queue} {subscription.sid.decode()}\r\n".encode())
+        self._send(f"SUB {subscription.subject}{queue} {subscription.sid}\r\n".encode())
 
     def renounce(self, subscription: NatsSubscription) -> None:
         """Send UNSUB if the subscription was announced here; messages in flight are still handed over."""
         if subscription.sid in self.announced:
             self.announced.discard(subscription.sid)
-            self._send(b"UNSUB %b\r\n" % subscription.sid)
+            self._send(f"UNSUB {subscription.sid}\r\n".encode())
 
     async def barrier(self) -> None:
         """Return when the broker has processed all that was sent before, and what it sent before was handed over.
@@ -271,28 +256,16 @@ class Wire(asyncio.Protocol):
         except ValueError as error:
             self.drop(f"the broker sent what is no NATS protocol: {error}")
 
-    def _deliver(
-        self, subject: bytes, sid: bytes, reply: bytes, block: bytes, payload: bytes
-    ) -> None:
-        self.messages_in += 1
+    def _deliver(self, sid: str, messages: list[BusMessage]) -> None:
+        self.messages_in += len(messages)
         subscription = self._subscriptions.get(sid)
         if subscription is None:
             return
         try:
-            subscription.on_delivery(
-                Delivery(
-                    # Bytes that are no UTF-8 survive as surrogates; sending to such a subject is refused.
-                    subscription.subject
-                    if subject == subscription.subject_bytes
-                    else subject.decode("utf-8", "surrogateescape"),
-                    payload,
-                    parse_headers(block) if block else {},
-                    reply.decode("utf-8", "surrogateescape"),
-                )
-            )
+            subscription.on_messages(messages)
         except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - one bad callback must not end the reader
             self._events.on_error(
-                f"taking a message on {subscription.subject} failed: {type(error).__name__}: {error}"
+                f"taking messages of {subscription.subject} failed: {type(error).__name__}: {error}"
             )
 
     def _handle_control(self, line: bytes) -> None:

@@ -1,6 +1,6 @@
 """One subscription of the bus: what was asked for, independent of the connection that carries it now.
 
-There is no queue between the socket and `on_delivery`: it is a plain function called as the bytes arrive, and the
+There is no queue between the socket and `on_messages`: it is a plain function called as the bytes arrive, and the
 caller bounds what waits behind it. `limit_messages` is kept for callers that ask; nothing is dropped here.
 """
 
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 
-from appliance.bus.base import OnDelivery, OnDenied
+from appliance.bus.base import OnDenied, OnMessages
 
 
 class NatsSubscription:
@@ -20,30 +20,28 @@ class NatsSubscription:
         "is_closing",
         "is_confirmed",
         "limit_messages",
-        "on_delivery",
         "on_denied",
+        "on_messages",
         "queue",
         "sid",
         "subject",
-        "subject_bytes",
     )
 
     def __init__(
         self,
         *,
-        sid: bytes,
+        sid: str,
         subject: str,
         queue: str,
-        on_delivery: OnDelivery,
+        on_messages: OnMessages,
         on_denied: OnDenied | None,
         limit_messages: int,
         stop: Callable[[NatsSubscription], Awaitable[None]],
     ) -> None:
         self.sid = sid
         self.subject = subject
-        self.subject_bytes = subject.encode()
         self.queue = queue
-        self.on_delivery = on_delivery
+        self.on_messages = on_messages
         self.on_denied = on_denied
         self.limit_messages = limit_messages
         self.denied_text: str | None = None

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 
-from appliance.bus.base import Delivery
+from appliance.bus.base import BusMessage, Denial
 from appliance.bus.protocol import Wire
 from appliance.errors import BusError
 
@@ -63,11 +63,11 @@ class Loopback:
         """Where the messages go."""
         return self._subject
 
-    def turn_off(self, _text: str) -> None:
+    def turn_off(self, _denial: Denial) -> None:
         """Never try again: the broker denies it."""
         self._is_off = True
 
-    def take(self, _delivery: Delivery) -> None:
+    def take(self, _messages: list[BusMessage]) -> None:
         """A message of ours came back; the wire has counted it, which is all that matters."""
 
     def tick(self, wire: Wire) -> None:
@@ -89,6 +89,6 @@ class Loopback:
         self._seen = wire.messages_in
         self._due_mono = now + _LOOPBACK_EVERY_S
         try:
-            wire.send_publish(self._subject, "", None, b"")
+            wire.publish([(self._subject, "", b"", b"")])
         except BusError:
             return

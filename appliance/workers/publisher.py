@@ -22,7 +22,7 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 
-from appliance.bus.base import Delivery, Subscription
+from appliance.bus.base import BusMessage, Denial, Subscription
 from appliance.core.message import Message
 from appliance.core.names import REPLY_TOKEN, WorkerKey
 from appliance.core.retry import (
@@ -112,7 +112,7 @@ class Publisher:
         """Subscribe to the answers. Raises BusUnavailable when the broker is away or denies it; the pool tries again."""
         if self._spec.wants_ack:
             self._replies = await self._bus.subscribe(
-                f"{self._prefix}*", self._on_reply, on_denied=self._on_denied
+                f"{self._prefix}*", self._on_replies, on_denied=self._on_denied
             )
             self._raise_if_denied()
         self._endings.append(self._bus.on_connected(self._wake.set))
@@ -300,7 +300,11 @@ class Publisher:
 
     # -- answers ----------------------------------------------------------------------------------
 
-    def _on_reply(self, delivery: Delivery) -> None:
+    def _on_replies(self, messages: list[BusMessage]) -> None:
+        for message in messages:
+            self._on_reply(message)
+
+    def _on_reply(self, delivery: BusMessage) -> None:
         flight = self._window.find(delivery.subject[len(self._prefix) :])
         if flight is None:
             return  # an answer to a record that is settled already
@@ -344,9 +348,11 @@ class Publisher:
         flight.due_mono = self._absent_until_mono
         self._report_missed(flight, Outcome.NO_RESPONDER, self._absent_until_mono - now)
 
-    def _on_denied(self, text: str) -> None:
+    def _on_denied(self, denial: Denial) -> None:
         """The broker denies our subject: fail with its words; the pool backs off and tries again."""
-        self._denied = text
+        if denial.is_publish and denial.subject != self._spec.subject:
+            return  # an answer to somebody else's message of this subject
+        self._denied = denial.text
         self._wake.set()
 
     def _raise_if_denied(self) -> None:

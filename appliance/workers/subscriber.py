@@ -1,6 +1,6 @@
 """A subscriber: takes messages of one subject, hands them to a handler, acknowledges.
 
-The way of a message: `_on_delivery` (on the bus's callback, only queues) -> `_take_batch` (decode, admission,
+The way of a message: `_on_messages` (on the bus's callback, only queues) -> `_take_batch` (decode, admission,
 duplicates, durable take-in: one commit for the whole batch) -> acknowledgement where `ack.on` is `received` ->
 `Handling` (handler loops, then one commit for a batch: seen, replies, body dropped) -> acknowledgement where
 `ack.on` is `done`.
@@ -18,7 +18,7 @@ import asyncio
 import json
 from collections import deque
 
-from appliance.bus.base import Delivery, Subscription
+from appliance.bus.base import BusMessage, Denial, Subscription
 from appliance.core.message import make_reply
 from appliance.core.method import OnCrash
 from appliance.core.names import WorkerKey, parse_subject
@@ -27,6 +27,7 @@ from appliance.errors import BusError, StoreError
 from appliance.methods.base import FilePosition, Method
 from appliance.outbox.records import FinishItem, InboxRow, OutboxRecord, TakeIn, TakeInResult
 from appliance.telemetry.stats import WorkerStats
+from appliance.wire.headers import encode_headers
 from appliance.workers.base import DrainReport
 from appliance.workers.handling import Handling
 from appliance.workers.identity import EXIT_HEADER
@@ -70,7 +71,7 @@ class Subscriber:
             on_progress=self._note_progress,
         )
         self._subscription: Subscription | None = None
-        self._incoming: deque[Delivery] = deque()
+        self._incoming: deque[BusMessage] = deque()
         self._incoming_bytes = 0
         self._arrived = asyncio.Event()
         self._drained = asyncio.Event()
@@ -87,7 +88,7 @@ class Subscriber:
             await self._resume(row)
         self._subscription = await self._bus.subscribe(
             self._spec.subject,
-            self._on_delivery,
+            self._on_messages,
             queue=self._spec.subject,
             limit_messages=self._spec.backlog,
             on_denied=self._on_denied,
@@ -167,7 +168,11 @@ class Subscriber:
 
     # -- intake -----------------------------------------------------------------------------------
 
-    def _on_delivery(self, delivery: Delivery) -> None:
+    def _on_messages(self, messages: list[BusMessage]) -> None:
+        for message in messages:
+            self._enter(message)
+
+    def _enter(self, delivery: BusMessage) -> None:
         handling = self._handling
         if (
             len(self._incoming) + len(handling.queue) >= self._spec.backlog
@@ -180,9 +185,9 @@ class Subscriber:
         self._incoming_bytes += len(delivery.payload)
         self._arrived.set()
 
-    def _on_denied(self, text: str) -> None:
+    def _on_denied(self, denial: Denial) -> None:
         """The broker denies our subject: fail with its words; the pool backs off and tries again."""
-        self._denied = text
+        self._denied = denial.text
         self._arrived.set()
 
     def _raise_if_denied(self) -> None:
@@ -204,7 +209,7 @@ class Subscriber:
                     self._taking = 0
             self._note_progress()
 
-    async def _take_batch(self, batch: list[Delivery]) -> None:
+    async def _take_batch(self, batch: list[BusMessage]) -> None:
         fresh: list[Work] = []
         spec = self._spec
         fleet = self._fleet()
@@ -308,7 +313,8 @@ class Subscriber:
     async def _resume(self, row: InboxRow) -> None:
         spec = self._spec
         fleet = self._fleet()
-        delivery = Delivery(spec.subject, row.payload, row.headers, row.reply_to)
+        block = encode_headers(row.headers) if row.headers else b""
+        delivery = BusMessage(spec.subject, row.payload, block, row.reply_to)
         work = admit(delivery, spec, self._subject_node, self._handler, fleet, wire_limits(fleet))
         if isinstance(work, Refusal):
             self._refuse(work, "")

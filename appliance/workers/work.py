@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from appliance.bus.base import Delivery
+from appliance.bus.base import BusMessage
 from appliance.core.admission import find_refusal, is_reply_subject_safe
 from appliance.core.message import Message
 from appliance.core.specs import AckOn, DesiredState, SubscriberSpec
@@ -78,7 +78,7 @@ def wire_limits(fleet: DesiredState) -> WireLimits:
 
 
 def admit(
-    delivery: Delivery,
+    delivery: BusMessage,
     spec: SubscriberSpec,
     subject_node: str,
     handler: Handler,

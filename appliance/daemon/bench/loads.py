@@ -11,7 +11,7 @@ import random
 import time
 from collections.abc import Callable, Coroutine
 
-from appliance.bus.base import Delivery
+from appliance.bus.base import BusMessage, OnDenied
 from appliance.bus.nats import NatsBus
 from appliance.core.bench import Scenario
 from appliance.core.delivery import DeliveryState
@@ -236,14 +236,15 @@ class BareReplies:
         self.prefix = f"{order.bare_subject}.{REPLY_TOKEN}."
         self.on_reply: Callable[[int], None] = lambda _number: None
 
-    async def start(self, on_denied: Callable[[str], None]) -> None:
+    async def start(self, on_denied: OnDenied) -> None:
         """Subscribe."""
         await self._bus.subscribe(f"{self.prefix}*", self._take, on_denied=on_denied)
 
-    def _take(self, delivery: Delivery) -> None:
-        number = delivery.subject.removeprefix(self.prefix)
-        if number.isdecimal():
-            self.on_reply(int(number))
+    def _take(self, messages: list[BusMessage]) -> None:
+        for message in messages:
+            number = message.subject.removeprefix(self.prefix)
+            if number.isdecimal():
+                self.on_reply(int(number))
 
 
 class BareLoad(_Load):

@@ -19,7 +19,7 @@ from typing import Literal
 import msgspec
 import uvloop
 
-from appliance.bus.base import Delivery
+from appliance.bus.base import BusMessage, Denial
 from appliance.bus.events import BusEvents
 from appliance.bus.nats import NatsBus
 from appliance.daemon.bench.order import BenchOrder, Facts, Word
@@ -40,7 +40,7 @@ class Echo:
     def __init__(self, bus: NatsBus, subject: str) -> None:
         self._bus = bus
         self._subject = subject
-        self._waiting: deque[Delivery] = deque()
+        self._waiting: deque[BusMessage] = deque()
         self._arrived = asyncio.Event()
         self._denied: str | None = None
 
@@ -59,12 +59,12 @@ class Echo:
                     await self._bus.publish(delivery.reply_to, delivery.payload)
         raise BusError(self._denied)
 
-    def _take(self, delivery: Delivery) -> None:
-        self._waiting.append(delivery)
+    def _take(self, messages: list[BusMessage]) -> None:
+        self._waiting.extend(messages)
         self._arrived.set()
 
-    def _on_denied(self, text: str) -> None:
-        self._denied = text
+    def _on_denied(self, denial: Denial) -> None:
+        self._denied = denial.text
         self._arrived.set()
 
 

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Coroutine
 from pathlib import Path
 
+from appliance.bus.base import Denial
 from appliance.bus.events import BusEvents
 from appliance.bus.nats import NatsBus
 from appliance.core.bench import (
@@ -281,8 +282,8 @@ class Rounds:
             self._trouble.set_exception(error)
             self._trouble.exception()  # seen, should nobody be waiting now
 
-    def _on_denied(self, text: str) -> None:
-        self._on_trouble(BenchDenied(self._order.pattern, text))
+    def _on_denied(self, denial: Denial) -> None:
+        self._on_trouble(BenchDenied(self._order.pattern, denial.text))
 
     def _on_disconnected(self) -> None:
         self._on_trouble(BusUnavailable("the connection to the broker was lost on the way"))
@@ -290,7 +291,8 @@ class Rounds:
     def _publisher_ended(self, task: asyncio.Task[None]) -> None:
         error = None if task.cancelled() else find_cause(task)
         if isinstance(error, BusUnavailable):
-            self._on_denied(str(error))  # what ends it is a denial, and nothing else
+            # what ends it is a denial, and nothing else
+            self._on_trouble(BenchDenied(self._order.pattern, str(error)))
         elif error is not None:
             self._on_trouble(BenchFailed(f"the publisher ended: {error}"))
 

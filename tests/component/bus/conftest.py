@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from appliance.bus.base import Delivery
+from appliance.bus.base import BusMessage
 from appliance.bus.events import BusEvents
 from appliance.bus.nats import NatsBus
 from appliance.core.specs import BrokerSettings
@@ -72,26 +72,29 @@ class Heard:
 
 
 class Inbox:
-    """An `on_delivery` that keeps what came and lets a test wait for a count."""
+    """An `on_messages` that keeps what came and lets a test wait for a count."""
 
     def __init__(self) -> None:
-        self.deliveries: list[Delivery] = []
+        self.messages: list[BusMessage] = []
+        self.batches: list[int] = []
+        """How many messages came at once, each time."""
         self._changed = asyncio.Event()
 
-    def __call__(self, delivery: Delivery) -> None:
-        self.deliveries.append(delivery)
+    def __call__(self, messages: list[BusMessage]) -> None:
+        self.batches.append(len(messages))
+        self.messages += messages
         self._changed.set()
 
     @property
     def payloads(self) -> list[bytes]:
-        return [delivery.payload for delivery in self.deliveries]
+        return [message.payload for message in self.messages]
 
-    async def wait_for(self, count: int, timeout_s: float = 8.0) -> list[Delivery]:
+    async def wait_for(self, count: int, timeout_s: float = 8.0) -> list[BusMessage]:
         async with asyncio.timeout(timeout_s):
-            while len(self.deliveries) < count:
+            while len(self.messages) < count:
                 self._changed.clear()
                 await self._changed.wait()
-        return self.deliveries
+        return self.messages
 
 
 @pytest.fixture

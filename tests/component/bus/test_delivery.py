@@ -9,10 +9,11 @@ import pytest
 import uvloop
 
 from appliance.bus.nats import NatsBus
-from appliance.errors import BusUnavailable
+from appliance.errors import BusUnavailable, PayloadTooLarge, SubjectInvalid
+from appliance.wire.headers import encode_headers
 from tests.support.nats_server import NatsServer
 
-from .conftest import Inbox, OpenBus, RawClient, make_settings
+from .conftest import Heard, Inbox, OpenBus, RawClient, make_settings
 
 
 async def test_a_message_arrives_with_subject_payload_headers_and_reply(
@@ -44,7 +45,7 @@ async def test_a_message_published_right_after_subscribe_returned_is_received_20
         await peer.publish(f"a.{number}", b"x")
         await inbox.wait_for(number + 1)
         await subscription.stop_intake()
-    assert len(inbox.deliveries) == 200
+    assert len(inbox.messages) == 200
 
 
 async def test_the_barrier_travels_behind_the_commands_before_it() -> None:
@@ -153,11 +154,11 @@ async def test_stop_intake_hands_over_everything_that_was_sent_before(
             await peer.publish("a", b"%d" % number)
         await peer.barrier()
         await subscription.stop_intake()
-        assert len(inbox.deliveries) == 50
+        assert len(inbox.messages) == 50
         await peer.publish("a", b"late")
         await peer.barrier()
         await bus.barrier()
-        assert len(inbox.deliveries) == 50
+        assert len(inbox.messages) == 50
 
 
 async def test_stop_intake_twice_and_without_connection_does_no_harm(
@@ -243,3 +244,68 @@ async def test_a_member_that_joins_and_leaves_its_group_under_load_loses_and_dou
     for bus in (peer, steady, restless, steady):
         await bus.barrier()
     assert sorted(map(int, inbox.payloads)) == list(range(sent))
+
+
+async def test_a_batch_of_frames_is_sent_at_once_in_order_and_comes_in_batches(
+    server: NatsServer, open_bus: OpenBus
+) -> None:
+    bus, peer = await open_bus(server.url), await open_bus(server.url)
+    inbox = Inbox()
+    await bus.subscribe("a.*", inbox)
+    block = encode_headers({"serial": "cbor"})
+    frames = [(f"a.{n}", f"r.{n}", block if n % 2 else b"", b"%d" % n) for n in range(1000)]
+    peer.send(frames)
+    taken = await inbox.wait_for(1000)
+    assert [(m.subject, m.reply_to, m.block, m.payload) for m in taken] == frames
+    assert taken[1].headers == {"serial": "cbor"}
+    assert taken[0].headers == {}
+    assert len(inbox.batches) < 500, "messages of one read come together"
+
+
+async def test_a_sender_is_told_to_wait_and_may_go_on_when_the_socket_takes_more(
+    server: NatsServer, open_bus: OpenBus
+) -> None:
+    bus, peer = await open_bus(server.url), await open_bus(server.url)
+    inbox = Inbox()
+    await bus.subscribe("a", inbox)
+    assert not peer.is_congested
+    sent = waited = 0
+    while waited < 20:
+        if peer.is_congested:
+            waited += 1
+            await peer.wait_until_writable()
+        else:
+            peer.send([("a", "", b"", b"x" * 100_000)])
+            sent += 1
+    await inbox.wait_for(sent)
+
+
+async def test_sending_without_a_connection_raises_and_sends_nothing(
+    server: NatsServer, open_bus: OpenBus
+) -> None:
+    heard = Heard()
+    bus = await open_bus(server.url, events=heard.make_events())
+    server.kill()
+    await heard.until(lambda it: "disconnected" in it.calls)
+    assert not bus.is_congested
+    with pytest.raises(BusUnavailable):
+        bus.send([("a", "", b"", b"")])
+    with pytest.raises(BusUnavailable):
+        await bus.wait_until_writable()
+
+
+async def test_one_bad_frame_fails_the_batch_and_nothing_of_it_is_sent(
+    server: NatsServer, open_bus: OpenBus
+) -> None:
+    bus = await open_bus(server.url)
+    inbox = Inbox()
+    await bus.subscribe("a", inbox)
+    for bad in (("a b", "", b"", b""), ("a", "r\r\n", b"", b""), ("a", "r..s", b"", b"")):
+        with pytest.raises(SubjectInvalid):
+            bus.send([("a", "", b"", b"1"), bad])
+    with pytest.raises(PayloadTooLarge):
+        bus.send([("a", "", b"", b"1"), ("a", "", b"", b"x" * (bus.max_payload + 1))])
+    await bus.barrier()
+    await bus.barrier()
+    assert inbox.messages == []
+    assert bus.connection_epoch == 0

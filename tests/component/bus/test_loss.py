@@ -187,7 +187,7 @@ async def test_subscribe_without_connection_gives_up_in_time_and_leaves_nothing(
     await bus.publish("a", b"")
     await bus.barrier()
     await bus.barrier()
-    assert inbox.deliveries == []
+    assert inbox.messages == []
 
 
 async def test_a_cancelled_subscribe_leaves_nothing(server: NatsServer, open_bus: OpenBus) -> None:
@@ -201,7 +201,7 @@ async def test_a_cancelled_subscribe_leaves_nothing(server: NatsServer, open_bus
     await bus.publish("a", b"")
     await bus.barrier()
     await bus.barrier()
-    assert inbox.deliveries == []
+    assert inbox.messages == []
 
 
 async def test_the_next_broker_is_used_when_one_dies(open_bus: OpenBus) -> None:

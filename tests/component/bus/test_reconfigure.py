@@ -117,7 +117,7 @@ async def test_subscribing_and_stopping_during_an_exchange_land_on_the_new_conne
         await peer.publish("stopped", b"")
         await kept.wait_for(1)
         await bus.barrier()
-        assert stopped.deliveries == []
+        assert stopped.messages == []
         await coming.stop_intake()
 
 
@@ -136,4 +136,4 @@ async def test_a_cancelled_exchange_leaves_a_working_bus(
     await bus.publish("a", b"")
     await inbox.wait_for(1)
     await bus.barrier()
-    assert len(inbox.deliveries) == 1
+    assert len(inbox.messages) == 1

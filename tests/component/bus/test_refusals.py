@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from appliance.bus.base import Denial
 from appliance.bus.nats import NatsBus
 from appliance.errors import BusError, PayloadTooLarge, SubjectInvalid
 from tests.support.nats_server import NatsServer
@@ -94,12 +95,19 @@ async def test_denials_reach_the_worker_they_concern_in_mixed_case(open_bus: Ope
         denied: list[str] = []
         queue = subject = "Ship1.REQSecret.CommandACK"
         subscription = await bus.subscribe(
-            subject, Inbox(), queue=queue, on_denied=lambda text: denied.append(f"sub {text}")
+            subject,
+            Inbox(),
+            queue=queue,
+            on_denied=lambda denial: denied.append(f"sub {denial.text}"),
         )
         assert len(denied) == 1, "known before subscribe returns"
         assert subscription.denied_text is not None
-        await bus.subscribe("Ship2.REQSecret.CommandACK", Inbox(), on_denied=denied.append)
-        end = bus.on_publish_denied(subject, lambda text: denied.append(f"pub {text}"))
+        await bus.subscribe(
+            "Ship2.REQSecret.CommandACK",
+            Inbox(),
+            on_denied=lambda denial: denied.append(str(denial)),
+        )
+        end = bus.on_publish_denied(subject, lambda denial: denied.append(f"pub {denial.text}"))
         await bus.publish(subject, b"")
         await bus.barrier()
         assert [text[:3] for text in denied] == ["sub", "pub"]
@@ -119,10 +127,10 @@ async def test_denials_come_again_after_a_reconnect_and_a_callback_that_raises_d
     with NatsServer(PERMISSIONS) as server:
         heard = Heard()
         bus = await open_bus(server.url.replace("://", "://u:p@"), events=heard.make_events())
-        denied: list[str] = []
+        denied: list[Denial] = []
 
-        def note(text: str) -> None:
-            denied.append(text)
+        def note(denial: Denial) -> None:
+            denied.append(denial)
             raise RuntimeError("bug")
 
         await bus.subscribe("Ship1.REQSecret.CommandACK", Inbox(), on_denied=note)
@@ -136,12 +144,12 @@ async def test_denials_come_again_after_a_reconnect_and_a_callback_that_raises_d
 async def test_a_subscription_beyond_the_brokers_maximum_is_a_denial(open_bus: OpenBus) -> None:
     with NatsServer("max_subscriptions: 2") as server:
         bus = await open_bus(server.url)
-        denied: list[str] = []
+        denied: list[Denial] = []
         for name in "ab":
             await bus.subscribe(name, Inbox(), on_denied=denied.append)
         assert denied == []
         await bus.subscribe("c", Inbox(), on_denied=denied.append)
-        assert len(denied) == 1
+        assert [(item.is_publish, item.subject) for item in denied] == [(False, "c")]
 
 
 async def test_a_subscription_that_is_denied_can_still_be_stopped(open_bus: OpenBus) -> None:

@@ -75,4 +75,4 @@ async def test_a_denial_turns_the_check_off_for_good(open_bus: OpenBus, denied: 
         await asyncio.sleep(0.2)
         assert bus.connection_epoch == 0
         assert heard.errors == []
-        assert inbox.deliveries == []
+        assert inbox.messages == []
