@@ -7,6 +7,7 @@ from typing import Any, Protocol
 
 from appliance.admin.copy_contracts import Copies
 from appliance.admin.requests import Once, SubmitRequest, Submitted
+from appliance.core.delivery import Standing
 from appliance.telemetry.events import EventHub
 from appliance.telemetry.metrics import MetricsSource
 
@@ -77,6 +78,10 @@ class Control(Protocol):
             RequestInvalid: the request as a whole cannot be used.
             StoreError: nothing was accepted.
         """
+        ...
+
+    def standing(self, item: Submitted) -> Standing | None:
+        """Where a message that was accepted stands now; None once it has left the outbox, or is none of ours."""
         ...
 
     def left(self, ids: Sequence[int]) -> None:

@@ -3,16 +3,39 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from itertools import islice
 from typing import Any
 
 from appliance.admin.requests import Submitted
+from appliance.core.delivery import (
+    DeliveryState,
+    Standing,
+    state_of_reason,
+    why_of_missed,
+    why_of_reason,
+)
 
 Line = dict[str, Any]
 
-EVENTS = frozenset({"message_delivered", "attempt_missed", "message_dead", "reply_received"})
+EVENTS = frozenset(
+    {
+        *("message_delivered", "attempt_missed", "message_dead", "reply_received"),
+        *("message_waits", "message_working"),
+    }
+)
 """The facts that concern a submitted message."""
 
-_REFUSED = "refused by the receiver"
+SIGNS_OF_LIFE = EVENTS - {"attempt_missed", "message_waits", "message_dead"}
+"""Facts that come from the other side."""
+
+MAX_ASKED = 256
+"""Messages whose standing is asked for at once."""
+
+_EVENT_OF = {
+    DeliveryState.WAITING: "waits",
+    DeliveryState.SENT: "sent",
+    DeliveryState.WORKING: "working",
+}
 _SOMETIMES = (
     *("has_more", "stream", "stderr", "progress", "truncated"),
     *("data_base64", "stderr_base64"),
@@ -21,13 +44,15 @@ _SOMETIMES = (
 
 
 class DeliveryWatch:
-    """Turns facts into lines for the one who waits."""
+    """Turns facts into lines for the one who waits. Each line tells the state that it leads to, and why."""
 
     def __init__(self, submitted: Iterable[Submitted]) -> None:
         self._all = list(submitted)
         self._by_id = {item.id: item for item in self._all if item.accepted and item.id is not None}
         self._unsettled = set(self._by_id)
         self._unanswered = {id_ for id_, item in self._by_id.items() if item.replies}
+        self._told: dict[int, Standing] = {}
+        """What was said last of messages that are not settled."""
         self._in_pieces: set[int] = set()
         """Whose answerer tells when more is to come, which a Go node does not."""
         self._delivered = 0
@@ -62,23 +87,55 @@ class DeliveryWatch:
             return self._answer(event)
         id_ = event["id"]
         item = self._by_id[id_]
-        base: Line = {"id": id_, "to": item.to}
-        if event["event"] == "attempt_missed":
-            copied = {name: event.get(name) for name in ("outcome", "attempt", "next_in_seconds")}
-            return {"event": "missed", **base, **copied}
         if id_ not in self._unsettled:
             return None
-        self._unsettled.discard(id_)
-        if event["event"] == "message_delivered":
-            self._delivered += 1
-            return {"event": "delivered", **base, "seconds": event.get("seconds")}
+        match event["event"]:
+            case "attempt_missed":
+                return self._miss(item, event)
+            case "message_waits":
+                return self.note(item, Standing(DeliveryState.WAITING, str(event.get("why") or "")))
+            case "message_working":
+                return self.note(item, Standing(DeliveryState.WORKING))
+            case "message_delivered":
+                return self._settle(item, event)
+        return self._bury(item, str(event.get("reason") or ""))
+
+    def unsettled(self) -> list[Submitted]:
+        """Messages of which nothing is known for good, at most `MAX_ASKED`."""
+        return [self._by_id[id_] for id_ in islice(self._unsettled, MAX_ASKED)]
+
+    def note(self, item: Submitted, standing: Standing) -> Line | None:
+        """The line for where a message stands now; None when that was said before, or says nothing."""
+        if item.id not in self._unsettled or self._told.get(item.id) == standing:
+            return None
+        event = _EVENT_OF.get(standing.state)
+        if event is None:
+            return None
+        self._told[item.id] = standing
+        return _line(event, item, standing)
+
+    def _miss(self, item: Submitted, event: Line) -> Line:
+        why = why_of_missed(str(event.get("outcome") or ""))
+        copied = {name: event.get(name) for name in ("outcome", "attempt", "next_in_seconds")}
+        standing = Standing(DeliveryState.WAITING, why)
+        self._told[event["id"]] = standing
+        return _line("missed", item, standing, **copied)
+
+    def _settle(self, item: Submitted, event: Line) -> Line:
+        self._unsettled.discard(event["id"])
+        self._delivered += 1
+        state = DeliveryState(event.get("state") or DeliveryState.TAKEN)
+        return _line("delivered", item, Standing(state), seconds=event.get("seconds"))
+
+    def _bury(self, item: Submitted, reason: str) -> Line:
+        assert item.id is not None
+        self._unsettled.discard(item.id)
         self._failed += 1
-        self._unanswered.discard(id_)
-        reason = str(event.get("reason") or "")
-        if reason.startswith(_REFUSED):
-            reason = reason.removeprefix(_REFUSED).lstrip(": ")
-            return {"event": "refused", **base, "reason": reason or _REFUSED}
-        return {"event": "dead", **base, "reason": reason}
+        self._unanswered.discard(item.id)
+        standing = Standing(state_of_reason(reason), why_of_reason(reason))
+        if standing.state is DeliveryState.REFUSED:
+            return _line("refused", item, standing, reason=standing.why or "no reason given")
+        return _line("dead", item, standing, reason=reason)
 
     def end(self, *, lost_events: int = 0) -> Line:
         """The last line: what came of it all."""
@@ -100,6 +157,8 @@ class DeliveryWatch:
                 "event": "rejected",
                 "to": item.to,
                 "reason": item.error or "not accepted",
+                "state": "rejected",
+                "why": item.error or "not accepted",
             }
             return line | {"code": item.code} if item.code else line
         opened: Line = {
@@ -108,6 +167,8 @@ class DeliveryWatch:
             "to": item.to,
             "from": item.from_node,
             "replies": item.replies,
+            "state": str(DeliveryState.ACCEPTED),
+            "why": "",
         }
         if item.via:
             opened["via"] = item.via
@@ -132,3 +193,8 @@ class DeliveryWatch:
             "from": event["from"],
             **copied,
         }
+
+
+def _line(event: str, item: Submitted, standing: Standing, **more: object) -> Line:
+    about = {"id": item.id, "to": item.to, **more}
+    return {"event": event, **about, "state": str(standing.state), "why": standing.why}

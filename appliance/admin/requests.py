@@ -78,6 +78,8 @@ class Submitted(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     id: int | None = None
     from_node: str | None = msgspec.field(name="from", default=None)
     via: str | None = None
+    subject: str | None = None
+    """What it goes out on."""
     replies: bool = False
     streams: bool = False
     """The answer comes in pieces; one without an exit status is none that ends it, as a Go node's."""

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from aiohttp import web
 
 from appliance.admin.control import Control, Json
-from appliance.admin.delivery import EVENTS, DeliveryWatch
+from appliance.admin.delivery import EVENTS, SIGNS_OF_LIFE, DeliveryWatch
 from appliance.admin.guards import FACE
 from appliance.admin.replies import encode_json, refuse, with_id_texts
 from appliance.admin.requests import SubmitRequest
@@ -23,7 +23,9 @@ MAX_STREAMS = 64
 HEARTBEAT_S = 15.0
 """A comment this often keeps the way open and finds out that the reader is gone."""
 GONE_CHECK_S = 1.0
-"""How soon it is noticed that the one who followed messages has gone, while nothing is to be told."""
+"""How soon it is noticed that the one who followed messages has gone, or that one waits for another reason, while
+nothing is to be told.
+"""
 MAX_NUMBER_DIGITS = 18
 """Of an event; a longer one is none of ours."""
 NDJSON = "application/x-ndjson"
@@ -83,6 +85,7 @@ class Streams:
         dropped = 0
         loop = asyncio.get_running_loop()
         idle_mono = deadline_mono if idle_s is None else loop.time() + idle_s
+        asked_mono = loop.time()
         while not watch.is_over:
             left_s = min(deadline_mono, idle_mono) - loop.time()
             if left_s <= 0 or _is_gone(request):
@@ -95,12 +98,24 @@ class Streams:
                 await response.write(_line({"event": "events_lost", "count": dropped}))
             line = watch.take(event) if event is not None else None
             if line is not None:
-                if idle_s is not None and line["event"] != "missed":
-                    idle_mono = loop.time() + idle_s
                 await response.write(_line(line))
+            if event is not None and idle_s is not None and event["event"] in SIGNS_OF_LIFE:
+                idle_mono = loop.time() + idle_s
+            if loop.time() - asked_mono >= GONE_CHECK_S:
+                asked_mono = loop.time()
+                await self._tell_standings(response, watch)
         if not _is_gone(request):
+            await self._tell_standings(response, watch)
             await response.write(_line(watch.end(lost_events=listener.dropped)))
             await response.write_eof()
+
+    async def _tell_standings(self, response: web.StreamResponse, watch: DeliveryWatch) -> None:
+        """Lines for messages that stand elsewhere than was told last."""
+        for item in watch.unsettled():
+            standing = self._control.standing(item)
+            line = None if standing is None else watch.note(item, standing)
+            if line is not None:
+                await response.write(_line(line))
 
     async def follow_events(self, request: web.Request) -> web.StreamResponse:
         """Server-sent events; `?kinds=a,b` or `?without=a,b` choose, `?recent=N` or Last-Event-ID reach back."""

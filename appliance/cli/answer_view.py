@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, NamedTuple
 
+from appliance.cli.standing import REJECTED, Progress
 from appliance.cli.times import say_short
 from appliance.core.escape import escape_controls, escape_line
 
@@ -38,27 +39,15 @@ class Chunk(NamedTuple):
     data: bytes
 
 
-class State(StrEnum):
-    """What became of one node's part."""
-
-    WAITING = "waiting"
-    DELIVERED = "delivered"
-    ANSWERED = "answered"
-    REJECTED = "rejected"
-    REFUSED = "refused"
-    DEAD = "dead"
-
-
 @dataclass(slots=True)
 class NodeAnswer:
     """One node and what it said."""
 
     node: str
     id: int | None = None
-    state: State = State.WAITING
+    progress: Progress = field(default_factory=Progress)
+    is_answered: bool = False
     exit_status: int | None = None
-    reason: str | None = None
-    is_absent: bool = False
     is_cut: bool = False
     """Too long to be shown here."""
     is_truncated: bool = False
@@ -70,30 +59,29 @@ class NodeAnswer:
     def has_failed(self) -> bool:
         """Whether it could not be sent, was refused, or ended with another status than 0."""
         return (
-            self.state in (State.REJECTED, State.REFUSED, State.DEAD)
-            or self.reason is not None
-            or bool(self.exit_status)
-            or self.is_cut
-            or self.is_truncated
+            self.progress.has_failed or bool(self.exit_status) or self.is_cut or self.is_truncated
         )
+
+    @property
+    def reason(self) -> str | None:
+        """Why it failed, where it did and that was told."""
+        return self.progress.why or self.progress.word if self.progress.has_failed else None
 
     @property
     def is_silent(self) -> bool:
         """Whether its answer is still to come."""
-        return self.state in (State.WAITING, State.DELIVERED)
+        return not self.is_answered and not self.progress.has_failed
 
     def describe(self) -> str:
         """Words for what went wrong."""
-        if self.reason is not None:
-            words = {State.REFUSED: "refused: ", State.DEAD: "not delivered: "}
-            return f"{words.get(self.state, '')}{self.reason}"
+        if self.progress.has_failed:
+            is_told = self.progress.word == REJECTED and self.progress.why
+            return self.progress.why if is_told else self.progress.describe()
         if self.exit_status:
             return f"exit {self.exit_status}"
         if self.is_truncated or self.is_cut:
             return "the output is not complete"
-        if self.state is State.WAITING:
-            return "no subscriber" if self.is_absent else "not acknowledged"
-        return "no answer yet"
+        return "no answer yet" if self.progress.is_delivered else self.progress.describe_silence()
 
 
 class Answers:
@@ -141,13 +129,13 @@ class Answers:
         if item is None:
             return []
         match kind:
-            case "delivered":
-                item.state = State.DELIVERED if item.is_silent else item.state
             case "missed":
                 return self._miss(item, line)
-            case "refused" | "dead":
-                item.state = State(str(kind))
-                item.reason = str(line.get("reason") or "no reason given")
+            case "waits":
+                is_news = item.progress.take(line)
+                return [_note(f"{item.node}: {item.progress.describe()}")] if is_news else []
+            case "delivered" | "sent" | "working" | "refused" | "dead":
+                item.progress.take(line)
             case "reply":
                 return self._answer(item, line)
         return []
@@ -174,43 +162,38 @@ class Answers:
         item = NodeAnswer(str(line.get("to", "")), line.get("id"))
         self.nodes.append(item)
         if line["event"] == "rejected":
-            item.state = State.REJECTED
-            item.reason = str(line.get("reason") or "not accepted")
+            item.progress.reject(str(line.get("reason") or "not accepted"))
         elif item.id is not None:
             self._by_id[item.id] = item
         return [_note(str(line["note"]))] if line.get("note") else []
 
     def _miss(self, item: NodeAnswer, line: Json) -> list[Chunk]:
+        is_news = item.progress.take(line)
         if line.get("outcome") != "no_responder":
             again = say_short(float(line.get("next_in_seconds") or 0.0))
             said = f"try {line.get('attempt')} not acknowledged: again in {again}"
             return [_note(f"{item.node}: {said}")]
-        if item.is_absent:
-            return []
-        item.is_absent = True
-        return [_note(f"{item.node}: nobody there takes this yet: waiting")]
+        return [_note(f"{item.node}: {item.progress.describe()}")] if is_news else []
 
     def _answer(self, item: NodeAnswer, line: Json) -> list[Chunk]:
         stream = Stream.ERR if line.get("stream") == "stderr" else Stream.OUT
         item.is_appliance |= "stream" in line or line.get("exit_status") is not None
         item.is_cut |= bool(line.get("is_cut"))
         item.is_truncated |= bool(line.get("truncated"))
-        item.is_absent = False
         chunks = self._write(item, stream, _read_bytes(line, "data"))
         chunks += self._write(item, Stream.ERR, _read_bytes(line, "stderr"))
         if line.get("has_more"):
             return chunks
-        item.state = State.ANSWERED
-        status = line.get("exit_status")
-        if status is not None:
-            self._read_status(item, str(status))
+        item.is_answered = True
+        self._read_status(item, line.get("exit_status"))
         return chunks + self._flush(item)
 
-    def _read_status(self, item: NodeAnswer, status: str) -> None:
-        if status.isascii() and status.isdecimal() and len(status) < 10:
-            item.exit_status = int(status)
-        else:
-            item.reason = status
+    def _read_status(self, item: NodeAnswer, status: object) -> None:
+        text = "" if status is None else str(status)
+        if text.isascii() and text.isdecimal() and len(text) < 10:
+            item.exit_status = int(text)
+        is_failure = status is not None and item.exit_status is None
+        item.progress.answer(text.removeprefix("failed: ") if is_failure else None)
 
     # -- bytes ------------------------------------------------------------------------------------
 
@@ -262,7 +245,10 @@ class Answers:
             "node": item.node,
             "id": item.id,
             "id_text": None if item.id is None else str(item.id),
-            "state": item.state.value,
+            "state": item.progress.word,
+            "why": item.progress.why,
+            "is_delivered": item.progress.is_delivered,
+            "is_answered": item.is_answered,
             "exit_status": item.exit_status,
             "reason": item.reason,
             "is_cut": item.is_cut,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from appliance.cli.copy_places import Place
+from appliance.cli.standing import Progress
 from appliance.core.copying import COPY_FROM, Copied, read_copied
 
 Json = dict[str, Any]
@@ -16,9 +17,8 @@ class CopyAsked:
     def __init__(self, source: Place) -> None:
         self.source = source
         self.id: int | None = None
-        self.is_delivered = False
+        self.progress = Progress()
         self.is_answered = False
-        self.is_absent = False
         self.problem: str | None = None
         self.note: str | None = None
         """What the config says that may be the reason of a silence to come."""
@@ -32,14 +32,13 @@ class CopyAsked:
                 self.id = line.get("id")
                 # NB: what follows tells that the message stays in the outbox, from where it is taken back
                 self.note = str(line.get("note") or "").partition(";")[0] or None
-            case "rejected" | "dead":
+            case "rejected":
                 self.problem = str(line.get("reason") or "not accepted")
-            case "refused":
-                self.problem = f"refused: {line.get('reason')}"
-            case "missed":
-                self.is_absent = line.get("outcome") == "no_responder"
-            case "delivered":
-                self.is_delivered = True
+            case "refused" | "dead":
+                self.progress.take(line)
+                self.problem = self.progress.describe()
+            case "missed" | "waits" | "sent" | "working" | "delivered":
+                self.progress.take(line)
             case "reply" if line.get("has_more"):
                 return bool(line.get("progress"))
             case "reply":
@@ -51,11 +50,17 @@ class CopyAsked:
                     self.copied = read_copied(str(line.get("data") or ""))
         return False
 
+    @property
+    def is_delivered(self) -> bool:
+        """Whether the node has it: it may have begun."""
+        return self.progress.is_delivered
+
     def describe_silence(self, wait_s: float) -> str:
         """Words for an answer that did not come."""
         node = self.source.node
         if self.is_delivered:
             return f"{node} was asked and gave no sign for {wait_s:g} s (--wait)"
-        if self.is_absent:
+        if self.progress.is_absent:
             return f"{node} is away, or does not subscribe {COPY_FROM} ({wait_s:g} s, --wait)"
-        return f"{node} did not answer within {wait_s:g} s (--wait)"
+        why = f": {self.progress.describe()}" if self.progress.why else ""
+        return f"{node} did not answer within {wait_s:g} s (--wait){why}"

@@ -8,7 +8,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from appliance.cli.progress_view import say_bytes
+from appliance.cli.standing import Progress
 from appliance.cli.times import say_short
+from appliance.core.delivery import DELIVERED
 from appliance.core.escape import escape_controls, escape_line
 
 Json = dict[str, Any]
@@ -27,12 +29,10 @@ class _Delivery:
     id: int | None = None
     via: str | None = None
     """The node that passes it on: what is delivered is delivered to that one."""
-    state: str = "waiting"
+    progress: Progress = field(default_factory=Progress)
     wants_reply: bool = False
     seconds: float | None = None
-    reason: str | None = None
     note: str | None = None
-    is_absent: bool = False
     has_ended: bool = False
     """Whether its answer is complete."""
     said_stderr: bool = False
@@ -44,7 +44,7 @@ class _Delivery:
 
     @property
     def has_failed(self) -> bool:
-        return self.state in ("rejected", "refused", "dead") or any(
+        return self.progress.has_failed or any(
             _status_of(reply) not in ("", "0") for reply in self.replies
         )
 
@@ -89,17 +89,15 @@ class Deliveries:
             return []
         match kind:
             case "delivered":
-                item.state = "delivered"
-                item.seconds = float(line.get("seconds") or 0.0)
-                how = f"handed to {item.via}" if item.via else "delivered"
-                return self._say(item, f"{how} in {say_short(item.seconds)}")
+                return self._deliver(item, line)
             case "missed":
                 return self._miss(item, line)
+            case "waits" | "sent" | "working":
+                is_news = item.progress.take(line) and kind != "sent"
+                return self._say(item, _at_via(item, item.progress.describe())) if is_news else []
             case "refused" | "dead":
-                item.state = str(kind)
-                item.reason = str(line.get("reason") or "")
-                words = "refused" if kind == "refused" else "dead letter"
-                return self._say(item, f"{words}: {item.reason}")
+                item.progress.take(line)
+                return self._say(item, item.progress.describe())
             case "reply":
                 return self._answer(item, line)
         return []
@@ -115,7 +113,7 @@ class Deliveries:
             parts.append(f"{failed} failed: {_list(self.failed)}")
         if silent:
             parts.append(f"{silent} silent: {_list(self.silent)}")
-        if any(item.state == "waiting" for item in self._all) and self._follows:
+        if self._follows and any(not item.progress.is_settled for item in self._all):
             parts.append("what waits stays in the outbox")
         return "; ".join(parts)
 
@@ -127,11 +125,11 @@ class Deliveries:
                     "to": item.to,
                     "id": item.id,
                     "id_text": None if item.id is None else str(item.id),
-                    "state": "accepted"
-                    if item.state == "waiting" and not self._follows
-                    else item.state,
+                    "state": item.progress.word,
+                    "why": item.progress.why,
+                    "is_delivered": item.progress.is_delivered,
                     "seconds": item.seconds,
-                    "reason": item.reason,
+                    "reason": item.progress.why if item.progress.has_failed else None,
                     **({"note": item.note} if item.note else {}),
                     "replies": item.replies,
                 }
@@ -146,7 +144,7 @@ class Deliveries:
         }
 
     def _is_silent(self, item: _Delivery) -> bool:
-        return not item.has_ended and (item.state == "waiting" or item.wants_reply)
+        return not item.has_ended and (not item.progress.is_settled or item.wants_reply)
 
     def _open(self, line: Json) -> Words:
         item = _Delivery(str(line.get("to", "")), line.get("id"))
@@ -155,12 +153,11 @@ class Deliveries:
         self._all.append(item)
         self._width = min(40, max(self._width, len(item.to)))
         if line["event"] == "rejected":
-            item.state = "rejected"
-            item.reason = str(line.get("reason") or "")
+            item.progress.reject(str(line.get("reason") or ""))
             if line.get("code") == "arguments":
-                self.misuse = item.reason
+                self.misuse = item.progress.why
                 return []
-            return self._say(item, f"not accepted: {item.reason}")
+            return self._say(item, f"not accepted: {item.progress.why}")
         if item.id is not None:
             self._by_id[item.id] = item
         words = self._say(item, f"accepted as {item.id}")
@@ -169,17 +166,23 @@ class Deliveries:
             words.append((f"note: {escape_line(item.note)}", False))
         return words
 
+    def _deliver(self, item: _Delivery, line: Json) -> Words:
+        is_news = item.progress.take(line)
+        item.seconds = float(line.get("seconds") or 0.0)
+        if not is_news:
+            return []
+        took = f"in {say_short(item.seconds)}"
+        said = f"(delivered {took})" if item.progress.state in DELIVERED else took
+        return self._say(item, _at_via(item, f"{item.progress.word} {said}"))
+
     def _miss(self, item: _Delivery, line: Json) -> Words:
         """A node that is away is said once, however often it is tried."""
+        is_news = item.progress.take(line)
         if line.get("outcome") == "no_responder":
-            if item.is_absent:
-                return []
-            item.is_absent = True
-            where = f" at {item.via}" if item.via else ""
-            return self._say(item, f"no subscriber{where} yet: waiting")
+            return self._say(item, _at_via(item, item.progress.describe())) if is_news else []
         tries = f"try {line.get('attempt')}"
         again = say_short(float(line.get("next_in_seconds") or 0.0))
-        return self._say(item, f"{tries} not acknowledged: again in {again}")
+        return self._say(item, f"waiting: {tries} not acknowledged, again in {again}")
 
     def _answer(self, item: _Delivery, line: Json) -> Words:
         if line.get("progress"):
@@ -193,6 +196,8 @@ class Deliveries:
         if is_piece:
             return self._head(item, "") + body if body else []
         status = _status_of(line)
+        has_run = status.isdecimal() or not status
+        item.progress.answer(None if has_run else status.removeprefix("failed: "))
         said = (
             ""
             if status in ("", "0")
@@ -241,6 +246,11 @@ class Deliveries:
 
     def _say(self, item: _Delivery, text: str) -> Words:
         return [(f"{escape_line(item.to):{self._width}s}  {escape_line(text)}", False)]
+
+
+def _at_via(item: _Delivery, words: str) -> str:
+    """What is said of a message that another node passes on is true of that one only."""
+    return f"at {item.via}: {words}" if item.via else words
 
 
 _ALWAYS = ("from", "method", "data", "is_cut", "exit_status")

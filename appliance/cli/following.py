@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import sys
 
-from appliance.cli.answer_view import Answers, Chunk, Json, NodeAnswer, State, Stream
+from appliance.cli.answer_view import Answers, Chunk, Json, NodeAnswer, Stream
 from appliance.cli.api_client import ApiClient
 from appliance.cli.options import warn
+from appliance.core.delivery import DeliveryState
 
 
 def terminal_streams() -> frozenset[Stream]:
@@ -83,15 +84,19 @@ def tell_summary(answers: Answers) -> None:
 
 
 def _describe_silence(item: NodeAnswer, what: str, options: str, *, in_pieces: bool) -> str:
-    if item.state is State.WAITING:
-        why = "nobody there takes it" if item.is_absent else "not acknowledged yet"
+    if item.progress.state is DeliveryState.WORKING:
+        return f"{what} is there and is worked on, or waits for its turn; its answer is not shown"
+    if not item.progress.is_settled:
         return (
-            f"{why}; {what} stays in the outbox and goes on being tried"
+            f"{item.progress.describe_silence()}; {what} stays in the outbox and goes on being tried"
             f" (forget it: appliance outbox drop{options} {item.id})"
         )
     if in_pieces and item.is_appliance:
         return f"{what} was taken and ends there with what comes next, as with a closed pipe"
-    return f"{what} was taken and goes on there until its time is over; its answer is not shown"
+    return (
+        f"{what} was taken there: it runs, or will when its turn comes, until its time is over;"
+        " its answer is not shown"
+    )
 
 
 def _names(items: list[NodeAnswer]) -> str:

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from appliance.cli.answer_view import Answers, Json, State
+from appliance.cli.answer_view import Answers, Json
 from appliance.cli.api_client import ApiClient
 from appliance.cli.exec_command import INTERRUPTED, exit_code_of
 from appliance.cli.following import follow, tell_summary, tell_troubles, terminal_streams
@@ -77,7 +77,7 @@ def tail(
     client = ApiClient(find_state_dir(state_dir))
     is_whole = follow(client, body, span_s + DELIVERY_WAIT_S, answers)
     tell_troubles(answers)
-    pending = [item for item in answers.silent if item.state is State.WAITING and item.id]
+    pending = [item for item in answers.silent if not item.progress.is_delivered and item.id]
     if pending:
         # whoever asked to see a file now does not want it when the node is back
         ids = [item.id for item in pending]

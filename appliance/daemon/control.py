@@ -10,11 +10,13 @@ from typing import TYPE_CHECKING
 
 from appliance import __version__
 from appliance.admin.requests import Once, SubmitRequest, Submitted
+from appliance.core.delivery import Standing
 from appliance.core.describe import describe_plan, describe_settings
 from appliance.core.describe_methods import describe_methods
 from appliance.core.names import WorkerKind
 from appliance.daemon.copies import DaemonCopies
 from appliance.daemon.notify import describe_state
+from appliance.daemon.standings import Standings
 from appliance.daemon.status import (
     StatusJson,
     config_json,
@@ -49,6 +51,7 @@ class DaemonControl:
         self._history = history
         self.events = daemon.events
         self._submission = Submission(daemon)
+        self._standings = Standings(daemon.pool.handles, daemon.store, daemon.bus)
         self.copies = DaemonCopies(
             daemon.spool,
             daemon.parts,
@@ -264,6 +267,12 @@ class DaemonControl:
     async def is_accepted(self, once: Once) -> bool:
         """Whether messages were accepted under this mark."""
         return await self._submission.is_accepted(once)
+
+    def standing(self, item: Submitted) -> Standing | None:
+        """Where a message that was accepted stands now; None where it is none of ours."""
+        if item.id is None or item.from_node is None or item.subject is None:
+            return None
+        return self._standings.of_record(item.from_node, item.subject, item.id)
 
     def left(self, ids: Sequence[int]) -> None:
         """Nobody waits for the answers to these messages any more."""

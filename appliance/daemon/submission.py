@@ -65,6 +65,7 @@ class Submission:
                         id=record.id,
                         from_node=record.node,
                         via=request.relay_via_node,
+                        subject=record.subject,
                         replies=self._daemon.router.methods[MethodName(request.method)].replies,
                         streams=request.method in STREAMED_METHODS,
                         note=self._note(request, record.node if to_node == LOCAL else to_node),

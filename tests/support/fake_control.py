@@ -6,6 +6,7 @@ from pathlib import Path
 
 from appliance.admin.requests import Submitted
 from appliance.admin.server import AdminServer
+from appliance.core.delivery import DeliveryState
 from appliance.core.names import NodeName, Subject, WorkerKey, WorkerKind
 from appliance.core.specs import AdminSettings, Phase
 from appliance.errors import RequestInvalid
@@ -113,6 +114,7 @@ class FakeControl:
         self.gone = WorkerStats()
         self.records = []
         self.marks = []
+        self.standings = {}
         self._next_id = 100
 
     def status(self):
@@ -192,6 +194,9 @@ class FakeControl:
             self.after_submit(submitted)
         return submitted
 
+    def standing(self, item):
+        return self.standings.get(item.to)
+
     def left(self, ids):
         self.calls.append(("left", list(ids)))
 
@@ -213,8 +218,8 @@ class FakeControl:
     def history_record(self, key):
         return next((record for record in self.records if str(record["generation"]) == key), None)
 
-    def deliver(self, item, seconds=0.003):
-        self.telemetry.message_delivered("central", item.id, item.to, "REQCliCommand", seconds)
+    def deliver(self, item, seconds=0.003, state=DeliveryState.TAKEN):
+        self.telemetry.message_delivered("central", item.id, item.to, "REQPing", seconds, state)
 
     def answer(self, item, data, exit_status="0", **facts):
         self.telemetry.reply_received(

@@ -100,7 +100,7 @@ def test_what_is_unfinished_when_one_stops_is_written_all_the_same():
             1,
             "refused: not in accept_from",
         ),
-        ({"event": "dead", "id": 1, "reason": "expired"}, 1, "not delivered: expired"),
+        ({"event": "dead", "id": 1, "reason": "expired: nobody there"}, 1, "expired: nobody there"),
         (end(1, "failed: not in allow_commands"), 1, "failed: not in allow_commands"),
         (end(1, "0", truncated=True), 1, "the output is not complete"),
         (end(1, "0", is_cut=True), 1, "the output is not complete"),
@@ -132,8 +132,8 @@ def test_an_acknowledgement_after_the_answer_takes_nothing_back():
 def test_an_absent_node_is_told_once():
     missed = {"event": "missed", "id": 1, "outcome": "no_responder", "attempt": 0}
     answers, chunks = take(missed, missed)
-    assert [data for _, data in chunks] == [b"ship1: nobody there takes this yet: waiting"]
-    assert answers.silent[0].is_absent
+    assert [data for _, data in chunks] == [b"ship1: waiting: nobody there"]
+    assert answers.silent[0].progress.is_absent
 
 
 def test_lost_pieces_are_no_success():

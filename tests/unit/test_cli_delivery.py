@@ -21,7 +21,7 @@ def test_delivery_is_told_per_node():
         accepted("ship2", 2),
         {"event": "delivered", "id": 1, "to": "ship1", "seconds": 0.003},
     )
-    assert said[-1] == ("ship1  delivered in 3 ms", False)
+    assert said[-1] == ("ship1  taken (delivered in 3 ms)", False)
     assert (deliveries.failed, deliveries.silent) == ([], ["ship2"])
 
 
@@ -34,7 +34,7 @@ def test_an_absent_node_is_mentioned_once_however_often_it_is_tried():
         "next_in_seconds": 0.2,
     }
     _, said = follow(accepted("ship1", 1), missed, missed, missed)
-    assert [text for text, _ in said[1:]] == ["ship1  no subscriber yet: waiting"]
+    assert [text for text, _ in said[1:]] == ["ship1  waiting: nobody there"]
 
 
 def test_every_unacknowledged_try_is_told():
@@ -46,7 +46,7 @@ def test_every_unacknowledged_try_is_told():
         "next_in_seconds": 0.4,
     }
     _, said = follow(accepted("ship1", 1), missed)
-    assert said[-1][0] == "ship1  try 2 not acknowledged: again in 400 ms"
+    assert said[-1][0] == "ship1  waiting: try 2 not acknowledged, again in 400 ms"
 
 
 @pytest.mark.parametrize("kind", ["refused", "dead"])
@@ -103,8 +103,8 @@ def test_what_another_node_passes_on_is_delivered_to_that_one_only():
         {"event": "delivered", "id": 1, "to": "ship2", "seconds": 0.003},
     )
     assert [text for text, _ in said[1:]] == [
-        "ship2  no subscriber at ship1 yet: waiting",
-        "ship2  handed to ship1 in 3 ms",
+        "ship2  at ship1: waiting: nobody there",
+        "ship2  at ship1: taken (delivered in 3 ms)",
     ]
 
 
@@ -210,3 +210,85 @@ def test_as_json_everything_of_a_piece_is_there_and_ids_as_text():
 def test_a_name_that_looks_like_a_slip_is_noted():
     _, said = follow(accepted("shp1", 1) | {"note": "'shp1' is not declared\x1b"})
     assert said[-1] == ("note: 'shp1' is not declared\\x1b", False)
+
+
+def line(event, state, why="", **more):
+    return {"event": event, "id": 1, "to": "ship1", "state": state, "why": why, **more}
+
+
+@pytest.mark.parametrize(
+    ("told", "said"),
+    [
+        (line("delivered", "taken", seconds=0.5), "ship1  taken (delivered in 500 ms)"),
+        (line("delivered", "done", seconds=2), "ship1  done (delivered in 2 s)"),
+        (line("delivered", "sent", seconds=0.5), "ship1  sent in 500 ms"),
+        (line("waits", "waiting", "silent since 14:02:11"), "ship1  waiting: silent since 14:02:11"),
+        (line("waits", "waiting", "behind others"), "ship1  waiting: behind others"),
+        (line("working", "working"), "ship1  working"),
+        (line("dead", "failed", "disk full", reason="failed: disk full"), "ship1  failed: disk full"),
+        (line("dead", "expired", "nobody there", reason="expired: nobody there"), "ship1  expired: nobody there"),
+        (line("refused", "refused", "not in accept_from"), "ship1  refused: not in accept_from"),
+    ],
+)  # fmt: skip
+def test_what_became_of_a_message_is_said_in_one_vocabulary(told, said):
+    deliveries, words = follow(accepted("ship1", 1), told)
+    assert words[1:] == [(said, False)]
+    (message,) = deliveries.facts()["messages"]
+    assert (message["state"], message["why"]) == (told["state"], told["why"])
+
+
+@pytest.mark.parametrize(
+    ("state", "event", "is_silent", "is_delivered"),
+    [
+        ("taken", "delivered", False, True),
+        ("done", "delivered", False, True),
+        ("sent", "delivered", False, True),
+        ("sent", "sent", True, False),
+        ("waiting", "waits", True, False),
+        ("working", "working", True, True),
+    ],
+)
+def test_a_message_is_silent_until_it_is_settled_and_delivered_once_the_other_side_has_it(
+    state, event, is_silent, is_delivered
+):
+    deliveries, _ = follow(accepted("ship1", 1), line(event, state))
+    assert deliveries.silent == (["ship1"] if is_silent else [])
+    assert deliveries.facts()["messages"][0]["is_delivered"] is is_delivered
+
+
+def test_a_reason_to_wait_is_said_when_it_changes_and_not_again():
+    lines = [
+        line("missed", "waiting", "nobody there", outcome="no_responder"),
+        line("waits", "waiting", "nobody there"),
+        line("sent", "sent"),
+        line("waits", "waiting", "silent since 14:02:11"),
+        line("waits", "waiting", "silent since 14:02:11"),
+    ]
+    _, said = follow(accepted("ship1", 1), *lines)
+    assert [text for text, _ in said[1:]] == [
+        "ship1  waiting: nobody there",
+        "ship1  waiting: silent since 14:02:11",
+    ]
+
+
+def test_the_acknowledgement_that_follows_an_answer_takes_nothing_back():
+    deliveries, said = follow(
+        accepted("ship1", 1, replies=True),
+        {"event": "reply", "id": 1, "from": "ship1", "data": "", "exit_status": "failed: no"},
+        line("delivered", "taken", seconds=1),
+    )
+    assert "ship1  taken" not in str(said)
+    (message,) = deliveries.facts()["messages"]
+    assert (message["state"], message["why"]) == ("failed", "no")
+
+
+def test_a_daemon_of_an_earlier_version_which_tells_no_states_is_understood():
+    for told, word in (
+        ({"event": "delivered", "seconds": 0.1}, "taken"),
+        ({"event": "dead", "reason": "expired after 1 s without acknowledgement"}, "expired"),
+        ({"event": "dead", "reason": "no acknowledgement after 4 tries of 5 s"}, "failed"),
+        ({"event": "refused", "reason": "no"}, "refused"),
+        ({"event": "missed", "outcome": "ack_timeout", "attempt": 1}, "waiting"),
+    ):
+        deliveries, _ = follow(accepted("ship1", 1), {"id": 1, **told})
+        assert deliveries.facts()["messages"][0]["state"] == word

@@ -264,8 +264,8 @@ def test_send_shows_progress_on_stderr_and_replies_on_stdout(run, control):
     code, out, err = run("send", "--to", "ship1,ship2", "REQCliCommand", "uptime")
     assert code == 0
     assert out == "ship1:\n    ship1 is up\nship2:\n    ship2 is up\n"
-    assert "ship1  delivered in 3 ms" in err
-    assert "ship2  no subscriber yet: waiting" in err
+    assert "ship1  taken (delivered in 3 ms)" in err
+    assert "ship2  waiting: nobody there" in err
     assert err.endswith("2 of 2 done\n")
     assert control.calls[-1][1].method_args == ["uptime"]
 
@@ -313,7 +313,12 @@ def test_a_reply_is_filed_under_its_method_if_nothing_else_is_said(run, control)
             1,
             "ship1  refused: no",
         ),
-        (lambda control, item: control.die(item, "expired"), 1, "ship1  dead letter: expired"),
+        (lambda control, item: control.die(item, "expired"), 1, "ship1  expired"),
+        (
+            lambda control, item: control.die(item, "failed: disk full"),
+            1,
+            "ship1  failed: disk full",
+        ),
         (
             lambda control, item: control.miss(item),
             3,
@@ -340,7 +345,7 @@ def test_send_in_json_and_json_lines(run, control):
     control.after_submit = lambda submitted: control.deliver(submitted[0])
     code, out, err = run("send", "--to", "ship1", "REQPing", "-o", "json")
     assert (code, err) == (0, "")
-    assert json.loads(out)["messages"][0]["state"] == "delivered"
+    assert json.loads(out)["messages"][0]["state"] == "taken"
     _, out, _ = run("send", "--to", "ship1", "REQPing", "-o", "jsonl")
     assert [json.loads(line)["event"] for line in out.splitlines()] == [
         "accepted",

@@ -5,8 +5,13 @@ import json
 
 import pytest
 
+from appliance.admin.delivery import DeliveryWatch
 from appliance.admin.requests import Submitted
+from appliance.admin.streams import Streams
+from appliance.core.delivery import DeliveryState, Standing
 from appliance.telemetry.messages import ReplyFacts
+from tests.support.fake_control import FakeControl
+from tests.support.virtual_time import run_virtual
 
 MESSAGE = {"to_nodes": ["ship1", "ship2"], "method": "REQCliCommand"}
 NDJSON = {"Accept": "application/x-ndjson"}
@@ -74,7 +79,103 @@ async def test_a_refusal_by_the_receiver_is_told_as_such(unix, control):
         "id_text": "101",
         "to": "ship1",
         "reason": "not in accept_from",
+        "state": "refused",
+        "why": "not in accept_from",
     }
+
+
+async def test_every_line_says_where_its_message_stands_and_why(unix, control):
+    def after(submitted):
+        one, two, three, four = submitted
+        control.miss(one)
+        control.miss(one, "ack_timeout")
+        control.deliver(one)
+        control.telemetry.message_working("central", two.id, two.to, "0123456789abcdef")
+        control.telemetry.message_working("central", two.id, two.to, "0123456789abcdef")
+        control.deliver(two, state=DeliveryState.DONE)
+        control.telemetry.message_waits("central", three.id, three.to, "silent since 14:02:11")
+        control.die(three, "expired: silent since 14:02:11")
+        control.die(four, "failed: disk full")
+
+    control.after_submit = after
+    nodes = ["one", "two", "three", "four"]
+    lines = await follow(unix, message={**MESSAGE, "to_nodes": nodes})
+    told = [(line["to"], line["event"], line["state"], line["why"]) for line in lines[4:-1]]
+    assert told == [
+        ("one", "missed", "waiting", "nobody there"),
+        ("one", "missed", "waiting", "no acknowledgement"),
+        ("one", "delivered", "taken", ""),
+        ("two", "working", "working", ""),
+        ("two", "delivered", "done", ""),
+        ("three", "waits", "waiting", "silent since 14:02:11"),
+        ("three", "dead", "expired", "silent since 14:02:11"),
+        ("four", "dead", "failed", "disk full"),
+    ]
+    assert [line["state"] for line in lines[:4]] == ["accepted"] * 4
+    assert (lines[-1]["delivered"], lines[-1]["failed"]) == (2, 2)
+
+
+async def test_whoever_waits_in_vain_is_told_why_at_the_latest_at_the_end(unix, control):
+    control.standings = {
+        "ship1": Standing(DeliveryState.WAITING, "denied: Permissions Violation for Publish"),
+        "ship2": Standing(DeliveryState.SENT),
+    }
+    lines = await follow(unix, "50ms")
+    told = [(line["to"], line["event"], line["state"], line["why"]) for line in lines[2:-1]]
+    assert sorted(told) == [
+        ("ship1", "waits", "waiting", "denied: Permissions Violation for Publish"),
+        ("ship2", "sent", "sent", ""),
+    ]
+
+
+async def test_a_wait_that_was_told_of_is_not_told_again(unix, control):
+    control.standings = {"ship1": Standing(DeliveryState.WAITING, "nobody there")}
+    control.after_submit = lambda submitted: control.miss(submitted[0])
+    lines = await follow(unix, "50ms", message={**MESSAGE, "to_nodes": ["ship1"]})
+    assert [line["event"] for line in lines] == ["accepted", "missed", "end"]
+
+
+class Reader:
+    """Whoever follows, without a socket: stays, and keeps the lines."""
+
+    transport = type("Open", (), {"is_closing": lambda self: False})()
+
+    def __init__(self):
+        self.lines = []
+
+    async def write(self, data):
+        self.lines += [json.loads(line) for line in data.splitlines()]
+
+    async def write_eof(self):
+        pass
+
+
+@pytest.mark.parametrize(
+    ("fact", "lasts_s"),
+    [("message_working", 60.0), ("message_waits", 10.0), ("attempt_missed", 10.0)],
+)
+def test_only_what_the_other_side_says_is_a_sign_of_life(fact, lasts_s):
+    async def scenario():
+        control = FakeControl()
+        item = Submitted(to="ship1", accepted=True, id=1)
+        reader, watch = Reader(), DeliveryWatch([item])
+        loop = asyncio.get_running_loop()
+
+        async def tell():
+            for number in range(15):
+                await asyncio.sleep(4.0)
+                control.events.emit_frequent(fact, id=1, to="ship1", why=f"{number}")
+
+        telling = asyncio.create_task(tell())
+        with control.events.listen() as listener:
+            began = loop.time()
+            streams = Streams(control)
+            await streams._tell_fates(reader, reader, watch, listener, began + 60.0, 10.0)
+        telling.cancel()
+        await asyncio.wait({telling})
+        return loop.time() - began
+
+    assert run_virtual(scenario()) == pytest.approx(lasts_s, abs=0.1)
 
 
 async def test_where_the_method_answers_the_stream_waits_for_the_replies(unix, control):

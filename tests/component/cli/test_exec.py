@@ -74,7 +74,7 @@ def test_a_node_that_is_away_is_told_with_what_can_be_done(run, control):
     control.after_submit = lambda submitted: control.miss(submitted[0])
     code, out, err = run("exec", "ship1", "--wait", "200ms", "--", "uptime")
     assert (code, out) == (3, b"")
-    assert "ship1: nobody there takes this yet: waiting" in err
+    assert "ship1: waiting: nobody there" in err
     assert "forget it: appliance outbox drop --state-dir" in err
     assert "101)" in err
     assert "no answer within 0.2 s (--wait)" in err
@@ -182,8 +182,8 @@ def test_interrupted_it_says_what_goes_on(short_dir, control):
     assert process.returncode == 130
     lines = err.decode().splitlines()
     assert lines[0] == (
-        "appliance: ship1: the command was taken and goes on there until its time is over;"
-        " its answer is not shown"
+        "appliance: ship1: the command was taken there: it runs, or will when its turn comes, until its time is"
+        " over; its answer is not shown"
     )
     assert lines[1].startswith(
         "appliance: ship2: not acknowledged yet; the command stays in the outbox"
