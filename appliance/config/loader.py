@@ -15,6 +15,7 @@ from appliance.config.files import FileSet
 from appliance.config.load import RawConfig, compose, read_config
 from appliance.config.placing import make_problem
 from appliance.config.shape import find_problems, prune
+from appliance.config.zones import ZONES
 from appliance.core.compile import ChooseNodes, Compiled, compile_settings
 from appliance.core.findings import CASCADING, PLACE, Finding
 from appliance.core.layers import as_map
@@ -90,6 +91,7 @@ def _compile(
             methods,
             () if is_partial else run_nodes,
             find_cron_error=find_cron_error,
+            zones=ZONES,
             find_schema_problem=find_schema_problem,
             find_argument_problem=find_argument_problem,
         )

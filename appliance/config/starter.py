@@ -20,7 +20,7 @@ broker:
 
 # The lowest layer of settings; roles, nodes and entries override it, in this order.
 defaults:
-  ack: {mode: required, timeout: 5s, retries: 3}
+  ack: {mode: required, timeout: 5s, expires: 24h}   # sent again until acknowledged, for a day
 
 # A role is a bundle of entries that many nodes share.
 roles:

@@ -11,11 +11,11 @@ can be wrong is the belief that a subscription chooses one; W202 and W204 say so
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any, TypeVar
 
-from appliance.core.cross_checks import check_ends, index_subscriptions
+from appliance.core.cross_checks import check_ends, check_reports_heard, index_subscriptions
 from appliance.core.expand import Expander, Publication, Subscription, accepted_senders
 from appliance.core.fields import (
     ADMIN_FIELDS,
@@ -29,9 +29,16 @@ from appliance.core.fields import (
     TLS_FIELDS,
 )
 from appliance.core.findings import Finding, Findings
-from appliance.core.fragments import CronCheck, check_fragments, make_known, resolve_own
+from appliance.core.fragments import (
+    NO_ZONES,
+    CronCheck,
+    ZoneTable,
+    check_fragments,
+    make_known,
+    resolve_own,
+)
 from appliance.core.inputs import check_inputs, make_inputs
-from appliance.core.layers import Tree, as_map, find_origin, read_settings
+from appliance.core.layers import Tree, as_map, find_origin, find_value, read_settings
 from appliance.core.method import MethodTable
 from appliance.core.method_checks import (
     ArgumentCheck,
@@ -40,6 +47,13 @@ from appliance.core.method_checks import (
     read_methods,
 )
 from appliance.core.names import MethodName, NodeName, WorkerKey, make_kind, make_subject
+from appliance.core.promises import (
+    DEDUPE_WINDOW,
+    Expiry,
+    check_dedupe_window,
+    derive_dedupe_window_s,
+    find_longest_expiry,
+)
 from appliance.core.section_checks import check_sections
 from appliance.core.specs import (
     AdminSettings,
@@ -85,6 +99,7 @@ def compile_settings(
     run_nodes: Iterable[str] | ChooseNodes | None,
     *,
     find_cron_error: CronCheck = lambda _text: None,
+    zones: ZoneTable = NO_ZONES,
     find_schema_problem: SchemaCheck = lambda _schema: None,
     find_argument_problem: ArgumentCheck = lambda _schema, _texts: None,
 ) -> Compiled:
@@ -97,7 +112,7 @@ def compile_settings(
     """
     findings = Findings()
     user_methods = read_methods(findings, tree, methods, find_schema_problem)
-    known = make_known(tree, methods, find_cron_error, user_methods)
+    known = make_known(tree, methods, find_cron_error, user_methods, zones)
     if not known.nodes:
         findings.add(
             "E201", ("nodes",), "no node is declared", hint="add `nodes: {NAME: {…}}`", on_key=True
@@ -116,7 +131,11 @@ def compile_settings(
     check_ends(findings, subscriptions, publications, index, known)
     _check_scheduled(findings, publications, user_methods, find_argument_problem)
     _check_unused_roles(findings, known.roles, known.nodes)
+    longest = find_longest_expiry(expander.bases(), publications)
+    check_dedupe_window(findings, tree, longest)
     chosen = _choose(findings, tuple(map(NodeName, known.nodes)), run_nodes)
+    if not findings.has_errors:
+        check_reports_heard(findings, subscriptions)
     workers = _build_workers(findings, subscriptions, publications, frozenset(chosen))
     if findings.has_errors:
         return Compiled(None, findings.all())
@@ -130,7 +149,7 @@ def compile_settings(
         hellos=_find_hellos(publications),
         switched_off=_build_switched_off(expander, chosen, workers),
         methods=user_methods,
-        **make_sections(tree),
+        **_make_sections(tree, longest),
     )
     return Compiled(desired, findings.all())
 
@@ -164,7 +183,7 @@ def _choose(
     return tuple(node for node in declared if node in wanted)
 
 
-def make_sections(tree: Tree) -> dict[str, Any]:
+def _make_sections(tree: Tree, longest: Expiry) -> dict[str, Any]:
     """The settings of the daemon itself, as keyword arguments of `DesiredState`."""
     broker = as_map(tree.get("broker"))
     settings = read_settings(BROKER_FIELDS, broker)
@@ -181,6 +200,9 @@ def make_sections(tree: Tree) -> dict[str, Any]:
         ("log", LogSettings, LOG_FIELDS),
     ):
         sections[name] = spec(**read_settings(fields, as_map(tree.get(name))))
+    if find_value(tree, DEDUPE_WINDOW) is None:
+        window_s = derive_dedupe_window_s(longest)
+        sections["state"] = replace(sections["state"], dedupe_window_s=window_s)
     sections["source"] = SourceSettings(**read_settings(SOURCE_FIELDS, as_map(tree.get("config"))))
     return sections
 
@@ -313,6 +335,8 @@ def _fill_schedule(schedule: Schedule, node: NodeName) -> Schedule:
     return Schedule(
         every_s=schedule.every_s,
         cron=schedule.cron,
+        timezone=schedule.timezone,
+        catch_up=schedule.catch_up,
         data=tuple(_fill(text, node) for text in schedule.data),
         method_args=tuple(_fill(text, node) for text in schedule.method_args),
         reply_method=schedule.reply_method,

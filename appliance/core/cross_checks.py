@@ -12,7 +12,9 @@ from appliance.core.layers import find_origin
 from appliance.core.message import DEFAULT_REPLY_METHOD
 from appliance.core.method import MethodInfo
 from appliance.core.names import (
+    ERROR_CENTRAL,
     MAX_SUBJECT_BYTES,
+    Category,
     MethodName,
     NodeName,
     make_kind,
@@ -79,6 +81,26 @@ def check_ends(
         ]
         if any(reached):
             _check_reply(findings, entry, index, known)
+
+
+def check_reports_heard(findings: Findings, subscriptions: Iterable[Subscription]) -> None:
+    """Warn where commands can fail or be refused and no node of the fleet takes the reports about it."""
+    first: Subscription | None = None
+    for item in subscriptions:
+        if item.resolved.info.subject_node == ERROR_CENTRAL:
+            return
+        if first is None and item.resolved.info.category is Category.COMMAND:
+            first = item
+    if first is None:
+        return
+    findings.add(
+        "W206",
+        first.path,
+        f"{ERROR_CENTRAL} is nobody: no node subscribes REQErrorLog, so what is refused or fails here "
+        f"is told in the log of {shorten(first.node)} alone",
+        hint="let one node take the reports: `subscribe: {REQErrorLog: {}}`",
+        on_key=True,
+    )
 
 
 def _check_destination(

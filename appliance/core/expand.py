@@ -19,7 +19,7 @@ from appliance.core.fields import (
     SUBSCRIBER_FIELDS,
 )
 from appliance.core.findings import Findings, KeyPath
-from appliance.core.fragments import Known, idle_schedule_fields
+from appliance.core.fragments import CRON_ONLY, Known, idle_schedule_fields
 from appliance.core.layers import (
     Layer,
     Tree,
@@ -155,6 +155,12 @@ class Expander:
                 key=len(self._bases),
             )
         return found
+
+    def bases(self) -> Iterator[Base]:
+        """Every distinct base of the nodes declared."""
+        for node in self._known.nodes:
+            self.base(node)
+        yield from self._bases.values()
 
     def subscriptions(self, node: str) -> Iterator[Subscription]:
         """Every subscription of `node` that is switched on."""
@@ -345,6 +351,16 @@ class Expander:
                 "`every` and `cron` exclude one another",
                 on_key=True,
             )
+        if entry.get("every") is not None and entry.get("cron") is None:
+            for setting in CRON_ONLY:
+                if find_value(entry, setting.keys) is not None:
+                    self._findings.add(
+                        "W202",
+                        find_origin(layers, setting.keys) or layers[-1][0],
+                        f"`{setting.keys[0]}` has no effect beside `every`, which runs by no clock on the wall",
+                        hint="it belongs to `cron`",
+                        on_key=True,
+                    )
         if entry.get("every") is None and entry.get("cron") is None:
             for field in idle_schedule_fields(entry):
                 self._findings.add(

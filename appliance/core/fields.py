@@ -81,6 +81,8 @@ WORKER_FIELDS = (ACK_MODE, *ACK_FIELDS, *PUBLISHER_FIELDS, *SUBSCRIBER_FIELDS)
 SCHEDULE_FIELDS = (
     Setting(("every",), "every_s", _D, 0.01, 366 * _DAY_S, _SWAP),
     Setting(("cron",), "cron", reload=_SWAP),
+    Setting(("timezone",), "timezone", reload=_SWAP),
+    Setting(("catch_up",), "catch_up", reload=_SWAP),
     Setting(("data",), "data", FieldKind.TEXTS, reload=_SWAP),
     Setting(("method_args",), "method_args", FieldKind.TEXTS, reload=_SWAP),
     Setting(("reply_method",), "reply_method", reload=_SWAP),

@@ -21,7 +21,7 @@ PLACE = "\0place\0"
 CASCADING = frozenset(
     {
         *("E201", "E206", "E207", "E208", "E212", "E214", "E220", "E231", "E236"),
-        *("W201", "W202", "W203", "W204", "W205"),
+        *("W201", "W202", "W203", "W204", "W205", "W206"),
     }
 )
 """Codes that follow from what is *not* there. They are left out when parts of the config could not

@@ -35,6 +35,18 @@ CronCheck = Callable[[str], str | None]
 core.
 """
 
+
+@dataclass(frozen=True, slots=True)
+class ZoneTable:
+    """Time zones, handed in like the cron check: which names there are is the machine's business."""
+
+    has: Callable[[str], bool]
+    names: Callable[[], Iterable[str]]
+    """For suggestions."""
+
+
+NO_ZONES = ZoneTable(lambda _name: True, lambda: ())
+
 _DURATIONS = tuple(
     setting for setting in (*WORKER_FIELDS, *SCHEDULE_FIELDS) if setting.kind == "duration"
 )
@@ -42,6 +54,10 @@ _ON_SUBSCRIBE_IDLE = (*ACK_FIELDS, *PUBLISHER_FIELDS)
 _ON_PUBLISH_IDLE = tuple(
     setting for setting in SUBSCRIBER_FIELDS if setting.keys != ("method_timeout",)
 )
+CRON_ONLY = tuple(
+    setting for setting in SCHEDULE_FIELDS if setting.keys in (("timezone",), ("catch_up",))
+)
+"""Settings that say something about `cron` alone."""
 _SCHEDULE_ONLY = tuple(
     setting for setting in SCHEDULE_FIELDS if setting.keys not in (("every",), ("cron",))
 )
@@ -61,6 +77,7 @@ class Known:
     options: frozenset[str]
     """Subscriber fields that only some methods know."""
     find_cron_error: CronCheck
+    zones: ZoneTable
     suggestions: dict[tuple[str, str], str | None]
     """Likeness searches already made: a wrong name often stands in a thousand places."""
 
@@ -77,6 +94,7 @@ def make_known(
     methods: MethodTable,
     find_cron_error: CronCheck,
     user_methods: Mapping[MethodName, UserMethod] = NO_METHODS,
+    zones: ZoneTable = NO_ZONES,
 ) -> Known:
     """Collect the names of a config."""
     return Known(
@@ -93,6 +111,7 @@ def make_known(
             {"allow_commands", "runner", "allow_paths", "allow_urls", "relay_to", "relay_methods"}
         ).union(*(info.options for info in methods.values())),
         find_cron_error=find_cron_error,
+        zones=zones,
         suggestions={},
     )
 
@@ -238,6 +257,16 @@ def _check_publish(findings: Findings, path: KeyPath, entry: Tree, known: Known)
                 f"not a cron expression: {reason}",
                 hint='five fields: minute hour day month weekday, as in "*/5 * * * *"',
             )
+    zone = entry.get("timezone")
+    if zone is not None and not known.zones.has(zone):
+        nearest = known.suggest("zone", zone, known.zones.names())
+        findings.add(
+            "E243",
+            (*path, "timezone"),
+            f"{shorten(zone)} is no time zone"
+            + (f"; did you mean {shorten(nearest)}?" if nearest else ""),
+            hint="" if nearest else "an IANA name such as Europe/Berlin, or UTC",
+        )
     _add_idle(findings, path, _ON_PUBLISH_IDLE, entry, "on a publisher: the receiver decides")
 
 

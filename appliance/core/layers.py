@@ -11,7 +11,7 @@ from typing import Any
 from appliance.core.durations import parse_duration
 from appliance.core.fields import FieldKind, Setting
 from appliance.core.findings import KeyPath
-from appliance.core.specs import AckOn, SecretRef
+from appliance.core.specs import AckOn, CatchUp, SecretRef
 
 Tree = Mapping[str, Any]
 """Part of a config whose shape the schema has checked; hence `Any`."""
@@ -77,6 +77,8 @@ def convert(setting: Setting, value: Any) -> Any:
         case FieldKind.PLAIN:
             if setting.attr == "ack_on":
                 return AckOn(value)
+            if setting.attr == "catch_up":
+                return CatchUp(value)
             # NB: JSON Schema counts 3.0 as a whole number.
             return int(value) if isinstance(value, float) else value
 

@@ -1,9 +1,10 @@
 """What becomes of an outbox record after an attempt. Pure: time and jitter come in as numbers.
 
-Three rules stand behind the table:
+Four rules stand behind the table:
 
 - A try is spent only when the message may have been heard (sent, no acknowledgement in time). A broker that is
   down, or a node that nobody answers for ("no responders"), costs no try: the message waits, up to its expiry.
+- Without a number of retries a message is tried until it expires.
 - Delays grow from 0.2 s by doubling; what the config asks for as `retry_wait` is the least.
 - A refusal by the receiving appliance is final: sending the same bytes again would be refused again.
 """
@@ -110,7 +111,7 @@ def decide_delivery(
         why = _WHY_EXPIRED.get(outcome, "")
         return DeadLetter(f"expired after {ack.expires_s:g} s without acknowledgement{why}")
     if outcome is Outcome.ACK_TIMEOUT:
-        if attempts > ack.retries:
+        if ack.retries is not None and attempts > ack.retries:
             return DeadLetter(f"no acknowledgement after {attempts} tries of {ack.timeout_s:g} s")
         delay_s = max(ack.retry_wait_s, backoff_s(attempts, cap_s=MAX_BACKOFF_S, jitter=jitter))
         return RetryIn(delay_s, spends_try=True)

@@ -32,6 +32,15 @@ class AckOn(StrEnum):
     DONE = "done"
 
 
+class CatchUp(StrEnum):
+    """What a `cron` schedule does about times that passed while the daemon was down or that the clock jumped over."""
+
+    NONE = "none"
+    """Nothing: they are told, and the next time counts."""
+    ONCE = "once"
+    """One message stands for all of them."""
+
+
 class ReloadClass(StrEnum):
     """What a changed field does to a running worker."""
 
@@ -49,13 +58,16 @@ ANY_METHOD = frozenset({MethodName("*")})
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AckSettings:
-    """How a publisher waits for acknowledgements. `retries` counts resends after the first send."""
+    """How a publisher waits for acknowledgements.
+
+    `retries` counts resends after the first send; None, the default, bounds a message by `expires_s` alone.
+    """
 
     timeout_s: float = 5.0
-    retries: int = 3
+    retries: int | None = None
     retry_wait_s: float = 0.0
     expires_s: float = 86_400.0
-    """A message neither acknowledged nor out of retries after this long becomes a dead letter."""
+    """A message that nobody acknowledged for this long becomes a dead letter."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,6 +76,10 @@ class Schedule:
 
     every_s: float | None = None
     cron: str | None = None
+    timezone: str | None = None
+    """IANA name of the zone that `cron` is read in; None: the system's."""
+    catch_up: CatchUp = CatchUp.NONE
+    """What becomes of times of `cron` that passed unseen."""
     data: tuple[str, ...] = ()
     method_args: tuple[str, ...] = ()
     reply_method: str = ""
@@ -301,12 +317,16 @@ class ReloadSettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StateSettings:
-    """Durable state: directory and bounds of outbox and inbox."""
+    """Durable state: directory and bounds of outbox and inbox.
+
+    A compiled config holds a `dedupe_window_s` that covers its longest `ack.expires`, whether or not it was written
+    (`core.promises`); the number here fits the default of `ack.expires`.
+    """
 
     dir: str | None = None
     max_messages: int = 1_000_000
     max_bytes: int = 2 * 1024**3
-    dedupe_window_s: float = 86_400.0
+    dedupe_window_s: float = 90_000.0
     dead_letter_keep_s: float = 30 * 86_400.0
 
 

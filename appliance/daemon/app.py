@@ -263,6 +263,8 @@ class Daemon:
 
     def _follow(self, desired: DesiredState) -> None:
         """Everything that reads the desired state reads the new one from here on."""
+        if self._desired.state != desired.state:
+            self.store.update(desired.state)
         self._desired = desired
         self._source.follow(desired)
         self._secret_variables = secret_variables(desired)

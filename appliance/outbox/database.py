@@ -76,7 +76,15 @@ class Database:
         self.next_lane = 1
         self.next_row_id = 1
         self.dead_count = 0
-        self._max_pages = max(settings.max_bytes // PAGE_BYTES, 64)
+
+    @property
+    def _max_pages(self) -> int:
+        return max(self.settings.max_bytes // PAGE_BYTES, 64)
+
+    def use_settings(self, settings: StateSettings) -> None:
+        """Bounds for everything from here on."""
+        self.settings = settings
+        self.use_reserve(allowed=False)
 
     @classmethod
     def open(cls, directory: Path, settings: StateSettings) -> Database:

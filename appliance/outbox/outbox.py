@@ -102,6 +102,13 @@ class MessageStore:
             raise
         return store
 
+    def update(self, settings: StateSettings) -> None:
+        """Bounds of a reloaded config, in force with the next commit; the directory stays what it is."""
+        self._settings = settings
+        future: asyncio.Future[None] = self._loop.create_future()
+        future.add_done_callback(lambda done: done.exception())  # a broken store tells by itself
+        self._writer.submit(Call(lambda database: database.use_settings(settings), future, None))
+
     async def close(self) -> None:
         """Commit what was concluded, then close."""
         if self._is_closed:

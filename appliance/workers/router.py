@@ -30,6 +30,8 @@ from appliance.outbox.records import OutboxRecord
 from appliance.wire.frame import encode_stored
 from appliance.workers.identity import ID_HEADER
 
+GO_RETRIES = 3
+"""What a Go node reads where the config bounds a message by time alone; it would take 0 as "none asked for"."""
 GO_METHOD_TIMEOUT_S = 10
 """What a Go node puts where nothing was asked; it would take 0 as "stop at once"."""
 
@@ -160,7 +162,8 @@ class Router:
         if message.ack_timeout_s < 1:
             fields[_ACK_TIMEOUT] = max(1, math.ceil(spec.ack.timeout_s))
         if message.retries < 1:
-            fields[_RETRIES] = max(1, spec.ack.retries)
+            retries_set = spec.ack.retries
+            fields[_RETRIES] = GO_RETRIES if retries_set is None else max(1, retries_set)
         if filled:
             fields[_METHOD_TIMEOUT] = GO_METHOD_TIMEOUT_S
         wire = Message._make(fields)

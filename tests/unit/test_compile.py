@@ -16,6 +16,7 @@ from appliance.core.specs import (
     ANY_SENDER,
     AckOn,
     AckSettings,
+    CatchUp,
     DesiredState,
     PublisherSpec,
     ReloadClass,
@@ -237,7 +238,7 @@ broker:
   auth: {user: u, password: {env: P}}
   ping_interval: 1
 admin: {listen: "0.0.0.0:80", token: {credential: t}}
-state: {max_bytes: 2000000, dedupe_window: 1h}
+state: {max_bytes: 2000000, dedupe_window: 48h}
 reload: {max_cancel: 12.5%, watch: false, settle: 50ms}
 limits: {max_depth: 8}
 log: {level: debug, format: json}
@@ -255,7 +256,7 @@ log: {level: debug, format: json}
         "u",
         "P",
     )
-    assert (desired.admin.listen, desired.state.dedupe_window_s) == ("0.0.0.0:80", 3600.0)
+    assert (desired.admin.listen, desired.state.dedupe_window_s) == ("0.0.0.0:80", 172_800.0)
     assert (desired.reload.max_cancel_fraction, desired.reload.settle_s) == (0.125, 0.05)
     assert (desired.limits.max_depth, desired.log.level, desired.log.format) == (8, "debug", "json")
 
@@ -439,3 +440,78 @@ def test_relative_file_of_a_header_counts_from_its_config(tmp_path: Path) -> Non
     http = desired_of(tmp_path, text).methods[MethodName("Mine")].http
     assert http is not None
     assert http.secret_headers == (("Authorization", "file", str(tmp_path / "t")),)
+
+
+WINDOWS = """
+version: 1
+broker: {embedded: true}
+%s
+roles:
+  idle: {ack: {expires: 8000h}}
+  far: {ack: {expires: %s}}
+nodes:
+  hub: {subscribe: {REQToFile: {}, REQErrorLog: {}}}
+  ship: {roles: [far], publish: {log: {to: hub, method: REQToFile, ack: {expires: %s}}}}
+"""
+
+
+@pytest.mark.parametrize(
+    ("of_node", "of_entry", "window_s"),
+    [
+        ("1h", "2h", 25 * 3600.0),  # the hub's own publishers keep the default of a day
+        ("48h", "2h", 49 * 3600.0),
+        ("1h", "336h", 337 * 3600.0),
+    ],
+)
+def test_ids_are_remembered_longer_than_any_publisher_of_the_fleet_resends(
+    tmp_path: Path, of_node: str, of_entry: str, window_s: float
+) -> None:
+    text = WINDOWS % ("", of_node, of_entry)
+    assert load_text(tmp_path, text, run_nodes=["hub"]).desired.state.dedupe_window_s == window_s
+
+
+@pytest.mark.parametrize("written", ["24h", "86400", "8783h"])
+def test_a_window_that_covers_every_resend_is_taken_as_it_is(tmp_path: Path, written: str) -> None:
+    text = WINDOWS % (f"state: {{dedupe_window: {written}}}", "1h", "2h")
+    expected = {"24h": 86_400.0, "86400": 86_400.0, "8783h": 8783 * 3600.0}
+    assert load_text(tmp_path, text).desired.state.dedupe_window_s == expected[written]
+
+
+@pytest.mark.parametrize(
+    ("window", "of_node", "of_entry", "said"),
+    [
+        ("23h", "1h", "2h", "`ack.expires`, which nothing sets, lets messages be resent for 24h"),
+        ("47h", "48h", "2h", ":7:15 lets messages be resent for 48h"),
+        ("47h", "1h", "50h", ":10:74 lets messages be resent for 50h"),
+    ],
+)
+def test_a_window_shorter_than_a_resend_is_refused_with_both_places(
+    tmp_path: Path, window: str, of_node: str, of_entry: str, said: str
+) -> None:
+    text = WINDOWS % (f"state: {{dedupe_window: {window}}}", of_node, of_entry)
+    with pytest.raises(ConfigInvalid) as caught:
+        load_text(tmp_path, text)
+    (problem,) = (item for item in caught.value.problems if item.code == "E242")
+    assert (problem.line, problem.column) == (4, 24)
+    assert said in problem.message
+
+
+def test_a_name_that_is_no_zone_is_refused_with_what_was_meant(tmp_path: Path) -> None:
+    text = """
+version: 1
+broker: {embedded: true}
+nodes:
+  n: {subscribe: {REQToFile: {}}, publish: {p: {to: n, method: REQToFile, cron: "0 6 * * *", timezone: %s}}}
+"""
+    for wrong, meant in (("Europe/Berln", "Europe/Berlin"), ("utc", "UTC"), ("Xyzzy", None)):
+        with pytest.raises(ConfigInvalid) as caught:
+            load_text(tmp_path, text % wrong)
+        (problem,) = caught.value.problems
+        assert problem.code == "E243"
+        assert (f'did you mean "{meant}"?' in problem.message) is (meant is not None)
+    desired = load_text(tmp_path, text % "America/New_York, catch_up: once").desired
+    (schedule,) = (
+        spec.schedule for spec in desired.workers.values() if isinstance(spec, PublisherSpec)
+    )
+    assert schedule is not None
+    assert (schedule.timezone, schedule.catch_up) == ("America/New_York", CatchUp.ONCE)

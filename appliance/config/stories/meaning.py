@@ -242,6 +242,26 @@ STORIES = (
         "Give each a port, or a socket name, of its own.",
     ),
     Story(
+        "E242",
+        "forgets-too-soon",
+        "Ids of handled messages are forgotten before the last resend can come. A message whose "
+        "acknowledgement was lost with the link is sent again for as long as `ack.expires` says, "
+        "and the receiver would no longer know that it has done the work.",
+        "state: {dedupe_window: 1h}\ndefaults: {ack: {expires: 168h}}",
+        "Drop `dedupe_window`: it then follows the longest `ack.expires` of the config by itself. "
+        "Or shorten `ack.expires` where the message names it. The config describes the fleet, so "
+        "senders that run elsewhere count too.",
+    ),
+    Story(
+        "E243",
+        "unknown-timezone",
+        "The name of a time zone that this machine does not know. Names are those of the IANA "
+        "database, a region and a city, because only they say when the clocks change.",
+        'nightly: {to: ship1, method: REQPing, cron: "0 3 * * *", timezone: Berlin}',
+        "Write Europe/Berlin, or UTC for a time without summer time. Without `timezone` the "
+        "system's zone counts.",
+    ),
+    Story(
         "W201",
         "unused-role",
         "A role that no node has. Nothing is wrong, but perhaps a node's list of roles is.",
@@ -281,5 +301,14 @@ STORIES = (
         "`reply_method` says otherwise).",
         "central: {publish: {run: {to: ship1, method: REQCliCommand}}}",
         "Add the subscription: central: {subscribe: {REQToFileAppend: {}}}",
+    ),
+    Story(
+        "W206",
+        "errors-unheard",
+        "Nodes take commands, and no node of the config subscribes REQErrorLog, the method that "
+        "errorCentral stands for. What is refused, fails or is given up is then told by the log "
+        "of the node itself and by its metrics; the reports expire unheard.",
+        "nodes: {ship1: {subscribe: {REQCliCommand: {allow_commands: [[uptime]]}}}}",
+        "Let the node from which the fleet is watched take them: central: {subscribe: {REQErrorLog: {}}}",
     ),
 )

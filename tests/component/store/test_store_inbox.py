@@ -5,7 +5,12 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pytest
+
+from appliance.core.specs import StateSettings
+from appliance.errors import StoreFull
 from appliance.outbox import pruning
+from appliance.outbox.database import PAGE_BYTES
 from appliance.outbox.records import TakeInResult
 from tests.support.store_bench import (
     INSTANCE,
@@ -156,6 +161,23 @@ async def test_memory_of_ids_ends_with_the_window(tmp_path: Path):
         await store._call(lambda database: pruning.prune(database, clock.now))
         assert await store.take_in([make_item(100)]) == [(FRESH, None)]
         assert sum(store._database.senders.counts.values()) == 1
+
+
+async def test_bounds_of_a_reload_hold_in_the_running_store(tmp_path: Path):
+    clock = HandClock()
+    async with open_store(tmp_path, clock, dedupe_window_s=1000.0, max_messages=1) as store:
+        await store.finish([make_finish(make_item(1))], [])
+        store.update(StateSettings(dedupe_window_s=10.0, max_messages=2, max_bytes=50_000_000))
+        await store.put([make_record(store), make_record(store)])
+        with pytest.raises(StoreFull):
+            await store.put([make_record(store)])
+        clock.now += 20
+        await store._call(lambda database: pruning.prune(database, clock.now))
+        assert await store.take_in([make_item(1)]) == [(FRESH, None)]
+        (pages,) = await store._call(
+            lambda database: database.connection.execute("PRAGMA max_page_count").fetchone()
+        )
+        assert pages == 50_000_000 // PAGE_BYTES
 
 
 async def test_pruning_goes_in_slices(tmp_path: Path, monkeypatch):
