@@ -50,6 +50,18 @@ def check_subscribe_subject(subject: str, queue: str = "") -> None:
         raise SubjectInvalid(queue, "a queue group holds no white space and at most 512 bytes")
 
 
+def is_covered(subject: str, *, by: str) -> bool:
+    """Whether every subject that `subject` stands for (itself, if it holds no wildcard) belongs to the pattern `by`."""
+    wanted = by.split(".")
+    tokens = subject.split(".")
+    for index, (want, token) in enumerate(zip(wanted, tokens, strict=False)):
+        if want == ">":
+            return index == len(wanted) - 1
+        if token == ">" or (want != "*" and want != token):
+            return False
+    return len(wanted) == len(tokens)
+
+
 def _fits(text: str) -> bool:
     if text.isascii():
         return len(text) <= MAX_SENT_SUBJECT_BYTES
