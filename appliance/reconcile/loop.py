@@ -119,7 +119,9 @@ class Reconciler:
     async def run(self) -> None:
         """Look and converge until stopped."""
         while True:
-            await self.trigger.wait(self._next_wait_s())
+            # a look that waits for quiet files takes every reason, also one to stop or to go back
+            if not (self._ending.is_set() or self._rollbacks):
+                await self.trigger.wait(self._next_wait_s())
             reasons = self.trigger.take()
             if self._ending.is_set():
                 self._turn_requests_away()

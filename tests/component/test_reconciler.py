@@ -7,7 +7,7 @@ import pytest
 
 from appliance.core.problems import Problem
 from appliance.core.specs import DesiredState, ReloadSettings
-from appliance.errors import ConfigInvalid
+from appliance.errors import ConfigInvalid, RequestInvalid
 from appliance.methods.registry import METHOD_TABLE
 from appliance.reconcile.history import History
 from appliance.reconcile.loop import Reconciler
@@ -24,8 +24,10 @@ class Source:
     def __init__(self, says):
         self.says = says
         self.loads = 0
+        self.on_fingerprint = lambda: None
 
     def fingerprint(self):
+        self.on_fingerprint()
         return self.says.digest if isinstance(self.says, LoadedSet) else "unreadable"
 
     def revision(self):
@@ -58,7 +60,13 @@ def loaded(digest, *specs, watch=True, poll_interval_s=60.0):
 
 
 @pytest.fixture
-async def world(tmp_path):
+def tasks():
+    """Of the reconciler, once it runs."""
+    return []
+
+
+@pytest.fixture
+async def world(tmp_path, tasks):
     ToyWorker.alive = set()
     telemetry = Recorder()
     history = History(tmp_path / "history")
@@ -89,6 +97,7 @@ async def world(tmp_path):
     )
     await reconciler.start(source.says)
     running = asyncio.create_task(reconciler.run())
+    tasks.append(running)
     yield reconciler, source, pool, telemetry, history
     reconciler.stop()
     with contextlib.suppress(asyncio.CancelledError):
@@ -149,6 +158,40 @@ async def test_requests_that_come_while_stopping_are_turned_away(world):
     assert outcome[0] is not None
     with pytest.raises(Exception, match="stopping"):
         await reconciler.reload(force=False, trigger="request")
+
+
+def call_in_the_next_look(source, what):
+    """Call it in the loop, once a look has begun and before it takes the reasons that came meanwhile."""
+    loop = asyncio.get_running_loop()
+
+    def once():
+        source.on_fingerprint = lambda: None
+        loop.call_soon_threadsafe(what)
+
+    source.on_fingerprint = once
+
+
+async def test_a_stop_in_the_middle_of_a_look_is_heeded_after_it(world, tasks):
+    reconciler, source, _, _, _ = world
+    call_in_the_next_look(source, reconciler.stop)
+    reconciler.trigger.set("signal")
+    async with asyncio.timeout(20):  # the next poll would come after a minute
+        await tasks[0]
+
+
+async def test_a_request_to_go_back_in_the_middle_of_a_look_is_heeded_after_it(world):
+    reconciler, source, _, _, _ = world
+    asked = []
+    call_in_the_next_look(
+        source,
+        lambda: asked.append(
+            asyncio.ensure_future(reconciler.roll_back(to="no such", force=False))
+        ),
+    )
+    await reconciler.reload(force=False, trigger="request")
+    with pytest.raises(RequestInvalid):
+        async with asyncio.timeout(20):
+            await asked[0]
 
 
 async def test_without_watching_events_make_no_look_and_the_poll_looks_anyway(world):
