@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.waiting import turns
+
 
 @pytest.fixture(autouse=True)
 def _clean_environment(monkeypatch):
@@ -32,8 +34,7 @@ async def _leaked_task_guard():
     # NB: made before every other asynchronous fixture of the test, so it looks after they are gone
     before = asyncio.all_tasks()
     yield
-    for _ in range(3):
-        await asyncio.sleep(0)  # what is ending gets the turns it needs to end
+    await turns(3)  # what is ending gets the turns it needs to end
     left = asyncio.all_tasks() - before - {asyncio.current_task()}
     assert not left, f"tasks outlive their test: {[task.get_name() for task in left]}"
 

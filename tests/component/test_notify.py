@@ -1,6 +1,5 @@
 """What the service manager hears of a real daemon, over a real NOTIFY_SOCKET."""
 
-import asyncio
 import os
 import re
 import signal
@@ -10,7 +9,8 @@ import time
 import pytest
 
 from appliance.daemon.notify import ServiceManager, describe_state, take_settings
-from tests.support.appliance import Appliance
+from tests.support.appliance import PLAIN_COMMAND, Appliance
+from tests.support.waiting import until_async
 
 CONFIG = """
 version: 1
@@ -82,7 +82,9 @@ def ear(request, short_dir):
 def daemon(ear, short_dir, monkeypatch):
     monkeypatch.setenv("NOTIFY_SOCKET", ear.address)
     monkeypatch.setenv("WATCHDOG_USEC", str(WATCHDOG_USEC))
-    daemon = Appliance(CONFIG % ("false", "REQPing: {}"), short_dir / "daemon")
+    daemon = Appliance(
+        CONFIG % ("false", "REQPing: {}"), short_dir / "daemon", command=PLAIN_COMMAND
+    )
     daemon.spawn()
     yield daemon
     if daemon.process is not None and daemon.process.poll() is None:
@@ -159,16 +161,22 @@ def test_settings_of_another_process_or_of_nonsense_are_ignored():
 
 async def test_watchdog_starves_when_the_reconciler_does_not_live(ear):
     environment = {"NOTIFY_SOCKET": ear.address, "WATCHDOG_USEC": "40000"}
-    lives = True
+    lives, asked = True, 0
+
+    def is_alive():
+        nonlocal asked
+        asked += 1
+        return lives
+
     manager = ServiceManager(
-        take_settings(environment, 1), summary=lambda: "state", is_alive=lambda: lives
+        take_settings(environment, 1), summary=lambda: "state", is_alive=is_alive
     )
     manager.start()
     manager.ready()
     await _until_heard(ear, "WATCHDOG")
-    lives = False
+    lives, asked = False, 0
     ear.forget()
-    await _turns(0.2)
+    await until_async(lambda: asked > 5)
     silent = ear.is_silent(0.0)
     await manager.close()
     assert silent
@@ -218,18 +226,13 @@ def test_line_names_revision_broker_and_stays_one_line():
     assert line.startswith("generation 3 (0123456789ab), 1 of 2 workers running, not connected")
 
 
-async def _turns(for_s: float) -> None:
-    await asyncio.sleep(for_s)  # the time in which a wrong message would come
-
-
 async def _until_heard(ear: Ear, name: str) -> dict[str, str]:
-    deadline = time.monotonic() + 10.0
-    while time.monotonic() < deadline:
-        await asyncio.sleep(0.005)
+    def look():
         try:
             while name not in (message := ear.next(0.0)):
                 pass
         except TimeoutError:
-            continue
+            return None
         return message
-    raise AssertionError(f"{name} was never told: {ear.heard}")
+
+    return await until_async(look, tell=lambda: f"{name} was never told: {ear.heard}")

@@ -16,6 +16,7 @@ from appliance.reconcile.pins import PinBook
 from appliance.reconcile.pool import WorkerPool
 from appliance.reconcile.verdicts import LoadedSet
 from tests.component.test_pool import Recorder, ToyWorker, spec
+from tests.support.waiting import turns
 
 
 class Source:
@@ -152,7 +153,7 @@ async def test_many_triggers_at_once_are_one_look(world):
 async def test_requests_that_come_while_stopping_are_turned_away(world):
     reconciler, _, _, _, _ = world
     waiting = asyncio.create_task(reconciler.reload(force=False, trigger="request"))
-    await asyncio.sleep(0)
+    await turns()
     reconciler.stop()
     outcome = await asyncio.gather(waiting, return_exceptions=True)
     assert outcome[0] is not None

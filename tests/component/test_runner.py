@@ -6,7 +6,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import msgspec
@@ -16,6 +15,7 @@ from appliance.daemon.runner import MAX_ASKING, RunnerSettings, take_listener
 from appliance.errors import CommandForbidden, DaemonError, HandlerError
 from appliance.methods._runner import Ended, Refused, run_remote, to_frame
 from tests.component.methods.conftest import bench as bench
+from tests.support.waiting import until, until_async
 
 ALLOWED = """
 sh -c **
@@ -45,17 +45,17 @@ class RunnerProcess:
             )
 
     def wait_ready(self) -> "RunnerProcess":
-        deadline = time.monotonic() + 20
-        while time.monotonic() < deadline:
-            assert self.process.poll() is None, self.log.read_text()
-            with socket.socket(socket.AF_UNIX) as probe:
-                try:
-                    probe.connect(self.path)
-                except OSError:
-                    time.sleep(0.02)
-                else:
-                    return self
-        raise AssertionError(self.log.read_text())
+        until(self._is_listening, tell=self.log.read_text)
+        return self
+
+    def _is_listening(self) -> bool:
+        assert self.process.poll() is None, self.log.read_text()
+        with socket.socket(socket.AF_UNIX) as probe:
+            try:
+                probe.connect(self.path)
+            except OSError:
+                return False
+        return True
 
     def stop(self) -> int:
         self.process.send_signal(signal.SIGTERM)
@@ -89,9 +89,7 @@ def lives(pid: int) -> bool:
 
 
 async def until_gone(pid: int) -> None:
-    async with asyncio.timeout(10):
-        while lives(pid):  # noqa: ASYNC110 - the world outside gives no event
-            await asyncio.sleep(0.01)
+    await until_async(lambda: not lives(pid))
 
 
 async def test_output_and_status_come_back(runner):
@@ -146,9 +144,7 @@ async def test_asker_that_goes_takes_its_command_along(runner, tmp_path):
     asking = asyncio.create_task(
         run(runner, "sh", "-c", f"echo $$ > {mark}.n; mv {mark}.n {mark}; sleep 60")
     )
-    async with asyncio.timeout(10):
-        while not mark.exists():  # noqa: ASYNC110 - the world outside gives no event
-            await asyncio.sleep(0.01)
+    await until_async(mark.exists)
     asking.cancel()
     await asyncio.wait({asking})
     await until_gone(int(mark.read_text()))
@@ -297,9 +293,7 @@ async def test_descriptors_that_come_along_are_thrown_away(runner, tmp_path):
         with_them = await ask(runner, frame(argv=SHOW, max_output_bytes=1_000), *passed)
         without = await ask(runner, frame(argv=SHOW, max_output_bytes=1_000))
     assert with_them == without
-    async with asyncio.timeout(10):
-        while len(os.listdir(held)) > before:  # noqa: ASYNC110 - the world outside gives no event
-            await asyncio.sleep(0.01)
+    await until_async(lambda: len(os.listdir(held)) <= before)
 
 
 async def test_those_who_only_hold_the_line_are_few_and_hold_it_for_a_while(tmp_path):
@@ -386,9 +380,7 @@ async def test_stop_ends_what_runs(tmp_path):
     asking = asyncio.create_task(
         run(own, "sh", "-c", f"echo $$ > {mark}.n; mv {mark}.n {mark}; sleep 60")
     )
-    async with asyncio.timeout(10):
-        while not mark.exists():  # noqa: ASYNC110 - the world outside gives no event
-            await asyncio.sleep(0.01)
+    await until_async(mark.exists)
     assert await asyncio.to_thread(own.stop) == 0
     with pytest.raises(HandlerError, match="broke off"):
         await asking

@@ -14,17 +14,19 @@ import watchfiles
 
 from appliance.config import watch as watch_module
 from appliance.config.watch import watch_paths
+from tests.support.waiting import until_async, until_still
 
 HINT_TIMEOUT_S = 8.0
 QUIET_S = 0.15
-"""Long enough for a hint to have come (they take some 50 ms)."""
+"""A hint of what was just done has mostly come by then (they take some 50 ms)."""
 
 
 class Hints:
     """Counts hints and waits for the next."""
 
-    def __init__(self) -> None:
+    def __init__(self, armed: Armed) -> None:
         self.count = 0
+        self._armed = armed
         self._came = asyncio.Event()
 
     def __call__(self) -> None:
@@ -38,28 +40,25 @@ class Hints:
         async with asyncio.timeout(HINT_TIMEOUT_S):
             await self._came.wait()
 
-    async def none_after(self, change: Callable[[], object]) -> None:
+    async def none_after(self, path: Path, change: Callable[[], object]) -> None:
+        """Make a change and wait until it was seen and judged."""
         await self.settle()
         before = self.count
         change()
-        await asyncio.sleep(QUIET_S)
+        await until_async(lambda: str(path) in self._armed.judged)
         assert self.count == before
 
     async def settle(self) -> None:
         """Wait until no hint comes for a while."""
-        async with asyncio.timeout(HINT_TIMEOUT_S):
-            while True:
-                before = self.count
-                await asyncio.sleep(QUIET_S)
-                if self.count == before:
-                    return
+        await until_still(lambda: self.count, for_s=QUIET_S)
 
 
 class Armed:
-    """Tells when the operating system watches: what changes before that gives no event."""
+    """Tells when the operating system watches: what changes before that gives no event. And what it told of."""
 
     def __init__(self) -> None:
         self.count = 0
+        self.judged: set[str] = set()
         self._changed = asyncio.Event()
 
     def note(self) -> None:
@@ -84,7 +83,14 @@ def armed(monkeypatch: pytest.MonkeyPatch) -> Armed:
         noted.note()
         return made
 
+    is_relevant = watch_module._Watched.is_relevant
+
+    def judge(watched: object, changed: str) -> bool:
+        noted.judged.add(changed)
+        return is_relevant(watched, changed)
+
     monkeypatch.setattr(watchfiles.main, "RustNotify", make)
+    monkeypatch.setattr(watch_module._Watched, "is_relevant", judge)
     monkeypatch.setattr(watch_module, "_REARM_EVERY_MS", 50)
     monkeypatch.setattr(watch_module, "_RETRY_S", 0.05)
     return noted
@@ -92,7 +98,7 @@ def armed(monkeypatch: pytest.MonkeyPatch) -> Armed:
 
 @asynccontextmanager
 async def watching(armed: Armed, *paths: Path) -> AsyncIterator[Hints]:
-    hints = Hints()
+    hints = Hints(armed)
     stop = asyncio.Event()
     task = asyncio.create_task(watch_paths(paths, on_hint=hints, stop=stop))
     await armed.wait_for(armed.count + 1)
@@ -147,9 +153,8 @@ async def test_other_files_give_no_hints(tmp_path: Path, armed: Armed) -> None:
     config.mkdir()
     (config / "a.yaml").write_text("")
     async with watching(armed, config) as hints:
-        await hints.none_after(lambda: (config / "outbox.db").write_text("x"))
-        await hints.none_after(lambda: (config / "a.yaml~").write_text("x"))
-        await hints.none_after(lambda: (tmp_path / "beside.yaml").write_text("x"))
+        for other in (config / "outbox.db", config / "a.yaml~", tmp_path / "beside.yaml"):
+            await hints.none_after(other, lambda other=other: other.write_text("x"))
         await hints.after(lambda: (config / "a.yaml").write_text("x"))
 
 
@@ -307,7 +312,7 @@ async def test_a_loop_of_links_and_odd_entries_are_survived(tmp_path: Path, arme
 
 
 async def test_cancelling_ends_it(tmp_path: Path, armed: Armed) -> None:
-    task = asyncio.create_task(watch_paths([tmp_path], on_hint=Hints(), stop=asyncio.Event()))
+    task = asyncio.create_task(watch_paths([tmp_path], on_hint=Hints(armed), stop=asyncio.Event()))
     await armed.wait_for(1)
     task.cancel()
     async with asyncio.timeout(HINT_TIMEOUT_S):

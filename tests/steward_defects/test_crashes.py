@@ -5,12 +5,11 @@ import json
 import os
 import socket
 import struct
-import subprocess
-import sys
 
 import pytest
 
 from tests.steward_defects.fleet import body
+from tests.support import forked
 from tests.support.appliance import Appliance
 
 pytestmark = pytest.mark.xdist_group("steward_defects_crashes")
@@ -264,8 +263,7 @@ def test_052_truth_values_from_the_environment_are_checked_like_any(tmp_path):
 
     def check(embedded, watch, atomic):
         values = {"EMBEDDED": embedded, "WATCH": watch, "ATOMIC": atomic}
-        return subprocess.run([sys.executable, "-m", "appliance", "check", config], text=True, check=False,
-                              env={**os.environ, **values}, capture_output=True)  # fmt: skip
+        return forked.run(["check", config], env={**os.environ, **values})
 
     found = check("2", "maybe", "off")
     assert found.returncode == 78

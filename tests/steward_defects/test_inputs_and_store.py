@@ -7,12 +7,11 @@ import os
 import re
 import socket
 import struct
-import subprocess
-import sys
 
 import nats
 import pytest
 
+from tests.support import forked
 from tests.support.appliance import Appliance
 from tests.support.nats_server import NatsServer
 
@@ -220,11 +219,10 @@ def test_127_an_empty_variable_is_as_good_as_none(tmp_path):
     config = tmp_path / "c.yaml"
     config.write_text("version: 1\nbroker: {embedded: true}\nnodes: {n: {}}\n")
     names = ("CONFIG", "STATE_DIR", "NODE", "LOG_LEVEL", "LOG_FORMAT", "SIGNED_BY")
-    found = subprocess.run(
-        [sys.executable, "-m", "appliance", "run", config, "--all-nodes", "--state-dir", "/dev/null/x"],
+    found = forked.run(
+        ["run", config, "--all-nodes", "--state-dir", "/dev/null/x"],
         env={**os.environ, **{f"APPLIANCE_{name}": "" for name in names}},
-        capture_output=True, text=True, check=False, timeout=60,
-    )  # fmt: skip
+    )
     # it got as far as its state directory, which is none
     assert found.returncode not in (0, 64, 78)
     assert "/dev/null/x" in found.stderr
@@ -249,8 +247,7 @@ def test_129_an_unknown_compression_is_a_config_error_with_its_place(tmp_path):
     (tmp_path / "c.yaml").write_text(
         "version: 1\nbroker: {embedded: true}\ndefaults: {compression: lz}\nnodes: {n: {}}\n"
     )
-    found = subprocess.run([sys.executable, "-m", "appliance", "check", tmp_path / "c.yaml"],
-                           capture_output=True, text=True, check=False)  # fmt: skip
+    found = forked.run(["check", tmp_path / "c.yaml"])
     assert found.returncode == 78
     assert "c.yaml:3:25" in found.stdout + found.stderr
 

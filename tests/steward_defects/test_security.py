@@ -2,8 +2,6 @@
 
 import asyncio
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import cbor2
@@ -12,6 +10,7 @@ import pytest
 import zstandard
 
 from tests.steward_defects.fleet import body
+from tests.support import forked
 from tests.support.appliance import Appliance
 from tests.support.nats_login import make_certificates, make_nkey
 from tests.support.nats_server import NatsServer
@@ -25,8 +24,7 @@ APPEND = "ship1.REQToFileAppend.EventACK"
 def check(text, tmp_path):
     """What `appliance check` says of a config."""
     (tmp_path / "c.yaml").write_text(text)
-    return subprocess.run([sys.executable, "-m", "appliance", "check", tmp_path / "c.yaml"],
-                          capture_output=True, text=True, check=False)  # fmt: skip
+    return forked.run(["check", tmp_path / "c.yaml"])
 
 
 def test_001_the_right_to_publish_one_subject_runs_that_method_alone(fleet):

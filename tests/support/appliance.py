@@ -9,10 +9,15 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from pathlib import Path
 
+from tests.support import forked
+from tests.support.forked import ForkedProcess
+from tests.support.waiting import LONG_S, until
+
 START_TIMEOUT_S = 60.0
+PLAIN_COMMAND = [sys.executable, "-m", "appliance"]
+"""For tests of the start itself: a fresh interpreter that loads everything."""
 
 
 class _UnixConnection(http.client.HTTPConnection):
@@ -44,10 +49,13 @@ class Appliance:
         if config is not None:
             self.config_path.write_text(config)
         self.args = args or []
-        self.command = command or [sys.executable, "-m", "appliance"]
+        self.command = command
+        """Something else than a fork of what is loaded already: see `forked`."""
         self.log_path = directory / "log"
         self.only_named = False
-        self.process: subprocess.Popen[bytes] | None = None
+        self.environment: dict[str, str] = {}
+        """What the daemon has in its environment beside our own."""
+        self.process: subprocess.Popen[bytes] | ForkedProcess | None = None
 
     def __enter__(self) -> Appliance:
         return self.start()
@@ -57,22 +65,24 @@ class Appliance:
 
     def spawn(self) -> None:
         """Start the process without waiting."""
+        arguments = [
+            *("run", str(self.config_path), "--state-dir", str(self.state)),
+            *([] if self.only_named else ["--all-nodes"]),
+            *self.args,
+        ]
+        env = {k: v for k, v in os.environ.items() if not k.startswith("APPLIANCE_")}
+        env |= self.environment
         with open(self.log_path, "ab") as log:
-            self.process = subprocess.Popen(
-                [
-                    *self.command,
-                    "run",
-                    str(self.config_path),
-                    "--state-dir",
-                    str(self.state),
-                    *([] if self.only_named else ["--all-nodes"]),
-                    *self.args,
-                ],
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                env={k: v for k, v in os.environ.items() if not k.startswith("APPLIANCE_")},
-            )
+            if self.command is None:
+                self.process = forked.start(arguments, stdout=log, stderr=log, env=env)
+            else:
+                self.process = subprocess.Popen(
+                    [*self.command, *arguments],
+                    stdin=subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=log,
+                    env=env,
+                )
 
     def start(self, *, ready: bool = True) -> Appliance:
         self.spawn()
@@ -87,21 +97,18 @@ class Appliance:
     def wait_ready(
         self, timeout_s: float = START_TIMEOUT_S, codes: tuple[int, ...] = (200,)
     ) -> None:
-        deadline = time.monotonic() + timeout_s
-        while True:
+        def is_ready() -> bool:
             assert self.process is not None
             if self.process.poll() is not None:
                 raise AssertionError(
                     f"the daemon ended with {self.process.returncode}:\n{self.log()}"
                 )
             try:
-                if self.request("GET", "/readyz")[0] in codes:
-                    return
+                return self.request("GET", "/readyz")[0] in codes
             except OSError:
-                pass
-            if time.monotonic() > deadline:
-                raise AssertionError(f"the daemon did not get ready:\n{self.log()}")
-            time.sleep(0.02)
+                return False
+
+        until(is_ready, timeout_s=timeout_s, tell=lambda: f"not ready:\n{self.log()}")
 
     def request(self, verb: str, path: str, body: object = None, timeout_s: float = 30.0):
         """One API call: status code and decoded body."""
@@ -151,17 +158,22 @@ class Appliance:
                     return worker
         return None
 
-    def wait_until(self, predicate, timeout_s: float = 20.0):
+    def wait_until(self, predicate, timeout_s: float = LONG_S):
         """Poll the status until `predicate(status)` is true; returns that status."""
-        deadline = time.monotonic() + timeout_s
-        while True:
+        status: dict = {}
+
+        def look() -> object:
+            nonlocal status
             status = self.status()
-            if predicate(status):
-                return status
-            assert time.monotonic() < deadline, (
-                f"not in {timeout_s} s: {json.dumps(status, indent=1)}\n{self.log()}"
-            )
-            time.sleep(0.01)
+            return predicate(status)
+
+        until(
+            look,
+            timeout_s=timeout_s,
+            every_s=0.01,
+            tell=lambda: f"{json.dumps(status, indent=1)}\n{self.log()}",
+        )
+        return status
 
     def write_config(self, text: str) -> None:
         """Replace the config as an editor does: a new file renamed over the old one."""

@@ -7,9 +7,12 @@ from __future__ import annotations
 
 import asyncio
 import sys
+import time
 
 import cbor2
 import nats
+
+from tests.support.waiting import pace_async
 
 
 def seed_message(
@@ -69,7 +72,7 @@ async def publish(url: str, to_node: str, from_node: str, rate: int, seconds: fl
                 headers={"serial": "cbor"},
             )
             sent += 1
-        await asyncio.sleep(0.002)
+        await pace_async(time.monotonic() + 0.002)
     await client.flush()
     await client.close()
     return sent

@@ -7,10 +7,10 @@ import hashlib
 import os
 import random
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+from tests.support import forked
 from tests.support.appliance import Appliance
 from tests.support.cut_link import CutLink
 from tests.support.nats_server import NatsServer
@@ -55,16 +55,7 @@ class CopyFleet:
     def run(self, *arguments: str, **options) -> subprocess.CompletedProcess[str]:
         """A command of ours, talking to central."""
         environment = {**os.environ, "APPLIANCE_STATE_DIR": str(self.central.state)}
-        command = [sys.executable, "-m", "appliance", *arguments]
-        return subprocess.run(
-            command,
-            capture_output=True,
-            text=True,
-            env=environment,
-            timeout=100,
-            check=False,
-            **options,
-        )
+        return forked.run(arguments, env=environment, timeout=100, **options)
 
     def settle(self) -> None:
         """Until nothing is on its way any more."""

@@ -20,6 +20,7 @@ from pathlib import Path
 
 from tests.support.appliance import Appliance
 from tests.support.nats_server import NatsServer
+from tests.support.waiting import at_a_random_moment, pace, until
 
 SENDER = """
 version: 1
@@ -86,15 +87,15 @@ class Load(threading.Thread):
                     "POST", "/api/v1/messages", body, timeout_s=5.0
                 )
             except (OSError, http.client.HTTPException, json.JSONDecodeError):
-                time.sleep(0.02)  # it was just killed; these lines may or may not be on disk
-                continue
+                pace(time.monotonic() + 0.02)
+                continue  # it was just killed; these lines may or may not be on disk
             if code == 202:
                 rows = answer["messages"] if isinstance(answer, dict) else answer
                 self.accepted.update(
                     line for line, row in zip(lines, rows, strict=True) if row["accepted"]
                 )
             due += self.interval_s
-            time.sleep(max(0.0, due - time.monotonic()))
+            pace(due)
 
 
 def run_harness(
@@ -132,9 +133,11 @@ def run_harness(
             faults = [kind for kind in kinds for _ in range(kills)]
             rng.shuffle(faults)
             for kind in faults:
-                time.sleep(rng.uniform(*gap_s))
+                at_a_random_moment(rng, *gap_s)
                 _fault(kind, rng, sender, receiver, broker)
-            time.sleep(0.5)
+            accepted = len(load.accepted)
+            # the last to be killed takes messages again
+            until(lambda: len(load.accepted) > accepted + load.batch, tell=sender.log)
             load.stopped.set()
             load.join(10)
             started = time.monotonic()
@@ -155,12 +158,12 @@ def _fault(
 ) -> None:
     if kind == "broker":
         broker.kill()
-        time.sleep(rng.uniform(0, 0.4))
+        at_a_random_moment(rng, 0.0, 0.4)
         broker.start()
         return
     victim = sender if kind == "sender" else receiver
     victim.kill()
-    time.sleep(rng.uniform(0, 0.3))
+    at_a_random_moment(rng, 0.0, 0.3)
     victim.spawn()
     if rng.random() < 0.7:  # sometimes the next fault comes while it is still starting
         victim.wait_ready()
@@ -171,17 +174,7 @@ def _wait_settled(sender: Appliance, receiver: Appliance, timeout_s: float) -> N
         lambda status: status["outbox"]["pending"] == 0 and status["outbox"]["in_flight"] == 0,
         timeout_s,
     )
-    seen = -1
-    deadline = time.monotonic() + timeout_s
-    while time.monotonic() < deadline:
-        size = receiver.data("load", "beta", "lines.log")
-        now = size.stat().st_size if size.exists() else 0
-        busy = receiver.status()["inbox"]["unfinished"]
-        if not busy and now == seen:
-            return
-        seen = now
-        time.sleep(0.3)
-    raise AssertionError("the receiver did not settle")
+    receiver.wait_until(lambda status: status["inbox"]["unfinished"] == 0, timeout_s)
 
 
 def _count(receiver: Appliance, load: Load, outcome: Outcome) -> None:

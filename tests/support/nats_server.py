@@ -27,6 +27,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
 
+from tests.support.waiting import pace
+
 _READY_TIMEOUT_S = 10.0
 _PR_SET_PDEATHSIG = 1
 _libc = ctypes.CDLL(None)
@@ -182,4 +184,4 @@ def _until(timeout_s: float) -> Iterator[None]:
     deadline = time.monotonic() + timeout_s
     while time.monotonic() < deadline:
         yield
-        time.sleep(0.005)
+        pace(time.monotonic() + 0.005)

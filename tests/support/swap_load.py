@@ -12,6 +12,7 @@ from pathlib import Path
 
 from tests.support.appliance import Appliance
 from tests.support.nats_server import NatsServer
+from tests.support.waiting import pace, until
 
 CONFIG = """
 version: 1
@@ -78,7 +79,7 @@ def run_swaps(
                 appliance.write_config(CONFIG.format(url=broker.url, **state))
                 results[appliance.reload()["result"]] += 1
                 due = started + seconds * (number + 1) / len(edits)
-                time.sleep(max(0.0, due - time.monotonic()))
+                pace(due)
             sent = int(publisher.communicate(timeout=seconds + 60)[0])
             name = "beta.REQToFileAppend.EventACK_subscriber"
             worker = _wait_handled(appliance, name, sent)
@@ -100,14 +101,16 @@ def run_swaps(
 
 def _wait_handled(appliance: Appliance, name: str, sent: int) -> dict:
     """Until the worker handled all, or its count stands still for three seconds."""
-    last, last_change = -1, time.monotonic()
-    while True:
+    last, last_change, found = -1, time.monotonic(), {}
+
+    def is_over() -> bool:
+        nonlocal last, last_change, found
         worker = appliance.worker(name)
         assert worker is not None
-        if worker["handled"] >= sent:
-            return worker
+        found = worker
         if worker["handled"] != last:
             last, last_change = worker["handled"], time.monotonic()
-        if time.monotonic() - last_change > 3.0:
-            return worker
-        time.sleep(0.05)
+        return worker["handled"] >= sent or time.monotonic() - last_change > 3.0
+
+    until(is_over, every_s=0.02)
+    return found

@@ -14,6 +14,7 @@ from appliance.cli import main
 from appliance.daemon.bench.place import LOCK_NAME, PREFIX, YOUNG_S, BenchPlace
 from tests.support.appliance import Appliance
 from tests.support.nats_server import NatsServer
+from tests.support.waiting import until
 
 CONFIG = """
 version: 1
@@ -278,10 +279,7 @@ def test_when_it_is_killed_its_other_side_ends_and_the_next_run_clears_up(config
         children = children_of(process.pid)
         process.kill()
         process.communicate(timeout=TIMEOUT_S)
-    deadline = time.monotonic() + 30
-    while any(map(is_alive, children)):
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+    until(lambda: not any(map(is_alive, children)))
     (left,) = left_over(tmp_path)
     place = BenchPlace(tmp_path)
     try:

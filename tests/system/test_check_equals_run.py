@@ -1,8 +1,6 @@
 """Whatever `check` accepts the daemon runs, and what it refuses the daemon refuses with the same codes."""
 
 import os
-import subprocess
-import sys
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -11,6 +9,7 @@ from hypothesis import strategies as st
 from appliance.config.loader import load_desired
 from appliance.errors import ConfigInvalid
 from appliance.methods.registry import METHOD_TABLE
+from tests.support import forked
 from tests.support.appliance import Appliance
 from tests.support.config_strategies import slightly_broken_configs, to_yaml, valid_configs
 
@@ -75,12 +74,7 @@ def test_a_generated_config_meets_the_same_verdict_in_check_and_in_a_running_dae
 )
 def test_check_and_run_end_with_the_same_exit_code(tmp_path, text, code):
     appliance = Appliance(text, tmp_path)
-    checked = subprocess.run(
-        [sys.executable, "-m", "appliance", "check", str(appliance.config_path)],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    checked = forked.run(["check", str(appliance.config_path)])
     assert checked.returncode == code, checked.stdout + checked.stderr
     if code == 0:
         with appliance:

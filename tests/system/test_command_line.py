@@ -9,6 +9,7 @@ import sys
 
 import pytest
 
+from tests.support import forked
 from tests.support.appliance import Appliance
 
 CONFIG = """
@@ -48,11 +49,8 @@ def daemon(tmp_path_factory):
 @pytest.fixture
 def run(daemon):
     def run_command(*arguments, **options):
-        command = [sys.executable, "-m", "appliance", *arguments]
         environment = {**os.environ, "APPLIANCE_STATE_DIR": str(daemon.state)}
-        return subprocess.run(
-            command, capture_output=True, env=environment, timeout=30, check=False, **options
-        )
+        return forked.run(arguments, env=environment, is_text=False, **options)
 
     return run_command
 

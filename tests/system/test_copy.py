@@ -3,13 +3,13 @@
 import hashlib
 import json
 import os
-import time
 
 import pytest
 
 from appliance.cli import main
 from tests.support.copy_fleet import copy_fleet, hash_of, write_random
 from tests.support.terminal import OnTerminal
+from tests.support.waiting import until
 
 BYTES = b"\xff\0\xfe\r\n" * 1_000
 LARGE = 3_000_001
@@ -241,18 +241,11 @@ def test_interrupted_it_ends_at_once_and_says_what_becomes_of_it(fleet, here, wa
     else:
         assert "is as it was" in shown.said
         assert not source.with_name(f"{source.name}.2").exists()
-        wait_until(lambda: not fleet.leftovers())
+        until(lambda: not fleet.leftovers())
     for daemon, log in ((fleet.central, logs[0]), (fleet.ship, logs[1])):
         assert daemon.status()["outbox"]["dead"] == 0
         assert "handler failed" not in daemon.log_path.read_text()[log:]
         assert "dead letter" not in daemon.log_path.read_text()[log:]
-
-
-def wait_until(condition):
-    deadline = time.monotonic() + 30
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
 
 
 def test_send_shows_how_far_a_copy_is(fleet, here):

@@ -5,12 +5,12 @@ import http.client
 import json
 import os
 import socket
-import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
 from tests.support.appliance import Appliance
+from tests.support.waiting import until
 
 CONFIG = """
 version: 1
@@ -72,12 +72,6 @@ class Api:
     def send(self, token, wait="5s"):
         status, raw = self.ask("POST", f"/{token}/send?wait={wait}", {})
         return status, [json.loads(line) for line in raw.splitlines()] if status == 200 else raw
-
-    def until(self, condition):
-        deadline = time.monotonic() + 30
-        while not condition():
-            assert time.monotonic() < deadline
-            time.sleep(0.02)
 
 
 @pytest.fixture(scope="module")
@@ -195,7 +189,7 @@ def test_a_caller_that_hangs_up_in_the_middle_of_its_content_has_sent_nothing(ap
     connection.putheader("Content-Type", "application/octet-stream")
     connection.putheader("Content-Length", "1000000")
     connection.endheaders(b"x" * 500_000)
-    api.until(lambda: os.listdir(api.spool))
+    until(lambda: os.listdir(api.spool))
     connection.close()
     assert api.send(begun["token"])[0] in (400, 422)
     api.ask("DELETE", f"/{begun['token']}")
@@ -210,10 +204,10 @@ def test_a_caller_that_hangs_up_while_it_waits_for_an_absent_node_leaves_nothing
                        {"Content-Type": "application/json"})  # fmt: skip
     response = connection.getresponse()
     assert json.loads(response.readline())["event"] == "progress"
-    api.until(lambda: api.daemon.status()["outbox"]["pending"])
+    until(lambda: api.daemon.status()["outbox"]["pending"])
     response.close()
     connection.close()
-    api.until(lambda: not api.daemon.status()["outbox"]["pending"])
+    until(lambda: not api.daemon.status()["outbox"]["pending"])
     assert api.daemon.status()["outbox"]["dead"] == 0
     assert api.ask("DELETE", f"/{begun['token']}")[0] == 200
 

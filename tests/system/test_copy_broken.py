@@ -9,6 +9,7 @@ import pytest
 from tests.measure.copy_over_cut_link import commands, run
 from tests.support.copy_fleet import copy_fleet, hash_of, write_random
 from tests.support.terminal import OnTerminal
+from tests.support.waiting import until
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -39,14 +40,6 @@ def ask(fleet, source, target):
     assert item["accepted"], item
 
 
-def wait_for(condition, timeout_s=90.0):
-    deadline = time.monotonic() + timeout_s
-    while not (found := condition()):
-        assert time.monotonic() < deadline, f"not in {timeout_s} s"
-        time.sleep(0.02)
-    return found
-
-
 def part_of(target):
     """What has come of a file so far, in bytes."""
     return sum(path.stat().st_size for path in target.parent.glob(f".{target.name}.appl-part-*"))
@@ -55,7 +48,7 @@ def part_of(target):
 def answer(fleet):
     """What ship1 told of the copy in the end."""
     log = fleet.central.data("answers", "ship1", "copied.log")
-    wait_for(log.exists)
+    until(log.exists)
     fleet.settle()
     return log.read_text()
 
@@ -82,14 +75,14 @@ def test_killed_in_the_middle_it_goes_on_when_it_is_back(own_fleet, victim):
     target.write_text("old")
     fleet.link.bytes_per_s = SLOWLY
     ask(fleet, source, target)
-    wait_for(lambda: part_of(target) > SIZE * 3 // 4)
+    until(lambda: part_of(target) > SIZE * 3 // 4)
     killed = fleet.central if victim == "taker" else fleet.ship
     killed.kill()
     assert target.read_text() == "old"
     fleet.link.bytes_per_s = None
     passed_bytes = fleet.link.passed_bytes
     killed.start()
-    wait_for(lambda: hash_of(target) == sha256)
+    until(lambda: hash_of(target) == sha256)
     # as text the whole would be 21 MB more; what was acknowledged before the last mark does not come again
     assert fleet.link.passed_bytes - passed_bytes < SIZE
     assert f"16000000 bytes, sha256 {sha256}" in answer(fleet)
@@ -103,12 +96,12 @@ def test_both_killed_again_and_again_it_still_arrives(own_fleet):
     fleet.link.bytes_per_s = SLOWLY
     ask(fleet, source, target)
     for step in range(1, 4):
-        wait_for(lambda least=step * SIZE // 5: part_of(target) > least)
+        until(lambda least=step * SIZE // 5: part_of(target) > least)
         killed = [fleet.central, fleet.ship, fleet.central][step - 1]
         killed.kill()
         killed.start()
     fleet.link.bytes_per_s = None
-    wait_for(lambda: target.exists() and hash_of(target) == sha256)
+    until(lambda: target.exists() and hash_of(target) == sha256)
     assert f"sha256 {sha256}" in answer(fleet)
     assert fleet.leftovers() == []
 
@@ -119,13 +112,13 @@ def test_a_stop_in_the_middle_is_quick_and_the_copy_goes_on_afterwards(own_fleet
     sha256 = write_random(source, SIZE)
     fleet.link.bytes_per_s = SLOWLY
     ask(fleet, source, target)
-    wait_for(lambda: part_of(target) > SIZE // 3)
+    until(lambda: part_of(target) > SIZE // 3)
     began = time.monotonic()
     assert fleet.ship.stop() in (0, 75)  # 75: with work in hand
     assert time.monotonic() - began < 25
     fleet.link.bytes_per_s = None
     fleet.ship.start()
-    wait_for(lambda: target.exists() and hash_of(target) == sha256)
+    until(lambda: target.exists() and hash_of(target) == sha256)
     assert f"sha256 {sha256}" in answer(fleet)
 
 
@@ -160,14 +153,14 @@ def test_a_damaged_part_replaces_nothing_and_the_next_copy_is_right(own_fleet):
     target.write_text("old")
     fleet.link.bytes_per_s = SLOWLY
     ask(fleet, source, target)
-    wait_for(lambda: part_of(target) > SIZE // 2)
+    until(lambda: part_of(target) > SIZE // 2)
     fleet.central.kill()  # a part is only read again after a restart
     (part,) = target.parent.glob(".large.appl-part-*")
     with part.open("r+b") as file:
         file.write(os.urandom(1_000))
     fleet.link.bytes_per_s = None
     fleet.central.start()
-    wait_for(lambda: "sha256 differs" in fleet.ship.log())
+    until(lambda: "sha256 differs" in fleet.ship.log())
     assert target.read_text() == "old"
     fleet.settle()
     assert fleet.leftovers() == []

@@ -2,16 +2,16 @@
 
 import contextlib
 import json
-import subprocess
 import sys
 import threading
-import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
+from tests.support import forked
 from tests.support.appliance import Appliance
 from tests.support.nats_server import NatsServer
+from tests.support.waiting import until
 
 WAIT = """import os, sys, time
 while not os.path.exists(sys.argv[1]):
@@ -93,10 +93,7 @@ def appliance(daemon, hook):
 
 
 def run_cli(appliance, *args):
-    return subprocess.run(
-        [sys.executable, "-m", "appliance", *args, "--state-dir", str(appliance.state)],
-        capture_output=True, text=True, timeout=60,
-    )  # fmt: skip
+    return forked.run([*args, "--state-dir", str(appliance.state)])
 
 
 def send(appliance, *args):
@@ -107,13 +104,6 @@ def answers(appliance):
     with contextlib.suppress(FileNotFoundError):
         return appliance.data("r", "ship1", "slow.log").read_text().split()
     return []
-
-
-def wait_for(found, timeout_s=20.0):
-    deadline = time.monotonic() + timeout_s
-    while not found():
-        assert time.monotonic() < deadline, "not in time"
-        time.sleep(0.01)
 
 
 def test_program_request_and_file_do_what_the_config_says(appliance, hook):
@@ -176,7 +166,7 @@ def test_answer_may_arrive_as_an_event_of_the_config_that_writes_a_file(applianc
     done = send(appliance, "RestartWeb", "nginx", "--reply-method", "Note")
     assert done.returncode == 0
     log = appliance.data("notes", "ship1.log")
-    wait_for(lambda: log.exists() and log.read_text() == "restarted nginx\n")
+    until(lambda: log.exists() and log.read_text() == "restarted nginx\n")
 
 
 def test_name_slightly_wrong_is_suggested(appliance):
@@ -210,9 +200,9 @@ def test_changed_definition_is_a_swap_and_work_in_hand_ends_under_the_old_one(ap
     appliance.wait_until(lambda _: appliance.worker(worker)["in_flight"] == 2)
     assert appliance.worker(worker)["since"] == since
     gates[1].touch()
-    wait_for(lambda: answers(appliance) == ["new"])
+    until(lambda: answers(appliance) == ["new"])
     gates[0].touch()
-    wait_for(lambda: answers(appliance) == ["new", "old"])
+    until(lambda: answers(appliance) == ["new", "old"])
     assert appliance.worker(worker)["failed"] == 0
 
 
@@ -277,10 +267,10 @@ def test_crash_in_mid_work_is_reported_or_made_good_as_the_config_says(
         appliance.start()
         if on_crash == "rerun":
             gate.touch()
-            wait_for(lambda: answers(appliance) == [words])
+            until(lambda: answers(appliance) == [words])
         else:
             log = appliance.data("errorLog", "errorCentral", "error.log")
-            wait_for(lambda: log.exists() and words in log.read_text())
+            until(lambda: log.exists() and words in log.read_text())
             gate.touch()
             assert appliance.worker(worker)["in_flight"] == 0
             assert appliance.worker(worker)["handled"] == 0

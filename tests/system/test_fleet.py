@@ -1,11 +1,10 @@
 """Fifty nodes, three that refuse the config and two that are off: the fleet view names those five."""
 
 import json
-import subprocess
-import sys
 
 import pytest
 
+from tests.support import forked
 from tests.support.appliance import Appliance
 from tests.support.nats_server import NatsServer
 
@@ -37,10 +36,7 @@ class Fleet:
         self.daemons[name].write_config(content)
 
     def command(self, *words):
-        found = subprocess.run(
-            [sys.executable, "-m", "appliance", "fleet", *words, "--state-dir", self.daemons["central"].state],
-            capture_output=True, text=True, timeout=60, check=False,
-        )  # fmt: skip
+        found = forked.run(["fleet", *words, "--state-dir", self.daemons["central"].state])
         return found.returncode, found.stdout
 
     def states(self):

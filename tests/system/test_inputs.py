@@ -4,13 +4,13 @@ import json
 import os
 import random
 import socket
-import time
 import urllib.request
 
 import pytest
 
 from tests.support.appliance import Appliance
 from tests.support.nats_server import NatsServer
+from tests.support.waiting import at_a_random_moment, until
 
 BASE = """
 version: 1
@@ -79,13 +79,6 @@ def drop(spool, name, messages):
     os.rename(spool / ".writing", spool / name)
 
 
-def wait_for(predicate, timeout_s=20.0):
-    deadline = time.monotonic() + timeout_s
-    while not predicate():
-        assert time.monotonic() < deadline
-        time.sleep(0.005)
-
-
 ALL = (
     "from: central, socket: {}, tcp: {listen: 127.0.0.1:0}, http: {listen: 127.0.0.1:0},"
     " folder: {path: spool, settle: 10ms}"
@@ -101,7 +94,7 @@ def test_every_input_delivers_and_answers_and_is_told_in_status_and_metrics(brok
         three = http(status["http"]["listen"], json.dumps(message("three")))
         (tmp_path / "spool" / "four.json").write_text(json.dumps([message("four")]))
         answered = tmp_path / "spool" / "done" / "four.json.answer.json"
-        wait_for(answered.exists)
+        until(answered.exists)
         four = json.loads(answered.read_text())
         for answer in (one, two, three, four):
             assert answer["accepted"][0]["from"] == "central"
@@ -205,7 +198,7 @@ def test_a_file_whose_messages_were_accepted_is_not_sent_again_after_a_kill(brok
         appliance.kill()
         (spool / "done").unlink()
         appliance.start()
-        wait_for((spool / "done" / "a.json").exists)
+        until((spool / "done" / "a.json").exists)
         answer = json.loads((spool / "done" / "a.json.answer.json").read_text())
         assert answer["warnings"]
         drop(spool, "b.json", [message("next")])
@@ -228,10 +221,10 @@ def test_files_that_pour_in_while_the_daemon_is_killed_again_and_again_are_sent_
             while count < wanted:
                 drop(spool, f"{count}.json", [message(f"{count}a"), message(f"{count}b")])
                 count += 1
-            time.sleep(chance.uniform(0.0, 0.25))  # wherever it stands
+            at_a_random_moment(chance, 0.0, 0.25)  # wherever it stands
             appliance.kill()
             appliance.start()
-        wait_for(lambda: len(list((spool / "done").glob("*.answer.json"))) == count)
+        until(lambda: len(list((spool / "done").glob("*.answer.json"))) == count)
         appliance.wait_until(settled)
         found = lines(appliance)
         left = [

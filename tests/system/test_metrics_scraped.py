@@ -19,6 +19,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from tests.support.appliance import Appliance
 from tests.support.bare_publisher import seed_message
 from tests.support.nats_server import NatsServer
+from tests.support.waiting import until
 
 ROOT = Path(__file__).parents[2]
 BROKER = """
@@ -111,10 +112,14 @@ class Watched(Appliance):
 
     def wait_for(self, predicate):
         """Scrape until it is true of a scrape; returns that."""
-        deadline = time.monotonic() + TIMEOUT_S
-        while not predicate(found := self.scrape()):
-            assert time.monotonic() < deadline, found.moved()
-            time.sleep(0.05)
+        found = self.scrape()
+
+        def look():
+            nonlocal found
+            found = self.scrape()
+            return predicate(found)
+
+        until(look, timeout_s=TIMEOUT_S, every_s=0.02, tell=lambda: found.moved())
         return found
 
     def wait_moved(self, before, name, **labels):

@@ -1,11 +1,8 @@
 """What `plan` says is what a reload then does, and its exit code says which of the three it is."""
 
-import os
-import subprocess
-import sys
-
 import pytest
 
+from tests.support import forked
 from tests.support.appliance import Appliance
 
 BASE = """
@@ -36,13 +33,7 @@ def daemon(tmp_path_factory):
 
 
 def plan(daemon, *args):
-    done = subprocess.run(
-        [sys.executable, "-m", "appliance", "plan", *args, "--state-dir", str(daemon.state)],
-        capture_output=True,
-        text=True,
-        check=False,
-        env={k: v for k, v in os.environ.items() if not k.startswith("APPLIANCE_")},
-    )
+    done = forked.run(["plan", *args, "--state-dir", str(daemon.state)])
     return done.returncode, done.stdout, done.stderr
 
 
@@ -89,9 +80,5 @@ def test_a_plan_names_settings_beside_the_workers(daemon, tmp_path):
 
 
 def test_without_a_daemon_the_plan_says_so(daemon, tmp_path):
-    done = subprocess.run(
-        [sys.executable, "-m", "appliance", "plan", "--state-dir", str(tmp_path)],
-        capture_output=True,
-        check=False,
-    )
+    done = forked.run(["plan", "--state-dir", str(tmp_path)])
     assert done.returncode == 69

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.appliance import Appliance
+from tests.support.appliance import PLAIN_COMMAND, Appliance
+from tests.support.waiting import pace, until
 
 BASE = """
 version: 1
@@ -189,16 +190,15 @@ def catches_hup(pid):
 
 
 def test_hups_from_the_first_second_of_life_on_are_survived(tmp_path):
-    appliance = Appliance(BASE, tmp_path)
+    appliance = Appliance(BASE, tmp_path, command=PLAIN_COMMAND)
     appliance.spawn()
     try:
         # what stands before is the interpreter's own start, which no program can guard
-        while not catches_hup(appliance.process.pid):
-            time.sleep(0.001)
+        until(lambda: catches_hup(appliance.process.pid), every_s=0.001)
         started = time.monotonic()
         for number in range(200):
             appliance.signal(signal.SIGHUP)
-            time.sleep(max(0.0, started + number * 0.004 - time.monotonic()))
+            pace(started + number * 0.004)
         appliance.wait_ready()
         unchanged = 'appliance_config_reloads_total{result="unchanged"}'
         appliance.wait_until(lambda _: metric(appliance, unchanged) >= 1)

@@ -12,9 +12,11 @@ import cbor2
 import nats
 import pytest
 
+from tests.support import forked
 from tests.support.appliance import Appliance
 from tests.support.bare_publisher import seed_message
 from tests.support.nats_server import NatsServer
+from tests.support.waiting import pace_async
 
 CONFIG = """
 version: 1
@@ -53,14 +55,14 @@ class Fleet:
         self.ship1 = Appliance(text, root / "ship1", args=["--node", "ship1"])
         self.central.only_named = self.ship1.only_named = True
 
+    def words(self, *words):
+        return [*words[:1], "--state-dir", str(self.central.state), "--from", "central", *words[1:]]
+
     def command(self, *words):
-        return [
-            *(sys.executable, "-m", "appliance", *words[:1]),
-            *("--state-dir", str(self.central.state), "--from", "central", *words[1:]),
-        ]
+        return [sys.executable, "-m", "appliance", *self.words(*words)]
 
     def run(self, *words):
-        return subprocess.run(self.command(*words), capture_output=True, text=True, timeout=60)
+        return forked.run(self.words(*words))
 
     def ask(self, method, *arguments, **fields):
         message = {"from_node": "central", "to_nodes": ["ship1"], "method": method,
@@ -286,7 +288,7 @@ async def test_a_node_of_the_original_follows_a_file_from_its_end(fleet):
                     file.write(written[-1])
                 with contextlib.suppress(asyncio.QueueEmpty):
                     seen = "".join(replies.get_nowait()[3])
-                await asyncio.sleep(0.05)
+                await pace_async(time.monotonic() + 0.05)
         assert "old" not in seen
         assert seen in "".join(written)
 

@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import re
-import sys
 from pathlib import Path
 
 import nats
@@ -20,9 +19,8 @@ CONFIGS = Path(__file__).parents[2] / "configs"
 
 def daemon(path, directory, *nodes, environment=None):
     """A daemon with variables of its own."""
-    variables = [f"{name}={value}" for name, value in (environment or {}).items()]
-    command = ["env", *variables, sys.executable, "-m", "appliance"]
-    found = Appliance(None, directory, config_path=path, command=command)
+    found = Appliance(None, directory, config_path=path)
+    found.environment = environment or {}
     found.only_named = True
     found.args = [word for node in nodes for word in ("--node", node)]
     return found

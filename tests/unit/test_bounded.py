@@ -5,6 +5,7 @@ import asyncio
 import pytest
 
 from appliance.workers.bounded import within
+from tests.support.waiting import turns
 
 SOON_S = 0.02
 LONG_S = 30.0
@@ -17,10 +18,15 @@ async def give(value, *waits):
 
 
 def turn():
-    return asyncio.sleep(0)
+    return turns()
 
 
-@pytest.mark.parametrize("waits", [(), (turn,), (turn, lambda: asyncio.sleep(0.001), turn)])
+def elsewhere():
+    """A wait that the loop itself cannot end."""
+    return asyncio.to_thread(int)
+
+
+@pytest.mark.parametrize("waits", [(), (turn,), (turn, elsewhere, turn)])
 @pytest.mark.parametrize("limit_s", [None, LONG_S])
 async def test_the_result_comes_back(waits, limit_s):
     assert await within(give(41, *waits), limit_s) == 41
@@ -82,7 +88,7 @@ async def test_a_coroutine_may_outlive_a_cancellation_and_go_on_waiting():
         try:
             await asyncio.Event().wait()
         except asyncio.CancelledError:
-            await asyncio.sleep(0.001)
+            await elsewhere()
         return "kept"
 
     task = asyncio.create_task(within(stubborn(), LONG_S))

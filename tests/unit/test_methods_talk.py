@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from appliance.methods import _talk
 from appliance.methods._talk import HELD_BYTES, PIECE_BYTES, Talk, run_talk
+from tests.support.waiting import turns
 
 
 def drain(talk):
@@ -118,7 +119,7 @@ async def test_a_full_talk_has_no_room_until_somebody_listens():
     told = []
     talk.on_room.append(lambda: told.append(talk.room))
     waiting = asyncio.create_task(talk.wait_room())
-    await asyncio.sleep(0)
+    await turns()
     assert not waiting.done()
     talk.take(talk.peek())
     await waiting
@@ -130,7 +131,7 @@ async def test_run_ends_with_the_speaker_and_all_is_said():
 
     async def speaker():
         talk.add("stdout", b"one\n")
-        await asyncio.sleep(0)
+        await turns()
         talk.add("stderr", b"two")
 
     async def say(data, stream):
@@ -180,8 +181,10 @@ async def test_what_either_side_raises_ends_both(who):
 
 async def test_cancellation_ends_both():
     talk, ended = Talk(), []
+    begun = asyncio.Semaphore(0)
 
     async def forever(*_):
+        begun.release()
         try:
             await asyncio.Event().wait()
         finally:
@@ -189,7 +192,8 @@ async def test_cancellation_ends_both():
 
     talk.add("stdout", b"x\n")
     running = asyncio.create_task(run_talk(talk, forever(), forever, timeout_s=5))
-    await asyncio.sleep(0.03)
+    for _ in ("speaker", "listener"):
+        await begun.acquire()
     running.cancel()
     with pytest.raises(asyncio.CancelledError):
         await running

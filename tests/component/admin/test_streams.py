@@ -12,6 +12,7 @@ from appliance.core.delivery import DeliveryState, Standing
 from appliance.telemetry.messages import ReplyFacts
 from tests.support.fake_control import FakeControl
 from tests.support.virtual_time import run_virtual
+from tests.support.waiting import until_async
 
 MESSAGE = {"to_nodes": ["ship1", "ship2"], "method": "REQCliCommand"}
 NDJSON = {"Accept": "application/x-ndjson"}
@@ -268,9 +269,7 @@ async def test_one_who_goes_away_leaves_nothing_behind(unix, control):
     ) as answer:
         await answer.content.readline()
         answer.close()
-    async with asyncio.timeout(5):
-        while control.events.has_listeners:  # noqa: ASYNC110 - the hub tells nobody that a listener went
-            await asyncio.sleep(0.001)
+    await until_async(lambda: not control.events.has_listeners)
 
 
 async def read_event(answer):
@@ -361,9 +360,7 @@ async def test_when_a_caller_leaves_it_is_told_whose_answers_nobody_waits_for(
         await answer.content.readline()
         await answer.content.readline()
         answer.close()
-    async with asyncio.timeout(5):
-        while control.events.has_listeners:  # noqa: ASYNC110 - it is noticed within a second
-            await asyncio.sleep(0.01)
+    await until_async(lambda: not control.events.has_listeners)
     assert [call for call in control.calls if call[0] == "left"] == (
         [("left", [102])] if for_caller else []
     )

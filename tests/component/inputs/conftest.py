@@ -1,6 +1,5 @@
 """Inputs over a control without a daemon."""
 
-import asyncio
 import dataclasses
 
 import pytest
@@ -8,13 +7,6 @@ import pytest
 from appliance.core.specs import InputSettings
 from appliance.inputs.inputs import Inputs
 from tests.support.fake_control import FakeControl
-
-
-async def until(predicate):
-    """Until it is true; what it looks at has no event of its own."""
-    async with asyncio.timeout(10):
-        while not predicate():  # noqa: ASYNC110
-            await asyncio.sleep(0.001)
 
 
 class Bench:

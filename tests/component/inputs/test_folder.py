@@ -9,8 +9,10 @@ import pytest
 
 from appliance.core.specs import FolderInput, InputSettings
 from appliance.errors import DaemonError, StoreFull
+from appliance.inputs import folder as folder_module
 from appliance.inputs.claims import Claim, FolderFiles
-from tests.component.inputs.conftest import Bench, until
+from tests.component.inputs.conftest import Bench
+from tests.support.waiting import until_async
 
 PING = '[{"toNode": "ship1", "method": "REQPing"}]'
 
@@ -36,7 +38,7 @@ def answer_of(path, name, where="done"):
 
 
 async def taken(path, name, where="done"):
-    await until(lambda: (path / where / name).exists())
+    await until_async(lambda: (path / where / name).exists())
     return answer_of(path, name, where)
 
 
@@ -50,7 +52,7 @@ async def test_a_file_that_appears_is_taken_and_its_answer_lies_beside_it(folder
     assert answer["accepted"][0]["to"] == "ship1"
     assert (path / "done" / "a.json").read_text() == PING
     assert sorted(entry.name for entry in path.iterdir() if not entry.is_dir()) == []
-    await until(lambda: not claims_left(path))
+    await until_async(lambda: not claims_left(path))
 
 
 async def test_files_that_were_there_before_are_taken_in_the_order_of_their_age(bench, path):
@@ -78,15 +80,38 @@ async def test_a_bad_file_goes_to_failed_and_one_taken_in_part_to_done(folder, p
     assert folder.inputs.totals()["folder", "refused"] == 2
 
 
-async def test_a_file_is_not_taken_while_it_grows(bench, path):
-    await bench.set(folder=section(path, settle_s=0.5))
-    with open(path / "slow", "w") as file:
-        for _ in range(10):
-            file.write(" ")
-            file.flush()
-            await asyncio.sleep(0.02)
-        assert bench.submitted == []
-        file.write(PING)
+@pytest.fixture
+def before_looks(monkeypatch):
+    """What is called, in a thread, whenever the folder is about to be looked at."""
+    calls = []
+    look = FolderFiles.list
+
+    def call_and_look(files):
+        for call in calls:
+            call()
+        return look(files)
+
+    monkeypatch.setattr(FolderFiles, "list", call_and_look)
+    return calls
+
+
+async def test_a_file_is_not_taken_while_it_grows(bench, path, before_looks):
+    path.mkdir()
+    slow = path / "slow"
+    looks = 0
+
+    def grow():
+        nonlocal looks
+        looks += 1
+        slow.write_text(" " * looks if looks < 10 else PING)
+
+    slow.touch()
+    before_looks.append(grow)
+    await bench.set(folder=section(path))
+    await until_async(lambda: looks >= 9)
+    assert bench.submitted == []
+    await until_async(lambda: looks >= 10)
+    before_looks.clear()
     await taken(path, "slow")
     assert len(bench.submitted) == 1
 
@@ -94,7 +119,7 @@ async def test_a_file_is_not_taken_while_it_grows(bench, path):
 async def test_the_same_name_and_the_same_content_again_are_other_messages(folder, path):
     for count in (1, 2, 3):
         (path / "again").write_text(PING)
-        await until(lambda: len(list((path / "done").glob("again*.json"))) == count)  # noqa: B023
+        await until_async(lambda: len(list((path / "done").glob("again*.json"))) == count)  # noqa: B023
     assert len(folder.submitted) == 3
     assert len({mark.number for mark in folder.control.marks}) == 3
 
@@ -121,7 +146,7 @@ async def test_a_link_in_the_place_of_our_directories_leads_nowhere(folder, path
     (path / where).rmdir()
     (path / where).symlink_to(elsewhere)
     (path / "a").write_text(PING if where == "done" else "[")
-    await until(lambda: folder.troubles)
+    await until_async(lambda: folder.troubles)
     assert list(elsewhere.iterdir()) == []
     (path / where).unlink()
     await taken(path, "a", where)
@@ -134,8 +159,8 @@ async def test_names_with_odd_bytes_and_of_full_length_are_taken(folder, path):
         with open(os.path.join(os.fsencode(path), name), "w") as file:
             file.write(PING)
     taken_names = [name for name in names if not name.startswith(b".")]
-    await until(lambda: len(folder.submitted) == len(taken_names))
-    await until(lambda: not claims_left(path))
+    await until_async(lambda: len(folder.submitted) == len(taken_names))
+    await until_async(lambda: not claims_left(path))
     done = os.listdir(os.fsencode(path) + b"/done")
     assert len(done) == 2 * len(taken_names)
     assert {name[:200] for name in taken_names} <= set(done)
@@ -179,8 +204,8 @@ async def test_of_two_daemons_on_one_folder_one_takes_each_file(bench, path, sho
     await other.set(folder=section(path, settle_s=0))
     for number in range(50):
         (path / f"f{number}").write_text(f'[{{"toNode": "n{number}", "method": "m"}}]')
-    await until(lambda: len(bench.submitted) + len(other.submitted) == 50)
-    await until(lambda: not claims_left(path))
+    await until_async(lambda: len(bench.submitted) + len(other.submitted) == 50)
+    await until_async(lambda: not claims_left(path))
     everyone = [request.to_nodes[0] for request in bench.submitted + other.submitted]
     assert sorted(everyone) == sorted(f"n{number}" for number in range(50))
     assert bench.troubles == other.troubles == []
@@ -190,12 +215,12 @@ async def test_of_two_daemons_on_one_folder_one_takes_each_file(bench, path, sho
 async def test_a_full_store_keeps_the_file_until_there_is_room(folder, path):
     folder.control.raises = StoreFull("no room")
     (path / "a").write_text(PING)
-    await until(lambda: folder.troubles)
+    await until_async(lambda: folder.troubles)
     assert "no room" in folder.troubles[0]
     assert "no room" in folder.inputs.status()["folder"]["error"]
     folder.control.raises = None
     assert (await taken(path, "a"))["accepted"]
-    await until(lambda: folder.troubles[-1] is None)
+    await until_async(lambda: folder.troubles[-1] is None)
     assert len(folder.submitted) == 1
 
 
@@ -244,7 +269,7 @@ async def test_an_answer_without_its_file_is_what_an_interruption_may_leave(benc
     (path / "done" / "a.answer.json").write_text("{}")
     bench.control.marks.append(("inputs.folder", claim.number))
     await bench.set(folder=section(path))
-    await until(lambda: not claims_left(path))
+    await until_async(lambda: not claims_left(path))
     assert (path / "done" / f"a.{claim.number:x}").read_text() == PING
 
 
@@ -262,7 +287,7 @@ async def test_claims_of_another_daemon_are_left_alone(bench, path):
 
 async def test_a_folder_that_vanishes_is_made_again(folder, path, short_dir):
     os.rename(path, short_dir / "gone")
-    await until(lambda: path.exists())
+    await until_async(lambda: path.exists())
     (path / "a").write_text(PING)
     assert (await taken(path, "a"))["accepted"]
 
@@ -270,9 +295,9 @@ async def test_a_folder_that_vanishes_is_made_again(folder, path, short_dir):
 async def test_a_folder_that_cannot_be_used_is_told_and_taken_up_again(folder, path, short_dir):
     os.rename(path, short_dir / "gone")
     path.write_text("in the way")
-    await until(lambda: folder.troubles)
+    await until_async(lambda: folder.troubles)
     path.unlink()
-    await until(lambda: folder.troubles[-1] is None)
+    await until_async(lambda: folder.troubles[-1] is None)
     (path / "a").write_text(PING)
     assert (await taken(path, "a"))["accepted"]
 
@@ -297,19 +322,32 @@ async def test_what_was_put_away_is_deleted_after_its_time(bench, path):
     assert os.listdir(path / "done") == ["kept"]
 
 
-async def test_nothing_is_taken_before_the_daemon_works_nor_after_the_folder_went(bench, path):
+async def test_nothing_is_taken_before_the_daemon_works_nor_after_the_folder_went(
+    bench, path, before_looks, monkeypatch
+):
+    hinted, looks = asyncio.Event(), []
+    watch = folder_module.watch_folder
+
+    def watch_and_tell(path, *, on_hint, stop):
+        return watch(path, on_hint=lambda: (on_hint(), hinted.set()), stop=stop)
+
+    monkeypatch.setattr(folder_module, "watch_folder", watch_and_tell)
+    before_looks.append(lambda: looks.append(bench.inputs.injector.opened.is_set()))
     bench.inputs.injector.opened.clear()
     await bench.set(folder=section(path, settle_s=0))
-    (path / "a").write_text(PING)
-    await asyncio.sleep(0.1)
-    assert (path / "a").exists()
+
+    def write_anew():  # a watch that is not armed yet gives no event
+        (path / "a").write_text(PING)
+        return hinted.is_set()
+
+    await until_async(write_anew)
+    assert looks == []
     bench.inputs.start_taking()
     await taken(path, "a")
+    assert all(looks)
     await bench.set(folder=None)
     await bench.inputs.close()
-    (path / "b").write_text(PING)
-    await asyncio.sleep(0.1)
-    assert (path / "b").exists()
+    assert [task for task in asyncio.all_tasks() if "folder" in task.get_name()] == []
 
 
 async def test_a_folder_moves_with_the_config(folder, path, short_dir):
@@ -317,8 +355,14 @@ async def test_a_folder_moves_with_the_config(folder, path, short_dir):
     (short_dir / "other" / "a").write_text(PING)
     await taken(short_dir / "other", "a")
     (path / "b").write_text(PING)
-    await asyncio.sleep(0.1)
+    (short_dir / "other" / "c").write_text(PING)
+    await taken(short_dir / "other", "c")
     assert (path / "b").exists()
+
+    def names():
+        return [task.get_name() for task in asyncio.all_tasks()]
+
+    await until_async(lambda: names().count("input folder") == 1, tell=names)
 
 
 async def test_hints_make_it_quick_where_the_poll_is_slow(bench, path):

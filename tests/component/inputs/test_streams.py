@@ -3,13 +3,14 @@
 import asyncio
 import json
 import stat
+import time
 
 import pytest
 
 from appliance.core.specs import ListenInput, SecretRef, SocketInput
 from appliance.errors import DaemonError, StoreFull
 from appliance.inputs import connection
-from tests.component.inputs.conftest import until
+from tests.support.waiting import pace_async, turns, until_async
 
 PING = b'[{"toNode": "ship1", "method": "REQPing"}]'
 TCP = ListenInput(listen="127.0.0.1:0")
@@ -27,7 +28,7 @@ async def ask(bench, name, *pieces, half_close=True):
     for piece in pieces:
         writer.write(piece)
         await writer.drain()
-        await asyncio.sleep(0)
+        await turns()
     if half_close:
         writer.write_eof()
     async with asyncio.timeout(10):
@@ -111,7 +112,7 @@ async def test_one_who_sends_a_byte_now_and_then_is_cut_off_in_time(bench, name,
     async def drip():
         while not stopped.is_set():
             writer.write(b" ")
-            await asyncio.sleep(0.01)
+            await pace_async(time.monotonic() + 0.01)
 
     dripping = asyncio.create_task(drip())
     async with asyncio.timeout(10):
@@ -133,7 +134,7 @@ async def test_connections_beyond_the_bound_are_told_and_the_others_go_on(bench,
     reader, writer = await open_to(bench, name)
     writer.write(PING[:5])
     await writer.drain()
-    await until(lambda: bench.inputs.status()[name]["connections"] == 1)
+    await until_async(lambda: bench.inputs.status()[name]["connections"] == 1)
     answer = await ask(bench, name, PING)
     assert "too many" in answer["problems"][0]["message"]
     writer.write(PING[5:])
@@ -147,7 +148,7 @@ async def test_clients_that_vanish_leave_nothing_behind(bench, name):
         _, writer = await open_to(bench, name)
         writer.write(text)
         writer.transport.abort()
-    await until(lambda: bench.inputs.status()[name]["connections"] == 0)
+    await until_async(lambda: bench.inputs.status()[name]["connections"] == 0)
     assert (await ask(bench, name, PING))["accepted"]
 
 
@@ -281,7 +282,7 @@ async def test_a_listener_moves_without_a_moment_of_deafness(bench):
     reader, writer = await open_to(bench, "tcp")
     writer.write(PING[:7])
     await writer.drain()
-    await until(lambda: bench.inputs.status()["tcp"]["connections"] == 1)
+    await until_async(lambda: bench.inputs.status()["tcp"]["connections"] == 1)
     await bench.set(tcp=ListenInput(listen="localhost:0"))
     assert bench.address("tcp") != old
     assert (await ask(bench, "tcp", PING))["accepted"]

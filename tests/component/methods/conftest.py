@@ -28,6 +28,7 @@ from appliance.methods.base import (
 )
 from appliance.methods.registry import METHODS
 from tests.component.methods.copy_pair import CopyPair
+from tests.support.waiting import turns, until_async
 
 NOW = 1_700_000_000.0
 
@@ -87,10 +88,8 @@ class Bench:
         return b"".join(data for name, data in self.replies if stream in (None, name))
 
     async def until(self, condition: Callable[[], object]) -> None:
-        """Look again whenever something was said, and now and then, until it holds."""
-        async with asyncio.timeout(10):
-            while not condition():  # noqa: ASYNC110 - the world outside gives no event
-                await asyncio.sleep(0.005)
+        """Look again and again until it holds: the world outside gives no event."""
+        await until_async(condition)
 
     async def progress(self, done_bytes: int, total_bytes: int) -> None:
         self.steps.append((done_bytes, total_bytes))
@@ -189,7 +188,6 @@ async def loop_tick() -> Callable[[], Any]:
     """Let everything that is ready on the loop run."""
 
     async def tick() -> None:
-        for _ in range(20):
-            await asyncio.sleep(0)
+        await turns(20)
 
     return tick

@@ -5,27 +5,29 @@ from __future__ import annotations
 import random
 import subprocess
 import sys
-import time
 from collections import Counter
 from pathlib import Path
 
 from append_child import PARTS, make_line, read_journal
 
+from tests.support.waiting import at_a_random_moment
+
 CHILD = Path(__file__).with_name("append_child.py")
 
 
-def run_child(folder: Path, seed: int, new_count: int, kill_after_s: float | None) -> None:
+def run_child(folder: Path, seed: int, new_count: int, chance: random.Random | None) -> None:
+    """Start it, and kill it at a moment that `chance` gives; without one it ends by itself."""
     child = subprocess.Popen(
         [sys.executable, str(CHILD), str(folder), str(seed), str(new_count)],
         stdout=subprocess.PIPE,
     )
     assert child.stdout is not None
     assert child.stdout.readline() == b"ready\n"
-    if kill_after_s is not None:
-        time.sleep(kill_after_s)  # the moment of the kill is what is varied here
+    if chance is not None:
+        at_a_random_moment(chance, 0.0, 0.08)
         child.kill()
     child.communicate()
-    if kill_after_s is None:
+    if chance is None:
         assert child.returncode == 0
 
 
@@ -37,7 +39,7 @@ def accepted_numbers(folder: Path) -> list[int]:
 def test_every_accepted_message_stands_in_the_file_once_after_many_kills(tmp_path):
     chance = random.Random(4)
     for seed in range(16):
-        run_child(tmp_path, seed, 100_000, chance.uniform(0.0, 0.08))
+        run_child(tmp_path, seed, 100_000, chance)
     run_child(tmp_path, 0, 0, None)
 
     _, unfinished = read_journal(tmp_path / "journal")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import os
 
@@ -19,6 +18,7 @@ from appliance.core.retry import NO_BROKER, NOBODY_THERE
 from appliance.errors import ArgumentsInvalid, CopyFailed, HandlerError, PathForbidden
 from appliance.methods import _copy_sender
 from tests.component.methods.copy_pair import write_random
+from tests.support.waiting import turns
 
 BYTES = bytes(range(256)) + b"\xff\xfe\0"
 
@@ -59,7 +59,7 @@ async def test_the_first_piece_and_the_last_go_alone_and_a_window_of_them_betwee
 
     async def before(_method, offset):
         seen.append((offset, pair.in_flight))
-        await asyncio.sleep(0.002)
+        await turns(20)  # so that all who may be on their way at once are
 
     pair.before = before
     await pair.copy(pair.here / "source")

@@ -26,6 +26,7 @@ from appliance.methods._copy_source import SourceFile
 from appliance.methods._copy_taker import CopyTaker
 from appliance.methods.base import FilePosition, WriteRights
 from tests.component.methods.copy_pair import write_random
+from tests.support.waiting import turns
 
 
 @pytest.fixture
@@ -201,7 +202,7 @@ async def _cut_and_join(directory, size, step, first, window, seed):
             spans.append((piece.offset, len(content)))
             for _ in range(rng.choice((1, 1, 2))):
                 for _ in range(rng.randrange(4)):
-                    await asyncio.sleep(0)
+                    await turns()
                 await taker.take_piece(str(target), content, piece, "ship1", rights)
             return True
 

@@ -15,6 +15,7 @@ from appliance.errors import ArgumentsInvalid, CopyFailed, HandlerError, PathFor
 from appliance.methods import _copy_notes, _copy_taker
 from appliance.methods._copy_taker import CopyTaker
 from appliance.methods.base import WriteRights
+from tests.support.waiting import turns
 
 STEP = 1_000
 DATA = random.Random(3).randbytes(10 * STEP)
@@ -437,7 +438,7 @@ async def test_a_piece_is_on_disk_before_it_is_acknowledged_and_a_file_before_it
 async def test_who_stops_waiting_leaves_no_lock_behind(taking):
     await taking.piece(0)
     tasks = [asyncio.create_task(taking.piece(number)) for number in range(1, 9)]
-    await asyncio.sleep(0)
+    await turns()
     for task in tasks:
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)

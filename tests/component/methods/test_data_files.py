@@ -18,6 +18,7 @@ from appliance.errors import FileFailed, PathForbidden, StoreFull
 from appliance.methods import _append, _files
 from appliance.methods._files import DataFiles
 from appliance.methods.base import FilePosition
+from tests.support.waiting import turns
 
 PARTS = ("logs", "ship1", "a.log")
 PATH = "logs/ship1/a.log"
@@ -207,7 +208,7 @@ async def test_caller_cancelled_while_waiting_has_appended_nothing(bench):
     first = asyncio.create_task(append(bench.files, b"first\n", intend=intend))
     await asked.wait()
     second = asyncio.create_task(append(bench.files, b"second\n"))
-    await asyncio.sleep(0)
+    await turns()
     second.cancel()
     stored.set()
     await asyncio.wait({first, second})
@@ -281,7 +282,7 @@ async def test_close_waits_for_what_was_begun(tmp_path):
     files = DataFiles(tmp_path)
     await files.start()
     tasks = [asyncio.create_task(append(files, b"x")) for _ in range(9)]
-    await asyncio.sleep(0)
+    await turns()
     await files.close()
     assert content_of(tmp_path) == b"x" * 9
     await asyncio.gather(*tasks)
@@ -299,7 +300,7 @@ async def test_loop_goes_on_while_the_disk_is_slow(bench, monkeypatch):
     monkeypatch.setattr(os, "fsync", slow)
     task = asyncio.create_task(append(bench.files, b"x"))
     while not waits and not disk_is_done.is_set():
-        await asyncio.sleep(0)
+        await turns()
         disk_is_done.set()
     await task
     assert waits

@@ -15,6 +15,7 @@ import uvloop
 from appliance.core.message import Message
 from appliance.methods import _child
 from appliance.methods._subprocess import make_environment, run_command
+from tests.support.waiting import until_async
 
 ENVIRONMENT = {"PATH": os.environ["PATH"]}
 
@@ -47,9 +48,7 @@ def children():
 
 async def wait_until(condition):
     """Processes of others give no event to wait for: look again until it holds."""
-    async with asyncio.timeout(5):
-        while not condition():  # noqa: ASYNC110
-            await asyncio.sleep(0.01)
+    await until_async(condition)
 
 
 def processes_of(marker):

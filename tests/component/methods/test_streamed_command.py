@@ -13,6 +13,7 @@ from appliance.errors import CommandForbidden, HandlerError
 from appliance.methods import _talk
 from appliance.methods._talk import PIECE_BYTES
 from tests.component.methods.test_run_command import children, wait_until_gone
+from tests.support.waiting import until_still
 
 
 @pytest.fixture(autouse=True)
@@ -155,7 +156,8 @@ async def test_an_absent_listener_stops_the_program_and_costs_no_memory(anything
     )
     running = asyncio.create_task(run(anything, sys.executable, "-c", code))
     await anything.until(lambda: count.exists() and count.read_text())
-    await asyncio.sleep(0.3)
+    # it stands still by itself, long before its end
+    await until_still(count.read_text, for_s=0.2)
     assert int(count.read_text()) < 6
     anything.listener.set()
     result = await running

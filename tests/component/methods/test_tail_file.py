@@ -13,11 +13,33 @@ import pytest
 from appliance.errors import ArgumentsInvalid, CopyFailed, HandlerError, PathForbidden
 from appliance.methods import _tail, _talk
 from appliance.methods._talk import HELD_BYTES, PIECE_BYTES
+from tests.support.waiting import until_async
 
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch):
     monkeypatch.setattr(_tail, "POLL_S", 0.01)
+
+
+@pytest.fixture
+def look_twice(monkeypatch):
+    """Waits until files were looked at twice more: by then one look has begun and ended after the call."""
+    looks = 0
+    look = _tail.FollowedFile.look
+
+    def count(self, max_bytes):
+        nonlocal looks
+        found = look(self, max_bytes)
+        looks += 1
+        return found
+
+    monkeypatch.setattr(_tail.FollowedFile, "look", count)
+
+    async def wait():
+        before = looks
+        await until_async(lambda: looks >= before + 2)
+
+    return wait
 
 
 @pytest.fixture
@@ -55,11 +77,15 @@ def write(path, text):
 async def settle(bench, log):
     """Until the tail is at the end of the file: what is written then is seen."""
     number = 0
-    while not bench.said():
-        write(log, f"sync {number}\n")
-        number += 1
-        await asyncio.sleep(0.02)
-    await bench.until(lambda: bench.said().endswith(f"sync {number - 1}\n".encode()))
+
+    def is_seen():
+        nonlocal number
+        if not bench.said():
+            number += 1
+            write(log, f"sync {number}\n")
+        return bench.said().endswith(f"sync {number}\n".encode())
+
+    await bench.until(is_seen)
     bench.replies.clear()
 
 
@@ -118,7 +144,9 @@ def test_last_lines_are_not_looked_for_without_end(tmp_path, monkeypatch):
         assert 800_000 < _tail.find_last_lines(file.fileno(), 1) < 900_000
 
 
-async def test_rotation_loses_nothing_of_the_old_file_and_nothing_of_the_new(bench, tail, log):
+async def test_rotation_loses_nothing_of_the_old_file_and_nothing_of_the_new(
+    bench, tail, log, look_twice
+):
     async with tail(log):
         await settle(bench, log)
         expected = b""
@@ -128,27 +156,27 @@ async def test_rotation_loses_nothing_of_the_old_file_and_nothing_of_the_new(ben
                 old.flush()
                 log.rename(log.with_suffix(f".{turn}"))
                 log.touch()  # as logrotate does, before it tells the writer
-                await asyncio.sleep(0.05)
+                await look_twice()
                 old.write(f"{turn} after the file was moved\n")
             write(log, f"{turn} new\n")
             expected += f"{turn} before\n{turn} after the file was moved\n{turn} new\n".encode()
             await bench.until(lambda expected=expected: bench.said() == expected)
 
 
-async def test_deleted_and_made_again_it_is_read_from_its_start(bench, tail, log):
+async def test_deleted_and_made_again_it_is_read_from_its_start(bench, tail, log, look_twice):
     async with tail(log):
         await settle(bench, log)
         log.unlink()
-        await asyncio.sleep(0.03)
+        await look_twice()
         log.write_text("again\n")
         await bench.until(lambda: bench.said() == b"again\n")
 
 
-async def test_truncated_it_is_read_from_its_start(bench, tail, log):
+async def test_truncated_it_is_read_from_its_start(bench, tail, log, look_twice):
     async with tail(log):
         await settle(bench, log)
         os.truncate(log, 0)
-        await asyncio.sleep(0.05)
+        await look_twice()
         write(log, "from the start\n")
         await bench.until(lambda: bench.said() == b"from the start\n")
 
@@ -162,7 +190,7 @@ async def test_written_anew_and_shorter_it_is_read_from_its_start(bench, tail, l
 
 @pytest.mark.parametrize("asker_is_appliance", [True, False])
 async def test_a_file_that_is_not_there_yet_is_waited_for_and_read_whole(
-    bench, tail, tmp_path, asker_is_appliance
+    bench, tail, tmp_path, asker_is_appliance, look_twice
 ):
     bench.asker_is_appliance = asker_is_appliance
     path = tmp_path / "later" / "app.log"
@@ -171,9 +199,9 @@ async def test_a_file_that_is_not_there_yet_is_waited_for_and_read_whole(
             await bench.until(lambda: bench.said("stderr").endswith(b"waiting for it\n"))
             assert str(path).encode() in bench.said("stderr")
         else:
-            await asyncio.sleep(0.05)
+            await look_twice()
         path.parent.mkdir()
-        await asyncio.sleep(0.03)
+        await look_twice()
         assert not task.done()
         path.write_text("one\ntwo\n")
         await bench.until(lambda: bench.said("stdout") == b"one\ntwo\n")
@@ -252,13 +280,13 @@ async def test_a_begun_line_comes_after_a_silence_and_long_ones_in_pieces(
     assert max(len(data) for _, data in bench.replies) <= PIECE_BYTES
 
 
-async def test_an_absent_listener_costs_no_memory_and_misses_nothing(bench, tail, log):
+async def test_an_absent_listener_costs_no_memory_and_misses_nothing(bench, tail, log, look_twice):
     async with tail(log) as task:
         await settle(bench, log)
         bench.listener = asyncio.Event()
         lines = "".join(f"{number:99}\n" for number in range(20_000))
         write(log, lines)
-        await asyncio.sleep(0.1)
+        await look_twice()
         assert not task.done()
         bench.listener.set()
         await bench.until(lambda: bench.said() == lines.encode())
