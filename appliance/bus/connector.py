@@ -11,7 +11,7 @@ from appliance.bus.protocol import Wire, WireEvents
 from appliance.bus.servers import Address, ServerPool
 from appliance.bus.subscription import NatsSubscription
 from appliance.core.specs import BrokerSettings
-from appliance.errors import BusUnavailable
+from appliance.errors import BusUnauthorized, BusUnavailable
 
 _log = logging.getLogger(__name__)
 
@@ -43,13 +43,29 @@ class Connector:
         """Every wire that may carry a subscription: in use, being prepared, being emptied."""
 
     async def connect_any(self, settings: BrokerSettings, pool: ServerPool) -> Wire:
-        """Try each address once; see `connect_once`. The last failure is raised, those before it reported."""
-        for _ in range(len(pool) - 1):
+        """Try each address once; see `connect_once`.
+
+        Where none will do, a refused login is raised rather than a broker that is away, since only the former needs
+        somebody to act; the other failures are reported.
+        """
+        failures: list[BusUnauthorized | BusUnavailable] = []
+        for _ in range(max(1, len(pool))):
             try:
-                return await self.connect_once(settings, pool)
-            except BusUnavailable as error:
-                self._report(str(error))
-        return await self.connect_once(settings, pool)
+                wire = await self.connect_once(settings, pool)
+            except (BusUnauthorized, BusUnavailable) as error:
+                failures.append(error)
+            else:
+                self._report_all(failures)
+                return wire
+        refusals = [error for error in failures if isinstance(error, BusUnauthorized)]
+        worst = (refusals or failures)[-1]
+        failures.remove(worst)
+        self._report_all(failures)
+        raise worst
+
+    def _report_all(self, failures: list[BusUnauthorized | BusUnavailable]) -> None:
+        for error in failures:
+            self._report(str(error))
 
     async def connect_once(self, settings: BrokerSettings, pool: ServerPool) -> Wire:
         """Connect to the next address and have every subscription confirmed there.

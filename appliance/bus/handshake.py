@@ -25,8 +25,8 @@ from appliance.bus.subscription import NatsSubscription
 from appliance.core.specs import BrokerSettings
 from appliance.errors import BusError, BusUnauthorized, BusUnavailable
 
-_REFUSALS = ("authorization violation", "authentication", "user authentication", "account")
-"""Words in the first -ERR that mean: these credentials will not do."""
+_REFUSALS = ("authorization violation", "authentication")
+"""Words in the first -ERR that mean: these credentials will not do. Not "account": it may only have no room left."""
 
 
 async def open_wire(

@@ -64,6 +64,8 @@ class Link:
         self.connects = 0
         self.failed: str | None = None
         """Why the broker refuses us, while it does."""
+        self.trouble: str | None = None
+        """Why there is no connection: the words of the last failure; None while there is one."""
         self.connected = asyncio.Event()
         self.on_adopted: list[Callable[[], None]] = []
         """Called after every connect."""
@@ -104,14 +106,18 @@ class Link:
         return asyncio.get_running_loop().time() - self._lost_mono
 
     async def open(self, *, require_connection: bool, loopback: Loopback | None) -> None:
-        """Try every broker once; without success go on in the background, or raise if `require_connection`."""
+        """Try every broker once; without success go on in the background, or raise if `require_connection`.
+
+        Whatever a broker says now, it may say otherwise later: its list of users is rolled out after ours, a secret is
+        mounted late, our own connection of a moment ago still takes the account's only place.
+        """
         self._loopback = loopback
         try:
             self._adopt(await self._connector.connect_any(self.settings, self._pool))
-        except BusUnavailable as error:
+        except (BusUnauthorized, BusUnavailable) as error:
             if require_connection:
                 raise
-            self._reporter.report(str(error))
+            self._note_failure(error)
             self._lost_mono = asyncio.get_running_loop().time()
         self._keeper = asyncio.create_task(self._keep(), name=f"bus connection of {self._name}")
 
@@ -169,11 +175,14 @@ class Link:
     async def _try_connect(self) -> None:
         try:
             self._adopt(await self._connector.connect_once(self.settings, self._pool))
-        except BusUnauthorized as error:
+        except (BusUnauthorized, BusUnavailable) as error:
+            self._note_failure(error)
+
+    def _note_failure(self, error: BusUnauthorized | BusUnavailable) -> None:
+        if isinstance(error, BusUnauthorized):
             self.failed = str(error)
-            self._reporter.report(str(error))
-        except BusUnavailable as error:
-            self._reporter.report(str(error))
+        self.trouble = str(error)
+        self._reporter.report(str(error))
 
     def _retry_wait_s(self, failures: int) -> float:
         jitter = random.uniform(0.5, 1.5)
@@ -186,7 +195,7 @@ class Link:
         self.wire = wire
         self.server = wire.server
         self._last_max_payload_bytes = wire.max_payload
-        self.failed = None
+        self.failed = self.trouble = None
         self.connects += 1
         self._adopted_mono = asyncio.get_running_loop().time()
         self.connected.set()
@@ -203,5 +212,6 @@ class Link:
         self.epoch += 1
         self.connected.clear()
         self._changed.set()
-        self._reporter.report(f"connection to broker {wire.server} lost: {reason}")
+        self.trouble = f"connection to broker {wire.server} lost: {reason}"
+        self._reporter.report(self.trouble)
         self._reporter.disconnected()

@@ -71,9 +71,9 @@ class NatsBus:
             loopback_node: an own node below which the broker is asked now and then whether it still delivers.
             require_connection: raise instead of going on in the background.
 
-        Raises:
-            BusUnauthorized: the broker refused our credentials, or they cannot be read.
-            BusUnavailable: only with `require_connection`: no broker could be reached.
+        Raises, and only with `require_connection`:
+            BusUnauthorized: a broker refused our credentials, or they cannot be read, and no other took us.
+            BusUnavailable: no broker could be reached, or none has room for us.
 
         Cancellation: nothing stays open.
         """
@@ -132,6 +132,11 @@ class NatsBus:
     def failed(self) -> str | None:
         """Why the broker refuses us, while it does; None otherwise. Trying goes on, slowly."""
         return self._link.failed
+
+    @property
+    def trouble(self) -> str | None:
+        """Why there is no connection, in the words of the last failure; None while there is one."""
+        return self._link.trouble
 
     @property
     def is_congested(self) -> bool:

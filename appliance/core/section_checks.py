@@ -8,6 +8,7 @@ from appliance.core.durations import format_duration
 from appliance.core.fields import SECTION_FIELDS, FieldKind, Setting
 from appliance.core.findings import Findings, KeyPath
 from appliance.core.layers import Tree, as_map, convert, find_value
+from appliance.core.urls import find_broker_address_problem
 
 
 def check_bounds(
@@ -63,6 +64,12 @@ def _check_broker(findings: Findings, broker: Tree) -> None:
             hint='write `servers: ["nats://host:4222"]`, or `embedded: true` for a private broker',
             on_key=True,
         )
+    for number, address in enumerate(servers):
+        problem = find_broker_address_problem(address)
+        if problem is not None:
+            findings.add(
+                "E106", ("broker", "servers", number), f"no address of a broker: {problem}"
+            )
     if not embedded and broker.get("port") is not None:
         findings.add(
             "W202",

@@ -1,5 +1,7 @@
 """Which addresses a subscriber may fetch, as pure questions: about the URL, and about the machine behind it.
 
+Beside them, what can be said about a broker's address without asking anybody.
+
 One strict reading of a URL is used for judging it and for asking it: what two parsers could understand in two ways
 (user names, backslashes, paths that climb) is refused and not interpreted.
 """
@@ -31,6 +33,8 @@ _URL = re.compile(
 _KEPT = "/:@!$&'()*+,;=-._~%?"
 """What stays as it is in path and query; everything else is percent-encoded as browsers do."""
 _MAX_UNQUOTES = 3
+_MAX_LABEL_CHARACTERS = 63
+"""Of one part of a host's name, by DNS."""
 _EMBEDDING = (IPv6Network("64:ff9b::/96"), IPv6Network("::/96"))
 """IPv6 addresses that lead to the IPv4 address in their last four bytes."""
 _ALSO_PRIVATE = frozenset({IPv4Address("168.63.129.16")})
@@ -105,6 +109,29 @@ def find_pattern_problem(pattern: str) -> str | None:
         return url
     if ANY_REST in url.path.removesuffix("/" + ANY_REST):
         return "** stands for a whole rest, as the last part of the path"
+    return None
+
+
+def find_broker_address_problem(address: str) -> str | None:
+    """Why ``nats://host:port`` can never be reached, whatever network and names there are; None where it may.
+
+    The schema has seen to its form.
+    """
+    place = address.partition("://")[2]
+    host, colon, port = place.rpartition(":")
+    if not colon or place.endswith("]"):
+        host, port = place, ""
+    if port and not (port.isdecimal() and 0 < int(port) < 65_536):
+        return f"{port} is no port"
+    if host.startswith("["):
+        return None if _one_spelling(host) else f"{host} is no IPv6 address"
+    labels = host.removesuffix(".").split(".")
+    if not all(0 < len(label) <= _MAX_LABEL_CHARACTERS for label in labels):
+        return f"{host} is no host"
+    is_number = all(label.isdecimal() for label in labels)
+    # Fewer than four parts are an address, too, of an old kind (127.1).
+    if is_number and (len(labels) > 4 or (len(labels) == 4 and max(map(int, labels)) > 255)):
+        return f"{host} is no IPv4 address"
     return None
 
 

@@ -25,6 +25,7 @@ from appliance.daemon.status import (
     nodes_json,
     overrides_json,
     rfc3339,
+    say_unconnected,
 )
 from appliance.daemon.submission import Submission
 from appliance.errors import (
@@ -75,7 +76,7 @@ class DaemonControl:
             daemon.pool,
             applied,
             attempt,
-            connected=daemon.bus.is_connected,
+            broker_trouble=None if daemon.bus.is_connected else daemon.bus.trouble or "",
             dead=counts.dead,
             overrides=overrides,
         )
@@ -160,7 +161,7 @@ class DaemonControl:
         if not self.is_started:
             return False, "starting"
         if not self._daemon.bus.is_connected:
-            return False, "not connected to the broker"
+            return False, say_unconnected(self._daemon.bus.trouble or "")
         return True, "ready"
 
     def metrics(self) -> DaemonControl:

@@ -141,19 +141,28 @@ def worker_json(name: str, kind: str, subject: str, handle: Handle) -> StatusJso
     return described
 
 
+def say_unconnected(trouble: str) -> str:
+    """That there is no broker, with the words of whoever refused or lost the connection."""
+    return "not connected to the broker" + (f": {trouble}" if trouble else "")
+
+
 def find_degradations(
     pool: WorkerPool,
     applied: Applied | None,
     attempt: Verdict | None,
     *,
-    connected: bool,
+    broker_trouble: str | None,
     dead: int,
     overrides: Overrides,
 ) -> list[str]:
-    """Why the appliance is not healthy, in words; empty when it is."""
+    """Why the appliance is not healthy, in words; empty when it is.
+
+    Args:
+        broker_trouble: why there is no connection, "" where nothing is known; None while there is one.
+    """
     reasons = []
-    if not connected:
-        reasons.append("not connected to the broker")
+    if broker_trouble is not None:
+        reasons.append(say_unconnected(broker_trouble))
     if attempt is not None and attempt.result == "reverted":
         reasons.append("the last config was taken back after its trial")
     if attempt is not None and attempt.result == "refused":

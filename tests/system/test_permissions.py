@@ -1,5 +1,7 @@
 """What the broker denies reaches the worker it concerns; the others go on, and it heals when the broker allows it."""
 
+import contextlib
+
 from tests.support.appliance import Appliance
 from tests.support.nats_server import NatsServer
 
@@ -39,12 +41,20 @@ def test_a_denied_subscription_backs_off_with_the_brokers_words_and_heals(tmp_pa
             assert appliance.log().count("worker recovered") == 1
 
 
-def test_wrong_credentials_at_start_end_the_daemon_with_a_clear_word(tmp_path):
+def test_a_login_refused_at_start_is_told_and_the_daemon_goes_on_until_it_is_right(tmp_path):
     secret = tmp_path / "password"
     secret.write_text("wrong")
     with NatsServer(ACCOUNTS.format(deny_publish="[]", deny_subscribe="[]")) as broker:
-        appliance = Appliance(CONFIG.format(url=broker.url, secret=secret), tmp_path / "node")
-        appliance.spawn()
-        assert appliance.process.wait(20) == 69
-        assert "refused" in appliance.log() or "uthoriz" in appliance.log()
-        assert "wrong" not in appliance.log()
+        daemon = Appliance(CONFIG.format(url=broker.url, secret=secret), tmp_path / "node")
+        with contextlib.closing(daemon.start(ready=False)) as appliance:
+            appliance.wait_api()
+            status = appliance.wait_until(lambda status: not status["healthy"])
+            (reason,) = [text for text in status["degraded_by"] if "broker" in text]
+            assert reason.startswith("not connected to the broker: ")
+            assert "refused the credentials" in reason
+            unready = (503, f"{reason}\n")
+            appliance.wait_until(lambda _: appliance.request("GET", "/readyz") == unready)
+            assert "refused the credentials" in appliance.log()
+            assert "wrong" not in appliance.log()
+            secret.write_text("secret")
+            appliance.wait_until(lambda status: status["healthy"])

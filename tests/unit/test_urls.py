@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from appliance.core.urls import (
+    find_broker_address_problem,
     find_pattern_problem,
     find_permission,
     is_public_address,
@@ -137,6 +138,42 @@ def test_machines_of_ones_own_are_not_public(address):
 )
 def test_the_open_internet_is_public(address):
     assert is_public_address(address)
+
+
+@pytest.mark.parametrize(
+    ("address", "said"),
+    [
+        ("nats://hub:0", "0 is no port"),
+        ("nats://hub:65536", "65536 is no port"),
+        ("tls://hub:99999", "99999 is no port"),
+        ("nats://[1:2:3]:4222", "[1:2:3] is no IPv6 address"),
+        ("nats://[::1.2.3.4.5]", "[::1.2.3.4.5] is no IPv6 address"),
+        ("nats://.:4222", ". is no host"),
+        ("nats://a..b", "a..b is no host"),
+        ("nats://.a", ".a is no host"),
+        (f"nats://{'a' * 64}.b", f"{'a' * 64}.b is no host"),
+        ("nats://10.0.0.256:4222", "10.0.0.256 is no IPv4 address"),
+        ("nats://1.2.3.4.5", "1.2.3.4.5 is no IPv4 address"),
+    ],
+)
+def test_broker_addresses_that_can_never_work_are_told(address, said):
+    assert find_broker_address_problem(address) == said
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        *("nats://hub", "nats://hub:1", "tls://nats.example.com.:65535", "nats://127.1:4222"),
+        *(
+            "nats://[::1]:4222",
+            "nats://[::ffff:10.0.0.1]",
+            "nats://hub_1-a:4222",
+            "nats://10.0.0.1",
+        ),
+    ],
+)
+def test_broker_addresses_that_may_work_have_no_problem(address):
+    assert find_broker_address_problem(address) is None
 
 
 @given(st.text(max_size=30) | st.text("ab/.%2eEfF\\;@:?#", max_size=20).map("http://h/".__add__))

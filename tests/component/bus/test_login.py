@@ -61,7 +61,7 @@ async def check_works(settings: BrokerSettings) -> None:
 
 async def check_refused(settings: BrokerSettings, *, match: str) -> str:
     with pytest.raises(BusUnauthorized, match=match) as raised:
-        await NatsBus.open(settings, name="test")
+        await NatsBus.open(settings, name="test", require_connection=True)
     assert SECRET not in str(raised.value)
     return str(raised.value)
 
@@ -294,6 +294,76 @@ async def test_a_refusal_in_the_background_is_reported_and_held_and_trying_goes_
         Path(token.name).write_text(SECRET)  # rotated: taken without a restart
         await heard.until(lambda it: "connected" in it.calls)
         assert bus.failed is None
+
+
+async def test_a_login_refused_at_start_is_told_and_tried_until_the_broker_knows_it(
+    write_secret: WriteSecret, open_bus: OpenBus
+) -> None:
+    with NatsServer("authorization { users: [ { user: other, password: p } ] }") as server:
+        heard = Heard()
+        auth = AuthSettings(user="u", password=write_secret(SECRET))
+        bus = await open_bus(make_settings(server.url, auth=auth), events=heard.make_events())
+        assert not bus.is_connected
+        assert "refused the credentials" in str(bus.failed)
+        assert bus.trouble == bus.failed
+        assert heard.errors == [bus.failed]
+        server.reload(f'authorization {{ users: [ {{ user: u, password: "{SECRET}" }} ] }}')
+        await heard.until(lambda it: "connected" in it.calls)
+        assert (bus.is_connected, bus.failed, bus.trouble) == (True, None, None)
+
+
+async def test_a_secret_that_is_not_there_yet_is_told_and_waited_for(
+    tmp_path: Path, open_bus: OpenBus
+) -> None:
+    with NatsServer(f'authorization {{ token: "{SECRET}" }}') as server:
+        heard = Heard()
+        token = SecretRef(kind="file", name=str(tmp_path / "token"))
+        bus = await open_bus(
+            make_settings(server.url, auth=AuthSettings(token=token)), events=heard.make_events()
+        )
+        assert "cannot read token from file" in str(bus.trouble)
+        Path(token.name).write_text(SECRET)
+        await heard.until(lambda it: "connected" in it.calls)
+        assert bus.trouble is None
+
+
+async def test_every_broker_is_asked_before_any_refusal_counts(
+    write_secret: WriteSecret, open_bus: OpenBus
+) -> None:
+    login = f'authorization {{ users: [ {{ user: u, password: "{SECRET}" }} ] }}'
+    with NatsServer(login) as good, NatsServer(login.replace("user: u", "user: old")) as bad:
+        auth = AuthSettings(user="u", password=write_secret(SECRET))
+        for urls in ((good.url, bad.url), (bad.url, good.url)) * 4:  # the order is shuffled, too
+            bus = await open_bus(make_settings(*urls, auth=auth), require_connection=True)
+            assert bus.server == good.url
+            await bus.reconfigure(make_settings(*reversed(urls), auth=auth))
+            assert bus.server == good.url
+        good.kill()
+        for _ in range(4):
+            with pytest.raises(BusUnauthorized, match=f"{bad.port} refused"):
+                await NatsBus.open(
+                    make_settings(good.url, bad.url, auth=auth),
+                    name="test",
+                    require_connection=True,
+                )
+
+
+async def test_an_account_without_room_is_no_refusal_of_the_login_and_waited_for(
+    write_secret: WriteSecret, open_bus: OpenBus
+) -> None:
+    config = """accounts: { A: { users: [ { user: u, password: p } ], limits: { max_connections: 1 } } }"""
+    with NatsServer(config) as server:
+        settings = make_settings(
+            server.url, auth=AuthSettings(user="u", password=write_secret("p"))
+        )
+        first = await open_bus(settings, require_connection=True)
+        heard = Heard()
+        second = await open_bus(settings, events=heard.make_events())
+        assert second.failed is None
+        assert "maximum account active connections exceeded" in str(second.trouble).lower()
+        assert "credentials" not in str(second.trouble)
+        await first.close()
+        await heard.until(lambda it: "connected" in it.calls)
 
 
 async def test_a_user_removed_by_a_reload_of_the_broker_is_back_when_it_returns(

@@ -89,6 +89,7 @@ async def test_a_broker_that_is_not_there_at_start_is_found_when_it_comes(
     await inbox.wait_for(1)
     assert heard.calls == ["connected"]
     assert any("refused" in text.lower() for text in heard.errors)
+    assert bus.trouble is None
 
 
 async def test_a_required_connection_that_fails_raises(server: NatsServer) -> None:
