@@ -16,10 +16,14 @@ from appliance.cli.options import (
     print_json,
     warn,
 )
-from appliance.cli.terminal import print_table
+from appliance.cli.record_table import WIDE_COLUMNS, fit_names, say_age
+from appliance.cli.terminal import make_console, print_table
 from appliance.cli.times import say_moment
+from appliance.core.delivery import describe_end
 
 Json = dict[str, Any]
+
+RETRIED = "to be tried again: what had failed runs again, what was done is not done twice"
 
 LimitOption = Annotated[int, typer.Option("--limit", min=1, max=10_000, help="At most so many.")]
 IdsArgument = Annotated[list[str] | None, typer.Argument(metavar="ID")]
@@ -42,7 +46,10 @@ def outbox_list(
     output: OutputOption = Output.TEXT,
     state_dir: StateDirOption = None,
 ) -> int:
-    """List pending messages or dead letters, the oldest first."""
+    """List pending messages or dead letters, the oldest first: where each stands, and why.
+
+    On a narrow terminal names are shortened in their middle; -o json has everything whole.
+    """
     query = {"state": "dead" if dead else "pending", "limit": str(limit)}
     found = ApiClient(find_state_dir(state_dir)).get("/api/v1/outbox", query)
     if output is Output.JSON:
@@ -52,17 +59,38 @@ def outbox_list(
     if not records:
         typer.echo("no dead letters" if dead else "nothing is pending")
         return Exit.OK
-    rows = [_outbox_row(record, dead=dead) for record in records]
-    print_table(("ID", "FROM", "TO", "METHOD", "ACCEPTED", "TRIES", "BYTES", "WHY"), rows)
+    width = make_console().width
+    if width >= WIDE_COLUMNS:
+        rows = [_wide_row(record, dead=dead) for record in records]
+        print_table(("ID", "FROM", "TO", "METHOD", "ACCEPTED", "TRIES", "BYTES", "WHY"), rows)
+    else:
+        rows = [_narrow_row(record, dead=dead) for record in records]
+        print_table(("ID", "TO", "METHOD", "AGE", "WHY"), fit_names(rows, width, names=(1, 2)))
     return Exit.OK
 
 
-def _outbox_row(record: Json, *, dead: bool) -> list[str]:
-    why = record.get("reason") if dead else record.get("last_error")
+def describe_record(record: Json, *, dead: bool) -> str:
+    """``waiting: nobody there``, ``failed: disk full``; of a daemon of an earlier version what it tells."""
+    reason = str(record.get("reason") or "")
+    if dead:
+        return describe_end(reason) if reason else str(record.get("state") or "")
+    if not record.get("state"):
+        return str(record.get("last_error") or "")
+    why = record.get("why")
+    return f"{record['state']}: {why}" if why else str(record["state"])
+
+
+def _wide_row(record: Json, *, dead: bool) -> list[str]:
     names = ("id", "from", "to", "method")
     accepted = say_moment(record.get("accepted_at"))
     numbers = [str(record.get("attempts", "")), str(record.get("bytes", ""))]
-    return [*(str(record.get(name, "")) for name in names), accepted, *numbers, str(why or "")]
+    why = describe_record(record, dead=dead)
+    return [*(str(record.get(name, "")) for name in names), accepted, *numbers, why]
+
+
+def _narrow_row(record: Json, *, dead: bool) -> list[str]:
+    names = [str(record.get(name, "")) for name in ("id", "to", "method")]
+    return [*names, say_age(record, "accepted_at"), describe_record(record, dead=dead)]
 
 
 def outbox_retry(
@@ -71,10 +99,10 @@ def outbox_retry(
     output: OutputOption = Output.TEXT,
     state_dir: StateDirOption = None,
 ) -> int:
-    """Send dead letters once more."""
-    body = _choose(ids, every, "--all")
+    """Try dead letters again, as a new attempt: what had failed runs again, what was done is not done twice."""
+    body = choose_ids(ids, every, "--all")
     found = ApiClient(find_state_dir(state_dir)).post("/api/v1/outbox/retry", body)
-    return _tell_count(found, "put back into the outbox", output, wanted=ids)
+    return tell_count(found, RETRIED, output, wanted=ids)
 
 
 def outbox_drop(
@@ -84,14 +112,15 @@ def outbox_drop(
     state_dir: StateDirOption = None,
 ) -> int:
     """Forget messages for good: dead ones, or pending ones by their id."""
-    body = _choose(ids, every, "--all-dead")
+    body = choose_ids(ids, every, "--all-dead")
     if ids:
         body["pending"] = True
     found = ApiClient(find_state_dir(state_dir)).post("/api/v1/outbox/drop", body)
-    return _tell_count(found, "dropped", output, wanted=ids)
+    return tell_count(found, "dropped", output, wanted=ids)
 
 
-def _choose(ids: list[str] | None, every: bool, flag: str) -> Json:
+def choose_ids(ids: list[str] | None, every: bool, flag: str) -> Json:
+    """The body of a request that concerns ids, or with `flag` everything."""
     if bool(ids) == every:
         raise typer.BadParameter(f"name ids or say {flag}", param_hint="ID")
     if not ids:
@@ -102,12 +131,14 @@ def _choose(ids: list[str] | None, every: bool, flag: str) -> Json:
     return {"ids": [int(text.lstrip("#")) for text in ids]}
 
 
-def _tell_count(found: Json, words: str, output: Output, *, wanted: list[str] | None) -> int:
+def tell_count(found: Json, words: str, output: Output, *, wanted: list[str] | None) -> int:
+    """How many messages a request concerned; the exit code."""
     count = int(found["count"])
     if output is Output.JSON:
         print_json(found)
     elif wanted and not count:
         warn("no such message")
     else:
-        typer.echo(f"{count} message{'s' if count != 1 else ''} {words}")
+        said = words if count else words.partition(":")[0]
+        typer.echo(f"{count} message{'s' if count != 1 else ''} {said}")
     return Exit.FAILED if wanted and count < len(set(wanted)) else Exit.OK

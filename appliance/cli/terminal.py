@@ -26,6 +26,14 @@ def make_console() -> Console:
     return Console(width=width, highlight=False, markup=False, emoji=False, soft_wrap=False)
 
 
+def shorten_middle(text: str, columns: int) -> str:
+    """The text in at most so many columns; of a longer one its beginning and its end, which tell most."""
+    if len(text) <= columns:
+        return text
+    tail = (columns - 1) // 2
+    return f"{text[: columns - 1 - tail]}…{text[len(text) - tail :]}" if columns > 1 else "…"
+
+
 def clip_lines(text: str) -> str:
     """Without the blanks that fill a table's lines up."""
     return "\n".join(line.rstrip() for line in text.splitlines())

@@ -35,7 +35,7 @@ class MessageTelemetry(Teller):
     """What happens to messages."""
 
     @property
-    def has_listeners(self) -> bool:
+    def follows_messages(self) -> bool:
         """Whether anybody follows single messages now; who would tell a frequent fact of many asks first."""
         return self._events.has_listeners
 

@@ -15,11 +15,13 @@ from collections.abc import Callable
 class OnTerminal:
     """A command whose stdout and stderr are a terminal; `said` is all that it wrote."""
 
-    def __init__(self, *arguments: str, state_dir: str | os.PathLike[str]) -> None:
+    def __init__(
+        self, *arguments: str, state_dir: str | os.PathLike[str], columns: int = 100
+    ) -> None:
         main_fd, side_fd = pty.openpty()
         self._main_fd = main_fd
         self.said = ""
-        environment = {**os.environ, "APPLIANCE_STATE_DIR": str(state_dir), "COLUMNS": "100"}
+        environment = {**os.environ, "APPLIANCE_STATE_DIR": str(state_dir), "COLUMNS": str(columns)}
         try:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "appliance", *arguments],

@@ -5,6 +5,7 @@ import io
 import json
 import os
 import pty
+import re
 import signal
 import subprocess
 import sys
@@ -15,6 +16,7 @@ from appliance.cli import main
 from appliance.cli.verdict_view import uses_colour
 from appliance.errors import StoreFull
 from tests.support.fake_control import PROBLEM, SPAWN, UPDATE, ServedControl, make_status
+from tests.support.terminal import OnTerminal
 
 
 @pytest.fixture
@@ -369,11 +371,64 @@ def test_the_outbox_is_listed_retried_and_dropped(run, control):
     _, out, _ = run("outbox", "list", "--dead")
     assert out.split("\n")[1].split()[:4] == ["5", "central", "ship1", "REQPing"]
     assert "no acknowledgement\\x1b[2J" in out
-    assert run("outbox", "retry", "--all")[:2] == (0, "7 messages put back into the outbox\n")
+    assert run("outbox", "retry", "--all")[:2] == (
+        0,
+        "7 messages to be tried again: what had failed runs again, what was done is not done twice\n",
+    )
     assert run("outbox", "drop", "5", "#6")[:2] == (0, "2 messages dropped\n")
     assert control.calls[-1] == ("outbox_drop", [5, 6], False)
     assert run("outbox", "drop", "--all-dead")[0] == 0
     assert control.calls[-1] == ("outbox_drop", None, True)
+
+
+RECORD = {
+    "id": 1_764_362_125_123_456_789, "id_text": "1764362125123456789", "from": "central",
+    "to": "a-ship-with-a-rather-long-name", "method": "REQAMethodOfOnesOwnWithALongName", "attempts": 0, "bytes": 99,
+    "accepted_at": "2026-01-01T00:00:00Z", "age_seconds": 3.2, "state": "waiting", "why": "denied: Permissions Violation",
+}  # fmt: skip
+
+
+def at_80_columns(served, *arguments):
+    with OnTerminal(*arguments, state_dir=served.state_dir, columns=80) as terminal:
+        assert terminal.wait() == 0
+        lines = re.sub(r"\x1b\[[0-9;]*m", "", terminal.said).splitlines()
+    assert max(map(len, lines)) <= 80
+    return lines
+
+
+@pytest.mark.parametrize(
+    ("dead", "changes", "why"),
+    [
+        ([], {}, "waiting: denied: Permissions Violation"),
+        ([], {"why": ""}, "waiting"),
+        (["--dead"], {"reason": "failed: disk full"}, "failed: disk full"),
+        (["--dead"], {"reason": "expired after 1 s: nobody there"}, "expired after 1 s: nobody there"),
+        (["--dead"], {"reason": "no acknowledgement after 4 tries"}, "failed: no acknowledgement after 4 tries"),
+    ],
+)  # fmt: skip
+def test_on_80_columns_the_outbox_shows_whole_ids_and_why(served, control, dead, changes, why):
+    control.records = [RECORD | changes]
+    header, first, *rest = at_80_columns(served, "outbox", "list", *dead)
+    assert header.split() == ["ID", "TO", "METHOD", "AGE", "WHY"]
+    assert first.split()[0] == RECORD["id_text"]
+    _, to, method, age, begun = first.split(maxsplit=4)
+    assert (to, method, age) == ("a-ship…g-name", "REQAMe…ngName", "3")
+    assert begun.startswith("s  ")
+    assert " ".join([begun[1:].strip(), *map(str.strip, rest)]) == why
+
+
+def test_a_program_that_reads_the_outbox_gets_every_column_whole(run, control):
+    control.records = [RECORD]
+    _, out, _ = run("outbox", "list")
+    assert RECORD["to"] in out
+    assert out.rstrip().endswith("waiting: denied: Permissions Violation")
+    found = json.loads(run("outbox", "list", "-o", "json")[1])["records"]
+    assert (found[0]["state"], found[0]["why"]) == ("waiting", "denied: Permissions Violation")
+
+
+def test_the_outbox_of_a_daemon_of_an_earlier_version_is_listed(run, control):
+    control.records = [{"id": 5, "from": "a", "to": "b", "method": "REQPing", "last_error": "ack"}]
+    assert run("outbox", "list")[1].split("\n")[1].split()[-1] == "ack"
 
 
 def test_the_history_is_listed_and_shown(run, control):
