@@ -97,11 +97,21 @@ class Control(Protocol):
         ...
 
     async def outbox_retry(self, ids: Sequence[int] | None) -> int:
-        """Put dead letters (None: all) back into the outbox; how many."""
+        """Try dead letters (None: all) again, as new attempts; how many."""
         ...
 
     async def outbox_drop(self, ids: Sequence[int] | None, *, dead_only: bool = True) -> int:
         """Forget dead letters (None: all of them), or with ids also pending records; how many."""
+        ...
+
+    async def inbox_list(self, limit: int) -> list[Json]:
+        """Messages taken in and not finished, oldest first."""
+        ...
+
+    async def inbox_drop(self, ids: Sequence[int] | None) -> Json:
+        """Forget messages that no worker takes (None: all of them): how many as `count`, and as `held` how many of
+        those asked for a worker has in hand, which stay.
+        """
         ...
 
     def history(self, limit: int) -> list[Json]:

@@ -37,7 +37,7 @@ def _scrub(value: Any) -> Any:
     return value
 
 
-_IDS = ("id", "previous_id")
+_IDS = ("id", "previous_id", "message_id")
 
 
 def with_id_texts(fields: dict[str, Any]) -> dict[str, Any]:

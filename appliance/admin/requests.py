@@ -142,6 +142,23 @@ class IdsRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             raise RequestInvalid("an id is a number") from None
 
 
+class InboxDropRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Which messages of the inbox; `all` must be said, so that an empty body drops nothing."""
+
+    ids: list[int | str] | None = None
+    all: bool = False
+
+    def numbers(self) -> list[int] | None:
+        """The ids as numbers, None for all.
+
+        Raises:
+            RequestInvalid: one is no number, or neither or both were said.
+        """
+        if self.all == (self.ids is not None):
+            raise RequestInvalid("say which ids, or all")
+        return IdsRequest(ids=self.ids).numbers()
+
+
 def _decode(item: EncodedData) -> str:
     try:
         return bytes_to_text(base64.b64decode(item.base64, validate=True))
@@ -163,6 +180,7 @@ _MESSAGES = msgspec.json.Decoder(list[SubmitRequest] | SubmitRequest, dec_hook=_
 _RELOAD = msgspec.json.Decoder(ReloadRequest)
 _ROLLBACK = msgspec.json.Decoder(RollbackRequest)
 _IDS = msgspec.json.Decoder(IdsRequest)
+_INBOX_DROP = msgspec.json.Decoder(InboxDropRequest)
 
 
 def _read(decoder: msgspec.json.Decoder[Any], body: bytes) -> Any:
@@ -233,4 +251,14 @@ def read_ids(body: bytes) -> IdsRequest:
         RequestInvalid: it is neither.
     """
     found: IdsRequest = _read(_IDS, body) if body.strip() else IdsRequest()
+    return found
+
+
+def read_inbox_drop(body: bytes) -> InboxDropRequest:
+    """The body of a drop from the inbox.
+
+    Raises:
+        RequestInvalid: it is none.
+    """
+    found: InboxDropRequest = _read(_INBOX_DROP, body or b"{}")
     return found

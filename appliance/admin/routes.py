@@ -13,7 +13,13 @@ from appliance.admin.guards import FACE, has_token, read_body, refuse_without_to
 from appliance.admin.page import PageRoutes, wants_page
 from appliance.admin.peers import name_peer
 from appliance.admin.replies import refuse, reply, with_id_texts
-from appliance.admin.requests import read_ids, read_messages, read_reload, read_rollback
+from appliance.admin.requests import (
+    read_ids,
+    read_inbox_drop,
+    read_messages,
+    read_reload,
+    read_rollback,
+)
 from appliance.admin.streams import NDJSON, Streams, read_count, read_wait
 from appliance.errors import RequestInvalid
 from appliance.telemetry.metrics import Exposition, render
@@ -34,6 +40,7 @@ INDEX = f"""appliance {__version__}
 /api/v1/copies    POST: bring a file for a node, or fetch one (unix socket only)
 /api/v1/events    what happens, as server-sent events
 /api/v1/outbox    pending messages, ?state=dead dead letters; POST …/retry, …/drop
+/api/v1/inbox     messages taken in and not finished; POST …/drop
 /api/v1/history   config sets applied and refused
 """
 MAX_LISTED = 10_000
@@ -70,6 +77,8 @@ class Routes:
         app.router.add_get("/api/v1/outbox", self.outbox)
         app.router.add_post("/api/v1/outbox/retry", self.outbox_retry)
         app.router.add_post("/api/v1/outbox/drop", self.outbox_drop)
+        app.router.add_get("/api/v1/inbox", self.inbox)
+        app.router.add_post("/api/v1/inbox/drop", self.inbox_drop)
         app.router.add_get("/api/v1/history", self.history)
         app.router.add_get("/api/v1/history/{key}", self.history_record)
 
@@ -180,6 +189,17 @@ class Routes:
             raise RequestInvalid("pending messages are dropped by their ids only")
         count = await self.control.outbox_drop(asked.numbers(), dead_only=not asked.pending)
         return reply({"count": count})
+
+    async def inbox(self, request: web.Request) -> web.Response:
+        """Messages taken in and not finished."""
+        limit = read_count(request, "limit", 100, MAX_LISTED)
+        records = await self.control.inbox_list(limit)
+        return reply({"records": [with_id_texts(record) for record in records]})
+
+    async def inbox_drop(self, request: web.Request) -> web.Response:
+        """Forget messages that no worker takes."""
+        asked = read_inbox_drop(await read_body(request))
+        return reply(await self.control.inbox_drop(asked.numbers()))
 
     async def history(self, request: web.Request) -> web.Response:
         """Records of config sets, newest first."""

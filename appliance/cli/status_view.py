@@ -42,6 +42,7 @@ def render_status(
     parts: list[RenderableType] = [*_health_lines(status)]
     parts += [_line("drift", say_override(item), "cyan") for item in status.get("overrides") or ()]
     parts += [*_config_lines(status, now), _broker_line(status), _outbox_line(status)]
+    parts += _store_lines(status)
     parts += [*_input_lines(status), *_method_lines(status), Text("")]
     shown = {
         name: node
@@ -238,7 +239,26 @@ def _outbox_line(status: Json) -> Text:
     said = f"{pending} pending, {outbox.get('in_flight', 0)} in flight, {dead} dead"
     if pending:
         said += f", oldest waits {say_span(float(outbox.get('oldest_seconds') or 0))}"
+    waiting = {why: count for why, count in (outbox.get("waiting") or {}).items() if count}
+    if waiting:
+        said += "; waiting: " + ", ".join(f"{count} {why}" for why, count in waiting.items())
     return _line("outbox", said, "yellow" if dead else "")
+
+
+def _store_lines(status: Json) -> list[Text]:
+    """The inbox where something is in it, and the store where it has something to say."""
+    lines = []
+    inbox, store = status.get("inbox") or {}, status.get("store") or {}
+    unfinished, orphaned = inbox.get("unfinished") or 0, inbox.get("orphaned") or 0
+    if unfinished:
+        said = f"{unfinished} unfinished"
+        said += f", {orphaned} of them without a worker" if orphaned else ""
+        lines.append(_line("inbox", said, "yellow" if orphaned else ""))
+    state, text = store.get("state") or "ok", store.get("text")
+    if state != "ok" or text:
+        said = f"{state}: {text}" if text else state
+        lines.append(_line("store", said, "yellow" if state == "ok" else "bold red"))
+    return lines
 
 
 def _input_lines(status: Json) -> list[Text]:

@@ -354,9 +354,13 @@ class Daemon:
         )
 
     def _is_alive(self) -> bool:
-        """Whether the reconciler waits, or is at work for no longer than a pass can honestly take."""
+        """Whether the reconciler waits, or is at work for no longer than a pass can honestly take, and nothing else
+        needs a restart.
+        """
         if not hasattr(self, "reconciler") or self._stop.is_set():
             return True  # starting and stopping have limits of their own
+        if not self.control.liveness()[0]:
+            return False
         limit_s = MAX_PASS_S + 2 * self._desired.reload.drain_timeout_s
         return self.reconciler.trigger.busy_s <= limit_s
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from appliance import __version__
@@ -15,15 +15,28 @@ from appliance.core.describe import describe_plan, describe_settings
 from appliance.core.describe_methods import describe_methods
 from appliance.core.names import WorkerKind
 from appliance.daemon.copies import DaemonCopies
+from appliance.daemon.health import (
+    WELL,
+    StoreHealth,
+    TellsHealth,
+    can_accept,
+    describe_store,
+    find_delivery_troubles,
+    needs_restart,
+)
+from appliance.daemon.inbox import Inbox, Owners, Rows
 from appliance.daemon.notify import describe_state
 from appliance.daemon.standings import Standings
 from appliance.daemon.status import (
     StatusJson,
     config_json,
+    dead_json,
     fallback_json,
     find_degradations,
+    find_trouble,
     nodes_json,
     overrides_json,
+    record_json,
     rfc3339,
     say_unconnected,
 )
@@ -34,7 +47,6 @@ from appliance.errors import (
     RunNodesUnclear,
 )
 from appliance.methods.registry import METHOD_TABLE
-from appliance.outbox.records import DeadLetter, OutboxRecord
 from appliance.reconcile.history import History, Record
 from appliance.reconcile.verdicts import Verdict, drain_json, find_problems_of, problem_json
 from appliance.telemetry.metrics import MetricsFacts, WorkerView
@@ -59,6 +71,15 @@ class DaemonControl:
             fleet=daemon.parts.fleet,
             choose_sender=self._submission.sender,
         )
+        store: object = daemon.store
+        owners: object = getattr(daemon.parts, "inbox", None)
+        self._inbox: Inbox | None = None
+        self._now: Callable[[], float] = time.time
+        self._wall_of: Callable[[float], float] = float
+        if isinstance(store, Rows):
+            self._now, self._wall_of = store.now, store.wall_of
+            if isinstance(owners, Owners):
+                self._inbox = Inbox(store, owners)
         self._started_at = time.time()
         self.is_started = False
         self.is_stopping = False
@@ -69,6 +90,7 @@ class DaemonControl:
         """The status JSON."""
         daemon = self._daemon
         counts = daemon.store.counts()
+        health = self.store_health()
         attempt = daemon.reconciler.last_attempt
         applied = daemon.reconciler.applied
         overrides = daemon.overrides.all
@@ -79,6 +101,12 @@ class DaemonControl:
             broker_trouble=None if daemon.bus.is_connected else daemon.bus.trouble or "",
             dead=counts.dead,
             overrides=overrides,
+            delivery=find_delivery_troubles(
+                store=health,
+                orphaned=self._orphaned(),
+                silent_lanes=self._standings.silent_lanes(),
+                worker_troubles=self._worker_troubles(),
+            ),
         )
         return {
             "version": __version__,
@@ -107,12 +135,21 @@ class DaemonControl:
                 node: rfc3339(at) for node, at in sorted(daemon.presence.last_hello_at().items())
             },
             "inputs": daemon.inputs.status(),
-            "inbox": {"unfinished": self._unfinished()},
+            "inbox": {
+                "unfinished": self._unfinished() + self._orphaned(),
+                "orphaned": self._orphaned(),
+            },
+            "store": {
+                "state": health.state,
+                "text": health.text,
+                "since": rfc3339(self._wall_of(health.since)),
+            },
             "outbox": {
                 "pending": counts.pending,
                 "in_flight": self._in_flight(),
                 "dead": counts.dead,
-                "oldest_seconds": round(_age_s(counts.oldest_created_at), 3),
+                "oldest_seconds": round(self._age_s(counts.oldest_created_at), 3),
+                "waiting": self._standings.waiting(),
             },
         }
 
@@ -148,20 +185,27 @@ class DaemonControl:
             result=attempt.result if attempt else "",
             at=attempt.at if attempt else 0.0,
             problems=attempt.problems if attempt else (),
+            store_trouble=describe_store(self.store_health()),
         )
 
     def liveness(self) -> tuple[bool, str]:
-        """The loop answers, so it lives."""
+        """The loop answers, so it lives, unless only a restart helps."""
+        health = self.store_health()
+        if needs_restart(health):
+            return False, describe_store(health) or "the store has failed"
         return True, "alive"
 
     def readiness(self) -> tuple[bool, str]:
-        """Connected and the running set settled; a refused config does not make it unready."""
+        """Connected, able to accept, and the running set settled; a refused config does not make it unready."""
         if self.is_stopping:
             return False, "stopping"
         if not self.is_started:
             return False, "starting"
         if not self._daemon.bus.is_connected:
             return False, say_unconnected(self._daemon.bus.trouble or "")
+        health = self.store_health()
+        if not can_accept(health):
+            return False, describe_store(health) or "the store accepts nothing"
         return True, "ready"
 
     def metrics(self) -> DaemonControl:
@@ -197,7 +241,11 @@ class DaemonControl:
             outbox_pending=counts.pending,
             outbox_in_flight=self._in_flight(),
             outbox_dead=counts.dead,
-            outbox_oldest_s=_age_s(counts.oldest_created_at),
+            outbox_oldest_s=self._age_s(counts.oldest_created_at),
+            waiting=self._standings.waiting(),
+            inbox_unfinished=self._unfinished() + self._orphaned(),
+            inbox_orphaned=self._orphaned(),
+            store_state=self.store_health().state,
             declared_nodes=applied.desired.declared_nodes if applied else (),
             last_hello_at={str(node): at for node, at in daemon.presence.last_hello_at().items()},
             fleet_states=Counter(str(item.state) for item in daemon.fleet.standings()),
@@ -209,6 +257,24 @@ class DaemonControl:
     def _unfinished(self) -> int:
         workers = (handle.worker for handle in self._daemon.pool.handles.values())
         return sum(worker.unfinished for worker in workers if isinstance(worker, Subscriber))
+
+    def _orphaned(self) -> int:
+        return self._inbox.orphan_count if self._inbox is not None else 0
+
+    def _worker_troubles(self) -> list[tuple[str, str]]:
+        found = [
+            (key.name, find_trouble(handle))
+            for key, handle in sorted(self._daemon.pool.handles.items())
+        ]
+        return [(name, trouble) for name, trouble in found if trouble is not None]
+
+    def _age_s(self, created_at: float | None) -> float:
+        return max(0.0, self._now() - created_at) if created_at else 0.0
+
+    def store_health(self) -> StoreHealth:
+        """How the store is."""
+        store: object = self._daemon.store
+        return store.health() if isinstance(store, TellsHealth) else WELL
 
     def _in_flight(self) -> int:
         return sum(
@@ -285,8 +351,20 @@ class DaemonControl:
         """Pending records or dead letters, oldest first."""
         store = self._daemon.store
         if state == "dead":
-            return [_dead_json(letter) for letter in await store.list_dead(limit)]
-        return [_record_json(record) for record in await store.list_pending(limit)]
+            letters = await store.list_dead(limit)
+            now = self._now()
+            return [dead_json(letter, now=now, wall_of=self._wall_of) for letter in letters]
+        records = await store.list_pending(limit)
+        now, of_record = self._now(), self._standings.of_record
+        return [
+            record_json(
+                record,
+                of_record(record.node, record.subject, record.id),
+                now=now,
+                wall_of=self._wall_of,
+            )
+            for record in records
+        ]
 
     async def outbox_retry(self, ids: Sequence[int] | None) -> int:
         """Put dead letters back into their lanes."""
@@ -295,6 +373,16 @@ class DaemonControl:
     async def outbox_drop(self, ids: Sequence[int] | None, *, dead_only: bool = True) -> int:
         """Forget dead letters (or, with ids, pending records)."""
         return await self._daemon.store.drop(ids, dead_only=dead_only)
+
+    async def inbox_list(self, limit: int) -> list[dict[str, object]]:
+        """Messages taken in and not finished, oldest first."""
+        return await self._inbox.list(limit) if self._inbox is not None else []
+
+    async def inbox_drop(self, ids: Sequence[int] | None) -> dict[str, object]:
+        """Forget messages that no worker takes."""
+        if self._inbox is None:
+            return {"count": 0, "held": 0}
+        return await self._inbox.drop(ids)
 
     def history(self, limit: int) -> list[Record]:
         """Newest first."""
@@ -307,10 +395,6 @@ class DaemonControl:
         """One record by number, generation, digest or revision, with what changed in the files."""
         record = self._history.find(key)
         return None if record is None else {**record, "diff": self._history.difference(record)}
-
-
-def _age_s(created_at: float | None) -> float:
-    return max(0.0, time.time() - created_at) if created_at else 0.0
 
 
 def verdict_json(verdict: Verdict) -> dict[str, object]:
@@ -328,26 +412,3 @@ def verdict_json(verdict: Verdict) -> dict[str, object]:
         "duration_seconds": round(verdict.duration_s, 6),
         "drain": drain_json(verdict.drains),
     }
-
-
-def _record_json(record: OutboxRecord) -> dict[str, object]:
-    return {
-        "id": record.id,
-        "from": record.node,
-        "to": record.to_node,
-        "method": record.method,
-        "subject": record.subject,
-        "accepted_at": rfc3339(record.created_at),
-        "expires_at": rfc3339(record.expires_at) if record.expires_at else None,
-        "attempts": record.attempts,
-        "next_at": rfc3339(record.next_at) if record.next_at else None,
-        "last_error": record.last_error,
-        "bytes": len(record.payload),
-    }
-
-
-def _dead_json(letter: DeadLetter) -> dict[str, object]:
-    described = _record_json(letter.record)
-    described["reason"] = letter.reason
-    described["died_at"] = rfc3339(letter.died_at)
-    return described

@@ -178,12 +178,15 @@ def describe_state(
     result: str,
     at: float,
     problems: Sequence[Problem],
+    store_trouble: str | None = None,
 ) -> str:
-    """One line: what runs, and what the last look at the config found."""
+    """One line: what runs, what the last look at the config found, and what is the matter with the store."""
     where = f"generation {generation}" + (f" ({revision[:12]})" if revision else "")
     line = f"{where}, {running} of {workers} workers running"
     if not connected:
         line += ", not connected to the broker"
+    if store_trouble is not None:
+        line += f", {store_trouble}"
     line += f"; config {result} at {time.strftime('%H:%M:%S', time.localtime(at))}"
     if result == "refused" and problems:
         first = problems[0]

@@ -11,10 +11,9 @@ from appliance.core.names import WorkerKey
 from appliance.core.specs import Phase
 from appliance.outbox.records import LaneKey
 from appliance.reconcile.pool import Handle
+from appliance.telemetry.metrics import OTHER_REASON
 from appliance.workers.router import publisher_key
 
-OTHER = "other"
-"""How a wait is counted whose words are of no known kind."""
 _NOT_RUNNING = (Phase.BACKING_OFF, Phase.FAILED, Phase.STOPPED)
 _DENIAL_WORDS = ("permission", "denied", "authorization")
 
@@ -109,8 +108,8 @@ class Standings:
             if not why:
                 counts[WaitReason.BEHIND] += lane.depth
                 continue
-            counts[kind_of_wait(why) or OTHER] += lane.depth + lane.held
-        return {kind: counts[kind] for kind in (*map(str, WaitReason), OTHER)}
+            counts[kind_of_wait(why) or OTHER_REASON] += lane.depth + lane.held
+        return {kind: counts[kind] for kind in (*map(str, WaitReason), OTHER_REASON)}
 
     def silent_lanes(self) -> list[tuple[str, str]]:
         """Subjects on which nothing is answered although somebody is there, with the words for it."""

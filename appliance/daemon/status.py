@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import datetime
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 
+from appliance.core.delivery import Standing, state_of_reason, why_of_reason
 from appliance.core.names import NodeName
 from appliance.core.overrides import Overrides
 from appliance.core.specs import Phase, PublisherSpec
+from appliance.daemon.health import TellsTrouble
+from appliance.outbox.records import DeadLetter, OutboxRecord
 from appliance.reconcile.fallback import Fallback
 from appliance.reconcile.pool import Handle, WorkerPool
 from appliance.reconcile.verdicts import Applied, Verdict, problem_json
@@ -129,7 +132,7 @@ def worker_json(name: str, kind: str, subject: str, handle: Handle) -> StatusJso
         "in_flight": stats.in_flight if stats else 0,
         "handled": (stats.acked if kind == "publisher" else stats.handled) if stats else 0,
         "failed": (stats.dead if kind == "publisher" else stats.failed) if stats else 0,
-        "last_error": handle.last_error,
+        "last_error": find_trouble(handle) or handle.last_error,
     }
     if stats is not None and kind == "subscriber":
         described |= {"refused": stats.refused, "repeats": stats.repeats, "dropped": stats.dropped}
@@ -146,6 +149,46 @@ def say_unconnected(trouble: str) -> str:
     return "not connected to the broker" + (f": {trouble}" if trouble else "")
 
 
+def find_trouble(handle: Handle) -> str | None:
+    """What keeps a running worker from doing all of its work."""
+    worker: object = handle.worker
+    return worker.trouble if isinstance(worker, TellsTrouble) else None
+
+
+def record_json(
+    record: OutboxRecord, standing: Standing, *, now: float, wall_of: Callable[[float], float]
+) -> StatusJson:
+    """One record of the outbox and where it stands; `now` and its own times are of the store's clock."""
+    expires_at, next_at = record.expires_at, record.next_at
+    return {
+        "id": record.id,
+        "from": record.node,
+        "to": record.to_node,
+        "method": record.method,
+        "subject": record.subject,
+        "accepted_at": rfc3339(wall_of(record.created_at)),
+        "age_seconds": round(max(0.0, now - record.created_at), 3),
+        "expires_at": rfc3339(wall_of(expires_at)) if expires_at else None,
+        "attempts": record.attempts,
+        "next_at": rfc3339(wall_of(next_at)) if next_at else None,
+        "last_error": record.last_error,
+        "bytes": len(record.payload),
+        "state": str(standing.state),
+        "why": standing.why,
+    }
+
+
+def dead_json(letter: DeadLetter, *, now: float, wall_of: Callable[[float], float]) -> StatusJson:
+    """One dead letter, with how it ended and why."""
+    standing = Standing(state_of_reason(letter.reason), why_of_reason(letter.reason))
+    return {
+        **record_json(letter.record, standing, now=now, wall_of=wall_of),
+        "reason": letter.reason,
+        "died_at": rfc3339(wall_of(letter.died_at)),
+        "dead_seconds": round(max(0.0, now - letter.died_at), 3),
+    }
+
+
 def find_degradations(
     pool: WorkerPool,
     applied: Applied | None,
@@ -154,11 +197,13 @@ def find_degradations(
     broker_trouble: str | None,
     dead: int,
     overrides: Overrides,
+    delivery: Sequence[str] = (),
 ) -> list[str]:
     """Why the appliance is not healthy, in words; empty when it is.
 
     Args:
         broker_trouble: why there is no connection, "" where nothing is known; None while there is one.
+        delivery: why messages do not get on.
     """
     reasons = []
     if broker_trouble is not None:
@@ -180,6 +225,7 @@ def find_degradations(
         count = len(broken) + missing
         said = "1 worker does not run" if count == 1 else f"{count} workers do not run"
         reasons.append(f"{said}{': ' + names if names else ''}")
+    reasons += delivery
     if dead:
         reasons.append(f"{dead} dead letter{'s' if dead != 1 else ''}")
     return reasons

@@ -7,6 +7,8 @@ from typing import Protocol
 
 from appliance.telemetry.stats import LightHistogram
 
+ENDS = ("refused", "failed", "expired")
+"""How a message ends that was not delivered."""
 RELOAD_RESULTS = ("applied", "unchanged", "refused", "reverted")
 
 
@@ -36,6 +38,8 @@ class TelemetryCounts:
     last_reload_success_at: float = 0.0
     last_attempt_at: float = 0.0
     messages_accepted: int = 0
+    dead_letters: dict[str, int] = field(default_factory=lambda: dict.fromkeys(ENDS, 0))
+    """By how they ended."""
     drain_abandoned: int = 0
     error_reports_suppressed: int = 0
     error_reports_lost: int = 0

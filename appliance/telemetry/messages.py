@@ -131,6 +131,7 @@ class MessageTelemetry(Teller):
     ) -> None:
         """A message was parked as a dead letter; its reason begins with how it ended."""
         state = str(state_of_reason(reason))
+        self.counts.dead_letters[state] += 1
         fields: dict[str, object] = {"id": id_, "to": to_node, "method": method}
         fields |= {"reason": reason, "state": state}
         self._worker(logging.ERROR, "dead letter", "message_dead", key, fields, storm="dead")

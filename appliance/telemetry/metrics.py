@@ -23,6 +23,7 @@ from prometheus_client.core import (
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.process_collector import ProcessCollector
 
+from appliance.core.delivery import WaitReason
 from appliance.core.escape import escape_line
 from appliance.core.fleet import NodeState
 from appliance.core.names import WorkerKey, WorkerKind
@@ -42,6 +43,12 @@ core.
 MAX_LABELLED_NODES = 1_000
 MAX_PHASE_NODES = 100
 """Nodes of this daemon with series per kind and phase; each has twelve."""
+
+STORE_STATES = ("ok", "full", "read_only", "damaged", "behind", "broken")
+"""How the store can be; the first is well."""
+
+OTHER_REASON = "other"
+"""How a wait is counted whose words are of no known kind."""
 
 _RESULT_LABELS = {"repeats": "repeat"}
 """Where the label differs from the counter's name."""
@@ -76,6 +83,12 @@ class MetricsFacts:
     outbox_in_flight: int = 0
     outbox_dead: int = 0
     outbox_oldest_s: float = 0.0
+    waiting: Mapping[str, int] = field(default_factory=dict)
+    """Messages that wait, by the kind of the reason."""
+    inbox_unfinished: int = 0
+    inbox_orphaned: int = 0
+    """Of the unfinished ones those that no worker takes."""
+    store_state: str = STORE_STATES[0]
     declared_nodes: Iterable[str] = ()
     last_hello_at: Mapping[str, float] = field(default_factory=dict)
     fleet_states: Mapping[str, int] = field(default_factory=dict)
@@ -120,6 +133,7 @@ class Exposition:
             *_worker_families(facts),
             *_total_families(facts, total),
             *_fleet_families(facts),
+            *_store_families(facts),
         ]
         return families
 
@@ -329,6 +343,38 @@ def _total_families(facts: MetricsFacts, total: WorkerStats) -> list[Metric]:
         ),
         _counter("events_dropped", "Events that slow listeners lost.", facts.events_dropped),
     ]
+
+
+def _store_families(facts: MetricsFacts) -> list[Metric]:
+    health = GaugeMetricFamily(
+        "appliance_store_health",
+        "How the store of the state directory is: 1 for the state that holds.",
+        labels=["state"],
+    )
+    for state in STORE_STATES:
+        health.add_metric([state], float(state == facts.store_state))
+    inbox = GaugeMetricFamily(
+        "appliance_inbox_messages",
+        "Messages taken in and not finished, and of these those that no worker takes.",
+        labels=["state"],
+    )
+    inbox.add_metric(["unfinished"], facts.inbox_unfinished)
+    inbox.add_metric(["orphaned"], facts.inbox_orphaned)
+    waiting = GaugeMetricFamily(
+        "appliance_messages_waiting",
+        "Messages in the outbox that wait, by the reason.",
+        labels=["reason"],
+    )
+    for reason in (*map(str, WaitReason), OTHER_REASON):
+        waiting.add_metric([reason], facts.waiting.get(reason, 0))
+    dead = CounterMetricFamily(
+        "appliance_dead_letters",
+        "Messages that became dead letters, by how they ended.",
+        labels=["state"],
+    )
+    for state, count in facts.counts.dead_letters.items():
+        dead.add_metric([state], count)
+    return [health, inbox, waiting, dead]
 
 
 def _fleet_families(facts: MetricsFacts) -> list[Metric]:

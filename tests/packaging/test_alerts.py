@@ -104,6 +104,52 @@ CASES = {
         ],
         {"instance": "a:1", "state": "dead"},
     ),
+    "ApplianceStoreUnusable": Case(
+        {metric("store_health", 'state="read_only"'): "0 1x9"},
+        "4m",
+        "the store of a:1 is read_only",
+        [
+            ({metric("store_health", 'state="read_only"'): "0 1 0x9"}, "4m"),
+            *(
+                ({metric("store_health", f'state="{state}"'): "1x9"}, "9m")
+                for state in ("ok", "behind")
+            ),
+        ],
+        {"instance": "a:1", "state": "read_only"},
+    ),
+    "ApplianceStoreBehind": Case(
+        {metric("store_health", 'state="behind"'): "1x9"},
+        "6m",
+        "the disk of a:1 does not keep up with its messages",
+        [
+            ({metric("store_health", 'state="behind"'): "1 1 0x9"}, "9m"),
+            ({metric("store_health", 'state="full"'): "1x9"}, "9m"),
+        ],
+        {"instance": "a:1", "state": "behind"},
+    ),
+    "ApplianceInboxOrphaned": Case(
+        {metric("inbox_messages", 'state="orphaned"'): "2x9"},
+        "6m",
+        "2 messages that a:1 took in have no worker",
+        [
+            ({metric("inbox_messages", 'state="orphaned"'): "2 2 0x9"}, "6m"),
+            ({metric("inbox_messages", 'state="unfinished"'): "2x9"}, "9m"),
+        ],
+        {"instance": "a:1", "state": "orphaned"},
+    ),
+    "ApplianceMessagesHeldUp": Case(
+        {metric("messages_waiting", 'reason="silent"'): "20x20"},
+        "16m",
+        "20 messages of a:1 wait: silent",
+        [
+            ({metric("messages_waiting", 'reason="silent"'): "20x9 0x10"}, "16m"),
+            *(
+                ({metric("messages_waiting", f'reason="{reason}"'): "20x20"}, "20m")
+                for reason in ("nobody there", "busy", "behind others", "broker away")
+            ),
+        ],
+        {"instance": "a:1", "reason": "silent"},
+    ),
     "ApplianceOutboxStuck": Case(
         {metric("outbox_oldest_seconds"): "7200x9"},
         "6m",

@@ -115,6 +115,7 @@ class FakeControl:
         self.records = []
         self.marks = []
         self.standings = {}
+        self.held = 0
         self._next_id = 100
 
     def status(self):
@@ -211,6 +212,14 @@ class FakeControl:
     async def outbox_drop(self, ids, *, dead_only=True):
         self.calls.append(("outbox_drop", ids, dead_only))
         return len(ids) if ids is not None else 7
+
+    async def inbox_list(self, limit):
+        self.calls.append(("inbox_list", limit))
+        return self.records
+
+    async def inbox_drop(self, ids):
+        self.calls.append(("inbox_drop", ids))
+        return {"count": len(ids) - self.held if ids is not None else 7, "held": self.held}
 
     def history(self, limit):
         return self.records[:limit]

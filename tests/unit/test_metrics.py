@@ -123,6 +123,35 @@ def test_every_count_of_the_daemon_itself_has_its_series(field, name):
     assert scrape(Exposition(Source(counts=counts)))[f"appliance_{name}"] == 41
 
 
+@pytest.mark.parametrize("state", metrics.STORE_STATES)
+def test_the_store_is_in_one_state_and_every_state_has_its_series(state):
+    samples = scrape(Exposition(Source(store_state=state)))
+    health = {name: value for name, value in samples.items() if "store_health" in name}
+    assert len(health) == len(metrics.STORE_STATES)
+    assert [name for name, value in health.items() if value] == [
+        f'appliance_store_health{{state="{state}"}}'
+    ]
+
+
+def test_what_waits_is_counted_by_why_and_what_ended_by_how():
+    counts = TelemetryCounts()
+    counts.dead_letters["failed"] = 3
+    source = Source(
+        counts=counts,
+        waiting={"nobody there": 7, "other": 1},
+        inbox_unfinished=5,
+        inbox_orphaned=2,
+    )
+    samples = scrape(Exposition(source))
+    assert samples['appliance_messages_waiting{reason="nobody there"}'] == 7
+    assert samples['appliance_messages_waiting{reason="other"}'] == 1
+    assert samples['appliance_messages_waiting{reason="silent"}'] == 0
+    assert samples['appliance_dead_letters_total{state="failed"}'] == 3
+    assert samples['appliance_dead_letters_total{state="expired"}'] == 0
+    assert samples['appliance_inbox_messages{state="unfinished"}'] == 5
+    assert samples['appliance_inbox_messages{state="orphaned"}'] == 2
+
+
 def test_events_that_slow_listeners_lost_are_shown():
     assert scrape(Exposition(Source(events_dropped=7)))["appliance_events_dropped_total"] == 7
 

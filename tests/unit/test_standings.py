@@ -6,8 +6,9 @@ import pytest
 
 from appliance.core.delivery import DeliveryState, Standing, WaitReason
 from appliance.core.specs import Phase
-from appliance.daemon.standings import OTHER, Standings
+from appliance.daemon.standings import Standings
 from appliance.reconcile.pool import Handle
+from appliance.telemetry.metrics import OTHER_REASON
 from appliance.workers.router import publisher_key
 
 SUBJECT = "ship1.REQPing.EventACK"
@@ -107,6 +108,6 @@ def test_waiting_messages_are_counted_by_why_and_what_is_under_way_is_none():
         "silent": 21,
         "behind others": 5,
         "denied": 3,
-        OTHER: 2,
+        OTHER_REASON: 2,
     }
     assert standings.silent_lanes() == [("quiet.REQPing.EventACK", "silent since 14:02:11")]

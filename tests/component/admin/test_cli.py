@@ -431,6 +431,51 @@ def test_the_outbox_of_a_daemon_of_an_earlier_version_is_listed(run, control):
     assert run("outbox", "list")[1].split("\n")[1].split()[-1] == "ack"
 
 
+ORPHAN = {
+    "id": 7, "from": "shore", "node": "boat", "method": "REQCliCommand", "taken_at": "2026-01-01T00:00:00Z",
+    "age_seconds": 7_300.0, "state": "orphaned", "why": "no worker takes REQCliCommand on boat", "bytes": 99,
+}  # fmt: skip
+
+
+def test_the_inbox_is_listed_and_dropped(run, served, control):
+    assert run("inbox", "list")[:2] == (0, "nothing is unfinished\n")
+    control.records = [
+        ORPHAN,
+        ORPHAN | {"id": 8, "state": "working", "why": "", "from": "x\x1b[2J"},
+    ]
+    _, out, _ = run("inbox", "list")
+    assert "orphaned: no worker takes REQCliCommand on boat" in out
+    assert "x\\x1b[2J" in out
+    assert json.loads(run("inbox", "list", "-o", "json")[1])["records"][0]["why"] == ORPHAN["why"]
+    header, first, *_ = at_80_columns(served, "inbox", "list")
+    assert header.split() == ["ID", "FROM", "METHOD", "AGE", "STATE"]
+    assert first.split()[:6] == ["7", "shore", "REQCliCommand", "2", "h", "orphaned:"]
+    assert run("inbox", "drop", "--all")[:2] == (0, "7 messages dropped\n")
+    assert control.calls[-1] == ("inbox_drop", None)
+    assert run("inbox", "drop", "7")[:2] == (0, "1 message dropped\n")
+    assert control.calls[-1] == ("inbox_drop", [7])
+
+
+def test_what_a_worker_has_in_hand_is_not_dropped_from_the_inbox_and_that_is_said(run, control):
+    control.held = 1
+    assert run("inbox", "drop", "7", "8")[:2] == (
+        1,
+        "1 message dropped; 1 in the hands of a worker stays\n",
+    )
+    assert run("inbox", "drop", "7")[:2] == (
+        1,
+        "0 messages dropped; 1 in the hands of a worker stays\n",
+    )
+
+
+def test_nothing_is_dropped_from_the_inbox_unless_it_is_named(served, control, capsys):
+    place = ["--state-dir", str(served.state_dir)]
+    assert main(["inbox", "drop", *place]) == 64
+    assert main(["inbox", "drop", "7", "--all", *place]) == 64
+    assert control.calls == []
+    capsys.readouterr()
+
+
 def test_the_history_is_listed_and_shown(run, control):
     control.records = [
         {"number": 2, "at": 1_767_225_600.0, "generation": 2, "result": "refused", "digest": "sha256:ab",

@@ -15,13 +15,14 @@ from tests.support.fake_control import make_status
 
 MESSAGE = {"to_nodes": ["ship1"], "method": "REQPing"}
 READING = ["/", "/livez", "/readyz", "/-/healthy", "/-/ready", "/metrics", "/api/v1/status", "/api/v1/plan",
-           "/api/v1/methods", "/api/v1/outbox", "/api/v1/history"]  # fmt: skip
+           "/api/v1/methods", "/api/v1/outbox", "/api/v1/inbox", "/api/v1/history"]  # fmt: skip
 WRITING = [
     "/api/v1/reload",
     "/-/reload",
     "/api/v1/messages",
     "/api/v1/outbox/retry",
     "/api/v1/outbox/drop",
+    "/api/v1/inbox/drop",
 ]
 
 
@@ -35,7 +36,7 @@ async def test_reading_needs_nothing_on_either_face(unix, tcp, path):
 
 @pytest.mark.parametrize("path", WRITING)
 async def test_writing_over_tcp_needs_the_bearer_token(tcp, control, path):
-    body = MESSAGE if path.endswith("messages") else {}
+    body = MESSAGE if path.endswith("messages") else {"all": True} if "inbox" in path else {}
     for headers in ({}, {"Authorization": "Bearer wrong"}, {"Authorization": f"Basic {TOKEN}"}):
         answer = await tcp.post(path, json=body, headers=headers)
         assert answer.status == 401
@@ -230,6 +231,20 @@ async def test_the_outbox_is_listed_retried_and_dropped(unix, control):
         assert (await unix.post(f"/api/v1/outbox/{path}", json=body)).status == 400
     assert (await unix.get("/api/v1/outbox?state=alive")).status == 400
     assert (await unix.get("/api/v1/outbox?limit=many")).status == 400
+
+
+async def test_the_inbox_is_listed_and_dropped_by_id_or_expressly_all(unix, control):
+    control.records = [{"id": 5, "message_id": 2**60, "state": "orphaned"}]
+    (record,) = (await unix.get("/api/v1/inbox?limit=3")).json()["records"]
+    assert (record["id_text"], record["message_id_text"]) == ("5", str(2**60))
+    dropped = await unix.post("/api/v1/inbox/drop", json={"ids": [5, "6"]})
+    assert dropped.json() == {"count": 2, "held": 0}
+    assert (await unix.post("/api/v1/inbox/drop", json={"all": True})).json()["count"] == 7
+    assert control.calls == [("inbox_list", 3), ("inbox_drop", [5, 6]), ("inbox_drop", None)]
+    for body in ({}, {"all": False}, {"all": True, "ids": [5]}, {"ids": ["x"]}, {"id": 5}):
+        assert (await unix.post("/api/v1/inbox/drop", json=body)).status == 400
+    assert (await unix.post("/api/v1/inbox/drop")).status == 400
+    assert len(control.calls) == 3
 
 
 async def test_the_history_is_listed_and_one_record_found(unix, control):

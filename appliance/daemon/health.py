@@ -1,0 +1,110 @@
+"""What is the matter with the parts that carry messages, in words, and what follows for the probes. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+MAX_NAMED = 3
+"""Of one kind of trouble; the rest is a number."""
+
+_STORE_WORDS = {
+    "full": "the store has no room",
+    "read_only": "the store cannot be written",
+    "damaged": "the store is damaged",
+    "behind": "the store is behind",
+    "broken": "the store has failed and needs a restart",
+}
+_ACCEPTS_NOTHING = frozenset({"full", "read_only", "broken"})
+
+
+class StoreHealth(Protocol):
+    """How the store is: one of `telemetry.metrics.STORE_STATES`, words for it, and since when by the steady clock."""
+
+    @property
+    def state(self) -> str: ...
+
+    @property
+    def text(self) -> str: ...
+
+    @property
+    def since(self) -> float: ...
+
+
+@dataclass(frozen=True, slots=True)
+class _Well:
+    state: str = "ok"
+    text: str = ""
+    since: float = 0.0
+
+
+WELL = _Well()
+
+
+@runtime_checkable
+class TellsHealth(Protocol):
+    """A store that knows how it is."""
+
+    def health(self) -> StoreHealth:
+        """How it is now; cheap."""
+        ...
+
+
+@runtime_checkable
+class TellsTrouble(Protocol):
+    """A worker that knows what keeps it from doing all of its work while it runs; None where nothing does."""
+
+    @property
+    def trouble(self) -> str | None: ...
+
+
+def describe_store(health: StoreHealth) -> str | None:
+    """What is the matter with the store; None where nothing is."""
+    words = _STORE_WORDS.get(health.state)
+    if words is None:
+        return None
+    return f"{words}: {health.text}" if health.text else words
+
+
+def can_accept(health: StoreHealth) -> bool:
+    """Whether the store takes new messages."""
+    return health.state not in _ACCEPTS_NOTHING
+
+
+def needs_restart(health: StoreHealth) -> bool:
+    """Whether only a restart helps: whatever else is the matter ends by itself or by an operator's hand."""
+    return health.state == "broken"
+
+
+def find_delivery_troubles(
+    *,
+    store: StoreHealth | None,
+    orphaned: int,
+    silent_lanes: Sequence[tuple[str, str]],
+    worker_troubles: Sequence[tuple[str, str]],
+) -> list[str]:
+    """Why messages do not get on, in words; empty when they do.
+
+    `silent_lanes` are subjects on which nothing is answered, `worker_troubles` names of running workers, each with
+    words.
+    """
+    reasons = []
+    trouble = describe_store(store) if store is not None else None
+    if trouble is not None:
+        reasons.append(trouble)
+    reasons += _name_some(worker_troubles, "worker")
+    reasons += _name_some(silent_lanes, "subject")
+    if orphaned:
+        they = "1 message" if orphaned == 1 else f"{orphaned} messages"
+        has = "has" if orphaned == 1 else "have"
+        reasons.append(f"{they} taken in {has} no worker (appliance inbox list)")
+    return reasons
+
+
+def _name_some(found: Sequence[tuple[str, str]], what: str) -> list[str]:
+    named = [f"{name}: {why}" for name, why in found[:MAX_NAMED]]
+    more = len(found) - len(named)
+    if more:
+        named.append(f"the same of {more} more {what}{'s' if more != 1 else ''}")
+    return named

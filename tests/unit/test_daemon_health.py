@@ -1,0 +1,121 @@
+"""What is said of troubles with the delivery of messages, and what probes and the watchdog make of them."""
+
+from types import SimpleNamespace
+
+import pytest
+
+from appliance.core.delivery import DeliveryState, Standing
+from appliance.daemon.health import (
+    WELL,
+    can_accept,
+    describe_store,
+    find_delivery_troubles,
+    needs_restart,
+)
+from appliance.daemon.notify import describe_state
+from appliance.daemon.status import dead_json, record_json
+from appliance.outbox.records import DeadLetter, OutboxRecord
+from appliance.telemetry.metrics import STORE_STATES
+
+
+def store(state, text=""):
+    return SimpleNamespace(state=state, text=text, since=0.0)
+
+
+def find(**facts):
+    nothing = {"store": WELL, "orphaned": 0, "silent_lanes": [], "worker_troubles": []}
+    return find_delivery_troubles(**nothing | facts)
+
+
+@pytest.mark.parametrize(
+    ("state", "accepts", "restarts"),
+    [
+        ("ok", True, False),
+        ("behind", True, False),
+        ("damaged", True, False),
+        ("full", False, False),
+        ("read_only", False, False),
+        ("broken", False, True),
+    ],
+)
+def test_unready_is_what_accepts_nothing_and_a_restart_is_asked_for_only_where_it_helps(
+    state, accepts, restarts
+):
+    assert (can_accept(store(state)), needs_restart(store(state))) == (accepts, restarts)
+
+
+@pytest.mark.parametrize("state", STORE_STATES[1:])
+def test_every_trouble_of_the_store_is_a_reason_not_to_be_healthy(state):
+    (said,) = find(store=store(state, "No space left on device"))
+    assert said == describe_store(store(state, "No space left on device"))
+    assert said.startswith("the store ")
+    assert said.endswith(": No space left on device")
+    assert find(store=store(state)) == [said.removesuffix(": No space left on device")]
+
+
+def test_a_store_that_is_well_is_none_even_with_a_word_of_warning():
+    assert find(store=store("ok", "the ballast could not be made")) == []
+
+
+def test_silence_denied_acknowledgements_and_orphans_are_reasons_too():
+    assert find(
+        silent_lanes=[("ship1.REQPing.EventACK", "silent since 14:02:11")],
+        worker_troubles=[("boat.REQPing.EventACK_subscriber", "the broker denies its acknowledgements")],
+        orphaned=2,
+    ) == [
+        "boat.REQPing.EventACK_subscriber: the broker denies its acknowledgements",
+        "ship1.REQPing.EventACK: silent since 14:02:11",
+        "2 messages taken in have no worker (appliance inbox list)",
+    ]  # fmt: skip
+    assert find(orphaned=1) == ["1 message taken in has no worker (appliance inbox list)"]
+
+
+def test_of_many_troubles_of_one_kind_a_few_are_named():
+    said = find(silent_lanes=[(f"n{number}", "silent") for number in range(300)])
+    assert said == ["n0: silent", "n1: silent", "n2: silent", "the same of 297 more subjects"]
+
+
+def test_the_service_manager_hears_of_the_store():
+    line = describe_state(
+        generation=3, revision=None, running=1, workers=1, connected=True, result="applied", at=0.0,
+        problems=(), store_trouble=describe_store(store("full", "No space left on device")),
+    )  # fmt: skip
+    assert "1 of 1 workers running, the store has no room: No space left on device; config" in line
+
+
+def make_record(**changes):
+    return OutboxRecord(
+        **{
+            "id": 2**60, "node": "hub", "subject": "ship1.REQPing.EventACK", "to_node": "ship1",
+            "method": "REQPing", "payload": b"xyz", "encoding": "cbor", "wants_ack": True,
+            "created_at": 940.0, "expires_at": 2_000.0, **changes,
+        }
+    )  # fmt: skip
+
+
+def test_ages_are_of_the_stores_clock_and_times_are_shown_by_the_wall():
+    shown = record_json(
+        make_record(),
+        Standing(DeliveryState.WAITING, "nobody there"),
+        now=1_000.0,
+        wall_of=lambda steady: steady + 3_600.0,
+    )
+    assert (shown["state"], shown["why"], shown["age_seconds"]) == ("waiting", "nobody there", 60.0)
+    assert shown["accepted_at"] == "1970-01-01T01:15:40.000+00:00"
+    assert shown["expires_at"] == "1970-01-01T01:33:20.000+00:00"
+    assert shown["next_at"] is None
+
+
+@pytest.mark.parametrize(
+    ("reason", "state", "why"),
+    [
+        ("failed: disk full", "failed", "disk full"),
+        ("refused by the receiver: no", "refused", "no"),
+        ("expired: silent since 14:02:11", "expired", "silent since 14:02:11"),
+    ],
+)
+def test_a_dead_letter_tells_how_it_ended_and_why(reason, state, why):
+    letter = DeadLetter(make_record(), reason, died_at=970.0)
+    shown = dead_json(letter, now=1_000.0, wall_of=float)
+    assert (shown["state"], shown["why"], shown["reason"]) == (state, why, reason)
+    assert (shown["age_seconds"], shown["dead_seconds"]) == (60.0, 30.0)
