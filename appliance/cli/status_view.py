@@ -239,7 +239,7 @@ def _outbox_line(status: Json) -> Text:
     said = f"{pending} pending, {outbox.get('in_flight', 0)} in flight, {dead} dead"
     if pending:
         said += f", oldest waits {say_span(float(outbox.get('oldest_seconds') or 0))}"
-    waiting = {why: count for why, count in (outbox.get("waiting") or {}).items() if count}
+    waiting = {why: count for why, count in (status.get("waiting") or {}).items() if count}
     if waiting:
         said += "; waiting: " + ", ".join(f"{count} {why}" for why, count in waiting.items())
     return _line("outbox", said, "yellow" if dead else "")

@@ -149,8 +149,8 @@ class DaemonControl:
                 "in_flight": self._in_flight(),
                 "dead": counts.dead,
                 "oldest_seconds": round(self._age_s(counts.oldest_created_at), 3),
-                "waiting": self._standings.waiting(),
             },
+            "waiting": self._standings.waiting(),
         }
 
     def methods(self) -> list[dict[str, object]]:

@@ -225,9 +225,9 @@ def test_subjects_of_ordinary_length_stay_whole_in_100_columns(capsys):
 def test_what_waits_is_told_by_why_and_only_where_something_waits():
     outbox = {"pending": 12, "in_flight": 3, "dead": 0, "oldest_seconds": 3}
     waiting = {"nobody there": 7, "silent": 2, "busy": 0}
-    text = show(make_status(outbox=outbox | {"waiting": waiting}))
+    text = show(make_status(outbox=outbox, waiting=waiting))
     assert "oldest waits 3 s; waiting: 7 nobody there, 2 silent" in text
-    assert "waiting:" not in show(make_status(outbox=outbox | {"waiting": {"busy": 0}}))
+    assert "waiting:" not in show(make_status(outbox=outbox, waiting={"busy": 0}))
 
 
 def test_the_inbox_and_the_store_are_told_where_there_is_something_to_say():
