@@ -130,7 +130,12 @@ class Connector:
             if isinstance(max_payload, int) and max_payload > 0:
                 wire.max_payload = max_payload
 
-        return WireEvents(on_lost=self._forget, on_error=self._on_error, on_info=on_info)
+        return WireEvents(
+            on_lost=self._forget,
+            on_error=self._on_error,
+            on_failure=self._report,
+            on_info=on_info,
+        )
 
     def _forget(self, wire: Wire, reason: str) -> None:
         self.wires.discard(wire)

@@ -19,10 +19,14 @@ _REPLY_PART = f".{REPLY_TOKEN}."
 
 
 class DenialRouter:
-    """Owned by `NatsBus`. What belongs to nobody goes to `report`."""
+    """Owned by the bus. What belongs to nobody goes to `report`, and so do denied answers.
+
+    `report` takes a text and its kind. Reply subjects are chosen by peers and differ for every message, so denied
+    answers to one subject are one kind, and all other subjects that nobody here publishes on are one kind together.
+    """
 
     def __init__(
-        self, subscriptions: Mapping[str, NatsSubscription], report: Callable[[str], None]
+        self, subscriptions: Mapping[str, NatsSubscription], report: Callable[[str, str], None]
     ) -> None:
         self._subscriptions = subscriptions
         self._report = report
@@ -45,28 +49,35 @@ class DenialRouter:
         """Take the text of an ``-ERR`` line."""
         denial = parse_denial(text)
         told: list[tuple[OnDenied, Denial]] = []
+        kind = text
         if denial is None:
             if "maximum subscriptions" in text.lower():
                 told = self._deny_unconfirmed(text)
         elif denial.is_publish:
-            told = [(callback, denial) for callback in self._find_publishers(denial.subject)]
+            owner = self._find_publisher(denial.subject)
+            told = [(callback, denial) for callback in self._publishers.get(owner, ())]
+            kind = f"denied below {owner}"
         else:
             told = self._deny_subscribers(denial)
-        if not told:
-            self._report(f"the broker says: {text}")
+        if not told or (denial is not None and denial.is_publish and denial.subject != owner):
+            self._report(f"the broker says: {text}", kind)
         for callback, its_denial in told:
             try:
                 callback(its_denial)
             except Exception as error:  # noqa: BLE001 - a callback's bug must not end the reader
-                self._report(f"handling a denial failed: {type(error).__name__}: {error}")
+                self._report(f"handling a denial failed: {type(error).__name__}: {error}", "")
 
-    def _find_publishers(self, subject: str) -> list[OnDenied]:
-        found = list(self._publishers.get(subject, ()))
-        at = subject.find(_REPLY_PART)
-        while at >= 0:
-            found += self._publishers.get(subject[:at], ())
-            at = subject.find(_REPLY_PART, at + 1)
-        return found
+    def _find_publisher(self, subject: str) -> str:
+        """The registered subject that a publish on `subject` was one of, or an answer to one of; "" for none."""
+        if subject in self._publishers:
+            return subject
+        at = -1
+        while (
+            at := f"{subject}.".find(_REPLY_PART, at + 1)
+        ) >= 0:  # the seed's answers end with the word
+            if subject[:at] in self._publishers:
+                return subject[:at]
+        return ""
 
     def _deny_subscribers(self, denial: Denial) -> list[tuple[OnDenied, Denial]]:
         told = []

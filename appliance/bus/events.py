@@ -42,15 +42,20 @@ class Reporter:
         self._events = events
         self._reported_mono: dict[str, float] = {}
 
-    def report(self, text: str) -> None:
-        """Tell of an error, unless the same was told within the last minute."""
+    def report(self, text: str, kind: str = "") -> None:
+        """Tell of an error, unless the same was told within the last minute.
+
+        Args:
+            kind: what is the same in errors whose texts differ; "" for the text itself.
+        """
+        kind = kind or text
         now_mono = time.monotonic()
-        last_mono = self._reported_mono.get(text)
+        last_mono = self._reported_mono.get(kind)
         if last_mono is not None and now_mono - last_mono < _REPEAT_REPORT_S:
             return
         if len(self._reported_mono) >= _MAX_REPORTED:
             self._reported_mono.clear()
-        self._reported_mono[text] = now_mono
+        self._reported_mono[kind] = now_mono
         self.call(self._events.on_error, text)
 
     def connected(self, *, is_first: bool) -> None:

@@ -135,7 +135,7 @@ def _remember(subject: str, known: set[str]) -> None:
 
 def parse_denial(text: str) -> Denial | None:
     """Understand the server's text of a permission violation; None where it is another error."""
-    found = _DENIAL.search(text)
+    found = _DENIAL.match(text)
     if found is None:
         return None
     return Denial(text, found[1].lower() == "publish", found[2], found[3] or "")

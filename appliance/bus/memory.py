@@ -468,7 +468,7 @@ class MemoryBus:
         try:
             subscription.on_messages(messages)
         except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - one bad callback must not end the reader
-            self._denials.handle(
+            self._reporter.report(
                 f"taking messages of {subscription.subject} failed: {type(error).__name__}: {error}"
             )
 

@@ -33,7 +33,9 @@ class WireEvents:
     on_lost: Callable[[Wire, str], None]
     """Exactly once per wire: the connection is gone, with the reason in words."""
     on_error: Callable[[str], None]
-    """The text of an ``-ERR`` line in its own case, or of an exception in a callback of a subscription."""
+    """The text of an ``-ERR`` line in its own case."""
+    on_failure: Callable[[str], None]
+    """A callback of a subscription raised: which, and what."""
     on_info: Callable[[Wire, bytes], None]
     """The JSON of an INFO line that came later than the first."""
 
@@ -264,7 +266,7 @@ class Wire(asyncio.Protocol):
         try:
             subscription.on_messages(messages)
         except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - one bad callback must not end the reader
-            self._events.on_error(
+            self._events.on_failure(
                 f"taking messages of {subscription.subject} failed: {type(error).__name__}: {error}"
             )
 

@@ -178,7 +178,7 @@ def test_122_a_stop_takes_its_sockets_along(ended):
     assert (code, before, after) == (0, [True, True], [False, False])
 
 
-def test_123_wrong_credentials_end_a_start_instead_of_trying_for_ever(tmp_path):
+def test_123_wrong_credentials_are_told_at_once_and_healed_without_a_restart(tmp_path):
     with NatsServer("authorization {user: u, password: right}") as broker:
         (tmp_path / "secret").write_text("wrong")
         daemon = Appliance(
@@ -186,9 +186,13 @@ def test_123_wrong_credentials_end_a_start_instead_of_trying_for_ever(tmp_path):
             "nodes: {n: {}}\n",
             tmp_path,
         )
-        daemon.spawn()
-        assert daemon.process.wait(60) == 69
-        assert "uthoriz" in daemon.log()
+        with contextlib.closing(daemon.start(ready=False)):
+            daemon.wait_api()
+            (reason,) = daemon.status()["degraded_by"]
+            assert "refused the credentials: authorization violation" in reason
+            assert reason.partition(": ")[2] in daemon.log()
+            (tmp_path / "secret").write_text("right")
+            daemon.wait_until(lambda status: status["healthy"])
 
 
 def test_125_gauges_say_what_runs(solo):

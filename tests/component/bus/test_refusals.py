@@ -141,6 +141,69 @@ async def test_denials_come_again_after_a_reconnect_and_a_callback_that_raises_d
         assert any("handling a denial failed" in text for text in heard.errors)
 
 
+async def test_denied_answers_are_one_report_a_minute_however_many_tokens_they_name(
+    open_bus: OpenBus,
+) -> None:
+    allowed = 'publish: ["x"]'
+    config = (
+        f"authorization {{ users: [ {{ user: u, password: p, permissions: {{ {allowed} }} }} ] }}"
+    )
+    with NatsServer(config) as server:
+        heard = Heard()
+        bus = await open_bus(server.url.replace("://", "://u:p@"), events=heard.make_events())
+        denied: list[Denial] = []
+        subject = "Ship1.REQPing.EventACK"
+        bus.on_publish_denied(subject, denied.append)
+        answers = [f"{subject}.reply.{number}.a" for number in range(100)] + [f"{subject}.reply"]
+        for name in answers:
+            await bus.publish(name, b"")
+        await bus.barrier()
+        assert [item.subject for item in denied] == answers
+        assert len(heard.errors) == 1
+        assert answers[0] in heard.errors[0]
+        await bus.publish(subject, b"")
+        await bus.barrier()
+        assert denied[-1].subject == subject
+        assert len(heard.errors) == 1, "who registered the subject tells of it"
+
+
+async def test_strangers_cannot_fill_the_log_with_reply_subjects_that_are_denied(
+    open_bus: OpenBus,
+) -> None:
+    allowed = 'publish: ["x"]'
+    config = (
+        f"authorization {{ users: [ {{ user: u, password: p, permissions: {{ {allowed} }} }} ] }}"
+    )
+    with NatsServer(config) as server:
+        heard = Heard()
+        bus = await open_bus(server.url.replace("://", "://u:p@"), events=heard.make_events())
+        for number in range(300):
+            await bus.publish(f"_INBOX.{number}", b"")
+            await bus.publish(f"a{number}.reply.{number}", b"")
+        await bus.barrier()
+        assert len(heard.errors) == 1
+
+
+async def test_what_a_callback_raises_is_not_taken_for_words_of_the_broker(
+    server: NatsServer, open_bus: OpenBus
+) -> None:
+    heard = Heard()
+    bus = await open_bus(server.url, events=heard.make_events())
+    denied: list[Denial] = []
+    bus.on_publish_denied("b", denied.append)
+
+    def fail(_messages: object) -> None:
+        raise RuntimeError('Permissions Violation for Publish to "b"')
+
+    await bus.subscribe("a", fail)
+    await bus.publish("a", b"")
+    await bus.barrier()
+    assert denied == []
+    assert heard.errors == [
+        'taking messages of a failed: RuntimeError: Permissions Violation for Publish to "b"'
+    ]
+
+
 async def test_a_subscription_beyond_the_brokers_maximum_is_a_denial(open_bus: OpenBus) -> None:
     with NatsServer("max_subscriptions: 2") as server:
         bus = await open_bus(server.url)
