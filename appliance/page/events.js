@@ -10,7 +10,7 @@ const MAX_KEPT = 200;
 const MIN_DRAW_MS = 250;
 const MAX_TEXT = 600;
 /** Facts of single messages. */
-const FREQUENT = "messages_accepted,message_delivered,attempt_missed,reply_received,message_dropped";
+const FREQUENT = "messages_accepted,message_delivered,message_waits,message_working,attempt_missed,reply_received,message_dropped";
 const PAST = 100;
 
 const TONES = {
@@ -25,6 +25,7 @@ const TONES = {
   broker_error: "warn",
   input_troubled: "warn",
   attempt_missed: "warn",
+  message_waits: "warn",
   message_refused: "warn",
   message_dropped: "warn",
   handler_failed: "warn",

@@ -2,24 +2,25 @@
 
 import { get, post } from "./api.js";
 import { confirmed, errorWords, whileBusy, writeButton } from "./dialogs.js";
-import { byId, cell, el, keepInStep, makeTable, setHidden, setText, toast } from "./dom.js";
+import { byId, cell, el, keepInStep, makeTable, pill, setHidden, setText, setTone, toast } from "./dom.js";
+import { showInbox, startInbox } from "./inbox.js";
 import { askSoon } from "./poll.js";
-import { ago, count, moment, plural, readTime, nowMs, span } from "./words.js";
+import { ago, count, moment, nowMs, plural, readTime, span, stateTone } from "./words.js";
 
 const MAX_DEAD = 100;
 const MAX_WAITING = 50;
 
 const DEAD_COLUMNS = {
   what: { name: "Message", class: "wide" },
-  reason: { name: "Reason", class: "wide" },
+  reason: { name: "State", class: "wide" },
   died: { name: "Died", class: "number since" },
   tools: { name: "What to do", class: "row-tools", readers: true },
 };
 const WAITING_COLUMNS = {
   what: { name: "Message", class: "wide" },
-  attempts: { name: "Attempts", class: "number" },
+  standing: { name: "State", class: "wide" },
+  age: { name: "Waits", class: "number since" },
   next: { name: "Next", class: "number since" },
-  error: { name: "Last error", class: "wide" },
 };
 
 const parts = {};
@@ -31,7 +32,7 @@ const idOf = (record) => record.id_text ?? String(record.id);
 async function retry(ids, words) {
   const { count: done } = await post("api/v1/outbox/retry", ids === null ? {} : { ids });
   if (done === 0) toast(`${words}: nothing to retry; damaged letters stay`, "bad");
-  else toast(`${plural(done, "dead letter")} put back into the outbox`);
+  else toast(`${plural(done, "dead letter")} put back into the outbox: what had failed runs again, what was done is not done twice`);
   await refresh();
   askSoon();
 }
@@ -55,12 +56,14 @@ function makeDead(record) {
   forget.addEventListener("click", () =>
     whileBusy(forget, () => drop([id], "Drop this dead letter?", `${about}, from ${record.from}, is deleted for good.`)),
   );
-  const details = [plural(record.attempts ?? 0, "attempt"), record.reason && record.last_error !== record.reason ? record.last_error : null];
+  const state = record.state ?? "failed";
+  const why = record.state === undefined ? record.reason : record.why;
+  const details = [plural(record.attempts ?? 0, "attempt"), record.last_error];
   const row = el(
     "tr",
     { role: "row" },
     cell(DEAD_COLUMNS.what, el("span", { class: "code" }, record.method), " to ", el("span", { class: "code" }, record.to), el("span", { class: "quiet below" }, `from ${record.from}`)),
-    cell(DEAD_COLUMNS.reason, el("span", { class: "foreign" }, record.reason), el("span", { class: "quiet below" }, details.filter(Boolean).join(" · "))),
+    cell(DEAD_COLUMNS.reason, pill(state, stateTone(state)), " ", el("span", { class: "foreign" }, why), el("span", { class: "quiet below" }, details.filter(Boolean).join(" · "))),
     cell(DEAD_COLUMNS.died, died),
     cell(DEAD_COLUMNS.tools, again, " ", forget),
   );
@@ -69,24 +72,29 @@ function makeDead(record) {
 }
 
 function makeWaiting(record) {
-  const attempts = el("span");
+  const state = pill("", "quiet");
+  const why = el("span", { class: "foreign" });
+  const tries = el("span", { class: "quiet below" });
+  const age = el("span", { title: moment(record.accepted_at) });
   const next = el("span");
-  const error = el("span", { class: "foreign" });
-  const errorCell = cell(WAITING_COLUMNS.error, error);
   const row = el(
     "tr",
     { role: "row" },
     cell(WAITING_COLUMNS.what, el("span", { class: "code" }, record.method), " to ", el("span", { class: "code" }, record.to), el("span", { class: "quiet below" }, `from ${record.from}`)),
-    cell(WAITING_COLUMNS.attempts, attempts),
+    cell(WAITING_COLUMNS.standing, state, " ", why, tries),
+    cell(WAITING_COLUMNS.age, age),
     cell(WAITING_COLUMNS.next, next),
-    errorCell,
   );
   row.update = (found) => {
-    setText(attempts, count(found.attempts));
+    const word = found.state ?? "waiting";
+    setText(state, word);
+    setTone(state, stateTone(word));
+    setText(why, (found.state === undefined ? found.last_error : found.why) ?? "");
+    setText(tries, found.attempts ? `${plural(found.attempts, "attempt")} without an acknowledgement` : "");
+    setHidden(tries, !found.attempts);
+    setText(age, found.age_seconds === undefined ? ago(found.accepted_at) : span(found.age_seconds));
     const at = readTime(found.next_at);
     setText(next, at === null || at <= nowMs() ? "now" : `in ${span((at - nowMs()) / 1000)}`);
-    setText(error, found.last_error ?? "");
-    errorCell.classList.toggle("empty", !found.last_error);
   };
   return row;
 }
@@ -125,6 +133,10 @@ export function showOutbox(status) {
   setText(parts.rest, dead > MAX_DEAD ? `The oldest ${MAX_DEAD} of ${count(dead)} are shown.` : "");
   setHidden(parts.rest, dead <= MAX_DEAD);
   setText(parts.waitingTitle, `Waiting (${count(pending)})`);
+  const why = Object.entries(status.waiting ?? {}).filter(([, number]) => number > 0);
+  setText(parts.why, why.map(([reason, number]) => `${count(number)} ${reason}`).join(" · "));
+  setHidden(parts.why, why.length === 0);
+  showInbox(status);
   const isOpen = parts.waitingBox.open;
   const counts = `${status.started_at} ${dead} ${isOpen ? pending : ""}`;
   if (counts !== shownCounts || (isOpen && pending > 0)) {
@@ -153,9 +165,10 @@ export function startOutbox() {
   parts.deadTools = el("p", { class: "list-tools", hidden: true }, retryAll, " ", dropAll);
   parts.waitingNone = el("p", { class: "quiet", hidden: true }, "Nothing waits.");
   parts.waitingTitle = el("summary", {}, "Waiting");
-  parts.waitingBox = el("details", { class: "fold-box" }, parts.waitingTitle, parts.waitingTable, parts.waitingNone);
+  parts.why = el("p", { class: "quiet", hidden: true });
+  parts.waitingBox = el("details", { class: "fold-box" }, parts.waitingTitle, parts.why, parts.waitingTable, parts.waitingNone);
   parts.waitingBox.addEventListener("toggle", () => {
     if (parts.waitingBox.open) refresh();
   });
-  byId("outbox-body").append(parts.trouble, parts.none, parts.deadTools, parts.deadTable, parts.rest, parts.waitingBox);
+  byId("outbox-body").append(parts.trouble, parts.none, parts.deadTools, parts.deadTable, parts.rest, parts.waitingBox, startInbox());
 }

@@ -17,6 +17,7 @@ function facts(status) {
   const config = status.config ?? {};
   const broker = status.broker ?? {};
   const outbox = status.outbox ?? {};
+  const store = status.store ?? {};
   const revision = config.revision ? String(config.revision).slice(0, 10) : "none";
   const git = config.revision
     ? [config.branch, config.dirty ? "files differ from it" : null].filter(Boolean).join(", ")
@@ -38,8 +39,9 @@ function facts(status) {
         `${count(outbox.in_flight)} in flight`,
         `${count(outbox.dead)} dead`,
         outbox.pending ? `oldest ${span(outbox.oldest_seconds)}` : null,
+        store.state && store.state !== "ok" ? `store ${store.state.replaceAll("_", " ")}` : null,
       ].filter(Boolean).join(" · "),
-      tone: outbox.dead ? "warn" : null,
+      tone: store.state && store.state !== "ok" ? "bad" : outbox.dead ? "warn" : null,
     },
     { name: "Uptime", value: age(status.started_at), more: `version ${status.version ?? "?"} · pid ${status.pid ?? "?"}`, title: moment(status.started_at) },
   ];

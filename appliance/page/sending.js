@@ -2,7 +2,7 @@
 
 import { errorWords } from "./dialogs.js";
 import { button, el, pill, say, setHidden, setText, setTone } from "./dom.js";
-import { clock, duration, plural } from "./words.js";
+import { clock, duration, plural, stateTone } from "./words.js";
 
 const MAX_ROWS = 100;
 /** Of one node's answer; of a longer one the end is shown. */
@@ -27,6 +27,11 @@ class Target {
     setText(this.state, words);
     setTone(this.state, tone);
     setText(this.note, note);
+  }
+
+  /** Where the message stands. */
+  stand(line, notes) {
+    this.tell(line.state, stateTone(line.state), notes.filter(Boolean).join(", "));
   }
 
   add(text) {
@@ -117,21 +122,26 @@ export class Sending {
     switch (line.event) {
       case "accepted":
         target.from = line.from;
-        target.tell("on disk", "quiet", line.note ?? "");
+        target.tell(line.state, "quiet", line.note ?? "");
         break;
       case "rejected":
         target.tell("not accepted", "bad", line.reason + (this.request.for_caller && /no answer could/.test(line.reason) ? "; or let the answer be filed, see the options" : ""));
         break;
       case "missed":
-        target.tell("waiting", "warn", `${line.outcome === "no_responder" ? "nobody answers for it" : String(line.outcome ?? "").replaceAll("_", " ")}, attempt ${line.attempt}, next in ${duration(line.next_in_seconds)}`);
+        target.stand(line, [line.why, line.attempt ? `attempt ${line.attempt}` : null, `next in ${duration(line.next_in_seconds)}`]);
         break;
       case "delivered":
         // an answer may be quicker than the word that its question arrived
-        if (!target.isAnswered) target.tell("delivered", "good", `in ${duration(line.seconds)}`);
+        if (!target.isAnswered) target.stand(line, [`in ${duration(line.seconds)}`]);
+        break;
+      case "waits":
+      case "sent":
+      case "working":
+        if (!target.isAnswered) target.stand(line, [line.why]);
         break;
       case "refused":
       case "dead":
-        target.tell(line.event === "dead" ? "dead letter" : "refused", "bad", line.reason);
+        target.stand(line, [line.why]);
         break;
       case "reply":
         this.reply(target, line);

@@ -132,3 +132,20 @@ export const triggerWords = (trigger) => TRIGGER_WORDS[trigger] ?? String(trigge
 
 /** How many actions of each kind, those that keep a worker left out. */
 export const countChanges = (actions) => countActions((actions ?? []).filter(({ action }) => action !== "keep"));
+
+const STATE_TONES = {
+  accepted: "quiet",
+  waiting: "warn",
+  sent: "info",
+  taken: "good",
+  working: "info",
+  done: "good",
+  refused: "bad",
+  failed: "bad",
+  expired: "bad",
+  orphaned: "bad",
+  rejected: "bad",
+};
+
+/** Of what became of a message, in the words that the command line and the metrics have, too. */
+export const stateTone = (state) => STATE_TONES[state] ?? "quiet";

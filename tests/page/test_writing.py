@@ -104,12 +104,13 @@ def test_where_no_answer_could_come_back_it_says_what_to_do(unlocked):
     unlocked.get_by_label("show the answer here only").uncheck()
     unlocked.get_by_label("File name").fill("pings")
     unlocked.get_by_role("button", name="Send", exact=True).click()
-    expect(unlocked.locator(".target").first).to_contain_text("nobody answers for it")
+    expect(unlocked.locator(".target").first).to_contain_text("nobody there")
 
 
 def test_one_that_nobody_answers_for_waits_and_need_not_be_watched(fleet, unlocked):
     sent = send(unlocked, "ghost", "REQToConsole", data="hello?")
-    expect(sent.locator(".target")).to_contain_text("nobody answers for it")
+    expect(sent.locator(".target .pill")).to_have_text("waiting")
+    expect(sent.locator(".target")).to_contain_text("nobody there")
     sent.get_by_role("button", name="Stop watching").click()
     expect(sent).to_contain_text("no longer watched")
     unlocked.locator("summary", has_text="Waiting (1)").click()
@@ -117,6 +118,7 @@ def test_one_that_nobody_answers_for_waits_and_need_not_be_watched(fleet, unlock
         "row", name=re.compile("ghost")
     )
     expect(row).to_contain_text("REQToConsole")
+    expect(row.locator(".pill")).to_have_text("waiting")
     ids = [
         record["id_text"] for record in fleet.daemon.request("GET", "/api/v1/outbox")[1]["records"]
     ]
@@ -127,10 +129,12 @@ def test_one_that_nobody_answers_for_waits_and_need_not_be_watched(fleet, unlock
 def test_a_dead_letter_is_tried_again_and_dropped(fleet, unlocked):
     make_dead_letter(fleet)
     letters = unlocked.get_by_role("table", name="Dead letters")
-    expect(letters).to_contain_text("expired")
+    expect(letters.locator(".pill")).to_have_text("expired")
     expect(unlocked.locator("#dead-count")).to_have_text(" 1 dead")
     unlocked.get_by_role("button", name="Retry REQPing to ghost").click()
-    expect(unlocked.locator(".toast")).to_contain_text("1 dead letter put back into the outbox")
+    expect(unlocked.locator(".toast")).to_contain_text(
+        "1 dead letter put back into the outbox: what had failed runs again, what was done is not done twice"
+    )
     expect(letters.get_by_role("cell", name=re.compile("ago"))).to_have_text(
         re.compile("^[0-9]+ s ago")
     )
@@ -145,6 +149,70 @@ def test_a_dead_letter_is_tried_again_and_dropped(fleet, unlocked):
     expect(unlocked.locator(".toast").last).to_contain_text("1 dead letter dropped")
     expect(unlocked.locator("#outbox")).to_contain_text("No dead letters.")
     assert fleet.daemon.status()["outbox"]["dead"] == 0
+
+
+ORPHAN = {
+    "id": 7, "id_text": "7", "from": "shore<b>", "node": "boat", "method": "REQCliCommand", "age_seconds": 7300,
+    "taken_at": "2026-01-01T00:00:00Z", "state": "orphaned", "why": "no worker takes REQCliCommand on boat",
+}  # fmt: skip
+WORKING = ORPHAN | {"id": 8, "id_text": "8", "from": "hub", "state": "working", "why": ""}
+
+
+def change_status(page, **changes):
+    """The page sees the daemon's own status with these sections instead."""
+
+    def answer(route):
+        status = route.fetch().json()
+        route.fulfill(json=status | changes)
+
+    page.route("**/api/v1/status", answer)
+
+
+def test_what_no_worker_takes_is_named_and_dropped_and_what_a_worker_has_is_not(unlocked):
+    change_status(unlocked, inbox={"unfinished": 2, "orphaned": 1})
+    unlocked.route(
+        "**/api/v1/inbox?*", lambda route: route.fulfill(json={"records": [ORPHAN, WORKING]})
+    )
+    asked = []
+
+    def drop(route):
+        asked.append(route.request.post_data_json)
+        route.fulfill(json={"count": 1, "held": 0})
+
+    unlocked.route("**/api/v1/inbox/drop", drop)
+    expect(
+        unlocked.locator("summary", has_text="not finished (2, 1 without a worker)")
+    ).to_be_visible()
+    rows = unlocked.get_by_role("table", name="Messages taken in").locator("tbody tr")
+    expect(rows.first).to_contain_text("orphaned no worker takes REQCliCommand on boat")
+    expect(rows.first).to_contain_text("from shore<b>")
+    expect(rows.nth(1).locator(".pill")).to_have_text("working")
+    expect(rows.nth(1).get_by_role("button")).to_have_count(0)
+    rows.first.get_by_role("button", name="Drop REQCliCommand from shore<b>").click()
+    unlocked.get_by_role("dialog").get_by_role("button", name="Drop", exact=True).click()
+    expect(unlocked.locator(".toast")).to_contain_text("1 message dropped")
+    unlocked.get_by_role("button", name="Drop all without a worker").click()
+    unlocked.get_by_role("dialog").get_by_role("button", name="Drop", exact=True).click()
+    expect(unlocked.locator(".toast").nth(1)).to_contain_text("1 message dropped")
+    assert asked == [{"ids": ["7"]}, {"all": True}]
+
+
+def test_the_store_in_trouble_and_what_waits_by_why_are_seen_at_a_glance(page):
+    change_status(
+        page,
+        healthy=False,
+        degraded_by=["the store cannot be written: Read-only file system"],
+        store={"state": "read_only", "text": "Read-only file system"},
+        waiting={"nobody there": 7, "silent": 2, "busy": 0},
+    )
+    expect(page.locator("#reasons")).to_contain_text(
+        "the store cannot be written: Read-only file system"
+    )
+    fact = page.locator(".fact", has_text="Outbox")
+    expect(fact).to_contain_text("store read only")
+    expect(fact).to_have_attribute("data-tone", "bad")
+    page.locator("#outbox summary", has_text="Waiting").click()
+    expect(page.locator("#outbox")).to_contain_text("7 nobody there · 2 silent")
 
 
 def test_the_history_shows_what_changed_and_rolls_back_to_it(fleet, unlocked):
