@@ -93,8 +93,8 @@ def find_delivery_troubles(
     trouble = describe_store(store) if store is not None else None
     if trouble is not None:
         reasons.append(trouble)
-    reasons += _name_some(worker_troubles, "worker")
-    reasons += _name_some(silent_lanes, "subject")
+    reasons += _name_some("worker", worker_troubles)
+    reasons += _name_some("messages on", silent_lanes)
     if orphaned:
         they = "1 message" if orphaned == 1 else f"{orphaned} messages"
         has = "has" if orphaned == 1 else "have"
@@ -102,9 +102,9 @@ def find_delivery_troubles(
     return reasons
 
 
-def _name_some(found: Sequence[tuple[str, str]], what: str) -> list[str]:
-    named = [f"{name}: {why}" for name, why in found[:MAX_NAMED]]
-    more = len(found) - len(named)
-    if more:
-        named.append(f"the same of {more} more {what}{'s' if more != 1 else ''}")
+def _name_some(what: str, found: Sequence[tuple[str, str]]) -> list[str]:
+    more = len(found) - MAX_NAMED
+    named = [f"{what} {name}: {why}" for name, why in found[:MAX_NAMED]]
+    if more > 0:
+        named[-1] += f" (and {more} more like it)"
     return named

@@ -63,8 +63,8 @@ def test_silence_denied_acknowledgements_and_orphans_are_reasons_too():
         worker_troubles=[("boat.REQPing.EventACK_subscriber", "the broker denies its acknowledgements")],
         orphaned=2,
     ) == [
-        "boat.REQPing.EventACK_subscriber: the broker denies its acknowledgements",
-        "ship1.REQPing.EventACK: silent since 14:02:11",
+        "worker boat.REQPing.EventACK_subscriber: the broker denies its acknowledgements",
+        "messages on ship1.REQPing.EventACK: silent since 14:02:11",
         "2 messages taken in have no worker (appliance inbox list)",
     ]  # fmt: skip
     assert find(orphaned=1) == ["1 message taken in has no worker (appliance inbox list)"]
@@ -72,7 +72,11 @@ def test_silence_denied_acknowledgements_and_orphans_are_reasons_too():
 
 def test_of_many_troubles_of_one_kind_a_few_are_named():
     said = find(silent_lanes=[(f"n{number}", "silent") for number in range(300)])
-    assert said == ["n0: silent", "n1: silent", "n2: silent", "the same of 297 more subjects"]
+    assert said == [
+        "messages on n0: silent",
+        "messages on n1: silent",
+        "messages on n2: silent (and 297 more like it)",
+    ]
 
 
 def test_the_service_manager_hears_of_the_store():
