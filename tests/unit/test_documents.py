@@ -9,6 +9,9 @@ import typer.main
 import yaml
 
 from appliance.cli.app import make_app
+from appliance.core.delivery import DeliveryState, WaitReason
+from appliance.telemetry.counts import ENDS
+from appliance.telemetry.metrics import OTHER_REASON, STORE_STATES
 from tests.support.config_files import load_text
 
 ROOT = Path(__file__).parents[2]
@@ -121,3 +124,29 @@ def test_every_link_within_the_project_leads_somewhere(path):
 def test_every_path_of_the_project_that_is_named_is_there(path):
     for target in PROJECT_PATH.findall(path.read_text()):
         assert (ROOT / target).exists(), target
+
+
+HEADER = re.compile(r"[\"`](appl-[a-z0-9]+)[\":`]")
+
+
+def test_every_header_that_appliances_write_is_told_to_whoever_writes_a_peer():
+    written = {
+        name
+        for path in (ROOT / "appliance").rglob("*.py")
+        for name in HEADER.findall(path.read_text())
+    }
+    told = set(HEADER.findall((ROOT / "docs/peers.md").read_text()))
+    assert "appl-id" in written
+    assert written <= told
+
+
+def test_the_words_for_what_becomes_of_a_message_are_told():
+    text = (ROOT / "docs/delivery.md").read_text()
+    for word in (*DeliveryState, *WaitReason):
+        assert f"`{word}`" in text or f"`{word}: …`" in text or f"`{word} since …`" in text
+
+
+def test_every_state_of_the_store_and_every_reason_to_wait_is_told_beside_its_metric():
+    text = (ROOT / "docs/metrics.md").read_text()
+    for word in (*STORE_STATES, *map(str, WaitReason), OTHER_REASON, *ENDS):
+        assert f"`{word}`" in text
