@@ -37,8 +37,8 @@ from appliance.daemon.presence import Presence
 from appliance.daemon.run import SWITCH_INTERVAL_S
 from appliance.methods._files import DataFiles
 from appliance.methods.base import DONE, HandlerContext, Method, Result
-from appliance.outbox.outbox import MessageStore
 from appliance.outbox.records import OutboxRecord
+from appliance.outbox.store import MessageStore
 from appliance.reconcile.overrides import OverrideBook
 from appliance.telemetry.events import EventHub
 from appliance.telemetry.report import Telemetry
@@ -234,7 +234,7 @@ async def _open_parts(
     telemetry: Telemetry,
     events: BusEvents,
 ) -> tuple[WorkerParts, NatsBus]:
-    store = await MessageStore.open(state_dir, order.state, clock=time.time)
+    store = await MessageStore.open(state_dir, order.state)
     stack.push_async_callback(store.close)
     bus = await NatsBus.open(
         order.broker,
@@ -255,7 +255,7 @@ async def _open_parts(
         state=order.state,
     )
     router = Router(
-        {METHOD: _METHOD.info}, instance=store.instance, next_id=store.next_id, wall=time.time
+        {METHOD: _METHOD.info}, instance=store.instance, next_id=store.next_id, wall=store.now
     )
     router.follow(fleet)
     # NB: no reports: whoever subscribes to errorCentral on this broker has nothing to do with a benchmark

@@ -41,7 +41,7 @@ from appliance.methods._copy_spool import CopySpool
 from appliance.methods._copy_taker import CopyTaker
 from appliance.methods._files import DataFiles
 from appliance.methods.registry import METHOD_TABLE, METHODS
-from appliance.outbox.outbox import MessageStore
+from appliance.outbox.store import MessageStore
 from appliance.reconcile.contracts import DrainOutcome
 from appliance.reconcile.history import History
 from appliance.reconcile.loop import Reconciler
@@ -140,7 +140,7 @@ class Daemon:
 
     async def _build(self) -> None:
         desired = self._desired
-        self.store = await MessageStore.open(self._state_dir, desired.state, clock=time.time)
+        self.store = await MessageStore.open(self._state_dir, desired.state)
         self._stack.push_async_callback(self.store.close)
         history = History(self._state_dir / "history")
         await asyncio.to_thread(history.open)
@@ -161,7 +161,10 @@ class Daemon:
         )
         self._stack.push_async_callback(self.bus.close)
         self.router = Router(
-            METHOD_TABLE, instance=self.store.instance, next_id=self.store.next_id, wall=time.time
+            METHOD_TABLE,
+            instance=self.store.instance,
+            next_id=self.store.next_id,
+            wall=self.store.now,
         )
         self.answers = Answers(
             bus=self.bus,

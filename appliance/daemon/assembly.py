@@ -9,7 +9,7 @@ from appliance.core.specs import DesiredState, Phase, PublisherSpec, WorkerSpec
 from appliance.errors import SubjectInvalid
 from appliance.methods._user_methods import make_user_method
 from appliance.methods.base import Method, WorkerLine
-from appliance.outbox.outbox import MessageStore
+from appliance.outbox.store import MessageStore
 from appliance.reconcile.contracts import PoolWorker
 from appliance.reconcile.pool import WorkerPool
 from appliance.workers.parts import WorkerParts

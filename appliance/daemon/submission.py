@@ -85,23 +85,26 @@ class Submission:
         """Whether messages were accepted under this mark."""
         mark = self._mark(once)
         item = TakeIn(
+            scope=mark.scope,
             node="",
-            subject=mark.subject,
+            method="",
+            subject="",
             sender=mark.sender,
             instance=mark.instance,
             message_id=mark.message_id,
+            attempt=0,
             payload=b"",
-            headers={},
+            block=b"",
             reply_to="",
             keep_body=False,
         )
-        ((found, _),) = await self._daemon.store.take_in([item])
+        ((found, _, _),) = await self._daemon.store.take_in([item])
         return found is not TakeInResult.FRESH
 
     def _mark(self, once: Once) -> FinishItem:
         return FinishItem(
             row_id=None,
-            subject=once.source,
+            scope=once.source,
             sender="",
             instance=self._daemon.store.instance,
             message_id=once.number,

@@ -7,10 +7,18 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from appliance.outbox.facts import FactChanges
 from appliance.outbox.memory import SenderKey
-from appliance.outbox.records import FinishItem, OutboxRecord, TakeIn, TakeInResult
+from appliance.outbox.records import (
+    DONE_VERDICT,
+    MAX_VERDICT_CHARS,
+    FinishItem,
+    OutboxRecord,
+    TakeIn,
+    TakeInResult,
+    Taken,
+)
 from appliance.outbox.rows import (
-    STARTED,
     inbox_crc,
     inbox_head,
     outbox_crc,
@@ -24,8 +32,6 @@ from appliance.outbox.rows import (
 if TYPE_CHECKING:
     from appliance.outbox.database import Database
 
-Taken = tuple[TakeInResult, int | None]
-
 
 @dataclass(slots=True)
 class Put:
@@ -33,6 +39,7 @@ class Put:
 
     records: Sequence[OutboxRecord]
     future: asyncio.Future[None]
+    facts: FactChanges = field(default_factory=dict)
 
 
 @dataclass(slots=True)
@@ -61,7 +68,7 @@ class Take:
     """Messages that arrived."""
 
     items: Sequence[TakeIn]
-    future: asyncio.Future[list[Taken]]
+    future: asyncio.Future[None]
     results: list[Taken] = field(default_factory=list)
 
 
@@ -80,7 +87,7 @@ class Finish:
 class Annotate:
     """A start mark, or with `note` a handler's journal entry, for a message in the inbox."""
 
-    row_id: int
+    row_ids: Sequence[int]
     note: str | None
     future: asyncio.Future[None]
 
@@ -105,12 +112,13 @@ class Stop:
 Operation = Put | Settle | Bury | Take | Finish | Annotate
 
 SeenKey = tuple[int, int]
+Known = tuple[int | None, int, str]
 
 
 class Batch:
     """Rows for one commit. Numbers of new lanes and senders count only once the batch is committed."""
 
-    def __init__(self, database: Database, now: float, found: Mapping[SeenKey, int | None]) -> None:
+    def __init__(self, database: Database, now: float, found: Mapping[SeenKey, Known]) -> None:
         self._database = database
         self._now = now
         self._found = found
@@ -126,7 +134,8 @@ class Batch:
         self._inbox: list[tuple[Any, ...]] = []
         self._started: list[int] = []
         self._notes: list[tuple[int, str]] = []
-        self.seen: dict[SeenKey, int | None] = {}
+        self.seen: dict[SeenKey, Known] = {}
+        self._facts: list[tuple[str, str, str | None]] = []
         self.remembered: list[int] = []
         self._dropped: list[int] = []
         self.inbox_rows = 0
@@ -148,6 +157,7 @@ class Batch:
             or self._dropped
             or self._started
             or self._notes
+            or self._facts
         )
 
     def add(self, operation: Operation) -> None:
@@ -158,6 +168,7 @@ class Batch:
         elif isinstance(operation, Put):
             for record in operation.records:
                 self._put(record)
+            self._facts += [(*key, value) for key, value in operation.facts.items()]
         elif isinstance(operation, Finish):
             for item in operation.items:
                 self._finish(item)
@@ -167,9 +178,9 @@ class Batch:
             operation.results = [self._take(item) for item in operation.items]
         elif isinstance(operation, Annotate):
             if operation.note is None:
-                self._started.append(operation.row_id)
+                self._started += operation.row_ids
             else:
-                self._notes.append((operation.row_id, seal(operation.note)))
+                self._notes.append((operation.row_ids[0], seal(operation.note)))
         else:
             reason = plain_text(operation.reason)
             self._dead.append((operation.record_id, reason, operation.died_at, operation.tries))
@@ -188,8 +199,9 @@ class Batch:
             _rows(self._inbox),
             _rows(self._started),
             _rows(self._notes),
-            _rows([(*key, int(self._now), row_id) for key, row_id in self.seen.items()]),
+            _rows([(*key, int(self._now), *known) for key, known in self.seen.items()]),
             _rows(self._dropped),
+            _rows(self._facts),
             commits,
             last_id,
         )
@@ -211,6 +223,7 @@ class Batch:
         crc = outbox_crc(record.id, node, subject, head, payload)
         row = (record.id, lane, *self._cut(head), *self._cut(payload), crc, tries_of(record))
         self._puts.append(row)
+        record.place = record.id
 
     def _sender(self, subject: str, sender: str, instance: str) -> int:
         key = (subject, sender, instance)
@@ -222,8 +235,11 @@ class Batch:
 
     def _finish(self, item: FinishItem) -> None:
         if item.instance is not None:
-            sender = self._sender(item.subject, item.sender, item.instance)
-            self.seen[sender, item.message_id] = None
+            sender = self._sender(item.scope, item.sender, item.instance)
+            verdict = item.verdict
+            if verdict != DONE_VERDICT:
+                verdict = plain_text(verdict)[:MAX_VERDICT_CHARS]
+            self.seen[sender, item.message_id] = (None, item.attempt, verdict)
             if item.row_id is None:
                 self.remembered.append(sender)
         if item.row_id is not None:
@@ -232,34 +248,33 @@ class Batch:
     def _take(self, item: TakeIn) -> Taken:
         key: SeenKey | None = None
         if item.instance is not None:
-            sender = self._sender(item.subject, item.sender, item.instance)
+            sender = self._sender(item.scope, item.sender, item.instance)
             key = (sender, item.message_id)
             if key in self.seen:  # finished, or taken in, by an operation of this very batch
-                return _repeat(self.seen[key])
-            if key in self._found:
-                return _repeat(self._found[key])
+                known: Known | None = self.seen[key]
+            else:
+                known = self._found.get(key)
+            if known is not None:
+                row_id, attempt, verdict = known
+                if row_id is not None:
+                    return Taken(TakeInResult.REPEAT_UNFINISHED, row_id, None)
+                if verdict == DONE_VERDICT or item.attempt <= attempt:
+                    return Taken(TakeInResult.REPEAT_DONE, None, verdict)
             if key in self._taken:
-                return TakeInResult.REPEAT_UNFINISHED, None
+                return Taken(TakeInResult.REPEAT_UNFINISHED, None, None)
             self._taken.add(key)
         if not item.keep_body:
-            return TakeInResult.FRESH, None
+            return Taken(TakeInResult.FRESH, None, None)
         row_id = self._database.next_row_id + self.inbox_rows
         self.inbox_rows += 1
         head = inbox_head(item, self._now)
         crc = inbox_crc(row_id, head, item.payload)
         parts = (*self._cut(head), *self._cut(item.payload))
-        started = STARTED if item.started else 0
-        self._inbox.append((row_id, item.node, item.subject, *parts, crc, started))
+        self._inbox.append((row_id, item.node, item.method, *parts, crc, 0))
         if key is not None:
-            self.seen[key] = row_id
+            self.seen[key] = (row_id, item.attempt, "")
             self.remembered.append(key[0])
-        return TakeInResult.FRESH, row_id
-
-
-def _repeat(row_id: int | None) -> Taken:
-    if row_id is None:
-        return TakeInResult.REPEAT_DONE, None
-    return TakeInResult.REPEAT_UNFINISHED, row_id
+        return Taken(TakeInResult.FRESH, row_id, None)
 
 
 def _rows(rows: Sequence[Any]) -> str | None:

@@ -17,7 +17,7 @@ from typing import Any
 from appliance.core.specs import StateSettings
 from appliance.errors import StoreError, StoreFull, StoreUnusable
 from appliance.outbox import schema
-from appliance.outbox.batch import Batch, SeenKey
+from appliance.outbox.batch import Batch, Known, SeenKey
 from appliance.outbox.files import (
     BALLAST_NAME,
     DATABASE_NAME,
@@ -33,6 +33,7 @@ from appliance.outbox.files import (
 from appliance.outbox.memory import Senders
 from appliance.outbox.records import TakeIn
 from appliance.outbox.rows import pack
+from appliance.outbox.steady import SteadyClock
 
 PAGE_BYTES = 4096
 RESERVE_PAGES = 256
@@ -61,7 +62,11 @@ def map_error(error: sqlite3.Error) -> StoreError:
 class Database:
     """The open database with what is cached of it. Made by `open`."""
 
-    def __init__(self, directory: Path, settings: StateSettings, lock: Lock) -> None:
+    def __init__(
+        self, directory: Path, settings: StateSettings, lock: Lock, clock: SteadyClock
+    ) -> None:
+        self.clock = clock
+        self.facts: dict[tuple[str, str], str] = {}
         self.directory = directory
         self.settings = settings
         self._lock = lock
@@ -87,7 +92,7 @@ class Database:
         self.use_reserve(allowed=False)
 
     @classmethod
-    def open(cls, directory: Path, settings: StateSettings) -> Database:
+    def open(cls, directory: Path, settings: StateSettings, clock: SteadyClock) -> Database:
         """Open or make the store of a state directory.
 
         Raises:
@@ -101,7 +106,7 @@ class Database:
         prepare_directory(directory)
         lock = Lock(directory / LOCK_NAME)
         try:
-            database = cls(directory, settings, lock)
+            database = cls(directory, settings, lock, clock)
             database._connect()
         except sqlite3.Error as error:
             lock.release()
@@ -138,7 +143,8 @@ class Database:
                 self._load()
             for statement in schema.TEMPORARY:
                 self.connection.execute(statement)
-            self.mark.attach(self.instance, self.commits)
+            self.clock.start(self.mark.anchor)
+            self.mark.attach(self.instance, self.commits, self.clock.anchor())
             self.ballast.restore()
         except BaseException:
             self.connection.close()
@@ -194,6 +200,8 @@ class Database:
         )
         self.next_row_id = self._value("SELECT ifnull(max(row_id), 0) + 1 FROM inbox")
         self.dead_count = self._value("SELECT count(*) FROM dead")
+        for kind, key, value in execute("SELECT kind, key, value FROM facts"):
+            self.facts[kind, key] = value
 
     def _check_mark(self, path: Path) -> None:
         if not self.mark.exists:
@@ -230,25 +238,38 @@ class Database:
             self.mark.close()
             self._lock.release()
 
+    @property
+    def inbox_count(self) -> int:
+        """Messages taken in and not finished."""
+        return 0
+
+    @property
+    def size_bytes(self) -> int:
+        """What the database takes on disk."""
+        return (self.directory / DATABASE_NAME).stat().st_size
+
     # What the writer does all day.
 
-    def find_seen(self, items: Sequence[TakeIn]) -> Mapping[SeenKey, int | None]:
+    def find_seen(self, items: Sequence[TakeIn]) -> Mapping[SeenKey, Known]:
         """Which of these are known, and for an unfinished one its inbox row."""
         keys: list[SeenKey] = []
         for item in items:
             if item.instance is not None:
-                sender = self.senders.numbers.get((item.subject, item.sender, item.instance))
+                sender = self.senders.numbers.get((item.scope, item.sender, item.instance))
                 if sender is not None:
                     keys.append((sender, item.message_id))
         if not keys:
             return {}
         found = self.connection.execute(
-            "SELECT s.sender, s.id, s.row_id FROM json_each(?) AS k CROSS JOIN seen AS s"
+            "SELECT s.sender, s.id, s.row_id, s.attempt, s.verdict FROM json_each(?) AS k CROSS JOIN seen AS s"
             " WHERE s.sender = json_extract(k.value, '$[0]')"
             " AND s.id = json_extract(k.value, '$[1]')",
             (pack(keys).decode(),),
         )
-        return {(sender, number): row_id for sender, number, row_id in found.fetchall()}
+        return {
+            (sender, number): (row_id, attempt, verdict or "done")
+            for sender, number, row_id, attempt, verdict in found.fetchall()
+        }
 
     def apply(self, batch: Batch, last_id: int) -> None:
         """Commit a batch: all of it, or an exception and nothing."""
@@ -256,7 +277,7 @@ class Database:
         commits = self.commits + 1
         self.connection.execute(schema.APPLY, batch.parameters(commits, self.last_id))
         self.commits = commits
-        self.mark.advance(commits)
+        self.mark.advance(commits, self.clock.anchor())
         self.lanes.update(batch.lanes)
         self.next_lane += len(batch.lanes)
         self.senders.learn(batch.senders, batch.remembered)

@@ -16,8 +16,10 @@ import contextlib
 import fcntl
 import mmap
 import os
+import zlib
 from pathlib import Path
 
+from appliance.core.ages import Anchor
 from appliance.errors import StoreLocked, StoreUnusable
 
 DATABASE_NAME = "store.db"
@@ -28,7 +30,9 @@ BALLAST_BYTES = 1024 * 1024
 _SPARE_BYTES = 4 * BALLAST_BYTES
 """Free space needed before the ballast is put back."""
 
-_MARK_BYTES = 64
+_SLOT_BYTES = 160
+_MARK_BYTES = 2 * _SLOT_BYTES
+"""Two slots that are written in turn: a kill in the middle of one leaves the other."""
 
 
 class Lock:
@@ -59,48 +63,69 @@ class Lock:
 
 
 class Mark:
-    """What this directory remembers of its database, apart from the database."""
+    """What this directory remembers of its database, apart from the database.
+
+    Also the newest moment of the steady clock, so that ages go on exactly after a kill.
+    """
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self._map: mmap.mmap | None = None
+        self._slot = 0
         self.instance: str | None = None
         self.commits = 0
+        self.anchor: Anchor | None = None
         with contextlib.suppress(FileNotFoundError):
-            raw = path.read_bytes()[:_MARK_BYTES].decode("ascii", "replace").split()
-            if len(raw) >= 3 and raw[0] == "appliance":
-                self.instance = raw[1]
-                self.commits = int(raw[2]) if raw[2].isdigit() else 0
+            self._read(path.read_bytes()[:_MARK_BYTES])
+
+    def _read(self, raw: bytes) -> None:
+        for slot in range(2):
+            found = _parse_slot(raw[slot * _SLOT_BYTES : (slot + 1) * _SLOT_BYTES])
+            if found is not None and (self.instance is None or found[1:3] > self._newest()):
+                self.instance, self.commits, _, self.anchor = found
+                self._slot = 1 - slot
+        if self.instance is None:  # as earlier versions wrote it, or torn beyond recognition
+            words = raw[:64].decode("ascii", "replace").split()
+            if len(words) >= 3 and words[0] == "appliance":
+                self.instance = words[1]
+                self.commits = int(words[2]) if words[2].isdigit() else 0
+
+    def _newest(self) -> tuple[int, float]:
+        return self.commits, self.anchor.steady if self.anchor is not None else 0.0
 
     @property
     def exists(self) -> bool:
         """Whether a database was here before."""
         return self.instance is not None
 
-    def attach(self, instance: str, commits: int) -> None:
+    def attach(self, instance: str, commits: int, anchor: Anchor) -> None:
         """Begin to follow a database; makes the file where there is none."""
-        content = self._compose(instance, commits)
+        content = _compose_slot(instance, commits, anchor)
         if not self.exists:
             fresh = self._path.with_suffix(".new")
             with open(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
-                file.write(content)
+                file.write(content * 2)
                 file.flush()
                 os.fsync(file.fileno())
             os.replace(fresh, self._path)
             sync_directory(self._path.parent)
         self.instance = instance
         with open(self._path, "r+b") as file:
-            if os.fstat(file.fileno()).st_size < _MARK_BYTES:
-                file.write(content)
+            size = os.fstat(file.fileno()).st_size
+            if size < _MARK_BYTES:
+                file.seek(size)
+                file.write(b"\n" * (_MARK_BYTES - size))
                 file.flush()
             self._map = mmap.mmap(file.fileno(), _MARK_BYTES)
-        self.advance(commits)
+        self.advance(commits, anchor)
 
-    def advance(self, commits: int) -> None:
-        """Note that this many commits are durable."""
-        self.commits = commits
+    def advance(self, commits: int, anchor: Anchor) -> None:
+        """Note that this many commits are durable, and what time it is."""
+        self.commits, self.anchor = commits, anchor
         if self._map is not None and self.instance is not None:
-            self._map[:] = self._compose(self.instance, commits)
+            start = self._slot * _SLOT_BYTES
+            self._map[start : start + _SLOT_BYTES] = _compose_slot(self.instance, commits, anchor)
+            self._slot = 1 - self._slot
 
     def close(self) -> None:
         """Stop following."""
@@ -108,9 +133,22 @@ class Mark:
             self._map.close()
             self._map = None
 
-    @staticmethod
-    def _compose(instance: str, commits: int) -> bytes:
-        return f"appliance {instance} {commits:020d}\n".encode().ljust(_MARK_BYTES - 1) + b"\n"
+
+def _compose_slot(instance: str, commits: int, anchor: Anchor) -> bytes:
+    words = (
+        f"appliance {instance} {commits:020d} {anchor.boot_id or '-'} {anchor.steady:.6f}"
+        f" {anchor.mono:.6f} {anchor.wall:.6f} "
+    ).encode()
+    return (words + b"%08x" % zlib.crc32(words)).ljust(_SLOT_BYTES - 1) + b"\n"
+
+
+def _parse_slot(raw: bytes) -> tuple[str, int, float, Anchor] | None:
+    words = raw.split()
+    if len(words) != 8 or b"%08x" % zlib.crc32(raw[: raw.rindex(words[7])]) != words[7]:
+        return None
+    _, instance, commits, boot_id, steady, mono, wall, _ = (word.decode() for word in words)
+    anchor = Anchor("" if boot_id == "-" else boot_id, float(steady), float(mono), float(wall))
+    return instance, int(commits), anchor.steady, anchor
 
 
 class Ballast:

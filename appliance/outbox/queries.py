@@ -32,48 +32,45 @@ _DEAD_ROW = "d.id, l.node, l.subject, d.head, d.payload, d.crc, d.tries, d.reaso
 
 
 @dataclass(slots=True)
-class LanePage:
-    """Some records of a lane in order of id. `last_id` is the last row looked at, damaged or not."""
+class Page:
+    """Records that were asked for; `looked_at` counts the entries that they answer, damaged ones included."""
 
     records: list[OutboxRecord]
     damaged: int
-    last_id: int
-    is_end: bool
+    looked_at: int
 
 
-def count_lanes(database: Database) -> dict[LaneKey, tuple[int, int]]:
-    """How many records wait in each lane, and the smallest id."""
+def find_waiting(database: Database) -> dict[LaneKey, tuple[list[int], list[int]]]:
+    """Ids and places of all that waits, by lane."""
+    found: dict[LaneKey, tuple[list[int], list[int]]] = {}
     rows = database.connection.execute(
-        "SELECT l.node, l.subject, count(*), min(o.id) FROM outbox AS o"
-        " JOIN lanes AS l ON l.no = o.lane GROUP BY o.lane"
+        "SELECT l.node, l.subject, o.id FROM outbox AS o JOIN lanes AS l ON l.no = o.lane ORDER BY o.id"
     )
-    return {
-        (NodeName(node), Subject(subject)): (count, lowest)
-        for node, subject, count, lowest in rows.fetchall()
-    }
+    for node, subject, number in rows:
+        ids, places = found.setdefault((NodeName(node), Subject(subject)), ([], []))
+        ids.append(number)
+        places.append(number)
+    return found
 
 
-def read_lane(
-    database: Database, key: LaneKey, after_id: int, max_records: int, max_bytes: int
-) -> LanePage:
-    """Read on in a lane; damaged rows become dead letters on the way."""
-    page = LanePage([], 0, after_id, True)
-    lane = database.lanes.get(key)
-    if lane is None:
-        return page
+def read_records(
+    database: Database, entries: Sequence[tuple[int, int]], max_bytes: int = 1 << 62
+) -> Page:
+    """Read records by id and place; damaged ones become dead letters on the way."""
+    page = Page([], 0, 0)
     damaged: list[int] = []
     size_bytes = 0
     cursor = database.connection.execute(
         f"SELECT {_OUTBOX_ROW} FROM outbox AS o CROSS JOIN lanes AS l"
-        " WHERE o.lane = ? AND o.id > ? AND l.no = o.lane ORDER BY o.id",
-        (lane, after_id),
+        " WHERE o.id IN (SELECT value FROM json_each(?)) AND l.no = o.lane ORDER BY o.id",
+        (pack([number for number, _ in entries]).decode(),),
     )
+    last = 0
     with contextlib.closing(cursor):
         for row in cursor:
-            if len(page.records) >= max_records or size_bytes >= max_bytes:
-                page.is_end = False
+            if size_bytes >= max_bytes:
                 break
-            page.last_id = row[0]
+            last = row[0]
             try:
                 record = read_outbox_row(row)
             except RowDamaged:
@@ -81,9 +78,31 @@ def read_lane(
                 continue
             page.records.append(record)
             size_bytes += len(record.payload)
+        else:
+            last = 1 << 63
+    page.looked_at = sum(1 for number, _ in entries if number <= last)
     if damaged:
         page.damaged = _set_aside(database, damaged)
     return page
+
+
+def rename(database: Database, entries: Sequence[tuple[int, int]], key: LaneKey) -> dict[int, int]:
+    """Give records another lane; by id their places afterwards."""
+    moved: dict[int, int] = {}
+    node, subject = key
+    execute = database.connection.execute
+    records = read_records(database, entries).records
+    with database.transaction():
+        execute("INSERT OR IGNORE INTO lanes(node, subject) VALUES (?, ?)", key)
+        lane = execute("SELECT no FROM lanes WHERE node = ? AND subject = ?", key).fetchone()[0]
+        for record in records:
+            head = outbox_head(record)
+            crc = outbox_crc(record.id, node, subject, head, record.payload)
+            execute("UPDATE outbox SET lane = ?, crc = ? WHERE id = ?", (lane, crc, record.id))
+            moved[record.id] = record.id
+    database.lanes[node, subject] = lane
+    database.next_lane = max(database.next_lane, lane + 1)
+    return moved
 
 
 def _set_aside(database: Database, ids: Sequence[int]) -> int:
@@ -101,8 +120,8 @@ def _set_aside(database: Database, ids: Sequence[int]) -> int:
     return len(ids)
 
 
-def read_unfinished(database: Database, node: str, subject: str, new_id: int) -> list[InboxRow]:
-    """What the inbox holds for one subscriber, oldest first; damaged rows become dead letters.
+def claim_inbox(database: Database, node: str, subject: str, new_id: int) -> list[InboxRow]:
+    """What the inbox holds for one worker, oldest first; damaged rows become dead letters.
 
     `new_id` is the first of as many ids as there are rows, for those dead letters.
     """
@@ -143,20 +162,30 @@ def _bury_inbox_row(
     database.dead_count += 1
 
 
-def list_pending(database: Database, limit: int) -> list[OutboxRecord]:
-    """The oldest records that wait; damaged ones are left out, they surface when their lane is
-    read.
-    """
+def list_inbox(database: Database, limit: int) -> list[InboxRow]:
+    """The oldest rows."""
     rows = database.connection.execute(
-        f"SELECT {_OUTBOX_ROW} FROM outbox AS o JOIN lanes AS l ON l.no = o.lane"
-        " ORDER BY o.id LIMIT ?",
+        "SELECT row_id, head, payload, crc, started, note FROM inbox ORDER BY row_id LIMIT ?",
         (limit,),
     ).fetchall()
-    records: list[OutboxRecord] = []
+    found: list[InboxRow] = []
     for row in rows:
         with contextlib.suppress(RowDamaged):
-            records.append(read_outbox_row(row))
-    return records
+            found.append(read_inbox_row(row))
+    return found
+
+
+def drop_inbox(database: Database, row_ids: Sequence[int] | None) -> int:
+    """Forget rows; their ids stay remembered as refused."""
+    where = "" if row_ids is None else " WHERE row_id IN (SELECT value FROM json_each(?))"
+    values = () if row_ids is None else (pack(list(row_ids)).decode(),)
+    with database.transaction():
+        database.connection.execute(
+            "UPDATE seen SET row_id = NULL, verdict = 'refused: dropped by an operator'"
+            f" WHERE row_id IN (SELECT row_id FROM inbox{where})",
+            values,
+        )
+        return database.connection.execute(f"DELETE FROM inbox{where}", values).rowcount
 
 
 def list_dead(database: Database, limit: int) -> list[DeadLetter]:
@@ -169,36 +198,44 @@ def list_dead(database: Database, limit: int) -> list[DeadLetter]:
     return [read_dead_row(row) for row in rows]
 
 
+@dataclass(slots=True)
+class Revived:
+    """Records that wait again; `last_id` is where to go on, None when that was all."""
+
+    records: list[OutboxRecord]
+    last_id: int | None
+
+
 def retry_dead(
-    database: Database, ids: Sequence[int] | None, now: float
-) -> dict[LaneKey, list[int]]:
-    """Put dead letters back into their lanes with fresh tries and a fresh lifetime; damaged ones
-    stay.
-    """
-    wanted = [row[0] for row in _matching(database, "dead", ids)]
-    moved: dict[LaneKey, list[int]] = {}
-    for first in range(0, len(wanted), MOVE_SLICE):
-        chosen = pack(wanted[first : first + MOVE_SLICE]).decode()
-        with database.transaction():
-            rows = database.connection.execute(
-                f"SELECT {_DEAD_ROW}, d.lane FROM dead AS d JOIN lanes AS l ON l.no = d.lane"
-                " WHERE d.id IN (SELECT value FROM json_each(?)) ORDER BY d.id",
-                (chosen,),
-            ).fetchall()
-            for *row, _reason, _died_at, lane in rows:
-                try:
-                    record = read_outbox_row(tuple(row))
-                except RowDamaged:
-                    continue
-                _revive(database, record, lane, now)
-                moved.setdefault(record.lane_key, []).append(record.id)
-    database.dead_count -= sum(map(len, moved.values()))
-    return moved
+    database: Database, *, ids: Sequence[int] | None, after_id: int, limit: int, now: float
+) -> Revived:
+    """Make dead letters waiting records again, with fresh tries and a fresh lifetime; damaged ones stay."""
+    wanted = [row[0] for row in _matching(database, "dead", ids) if row[0] > after_id]
+    chosen = wanted[:limit]
+    revived = Revived([], chosen[-1] if len(wanted) > limit else None)
+    with database.transaction():
+        rows = database.connection.execute(
+            f"SELECT {_DEAD_ROW}, d.lane FROM dead AS d JOIN lanes AS l ON l.no = d.lane"
+            " WHERE d.id IN (SELECT value FROM json_each(?)) ORDER BY d.id",
+            (pack(chosen).decode(),),
+        ).fetchall()
+        for *row, _reason, _died_at, lane in rows:
+            try:
+                record = read_outbox_row(tuple(row))
+            except RowDamaged:
+                continue
+            _revive(database, record, lane, now)
+            revived.records.append(record)
+    database.dead_count -= len(revived.records)
+    return revived
 
 
 def _revive(database: Database, record: OutboxRecord, lane: int, now: float) -> None:
     if record.expires_at is not None:
         record.expires_at = now + max(0.0, record.expires_at - record.created_at)
+    record.attempts, record.sends, record.next_at = 0, 0, 0.0
+    record.last_error = record.taker = ""
+    record.attempt += 1
     head = outbox_head(record)
     crc = outbox_crc(record.id, record.node, record.subject, head, record.payload)
     database.connection.execute(
@@ -208,23 +245,13 @@ def _revive(database: Database, record: OutboxRecord, lane: int, now: float) -> 
     database.connection.execute("DELETE FROM dead WHERE id = ?", (record.id,))
 
 
-def drop(
-    database: Database, ids: Sequence[int] | None, *, dead_only: bool
-) -> tuple[int, dict[LaneKey, list[int]]]:
-    """Delete dead letters, and with `dead_only` off waiting records too; which of those, by lane."""
-    dropped: dict[LaneKey, list[int]] = {}
+def drop_dead(database: Database, ids: Sequence[int] | None) -> int:
+    """Delete dead letters; how many."""
     with database.transaction():
         dead = [row[0] for row in _matching(database, "dead", ids)]
         _delete(database, "dead", dead)
-        if not dead_only:
-            names = {number: key for key, number in database.lanes.items()}
-            waiting = _matching(database, "outbox", ids)
-            _delete(database, "outbox", [row[0] for row in waiting])
-            for number, lane in waiting:
-                node, subject = names[lane]
-                dropped.setdefault((NodeName(node), Subject(subject)), []).append(number)
     database.dead_count -= len(dead)
-    return len(dead) + sum(map(len, dropped.values())), dropped
+    return len(dead)
 
 
 def _matching(database: Database, table: str, ids: Sequence[int] | None) -> list[tuple[int, int]]:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import NamedTuple
 
 from appliance.core.names import NodeName, Subject
 
 LaneKey = tuple[NodeName, Subject]
 """Sending node and subject: what one publisher empties."""
+
+DONE_VERDICT = "done"
+MAX_VERDICT_CHARS = 300
 
 
 @dataclass(slots=True)
@@ -18,7 +21,9 @@ class OutboxRecord:
     encoding.
 
     `ack_timeout_s` and `retries` override the publisher's; `headers` go out beside those of the
-    encoding. Times are wall-clock seconds.
+    encoding. Times are steady seconds (`MessageStore.now`). `sends` counts what may have been heard,
+    `taker` is the daemon that said it took the message, `attempt` counts an operator's retries,
+    `origin` says who made it (``schedule:<entry>``). `place` is the store's own.
     """
 
     id: int
@@ -37,6 +42,11 @@ class OutboxRecord:
     attempts: int = 0
     next_at: float = 0.0
     last_error: str = ""
+    sends: int = 0
+    taker: str = ""
+    attempt: int = 0
+    origin: str = ""
+    place: int = field(default=0, compare=False, repr=False)
 
     @property
     def lane_key(self) -> LaneKey:
@@ -46,7 +56,7 @@ class OutboxRecord:
 
 @dataclass(frozen=True, slots=True)
 class DeadLetter:
-    """A record parked for a human, with the reason."""
+    """A record parked for a human, with the reason. `died_at` in steady seconds."""
 
     record: OutboxRecord
     reason: str
@@ -61,63 +71,109 @@ class TakeInResult(StrEnum):
     REPEAT_UNFINISHED = "repeat_unfinished"
 
 
-@dataclass(slots=True)
-class TakeIn:
+class TakeIn(NamedTuple):
     """One message that arrived.
 
-    `instance` is the sending store's name, None when the sender gives no usable id: then nothing is
-    remembered. With `keep_body` the message is durable when `take_in` returns; `started` marks it
-    as given to its handler at once.
+    Ids are remembered per `scope` (``<node>.<method>``), sender and `instance`, the sending store's
+    name; None when the sender gives no usable id: then nothing is remembered. `block` is the raw
+    header block. With `keep_body` the message is durable when `take_in` returns. `attempt` counts
+    the retries that an operator of the sending side asked for.
     """
 
+    scope: str
     node: str
+    method: str
     subject: str
     sender: str
     instance: str | None
     message_id: int
+    attempt: int
     payload: bytes
-    headers: Mapping[str, str]
+    block: bytes
     reply_to: str
     keep_body: bool
-    started: bool = False
 
 
-@dataclass(slots=True)
-class FinishItem:
+class Taken(NamedTuple):
+    """What became of a `TakeIn`. `row_id` names the stored body, `verdict` is that of a repeat:
+    ``done``, ``failed: …``, ``refused: …``.
+    """
+
+    result: TakeInResult
+    row_id: int | None
+    verdict: str | None
+
+
+class FinishItem(NamedTuple):
     """One message whose handling has ended. `row_id` names its stored body, None where none was
     kept.
     """
 
     row_id: int | None
-    subject: str
+    scope: str
     sender: str
     instance: str | None
     message_id: int
+    attempt: int = 0
+    verdict: str = DONE_VERDICT
 
 
 @dataclass(slots=True)
 class InboxRow:
-    """A message taken in and not finished. `note` is what `MessageStore.note` stored last."""
+    """A message taken in and not finished. `note` is what `MessageStore.note` stored last; `taken_at`
+    in steady seconds.
+    """
 
     row_id: int
     node: str
+    method: str
     subject: str
     sender: str
     instance: str | None
     message_id: int
+    attempt: int
     payload: bytes
-    headers: dict[str, str]
+    block: bytes
     reply_to: str
     taken_at: float
     started: bool
     note: str
 
+    @property
+    def scope(self) -> str:
+        """Where its id is remembered."""
+        return f"{self.node}.{self.method}"
+
 
 @dataclass(frozen=True, slots=True)
 class Counts:
-    """What the outbox holds now. `pending` includes `in_flight`, what publishers have in hand."""
+    """What the store holds now. `pending` includes `in_flight`, what publishers have in hand;
+    `inbox` are messages taken in and not finished, `bytes` what all of it takes on disk.
+    """
 
     pending: int
     in_flight: int
     dead: int
     oldest_created_at: float | None
+    inbox: int = 0
+    bytes: int = 0
+
+
+class HealthState(StrEnum):
+    """How the store is. All but `OK` and `BROKEN` end by themselves or by an operator's hand."""
+
+    OK = "ok"
+    FULL = "full"
+    READ_ONLY = "read_only"
+    DAMAGED = "damaged"
+    BEHIND = "behind"
+    BROKEN = "broken"
+
+
+@dataclass(frozen=True, slots=True)
+class StoreHealth:
+    """The store's own state, in words; `since` in steady seconds. A text beside `OK` is a warning."""
+
+    state: HealthState
+    text: str = ""
+    since: float = 0.0

@@ -84,15 +84,23 @@ def outbox_head(record: OutboxRecord) -> bytes:
             record.ack_timeout_s,
             record.retries,
             record.headers,
+            record.attempt,
+            record.origin,
         )
     )
 
 
 def tries_of(record: OutboxRecord) -> str | None:
     """The record's changing facts, sealed; None for one never tried."""
-    if not record.attempts and not record.next_at and not record.last_error:
+    if not (record.attempts or record.next_at or record.last_error or record.sends or record.taker):
         return None
-    facts = (record.attempts, record.next_at, plain_text(record.last_error))
+    facts = (
+        record.attempts,
+        record.next_at,
+        plain_text(record.last_error),
+        record.sends,
+        record.taker,
+    )
     return seal(pack(facts).decode())
 
 
@@ -112,12 +120,13 @@ def read_outbox_row(row: StoredRow) -> OutboxRecord:
     # fmt: off
     (
         to_node, method, encoding, wants_ack, created_at, expires_at, ack_timeout_s, retries, headers,
+        attempt, origin,
     ) = unpack(head)
     # fmt: on
-    attempts, next_at, last_error = 0, 0.0, ""
+    attempts, next_at, last_error, sends, taker = 0, 0.0, "", 0, ""
     if tries is not None:
         try:
-            attempts, next_at, last_error = unpack(unseal(tries).encode())
+            attempts, next_at, last_error, sends, taker = unpack(unseal(tries).encode())
         except RowDamaged:
             last_error = "the count of attempts was damaged and starts again"
     return OutboxRecord(
@@ -137,6 +146,11 @@ def read_outbox_row(row: StoredRow) -> OutboxRecord:
         attempts=attempts,
         next_at=float(next_at),
         last_error=last_error,
+        sends=sends,
+        taker=taker,
+        attempt=attempt,
+        origin=origin,
+        place=number,
     )
 
 
@@ -173,8 +187,10 @@ def inbox_head(item: TakeIn, taken_at: float) -> bytes:
             item.sender,
             item.instance,
             item.message_id,
-            dict(item.headers),
+            item.block.hex(),
             item.reply_to,
+            item.method,
+            item.attempt,
             taken_at,
         )
     )
@@ -200,7 +216,9 @@ def read_inbox_row(row: StoredRow) -> InboxRow:
     if not is_whole:
         raise RowDamaged("damaged: checksum mismatch")
     text = "" if note is None else unseal(note)
-    node, subject, sender, instance, message_id, headers, reply_to, taken_at = unpack(head)
+    node, subject, sender, instance, message_id, block, reply_to, method, attempt, taken_at = (
+        unpack(head)
+    )
     return InboxRow(
         row_id=row_id,
         node=node,
@@ -209,7 +227,9 @@ def read_inbox_row(row: StoredRow) -> InboxRow:
         instance=instance,
         message_id=message_id,
         payload=payload,
-        headers=headers,
+        block=bytes.fromhex(block),
+        method=method,
+        attempt=attempt,
         reply_to=reply_to,
         taken_at=taken_at,
         started=started == STARTED,

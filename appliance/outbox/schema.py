@@ -16,7 +16,7 @@ from __future__ import annotations
 from appliance.outbox.rows import STARTED
 
 APPLICATION_ID = 0x53544150
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 101
 MIN_SQLITE = (3, 35, 0)
 """JSON functions built in, and UPDATE … FROM."""
 
@@ -36,11 +36,12 @@ CREATE TABLE senders(
     no INTEGER PRIMARY KEY, subject TEXT NOT NULL, sender TEXT NOT NULL,
     instance TEXT NOT NULL, UNIQUE (subject, sender, instance));
 CREATE TABLE seen(
-    sender INTEGER NOT NULL, id INTEGER NOT NULL, at INTEGER NOT NULL, row_id INTEGER,
+    sender INTEGER NOT NULL, id INTEGER NOT NULL, at INTEGER NOT NULL, row_id INTEGER, attempt INTEGER, verdict TEXT,
     PRIMARY KEY (sender, id)) WITHOUT ROWID;
 CREATE TABLE inbox(
     row_id INTEGER PRIMARY KEY, node TEXT NOT NULL, subject TEXT NOT NULL, head BLOB NOT NULL,
     payload BLOB NOT NULL, crc INTEGER NOT NULL, started INTEGER NOT NULL, note TEXT);
+CREATE TABLE facts(kind TEXT, key TEXT, value TEXT, PRIMARY KEY (kind, key)) WITHOUT ROWID;
 """
 
 BATCH_COLUMNS = (
@@ -56,6 +57,7 @@ BATCH_COLUMNS = (
     "notes",
     "seen",
     "dropped",
+    "facts",
     "commits",
     "last_id",
 )
@@ -96,12 +98,16 @@ CREATE TEMP TRIGGER apply_batch INSTEAD OF INSERT ON batch BEGIN
     UPDATE inbox SET started = {STARTED} WHERE row_id IN (SELECT value FROM json_each(NEW.started));
     UPDATE inbox SET note = json_extract(change.value, '$[1]')
         FROM json_each(NEW.notes) AS change WHERE inbox.row_id = json_extract(change.value, '$[0]');
-    INSERT OR REPLACE INTO seen(sender, id, at, row_id)
+    INSERT OR REPLACE INTO seen(sender, id, at, row_id, attempt, verdict)
         SELECT json_extract(value, '$[0]'), json_extract(value, '$[1]'), json_extract(value,
         '$[2]'),
-            json_extract(value, '$[3]')
+            json_extract(value, '$[3]'), json_extract(value, '$[4]'), json_extract(value, '$[5]')
         FROM json_each(NEW.seen);
     DELETE FROM inbox WHERE row_id IN (SELECT value FROM json_each(NEW.dropped));
+    INSERT OR REPLACE INTO facts
+        SELECT json_extract(value, '$[0]'), json_extract(value, '$[1]'), json_extract(value, '$[2]')
+        FROM json_each(NEW.facts);
+    DELETE FROM facts WHERE value IS NULL;
     UPDATE tail SET commits = NEW.commits, last_id = max(last_id, NEW.last_id);
 END
 """

@@ -34,6 +34,7 @@ from appliance.outbox.batch import (
 from appliance.outbox.database import Database, StoreBusy, map_error
 from appliance.outbox.pruning import prune
 from appliance.outbox.queries import give_back_space
+from appliance.outbox.records import HealthState
 
 MAX_BATCH_ROWS = 1_000
 MAX_BATCH_BYTES = 8 * 1024 * 1024
@@ -66,13 +67,16 @@ class Writer:
         database: Database,
         *,
         loop: asyncio.AbstractEventLoop,
-        wall: Callable[[], float],
+        steady: Callable[[], float],
+        mono: Callable[[], float],
         last_id: Callable[[], int],
         on_outcomes: Callable[[list[Outcome]], None],
     ) -> None:
         self._database = database
         self._loop = loop
-        self._wall = wall
+        self._wall = steady
+        self._mono = mono
+        self.waiting_since_mono: float | None = None
         self._last_id = last_id
         self._on_outcomes = on_outcomes
         self._queue: queue.SimpleQueue[Operation | Call | Stop] = queue.SimpleQueue()
@@ -96,13 +100,25 @@ class Writer:
         """Wait for the thread's end; after `Stop` only."""
         self._thread.join()
 
+    def trouble(self) -> tuple[HealthState, str]:
+        """What keeps the store from working, as far as the writer knows."""
+        if self._broken is not None:
+            return HealthState.BROKEN, str(self._broken)
+        if self._is_short_of_room or self._kept:
+            return HealthState.FULL, "no room on the disk: waiting for space before taking more"
+        return HealthState.OK, ""
+
     # The thread.
 
     def _run(self) -> None:
         while True:
             operations, last = self._gather()
             if operations or self._kept:
+                if self.waiting_since_mono is None:
+                    self.waiting_since_mono = self._mono()
                 self._commit(operations)
+                if not self._kept:
+                    self.waiting_since_mono = None
             if isinstance(last, Stop):
                 self._database.keep_last_id(self._last_id())
                 self._report([(last, None, None)])

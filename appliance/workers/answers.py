@@ -17,7 +17,7 @@ from appliance.bus.base import Bus
 from appliance.core.message import Message
 from appliance.core.names import ERROR_CENTRAL
 from appliance.errors import BusError, RequestInvalid, StoreError
-from appliance.outbox.outbox import MessageStore
+from appliance.outbox.store import MessageStore
 from appliance.telemetry.report import Telemetry
 from appliance.workers.identity import REFUSED_HEADER
 from appliance.workers.router import Router, lane_key

@@ -205,7 +205,7 @@ class Handling:
             return True
         while True:
             try:
-                await self._store.mark_started(work.row_id)
+                await self._store.mark_started([work.row_id])
             except StoreError as error:
                 if not error.retryable:
                     raise
@@ -304,7 +304,7 @@ class Handling:
         items = [
             FinishItem(
                 row_id=work.row_id,
-                subject=self.spec.subject,
+                scope=f"{self.spec.node}.{self.spec.method}",
                 sender=work.message.from_node,
                 instance=work.identity.instance,
                 message_id=work.identity.message_id,

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from appliance.bus.base import Bus
 from appliance.core.specs import DesiredState
-from appliance.outbox.outbox import MessageStore
+from appliance.outbox.store import MessageStore
 from appliance.telemetry.report import Telemetry
 from appliance.workers.answers import Answers
 from appliance.workers.leavers import Leavers

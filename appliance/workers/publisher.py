@@ -76,7 +76,7 @@ class Publisher:
         self._bus = parts.bus
         self._store = parts.store
         self._telemetry = parts.telemetry
-        self._wall = parts.wall
+        self._wall = parts.store.now
         # NB: the same clock as the loop's own, which under uvloop knows whole milliseconds only
         self._mono = time.monotonic
         self._lane = parts.store.lane(lane_key(spec))
@@ -243,9 +243,10 @@ class Publisher:
         ):
             if self._absent_until_mono and (self._window or self._mono() < self._absent_until_mono):
                 return
-            record = self._lane.take(strict=strict)
-            if record is None:
+            taken = self._lane.take(1, strict=strict)
+            if not taken:
                 return
+            (record,) = taken
             self.last_used_mono = self._mono()
             flight = self._window.add(record)
             self.stats.in_flight = len(self._window)
@@ -429,7 +430,7 @@ class Publisher:
         flight.due_mono = now + delay_s
         record.next_at = self._wall() + delay_s
         record.last_error = str(Outcome.ACK_TIMEOUT)
-        self._store.settle_retry(record)
+        self._store.settle_retry([record])
         self._report_missed(flight, Outcome.ACK_TIMEOUT, delay_s)
 
     def _report_missed(self, flight: InFlight, outcome: Outcome, delay_s: float) -> None:
@@ -445,7 +446,7 @@ class Publisher:
 
     def _give_back(self, flight: InFlight) -> None:
         self._forget(flight)
-        self._lane.put_back(flight.record)
+        self._lane.put_back([flight.record])
 
     # -- settling ---------------------------------------------------------------------------------
 
@@ -484,7 +485,7 @@ class Publisher:
             seconds = self._mono() - flight.sent_mono
             self.stats.acked += 1
             self.stats.delivery.observe(seconds)
-            self._store.settle_done(record)
+            self._store.settle_done([record])
             self._settlements.tell(
                 record.id, None, is_done=flight.is_done, is_unwanted=flight.is_unwanted
             )
@@ -499,7 +500,7 @@ class Publisher:
                 self.key, record.id, record.to_node, record.method, decision.reason
             )
         else:
-            self._lane.put_back(record)
+            self._lane.put_back([record])
 
     def _forget(self, flight: InFlight) -> None:
         if self._window.forget(flight):

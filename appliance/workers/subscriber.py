@@ -25,7 +25,7 @@ from appliance.core.names import WorkerKey, parse_subject
 from appliance.core.specs import AckOn, SubscriberSpec, WorkerSpec
 from appliance.errors import BusError, StoreError
 from appliance.methods.base import FilePosition, Method
-from appliance.outbox.records import FinishItem, InboxRow, OutboxRecord, TakeIn, TakeInResult
+from appliance.outbox.records import FinishItem, InboxRow, OutboxRecord, TakeIn, TakeInResult, Taken
 from appliance.telemetry.stats import WorkerStats
 from appliance.wire.headers import encode_headers
 from appliance.workers.base import DrainReport
@@ -84,7 +84,7 @@ class Subscriber:
 
     async def start(self) -> None:
         """Pick up what an earlier run left unfinished, then subscribe. Raises BusError when the broker denies that."""
-        for row in await self._store.unfinished(self._spec.node, self._spec.subject):
+        for row in await self._store.claim_inbox(self._spec.node, self._spec.method):
             await self._resume(row)
         self._subscription = await self._bus.subscribe(
             self._spec.subject,
@@ -240,7 +240,7 @@ class Subscriber:
     async def _take_in(self, works: list[Work]) -> None:
         results = await self._commit_taken([self._take_in_item(work) for work in works])
         accepted: list[Work] = []
-        for work, (result, row_id) in zip(works, results, strict=True):
+        for work, (result, row_id, _verdict) in zip(works, results, strict=True):
             work.payload = b""
             work.is_taken = True
             if result is TakeInResult.FRESH:
@@ -260,11 +260,11 @@ class Subscriber:
         self._taking = 0
         self._handling.enqueue(works)
 
-    async def _commit_taken(self, items: list[TakeIn]) -> list[tuple[TakeInResult, int | None]]:
+    async def _commit_taken(self, items: list[TakeIn]) -> list[Taken]:
         """Commit the batch. While the store cannot (disk full), nothing is acknowledged and intake waits."""
         while True:
             try:
-                return list(await self._store.take_in(items))
+                return await self._store.take_in(items)
             except StoreError as error:
                 if not error.retryable:
                     raise
@@ -275,16 +275,18 @@ class Subscriber:
         info = self._method.info
         must_keep = info.on_crash is OnCrash.INTERRUPT or info.journals
         return TakeIn(
+            scope=f"{self._spec.node}.{self._spec.method}",
             node=self._spec.node,
+            method=self._spec.method,
             subject=self._spec.subject,
             sender=work.message.from_node,
             instance=work.identity.instance if self._spec.dedupe else None,
             message_id=work.identity.message_id,
             payload=work.payload,
-            headers=dict(work.headers),
+            attempt=0,
+            block=encode_headers(dict(work.headers)) if work.headers else b"",
             reply_to=work.reply_tos[0] if work.reply_tos else "",
             keep_body=work.ack_on is AckOn.RECEIVED or must_keep,
-            started=False,
         )
 
     def _refuse(self, refusal: Refusal, reply_to: str) -> None:
@@ -313,8 +315,7 @@ class Subscriber:
     async def _resume(self, row: InboxRow) -> None:
         spec = self._spec
         fleet = self._fleet()
-        block = encode_headers(row.headers) if row.headers else b""
-        delivery = BusMessage(spec.subject, row.payload, block, row.reply_to)
+        delivery = BusMessage(spec.subject, row.payload, row.block, row.reply_to)
         work = admit(delivery, spec, self._subject_node, self._handler, fleet, wire_limits(fleet))
         if isinstance(work, Refusal):
             self._refuse(work, "")
@@ -353,7 +354,7 @@ class Subscriber:
     def _finish_item(self, row: InboxRow) -> FinishItem:
         return FinishItem(
             row_id=row.row_id,
-            subject=self._spec.subject,
+            scope=row.scope,
             sender=row.sender,
             instance=row.instance,
             message_id=row.message_id,

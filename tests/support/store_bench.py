@@ -12,8 +12,8 @@ from typing import Any
 from appliance.core.names import NodeName, Subject
 from appliance.core.specs import StateSettings
 from appliance.outbox.lane import Lane
-from appliance.outbox.outbox import MessageStore
-from appliance.outbox.records import FinishItem, OutboxRecord, TakeIn
+from appliance.outbox.records import DONE_VERDICT, FinishItem, OutboxRecord, TakeIn
+from appliance.outbox.store import MessageStore
 
 SUBJECT = "beta.REQToConsole.EventACK"
 KEY = (NodeName("alpha"), Subject(SUBJECT))
@@ -22,13 +22,33 @@ START_AT = 1_700_000_000.0
 
 
 class HandClock:
-    """Wall-clock seconds, moved by the test."""
+    """A wall clock and a monotonic one, moved by the test.
+
+    Setting `now` lets time pass for both; backwards only the wall clock goes, as when somebody sets it.
+    """
 
     def __init__(self, now: float = START_AT) -> None:
-        self.now = now
+        self._now = now
+        self.mono_s = 1_000.0
 
-    def __call__(self) -> float:
-        return self.now
+    @property
+    def now(self) -> float:
+        return self._now
+
+    @now.setter
+    def now(self, value: float) -> None:
+        self.mono_s += max(0.0, value - self._now)
+        self._now = value
+
+    def jump_wall(self, seconds: float) -> None:
+        """The wall clock alone is set anew."""
+        self._now += seconds
+
+    def wall(self) -> float:
+        return self._now
+
+    def mono(self) -> float:
+        return self.mono_s
 
 
 def make_record(
@@ -52,22 +72,27 @@ def make_record(
 def make_item(message_id: int, **changes: Any) -> TakeIn:
     """A message that arrived at beta."""
     item = TakeIn(
+        scope="beta.REQToConsole",
         node="beta",
+        method="REQToConsole",
         subject=SUBJECT,
         sender="alpha",
         instance=INSTANCE,
         message_id=message_id,
+        attempt=0,
         payload=b"body %d" % message_id,
-        headers={"serial": "cbor"},
+        block=b"NATS/1.0\r\nserial: cbor\r\n\r\n",
         reply_to=f"{SUBJECT}.reply.x",
         keep_body=False,
     )
-    return replace(item, **changes)
+    return item._replace(**changes)
 
 
-def make_finish(item: TakeIn, row_id: int | None = None) -> FinishItem:
+def make_finish(item: TakeIn, row_id: int | None = None, verdict: str = DONE_VERDICT) -> FinishItem:
     """What ends the handling of `item`."""
-    return FinishItem(row_id, item.subject, item.sender, item.instance, item.message_id)
+    return FinishItem(
+        row_id, item.scope, item.sender, item.instance, item.message_id, item.attempt, verdict
+    )
 
 
 @asynccontextmanager
@@ -75,8 +100,9 @@ async def open_store(
     directory: Path, clock: HandClock | None = None, **settings: Any
 ) -> AsyncIterator[MessageStore]:
     """A store for the length of a block."""
+    clock = clock or HandClock()
     store = await MessageStore.open(
-        directory, StateSettings(**settings), clock=clock or HandClock()
+        directory, StateSettings(**settings), wall=clock.wall, mono=clock.mono, boot_id="boot"
     )
     try:
         yield store
@@ -91,9 +117,9 @@ async def take(lane: Lane, *, strict: bool = False) -> OutboxRecord | None:
     try:
         while True:
             woken.clear()
-            record = lane.take(strict=strict)
-            if record is not None or not lane._is_asking:
-                return record
+            taken = lane.take(1, strict=strict)
+            if taken or not lane.is_reading:
+                return taken[0] if taken else None
             async with asyncio.timeout(10):
                 await woken.wait()
     finally:

@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import sys
-import time
 from pathlib import Path
 
 from appliance.core.specs import StateSettings
-from appliance.outbox.outbox import MessageStore
+from appliance.outbox.store import MessageStore
 from tests.support.store_bench import KEY, make_finish, make_item, make_record
 
 
@@ -30,21 +29,22 @@ async def settle(store: MessageStore) -> None:
     lane = store.lane(KEY)
     count = 0
     while True:
-        record = lane.take()
-        if record is None:
+        taken = lane.take(1)
+        if not taken:
             await asyncio.sleep(0.001)
             continue
+        (record,) = taken
         count += 1
         if count % 3 == 0:
             print("done", record.id, flush=True)
-            store.settle_done(record)
+            store.settle_done([record])
 
 
 async def receive(store: MessageStore) -> None:
     """Take in, handle, answer."""
     while True:
         item = make_item(store.next_id(), keep_body=True)
-        ((_, row_id),) = await store.take_in([item])
+        ((_, row_id, _),) = await store.take_in([item])
         reply = make_record(store, payload=b"reply to %d" % item.message_id)
         await store.finish([make_finish(item, row_id)], [reply])
         print("seen", item.message_id, flush=True)
@@ -53,7 +53,7 @@ async def receive(store: MessageStore) -> None:
 
 async def main() -> None:
     """Run until killed."""
-    store = await MessageStore.open(Path(sys.argv[1]), StateSettings(), clock=time.time)
+    store = await MessageStore.open(Path(sys.argv[1]), StateSettings())
     await asyncio.gather(send(store), settle(store), receive(store))
 
 

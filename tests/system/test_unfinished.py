@@ -6,7 +6,7 @@ from tests.support.appliance import Appliance
 
 HELD_STORE = """
 import asyncio, pathlib, sys
-from appliance.outbox.outbox import MessageStore
+from appliance.outbox.store import MessageStore
 
 def hold(name):
     real = getattr(MessageStore, name)

@@ -22,7 +22,7 @@ from appliance.daemon.console import StdoutConsole
 from appliance.daemon.presence import Presence
 from appliance.methods._files import DataFiles
 from appliance.methods.base import DONE, HandlerContext, Method, Result
-from appliance.outbox.outbox import MessageStore
+from appliance.outbox.store import MessageStore
 from appliance.reconcile.overrides import OverrideBook
 from appliance.telemetry.report import Telemetry
 from appliance.workers.answers import Answers
@@ -62,7 +62,7 @@ async def open_parts(
         BusUnavailable, BusUnauthorized: no broker takes us.
         StoreError: no store can be made in `state_dir`.
     """
-    store = await MessageStore.open(state_dir, order.state, clock=time.time)
+    store = await MessageStore.open(state_dir, order.state)
     stack.push_async_callback(store.close)
     bus = await NatsBus.open(
         order.broker,
@@ -74,7 +74,7 @@ async def open_parts(
     stack.push_async_callback(bus.close)
     fleet = _make_fleet(order)
     router = Router(
-        {METHOD: BENCH_METHOD.info}, instance=store.instance, next_id=store.next_id, wall=time.time
+        {METHOD: BENCH_METHOD.info}, instance=store.instance, next_id=store.next_id, wall=store.now
     )
     router.follow(fleet)
     # NB: no reports: whoever subscribes to errorCentral on this broker has nothing to do with a benchmark

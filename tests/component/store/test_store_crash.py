@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 from appliance.outbox.records import TakeInResult
-from tests.support.store_bench import KEY, SUBJECT, make_item, open_store, take
+from tests.support.store_bench import KEY, make_item, open_store, take
 
 ROUNDS = 12
 
@@ -47,12 +47,12 @@ async def test_nothing_accepted_is_lost_and_nothing_finished_is_forgotten_by_kil
             present.add(record.id)
             if record.payload.startswith(b"reply to "):
                 replied.add(int(record.payload.removeprefix(b"reply to ")))
-            store.settle_done(record)
+            store.settle_done([record])
         assert put - done <= present
         assert len(seen) > ROUNDS
         known = await store.take_in([make_item(number) for number in sorted(seen)])
-        assert {result for result, _ in known} == {TakeInResult.REPEAT_DONE}
-        unfinished = await store.unfinished("beta", SUBJECT)
+        assert {result for result, _, _ in known} == {TakeInResult.REPEAT_DONE}
+        unfinished = await store.claim_inbox("beta", "REQToConsole")
         left = {row.message_id for row in unfinished}
         assert not left & seen
         assert len(left) <= ROUNDS

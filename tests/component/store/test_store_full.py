@@ -50,7 +50,7 @@ async def test_quota_refuses_new_messages_and_settling_makes_room_again(tmp_path
         for _ in range(20):
             record = await take(lane)
             assert record is not None
-            store.settle_done(record)
+            store.settle_done([record])
         await store.put([make_record(store, payload=bytes(9_000))])
         assert (await store.take_in([make_item(1, keep_body=True)]))[0][0] is TakeInResult.FRESH
     async with open_store(tmp_path, max_bytes=1_000_000) as store:
@@ -92,10 +92,10 @@ async def test_disk_that_refuses_writes_keeps_conclusions_until_it_takes_them(tm
             with pytest.raises(StoreFull):
                 await store.finish([make_finish(make_item(1))], [])
             for _ in range(10):
-                record = lane.take()
+                (record,) = lane.take(1)
                 assert record is not None
-                store.settle_done(record)
-            buried = lane.take()
+                store.settle_done([record])
+            (buried,) = lane.take(1)
             assert buried is not None
             burial = asyncio.ensure_future(store.settle_dead(buried, "gone"))
             with pytest.raises(StoreFull):
@@ -145,7 +145,7 @@ async def main(directory):
         lane = store.lane(KEY)
         for _ in range(len(accepted)):
             record = await take(lane)
-            store.settle_done(record)
+            store.settle_done([record])
         pending = (await store.list_pending(10_000))
         assert pending == [], len(pending)
         async with asyncio.timeout(15):

@@ -16,7 +16,6 @@ from tests.support.store_bench import (
     INSTANCE,
     KEY,
     START_AT,
-    SUBJECT,
     HandClock,
     make_finish,
     make_item,
@@ -35,31 +34,34 @@ FRESH, DONE, UNFINISHED = (
 async def test_message_is_fresh_until_it_is_finished_and_a_repeat_after(tmp_path: Path):
     async with open_store(tmp_path) as store:
         item = make_item(7)
-        assert await store.take_in([item]) == [(FRESH, None)]
-        assert await store.take_in([item]) == [(FRESH, None)]
+        assert await store.take_in([item]) == [(FRESH, None, None)]
+        assert await store.take_in([item]) == [(FRESH, None, None)]
         await store.finish([make_finish(item)], [])
-        assert await store.take_in([item, make_item(8)]) == [(DONE, None), (FRESH, None)]
+        assert await store.take_in([item, make_item(8)]) == [
+            (DONE, None, "done"),
+            (FRESH, None, None),
+        ]
     async with open_store(tmp_path) as store:
-        assert await store.take_in([item]) == [(DONE, None)]
+        assert await store.take_in([item]) == [(DONE, None, "done")]
 
 
-async def test_sender_instance_and_subject_tell_messages_with_one_id_apart(tmp_path: Path):
+async def test_sender_instance_and_scope_tell_messages_with_one_id_apart(tmp_path: Path):
     async with open_store(tmp_path) as store:
         await store.finish([make_finish(make_item(7))], [])
         others = [
             make_item(7, sender="gamma"),
             make_item(7, instance="ffffffffffffffff"),
-            make_item(7, subject="beta.REQPing.EventACK"),
+            make_item(7, scope="beta.REQPing"),
         ]
-        assert await store.take_in(others) == [(FRESH, None)] * 3
-        assert await store.take_in([make_item(7)]) == [(DONE, None)]
+        assert await store.take_in(others) == [(FRESH, None, None)] * 3
+        assert await store.take_in([make_item(7)]) == [(DONE, None, "done")]
 
 
 async def test_sender_without_an_instance_is_never_a_repeat(tmp_path: Path):
     async with open_store(tmp_path) as store:
         item = make_item(0, instance=None)
         await store.finish([make_finish(item)], [])
-        assert await store.take_in([item, item]) == [(FRESH, None)] * 2
+        assert await store.take_in([item, item]) == [(FRESH, None, None)] * 2
 
 
 async def test_take_in_without_bodies_writes_nothing(tmp_path: Path):
@@ -72,30 +74,30 @@ async def test_take_in_without_bodies_writes_nothing(tmp_path: Path):
 async def test_kept_body_is_there_after_a_crash_with_all_that_came_with_it(tmp_path: Path):
     async with open_store(tmp_path) as store:
         item = make_item(
-            7, keep_body=True, payload=bytes(range(256)), headers={"serial": "cbor", "x": "\udcff"}
+            7, keep_body=True, payload=bytes(range(256)), block=b"NATS/1.0\r\nx: \xff\r\n\r\n"
         )
-        ((result, row_id),) = await store.take_in([item])
+        ((result, row_id, _),) = await store.take_in([item])
         assert result is FRESH
-        assert await store.take_in([item]) == [(UNFINISHED, row_id)]
+        assert await store.take_in([item]) == [(UNFINISHED, row_id, None)]
     async with open_store(tmp_path) as store:
-        (row,) = await store.unfinished("beta", SUBJECT)
+        (row,) = await store.claim_inbox("beta", "REQToConsole")
         assert (row.row_id, row.sender, row.instance, row.message_id) == (
             row_id,
             "alpha",
             INSTANCE,
             7,
         )
-        assert (row.payload, row.headers, row.reply_to) == (
+        assert (row.payload, row.block, row.reply_to) == (
             item.payload,
-            item.headers,
+            item.block,
             item.reply_to,
         )
         assert (row.started, row.note, row.taken_at) == (False, "", START_AT)
-        assert await store.unfinished("beta", "beta.REQOther.EventACK") == []
-        assert await store.unfinished("gamma", SUBJECT) == []
+        assert await store.claim_inbox("beta", "REQOther") == []
+        assert await store.claim_inbox("gamma", "REQToConsole") == []
         await store.finish([make_finish(item, row.row_id)], [])
-        assert await store.take_in([item]) == [(DONE, None)]
-        assert await store.unfinished("beta", SUBJECT) == []
+        assert await store.take_in([item]) == [(DONE, None, "done")]
+        assert await store.claim_inbox("beta", "REQToConsole") == []
 
 
 async def test_unfinished_messages_come_oldest_first(tmp_path: Path):
@@ -103,20 +105,21 @@ async def test_unfinished_messages_come_oldest_first(tmp_path: Path):
         await store.take_in([make_item(number, keep_body=True) for number in (9, 3, 5)])
         await store.take_in([make_item(1, keep_body=True)])
     async with open_store(tmp_path) as store:
-        rows = await store.unfinished("beta", SUBJECT)
+        rows = await store.claim_inbox("beta", "REQToConsole")
         assert [row.message_id for row in rows] == [9, 3, 5, 1]
 
 
 async def test_start_mark_and_last_note_survive_a_crash(tmp_path: Path):
     async with open_store(tmp_path) as store:
-        items = [make_item(number, keep_body=True, started=number == 3) for number in (1, 2, 3)]
-        rows = [row_id for _, row_id in await store.take_in(items)]
+        items = [make_item(number, keep_body=True) for number in (1, 2, 3)]
+        rows = [row_id for _, row_id, _ in await store.take_in(items)]
         assert rows[0] is not None
-        await store.mark_started(rows[0])
+        assert rows[2] is not None
+        await store.mark_started([rows[0], rows[2]])
         await store.note(rows[0], json.dumps(["a", 1, 2]))
         await store.note(rows[0], json.dumps(["a/é\udcff", 10, 20]))
     async with open_store(tmp_path) as store:
-        found = await store.unfinished("beta", SUBJECT)
+        found = await store.claim_inbox("beta", "REQToConsole")
         assert [row.started for row in found] == [True, False, True]
         assert json.loads(found[0].note) == ["a/é\udcff", 10, 20]
         assert found[1].note == ""
@@ -125,7 +128,7 @@ async def test_start_mark_and_last_note_survive_a_crash(tmp_path: Path):
 async def test_finish_and_its_replies_are_one_commit(tmp_path: Path):
     async with open_store(tmp_path) as store:
         item = make_item(7, keep_body=True)
-        ((_, row_id),) = await store.take_in([item])
+        ((_, row_id, _),) = await store.take_in([item])
         before = store._database.commits
         reply = make_record(store)
         await store.finish([make_finish(item, row_id)], [reply])
@@ -133,16 +136,16 @@ async def test_finish_and_its_replies_are_one_commit(tmp_path: Path):
         assert await take_all(store.lane(KEY)) == [reply]
     async with open_store(tmp_path) as store:
         assert await take_all(store.lane(KEY)) == [reply]
-        assert await store.take_in([item]) == [(DONE, None)]
+        assert await store.take_in([item]) == [(DONE, None, "done")]
 
 
 async def test_two_copies_in_one_take_in_are_one_message(tmp_path: Path):
     async with open_store(tmp_path) as store:
         results = await store.take_in([make_item(7), make_item(7)])
-        assert [result for result, _ in results] == [FRESH, UNFINISHED]
+        assert [result for result, _, _ in results] == [FRESH, UNFINISHED]
         results = await store.take_in([make_item(8, keep_body=True)] * 2)
-        assert [result for result, _ in results] == [FRESH, UNFINISHED]
-        assert len(await store.unfinished("beta", SUBJECT)) == 1
+        assert [result for result, _, _ in results] == [FRESH, UNFINISHED]
+        assert len(await store.claim_inbox("beta", "REQToConsole")) == 1
 
 
 async def test_memory_of_ids_ends_with_the_window(tmp_path: Path):
@@ -156,10 +159,10 @@ async def test_memory_of_ids_ends_with_the_window(tmp_path: Path):
         clock.now += 60
         await store._call(lambda database: pruning.prune(database, clock.now))
         results = await store.take_in([make_item(0), make_item(9), make_item(100), kept])
-        assert [result for result, _ in results] == [FRESH, FRESH, DONE, UNFINISHED]
+        assert [result for result, _, _ in results] == [FRESH, FRESH, DONE, UNFINISHED]
         clock.now += 60
         await store._call(lambda database: pruning.prune(database, clock.now))
-        assert await store.take_in([make_item(100)]) == [(FRESH, None)]
+        assert await store.take_in([make_item(100)]) == [(FRESH, None, None)]
         assert sum(store._database.senders.counts.values()) == 1
 
 
@@ -202,7 +205,7 @@ async def test_flood_of_one_sender_shortens_its_own_memory_only(tmp_path: Path, 
         await store.finish([make_finish(make_item(number)) for number in range(60)], [])
         await store._call(lambda database: pruning.prune(database, START_AT))
         results = await store.take_in([make_item(1, sender="quiet"), make_item(0), make_item(59)])
-        assert [result for result, _ in results] == [DONE, FRESH, DONE]
+        assert [result for result, _, _ in results] == [DONE, FRESH, DONE]
 
 
 async def test_sender_whose_memory_ended_is_remembered_anew(tmp_path: Path):
@@ -212,6 +215,6 @@ async def test_sender_whose_memory_ended_is_remembered_anew(tmp_path: Path):
         clock.now += 20
         await store._call(lambda database: pruning.prune(database, clock.now))
         await store.finish([make_finish(make_item(2))], [])
-        assert await store.take_in([make_item(2)]) == [(DONE, None)]
+        assert await store.take_in([make_item(2)]) == [(DONE, None, "done")]
     async with open_store(tmp_path, clock) as store:
-        assert await store.take_in([make_item(2)]) == [(DONE, None)]
+        assert await store.take_in([make_item(2)]) == [(DONE, None, "done")]

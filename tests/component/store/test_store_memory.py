@@ -41,7 +41,7 @@ async def test_memory_of_many_senders_ends_in_a_few_commits(tmp_path: Path):
             slices += 1
         assert slices <= 3
         assert alone == []
-        assert await store.take_in(items[:3]) == [(FRESH, None)] * 3
+        assert await store.take_in(items[:3]) == [(FRESH, None, None)] * 3
 
 
 async def test_all_senders_have_their_turn(tmp_path: Path, monkeypatch):
@@ -70,11 +70,11 @@ async def test_invented_instances_shorten_the_memory_of_their_own_name_only(
         await prune(store, HandClock().now)
         assert len(store._database.senders.numbers) == 6
         known = [item_of(0, sender="quiet"), item_of(49), item_of(46), item_of(3)]
-        assert [result for result, _ in await store.take_in(known)] == [DONE] * 4
-        assert await store.take_in([item_of(4), item_of(45)]) == [(FRESH, None)] * 2
+        assert [result for result, _, _ in await store.take_in(known)] == [DONE] * 4
+        assert await store.take_in([item_of(4), item_of(45)]) == [(FRESH, None, None)] * 2
     async with open_store(tmp_path) as store:
         assert len(store._database.senders.numbers) <= 8
-        assert await store.take_in([item_of(49)]) == [(DONE, None)]
+        assert await store.take_in([item_of(49)]) == [(DONE, None, "done")]
 
 
 async def test_what_is_unfinished_is_not_forgotten(tmp_path: Path, monkeypatch):
@@ -85,7 +85,7 @@ async def test_what_is_unfinished_is_not_forgotten(tmp_path: Path, monkeypatch):
         await store.finish([make_finish(item_of(number)) for number in range(1, 9)], [])
         for _ in range(3):
             await prune(store, HandClock().now)
-        ((result, _),) = await store.take_in([kept])
+        ((result, _, _),) = await store.take_in([kept])
         assert result is TakeInResult.REPEAT_UNFINISHED
 
 
@@ -106,6 +106,6 @@ async def test_a_slice_that_fails_changes_nothing(tmp_path: Path, monkeypatch):
             patch.setattr(pruning, "_forget_dead", fail)
             await store._call(try_to_prune)
         assert store._database.senders.counts == {1: 2}
-        assert [result for result, _ in await store.take_in([make_item(7)])] == [DONE]
+        assert [result for result, _, _ in await store.take_in([make_item(7)])] == [DONE]
         await prune(store, clock.now)
         assert store._database.senders.numbers == {}

@@ -17,12 +17,10 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from appliance.core.specs import StateSettings
 from appliance.outbox import lane as lane_module
-from appliance.outbox import outbox as outbox_module
-from appliance.outbox.outbox import MessageStore
 from appliance.outbox.records import OutboxRecord, TakeInResult
+from appliance.outbox.store import MessageStore
 from tests.support.store_bench import (
     KEY,
-    SUBJECT,
     HandClock,
     make_finish,
     make_item,
@@ -42,7 +40,6 @@ class StoreAndModel(RuleBasedStateMachine):
         self.directory = Path(tempfile.mkdtemp(prefix="store-model-"))
         self.patches = [
             mock.patch.object(lane_module, "MAX_RECORDS", WINDOW),
-            mock.patch.object(outbox_module, "MAX_RECORDS", WINDOW),
         ]
         for patch in self.patches:
             patch.start()
@@ -59,7 +56,13 @@ class StoreAndModel(RuleBasedStateMachine):
         self.next_message = 0
 
     async def open(self) -> MessageStore:
-        return await MessageStore.open(self.directory, StateSettings(), clock=self.clock)
+        return await MessageStore.open(
+            self.directory,
+            StateSettings(),
+            wall=self.clock.wall,
+            mono=self.clock.mono,
+            boot_id="boot",
+        )
 
     def run(self, awaitable):
         return self.loop.run_until_complete(awaitable)
@@ -82,7 +85,7 @@ class StoreAndModel(RuleBasedStateMachine):
         self.waiting |= {record.id: record.payload for record in records}
 
     def due(self) -> list[int]:
-        return sorted(n for n in self.waiting if self.due_at.get(n, 0.0) <= self.clock.now)
+        return sorted(n for n in self.waiting if self.due_at.get(n, 0.0) <= self.store.now())
 
     @rule(strict=st.booleans())
     def take(self, strict: bool) -> None:
@@ -103,7 +106,7 @@ class StoreAndModel(RuleBasedStateMachine):
     @rule(data=st.data())
     def settle_done(self, data: st.DataObject) -> None:
         number = data.draw(st.sampled_from(sorted(self.held)))
-        self.store.settle_done(self.held.pop(number))
+        self.store.settle_done([self.held.pop(number)])
         self.due_at.pop(number, None)
 
     @precondition(lambda self: self.held)
@@ -122,9 +125,9 @@ class StoreAndModel(RuleBasedStateMachine):
         number = data.draw(st.sampled_from(sorted(self.held)))
         record = self.held.pop(number)
         record.attempts += 1
-        record.next_at = self.clock.now + RETRY_S if delayed else 0.0
-        self.store.settle_retry(record)
-        self.store.lane(KEY).put_back(record)
+        record.next_at = self.store.now() + RETRY_S if delayed else 0.0
+        self.store.settle_retry([record])
+        self.store.lane(KEY).put_back([record])
         self.waiting[number] = record.payload
         self.attempts[number] = record.attempts
         self.due_at[number] = record.next_at
@@ -159,7 +162,7 @@ class StoreAndModel(RuleBasedStateMachine):
     def take_in(self, keep: bool, repeat: bool) -> None:
         if repeat and (self.seen or self.inbox):
             number = max(self.seen | set(self.inbox))
-            ((result, _),) = self.run(self.store.take_in([make_item(number, keep_body=keep)]))
+            ((result, _, _),) = self.run(self.store.take_in([make_item(number, keep_body=keep)]))
             expected = (
                 TakeInResult.REPEAT_UNFINISHED if number in self.inbox else TakeInResult.REPEAT_DONE
             )
@@ -167,7 +170,7 @@ class StoreAndModel(RuleBasedStateMachine):
             return
         self.next_message += 1
         item = make_item(self.next_message, keep_body=keep)
-        ((result, row_id),) = self.run(self.store.take_in([item]))
+        ((result, row_id, _),) = self.run(self.store.take_in([item]))
         assert result is TakeInResult.FRESH
         if row_id is not None:
             self.inbox[self.next_message] = row_id
@@ -188,13 +191,13 @@ class StoreAndModel(RuleBasedStateMachine):
     def reopen(self) -> None:
         last = self.store.next_id()
         self.run(self.store.close())
-        self.clock.now -= 1.0
+        self.clock.jump_wall(-1.0)
         self.store = self.run(self.open())
         assert self.store.next_id() > last
         for number, record in self.held.items():
             self.waiting[number] = record.payload
         self.held.clear()
-        rows = self.run(self.store.unfinished("beta", SUBJECT))
+        rows = self.run(self.store.claim_inbox("beta", "REQToConsole"))
         assert {row.message_id: row.row_id for row in rows} == self.inbox
 
     @invariant()

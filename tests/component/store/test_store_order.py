@@ -11,7 +11,8 @@ import threading
 from pathlib import Path
 
 from appliance.outbox.batch import Call
-from appliance.outbox.outbox import MessageStore
+from appliance.outbox.lane import MAX_RECORDS
+from appliance.outbox.store import MessageStore
 from tests.support.store_bench import KEY, make_record, open_store, take_all
 
 
@@ -36,7 +37,7 @@ async def test_a_record_accepted_while_a_lane_is_read_is_sent_without_a_restart(
         await store.put([first])
     async with open_store(tmp_path) as store:
         lane = store.lane(KEY)
-        assert lane.take() is None  # it is read from the disk first
+        assert lane.take(1) == []  # it is read from the disk first
         second = make_record(store)
         accepted = await begin(store.put([second]))
         hold_the_loop_until_written(store)
@@ -46,14 +47,13 @@ async def test_a_record_accepted_while_a_lane_is_read_is_sent_without_a_restart(
 
 async def test_a_record_delivered_while_a_lane_is_read_is_not_sent_again(tmp_path: Path):
     async with open_store(tmp_path) as store:
-        await store.put([make_record(store), make_record(store)])
+        records = [make_record(store) for _ in range(MAX_RECORDS + 2)]
+        await store.put(records)
         lane = store.lane(KEY)
-        held = lane.take()
-        assert held is not None
-        lane.expect_on_disk(1)  # as a lane whose window does not reach to its end
-        assert lane.take() is not None
-        lane.take()
-        store.settle_done(held)
+        held, *_ = lane.take(MAX_RECORDS)
+        assert lane.take(1) == []
+        assert lane.is_reading
+        store.settle_done([held])
         store._settling.hand_over()
         hold_the_loop_until_written(store)
         assert held.id not in {record.id for record in await take_all(lane)}
@@ -63,10 +63,10 @@ async def test_a_record_delivered_while_it_is_dropped_counts_once(tmp_path: Path
     async with open_store(tmp_path) as store:
         await store.put([make_record(store)])
         lane = store.lane(KEY)
-        held = lane.take()
+        (held,) = lane.take(1)
         assert held is not None
         dropping = await begin(store.drop([held.id], dead_only=False))
-        store.settle_done(held)
+        store.settle_done([held])
         hold_the_loop_until_written(store)
         assert await dropping == 1
         assert store.counts().pending == 0
@@ -77,7 +77,7 @@ async def test_dead_letters_are_sent_again_although_who_asked_has_left(tmp_path:
         record = make_record(store)
         await store.put([record])
         lane = store.lane(KEY)
-        held = lane.take()
+        (held,) = lane.take(1)
         assert held is not None
         await store.settle_dead(held, "tested")
         asking = await begin(store.retry_dead())
@@ -108,15 +108,11 @@ async def test_a_lane_whose_records_are_on_disk_only_is_due_until_they_are_asked
     tmp_path: Path,
 ):
     async with open_store(tmp_path) as store:
-        record = make_record(store)
-        await store.put([record])
+        records = [make_record(store) for _ in range(MAX_RECORDS + 1)]
+        await store.put(records)
         lane = store.lane(KEY)
-        held = lane.take()
-        assert held is not None
-        await store.settle_dead(held, "tested")
-        assert lane.next_due_at() is None
-        assert await store.retry_dead() == 1
+        lane.take(MAX_RECORDS)
         assert lane.next_due_at() == 0.0  # else a publisher that waits for an absent node sleeps on
-        assert lane.take() is None
+        assert lane.take(1) == []
         assert lane.next_due_at() is None
-        assert [one.id for one in await take_all(lane)] == [record.id]
+        assert [one.id for one in await take_all(lane)] == [records[-1].id]

@@ -44,8 +44,8 @@ async def test_settled_record_is_gone_after_a_restart_and_the_others_stay(tmp_pa
         records = [make_record(store) for _ in range(5)]
         await store.put(records)
         lane = store.lane(KEY)
-        assert [lane.take() for _ in range(3)] == records[:3]
-        store.settle_many_done(records[:2])
+        assert lane.take(3) == records[:3]
+        store.settle_done(records[:2])
         assert store.counts().pending == 3
         assert store.counts().in_flight == 1
     async with open_store(tmp_path) as store:
@@ -56,11 +56,11 @@ async def test_attempts_are_remembered_over_a_restart(tmp_path: Path):
     clock = HandClock()
     async with open_store(tmp_path, clock) as store:
         await store.put([make_record(store), make_record(store)])
-        record = store.lane(KEY).take()
+        (record,) = store.lane(KEY).take(1)
         assert record is not None
         record.attempts, record.next_at, record.last_error = 2, START_AT + 30, "ack_timeout é\udcff"
         record.payload, record.encoding = b"rewritten in memory only", "cbor+zstd"
-        store.settle_retry(record)
+        store.settle_retry([record])
     async with open_store(tmp_path, clock) as store:
         lane = store.lane(KEY)
         second = await take(lane)
@@ -79,7 +79,7 @@ async def test_dead_letter_keeps_record_reason_and_time(tmp_path: Path):
     clock = HandClock()
     async with open_store(tmp_path, clock) as store:
         await store.put([make_record(store)])
-        record = store.lane(KEY).take()
+        (record,) = store.lane(KEY).take(1)
         assert record is not None
         record.attempts = 4
         clock.now += 9
@@ -127,7 +127,7 @@ async def test_dead_letters_can_be_dropped_and_waiting_records_only_when_asked(t
         records = [make_record(store) for _ in range(4)]
         await store.put(records)
         lane = store.lane(KEY)
-        first = lane.take()
+        (first,) = lane.take(1)
         assert first is not None
         await store.settle_dead(first, "gone")
         assert await store.drop([records[1].id]) == 0
@@ -135,7 +135,7 @@ async def test_dead_letters_can_be_dropped_and_waiting_records_only_when_asked(t
         assert await store.drop([records[2].id], dead_only=False) == 1
         assert await take_all(lane) == [records[1], records[3]]
         assert store.counts().pending == 2
-        store.settle_done(records[2])
+        store.settle_done([records[2]])
         assert store.counts().pending == 2
     async with open_store(tmp_path) as store:
         assert await take_all(store.lane(KEY)) == [records[1], records[3]]
@@ -144,10 +144,10 @@ async def test_dead_letters_can_be_dropped_and_waiting_records_only_when_asked(t
 async def test_record_dropped_while_in_flight_settles_without_effect(tmp_path: Path):
     async with open_store(tmp_path) as store:
         await store.put([make_record(store)])
-        record = store.lane(KEY).take()
+        (record,) = store.lane(KEY).take(1)
         assert record is not None
         assert await store.drop([record.id], dead_only=False) == 1
-        store.settle_done(record)
+        store.settle_done([record])
         await store.settle_dead(record, "late")
         assert (store.counts().pending, store.counts().dead) == (0, 0)
         assert await store.list_dead(10) == []
@@ -191,7 +191,7 @@ async def test_window_of_a_lane_in_memory_is_bounded_and_order_is_kept(tmp_path:
         while (record := await take(lane)) is not None:
             ids.append(record.id)
             assert lane.in_memory - lane.held <= MAX_RECORDS
-            store.settle_done(record)
+            store.settle_done([record])
         assert ids == sorted(ids)
         assert len(ids) == count
         assert store.counts().pending == 0
@@ -224,21 +224,21 @@ async def test_large_payloads_bound_the_window_by_bytes(tmp_path: Path):
         while (record := await take(lane)) is not None:
             assert record.payload == records[len(ids)].payload
             ids.append(record.id)
-            store.settle_done(record)
+            store.settle_done([record])
         assert ids == [record.id for record in records]
 
 
 async def test_limit_of_messages_refuses_and_leaves_what_was_there(tmp_path: Path):
     async with open_store(tmp_path, max_messages=5) as store:
         await store.put([make_record(store) for _ in range(4)])
-        with pytest.raises(StoreFull, match="limit of 5"):
+        with pytest.raises(StoreFull, match="its limit is 5"):
             await store.put([make_record(store), make_record(store)])
         await store.put([make_record(store)])
-        record = store.lane(KEY).take()
+        (record,) = store.lane(KEY).take(1)
         assert record is not None
         with pytest.raises(StoreFull):
             await store.put([make_record(store)])
-        store.settle_done(record)
+        store.settle_done([record])
         await store.put([make_record(store)])
         assert store.counts().pending == 5
 
@@ -276,18 +276,18 @@ async def test_put_back_record_is_due_again_at_its_time(tmp_path: Path):
         records = [make_record(store) for _ in range(3)]
         await store.put(records)
         lane = store.lane(KEY)
-        first, second = lane.take(), lane.take()
+        first, (second,) = lane.take(1), lane.take(1)
         assert first is records[0]
         assert second is records[1]
-        lane.put_back(second)
+        lane.put_back([second])
         records[0].next_at = START_AT + 5
-        lane.put_back(records[0])
-        assert lane.take() is records[1]
-        assert lane.take() is records[2]
-        assert lane.take() is None
+        lane.put_back([records[0]])
+        assert lane.take(1) == [records[1]]
+        assert lane.take(1) == [records[2]]
+        assert lane.take(1) == []
         assert lane.next_due_at() == START_AT + 5
         clock.now += 5
-        assert lane.take() is records[0]
+        assert lane.take(1) == [records[0]]
         assert lane.next_due_at() is None
 
 
@@ -297,14 +297,14 @@ async def test_strict_lane_waits_for_its_head(tmp_path: Path):
         records = [make_record(store) for _ in range(3)]
         await store.put(records)
         lane = store.lane(KEY)
-        head = lane.take(strict=True)
+        (head,) = lane.take(1, strict=True)
         assert head is records[0]
         head.next_at = START_AT + 5
-        lane.put_back(head)
-        assert lane.take(strict=True) is None
+        lane.put_back([head])
+        assert lane.take(1, strict=True) == []
         assert lane.next_due_at() == START_AT + 5
         clock.now += 5
-        assert [lane.take(strict=True) for _ in range(3)] == records
+        assert [lane.take(1, strict=True) for _ in range(3)] == [[record] for record in records]
 
 
 async def test_strict_order_holds_after_a_restart_with_a_delayed_head(tmp_path: Path):
@@ -312,10 +312,10 @@ async def test_strict_order_holds_after_a_restart_with_a_delayed_head(tmp_path: 
     async with open_store(tmp_path, clock) as store:
         records = [make_record(store) for _ in range(3)]
         await store.put(records)
-        head = store.lane(KEY).take(strict=True)
+        (head,) = store.lane(KEY).take(1, strict=True)
         assert head is not None
         head.attempts, head.next_at = 1, START_AT + 5
-        store.settle_retry(head)
+        store.settle_retry([head])
     async with open_store(tmp_path, clock) as store:
         lane = store.lane(KEY)
         assert await take(lane, strict=True) is None
@@ -348,9 +348,9 @@ async def test_id_of_a_settled_record_is_never_given_again(tmp_path: Path):
     clock = HandClock()
     async with open_store(tmp_path, clock) as store:
         await store.put([make_record(store)])
-        record = store.lane(KEY).take()
+        (record,) = store.lane(KEY).take(1)
         assert record is not None
-        store.settle_done(record)
+        store.settle_done([record])
     clock.now -= 1_000_000
     async with open_store(tmp_path, clock) as store:
         assert store.next_id() > record.id
