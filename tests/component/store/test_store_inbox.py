@@ -176,7 +176,7 @@ async def test_bounds_of_a_reload_hold_in_the_running_store(tmp_path: Path):
             await store.put([make_record(store)])
         clock.now += 20
         await store._call(lambda database: pruning.prune(database, clock.now))
-        assert await store.take_in([make_item(1)]) == [(FRESH, None)]
+        assert await store.take_in([make_item(1)]) == [(FRESH, None, None)]
         (pages,) = await store._call(
             lambda database: database.connection.execute("PRAGMA max_page_count").fetchone()
         )

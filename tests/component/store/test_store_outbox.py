@@ -276,7 +276,7 @@ async def test_put_back_record_is_due_again_at_its_time(tmp_path: Path):
         records = [make_record(store) for _ in range(3)]
         await store.put(records)
         lane = store.lane(KEY)
-        first, (second,) = lane.take(1), lane.take(1)
+        first, second = lane.take(2)
         assert first is records[0]
         assert second is records[1]
         lane.put_back([second])
