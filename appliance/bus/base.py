@@ -164,8 +164,9 @@ class Bus(Protocol):
         ...
 
     def on_publish_denied(self, subject: str, callback: OnDenied) -> Callable[[], None]:
-        """Call `callback` when the broker denies a publish on `subject` or below `<subject>.reply.`.
+        """Call `callback` when the broker denies a publish on `subject`, on `<subject>.reply` or below that.
 
-        The latter are answers to messages of `subject`: `Denial.subject` tells which. Returns a function that ends it.
+        The latter two are answers to messages of `subject`: `Denial.subject` tells which. They are also reported to the
+        bus's owner, once a minute whatever their tokens. Returns a function that ends it.
         """
         ...

@@ -50,6 +50,7 @@ class DenialRouter:
         denial = parse_denial(text)
         told: list[tuple[OnDenied, Denial]] = []
         kind = text
+        is_answer = False
         if denial is None:
             if "maximum subscriptions" in text.lower():
                 told = self._deny_unconfirmed(text)
@@ -57,9 +58,10 @@ class DenialRouter:
             owner = self._find_publisher(denial.subject)
             told = [(callback, denial) for callback in self._publishers.get(owner, ())]
             kind = f"denied below {owner}"
+            is_answer = denial.subject != owner
         else:
             told = self._deny_subscribers(denial)
-        if not told or (denial is not None and denial.is_publish and denial.subject != owner):
+        if is_answer or not told:
             self._report(f"the broker says: {text}", kind)
         for callback, its_denial in told:
             try:
@@ -71,12 +73,12 @@ class DenialRouter:
         """The registered subject that a publish on `subject` was one of, or an answer to one of; "" for none."""
         if subject in self._publishers:
             return subject
-        at = -1
-        while (
-            at := f"{subject}.".find(_REPLY_PART, at + 1)
-        ) >= 0:  # the seed's answers end with the word
-            if subject[:at] in self._publishers:
-                return subject[:at]
+        closed = f"{subject}."  # the answers of the seed end with the word
+        at = closed.find(_REPLY_PART)
+        while at >= 0:
+            if closed[:at] in self._publishers:
+                return closed[:at]
+            at = closed.find(_REPLY_PART, at + 1)
         return ""
 
     def _deny_subscribers(self, denial: Denial) -> list[tuple[OnDenied, Denial]]:

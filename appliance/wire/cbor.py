@@ -6,10 +6,10 @@ surrogate escapes in the `str` (`core.message.text_to_bytes` gives them back). A
 exchange any bytes. A Go receiver refuses a CBOR text that is not UTF-8; `wire.frame` therefore
 sends such a message as gob.
 
-Decoding is bounded: nesting by `max_depth`, memory by the size of the input (a factor of 80 at
-worst, by containers where a text belongs). Tags, maps, floats, duplicate or unhashable keys,
-trailing bytes: all refused. Null for a number or text keeps its zero value and indefinite lengths
-are accepted, as in Go.
+Decoding is bounded: nesting by `max_depth`, memory and time by a walk over the heads of large inputs, which refuses
+containers where a text belongs and too many values before anything is made of them. Tags, maps, floats, duplicate or
+unhashable keys, trailing bytes: all refused. Null for a number or text keeps its zero value and indefinite lengths are
+accepted, as in Go.
 
 Source: measurements of cbor2 6.3 (its plain `loads` accepts tags that build arbitrary objects, and
 trailing bytes); RFC 8949.
@@ -24,7 +24,14 @@ import cbor2
 
 from appliance.core.message import Message, Texts
 from appliance.errors import DecodeError, EncodeError
-from appliance.wire.layout import MAX_VALUES, check_encodable, message_of_record
+from appliance.wire.layout import (
+    FIELD_COUNT,
+    MAX_TEXTS,
+    MAX_VALUES,
+    TEXTS_FIELDS,
+    check_encodable,
+    message_of_record,
+)
 
 _HEAD = b"\x98\x19"
 """An array of 25, as every known encoder writes it."""
@@ -39,6 +46,26 @@ cbor2's `loads` ignores trailing bytes and its stream decoder, which could tell,
 long. The proof holds because `_END` does not occur in the input (checked) and overlaps itself
 nowhere.
 """
+
+_CHEAP_BYTES = MAX_TEXTS + 16 * 1024
+"""Whatever these are, decoding them takes no longer than 2 ms: an array or number for every byte."""
+
+_ARRAY = 4
+_CONTAINERS = (_ARRAY, 5, 6)
+_KINDS = (
+    "an integer",
+    "an integer",
+    "bytes",
+    "text",
+    "an array",
+    "a map",
+    "a tag",
+    "a simple value",
+)
+"""Words for the kinds of values, by the three bits that name them."""
+
+_PIECE_COST = 256
+"""What a piece of a text of indefinite length counts for: nobody needs many."""
 
 _INTERNAL_TAGS = (
     *(0, 1, 2, 3, 4, 5, 25, 28, 29, 30, 35, 36, 37, 52, 54, 100, 256, 258, 260, 261),
@@ -102,18 +129,19 @@ def _record_of(message: Message) -> list[object]:
     return record
 
 
-def decode_cbor(data: bytes, *, max_depth: int = 16) -> Message:
+def decode_cbor(data: bytes, *, max_depth: int = 16, max_values: int = MAX_VALUES) -> Message:
     """Decode one message.
 
     Args:
         max_depth: arrays inside one another; a message with texts needs two, each previous message
         one more.
+        max_values: numbers and texts, however nested; looked at in large inputs only.
 
     Raises:
         DecodeError: anything that is not exactly one message.
     """
-    if len(data) > MAX_VALUES:
-        _check_count(data)
+    if len(data) > _CHEAP_BYTES:
+        _refuse_dear(data, max_depth, max_values)
     try:
         if data[:2] == _HEAD and _END not in data:
             record = _loads_strict(data, max_depth)
@@ -131,27 +159,115 @@ def decode_cbor(data: bytes, *, max_depth: int = 16) -> Message:
     return message_of_record(record)
 
 
-def _check_count(data: bytes) -> None:
-    """Count the heads of all values, however they are nested; what is wrong with one is the decoder's to tell.
+def _refuse_dear(data: bytes, max_depth: int, max_values: int) -> None:
+    """Walk over the heads of a large input as far as it could be dear to decode.
+
+    What is no message, or a list of millions, is refused before anything is made of it: a frame of a hundred bytes
+    can unpack to it. What else is wrong is the decoder's to tell, which stops where it finds it.
 
     Raises:
-        DecodeError: there are more than the time to make them is worth.
+        DecodeError: an array, map or tag where none belongs, or too many values.
     """
-    pos = count = 0
-    end = len(data)
-    while pos < end:
-        count += 1
-        if count > MAX_VALUES:
-            raise DecodeError(f"more than {MAX_VALUES} values in the CBOR of a message")
-        first = data[pos]
+    walk = _Walk(data, max_values)
+    try:
+        pos = walk.pass_record(0, max_depth)
+    except IndexError:
+        return  # cut short
+    if pos < walk.is_cheap_from:
+        raise DecodeError("bytes after the message")
+
+
+class _Walk:
+    """Passes over values without making them. Positions beyond `is_cheap_from` mean that the walk is over."""
+
+    def __init__(self, data: bytes, max_values: int) -> None:
+        self._data = data
+        self.is_cheap_from = len(data) - _CHEAP_BYTES
+        self._max_values = max_values
+        self._left = max_values
+
+    def pass_record(self, pos: int, depth: int) -> int:
+        """One message; `depth` is how many arrays may be inside one another from here on."""
+        if depth < 1:
+            raise DecodeError("arrays inside one another deeper than the limit")
+        data = self._data
+        if data[pos] >> 5 != _ARRAY:
+            raise DecodeError(f"a message must be an array, not {_KINDS[data[pos] >> 5]}")
+        count, pos = self._read_argument(pos)
+        if count is not None and count != FIELD_COUNT:
+            raise DecodeError(f"an array of {count} elements where a message has {FIELD_COUNT}")
+        self._spend(FIELD_COUNT)
+        for name in Message._fields:
+            if pos >= self.is_cheap_from:
+                return pos
+            major = data[pos] >> 5
+            if major not in _CONTAINERS:
+                pos = self._pass_scalar(pos)
+            elif major == _ARRAY and name in TEXTS_FIELDS:
+                pos = self._pass_texts(pos, name)
+            elif major == _ARRAY and name == "previous_message":
+                pos = self.pass_record(pos, depth - 1)
+            else:
+                raise DecodeError(
+                    f"field {name} holds {_KINDS[major]}, which does not belong there"
+                )
+        return pos if count is not None else pos + 1
+
+    def _pass_texts(self, pos: int, name: str) -> int:
+        data, is_cheap_from = self._data, self.is_cheap_from
+        count, pos = self._read_argument(pos)
+        if count is None:
+            count = MAX_TEXTS + 1  # as many as come before the end
+        elif count > MAX_TEXTS:
+            raise DecodeError(f"field {name} holds {count} texts, more than {MAX_TEXTS}")
+        else:
+            self._spend(count)
+        for _ in range(count):
+            if pos >= is_cheap_from:
+                return pos
+            first = data[pos]
+            if 0x60 <= first < 0x78:  # a short text, the common case
+                pos += first - 0x5F
+            elif first == 0x78:
+                pos += 2 + data[pos + 1]
+            elif first == 0xFF:
+                return pos + 1
+            elif first >> 5 in _CONTAINERS:
+                raise DecodeError(f"field {name} must hold texts only, not {_KINDS[first >> 5]}")
+            else:
+                pos = self._pass_scalar(pos)
+        return pos
+
+    def _pass_scalar(self, pos: int) -> int:
+        major = self._data[pos] >> 5
+        argument, pos = self._read_argument(pos)
+        if major not in (2, 3):
+            return pos
+        if argument is not None:
+            return pos + argument
+        while (
+            pos < self.is_cheap_from and self._data[pos] != 0xFF
+        ):  # pieces of an indefinite length
+            self._spend(_PIECE_COST)
+            argument, pos = self._read_argument(pos)
+            pos += argument or 0
+        return pos + 1
+
+    def _read_argument(self, pos: int) -> tuple[int | None, int]:
+        """What a head says beside the kind, None for an indefinite length; and where it ends."""
+        argument = self._data[pos] & 0x1F
         pos += 1
-        argument = first & 0x1F
-        if 24 <= argument < 28:
-            size = 1 << (argument - 24)
-            argument = int.from_bytes(data[pos : pos + size], "big")
-            pos += size
-        if first >> 5 in (2, 3) and argument != 31:  # bytes or text, of a length that is told
-            pos += argument
+        if argument < 24:
+            return argument, pos
+        if argument > 27:
+            return None, pos
+        size = 1 << (argument - 24)
+        return int.from_bytes(self._data[pos : pos + size], "big"), pos + size
+
+    def _spend(self, count: int) -> None:
+        self._left -= count
+        if self._left < 0:
+            raise DecodeError(f"more than {self._max_values} values in the CBOR of a message")
 
 
 def _loads_strict(data: bytes, max_depth: int) -> object:

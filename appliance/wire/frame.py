@@ -18,7 +18,7 @@ from appliance.core.message import Message
 from appliance.errors import DecodeError, EncodeError
 from appliance.wire.cbor import decode_cbor, encode_cbor, encode_cbor_utf8
 from appliance.wire.gob import decode_gob, encode_gob
-from appliance.wire.layout import MAX_NESTED_MESSAGES
+from appliance.wire.layout import MAX_NESTED_MESSAGES, MAX_TEXTS, MAX_VALUES
 from appliance.wire.zstd import compress, decompress
 
 SERIAL_HEADER = "serial"
@@ -30,6 +30,11 @@ _HEADERS: Mapping[tuple[str, str], Mapping[str, str]] = {
     ("cbor", "none"): {SERIAL_HEADER: "cbor"},
     ("cbor", "zstd"): {SERIAL_HEADER: "cbor", COMPRESSION_HEADER: "z"},
 }
+
+_VALUES_OF_ANY_FRAME = MAX_TEXTS + 4_096
+_VALUES_A_BYTE = 64
+"""A compressed frame may hold one full list whatever it weighs, and more texts only by its weight: a hundred bytes can
+claim four full ones, and each text costs more than a byte of it."""
 
 _MAX_STORED_BYTES = 64 * 1024 * 1024
 """Bound on what a payload of our own store may decompress to; no broker takes messages near it."""
@@ -130,15 +135,16 @@ def decode_frame(
             f"message of {len(payload)} bytes exceeds the limit of {limits.max_message_bytes}"
         )
     serial, compression = _read_headers(headers)
+    max_values = MAX_VALUES
     if compression is not None:
         if compression != "z":
             raise DecodeError(
                 f"unknown compression {compression[:40]!r} in header {COMPRESSION_HEADER!r}"
             )
+        max_values = min(MAX_VALUES, _VALUES_OF_ANY_FRAME + _VALUES_A_BYTE * len(payload))
         payload = decompress(payload, limit_bytes=limits.max_decompressed_bytes)
-    if serial is None:
-        return decode_gob(payload, max_depth=limits.max_depth)
-    return decode_cbor(payload, max_depth=limits.max_depth)
+    decode = decode_gob if serial is None else decode_cbor
+    return decode(payload, max_depth=limits.max_depth, max_values=max_values)
 
 
 def _read_headers(headers: Mapping[str, str]) -> tuple[str | None, str | None]:

@@ -31,7 +31,7 @@ MAX_VALUES = 4 * MAX_TEXTS
 _INT_MIN = -(2**63)
 _INT_END = 2**63
 
-_TEXTS = frozenset({"to_nodes", "data", "method_args", "reply_method_args"})
+TEXTS_FIELDS = frozenset({"to_nodes", "data", "method_args", "reply_method_args"})
 _NUMBERS = frozenset(
     {
         "id",
@@ -128,7 +128,7 @@ def message_of_record(record: object) -> Message:
 
 def _read_field(name: str, value: object) -> object:
     """One field with Go's leniency: null keeps the zero value."""
-    if name in _TEXTS:
+    if name in TEXTS_FIELDS:
         return _read_texts(name, value)
     if name == "previous_message":
         return None if value is None else message_of_record(value)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import cbor2
 import pytest
 from hypothesis import example, given, settings
@@ -268,8 +270,27 @@ def test_more_texts_than_any_reader_takes_are_refused_on_both_sides(name: str):
 @pytest.mark.parametrize("is_usual", [True, False], ids=["usual head", "other head"])
 def test_a_frame_of_countless_values_is_refused_before_they_are_made(filler: bytes, is_usual: bool):
     head = b"\x98\x19" if is_usual else b"\x9f"
+    raw = head + filler * (MAX_VALUES + 1)
+    tracemalloc.start()
+    try:
+        with pytest.raises(DecodeError):
+            decode_cbor(raw)
+        assert tracemalloc.get_traced_memory()[1] < 100_000 + len(raw)
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize("is_definite", [True, False], ids=["definite", "indefinite"])
+def test_values_of_one_message_are_counted_however_they_are_nested(is_definite: bool):
+    message = Message(data=("",) * MAX_TEXTS)
+    for _ in range(4):
+        message = message._replace(previous_message=message)
+    raw = encode_cbor(message)
+    if not is_definite:
+        raw = raw.replace(b"\x98\x19", b"\x9f") + b"\xff" * 5
     with pytest.raises(DecodeError, match="more than 262144 values"):
-        decode_cbor(head + filler * (MAX_VALUES + 1))
+        decode_cbor(raw)
+    assert decode_cbor(encode_cbor(message), max_values=10**6) == message
 
 
 def test_one_large_text_is_one_value():

@@ -38,12 +38,13 @@ _ZERO = tuple(Message())
 _descriptors = DescriptorCache(MESSAGE_DESCRIPTORS)
 
 
-def decode_gob(payload: bytes, *, max_depth: int = 16) -> Message:
+def decode_gob(payload: bytes, *, max_depth: int = 16, max_values: int = MAX_VALUES) -> Message:
     """Decode one message.
 
     Args:
         max_depth: messages and lists inside one another; a message with texts needs two, each
         previous message one more.
+        max_values: texts of all lists; a value that a message has no field for counts as several.
 
     Raises:
         DecodeError: anything that is not exactly one message.
@@ -55,7 +56,9 @@ def decode_gob(payload: bytes, *, max_depth: int = 16) -> Message:
         begins_alike = begins_alike and start == latest.size_bytes
         descriptor = latest if begins_alike else _descriptors.get(payload[:start])
         plan = descriptor.plan_for(type_id)
-        message, pos = _read_message(payload, pos, plan, descriptor.types, max_depth, [MAX_VALUES])
+        message, pos = _read_message(
+            payload, pos, plan, descriptor.types, max_depth, [max_values] * 2
+        )
     except IndexError:
         raise DecodeError(f"{CUT_SHORT}, or has a field that its type does not have") from None
     if pos != len(payload):

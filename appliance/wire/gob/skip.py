@@ -23,13 +23,12 @@ from appliance.wire.gob.types import (
     StructType,
     WireType,
 )
-from appliance.wire.layout import MAX_VALUES
 
-SKIP_COST = 8
+SKIP_COST = 64
 """What passing over a value costs beside a text of a list, which one step reads."""
 
 Budget = list[int]
-"""One number: how many of `MAX_VALUES` are left."""
+"""Two numbers: how many values are left, and how many there were at first."""
 
 
 def spend(budget: Budget, count: int) -> None:
@@ -41,7 +40,7 @@ def spend(budget: Budget, count: int) -> None:
     budget[0] -= count
     if budget[0] < 0:
         raise DecodeError(
-            f"more than {MAX_VALUES} values in the gob stream (one that has no field counts as {SKIP_COST})"
+            f"more than {budget[1]} values in the gob stream (one that has no field counts as {SKIP_COST})"
         )
 
 

@@ -20,8 +20,9 @@ BUILT_IN_TYPES = frozenset(range(1, 9))
 _LAST_OWN_TYPE = 23
 """Up to here Go numbers the types that describe types."""
 
-MAX_TYPES = 128
-MAX_FIELDS = 2_048
+MAX_TYPES = 32
+"""Of a stream; the seed's message needs two, and each costs as much as a message to read."""
+MAX_FIELDS = 256
 """Of all structs of a stream; the seed's message has 25, later generations 27."""
 
 
