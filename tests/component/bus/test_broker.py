@@ -8,6 +8,7 @@ import signal
 import stat
 import subprocess
 import sys
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from appliance.bus import broker as broker_module
 from appliance.bus.broker import EmbeddedBroker, find_binary
 from appliance.bus.nats import NatsBus
 from appliance.errors import BusUnavailable
+from tests.support.waiting import pace_async
 
 from .conftest import Heard, Inbox, OpenBus, make_settings
 
@@ -209,11 +211,10 @@ async def test_an_unusable_directory_is_an_error_in_words(tmp_path: Path) -> Non
 
 
 async def test_a_start_that_is_cancelled_leaves_no_process(tmp_path: Path) -> None:
-    for turns in range(0, 40, 4):
+    for late_ms in range(0, 40, 4):
         broker = EmbeddedBroker(tmp_path)
         starting = asyncio.create_task(broker.start())
-        for _ in range(turns):
-            await asyncio.sleep(0.001)
+        await pace_async(time.monotonic() + late_ms / 1000)
         starting.cancel()
         await asyncio.wait({starting})
         await broker.stop()

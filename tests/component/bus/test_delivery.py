@@ -12,6 +12,7 @@ from appliance.bus.nats import NatsBus
 from appliance.errors import BusUnavailable, PayloadTooLarge, SubjectInvalid
 from appliance.wire.headers import encode_headers
 from tests.support.nats_server import NatsServer
+from tests.support.waiting import turns
 
 from .conftest import Heard, Inbox, OpenBus, RawClient, make_settings
 
@@ -233,7 +234,7 @@ async def test_a_member_that_joins_and_leaves_its_group_under_load_loses_and_dou
             for _ in range(10):
                 await peer.publish("a", b"%d" % sent)
                 sent += 1
-            await asyncio.sleep(0)
+            await turns()
 
     sending = asyncio.create_task(send())
     for _ in range(300):

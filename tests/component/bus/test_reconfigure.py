@@ -9,6 +9,7 @@ import pytest
 
 from appliance.errors import BusUnauthorized, BusUnavailable
 from tests.support.nats_server import NatsServer
+from tests.support.waiting import turns
 
 from .conftest import Heard, Inbox, OpenBus, make_settings
 
@@ -28,7 +29,7 @@ async def test_nothing_is_lost_or_doubled_while_the_connection_is_exchanged_unde
             for _ in range(20):
                 await peer.publish("a", b"%d" % sent)
                 sent += 1
-            await asyncio.sleep(0)
+            await turns()
 
     sending = asyncio.create_task(send())
     for _ in range(30):
@@ -127,10 +128,9 @@ async def test_a_cancelled_exchange_leaves_a_working_bus(
     bus = await open_bus(server.url)
     inbox = Inbox()
     await bus.subscribe("a", inbox)
-    for turns in range(30):
+    for count in range(30):
         exchange = asyncio.create_task(bus.reconfigure(make_settings(server.url)))
-        for _ in range(turns):
-            await asyncio.sleep(0)
+        await turns(count)
         exchange.cancel()
         await asyncio.wait({exchange})
     await bus.publish("a", b"")
