@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from appliance import __version__
 from appliance.admin.requests import Once, SubmitRequest, Submitted
-from appliance.core.delivery import Standing
+from appliance.core.delivery import DeliveryState, Standing, why_of_missed
 from appliance.core.describe import describe_plan, describe_settings
 from appliance.core.describe_methods import describe_methods
 from appliance.core.names import WorkerKind
@@ -359,7 +359,8 @@ class DaemonControl:
         return [
             record_json(
                 record,
-                of_record(record.node, record.subject, record.id),
+                of_record(record.node, record.subject, record.id)
+                or Standing(DeliveryState.WAITING, why_of_missed(record.last_error)),
                 now=now,
                 wall_of=self._wall_of,
             )

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Mapping
 from typing import Protocol, runtime_checkable
 
 from appliance.core.delivery import DeliveryState, Standing, WaitReason, kind_of_wait
-from appliance.core.names import WorkerKey
+from appliance.core.names import REPLY_TOKEN, WorkerKey
 from appliance.core.specs import Phase
 from appliance.outbox.records import LaneKey
 from appliance.reconcile.pool import Handle
@@ -15,6 +16,8 @@ from appliance.telemetry.metrics import OTHER_REASON
 from appliance.workers.router import publisher_key
 
 _NOT_RUNNING = (Phase.BACKING_OFF, Phase.FAILED, Phase.STOPPED)
+_REPLY_TOKEN = re.compile(rf"(\.{REPLY_TOKEN})\.[0-9a-f]{{8,}}")
+"""What differs from try to try in the subject of answers, and would make one reason look like many."""
 _DENIAL_WORDS = ("permission", "denied", "authorization")
 
 
@@ -74,14 +77,16 @@ class Standings:
         self._lanes = lanes
         self._link = link
 
-    def of_record(self, node: str, subject: str, record_id: int) -> Standing:
-        """Where a record of the outbox stands."""
+    def of_record(self, node: str, subject: str, record_id: int) -> Standing | None:
+        """Where a record of the outbox stands; None where its publisher runs and does not tell."""
         worker = self._worker(node, subject)
         if isinstance(worker, TellsStanding) and self._link.is_connected:
             known = worker.standing(record_id)
             if known is not None:
                 return known
         why = self.lane_reason(node, subject)
+        if not why and not isinstance(worker, TellsStanding):
+            return None
         return Standing(DeliveryState.WAITING, why or WaitReason.BEHIND)
 
     def lane_reason(self, node: str, subject: str) -> str:
@@ -94,7 +99,11 @@ class Standings:
         if handle.phase in _NOT_RUNNING:
             return _say_trouble(handle.last_error)
         worker = self._worker(node, subject)
-        return worker.lane_reason() if isinstance(worker, TellsStanding) else ""
+        return (
+            _REPLY_TOKEN.sub(r"\1", worker.lane_reason())
+            if isinstance(worker, TellsStanding)
+            else ""
+        )
 
     def waiting(self) -> dict[str, int]:
         """Messages that wait, by the kind of the reason; every kind is there.
@@ -128,7 +137,8 @@ class Standings:
 def _say_trouble(error: str | None) -> str:
     if error is None:
         return "its publisher does not run"
-    if kind_of_wait(error) is not None:
-        return error
-    is_denied = any(word in error.lower() for word in _DENIAL_WORDS)
-    return f"{WaitReason.DENIED}: {error}" if is_denied else error
+    text = _REPLY_TOKEN.sub(r"\1", error)
+    if kind_of_wait(text) is not None:
+        return text
+    is_denied = any(word in text.lower() for word in _DENIAL_WORDS)
+    return f"{WaitReason.DENIED}: {text}" if is_denied else text

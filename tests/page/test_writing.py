@@ -158,18 +158,14 @@ ORPHAN = {
 WORKING = ORPHAN | {"id": 8, "id_text": "8", "from": "hub", "state": "working", "why": ""}
 
 
-def change_status(page, **changes):
-    """The page sees the daemon's own status with these sections instead."""
-
-    def answer(route):
-        status = route.fetch().json()
-        route.fulfill(json=status | changes)
-
-    page.route("**/api/v1/status", answer)
+def change_status(page, fleet, **changes):
+    """The page sees the daemon's status with these sections instead."""
+    status = fleet.daemon.status() | changes
+    page.route("**/api/v1/status", lambda route: route.fulfill(json=status))
 
 
-def test_what_no_worker_takes_is_named_and_dropped_and_what_a_worker_has_is_not(unlocked):
-    change_status(unlocked, inbox={"unfinished": 2, "orphaned": 1})
+def test_what_no_worker_takes_is_named_and_dropped_and_what_a_worker_has_is_not(fleet, unlocked):
+    change_status(unlocked, fleet, inbox={"unfinished": 2, "orphaned": 1})
     unlocked.route(
         "**/api/v1/inbox?*", lambda route: route.fulfill(json={"records": [ORPHAN, WORKING]})
     )
@@ -197,9 +193,10 @@ def test_what_no_worker_takes_is_named_and_dropped_and_what_a_worker_has_is_not(
     assert asked == [{"ids": ["7"]}, {"all": True}]
 
 
-def test_the_store_in_trouble_and_what_waits_by_why_are_seen_at_a_glance(page):
+def test_the_store_in_trouble_and_what_waits_by_why_are_seen_at_a_glance(fleet, page):
     change_status(
         page,
+        fleet,
         healthy=False,
         degraded_by=["the store cannot be written: Read-only file system"],
         store={"state": "read_only", "text": "Read-only file system"},

@@ -196,7 +196,7 @@ def test_a_file_that_may_not_be_seen_is_refused(run):
 
 def test_a_request_to_follow_that_nobody_took_is_taken_back(start, run):
     process = start("tail", "away", "/var/log/x")
-    assert b"nobody there takes this yet" in process.stderr.readline()
+    assert b"waiting: nobody there" in process.stderr.readline()
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=20)
     assert process.returncode == 130

@@ -69,6 +69,11 @@ def test_a_record_of_which_nothing_special_is_known_waits_behind_others():
     assert found == Standing(DeliveryState.WAITING, "behind others")
 
 
+def test_a_reason_is_the_same_at_every_try_whatever_the_token_of_its_answers():
+    worker = FakePublisher('denied: Permissions Violation for "a.reply.e24dc82c5569.*"')
+    assert make(ship1=worker).lane_reason("hub", SUBJECT).endswith('"a.reply.*"')
+
+
 def test_without_a_broker_everything_waits_for_it():
     worker = FakePublisher(record1=Standing(DeliveryState.SENT))
     found = make(connected=False, ship1=worker).of_record("hub", SUBJECT, 1)
@@ -80,6 +85,10 @@ def test_without_a_broker_everything_waits_for_it():
     [
         (DENIED, f"denied: {DENIED}"),
         (f"denied: {DENIED}", f"denied: {DENIED}"),
+        (
+            'Permissions Violation for "a.reply.e24dc82c5569.*"',
+            'denied: Permissions Violation for "a.reply.*"',
+        ),
         ("'Authorization Violation'", "denied: 'Authorization Violation'"),
         ("the subject is not what it was", "the subject is not what it was"),
         (None, "its publisher does not run"),
