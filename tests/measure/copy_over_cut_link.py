@@ -19,6 +19,7 @@ from pathlib import Path
 from tests.support.appliance import Appliance
 from tests.support.copy_fleet import CopyFleet, copy_fleet, hash_of, write_random
 from tests.support.terminal import OnTerminal
+from tests.support.waiting import pace
 
 CUT_AT_PERCENT = (20, 50, 80)
 HELD_S = 0.5
@@ -67,8 +68,11 @@ def run(
     target: Path,
     sha256: str,
     cut_at_percent: tuple[int, ...] = CUT_AT_PERCENT,
+    *,
+    held_s: float = HELD_S,
+    down_s: float = DOWN_S,
 ) -> Outcome:
-    """Run a command that copies, and cut the link when it shows so much."""
+    """Run a command that copies, and cut the link when it shows so much: first it is silent, then gone."""
     daemons = (fleet.central, fleet.ship)
     before = [memory_mb(daemon, "VmRSS") for daemon in daemons]
     cuts_before = fleet.link.cuts
@@ -80,9 +84,9 @@ def run(
             terminal.until(lambda said, least=percent: _last_percent(said) >= least, 600.0)
             broke = time.perf_counter()
             fleet.link.hold()
-            time.sleep(HELD_S)
+            pace(time.monotonic() + held_s)
             fleet.link.cut()
-            time.sleep(DOWN_S)
+            pace(time.monotonic() + down_s)
             fleet.link.mend()
             broken_s += time.perf_counter() - broke
         exit_code = terminal.wait(600.0)

@@ -18,7 +18,7 @@ from tests.support.nats_server import NatsServer
 CONFIG = """
 version: 1
 broker: {{servers: ["{url}"], ping_interval: 1s, reconnect_wait: 100ms}}
-defaults: {{serialization: {serialization}, compression: {compression}}}
+defaults: {{serialization: {serialization}, compression: {compression}, ack: {{timeout: 1s}}}}
 reload: {{settle: 20ms}}
 nodes:
   central:

@@ -15,7 +15,7 @@ from tests.support.appliance import Appliance
 CONFIG = """
 version: 1
 broker: {embedded: true}
-reload: {settle: 50ms}
+reload: {settle: 20ms}
 roles:
   ship:
     subscribe:

@@ -58,7 +58,7 @@ def test_over_a_link_that_is_cut_three_times_a_file_arrives_whole(fleet, way):
     sha256 = write_random(fleet.at("ship1", "large"), SIZE)
     fleet.link.bytes_per_s = SLOWLY
     try:
-        outcome = run(fleet, *commands(fleet, "large")[way], sha256)
+        outcome = run(fleet, *commands(fleet, "large")[way], sha256, held_s=0.1, down_s=0.2)
     finally:
         fleet.link.bytes_per_s = None
     assert (outcome.exit_code, outcome.is_right, outcome.cuts) == (0, True, 3)

@@ -14,7 +14,7 @@ from tests.support.waiting import pace, until
 BASE = """
 version: 1
 broker: {embedded: true}
-reload: {settle: 50ms}
+reload: {settle: 1ms}
 nodes:
   central: {subscribe: {REQErrorLog: {}, REQToFileAppend: {}}}
   ship1: {subscribe: {REQPing: {}}}
