@@ -7,9 +7,22 @@ import shutil
 import tempfile
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 from tests.support.waiting import turns
+
+# The same examples in every run: what a run finds, the next one finds, too. Whoever looks for new ones has
+# `tests.measure.fuzz_decoders`, or `--hypothesis-profile=default`. How long one takes depends on the machine.
+hypothesis.settings.register_profile(
+    "suite",
+    derandomize=True,
+    database=None,
+    deadline=None,
+    max_examples=60,
+    suppress_health_check=[hypothesis.HealthCheck.too_slow],
+)
+hypothesis.settings.load_profile("suite")
 
 
 @pytest.fixture(autouse=True)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, event, given, settings
+from hypothesis import event, given, settings
 
 from appliance.config.shape import prune
 from appliance.config.stories import STORIES
@@ -20,7 +20,7 @@ from appliance.errors import ConfigInvalid
 from tests.support.config_files import load, load_text
 from tests.support.config_strategies import slightly_broken_configs, to_yaml, valid_configs
 
-SETTINGS = settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+SETTINGS = settings(max_examples=50)
 ROLE_METHODS = ("REQPing", "REQPong", "REQCliCommand", "REQToFile", "REQToFileAppend", "REQToConsole",
                 "REQHello", "REQOpProcessList", "REQErrorLog")  # fmt: skip
 

@@ -1,6 +1,6 @@
 """The light histogram counts what it is told, in the right bucket."""
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from appliance.telemetry.stats import BOUNDS_S, LightHistogram
@@ -25,7 +25,6 @@ def test_a_clock_that_was_set_back_counts_as_no_time():
     assert (histogram.sum, histogram.buckets()[0][1]) == (0.0, 1)
 
 
-@settings(deadline=None)  # a busy machine is no fault of the histogram
 @given(st.lists(st.floats(0, 1_000)))
 def test_every_bucket_holds_exactly_what_is_not_above_its_bound(seconds):
     histogram = LightHistogram()

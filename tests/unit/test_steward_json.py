@@ -11,7 +11,7 @@ from appliance.wire.steward_json import KEYS, message_from_json, message_to_json
 from tests.support.wire_cases import any_message
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(any_message)
 def test_any_message_comes_back_from_its_json_text(message):
     assert parse_message(json.dumps(message_to_json(message))) == message

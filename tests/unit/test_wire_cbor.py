@@ -37,13 +37,13 @@ def test_own_encoder_for_raw_bytes_agrees_with_the_library_layout(vector: Vector
 
 
 @given(any_message)
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 def test_any_message_survives_the_round_trip(message: Message):
     assert decode_cbor(encode_cbor(message)) == message
 
 
 @given(any_message)
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_both_encoders_write_the_same_bytes(message: Message):
     assert _encode_any_bytes(message) == encode_cbor(message)
 
@@ -73,7 +73,7 @@ def test_message_that_holds_the_end_mark_itself_is_read_rightly():
 
 
 @given(st.sampled_from(VECTORS), st.data())
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_changed_bytes_decode_or_are_refused_and_nothing_else(vector: Vector, data: st.DataObject):
     raw = bytearray(vector.cbor[:600])
     for _ in range(data.draw(st.integers(1, 4))):
@@ -87,7 +87,7 @@ def test_changed_bytes_decode_or_are_refused_and_nothing_else(vector: Vector, da
 
 @given(st.binary(max_size=200))
 @example(b"\x98\x19" + b"\x60" * 25)
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_random_bytes_raise_the_decode_error_and_nothing_else(raw: bytes):
     for candidate in (raw, b"\x98\x19" + raw):
         try:

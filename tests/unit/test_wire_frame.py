@@ -73,7 +73,7 @@ def test_one_text_that_is_not_utf8_anywhere_in_the_message_is_enough():
 
 
 @given(any_message, st.sampled_from(["cbor", "gob"]), st.sampled_from(["none", "zstd"]))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_any_message_survives_the_round_trip(
     message: Message, serialization: str, compression: str
 ):
@@ -145,7 +145,7 @@ def test_every_prefix_of_a_compressed_frame_is_refused(vector: Vector):
 
 
 @given(st.sampled_from(VECTORS), st.data())
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_changed_byte_in_a_compressed_frame_is_refused_or_harmless(
     vector: Vector, data: st.DataObject
 ):
@@ -159,7 +159,7 @@ def test_changed_byte_in_a_compressed_frame_is_refused_or_harmless(
 
 
 @given(st.binary(max_size=100))
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_random_payload_raises_the_decode_error_and_nothing_else(raw: bytes):
     for headers in (CBOR, ZSTD, {}, {"cmp": "z"}):
         for payload in (raw, b"\x28\xb5\x2f\xfd" + raw):

@@ -74,14 +74,14 @@ def damaged(draw: st.DrawFn, seeds: list[bytes]) -> bytes:
 
 @by_decoder
 @given(data=st.data())
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=120)
 def test_damaged_frame_is_read_or_refused(name: str, data: st.DataObject):
     decode_or_refuse(DECODERS[name], data.draw(damaged(SEEDS[name])))
 
 
 @by_decoder
 @given(raw=st.binary(max_size=300))
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 def test_random_bytes_are_refused(name: str, raw: bytes):
     decode_or_refuse(DECODERS[name], raw)
 
@@ -112,7 +112,7 @@ CONTENT = st.lists(
 
 
 @given(st.lists(DEFINITIONS, max_size=6), st.integers(64, 70), CONTENT)
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_gob_of_any_types_with_any_content_is_read_or_refused(
     definitions: list[bytes], type_id: int, content: bytes
 ):
@@ -166,7 +166,7 @@ def test_claims_of_huge_sizes_cost_no_memory(name: str):
 
 
 @given(st.binary(max_size=200), st.integers(0, 1000))
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 def test_decompression_never_exceeds_its_limit(raw: bytes, limit_bytes: int):
     for payload in (raw, b"\x28\xb5\x2f\xfd" + raw, compress(raw)):
         try:
@@ -180,7 +180,7 @@ HEADER_VALUES = st.sampled_from(("cbor", "gob", "z", "Z", "")) | st.text(max_siz
 
 
 @given(st.dictionaries(HEADER_NAMES, HEADER_VALUES, max_size=5), st.sampled_from(VECTORS))
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_any_headers_are_understood_or_refused(headers: dict[str, str], vector):
     for payload in (vector.gob, vector.cbor, vector.gob_zstd, vector.cbor_zstd):
         try:
@@ -190,7 +190,7 @@ def test_any_headers_are_understood_or_refused(headers: dict[str, str], vector):
 
 
 @given(st.text() | st.from_regex(r"[0-9a-fx]{15,17}-[-0-9²٣]{0,25}(-m)?", fullmatch=True))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_any_identity_is_understood_or_counts_as_none(text: str):
     identity = parse_identity({ID_HEADER: text})
     assert type(identity) is Identity
@@ -198,7 +198,7 @@ def test_any_identity_is_understood_or_counts_as_none(text: str):
 
 
 @given(st.text() | st.lists(st.sampled_from("ab.*>_ ") | st.text(max_size=3)).map(".".join))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_any_subject_is_parsed_or_refused(subject: str):
     with contextlib.suppress(SubjectInvalid):
         assert parse_subject(subject)

@@ -44,13 +44,12 @@ def test_our_bytes_are_those_of_a_go_node(vector: Vector):
 
 
 @given(any_message)
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_any_message_survives_the_round_trip(message: Message):
     assert decode_gob(encode_gob(message)) == as_gob_can(message)
 
 
 @given(any_int)
-@settings(deadline=None)
 def test_numbers_are_those_of_an_independent_writer(number: int):
     assert write_int(number) == gob.sint(number)
     assert read_int(gob.sint(number), 0) == (number, len(gob.sint(number)))

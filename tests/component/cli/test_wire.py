@@ -88,9 +88,7 @@ def test_golden_cbor_comes_out_again_byte_for_byte(wire):
 
 
 @pytest.mark.parametrize(("serialization", "compression"), ENCODINGS)
-@settings(
-    max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=20, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(message=any_message)
 def test_what_is_encoded_is_decoded_to_the_same(monkeypatch, serialization, compression, message):
     wire = Streams(monkeypatch).run
@@ -116,7 +114,7 @@ def _as_the_encoding_can(shown, serialization):
 
 
 @pytest.mark.parametrize(("serialization", "compression"), ENCODINGS)
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(message=any_message)
 def test_the_first_bytes_tell_the_encoding(serialization, compression, message):
     payload = encode_payload(message, serialization, compression)
