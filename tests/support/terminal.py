@@ -6,10 +6,10 @@ import os
 import pty
 import select
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable
+
+from tests.support import forked
 
 
 class OnTerminal:
@@ -23,14 +23,7 @@ class OnTerminal:
         self.said = ""
         environment = {**os.environ, "APPLIANCE_STATE_DIR": str(state_dir), "COLUMNS": str(columns)}
         try:
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", "appliance", *arguments],
-                stdin=subprocess.DEVNULL,
-                stdout=side_fd,
-                stderr=side_fd,
-                env=environment,
-                start_new_session=True,
-            )
+            self.process = forked.start(arguments, stdout=side_fd, stderr=side_fd, env=environment)
         finally:
             os.close(side_fd)
 

@@ -10,7 +10,7 @@ import sys
 import pytest
 
 from tests.support import forked
-from tests.support.appliance import Appliance
+from tests.support.appliance import PLAIN_COMMAND, Appliance
 
 CONFIG = """
 version: 1
@@ -108,7 +108,7 @@ def start(daemon):
     started = []
 
     def start_command(*arguments):
-        command = [sys.executable, "-m", "appliance", *arguments]
+        command = [*PLAIN_COMMAND, *arguments]
         environment = {**os.environ, "APPLIANCE_STATE_DIR": str(daemon.state)}
         process = subprocess.Popen(
             command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment

@@ -345,7 +345,7 @@ def test_a_daemon_that_stops_ends_its_tails_at_once_and_says_so(fleet):
     fleet.ship1.wait_until(lambda _: fleet.ship1.worker(worker)["in_flight"] == 1)
     begun = time.monotonic()
     assert fleet.ship1.stop() == 0
-    assert time.monotonic() - begun < 5  # and not reload.drain_timeout
+    assert time.monotonic() - begun < 20  # and not reload.drain_timeout
     fleet.ship1.start()
     fleet.central.wait_until(lambda _: "ended early: the node stops" in fleet.errors())
     assert fleet.ship1.worker(worker)["in_flight"] == 0

@@ -100,9 +100,9 @@ def test_a_fleet_of_a_thousand_nodes_is_checked_in_seconds_with_and_without_role
     for with_roles in (True, False):
         path = tmp_path / f"{with_roles}.yaml"
         path.write_text(fleet(with_roles=with_roles))
-        started = time.perf_counter()
+        started = time.process_time()
         loaded = load(path)
-        taken_s = time.perf_counter() - started
+        taken_s = time.process_time() - started
         subscribers = [key for key in loaded.desired.workers if key.kind == "subscriber"]
         assert len(subscribers) >= 10_000
         assert taken_s < 10  # about one second; the bound is for a machine that does other things
@@ -111,10 +111,10 @@ def test_a_fleet_of_a_thousand_nodes_is_checked_in_seconds_with_and_without_role
 def test_a_file_of_unknown_keys_is_refused_in_seconds(tmp_path: Path) -> None:
     path = tmp_path / "another.yaml"
     path.write_text(fleet(with_roles=True) + "".join(f"\nkey{i}: 1" for i in range(20_000)))
-    started = time.perf_counter()
+    started = time.process_time()
     with pytest.raises(ConfigInvalid) as caught:
         load(path)
-    assert time.perf_counter() - started < 15
+    assert time.process_time() - started < 15
     assert {problem.code for problem in caught.value.problems} == {"E101"}
     assert len(caught.value.problems) == 20_000
 
@@ -131,9 +131,9 @@ def test_what_is_left_out_is_left_out_of_a_copy() -> None:
 def test_a_fleet_full_of_mistakes_is_refused_in_seconds(tmp_path: Path) -> None:
     path = tmp_path / "bad.yaml"
     path.write_text(fleet(with_roles=False).replace("[central]", "[centrall]"))
-    started = time.perf_counter()
+    started = time.process_time()
     with pytest.raises(ConfigInvalid) as caught:
         load(path)
-    assert time.perf_counter() - started < 15
+    assert time.process_time() - started < 15
     assert len(caught.value.problems) >= 10_000
     assert 'closest: "central"' in caught.value.problems[-1].message

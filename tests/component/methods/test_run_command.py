@@ -120,7 +120,7 @@ async def test_death_by_signal_counts_as_in_a_shell():
 async def test_flood_is_stopped_in_time_and_kept_within_the_bound():
     started = time.monotonic()
     result = await run("yes", timeout_s=0.3, max_output_bytes=1_000)
-    assert time.monotonic() - started < 3
+    assert time.monotonic() - started < 20
     assert result.timed_out
     assert result.truncated
     assert result.exit_status == 124
@@ -142,7 +142,7 @@ async def test_output_of_exactly_the_bound_is_not_marked():
 
 async def test_timeout_kills_the_whole_family_and_keeps_what_was_said():
     marker = f"31.{os.getpid()}"
-    result = await sh(f"echo begun; sleep {marker} & sleep {marker}", timeout_s=0.3)
+    result = await sh(f"echo begun; sleep {marker} & sleep {marker}", timeout_s=1.0)
     assert result.timed_out
     assert result.stdout == b"begun\n"
     await wait_until_gone(marker)
@@ -162,7 +162,7 @@ async def test_grandchild_that_holds_the_pipe_delays_nothing_and_is_killed():
     marker = f"33.{os.getpid()}"
     started = time.monotonic()
     result = await sh(f"sleep {marker} & echo hi")
-    assert time.monotonic() - started < 3
+    assert time.monotonic() - started < 20
     assert (result.exit_status, result.stdout, result.timed_out) == (0, b"hi\n", False)
     await wait_until_gone(marker)
 
@@ -171,7 +171,7 @@ async def test_grandchild_in_a_session_of_its_own_delays_nothing():
     marker = f"34.{os.getpid()}"
     started = time.monotonic()
     result = await sh(f"setsid sleep {marker} & echo hi")
-    assert time.monotonic() - started < 3
+    assert time.monotonic() - started < 20
     assert result.stdout == b"hi\n"
     for pid in processes_of(marker):
         os.kill(pid, signal.SIGKILL)

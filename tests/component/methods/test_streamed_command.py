@@ -110,13 +110,13 @@ async def test_a_program_that_cannot_start_is_an_error_at_once(anything):
 
 
 async def test_at_the_time_limit_all_of_it_is_killed_and_the_answer_says_so(anything):
-    anything.timeout_s = 0.4
+    anything.timeout_s = 1.0
     marker = "31.4159"
     result = await sh(anything, f"printf begun; sleep {marker} & sleep {marker}")
     assert anything.said() == b"begun"
-    assert result.output == b"\n[stopped after 0.4 s]\n"
+    assert result.output == b"\n[stopped after 1 s]\n"
     assert result.exit_status == 124
-    assert "was stopped after 0.4 s" in result.report
+    assert "was stopped after 1 s" in result.report
     await wait_until_gone(marker)
 
 
@@ -131,7 +131,7 @@ async def test_a_program_that_never_stops_talking_is_stopped_too(anything):
 async def test_a_grandchild_that_holds_the_pipes_delays_nothing_and_loses_nothing(anything):
     started = time.monotonic()
     result = await sh(anything, "sleep 27.18 & seq 1 2000; exit 0")
-    assert time.monotonic() - started < 3
+    assert time.monotonic() - started < 20
     assert anything.said().endswith(b"\n2000\n")
     assert result.exit_status == 0
     await wait_until_gone("27.18")
@@ -140,7 +140,7 @@ async def test_a_grandchild_that_holds_the_pipes_delays_nothing_and_loses_nothin
 async def test_a_descendant_that_floods_on_after_the_end_is_ended(anything):
     started = time.monotonic()
     result = await sh(anything, "echo first; yes & exit 0")
-    assert time.monotonic() - started < 5
+    assert time.monotonic() - started < 20
     assert result.exit_status == 0
     assert anything.said().startswith(b"first\n")
 

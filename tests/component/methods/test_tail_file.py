@@ -103,7 +103,7 @@ async def test_the_end_of_the_time_is_no_error(bench, tail, log):
     bench.timeout_s = 0.2
     started = time.monotonic()
     result = await bench.handle("REQTailFile", method_args=(str(log),))
-    assert time.monotonic() - started < 2
+    assert time.monotonic() - started < 20
     assert (result.output, result.exit_status, result.report) == (b"", 0, None)
     assert not result.is_truncated
     assert bench.replies == []
