@@ -15,7 +15,7 @@ from appliance.daemon.runner import MAX_ASKING, RunnerSettings, take_listener
 from appliance.errors import CommandForbidden, DaemonError, HandlerError
 from appliance.methods._runner import Ended, Refused, run_remote, to_frame
 from tests.component.methods.conftest import bench as bench
-from tests.support.waiting import until, until_async
+from tests.support.waiting import until, until_async, until_taken
 
 ALLOWED = """
 sh -c **
@@ -168,13 +168,9 @@ async def test_no_more_commands_run_at_once_than_it_was_told(runner):
     for task in asking:
         task.cancel()
     await asyncio.wait(asking)
-    async with asyncio.timeout(20):
-        while True:
-            try:
-                assert (await run(runner, "sh", "-c", "true")).exit_status == 0
-                break
-            except HandlerError:  # the places of those who went are not free yet
-                await asyncio.sleep(0.01)
+    # the places of those who went are free a moment later
+    result = await until_taken(lambda: run(runner, "sh", "-c", "true"), HandlerError)
+    assert result.exit_status == 0
 
 
 async def test_no_more_run_at_once_when_many_ask_in_the_same_moment(runner):

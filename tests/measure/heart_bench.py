@@ -37,6 +37,7 @@ from appliance.core.specs import BrokerSettings
 from tests.measure import bare_loop, heart_floor, jetstream_peer
 from tests.measure.side import LOOP, OTHER, WRITER, Meter, Plan, make_text, processor_s
 from tests.support.nats_server import NatsServer
+from tests.support.waiting import pace_async
 
 WARM_SHARE = 0.15
 SINGLE_SHARE = 0.15
@@ -147,11 +148,9 @@ async def send_paced(side: SendingSide, plan: Plan, meter: Meter) -> None:
 
     side.on_delivered = on_delivered
     async with asyncio.TaskGroup() as group:
-        first = time.perf_counter()
+        first = time.monotonic()
         for number in range(plan.count):
-            due_in_s = first + number / plan.rate - time.perf_counter()
-            if due_in_s > 0:
-                await asyncio.sleep(due_in_s)
+            await pace_async(first + number / plan.rate)
             group.create_task(put())
     await is_done.wait()
 

@@ -21,6 +21,7 @@ import nats.errors
 from tests.support.appliance import Appliance
 from tests.support.hostile_frames import Hostile
 from tests.support.nats_server import NatsServer
+from tests.support.waiting import until
 from tests.support.wire_cases import load_vectors
 
 COMMON = """
@@ -212,20 +213,23 @@ def run(directory: Path, seed: int, *, seconds: float = 3600.0, most: int = 10**
 def settle(good: GoodSender, daemons: tuple[Appliance, ...]) -> list[str]:
     """Heal what was stopped, then wait until the last line is delivered."""
     central, _ = daemons
-    deadline = time.monotonic() + SETTLE_S
-    while time.monotonic() < deadline:
+
+    def is_settled() -> bool:
         for daemon in daemons:
             daemon.reload()
-        worker = central.worker("ship1.REQToFileAppend.EventACK_publisher")
         records = central.request("GET", "/api/v1/outbox?limit=1000")[1]["records"]
-        if not [
+        return not [
             record
             for record in records
             if record["to"] == "ship1" and record["method"] == "REQToFileAppend"
-        ]:
-            return []
-        time.sleep(0.5)
-    return [f"not settled in {SETTLE_S:g} s: {worker}"]
+        ]
+
+    try:
+        until(is_settled, timeout_s=SETTLE_S, every_s=0.1)
+    except AssertionError as error:
+        worker = central.worker("ship1.REQToFileAppend.EventACK_publisher")
+        return [f"{error}: {worker}"]
+    return []
 
 
 def judge(

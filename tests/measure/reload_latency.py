@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 
 from tests.support.appliance import Appliance
+from tests.support.waiting import until
 
 CONFIG = """
 version: 1
@@ -31,8 +32,7 @@ def main() -> None:
         for _ in range(20):
             started = time.perf_counter()
             appliance.write_config(more)
-            while (appliance.worker(NEW) or {}).get("phase") != "running":
-                time.sleep(0.002)
+            until(lambda: (appliance.worker(NEW) or {}).get("phase") == "running", every_s=0.002)
             saved_to_running.append(time.perf_counter() - started)
             appliance.write_config(plain)
             appliance.wait_until(lambda _: appliance.worker(NEW) is None)

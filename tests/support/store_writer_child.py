@@ -13,6 +13,7 @@ from pathlib import Path
 from appliance.core.specs import StateSettings
 from appliance.outbox.store import MessageStore
 from tests.support.store_bench import KEY, make_finish, make_item, make_record
+from tests.support.waiting import pace_async
 
 
 async def send(store: MessageStore) -> None:
@@ -31,7 +32,7 @@ async def settle(store: MessageStore) -> None:
     while True:
         taken = lane.take(1)
         if not taken:
-            await asyncio.sleep(0.001)
+            await pace_async(time.monotonic() + 0.001)
             continue
         (record,) = taken
         count += 1

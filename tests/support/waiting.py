@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
 T = TypeVar("T")
@@ -49,6 +49,20 @@ async def until_async(
             raise AssertionError(f"not in {timeout_s:g} s: {tell()}")
         await asyncio.sleep(every_s)
     return found
+
+
+async def until_taken(
+    attempt: Callable[[], Awaitable[T]], refusal: type[Exception], *, timeout_s: float = LONG_S
+) -> T:
+    """What an attempt gives, once it does not end with this refusal any more."""
+    deadline_mono = time.monotonic() + timeout_s
+    while True:
+        try:
+            return await attempt()
+        except refusal:
+            if time.monotonic() > deadline_mono:
+                raise
+            await asyncio.sleep(LOOK_EVERY_S)
 
 
 async def turns(count: int = 1) -> None:

@@ -24,6 +24,7 @@ from tests.support.store_bench import (
     take,
     take_all,
 )
+from tests.support.waiting import until_taken
 
 
 async def fill_up(store) -> list[int]:
@@ -116,13 +117,7 @@ async def test_disk_that_refuses_writes_keeps_conclusions_until_it_takes_them(tm
 
 async def put_when_there_is_room(store) -> None:
     """The ballast comes back first; a moment later messages are taken again."""
-    while True:
-        try:
-            await store.put([make_record(store)])
-        except StoreFull:
-            await asyncio.sleep(0.05)
-        else:
-            return
+    await until_taken(lambda: store.put([make_record(store)]), StoreFull)
 
 
 FULL_DISK = """
@@ -130,6 +125,7 @@ import asyncio, os, sys
 from pathlib import Path
 from appliance.errors import StoreFull
 from tests.support.store_bench import KEY, make_record, open_store, take
+from tests.support.waiting import until_taken
 
 async def main(directory):
     async with open_store(directory) as store:
@@ -148,13 +144,7 @@ async def main(directory):
             store.settle_done([record])
         pending = (await store.list_pending(10_000))
         assert pending == [], len(pending)
-        async with asyncio.timeout(15):
-            while True:
-                try:
-                    await store.put([make_record(store)])
-                    break
-                except StoreFull:
-                    await asyncio.sleep(0.1)
+        await until_taken(lambda: store.put([make_record(store)]), StoreFull)
         print("recovered", len(accepted), (directory / "store.ballast").exists())
 
 asyncio.run(main(Path(sys.argv[1])))
