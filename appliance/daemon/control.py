@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from appliance import __version__
@@ -16,15 +16,12 @@ from appliance.core.describe_methods import describe_methods
 from appliance.core.names import WorkerKind
 from appliance.daemon.copies import DaemonCopies
 from appliance.daemon.health import (
-    WELL,
-    StoreHealth,
-    TellsHealth,
     can_accept,
     describe_store,
     find_delivery_troubles,
     needs_restart,
 )
-from appliance.daemon.inbox import Inbox, Owners, Rows
+from appliance.daemon.inbox import Inbox, Owners
 from appliance.daemon.notify import describe_state
 from appliance.daemon.standings import Standings
 from appliance.daemon.status import (
@@ -47,6 +44,7 @@ from appliance.errors import (
     RunNodesUnclear,
 )
 from appliance.methods.registry import METHOD_TABLE
+from appliance.outbox.records import StoreHealth
 from appliance.reconcile.history import History, Record
 from appliance.reconcile.verdicts import Verdict, drain_json, find_problems_of, problem_json
 from appliance.telemetry.metrics import MetricsFacts, WorkerView
@@ -71,15 +69,8 @@ class DaemonControl:
             fleet=daemon.parts.fleet,
             choose_sender=self._submission.sender,
         )
-        store: object = daemon.store
         owners: object = getattr(daemon.parts, "inbox", None)
-        self._inbox: Inbox | None = None
-        self._now: Callable[[], float] = time.time
-        self._wall_of: Callable[[float], float] = float
-        if isinstance(store, Rows):
-            self._now, self._wall_of = store.now, store.wall_of
-            if isinstance(owners, Owners):
-                self._inbox = Inbox(store, owners)
+        self._inbox = Inbox(daemon.store, owners) if isinstance(owners, Owners) else None
         self._started_at = time.time()
         self.is_started = False
         self.is_stopping = False
@@ -142,7 +133,7 @@ class DaemonControl:
             "store": {
                 "state": health.state,
                 "text": health.text,
-                "since": rfc3339(self._wall_of(health.since)),
+                "since": rfc3339(self._daemon.store.wall_of(health.since)),
             },
             "outbox": {
                 "pending": counts.pending,
@@ -269,12 +260,11 @@ class DaemonControl:
         return [(name, trouble) for name, trouble in found if trouble is not None]
 
     def _age_s(self, created_at: float | None) -> float:
-        return max(0.0, self._now() - created_at) if created_at else 0.0
+        return max(0.0, self._daemon.store.now() - created_at) if created_at else 0.0
 
     def store_health(self) -> StoreHealth:
         """How the store is."""
-        store: object = self._daemon.store
-        return store.health() if isinstance(store, TellsHealth) else WELL
+        return self._daemon.store.health()
 
     def _in_flight(self) -> int:
         return sum(
@@ -352,17 +342,17 @@ class DaemonControl:
         store = self._daemon.store
         if state == "dead":
             letters = await store.list_dead(limit)
-            now = self._now()
-            return [dead_json(letter, now=now, wall_of=self._wall_of) for letter in letters]
+            now = store.now()
+            return [dead_json(letter, now=now, wall_of=store.wall_of) for letter in letters]
         records = await store.list_pending(limit)
-        now, of_record = self._now(), self._standings.of_record
+        now, of_record = store.now(), self._standings.of_record
         return [
             record_json(
                 record,
                 of_record(record.node, record.subject, record.id)
                 or Standing(DeliveryState.WAITING, why_of_missed(record.last_error)),
                 now=now,
-                wall_of=self._wall_of,
+                wall_of=store.wall_of,
             )
             for record in records
         ]

@@ -3,52 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
+
+from appliance.outbox.records import HealthState, StoreHealth
 
 MAX_NAMED = 3
 """Of one kind of trouble; the rest is a number."""
 
 _STORE_WORDS = {
-    "full": "the store has no room",
-    "read_only": "the store cannot be written",
-    "damaged": "the store is damaged",
-    "behind": "the store is behind",
-    "broken": "the store has failed and needs a restart",
+    HealthState.FULL: "the store has no room",
+    HealthState.READ_ONLY: "the store cannot be written",
+    HealthState.DAMAGED: "the store is damaged",
+    HealthState.BEHIND: "the store is behind",
+    HealthState.BROKEN: "the store has failed and needs a restart",
 }
-_ACCEPTS_NOTHING = frozenset({"full", "read_only", "broken"})
-
-
-class StoreHealth(Protocol):
-    """How the store is: one of `telemetry.metrics.STORE_STATES`, words for it, and since when by the steady clock."""
-
-    @property
-    def state(self) -> str: ...
-
-    @property
-    def text(self) -> str: ...
-
-    @property
-    def since(self) -> float: ...
-
-
-@dataclass(frozen=True, slots=True)
-class _Well:
-    state: str = "ok"
-    text: str = ""
-    since: float = 0.0
-
-
-WELL = _Well()
-
-
-@runtime_checkable
-class TellsHealth(Protocol):
-    """A store that knows how it is."""
-
-    def health(self) -> StoreHealth:
-        """How it is now; cheap."""
-        ...
+_ACCEPTS_NOTHING = frozenset({HealthState.FULL, HealthState.READ_ONLY, HealthState.BROKEN})
 
 
 @runtime_checkable
@@ -74,12 +43,12 @@ def can_accept(health: StoreHealth) -> bool:
 
 def needs_restart(health: StoreHealth) -> bool:
     """Whether only a restart helps: whatever else is the matter ends by itself or by an operator's hand."""
-    return health.state == "broken"
+    return health.state is HealthState.BROKEN
 
 
 def find_delivery_troubles(
     *,
-    store: StoreHealth | None,
+    store: StoreHealth,
     orphaned: int,
     silent_lanes: Sequence[tuple[str, str]],
     worker_troubles: Sequence[tuple[str, str]],
@@ -90,7 +59,7 @@ def find_delivery_troubles(
     words.
     """
     reasons = []
-    trouble = describe_store(store) if store is not None else None
+    trouble = describe_store(store)
     if trouble is not None:
         reasons.append(trouble)
     reasons += _name_some("worker", worker_troubles)

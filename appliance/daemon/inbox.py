@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Protocol, runtime_checkable
 
 from appliance.core.delivery import DeliveryState
 from appliance.daemon.status import rfc3339
+from appliance.outbox.records import InboxRow
 
 Json = dict[str, object]
 
@@ -15,38 +16,20 @@ ORPHANED = "orphaned"
 MAX_DROPPED_AT_ONCE = 10_000
 
 
-class Row(Protocol):
-    """A message taken in and not finished; times are steady seconds."""
-
-    row_id: int
-    node: str
-    method: str
-    subject: str
-    sender: str
-    message_id: int
-    payload: bytes
-    taken_at: float
-    started: bool
-
-
-@runtime_checkable
 class Rows(Protocol):
-    """Where the messages lie."""
+    """Where the messages lie; what operators need of the store."""
 
-    async def list_inbox(self, limit: int) -> Sequence[Row]:
+    now: Callable[[], float]
+    """Steady seconds."""
+    wall_of: Callable[[float], float]
+    """Wall-clock seconds of a steady time."""
+
+    async def list_inbox(self, limit: int) -> list[InboxRow]:
         """The oldest ones."""
         ...
 
     async def drop_inbox(self, row_ids: Sequence[int]) -> int:
         """Forget some; how many."""
-        ...
-
-    def now(self) -> float:
-        """Steady seconds."""
-        ...
-
-    def wall_of(self, steady: float) -> float:
-        """Wall-clock seconds of a steady time."""
         ...
 
 
@@ -65,7 +48,7 @@ class Owners(Protocol):
         ...
 
 
-def describe_row(row: Row, *, is_held: bool, now: float, taken_at: str) -> Json:
+def describe_row(row: InboxRow, *, is_held: bool, now: float, taken_at: str) -> Json:
     """One message as the API shows it."""
     state, why = str(DeliveryState.WORKING if row.started else DeliveryState.WAITING), ""
     if not is_held:

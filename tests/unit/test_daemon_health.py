@@ -1,12 +1,9 @@
 """What is said of troubles with the delivery of messages, and what probes and the watchdog make of them."""
 
-from types import SimpleNamespace
-
 import pytest
 
 from appliance.core.delivery import DeliveryState, Standing
 from appliance.daemon.health import (
-    WELL,
     can_accept,
     describe_store,
     find_delivery_troubles,
@@ -14,12 +11,14 @@ from appliance.daemon.health import (
 )
 from appliance.daemon.notify import describe_state
 from appliance.daemon.status import dead_json, record_json
-from appliance.outbox.records import DeadLetter, OutboxRecord
+from appliance.outbox.records import DeadLetter, HealthState, OutboxRecord, StoreHealth
 from appliance.telemetry.metrics import STORE_STATES
+
+WELL = StoreHealth(HealthState.OK)
 
 
 def store(state, text=""):
-    return SimpleNamespace(state=state, text=text, since=0.0)
+    return StoreHealth(HealthState(state), text)
 
 
 def find(**facts):
@@ -85,6 +84,10 @@ def test_the_service_manager_hears_of_the_store():
         problems=(), store_trouble=describe_store(store("full", "No space left on device")),
     )  # fmt: skip
     assert "1 of 1 workers running, the store has no room: No space left on device; config" in line
+
+
+def test_the_metrics_know_every_state_of_the_store():
+    assert tuple(map(str, HealthState)) == STORE_STATES
 
 
 def make_record(**changes):
