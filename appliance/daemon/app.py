@@ -32,6 +32,7 @@ from appliance.daemon.assembly import (
 from appliance.daemon.console import StdoutConsole
 from appliance.daemon.control import DaemonControl
 from appliance.daemon.fleet_view import FleetView
+from appliance.daemon.health import watch_store
 from appliance.daemon.notify import ServiceManager, settings_of_process
 from appliance.daemon.presence import Presence
 from appliance.daemon.source import FileConfigSource
@@ -107,6 +108,9 @@ class Daemon:
                 services = [
                     group.create_task(self.answers.run(), name="answers"),
                     group.create_task(self._watch(), name="config watch"),
+                    group.create_task(
+                        watch_store(self.store.health, self.telemetry), name="store watch"
+                    ),
                 ]
                 # signals given while this was starting are one look afterwards
                 await self.reconciler.start(self._first)
