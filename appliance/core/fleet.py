@@ -120,9 +120,10 @@ def _count(value: object) -> int:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NodeSighting:
-    """The last hello of a node; `at` is wall-clock seconds."""
+    """The last hello of a node: `at` by the wall clock, to be shown; `heard_mono` by the clock that never jumps."""
 
     at: float
+    heard_mono: float
     report: NodeReport | None
 
 
@@ -140,8 +141,8 @@ def judge_fleet(
     expected: Mapping[NodeName, float | None],
     sightings: Mapping[NodeName, NodeSighting],
     own: NodeReport,
-    now: float,
-    started_at: float,
+    now_mono: float,
+    started_mono: float,
 ) -> list[NodeStanding]:
     """Where every node stands.
 
@@ -149,15 +150,16 @@ def judge_fleet(
         expected: nodes that the config has say hello here, and how often in seconds (None: by cron).
         sightings: last hellos of declared nodes.
         own: the config in force here, which the others are compared with.
-        now: wall-clock seconds.
-        started_at: since when hellos are heard; before that nobody is silent.
+        now_mono: monotonic seconds.
+        started_mono: since when hellos are heard; before that nobody is silent.
     """
     standings = []
     for node in sorted({*expected, *sightings}):
         interval_s = expected.get(node) or DEFAULT_INTERVAL_S
         silent_after_s = SILENT_AFTER_HELLOS * interval_s + GRACE_S
         seen = sightings.get(node)
-        is_silent = now - (seen.at if seen is not None else started_at) > silent_after_s
+        heard_mono = seen.heard_mono if seen is not None else started_mono
+        is_silent = now_mono - heard_mono > silent_after_s
         standings.append(
             NodeStanding(
                 node=node,

@@ -29,14 +29,14 @@ from appliance.daemon.assembly import (
     list_workers,
     secret_variables,
 )
+from appliance.daemon.clock_watch import ClockWatch
 from appliance.daemon.console import StdoutConsole
 from appliance.daemon.control import DaemonControl
 from appliance.daemon.fleet_view import FleetView
-from appliance.daemon.health import watch_store
 from appliance.daemon.notify import ServiceManager, settings_of_process
 from appliance.daemon.presence import Presence
 from appliance.daemon.source import FileConfigSource
-from appliance.errors import ApplianceError, BusError
+from appliance.errors import ApplianceError, BusError, StoreError
 from appliance.inputs.inputs import Inputs, Staged
 from appliance.methods._copy_spool import CopySpool
 from appliance.methods._copy_taker import CopyTaker
@@ -53,6 +53,7 @@ from appliance.reconcile.verdicts import LoadedSet
 from appliance.telemetry.events import EventHub
 from appliance.telemetry.logs import set_log_level
 from appliance.telemetry.report import Telemetry
+from appliance.workers import schedule
 from appliance.workers.answers import Answers
 from appliance.workers.leavers import Leavers
 from appliance.workers.parts import WorkerParts
@@ -84,6 +85,8 @@ class Daemon:
         self._secret_variables = secret_variables(first.desired)
         self.events = EventHub()
         self.telemetry = Telemetry(self.events)
+        self.clock_watch = ClockWatch(self._on_clock_jump)
+        self._has_followed = asyncio.Event()
         self._stop = asyncio.Event()
         self._stop_now = asyncio.Event()
         self._stack = contextlib.AsyncExitStack()
@@ -108,9 +111,8 @@ class Daemon:
                 services = [
                     group.create_task(self.answers.run(), name="answers"),
                     group.create_task(self._watch(), name="config watch"),
-                    group.create_task(
-                        watch_store(self.store.health, self.telemetry), name="store watch"
-                    ),
+                    group.create_task(self.clock_watch.run(), name="clock watch"),
+                    group.create_task(self._forget_schedules(), name="stale schedules"),
                 ]
                 # signals given while this was starting are one look afterwards
                 await self.reconciler.start(self._first)
@@ -203,6 +205,7 @@ class Daemon:
             self.control,
             self._state_dir,
             store=self.store.instance,
+            now=self.store.now,
             window_s=lambda: self._desired.state.dedupe_window_s,
             on_trouble=self.telemetry.input_troubled,
         )
@@ -226,7 +229,7 @@ class Daemon:
         self._stack.callback(console.close)
         files = DataFiles(self._state_dir / "data")
         await self._stack.enter_async_context(files)
-        taker = CopyTaker(self._state_dir / "copies" / "parts")
+        taker = CopyTaker(self._state_dir / "copies" / "parts", now=self.store.now)
         self._stack.push_async_callback(taker.close)
         self.spool = CopySpool(self._state_dir / "copies" / "spool", taker)
         await self.spool.open()
@@ -276,6 +279,7 @@ class Daemon:
         self._source.follow(desired)
         self._secret_variables = secret_variables(desired)
         self.router.follow(desired)
+        self._has_followed.set()
         set_log_level(self._options.log_level or desired.log.level)
 
     async def _prepare(self, old: DesiredState, new: DesiredState) -> list[Problem]:
@@ -351,6 +355,26 @@ class Daemon:
         for handle in self.pool.handles.values():
             if isinstance(handle.worker, Publisher):
                 handle.worker.node_seen(node)
+
+    def _on_clock_jump(self, by_s: float) -> None:
+        self.telemetry.clock_jumped(by_s)
+        self.control.clock_jumped(by_s)
+        self.presence.clock_jumped(by_s)
+        self.pool.clock_jumped(by_s)
+        for handle in self.pool.handles.values():
+            if isinstance(handle.worker, Publisher):
+                handle.worker.clock_jumped()
+
+    async def _forget_schedules(self) -> None:
+        """What is remembered of schedules that a set has no more goes with it."""
+        while True:
+            await self._has_followed.wait()
+            self._has_followed.clear()
+            known = self.store.facts(schedule.FACT_KIND)
+            stale = schedule.stale_facts(known, self._desired, self.store.is_pending)
+            if stale:
+                with contextlib.suppress(StoreError):  # they are looked for again with the next set
+                    await self.store.remember(schedule.FACT_KIND, dict.fromkeys(stale))
 
     async def _watch(self) -> None:
         stop = asyncio.Event()

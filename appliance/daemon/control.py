@@ -75,6 +75,10 @@ class DaemonControl:
         self.is_started = False
         self.is_stopping = False
 
+    def clock_jumped(self, by_s: float) -> None:
+        """The wall clock was set: the time of our start, as it is shown, moves with it."""
+        self._started_at += by_s
+
     # -- seeing -----------------------------------------------------------------------------------
 
     def status(self) -> StatusJson:

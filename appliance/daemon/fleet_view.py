@@ -24,7 +24,7 @@ class FleetView:
 
     def __init__(self, daemon: Daemon) -> None:
         self._daemon = daemon
-        self._started_at = time.time()
+        self._started_mono = time.monotonic()
         self._said: NodeReport | None = None
 
     def own_report(self) -> NodeReport:
@@ -76,8 +76,8 @@ class FleetView:
             expected,
             self._daemon.presence.sightings(),
             self.own_report(),
-            time.time(),
-            self._started_at,
+            time.monotonic(),
+            self._started_mono,
         )
 
     def as_json(self) -> list[dict[str, object]]:

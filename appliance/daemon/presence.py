@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
+from dataclasses import replace
 
 from appliance.core.fleet import NodeSighting, parse_report
 from appliance.core.names import NodeName
@@ -17,17 +19,27 @@ class Presence:
         fleet: Callable[[], DesiredState],
         wall: Callable[[], float],
         on_seen: Callable[[NodeName], None],
+        *,
+        mono: Callable[[], float] = time.monotonic,
     ) -> None:
         self._fleet = fleet
         self._wall = wall
+        self._mono = mono
         self._on_seen = on_seen
         self._sightings: dict[NodeName, NodeSighting] = {}
 
     def saw_hello(self, node: NodeName, report: str | None) -> None:
         """`node` said hello now."""
         if node in self._fleet().declared_nodes:
-            self._sightings[node] = NodeSighting(at=self._wall(), report=parse_report(report))
+            self._sightings[node] = NodeSighting(
+                at=self._wall(), heard_mono=self._mono(), report=parse_report(report)
+            )
             self._on_seen(node)
+
+    def clock_jumped(self, by_s: float) -> None:
+        """The wall clock was set: times of day that are shown move with it, as what has passed since does not change."""
+        for node, seen in self._sightings.items():
+            self._sightings[node] = replace(seen, at=seen.at + by_s)
 
     def sightings(self) -> dict[NodeName, NodeSighting]:
         """The last hello of every declared node that said one."""

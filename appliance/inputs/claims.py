@@ -13,13 +13,14 @@ import errno
 import os
 import secrets
 import stat
-import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 MAX_LISTED = 10_000
 """Files looked at in one look; the others wait."""
 MAX_SWEPT = 1_000
+CLOCK_PLAY_S = 60.0
+"""A time further in the future was given by a clock that was wrong then, and says nothing."""
 MAX_NAME_BYTES = 200
 """Of a name that is kept; what is added to it must fit in 255."""
 DONE, FAILED = "done", "failed"
@@ -41,7 +42,7 @@ class Claim(NamedTuple):
 
     @property
     def claimed_at(self) -> float:
-        """When, in wall-clock seconds."""
+        """When, by the clock of `FolderFiles`."""
         return (self.number >> _RANDOM_BITS) / 1000
 
     @property
@@ -55,10 +56,16 @@ class UnfitFile(Exception):
 
 
 class FolderFiles:
-    """The files of one folder. Every method raises OSError where the folder cannot be used."""
+    """The files of one folder. Every method raises OSError where the folder cannot be used.
 
-    def __init__(self, path: str, store: str) -> None:
+    `now` gives seconds that nobody can set and that go on over restarts: a clock set forward must not delete anything.
+    """
+
+    def __init__(self, path: str, store: str, now: Callable[[], float]) -> None:
         self._path = path
+        self._now = now
+        self._found_at: dict[tuple[str, str], float] = {}
+        """When files were seen first whose time of being put away is not known."""
         self._taking = f".taking-{store}"
 
     def prepare(self) -> None:
@@ -89,7 +96,7 @@ class FolderFiles:
 
     def claim(self, name: str) -> Claim | None:
         """Make a file ours; None when somebody was faster."""
-        number = (int(time.time() * 1000) << _RANDOM_BITS) | secrets.randbits(_RANDOM_BITS)
+        number = (int(self._now() * 1000) << _RANDOM_BITS) | secrets.randbits(_RANDOM_BITS)
         claim = Claim(number, name)
         with self._root() as root, _directory(self._taking, root) as taking:
             os.mkdir(claim.directory, 0o700, dir_fd=taking)
@@ -167,24 +174,38 @@ class FolderFiles:
             flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
             with os.fdopen(os.open(temporary, flags, 0o660, dir_fd=target), "wb") as file:
                 file.write(answer)
+                file.flush()
+                now = self._now()
+                os.utime(file.fileno(), (now, now))
             os.rename(temporary, name + _ANSWER, src_dir_fd=target, dst_dir_fd=target)
             os.rename(claim.name, name, src_dir_fd=own, dst_dir_fd=target)
             os.rmdir(claim.directory, dir_fd=taking)
 
-    def sweep(self, before: float) -> None:
-        """Delete what was put away before a time, some at a time."""
+    def sweep(self, keep_s: float) -> None:
+        """Delete what was put away longer ago than `keep_s`, some at a time.
+
+        NB: the time of a file is its answer's, which is written by our clock; its own may be of last year.
+        """
+        now = self._now()
         count = 0
+        found_at: dict[tuple[str, str], float] = {}
         for where in (DONE, FAILED):
             with self._root() as root, _directory(where, root) as target:
-                for name in os.listdir(target):
+                # files before their answers: without its answer a file has no time
+                for name in sorted(os.listdir(target), key=lambda name: name.endswith(_ANSWER)):
                     status = os.stat(name, dir_fd=target, follow_symlinks=False)
-                    # NB: the time of the rename; the file's own may be of last year
-                    if stat.S_ISDIR(status.st_mode) or status.st_ctime >= before:
+                    if stat.S_ISDIR(status.st_mode):
                         continue
-                    os.unlink(name, dir_fd=target)
-                    count += 1
-                    if count >= MAX_SWEPT:
-                        return
+                    at = _put_away_at(name, target, now)
+                    if at is None:
+                        key = (where, name)
+                        at = self._found_at.get(key, now)
+                        if len(found_at) < MAX_LISTED:
+                            found_at[key] = at
+                    if now - at >= keep_s and count < MAX_SWEPT:
+                        os.unlink(name, dir_fd=target)
+                        count += 1
+        self._found_at = found_at
 
     @contextlib.contextmanager
     def _root(self) -> Iterator[int]:
@@ -203,6 +224,16 @@ class FolderFiles:
             _directory(claim.directory, taking) as own,
         ):
             yield root, taking, own
+
+
+def _put_away_at(name: str, directory: int, now: float) -> float | None:
+    """By the answer's time; None where there is none, or where it is of no clock that was right."""
+    answer = name if name.endswith(_ANSWER) else name + _ANSWER
+    try:
+        at = os.stat(answer, dir_fd=directory, follow_symlinks=False).st_mtime
+    except OSError:
+        return None
+    return at if at <= now + CLOCK_PLAY_S else None
 
 
 @contextlib.contextmanager

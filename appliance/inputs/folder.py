@@ -11,7 +11,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import time
 from collections.abc import Callable
 
 from appliance.admin.requests import Once
@@ -43,6 +42,7 @@ class Folder:
         injector: Injector,
         settings: Callable[[], InputSettings],
         *,
+        now: Callable[[], float],
         window_s: Callable[[], float],
         on_trouble: OnTrouble,
     ) -> None:
@@ -50,9 +50,10 @@ class Folder:
         self.error: str | None = None
         self.waiting = 0
         """Claimed files that the store has no room for."""
-        self._files = FolderFiles(section.path, store)
+        self._files = FolderFiles(section.path, store, now)
         self._injector = injector
         self._settings = settings
+        self._now = now
         self._window_s = window_s
         self._on_trouble = on_trouble
         self._seen: dict[str, tuple[Stamp, float]] = {}
@@ -151,7 +152,7 @@ class Folder:
             words = "accepted before the daemon was interrupted; the ids are in its outbox"
             answer = Answer(outcome=Outcome.TAKEN, warnings=[Note(message=words)])
             await asyncio.to_thread(self._files.put_away, claim, DONE, answer.encode())
-        elif time.time() - claim.claimed_at >= self._window_s():
+        elif self._now() - claim.claimed_at >= self._window_s():
             words = (
                 "the daemon was interrupted with this file in hand, so long ago that it can no"
                 " longer be told whether the messages were accepted; put it back to send them"
@@ -216,7 +217,7 @@ class Folder:
         now_mono = asyncio.get_running_loop().time()
         if now_mono - self._swept_mono >= SWEEP_EVERY_S:
             self._swept_mono = now_mono
-            await asyncio.to_thread(self._files.sweep, time.time() - self.section.keep_s)
+            await asyncio.to_thread(self._files.sweep, self.section.keep_s)
 
 
 def _mark(claim: Claim) -> Once:

@@ -57,6 +57,7 @@ class Inputs:
         state_dir: Path,
         *,
         store: str,
+        now: Callable[[], float],
         window_s: Callable[[], float],
         on_trouble: OnTrouble,
     ) -> None:
@@ -64,6 +65,8 @@ class Inputs:
         self.injector = Injector(control, lambda: self.settings)
         self._state_dir = state_dir
         self._store = store
+        self._now = now
+        """Seconds that nobody can set and that go on over restarts."""
         self._window_s = window_s
         self._on_trouble = on_trouble
         self.open: dict[str, Open] = {}
@@ -155,6 +158,7 @@ class Inputs:
             self._store,
             self.injector,
             lambda: self.settings,
+            now=self._now,
             window_s=self._window_s,
             on_trouble=self._on_trouble,
         )

@@ -39,7 +39,7 @@ class SpoolEntry:
     path: Path
     node: str
     other: str
-    touched_at: float
+    touched_mono: float
     target: str = ""
     """Of a file that goes out: its path at the other node."""
     name: str = ""
@@ -58,11 +58,11 @@ class CopySpool:
     """Implements `base.FileTaker` before the real one."""
 
     def __init__(
-        self, directory: Path, taker: CopyTaker, *, wall: Callable[[], float] = time.time
+        self, directory: Path, taker: CopyTaker, *, mono: Callable[[], float] = time.monotonic
     ) -> None:
         self._directory = directory
         self._taker = taker
-        self._wall = wall
+        self._mono = mono
         self._entries: dict[str, SpoolEntry] = {}
         self._gone: dict[str, SpoolEntry] = {}
         self._tidying: asyncio.Task[None] | None = None
@@ -89,7 +89,7 @@ class CopySpool:
             raise RequestInvalid(f"{MAX_ENTRIES} copies are on their way already")
         token = secrets.token_hex(16)
         entry = SpoolEntry(
-            token, self._directory / token, node, other, self._wall(), target=target, name=name
+            token, self._directory / token, node, other, self._mono(), target=target, name=name
         )
         self._entries[token] = entry
         return entry
@@ -98,7 +98,7 @@ class CopySpool:
         """The entry of a token."""
         entry = self._entries.get(token)
         if entry is not None:
-            entry.touched_at = self._wall()
+            entry.touched_mono = self._mono()
         return entry
 
     def remove(self, token: str) -> bool:
@@ -183,9 +183,9 @@ class CopySpool:
                 await self._taker.sweep()
 
     def _remove_old(self) -> None:
-        now = self._wall()
+        now = self._mono()
         for token, entry in list(self._entries.items()):
-            if not entry.users and now - entry.touched_at > KEEP_S:
+            if not entry.users and now - entry.touched_mono > KEEP_S:
                 self.remove(token)
 
     def _empty(self) -> None:

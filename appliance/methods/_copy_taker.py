@@ -17,7 +17,6 @@ import hashlib
 import os
 import secrets
 import stat
-import time
 from collections import OrderedDict
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -68,10 +67,13 @@ class _Transfer:
 
 
 class CopyTaker:
-    """Implements `base.FileTaker`; `notes` is a directory of its own. One per daemon."""
+    """Implements `base.FileTaker`; `notes` is a directory of its own. One per daemon.
 
-    def __init__(self, notes: Path, *, wall: Callable[[], float] = time.time) -> None:
-        self._notes = PartNotes(notes, wall)
+    `now` gives seconds that nobody can set and that go on over restarts.
+    """
+
+    def __init__(self, notes: Path, *, now: Callable[[], float]) -> None:
+        self._notes = PartNotes(notes, now)
         self._transfers: OrderedDict[str, _Transfer] = OrderedDict()
         self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="copies")
 
@@ -187,6 +189,7 @@ class CopyTaker:
                 return
             try:
                 self._extend(transfer, file_fd, data, piece)
+                self._notes.touch(key)
                 if piece.offset + len(data) == piece.size:
                     self._finish(transfer, key, target, part, file_fd, piece)
             except OSError as error:

@@ -138,6 +138,11 @@ class WorkerPool:
         handle.spec = action.spec
         self._telemetry.worker_swapped(action.key, names)
 
+    def clock_jumped(self, by_s: float) -> None:
+        """The wall clock was set: since when workers are what they are moves with it, as it is shown."""
+        for handle in self.handles.values():
+            handle.since_at += by_s
+
     async def _spawn(self, key: WorkerKey, spec: WorkerSpec, report: ApplyReport) -> None:
         old = self.handles.get(key)
         handle = Handle(spec=spec, since_at=self._wall(), since_mono=self._mono())

@@ -43,4 +43,5 @@ class TelemetryCounts:
     drain_abandoned: int = 0
     error_reports_suppressed: int = 0
     error_reports_lost: int = 0
+    clock_jumps: int = 0
     lines_suppressed: int = 0

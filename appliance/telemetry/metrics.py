@@ -338,6 +338,7 @@ def _total_families(facts: MetricsFacts, total: WorkerStats) -> list[Metric]:
             "Reports to errorCentral that could not be stored.",
             counts.error_reports_lost,
         ),
+        _counter("clock_jumps", "Times that the wall clock was set.", counts.clock_jumps),
         _counter(
             "log_lines_suppressed", "Log lines held back in a storm.", counts.lines_suppressed
         ),

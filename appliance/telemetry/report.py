@@ -15,6 +15,7 @@ from collections.abc import Mapping, Sequence
 from appliance.core.names import WorkerKey
 from appliance.core.problems import Problem, Severity
 from appliance.telemetry.counts import DrainCounts
+from appliance.telemetry.events import rfc3339
 from appliance.telemetry.messages import MessageTelemetry
 
 MAX_PROBLEM_LINES = 20
@@ -56,6 +57,12 @@ class Telemetry(MessageTelemetry):
         level = logging.ERROR if abandoned else logging.INFO
         self._log(level, "stopped all workers", fields)
         self._events.emit("drain_finished", **fields)
+
+    def clock_jumped(self, by_s: float) -> None:
+        """The wall clock was set, by so many seconds forward (or back, below 0). Ages do not follow it."""
+        self.counts.clock_jumps += 1
+        self._log(logging.WARNING, "the wall clock was set", {"by_s": round(by_s, 3)})
+        self._events.emit("clock_jumped", by_s=round(by_s, 3))
 
     def input_troubled(self, error: str | None) -> None:
         """The read folder cannot be used, or with None can again."""
@@ -114,6 +121,11 @@ class Telemetry(MessageTelemetry):
             logging.WARNING, "worker troubled", "worker_troubled", key, fields, storm="troubled"
         )
 
+    def schedule_missed(self, key: WorkerKey, missed_at: float, *, is_made_up: bool) -> None:
+        """Times of a `cron` schedule passed unseen, the first of them at `missed_at` by the wall clock."""
+        fields: dict[str, object] = {"at": rfc3339(missed_at), "made_up": is_made_up}
+        self._worker(logging.WARNING, "time of a schedule missed", "schedule_missed", key, fields)
+
     # the broker
 
     def broker_connected(self, server: str) -> None:
@@ -130,19 +142,6 @@ class Telemetry(MessageTelemetry):
         """The broker or the way to it makes trouble."""
         self._log(logging.WARNING, "broker trouble", {"error": text})
         self._events.emit("broker_error", error=text)
-
-    # the store
-
-    def store_troubled(self, state: str, trouble: str) -> None:
-        """The store is not well any more, or not well in another way; `behind` is what a busy disk does."""
-        level = logging.WARNING if state == "behind" else logging.ERROR
-        self._log(level, "store troubled", {"state": state, "trouble": trouble})
-        self._events.emit("store_troubled", state=state, trouble=trouble)
-
-    def store_recovered(self, state: str) -> None:
-        """The store is well again, after this trouble."""
-        self._log(logging.INFO, "store well again", {"after": state})
-        self._events.emit("store_recovered", after=state)
 
     # the config
 

@@ -10,6 +10,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import datetime
+import math
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -45,15 +47,15 @@ class _Rate:
     """So many reports a minute; counts those that were one too many."""
 
     def __init__(self) -> None:
-        self._window_start = 0.0
+        self._window_start_mono = -math.inf
         self._in_window = 0
         self.suppressed = 0
 
-    def enter(self, now: float, per_minute: int, *, is_full: bool) -> int | None:
+    def enter(self, now_mono: float, per_minute: int, *, is_full: bool) -> int | None:
         """None if this one is too many; else how many were, since the last minute began."""
         told = 0
-        if now - self._window_start >= 60.0 or now < self._window_start:
-            self._window_start = now
+        if now_mono - self._window_start_mono >= 60.0:
+            self._window_start_mono = now_mono
             self._in_window = 0
             told, self.suppressed = self.suppressed, 0
         if self._in_window >= per_minute or is_full:
@@ -75,6 +77,7 @@ class Answers:
         telemetry: Telemetry,
         per_minute: Callable[[], int],
         wall: Callable[[], float],
+        mono: Callable[[], float] = time.monotonic,
     ) -> None:
         self._bus = bus
         self._store = store
@@ -82,6 +85,7 @@ class Answers:
         self._telemetry = telemetry
         self._per_minute = per_minute
         self._wall = wall
+        self._mono = mono
         self._queue: asyncio.Queue[_Report | _Refusal] = asyncio.Queue(MAX_QUEUED)
         self._rates = {False: _Rate(), True: _Rate()}
 
@@ -93,7 +97,7 @@ class Answers:
         if method == ERROR_LOG_METHOD:
             return
         suppressed = self._rates[is_refusal].enter(
-            self._wall(), self._per_minute(), is_full=self._queue.full()
+            self._mono(), self._per_minute(), is_full=self._queue.full()
         )
         if suppressed is None:
             self._telemetry.error_report_held_back()

@@ -41,7 +41,6 @@ from appliance.errors import (
     DecodeError,
     EncodeError,
     PayloadTooLarge,
-    StoreError,
     SubjectInvalid,
 )
 from appliance.outbox.records import OutboxRecord
@@ -51,7 +50,7 @@ from appliance.workers.base import DrainReport
 from appliance.workers.identity import DONE_HEADER, HELLO_HEADER, REFUSED_HEADER, UNWANTED_HEADER
 from appliance.workers.parts import WorkerParts
 from appliance.workers.router import lane_key
-from appliance.workers.schedule import Scheduler
+from appliance.workers.schedule import Facts, Scheduler, fill_facts
 from appliance.workers.window import InFlight, Window
 
 HELLO_METHOD = "REQHello"
@@ -93,8 +92,14 @@ class Publisher:
         self._replies: Subscription | None = None
         self._endings: list[Callable[[], None]] = []
         self._router = parts.router
-        self._scheduled_id: int | None = None
-        self._scheduler = Scheduler(spec, self._submit_scheduled, parts.telemetry)
+        self._scheduler = Scheduler(
+            spec,
+            self._submit_scheduled,
+            parts.telemetry,
+            store=parts.store,
+            wall=parts.wall,
+            mono=time.monotonic,
+        )
         self._denied: str | None = None
         self._settlements = parts.settlements
         self._hello_report = parts.hello_report
@@ -218,19 +223,18 @@ class Publisher:
         if self._spec.method == HELLO_METHOD:
             self._scheduler.hurry()
 
-    async def _submit_scheduled(self, message: Message) -> None:
-        """Accept a scheduled message like any other, unless its predecessor is still in the outbox."""
-        if self._scheduled_id is not None:
-            return
+    def clock_jumped(self) -> None:
+        """The wall clock was set: a `cron` schedule has to look at it anew."""
+        self._scheduler.clock_jumped()
+
+    async def _submit_scheduled(self, message: Message, origin: str, facts: Facts) -> int:
+        """Accept a scheduled message like any other; what the schedule remembers is in the same commit."""
         report = self._hello_report() if message.method == HELLO_METHOD else None
         headers = {HELLO_HEADER: report} if report else None
         record = self._router.make_record(message, headers=headers)
-        self._scheduled_id = record.id
-        try:
-            await self._store.put([record])
-        except StoreError:
-            self._scheduled_id = None
-            raise
+        record.origin = origin
+        await self._store.put([record], facts=fill_facts(facts, record.id))
+        return record.id
 
     # -- sending ----------------------------------------------------------------------------------
 
@@ -366,8 +370,6 @@ class Publisher:
             self._forget(flight)
         for id_ in ids:
             self._settlements.tell(id_, "dropped by an operator")
-        if self._scheduled_id in ids:
-            self._scheduled_id = None
 
     # -- timers -----------------------------------------------------------------------------------
 
@@ -479,8 +481,6 @@ class Publisher:
     def _conclude(self, flight: InFlight, decision: Decision) -> None:
         record = flight.record
         self._forget(flight)
-        if record.id == self._scheduled_id:
-            self._scheduled_id = None
         if isinstance(decision, Done):
             seconds = self._mono() - flight.sent_mono
             self.stats.acked += 1

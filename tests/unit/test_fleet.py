@@ -62,7 +62,7 @@ def test_fields_of_a_wrong_kind_count_as_absent(value):
 
 
 def judge(*, at=100.0, now=101.0, every=10.0, started=0.0, **report):
-    seen = {"n": NodeSighting(at=at, report=NodeReport(**report))}
+    seen = {"n": NodeSighting(at=5e8, heard_mono=at, report=NodeReport(**report))}
     (standing,) = judge_fleet({"n": every}, seen, OWN, now, started)
     return standing.state
 
@@ -96,5 +96,7 @@ def test_a_node_that_never_spoke_is_silent_only_once_it_had_time_to():
 
 
 def test_a_go_node_says_hello_and_nothing_of_its_config():
-    (standing,) = judge_fleet({}, {"go": NodeSighting(at=1.0, report=None)}, OWN, 2.0, 0.0)
+    (standing,) = judge_fleet(
+        {}, {"go": NodeSighting(at=5e8, heard_mono=1.0, report=None)}, OWN, 2.0, 0.0
+    )
     assert standing.state == NodeState.UNKNOWN

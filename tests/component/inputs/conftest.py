@@ -1,6 +1,7 @@
 """Inputs over a control without a daemon."""
 
 import dataclasses
+import time
 
 import pytest
 
@@ -25,6 +26,7 @@ class Bench:
             self.control,
             self.directory,
             store=store,
+            now=time.time,
             window_s=lambda: self.window_s,
             on_trouble=self.troubles.append,
         )

@@ -175,7 +175,7 @@ async def test_a_file_beyond_the_bound_goes_to_failed_unread(folder, path):
 
 async def test_what_was_swapped_for_a_link_in_the_last_moment_is_not_followed(path, short_dir):
     (short_dir / "secret").write_text("precious")
-    files = FolderFiles(str(path), "s")
+    files = FolderFiles(str(path), "s", time.time)
     files.prepare()
     (path / "x").symlink_to(short_dir / "secret")
     claim = files.claim("x")
@@ -186,7 +186,7 @@ async def test_what_was_swapped_for_a_link_in_the_last_moment_is_not_followed(pa
 
 
 async def test_a_file_that_changes_while_it_is_read_goes_back(path):
-    files = FolderFiles(str(path), "s")
+    files = FolderFiles(str(path), "s", time.time)
     files.prepare()
     (path / "x").write_text("half")
     claim = files.claim("x")
@@ -225,7 +225,7 @@ async def test_a_full_store_keeps_the_file_until_there_is_room(folder, path):
 
 
 async def test_a_file_claimed_by_a_killed_daemon_is_taken_after_the_restart(bench, path):
-    files = FolderFiles(str(path), "0123456789abcdef")
+    files = FolderFiles(str(path), "0123456789abcdef", time.time)
     files.prepare()
     (path / "a").write_text(PING)
     claim = files.claim("a")
@@ -236,7 +236,7 @@ async def test_a_file_claimed_by_a_killed_daemon_is_taken_after_the_restart(benc
 
 
 async def test_a_file_accepted_by_a_killed_daemon_is_put_away_and_not_taken_again(bench, path):
-    files = FolderFiles(str(path), "0123456789abcdef")
+    files = FolderFiles(str(path), "0123456789abcdef", time.time)
     files.prepare()
     (path / "a").write_text(PING)
     claim = files.claim("a")
@@ -248,7 +248,7 @@ async def test_a_file_accepted_by_a_killed_daemon_is_put_away_and_not_taken_agai
 
 
 async def test_a_claim_that_nobody_can_judge_any_more_goes_to_failed(bench, path):
-    files = FolderFiles(str(path), "0123456789abcdef")
+    files = FolderFiles(str(path), "0123456789abcdef", time.time)
     files.prepare()
     (path / "a").write_text(PING)
     claim = files.claim("a")
@@ -262,7 +262,7 @@ async def test_a_claim_that_nobody_can_judge_any_more_goes_to_failed(bench, path
 
 
 async def test_an_answer_without_its_file_is_what_an_interruption_may_leave(bench, path):
-    files = FolderFiles(str(path), "0123456789abcdef")
+    files = FolderFiles(str(path), "0123456789abcdef", time.time)
     files.prepare()
     (path / "a").write_text(PING)
     claim = files.claim("a")
@@ -274,7 +274,7 @@ async def test_an_answer_without_its_file_is_what_an_interruption_may_leave(benc
 
 
 async def test_claims_of_another_daemon_are_left_alone(bench, path):
-    files = FolderFiles(str(path), "another")
+    files = FolderFiles(str(path), "another", time.time)
     files.prepare()
     (path / "a").write_text(PING)
     files.claim("a")
@@ -311,15 +311,36 @@ async def test_a_folder_that_cannot_be_made_refuses_the_set(bench, path, short_d
 
 
 async def test_what_was_put_away_is_deleted_after_its_time(bench, path):
-    files = FolderFiles(str(path), "s")
+    now = [1_000_000.0]  # by far not what the wall clock says: it decides nothing
+    files = FolderFiles(str(path), "s", lambda: now[0])
     files.prepare()
     (path / "a").write_text(PING)
     files.put_away(files.claim("a"), "done", b"{}")
     (path / "done" / "kept").mkdir()
-    files.sweep(time.time() - 60)
+    now[0] += 59
+    files.sweep(60)
     assert (path / "done" / "a").exists()
-    files.sweep(time.time() + 60)
+    now[0] += 1
+    files.sweep(60)
     assert os.listdir(path / "done") == ["kept"]
+
+
+async def test_what_lies_there_without_a_time_of_ours_is_kept_from_when_it_was_seen(bench, path):
+    now = [1_000_000.0]
+    files = FolderFiles(str(path), "s", lambda: now[0])
+    files.prepare()
+    (path / "done" / "alone").write_text(PING)
+    (path / "failed" / "b").write_text(PING)
+    (path / "failed" / "b.answer.json").write_text("{}")
+    os.utime(path / "failed" / "b.answer.json", (2e9, 2e9))  # of a clock that was wrong then
+    for _ in range(2):
+        files.sweep(60)
+        now[0] += 59
+    assert sorted(os.listdir(path / "done")) == ["alone"]
+    assert sorted(os.listdir(path / "failed")) == ["b", "b.answer.json"]
+    now[0] += 1
+    files.sweep(60)
+    assert os.listdir(path / "done") == os.listdir(path / "failed") == []
 
 
 async def test_nothing_is_taken_before_the_daemon_works_nor_after_the_folder_went(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -177,7 +178,7 @@ async def pair(
     here, there = tmp_path / "here", tmp_path / "there"
     here.mkdir()
     there.mkdir()
-    taker = CopyTaker(tmp_path / "notes")
+    taker = CopyTaker(tmp_path / "notes", now=time.time)
     other = Bench(bench.files, bench.root, files_taker=taker)
     yield CopyPair(bench, other, here, there)
     await taker.close()

@@ -6,6 +6,7 @@ import asyncio
 import hashlib
 import os
 import random
+import time
 
 import pytest
 from hypothesis import given, settings
@@ -48,7 +49,7 @@ async def test_a_sender_that_was_stopped_goes_on_where_it_was(pair, notes_often)
 async def test_a_receiver_that_was_killed_goes_on_with_what_it_has(pair, tmp_path, notes_often):
     data = write_random(pair.here / "source", 20 * PIECE_BYTES + 5)
     mark = await pair.break_off(pair.here / "source", 10 * PIECE_BYTES)
-    fresh = CopyTaker(tmp_path / "notes")  # what was in memory is gone
+    fresh = CopyTaker(tmp_path / "notes", now=time.time)  # what was in memory is gone
     pair.receiver.files_taker = fresh
     try:
         await pair.copy(pair.here / "source", resume=mark)
@@ -191,7 +192,7 @@ async def _cut_and_join(directory, size, step, first, window, seed):
     rng = random.Random(seed)
     source_path, target = directory / "source", directory / "target"
     data = write_random(source_path, size, seed)
-    taker = CopyTaker(directory / "notes")
+    taker = CopyTaker(directory / "notes", now=time.time)
     rights = WriteRights(allow_paths=None, max_bytes=10_000)
     spans = []
 

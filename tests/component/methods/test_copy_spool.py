@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import os
+import time
 
 import pytest
 
@@ -33,8 +34,8 @@ class Spooling:
         self.directory = root / "spool"
         self.root = root
         self.now = 1_700_000_000.0
-        self.taker = CopyTaker(root / "notes")
-        self.spool = CopySpool(self.directory, self.taker, wall=lambda: self.now)
+        self.taker = CopyTaker(root / "notes", now=time.time)
+        self.spool = CopySpool(self.directory, self.taker, mono=lambda: self.now)
 
     async def file(self, word, *, sender="ship1", data=DATA):
         await self.spool.take_file(word, data, SHA256 if data is DATA else None, sender, RIGHTS)

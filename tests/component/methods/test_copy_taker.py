@@ -34,7 +34,7 @@ class Taking:
         self.taker = self.make()
 
     def make(self):
-        return CopyTaker(self.root / "notes", wall=lambda: self.now)
+        return CopyTaker(self.root / "notes", now=lambda: self.now)
 
     async def restart(self):
         """What a kill -9 leaves: the files, and nothing of the memory."""
@@ -202,7 +202,8 @@ async def test_one_sender_leaves_so_many_parts_and_the_oldest_go_first(taking):
         target = taking.root / "files" / f"t{number:03d}"
         await taking.piece(0, target=target)
         (part,) = (taking.root / "files").glob(f".{target.name}.appl-part-*")
-        os.utime(part, (number, number))
+        assert part.exists()
+        taking.now += 1
     names = sorted(os.listdir(taking.root / "files"))
     assert len(names) == _copy_notes.MAX_PARTS + 1
     assert any(name.startswith(".of-ship2.") for name in names)
@@ -295,15 +296,20 @@ async def test_parts_that_nobody_touches_for_a_day_are_removed_by_whoever_runs_t
     await taking.piece(0)
     await taking.piece(0, target=taking.root / "files" / "young")
     await taking.restart()
-    old, young = sorted((taking.root / "files").iterdir())
-    os.utime(old, (taking.now - DAY_S - 1,) * 2)
-    os.utime(young, (taking.now - DAY_S + 60,) * 2)
+    taking.now += DAY_S - 60
+    await taking.piece(1, target=taking.root / "files" / "young")
+    taking.now += 61
     await taking.taker.sweep()
-    assert sorted((taking.root / "files").iterdir()) == [young]
+    (left,) = (taking.root / "files").iterdir()
+    assert left.name.startswith(".young.")
     assert len(taking.notes) == 1
-    os.utime(young, (taking.now - DAY_S - 1,) * 2)
-    await taking.taker.sweep()  # it has just looked
-    taking.now += 3_601
+    taking.now += 3_600
+    await taking.taker.sweep()
+    assert len(taking.notes) == 1
+    taking.now += DAY_S - 3_600 - 62
+    await taking.taker.sweep()
+    assert len(taking.notes) == 1
+    taking.now += 3_600
     await taking.taker.sweep()
     assert (taking.files, taking.notes) == ([], [])
 

@@ -1,5 +1,7 @@
 """Paths of a peer's choice: what the system refuses is said in its words, and is never an internal error."""
 
+import time
+
 import pytest
 
 from appliance.errors import CopyFailed
@@ -16,7 +18,7 @@ def test_a_name_that_is_too_long_is_refused_in_the_systems_words(tmp_path, open_
 
 
 async def test_the_longest_name_that_the_system_takes_can_be_copied_to(tmp_path):
-    taker = CopyTaker(tmp_path / "notes")
+    taker = CopyTaker(tmp_path / "notes", now=time.time)
     path = tmp_path / ("x" * 255)
     rights = WriteRights(allow_paths=None, max_bytes=100)
     await taker.take_file(str(path), b"content", None, "ship1", rights)
