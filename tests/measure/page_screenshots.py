@@ -1,9 +1,10 @@
 """Pictures of the page: `python -m tests.measure.page_screenshots DIRECTORY`.
 
-At rest, during a reload, with a refused config, with its history, on a phone, dark, with a fleet and with 1,000
+At rest, in trouble, during a reload, with a refused config, with its history, on a phone, dark, with a fleet and with 1,000
 workers. To be looked at: what they show is tested in tests/page, how it looks is not.
 """
 
+import functools
 import shutil
 import sys
 import tempfile
@@ -119,6 +120,82 @@ def shoot_a_daemon(browser, directory: Path, place: Path) -> None:
         page.screenshot(path=directory / "no-answer.png")
 
 
+def _fulfil(answer, route) -> None:
+    route.fulfill(json=answer)
+
+
+def shoot_troubles(browser, directory: Path, place: Path) -> None:
+    """What cannot be had by waiting for it: a store that fails, silence, messages without a worker."""
+    fleet = WatchedFleet(place)
+    ages = {
+        "accepted_at": "2026-01-01T00:00:00Z",
+        "age_seconds": 7300,
+        "attempts": 2,
+        "from": "central",
+    }
+    waiting = [
+        {**ages, "id": number, "to": f"ship{number}", "method": "REQToFileAppend", "state": state, "why": why}
+        for number, (state, why) in enumerate([
+            ("waiting", "nobody there"),
+            ("waiting", "silent since 14:02:11"),
+            ("waiting", 'denied: Permissions Violation for Publish to "ship3.REQToFileAppend.EventACK"'),
+            ("working", ""),
+            ("sent", ""),
+        ])
+    ]  # fmt: skip
+    dead = [
+        {**found, "state": state, "why": why, "reason": f"{state}: {why}", "died_at": "2026-01-01T00:00:00Z"}
+        for found, (state, why) in zip(
+            waiting,
+            [("failed", "disk full"), ("expired", "nobody there"), ("refused", "central is not in accept_from")],
+            strict=False,
+        )
+    ]  # fmt: skip
+    orphan = {
+        **{
+            "id": 7,
+            "from": "shore",
+            "node": "boat",
+            "method": "REQCliCommand",
+            "age_seconds": 7300,
+        },
+        **{"state": "orphaned", "why": "no worker takes REQCliCommand on boat"},
+    }
+    with fleet.daemon as daemon:
+        status = daemon.status() | {
+            "healthy": False,
+            "degraded_by": [
+                "the store cannot be written: Read-only file system",
+                "messages on ship2.REQToFileAppend.EventACK: silent since 14:02:11",
+                "1 message taken in has no worker (appliance inbox list)",
+            ],
+            "store": {"state": "read_only", "text": "Read-only file system"},
+            "waiting": {"nobody there": 7, "silent": 20, "denied": 1},
+            "inbox": {"unfinished": 1, "orphaned": 1},
+            "outbox": {"pending": 28, "in_flight": 2, "dead": 3, "oldest_seconds": 7300},
+        }
+        answers = {
+            "status": status,
+            "inbox?*": {"records": [orphan]},
+            "outbox?l*": {"records": waiting},
+        }
+        answers["outbox?state=dead*"] = {"records": dead}
+        for name, options in (
+            ("troubles", {}),
+            ("troubles-dark", {"color_scheme": "dark"}),
+            ("troubles-phone", {"viewport": PHONE}),
+            ("troubles-phone-dark", {"viewport": PHONE, "color_scheme": "dark"}),
+        ):
+            page = browser.new_context(**{"viewport": DESKTOP, **options}).new_page()
+            for path, answer in answers.items():
+                page.route(f"**/api/v1/{path}", functools.partial(_fulfil, answer))
+            page.goto(fleet.url)
+            page.wait_for_selector("html[data-shown]")
+            page.locator("#outbox summary", has_text="Waiting").click()
+            page.get_by_role("table", name="Waiting messages").locator("tr >> nth=1").wait_for()
+            shoot(page, directory, name)
+
+
 def shoot_a_fleet(browser, directory: Path, place: Path) -> None:
     fleet = WatchedFleet(place)
     more = "".join(f"  ship{number}: {{roles: [ship]}}\n" for number in range(4, FLEET_NODES))
@@ -157,6 +234,7 @@ def main() -> None:
     try:
         with open_browser() as browser:
             shoot_a_daemon(browser, directory, place / "one")
+            shoot_troubles(browser, directory, place / "troubles")
             shoot_a_fleet(browser, directory, place / "fleet")
             shoot_many_workers(browser, directory, place / "many")
     finally:
