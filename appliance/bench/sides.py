@@ -81,7 +81,8 @@ class _Nobody:
     """In the place of those who lend things to handlers and report failures: here nothing is lent or reported."""
 
     def __getattr__(self, name: str) -> Any:
-        return lambda *_args, **_fields: ()
+        self.__dict__[name] = found = lambda *_args, **_fields: ()  # the next time it costs nothing
+        return found
 
 
 class _Nothing:

@@ -430,7 +430,7 @@ def main() -> None:
     parser.add_argument(
         "--profile",
         nargs="?",
-        const="profile",
+        const=Path(tempfile.gettempdir(), "heart-profile"),
         metavar="DIR",
         help=f"only cProfile each side's loop thread into DIR and print the top {SHOWN}",
     )
