@@ -1,34 +1,53 @@
-"""The rarer work on the database: reading lanes and the inbox, operators' commands, pruning.
+"""The rarer work on the database: reading lanes and the inbox, moving records, operators' commands.
 
-All functions run on the writer's thread, between batches.
+All functions run on the writer's thread, between batches. Whoever calls them tells them the largest id given out, by
+`Database.last_id`, since damaged rows of the inbox need ids as dead letters.
 """
 
 from __future__ import annotations
 
 import contextlib
-import time
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from array import array
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
 
-from appliance.core.names import NodeName, Subject
-from appliance.outbox.database import Database
-from appliance.outbox.records import DeadLetter, InboxRow, LaneKey, OutboxRecord
-from appliance.outbox.rows import (
-    RowDamaged,
-    outbox_crc,
-    outbox_head,
-    pack,
-    read_dead_row,
-    read_inbox_row,
-    read_outbox_row,
+from appliance.outbox.blobs import (
+    SLOT_BITS,
+    Content,
+    Damaged,
+    decode_record,
+    decode_row,
+    give_tries,
+    tries_of,
 )
+from appliance.outbox.database import Database, Plan
+from appliance.outbox.lane import MAX_RECORDS
+from appliance.outbox.letters import (
+    DAMAGED_REASON,
+    LetterRow,
+    decode_letter,
+    encode_remains,
+)
+from appliance.outbox.letters import (
+    decode_record as decode_letter_record,
+)
+from appliance.outbox.records import DeadLetter, InboxRow, LaneKey, OutboxRecord
+from appliance.outbox.segments import SLOT_MASK
+from appliance.outbox.texts import pack
 
-MOVE_SLICE = 500
-VACUUM_PAGES = 512
+FIRST_RECORDS = 20_000
+FIRST_BYTES = 16 * 1024 * 1024
+"""What of all lanes together is read at the start."""
+DROPPED_VERDICT = "refused: dropped by an operator"
+DAMAGED_VERDICT = "failed: damaged on disk before it was handled"
+MOVE_BYTES = 1024 * 1024
+"""Messages that are moved in one commit, and how many of them."""
+MOVE_COUNT = 512
 
-_OUTBOX_ROW = "o.id, l.node, l.subject, o.head, o.payload, o.crc, o.tries"
-_DEAD_ROW = "d.id, l.node, l.subject, d.head, d.payload, d.crc, d.tries, d.reason, d.died_at"
+_LETTER = "id, node, subject, body, reason, died_at"
+
+
+# Waiting records.
 
 
 @dataclass(slots=True)
@@ -40,162 +59,301 @@ class Page:
     looked_at: int
 
 
-def find_waiting(database: Database) -> dict[LaneKey, tuple[list[int], list[int]]]:
-    """Ids and places of all that waits, by lane."""
-    found: dict[LaneKey, tuple[list[int], list[int]]] = {}
-    rows = database.connection.execute(
-        "SELECT l.node, l.subject, o.id FROM outbox AS o JOIN lanes AS l ON l.no = o.lane ORDER BY o.id"
-    )
-    for node, subject, number in rows:
-        ids, places = found.setdefault((NodeName(node), Subject(subject)), ([], []))
-        ids.append(number)
-        places.append(number)
+@dataclass(slots=True)
+class Waiting:
+    """What waits in a lane at the start: some in memory, and ids and places of the others."""
+
+    loaded: list[OutboxRecord] = field(default_factory=list)
+    ids: array[int] = field(default_factory=lambda: array("Q"))
+    places: array[int] = field(default_factory=lambda: array("Q"))
+    damaged: int = 0
+
+
+def take_waiting(database: Database) -> dict[LaneKey, Waiting]:
+    """All that waits, by lane; the oldest of each are read, all commits once and in order."""
+    database.set_aside_unreadable()
+    waiting, database.waiting = database.waiting, {}
+    share = min(MAX_RECORDS // 2, max(1, FIRST_RECORDS // max(1, len(waiting))))
+    wanted: list[tuple[int, int, LaneKey]] = []
+    found: dict[LaneKey, Waiting] = {}
+    for key, (ids, places) in waiting.items():
+        wanted += [
+            (place, number, key) for number, place in zip(ids[:share], places[:share], strict=True)
+        ]
+        found[key] = Waiting(ids=ids[share:], places=places[share:])
+    wanted.sort(key=lambda entry: entry[0])
+    damaged: list[tuple[int, int, LaneKey]] = []
+    late: dict[LaneKey, list[tuple[int, int]]] = {}
+    size_bytes = 0
+    for place, number, key in wanted:
+        if size_bytes >= FIRST_BYTES:
+            late.setdefault(key, []).append((number, place))
+            continue
+        try:
+            record = _read(database, place)
+        except Damaged:
+            damaged.append((number, place, key))
+            found[key].damaged += 1
+            continue
+        size_bytes += len(record.payload)
+        found[key].loaded.append(record)
+    for (
+        key,
+        entries,
+    ) in late.items():  # a window has no holes: what follows the first of them is on disk as well
+        entries += [(record.id, record.place) for record in found[key].loaded
+                    if record.id > min(entries)[0]]  # fmt: skip
+        entries.sort()
+        first = entries[0][0]
+        one = found[key]
+        one.loaded = [record for record in one.loaded if record.id < first]
+        one.ids = array("Q", [number for number, _ in entries]) + one.ids
+        one.places = array("Q", [place for _, place in entries]) + one.places
+    for one in found.values():
+        one.loaded.sort(key=lambda record: record.id)
+    _bury_damaged(database, damaged)
     return found
 
 
 def read_records(
-    database: Database, entries: Sequence[tuple[int, int]], max_bytes: int = 1 << 62
+    database: Database,
+    entries: Sequence[tuple[int, int]],
+    key: LaneKey | None,
+    max_bytes: int = 1 << 62,
 ) -> Page:
-    """Read records by id and place; damaged ones become dead letters on the way."""
+    """Read records of a lane by id and place; damaged ones become dead letters on the way.
+
+    Without a lane they are left out.
+    """
     page = Page([], 0, 0)
-    damaged: list[int] = []
+    damaged: list[tuple[int, int, LaneKey]] = []
     size_bytes = 0
-    cursor = database.connection.execute(
-        f"SELECT {_OUTBOX_ROW} FROM outbox AS o CROSS JOIN lanes AS l"
-        " WHERE o.id IN (SELECT value FROM json_each(?)) AND l.no = o.lane ORDER BY o.id",
-        (pack([number for number, _ in entries]).decode(),),
-    )
-    last = 0
-    with contextlib.closing(cursor):
-        for row in cursor:
-            if size_bytes >= max_bytes:
-                break
-            last = row[0]
-            try:
-                record = read_outbox_row(row)
-            except RowDamaged:
-                damaged.append(row[0])
-                continue
-            page.records.append(record)
-            size_bytes += len(record.payload)
-        else:
-            last = 1 << 63
-    page.looked_at = sum(1 for number, _ in entries if number <= last)
+    for number, old_place in entries:
+        if size_bytes >= max_bytes:
+            break
+        page.looked_at += 1
+        place = database.place_of(old_place)
+        if not database.segments.is_live(place):
+            continue
+        try:
+            record = _read(database, place)
+        except Damaged:
+            if key is not None:
+                damaged.append((number, place, key))
+            continue
+        page.records.append(record)
+        size_bytes += len(record.payload)
     if damaged:
-        page.damaged = _set_aside(database, damaged)
+        page.damaged = len(damaged)
+        _bury_damaged(database, damaged)
     return page
 
 
+def _read(database: Database, place: int) -> OutboxRecord:
+    head, body = database.read_segment(place >> SLOT_BITS)
+    tries = database.segments.tries.get(place)
+    slot = place & SLOT_MASK
+    if slot >= len(head.ids):
+        raise Damaged("damaged: no record")
+    return decode_record(head, body, slot, place, tries)
+
+
+def _remains(database: Database, place: int) -> bytes:
+    with contextlib.suppress(Damaged):
+        head, body = database.read_segment(place >> SLOT_BITS)
+        ends, slot = head.all_ends(), place & SLOT_MASK
+        if slot < len(ends):
+            start = ends[slot - 1] if slot else 0
+            sizes = [*head.extra_size, *head.row_extra_size]
+            return body[start + sizes[slot] : ends[slot]]
+    return b""
+
+
+def _bury_damaged(database: Database, damaged: Sequence[tuple[int, int, LaneKey]]) -> None:
+    if not damaged:
+        return
+    plan = Plan()
+    now = database.clock.now()
+    for number, place, (node, subject) in damaged:
+        payload = _remains(database, place)
+        plan.letters.append(encode_remains(number, node, subject, payload, DAMAGED_REASON, now))
+    plan.content.settled = [place for _, place, _ in damaged]
+    database.commit(plan, database.last_id)
+
+
 def rename(database: Database, entries: Sequence[tuple[int, int]], key: LaneKey) -> dict[int, int]:
-    """Give records another lane; by id their places afterwards."""
-    moved: dict[int, int] = {}
-    node, subject = key
-    execute = database.connection.execute
-    records = read_records(database, entries).records
-    with database.transaction():
-        execute("INSERT OR IGNORE INTO lanes(node, subject) VALUES (?, ?)", key)
-        lane = execute("SELECT no FROM lanes WHERE node = ? AND subject = ?", key).fetchone()[0]
-        for record in records:
-            head = outbox_head(record)
-            crc = outbox_crc(record.id, node, subject, head, record.payload)
-            execute("UPDATE outbox SET lane = ?, crc = ? WHERE id = ?", (lane, crc, record.id))
-            moved[record.id] = record.id
-    database.lanes[node, subject] = lane
-    database.next_lane = max(database.next_lane, lane + 1)
+    """Give records another lane; by id their places afterwards. Damaged ones stay where they are."""
+    records = read_records(database, entries, None).records
+    for record in records:
+        record.node, record.subject = key
+    moved = _move(database, records)
     return moved
 
 
-def _set_aside(database: Database, ids: Sequence[int]) -> int:
-    with database.transaction():
-        moved = database.connection.execute(
-            "INSERT OR IGNORE INTO dead SELECT id, lane, head, payload, crc, tries,"
-            " 'damaged: checksum mismatch', ? FROM outbox"
-            " WHERE id IN (SELECT value FROM json_each(?))",
-            (time.time(), pack(ids).decode()),
-        ).rowcount
-        database.connection.execute(
-            "DELETE FROM outbox WHERE id IN (SELECT value FROM json_each(?))", (pack(ids).decode(),)
-        )
-    database.dead_count += moved
-    return len(ids)
+def _move(database: Database, records: list[OutboxRecord]) -> dict[int, int]:
+    """Write records anew, with their tries; by id their places afterwards."""
+    old_places = [record.place for record in records]
+    plan = Plan(Content(records=records, settled=old_places, with_tries=True))
+    if records:
+        database.commit(plan, database.last_id)
+    for old, record in zip(old_places, records, strict=True):
+        database.forwards[old] = record.place
+        tries = tries_of(record)
+        if tries is not None:
+            database.segments.tries[record.place] = tries
+    return {record.id: record.place for record in records}
 
 
-def claim_inbox(database: Database, node: str, subject: str, new_id: int) -> list[InboxRow]:
+@dataclass(slots=True)
+class Compacted:
+    """Records that were moved, by lane and id, and their old places."""
+
+    by_lane: dict[LaneKey, dict[int, int]] = field(default_factory=dict)
+    old_places: list[int] = field(default_factory=list)
+
+
+def move_stragglers(database: Database, *, urgently: bool = False) -> Compacted | None:
+    """Move a slice of the live messages that hold large commits; None when the log is small enough."""
+    places = database.segments.find_stragglers(MOVE_BYTES, even_if_small=urgently)
+    if not places:
+        return None
+    by_place = {place: row_id for row_id, place in database.inbox.places.items()}
+    records: list[OutboxRecord] = []
+    rows: list[InboxRow] = []
+    damaged: list[tuple[int, int, LaneKey]] = []
+    for place in places:
+        row_id = by_place.get(place)
+        if row_id is not None:
+            with contextlib.suppress(Damaged):  # it surfaces when its worker comes
+                rows.append(_read_row(database, row_id))
+            continue
+        try:
+            records.append(_read(database, place))
+        except Damaged:
+            continue  # it surfaces when its lane is read
+    compacted = Compacted(old_places=[record.place for record in records])
+    for record in records:
+        compacted.by_lane.setdefault(record.lane_key, {})[record.id] = 0
+    if rows:
+        old = [database.inbox.places[row.row_id] for row in rows]
+        content = Content(old_rows=rows, row_ids=[row.row_id for row in rows], settled=old)
+        database.commit(Plan(content), database.last_id)
+    if not records and not rows:
+        return None
+    moved = _move(database, records)
+    for numbers in compacted.by_lane.values():
+        for number in numbers:
+            numbers[number] = moved[number]
+    _bury_damaged(database, damaged)
+    return compacted
+
+
+def forget_forwards(database: Database, old_places: Iterable[int]) -> None:
+    """The event loop knows the new places."""
+    for place in old_places:
+        database.forwards.pop(place, None)
+
+
+# The inbox.
+
+
+def _read_row(database: Database, row_id: int) -> InboxRow:
+    inbox = database.inbox
+    place = inbox.places[row_id]
+    head, body = database.read_segment(place >> SLOT_BITS)
+    slot = place & SLOT_MASK
+    if not len(head.ids) <= slot < head.slots:
+        raise Damaged("damaged: no row")
+    row = decode_row(head, body, slot)
+    row.started = row.started or row_id in inbox.started
+    row.note = inbox.notes.get(row_id, row.note)
+    return row
+
+
+def claim_inbox(database: Database, node: str, method: str, new_id: int) -> list[InboxRow]:
     """What the inbox holds for one worker, oldest first; damaged rows become dead letters.
 
     `new_id` is the first of as many ids as there are rows, for those dead letters.
     """
-    rows = database.connection.execute(
-        "SELECT row_id, head, payload, crc, started, note FROM inbox"
-        " WHERE node = ? AND subject = ? ORDER BY row_id",
-        (node, subject),
-    ).fetchall()
+    scope = f"{node}.{method}"
     found: list[InboxRow] = []
-    for row in rows:
+    for row_id in list(database.inbox.by_scope.get(scope, ())):
         try:
-            found.append(read_inbox_row(row))
-        except RowDamaged as error:
-            _bury_inbox_row(database, node, subject, row, new_id, str(error))
+            found.append(_read_row(database, row_id))
+        except Damaged as error:
+            _bury_row(database, scope, row_id, new_id, str(error))
             new_id += 1
     return found
 
 
-def _bury_inbox_row(
-    database: Database, node: str, subject: str, row: Sequence[Any], new_id: int, reason: str
-) -> None:
-    row_id, head, payload = row[:3]
-    execute = database.connection.execute
-    with database.transaction():
-        execute("INSERT OR IGNORE INTO lanes(node, subject) VALUES (?, ?)", (node, subject))
-        lane = execute(
-            "SELECT no FROM lanes WHERE node = ? AND subject = ?", (node, subject)
-        ).fetchone()[0]
-        execute(
-            "INSERT INTO dead VALUES (?, ?, ?, ?, 0, NULL, ?, ?)",
-            (new_id, lane, head, payload, f"{reason}, received and not yet handled", time.time()),
+def _bury_row(database: Database, scope: str, row_id: int, new_id: int, reason: str) -> None:
+    place = database.inbox.places[row_id]
+    node, _, _ = scope.rpartition(".")
+    subject = scope
+    plan = Plan()
+    with contextlib.suppress(Damaged):
+        head, _ = database.read_segment(place >> SLOT_BITS)
+        at = (place & SLOT_MASK) - len(head.ids)
+        _, sender, instance, node, _, subject = head.shapes[head.row_shape_of[at]]
+        if instance is not None:
+            verdict = (0, DAMAGED_VERDICT)
+            plan.content.seen = {(scope, sender, instance): {head.message_ids[at]: verdict}}
+    plan.letters = [
+        encode_remains(
+            new_id,
+            node,
+            subject,
+            _remains(database, place),
+            f"{reason}, received and not yet handled",
+            database.clock.now(),
         )
-        execute("UPDATE seen SET row_id = NULL WHERE row_id = ?", (row_id,))
-        execute("DELETE FROM inbox WHERE row_id = ?", (row_id,))
-    database.lanes[node, subject] = lane
-    database.next_lane = max(database.next_lane, lane + 1)
-    database.last_id = max(database.last_id, new_id)
-    database.dead_count += 1
+    ]
+    plan.content.settled = [place]
+    plan.finished = [(scope, row_id)]
+    database.commit(plan, max(database.last_id, new_id))
 
 
 def list_inbox(database: Database, limit: int) -> list[InboxRow]:
-    """The oldest rows."""
-    rows = database.connection.execute(
-        "SELECT row_id, head, payload, crc, started, note FROM inbox ORDER BY row_id LIMIT ?",
-        (limit,),
-    ).fetchall()
+    """The oldest rows; damaged ones are left out, they surface when their worker comes."""
     found: list[InboxRow] = []
-    for row in rows:
-        with contextlib.suppress(RowDamaged):
-            found.append(read_inbox_row(row))
+    for row_id in sorted(database.inbox.places)[:limit]:
+        with contextlib.suppress(Damaged):
+            found.append(_read_row(database, row_id))
     return found
 
 
 def drop_inbox(database: Database, row_ids: Sequence[int] | None) -> int:
     """Forget rows; their ids stay remembered as refused."""
-    where = "" if row_ids is None else " WHERE row_id IN (SELECT value FROM json_each(?))"
-    values = () if row_ids is None else (pack(list(row_ids)).decode(),)
-    with database.transaction():
-        database.connection.execute(
-            "UPDATE seen SET row_id = NULL, verdict = 'refused: dropped by an operator'"
-            f" WHERE row_id IN (SELECT row_id FROM inbox{where})",
-            values,
-        )
-        return database.connection.execute(f"DELETE FROM inbox{where}", values).rowcount
+    places = database.inbox.places
+    chosen = list(places) if row_ids is None else [one for one in set(row_ids) if one in places]
+    scopes = {row_id: scope for scope, rows in database.inbox.by_scope.items() for row_id in rows}
+    keys = {
+        row_id: (key, message_id)
+        for key, ids in database.inbox.unfinished.items()
+        for message_id, row_id in ids.items()
+    }
+    for first in range(0, len(chosen), MOVE_COUNT):
+        part = chosen[first : first + MOVE_COUNT]
+        plan = Plan()
+        plan.content.settled = [places[row_id] for row_id in part]
+        plan.finished = [(scopes[row_id], row_id) for row_id in part]
+        for row_id in part:
+            if row_id in keys:
+                key, message_id = keys[row_id]
+                plan.content.seen.setdefault(key, {})[message_id] = (0, DROPPED_VERDICT)
+        database.commit(plan, database.last_id)
+    return len(chosen)
+
+
+# Dead letters.
 
 
 def list_dead(database: Database, limit: int) -> list[DeadLetter]:
     """The oldest dead letters."""
-    rows = database.connection.execute(
-        f"SELECT {_DEAD_ROW} FROM dead AS d JOIN lanes AS l ON l.no = d.lane"
-        " ORDER BY d.died_at, d.id LIMIT ?",
-        (limit,),
+    rows: list[LetterRow] = database.connection.execute(
+        f"SELECT {_LETTER} FROM letters ORDER BY died_at, id LIMIT ?", (limit,)
     ).fetchall()
-    return [read_dead_row(row) for row in rows]
+    return [decode_letter(row) for row in rows]
 
 
 @dataclass(slots=True)
@@ -210,74 +368,70 @@ def retry_dead(
     database: Database, *, ids: Sequence[int] | None, after_id: int, limit: int, now: float
 ) -> Revived:
     """Make dead letters waiting records again, with fresh tries and a fresh lifetime; damaged ones stay."""
-    wanted = [row[0] for row in _matching(database, "dead", ids) if row[0] > after_id]
-    chosen = wanted[:limit]
-    revived = Revived([], chosen[-1] if len(wanted) > limit else None)
-    with database.transaction():
-        rows = database.connection.execute(
-            f"SELECT {_DEAD_ROW}, d.lane FROM dead AS d JOIN lanes AS l ON l.no = d.lane"
-            " WHERE d.id IN (SELECT value FROM json_each(?)) ORDER BY d.id",
-            (pack(chosen).decode(),),
-        ).fetchall()
-        for *row, _reason, _died_at, lane in rows:
-            try:
-                record = read_outbox_row(tuple(row))
-            except RowDamaged:
-                continue
-            _revive(database, record, lane, now)
-            revived.records.append(record)
-    database.dead_count -= len(revived.records)
+    which = "" if ids is None else " AND id IN (SELECT value FROM json_each(?))"
+    values = (after_id,) if ids is None else (after_id, pack(list(ids)).decode())
+    rows: list[LetterRow] = database.connection.execute(
+        f"SELECT {_LETTER} FROM letters WHERE id > ?{which} ORDER BY id LIMIT {int(limit)}", values
+    ).fetchall()
+    revived = Revived([], rows[-1][0] if len(rows) == limit else None)
+    for row in rows:
+        with contextlib.suppress(Damaged):
+            revived.records.append(_as_new(decode_letter_record(row), now))
+    if revived.records:
+        numbers = [record.id for record in revived.records]
+        plan = Plan(Content(records=revived.records), risen=numbers)
+        database.commit(plan, database.last_id)
     return revived
 
 
-def _revive(database: Database, record: OutboxRecord, lane: int, now: float) -> None:
+def _as_new(record: OutboxRecord, now: float) -> OutboxRecord:
+    lifetime_s = None
     if record.expires_at is not None:
-        record.expires_at = now + max(0.0, record.expires_at - record.created_at)
-    record.attempts, record.sends, record.next_at = 0, 0, 0.0
-    record.last_error = record.taker = ""
-    record.attempt += 1
-    head = outbox_head(record)
-    crc = outbox_crc(record.id, record.node, record.subject, head, record.payload)
-    database.connection.execute(
-        "INSERT OR REPLACE INTO outbox VALUES (?, ?, ?, ?, ?, NULL)",
-        (record.id, lane, head, record.payload, crc),
-    )
-    database.connection.execute("DELETE FROM dead WHERE id = ?", (record.id,))
+        lifetime_s = now + max(0.0, record.expires_at - record.created_at)
+    fresh = replace(record, expires_at=lifetime_s, attempt=record.attempt + 1)
+    give_tries(fresh, (0, 0.0, "", 0, ""))
+    return fresh
 
 
 def drop_dead(database: Database, ids: Sequence[int] | None) -> int:
     """Delete dead letters; how many."""
-    with database.transaction():
-        dead = [row[0] for row in _matching(database, "dead", ids)]
-        _delete(database, "dead", dead)
-    database.dead_count -= len(dead)
-    return len(dead)
+    which = "" if ids is None else " WHERE id IN (SELECT value FROM json_each(?))"
+    values = () if ids is None else (pack(list(ids)).decode(),)
+    rows = database.connection.execute(f"SELECT id FROM letters{which} ORDER BY id", values)
+    numbers = [number for (number,) in rows.fetchall()]
+    for first in range(0, len(numbers), MOVE_COUNT):
+        _drop_letters(database, numbers[first : first + MOVE_COUNT])
+    return len(numbers)
 
 
-def _matching(database: Database, table: str, ids: Sequence[int] | None) -> list[tuple[int, int]]:
-    if ids is None:
-        return database.connection.execute(f"SELECT id, lane FROM {table} ORDER BY id").fetchall()
-    return database.connection.execute(
-        f"SELECT id, lane FROM {table} WHERE id IN (SELECT value FROM json_each(?)) ORDER BY id",
-        (pack(list(ids)).decode(),),
+def _drop_letters(database: Database, numbers: Sequence[int]) -> None:
+    chosen = pack(list(numbers)).decode()
+    (size,) = database.connection.execute(
+        "SELECT ifnull(sum(length(body)), 0) FROM letters"
+        " WHERE id IN (SELECT value FROM json_each(?))",
+        (chosen,),
+    ).fetchone()
+    database.commit(Plan(risen=list(numbers)), database.last_id)
+    database.dead_bytes -= size
+
+
+def forget_letters(database: Database) -> bool:
+    """Drop a slice of the dead letters whose time is over or that have no room; True when there may be more."""
+    settings = database.settings
+    excess = database.dead_count - settings.max_messages
+    rows = database.connection.execute(
+        "SELECT id FROM letters WHERE died_at < ? ORDER BY died_at LIMIT ?",
+        (database.clock.now() - settings.dead_letter_keep_s, MOVE_COUNT),
     ).fetchall()
-
-
-def _delete(database: Database, table: str, ids: Sequence[int]) -> None:
-    database.connection.execute(
-        f"DELETE FROM {table} WHERE id IN (SELECT value FROM json_each(?))",
-        (pack(ids).decode(),),
-    )
-
-
-def give_back_space(database: Database, *, urgently: bool) -> None:
-    """Shrink the file a little when much of it is unused; `urgently` by all of that, and the log too."""
-    free = database.connection.execute("PRAGMA freelist_count").fetchone()[0]
-    if not urgently:
-        if free > 4 * VACUUM_PAGES:
-            database.connection.execute(f"PRAGMA incremental_vacuum({VACUUM_PAGES})").fetchall()
-        return
-    step = VACUUM_PAGES // 8  # the log grows by about as much before it is folded again
-    for _ in range(0, free, step):
-        database.connection.execute(f"PRAGMA incremental_vacuum({step})").fetchall()
-        database.fold_log()
+    if not rows and excess > 0:
+        rows = database.connection.execute(
+            "SELECT id FROM letters ORDER BY died_at, id LIMIT ?", (min(excess, MOVE_COUNT),)
+        ).fetchall()
+        database.dropped_letters += len(rows)
+        database.warning = (
+            f"{database.dropped_letters} dead letters were dropped: their room holds"
+            f" {settings.max_messages}"
+        )
+    if rows:
+        _drop_letters(database, [number for (number,) in rows])
+    return len(rows) == MOVE_COUNT

@@ -1,117 +1,97 @@
-"""The database's shape, and the one statement that changes it on the hot path.
+"""The database's shape, and the one statement that changes it.
 
-Every batch is one INSERT into the temporary view `batch`, whose trigger spreads the batch over the
-tables. So a whole transaction, commit included, is a single `sqlite3_step`. The reason is the
-interpreter: sqlite3 releases the GIL around each step, and getting it back beside a busy event loop
-takes up to a switch interval (5 ms by default). Measured with a busy main thread and batches of 256
-rows, per batch: 13 ms so, 55 ms as BEGIN, multi-row INSERTs, DELETE, COMMIT; with an interval of
-0.5 ms 3.8 against 8 ms. A single statement is also atomic by itself: nothing to roll back.
+A commit is one row of `log`, whatever it holds: a head and a body (see `blobs`). What is rare travels with it: commits
+that can go, dead letters, facts, blocks of remembered ids. Then the row is inserted into the temporary view `batch`,
+whose trigger spreads it, so that also such a transaction is a single `sqlite3_step`. The reason is the interpreter:
+sqlite3 releases the GIL around each step, and getting it back beside a busy event loop takes up to a switch interval
+(5 ms by default). A single statement is also atomic by itself: nothing to roll back.
 
-Lists travel as JSON arrays, bytes in one blob that the rows cut their parts from (`substr` counts
-from 1).
+What goes is deleted before anything is inserted, so that a full store can use that room at once.
 """
 
 from __future__ import annotations
 
-from appliance.outbox.rows import STARTED
-
 APPLICATION_ID = 0x53544150
-SCHEMA_VERSION = 101
+SCHEMA_VERSION = 2
 MIN_SQLITE = (3, 35, 0)
-"""JSON functions built in, and UPDATE … FROM."""
+"""JSON functions built in."""
 
-CREATE = """
-CREATE TABLE meta(key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
-CREATE TABLE tail(one INTEGER PRIMARY KEY CHECK (one = 1), commits INTEGER NOT NULL, last_id INTEGER
-NOT NULL); INSERT INTO tail VALUES (1, 0, 0); CREATE TABLE lanes(no INTEGER PRIMARY KEY, node TEXT
-NOT NULL, subject TEXT NOT NULL, UNIQUE (node, subject)); CREATE TABLE outbox(
-    id INTEGER PRIMARY KEY, lane INTEGER NOT NULL, head BLOB NOT NULL, payload BLOB NOT NULL,
-    crc INTEGER NOT NULL, tries TEXT);
-CREATE INDEX outbox_by_lane ON outbox(lane);
-CREATE TABLE dead(
-    id INTEGER PRIMARY KEY, lane INTEGER NOT NULL, head BLOB NOT NULL, payload BLOB NOT NULL,
-    crc INTEGER NOT NULL, tries TEXT, reason TEXT NOT NULL, died_at REAL NOT NULL);
-CREATE INDEX dead_by_time ON dead(died_at);
-CREATE TABLE senders(
-    no INTEGER PRIMARY KEY, subject TEXT NOT NULL, sender TEXT NOT NULL,
-    instance TEXT NOT NULL, UNIQUE (subject, sender, instance));
-CREATE TABLE seen(
-    sender INTEGER NOT NULL, id INTEGER NOT NULL, at INTEGER NOT NULL, row_id INTEGER, attempt INTEGER, verdict TEXT,
-    PRIMARY KEY (sender, id)) WITHOUT ROWID;
-CREATE TABLE inbox(
-    row_id INTEGER PRIMARY KEY, node TEXT NOT NULL, subject TEXT NOT NULL, head BLOB NOT NULL,
-    payload BLOB NOT NULL, crc INTEGER NOT NULL, started INTEGER NOT NULL, note TEXT);
-CREATE TABLE facts(kind TEXT, key TEXT, value TEXT, PRIMARY KEY (kind, key)) WITHOUT ROWID;
+TABLES = """
+CREATE TABLE log(seq INTEGER PRIMARY KEY, head BLOB NOT NULL, body BLOB NOT NULL);
+CREATE TABLE letters(
+    id INTEGER PRIMARY KEY, node TEXT NOT NULL, subject TEXT NOT NULL, body BLOB NOT NULL,
+    reason TEXT NOT NULL, died_at REAL NOT NULL);
+CREATE INDEX letters_by_time ON letters(died_at);
+CREATE TABLE facts(
+    kind TEXT NOT NULL, key TEXT NOT NULL, value TEXT, PRIMARY KEY (kind, key)) WITHOUT ROWID;
+CREATE TABLE id_senders(
+    no INTEGER PRIMARY KEY, scope TEXT NOT NULL, sender TEXT NOT NULL, instance TEXT NOT NULL);
+CREATE TABLE id_blocks(
+    no INTEGER PRIMARY KEY, sender INTEGER NOT NULL, low INTEGER NOT NULL, high INTEGER NOT NULL,
+    count INTEGER NOT NULL, oldest REAL NOT NULL, newest REAL NOT NULL,
+    exceptions INTEGER NOT NULL, crc INTEGER NOT NULL, body BLOB NOT NULL);
+CREATE TABLE id_verdicts(
+    sender INTEGER NOT NULL, id INTEGER NOT NULL, attempt INTEGER NOT NULL, verdict TEXT NOT NULL,
+    at REAL NOT NULL, PRIMARY KEY (sender, id)) WITHOUT ROWID;
+CREATE INDEX id_verdicts_by_time ON id_verdicts(at);
 """
+META = "CREATE TABLE meta(key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;"
 
-BATCH_COLUMNS = (
-    "blob",
-    "lanes",
-    "senders",
-    "puts",
-    "tries",
-    "dead",
+VERDICT_SLICE = 1_000
+"""Verdicts that are forgotten at once."""
+
+COLUMNS = (
+    "seq",
+    "head",
+    "body",
     "gone",
-    "inbox",
-    "started",
-    "notes",
-    "seen",
-    "dropped",
+    "blob",
+    "letters",
+    "risen",
     "facts",
-    "commits",
-    "last_id",
+    "senders",
+    "blocks",
+    "verdicts",
+    "blocks_gone",
+    "senders_gone",
+    "verdicts_before",
 )
+"""`letters` and `blocks` cut their bodies from `blob`; `risen` are letters that go."""
 
-_VIEW = "CREATE TEMP VIEW batch AS SELECT " + ", ".join(f"NULL AS {name}" for name in BATCH_COLUMNS)
+_VIEW = "CREATE TEMP VIEW batch AS SELECT " + ", ".join(f"NULL AS {name}" for name in COLUMNS)
+
+
+def _fields(*places: int) -> str:
+    return ", ".join(f"json_extract(value, '$[{at}]')" for at in places)
+
 
 _TRIGGER = f"""
 CREATE TEMP TRIGGER apply_batch INSTEAD OF INSERT ON batch BEGIN
-    INSERT OR IGNORE INTO lanes(no, node, subject)
-        SELECT json_extract(value, '$[0]'), json_extract(value, '$[1]'), json_extract(value, '$[2]')
-        FROM json_each(NEW.lanes);
-    INSERT OR IGNORE INTO senders(no, subject, sender, instance)
-        SELECT json_extract(value, '$[0]'), json_extract(value, '$[1]'), json_extract(value,
-        '$[2]'),
-            json_extract(value, '$[3]')
-        FROM json_each(NEW.senders);
-    INSERT OR IGNORE INTO outbox(id, lane, head, payload, crc, tries)
-        SELECT json_extract(value, '$[0]'), json_extract(value, '$[1]'),
-            substr(NEW.blob, json_extract(value, '$[2]'), json_extract(value, '$[3]')),
-            substr(NEW.blob, json_extract(value, '$[4]'), json_extract(value, '$[5]')),
-            json_extract(value, '$[6]'), json_extract(value, '$[7]')
-        FROM json_each(NEW.puts);
-    UPDATE outbox SET tries = json_extract(change.value, '$[1]')
-        FROM json_each(NEW.tries) AS change WHERE outbox.id = json_extract(change.value, '$[0]');
-    INSERT OR IGNORE INTO dead(id, lane, head, payload, crc, tries, reason, died_at)
-        SELECT o.id, o.lane, o.head, o.payload, o.crc, json_extract(value, '$[3]'),
-            json_extract(value, '$[1]'), json_extract(value, '$[2]')
-        FROM json_each(NEW.dead) CROSS JOIN outbox AS o
-        WHERE o.id = json_extract(value, '$[0]');
-    DELETE FROM outbox WHERE id IN (SELECT value FROM json_each(NEW.gone));
-    INSERT INTO inbox(row_id, node, subject, head, payload, crc, started)
-        SELECT json_extract(value, '$[0]'), json_extract(value, '$[1]'), json_extract(value,
-        '$[2]'),
+    DELETE FROM log WHERE seq IN (SELECT value FROM json_each(NEW.gone));
+    DELETE FROM letters WHERE id IN (SELECT value FROM json_each(NEW.risen));
+    DELETE FROM id_blocks WHERE no IN (SELECT value FROM json_each(NEW.blocks_gone));
+    DELETE FROM id_senders WHERE no IN (SELECT value FROM json_each(NEW.senders_gone));
+    DELETE FROM id_verdicts WHERE (sender, id) IN (
+        SELECT sender, id FROM id_verdicts WHERE at < NEW.verdicts_before LIMIT {VERDICT_SLICE});
+    INSERT INTO log VALUES (NEW.seq, NEW.head, NEW.body);
+    INSERT OR IGNORE INTO letters
+        SELECT {_fields(0, 1, 2)},
             substr(NEW.blob, json_extract(value, '$[3]'), json_extract(value, '$[4]')),
-            substr(NEW.blob, json_extract(value, '$[5]'), json_extract(value, '$[6]')),
-            json_extract(value, '$[7]'), json_extract(value, '$[8]')
-        FROM json_each(NEW.inbox);
-    UPDATE inbox SET started = {STARTED} WHERE row_id IN (SELECT value FROM json_each(NEW.started));
-    UPDATE inbox SET note = json_extract(change.value, '$[1]')
-        FROM json_each(NEW.notes) AS change WHERE inbox.row_id = json_extract(change.value, '$[0]');
-    INSERT OR REPLACE INTO seen(sender, id, at, row_id, attempt, verdict)
-        SELECT json_extract(value, '$[0]'), json_extract(value, '$[1]'), json_extract(value,
-        '$[2]'),
-            json_extract(value, '$[3]'), json_extract(value, '$[4]'), json_extract(value, '$[5]')
-        FROM json_each(NEW.seen);
-    DELETE FROM inbox WHERE row_id IN (SELECT value FROM json_each(NEW.dropped));
-    INSERT OR REPLACE INTO facts
-        SELECT json_extract(value, '$[0]'), json_extract(value, '$[1]'), json_extract(value, '$[2]')
-        FROM json_each(NEW.facts);
-    DELETE FROM facts WHERE value IS NULL;
-    UPDATE tail SET commits = NEW.commits, last_id = max(last_id, NEW.last_id);
+            {_fields(5, 6)}
+        FROM json_each(NEW.letters);
+    DELETE FROM facts WHERE (kind, key) IN (SELECT {_fields(0, 1)} FROM json_each(NEW.facts));
+    INSERT INTO facts SELECT {_fields(0, 1, 2)} FROM json_each(NEW.facts)
+        WHERE json_extract(value, '$[2]') IS NOT NULL;
+    INSERT OR IGNORE INTO id_senders SELECT {_fields(0, 1, 2, 3)} FROM json_each(NEW.senders);
+    INSERT INTO id_blocks
+        SELECT {_fields(0, 1, 2, 3, 4, 5, 6, 7, 8)},
+            substr(NEW.blob, json_extract(value, '$[9]'), json_extract(value, '$[10]'))
+        FROM json_each(NEW.blocks);
+    INSERT OR REPLACE INTO id_verdicts SELECT {_fields(0, 1, 2, 3, 4)} FROM json_each(NEW.verdicts);
 END
 """
 
 TEMPORARY = (_VIEW, _TRIGGER)
 
-APPLY = f"INSERT INTO batch VALUES ({', '.join('?' * len(BATCH_COLUMNS))})"
+APPEND = "INSERT INTO log VALUES (?, ?, ?)"
+APPLY = f"INSERT INTO batch VALUES ({', '.join('?' * len(COLUMNS))})"

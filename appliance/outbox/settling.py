@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 
-from appliance.outbox.batch import Bury, Settle
+from appliance.outbox.blobs import tries_of
+from appliance.outbox.letters import encode_letter
+from appliance.outbox.operations import Bury, Settle
 from appliance.outbox.records import OutboxRecord
-from appliance.outbox.rows import tries_of
+from appliance.outbox.texts import plain_text
 
 
 class Settling:
@@ -27,15 +29,19 @@ class Settling:
 
     def retry(self, records: Sequence[OutboxRecord]) -> None:
         """The records will be tried again; remember how often they were."""
-        if records:
-            self._gather().tries.update({record.place: tries_of(record) for record in records})
+        if not records:
+            return
+        tries = self._gather().tries
+        for record in records:
+            found = tries_of(record) or (0, 0.0, "", 0, "")
+            tries[record.place] = (*found[:2], plain_text(found[2]), found[3], plain_text(found[4]))
 
     def bury(self, record: OutboxRecord, reason: str, died_at: float) -> asyncio.Future[None]:
         """The record becomes a dead letter; nobody needs to wait for the result."""
         future: asyncio.Future[None] = self._loop.create_future()
         future.add_done_callback(_retrieve)
         self.hand_over()  # NB: what was concluded before it is committed before it
-        self._submit(Bury(record.place, reason, died_at, tries_of(record), future))
+        self._submit(Bury([record.place], [encode_letter(record, reason, died_at)], future))
         return future
 
     def resolved(self) -> asyncio.Future[None]:

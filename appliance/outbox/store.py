@@ -18,11 +18,11 @@ from typing import TypeVar
 from appliance.core.specs import StateSettings
 from appliance.errors import StoreError, StoreFull, StoreUnusable
 from appliance.outbox import queries
-from appliance.outbox.batch import Annotate, Call, Finish, Put, Settle, Stop, Take
 from appliance.outbox.database import Database
 from appliance.outbox.facts import FactChanges, Facts
 from appliance.outbox.ids import IdSource, id_time
 from appliance.outbox.lane import MAX_BYTES, Lane
+from appliance.outbox.operations import Annotate, Call, Finish, Moved, Put, Settle, Stop, Take
 from appliance.outbox.records import (
     Counts,
     DeadLetter,
@@ -33,6 +33,7 @@ from appliance.outbox.records import (
     OutboxRecord,
     StoreHealth,
     TakeIn,
+    TakeInResult,
     Taken,
 )
 from appliance.outbox.settling import Settling
@@ -46,6 +47,8 @@ SLICE = 500
 """Records that an operator's command moves in one commit."""
 CROWDED_SHARE = 0.8
 """From here on the room that is left is for callers: answers and reports have to wait for better times."""
+
+_FRESH = Taken(TakeInResult.FRESH, None, None)
 
 OnNewLane = Callable[[LaneKey], None]
 T = TypeVar("T")
@@ -83,7 +86,6 @@ class MessageStore:
         self._writer = Writer(
             database,
             loop=self._loop,
-            steady=clock.now,
             mono=mono,
             last_id=lambda: self._ids.last,
             on_outcomes=self._on_outcomes,
@@ -111,9 +113,12 @@ class MessageStore:
         store = cls(database, settings, clock, mono)
         store._writer.start()
         try:
-            for key, (ids, places) in (await store._call(queries.find_waiting)).items():
-                store.lane(key).add_on_disk(ids, places)
-                store._pending += len(ids)
+            for key, waiting in (await store._call(queries.take_waiting)).items():
+                lane = store.lane(key)
+                lane.add_on_disk(waiting.ids, waiting.places)
+                lane.add_loaded(waiting.loaded)
+                store._pending += len(waiting.ids) + len(waiting.loaded)
+            store._ids.last = max(store._ids.last, database.last_id)
         except StoreError:
             await store.close()
             raise
@@ -262,6 +267,7 @@ class MessageStore:
         def note(moved: dict[int, int]) -> None:
             nonlocal moved_count
             moved_count = source.hand_over(moved, target)
+            self._note_moved(Moved({}, [place for _, place in entries]))
 
         await self._call(lambda database: queries.rename(database, entries, target.key), note=note)
         return moved_count
@@ -279,9 +285,33 @@ class MessageStore:
         self._check_open()
         if not items:
             return []
+        if self._are_surely_fresh(items):
+            return [_FRESH] * len(items)
         operation = Take(items, self._loop.create_future())
         await self._submit(operation)
         return operation.results
+
+    def _are_surely_fresh(self, items: Sequence[TakeIn]) -> bool:
+        """Whether nothing has to be written for any of them, and each is newer than all of its sender.
+
+        NB: this reads what the writer's thread changes. A message that is being finished just now may be missed;
+        who finishes it still has it in hand.
+        """
+        is_fresh, unfinished = (
+            self._database.dedupe.is_surely_fresh,
+            self._database.inbox.unfinished,
+        )
+        asked: set[tuple[str, str, str, int]] = set()
+        for item in items:
+            if item.keep_body:
+                return False
+            if item.instance is None:
+                continue
+            key = (item.scope, item.sender, item.instance)
+            if key in unfinished or not is_fresh(key, item.message_id):
+                return False
+            asked.add((*key, item.message_id))
+        return len(asked) == sum(item.instance is not None for item in items)
 
     async def mark_started(self, row_ids: Sequence[int]) -> None:
         """The handlers are about to begin: after a crash the rows say so."""
@@ -390,7 +420,7 @@ class MessageStore:
         """The oldest records that wait."""
         entries = sorted(entry for lane in self._lanes.values() for entry in lane.entries())
         return await self._call(
-            lambda database: queries.read_records(database, entries[:limit]).records
+            lambda database: queries.read_records(database, entries[:limit], None).records
         )
 
     async def list_dead(self, limit: int = 1_000) -> list[DeadLetter]:
@@ -469,6 +499,9 @@ class MessageStore:
                 operation.note(result)
             if isinstance(operation, Settle):
                 continue
+            if isinstance(operation, Moved):
+                self._note_moved(operation)
+                continue
             future = operation.future
             if future.done():
                 continue  # its caller was cancelled
@@ -478,6 +511,19 @@ class MessageStore:
                 future.set_result(result)
         for key in touched:
             self._announce(key)
+
+    def _note_moved(self, operation: Moved) -> None:
+        """Records are elsewhere on disk; whatever was handed over with the old places is found by the writer."""
+        for key, moved in operation.by_lane.items():
+            self.lane(key).move(moved)
+        if not self._is_closed:
+            future: asyncio.Future[None] = self._loop.create_future()
+            future.add_done_callback(
+                lambda done: done.exception()
+            )  # a broken store tells by itself
+            self._writer.submit(
+                Call(partial(queries.forget_forwards, old_places=operation.old_places), future)
+            )
 
     def _add(self, records: Sequence[OutboxRecord], touched: set[LaneKey]) -> None:
         at = 0
@@ -520,6 +566,8 @@ class MessageStore:
         future.add_done_callback(notice_failure)
         self._writer.submit(
             Call(
-                lambda database: queries.read_records(database, asked, MAX_BYTES // 2), future, add
+                lambda database: queries.read_records(database, asked, lane.key, MAX_BYTES // 2),
+                future,
+                add,
             )
         )

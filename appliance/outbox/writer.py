@@ -19,22 +19,25 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from appliance.errors import StoreError, StoreFull, StoreUnusable
-from appliance.outbox.batch import (
+from appliance.outbox import queries
+from appliance.outbox.blobs import encode_body
+from appliance.outbox.composing import Composer
+from appliance.outbox.database import Database, Plan, StoreBusy, StoreReadOnly, map_error
+from appliance.outbox.maintenance import Maintenance
+from appliance.outbox.operations import (
     Annotate,
-    Batch,
     Bury,
     Call,
     Finish,
+    Moved,
     Operation,
     Put,
     Settle,
     Stop,
     Take,
 )
-from appliance.outbox.database import Database, StoreBusy, map_error
-from appliance.outbox.pruning import prune
-from appliance.outbox.queries import give_back_space
 from appliance.outbox.records import HealthState
+from appliance.outbox.texts import pack
 
 MAX_BATCH_ROWS = 1_000
 MAX_BATCH_BYTES = 8 * 1024 * 1024
@@ -47,16 +50,8 @@ HOUSEKEEPING_BUSY_S = 0.1
 SHORT_OF_ROOM_S = 0.5
 SETTLE_PIECE = 64
 
-Outcome = tuple[Operation | Call | Stop, StoreError | None, Any]
+Outcome = tuple[Operation | Call | Stop | Moved, StoreError | None, Any]
 """An operation, why it failed, and for a `Call` what it returned."""
-
-
-class _BadOperation(Exception):
-    """An operation whose values cannot be stored; only its own caller hears of it."""
-
-    def __init__(self, operation: Operation, cause: Exception) -> None:
-        super().__init__(str(cause))
-        self.operation = operation
 
 
 class Writer:
@@ -67,14 +62,15 @@ class Writer:
         database: Database,
         *,
         loop: asyncio.AbstractEventLoop,
-        steady: Callable[[], float],
         mono: Callable[[], float],
         last_id: Callable[[], int],
         on_outcomes: Callable[[list[Outcome]], None],
     ) -> None:
         self._database = database
         self._loop = loop
-        self._wall = steady
+        self._maintenance = Maintenance(database)
+        self._no_room = ""
+        self._is_read_only = False
         self._mono = mono
         self.waiting_since_mono: float | None = None
         self._last_id = last_id
@@ -94,6 +90,7 @@ class Writer:
 
     def submit(self, operation: Operation | Call | Stop) -> None:
         """Hand an operation over; it is answered on the loop."""
+        operation.since_mono = self._mono()
         self._queue.put(operation)
 
     def join(self) -> None:
@@ -104,9 +101,13 @@ class Writer:
         """What keeps the store from working, as far as the writer knows."""
         if self._broken is not None:
             return HealthState.BROKEN, str(self._broken)
-        if self._is_short_of_room or self._kept:
-            return HealthState.FULL, "no room on the disk: waiting for space before taking more"
-        return HealthState.OK, ""
+        if self._is_read_only:
+            return HealthState.READ_ONLY, "the file system of the state directory takes no writes"
+        if self._is_short_of_room or self._kept or self._no_room:
+            return HealthState.FULL, self._no_room or "no room on the disk: waiting for space"
+        if self._database.damage:
+            return HealthState.DAMAGED, self._database.damage
+        return HealthState.OK, self._database.warning
 
     # The thread.
 
@@ -114,13 +115,12 @@ class Writer:
         while True:
             operations, last = self._gather()
             if operations or self._kept:
-                if self.waiting_since_mono is None:
-                    self.waiting_since_mono = self._mono()
+                oldest = self._kept[0] if self._kept else operations[0]
+                self.waiting_since_mono = oldest.since_mono
                 self._commit(operations)
-                if not self._kept:
-                    self.waiting_since_mono = None
+                self.waiting_since_mono = self._kept[0].since_mono if self._kept else None
             if isinstance(last, Stop):
-                self._database.keep_last_id(self._last_id())
+                self._say_goodbye()
                 self._report([(last, None, None)])
                 return
             if last is not None:
@@ -185,10 +185,13 @@ class Writer:
         while operations and self._broken is None:
             try:
                 self._apply(operations)
-            except _BadOperation as bad:
-                operations = [other for other in operations if other is not bad.operation]
-                outcomes.append((bad.operation, StoreUnusable(f"cannot be stored: {bad}"), None))
             except StoreFull as error:
+                self._is_read_only = (
+                    isinstance(error, StoreReadOnly) or self._maintenance.is_read_only()
+                )
+                if not self._database.is_tight:
+                    self._database.is_tight = True  # what can go goes with the next try
+                    continue
                 operations = self._make_do(operations, error, outcomes)
             except StoreBusy as error:
                 if self._is_stopping:
@@ -197,9 +200,18 @@ class Writer:
             except StoreError as error:
                 self._broken = error
             except Exception as error:  # noqa: BLE001 - the boundary: the thread must answer
-                self._broken = StoreUnusable(f"internal error: {type(error).__name__}: {error}")
+                bad = self._find_bad(operations)
+                if not bad:
+                    text = f"internal error: {type(error).__name__}: {error}"
+                    self._broken = StoreUnusable(text)
+                    break
+                outcomes += bad
+                refused = {id(operation) for operation, _, _ in bad}
+                operations = [other for other in operations if id(other) not in refused]
             else:
                 outcomes += [(operation, None, None) for operation in operations]
+                if not all(isinstance(one, Settle | Bury) for one in operations):
+                    self._no_room, self._is_read_only = "", False
                 operations = []
         if self._broken is not None:
             outcomes += [(operation, self._broken, None) for operation in operations]
@@ -215,6 +227,7 @@ class Writer:
         if settled:
             self._settle_in_pieces(settled, outcomes)
             return others
+        self._no_room = str(error)
         for kinds in (Put, Take | Finish | Annotate):
             left = self._fail(others, kinds, error, outcomes)
             if len(left) < len(others):
@@ -263,25 +276,25 @@ class Writer:
 
     def _apply(self, operations: Sequence[Operation]) -> None:
         try:
-            items = [
-                item
-                for operation in operations
-                if isinstance(operation, Take)
-                for item in operation.items
-            ]
-            found = self._database.find_seen(items) if items else {}
-            batch = Batch(self._database, self._wall(), found)
-            for operation in operations:
-                try:
-                    batch.add(operation)
-                except Exception as error:  # the boundary: its values fail it alone
-                    raise _BadOperation(operation, error) from error
-            if not batch.is_empty:
-                self._database.apply(batch, self._last_id())
+            plan = Composer(self._database).compose(operations)
+            if not plan.is_empty:
+                self._database.commit(plan, self._last_id())
         except sqlite3.DataError as error:
             raise StoreFull(f"too large for one commit: {error}") from error
         except sqlite3.Error as error:
             raise map_error(error) from error
+
+    def _find_bad(self, operations: Sequence[Operation]) -> list[Outcome]:
+        """Operations whose values cannot be stored; only their own callers hear of it."""
+        bad: list[Outcome] = []
+        for operation in operations:
+            try:
+                plan = Composer(self._database).compose([operation])
+                encode_body(plan.content, 0.0)
+                pack([*plan.facts.items()]).decode()
+            except Exception as error:  # noqa: BLE001 - whatever it is, it is this operation's
+                bad.append((operation, StoreUnusable(f"cannot be stored: {error}"), None))
+        return bad
 
     # Everything else.
 
@@ -313,17 +326,43 @@ class Writer:
         self._housekeeping_due_mono = now + interval_s
         if self._broken is not None:
             return
-        with contextlib.suppress(sqlite3.Error):
-            if prune(self._database, self._wall()):
+        self._database.mark.advance(self._database.commits, self._database.clock.anchor())
+        with contextlib.suppress(sqlite3.Error, StoreError):
+            if self._is_read_only:
+                self._is_read_only = self._maintenance.is_read_only()
+            self._move_stragglers()
+            if self._maintenance.forget():
                 self._housekeeping_due_mono = now + HOUSEKEEPING_BUSY_S
+            self._maintenance.delete_gone()
         if now < self._space_due_mono:
             return
         self._space_due_mono = now + interval_s
         with contextlib.suppress(sqlite3.Error):
-            give_back_space(self._database, urgently=self._is_short_of_room)
+            self._maintenance.give_back_space(urgently=self._is_short_of_room)
         self._database.ballast.restore()
         if self._database.ballast.is_held:
             self._is_short_of_room = False
+        with contextlib.suppress(sqlite3.Error, OSError):
+            if self._maintenance.has_room():
+                self._no_room = ""
+                self._database.is_tight = False
+
+    def _move_stragglers(self) -> None:
+        if self._database.forwards:
+            return  # the loop has yet to learn where the last ones are
+        compacted = queries.move_stragglers(self._database, urgently=self._database.is_tight)
+        if compacted is None:
+            return
+        self._housekeeping_due_mono = 0.0
+        if compacted.by_lane:
+            self._report([(Moved(compacted.by_lane, compacted.old_places), None, None)])
+
+    def _say_goodbye(self) -> None:
+        """Remember ids given out but never stored; after a kill those were seen by nobody."""
+        with contextlib.suppress(sqlite3.Error, StoreError):
+            if self._broken is None and self._last_id() > self._database.last_id:
+                self._database.commit(Plan(), self._last_id())
+            self._maintenance.delete_gone()
 
 
 def _is_lazy(operation: Operation) -> bool:
@@ -358,6 +397,8 @@ def _measure(operation: Operation) -> tuple[int, int]:
         return len(operation.items) + len(replies), sum(len(reply.payload) for reply in replies)
     if isinstance(operation, Settle):
         return len(operation.done) + len(operation.tries), 0
-    if isinstance(operation, Annotate | Bury):
-        return 1, 0
+    if isinstance(operation, Annotate):
+        return len(operation.row_ids), 0
+    if isinstance(operation, Bury):
+        return len(operation.letters), sum(len(letter[3]) for letter in operation.letters)
     raise AssertionError(operation)

@@ -132,3 +132,13 @@ async def take_all(lane: Lane) -> list[OutboxRecord]:
     while (record := await take(lane)) is not None:
         records.append(record)
     return records
+
+
+async def forget(store: MessageStore) -> bool:
+    """One slice of what the store does about old ids and dead letters; True when more may be waiting."""
+    return await store._call(lambda _: store._writer._maintenance.forget())
+
+
+async def flush(store: MessageStore) -> None:
+    """Write remembered ids as blocks, which otherwise happens from time to time."""
+    await store._call(lambda _: store._writer._maintenance.flush())

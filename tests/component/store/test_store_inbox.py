@@ -9,14 +9,16 @@ import pytest
 
 from appliance.core.specs import StateSettings
 from appliance.errors import StoreFull
-from appliance.outbox import pruning
+from appliance.outbox import dedupe, maintenance
 from appliance.outbox.database import PAGE_BYTES
+from appliance.outbox.dedupe import count_ids
 from appliance.outbox.records import TakeInResult
 from tests.support.store_bench import (
     INSTANCE,
     KEY,
     START_AT,
     HandClock,
+    forget,
     make_finish,
     make_item,
     make_record,
@@ -155,15 +157,17 @@ async def test_memory_of_ids_ends_with_the_window(tmp_path: Path):
         kept = make_item(50, keep_body=True)
         await store.take_in([kept])
         clock.now += 60
+        await forget(store)
         await store.finish([make_finish(make_item(100))], [])
         clock.now += 60
-        await store._call(lambda database: pruning.prune(database, clock.now))
+        await forget(store)
         results = await store.take_in([make_item(0), make_item(9), make_item(100), kept])
         assert [result for result, _, _ in results] == [FRESH, FRESH, DONE, UNFINISHED]
         clock.now += 60
-        await store._call(lambda database: pruning.prune(database, clock.now))
+        await forget(store)
         assert await store.take_in([make_item(100)]) == [(FRESH, None, None)]
-        assert sum(store._database.senders.counts.values()) == 1
+        assert count_ids(store._database.dedupe.senders.values()) == 0
+        assert [result for result, _, _ in await store.take_in([kept])] == [UNFINISHED]
 
 
 async def test_bounds_of_a_reload_hold_in_the_running_store(tmp_path: Path):
@@ -175,7 +179,7 @@ async def test_bounds_of_a_reload_hold_in_the_running_store(tmp_path: Path):
         with pytest.raises(StoreFull):
             await store.put([make_record(store)])
         clock.now += 20
-        await store._call(lambda database: pruning.prune(database, clock.now))
+        await forget(store)
         assert await store.take_in([make_item(1)]) == [(FRESH, None, None)]
         (pages,) = await store._call(
             lambda database: database.connection.execute("PRAGMA max_page_count").fetchone()
@@ -183,29 +187,35 @@ async def test_bounds_of_a_reload_hold_in_the_running_store(tmp_path: Path):
         assert pages == 50_000_000 // PAGE_BYTES
 
 
-async def test_pruning_goes_in_slices(tmp_path: Path, monkeypatch):
-    monkeypatch.setattr(pruning, "PRUNE_SLICE", 10)
+async def test_forgetting_goes_in_slices(tmp_path: Path, monkeypatch):
+    monkeypatch.setattr(dedupe, "FORGET_SLICE", 10)
+    monkeypatch.setattr(dedupe, "BLOCK_IDS", 4)
     clock = HandClock()
     async with open_store(tmp_path, clock, dedupe_window_s=100.0) as store:
-        await store.finish([make_finish(make_item(number)) for number in range(25)], [])
+        await store.finish([make_finish(make_item(number)) for number in range(1, 101)], [])
+        await store._call(lambda _: store._writer._maintenance.flush())
         clock.now += 200
         left = []
         for _ in range(3):
-            await store._call(lambda database: pruning.prune(database, clock.now))
-            left.append(sum(store._database.senders.counts.values()))
-        assert left == [15, 5, 0]
-        assert store._database.senders.numbers == {}
+            await forget(store)
+            left.append(count_ids(store._database.dedupe.senders.values()))
+        assert left == [60, 20, 0]
 
 
-async def test_flood_of_one_sender_shortens_its_own_memory_only(tmp_path: Path, monkeypatch):
-    monkeypatch.setattr(pruning, "MAX_SEEN", 50)
-    monkeypatch.setattr(pruning, "PRUNE_SLICE", 40)
-    async with open_store(tmp_path) as store:
+async def test_flood_of_one_sender_shortens_its_own_memory_only_and_says_so(
+    tmp_path: Path, monkeypatch
+):
+    monkeypatch.setattr(dedupe, "BLOCK_IDS", 16)
+    monkeypatch.setattr(maintenance, "ID_SHARE", 1_000_000)
+    async with open_store(tmp_path, max_bytes=400_000_000) as store:
         await store.finish([make_finish(make_item(1, sender="quiet"))], [])
-        await store.finish([make_finish(make_item(number)) for number in range(60)], [])
-        await store._call(lambda database: pruning.prune(database, START_AT))
-        results = await store.take_in([make_item(1, sender="quiet"), make_item(0), make_item(59)])
+        await store.finish([make_finish(make_item(number)) for number in range(1, 65)], [])
+        await store._call(lambda _: store._writer._maintenance.flush())
+        assert store.health().text == ""
+        await forget(store)
+        results = await store.take_in([make_item(1, sender="quiet"), make_item(1), make_item(64)])
         assert [result for result, _, _ in results] == [DONE, FRESH, DONE]
+        assert "ids of alpha at beta.REQToConsole are forgotten early" in store.health().text
 
 
 async def test_sender_whose_memory_ended_is_remembered_anew(tmp_path: Path):
@@ -213,7 +223,7 @@ async def test_sender_whose_memory_ended_is_remembered_anew(tmp_path: Path):
     async with open_store(tmp_path, clock, dedupe_window_s=10.0) as store:
         await store.finish([make_finish(make_item(1))], [])
         clock.now += 20
-        await store._call(lambda database: pruning.prune(database, clock.now))
+        await forget(store)
         await store.finish([make_finish(make_item(2))], [])
         assert await store.take_in([make_item(2)]) == [(DONE, None, "done")]
     async with open_store(tmp_path, clock) as store:

@@ -10,8 +10,8 @@ import contextlib
 import threading
 from pathlib import Path
 
-from appliance.outbox.batch import Call
 from appliance.outbox.lane import MAX_RECORDS
+from appliance.outbox.operations import Call
 from appliance.outbox.store import MessageStore
 from tests.support.store_bench import KEY, make_record, open_store, take_all
 
@@ -33,16 +33,19 @@ def hold_the_loop_until_written(store: MessageStore) -> None:
 
 async def test_a_record_accepted_while_a_lane_is_read_is_sent_without_a_restart(tmp_path: Path):
     async with open_store(tmp_path) as store:
-        first = make_record(store)
-        await store.put([first])
+        records = [make_record(store) for _ in range(MAX_RECORDS)]
+        await store.put(records)
     async with open_store(tmp_path) as store:
         lane = store.lane(KEY)
-        assert lane.take(1) == []  # it is read from the disk first
+        taken = lane.take(MAX_RECORDS)
+        assert lane.take(1) == []
+        assert lane.is_reading  # the rest is read from the disk first
         second = make_record(store)
         accepted = await begin(store.put([second]))
         hold_the_loop_until_written(store)
         await accepted
-        assert [record.id for record in await take_all(lane)] == [first.id, second.id]
+        ids = [record.id for record in [*taken, *await take_all(lane)]]
+        assert ids == [record.id for record in [*records, second]]
 
 
 async def test_a_record_delivered_while_a_lane_is_read_is_not_sent_again(tmp_path: Path):

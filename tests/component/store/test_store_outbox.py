@@ -206,7 +206,7 @@ async def test_hundred_thousand_stored_records_are_not_loaded_at_once(tmp_path: 
     async with open_store(tmp_path) as store:
         lane = store.lane(KEY)
         assert lane.depth == 100_000
-        assert lane.in_memory == 0
+        assert lane.in_memory <= MAX_RECORDS // 2
         first = await take(lane)
         assert first is not None
         assert lane.in_memory <= MAX_RECORDS
