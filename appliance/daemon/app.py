@@ -33,6 +33,7 @@ from appliance.daemon.clock_watch import ClockWatch
 from appliance.daemon.console import StdoutConsole
 from appliance.daemon.control import DaemonControl
 from appliance.daemon.fleet_view import FleetView
+from appliance.daemon.health import watch_store
 from appliance.daemon.notify import ServiceManager, settings_of_process
 from appliance.daemon.presence import Presence
 from appliance.daemon.source import FileConfigSource
@@ -112,6 +113,9 @@ class Daemon:
                     group.create_task(self.answers.run(), name="answers"),
                     group.create_task(self._watch(), name="config watch"),
                     group.create_task(self.clock_watch.run(), name="clock watch"),
+                    group.create_task(
+                        watch_store(self.store.health, self.telemetry), name="store watch"
+                    ),
                     group.create_task(self._forget_schedules(), name="stale schedules"),
                 ]
                 # signals given while this was starting are one look afterwards

@@ -1,14 +1,17 @@
-"""What is the matter with the parts that carry messages, in words, and what follows for the probes. Pure."""
+"""What is the matter with the parts that carry messages, in words, and what follows for the probes."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import asyncio
+from collections.abc import Callable, Sequence
 from typing import Protocol, runtime_checkable
 
 from appliance.outbox.records import HealthState, StoreHealth
 
 MAX_NAMED = 3
 """Of one kind of trouble; the rest is a number."""
+
+WATCH_INTERVAL_S = 1.0
 
 _STORE_WORDS = {
     HealthState.FULL: "the store has no room",
@@ -44,6 +47,29 @@ def can_accept(health: StoreHealth) -> bool:
 def needs_restart(health: StoreHealth) -> bool:
     """Whether only a restart helps: whatever else is the matter ends by itself or by an operator's hand."""
     return health.state is HealthState.BROKEN
+
+
+class TellsOfStore(Protocol):
+    """Who is told when the store's health changes."""
+
+    def store_troubled(self, state: str, trouble: str) -> None: ...
+
+    def store_recovered(self, state: str) -> None: ...
+
+
+async def watch_store(health: Callable[[], StoreHealth], telemetry: TellsOfStore) -> None:
+    """Tell every change of the store's state, until cancelled. Other words for the same state are no change."""
+    told = HealthState.OK
+    while True:
+        found = health()
+        if found.state is not told:
+            trouble = describe_store(found)
+            if trouble is not None:
+                telemetry.store_troubled(str(found.state), trouble)
+            else:
+                telemetry.store_recovered(str(told))
+            told = found.state
+        await asyncio.sleep(WATCH_INTERVAL_S)
 
 
 def find_delivery_troubles(

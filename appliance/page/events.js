@@ -38,9 +38,11 @@ const TONES = {
   message_interrupted: "bad",
   error_report_lost: "bad",
   history_not_written: "bad",
+  store_troubled: "bad",
+  store_recovered: "good",
 };
 /** What changes the state that is shown above. */
-const TELLING = /^(daemon|worker|broker|config|trial|input)_|^message_(dead|interrupted)$/;
+const TELLING = /^(daemon|worker|broker|config|trial|input|store)_|^message_(dead|interrupted)$/;
 const NOT_SHOWN = new Set(["seq", "at", "event", "node", "worker", "id", "id_text", "previous_id", "previous_id_text", "previous_digest"]);
 
 let kept = [];

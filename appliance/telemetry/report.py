@@ -143,6 +143,19 @@ class Telemetry(MessageTelemetry):
         self._log(logging.WARNING, "broker trouble", {"error": text})
         self._events.emit("broker_error", error=text)
 
+    # the store
+
+    def store_troubled(self, state: str, trouble: str) -> None:
+        """The store is not well any more, or not well in another way; `behind` is what a busy disk does."""
+        level = logging.WARNING if state == "behind" else logging.ERROR
+        self._log(level, "store troubled", {"state": state, "trouble": trouble})
+        self._events.emit("store_troubled", state=state, trouble=trouble)
+
+    def store_recovered(self, state: str) -> None:
+        """The store is well again, after this trouble."""
+        self._log(logging.INFO, "store well again", {"after": state})
+        self._events.emit("store_recovered", after=state)
+
     # the config
 
     def config_applied(

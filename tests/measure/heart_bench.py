@@ -33,7 +33,13 @@ import msgspec
 import uvloop
 
 from appliance.bench.sides import BenchOrder, SendingSide, open_receiver, settle_process
-from appliance.core.specs import BrokerSettings
+from appliance.core.specs import (
+    BrokerSettings,
+    LimitSettings,
+    PublisherDefaults,
+    StateSettings,
+    SubscriberDefaults,
+)
 from tests.measure import bare_loop, heart_floor, jetstream_peer
 from tests.measure.side import LOOP, OTHER, WRITER, Meter, Plan, make_text, processor_s
 from tests.support.nats_server import NatsServer
@@ -44,6 +50,7 @@ SINGLE_SHARE = 0.15
 """Of the count, at window 1: it takes as long."""
 PACED_RATE = 1_000.0
 PACED_S = 5.0
+TIMER_S = 0.001
 WAITING = 100_000
 PUT = 64
 PUTTERS = 4
@@ -61,33 +68,35 @@ DEFAULT = 'jetstream {{store_dir: "{directory}/js"}}'
 
 def make_order(plan: Plan) -> BenchOrder:
     return BenchOrder(
-        token="measured",
         below="beta",
+        token="measured",
         broker=BrokerSettings(servers=(plan.url,)),
         server_urls=(plan.url,),
-        window=plan.window,
-        serialization=plan.serialization,
-        compression=plan.compression,
+        limits=LimitSettings(),
+        state=StateSettings(),
+        sends=PublisherDefaults(
+            window=plan.window, serialization=plan.serialization, compression=plan.compression
+        ),
+        takes=SubscriberDefaults(),
     )
 
 
-async def open_heart(stack: AsyncExitStack, plan: Plan) -> SendingSide:
+async def open_heart(stack: AsyncExitStack, plan: Plan) -> tuple[SendingSide, asyncio.Task[None]]:
     side = SendingSide(make_order(plan))
-    await side.open(stack, Path(plan.directory, "sender"), on_disconnected=lambda: None)
-    await side.start(stack)
-    side.working = asyncio.create_task(side.run())
-    stack.callback(side.working.cancel)
-    return side
+    await side.open(stack, Path(plan.directory, "sender"), lambda: None)
+    working = asyncio.create_task(side.run())
+    stack.callback(working.cancel)
+    return side, working
 
 
 async def send_heart(plan: Plan, meter: Meter) -> None:
     async with AsyncExitStack() as stack:
-        side = await open_heart(stack, plan)
+        side, working = await open_heart(stack, plan)
         send = send_full if plan.rate is None else send_paced
         doing = asyncio.create_task(send(side, plan, meter))
-        await asyncio.wait({doing, side.working}, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait({doing, working}, return_when=asyncio.FIRST_COMPLETED)
         if not doing.done():
-            side.working.result()
+            working.result()
             raise RuntimeError("the publisher ended")
         doing.result()
 
@@ -126,7 +135,7 @@ async def send_full(side: SendingSide, plan: Plan, meter: Meter) -> None:
 
 
 async def send_paced(side: SendingSide, plan: Plan, meter: Meter) -> None:
-    """One message at a time at the beat of the loop's timers; timed from its submission, its encoding included."""
+    """One message after the other; timed from when it was due, or the timer's own unit later: it is no more exact."""
     text = make_text(plan)
     since: dict[int, float] = {}
     is_done = asyncio.Event()
@@ -135,23 +144,24 @@ async def send_paced(side: SendingSide, plan: Plan, meter: Meter) -> None:
     def on_delivered(id_: int) -> None:
         nonlocal acked
         acked += 1
-        meter.took(time.perf_counter() - since.pop(id_))
+        meter.took(time.monotonic() - since.pop(id_))
         meter.acked(1)
         if acked == plan.count:
             is_done.set()
 
-    async def put() -> None:
-        begun = time.perf_counter()
+    async def put(due_at: float) -> None:
+        begun_at = time.monotonic()
         records = side.make_records([text])
-        since[records[0].id] = begun
+        since[records[0].id] = min(due_at + TIMER_S, begun_at)
         await side.put(records)
 
     side.on_delivered = on_delivered
     async with asyncio.TaskGroup() as group:
-        first = time.monotonic()
+        first_at = time.monotonic()
         for number in range(plan.count):
-            await pace_async(first + number / plan.rate)
-            group.create_task(put())
+            due_at = first_at + number / plan.rate
+            await pace_async(due_at)
+            group.create_task(put(due_at))
     await is_done.wait()
 
 
@@ -165,7 +175,7 @@ async def receive_heart(plan: Plan, say_ready: Callable[[], None]) -> None:
 async def hold_waiting(plan: Plan) -> dict[str, float]:
     """Memory of the sender while nobody takes its messages."""
     async with AsyncExitStack() as stack:
-        side = await open_heart(stack, plan)
+        side, _ = await open_heart(stack, plan)
         text = make_text(plan)
         before = rss_bytes()
         for first in range(0, plan.count, PUT):
@@ -420,7 +430,7 @@ def main() -> None:
     parser.add_argument(
         "--profile",
         nargs="?",
-        const="profile",
+        const=Path(tempfile.gettempdir(), "heart-profile"),
         metavar="DIR",
         help=f"only cProfile each side's loop thread into DIR and print the top {SHOWN}",
     )

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import select
 import signal
 import subprocess
 import sys
@@ -10,11 +11,10 @@ import time
 
 import pytest
 
+from appliance.bench.run import LEFT_OVER_S, PREFIX
 from appliance.cli import main
-from appliance.daemon.bench.place import LOCK_NAME, PREFIX, YOUNG_S, BenchPlace
 from tests.support.appliance import Appliance
 from tests.support.nats_server import NatsServer
-from tests.support.waiting import until
 
 CONFIG = """
 version: 1
@@ -83,7 +83,7 @@ def measured(tmp_path_factory, broker):
     with Appliance(CONFIG.format(url=broker.url), directory) as daemon:
         before = daemon.status()
         code, out, err = run(
-            daemon.config_path, "--node", "ship1", "--count", "300", "--rounds", "2", "-o", "json",
+            daemon.config_path, "--node", "ship1", "--count", "100", "--rounds", "2", "-o", "json",
             state=daemon.state,
         )  # fmt: skip
         after = daemon.status()
@@ -92,34 +92,22 @@ def measured(tmp_path_factory, broker):
 
 
 @ONE_RUN
-def test_every_scenario_is_measured_round_by_round(measured):
-    report, *_ = measured
-    scenarios = report["scenarios"]
-    assert list(scenarios) == ["broker", "window", "broker_single", "single", "paced"]
-    assert [item["window"] for item in scenarios.values()] == [32, 32, 1, 1, 32]
+def test_rate_and_latency_are_measured_round_by_round(measured):
+    scenarios = measured[0]["scenarios"]
+    assert list(scenarios) == ["window", "single", "paced"]
+    assert [item["window"] for item in scenarios.values()] == [32, 1, 32]
     for item in scenarios.values():
-        assert item["messages"] == item["latency_seconds"]["count"] == 600
+        assert item["messages"] == 200
         rates = item["messages_per_second"]
         assert len(rates["rounds"]) == 2
-        assert 0 < rates["lowest"] <= rates["median"] <= rates["highest"]
-        latency = item["latency_seconds"]
-        figures = [latency[name] for name in ("min", "p50", "p90", "p99", "p99.9", "max")]
-        assert figures == sorted(figures)
-        assert sum(band["count"] for band in latency["histogram"]) == 600
-        assert min(item["processor_seconds_per_message"].values()) >= 0
-    assert 0 < scenarios["window"]["ratio_to_broker"] < 1.5
-
-
-@ONE_RUN
-def test_latency_at_a_rate_counts_from_when_a_message_was_due(measured):
-    scenarios = measured[0]["scenarios"]
-    assert scenarios["single"]["latency_seconds"]["since"] == "sent"
+        assert 0 < min(rates["rounds"]) <= rates["median"] <= max(rates["rounds"])
     paced = scenarios["paced"]
-    assert paced["latency_seconds"]["since"] == "due"
-    first_round = scenarios["window"]["messages_per_second"]["rounds"][0]
-    assert paced["asked_per_second"] == pytest.approx(first_round / 2, rel=0.06)
-    assert paced["generator_lateness_seconds"]["p50"] >= 0
-    assert isinstance(paced["behind"], bool)
+    assert paced["asked_per_second"] == 1_000
+    latency = paced["latency_seconds"]
+    assert latency["count"] == 200
+    figures = [latency[name] for name in ("p50", "p90", "p99", "max")]
+    assert figures == sorted(figures)
+    assert figures[0] > 0
 
 
 @ONE_RUN
@@ -137,28 +125,11 @@ def test_settings_are_those_of_the_node_in_the_config(measured):
 
 
 @ONE_RUN
-def test_every_message_is_handled_once(measured):
-    messages = measured[0]["messages"]
-    sent = 2 * 3 * (300 + 30) + 1  # and one to see that it goes at all
-    assert messages == {
-        "handed_over": sent,
-        "acknowledged": sent,
-        "handled": sent,
-        "missed": 0,
-        "dead": 0,
-        "repeats": 0,
-        "refused": 0,
-        "lost": 0,
-        "doubled": 0,
-    }
-
-
-@ONE_RUN
 def test_it_says_where_it_measures_and_how_far_it_is(measured, broker):
     report, err, *_ = measured
     assert f"measuring on {broker.url} below ship1.bench.>" in err
-    assert report["subject"].startswith("ship1.bench.")
-    assert err.count("round 2/2: ") == 5
+    assert report["broker"] == {"server": broker.url, "embedded": False}
+    assert err.count("round 2/2: ") == 3
 
 
 @ONE_RUN
@@ -173,17 +144,32 @@ def test_the_daemon_beside_it_saw_nothing_of_it(measured):
     assert left_over(daemon.state.parent) == []
 
 
-def test_a_given_rate_is_all_that_is_asked_of_the_broker(config, tmp_path):
+def test_a_given_rate_is_all_that_is_measured_where_the_state_would_be(config, tmp_path):
+    place, outside = tmp_path / "place", tmp_path / "outside"
+    young, old, link = (place / f"{PREFIX}{name}" for name in ("young", "old", "link"))
+    for path in (place, young, old, outside):
+        path.mkdir()
+        (path / "file").touch()
+    link.symlink_to(outside)
+    for path in (old, outside, link):
+        os.utime(path, (time.time() - 2 * LEFT_OVER_S,) * 2, follow_symlinks=False)
     code, out, err = run(
-        config, "--rate", "400", "--count", "200", "--rounds", "1", "-o", "json", state=tmp_path
-    )
+        config, "--rate", "400", "--count", "100", "--rounds", "1", "-o", "json",
+        state=place / "lib" / "appliance",
+    )  # fmt: skip
     assert code == 0, err
     report = json.loads(out)
-    assert list(report["scenarios"]) == ["broker_paced", "paced"]
-    for item in report["scenarios"].values():
-        assert item["asked_per_second"] == 400
-        assert item["messages_per_second"]["median"] < 480  # 200 of them take half a second
+    (paced,) = report["scenarios"].values()
+    assert paced["asked_per_second"] == 400
+    assert paced["messages_per_second"]["median"] < 480  # 100 of them take a quarter of a second
     assert report["node"] == "central"  # the first: this host is none
+    assert report["state_dir"] == str(place)
+    assert set(left_over(place)) == {
+        young,
+        link,
+    }  # what was left long ago is gone, and nothing is new
+    assert (outside / "file").exists()
+    assert not (place / "lib").exists()
 
 
 def test_an_embedded_broker_is_started_and_ended(tmp_path):
@@ -193,8 +179,9 @@ def test_an_embedded_broker_is_started_and_ended(tmp_path):
         config, "--count", "20", "--rounds", "1", "--window", "1", "--size", "10", state=tmp_path
     )
     assert code == 0, err
-    assert "(embedded)" in out
-    assert "appliance, window 1 " in out
+    assert "broker    nats://127.0.0.1:" in out
+    assert "latency at 1,000 messages/s" in out
+    assert max(map(len, out.splitlines())) <= 80 + len(str(tmp_path))
     assert left_over(tmp_path) == []
 
 
@@ -273,48 +260,17 @@ def test_a_signal_ends_it_and_leaves_nothing(number, config, tmp_path):
     assert not [pid for pid in children if is_alive(pid)]
 
 
-def test_when_it_is_killed_its_other_side_ends_and_the_next_run_clears_up(config, tmp_path):
+def test_when_it_is_killed_its_other_side_ends(config, tmp_path):
     with start(config, "--duration", "60s", state=tmp_path) as process:
         wait_for_line(process, "measuring on")
-        children = children_of(process.pid)
+        watched = [os.pidfd_open(pid) for pid in children_of(process.pid)]
         process.kill()
         process.communicate(timeout=TIMEOUT_S)
-    until(lambda: not any(map(is_alive, children)))
-    (left,) = left_over(tmp_path)
-    place = BenchPlace(tmp_path)
-    try:
-        assert left_over(tmp_path) == [place.path]
-        assert left != place.path
-    finally:
-        place.close()
-
-
-def test_what_another_run_holds_is_left_alone(tmp_path):
-    first = BenchPlace(tmp_path)
-    young = tmp_path / f"{PREFIX}young"
-    young.mkdir()
-    old = tmp_path / f"{PREFIX}old"
-    old.mkdir()
-    os.utime(old, (time.time() - 2 * YOUNG_S,) * 2)
-    outside = tmp_path / "outside"
-    outside.mkdir()
-    (outside / LOCK_NAME).touch()
-    link = tmp_path / f"{PREFIX}link"
-    link.symlink_to(outside)
-    second = BenchPlace(tmp_path)
-    assert set(left_over(tmp_path)) == {first.path, young, link, second.path}
-    second.close()
-    first.close()
-    assert set(left_over(tmp_path)) == {young, link}
-    assert (outside / LOCK_NAME).exists()
-
-
-def test_a_state_directory_that_is_not_there_yet_is_measured_where_it_would_be(tmp_path):
-    place = BenchPlace(tmp_path / "var" / "lib" / "appliance")
-    assert place.path.parent == tmp_path
-    assert not place.is_other_disk
-    place.close()
-    assert list(tmp_path.iterdir()) == []
+    assert watched
+    for ended in watched:
+        readable, _, _ = select.select([ended], [], [], TIMEOUT_S)
+        os.close(ended)
+        assert readable
 
 
 def test_a_bad_config_is_refused_as_run_refuses_it(tmp_path, capsys):
@@ -337,7 +293,6 @@ def test_a_bad_config_is_refused_as_run_refuses_it(tmp_path, capsys):
         ["--rate", "0"],
         ["--window", "0"],
         ["--serialization", "json"],
-        ["--node", "central,ship1"],
     ],
     ids=" ".join,
 )
@@ -354,7 +309,7 @@ def test_messages_larger_than_their_way_allows_are_wrong_use(config, tmp_path):
     code, out, err = run(config, "--size", "2000000", state=tmp_path)
     assert (code, out) == (64, ""), err
     assert "--size 2000000: a message of" in err
-    assert "the broker takes, 1048576" in err.replace("\n", " ")
+    assert "is more than broker and config allow" in err.replace("\n", " ")
     assert left_over(tmp_path) == []
 
 

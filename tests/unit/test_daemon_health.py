@@ -1,18 +1,23 @@
 """What is said of troubles with the delivery of messages, and what probes and the watchdog make of them."""
 
+import asyncio
+
 import pytest
 
 from appliance.core.delivery import DeliveryState, Standing
 from appliance.daemon.health import (
+    WATCH_INTERVAL_S,
     can_accept,
     describe_store,
     find_delivery_troubles,
     needs_restart,
+    watch_store,
 )
 from appliance.daemon.notify import describe_state
 from appliance.daemon.status import dead_json, record_json
 from appliance.outbox.records import DeadLetter, HealthState, OutboxRecord, StoreHealth
 from appliance.telemetry.metrics import STORE_STATES
+from tests.support.virtual_time import run_virtual
 
 WELL = StoreHealth(HealthState.OK)
 
@@ -84,6 +89,36 @@ def test_the_service_manager_hears_of_the_store():
         problems=(), store_trouble=describe_store(store("full", "No space left on device")),
     )  # fmt: skip
     assert "1 of 1 workers running, the store has no room: No space left on device; config" in line
+
+
+def test_every_change_of_the_stores_state_is_told_once():
+    told = []
+
+    class Telemetry:
+        def store_troubled(self, state, trouble):
+            told.append((state, trouble))
+
+        def store_recovered(self, state):
+            told.append(("well again", state))
+
+    looks = [
+        store("ok"), store("full", "1 byte left"), store("full", "0 bytes left"), store("behind"),
+        store("ok", "a word of warning"), store("ok"), store("broken", "I/O error"),
+    ]  # fmt: skip
+
+    async def scenario():
+        watching = asyncio.create_task(watch_store(lambda: looks.pop(0), Telemetry()))
+        await asyncio.sleep(WATCH_INTERVAL_S * (len(looks) - 0.5))
+        watching.cancel()
+        await asyncio.wait({watching})
+
+    run_virtual(scenario())
+    assert told == [
+        ("full", "the store has no room: 1 byte left"),
+        ("behind", "the store is behind"),
+        ("well again", "behind"),
+        ("broken", "the store has failed and needs a restart: I/O error"),
+    ]
 
 
 def test_the_metrics_know_every_state_of_the_store():
