@@ -15,7 +15,7 @@ from tests.support.bare_publisher import seed_message
 CONFIG = """
 version: 1
 broker: {{servers: ["{url}"]}}
-reload: {{settle: 20ms, drain_timeout: 3s}}
+reload: {{settle: 1ms, watch: false, poll_interval: 10m, drain_timeout: 3s}}
 limits: {{max_decompressed_bytes: 2000000, error_reports_per_minute: 10000}}
 defaults: {{ack: {{timeout: 5s}}}}
 nodes:

@@ -21,7 +21,7 @@ STOP = "ship1.REQOpProcessStop.CommandACK"
 SOLO = """
 version: 1
 broker: {{servers: ["{url}"]}}
-reload: {{settle: 20ms}}
+reload: {{settle: 1ms, watch: false, poll_interval: 10m}}
 inputs: {{tcp: {{listen: "127.0.0.1:0"}}, folder: {{path: folder}}}}
 nodes: {{solo: {{subscribe: {{REQToFile: {{}}, REQToFileAppend: {{}}}}}}}}
 """

@@ -17,7 +17,7 @@ pytestmark = pytest.mark.xdist_group("steward_defects_rights")
 CONFIG = """
 version: 1
 broker: {{servers: ["{url}"]}}
-reload: {{settle: 20ms}}
+reload: {{settle: 1ms, watch: false, poll_interval: 10m}}
 inputs: {{folder: {{path: folder}}}}
 nodes:
   mother:

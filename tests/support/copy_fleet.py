@@ -19,7 +19,7 @@ CONFIG = """
 version: 1
 broker: {{servers: ["{url}"], ping_interval: 1s, reconnect_wait: 100ms}}
 defaults: {{serialization: {serialization}, compression: {compression}, ack: {{timeout: 1s}}}}
-reload: {{settle: 20ms}}
+reload: {{settle: 1ms, watch: false, poll_interval: 10m}}
 nodes:
   central:
     subscribe:

@@ -8,7 +8,7 @@ from tests.support.nats_server import NatsServer
 CONFIG = """
 version: 1
 broker: {{servers: ["{url}"], reconnect_wait: 50ms}}
-reload: {{settle: 20ms, max_cancel: "100%"}}
+reload: {{settle: 1ms, watch: false, poll_interval: 10m, max_cancel: "100%"}}
 nodes:
   alpha: {{publish: {{lines: {{to: {to}, method: REQToFileAppend}}}}}}
   {to}: {{subscribe: {{REQToFileAppend: {{}}}}}}

@@ -15,7 +15,7 @@ from tests.support.appliance import PLAIN_COMMAND, Appliance
 CONFIG = """
 version: 1
 broker: {embedded: true}
-reload: {settle: 20ms}
+reload: {settle: 1ms, watch: false, poll_interval: 10m}
 roles:
   ship:
     subscribe:

@@ -22,7 +22,7 @@ print(sys.argv[2])
 BASE = """
 version: 1
 broker: {{embedded: true}}
-reload: {{settle: 50ms}}
+reload: {{settle: 1ms, watch: false, poll_interval: 10m}}
 methods:
   RestartWeb:
     summary: Restart a web service

@@ -7,7 +7,7 @@ from tests.support.appliance import Appliance
 CONFIG = """
 version: 1
 broker: {embedded: true}
-reload: {settle: 20ms}
+reload: {settle: 1ms, watch: false, poll_interval: 10m}
 defaults: {ack: {timeout: 5s, retries: 3}}
 nodes:
   central: {subscribe: {REQToFileAppend: {}, REQErrorLog: {}}}

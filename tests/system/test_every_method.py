@@ -13,7 +13,7 @@ from tests.support.nats_server import NatsServer
 CENTRAL = """
 version: 1
 broker: {{servers: ["{url}"]}}
-reload: {{settle: 20ms}}
+reload: {{settle: 1ms, watch: false, poll_interval: 10m}}
 nodes:
   central:
     serialization: {serialization}
@@ -33,7 +33,7 @@ nodes:
 SHIP = """
 version: 1
 broker: {{servers: ["{url}"]}}
-reload: {{settle: 20ms}}
+reload: {{settle: 1ms, watch: false, poll_interval: 10m}}
 nodes:
   central: {{subscribe: {{REQHello: {{}}}}}}
   gateway:

@@ -15,7 +15,7 @@ from tests.support.waiting import at_a_random_moment, until
 BASE = """
 version: 1
 broker: {{servers: ["{url}"], reconnect_wait: 50ms}}
-reload: {{settle: 20ms}}
+reload: {{settle: 1ms, watch: false, poll_interval: 10m}}
 defaults: {{ack: {{timeout: 500ms}}}}
 nodes:
   central: {{subscribe: {{REQPong: {{}}}}}}

@@ -31,7 +31,7 @@ CONFIG = """
 version: 1
 broker: {{servers: ["{url}"], reconnect_wait: 50ms}}
 admin: {{listen: "127.0.0.1:{port}"}}
-reload: {{settle: 20ms, drain_timeout: 500ms, trial: {trial}}}
+reload: {{settle: 1ms, watch: false, poll_interval: 10m, drain_timeout: 500ms, trial: {trial}}}
 limits: {{error_reports_per_minute: 1}}
 inputs: {{from: central, socket: {{path: steward.sock}}}}
 defaults: {{ack: {{timeout: 400ms, retries: 1}}}}

@@ -7,7 +7,7 @@ from tests.support.appliance import Appliance
 CONFIG = """
 version: 1
 broker: {embedded: true}
-reload: {settle: 20ms, overrides: clear}
+reload: {settle: 1ms, watch: false, poll_interval: 10m, overrides: clear}
 nodes:
   central:
     subscribe: {REQToFile: {}, REQToFileAppend: {}, REQErrorLog: {}}
@@ -86,10 +86,11 @@ def test_overrides_outlive_a_crash_and_stand_until_the_config_changes(daemon):
         lambda status: phase(daemon, HELLO) == "running" and phase(daemon, PING) == "stopped"
     )
     daemon.write_config(CONFIG.replace("overrides: clear", "overrides: keep"))
-    daemon.wait_until(lambda status: status["generation"] == 2)
+    assert daemon.reload()["generation"] == 2
     assert phase(daemon, PING) == "stopped"
     daemon.write_config(CONFIG.replace("every: 1h", "every: 2h"))
-    daemon.wait_until(lambda status: status["generation"] == 3 and not status["overrides"])
+    assert daemon.reload()["generation"] == 3
+    daemon.wait_until(lambda status: not status["overrides"])
     daemon.wait_until(lambda status: phase(daemon, PING) == "running")
     assert phase(daemon, HELLO) is None
 

@@ -8,7 +8,7 @@ from tests.support.appliance import Appliance
 BASE = """
 version: 1
 broker: {embedded: true}
-reload: {settle: 20ms}
+reload: {settle: 1ms, watch: false, poll_interval: 10m}
 nodes:
   central:
     subscribe: {REQErrorLog: {}, REQToFileAppend: {}, REQPong: {}}

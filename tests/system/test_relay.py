@@ -13,7 +13,7 @@ from tests.support.nats_server import NatsServer
 CONFIG = """
 version: 1
 broker: {{servers: ["{url}"]}}
-reload: {{settle: 20ms}}
+reload: {{settle: 1ms, watch: false, poll_interval: 10m}}
 nodes:
   central: {{subscribe: {{REQToFileAppend: {{}}, REQToFile: {{}}, REQErrorLog: {{}}, REQRelayInitial: {{}}}}}}
   gateway:

@@ -14,7 +14,7 @@ from tests.support.waiting import pace, until
 BASE = """
 version: 1
 broker: {embedded: true}
-reload: {settle: 1ms}
+reload: {settle: 1ms, watch: false, poll_interval: 10m}
 nodes:
   central: {subscribe: {REQErrorLog: {}, REQToFileAppend: {}}}
   ship1: {subscribe: {REQPing: {}}}
@@ -51,9 +51,14 @@ def picture(appliance):
 
 
 def test_an_edit_is_followed_without_being_asked(appliance):
-    appliance.write_config(WITH_CONSOLE)
+    def watched(text):
+        return text.replace("watch: false", "watch: true")
+
+    appliance.write_config(watched(BASE))
+    assert appliance.reload()["result"] == "applied"
+    appliance.write_config(watched(WITH_CONSOLE))
     appliance.wait_until(lambda _: (appliance.worker(CONSOLE) or {}).get("phase") == "running")
-    appliance.write_config(BASE)
+    appliance.write_config(watched(BASE))
     appliance.wait_until(lambda _: appliance.worker(CONSOLE) is None)
 
 
@@ -174,6 +179,8 @@ def test_every_verdict_is_in_the_history(appliance):
 
 
 def test_a_burst_of_ten_hups_is_one_look(appliance):
+    appliance.write_config(BASE.replace("settle: 1ms", "settle: 1s"))
+    assert appliance.reload()["result"] == "applied"
     before = metric(appliance, 'appliance_config_reloads_total{result="unchanged"}')
     for _ in range(10):
         appliance.signal(signal.SIGHUP)

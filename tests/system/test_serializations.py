@@ -14,7 +14,7 @@ from tests.support.wire_cases import load_vectors
 CONFIG = """
 version: 1
 broker: {{servers: ["{url}"]}}
-reload: {{settle: 20ms}}
+reload: {{settle: 1ms, watch: false, poll_interval: 10m}}
 defaults: {{ack: {{timeout: 5s, retries: 3}}}}
 nodes:
   central:

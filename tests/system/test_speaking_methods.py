@@ -21,7 +21,7 @@ from tests.support.waiting import pace_async
 CONFIG = """
 version: 1
 broker: {{servers: ["{url}"]}}
-reload: {{settle: 20ms}}
+reload: {{settle: 1ms, watch: false, poll_interval: 10m}}
 nodes:
   central:
     compression: none
