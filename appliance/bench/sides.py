@@ -33,13 +33,17 @@ from appliance.core.specs import (
     SubscriberSpec,
 )
 from appliance.daemon.run import SWITCH_INTERVAL_S
+from appliance.delivery.core import CoreDelivery
+from appliance.dialect.steward import StewardDialect
 from appliance.errors import BenchDenied, BusUnavailable
 from appliance.methods.base import DONE, HandlerContext, Method, Result
 from appliance.outbox.records import OutboxRecord
 from appliance.outbox.store import MessageStore
 from appliance.telemetry.events import EventHub
 from appliance.telemetry.report import Telemetry
+from appliance.workers.inbox_owners import InboxOwners
 from appliance.workers.parts import WorkerParts
+from appliance.workers.peers import PeerBook
 from appliance.workers.publisher import Publisher
 from appliance.workers.router import Router
 from appliance.workers.subscriber import Subscriber
@@ -109,6 +113,11 @@ class SendingSide(Telemetry):
         self._spec: PublisherSpec
         self._publisher: Publisher
         self.bus: NatsBus
+
+    @property
+    def follows_messages(self) -> bool:
+        """Every delivery is counted here."""
+        return True
 
     async def open(self, stack: AsyncExitStack, place: Path, on_lost: Callable[[], None]) -> None:
         """Store and connection. Raises BusUnavailable, BusUnauthorized, StoreError."""
@@ -211,9 +220,14 @@ async def _open_parts(
     router = Router({METHOD: _INFO}, instance=store.instance, next_id=store.next_id, wall=store.now)
     router.follow(fleet)
     nobody: Any = _Nobody()
+    dialect = StewardDialect()
     parts = WorkerParts(
         bus=bus,
         store=store,
+        dialect=dialect,
+        delivery=CoreDelivery(bus, dialect, store.instance),
+        peers=PeerBook(store),
+        inbox=InboxOwners(store),
         router=router,
         telemetry=telemetry,
         answers=nobody,

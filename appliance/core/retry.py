@@ -1,12 +1,12 @@
-"""What becomes of an outbox record after an attempt. Pure: time and jitter come in as numbers.
+"""How long a record is waited for, when it is sent again, and what ends it. Pure: times and jitter come in as numbers.
 
-Four rules stand behind the table:
+The rules behind it:
 
-- A try is spent only when the message may have been heard (sent, no acknowledgement in time). A broker that is
-  down, or a node that nobody answers for ("no responders"), costs no try: the message waits, up to its expiry.
-- Without a number of retries a message is tried until it expires.
-- Delays grow from 0.2 s by doubling; what the config asks for as `retry_wait` is the least.
-- A refusal by the receiving appliance is final: sending the same bytes again would be refused again.
+- A record waits until it expires. Tries end it only where somebody set a number.
+- A send that nobody can have heard (the broker is away, nobody subscribes) counts for nothing.
+- Unanswered sends back off: `ack.timeout`, doubling, to five minutes.
+- A peer that never said that it is an appliance may run a resend again, so it gets few sends, spread widely.
+- A refusal by the receiver, and its word that the handler failed, are final: the same bytes would end the same way.
 """
 
 from __future__ import annotations
@@ -14,59 +14,51 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
+from appliance.core.delivery import DeliveryState, end_reason
 from appliance.core.specs import AckSettings
 
 FIRST_BACKOFF_S = 0.2
 MAX_BACKOFF_S = 30.0
 MAX_ABSENT_BACKOFF_S = 5.0
 """An absent node is probed with one message at most this far apart; the broker answers it without waking anyone."""
+MAX_WAIT_S = 300.0
+"""Longest wait between sends of a record that is not answered."""
+
+MAX_SENDS_TO_STRANGER = 4
+"""Sends of one record that a peer which remembers no ids may have heard."""
+STRANGER_GAPS_S = (5.0, 7.0, 588.0)
+"""Least time between those sends: together ten minutes, the first ones soon, for a slip or a node that just starts."""
+STRANGER_LAST_WAIT_S = 30.0
 
 
 class Outcome(StrEnum):
-    """How an attempt ended."""
+    """How an attempt ended without an answer; the words of the events that tell of it."""
 
-    ACKED = "acked"
-    SENT = "sent"
-    REFUSED = "refused"
     ACK_TIMEOUT = "ack_timeout"
     NO_RESPONDER = "no_responder"
-    BUS_DOWN = "bus_down"
-    UNSENDABLE = "unsendable"
+    BUSY = "busy"
 
 
 NOBODY_THERE = "nobody there takes it"
 """How the reason of a dead letter ends that no subscriber was ever there for."""
 NO_BROKER = "there is no connection to the broker"
 
-_WHY_EXPIRED = {
-    Outcome.NO_RESPONDER: f": {NOBODY_THERE}",
-    Outcome.BUS_DOWN: f": {NO_BROKER}",
-}
-
 
 @dataclass(frozen=True, slots=True)
-class Done:
-    """The record leaves the outbox."""
-
-
-@dataclass(frozen=True, slots=True)
-class RetryIn:
-    """The record stays; the next attempt is due in `delay_s`. `spends_try` tells whether a retry is used up."""
+class SendAgain:
+    """The record stays; it is due again in `delay_s`."""
 
     delay_s: float
-    spends_try: bool
 
 
 @dataclass(frozen=True, slots=True)
-class DeadLetter:
-    """The record is parked for a human."""
+class GiveUp:
+    """The record is parked for a human; `reason` is that of a dead letter."""
 
     reason: str
 
 
-Decision = Done | RetryIn | DeadLetter
-
-DONE = Done()
+Decision = SendAgain | GiveUp
 
 
 def backoff_s(failures: int, *, cap_s: float, jitter: float) -> float:
@@ -78,44 +70,35 @@ def backoff_s(failures: int, *, cap_s: float, jitter: float) -> float:
     return raw * (0.5 + jitter / 2)
 
 
-def decide_delivery(
-    outcome: Outcome,
-    *,
-    attempts: int,
-    failures: int,
-    ack: AckSettings,
-    age_s: float,
-    jitter: float,
-    detail: str = "",
-) -> Decision:
-    """Decide what happens to a record.
+def ack_wait_s(timeout_s: float, unanswered: int) -> float:
+    """How long the send after `unanswered` ones without an answer is waited for."""
+    return min(timeout_s * 2.0 ** min(unanswered, 20), max(timeout_s, MAX_WAIT_S))
 
-    Args:
-        outcome: how the attempt that just ended went.
-        attempts: tries spent, this one included if it spends one.
-        failures: failures in a row that spent no try, for the delay.
-        ack: the limits in force for this message.
-        age_s: seconds since the message was accepted.
-        jitter: a random number in [0, 1).
-        detail: words for a refusal.
+
+def decide_counted(tries: int, ack: AckSettings, *, jitter: float) -> Decision:
+    """After `tries` unanswered sends of a record whose tries somebody has counted: exactly so many, `retry_wait` apart.
+
+    `ack.retries` must be set.
     """
-    if outcome is Outcome.ACKED or outcome is Outcome.SENT:
-        return DONE
-    if outcome is Outcome.REFUSED:
-        return DeadLetter(
-            f"refused by the receiver: {detail}" if detail else "refused by the receiver"
-        )
-    if outcome is Outcome.UNSENDABLE:
-        return DeadLetter(detail or "cannot be sent")
-    if age_s >= ack.expires_s:
-        why = _WHY_EXPIRED.get(outcome, "")
-        return DeadLetter(f"expired after {ack.expires_s:g} s without acknowledgement{why}")
-    if outcome is Outcome.ACK_TIMEOUT:
-        if ack.retries is not None and attempts > ack.retries:
-            return DeadLetter(f"no acknowledgement after {attempts} tries of {ack.timeout_s:g} s")
-        delay_s = max(ack.retry_wait_s, backoff_s(attempts, cap_s=MAX_BACKOFF_S, jitter=jitter))
-        return RetryIn(delay_s, spends_try=True)
-    if outcome is Outcome.NO_RESPONDER:
-        delay_s = backoff_s(failures, cap_s=MAX_ABSENT_BACKOFF_S, jitter=jitter)
-        return RetryIn(delay_s, spends_try=False)
-    return RetryIn(0.0, spends_try=False)
+    assert ack.retries is not None
+    if tries > ack.retries:
+        why = f"no acknowledgement after {tries} tries of {ack.timeout_s:g} s"
+        return GiveUp(end_reason(DeliveryState.EXPIRED, why))
+    return SendAgain(max(ack.retry_wait_s, backoff_s(tries, cap_s=MAX_BACKOFF_S, jitter=jitter)))
+
+
+def decide_stranger(sends: int, since_last_send_s: float) -> Decision:
+    """After `sends` unanswered ones to a peer that never said it is an appliance."""
+    if sends >= MAX_SENDS_TO_STRANGER:
+        if since_last_send_s < STRANGER_LAST_WAIT_S:
+            return SendAgain(STRANGER_LAST_WAIT_S - since_last_send_s)
+        why = f"no acknowledgement after {sends} sends, and a node that is no appliance might run it again"
+        return GiveUp(end_reason(DeliveryState.EXPIRED, why))
+    gap_s = STRANGER_GAPS_S[max(sends, 1) - 1]
+    return SendAgain(max(0.0, gap_s - since_last_send_s))
+
+
+def reason_of_expiry(lifetime_s: float, why: str) -> str:
+    """The reason of a record whose time is over; `why` says what kept it, "" where nothing is known."""
+    text = f"no acknowledgement within {lifetime_s:g} s"
+    return end_reason(DeliveryState.EXPIRED, f"{text}: {why}" if why else text)

@@ -24,6 +24,7 @@ from appliance.core.problems import Problem
 from appliance.core.run_options import RunOptions
 from appliance.core.specs import DesiredState, WorkerSpec
 from appliance.daemon.assembly import (
+    LaneFollower,
     WorkerFactory,
     find_extra_workers,
     list_workers,
@@ -37,6 +38,8 @@ from appliance.daemon.health import watch_store
 from appliance.daemon.notify import ServiceManager, settings_of_process
 from appliance.daemon.presence import Presence
 from appliance.daemon.source import FileConfigSource
+from appliance.delivery.core import CoreDelivery
+from appliance.dialect.steward import StewardDialect
 from appliance.errors import ApplianceError, BusError, StoreError
 from appliance.inputs.inputs import Inputs, Staged
 from appliance.methods._copy_spool import CopySpool
@@ -56,8 +59,10 @@ from appliance.telemetry.logs import set_log_level
 from appliance.telemetry.report import Telemetry
 from appliance.workers import schedule
 from appliance.workers.answers import Answers
+from appliance.workers.inbox_owners import InboxOwners
 from appliance.workers.leavers import Leavers
 from appliance.workers.parts import WorkerParts
+from appliance.workers.peers import PeerBook
 from appliance.workers.publisher import Publisher
 from appliance.workers.router import Router
 from appliance.workers.tools import HandlerTools
@@ -249,9 +254,21 @@ class Daemon:
             files_taker=self.spool,
         )
         self.leavers = Leavers()
+        self.peers = PeerBook(self.store)
+        self._stack.push_async_callback(self.peers.close)
+        self.inbox_owners = InboxOwners(self.store)
+        self.lane_follower = LaneFollower(
+            self.store, self.router, lambda: self.reconciler.trigger.set("lane")
+        )
+        self._stack.push_async_callback(self.lane_follower.close)
+        dialect = StewardDialect()
         parts = WorkerParts(
             bus=self.bus,
             store=self.store,
+            dialect=dialect,
+            delivery=CoreDelivery(self.bus, dialect, self.store.instance),
+            peers=self.peers,
+            inbox=self.inbox_owners,
             router=self.router,
             telemetry=self.telemetry,
             answers=self.answers,
@@ -339,6 +356,7 @@ class Daemon:
         return []
 
     def _extra_workers(self) -> Mapping[WorkerKey, WorkerSpec]:
+        self.lane_follower.look(self._desired, self.pool)
         return find_extra_workers(self._desired, self.pool, self.store, self.router)
 
     def _bus_events(self) -> BusEvents:
@@ -355,7 +373,9 @@ class Daemon:
         self.pool.retry_now()
         self.reconciler.trigger.set("worker")
 
-    def _node_seen(self, node: NodeName) -> None:
+    def _node_seen(self, node: NodeName, *, is_appliance: bool) -> None:
+        if is_appliance:
+            self.peers.learn(node)
         for handle in self.pool.handles.values():
             if isinstance(handle.worker, Publisher):
                 handle.worker.node_seen(node)

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import asyncio
+import contextlib
+from collections.abc import Callable, Mapping, Sequence
 
-from appliance.core.names import MethodName, NodeName, WorkerKey, parse_subject
+from appliance.core.names import MethodName, NodeName, Subject, WorkerKey, parse_subject
 from appliance.core.specs import DesiredState, Phase, PublisherSpec, WorkerSpec
-from appliance.errors import SubjectInvalid
+from appliance.errors import RequestInvalid, StoreError, SubjectInvalid
 from appliance.methods._user_methods import make_user_method
 from appliance.methods.base import Method, WorkerLine
+from appliance.outbox.records import LaneKey
 from appliance.outbox.store import MessageStore
 from appliance.reconcile.contracts import PoolWorker
 from appliance.reconcile.pool import WorkerPool
@@ -56,7 +59,7 @@ def find_extra_workers(
             lanes.add((spec.node, spec.subject))
     for node, subject in lanes:
         key = publisher_key(node, subject)
-        if key in desired.workers:
+        if key in desired.workers or new_subject_of((node, subject), router) is not None:
             continue
         try:
             parts = parse_subject(subject)
@@ -64,6 +67,56 @@ def find_extra_workers(
             continue
         wanted[key] = router.spec_of_lane(node, subject, parts.node, parts.method)
     return wanted
+
+
+def new_subject_of(lane: LaneKey, router: Router) -> Subject | None:
+    """Where messages for this lane's destination go by the config in force, if that is another subject now."""
+    node, subject = lane
+    try:
+        parts = parse_subject(subject)
+        found = router.publisher_for(node, parts.node, parts.method).subject
+    except (SubjectInvalid, RequestInvalid):
+        return None
+    return found if found != subject else None
+
+
+class LaneFollower:
+    """Moves waiting records after their destination when a config changes the subject that it is reached by.
+
+    A lane is moved when its publisher is gone; until then, and after a failure, the next pass asks again.
+    """
+
+    def __init__(self, store: MessageStore, router: Router, on_moved: Callable[[], None]) -> None:
+        self._store = store
+        self._router = router
+        self._on_moved = on_moved
+        self._moving: dict[LaneKey, asyncio.Task[None]] = {}
+
+    def look(self, desired: DesiredState, pool: WorkerPool) -> None:
+        """Begin to move what has to be moved and can be."""
+        for lane in self._store.lanes_with_records():
+            key = publisher_key(*lane)
+            if key in desired.workers or key in pool.handles or lane in self._moving:
+                continue
+            subject = new_subject_of(lane, self._router)
+            if subject is not None:
+                self._moving[lane] = asyncio.get_running_loop().create_task(
+                    self._move(lane, (lane[0], subject)), name=f"move lane {lane[1]}"
+                )
+
+    async def _move(self, old: LaneKey, new: LaneKey) -> None:
+        try:
+            # a store that cannot now is asked again by the next pass
+            with contextlib.suppress(StoreError):
+                await self._store.rename_lane(old, new)
+                self._on_moved()
+        finally:
+            self._moving.pop(old, None)
+
+    async def close(self) -> None:
+        """Wait for what is being moved."""
+        if self._moving:
+            await asyncio.wait(self._moving.values())
 
 
 def list_workers(pool: WorkerPool, node: NodeName) -> Sequence[WorkerLine]:

@@ -5,10 +5,17 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Protocol
 
 from appliance.core.fleet import NodeSighting, parse_report
 from appliance.core.names import NodeName
 from appliance.core.specs import DesiredState
+
+
+class OnSeen(Protocol):
+    """Told of a hello; only appliances say something of their config with it."""
+
+    def __call__(self, node: NodeName, *, is_appliance: bool) -> None: ...
 
 
 class Presence:
@@ -18,7 +25,7 @@ class Presence:
         self,
         fleet: Callable[[], DesiredState],
         wall: Callable[[], float],
-        on_seen: Callable[[NodeName], None],
+        on_seen: OnSeen,
         *,
         mono: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -34,7 +41,7 @@ class Presence:
             self._sightings[node] = NodeSighting(
                 at=self._wall(), heard_mono=self._mono(), report=parse_report(report)
             )
-            self._on_seen(node)
+            self._on_seen(node, is_appliance=report is not None)
 
     def clock_jumped(self, by_s: float) -> None:
         """The wall clock was set: times of day that are shown move with it, as what has passed since does not change."""

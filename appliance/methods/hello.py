@@ -24,7 +24,7 @@ INFO = MethodInfo(
 
 
 REPORT_HEADER = "appl-hello"
-"""The same as `workers.identity.HELLO_HEADER`, which this layer may not know."""
+"""The same as `dialect.headers.HELLO_HEADER`, which this layer may not know."""
 
 
 class Hello:

@@ -40,6 +40,11 @@ class PoolWorker(Protocol):
 
     stats: WorkerStats
 
+    @property
+    def trouble(self) -> str | None:
+        """What keeps it from doing all of its work although it runs; None where nothing does."""
+        ...
+
     async def start(self) -> None: ...
 
     async def run(self) -> None: ...

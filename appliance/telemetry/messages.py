@@ -36,8 +36,8 @@ class MessageTelemetry(Teller):
 
     @property
     def follows_messages(self) -> bool:
-        """Whether anybody follows single messages now; who would tell a frequent fact of many asks first."""
-        return self._events.has_listeners
+        """Whether facts of single messages go anywhere: to listeners, or to the log of who debugs."""
+        return self._events.has_listeners or self._logger.isEnabledFor(logging.DEBUG)
 
     def messages_accepted(self, count: int) -> None:
         """Messages from a caller are on disk."""
@@ -135,6 +135,24 @@ class MessageTelemetry(Teller):
         fields: dict[str, object] = {"id": id_, "to": to_node, "method": method}
         fields |= {"reason": reason, "state": state}
         self._worker(logging.ERROR, "dead letter", "message_dead", key, fields, storm="dead")
+
+    def foreign_answer(self, key: WorkerKey, said: str) -> None:
+        """Something answered a message of ours that is not the node asked; the message goes on waiting for that."""
+        fields = {"said": said or "no acknowledgement of the node that was asked"}
+        self._worker(
+            logging.WARNING, "answer of a stranger", "foreign_answer", key, fields, storm="foreign"
+        )
+
+    def answers_denied(self, key: WorkerKey, text: str) -> None:
+        """The broker keeps a subscriber's acknowledgements from going out: senders never hear that it did its work."""
+        self._worker(
+            logging.ERROR,
+            "acknowledgements denied",
+            "answers_denied",
+            key,
+            {"error": text},
+            storm="answers_denied",
+        )
 
     def message_refused(self, key: WorkerKey, sender: str, reason: str) -> None:
         """An incoming message was not admitted."""

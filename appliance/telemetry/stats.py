@@ -14,8 +14,8 @@ BOUNDS_S = (
 """Upper bounds in seconds: from a fast disk to a slow command."""
 
 
-SUBSCRIBER_COUNTERS = ("handled", "failed", "refused", "repeats", "dropped")
-PUBLISHER_COUNTERS = ("sent", "acked", "missed", "dead")
+SUBSCRIBER_COUNTERS = ("handled", "failed", "refused", "repeats", "dropped", "turned_away")
+PUBLISHER_COUNTERS = ("sent", "acked", "missed", "dead", "foreign")
 
 
 class LightHistogram:
@@ -69,8 +69,8 @@ class WorkerStats:
     """Counters of one worker. A subscriber uses the first group, a publisher the second."""
 
     __slots__ = (
-        "acked", "dead", "delivery", "dropped", "failed", "handled", "handler", "in_flight",
-        "missed", "refused", "repeats", "restarts", "sent",
+        "acked", "dead", "delivery", "dropped", "failed", "foreign", "handled", "handler", "in_flight",
+        "missed", "refused", "repeats", "restarts", "sent", "turned_away",
     )  # fmt: skip
 
     def __init__(self) -> None:
@@ -79,12 +79,16 @@ class WorkerStats:
         self.refused = 0
         self.repeats = 0
         self.dropped = 0
+        self.turned_away = 0
+        """Messages for which there was no room, and whose senders were told when to ask again."""
         self.handler = LightHistogram()
         self.sent = 0
         self.acked = 0
         self.missed = 0
         """Attempts that got no acknowledgement."""
         self.dead = 0
+        self.foreign = 0
+        """Answers on its reply subjects that the node asked did not give."""
         self.delivery = LightHistogram()
         self.in_flight = 0
         self.restarts = 0

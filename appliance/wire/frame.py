@@ -130,20 +130,31 @@ def decode_frame(
     Raises:
         DecodeError: whatever is wrong with it; nothing else is raised.
     """
+    serial, compression = _read_headers(headers)
+    if compression is not None and compression != "z":
+        raise DecodeError(
+            f"unknown compression {compression[:40]!r} in header {COMPRESSION_HEADER!r}"
+        )
+    return decode_payload(
+        payload, is_cbor=serial is not None, is_zstd=compression is not None, limits=limits
+    )
+
+
+def decode_payload(payload: bytes, *, is_cbor: bool, is_zstd: bool, limits: WireLimits) -> Message:
+    """Read a payload from outside whose headers have been read.
+
+    Raises:
+        DecodeError: whatever is wrong with it; nothing else is raised.
+    """
     if len(payload) > limits.max_message_bytes:
         raise DecodeError(
             f"message of {len(payload)} bytes exceeds the limit of {limits.max_message_bytes}"
         )
-    serial, compression = _read_headers(headers)
     max_values = MAX_VALUES
-    if compression is not None:
-        if compression != "z":
-            raise DecodeError(
-                f"unknown compression {compression[:40]!r} in header {COMPRESSION_HEADER!r}"
-            )
+    if is_zstd:
         max_values = min(MAX_VALUES, _VALUES_OF_ANY_FRAME + _VALUES_A_BYTE * len(payload))
         payload = decompress(payload, limit_bytes=limits.max_decompressed_bytes)
-    decode = decode_gob if serial is None else decode_cbor
+    decode = decode_cbor if is_cbor else decode_gob
     return decode(payload, max_depth=limits.max_depth, max_values=max_values)
 
 

@@ -8,7 +8,6 @@ that does not answer.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import datetime
 import math
 import time
@@ -18,10 +17,9 @@ from dataclasses import dataclass
 from appliance.bus.base import Bus
 from appliance.core.message import Message
 from appliance.core.names import ERROR_CENTRAL
-from appliance.errors import BusError, RequestInvalid, StoreError
+from appliance.errors import RequestInvalid, StoreError
 from appliance.outbox.store import MessageStore
 from appliance.telemetry.report import Telemetry
-from appliance.workers.identity import REFUSED_HEADER
 from appliance.workers.router import Router, lane_key
 
 ERROR_LOG_METHOD = "REQErrorLog"
@@ -34,13 +32,6 @@ MAX_REPORT_CHARACTERS = 8_192
 class _Report:
     node: str
     text: str
-
-
-@dataclass(frozen=True, slots=True)
-class _Refusal:
-    reply_to: str
-    text: str
-    reason: str
 
 
 class _Rate:
@@ -86,7 +77,7 @@ class Answers:
         self._per_minute = per_minute
         self._wall = wall
         self._mono = mono
-        self._queue: asyncio.Queue[_Report | _Refusal] = asyncio.Queue(MAX_QUEUED)
+        self._queue: asyncio.Queue[_Report] = asyncio.Queue(MAX_QUEUED)
         self._rates = {False: _Rate(), True: _Rate()}
 
     def report(self, node: str, text: str, *, method: str, is_refusal: bool = False) -> None:
@@ -107,31 +98,11 @@ class Answers:
             self._telemetry.error_report_suppressed(suppressed)
         self._queue.put_nowait(_Report(node, text))
 
-    def refuse(self, reply_to: str, node: str, message_id: int, reason: str) -> None:
-        """Tell a sender of ours that resending is useless. Dropped when too many wait: then it resends in vain."""
-        if not self._queue.full():
-            self._queue.put_nowait(
-                _Refusal(reply_to, f"refused by: {node}: {message_id}: {reason}", reason)
-            )
-
     async def run(self) -> None:
         """Send what is queued, until cancelled."""
         while True:
             item = await self._queue.get()
-            if isinstance(item, _Refusal):
-                await self._send_refusal(item)
-            else:
-                await self._store_report(item)
-
-    async def _send_refusal(self, item: _Refusal) -> None:
-        reason = item.reason.encode("ascii", "backslashreplace").decode()
-        reason = "".join(c if c.isprintable() else "?" for c in reason)[:300]
-        with contextlib.suppress(BusError):  # the sender asks again and is refused again
-            await self._bus.publish(
-                item.reply_to,
-                item.text.encode("utf-8", "backslashreplace"),
-                headers={REFUSED_HEADER: reason},
-            )
+            await self._store_report(item)
 
     async def _store_report(self, item: _Report) -> None:
         stamp = datetime.datetime.fromtimestamp(self._wall(), datetime.UTC).isoformat(

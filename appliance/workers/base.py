@@ -31,6 +31,11 @@ class Worker(Protocol):
     spec: WorkerSpec
     stats: WorkerStats
 
+    @property
+    def trouble(self) -> str | None:
+        """What keeps it from doing all of its work although it runs; None where nothing does."""
+        ...
+
     async def start(self) -> None:
         """Get ready: when this returns the worker takes messages. Raises what keeps it from starting."""
         ...

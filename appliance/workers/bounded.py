@@ -7,14 +7,19 @@ called.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine, Generator
+from collections.abc import Callable, Coroutine, Generator
 from typing import Any, Generic, TypeVar
 
 T = TypeVar("T")
 
 
-async def within(work: Coroutine[Any, Any, T], limit_s: float | None) -> T:
-    """The coroutine's result; `limit_s` None is no limit.
+async def within(
+    work: Coroutine[Any, Any, T],
+    limit_s: float | None,
+    *,
+    on_wait: Callable[[], None] | None = None,
+) -> T:
+    """The coroutine's result; `limit_s` None is no limit. `on_wait` is called when it waits for the first time.
 
     Raises:
         TimeoutError: it waited beyond the limit, and was cancelled.
@@ -26,6 +31,8 @@ async def within(work: Coroutine[Any, Any, T], limit_s: float | None) -> T:
     except StopIteration as ended:
         result: T = ended.value
         return result
+    if on_wait is not None:
+        on_wait()
     async with asyncio.timeout(limit_s):
         return await _Rest(work, waits_for)
 

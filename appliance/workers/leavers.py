@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from appliance.core.message import CALLER_FILE
-from appliance.workers.identity import MORE_HEADER
-from appliance.workers.work import Work
+from appliance.core.message import CALLER_FILE, Message
+from appliance.dialect.headers import MORE_HEADER
+from appliance.workers.incoming import Incoming
 
 MAX_REMEMBERED = 10_000
 
@@ -27,14 +27,14 @@ class Leavers:
         while len(self._ids) > MAX_REMEMBERED:
             del self._ids[next(iter(self._ids))]
 
-    def is_unwanted(self, work: Work) -> bool:
+    def is_unwanted(self, work: Incoming, message: Message) -> bool:
         """Whether this is a piece of an answer that was for a caller alone, who has gone."""
-        request = work.message.previous_message
+        request = message.previous_message
         return (
             bool(self._ids)
             and request is not None
             and request.file_name == CALLER_FILE
             and request.id in self._ids
-            and work.message.is_reply
+            and message.is_reply
             and MORE_HEADER in work.headers
         )

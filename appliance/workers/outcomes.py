@@ -7,15 +7,16 @@ from collections.abc import Callable
 from appliance.core.message import Message, bytes_to_text, make_reply
 from appliance.core.relay import RELAY_METHOD, forward_reply, is_relayed_reply
 from appliance.core.specs import AckOn, DesiredState, SubscriberSpec
+from appliance.dialect.headers import EXIT_HEADER
+from appliance.dialect.steward import header_text
 from appliance.errors import RequestInvalid
-from appliance.methods.base import Method, Result
+from appliance.methods.base import DONE, Method, Result
 from appliance.outbox.records import OutboxRecord
 from appliance.workers.answering import Answering, bounded_reply
-from appliance.workers.identity import EXIT_HEADER
+from appliance.workers.incoming import Incoming
 from appliance.workers.outlet import HandlerOutlet
 from appliance.workers.parts import WorkerParts
 from appliance.workers.replies import final_headers, read_reply_facts, reply_headers
-from appliance.workers.work import Work
 
 
 class Outcomes:
@@ -39,9 +40,11 @@ class Outcomes:
         self.must_send: set[int] = set()
         """Records that are no mere answers: they wait for room in the outbox, however long it takes."""
 
-    def tell_reply(self, work: Work) -> None:
+    def tell_reply(self, work: Incoming) -> None:
         """Let whoever waits for an answer see it."""
         message = work.message
+        if message is None:
+            return
         if message.is_reply and message.previous_message is not None:
             self._telemetry.reply_received(
                 self._spec().node,
@@ -54,29 +57,31 @@ class Outcomes:
             )
 
     def of_result(
-        self, work: Work, result: Result, outlet: HandlerOutlet
+        self, work: Incoming, message: Message, result: Result, outlet: HandlerOutlet | None
     ) -> tuple[OutboxRecord, ...]:
-        """Everything that goes out because a message was handled."""
-        message = work.message
+        """Everything that goes out because a message was handled; `outlet` is None where the handler never looked at it."""
+        if result is DONE and not message.is_reply:
+            return ()
         node = self._spec().node
         if result.report is not None:
             self._answers.report(
                 node, f"{message.method} {message.id}: {result.report}", method=message.method
             )
-        sent = self._sent_messages(result) + self.forwarded(work)
+        sent = self._sent_messages(result) + self.forwarded(work, message)
         if result.output is None:
             return sent
-        if outlet.has_spoken and not result.output and work.identity.instance is None:
+        has_spoken = outlet is not None and outlet.has_spoken
+        if has_spoken and not result.output and work.identity.instance is None:
             return sent
         headers = final_headers(result.exit_status, result.stderr, is_truncated=result.is_truncated)
-        if outlet.has_spoken:
+        if outlet is not None and has_spoken:
             headers |= outlet.next_turn()
         reply = make_reply(message, node, bytes_to_text(result.output))
         return sent + self.reply_records(reply, headers)
 
-    def forwarded(self, work: Work) -> tuple[OutboxRecord, ...]:
+    def forwarded(self, work: Incoming, reply: Message) -> tuple[OutboxRecord, ...]:
         """The copy of an answer for somebody who asked through this node."""
-        reply, node = work.message, self._spec().node
+        node = self._spec().node
         if not is_relayed_reply(reply, node):
             return ()
         found = forward_reply(reply, node, self._relay_specs())
@@ -145,22 +150,19 @@ class Outcomes:
             )
             return ()
 
-    def of_failure(self, work: Work, text: str, outlet: HandlerOutlet) -> tuple[OutboxRecord, ...]:
+    def of_failure(
+        self, work: Incoming, message: Message, text: str, outlet: HandlerOutlet | None
+    ) -> tuple[OutboxRecord, ...]:
         """Where a reply was due and the message is acknowledged already, the sender of ours still gets an answer."""
         if (
             not self._method().info.replies
-            or work.message.is_reply  # nobody waits for the answer to an answer
+            or message.is_reply  # nobody waits for the answer to an answer
             or work.ack_on is AckOn.DONE
             or work.identity.instance is None
         ):
             return ()
-        reply = make_reply(work.message, self._spec().node, "")
-        headers = {EXIT_HEADER: f"failed: {_header_text(text)}"}
-        if outlet.has_spoken:
+        reply = make_reply(message, self._spec().node, "")
+        headers = {EXIT_HEADER: f"failed: {header_text(text)}"}
+        if outlet is not None and outlet.has_spoken:
             headers |= outlet.next_turn()
         return self.reply_records(reply, headers)
-
-
-def _header_text(text: str) -> str:
-    plain = text.encode("ascii", "backslashreplace").decode()
-    return "".join(character if character.isprintable() else "?" for character in plain)[:300]

@@ -12,17 +12,17 @@ import secrets
 
 from appliance.core.message import Message, bytes_to_text, make_reply
 from appliance.core.names import NodeName
-from appliance.errors import AnswerUnwanted, HandlerError, RequestInvalid
-from appliance.methods.base import Outgoing
-from appliance.outbox.records import OutboxRecord
-from appliance.workers.answering import Answering
-from appliance.workers.delivering import RETRY_S, Delivering
-from appliance.workers.identity import (
+from appliance.dialect.headers import (
     MORE_HEADER,
     PROGRESS_HEADER,
     STREAM_HEADER,
     TURN_HEADER,
 )
+from appliance.errors import AnswerUnwanted, HandlerError, RequestInvalid
+from appliance.methods.base import Outgoing
+from appliance.outbox.records import OutboxRecord
+from appliance.workers.answering import Answering
+from appliance.workers.delivering import RETRY_S, Delivering
 from appliance.workers.parts import WorkerParts
 from appliance.workers.settlements import Fate
 

@@ -2,33 +2,49 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from appliance.bus.base import Bus
 from appliance.core.specs import DesiredState
+from appliance.delivery.base import DeliveryMode
+from appliance.dialect.base import Dialect
+from appliance.outbox.records import OutboxRecord
 from appliance.outbox.store import MessageStore
 from appliance.telemetry.report import Telemetry
 from appliance.workers.answers import Answers
+from appliance.workers.inbox_owners import InboxOwners
 from appliance.workers.leavers import Leavers
+from appliance.workers.peers import PeerBook
 from appliance.workers.router import Router
 from appliance.workers.settlements import Settlements
 from appliance.workers.tools import HandlerTools
 
 
+def _report_nothing(_record: OutboxRecord, _reason: str) -> None: ...
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkerParts:
-    """`fleet` gives the desired state of the moment, `wall` seconds since the epoch."""
+    """`fleet` gives the desired state of the moment, `wall` seconds since the epoch, `mono` seconds that never jump."""
 
     bus: Bus
     store: MessageStore
+    dialect: Dialect
+    delivery: DeliveryMode
     router: Router
     telemetry: Telemetry
     answers: Answers
+    peers: PeerBook
+    inbox: InboxOwners
     tools: HandlerTools
     fleet: Callable[[], DesiredState]
     wall: Callable[[], float]
+    mono: Callable[[], float] = time.monotonic
     hello_report: Callable[[], str | None] = lambda: None
     """What hellos say of the config in force."""
+    report_given_up: Callable[[OutboxRecord, str], None] = _report_nothing
+    """Tells errorCentral of a record that became a dead letter, and why."""
     settlements: Settlements = field(default_factory=Settlements)
     leavers: Leavers = field(default_factory=Leavers)

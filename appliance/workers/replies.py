@@ -6,9 +6,8 @@ import base64
 import binascii
 from collections.abc import Mapping
 
-from appliance.core.message import CALLER_FILE
-from appliance.telemetry.messages import NO_FACTS, ReplyFacts
-from appliance.workers.identity import (
+from appliance.core.message import CALLER_FILE, Message
+from appliance.dialect.headers import (
     EXIT_HEADER,
     MORE_HEADER,
     PROGRESS_HEADER,
@@ -17,7 +16,8 @@ from appliance.workers.identity import (
     TRUNCATED_HEADER,
     TURN_HEADER,
 )
-from appliance.workers.work import Work
+from appliance.telemetry.messages import NO_FACTS, ReplyFacts
+from appliance.workers.incoming import Incoming
 
 MAX_STDERR_BYTES = 16_384
 """Of a command's stderr in a header: its end, where the reason mostly stands."""
@@ -64,9 +64,8 @@ def reply_headers(headers: Mapping[str, str]) -> dict[str, str]:
     return {name: value for name, value in headers.items() if name in _REPLY_HEADERS}
 
 
-def is_for_caller_only(work: Work) -> bool:
+def is_for_caller_only(work: Incoming, message: Message) -> bool:
     """Whether a reply is to be shown to whoever waits, and not to be handled: progress, or the asker wished so."""
-    message = work.message
     if not message.is_reply or message.previous_message is None:
         return False
     if message.previous_message.file_name == CALLER_FILE:

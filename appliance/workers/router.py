@@ -25,10 +25,10 @@ from appliance.core.names import (
 )
 from appliance.core.specs import ANY_METHOD, DesiredState, PublisherDefaults, PublisherSpec
 from appliance.core.user_method import NO_METHODS, UserMethod
+from appliance.dialect.headers import ID_HEADER
 from appliance.errors import ArgumentsRefused, EncodeError, RequestInvalid, SubjectInvalid
 from appliance.outbox.records import OutboxRecord
 from appliance.wire.frame import encode_stored
-from appliance.workers.identity import ID_HEADER
 
 GO_RETRIES = 3
 """What a Go node reads where the config bounds a message by time alone; it would take 0 as "none asked for"."""
@@ -171,9 +171,9 @@ class Router:
             payload, encoding = encode_stored(wire, spec.serialization, spec.compression)
         except EncodeError as error:
             raise RequestInvalid(str(error)) from error
-        all_headers = {ID_HEADER: f"{self._instance}-{message_id}{'-m' if filled else ''}"}
-        if headers:
-            all_headers.update(headers)
+        if not filled:
+            # NB: without a word of its own the dialect says that the time was filled in, which is the rule
+            headers = {ID_HEADER: f"{self._instance}-{message_id}", **(headers or {})}
         return OutboxRecord(
             id=message_id,
             node=message.from_node,
@@ -187,7 +187,7 @@ class Router:
             expires_at=now + (expires_s if expires_s is not None else spec.ack.expires_s),
             ack_timeout_s=float(message.ack_timeout_s) if message.ack_timeout_s > 0 else None,
             retries=message.retries if message.retries > 0 else retries,
-            headers=all_headers,
+            headers=headers,
         )
 
     def _defaults(self, node: str) -> PublisherDefaults:

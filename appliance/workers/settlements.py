@@ -31,6 +31,11 @@ class Settlements:
         future.add_done_callback(lambda _: self._waiting.pop(record_id, None))
         return future
 
+    @property
+    def has_waiters(self) -> bool:
+        """Whether anybody waits for any fate; who would tell of many records asks first."""
+        return bool(self._waiting)
+
     def tell(
         self,
         record_id: int,

@@ -1,12 +1,15 @@
 """A subscriber: takes messages of one subject, hands them to a handler, acknowledges.
 
-The way of a message: `_on_messages` (on the bus's callback, only queues) -> `_take_batch` (decode, admission,
-duplicates, durable take-in: one commit for the whole batch) -> acknowledgement where `ack.on` is `received` ->
-`Handling` (handler loops, then one commit for a batch: seen, replies, body dropped) -> acknowledgement where
+The way of messages, in lists throughout: `_on_messages` (on the bus's callback, only queues) -> `_take_batch` (decode,
+admission, duplicates, durable take-in: one commit for the whole batch) -> acknowledgement where `ack.on` is `received`
+-> `Executor` (handler loops, then one commit for a batch: verdicts, replies, bodies dropped) -> acknowledgement where
 `ack.on` is `done`.
 
 Between the handler's effect and the finish commit lies the one window in which a crash repeats a message: methods
 that tolerate that run again, commands do not and are reported as interrupted.
+
+Senders that are appliances hear what becomes of their messages: that there is no room and when to ask again, that a
+message is taken and worked on, that it failed. A resend is answered with what is remembered of the message.
 
 A swap replaces handler and mode for the messages taken from then on; subscription, queues and the concurrency
 bound stay, so nothing is lost, doubled or overtaken.
@@ -17,60 +20,72 @@ from __future__ import annotations
 import asyncio
 import json
 from collections import deque
+from collections.abc import Callable
 
-from appliance.bus.base import BusMessage, Denial, Subscription
+from appliance.bus.base import BusMessage, Denial
+from appliance.core.admission import is_reply_subject_safe
 from appliance.core.message import make_reply
 from appliance.core.method import OnCrash
 from appliance.core.names import WorkerKey, parse_subject
 from appliance.core.specs import AckOn, SubscriberSpec, WorkerSpec
+from appliance.delivery.base import Confirmation
+from appliance.dialect.base import Answer, AnswerKind
+from appliance.dialect.headers import EXIT_HEADER
 from appliance.errors import BusError, StoreError
 from appliance.methods.base import FilePosition, Method
 from appliance.outbox.records import FinishItem, InboxRow, OutboxRecord, TakeIn, TakeInResult, Taken
 from appliance.telemetry.stats import WorkerStats
-from appliance.wire.headers import encode_headers
 from appliance.workers.base import DrainReport
-from appliance.workers.handling import Handling
-from appliance.workers.identity import EXIT_HEADER
+from appliance.workers.executor import Executor
+from appliance.workers.inbox_owners import scope_of
+from appliance.workers.incoming import Admission, Incoming, Refusal
 from appliance.workers.parts import WorkerParts
-from appliance.workers.work import Refusal, Work, admit, wire_limits
 
 MAX_BATCH = 256
 MAX_BACKLOG_BYTES = 64 * 1024 * 1024
-"""Bytes on the wire of messages that may wait in memory, beside the count that `backlog` sets."""
+"""Memory that waiting messages may hold, beside the count that `backlog` sets."""
+MAX_DECODED_BYTES = 8 * 1024 * 1024
+"""Of it for decoded messages; those that come on top are kept as the bytes they came in until their turn."""
+MAX_SENDER_SHARE = 0.75
+"""Of either bound for any one sender."""
 STORE_RETRY_S = 0.2
 MAX_ADMIT_S = 0.005
 """How long decoding may go on before everybody else gets a turn."""
+MAX_REPLY_TOS = 16
+"""Senders of copies of one message that are answered together."""
+MIN_BUSY_MS, MAX_BUSY_MS = 100, 5_000
+MAX_KNOWN_SENDERS = 1_024
+
+_TAKEN = Answer(AnswerKind.TAKEN)
+_DONE = Answer(AnswerKind.DONE)
 
 
 class Subscriber:
     """Owns one subscription. See the module for the idea."""
 
-    def __init__(
-        self,
-        spec: SubscriberSpec,
-        method: Method,
-        parts: WorkerParts,
-    ) -> None:
+    def __init__(self, spec: SubscriberSpec, method: Method, parts: WorkerParts) -> None:
         self.spec: WorkerSpec = spec
         self._spec = spec
         self.key: WorkerKey = spec.key
         self.stats = WorkerStats()
         self._method = method
-        self._bus = parts.bus
+        self._parts = parts
         self._store = parts.store
         self._telemetry = parts.telemetry
-        self._answers = parts.answers
-        self._fleet = parts.fleet
         self._subject_node = parse_subject(spec.subject).node
+        self._scope = scope_of(spec.subject)
         self._handler = method.make()
-        self._handling = Handling(
+        self._admission = self._new_admission()
+        self._intake = parts.delivery.make_intake(spec, self._on_answers_denied)
+        self._executor = Executor(
             spec,
             method,
             parts,
+            intake=self._intake,
+            scope=self._scope,
             stats=self.stats,
             on_progress=self._note_progress,
         )
-        self._subscription: Subscription | None = None
         self._incoming: deque[BusMessage] = deque()
         self._incoming_bytes = 0
         self._arrived = asyncio.Event()
@@ -78,51 +93,55 @@ class Subscriber:
         self._taking = 0
         """Messages that are being decoded and taken in; those handed on are none of them."""
         self._intake_stopped = False
+        self._is_subscribed = False
         self._denied: str | None = None
+        self._answers_denied: str | None = None
+        self._heard_from: dict[str, str] = {}
+        """The newest reply subject of every sending daemon, to tell that this node is back."""
+        self._adopting: set[asyncio.Task[None]] = set()
+        self._endings: list[Callable[[], None]] = []
+
+    def _new_admission(self) -> Admission:
+        return Admission(self._spec, self._subject_node, self._parts.fleet(), self._parts.dialect)
 
     # -- life -------------------------------------------------------------------------------------
 
     async def start(self) -> None:
-        """Pick up what an earlier run left unfinished, then subscribe. Raises BusError when the broker denies that."""
-        for row in await self._store.claim_inbox(self._spec.node, self._spec.method):
-            await self._resume(row)
-        self._subscription = await self._bus.subscribe(
-            self._spec.subject,
-            self._on_messages,
-            queue=self._spec.subject,
-            limit_messages=self._spec.backlog,
-            on_denied=self._on_denied,
-        )
+        """Pick up what an earlier run or worker left unfinished, then subscribe. Raises BusError when that is denied."""
+        self._parts.inbox.own(self._scope, self._adopt)
+        await self._claim()
+        await self._intake.start(self._on_messages, self._on_denied, backlog=self._spec.backlog)
+        self._is_subscribed = True
+        self._endings.append(self._parts.bus.on_connected(self._on_connected))
         self._raise_if_denied()
 
     async def run(self) -> None:
         """Take in, handle and finish until drained."""
         async with asyncio.TaskGroup() as group:
-            handling = group.create_task(self._handling.run(), name=f"handling {self.key.name}")
+            handling = group.create_task(self._executor.run(), name=f"handling {self.key.name}")
             await self._take_until_drained()
             handling.cancel()
 
     def update(self, spec: WorkerSpec) -> None:
         """Timeouts, limits and allow lists hold for the next message."""
         assert isinstance(spec, SubscriberSpec)
-        self.spec = self._spec = self._handling.spec = spec
-        if self._subscription is not None:
-            self._subscription.set_limit(spec.backlog)
-        self._handling.spawn_loops()
+        self.spec = self._spec = self._executor.spec = spec
+        self._executor.spawn_loops()
+        self._arrived.set()
 
     async def swap(self, spec: WorkerSpec) -> None:
         """Put a new handler and mode behind the subscription; what was taken before finishes as it began."""
         assert isinstance(spec, SubscriberSpec)
         method = self._method.renew(spec) if self._method.renew is not None else self._method
         handler = method.make()
-        self._method = self._handling.method = method
+        self._method = self._executor.method = method
         self._handler = handler
         self.update(spec)
 
     async def drain(self, deadline_mono: float) -> DrainReport:
         """Stop intake, then empty every queue of ours until the deadline."""
         before = self.stats.handled + self.stats.failed
-        self._handling.leaving.set()
+        self._executor.leaving.set()
         try:
             async with asyncio.timeout_at(deadline_mono):
                 await self._stop_intake()
@@ -133,7 +152,7 @@ class Subscriber:
         except TimeoutError:
             self._drained.set()
             self._arrived.set()
-        left = self._handling.unfinished()
+        left = self._executor.unfinished()
         abandoned = sum(1 for work in left if work.row_id is None and not work.reply_tos)
         return DrainReport(
             worker=self.key.name,
@@ -143,20 +162,29 @@ class Subscriber:
         )
 
     async def close(self) -> None:
-        """Unsubscribe if a drain did not."""
+        """Unsubscribe if a drain did not; what is left on disk goes to whoever takes over."""
+        for ending in self._endings:
+            ending()
+        self._endings.clear()
+        for task in self._adopting:
+            task.cancel()
         await self._stop_intake()
+        self._executor.let_go_of_rows()
+        self._parts.inbox.disown(self._scope, self._adopt)
 
     async def _stop_intake(self) -> None:
-        if self._subscription is not None:
-            subscription, self._subscription = self._subscription, None
-            await subscription.stop_intake()
+        if self._is_subscribed:
+            self._is_subscribed = False
+            await self._intake.stop()
 
     def _note_progress(self) -> None:
+        if self._incoming and not self._taking:
+            self._arrived.set()  # there may be room again
         if (
             self._intake_stopped
             and not self._incoming
             and not self._taking
-            and self._handling.is_empty
+            and self._executor.is_empty
         ):
             self._drained.set()
             self._arrived.set()
@@ -164,45 +192,99 @@ class Subscriber:
     @property
     def unfinished(self) -> int:
         """Messages that arrived and whose handling has not ended."""
-        return len(self._incoming) + self._taking + self._handling.count
+        return len(self._incoming) + self._taking + self._executor.count
+
+    @property
+    def trouble(self) -> str | None:
+        """What keeps this worker from doing all of its work while it runs; None where nothing does."""
+        return self._answers_denied
 
     # -- intake -----------------------------------------------------------------------------------
 
     def _on_messages(self, messages: list[BusMessage]) -> None:
-        for message in messages:
-            self._enter(message)
-
-    def _enter(self, delivery: BusMessage) -> None:
-        handling = self._handling
+        executor = self._executor
+        size_bytes = sum([len(message.payload) for message in messages])
         if (
-            len(self._incoming) + len(handling.queue) >= self._spec.backlog
-            or self._incoming_bytes + handling.queue_bytes >= MAX_BACKLOG_BYTES
+            len(self._incoming) + len(messages) + len(executor.queue) <= self._spec.backlog
+            and self._incoming_bytes + size_bytes + executor.queue_bytes <= MAX_BACKLOG_BYTES
         ):
-            self.stats.dropped += 1
-            self._telemetry.message_dropped(self.key)
-            return
-        self._incoming.append(delivery)
-        self._incoming_bytes += len(delivery.payload)
+            self._incoming.extend(messages)
+            self._incoming_bytes += size_bytes
+        else:
+            self._take_what_fits(messages)
         self._arrived.set()
+
+    def _take_what_fits(self, messages: list[BusMessage]) -> None:
+        """No room for all: appliances are told when to ask again, others wait as bytes until that is too much, too."""
+        executor, backlog = self._executor, self._spec.backlog
+        turned_away: list[BusMessage] = []
+        for message in messages:
+            waiting = len(self._incoming) + len(executor.queue)
+            held_bytes = self._incoming_bytes + executor.queue_bytes
+            has_room = waiting < backlog and held_bytes < MAX_BACKLOG_BYTES
+            if not has_room and b"appl-v" in message.block:
+                turned_away.append(message)
+            elif len(self._incoming) < backlog and held_bytes < MAX_BACKLOG_BYTES:
+                self._incoming.append(message)
+                self._incoming_bytes += len(message.payload)
+            else:
+                self.stats.dropped += 1
+                self._telemetry.message_dropped(self.key)
+        if turned_away:
+            self._say_busy([(message.reply_to, 0) for message in turned_away])
+
+    def _say_busy(self, senders: list[tuple[str, int]]) -> None:
+        """To (reply subject, number in the body): no try of theirs is spent, and their lanes slow down."""
+        self.stats.turned_away += len(senders)
+        answer = Answer(AnswerKind.BUSY, wait_ms=self._executor.busy_ms(MIN_BUSY_MS, MAX_BUSY_MS))
+        self._intake.confirm(
+            [
+                Confirmation(reply_to, number, answer, True)
+                for reply_to, number in senders
+                if reply_to and is_reply_subject_safe(reply_to, self._spec.subject)
+            ]
+        )
 
     def _on_denied(self, denial: Denial) -> None:
         """The broker denies our subject: fail with its words; the pool backs off and tries again."""
         self._denied = denial.text
         self._arrived.set()
 
+    def _on_answers_denied(self, denial: Denial) -> None:
+        """Messages arrive and are done, and their senders never hear of it: somebody has to mend the permissions."""
+        if self._answers_denied is None:
+            self._telemetry.answers_denied(self.key, denial.text)
+        self._answers_denied = f"the broker denies its acknowledgements: {denial.text}"
+
     def _raise_if_denied(self) -> None:
         if self._denied is not None:
             raise BusError(self._denied)
 
+    def _on_connected(self) -> None:
+        """Tell those who may be waiting for this node that it is back."""
+        self._answers_denied = None  # found out anew with the next answer
+        if not self._parts.bus.connection_epoch or not self._heard_from:
+            return
+        here = Answer(AnswerKind.HERE)
+        self._intake.confirm(
+            [Confirmation(reply_to, 0, here, True) for reply_to in self._heard_from.values()]
+        )
+
     async def _take_until_drained(self) -> None:
+        executor = self._executor
         while not self._drained.is_set():
             await self._arrived.wait()
             self._arrived.clear()
             self._raise_if_denied()
-            while self._incoming and not self._drained.is_set():
+            # a backlog that is full stops the intake: what is not taken yet is still the sender's
+            while (
+                self._incoming
+                and not self._drained.is_set()
+                and (len(executor.queue) < self._spec.backlog or self._intake_stopped)
+            ):
                 count = self._taking = min(len(self._incoming), MAX_BATCH)
                 batch = [self._incoming.popleft() for _ in range(count)]
-                self._incoming_bytes -= sum(len(delivery.payload) for delivery in batch)
+                self._incoming_bytes -= sum([len(message.payload) for message in batch])
                 try:
                     await self._take_batch(batch)
                 finally:
@@ -210,116 +292,238 @@ class Subscriber:
             self._note_progress()
 
     async def _take_batch(self, batch: list[BusMessage]) -> None:
-        fresh: list[Work] = []
-        spec = self._spec
-        fleet = self._fleet()
-        limits = wire_limits(fleet)
+        spec, handler, executor = self._spec, self._handler, self._executor
+        admission = self._admission
+        if admission.spec is not spec or admission.fleet is not self._parts.fleet():
+            admission = self._admission = self._new_admission()
+        admit, active = admission.admit, executor.active
+        remembers = spec.dedupe and spec.wants_ack
+        fresh: list[Incoming] = []
+        said: list[Confirmation] = []
+        decoded_bytes = executor.decoded_bytes
         loop = asyncio.get_running_loop()
         yield_at = loop.time() + MAX_ADMIT_S
         for delivery in batch:
             if loop.time() > yield_at:
                 await asyncio.sleep(0)  # frames that are dear to decode must not keep the loop
                 yield_at = loop.time() + MAX_ADMIT_S
-            work = admit(delivery, spec, self._subject_node, self._handler, fleet, limits)
-            if isinstance(work, Refusal):
-                self._refuse(work, delivery.reply_to)
+            work = admit(delivery, handler)
+            if work.__class__ is Refusal:
+                self._refuse(work, delivery.reply_to, said)
                 continue
-            key = work.key if spec.dedupe and spec.wants_ack else None
+            assert isinstance(work, Incoming)
+            decoded_bytes += work.measure()
+            if decoded_bytes > MAX_DECODED_BYTES:
+                decoded_bytes -= work.held_bytes
+                work.put_aside()
+            key = work.key if remembers else None
             if key is not None:
-                active = self._handling.active.get(key)
-                if active is not None:
-                    await self._repeat_of_active(active, work)
+                first = active.get(key)
+                if first is not None:
+                    self._repeat_of_active(first, work, said)
                     continue
-                self._handling.active[key] = work
+                if work.identity.taker and self._is_left_to_its_taker(work):
+                    said.append(self._answer(work, self._working_at(work.identity.taker)))
+                    continue
+                active[key] = work
+            if not executor.has_share(work, spec.backlog, MAX_SENDER_SHARE, MAX_BACKLOG_BYTES):
+                executor.forget(work)
+                self._turn_away(work)
+                continue
+            executor.hold(work)
             fresh.append(work)
+        if said:
+            self._intake.confirm(said)
         if not spec.wants_ack:
             self._hand_on(fresh)
         elif fresh:
             await self._take_in(fresh)
 
-    async def _take_in(self, works: list[Work]) -> None:
-        results = await self._commit_taken([self._take_in_item(work) for work in works])
-        accepted: list[Work] = []
-        for work, (result, row_id, _verdict) in zip(works, results, strict=True):
-            work.payload = b""
+    async def _take_in(self, works: list[Incoming]) -> None:
+        results = await self._commit_taken(self._take_in_items(works))
+        accepted: list[Incoming] = []
+        said: list[Confirmation] = []
+        held_rows = self._parts.inbox.held
+        received = AckOn.RECEIVED
+        heard_from = self._heard_from
+        for work, taken in zip(works, results, strict=True):
             work.is_taken = True
-            if result is TakeInResult.FRESH:
-                work.row_id = row_id
-                accepted.append(work)
-                if work.ack_on is AckOn.RECEIVED:
-                    await self._handling.acknowledge(work)
+            identity = work.identity
+            to_appliance = identity.hears
+            if taken.result is not TakeInResult.FRESH:
+                self._answer_repeat(work, taken, said)
                 continue
-            self._handling.forget(work)
-            self.stats.repeats += 1
-            if result is TakeInResult.REPEAT_DONE or work.ack_on is AckOn.RECEIVED:
-                await self._handling.acknowledge(work)
+            if taken.row_id is not None:
+                work.row_id = taken.row_id
+                held_rows.add(taken.row_id)
+            accepted.append(work)
+            if to_appliance and work.reply_tos and identity.instance is not None:
+                heard_from[identity.instance] = work.reply_tos[0]
+            if work.ack_on is received:
+                is_unwanted = work.is_reply and self._is_unwanted(work)
+                answer = Answer(AnswerKind.TAKEN, is_unwanted=True) if is_unwanted else _TAKEN
+                said += [
+                    Confirmation(reply_to, work.message_id, answer, to_appliance)
+                    for reply_to in work.reply_tos
+                ]
+                work.reply_tos.clear()
+            elif to_appliance:
+                self._executor.will_tell(work, said)
+        if len(heard_from) > MAX_KNOWN_SENDERS:
+            del heard_from[next(iter(heard_from))]
+        if said:
+            self._intake.confirm(said)
         self._hand_on(accepted)
 
-    def _hand_on(self, works: list[Work]) -> None:
+    def _hand_on(self, works: list[Incoming]) -> None:
         """The end of a batch's intake."""
         self._taking = 0
-        self._handling.enqueue(works)
+        self._executor.enqueue(works)
 
     async def _commit_taken(self, items: list[TakeIn]) -> list[Taken]:
         """Commit the batch. While the store cannot (disk full), nothing is acknowledged and intake waits."""
         while True:
             try:
-                return await self._store.take_in(items)
+                return list(await self._store.take_in(items))
             except StoreError as error:
                 if not error.retryable:
                     raise
                 self._telemetry.worker_troubled(self.key, f"cannot take messages in: {error}")
                 await asyncio.sleep(STORE_RETRY_S)
 
-    def _take_in_item(self, work: Work) -> TakeIn:
-        info = self._method.info
+    def _take_in_items(self, works: list[Incoming]) -> list[TakeIn]:
+        spec, info, scope = self._spec, self._method.info, self._scope
         must_keep = info.on_crash is OnCrash.INTERRUPT or info.journals
-        return TakeIn(
-            scope=f"{self._spec.node}.{self._spec.method}",
-            node=self._spec.node,
-            method=self._spec.method,
-            subject=self._spec.subject,
-            sender=work.message.from_node,
-            instance=work.identity.instance if self._spec.dedupe else None,
-            message_id=work.identity.message_id,
-            payload=work.payload,
-            attempt=0,
-            block=encode_headers(dict(work.headers)) if work.headers else b"",
-            reply_to=work.reply_tos[0] if work.reply_tos else "",
-            keep_body=work.ack_on is AckOn.RECEIVED or must_keep,
+        remembers = spec.dedupe
+        items: list[TakeIn] = []
+        for work in works:
+            identity = work.identity
+            items.append(
+                TakeIn(
+                    scope,
+                    spec.node,
+                    spec.method,
+                    spec.subject,
+                    work.sender,
+                    identity.instance if remembers else None,
+                    identity.message_id,
+                    identity.attempt,
+                    work.payload,
+                    work.block,
+                    work.reply_tos[0] if work.reply_tos else "",
+                    must_keep or work.ack_on is AckOn.RECEIVED,
+                )
+            )
+        return items
+
+    def _is_unwanted(self, work: Incoming) -> bool:
+        message = work.message
+        return message is not None and self._parts.leavers.is_unwanted(work, message)
+
+    # -- answers ----------------------------------------------------------------------------------
+
+    def _answer(self, work: Incoming, answer: Answer) -> Confirmation:
+        reply_to = work.reply_tos[0] if work.reply_tos else ""
+        return Confirmation(reply_to, work.message_id, answer, work.identity.hears)
+
+    def _working_at(self, instance: str) -> Answer:
+        return Answer(AnswerKind.WORKING, detail=instance)
+
+    def _is_left_to_its_taker(self, work: Incoming) -> bool:
+        """Whether another daemon of this node began it: only what may run twice is done here as well."""
+        return (
+            work.identity.taker != self._store.instance
+            and self._method.info.on_crash is OnCrash.INTERRUPT
+            and not self._spec.rerun
         )
 
-    def _refuse(self, refusal: Refusal, reply_to: str) -> None:
+    def _turn_away(self, work: Incoming) -> None:
+        """One sender has more here than any one may have."""
+        if work.identity.hears and work.reply_tos:
+            self._say_busy([(work.reply_tos[0], work.message_id)])
+        else:
+            self.stats.dropped += 1
+            self._telemetry.message_dropped(self.key)
+
+    def _repeat_of_active(
+        self, first: Incoming, repeat: Incoming, said: list[Confirmation]
+    ) -> None:
+        """A resend while the first copy is still in hand: confirm it as soon as, and only if, the first is."""
+        self.stats.repeats += 1
+        if first.ack_on is AckOn.RECEIVED:
+            if first.is_taken:
+                said.append(self._answer(repeat, _TAKEN))
+            elif len(first.reply_tos) < MAX_REPLY_TOS:
+                first.reply_tos.extend(repeat.reply_tos)
+            return
+        if len(first.reply_tos) >= MAX_REPLY_TOS:
+            del first.reply_tos[0]  # the newest is the one that is listened to
+        first.reply_tos.extend(repeat.reply_tos)
+        if first.is_taken and repeat.identity.hears:
+            said.append(self._answer(repeat, self._working_at(self._store.instance)))
+
+    def _answer_repeat(self, work: Incoming, taken: Taken, said: list[Confirmation]) -> None:
+        """The store knows this message: its sender hears the verdict, however the first answer got lost."""
+        self._executor.forget(work)
+        self._executor.release(work)
+        self.stats.repeats += 1
+        if not work.reply_tos:
+            return
+        if work.ack_on is AckOn.RECEIVED:
+            # what was promised with this acknowledgement is that it is durably taken, and it was
+            said.append(self._answer(work, _TAKEN))
+        elif taken.result is TakeInResult.REPEAT_UNFINISHED:
+            if work.identity.hears:
+                said.append(self._answer(work, self._working_at(self._store.instance)))
+        else:
+            answer = verdict_answer(taken.verdict or "done")
+            if answer.kind is AnswerKind.DONE or work.identity.hears or work.identity.instance:
+                said.append(self._answer(work, answer))
+
+    def _refuse(self, refusal: Refusal, reply_to: str, said: list[Confirmation]) -> None:
         self.stats.refused += 1
         self._telemetry.message_refused(self.key, refusal.sender, refusal.reason)
-        node, identity = self._spec.node, refusal.identity
-        self._answers.report(
-            node,
+        self._parts.answers.report(
+            self._spec.node,
             f"{self._spec.subject}: message refused: {refusal.reason}",
             method=self._spec.method,
             is_refusal=True,
         )
-        if identity.instance is not None and reply_to.startswith(f"{self._spec.subject}.reply."):
-            self._answers.refuse(reply_to, node, identity.message_id, refusal.reason)
+        if refusal.identity.instance is not None and reply_to.startswith(
+            f"{self._spec.subject}.reply."
+        ):
+            answer = Answer(AnswerKind.REFUSED, detail=refusal.reason)
+            said.append(Confirmation(reply_to, refusal.message_id, answer, True))
 
-    async def _repeat_of_active(self, active: Work, repeat: Work) -> None:
-        """A resend while the first copy is still in hand: confirm it as soon as, and only if, the first is."""
-        self.stats.repeats += 1
-        if active.ack_on is AckOn.RECEIVED and active.is_taken:
-            await self._handling.acknowledge(repeat)
-        elif len(active.reply_tos) < 16:
-            active.reply_tos.extend(repeat.reply_tos)
+    # -- what an earlier run or worker left ---------------------------------------------------------
 
-    # -- what an earlier run left -------------------------------------------------------------------
+    def _adopt(self) -> None:
+        """Another worker has left rows of ours on disk."""
+        task = asyncio.get_running_loop().create_task(
+            self._claim_guarded(), name=f"adopt rows for {self.key.name}"
+        )
+        self._adopting.add(task)
+        task.add_done_callback(self._adopting.discard)
+
+    async def _claim_guarded(self) -> None:
+        try:
+            await self._claim()
+        except StoreError as error:
+            self._telemetry.worker_troubled(self.key, f"cannot take over messages: {error}")
+
+    async def _claim(self) -> None:
+        spec = self._spec
+        for row in await self._parts.inbox.claim(spec.node, spec.method, self._scope):
+            await self._resume(row)
 
     async def _resume(self, row: InboxRow) -> None:
         spec = self._spec
-        fleet = self._fleet()
         delivery = BusMessage(spec.subject, row.payload, row.block, row.reply_to)
-        work = admit(delivery, spec, self._subject_node, self._handler, fleet, wire_limits(fleet))
+        admission = self._new_admission()
+        work = admission.admit(delivery, self._handler)
         if isinstance(work, Refusal):
-            self._refuse(work, "")
-            await self._drop(row)
+            self._refuse(work, "", [])
+            await self._end_row(row, f"refused: {work.reason}", ())
             return
         work.row_id = row.row_id
         work.is_taken = True
@@ -331,31 +535,48 @@ class Subscriber:
             return
         key = work.key
         if key is not None and spec.dedupe:
-            self._handling.active[key] = work
-        self._handling.enqueue([work])
+            self._executor.active[key] = work
+        if work.ack_on is AckOn.RECEIVED:
+            work.reply_tos.clear()
+        else:
+            self._executor.will_tell(work, [])
+        work.measure()
+        work.put_aside()
+        self._executor.hold(work)
+        self._executor.enqueue([work])
 
-    async def _interrupt(self, row: InboxRow, work: Work) -> None:
+    async def _interrupt(self, row: InboxRow, work: Incoming) -> None:
         """The daemon died while this ran: say so, to errorCentral and to the requester, and do not run it again."""
         message = work.message
+        assert message is not None
         self._telemetry.message_interrupted(self.key, message.from_node, message.id)
         text = "interrupted: the appliance stopped while it ran; it was not run again"
-        self._answers.report(
+        self._parts.answers.report(
             self._spec.node, f"{message.method} {message.id} {text}", method=message.method
         )
         replies: tuple[OutboxRecord, ...] = ()
         if self._method.info.replies and not message.is_reply:
             reply = make_reply(message, self._spec.node, "")
-            replies = self._handling.outcomes.reply_records(reply, {EXIT_HEADER: f"failed: {text}"})
-        await self._store.finish([self._finish_item(row)], replies)
+            replies = self._executor.outcomes.reply_records(reply, {EXIT_HEADER: f"failed: {text}"})
+        await self._end_row(row, f"failed: {text}", replies)
+        if work.ack_on is AckOn.DONE and work.identity.instance is not None and work.reply_tos:
+            self._intake.confirm([self._answer(work, Answer(AnswerKind.FAILED, detail=text))])
 
-    async def _drop(self, row: InboxRow) -> None:
-        await self._store.finish([self._finish_item(row)], ())
-
-    def _finish_item(self, row: InboxRow) -> FinishItem:
-        return FinishItem(
-            row_id=row.row_id,
-            scope=row.scope,
-            sender=row.sender,
-            instance=row.instance,
-            message_id=row.message_id,
+    async def _end_row(
+        self, row: InboxRow, verdict: str, replies: tuple[OutboxRecord, ...]
+    ) -> None:
+        item = FinishItem(
+            row.row_id, self._scope, row.sender, row.instance, row.message_id, row.attempt, verdict
         )
+        await self._store.finish([item], replies)
+        self._parts.inbox.held.discard(row.row_id)
+
+
+def verdict_answer(verdict: str) -> Answer:
+    """The answer that tells a verdict of the store."""
+    word, _, why = verdict.partition(": ")
+    if word == "failed":
+        return Answer(AnswerKind.FAILED, detail=why)
+    if word == "refused":
+        return Answer(AnswerKind.REFUSED, detail=why)
+    return _DONE

@@ -9,8 +9,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 
-from appliance.workers.identity import TURN_HEADER
-from appliance.workers.work import Work
+from appliance.workers.incoming import Incoming
 
 _StreamKey = tuple[str, str]
 
@@ -18,26 +17,26 @@ _StreamKey = tuple[str, str]
 class Turns:
     """Belongs to one subscriber; holds no more than what that has in hand."""
 
-    def __init__(self, tell: Callable[[Work], None]) -> None:
+    def __init__(self, tell: Callable[[Incoming], None]) -> None:
         self._tell = tell
-        self._streams: dict[_StreamKey, deque[Work]] = {}
-        self._said: set[Work] = set()
-        self._ended: set[Work] = set()
+        self._streams: dict[_StreamKey, deque[Incoming]] = {}
+        self._said: set[Incoming] = set()
+        self._ended: set[Incoming] = set()
 
-    def enter(self, work: Work) -> None:
+    def enter(self, work: Incoming) -> None:
         """`work` was taken; what comes of it is told after what came before it."""
         key = _stream_of(work)
         if key is not None:
             self._streams.setdefault(key, deque()).append(work)
 
-    def say(self, work: Work) -> None:
+    def say(self, work: Incoming) -> None:
         """`work` is handled and to be told: at once, or when its turn has come."""
         if _stream_of(work) is None:
             self._tell(work)
         else:
             self._said.add(work)
 
-    def leave(self, work: Work) -> None:
+    def leave(self, work: Incoming) -> None:
         """The handling of `work` has ended, told or not."""
         key = _stream_of(work)
         if key is None:
@@ -54,6 +53,5 @@ class Turns:
             del self._streams[key]
 
 
-def _stream_of(work: Work) -> _StreamKey | None:
-    turn = work.headers.get(TURN_HEADER) if work.message.is_reply else None
-    return (work.message.from_node, turn.rpartition(".")[0]) if turn else None
+def _stream_of(work: Incoming) -> _StreamKey | None:
+    return (work.sender, work.stream) if work.stream else None

@@ -19,11 +19,11 @@ import atheris
 with atheris.instrument_imports(include=["appliance"]):
     from appliance.core.message import Message
     from appliance.core.names import parse_subject
+    from appliance.dialect.headers import ID_HEADER, parse_identity
     from appliance.errors import DecodeError, SubjectInvalid
     from appliance.wire.cbor import decode_cbor, encode_cbor
     from appliance.wire.frame import WireLimits, decode_frame
     from appliance.wire.gob import decode_gob, encode_gob
-    from appliance.workers.identity import ID_HEADER, parse_identity
 
 from tests.support.gob_streams import UNKNOWN, stream_with
 from tests.support.wire_cases import as_gob_can, load_vectors

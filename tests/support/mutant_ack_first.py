@@ -5,19 +5,26 @@ from __future__ import annotations
 import asyncio
 
 from appliance.core.specs import AckOn
-from appliance.outbox.records import TakeInResult
+from appliance.delivery.base import Confirmation
+from appliance.dialect.base import Answer, AnswerKind
 from appliance.workers.subscriber import Subscriber
 
 
 async def _take_in_after_acknowledging(self, works):  # type: ignore[no-untyped-def]
+    taken = Answer(AnswerKind.TAKEN)
+    self._intake.confirm(
+        [
+            Confirmation(reply_to, work.message_id, taken, work.identity.hears)
+            for work in works
+            for reply_to in work.reply_tos
+        ]
+    )
     for work in works:
-        await self._handling.acknowledge(work)
-        work.payload = b""
+        work.reply_tos.clear()
         work.is_taken = True
         work.ack_on = AckOn.RECEIVED
     # the wider the window between the promise and the effect, the surer the harness meets it
-    asyncio.get_running_loop().call_later(0.3, self._handling.enqueue, works)
-    return TakeInResult.FRESH
+    asyncio.get_running_loop().call_later(0.3, self._executor.enqueue, works)
 
 
 Subscriber._take_in = _take_in_after_acknowledging  # type: ignore[method-assign]

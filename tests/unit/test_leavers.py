@@ -4,9 +4,10 @@ import pytest
 
 from appliance.core.message import CALLER_FILE, Message
 from appliance.core.specs import AckOn
-from appliance.workers.identity import MORE_HEADER, NOBODY
+from appliance.dialect.headers import MORE_HEADER, NOBODY
+from appliance.wire.headers import encode_headers
+from appliance.workers.incoming import Incoming
 from appliance.workers.leavers import MAX_REMEMBERED, Leavers
-from appliance.workers.work import Work
 
 REQUEST = Message(id=7, file_name=CALLER_FILE)
 PIECE = Message(is_reply=True, previous_message=REQUEST)
@@ -14,7 +15,7 @@ MORE = {MORE_HEADER: "1"}
 
 
 def make_work(message, headers):
-    return Work(message, NOBODY, AckOn.RECEIVED, None, b"", headers)
+    return Incoming(message, NOBODY, AckOn.RECEIVED, None, b"", encode_headers(headers), "")
 
 
 @pytest.mark.parametrize(
@@ -30,14 +31,15 @@ def make_work(message, headers):
 )
 def test_only_a_piece_of_an_answer_whose_caller_has_left_is_unwanted(message, headers, expected):
     leavers = Leavers()
-    assert not leavers.is_unwanted(make_work(PIECE, MORE))
+    assert not leavers.is_unwanted(make_work(PIECE, MORE), PIECE)
     leavers.left([7])
-    assert leavers.is_unwanted(make_work(message, headers)) is expected
+    assert leavers.is_unwanted(make_work(message, headers), message) is expected
 
 
 def test_the_newest_are_remembered():
     leavers = Leavers()
     leavers.left(range(7, 7 + MAX_REMEMBERED + 1))
-    assert not leavers.is_unwanted(make_work(PIECE, MORE))
+    assert not leavers.is_unwanted(make_work(PIECE, MORE), PIECE)
     newest = REQUEST._replace(id=7 + MAX_REMEMBERED)
-    assert leavers.is_unwanted(make_work(PIECE._replace(previous_message=newest), MORE))
+    piece = PIECE._replace(previous_message=newest)
+    assert leavers.is_unwanted(make_work(piece, MORE), piece)

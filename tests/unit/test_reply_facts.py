@@ -2,7 +2,7 @@
 
 import pytest
 
-from appliance.workers.identity import PROGRESS_HEADER
+from appliance.dialect.headers import PROGRESS_HEADER
 from appliance.workers.replies import read_reply_facts
 
 

@@ -1,78 +1,77 @@
-"""What becomes of a record after an attempt."""
+"""When a record is sent again, and what ends it."""
+
+from __future__ import annotations
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from appliance.core.retry import DONE, DeadLetter, Outcome, RetryIn, backoff_s, decide_delivery
+from appliance.core.delivery import DeliveryState, state_of_reason
+from appliance.core.retry import (
+    MAX_SENDS_TO_STRANGER,
+    MAX_WAIT_S,
+    STRANGER_GAPS_S,
+    GiveUp,
+    SendAgain,
+    ack_wait_s,
+    backoff_s,
+    decide_counted,
+    decide_stranger,
+    reason_of_expiry,
+)
 from appliance.core.specs import AckSettings
 
-ACK = AckSettings(timeout_s=5, retries=3, expires_s=100)
+
+def test_an_unanswered_send_is_waited_for_twice_as_long_each_time_up_to_five_minutes() -> None:
+    assert [ack_wait_s(5.0, count) for count in range(8)] == [5, 10, 20, 40, 80, 160, 300, 300]
 
 
-def decide(outcome, *, attempts=0, failures=1, ack=ACK, age_s=0.0, detail=""):
-    return decide_delivery(
-        outcome,
-        attempts=attempts,
-        failures=failures,
-        ack=ack,
-        age_s=age_s,
-        jitter=0.5,
-        detail=detail,
+def test_a_timeout_above_five_minutes_is_obeyed() -> None:
+    assert ack_wait_s(900.0, 0) == ack_wait_s(900.0, 5) == 900.0
+
+
+@given(st.floats(0.01, 86_400), st.integers(0, 10_000))
+def test_the_wait_never_falls_below_the_timeout_nor_grows_without_end(
+    timeout_s: float, unanswered: int
+) -> None:
+    assert timeout_s <= ack_wait_s(timeout_s, unanswered) <= max(timeout_s, MAX_WAIT_S)
+
+
+def test_a_number_of_retries_that_somebody_set_is_obeyed_as_it_is() -> None:
+    ack = AckSettings(timeout_s=2.0, retries=3)
+    ends = [decide_counted(tries, ack, jitter=0.0) for tries in (1, 2, 3, 4)]
+    assert [type(end) for end in ends] == [SendAgain, SendAgain, SendAgain, GiveUp]
+    assert isinstance(ends[3], GiveUp)
+    assert ends[3].reason == "expired: no acknowledgement after 4 tries of 2 s"
+
+
+def test_a_retry_waits_at_least_as_long_as_the_config_says() -> None:
+    decision = decide_counted(1, AckSettings(retries=9, retry_wait_s=7.0), jitter=0.0)
+    assert decision == SendAgain(7.0)
+
+
+def test_a_peer_that_may_run_a_resend_again_gets_few_sends_over_at_least_ten_minutes() -> None:
+    assert len(STRANGER_GAPS_S) == MAX_SENDS_TO_STRANGER - 1
+    assert sum(STRANGER_GAPS_S) >= 600
+    for sends, gap_s in enumerate(STRANGER_GAPS_S, start=1):
+        assert decide_stranger(sends, gap_s - 1.0) == SendAgain(1.0)
+        assert decide_stranger(sends, gap_s) == SendAgain(0.0)
+    assert isinstance(decide_stranger(MAX_SENDS_TO_STRANGER, 1.0), SendAgain)
+    end = decide_stranger(MAX_SENDS_TO_STRANGER, 3_600.0)
+    assert isinstance(end, GiveUp)
+    assert state_of_reason(end.reason) is DeliveryState.EXPIRED
+
+
+def test_the_reason_of_an_expiry_says_what_kept_the_message() -> None:
+    assert reason_of_expiry(3.0, "") == "expired: no acknowledgement within 3 s"
+    assert reason_of_expiry(86_400.0, "silent since 14:02:11").endswith(
+        "within 86400 s: silent since 14:02:11"
     )
 
 
-@pytest.mark.parametrize("outcome", [Outcome.ACKED, Outcome.SENT])
-def test_an_acknowledged_or_sent_record_leaves(outcome):
-    assert decide(outcome, age_s=1e9) == DONE
-
-
-def test_retries_count_the_resends_after_the_first_send():
-    assert isinstance(decide(Outcome.ACK_TIMEOUT, attempts=3), RetryIn)
-    assert decide(Outcome.ACK_TIMEOUT, attempts=4) == DeadLetter(
-        "no acknowledgement after 4 tries of 5 s"
-    )
-    assert isinstance(
-        decide(Outcome.ACK_TIMEOUT, attempts=1, ack=AckSettings(retries=0)), DeadLetter
-    )
-
-
-@pytest.mark.parametrize("outcome", [Outcome.NO_RESPONDER, Outcome.BUS_DOWN])
-def test_absence_spends_no_try_and_ends_only_by_expiry(outcome):
-    decision = decide(outcome, attempts=99, failures=50, age_s=99.0)
-    assert isinstance(decision, RetryIn)
-    assert not decision.spends_try
-    assert decision.delay_s <= 5.0
-    assert isinstance(decide(outcome, age_s=100.0), DeadLetter)
-
-
-@pytest.mark.parametrize(
-    ("outcome", "why"),
-    [
-        (Outcome.NO_RESPONDER, ": nobody there takes it"),
-        (Outcome.BUS_DOWN, ": there is no connection to the broker"),
-        (Outcome.ACK_TIMEOUT, ""),
-    ],
-)
-def test_the_reason_of_an_expired_message_is_said_in_words(outcome, why):
-    assert decide(outcome, age_s=100.0) == DeadLetter(
-        f"expired after 100 s without acknowledgement{why}"
-    )
-
-
-def test_a_refusal_is_final_and_keeps_its_words():
-    assert decide(Outcome.REFUSED, detail="not allowed") == DeadLetter(
-        "refused by the receiver: not allowed"
-    )
-
-
-def test_the_configured_wait_is_the_least():
-    ack = AckSettings(retries=3, retry_wait_s=7.0)
-    decision = decide(Outcome.ACK_TIMEOUT, attempts=1, ack=ack)
-    assert isinstance(decision, RetryIn)
-    assert decision.delay_s == 7.0
-
-
-@given(failures=st.integers(0, 10_000), jitter=st.floats(0, 1, exclude_max=True))
-def test_backoff_is_bounded_and_never_zero(failures, jitter):
-    assert 0.1 <= backoff_s(failures, cap_s=30.0, jitter=jitter) <= 30.0
+@pytest.mark.parametrize("jitter", [0.0, 0.5, 0.999])
+def test_backoff_doubles_and_is_capped(jitter: float) -> None:
+    delays = [backoff_s(failures, cap_s=5.0, jitter=jitter) for failures in range(1, 12)]
+    assert delays == sorted(delays)
+    assert 0.1 <= delays[0] <= 0.2
+    assert 2.5 <= delays[-1] <= 5.0

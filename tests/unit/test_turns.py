@@ -4,15 +4,17 @@ import pytest
 
 from appliance.core.message import Message
 from appliance.core.specs import AckOn
-from appliance.workers.identity import NOBODY, TURN_HEADER
+from appliance.dialect.headers import NOBODY, TURN_HEADER
+from appliance.wire.headers import encode_headers
+from appliance.workers.incoming import Incoming
 from appliance.workers.turns import Turns
-from appliance.workers.work import Work
 
 
 def make_work(turn, sender="ship1", is_reply=True):
     headers = {TURN_HEADER: turn} if turn else {}
     message = Message(from_node=sender, is_reply=is_reply)
-    return Work(message, NOBODY, AckOn.RECEIVED, None, b"", headers)
+    block = encode_headers(headers) if headers else b""
+    return Incoming(message, NOBODY, AckOn.RECEIVED, None, b"", block, "")
 
 
 @pytest.fixture

@@ -13,12 +13,12 @@ from hypothesis import strategies as st
 
 from appliance.core.message import Message
 from appliance.core.names import parse_subject
+from appliance.dialect.headers import ID_HEADER, Identity, parse_identity
 from appliance.errors import DecodeError, SubjectInvalid
 from appliance.wire.cbor import decode_cbor
 from appliance.wire.frame import WireLimits, decode_frame
 from appliance.wire.gob import decode_gob
 from appliance.wire.zstd import compress, decompress
-from appliance.workers.identity import ID_HEADER, Identity, parse_identity
 from tests.support import gob_streams as gob
 from tests.support.wire_cases import load_vectors
 

@@ -1,0 +1,1 @@
+"""How a message is carried and confirmed. One file and one registration for each way."""

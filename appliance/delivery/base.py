@@ -1,0 +1,145 @@
+"""How a lane's messages are carried and confirmed, as publishers and subscribers see it.
+
+`LaneCarrier` is the way out of one lane, `Intake` the way into one subscription. Both work on lists: all records that
+may go now, all messages of one read. Which answers mean what is the dialect's; when to send again is the publisher's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from enum import Enum
+from typing import NamedTuple, Protocol
+
+from appliance.bus.base import OnDenied, OnMessages
+from appliance.core.specs import PublisherSpec, SubscriberSpec
+from appliance.dialect.base import Answer
+from appliance.dialect.headers import TURN_HEADER
+from appliance.outbox.records import OutboxRecord
+
+
+class FlightPhase(Enum):
+    """Where a record between its first send and its settlement stands."""
+
+    IDLE = "idle"
+    """Waits for its (next) send."""
+    AWAITING = "awaiting"
+    """Sent; an answer may come until `due_mono`."""
+    WORKING = "working"
+    """The receiver said that it has it and works; another word is due until `due_mono`."""
+    SETTLED = "settled"
+    """It has left the outbox, or is about to."""
+
+
+class Flight:
+    """One record in a publisher's hands.
+
+    `due_mono` is when it is to be looked at again: the end of the wait for an answer, or the time of the next send.
+    """
+
+    __slots__ = (
+        "due_mono",
+        "epoch",
+        "is_done",
+        "is_unwanted",
+        "phase",
+        "record",
+        "sent_mono",
+        "stream",
+        "tokens",
+        "unanswered",
+        "was_absent",
+    )
+
+    def __init__(self, record: OutboxRecord) -> None:
+        self.record = record
+        self.tokens: list[str] = []
+        """The reply tokens of all its sends: a late answer to an earlier one counts as well."""
+        self.phase = FlightPhase.IDLE
+        self.due_mono = 0.0
+        self.sent_mono = 0.0
+        self.epoch = -1
+        self.unanswered = 0
+        """Sends in a row without an answer."""
+        self.was_absent = False
+        self.is_done = False
+        self.is_unwanted = False
+        turn = record.headers.get(TURN_HEADER) if record.headers else None
+        self.stream = turn.rpartition(".")[0] if turn else ""
+
+
+Answered = tuple[Flight | None, Answer]
+"""An answer and the record it is for; None where it is for none in hand (settled already, or `HERE`)."""
+OnAnswers = Callable[[list[Answered]], None]
+
+
+class LaneCarrier(Protocol):
+    """The way out of one lane."""
+
+    async def start(self, on_answers: OnAnswers, on_denied: OnDenied) -> None:
+        """Be ready to send and to hear answers.
+
+        Raises:
+            BusUnavailable: the broker is away or denies it.
+        """
+        ...
+
+    def update(self, spec: PublisherSpec) -> None:
+        """Follow changed settings, the encoding among them. Raises EncodeError before anything has changed."""
+        ...
+
+    def send(self, flights: Sequence[Flight]) -> list[tuple[Flight, str]]:
+        """Send all of them, in order; those that cannot be sent at all come back with the reason.
+
+        Raises:
+            BusUnavailable: not connected; nothing was sent.
+        """
+        ...
+
+    def forget(self, flight: Flight) -> None:
+        """Its record is settled or given back; answers to it mean nothing any more."""
+        ...
+
+    async def close(self) -> None:
+        """Hear nothing more."""
+        ...
+
+
+class Confirmation(NamedTuple):
+    """An answer to one message: to the subject that it named, about the id that its body holds."""
+
+    reply_to: str
+    message_id: int
+    answer: Answer
+    to_appliance: bool
+
+
+class Intake(Protocol):
+    """The way into one subscription."""
+
+    async def start(self, on_messages: OnMessages, on_denied: OnDenied, *, backlog: int) -> None:
+        """Subscribe; on return the broker has it.
+
+        Raises:
+            BusError: the broker is away or the subject is none.
+        """
+        ...
+
+    def confirm(self, confirmations: Sequence[Confirmation]) -> None:
+        """Answer senders, in order. Without a connection nothing is said, and they ask again."""
+        ...
+
+    async def stop(self) -> None:
+        """Unsubscribe; on return every message that arrived has been handed over."""
+        ...
+
+
+class DeliveryMode(Protocol):
+    """One way to carry messages; `delivery.core` is the first."""
+
+    def make_carrier(self, spec: PublisherSpec) -> LaneCarrier:
+        """The way out of a publisher's lane."""
+        ...
+
+    def make_intake(self, spec: SubscriberSpec, on_answers_denied: OnDenied) -> Intake:
+        """The way into a subscription; `on_answers_denied` is told when the broker keeps our answers from going out."""
+        ...

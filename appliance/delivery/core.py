@@ -1,0 +1,235 @@
+"""Delivery by core NATS: each send has a reply token of its own below ``<subject>.reply.``, and the node answers there.
+
+One wildcard subscription of a lane hears all answers. Tokens are random, so that nobody can acknowledge what he was not
+sent, and those of earlier sends stay valid until the record is settled: a late answer still says what it says.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import secrets
+from collections.abc import Callable, Sequence
+
+from appliance.bus.base import (
+    Bus,
+    BusMessage,
+    Denial,
+    Frame,
+    OnDenied,
+    OnMessages,
+    Subscription,
+)
+from appliance.core.names import REPLY_TOKEN
+from appliance.core.specs import PublisherSpec, SubscriberSpec
+from appliance.delivery.base import (
+    Answered,
+    Confirmation,
+    Flight,
+    OnAnswers,
+)
+from appliance.dialect.base import Dialect
+from appliance.errors import (
+    BusError,
+    BusUnavailable,
+    DecodeError,
+    EncodeError,
+    PayloadTooLarge,
+)
+from appliance.wire.frame import encoding_name, frame_headers, transcode
+
+TOKENS_AT_ONCE = 256
+TOKEN_BYTES = 8
+_FRAME_SPARE_BYTES = 16
+"""What the broker counts beside payload and headers, generously."""
+
+
+class CoreDelivery:
+    """Implements `base.DeliveryMode`."""
+
+    def __init__(self, bus: Bus, dialect: Dialect, instance: str) -> None:
+        self._bus = bus
+        self._dialect = dialect
+        self._instance = instance
+
+    def make_carrier(self, spec: PublisherSpec) -> CoreCarrier:
+        """See `base.DeliveryMode`."""
+        return CoreCarrier(self._bus, self._dialect, self._instance, spec)
+
+    def make_intake(self, spec: SubscriberSpec, on_answers_denied: OnDenied) -> CoreIntake:
+        """See `base.DeliveryMode`."""
+        return CoreIntake(self._bus, self._dialect, spec, on_answers_denied)
+
+
+class CoreCarrier:
+    """Implements `base.LaneCarrier`."""
+
+    def __init__(self, bus: Bus, dialect: Dialect, instance: str, spec: PublisherSpec) -> None:
+        self._bus = bus
+        self._dialect = dialect
+        self._instance = instance
+        self._spec = spec
+        self._encoding = encoding_name(spec.serialization, spec.compression)
+        self._asked = dialect.asked(spec.to_node, spec.method)
+        self._prefix = f"{spec.subject}.{REPLY_TOKEN}.{secrets.token_hex(6)}."
+        self._flights: dict[str, Flight] = {}
+        self._fresh_tokens: list[str] = []
+        self._subscription: Subscription | None = None
+        self._on_answers: OnAnswers | None = None
+        self._on_denied: OnDenied | None = None
+        self._end_denials: Callable[[], None] = _nothing
+
+    async def start(self, on_answers: OnAnswers, on_denied: OnDenied) -> None:
+        """See `base.LaneCarrier`. What needs no acknowledgement needs no subscription."""
+        self._on_answers, self._on_denied = on_answers, on_denied
+        self._end_denials = self._bus.on_publish_denied(self._spec.subject, self._on_publish_denied)
+        if self._spec.wants_ack:
+            self._subscription = await self._bus.subscribe(
+                f"{self._prefix}*", self._take_answers, on_denied=on_denied
+            )
+
+    def update(self, spec: PublisherSpec) -> None:
+        """See `base.LaneCarrier`."""
+        frame_headers(spec.serialization, spec.compression)
+        self._encoding = encoding_name(spec.serialization, spec.compression)
+        self._spec = spec
+
+    def send(self, flights: Sequence[Flight]) -> list[tuple[Flight, str]]:
+        """See `base.LaneCarrier`."""
+        if not self._bus.is_connected:
+            raise BusUnavailable("not connected to the broker")
+        unsendable: list[tuple[Flight, str]] = []
+        frames: list[Frame] = []
+        wants_ack = self._spec.wants_ack
+        wanted, instance = self._encoding, self._instance
+        write_headers = self._dialect.write_headers
+        room_bytes = self._bus.max_payload - _FRAME_SPARE_BYTES
+        prefix, by_token, tokens = self._prefix, self._flights, self._fresh_tokens
+        for flight in flights:
+            record = flight.record
+            try:
+                if record.encoding != wanted:
+                    record.payload, record.encoding = transcode(
+                        record.payload, record.encoding, wanted
+                    )
+                block = write_headers(
+                    record.encoding,
+                    instance,
+                    record.id,
+                    record.headers,
+                    taker=record.taker,
+                    attempt=record.attempt,
+                )
+            except (BusError, EncodeError, DecodeError) as error:
+                unsendable.append((flight, str(error)))
+                continue
+            payload = record.payload
+            if len(payload) + len(block) > room_bytes:
+                too_large = PayloadTooLarge(len(payload) + len(block), self._bus.max_payload)
+                unsendable.append((flight, str(too_large)))
+                continue
+            reply_to = ""
+            if wants_ack:
+                if not tokens:
+                    self._fill_tokens()
+                token = tokens.pop()
+                flight.tokens.append(token)
+                by_token[token] = flight
+                reply_to = prefix + token
+            frames.append((record.subject, reply_to, block, payload))
+        if frames:
+            self._bus.send(frames)
+        return unsendable
+
+    def forget(self, flight: Flight) -> None:
+        """See `base.LaneCarrier`."""
+        by_token = self._flights
+        for token in flight.tokens:
+            by_token.pop(token, None)
+        flight.tokens.clear()
+
+    async def close(self) -> None:
+        """See `base.LaneCarrier`."""
+        self._on_answers = self._on_denied = None
+        self._end_denials()
+        if self._subscription is not None:
+            subscription, self._subscription = self._subscription, None
+            await subscription.stop_intake()
+
+    def _on_publish_denied(self, denial: Denial) -> None:
+        # what is below the subject are answers to it, which are another worker's
+        if denial.subject == self._spec.subject and self._on_denied is not None:
+            self._on_denied(denial)
+
+    def _take_answers(self, messages: list[BusMessage]) -> None:
+        if self._on_answers is None:
+            return
+        at = len(self._prefix)
+        find, asked, read = self._flights.get, self._asked, self._dialect.read_answer
+        answers: list[Answered] = [
+            (find(message.subject[at:]), read(message.block, message.payload, asked))
+            for message in messages
+        ]
+        self._on_answers(answers)
+
+    def _fill_tokens(self) -> None:
+        size = 2 * TOKEN_BYTES
+        raw = secrets.token_hex(TOKEN_BYTES * TOKENS_AT_ONCE)
+        self._fresh_tokens += [raw[at : at + size] for at in range(0, len(raw), size)]
+
+
+class CoreIntake:
+    """Implements `base.Intake`: a subscription in the queue group of its own subject."""
+
+    def __init__(
+        self, bus: Bus, dialect: Dialect, spec: SubscriberSpec, on_answers_denied: OnDenied
+    ) -> None:
+        self._bus = bus
+        self._dialect = dialect
+        self._spec = spec
+        self._on_answers_denied = on_answers_denied
+        self._subscription: Subscription | None = None
+        self._end_denials: Callable[[], None] = _nothing
+
+    async def start(self, on_messages: OnMessages, on_denied: OnDenied, *, backlog: int) -> None:
+        """See `base.Intake`."""
+        self._end_denials = self._bus.on_publish_denied(self._spec.subject, self._on_publish_denied)
+        self._subscription = await self._bus.subscribe(
+            self._spec.subject,
+            on_messages,
+            queue=self._spec.subject,
+            limit_messages=backlog,
+            on_denied=on_denied,
+        )
+
+    def confirm(self, confirmations: Sequence[Confirmation]) -> None:
+        """See `base.Intake`."""
+        node, write = self._spec.node, self._dialect.write_answer
+        frames: list[Frame] = []
+        for reply_to, message_id, answer, to_appliance in confirmations:
+            block, payload = write(answer, node, message_id, to_appliance=to_appliance)
+            frames.append((reply_to, "", block, payload))
+        if not frames or not self._bus.is_connected:
+            return  # the senders ask again
+        try:
+            self._bus.send(frames)
+        except BusUnavailable:
+            return
+        except BusError:
+            # peers choose their reply subjects: one that must not be sent to keeps nobody else from being answered
+            for frame in frames:
+                with contextlib.suppress(BusError):
+                    self._bus.send([frame])
+
+    def _on_publish_denied(self, denial: Denial) -> None:
+        if denial.subject != self._spec.subject:
+            self._on_answers_denied(denial)
+
+    async def stop(self) -> None:
+        """See `base.Intake`."""
+        self._end_denials()
+        if self._subscription is not None:
+            subscription, self._subscription = self._subscription, None
+            await subscription.stop_intake()
+
+
+def _nothing() -> None: ...

@@ -1,0 +1,101 @@
+"""The headers that appliances write beside Steward's own; Go nodes neither write nor read them.
+
+`appl-id` says who made a message, so that a receiver of ours can know a resend from a repeat. Go nodes send no usable id
+(theirs is what an operator typed, or 0). The form is ``<instance>-<id>`` with an optional ``-m``, which tells that
+methodTimeout was filled in for the Go side's sake and is not the operator's wish.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import NamedTuple
+
+ID_HEADER = "appl-id"
+VERSION_HEADER = "appl-v"
+"""On a message: its sender understands `WORKING_HEADER`, `BUSY_HEADER` and `FAILED_HEADER`. On an answer: an appliance."""
+VERSION = "2"
+TAKER_HEADER = "appl-taker"
+"""On a resend: the instance of the daemon that said it had taken the message."""
+ATTEMPT_HEADER = "appl-attempt"
+"""On a message: how often an operator has had it tried anew. What had failed is run again then, and only that."""
+
+WORKING_HEADER = "appl-working"
+"""On an acknowledgement subject: the message is durably taken and waits or runs; the value names the daemon."""
+BUSY_HEADER = "appl-busy"
+"""On an acknowledgement subject: no room now; the value says after how many milliseconds to send it again."""
+REFUSED_HEADER = "appl-refused"
+"""On an acknowledgement subject: the receiver refuses the message for the reason given; resending is useless."""
+FAILED_HEADER = "appl-failed"
+"""On an acknowledgement subject: the handler failed, and why."""
+DONE_HEADER = "appl-done"
+"""On an acknowledgement: the receiver has finished its work and not only taken the message."""
+HERE_HEADER = "appl-here"
+"""On an acknowledgement subject, of no message: the node has come back to the broker."""
+EXIT_HEADER = "appl-exit"
+"""On a reply: the exit status of the command; with it the answer is complete."""
+STDERR_HEADER = "appl-stderr"
+"""On a reply: the end of what the command wrote to stderr, as base64."""
+UNWANTED_HEADER = "appl-unwanted"
+"""On the acknowledgement of a piece of an answer: nobody waits for the rest, so it need not be made."""
+TRUNCATED_HEADER = "appl-truncated"
+"""On a reply: output beyond the bound was thrown away where it was made."""
+STREAM_HEADER = "appl-stream"
+"""On a partial reply: which output it is a piece of, ``stdout`` or ``stderr``."""
+TURN_HEADER = "appl-turn"
+"""``<stream>.<number>``: messages of one stream are sent one after the other, each when the one before it is settled."""
+MORE_HEADER = "appl-more"
+"""On a reply: more of the same answer follows."""
+PROGRESS_HEADER = "appl-progress"
+"""On a reply without data: ``<done>/<total>`` bytes of long work."""
+
+HELLO_HEADER = "appl-hello"
+"""On a hello: what the node says of its config, see `core.fleet`."""
+
+MAX_ATTEMPT = 1_000_000
+_INSTANCE = re.compile(r"[0-9a-f]{16}")
+
+
+class Identity(NamedTuple):
+    """What the headers of a message say of it. `instance` is None when the sender is no appliance.
+
+    `hears` tells that the sender understands more answers than an acknowledgement, `taker` which daemon said that it
+    took the message ("" for none), `attempt` how often an operator has had it tried anew.
+    """
+
+    instance: str | None
+    message_id: int
+    timeout_filled: bool
+    hears: bool = False
+    taker: str = ""
+    attempt: int = 0
+
+
+NOBODY = Identity(None, 0, False)
+
+
+def parse_identity(headers: Mapping[str, str]) -> Identity:
+    """Read the headers; anything malformed counts as absent, since nothing but deduplication hangs on it."""
+    text = headers.get(ID_HEADER)
+    if text is None or len(text) > 80:
+        return NOBODY
+    parts = text.split("-")
+    if (
+        len(parts) not in (2, 3)
+        or not _INSTANCE.fullmatch(parts[0])
+        or not (parts[1].isascii() and parts[1].isdecimal())
+    ):
+        return NOBODY
+    message_id = int(parts[1])
+    if not 0 < message_id < 2**63:
+        return NOBODY
+    taker = headers.get(TAKER_HEADER, "")
+    attempt = headers.get(ATTEMPT_HEADER, "")
+    return Identity(
+        parts[0],
+        message_id,
+        len(parts) == 3,
+        VERSION_HEADER in headers,
+        taker if _INSTANCE.fullmatch(taker) else "",
+        int(attempt) if len(attempt) < 8 and attempt.isascii() and attempt.isdecimal() else 0,
+    )

@@ -1,0 +1,561 @@
+"""The second half of a subscriber: runs handlers in order of arrival, at most `concurrency` at once, and commits.
+
+Handlers that never wait run one after the other in one loop; as soon as one waits, the next loop begins. Finished
+messages are committed in batches by a loop of their own, so a slow disk delays acknowledgements and not handlers. A third
+loop tells the senders of messages that take longer that somebody works on them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import json
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Sequence
+
+from appliance.core.message import Message
+from appliance.core.method import OnCrash
+from appliance.core.specs import AckOn, SubscriberSpec
+from appliance.delivery.base import Confirmation, Intake
+from appliance.dialect.base import Answer, AnswerKind
+from appliance.errors import (
+    AnswerUnwanted,
+    ApplianceError,
+    ArgumentsInvalid,
+    CommandForbidden,
+    DecodeError,
+    PathForbidden,
+    StoreError,
+    UrlForbidden,
+)
+from appliance.methods.base import FilePosition, HandlerContext, Method, Result
+from appliance.outbox.records import FinishItem, OutboxRecord
+from appliance.telemetry.stats import WorkerStats
+from appliance.workers.answering import Answering
+from appliance.workers.bounded import within
+from appliance.workers.incoming import DedupeKey, Incoming, wire_limits
+from appliance.workers.outcomes import Outcomes
+from appliance.workers.outlet import HandlerOutlet
+from appliance.workers.parts import WorkerParts
+from appliance.workers.replies import is_for_caller_only
+from appliance.workers.turns import Turns
+
+MAX_FINISH_BATCH = 256
+RETRY_FIRST_S = 0.2
+RETRY_MAX_S = 5.0
+YIELD_EVERY = 64
+MAX_RUN_S = 0.01
+"""How long handlers that never wait may go on before everybody else gets a turn."""
+MAX_REPLY_WAITS = 50
+"""Tries to find room for replies (about ten seconds) before the messages are finished without them."""
+TELL_AFTER_S = 0.25
+"""What is done sooner needs no word that it is being worked on."""
+TELL_LOOK_S = 0.25
+TELL_EVERY_MIN_S, TELL_EVERY_MAX_S = 0.3, 10.0
+_DISK_TROUBLE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE, errno.EROFS})
+_REFUSALS = (PathForbidden, CommandForbidden, ArgumentsInvalid, UrlForbidden)
+"""Errors of handlers that say that it is not allowed, rather than that it went wrong."""
+
+DONE_VERDICT = "done"
+
+
+class Finished:
+    """What came of one message, until it is committed."""
+
+    __slots__ = ("records", "verdict", "work")
+
+    def __init__(
+        self, work: Incoming, records: tuple[OutboxRecord, ...], verdict: str = DONE_VERDICT
+    ) -> None:
+        self.work = work
+        self.records = records
+        self.verdict = verdict
+
+
+class Executor:
+    """Queue of admitted messages, handler loops, finish loop."""
+
+    def __init__(
+        self,
+        spec: SubscriberSpec,
+        method: Method,
+        parts: WorkerParts,
+        *,
+        intake: Intake,
+        scope: str,
+        stats: WorkerStats,
+        on_progress: Callable[[], None],
+    ) -> None:
+        self.spec = spec
+        self.method = method
+        self._parts = parts
+        self._intake = intake
+        self._scope = scope
+        self._store = parts.store
+        self._telemetry = parts.telemetry
+        self._answers = parts.answers
+        self._answering = Answering(parts.router, lambda: self.spec)
+        self.outcomes = Outcomes(parts, self._answering, lambda: self.spec, lambda: self.method)
+        self._turns = Turns(self.outcomes.tell_reply)
+        self._stats = stats
+        self._mono = parts.mono
+        self._on_progress = on_progress
+        self.active: dict[DedupeKey, Incoming] = {}
+        self.queue: deque[Incoming] = deque()
+        self.queue_bytes = 0
+        self.decoded_bytes = 0
+        """Of `queue_bytes` what decoded messages hold."""
+        self._held_by_sender: Counter[str] = Counter()
+        self._bytes_by_sender: Counter[str] = Counter()
+        self._running: set[Incoming] = set()
+        self._finished: deque[Finished] = deque()
+        self._committing = 0
+        self._has_finished = asyncio.Event()
+        self._to_tell: dict[Incoming, None] = {}
+        """Messages whose senders are to hear that they are worked on."""
+        self._has_to_tell = asyncio.Event()
+        self.leaving = asyncio.Event()
+        """Set by the subscriber that begins to drain."""
+        self._group: asyncio.TaskGroup | None = None
+        self._loops = 0
+        self._starting = 0
+        """Loops that have been made and have not run yet."""
+
+    # -- state ------------------------------------------------------------------------------------
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing is queued, running or waiting for its commit."""
+        return not self.count
+
+    @property
+    def count(self) -> int:
+        """Messages in hand, those whose commit is under way included."""
+        return len(self.queue) + len(self._running) + len(self._finished) + self._committing
+
+    def unfinished(self) -> list[Incoming]:
+        """Everything that a stop now would cut off."""
+        return [*self.queue, *self._running, *(finished.work for finished in self._finished)]
+
+    def busy_ms(self, least: int, most: int) -> int:
+        """After how many milliseconds there may be room, going by how long handlers have taken so far."""
+        taken = self._stats.handler
+        mean_s = taken.sum / taken.count if taken.count else 0.05
+        wait_s = mean_s * (len(self.queue) + 1) / max(1, self.spec.concurrency) / 4
+        return int(min(most, max(least, wait_s * 1000)))
+
+    def enqueue(self, works: list[Incoming]) -> None:
+        """Hand messages over, in order; they are held already (`hold`)."""
+        if not works:
+            return
+        self.queue.extend(works)
+        for work in works:
+            if work.stream:
+                self._turns.enter(work)
+        self.spawn_loops()
+
+    def has_share(self, work: Incoming, count: int, share: float, max_bytes: int) -> bool:
+        """Whether the sender may have one more message here: no one may have all of the room."""
+        sender = work.sender
+        return (
+            self._held_by_sender[sender] < max(1.0, count * share)
+            and self._bytes_by_sender[sender] < max_bytes * share
+        )
+
+    def hold(self, work: Incoming) -> None:
+        """Account for a message that waits for its turn."""
+        size = work.held_bytes
+        self.queue_bytes += size
+        if work.message is not None:
+            self.decoded_bytes += size
+        self._held_by_sender[work.sender] += 1
+        self._bytes_by_sender[work.sender] += size
+
+    def release(self, work: Incoming) -> None:
+        """A held message waits no longer."""
+        size = work.held_bytes
+        self.queue_bytes -= size
+        if work.message is not None:
+            self.decoded_bytes -= size
+        sender = work.sender
+        left = self._held_by_sender[sender] - 1
+        if left:
+            self._held_by_sender[sender] = left
+            self._bytes_by_sender[sender] -= size
+        else:
+            del self._held_by_sender[sender]
+            del self._bytes_by_sender[sender]
+
+    def forget(self, work: Incoming) -> None:
+        """`work` is no longer being handled here."""
+        key = work.key
+        if key is not None and self.active.get(key) is work:
+            del self.active[key]
+
+    def let_go_of_rows(self) -> None:
+        """What is left on disk may be taken by another worker."""
+        held = self._parts.inbox.held
+        for work in self.unfinished():
+            if work.row_id is not None:
+                held.discard(work.row_id)
+
+    # -- loops ------------------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Commit finished messages until cancelled; handler loops come and go inside."""
+        async with asyncio.TaskGroup() as group:
+            self._group = group
+            self.spawn_loops()
+            telling = group.create_task(self._tell_loop(), name=f"tell {self.spec.key.name}")
+            try:
+                await self._finish_loop()
+            finally:
+                self._group = None
+                telling.cancel()
+
+    def spawn_loops(self) -> None:
+        """See that somebody takes what is queued: one loop more than those that wait, up to the bound in force now."""
+        if (
+            self._group is not None
+            and self.queue
+            and not self._starting
+            and self._loops < self.spec.concurrency
+        ):
+            self._loops += 1
+            self._starting += 1
+            self._group.create_task(self._handle_loop(), name=f"handle {self.spec.key.name}")
+
+    async def _handle_loop(self) -> None:
+        self._starting -= 1
+        handled = 0
+        queue, running = self.queue, self._running
+        look = asyncio.get_running_loop().time
+        yield_at = look() + MAX_RUN_S
+        try:
+            while queue and self._loops <= self.spec.concurrency:
+                work = queue.popleft()
+                self.release(work)
+                running.add(work)
+                try:
+                    await self._handle_opened(work)
+                finally:
+                    if work.stream:
+                        self._turns.leave(work)
+                    running.discard(work)
+                handled += 1
+                if not handled % YIELD_EVERY or look() > yield_at:
+                    # a handler that never waits must not keep the loop from the sockets
+                    await asyncio.sleep(0)
+                    yield_at = look() + MAX_RUN_S
+        finally:
+            self._loops -= 1
+            self._stats.in_flight = len(running)
+        if queue:
+            self.spawn_loops()
+        self._on_progress()
+
+    async def _handle_opened(self, work: Incoming) -> None:
+        try:
+            message = work.message or work.opened(
+                self._parts.dialect, wire_limits(self._parts.fleet())
+            )
+        except DecodeError as error:
+            self._finish(Finished(work, (), f"failed: undecodable: {error}"))
+            return
+        if work.is_reply and is_for_caller_only(work, message):
+            self._turns.say(work)
+            self._finish(Finished(work, self.outcomes.forwarded(work, message)))
+            return
+        await self._handle(work, message)
+
+    async def _handle(self, work: Incoming, message: Message) -> None:
+        if self._needs_mark(work) and not await self._mark_started(work, message):
+            return
+        delay_s = RETRY_FIRST_S
+        started = time.perf_counter()  # NB: the loop's own clock knows whole milliseconds only
+        context = _MessageContext(self, work, message)
+        while True:
+            try:
+                result = await self._call(work, message, context)
+                break
+            except Exception as error:  # noqa: BLE001 - the boundary around a handler: every failure becomes a value
+                if isinstance(error, OSError) and error.errno in _DISK_TROUBLE:
+                    self._telemetry.worker_troubled(
+                        self.spec.key, f"waiting to handle {message.id}: {error}"
+                    )
+                    await asyncio.sleep(delay_s)
+                    delay_s = min(delay_s * 2, RETRY_MAX_S)
+                    continue
+                if isinstance(error, AnswerUnwanted):
+                    work.is_unwanted = True
+                    self._stats.handled += 1
+                    self._finish(Finished(work, ()))
+                    return
+                self._fail(work, message, error, context.outlet)
+                return
+            finally:
+                if context.outlet is not None:
+                    context.outlet.close()
+        self._stats.handled += 1
+        self._stats.handler.observe(time.perf_counter() - started)
+        if work.is_reply:
+            self._turns.say(work)
+        self._finish(Finished(work, self.outcomes.of_result(work, message, result, context.outlet)))
+
+    def _needs_mark(self, work: Incoming) -> bool:
+        return (
+            work.row_id is not None
+            and self.method.info.on_crash is OnCrash.INTERRUPT
+            and not self.spec.rerun
+        )
+
+    async def _mark_started(self, work: Incoming, message: Message) -> bool:
+        """Note durably that a message which must not run twice is about to run."""
+        self.spawn_loops()
+        assert work.row_id is not None
+        while True:
+            try:
+                await self._store.mark_started([work.row_id])
+            except StoreError as error:
+                if not error.retryable:
+                    raise
+                self._telemetry.worker_troubled(
+                    self.spec.key, f"cannot start {message.id}: {error}"
+                )
+                await asyncio.sleep(RETRY_FIRST_S)
+            else:
+                return True
+
+    async def _call(self, work: Incoming, message: Message, context: _MessageContext) -> Result:
+        # a handler that minds the time itself gets a moment to say what it did before it is cut off
+        limit_s = None if self.method.info.keeps_time else self.timeout_of(work, message) + 5.0
+        handling = work.handler.handle(message, context)  # type: ignore[arg-type]
+        return await within(handling, limit_s, on_wait=self._on_handler_waits)
+
+    def _on_handler_waits(self) -> None:
+        self._stats.in_flight = len(self._running)
+        if self.queue:
+            self.spawn_loops()
+
+    def timeout_of(self, work: Incoming, message: Message) -> float:
+        """Seconds that the message has: its own methodTimeout, else the spec's."""
+        if message.method_timeout_s > 0 and not work.identity.timeout_filled:
+            return float(message.method_timeout_s)
+        return self.spec.method_timeout_s
+
+    # -- telling senders that there is somebody ---------------------------------------------------
+
+    def will_tell(self, work: Incoming, said: list[Confirmation]) -> None:
+        """The sender of a message that is acknowledged when done is to hear in the meantime that it is worked on.
+
+        At once for what must not be begun by another daemon as well; that word goes to `said`.
+        """
+        if not work.identity.hears:
+            return
+        message = work.message
+        asked_s = float(message.ack_timeout_s) if message is not None else 1.0
+        work.tell_every_s = min(TELL_EVERY_MAX_S, max(TELL_EVERY_MIN_S, asked_s / 3))
+        delay_s = min(TELL_AFTER_S, work.tell_every_s)
+        if self.method.info.on_crash is OnCrash.INTERRUPT and not self.spec.rerun:
+            said += self._working_words(work)
+            delay_s = work.tell_every_s
+        work.tell_due_mono = self._mono() + delay_s
+        self._to_tell[work] = None
+        self._has_to_tell.set()
+
+    def _working_words(self, work: Incoming) -> list[Confirmation]:
+        answer = Answer(AnswerKind.WORKING, detail=self._store.instance)
+        # the newest reply subject is the one that is listened to
+        return [
+            Confirmation(reply_to, work.message_id, answer, True)
+            for reply_to in work.reply_tos[-1:]
+        ]
+
+    async def _tell_loop(self) -> None:
+        while True:
+            await self._has_to_tell.wait()
+            await asyncio.sleep(TELL_LOOK_S)
+            now = self._mono()
+            said: list[Confirmation] = []
+            for work in self._to_tell:
+                if now >= work.tell_due_mono:
+                    work.tell_due_mono = now + work.tell_every_s
+                    said += self._working_words(work)
+            if said:
+                self._intake.confirm(said)
+            if not self._to_tell:
+                self._has_to_tell.clear()
+
+    # -- outcomes ---------------------------------------------------------------------------------
+
+    def _fail(
+        self, work: Incoming, message: Message, error: Exception, outlet: HandlerOutlet | None
+    ) -> None:
+        """A handler refused or broke. That is what is remembered of the message, and what its sender hears."""
+        self._stats.failed += 1
+        text = (
+            str(error)
+            if isinstance(error, ApplianceError)
+            else f"internal error: {type(error).__name__}: {error}"
+        )
+        if isinstance(error, TimeoutError):
+            text = "the handler did not end in time"
+        self._telemetry.handler_failed(self.spec.key, message.from_node, message.id, text)
+        self._answers.report(
+            self.spec.node, f"{message.method} {message.id} failed: {text}", method=message.method
+        )
+        word = "refused" if isinstance(error, _REFUSALS) else "failed"
+        records = self.outcomes.of_failure(work, message, text, outlet)
+        self._finish(Finished(work, records, f"{word}: {text}"))
+
+    def _finish(self, finished: Finished) -> None:
+        self._finished.append(finished)
+        self._has_finished.set()
+
+    async def _finish_loop(self) -> None:
+        while True:
+            await self._has_finished.wait()
+            self._has_finished.clear()
+            while self._finished:
+                count = min(len(self._finished), MAX_FINISH_BATCH)
+                batch = [self._finished.popleft() for _ in range(count)]
+                self._committing = count
+                await self._commit(batch)
+                self._committing = 0
+            self._stats.in_flight = len(self._running)
+            self._on_progress()
+
+    def _finish_items(self, batch: Sequence[Finished]) -> list[FinishItem]:
+        scope = self._scope
+        return [
+            FinishItem(
+                work.row_id,
+                scope,
+                work.sender,
+                work.identity.instance if self.spec.dedupe else None,
+                work.identity.message_id,
+                work.identity.attempt,
+                finished.verdict,
+            )
+            for finished in batch
+            if (work := finished.work).row_id is not None or work.identity.instance is not None
+        ]
+
+    async def _commit(self, batch: list[Finished]) -> None:
+        items = self._finish_items(batch) if self.spec.wants_ack else []
+        replies = [record for finished in batch for record in finished.records]
+        # where the acknowledgement is out already, nobody waits for this commit
+        is_urgent = bool(replies) or any(finished.work.ack_on is AckOn.DONE for finished in batch)
+        full_count = 0
+        while items or replies:
+            try:
+                await self._store.finish(items, replies, is_urgent=is_urgent)
+            except StoreError as error:
+                if not error.retryable:
+                    raise
+                self._telemetry.worker_troubled(
+                    self.spec.key, f"cannot commit handled messages: {error}"
+                )
+                full_count += 1
+                kept = [record for record in replies if record.id in self.outcomes.must_send]
+                if len(kept) < len(replies) and full_count > MAX_REPLY_WAITS:
+                    self._answers.report(
+                        self.spec.node,
+                        f"{self.spec.subject}: {len(replies) - len(kept)} replies dropped: {error}",
+                        method=self.spec.method,
+                    )
+                    # what was handled stays handled; its sender must not stall everybody behind
+                    replies = kept
+                await asyncio.sleep(RETRY_FIRST_S)
+            else:
+                break
+        self.outcomes.must_send.difference_update(record.id for record in replies)
+        self._conclude(batch)
+
+    def _conclude(self, batch: list[Finished]) -> None:
+        """The commit is through: nothing of these is in hand any more, and their senders may know."""
+        held, to_tell = self._parts.inbox.held, self._to_tell
+        said: list[Confirmation] = []
+        for finished in batch:
+            work = finished.work
+            self.forget(work)
+            if work.row_id is not None:
+                held.discard(work.row_id)
+            to_tell.pop(work, None)
+            if work.reply_tos and work.ack_on is AckOn.DONE:
+                said += self._last_words(finished)
+        if said:
+            self._intake.confirm(said)
+
+    def _last_words(self, finished: Finished) -> list[Confirmation]:
+        work, verdict = finished.work, finished.verdict
+        if verdict == DONE_VERDICT:
+            answer = Answer(AnswerKind.DONE, is_unwanted=work.is_unwanted)
+        elif work.identity.instance is None:
+            return []  # a Go node hears nothing of a failure, and asks again
+        else:
+            word, _, why = verdict.partition(": ")
+            kind = AnswerKind.REFUSED if word == "refused" else AnswerKind.FAILED
+            answer = Answer(kind, detail=why)
+        to_appliance = work.identity.instance is not None
+        return [
+            Confirmation(reply_to, work.message_id, answer, to_appliance)
+            for reply_to in work.reply_tos
+        ]
+
+
+class _MessageContext:
+    """The `HandlerContext` of one message, made when the handler first looks at it; most never do."""
+
+    __slots__ = ("_executor", "_made", "_message", "_work", "outlet")
+
+    def __init__(self, executor: Executor, work: Incoming, message: Message) -> None:
+        self._executor = executor
+        self._work = work
+        self._message = message
+        self._made: HandlerContext | None = None
+        self.outlet: HandlerOutlet | None = None
+
+    def __getattr__(self, name: str) -> object:
+        made = self._made
+        if made is None:
+            made = self._made = self._make()
+        return getattr(made, name)
+
+    def _make(self) -> HandlerContext:
+        executor, work, message = self._executor, self._work, self._message
+        parts, spec = executor._parts, executor.spec
+        tools = parts.tools
+        is_appliance = work.identity.instance is not None
+        self.outlet = HandlerOutlet(
+            message, spec.node, parts, executor._answering, asker_is_appliance=is_appliance
+        )
+        row_id = work.row_id
+
+        async def intend(position: FilePosition) -> None:
+            if row_id is not None:
+                await parts.store.note(
+                    row_id, json.dumps([position.path, position.offset, position.length])
+                )
+
+        return HandlerContext(
+            node=spec.node,
+            spec=spec,
+            timeout_s=executor.timeout_of(work, message),
+            now=parts.wall(),
+            files=tools.files,
+            console=tools.console,
+            hellos=tools.hellos,
+            list_workers=lambda: tools.list_workers(spec.node),
+            switch=tools.switch,
+            intend=intend,
+            outlet=self.outlet,
+            headers=work.headers,
+            asker_is_appliance=is_appliance,
+            files_taker=tools.files_taker,
+            max_payload_bytes=parts.bus.max_payload,
+            leaving=executor.leaving,
+            resume=work.resume,
+            hidden_environment=tools.hidden_environment(),
+        )

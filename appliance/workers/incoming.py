@@ -1,0 +1,211 @@
+"""One message on its way through a subscriber, and the decision whether it may enter."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from appliance.bus.base import BusMessage
+from appliance.core.admission import find_refusal, is_reply_subject_safe
+from appliance.core.message import Message
+from appliance.core.names import REPLY_TOKEN
+from appliance.core.specs import AckOn, DesiredState, SubscriberSpec
+from appliance.dialect.base import Dialect
+from appliance.dialect.headers import MORE_HEADER, NOBODY, TURN_HEADER, Identity
+from appliance.errors import DecodeError
+from appliance.methods.base import FilePosition, Handler
+from appliance.wire.frame import WireLimits
+from appliance.wire.headers import parse_headers
+
+DedupeKey = tuple[str, str, int]
+
+SMALL_BYTES = 1_024
+"""What a decoded message takes beside its texts, generously."""
+_NO_HEADERS: Mapping[str, str] = {}
+
+
+class Incoming:
+    """One message between admission and the end of its handling.
+
+    `handler` and `ack_on` are those in force when it was taken, so a swap never changes a message in hand. `row_id` names
+    its body in the inbox, None where none is kept. `message` is None while only its bytes are kept, see `put_aside`.
+    """
+
+    __slots__ = (
+        "_headers",
+        "ack_on",
+        "block",
+        "handler",
+        "held_bytes",
+        "identity",
+        "is_reply",
+        "is_taken",
+        "is_unwanted",
+        "message",
+        "message_id",
+        "payload",
+        "reply_tos",
+        "resume",
+        "row_id",
+        "sender",
+        "stream",
+        "tell_due_mono",
+        "tell_every_s",
+    )
+
+    def __init__(
+        self,
+        message: Message,
+        identity: Identity,
+        ack_on: AckOn,
+        handler: Handler,
+        payload: bytes,
+        block: bytes,
+        reply_to: str,
+    ) -> None:
+        self.message: Message | None = message
+        self.identity = identity
+        self.ack_on = ack_on
+        self.handler = handler
+        self.payload = payload
+        self.block = block
+        self.reply_tos: list[str] = [reply_to] if reply_to else []
+        self.sender = message.from_node
+        self.message_id = message.id
+        """The number in its body, which an acknowledgement repeats."""
+        self.is_reply = message.is_reply
+        self.row_id: int | None = None
+        self.is_taken = False
+        self.is_unwanted = False
+        """Whether nobody here wants what it brought, nor what would follow it."""
+        self.resume: FilePosition | None = None
+        self.held_bytes = 0
+        self.tell_due_mono = 0.0
+        self.tell_every_s = 0.0
+        self._headers: Mapping[str, str] | None = None if block else _NO_HEADERS
+        self.stream = ""
+        """Which answer in pieces it is a piece of."""
+        if message.is_reply and block:
+            self.stream = self.headers.get(TURN_HEADER, "").rpartition(".")[0]
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        """All headers that it came with."""
+        headers = self._headers
+        if headers is None:
+            headers = self._headers = parse_headers(self.block)
+        return headers
+
+    @property
+    def is_last_of_stream(self) -> bool:
+        """Whether this reply completes an answer that came in pieces."""
+        return bool(self.stream) and MORE_HEADER not in self.headers
+
+    @property
+    def key(self) -> DedupeKey | None:
+        """What a resend of the same message has in common with it; None when the sender gives no usable id."""
+        instance = self.identity.instance
+        if instance is None:
+            return None
+        return (self.sender, instance, self.identity.message_id)
+
+    def measure(self) -> int:
+        """Bytes that it holds in memory now, decoded texts included."""
+        message = self.message
+        size = len(self.payload)
+        if b"cmp:" not in self.block:
+            size = (
+                3 * size + SMALL_BYTES
+            )  # as much text as it has bytes, and once more for a request that rides along
+        elif message is not None:
+            size += SMALL_BYTES
+            for texts in (message.data, message.method_args):
+                if texts:
+                    size += sum(map(len, texts)) + 64 * len(texts)
+            if message.previous_message is not None:
+                size += 2 * len(self.payload)
+        self.held_bytes = size
+        return size
+
+    def put_aside(self) -> None:
+        """Keep the bytes only: a small frame may hold megabytes of text, and its turn may be long in coming."""
+        self.message = None
+        self.held_bytes = len(self.payload)
+
+    def opened(self, dialect: Dialect, limits: WireLimits) -> Message:
+        """The message, decoded again where only its bytes were kept.
+
+        Raises:
+            DecodeError: not with limits as wide as those it was admitted with.
+        """
+        message = self.message
+        if message is None:
+            message = self.message = dialect.read(self.block, self.payload, limits).message
+        return message
+
+
+class Refusal:
+    """Why a delivery was not admitted; `sender` is "" when it could not even be read."""
+
+    __slots__ = ("identity", "message_id", "reason", "sender")
+
+    def __init__(self, sender: str, identity: Identity, reason: str, message_id: int = 0) -> None:
+        self.sender = sender
+        self.identity = identity
+        self.reason = reason
+        self.message_id = message_id
+
+
+def wire_limits(fleet: DesiredState) -> WireLimits:
+    """The decoder's bounds as the config sets them."""
+    limits = fleet.limits
+    return WireLimits(
+        max_message_bytes=limits.max_message_bytes,
+        max_decompressed_bytes=limits.max_decompressed_bytes,
+        max_depth=limits.max_depth,
+    )
+
+
+class Admission:
+    """Decodes and checks what comes to one subscriber, with what it found out of senders before.
+
+    Made anew when the spec or the desired state changes, so that a sender who was let in is not let in by memory.
+    """
+
+    def __init__(
+        self, spec: SubscriberSpec, subject_node: str, fleet: DesiredState, dialect: Dialect
+    ) -> None:
+        self.spec = spec
+        self.fleet = fleet
+        self.limits = wire_limits(fleet)
+        self._subject_node = subject_node
+        self._dialect = dialect
+        self._own_replies = f"{spec.subject}.{REPLY_TOKEN}."
+        self._welcome: set[str] = set()
+        """Senders that are let in: names of the config mostly, so few."""
+
+    def admit(self, delivery: BusMessage, handler: Handler) -> Incoming | Refusal:
+        """The message, or why it is refused."""
+        spec, block = self.spec, delivery.block
+        try:
+            message, identity = self._dialect.read(block, delivery.payload, self.limits)
+        except DecodeError as error:
+            identity = self._dialect.identify(block) if block else NOBODY
+            return Refusal("", identity, f"undecodable: {error}")
+        sender, reply_to = message.from_node, delivery.reply_to
+        if (
+            sender not in self._welcome
+            or message.method != spec.method
+            or message.to_node != self._subject_node
+        ):
+            refusal = find_refusal(spec, self._subject_node, message, self.fleet.declared_nodes)
+            if refusal is not None:
+                return Refusal(sender, identity, refusal, message.id)
+            if len(self._welcome) < 10_000:
+                self._welcome.add(sender)
+        if (
+            reply_to
+            and not reply_to.startswith(self._own_replies)
+            and not is_reply_subject_safe(reply_to, spec.subject)
+        ):
+            return Refusal(sender, identity, "its reply subject is a request subject", message.id)
+        return Incoming(message, identity, spec.ack_on, handler, delivery.payload, block, reply_to)

@@ -1,0 +1,637 @@
+"""Empties one lane of the outbox: what is sent when, what answers mean, and what ends a record.
+
+Everything here works on lists and within one turn of the event loop: answers of one read settle their records and the
+room they leave is filled at once. Nothing is awaited; the publisher's loop calls `turn` when a timer is due or there is
+news, and waits while the socket takes no more.
+
+A record leaves the outbox on an acknowledgement, a refusal, its handler's failure or the end of its time; whatever else
+happens it stays, and a crash between an answer and its commit means one resend, which the receiver's memory of ids makes
+harmless. Messages of one stream (`TURN_HEADER`: the lines of one command, say) go one after the other, so that a resend
+cannot put an earlier line behind a later one; everything else overtakes them freely.
+"""
+
+from __future__ import annotations
+
+import datetime
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+from appliance.bus.base import Bus
+from appliance.core.delivery import DeliveryState, Standing, WaitReason, end_reason
+from appliance.core.names import WorkerKey
+from appliance.core.pacing import LanePace
+from appliance.core.retry import (
+    NO_BROKER,
+    NOBODY_THERE,
+    STRANGER_GAPS_S,
+    STRANGER_LAST_WAIT_S,
+    GiveUp,
+    Outcome,
+    SendAgain,
+    ack_wait_s,
+    decide_counted,
+    decide_stranger,
+    reason_of_expiry,
+)
+from appliance.core.specs import AckSettings, PublisherSpec
+from appliance.delivery.base import Answered, Flight, FlightPhase, LaneCarrier
+from appliance.dialect.base import Answer, AnswerKind
+from appliance.errors import BusUnavailable
+from appliance.outbox.lane import Lane
+from appliance.outbox.records import OutboxRecord
+from appliance.outbox.store import MessageStore
+from appliance.telemetry.report import Telemetry
+from appliance.telemetry.stats import WorkerStats
+from appliance.workers.in_flight import InFlight
+from appliance.workers.peers import PeerBook
+
+EXPIRY_SWEEP_S = 1.0
+WORKING_WAIT_S = 5.0
+"""Least time that a receiver which said it works is left alone."""
+_NEVER = float("inf")
+REPORT_ORIGIN = "report"
+"""The `origin` of an error report: one that nobody can take is no dead letter."""
+
+OnConcluded = Callable[[Sequence[Flight], str | None], None]
+"""Told of records that left the outbox: None for delivered ones, else the reason of their end."""
+
+
+class LaneSender:
+    """Owned by one publisher, which gives it its parts by name."""
+
+    def __init__(
+        self,
+        spec: PublisherSpec,
+        *,
+        lane: Lane,
+        carrier: LaneCarrier,
+        bus: Bus,
+        store: MessageStore,
+        peers: PeerBook,
+        telemetry: Telemetry,
+        stats: WorkerStats,
+        mono: Callable[[], float],
+        wake: Callable[[], None],
+        on_concluded: OnConcluded,
+    ) -> None:
+        self._spec = spec
+        self._key: WorkerKey = spec.key
+        self._lane = lane
+        self._carrier = carrier
+        self._bus = bus
+        self._store = store
+        self._peers = peers
+        self._telemetry = telemetry
+        self._stats = stats
+        self._mono = mono
+        self._wake = wake
+        self._on_concluded = on_concluded
+        self._flights = InFlight()
+        self._pace = LanePace(spec.window)
+        self._awaiting = 0
+        """Flights in the phase of that name."""
+        self._due_mono = 0.0
+        """Nothing in hand is due before this."""
+        self._has_blocked = False
+        """Whether something that is due has to wait for room."""
+        self._planned_mono = 0.0
+        """When the publisher's loop means to call `turn` next."""
+        self._sweep_due_mono = 0.0
+        self._epoch = bus.connection_epoch
+        self._told_reason = ""
+        self._silent_since_at = 0.0
+        self.is_draining = False
+        self.last_used_mono = mono()
+
+    # -- what the publisher and others ask -------------------------------------------------------------
+
+    def __len__(self) -> int:
+        return len(self._flights)
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether there is nothing to send and nothing in hand."""
+        return not self._flights and not self._lane.depth
+
+    def follow(self, spec: PublisherSpec) -> None:
+        """Timeouts, retries and the window hold from the next decision on."""
+        self._spec = spec
+        self._pace.set_window(spec.window)
+        self._due_mono = 0.0
+
+    def lane_reason(self) -> str:
+        """Why the lane stands still, in words; "" while it does not."""
+        if not self._bus.is_connected:
+            return str(WaitReason.BROKER_AWAY)
+        reason = self._pace.reason(self._mono())
+        if reason is WaitReason.SILENT:
+            return f"silent since {self._clock_time(self._silent_since_at)}"
+        return "" if reason is None else str(reason)
+
+    def standing(self, record_id: int) -> Standing | None:
+        """Where a record of this lane stands; None for one that is not in hand."""
+        flight = self._flights.find(record_id)
+        reason = self.lane_reason()
+        if flight is None:
+            return Standing(DeliveryState.WAITING, reason) if reason else None
+        if flight.phase is FlightPhase.WORKING:
+            return Standing(DeliveryState.WORKING)
+        if flight.phase is FlightPhase.AWAITING:
+            return Standing(DeliveryState.SENT)
+        if not reason and flight.unanswered:
+            reason = f"not answered, sent {flight.record.sends} times"
+        return Standing(DeliveryState.WAITING, reason or str(WaitReason.BEHIND))
+
+    def try_now(self) -> None:
+        """There is a sign that the node may be there: everything that waits is tried at once."""
+        self._pace.wake(self._mono())
+        self._make_due()
+        self._wake()
+
+    def forget_dropped(self, ids: set[int]) -> None:
+        """An operator dropped these: nothing of them is sent again."""
+        for flight in [flight for flight in self._flights if flight.record.id in ids]:
+            self._let_go(flight)
+        self._wake()
+
+    def give_back(self) -> None:
+        """Return everything in hand to the lane."""
+        flights = list(self._flights)
+        for flight in flights:
+            self._let_go(flight)
+        self._lane.put_back([flight.record for flight in flights])
+
+    # -- one turn --------------------------------------------------------------------------------------
+
+    def turn(self) -> float | None:
+        """Look at what is due and send what may go; seconds until the next look, None to wait for news."""
+        now = self._mono()
+        epoch = self._bus.connection_epoch
+        if epoch != self._epoch:
+            self._note_lost_connection(epoch, now)
+        if now >= self._sweep_due_mono:
+            self._end_expired(now)
+        if self._flights and now >= self._due_mono:
+            self._look_at_flights(now)
+        self._send_fresh(now)
+        self._tell_reason()
+        delay_s = self._next_look_s()
+        self._planned_mono = _NEVER if delay_s is None else now + delay_s
+        return delay_s
+
+    def _next_look_s(self) -> float | None:
+        if not self._flights and not self._lane.depth:
+            return None
+        now = self._mono()
+        due_mono = self._sweep_due_mono
+        if self._bus.is_connected:
+            due_mono = min(due_mono, self._due_mono if self._flights else _NEVER)
+            due_mono = min(due_mono, self._fresh_due_mono(now))
+        return max(0.0, due_mono - now)
+
+    def _fresh_due_mono(self, now: float) -> float:
+        """When records of the lane may be taken next, if it is time that keeps them."""
+        if self.is_draining or not self._lane.depth:
+            return _NEVER
+        if self._pace.is_probing:
+            return _NEVER if self._flights else self._pace.held_until_mono
+        if now < self._pace.busy_until_mono:
+            return self._pace.busy_until_mono
+        if len(self._flights) >= self._spec.window or not self._pace.room(self._awaiting, now):
+            return _NEVER  # an answer makes room
+        due_at = self._lane.next_due_at()
+        return _NEVER if due_at is None else now + max(0.0, due_at - self._store.now())
+
+    def _note_lost_connection(self, epoch: int, now: float) -> None:
+        """What was on its way with the old connection may never have arrived: it is due again."""
+        self._epoch = epoch
+        for flight in self._flights:
+            if flight.phase is not FlightPhase.IDLE and flight.epoch != epoch:
+                self._to_idle(flight)
+                flight.due_mono = self._not_before(flight, now)
+        self._due_mono = 0.0
+        self._pace.wake(now)
+
+    def _look_at_flights(self, now: float) -> None:
+        late: list[Flight] = []
+        due: list[Flight] = []
+        for flight in self._flights:
+            if flight.due_mono > now:
+                continue
+            if flight.phase is not FlightPhase.IDLE:
+                late.append(flight)
+            elif self.is_draining or not self._flights.has_to_wait(flight):
+                due.append(flight)
+        if late:
+            due += self._on_unanswered(late, now)
+        if self.is_draining:
+            # what only waits is sent by whoever comes next
+            waiting = [
+                flight for flight in self._flights if flight.phase is not FlightPhase.AWAITING
+            ]
+            for flight in waiting:
+                self._let_go(flight)
+            self._lane.put_back([flight.record for flight in waiting])
+        else:
+            self._send(self._choose(due, now), now)
+        self._plan_next_look(now)
+
+    def _plan_next_look(self, now: float) -> None:
+        """Time alone makes only those due that are not due yet; the others wait for room, or for the lane to move."""
+        due_mono = _NEVER
+        self._has_blocked = False
+        for flight in self._flights:
+            if flight.due_mono > now:
+                due_mono = min(due_mono, flight.due_mono)
+            elif flight.phase is FlightPhase.IDLE:
+                self._has_blocked = True
+        pace = self._pace
+        if self._has_blocked and not self._awaiting:
+            due_mono = min(due_mono, max(pace.held_until_mono, pace.busy_until_mono))
+        self._due_mono = due_mono
+
+    def _choose(self, due: list[Flight], now: float) -> list[Flight]:
+        """Which of the due ones go: all whose tries are counted, one probe of a lane that stands still, else as many as
+        the pace allows.
+        """
+        if not due or not self._bus.is_connected:
+            return []
+        counted = [flight for flight in due if self._ack_of(flight.record).retries is not None]
+        others = [flight for flight in due if self._ack_of(flight.record).retries is None]
+        if self._pace.absences:
+            # that nobody is there costs no try, so the counted ones need not be asked about one by one
+            counted, others = [], due
+        if self._pace.is_probing:
+            probe = others[:1] if self._pace.may_probe(self._awaiting, now) else []
+            return counted + probe
+        return counted + others[: self._pace.room(self._awaiting, now)]
+
+    def _send_fresh(self, now: float) -> None:
+        """Take records from the lane while there is room."""
+        while (
+            not self.is_draining
+            and self._bus.is_connected
+            and not self._bus.is_congested
+            and len(self._flights) < self._spec.window
+        ):
+            if self._pace.is_probing:
+                if self._flights or not self._pace.may_probe(self._awaiting, now):
+                    return
+                limit = 1
+            else:
+                room = self._pace.room(self._awaiting, now)
+                limit = min(room, self._spec.window - len(self._flights))
+            if limit <= 0:
+                return
+            records = self._lane.take(limit, strict=self._spec.window == 1)
+            if not records:
+                return
+            self.last_used_mono = now
+            self._send(self._flights.add(records), now)
+            self._stats.in_flight = len(self._flights)
+
+    def _send(self, flights: list[Flight], now: float) -> None:
+        if not flights:
+            return
+        steady = self._store.now()
+        expired = [f for f in flights if (at := f.record.expires_at) is not None and at <= steady]
+        if expired:
+            self._expire(expired)
+            flights = [flight for flight in flights if flight not in expired]
+        try:
+            unsendable = self._carrier.send(flights)
+        except BusUnavailable:
+            for flight in flights:
+                flight.due_mono = now
+            self._due_mono = now
+            return
+        if unsendable:
+            gone = {id(flight) for flight, _ in unsendable}
+            flights = [flight for flight in flights if id(flight) not in gone]
+            for flight, why in unsendable:
+                self._give_up(flight, end_reason(DeliveryState.FAILED, why))
+        self._stats.sent += len(flights)
+        if not self._spec.wants_ack:
+            for flight in flights:
+                flight.sent_mono = now
+            self._settle_delivered(flights, now)
+            return
+        epoch, earliest = self._epoch, self._due_mono
+        for flight in flights:
+            flight.phase = FlightPhase.AWAITING
+            flight.sent_mono = now
+            flight.epoch = epoch
+            flight.record.sends += 1
+            due_mono = flight.due_mono = now + self._wait_s(flight)
+            if due_mono < earliest:
+                earliest = due_mono
+        self._due_mono = earliest
+        self._awaiting += len(flights)
+
+    # -- how long ----------------------------------------------------------------------------------------
+
+    def _ack_of(self, record: OutboxRecord) -> AckSettings:
+        """The worker's settings with what the message itself asked for on top."""
+        ack = self._spec.ack
+        if record.ack_timeout_s is None and record.retries is None:
+            return ack
+        return replace(
+            ack,
+            timeout_s=ack.timeout_s if record.ack_timeout_s is None else record.ack_timeout_s,
+            retries=ack.retries if record.retries is None else record.retries,
+        )
+
+    def _wait_s(self, flight: Flight) -> float:
+        """How long the send that is made now is waited for."""
+        ack = self._ack_of(flight.record)
+        if ack.retries is not None:
+            return ack.timeout_s
+        if not flight.unanswered and not self._pace.silences:
+            return ack.timeout_s
+        if self._peers.is_appliance(self._spec.to_node):
+            return ack_wait_s(ack.timeout_s, max(flight.unanswered, self._pace.silences))
+        sends = flight.record.sends
+        if sends > len(STRANGER_GAPS_S):
+            return STRANGER_LAST_WAIT_S
+        return max(ack.timeout_s, STRANGER_GAPS_S[sends - 1])
+
+    def _not_before(self, flight: Flight, now: float) -> float:
+        """When a record may be sent again though its send may have been heard: strangers are spared."""
+        sends = flight.record.sends
+        if not sends or self._peers.is_appliance(self._spec.to_node):
+            return now
+        if self._ack_of(flight.record).retries is not None:
+            return now
+        wait_s = (
+            STRANGER_GAPS_S[sends - 1] if sends <= len(STRANGER_GAPS_S) else STRANGER_LAST_WAIT_S
+        )
+        return max(now, flight.sent_mono + wait_s)
+
+    def _on_unanswered(self, flights: list[Flight], now: float) -> list[Flight]:
+        """Their time without an answer is over; those of them that are due again at once."""
+        due: list[Flight] = []
+        noted: list[OutboxRecord] = []
+        is_appliance = self._peers.is_appliance(self._spec.to_node)
+        has_fallen_silent = False
+        for flight in flights:
+            record = flight.record
+            ack = self._ack_of(record)
+            self._to_idle(flight)
+            flight.unanswered += 1
+            record.attempts += 1
+            record.last_error = str(Outcome.ACK_TIMEOUT)
+            self._stats.missed += 1
+            decision: SendAgain | GiveUp = SendAgain(0.0)
+            if ack.retries is not None:
+                decision = decide_counted(record.attempts, ack, jitter=random.random())
+            elif not is_appliance:
+                decision = decide_stranger(record.sends, now - flight.sent_mono)
+            if self._pace.unanswered(now, flight.sent_mono, ack.timeout_s):
+                has_fallen_silent = True
+            if isinstance(decision, GiveUp):
+                self._give_up(flight, decision.reason)
+                continue
+            flight.due_mono = now + decision.delay_s
+            record.next_at = self._store.now() + decision.delay_s if decision.delay_s else 0.0
+            noted.append(record)
+            if decision.delay_s <= 0.0:
+                due.append(flight)
+            self._report_missed(flight, Outcome.ACK_TIMEOUT, decision.delay_s)
+        if has_fallen_silent:
+            self._silent_since_at = self._store.wall_of(self._store.now())
+        if noted:
+            self._store.settle_retry(noted)
+        return due
+
+    def _end_expired(self, now: float) -> None:
+        """Records whose time is over become dead letters, with or without a broker, sent or not."""
+        self._sweep_due_mono = now + EXPIRY_SWEEP_S
+        steady = self._store.now()
+        self._expire(
+            [f for f in self._flights if (at := f.record.expires_at) is not None and at <= steady]
+        )
+        records = self._lane.take_expired(steady)
+        if records:
+            self._flights.add(records)
+            self._expire([flight for r in records if (flight := self._flights.find(r.id))])
+
+    def _expire(self, flights: list[Flight]) -> None:
+        for flight in flights:
+            record = flight.record
+            lifetime_s = (record.expires_at or 0.0) - record.created_at
+            if not self._bus.is_connected:
+                why = NO_BROKER
+            elif flight.was_absent or self._pace.absences:
+                why = NOBODY_THERE
+            elif flight.phase is FlightPhase.WORKING or record.taker:
+                why = "the node has taken it, and nothing was heard of its end"
+            else:
+                why = self.lane_reason()
+            self._give_up(flight, reason_of_expiry(round(lifetime_s, 1), why))
+
+    # -- answers -----------------------------------------------------------------------------------------
+
+    def take_answers(self, answers: list[Answered]) -> None:
+        """All answers of one read."""
+        now = self._mono()
+        delivered: list[Flight] = []
+        heard = 0
+        is_ours = False
+        for flight, answer in answers:
+            kind = answer.kind
+            if kind is AnswerKind.TAKEN or kind is AnswerKind.DONE:
+                heard += 1
+                is_ours = is_ours or answer.from_appliance
+                if flight is None or flight.phase is FlightPhase.SETTLED:
+                    continue  # an answer to a record that is settled already
+                if flight.phase is FlightPhase.AWAITING:
+                    self._awaiting -= 1
+                flight.phase = FlightPhase.SETTLED
+                flight.is_done = kind is AnswerKind.DONE
+                flight.is_unwanted = answer.is_unwanted
+                delivered.append(flight)
+                continue
+            if kind is AnswerKind.NOBODY or kind is AnswerKind.FOREIGN:
+                self._take_no_answer(flight, answer, now)
+                continue
+            heard += 1
+            is_ours = is_ours or answer.from_appliance
+            self._take_word(flight, answer, now)
+        if is_ours:
+            self._peers.learn(self._spec.to_node)
+        if delivered:
+            self._settle_delivered(delivered, now)
+        if heard and self._pace.answered(now, heard):
+            self._make_due()
+        if self._flights and (self._has_blocked or self._due_mono <= now):
+            self._look_at_flights(now)
+        self._send_fresh(now)
+        if (
+            self.is_draining
+            or self._told_reason
+            or self._bus.is_congested
+            or self._due_mono < self._planned_mono
+        ):
+            self._wake()
+
+    def _take_no_answer(self, flight: Flight | None, answer: Answer, now: float) -> None:
+        if answer.kind is AnswerKind.FOREIGN:
+            self._stats.foreign += 1
+            self._telemetry.foreign_answer(self._key, answer.detail)
+            return
+        if flight is None or flight.phase is not FlightPhase.AWAITING:
+            return
+        self._stats.missed += 1
+        self._to_idle(flight)
+        flight.was_absent = True
+        flight.record.sends -= 1
+        is_news = self._pace.nobody(now, jitter=random.random())
+        flight.due_mono = self._pace.held_until_mono
+        self._due_mono = min(self._due_mono, flight.due_mono)
+        self._report_missed(
+            flight, Outcome.NO_RESPONDER, flight.due_mono - now, is_known=not is_news
+        )
+        self._wake()
+
+    def _take_word(self, flight: Flight | None, answer: Answer, now: float) -> None:
+        """What an appliance says beside an acknowledgement, and a Go node's empty answer."""
+        kind = answer.kind
+        if kind is AnswerKind.HERE:
+            self._pace.wake(now)
+            self._make_due()
+            return
+        if flight is None or flight.phase is FlightPhase.SETTLED:
+            return
+        record = flight.record
+        if kind is AnswerKind.WORKING:
+            self._to_idle(flight)
+            flight.phase = FlightPhase.WORKING
+            flight.unanswered = 0
+            wait_s = max(WORKING_WAIT_S, 2 * self._ack_of(record).timeout_s)
+            flight.due_mono = now + wait_s
+            self._due_mono = min(self._due_mono, flight.due_mono)
+            if record.taker != answer.detail:
+                record.taker = answer.detail
+                self._store.settle_retry([record])
+            self._telemetry.message_working(record.node, record.id, record.to_node, record.taker)
+        elif kind is AnswerKind.BUSY:
+            wait_s = max(0.01, answer.wait_ms / 1000) * (1.0 + random.random() / 4)
+            self._to_idle(flight)
+            flight.unanswered = 0
+            record.sends -= 1
+            self._pace.busy(now, wait_s)
+            flight.due_mono = now + wait_s
+            self._due_mono = min(self._due_mono, flight.due_mono)
+            self._report_missed(flight, Outcome.BUSY, wait_s, is_known=True)
+            self._wake()
+        elif kind is AnswerKind.REFUSED:
+            self._give_up(flight, end_reason(DeliveryState.REFUSED, answer.detail))
+        else:
+            self._give_up(flight, end_reason(DeliveryState.FAILED, answer.detail))
+
+    # -- ends --------------------------------------------------------------------------------------------
+
+    def _settle_delivered(self, flights: list[Flight], now: float) -> None:
+        remove, forget = self._flights.remove, self._carrier.forget
+        observe = self._stats.delivery.observe
+        frees_another = False
+        for flight in flights:
+            if flight.phase is FlightPhase.AWAITING:
+                self._awaiting -= 1
+            if remove(flight):
+                frees_another = True
+            forget(flight)
+            observe(now - flight.sent_mono)
+        stats = self._stats
+        stats.acked += len(flights)
+        stats.in_flight = len(self._flights)
+        self._store.settle_done([flight.record for flight in flights])
+        self._on_concluded(flights, None)
+        if frees_another:
+            self._due_mono = 0.0
+        if self._telemetry.follows_messages:
+            self._tell_delivered(flights, now)
+        self.last_used_mono = now
+
+    def _tell_delivered(self, flights: list[Flight], now: float) -> None:
+        for flight in flights:
+            record = flight.record
+            state = DeliveryState.TAKEN if self._spec.wants_ack else DeliveryState.SENT
+            self._telemetry.message_delivered(
+                record.node,
+                record.id,
+                record.to_node,
+                record.method,
+                now - flight.sent_mono,
+                DeliveryState.DONE if flight.is_done else state,
+            )
+
+    def _give_up(self, flight: Flight, reason: str) -> None:
+        """The record's end as a dead letter; a report that nobody could take is only counted."""
+        record = flight.record
+        self._let_go(flight)
+        flight.phase = FlightPhase.SETTLED
+        if record.origin == REPORT_ORIGIN:
+            self._store.settle_done([record])
+            self._telemetry.error_report_lost(record.node, reason)
+        else:
+            self._stats.dead += 1
+            self._store.settle_dead(record, reason)
+            self._telemetry.message_dead(
+                self._key, record.id, record.to_node, record.method, reason
+            )
+        self._on_concluded([flight], reason)
+
+    def _let_go(self, flight: Flight) -> None:
+        self._to_idle(flight)
+        if self._flights.remove(flight):
+            self._due_mono = 0.0
+            self._wake()
+        self._carrier.forget(flight)
+        self._stats.in_flight = len(self._flights)
+
+    def _to_idle(self, flight: Flight) -> None:
+        if flight.phase is FlightPhase.AWAITING:
+            self._awaiting -= 1
+        if flight.phase is not FlightPhase.SETTLED:
+            flight.phase = FlightPhase.IDLE
+
+    def _make_due(self) -> None:
+        """Everything that waits for its next send may be sent now, and is no longer taken for unanswered."""
+        now = self._mono()
+        for flight in self._flights:
+            if flight.phase is FlightPhase.IDLE:
+                flight.unanswered = 0
+                flight.due_mono = self._not_before(flight, now)
+        self._due_mono = 0.0
+
+    # -- telling -----------------------------------------------------------------------------------------
+
+    def _tell_reason(self) -> None:
+        reason = self.lane_reason()
+        if reason == self._told_reason:
+            return
+        self._told_reason = reason
+        if reason and self._telemetry.follows_messages:
+            for flight in self._flights:
+                if flight.phase is FlightPhase.IDLE:
+                    record = flight.record
+                    self._telemetry.message_waits(record.node, record.id, record.to_node, reason)
+
+    def _report_missed(
+        self, flight: Flight, outcome: Outcome, delay_s: float, *, is_known: bool = False
+    ) -> None:
+        record = flight.record
+        self._telemetry.attempt_missed(
+            self._key,
+            record.id,
+            str(outcome),
+            attempt=record.attempts,
+            next_in_s=delay_s,
+            is_known=is_known,
+        )
+
+    @staticmethod
+    def _clock_time(at: float) -> str:
+        return datetime.datetime.fromtimestamp(at).astimezone().strftime("%H:%M:%S")
