@@ -4,6 +4,7 @@ import asyncio
 import inspect
 import os
 import shutil
+import sys
 import tempfile
 from pathlib import Path
 
@@ -11,6 +12,10 @@ import hypothesis
 import pytest
 
 from tests.support.waiting import turns
+
+# Many processes load the same modules here: that each compiles them anew would be half of what a start costs.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
 
 # The same examples in every run: what a run finds, the next one finds, too. Whoever looks for new ones has
 # `tests.measure.fuzz_decoders`, or `--hypothesis-profile=default`. How long one takes depends on the machine.

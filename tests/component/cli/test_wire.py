@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from appliance.cli import main
 from appliance.cli.wire_command import _guess_compression, _guess_serialization
@@ -88,19 +89,19 @@ def test_golden_cbor_comes_out_again_byte_for_byte(wire):
 
 
 @pytest.mark.parametrize(("serialization", "compression"), ENCODINGS)
-@settings(max_examples=20, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(message=any_message)
-def test_what_is_encoded_is_decoded_to_the_same(monkeypatch, serialization, compression, message):
+@settings(max_examples=4, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(messages=st.lists(any_message, min_size=5, max_size=10))
+def test_what_is_encoded_is_decoded_to_the_same(monkeypatch, serialization, compression, messages):
     wire = Streams(monkeypatch).run
     options = ["--serialization", serialization, "--compression", compression]
-    text = json.dumps(message_to_json(message))
-    code, encoded, err = wire(["encode", *options], text.encode())
+    texts = [json.dumps(message_to_json(message)) for message in messages]
+    code, encoded, err = wire(["encode", *options], "\n".join(texts).encode())
     assert (code, err) == (0, "")
-    expected = _as_the_encoding_can(json.loads(text), serialization)
+    expected = [_as_the_encoding_can(json.loads(text), serialization) for text in texts]
     for chosen in ([], options):
         code, decoded, err = wire(["decode", *chosen], encoded)
         assert (code, err) == (0, "")
-        assert json.loads(decoded) == expected
+        assert [json.loads(line) for line in decoded.splitlines()] == expected
 
 
 def _as_the_encoding_can(shown, serialization):
