@@ -24,10 +24,21 @@ sleep *
 """
 
 
+PLAIN = ("-m", "appliance")
+IMPATIENT = """
+from appliance.daemon import runner
+runner.REQUEST_TIMEOUT_S = 2.0
+from appliance.__main__ import main
+main()
+"""
+
+
 class RunnerProcess:
     """`appliance runner` with a list of its own."""
 
-    def __init__(self, directory: Path, *options: str, text: str = ALLOWED) -> None:
+    def __init__(
+        self, directory: Path, *options: str, text: str = ALLOWED, program: tuple[str, ...] = PLAIN
+    ) -> None:
         self.path = str(directory / "runner.sock")
         self.allow = directory / "runner.allow"
         self.allow.write_text(text)
@@ -36,7 +47,7 @@ class RunnerProcess:
         with open(self.log, "wb") as log:
             self.process = subprocess.Popen(
                 [
-                    *(sys.executable, "-m", "appliance", "runner"),
+                    *(sys.executable, *program, "runner"),
                     *("--allow", str(self.allow), "--socket", self.path, *options),
                 ],
                 stdout=log,
@@ -293,7 +304,8 @@ async def test_descriptors_that_come_along_are_thrown_away(runner, tmp_path):
 
 
 async def test_those_who_only_hold_the_line_are_few_and_hold_it_for_a_while(tmp_path):
-    own = RunnerProcess(tmp_path, "--max-commands", "1").wait_ready()
+    own = RunnerProcess(tmp_path, "--max-commands", "1", program=("-c", IMPATIENT))
+    own.wait_ready()
     held = [await asyncio.open_unix_connection(own.path) for _ in range(100)]
     refused = 0
     async with asyncio.timeout(20):

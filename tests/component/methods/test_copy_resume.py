@@ -173,7 +173,7 @@ async def test_a_sender_that_hears_that_nobody_waits_any_more_ends_quietly(pair)
     assert len(sent) <= 5 + _copy_sender.WINDOW
 
 
-@settings(max_examples=40)
+@settings(max_examples=20)
 @given(
     size=st.integers(1, 5_000),
     step=st.integers(1, 1_500),

@@ -296,7 +296,7 @@ async def test_an_absent_listener_costs_no_memory_and_misses_nothing(bench, tail
 async def test_what_an_absent_listener_missed_comes_with_the_end(bench, tail, log, monkeypatch):
     monkeypatch.setattr(_talk, "LAST_WORDS_S", 0.05)
     bench.listener = asyncio.Event()
-    bench.timeout_s = 1.5  # long enough to read it on a busy machine
+    bench.timeout_s = 1.0  # long enough to read it on a busy machine
     result = await bench.handle("REQTailFile", method_args=(str(log), "-n", "2"))
     assert (result.output, result.is_truncated) == (b"old 1\nold 2\n", False)
 
