@@ -118,7 +118,6 @@ class Writer:
                 oldest = self._kept[0] if self._kept else operations[0]
                 self.waiting_since_mono = oldest.since_mono
                 self._commit(operations)
-                self.waiting_since_mono = self._kept[0].since_mono if self._kept else None
             if isinstance(last, Stop):
                 self._say_goodbye()
                 self._report([(last, None, None)])
@@ -215,6 +214,7 @@ class Writer:
                 operations = []
         if self._broken is not None:
             outcomes += [(operation, self._broken, None) for operation in operations]
+        self.waiting_since_mono = self._kept[0].since_mono if self._kept else None
         if outcomes:
             self._report(outcomes)
 
