@@ -54,8 +54,11 @@ class Lock:
             raise StoreLocked(
                 f"the store in {path.parent} is in use{by}; another daemon needs a --state-dir of its own"
             ) from error
-        os.ftruncate(self._fd, 0)
-        os.pwrite(self._fd, b"%d\n" % os.getpid(), 0)
+        with contextlib.suppress(
+            OSError
+        ):  # a full disk: the lock holds, only the owner's name is missing
+            os.ftruncate(self._fd, 0)
+            os.pwrite(self._fd, b"%d\n" % os.getpid(), 0)
 
     def release(self) -> None:
         """Let others in. The file stays: removing it would race with the next opener."""

@@ -83,7 +83,7 @@ class Segments:
         """A commit says something about messages at these places: it must stay while they do."""
         for seq in {place >> SLOT_BITS for place in places}:
             target = self.by_seq.get(seq)
-            if target is not None and target is not segment:
+            if target is not None and target is not segment and seq not in self.free:
                 target.noted_by.append(segment.seq)
                 segment.refs += 1
 
@@ -125,28 +125,35 @@ class Segments:
             self._release(segment)
 
     def _release(self, segment: Segment) -> None:
-        if segment.seq not in self.free:
+        """It can go, and with it what was needed for it only: after it, or at the same time."""
+        released = [segment]
+        while released:
+            segment = released.pop()
+            if segment.seq in self.free:
+                continue
             self.free[segment.seq] = None
             self.free_bytes += segment.size
+            for noting in segment.noted_by:
+                other = self.by_seq.get(noting)
+                if other is not None:
+                    other.refs -= 1
+                    if other.is_free:
+                        released.append(other)
+            segment.noted_by.clear()
 
     def choose_gone(self, last_seq: int) -> list[int]:
         """The commits that can go now; never the last one, which tells how many there were."""
         return [seq for seq in self.free if seq != last_seq]
 
     def forget(self, gone: Sequence[int]) -> None:
-        """These are deleted; what was needed for them only may go next."""
+        """These are deleted, the first of `free` or others that are settled by now."""
         for seq in gone:
+            self._release(self.by_seq[seq])
             segment = self.by_seq.pop(seq)
-            if self.free.pop(seq, 0) is None:
-                self.free_bytes -= segment.size
+            del self.free[seq]
+            self.free_bytes -= segment.size
             self.log_bytes -= segment.size
             self.seq_sum = (self.seq_sum - segment.rowid) & (1 << 64) - 1
-            for noting in segment.noted_by:
-                other = self.by_seq.get(noting)
-                if other is not None:
-                    other.refs -= 1
-                    if other.is_free:
-                        self._release(other)
 
     def flushed(self, up_to: int) -> None:
         """The ids that commits up to this one remember are in blocks of their own."""
