@@ -158,6 +158,7 @@ class Database:
         """Dead letters that were dropped for want of room."""
         self.damage = ""
         """What was found damaged, in words."""
+        self._damaged_count = 0
         self.warning = ""
         self.is_tight = False
         """Whether room is short: then whatever can go goes with every commit."""
@@ -178,6 +179,11 @@ class Database:
     def size_bytes(self) -> int:
         """What is stored: the log, remembered ids, dead letters."""
         return self.segments.log_bytes + self.dedupe.block_bytes + self.dead_bytes
+
+    def note_damaged(self, count: int) -> None:
+        """Messages were found damaged and are dead letters now."""
+        self._damaged_count += count
+        self.damage = f"{self._damaged_count} stored messages were damaged: they are dead letters"
 
     def use_settings(self, settings: StateSettings) -> None:
         """Bounds for everything from here on."""

@@ -179,6 +179,7 @@ def _bury_damaged(database: Database, damaged: Sequence[tuple[int, int, LaneKey]
         plan.letters.append(encode_remains(number, node, subject, payload, DAMAGED_REASON, now))
     plan.content.settled = [place for _, place, _ in damaged]
     database.commit(plan, database.last_id)
+    database.note_damaged(len(damaged))
 
 
 def rename(database: Database, entries: Sequence[tuple[int, int]], key: LaneKey) -> dict[int, int]:
@@ -311,6 +312,7 @@ def _bury_row(database: Database, scope: str, row_id: int, new_id: int, reason: 
     plan.content.settled = [place]
     plan.finished = [(scope, row_id)]
     database.commit(plan, max(database.last_id, new_id))
+    database.note_damaged(1)
 
 
 def list_inbox(database: Database, limit: int) -> list[InboxRow]:
