@@ -204,7 +204,7 @@ async def test_without_watching_events_make_no_look_and_the_poll_looks_anyway(wo
     looked = asyncio.Event()
     reconciler.on_look = lambda begins: None if begins else looked.set()
     source.says = loaded("sha256:cc", spec("b"))
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         await looked.wait()
     assert reconciler.applied.digest == "sha256:cc"
     assert reconciler.last_attempt.trigger == "poll"

@@ -16,7 +16,7 @@ from appliance.config import watch as watch_module
 from appliance.config.watch import watch_paths
 from tests.support.waiting import until_async, until_still
 
-HINT_TIMEOUT_S = 8.0
+HINT_TIMEOUT_S = 30.0
 QUIET_S = 0.15
 """A hint of what was just done has mostly come by then (they take some 50 ms)."""
 

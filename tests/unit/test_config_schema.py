@@ -282,7 +282,7 @@ def test_patterns_are_anchored_and_those_of_the_core() -> None:
     assert {f"^{NODE_PATTERN}$", f"^{METHOD_PATTERN}$", f"^{DURATION_PATTERN}$"} <= patterns
 
 
-@pytest.mark.timeout(5)
+@pytest.mark.timeout(60)
 def test_no_pattern_can_be_made_to_search_for_ever() -> None:
     for schema in subschemas(SCHEMA):
         if "pattern" in schema:

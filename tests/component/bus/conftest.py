@@ -56,7 +56,7 @@ class Heard:
             on_error=self._note_error,
         )
 
-    async def until(self, holds: Callable[[Heard], bool], timeout_s: float = 8.0) -> None:
+    async def until(self, holds: Callable[[Heard], bool], timeout_s: float = 30.0) -> None:
         async with asyncio.timeout(timeout_s):
             while not holds(self):
                 self._changed.clear()
@@ -89,7 +89,7 @@ class Inbox:
     def payloads(self) -> list[bytes]:
         return [message.payload for message in self.messages]
 
-    async def wait_for(self, count: int, timeout_s: float = 8.0) -> list[BusMessage]:
+    async def wait_for(self, count: int, timeout_s: float = 30.0) -> list[BusMessage]:
         async with asyncio.timeout(timeout_s):
             while len(self.messages) < count:
                 self._changed.clear()

@@ -104,7 +104,7 @@ async def test_disk_that_refuses_writes_keeps_conclusions_until_it_takes_them(tm
             assert not burial.done()
         finally:
             resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             await burial
             await store.finish([make_finish(make_item(1))], [])
             assert store.counts().pending == 39
