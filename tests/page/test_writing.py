@@ -216,7 +216,7 @@ def test_the_history_shows_what_changed_and_rolls_back_to_it(fleet, unlocked):
     before = fleet.daemon.status()["config"]["digest"]
     fleet.write(ship="REQToConsole: {}")
     records = unlocked.locator("#history .record")
-    expect(records.first).to_contain_text("in force")
+    expect(records.first.get_by_text("in force")).to_be_visible()
     expect(records.first).to_contain_text("2 spawn")
     records.first.get_by_role("button").first.click()
     diff = records.first.locator(".diff")
