@@ -122,6 +122,14 @@ def encode_cbor_utf8(message: Message) -> bytes | None:
         raise EncodeError(f"cannot encode the message: {error}") from error
 
 
+def encode_cbor_fields(fields: list[object]) -> bytes | None:
+    """As `encode_cbor_utf8`, for the 25 values of a message without a previous one that `layout.is_plain` has passed."""
+    try:
+        return cbor2.dumps(fields)
+    except UnicodeEncodeError:
+        return None
+
+
 def _record_of(message: Message) -> list[object]:
     record: list[object] = list(message)
     if message.previous_message is not None:

@@ -13,12 +13,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from appliance.core.message import Message
 from appliance.errors import DecodeError, EncodeError
-from appliance.wire.cbor import decode_cbor, encode_cbor, encode_cbor_utf8
+from appliance.wire.cbor import decode_cbor, encode_cbor, encode_cbor_fields, encode_cbor_utf8
 from appliance.wire.gob import decode_gob, encode_gob
-from appliance.wire.layout import MAX_NESTED_MESSAGES, MAX_TEXTS, MAX_VALUES
+from appliance.wire.layout import (
+    MAX_NESTED_MESSAGES,
+    MAX_TEXTS,
+    MAX_VALUES,
+    PREVIOUS_MESSAGE,
+    is_plain,
+)
 from appliance.wire.zstd import compress, decompress
 
 SERIAL_HEADER = "serial"
@@ -120,6 +127,22 @@ def encode_stored(message: Message, serialization: str, compression: str) -> tup
     if compression == "zstd":
         payload = compress(payload)
     return payload, encoding_name(serialization, compression)
+
+
+def encode_fields(fields: list[Any], serialization: str, compression: str) -> tuple[bytes, str]:
+    """As `encode_stored`, for the values of a message in the wire's order: the short way of nearly all messages.
+
+    Raises:
+        EncodeError: unknown encoding, or a message that cannot be written.
+    """
+    if serialization == "cbor" and fields[PREVIOUS_MESSAGE] is None and is_plain(fields):
+        payload = encode_cbor_fields(fields)
+        if payload is not None:
+            if compression == "none":
+                return payload, "cbor"
+            if compression == "zstd":
+                return compress(payload), "cbor+zstd"
+    return encode_stored(Message._make(fields), serialization, compression)
 
 
 def decode_frame(

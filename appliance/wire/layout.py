@@ -16,6 +16,7 @@ from appliance.core.message import Message, Texts
 from appliance.errors import DecodeError, EncodeError
 
 FIELD_COUNT = 25
+PREVIOUS_MESSAGE = Message._fields.index("previous_message")
 assert len(Message._fields) == FIELD_COUNT
 
 MAX_NESTED_MESSAGES = 30

@@ -7,7 +7,7 @@ called.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Generator
+from collections.abc import Coroutine, Generator
 from typing import Any, Generic, TypeVar
 
 T = TypeVar("T")
@@ -16,10 +16,8 @@ T = TypeVar("T")
 async def within(
     work: Coroutine[Any, Any, T],
     limit_s: float | None,
-    *,
-    on_wait: Callable[[], None] | None = None,
 ) -> T:
-    """The coroutine's result; `limit_s` None is no limit. `on_wait` is called when it waits for the first time.
+    """The coroutine's result; `limit_s` None is no limit.
 
     Raises:
         TimeoutError: it waited beyond the limit, and was cancelled.
@@ -31,8 +29,17 @@ async def within(
     except StopIteration as ended:
         result: T = ended.value
         return result
-    if on_wait is not None:
-        on_wait()
+    return await rest_within(work, waits_for, limit_s)
+
+
+async def rest_within(work: Coroutine[Any, Any, T], waits_for: Any, limit_s: float | None) -> T:
+    """`within` for a coroutine that has begun already and now waits for what its last step gave.
+
+    Raises:
+        TimeoutError: it waited beyond the limit, and was cancelled.
+
+    Cancellation: goes to the coroutine.
+    """
     async with asyncio.timeout(limit_s):
         return await _Rest(work, waits_for)
 

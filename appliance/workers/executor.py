@@ -11,8 +11,9 @@ import asyncio
 import errno
 import json
 import time
-from collections import Counter, deque
-from collections.abc import Callable, Sequence
+from collections import deque
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any, NamedTuple
 
 from appliance.core.message import Message
 from appliance.core.method import OnCrash
@@ -25,6 +26,7 @@ from appliance.errors import (
     ArgumentsInvalid,
     CommandForbidden,
     DecodeError,
+    HandlerError,
     PathForbidden,
     StoreError,
     UrlForbidden,
@@ -33,7 +35,7 @@ from appliance.methods.base import FilePosition, HandlerContext, Method, Result
 from appliance.outbox.records import FinishItem, OutboxRecord
 from appliance.telemetry.stats import WorkerStats
 from appliance.workers.answering import Answering
-from appliance.workers.bounded import within
+from appliance.workers.bounded import rest_within
 from appliance.workers.incoming import DedupeKey, Incoming, wire_limits
 from appliance.workers.outcomes import Outcomes
 from appliance.workers.outlet import HandlerOutlet
@@ -73,6 +75,18 @@ class Finished:
         self.verdict = verdict
 
 
+class _Begun(NamedTuple):
+    """A handler that has begun and not ended: it waits for something, or failed with `error` in its first step."""
+
+    work: Incoming
+    message: Message
+    context: _MessageContext
+    started: float
+    handling: Coroutine[Any, Any, Result] | None
+    waits_for: Any
+    error: Exception | None
+
+
 class Executor:
     """Queue of admitted messages, handler loops, finish loop."""
 
@@ -106,8 +120,8 @@ class Executor:
         self.queue_bytes = 0
         self.decoded_bytes = 0
         """Of `queue_bytes` what decoded messages hold."""
-        self._held_by_sender: Counter[str] = Counter()
-        self._bytes_by_sender: Counter[str] = Counter()
+        self._held_by_sender: dict[str, int] = {}
+        self._bytes_by_sender: dict[str, int] = {}
         self._running: set[Incoming] = set()
         self._finished: deque[Finished] = deque()
         self._committing = 0
@@ -159,8 +173,8 @@ class Executor:
         """Whether the sender may have one more message here: no one may have all of the room."""
         sender = work.sender
         return (
-            self._held_by_sender[sender] < max(1.0, count * share)
-            and self._bytes_by_sender[sender] < max_bytes * share
+            self._held_by_sender.get(sender, 0) < max(1.0, count * share)
+            and self._bytes_by_sender.get(sender, 0) < max_bytes * share
         )
 
     def hold(self, work: Incoming) -> None:
@@ -169,8 +183,9 @@ class Executor:
         self.queue_bytes += size
         if work.message is not None:
             self.decoded_bytes += size
-        self._held_by_sender[work.sender] += 1
-        self._bytes_by_sender[work.sender] += size
+        sender = work.sender
+        self._held_by_sender[sender] = self._held_by_sender.get(sender, 0) + 1
+        self._bytes_by_sender[sender] = self._bytes_by_sender.get(sender, 0) + size
 
     def release(self, work: Incoming) -> None:
         """A held message waits no longer."""
@@ -236,9 +251,22 @@ class Executor:
             while queue and self._loops <= self.spec.concurrency:
                 work = queue.popleft()
                 self.release(work)
+                begun: _Begun | None = None
+                if not work.is_reply and work.message is not None and not self._needs_mark(work):
+                    begun = self._begin(work, work.message)
+                    if begun is None:
+                        handled += 1
+                        if handled % YIELD_EVERY and look() <= yield_at:
+                            continue
+                        await asyncio.sleep(0)
+                        yield_at = look() + MAX_RUN_S
+                        continue
                 running.add(work)
                 try:
-                    await self._handle_opened(work)
+                    if begun is not None:
+                        await self._go_on(begun)
+                    else:
+                        await self._handle_opened(work)
                 finally:
                     if work.stream:
                         self._turns.leave(work)
@@ -269,39 +297,92 @@ class Executor:
             return
         await self._handle(work, message)
 
+    def _begin(self, work: Incoming, message: Message) -> _Begun | None:
+        """Run the handler up to its first wait: most end before one, and cost no task and no timer then.
+
+        None when it has ended, done or failed; else what `_go_on` has to wait for.
+        """
+        started = time.perf_counter()  # NB: the loop's own clock knows whole milliseconds only
+        context = _MessageContext(self, work, message)
+        handling = work.handler.handle(message, context)  # type: ignore[arg-type]
+        try:
+            waits_for = handling.send(None)
+        except StopIteration as ended:
+            self._conclude_handling(work, message, ended.value, context, started)
+            return None
+        except Exception as error:  # noqa: BLE001 - the boundary around a handler: every failure becomes a value
+            return _Begun(work, message, context, started, None, None, error)
+        except asyncio.CancelledError:
+            return _Begun(work, message, context, started, None, None, _own_cancellation())
+        return _Begun(work, message, context, started, handling, waits_for, None)
+
+    async def _go_on(self, begun: _Begun) -> None:
+        """Wait for the rest of a handler that has begun; after trouble with the disk it is tried again."""
+        work, message, context = begun.work, begun.message, begun.context
+        delay_s = RETRY_FIRST_S
+        failure = begun.error
+        handling, waits_for = begun.handling, begun.waits_for
+        self._on_handler_waits()
+        while True:
+            if handling is not None:
+                try:
+                    result = await rest_within(handling, waits_for, self._limit_s(work, message))
+                except Exception as error:  # noqa: BLE001 - the boundary around a handler, as in `_begin`
+                    failure = error
+                except asyncio.CancelledError:
+                    failure = _own_cancellation()
+                else:
+                    self._conclude_handling(work, message, result, context, begun.started)
+                    return
+            assert failure is not None
+            if not (isinstance(failure, OSError) and failure.errno in _DISK_TROUBLE):
+                self._conclude_failure(work, message, failure, context)
+                return
+            self._telemetry.worker_troubled(
+                self.spec.key, f"waiting to handle {message.id}: {failure}"
+            )
+            context.close()
+            await asyncio.sleep(delay_s)
+            delay_s = min(delay_s * 2, RETRY_MAX_S)
+            again = self._begin(work, message)
+            if again is None:
+                return
+            context, failure = again.context, again.error
+            handling, waits_for = again.handling, again.waits_for
+
     async def _handle(self, work: Incoming, message: Message) -> None:
         if self._needs_mark(work) and not await self._mark_started(work, message):
             return
-        delay_s = RETRY_FIRST_S
-        started = time.perf_counter()  # NB: the loop's own clock knows whole milliseconds only
-        context = _MessageContext(self, work, message)
-        while True:
-            try:
-                result = await self._call(work, message, context)
-                break
-            except Exception as error:  # noqa: BLE001 - the boundary around a handler: every failure becomes a value
-                if isinstance(error, OSError) and error.errno in _DISK_TROUBLE:
-                    self._telemetry.worker_troubled(
-                        self.spec.key, f"waiting to handle {message.id}: {error}"
-                    )
-                    await asyncio.sleep(delay_s)
-                    delay_s = min(delay_s * 2, RETRY_MAX_S)
-                    continue
-                if isinstance(error, AnswerUnwanted):
-                    work.is_unwanted = True
-                    self._stats.handled += 1
-                    self._finish(Finished(work, ()))
-                    return
-                self._fail(work, message, error, context.outlet)
-                return
-            finally:
-                if context.outlet is not None:
-                    context.outlet.close()
+        begun = self._begin(work, message)
+        if begun is not None:
+            await self._go_on(begun)
+
+    def _conclude_handling(
+        self,
+        work: Incoming,
+        message: Message,
+        result: Result,
+        context: _MessageContext,
+        started: float,
+    ) -> None:
+        context.close()
         self._stats.handled += 1
         self._stats.handler.observe(time.perf_counter() - started)
         if work.is_reply:
             self._turns.say(work)
-        self._finish(Finished(work, self.outcomes.of_result(work, message, result, context.outlet)))
+        records = self.outcomes.of_result(work, message, result, context.outlet)
+        self._finish(Finished(work, records))
+
+    def _conclude_failure(
+        self, work: Incoming, message: Message, error: Exception, context: _MessageContext
+    ) -> None:
+        context.close()
+        if isinstance(error, AnswerUnwanted):
+            work.is_unwanted = True
+            self._stats.handled += 1
+            self._finish(Finished(work, ()))
+            return
+        self._fail(work, message, error, context.outlet)
 
     def _needs_mark(self, work: Incoming) -> bool:
         return (
@@ -327,11 +408,9 @@ class Executor:
             else:
                 return True
 
-    async def _call(self, work: Incoming, message: Message, context: _MessageContext) -> Result:
+    def _limit_s(self, work: Incoming, message: Message) -> float | None:
         # a handler that minds the time itself gets a moment to say what it did before it is cut off
-        limit_s = None if self.method.info.keeps_time else self.timeout_of(work, message) + 5.0
-        handling = work.handler.handle(message, context)  # type: ignore[arg-type]
-        return await within(handling, limit_s, on_wait=self._on_handler_waits)
+        return None if self.method.info.keeps_time else self.timeout_of(work, message) + 5.0
 
     def _on_handler_waits(self) -> None:
         self._stats.in_flight = len(self._running)
@@ -410,8 +489,9 @@ class Executor:
         self._finish(Finished(work, records, f"{word}: {text}"))
 
     def _finish(self, finished: Finished) -> None:
+        if not self._finished:
+            self._has_finished.set()
         self._finished.append(finished)
-        self._has_finished.set()
 
     async def _finish_loop(self) -> None:
         while True:
@@ -505,6 +585,14 @@ class Executor:
         ]
 
 
+def _own_cancellation() -> HandlerError:
+    """The error of a handler that was cancelled by something of its own; raises on if this task is being cancelled."""
+    task = asyncio.current_task()
+    if task is not None and task.cancelling():
+        raise
+    return HandlerError("the handler was cancelled from within")
+
+
 class _MessageContext:
     """The `HandlerContext` of one message, made when the handler first looks at it; most never do."""
 
@@ -516,6 +604,11 @@ class _MessageContext:
         self._message = message
         self._made: HandlerContext | None = None
         self.outlet: HandlerOutlet | None = None
+
+    def close(self) -> None:
+        """The handler has ended."""
+        if self.outlet is not None:
+            self.outlet.close()
 
     def __getattr__(self, name: str) -> object:
         made = self._made

@@ -28,7 +28,7 @@ from appliance.core.user_method import NO_METHODS, UserMethod
 from appliance.dialect.headers import ID_HEADER
 from appliance.errors import ArgumentsRefused, EncodeError, RequestInvalid, SubjectInvalid
 from appliance.outbox.records import OutboxRecord
-from appliance.wire.frame import encode_stored
+from appliance.wire.frame import encode_fields
 
 GO_RETRIES = 3
 """What a Go node reads where the config bounds a message by time alone; it would take 0 as "none asked for"."""
@@ -166,9 +166,8 @@ class Router:
             fields[_RETRIES] = GO_RETRIES if retries_set is None else max(1, retries_set)
         if filled:
             fields[_METHOD_TIMEOUT] = GO_METHOD_TIMEOUT_S
-        wire = Message._make(fields)
         try:
-            payload, encoding = encode_stored(wire, spec.serialization, spec.compression)
+            payload, encoding = encode_fields(fields, spec.serialization, spec.compression)
         except EncodeError as error:
             raise RequestInvalid(str(error)) from error
         if not filled:

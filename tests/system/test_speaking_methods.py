@@ -219,7 +219,7 @@ async def goer(fleet):
     async def take(message):
         if message.headers and message.headers.get("cmp"):
             raise AssertionError("compressed")
-        await client.publish(message.reply, b"confirmed")
+        await client.publish(message.reply, b"confirmed from: goer: 5")
         replies.put_nowait(cbor2.loads(message.data))
 
     try:
