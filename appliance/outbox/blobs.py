@@ -50,9 +50,9 @@ class Misc:
     notes: list[tuple[int, str]] = field(default_factory=list)
     verdicts: list[tuple[int, int, int, str]] = field(default_factory=list)
     """Number of the group of remembered ids, id, attempt, verdict: those that are not plainly done."""
-    moved_from: list[int] = field(default_factory=list)
 
     def is_empty(self) -> bool:
+        """Whether there is none of it."""
         return not (self.tries or self.started or self.notes or self.verdicts)
 
 

@@ -15,6 +15,8 @@ from array import array
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import islice
+from operator import gt
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +55,7 @@ from appliance.outbox.files import (
 from appliance.outbox.inbox import Inbox
 from appliance.outbox.letters import LetterRow, encode_remains
 from appliance.outbox.records import LaneKey
-from appliance.outbox.segments import SLOT_MASK, Segments
+from appliance.outbox.segments import Segments
 from appliance.outbox.steady import SteadyClock
 from appliance.outbox.texts import pack, seal, unseal
 
@@ -106,8 +108,6 @@ class Plan:
     facts: FactChanges = field(default_factory=dict)
     change: Change | None = None
     verdicts_before: float | None = None
-    moved: list[tuple[int, int]] = field(default_factory=list)
-    """Old places of the content's records, or numbers of its rows, are in the order of the content."""
 
     @property
     def is_empty(self) -> bool:
@@ -427,37 +427,40 @@ class Database:
         self._find_live(heads)
 
     def _find_live(self, heads: Sequence[Head]) -> None:
-        lanes: dict[LaneKey, list[tuple[int, int]]] = {}
+        lanes = self.waiting
         for head in heads:
             segment = self.segments.by_seq[head.ledger.seq]
             if not segment.live:
                 continue
             base = head.ledger.seq << SLOT_BITS
-            keys: dict[int, list[tuple[int, int]]] = {}
+            columns: dict[int, tuple[array[int], array[int]]] = {}
             state, shape_of, ids = segment.state, head.shape_of, head.ids
             for slot in range(len(ids)):
                 if state[slot]:
                     number = shape_of[slot]
-                    entries = keys.get(number)
-                    if entries is None:
+                    column = columns.get(number)
+                    if column is None:
                         shape = head.shapes[number]
                         lane = (NodeName(shape[0]), Subject(shape[1]))
-                        entries = keys[number] = lanes.setdefault(lane, [])
-                    entries.append((ids[slot], base | slot))
+                        column = columns[number] = lanes.setdefault(lane, (array("Q"), array("Q")))
+                    column[0].append(ids[slot])
+                    column[1].append(base | slot)
             rows = head.row_ids
             for at in range(len(rows)):
-                slot = len(ids) + at
-                if state[slot]:
+                if state[len(ids) + at]:
                     scope, sender, instance, *_ = head.shapes[head.row_shape_of[at]]
                     if instance is not None:
                         key = (scope, sender, instance)
                         self.inbox.load_unfinished(rows[at], key, head.message_ids[at])
-        for lane, entries in lanes.items():
-            entries.sort()
-            self.waiting[lane] = (
-                array("Q", [number for number, _ in entries]),
-                array("Q", [place for _, place in entries]),
-            )
+        for lane, (numbers, places) in lanes.items():
+            if any(
+                map(gt, numbers, islice(numbers, 1, None))
+            ):  # commits out of order, or moved ones
+                order = sorted(range(len(numbers)), key=numbers.__getitem__)
+                lanes[lane] = (
+                    array("Q", [numbers[at] for at in order]),
+                    array("Q", [places[at] for at in order]),
+                )
 
     def set_aside_unreadable(self) -> None:
         """Commits that could not be read become dead letters with what is left of them."""
@@ -732,6 +735,3 @@ def seen_of(head: Head) -> dict[SeenKey, dict[int, Verdict | None]]:
 
 def _rows(rows: Sequence[Any]) -> str | None:
     return pack(rows).decode() if rows else None
-
-
-__all__ = ["SLOT_MASK", "Database", "Plan", "StoreBusy", "StoreReadOnly", "map_error", "seen_of"]

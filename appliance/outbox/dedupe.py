@@ -15,7 +15,7 @@ import zlib
 from array import array
 from bisect import bisect_left
 from collections import OrderedDict, deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 from appliance.outbox.blobs import Damaged, SeenKey, Verdict
@@ -343,8 +343,3 @@ def seal_block(ids: array[int]) -> tuple[bytes, int]:
 def count_ids(senders: Iterable[Sender]) -> int:
     """All ids that are remembered."""
     return sum(len(one.recent) + sum(block.count for block in one.blocks) for one in senders)
-
-
-def oldest_of(blocks: Sequence[Block]) -> float | None:
-    """When the oldest of some blocks' ids was remembered."""
-    return min((block.oldest for block in blocks), default=None)

@@ -221,7 +221,6 @@ def move_stragglers(database: Database, *, urgently: bool = False) -> Compacted 
     by_place = {place: row_id for row_id, place in database.inbox.places.items()}
     records: list[OutboxRecord] = []
     rows: list[InboxRow] = []
-    damaged: list[tuple[int, int, LaneKey]] = []
     for place in places:
         row_id = by_place.get(place)
         if row_id is not None:
@@ -245,7 +244,6 @@ def move_stragglers(database: Database, *, urgently: bool = False) -> Compacted 
     for numbers in compacted.by_lane.values():
         for number in numbers:
             numbers[number] = moved[number]
-    _bury_damaged(database, damaged)
     return compacted
 
 

@@ -118,6 +118,9 @@ class Writer:
                 oldest = self._kept[0] if self._kept else operations[0]
                 self.waiting_since_mono = oldest.since_mono
                 self._commit(operations)
+            if self._maintenance.is_flush_due and self._broken is None:
+                with contextlib.suppress(sqlite3.Error, StoreError):
+                    self._maintenance.flush()
             if isinstance(last, Stop):
                 self._say_goodbye()
                 self._report([(last, None, None)])

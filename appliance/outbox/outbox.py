@@ -1,5 +1,0 @@
-"""The store's former module; see `store`."""
-
-from appliance.outbox.store import MessageStore
-
-__all__ = ["MessageStore"]
