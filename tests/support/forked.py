@@ -31,6 +31,7 @@ from typing import IO
 
 _MAX_REQUEST_BYTES = 1 << 20
 _PR_SET_PDEATHSIG = 1
+_libc = ctypes.CDLL(None)
 _PRELOADED = ("appliance.cli.app", "appliance.daemon.run")
 
 
@@ -184,6 +185,7 @@ def _serve(requests: socket.socket) -> dict:
         *files, told_fd = descriptors
         pid = os.fork()
         if pid == 0:
+            _die_with_parent()
             signal.set_wakeup_fd(-1)
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
             for number, descriptor in enumerate(files):
@@ -197,6 +199,10 @@ def _serve(requests: socket.socket) -> dict:
             os.close(descriptor)
         ends[pid] = socket.socket(fileno=told_fd)
         ends[pid].sendall(b"%d\n" % pid)
+
+
+def _die_with_parent() -> None:
+    _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def _tell_ends(ends: dict[int, socket.socket]) -> None:
@@ -220,7 +226,7 @@ def _become(request: dict) -> None:
 
 
 def main() -> None:
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    _die_with_parent()
     for name in _PRELOADED:
         importlib.import_module(name)
     gc.collect()
