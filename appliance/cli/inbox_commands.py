@@ -41,7 +41,8 @@ def inbox_list(
 ) -> int:
     """List messages that were taken in and are not finished, the oldest first: waiting, working or orphaned.
 
-    Orphaned is what no worker takes, because its subscription is gone from the config.
+    Orphaned is what no worker takes, because its subscription is gone from the config. If that is not back within a
+    day, they are given up.
     """
     found = ApiClient(find_state_dir(state_dir)).get("/api/v1/inbox", {"limit": str(limit)})
     if output is Output.JSON:

@@ -35,6 +35,7 @@ from appliance.daemon.console import StdoutConsole
 from appliance.daemon.control import DaemonControl
 from appliance.daemon.fleet_view import FleetView
 from appliance.daemon.health import watch_store
+from appliance.daemon.inbox import keep_orphans
 from appliance.daemon.notify import ServiceManager, settings_of_process
 from appliance.daemon.presence import Presence
 from appliance.daemon.source import FileConfigSource
@@ -120,6 +121,10 @@ class Daemon:
                     group.create_task(self.clock_watch.run(), name="clock watch"),
                     group.create_task(
                         watch_store(self.store.health, self.telemetry), name="store watch"
+                    ),
+                    group.create_task(
+                        keep_orphans(self.inbox_owners, self.telemetry, self._report),
+                        name="orphans",
                     ),
                     group.create_task(self._forget_schedules(), name="stale schedules"),
                 ]
@@ -289,6 +294,9 @@ class Daemon:
 
     def _broker_urls(self) -> tuple[str, ...] | None:
         return (self.broker.url,) if self.broker is not None else None
+
+    def _report(self, node: str, text: str, method: str) -> None:
+        self.answers.report(node, text, method=method)
 
     # -- what the reconciler asks -------------------------------------------------------------------
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from appliance import __version__
 from appliance.admin.requests import Once, SubmitRequest, Submitted
-from appliance.core.delivery import DeliveryState, Standing, why_of_missed
+from appliance.core.delivery import Standing
 from appliance.core.describe import describe_plan, describe_settings
 from appliance.core.describe_methods import describe_methods
 from appliance.core.names import WorkerKind
@@ -21,7 +21,7 @@ from appliance.daemon.health import (
     find_delivery_troubles,
     needs_restart,
 )
-from appliance.daemon.inbox import Inbox, Owners
+from appliance.daemon.inbox import Inbox
 from appliance.daemon.notify import describe_state
 from appliance.daemon.standings import Standings
 from appliance.daemon.status import (
@@ -69,8 +69,7 @@ class DaemonControl:
             fleet=daemon.parts.fleet,
             choose_sender=self._submission.sender,
         )
-        owners: object = getattr(daemon.parts, "inbox", None)
-        self._inbox = Inbox(daemon.store, owners) if isinstance(owners, Owners) else None
+        self._inbox = Inbox(daemon.store, daemon.inbox_owners)
         self._started_at = time.time()
         self.is_started = False
         self.is_stopping = False
@@ -254,7 +253,7 @@ class DaemonControl:
         return sum(worker.unfinished for worker in workers if isinstance(worker, Subscriber))
 
     def _orphaned(self) -> int:
-        return self._inbox.orphan_count if self._inbox is not None else 0
+        return self._daemon.inbox_owners.orphan_count
 
     def _worker_troubles(self) -> list[tuple[str, str]]:
         found = [
@@ -353,8 +352,7 @@ class DaemonControl:
         return [
             record_json(
                 record,
-                of_record(record.node, record.subject, record.id)
-                or Standing(DeliveryState.WAITING, why_of_missed(record.last_error)),
+                of_record(record.node, record.subject, record.id),
                 now=now,
                 wall_of=store.wall_of,
             )
@@ -371,12 +369,10 @@ class DaemonControl:
 
     async def inbox_list(self, limit: int) -> list[dict[str, object]]:
         """Messages taken in and not finished, oldest first."""
-        return await self._inbox.list(limit) if self._inbox is not None else []
+        return await self._inbox.list(limit)
 
     async def inbox_drop(self, ids: Sequence[int] | None) -> dict[str, object]:
         """Forget messages that no worker takes."""
-        if self._inbox is None:
-            return {"count": 0, "held": 0}
         return await self._inbox.drop(ids)
 
     def history(self, limit: int) -> list[Record]:

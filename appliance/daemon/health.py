@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
-from typing import Protocol, runtime_checkable
+from typing import Protocol
 
 from appliance.outbox.records import HealthState, StoreHealth
 
@@ -21,14 +21,6 @@ _STORE_WORDS = {
     HealthState.BROKEN: "the store has failed and needs a restart",
 }
 _ACCEPTS_NOTHING = frozenset({HealthState.FULL, HealthState.READ_ONLY, HealthState.BROKEN})
-
-
-@runtime_checkable
-class TellsTrouble(Protocol):
-    """A worker that knows what keeps it from doing all of its work while it runs; None where nothing does."""
-
-    @property
-    def trouble(self) -> str | None: ...
 
 
 def describe_store(health: StoreHealth) -> str | None:

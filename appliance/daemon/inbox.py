@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
-from typing import Protocol, runtime_checkable
+import asyncio
+import contextlib
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Protocol
 
 from appliance.core.delivery import DeliveryState
 from appliance.daemon.status import rfc3339
+from appliance.errors import StoreError
 from appliance.outbox.records import InboxRow
 
 Json = dict[str, object]
 
 ORPHANED = "orphaned"
 """The state of a message that no worker takes: it never runs by itself."""
-MAX_DROPPED_AT_ONCE = 10_000
+PIECE = 64
+"""Messages that are read at once."""
+ORPHAN_LOOK_S = 30.0
 
 
 class Rows(Protocol):
@@ -24,8 +29,12 @@ class Rows(Protocol):
     wall_of: Callable[[float], float]
     """Wall-clock seconds of a steady time."""
 
-    async def list_inbox(self, limit: int) -> list[InboxRow]:
-        """The oldest ones."""
+    async def inbox_ids(self) -> list[tuple[int, str]]:
+        """Id and scope of each, oldest first."""
+        ...
+
+    async def read_inbox(self, row_ids: Sequence[int]) -> list[InboxRow]:
+        """Some of them."""
         ...
 
     async def drop_inbox(self, row_ids: Sequence[int]) -> int:
@@ -33,7 +42,6 @@ class Rows(Protocol):
         ...
 
 
-@runtime_checkable
 class Owners(Protocol):
     """Who has which of them in hand."""
 
@@ -42,10 +50,33 @@ class Owners(Protocol):
         """Row ids that some worker has in hand."""
         ...
 
-    @property
-    def orphan_count(self) -> int:
-        """How many nobody has in hand."""
+    async def give_up_orphans(self) -> Mapping[str, int]:
+        """Forget what had no worker for too long; how many, by scope."""
         ...
+
+
+class Telling(Protocol):
+    """Who is told of messages that were given up."""
+
+    def orphans_given_up(self, scope: str, count: int) -> None: ...
+
+
+Report = Callable[[str, str, str], None]
+"""Tells errorCentral: the node in whose name, the text, the method that it is about."""
+
+
+async def keep_orphans(owners: Owners, telemetry: Telling, report: Report) -> None:
+    """Have what no worker takes age, and tell of what was given up, until cancelled."""
+    while True:
+        await asyncio.sleep(ORPHAN_LOOK_S)
+        # a store that cannot now is asked again with the next look
+        with contextlib.suppress(StoreError):
+            for scope, count in (await owners.give_up_orphans()).items():
+                telemetry.orphans_given_up(scope, count)
+                node, _, method = scope.rpartition(".")
+                they = "1 message was" if count == 1 else f"{count} messages were"
+                text = f"{they} taken in for {method} and given up: no worker took it in time"
+                report(node, text, method)
 
 
 def describe_row(row: InboxRow, *, is_held: bool, now: float, taken_at: str) -> Json:
@@ -75,28 +106,27 @@ class Inbox:
         self._rows = rows
         self._owners = owners
 
-    @property
-    def orphan_count(self) -> int:
-        """How many messages no worker takes; cheap."""
-        return self._owners.orphan_count
-
     async def list(self, limit: int) -> list[Json]:
         """The oldest unfinished messages."""
-        rows = await self._rows.list_inbox(limit)
-        held, now = self._owners.held, self._rows.now()
-        return [
-            describe_row(
-                row,
-                is_held=row.row_id in held,
-                now=now,
-                taken_at=rfc3339(self._rows.wall_of(row.taken_at)),
-            )
-            for row in rows
-        ]
+        ids = [row_id for row_id, _ in await self._rows.inbox_ids()][:limit]
+        found: list[Json] = []
+        for first in range(0, len(ids), PIECE):  # bodies are large, and only their sizes are told
+            rows = await self._rows.read_inbox(ids[first : first + PIECE])
+            held, now = self._owners.held, self._rows.now()
+            found += [
+                describe_row(
+                    row,
+                    is_held=row.row_id in held,
+                    now=now,
+                    taken_at=rfc3339(self._rows.wall_of(row.taken_at)),
+                )
+                for row in rows
+            ]
+        return found
 
     async def drop(self, ids: Sequence[int] | None) -> Json:
         """Forget messages that no worker takes (None: all of them): how many, and how many a worker has in hand."""
-        found = {row.row_id for row in await self._rows.list_inbox(MAX_DROPPED_AT_ONCE)}
+        found = {row_id for row_id, _ in await self._rows.inbox_ids()}
         asked = found if ids is None else found & set(ids)
         # NB: nothing is awaited between the look at what is held and the order to the store
         free = sorted(asked - set(self._owners.held))

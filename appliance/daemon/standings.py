@@ -77,16 +77,14 @@ class Standings:
         self._lanes = lanes
         self._link = link
 
-    def of_record(self, node: str, subject: str, record_id: int) -> Standing | None:
-        """Where a record of the outbox stands; None where its publisher runs and does not tell."""
+    def of_record(self, node: str, subject: str, record_id: int) -> Standing:
+        """Where a record of the outbox stands."""
         worker = self._worker(node, subject)
-        if isinstance(worker, TellsStanding) and self._link.is_connected:
+        if worker is not None and self._link.is_connected:
             known = worker.standing(record_id)
             if known is not None:
-                return known
+                return Standing(known.state, _REPLY_TOKEN.sub(r"\1", known.why))
         why = self.lane_reason(node, subject)
-        if not why and not isinstance(worker, TellsStanding):
-            return None
         return Standing(DeliveryState.WAITING, why or WaitReason.BEHIND)
 
     def lane_reason(self, node: str, subject: str) -> str:
@@ -99,11 +97,7 @@ class Standings:
         if handle.phase in _NOT_RUNNING:
             return _say_trouble(handle.last_error)
         worker = self._worker(node, subject)
-        return (
-            _REPLY_TOKEN.sub(r"\1", worker.lane_reason())
-            if isinstance(worker, TellsStanding)
-            else ""
-        )
+        return "" if worker is None else _REPLY_TOKEN.sub(r"\1", worker.lane_reason())
 
     def waiting(self) -> dict[str, int]:
         """Messages that wait, by the kind of the reason; every kind is there.
@@ -129,9 +123,12 @@ class Standings:
                 found.append((str(subject), why))
         return found
 
-    def _worker(self, node: str, subject: str) -> object:
+    def _worker(self, node: str, subject: str) -> TellsStanding | None:
         handle = self._handles.get(publisher_key(node, subject))
-        return handle.worker if handle is not None and handle.phase not in _NOT_RUNNING else None
+        if handle is None or handle.phase in _NOT_RUNNING:
+            return None
+        worker: object = handle.worker
+        return worker if isinstance(worker, TellsStanding) else None
 
 
 def _say_trouble(error: str | None) -> str:

@@ -9,7 +9,6 @@ from appliance.core.delivery import Standing, state_of_reason, why_of_reason
 from appliance.core.names import NodeName
 from appliance.core.overrides import Overrides
 from appliance.core.specs import Phase, PublisherSpec
-from appliance.daemon.health import TellsTrouble
 from appliance.outbox.records import DeadLetter, OutboxRecord
 from appliance.reconcile.fallback import Fallback
 from appliance.reconcile.pool import Handle, WorkerPool
@@ -136,8 +135,9 @@ def worker_json(name: str, kind: str, subject: str, handle: Handle) -> StatusJso
     }
     if stats is not None and kind == "subscriber":
         described |= {"refused": stats.refused, "repeats": stats.repeats, "dropped": stats.dropped}
+        described["turned_away"] = stats.turned_away
     elif stats is not None:
-        described |= {"sent": stats.sent, "missed": stats.missed}
+        described |= {"sent": stats.sent, "missed": stats.missed, "foreign": stats.foreign}
     if isinstance(spec, PublisherSpec):
         described["declared"] = spec.entry is not None
         described["entry"] = spec.entry
@@ -151,8 +151,7 @@ def say_unconnected(trouble: str) -> str:
 
 def find_trouble(handle: Handle) -> str | None:
     """What keeps a running worker from doing all of its work."""
-    worker: object = handle.worker
-    return worker.trouble if isinstance(worker, TellsTrouble) else None
+    return handle.worker.trouble if handle.worker is not None else None
 
 
 def record_json(

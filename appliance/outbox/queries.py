@@ -322,6 +322,22 @@ def list_inbox(database: Database, limit: int) -> list[InboxRow]:
     return found
 
 
+def inbox_ids(database: Database) -> list[tuple[int, str]]:
+    """Every row's id and scope, oldest first, damaged ones too. Reads no bodies."""
+    by_scope = database.inbox.by_scope
+    return sorted((row_id, scope) for scope, rows in by_scope.items() for row_id in rows)
+
+
+def read_inbox(database: Database, row_ids: Sequence[int]) -> list[InboxRow]:
+    """These rows, without those that are gone or damaged."""
+    found: list[InboxRow] = []
+    for row_id in row_ids:
+        if row_id in database.inbox.places:
+            with contextlib.suppress(Damaged):
+                found.append(_read_row(database, row_id))
+    return found
+
+
 def drop_inbox(database: Database, row_ids: Sequence[int] | None) -> int:
     """Forget rows; their ids stay remembered as refused."""
     places = database.inbox.places

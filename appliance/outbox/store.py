@@ -358,6 +358,14 @@ class MessageStore:
         """The oldest messages taken in and not finished, of all workers and of none."""
         return await self._call(lambda database: queries.list_inbox(database, limit))
 
+    async def inbox_ids(self) -> list[tuple[int, str]]:
+        """Id and scope of every message taken in and not finished, oldest first; cheap, whatever their size."""
+        return await self._call(queries.inbox_ids)
+
+    async def read_inbox(self, row_ids: Sequence[int]) -> list[InboxRow]:
+        """These messages, without those that are finished by now or damaged."""
+        return await self._call(lambda database: queries.read_inbox(database, row_ids))
+
     async def drop_inbox(self, row_ids: Sequence[int] | None = None) -> int:
         """Forget messages taken in (all: None): they never run; a resend is told that it was refused."""
         return await self._call(lambda database: queries.drop_inbox(database, row_ids))

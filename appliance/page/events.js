@@ -38,6 +38,9 @@ const TONES = {
   message_interrupted: "bad",
   error_report_lost: "bad",
   history_not_written: "bad",
+  orphans_given_up: "bad",
+  answers_denied: "bad",
+  foreign_answer: "warn",
   store_troubled: "bad",
   store_recovered: "good",
 };

@@ -179,6 +179,13 @@ class MessageTelemetry(Teller):
         fields: dict[str, object] = {"sender": sender, "id": id_}
         self._worker(logging.ERROR, "message interrupted", "message_interrupted", key, fields)
 
+    def orphans_given_up(self, scope: str, count: int) -> None:
+        """Messages for a node's method (`scope`) were taken in, and no worker took them until their time was over."""
+        self._log(
+            logging.ERROR, "messages without a worker given up", {"for": scope, "count": count}
+        )
+        self._events.emit("orphans_given_up", scope=scope, count=count)
+
     def reply_received(
         self,
         node: str,

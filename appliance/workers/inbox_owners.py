@@ -7,7 +7,9 @@ its subject came back.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Mapping
+from itertools import islice
 
 from appliance.core.names import parse_subject
 from appliance.errors import SubjectInvalid
@@ -19,7 +21,10 @@ Adopt = Callable[[], None]
 
 ORPHAN_KEEP_S = 86_400.0
 """How long a row that no worker takes is kept before it is given up."""
-MAX_LISTED = 10_000
+MAX_NOTED = 10_000
+"""Rows that are newly remembered as without a worker at one look; those beyond it with the next."""
+FACT_KIND = "orphan"
+"""Of the facts that tell since when (steady seconds) a row has no worker, by its id."""
 
 
 def scope_of(subject: str) -> str:
@@ -52,23 +57,51 @@ class InboxOwners:
             self._owners[scope]()
 
     async def claim(self, node: str, method: str, scope: str) -> list[InboxRow]:
-        """The rows of a scope that nobody has in hand, oldest first; they are held from now on."""
+        """The rows of a scope that nobody has in hand, oldest first; they are held from now on.
+
+        Not those whose time without a worker is over: they are given up with the next look (`give_up_orphans`).
+        """
         rows = [
             row
             for row in await self._store.claim_inbox(node, method)
-            if row.row_id not in self.held and scope_of(row.subject) == scope
+            if row.row_id not in self.held
+            and scope_of(row.subject) == scope
+            and not self._is_overdue(row.row_id)
         ]
         self.held.update(row.row_id for row in rows)
         return rows
-
-    async def orphans(self, limit: int = MAX_LISTED) -> list[InboxRow]:
-        """Rows that no worker has in hand, oldest first."""
-        if self.orphan_count <= 0:
-            return []
-        rows = await self._store.list_inbox(limit + len(self.held))
-        return [row for row in rows if row.row_id not in self.held][:limit]
 
     @property
     def orphan_count(self) -> int:
         """How many rows no worker has in hand; cheap."""
         return max(0, self._store.counts().inbox - len(self.held))
+
+    async def give_up_orphans(self) -> Mapping[str, int]:
+        """Remember on disk since when rows have no worker, and forget those that had none for `ORPHAN_KEEP_S`.
+
+        Called now and then. How many were given up, by scope.
+
+        Raises:
+            StoreError: some of it was not done; the next call does it.
+        """
+        since = self._store.facts(FACT_KIND)
+        if not since and not self.orphan_count:
+            return {}
+        scopes = dict(await self._store.inbox_ids())
+        # NB: nothing is awaited between the look at what is held and the order to the store
+        free = [row_id for row_id in scopes if row_id not in self.held]
+        overdue = [row_id for row_id in free if self._is_overdue(row_id)]
+        if overdue:
+            await self._store.drop_inbox(overdue)
+        kept = {str(row_id) for row_id in free}.difference(map(str, overdue))
+        now = f"{self._store.now():.0f}"
+        changes: dict[str, str | None] = {key: None for key in since if key not in kept}
+        new = (str(row_id) for row_id in free if str(row_id) not in since)
+        changes.update(dict.fromkeys(islice(new, MAX_NOTED), now))
+        if changes:
+            await self._store.remember(FACT_KIND, changes)
+        return Counter(scopes[row_id] for row_id in overdue)
+
+    def _is_overdue(self, row_id: int) -> bool:
+        since = self._store.facts(FACT_KIND).get(str(row_id))
+        return since is not None and self._store.now() - float(since) >= ORPHAN_KEEP_S

@@ -462,6 +462,20 @@ class MemoryStore:
         """The oldest unfinished rows."""
         return await self._read(lambda: [replace(row) for row in self.disk.inbox.values()][:limit])
 
+    async def inbox_ids(self) -> list[tuple[int, str]]:
+        """Id and scope of every unfinished row, oldest first."""
+        return await self._read(
+            lambda: sorted((row.row_id, row.scope) for row in self.disk.inbox.values())
+        )
+
+    async def read_inbox(self, row_ids: Sequence[int]) -> list[InboxRow]:
+        """These rows, as far as they are there."""
+        return await self._read(
+            lambda: [
+                replace(self.disk.inbox[row_id]) for row_id in row_ids if row_id in self.disk.inbox
+            ]
+        )
+
     async def drop_inbox(self, row_ids: Sequence[int] | None = None) -> int:
         """Forget unfinished rows; how many."""
 

@@ -87,7 +87,7 @@ def test_hellos_keep_their_age_when_the_wall_clock_is_set() -> None:
     presence = Presence(
         lambda: fleet,  # type: ignore[arg-type,return-value]
         lambda: clocks.wall,
-        lambda _node: None,
+        lambda _node, *, is_appliance: None,
         mono=lambda: clocks.mono,
     )
     presence.saw_hello(node, None)

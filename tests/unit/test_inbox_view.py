@@ -1,66 +1,207 @@
-"""The inbox as operators see it, over rows and owners that the test makes."""
+"""The inbox as operators see it, and how what no worker takes ages; over a store in memory and virtual time."""
 
-from types import SimpleNamespace
+import asyncio
 
-from appliance.daemon.inbox import Inbox
+import pytest
+
+from appliance.daemon.inbox import ORPHAN_LOOK_S, PIECE, Inbox, keep_orphans
+from appliance.outbox.records import TakeIn, TakeInResult
+from appliance.workers.inbox_owners import FACT_KIND, ORPHAN_KEEP_S, InboxOwners
+from tests.support.memory_store import MemoryDisk, MemoryStore
+from tests.support.virtual_time import Clocks, run_virtual
+
+SCOPE = "boat.REQCliCommand"
+HOUR_S = 3_600.0
 
 
-class FakeRows:
-    """Rows with ids 1, 2, …; the steady clock shows 1,000 s and the wall an hour more."""
+def make_item(number):
+    return TakeIn(
+        scope=SCOPE, node="boat", method="REQCliCommand", subject=f"{SCOPE}.CommandACK", sender="shore",
+        instance="0" * 16, message_id=number, attempt=0, payload=b"x" * number, block=b"", reply_to="",
+        keep_body=True,
+    )  # fmt: skip
 
-    def __init__(self, *started):
-        self.rows = [
-            SimpleNamespace(
-                row_id=number,
-                node="boat",
-                method="REQCliCommand",
-                subject="boat.REQCliCommand.CommandACK",
-                sender="shore",
-                message_id=2**60 + number,
-                payload=b"x" * number,
-                taken_at=1_000.0 - 60 * number,
-                started=is_started,
-            )
-            for number, is_started in enumerate(started, start=1)
+
+class Told:
+    """What telemetry and errorCentral were told."""
+
+    def __init__(self):
+        self.log = []
+        self.reports = []
+
+    def orphans_given_up(self, scope, count):
+        self.log.append((scope, count))
+
+    def report(self, node, text, method):
+        self.reports.append((node, text, method))
+
+
+class Fleet:
+    """A store on a disk, opened again as often as a test likes, and those who own rows of it."""
+
+    def __init__(self):
+        self.clocks = Clocks()
+        self.disk = MemoryDisk("f" * 16)
+
+    async def open(self):
+        self.store = await MemoryStore.open(
+            self.disk, wall=self.clocks.wall, mono=self.clocks.steady
+        )
+        self.owners = InboxOwners(self.store)
+        self.inbox = Inbox(self.store, self.owners)
+
+    async def take(self, *numbers, held=False):
+        taken = await self.store.take_in([make_item(number) for number in numbers])
+        ids = [one.row_id for one in taken]
+        if held:
+            self.owners.held.update(ids)
+        return ids
+
+    async def restart(self):
+        await self.store.close()
+        await self.open()
+
+    async def claim(self):
+        return [row.row_id for row in await self.owners.claim("boat", "REQCliCommand", SCOPE)]
+
+    async def look_for(self, seconds):
+        """The daemon runs for so long."""
+        told = Told()
+        keeping = asyncio.create_task(keep_orphans(self.owners, told, told.report))
+        await asyncio.sleep(seconds)
+        keeping.cancel()
+        await asyncio.wait({keeping})
+        return told
+
+
+def with_fleet(scenario):
+    async def run():
+        fleet = Fleet()
+        await fleet.open()
+        await scenario(fleet)
+        await fleet.store.close()
+
+    run_virtual(run())
+
+
+def test_what_a_worker_has_is_waiting_or_at_work_and_the_rest_is_orphaned_with_the_reason():
+    async def scenario(fleet):
+        one, two = await fleet.take(1, 2, held=True)
+        (three,) = await fleet.take(3)
+        await fleet.store.mark_started([two])
+        await asyncio.sleep(HOUR_S)
+        found = await fleet.inbox.list(10)
+        assert [(row["id"], row["state"], row["why"]) for row in found] == [
+            (one, "waiting", ""),
+            (two, "working", ""),
+            (three, "orphaned", "no worker takes REQCliCommand on boat"),
         ]
+        assert found[2]["age_seconds"] == pytest.approx(HOUR_S, abs=1)
+        assert (found[2]["from"], found[2]["message_id"], found[2]["bytes"]) == ("shore", 3, 3)
+        assert [row["id"] for row in await fleet.inbox.list(2)] == [one, two]
 
-    async def list_inbox(self, limit):
-        return self.rows[:limit]
-
-    async def drop_inbox(self, row_ids):
-        before = len(self.rows)
-        self.rows = [row for row in self.rows if row.row_id not in row_ids]
-        return before - len(self.rows)
-
-    def now(self):
-        return 1_000.0
-
-    def wall_of(self, steady):
-        return steady + 3_600.0
+    with_fleet(scenario)
 
 
-def make(*started, held=()):
-    rows = FakeRows(*started)
-    return rows, Inbox(rows, SimpleNamespace(held=set(held), orphan_count=len(started) - len(held)))
+def test_a_clock_that_is_set_changes_no_age():
+    async def scenario(fleet):
+        await fleet.take(1)
+        await asyncio.sleep(60.0)
+        fleet.clocks.jump_wall(30 * 24 * HOUR_S)
+        (row,) = await fleet.inbox.list(10)
+        assert row["age_seconds"] == pytest.approx(60.0, abs=1)
+        told = await fleet.look_for(HOUR_S)
+        assert told.log == []
+        assert len(await fleet.inbox.list(10)) == 1
+
+    with_fleet(scenario)
 
 
-async def test_what_a_worker_has_is_waiting_or_at_work_and_the_rest_is_orphaned_with_the_reason():
-    _, inbox = make(False, True, False, held={1, 2})
-    found = await inbox.list(10)
-    assert [(row["id"], row["state"], row["why"]) for row in found] == [
-        (1, "waiting", ""),
-        (2, "working", ""),
-        (3, "orphaned", "no worker takes REQCliCommand on boat"),
-    ]
-    assert (found[2]["age_seconds"], found[2]["bytes"]) == (180.0, 3)
-    assert found[0]["taken_at"] == "1970-01-01T01:15:40.000+00:00"
-    assert len(await inbox.list(2)) == 2
+def test_a_long_list_is_read_in_pieces_and_in_order():
+    async def scenario(fleet):
+        ids = await fleet.take(*range(1, 3 * PIECE))
+        assert [row["id"] for row in await fleet.inbox.list(10_000)] == ids
+
+    with_fleet(scenario)
 
 
-async def test_only_what_no_worker_has_is_dropped_and_the_rest_is_counted():
-    rows, inbox = make(True, False, False, False, held={1})
-    assert await inbox.drop([1, 2, 99]) == {"count": 1, "held": 1}
-    assert [row.row_id for row in rows.rows] == [1, 3, 4]
-    assert await inbox.drop(None) == {"count": 2, "held": 1}
-    assert [row.row_id for row in rows.rows] == [1]
-    assert await inbox.drop([]) == {"count": 0, "held": 0}
+def test_only_what_no_worker_has_is_dropped_and_a_resend_of_it_is_refused():
+    async def scenario(fleet):
+        (one,) = await fleet.take(1, held=True)
+        two, three, four = await fleet.take(2, 3, 4)
+        assert await fleet.inbox.drop([one, two, 99]) == {"count": 1, "held": 1}
+        assert [row["id"] for row in await fleet.inbox.list(10)] == [one, three, four]
+        assert await fleet.inbox.drop(None) == {"count": 2, "held": 1}
+        assert await fleet.inbox.drop([]) == {"count": 0, "held": 0}
+        assert [row["id"] for row in await fleet.inbox.list(10)] == [one]
+        ((result, _, verdict),) = await fleet.store.take_in([make_item(2)])
+        assert result is TakeInResult.REPEAT_DONE
+        assert verdict.startswith("refused: ")
+
+    with_fleet(scenario)
+
+
+def test_what_no_worker_takes_for_too_long_is_given_up_and_told_of_once():
+    async def scenario(fleet):
+        await fleet.take(1, 2)
+        told = await fleet.look_for(ORPHAN_KEEP_S)
+        assert told.log == []
+        told = await fleet.look_for(2 * HOUR_S)
+        assert told.log == [(SCOPE, 2)]
+        text = "2 messages were taken in for REQCliCommand and given up: no worker took it in time"
+        assert told.reports == [("boat", text, "REQCliCommand")]
+        assert await fleet.inbox.list(10) == []
+        assert fleet.store.facts(FACT_KIND) == {}
+
+    with_fleet(scenario)
+
+
+def test_a_subscription_that_comes_back_in_time_gets_its_messages():
+    async def scenario(fleet):
+        ids = await fleet.take(1, 2)
+        await fleet.look_for(ORPHAN_KEEP_S - HOUR_S)
+        assert await fleet.claim() == ids
+        await fleet.look_for(2 * ORPHAN_KEEP_S)  # a worker that has them may take its time
+        assert [row["id"] for row in await fleet.inbox.list(10)] == ids
+        assert fleet.store.facts(FACT_KIND) == {}
+
+    with_fleet(scenario)
+
+
+def test_nothing_runs_because_its_subscription_comes_back_weeks_later():
+    """Neither while the daemon runs, nor with its next start, which claims before it looks for the first time."""
+
+    async def scenario(fleet):
+        await fleet.take(1, 2)
+        await fleet.look_for(2 * ORPHAN_LOOK_S)
+        await asyncio.sleep(20 * ORPHAN_KEEP_S)
+        await fleet.restart()
+        assert await fleet.claim() == []
+        told = await fleet.look_for(2 * ORPHAN_LOOK_S)
+        assert told.log == [(SCOPE, 2)]
+
+    with_fleet(scenario)
+
+
+def test_what_a_worker_left_goes_on_after_however_long_a_stop_of_the_daemon():
+    async def scenario(fleet):
+        ids = await fleet.take(1, 2, held=True)
+        await fleet.look_for(2 * ORPHAN_LOOK_S)
+        await fleet.store.close()
+        await asyncio.sleep(20 * ORPHAN_KEEP_S)
+        await fleet.open()
+        assert await fleet.claim() == ids
+
+    with_fleet(scenario)
+
+
+def test_a_store_that_cannot_is_asked_again():
+    async def scenario(fleet):
+        await fleet.take(1)
+        fleet.disk.is_full = True
+        told = await fleet.look_for(ORPHAN_KEEP_S)
+        fleet.disk.is_full = False
+        told = await fleet.look_for(ORPHAN_KEEP_S + HOUR_S)
+        assert told.log == [(SCOPE, 1)]
+
+    with_fleet(scenario)

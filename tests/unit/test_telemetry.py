@@ -277,6 +277,9 @@ def test_every_fact_can_be_told_and_becomes_json(telemetry, stream):
         telemetry.history_not_written("disk full")
         telemetry.store_troubled("full", "the store has no room")
         telemetry.store_recovered("full")
+        telemetry.orphans_given_up("boat.REQCliCommand", 3)
+        telemetry.answers_denied(KEY, "Permissions Violation")
+        telemetry.foreign_answer(KEY, "")
         telemetry.attempt_missed(KEY, 1, "ack_timeout", attempt=1, next_in_s=0.2)
         telemetry.message_dead(KEY, 1, "ship2", "REQPing", "expired")
         telemetry.message_waits("central", 1, "ship2", "nobody there")
@@ -290,7 +293,7 @@ def test_every_fact_can_be_told_and_becomes_json(telemetry, stream):
         telemetry.error_report_lost("ship1", "disk full")
         events += list(listener._waiting)
     json.dumps(events).encode()
-    assert len({event["event"] for event in events}) == 21
+    assert len({event["event"] for event in events}) == 24
     reply = next(event for event in events if event["event"] == "reply_received")
     assert (reply["data"], reply["from"], reply["exit_status"]) == (
         "bytes \\xff\\x1b",

@@ -242,6 +242,18 @@ async def test_replies_are_accepted_with_the_verdict(open_it: OpenStore):
         assert await take_all(store.lane(KEY)) == [reply]
 
 
+async def test_rows_are_found_by_id_without_their_bodies_and_read_by_id(open_it: OpenStore):
+    async with open_it() as store:
+        items = [make_item(number, keep_body=True) for number in (1, 2, 3)]
+        rows = [taken.row_id for taken in await store.take_in(items)]
+        scope = items[0].scope
+        assert await store.inbox_ids() == [(row_id, scope) for row_id in rows]
+        found = await store.read_inbox([rows[2], 10**9, rows[0]])  # type: ignore[list-item]
+        assert [row.message_id for row in found] == [3, 1]
+        await store.finish([make_finish(items[0], rows[0])], [])
+        assert await store.inbox_ids() == [(row_id, scope) for row_id in rows[1:]]
+
+
 async def test_dropped_row_never_runs_and_a_resend_is_told_that_it_was_refused(open_it: OpenStore):
     async with open_it() as store:
         items = [make_item(number, keep_body=True) for number in (1, 2)]
