@@ -60,6 +60,7 @@ from appliance.telemetry.logs import set_log_level
 from appliance.telemetry.report import Telemetry
 from appliance.workers import schedule
 from appliance.workers.answers import Answers
+from appliance.workers.given_up import GivenUp
 from appliance.workers.inbox_owners import InboxOwners
 from appliance.workers.leavers import Leavers
 from appliance.workers.parts import WorkerParts
@@ -282,6 +283,7 @@ class Daemon:
             wall=time.time,
             leavers=self.leavers,
             hello_report=self.fleet.say,
+            report_given_up=GivenUp(self.answers).report_given_up,
         )
         self.parts = parts
         factory = WorkerFactory(METHODS, parts)

@@ -241,6 +241,12 @@ class MessageTelemetry(Teller):
         self._log(logging.WARNING, "error reports suppressed", {"count": count})
         self._events.emit("error_reports_suppressed", count=count)
 
+    def error_report_expired(self, node: str, reason: str) -> None:
+        """Nobody took a report to errorCentral as long as it waited. It is counted, and no dead letter."""
+        self.counts.error_reports_lost += 1
+        if self._logger.isEnabledFor(logging.DEBUG):
+            self._log(logging.DEBUG, "error report expired", {"node": node, "reason": reason})
+
     def error_report_lost(self, node: str, error: str) -> None:
         """A report to errorCentral could not even be stored."""
         self.counts.error_reports_lost += 1

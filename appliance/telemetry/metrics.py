@@ -335,7 +335,7 @@ def _total_families(facts: MetricsFacts, total: WorkerStats) -> list[Metric]:
         ),
         _counter(
             "error_reports_lost",
-            "Reports to errorCentral that could not be stored.",
+            "Reports to errorCentral that could not be stored, or that nobody took in time.",
             counts.error_reports_lost,
         ),
         _counter("clock_jumps", "Times that the wall clock was set.", counts.clock_jumps),

@@ -23,6 +23,8 @@ from appliance.telemetry.report import Telemetry
 from appliance.workers.router import Router, lane_key
 
 ERROR_LOG_METHOD = "REQErrorLog"
+REPORT_ORIGIN = "report"
+"""The origin of records that are reports: where nobody takes them they are dropped and counted, and no dead letter."""
 MAX_QUEUED = 1_000
 MAX_WAITING_REPORTS = 1_000
 MAX_REPORT_CHARACTERS = 8_192
@@ -56,6 +58,10 @@ class _Rate:
         return told
 
 
+_ABOUT = ((False, False), (True, False), (False, True))
+"""What is counted apart: failures, refusals, dead letters."""
+
+
 class Answers:
     """Owns the queue; `run` belongs to the daemon's root group."""
 
@@ -78,16 +84,25 @@ class Answers:
         self._wall = wall
         self._mono = mono
         self._queue: asyncio.Queue[_Report] = asyncio.Queue(MAX_QUEUED)
-        self._rates = {False: _Rate(), True: _Rate()}
+        self._rates = {about: _Rate() for about in _ABOUT}
 
-    def report(self, node: str, text: str, *, method: str, is_refusal: bool = False) -> None:
+    def report(
+        self,
+        node: str,
+        text: str,
+        *,
+        method: str,
+        is_refusal: bool = False,
+        is_given_up: bool = False,
+    ) -> None:
         """Tell errorCentral, in `node`'s name. A failure of an error report is not reported.
 
-        Refused messages count apart: whoever sends garbage must not silence the failures of real work.
+        Refused messages and dead letters count apart: whoever sends garbage, or is away, must not silence the failures of
+        real work.
         """
         if method == ERROR_LOG_METHOD:
             return
-        suppressed = self._rates[is_refusal].enter(
+        suppressed = self._rates[is_refusal, is_given_up].enter(
             self._mono(), self._per_minute(), is_full=self._queue.full()
         )
         if suppressed is None:
@@ -121,9 +136,11 @@ class Answers:
             spec = self._router.publisher_for(item.node, ERROR_CENTRAL, ERROR_LOG_METHOD)
             waiting = self._store.lane(lane_key(spec)).depth
             if waiting >= MAX_WAITING_REPORTS or self._store.is_crowded:
-                self._rates[False].suppressed += 1
+                self._rates[False, False].suppressed += 1
                 self._telemetry.error_report_held_back()
                 return
-            await self._store.put([self._router.make_record(message)])
+            record = self._router.make_record(message)
+            record.origin = REPORT_ORIGIN
+            await self._store.put([record])
         except (RequestInvalid, StoreError) as error:
             self._telemetry.error_report_lost(item.node, str(error))

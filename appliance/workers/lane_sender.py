@@ -43,6 +43,7 @@ from appliance.outbox.records import OutboxRecord
 from appliance.outbox.store import MessageStore
 from appliance.telemetry.report import Telemetry
 from appliance.telemetry.stats import WorkerStats
+from appliance.workers.answers import REPORT_ORIGIN
 from appliance.workers.in_flight import InFlight
 from appliance.workers.peers import PeerBook
 
@@ -50,8 +51,6 @@ EXPIRY_SWEEP_S = 1.0
 WORKING_WAIT_S = 5.0
 """Least time that a receiver which said it works is left alone."""
 _NEVER = float("inf")
-REPORT_ORIGIN = "report"
-"""The `origin` of an error report: one that nobody can take is no dead letter."""
 
 OnConcluded = Callable[[Sequence[Flight], str | None], None]
 """Told of records that left the outbox: None for delivered ones, else the reason of their end."""
@@ -574,7 +573,7 @@ class LaneSender:
         flight.phase = FlightPhase.SETTLED
         if record.origin == REPORT_ORIGIN:
             self._store.settle_done([record])
-            self._telemetry.error_report_lost(record.node, reason)
+            self._telemetry.error_report_expired(record.node, reason)
         else:
             self._stats.dead += 1
             self._store.settle_dead(record, reason)

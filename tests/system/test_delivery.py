@@ -216,3 +216,37 @@ def test_a_second_daemon_on_the_same_state_is_turned_away(daemon, tmp_path):
     assert second.process.wait(20) == 69
     assert f"in use by process {daemon.process.pid}" in second.log()
     assert daemon.status()["healthy"] in (True, False)
+
+
+def test_what_was_given_up_is_told_to_error_central(daemon):
+    (sent,) = daemon.send(command("echo", "never", to="ship2", expires=0.2))
+    log = daemon.data("errorLog", "errorCentral", "error.log")
+    words = (
+        f"gave up message {sent['id']}, REQCliCommand to ship2 on ship2.REQCliCommand.CommandACK: "
+    )
+    daemon.wait_until(lambda _: log.exists() and words in log.read_text())
+    (line,) = [line for line in log.read_text().splitlines() if words in line]
+    assert "nobody there" in line.partition(words)[2]
+
+
+UNHEARD = """
+version: 1
+broker: {embedded: true}
+defaults: {ack: {expires: 1s}}
+nodes:
+  central: {subscribe: {REQToFileAppend: {}}}
+  ship1: {subscribe: {REQCliCommand: {accept_from: [central], allow_commands: [[uptime]]}}}
+"""
+
+
+def test_reports_that_nobody_takes_end_as_a_number_and_no_dead_letter(tmp_path):
+    with Appliance(UNHEARD, tmp_path) as appliance:
+        appliance.send(command("reboot"))
+
+        def lost() -> bool:
+            text = appliance.request("GET", "/metrics")[1]
+            return "\nappliance_error_reports_lost_total 0.0\n" not in str(text)
+
+        appliance.wait_until(lambda status: lost() and status["outbox"]["pending"] == 0)
+        dead = appliance.request("GET", "/api/v1/outbox?state=dead")[1]["records"]
+        assert dead == []

@@ -1,0 +1,162 @@
+"""Reports to errorCentral: what was given up is told there, at a rate of its own, by a clock that nobody sets."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+from collections.abc import AsyncIterator, Sequence
+from types import SimpleNamespace
+
+from appliance.core.names import ERROR_CENTRAL
+from appliance.methods.registry import METHOD_TABLE
+from appliance.outbox.records import OutboxRecord
+from appliance.telemetry.events import EventHub
+from appliance.telemetry.report import Telemetry
+from appliance.wire.frame import decode_frame, frame_headers, split_encoding
+from appliance.workers.answers import REPORT_ORIGIN, Answers
+from appliance.workers.given_up import GivenUp, is_report
+from appliance.workers.router import Router
+from tests.support.virtual_time import Clocks, run_virtual
+
+PER_MINUTE = 3
+
+
+class Store:
+    """Takes records; nobody empties its lanes."""
+
+    is_crowded = False
+
+    def __init__(self) -> None:
+        self.records: list[OutboxRecord] = []
+
+    def lane(self, _key: object) -> SimpleNamespace:
+        return SimpleNamespace(depth=len(self.records))
+
+    async def put(self, records: Sequence[OutboxRecord]) -> None:
+        self.records += records
+
+
+class Bench:
+    def __init__(self) -> None:
+        self.clocks = Clocks()
+        self.store = Store()
+        router = Router(
+            METHOD_TABLE,
+            instance="00112233aabbccdd",
+            next_id=itertools.count(1).__next__,
+            wall=self.clocks.steady,
+        )
+        self.telemetry = Telemetry(EventHub(), mono=self.clocks.steady)
+        self.answers = Answers(
+            bus=SimpleNamespace(),  # type: ignore[arg-type]
+            store=self.store,  # type: ignore[arg-type]
+            router=router,
+            telemetry=self.telemetry,
+            per_minute=lambda: PER_MINUTE,
+            wall=self.clocks.wall,
+            mono=self.clocks.steady,
+        )
+        self.given_up = GivenUp(self.answers)
+
+    @contextlib.asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        task = asyncio.create_task(self.answers.run())
+        try:
+            yield
+        finally:
+            task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await task
+
+    @property
+    def texts(self) -> list[str]:
+        found = []
+        for item in self.store.records:
+            headers = frame_headers(*split_encoding(item.encoding))
+            found.append("".join(decode_frame(item.payload, headers).data or ()))
+        return found
+
+
+def record(id_: int = 7, method: str = "REQCliCommand", origin: str = "") -> OutboxRecord:
+    return OutboxRecord(
+        id=id_,
+        node="hub",
+        subject=f"far.{method}.CommandACK",
+        to_node="far",
+        method=method,
+        payload=b"",
+        encoding="cbor",
+        wants_ack=True,
+        created_at=0.0,
+        origin=origin,
+    )
+
+
+def test_what_was_given_up_is_told_with_its_reason_and_subject():
+    async def scenario() -> None:
+        bench = Bench()
+        async with bench.running():
+            bench.given_up.report_given_up(record(), "expired: nobody there\n2027 forged\x1b[31m")
+            await asyncio.sleep(1)
+        (text,) = bench.texts
+        assert (
+            "node: hub, gave up message 7, REQCliCommand to far on far.REQCliCommand.CommandACK: "
+            in text
+        )
+        assert text.endswith("expired: nobody there\\n2027 forged\\x1b[31m\n")
+        assert text.count("\n") == 1
+        (report,) = bench.store.records
+        assert (report.to_node, report.method, report.node) == (ERROR_CENTRAL, "REQErrorLog", "hub")
+        assert report.origin == REPORT_ORIGIN
+        assert is_report(report)
+
+    run_virtual(scenario())
+
+
+def test_reports_that_end_are_not_reported():
+    async def scenario() -> None:
+        bench = Bench()
+        async with bench.running():
+            bench.given_up.report_given_up(record(method="REQErrorLog"), "expired: nobody there")
+            bench.given_up.report_given_up(record(origin=REPORT_ORIGIN), "expired: nobody there")
+            await asyncio.sleep(1)
+        assert bench.texts == []
+
+    run_virtual(scenario())
+
+
+def test_dead_letters_in_plenty_are_told_by_number_and_silence_no_failures():
+    async def scenario() -> None:
+        bench = Bench()
+        async with bench.running():
+            for number in range(1_000):
+                bench.given_up.report_given_up(record(number), "expired: silent since noon")
+            bench.answers.report("hub", "a handler failed", method="REQCliCommand")
+            bench.answers.report("hub", "refused", method="REQCliCommand", is_refusal=True)
+            await asyncio.sleep(61)
+            assert len(bench.texts) == PER_MINUTE + 2
+            assert any("a handler failed" in text for text in bench.texts)
+            bench.given_up.report_given_up(record(1_000), "expired: silent since noon")
+            await asyncio.sleep(1)
+        assert f"({1_000 - PER_MINUTE} earlier reports suppressed)" in bench.texts[-1]
+
+    run_virtual(scenario())
+
+
+def test_the_rate_does_not_follow_the_wall_clock():
+    async def scenario() -> None:
+        bench = Bench()
+        async with bench.running():
+            for by_s in (0.0, 3_600.0, -86_400.0, 1e9):
+                bench.clocks.jump_wall(by_s)
+                for _ in range(5):
+                    bench.answers.report("hub", "a handler failed", method="REQCliCommand")
+                await asyncio.sleep(1)
+            assert len(bench.texts) == PER_MINUTE
+            await asyncio.sleep(60)
+            bench.answers.report("hub", "a handler failed", method="REQCliCommand")
+            await asyncio.sleep(1)
+        assert len(bench.texts) == PER_MINUTE + 1
+
+    run_virtual(scenario())
