@@ -60,8 +60,8 @@ from appliance.outbox.steady import SteadyClock
 from appliance.outbox.texts import pack, seal, unseal
 
 PAGE_BYTES = 4096
-RESERVE_PAGES = 256
-"""Pages beyond the quota that settling may use, since even that can need a new page."""
+RESERVE_PAGES = 4_096
+"""Pages beyond the quota that settling may use: what is noted, and the dead letters of one large commit until it goes."""
 BUSY_TIMEOUT_MS = 2_000
 GONE_COUNT = 64
 GONE_BYTES = 1024 * 1024

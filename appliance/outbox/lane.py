@@ -208,6 +208,20 @@ class Lane:
         yield from self._coming.items()
         yield from self._disk
 
+    def find_entries(self, ids: Sequence[int]) -> list[tuple[int, int]]:
+        """Id and place of those of these records that are unsettled here."""
+        places = {record.id: record.place for record in self._in_memory()}
+        found: list[tuple[int, int]] = []
+        for number in ids:
+            place = places.get(number)
+            if place is None:
+                place = self._coming.get(number)
+            if place is None:
+                place = self._disk.find(number)
+            if place is not None:
+                found.append((number, place))
+        return found
+
     def remove(self, ids: set[int]) -> list[int]:
         """An operator drops these, wherever they are here; the places of those that were."""
         places = [record.place for record in self._in_memory() if record.id in ids]

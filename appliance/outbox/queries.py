@@ -182,13 +182,21 @@ def _bury_damaged(database: Database, damaged: Sequence[tuple[int, int, LaneKey]
     database.note_damaged(len(damaged))
 
 
-def rename(database: Database, entries: Sequence[tuple[int, int]], key: LaneKey) -> dict[int, int]:
-    """Give records another lane; by id their places afterwards. Damaged ones stay where they are."""
+@dataclass(slots=True)
+class Compacted:
+    """Records that were moved, by lane and id, and their old places."""
+
+    by_lane: dict[LaneKey, dict[int, int]] = field(default_factory=dict)
+    old_places: list[int] = field(default_factory=list)
+
+
+def rename(database: Database, entries: Sequence[tuple[int, int]], key: LaneKey) -> Compacted:
+    """Give records another lane. Damaged ones stay where they are."""
     records = read_records(database, entries, None).records
+    old_places = [record.place for record in records]
     for record in records:
         record.node, record.subject = key
-    moved = _move(database, records)
-    return moved
+    return Compacted({key: _move(database, records)}, old_places)
 
 
 def _move(database: Database, records: list[OutboxRecord]) -> dict[int, int]:
@@ -203,14 +211,6 @@ def _move(database: Database, records: list[OutboxRecord]) -> dict[int, int]:
         if tries is not None:
             database.segments.tries[record.place] = tries
     return {record.id: record.place for record in records}
-
-
-@dataclass(slots=True)
-class Compacted:
-    """Records that were moved, by lane and id, and their old places."""
-
-    by_lane: dict[LaneKey, dict[int, int]] = field(default_factory=dict)
-    old_places: list[int] = field(default_factory=list)
 
 
 def move_stragglers(database: Database, *, urgently: bool = False) -> Compacted | None:

@@ -248,10 +248,11 @@ class MessageStore:
         if old == new or old not in self._lanes:
             return 0
         source, target = self.lane(old), self.lane(new)
-        entries = sorted(source.entries())
+        numbers = sorted(number for number, _ in source.entries())
         count = 0
-        for first in range(0, len(entries), SLICE):
-            part = entries[first : first + SLICE]
+        for first in range(0, len(numbers), SLICE):
+            # NB: where they are may change between two slices
+            part = source.find_entries(numbers[first : first + SLICE])
             count += await self._rename_slice(part, source, target)
         if source.on_renamed is not None:
             source.on_renamed(new)
@@ -264,10 +265,10 @@ class MessageStore:
     ) -> int:
         moved_count = 0
 
-        def note(moved: dict[int, int]) -> None:
+        def note(renamed: queries.Compacted) -> None:
             nonlocal moved_count
-            moved_count = source.hand_over(moved, target)
-            self._note_moved(Moved({}, [place for _, place in entries]))
+            moved_count = source.hand_over(renamed.by_lane[target.key], target)
+            self._note_moved(Moved({}, renamed.old_places))
 
         await self._call(lambda database: queries.rename(database, entries, target.key), note=note)
         return moved_count

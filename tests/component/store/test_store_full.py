@@ -120,6 +120,26 @@ async def put_when_there_is_room(store) -> None:
     await until_taken(lambda: store.put([make_record(store)]), StoreFull)
 
 
+async def test_a_full_quota_lets_all_become_dead_letters_and_takes_them_up_again(tmp_path: Path):
+    """Large commits, of which one message after the other dies: the letters need room before the commit goes."""
+    async with open_store(tmp_path, max_bytes=12_000_000) as store:
+        count = 0
+        while True:
+            records = [make_record(store, payload=os.urandom(10_000)) for _ in range(300)]
+            try:
+                await store.put(records)
+            except StoreFull:
+                break
+            count += len(records)
+        assert count >= 600
+        burials = [store.settle_dead(one, "expired") for one in await take_all(store.lane(KEY))]
+        async with asyncio.timeout(20):
+            await asyncio.gather(*burials)
+        assert store.counts().dead == count
+        assert await store.drop() == count
+        await store.put([make_record(store, payload=bytes(10_000))])
+
+
 FULL_DISK = """
 import asyncio, os, sys
 from pathlib import Path
