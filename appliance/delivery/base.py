@@ -83,6 +83,19 @@ class LaneCarrier(Protocol):
         """
         ...
 
+    @property
+    def hears(self) -> bool:
+        """Whether answers are heard: always where the destination acknowledges, else once `listen` was called."""
+        ...
+
+    async def listen(self) -> None:
+        """Hear answers though the destination gives none: the broker says when nobody is there.
+
+        Raises:
+            BusUnavailable: the broker is away.
+        """
+        ...
+
     def update(self, spec: PublisherSpec) -> None:
         """Follow changed settings, the encoding among them. Raises EncodeError before anything has changed."""
         ...

@@ -83,8 +83,18 @@ class CoreCarrier:
         self._on_answers, self._on_denied = on_answers, on_denied
         self._end_denials = self._bus.on_publish_denied(self._spec.subject, self._on_publish_denied)
         if self._spec.wants_ack:
+            await self.listen()
+
+    @property
+    def hears(self) -> bool:
+        """See `base.LaneCarrier`."""
+        return self._subscription is not None
+
+    async def listen(self) -> None:
+        """See `base.LaneCarrier`."""
+        if self._subscription is None:
             self._subscription = await self._bus.subscribe(
-                f"{self._prefix}*", self._take_answers, on_denied=on_denied
+                f"{self._prefix}*", self._take_answers, on_denied=self._on_denied
             )
 
     def update(self, spec: PublisherSpec) -> None:
@@ -128,7 +138,7 @@ class CoreCarrier:
                 unsendable.append((flight, str(too_large)))
                 continue
             reply_to = ""
-            if wants_ack:
+            if wants_ack or record.wants_ack:
                 if not tokens:
                     self._fill_tokens()
                 token = tokens.pop()

@@ -101,6 +101,8 @@ class LaneSender:
         self._told_reason = ""
         self._silent_since_at = 0.0
         self.is_draining = False
+        self.needs_answers = False
+        """Whether something cannot be sent before the carrier hears answers."""
         self.last_used_mono = mono()
 
     # -- what the publisher and others ask -------------------------------------------------------------
@@ -293,6 +295,8 @@ class LaneSender:
     def _send(self, flights: list[Flight], now: float) -> None:
         if not flights:
             return
+        if not self._spec.wants_ack and not self._carrier.hears:
+            flights = self._without_promised(flights, now)
         steady = self._store.now()
         expired = [f for f in flights if (at := f.record.expires_at) is not None and at <= steady]
         if expired:
@@ -312,10 +316,8 @@ class LaneSender:
                 self._give_up(flight, end_reason(DeliveryState.FAILED, why))
         self._stats.sent += len(flights)
         if not self._spec.wants_ack:
-            for flight in flights:
-                flight.sent_mono = now
-            self._settle_delivered(flights, now)
-            return
+            self._note_unacknowledged(flights, now)
+            flights = [flight for flight in flights if flight.record.wants_ack]
         epoch, earliest = self._epoch, self._due_mono
         for flight in flights:
             flight.phase = FlightPhase.AWAITING
@@ -327,6 +329,28 @@ class LaneSender:
                 earliest = due_mono
         self._due_mono = earliest
         self._awaiting += len(flights)
+
+    def _note_unacknowledged(self, flights: list[Flight], now: float) -> None:
+        """What was accepted for a destination that acknowledges nothing is over once it is sent."""
+        over = [flight for flight in flights if not flight.record.wants_ack]
+        for flight in over:
+            flight.sent_mono = now
+        if over:
+            self._settle_delivered(over, now)
+
+    def _without_promised(self, flights: list[Flight], now: float) -> list[Flight]:
+        """Leave out what was accepted when its destination still acknowledged: it waits until somebody is there.
+
+        That nobody is the broker says, where there is an ear for it.
+        """
+        promised = [flight for flight in flights if flight.record.wants_ack]
+        for flight in promised:
+            flight.due_mono = now
+        if promised:
+            self.needs_answers = True
+            self._due_mono = now
+            self._wake()
+        return [flight for flight in flights if not flight.record.wants_ack]
 
     # -- how long ----------------------------------------------------------------------------------------
 
@@ -369,6 +393,10 @@ class LaneSender:
 
     def _on_unanswered(self, flights: list[Flight], now: float) -> list[Flight]:
         """Their time without an answer is over; those of them that are due again at once."""
+        if not self._spec.wants_ack:
+            # no answer was to be expected, and the broker has not said that nobody is there
+            self._settle_delivered(flights, now)
+            return []
         due: list[Flight] = []
         noted: list[OutboxRecord] = []
         is_appliance = self._peers.is_appliance(self._spec.to_node)

@@ -110,6 +110,10 @@ class Publisher:
             self._wake.clear()
             self._raise_if_denied()
             delay_s = sender.turn()
+            if sender.needs_answers:
+                await self._carrier.listen()
+                sender.needs_answers = False
+                continue
             if bus.is_congested:
                 with contextlib.suppress(BusUnavailable):
                     await bus.wait_until_writable()
