@@ -24,6 +24,8 @@ START_TIMEOUT_S = 10.0
 JOIN_TIMEOUT_S = 5.0
 STABLE_AFTER_S = 60.0
 """A worker that ran this long is forgiven its earlier failures."""
+RECOVERED_AFTER_S = 3.0
+"""One that failed and runs again is told of as recovered after this long: what failed before is tried by then."""
 
 
 @dataclass(slots=True)
@@ -40,6 +42,8 @@ class Handle:
     failures: int = 0
     retry_at_mono: float | None = None
     last_error: str | None = None
+    probation: asyncio.TimerHandle | None = None
+    """Runs while a worker that failed before has yet to show that it lasts."""
 
 
 @dataclass(slots=True)
@@ -165,10 +169,15 @@ class WorkerPool:
             return
         handle.phase = Phase.RUNNING
         if handle.last_error is not None:
-            handle.last_error = None
-            self._telemetry.worker_recovered(key)
+            handle.probation = asyncio.get_running_loop().call_later(
+                RECOVERED_AFTER_S, self._recovered, key, handle
+            )
         handle.task = asyncio.create_task(self._guard(key, handle), name=key.name)
         self._telemetry.worker_started(key)
+
+    def _recovered(self, key: WorkerKey, handle: Handle) -> None:
+        handle.last_error = None
+        self._telemetry.worker_recovered(key)
 
     async def _guard(self, key: WorkerKey, handle: Handle) -> None:
         worker = handle.worker
@@ -242,6 +251,8 @@ class WorkerPool:
             self.gone.add(handle.worker.stats)
 
     async def _close(self, handle: Handle) -> None:
+        if handle.probation is not None:
+            handle.probation.cancel()
         if handle.worker is None:
             return
         try:

@@ -12,6 +12,7 @@ from appliance.core.specs import AckOn, Phase, SubscriberSpec
 from appliance.reconcile.pool import WorkerPool
 from appliance.telemetry.stats import WorkerStats
 from appliance.workers.base import DrainReport
+from tests.support.virtual_time import run_virtual
 
 
 def spec(name, **changes):
@@ -164,6 +165,41 @@ async def test_a_failed_worker_waits_longer_each_time(world):
         delays.append(handle.retry_at_mono - asyncio.get_running_loop().time())
         handle.retry_at_mono = 0.0
     assert delays[-1] > delays[0] * 4
+
+
+def test_a_worker_that_starts_and_fails_again_is_not_told_of_as_recovered():
+    """So does one whose subject the broker denies: it starts well, and fails with the first message."""
+
+    async def scenario():
+        telemetry = Recorder()
+        built = []
+
+        class Relapsing(ToyWorker):
+            async def run(self):
+                async with asyncio.timeout(1.0 if len(built) < 4 else None):
+                    await self.stop.wait()
+
+        def build(wanted):
+            built.append(Relapsing(wanted))
+            return built[-1]
+
+        pool = WorkerPool(build, telemetry, wall=lambda: 0.0, on_ended=lambda: None)
+        loop = asyncio.get_running_loop()
+        for _ in range(4):
+            plan = make_plan({spec("a").key: spec("a")}, pool.observe(), loop.time())
+            await pool.apply(plan, 5.0)
+            await asyncio.sleep(2.0)
+            pool.retry_now()
+        assert telemetry.names().count("worker_failed") == 3
+        assert "worker_recovered" not in telemetry.names()
+        assert pool.handles[spec("a").key].last_error is not None
+        await asyncio.sleep(60.0)
+        assert telemetry.names().count("worker_recovered") == 1
+        assert pool.handles[spec("a").key].last_error is None
+        await pool.stop_all(loop.time() + 1, ["subscriber"])
+
+    ToyWorker.alive = set()
+    run_virtual(scenario())
 
 
 async def test_a_backing_off_worker_that_is_no_longer_wanted_just_goes(world):
