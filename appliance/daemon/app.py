@@ -20,6 +20,7 @@ from appliance.bus.nats import NatsBus
 from appliance.config.watch import watch_paths
 from appliance.core.durations import format_duration
 from appliance.core.names import NodeName, WorkerKey, WorkerKind
+from appliance.core.overrides import apply_overrides
 from appliance.core.problems import Problem
 from appliance.core.run_options import RunOptions
 from appliance.core.specs import DesiredState, WorkerSpec
@@ -61,7 +62,7 @@ from appliance.telemetry.report import Telemetry
 from appliance.workers import schedule
 from appliance.workers.answers import Answers
 from appliance.workers.given_up import GivenUp
-from appliance.workers.inbox_owners import InboxOwners
+from appliance.workers.inbox_owners import InboxOwners, scope_of
 from appliance.workers.leavers import Leavers
 from appliance.workers.parts import WorkerParts
 from appliance.workers.peers import PeerBook
@@ -262,7 +263,7 @@ class Daemon:
         self.leavers = Leavers()
         self.peers = PeerBook(self.store)
         self._stack.push_async_callback(self.peers.close)
-        self.inbox_owners = InboxOwners(self.store)
+        self.inbox_owners = InboxOwners(self.store, self._is_subscriber_wanted)
         self.lane_follower = LaneFollower(
             self.store, self.router, lambda: self.reconciler.trigger.set("lane")
         )
@@ -296,6 +297,12 @@ class Daemon:
 
     def _broker_urls(self) -> tuple[str, ...] | None:
         return (self.broker.url,) if self.broker is not None else None
+
+    def _is_subscriber_wanted(self, scope: str) -> bool:
+        wanted = apply_overrides(self._desired.workers, self.overrides.all, self._desired)
+        return any(
+            key.kind is WorkerKind.SUBSCRIBER and scope_of(key.subject) == scope for key in wanted
+        )
 
     def _report(self, node: str, text: str, method: str) -> None:
         self.answers.report(node, text, method=method)

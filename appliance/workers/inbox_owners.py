@@ -37,10 +37,13 @@ def scope_of(subject: str) -> str:
 
 
 class InboxOwners:
-    """One for all subscribers of a daemon."""
+    """One for all subscribers of a daemon. `is_wanted` tells whether a worker of a scope is to run, also while it cannot."""
 
-    def __init__(self, store: MessageStore) -> None:
+    def __init__(
+        self, store: MessageStore, is_wanted: Callable[[str], bool] = lambda _scope: False
+    ) -> None:
         self._store = store
+        self._is_wanted = is_wanted
         self._owners: dict[str, Adopt] = {}
         self.held: set[int] = set()
         """Row ids that some worker has in hand."""
@@ -79,6 +82,7 @@ class InboxOwners:
     async def give_up_orphans(self) -> Mapping[str, int]:
         """Remember on disk since when rows have no worker, and forget those that had none for `ORPHAN_KEEP_S`.
 
+        A worker that is wanted and cannot run (the broker is away, or denies it) keeps its rows, however long that lasts.
         Called now and then. How many were given up, by scope.
 
         Raises:
@@ -93,10 +97,12 @@ class InboxOwners:
         overdue = [row_id for row_id in free if self._is_overdue(row_id)]
         if overdue:
             await self._store.drop_inbox(overdue)
-        kept = {str(row_id) for row_id in free}.difference(map(str, overdue))
+        wanted = {scope for scope in set(scopes.values()) if self._is_wanted(scope)}
+        waiting = [str(row_id) for row_id in free if scopes[row_id] not in wanted]
+        kept = set(waiting).difference(map(str, overdue))
         now = f"{self._store.now():.0f}"
         changes: dict[str, str | None] = {key: None for key in since if key not in kept}
-        new = (str(row_id) for row_id in free if str(row_id) not in since)
+        new = (key for key in waiting if key not in since)
         changes.update(dict.fromkeys(islice(new, MAX_NOTED), now))
         if changes:
             await self._store.remember(FACT_KIND, changes)

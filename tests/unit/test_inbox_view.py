@@ -42,12 +42,14 @@ class Fleet:
     def __init__(self):
         self.clocks = Clocks()
         self.disk = MemoryDisk("f" * 16)
+        self.wanted = set()
+        """Scopes whose workers are to run, and cannot or do."""
 
     async def open(self):
         self.store = await MemoryStore.open(
             self.disk, wall=self.clocks.wall, mono=self.clocks.steady
         )
-        self.owners = InboxOwners(self.store)
+        self.owners = InboxOwners(self.store, lambda scope: scope in self.wanted)
         self.inbox = Inbox(self.store, self.owners)
 
     async def take(self, *numbers, held=False):
@@ -179,6 +181,34 @@ def test_nothing_runs_because_its_subscription_comes_back_weeks_later():
         assert await fleet.claim() == []
         told = await fleet.look_for(2 * ORPHAN_LOOK_S)
         assert told.log == [(SCOPE, 2)]
+
+    with_fleet(scenario)
+
+
+def test_a_worker_that_is_wanted_and_cannot_run_keeps_its_messages():
+    """The broker is away for days, say, since before the daemon started."""
+
+    async def scenario(fleet):
+        ids = await fleet.take(1, 2)
+        fleet.wanted = {SCOPE}
+        told = await fleet.look_for(5 * ORPHAN_KEEP_S)
+        assert told.log == []
+        assert await fleet.claim() == ids
+
+    with_fleet(scenario)
+
+
+def test_the_time_without_a_worker_begins_anew_after_one_was_wanted():
+    async def scenario(fleet):
+        await fleet.take(1)
+        await fleet.look_for(ORPHAN_KEEP_S - HOUR_S)
+        fleet.wanted = {SCOPE}
+        await fleet.look_for(2 * ORPHAN_LOOK_S)
+        fleet.wanted = set()
+        told = await fleet.look_for(ORPHAN_KEEP_S - HOUR_S)
+        assert told.log == []
+        told = await fleet.look_for(2 * HOUR_S)
+        assert told.log == [(SCOPE, 1)]
 
     with_fleet(scenario)
 
