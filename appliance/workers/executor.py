@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import errno
 import json
-import time
 from collections import deque
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, NamedTuple
@@ -122,6 +121,8 @@ class Executor:
         """Of `queue_bytes` what decoded messages hold."""
         self._held_by_sender: dict[str, int] = {}
         self._bytes_by_sender: dict[str, int] = {}
+        self.rows: set[int] = set()
+        """Rows of the inbox that this worker has in hand."""
         self._running: set[Incoming] = set()
         self._finished: deque[Finished] = deque()
         self._committing = 0
@@ -210,10 +211,9 @@ class Executor:
 
     def let_go_of_rows(self) -> None:
         """What is left on disk may be taken by another worker."""
-        held = self._parts.inbox.held
-        for work in self.unfinished():
-            if work.row_id is not None:
-                held.discard(work.row_id)
+        # NB: all of them, also those of handlers that were cut off just now
+        self._parts.inbox.held.difference_update(self.rows)
+        self.rows.clear()
 
     # -- loops ------------------------------------------------------------------------------------
 
@@ -302,7 +302,7 @@ class Executor:
 
         None when it has ended, done or failed; else what `_go_on` has to wait for.
         """
-        started = time.perf_counter()  # NB: the loop's own clock knows whole milliseconds only
+        started = self._mono()  # NB: the loop's own clock knows whole milliseconds only
         context = _MessageContext(self, work, message)
         handling = work.handler.handle(message, context)  # type: ignore[arg-type]
         try:
@@ -367,7 +367,7 @@ class Executor:
     ) -> None:
         context.close()
         self._stats.handled += 1
-        self._stats.handler.observe(time.perf_counter() - started)
+        self._stats.handler.observe(self._mono() - started)
         if work.is_reply:
             self._turns.say(work)
         records = self.outcomes.of_result(work, message, result, context.outlet)
@@ -519,11 +519,12 @@ class Executor:
                 finished.verdict,
             )
             for finished in batch
-            if (work := finished.work).row_id is not None or work.identity.instance is not None
+            if (work := finished.work).row_id is not None
+            or (self.spec.wants_ack and work.identity.instance is not None)
         ]
 
     async def _commit(self, batch: list[Finished]) -> None:
-        items = self._finish_items(batch) if self.spec.wants_ack else []
+        items = self._finish_items(batch)
         replies = [record for finished in batch for record in finished.records]
         # where the acknowledgement is out already, nobody waits for this commit
         is_urgent = bool(replies) or any(finished.work.ack_on is AckOn.DONE for finished in batch)
@@ -562,6 +563,7 @@ class Executor:
             self.forget(work)
             if work.row_id is not None:
                 held.discard(work.row_id)
+                self.rows.discard(work.row_id)
             to_tell.pop(work, None)
             if work.reply_tos and work.ack_on is AckOn.DONE:
                 said += self._last_words(finished)

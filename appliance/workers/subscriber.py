@@ -343,7 +343,7 @@ class Subscriber:
         results = await self._commit_taken(self._take_in_items(works))
         accepted: list[Incoming] = []
         said: list[Confirmation] = []
-        held_rows = self._parts.inbox.held
+        held_rows, own_rows = self._parts.inbox.held, self._executor.rows
         received = AckOn.RECEIVED
         heard_from = self._heard_from
         for work, taken in zip(works, results, strict=True):
@@ -356,6 +356,7 @@ class Subscriber:
             if taken.row_id is not None:
                 work.row_id = taken.row_id
                 held_rows.add(taken.row_id)
+                own_rows.add(taken.row_id)
             accepted.append(work)
             if to_appliance and work.reply_tos and identity.instance is not None:
                 heard_from[identity.instance] = work.reply_tos[0]
@@ -513,12 +514,15 @@ class Subscriber:
 
     async def _claim(self) -> None:
         spec = self._spec
-        for row in await self._parts.inbox.claim(spec.node, spec.method, self._scope):
+        rows = await self._parts.inbox.claim(spec.node, spec.method, self._scope)
+        self._executor.rows.update(row.row_id for row in rows)
+        for row in rows:
             await self._resume(row)
 
     async def _resume(self, row: InboxRow) -> None:
         spec = self._spec
-        delivery = BusMessage(spec.subject, row.payload, row.block, row.reply_to)
+        # NB: without its reply subject, which may stand below a subject of another kind and was admitted with that
+        delivery = BusMessage(spec.subject, row.payload, row.block)
         admission = self._new_admission()
         work = admission.admit(delivery, self._handler)
         if isinstance(work, Refusal):
@@ -527,6 +531,8 @@ class Subscriber:
             return
         work.row_id = row.row_id
         work.is_taken = True
+        if row.reply_to:
+            work.reply_tos.append(row.reply_to)
         if row.note:
             path, offset, length = json.loads(row.note)
             work.resume = FilePosition(path, offset, length)
@@ -570,6 +576,7 @@ class Subscriber:
         )
         await self._store.finish([item], replies)
         self._parts.inbox.held.discard(row.row_id)
+        self._executor.rows.discard(row.row_id)
 
 
 def verdict_answer(verdict: str) -> Answer:
