@@ -150,6 +150,11 @@ class LaneSender:
         self._make_due()
         self._wake()
 
+    def sweep(self) -> None:
+        """End what is expired though nothing can be sent; what is on disk only is read for the next time."""
+        self._lane.take(0)
+        self._end_expired(self._mono())
+
     def forget_dropped(self, ids: set[int]) -> None:
         """An operator dropped these: nothing of them is sent again."""
         for flight in [flight for flight in self._flights if flight.record.id in ids]:
@@ -463,12 +468,13 @@ class LaneSender:
         """All answers of one read."""
         now = self._mono()
         delivered: list[Flight] = []
-        heard = 0
+        heard = confirmed = 0
         is_ours = False
         for flight, answer in answers:
             kind = answer.kind
             if kind is AnswerKind.TAKEN or kind is AnswerKind.DONE:
                 heard += 1
+                confirmed += 1
                 is_ours = is_ours or answer.from_appliance
                 if flight is None or flight.phase is FlightPhase.SETTLED:
                     continue  # an answer to a record that is settled already
@@ -489,7 +495,8 @@ class LaneSender:
             self._peers.learn(self._spec.to_node)
         if delivered:
             self._settle_delivered(delivered, now)
-        if heard and self._pace.answered(now, heard):
+        # NB: only what is confirmed makes room for more; "working" and "busy" say that somebody is there
+        if heard and self._pace.answered(now, confirmed):
             self._make_due()
         if self._flights and (self._has_blocked or self._due_mono <= now):
             self._look_at_flights(now)
@@ -628,10 +635,17 @@ class LaneSender:
         """Everything that waits for its next send may be sent now, and is no longer taken for unanswered."""
         now = self._mono()
         for flight in self._flights:
+            if flight.phase is FlightPhase.AWAITING and self._is_overdue(flight, now):
+                self._to_idle(flight)
             if flight.phase is FlightPhase.IDLE:
                 flight.unanswered = 0
                 flight.due_mono = self._not_before(flight, now)
         self._due_mono = 0.0
+
+    def _is_overdue(self, flight: Flight, now: float) -> bool:
+        """Whether this send is waited for only because nobody seemed to be there: a probe's wait may be minutes."""
+        ack = self._ack_of(flight.record)
+        return ack.retries is None and now - flight.sent_mono >= ack.timeout_s
 
     # -- telling -----------------------------------------------------------------------------------------
 

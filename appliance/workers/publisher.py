@@ -91,7 +91,11 @@ class Publisher:
 
     async def start(self) -> None:
         """Be ready for answers. Raises BusUnavailable when the broker is away or denies it; the pool tries again."""
-        await self._carrier.start(self._sender.take_answers, self._on_denied)
+        try:
+            await self._carrier.start(self._sender.take_answers, self._on_denied)
+        except BusUnavailable:
+            self._sender.sweep()  # times end without a broker, too
+            raise
         self._raise_if_denied()
         self._endings.append(self._parts.bus.on_connected(self._on_connected))
         self._lane.on_wake = self._wake.set
