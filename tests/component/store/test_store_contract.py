@@ -226,6 +226,7 @@ async def test_message_with_a_body_is_unfinished_until_it_is_finished(open_it: O
         await store.mark_started([row_id])
         await store.note(row_id, "here")
     async with open_it() as store:
+        assert store.counts().inbox == 1
         (row,) = await store.claim_inbox("beta", "REQToConsole")
         assert (row.row_id, row.message_id, row.attempt, row.scope) == (row_id, 7, 1, item.scope)
         assert (row.payload, row.block, row.reply_to) == (item.payload, item.block, item.reply_to)
@@ -233,6 +234,7 @@ async def test_message_with_a_body_is_unfinished_until_it_is_finished(open_it: O
         assert await store.claim_inbox("beta", "REQPing") == []
         await store.finish([make_finish(item, row_id)], [])
         assert await store.take_in([item]) == [(REPEAT_DONE, None, "done")]
+        assert store.counts().inbox == 0
 
 
 async def test_replies_are_accepted_with_the_verdict(open_it: OpenStore):

@@ -1,0 +1,249 @@
+"""The receiving side: it says that it works and that it has no room, and shares a node with others without doubling work."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from appliance.core.delivery import DeliveryState, state_of_reason
+from tests.component.heart.worlds import add_pair, config, numbered, play
+from tests.support.heart_checks import find_violations
+from tests.support.heart_world import Behaviour, Daemon, World
+
+CONSOLE, COMMAND = "REQToConsole", "REQCliCommand"
+MINUTE_S = 60.0
+
+
+def test_word_that_somebody_works_keeps_the_sender_quiet():
+    async def scenario(world: World) -> None:
+        alpha, _ = await add_pair(world)
+        world.default_behaviour = Behaviour(30 * MINUTE_S)
+        await alpha.submit(["long"], method=COMMAND)
+        assert await world.settle(40 * MINUTE_S, until=lambda: "long" in world.log.texts())
+        assert await world.settle(MINUTE_S, until=world.is_quiet)
+        assert len(world.sends("long")) == 1
+        assert find_violations(world) == []
+
+    play(scenario)
+
+
+def test_full_backlog_turns_messages_away_and_drops_none():
+    async def scenario(world: World) -> None:
+        alpha, beta = await add_pair(world, config(commands=", concurrency: 1, backlog: 8"))
+        world.default_behaviour = Behaviour(1.0)
+        texts = numbered(60)
+        await alpha.submit(texts, method=COMMAND)
+        assert await world.settle(600, until=world.is_quiet)
+        stats = _stats(beta, COMMAND)
+        assert stats.turned_away > 0
+        assert stats.dropped == 0
+        sends = sorted(at for text in texts for at in world.sends(text))
+        late = [at for at in sends if at > sends[0] + 10]
+        # one is handled each second, and the receiver has told how long it takes
+        assert len(late) < 4 * (sends[-1] - late[0]), "a lane that is told to wait slows down"
+        assert find_violations(world) == []
+        # the receiver was never idle: what it does in a minute is done in little more
+        assert world.log.runs[-1].ended_at - world.log.runs[0].began_at < 1.5 * len(texts)
+
+    play(scenario)
+
+
+def _stats(daemon: Daemon, method: str):
+    return next(
+        handle.worker.stats
+        for key, handle in daemon.pool.handles.items()
+        if method in key.subject and key.kind == "subscriber"
+    )
+
+
+def test_overload_of_a_receiver_loses_and_doubles_nothing_and_slows_no_other_lane():
+    async def scenario(world: World) -> None:
+        alpha, _ = await add_pair(world, config(commands=", concurrency: 4"))
+        texts = numbered(5_000)
+        world.default_behaviour = Behaviour(0.1)
+        for first in range(0, len(texts), 500):
+            await alpha.submit(texts[first : first + 500], method=COMMAND)
+        for number in range(20):
+            text = f"other{number}"
+            world.behaviour[text] = Behaviour()
+            submitted_at = world.clocks.steady()
+            await alpha.submit([text], method=CONSOLE)
+            assert await world.settle(2.0, until=lambda text=text: text in world.log.by_text)
+            assert world.log.of(text)[0].began_at - submitted_at < 0.5
+            await asyncio.sleep(4)
+        assert await world.settle(600, until=world.is_quiet)
+        wanted = set(texts)
+        done = [run for run in world.log.runs if run.text in wanted]
+        assert len(done) == len(texts)
+        assert not alpha.disk.dead
+        assert done[-1].ended_at - done[0].began_at < 1.5 * len(texts) * 0.1 / 4
+
+    play(scenario)
+
+
+@pytest.mark.parametrize("method", [CONSOLE, COMMAND])
+def test_line_that_is_dark_for_seven_minutes_delivers_a_thousand_messages_once(method: str):
+    async def scenario(world: World) -> None:
+        alpha, beta = await add_pair(world)
+        texts = numbered(1_000)
+        dark = asyncio.get_running_loop().create_task(world.go_dark(beta, 7 * MINUTE_S))
+        for first in range(0, len(texts), 100):
+            await alpha.submit(texts[first : first + 100], method=method)
+            await asyncio.sleep(30)
+        await dark
+        assert await world.settle(3 * MINUTE_S, until=world.is_quiet)
+        assert sorted(set(world.log.texts()) & set(texts)) == sorted(texts)
+        assert find_violations(world) == []
+
+    play(scenario)
+
+
+def test_changed_uplink_with_the_old_connection_still_in_the_queue_group():
+    """The client is back after half a minute; for four more the broker gives the dead connection its share."""
+
+    async def scenario(world: World) -> None:
+        alpha, beta = await add_pair(world)
+        texts = numbered(100)
+        dark = asyncio.get_running_loop().create_task(world.go_dark(beta, 30.0))
+        for text in texts:
+            await alpha.submit([text], method=CONSOLE)
+            await asyncio.sleep(2)
+        await dark
+        assert await world.settle(20 * MINUTE_S, until=world.is_quiet)
+        assert find_violations(world) == []
+
+    play(scenario)
+
+
+async def _two_takers(world: World) -> tuple[Daemon, Daemon, Daemon]:
+    """Alpha, and two daemons of node beta: the one that began the command, and the other."""
+    alpha, beta = await add_pair(world)
+    gamma = await world.add_daemon("gamma", config(), ["beta"])
+    world.default_behaviour = Behaviour(20 * MINUTE_S)
+    await alpha.submit(["the command"], method=COMMAND)
+    await asyncio.sleep(5)
+    (run,) = world.log.runs
+    taker = world.daemons[run.daemon]
+    return alpha, taker, gamma if taker is beta else beta
+
+
+def test_command_is_left_to_the_daemon_that_began_it_while_its_line_is_dark():
+    async def scenario(world: World) -> None:
+        _, taker, _ = await _two_takers(world)
+        await world.go_dark(taker, 10 * MINUTE_S)
+        assert len(world.sends("the command")) > 1, "nothing was resent: the scenario is too tame"
+        assert await world.settle(30 * MINUTE_S, until=world.is_quiet)
+        assert len(world.log.of("the command")) == 1
+        assert world.log.texts()[0] == "the command"
+        assert find_violations(world) == []
+
+    play(scenario)
+
+
+def test_command_whose_daemon_died_is_reported_as_interrupted_when_it_comes_back():
+    async def scenario(world: World) -> None:
+        alpha, taker, _ = await _two_takers(world)
+        taker.kill()
+        await asyncio.sleep(10 * MINUTE_S)
+        assert not alpha.disk.dead
+        await taker.start()
+        assert await world.settle(10 * MINUTE_S, until=world.is_quiet)
+        assert len(world.log.of("the command")) == 1
+        (dead,) = alpha.disk.dead.values()
+        assert state_of_reason(dead.reason) is DeliveryState.FAILED
+        assert "interrupted" in dead.reason
+
+    play(scenario)
+
+
+def test_command_whose_daemon_never_comes_back_expires():
+    async def scenario(world: World) -> None:
+        alpha, taker, _ = await _two_takers(world)
+        taker.kill()
+        await asyncio.sleep(25 * 3_600)
+        assert len(world.log.of("the command")) == 1
+        (dead,) = alpha.disk.dead.values()
+        assert state_of_reason(dead.reason) is DeliveryState.EXPIRED
+        await taker.start()
+
+    play(scenario)
+
+
+def test_message_that_may_run_twice_goes_to_the_other_daemon():
+    async def scenario(world: World) -> None:
+        text = config(events=", ack: {on: done}")
+        alpha, beta = await add_pair(world, text)
+        gamma = await world.add_daemon("gamma", text, ["beta"])
+        world.default_behaviour = Behaviour(5.0)
+        await alpha.submit(["event"], method=CONSOLE)
+        await asyncio.sleep(1)
+        (run,) = world.log.runs
+        world.daemons[run.daemon].kill()
+        assert await world.settle(5 * MINUTE_S, until=lambda: "event" in world.log.texts())
+        other = beta if run.daemon == "gamma" else gamma
+        assert world.log.of("event")[-1].daemon == other.name
+        await world.daemons[run.daemon].start()
+        assert await world.settle(5 * MINUTE_S, until=world.is_quiet)
+
+    play(scenario)
+
+
+def test_rows_of_the_inbox_go_to_the_worker_that_took_over_another_kind_of_subject():
+    async def scenario(world: World) -> None:
+        alpha, beta = await add_pair(world, config(events=", concurrency: 1"))
+        world.default_behaviour = Behaviour(8.0)
+        texts = numbered(5)
+        await alpha.submit(texts, method=CONSOLE)
+        await asyncio.sleep(5)
+        assert len(beta.disk.inbox) == len(texts)
+        beta.kill()
+        beta.reload(world.desired(config(events=", concurrency: 1, ack: {mode: none}"), "beta"))
+        await beta.start()
+        assert await world.settle(10 * MINUTE_S, until=world.is_quiet)
+        assert sorted(world.log.texts()) == texts
+
+    play(scenario)
+
+
+def test_reload_that_cancels_a_worker_leaves_its_messages_to_the_next_one():
+    async def scenario(world: World) -> None:
+        alpha, beta = await add_pair(world, config(commands=", concurrency: 1"))
+        world.default_behaviour = Behaviour(7.0)
+        texts = numbered(6)
+        await alpha.submit(texts, method=COMMAND)
+        await asyncio.sleep(3)
+        everything = beta.desired
+        beta.reload(world.without(everything, COMMAND))
+        await asyncio.sleep(MINUTE_S)
+        assert len(world.log.texts()) < len(texts)
+        beta.reload(everything)
+        assert await world.settle(10 * MINUTE_S, until=world.is_quiet)
+        assert find_violations(world) == []
+        done = set(world.log.texts())
+        cut = {run.text for run in world.log.runs if run.was_cut}
+        assert {text for text in texts if text not in done} <= cut
+
+    play(scenario)
+
+
+def test_rows_whose_takeover_failed_are_taken_over_later():
+    """A full disk keeps a restarted receiver from reporting what was interrupted; with room it does."""
+
+    async def scenario(world: World) -> None:
+        alpha, beta = await add_pair(world)
+        world.default_behaviour = Behaviour(MINUTE_S)
+        texts = numbered(3)
+        await alpha.submit(texts, method=COMMAND)
+        await asyncio.sleep(5)
+        beta.kill()
+        beta.disk.is_full = True
+        await beta.start()
+        await asyncio.sleep(30)
+        beta.disk.is_full = False
+        assert await world.settle(5 * MINUTE_S, until=world.is_quiet)
+        assert len(alpha.disk.dead) == len(texts)
+        assert all("interrupted" in dead.reason for dead in alpha.disk.dead.values())
+        assert find_violations(world) == []
+
+    play(scenario)
