@@ -43,8 +43,15 @@ MAX_BATCH_ROWS = 1_000
 MAX_BATCH_BYTES = 8 * 1024 * 1024
 BUSY_WAIT_S = 0.05
 KEPT_RETRY_S = 0.2
-LAZY_WAIT_S = 0.005
-"""How long conclusions that nobody waits for may gather before they get a commit of their own."""
+LAZY_SETTLE_WAIT_S = 0.05
+"""How long records that were delivered may gather before they get a commit of their own: a crash in between means that
+they are sent once more, and known at the other side.
+"""
+LAZY_FINISH_WAIT_S = 0.005
+"""The same for handled messages that were acknowledged before: a crash in between means that they are handled once more.
+"""
+LAZY_ROWS = 256
+"""So many of either are company enough."""
 HOUSEKEEPING_S = 5.0
 HOUSEKEEPING_BUSY_S = 0.1
 SHORT_OF_ROOM_S = 0.5
@@ -137,23 +144,26 @@ class Writer:
         operations: list[Operation] = []
         rows = size_bytes = 0
         lazy_until_mono: float | None = None
-        wait_s = HOUSEKEEPING_S
+        first_wait_s = HOUSEKEEPING_S
         if self._kept:
-            wait_s = KEPT_RETRY_S
+            first_wait_s = KEPT_RETRY_S
         elif self._is_short_of_room:
-            wait_s = SHORT_OF_ROOM_S
+            first_wait_s = SHORT_OF_ROOM_S
         while rows < MAX_BATCH_ROWS and size_bytes < MAX_BATCH_BYTES:
             try:
-                operation = self._next(operations, wait_s, lazy_until_mono)
+                operation = self._next(operations, first_wait_s, lazy_until_mono)
             except queue.Empty:
                 break
             if isinstance(operation, Call | Stop):
                 self._is_stopping = isinstance(operation, Stop)
                 return operations, operation
-            if not operations and _is_lazy(operation):
-                lazy_until_mono = time.monotonic() + LAZY_WAIT_S
-            elif lazy_until_mono is not None and not _is_lazy(operation):
+            wait_s = _lazy_wait_s(operation)
+            if wait_s is None or rows >= LAZY_ROWS:
                 lazy_until_mono = None
+            elif not operations:
+                lazy_until_mono = time.monotonic() + wait_s
+            elif lazy_until_mono is not None:
+                lazy_until_mono = min(lazy_until_mono, time.monotonic() + wait_s)
             operations.append(operation)
             operation_rows, operation_bytes = _measure(operation)
             rows += operation_rows
@@ -368,11 +378,13 @@ class Writer:
             self._maintenance.delete_gone()
 
 
-def _is_lazy(operation: Operation) -> bool:
-    """Whether nobody waits for it: delivered records, messages acknowledged before they were handled."""
-    return isinstance(operation, Settle) or (
-        isinstance(operation, Finish) and not operation.is_urgent
-    )
+def _lazy_wait_s(operation: Operation) -> float | None:
+    """How long an operation may wait for company; None where somebody waits for it."""
+    if isinstance(operation, Settle):
+        return LAZY_SETTLE_WAIT_S
+    if isinstance(operation, Finish) and not operation.is_urgent:
+        return LAZY_FINISH_WAIT_S
+    return None
 
 
 def _split(operations: Sequence[Operation]) -> Iterator[Operation]:
