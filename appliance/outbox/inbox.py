@@ -39,6 +39,11 @@ class Inbox:
             ids[item.message_id] = row_id
         self.next_row_id = max(self.next_row_id, row_id + 1)
 
+    def scopes(self) -> dict[str, int]:
+        """How many rows each scope has; asked for from other threads as well."""
+        # NB: the copy is one step of the interpreter, so the writer's thread cannot come in between
+        return {scope: len(rows) for scope, rows in list(self.by_scope.items())}
+
     def finish(self, finished: Iterable[tuple[str, int]]) -> None:
         """Rows ended, given with their scopes."""
         places, by_scope = self.places, self.by_scope

@@ -388,6 +388,10 @@ class MessageStore:
         """Whether what answers and reports may use of the room is used up."""
         return self._pending >= self._settings.max_messages * CROWDED_SHARE
 
+    def inbox_scopes(self) -> Mapping[str, int]:
+        """Messages taken in and not finished, by ``<node>.<method>``; cheap."""
+        return self._database.inbox.scopes()
+
     def counts(self) -> Counts:
         """What the store holds; cheap."""
         oldest: list[float] = []

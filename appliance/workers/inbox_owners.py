@@ -76,8 +76,11 @@ class InboxOwners:
 
     @property
     def orphan_count(self) -> int:
-        """How many rows no worker has in hand; cheap."""
-        return max(0, self._store.counts().inbox - len(self.held))
+        """How many rows are of a scope that no worker takes; cheap."""
+        owners = self._owners
+        return sum(
+            count for scope, count in self._store.inbox_scopes().items() if scope not in owners
+        )
 
     async def give_up_orphans(self) -> Mapping[str, int]:
         """Remember on disk since when rows have no worker, and forget those that had none for `ORPHAN_KEEP_S`.

@@ -13,6 +13,7 @@ any more; `MemoryDisk.crash_at` makes it happen at a commit chosen beforehand, b
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
@@ -531,6 +532,10 @@ class MemoryStore:
         if self.disk.is_full:
             return StoreHealth(HealthState.FULL, "no room on the disk", self.now())
         return StoreHealth(HealthState.OK, "", self.now())
+
+    def inbox_scopes(self) -> dict[str, int]:
+        """How many rows each scope has."""
+        return dict(Counter(row.scope for row in self.disk.inbox.values()))
 
     def counts(self) -> Counts:
         """What the store holds."""
