@@ -61,6 +61,7 @@ from appliance.telemetry.logs import set_log_level
 from appliance.telemetry.report import Telemetry
 from appliance.workers import schedule
 from appliance.workers.answers import Answers
+from appliance.workers.expiry import LaneExpiry
 from appliance.workers.given_up import GivenUp
 from appliance.workers.inbox_owners import InboxOwners, scope_of
 from appliance.workers.leavers import Leavers
@@ -127,6 +128,10 @@ class Daemon:
                     group.create_task(
                         keep_orphans(self.inbox_owners, self.telemetry, self._report),
                         name="orphans",
+                    ),
+                    group.create_task(
+                        LaneExpiry(self.parts, self.pool.gone, self.control.lane_reason).run(),
+                        name="expiry",
                     ),
                     group.create_task(self._forget_schedules(), name="stale schedules"),
                 ]

@@ -248,6 +248,10 @@ class DaemonControl:
             gone=daemon.pool.gone,
         )
 
+    def lane_reason(self, node: str, subject: str) -> str:
+        """Why nothing of a lane goes out now; "" while something does."""
+        return self._standings.lane_reason(node, subject)
+
     def _unfinished(self) -> int:
         workers = (handle.worker for handle in self._daemon.pool.handles.values())
         return sum(worker.unfinished for worker in workers if isinstance(worker, Subscriber))

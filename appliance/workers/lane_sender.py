@@ -447,6 +447,9 @@ class LaneSender:
         if records:
             self._flights.add(records)
             self._expire([flight for r in records if (flight := self._flights.find(r.id))])
+        if not self._bus.is_connected:
+            # nothing is sent, so nothing else has what is on disk only read: its time ends, too
+            self._lane.take(0, strict=self._spec.window == 1)
 
     def _expire(self, flights: list[Flight]) -> None:
         for flight in flights:

@@ -1,0 +1,73 @@
+"""A time that is over is over, whatever keeps a lane from being sent, and however much of it lies on disk only."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from appliance.outbox.lane import MAX_RECORDS
+from appliance.workers.expiry import LaneExpiry
+from tests.support.one_lane import Shore, open_shore, running
+from tests.support.virtual_time import run_virtual
+
+MANY = 3 * MAX_RECORDS
+
+
+@asynccontextmanager
+async def sweeping(shore: Shore) -> AsyncIterator[None]:
+    """A daemon looks after lanes that nobody has."""
+    expiry = LaneExpiry(shore.parts, shore.publisher.stats, lambda *_: "denied: no")
+    task = asyncio.create_task(expiry.run())
+    try:
+        yield
+    finally:
+        task.cancel()
+        await asyncio.wait({task})
+
+
+def test_a_lane_whose_publisher_cannot_start_ends_what_is_expired() -> None:
+    async def scenario() -> None:
+        async with open_shore("CommandACK") as central, sweeping(central):
+            await central.accept(MANY, expires_s=60.0)
+            await central.accept(1, expires_s=600.0)
+            await asyncio.sleep(55.0)
+            assert central.store.counts().pending == MANY + 1
+            await asyncio.sleep(60.0)
+            assert central.store.counts().pending == 1
+            assert central.store.counts().dead == MANY
+            assert central.publisher.stats.dead == MANY
+            reason = "expired: no acknowledgement within 60 s: denied: no"
+            assert central.reports == [reason] * MANY
+
+    run_virtual(scenario())
+
+
+def test_a_running_publisher_without_a_broker_ends_what_is_expired() -> None:
+    async def scenario() -> None:
+        async with open_shore("CommandACK") as central, running(central):
+            central.broker.stop()
+            await central.accept(MANY, expires_s=60.0)
+            await asyncio.sleep(120.0)
+            assert central.store.counts().pending == 0
+            assert central.store.counts().dead == MANY
+            reason = "expired: no acknowledgement within 60 s: there is no connection to the broker"
+            assert set(central.reports) == {reason}
+
+    run_virtual(scenario())
+
+
+def test_a_lane_that_its_publisher_has_is_left_to_it() -> None:
+    async def scenario() -> None:
+        async with (
+            open_shore("CommandACK") as central,
+            running(central),
+            sweeping(central),
+        ):
+            await central.accept(10, expires_s=60.0)
+            await asyncio.sleep(120.0)
+            assert central.store.counts().dead == 10
+            reason = "expired: no acknowledgement within 60 s: nobody there takes it"
+            assert set(central.reports) == {reason}
+
+    run_virtual(scenario())
