@@ -31,7 +31,7 @@ from typing import Any, cast
 from appliance.bus.base import Bus, BusMessage, Denial, Frame, OnDenied, OnMessages, Subscription
 from appliance.bus.memory import MemoryBroker, MemoryBus, Passage, Permissions
 from appliance.core.message import Message
-from appliance.core.names import MethodName, NodeName, WorkerKey
+from appliance.core.names import MethodName, NodeName, WorkerKey, WorkerKind
 from appliance.core.plan import make_plan
 from appliance.core.specs import DesiredState, WorkerSpec
 from appliance.daemon.assembly import (
@@ -40,6 +40,7 @@ from appliance.daemon.assembly import (
     find_extra_workers,
     list_workers,
 )
+from appliance.daemon.inbox import keep_orphans
 from appliance.daemon.presence import Presence
 from appliance.delivery.core import CoreDelivery
 from appliance.dialect.steward import StewardDialect
@@ -53,7 +54,8 @@ from appliance.telemetry.events import EventHub
 from appliance.telemetry.report import Telemetry
 from appliance.wire.headers import encode_headers, parse_headers
 from appliance.workers.answers import Answers
-from appliance.workers.inbox_owners import InboxOwners
+from appliance.workers.given_up import GivenUp
+from appliance.workers.inbox_owners import InboxOwners, scope_of
 from appliance.workers.leavers import Leavers
 from appliance.workers.parts import WorkerParts
 from appliance.workers.peers import PeerBook
@@ -451,6 +453,10 @@ class Daemon:
         self._services = [
             asyncio.create_task(self.answers.run(), name=f"{self.name} answers"),
             asyncio.create_task(self._reconcile(), name=f"{self.name} reconciler"),
+            asyncio.create_task(
+                keep_orphans(self.inbox_owners, self.telemetry, self._report),
+                name=f"{self.name} orphans",
+            ),
         ]
         await self._has_passed.wait()
         self.is_up = True
@@ -490,6 +496,7 @@ class Daemon:
             switch=None,  # type: ignore[arg-type] - no handler here switches workers
         )
         self.peers = PeerBook(store)
+        self.inbox_owners = InboxOwners(store, self._is_subscriber_wanted)
         dialect = StewardDialect()
         parts = WorkerParts(
             bus=bus,
@@ -500,11 +507,12 @@ class Daemon:
             telemetry=self.telemetry,
             answers=self.answers,
             peers=self.peers,
-            inbox=InboxOwners(store),
+            inbox=self.inbox_owners,
             tools=tools,
             fleet=lambda: self.desired,
             wall=wall,
             mono=world.clocks.steady,
+            report_given_up=GivenUp(self.answers).report_given_up,
             settlements=self.settlements,
             leavers=Leavers(),
         )
@@ -540,6 +548,15 @@ class Daemon:
         self.follower.look(self.desired, self.pool)
         extra = find_extra_workers(self.desired, self.pool, store, self.router)
         return {**extra, **self.desired.workers}
+
+    def _is_subscriber_wanted(self, scope: str) -> bool:
+        return any(
+            key.kind is WorkerKind.SUBSCRIBER and scope_of(key.subject) == scope
+            for key in self.desired.workers
+        )
+
+    def _report(self, node: str, text: str, method: str) -> None:
+        self.answers.report(node, text, method=method)
 
     def _on_connected(self) -> None:
         self.pool.retry_now()

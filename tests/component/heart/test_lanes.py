@@ -171,6 +171,10 @@ def test_number_of_retries_that_somebody_set_is_obeyed():
         await alpha.submit(["counted"], method=CONSOLE, retries=2)
         assert await world.settle(600, until=lambda: len(alpha.disk.dead) == 1)
         assert len(world.sends("counted")) == 3
+        (dead,) = alpha.disk.dead
+        assert await world.settle(
+            60, until=lambda: any(f"gave up message {dead}" in text for text in world.log.texts())
+        ), "dead letters are news"
 
     play(scenario)
 

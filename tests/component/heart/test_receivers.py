@@ -247,3 +247,31 @@ def test_rows_whose_takeover_failed_are_taken_over_later():
         assert find_violations(world) == []
 
     play(scenario)
+
+
+@pytest.mark.parametrize("days", [0.5, 4.0])
+def test_message_without_a_worker_runs_when_its_subject_is_soon_back_and_not_days_later(
+    days: float,
+):
+    async def scenario(world: World) -> None:
+        alpha, beta = await add_pair(world, config(events=", concurrency: 1"))
+        world.default_behaviour = Behaviour(5.0)
+        texts = numbered(3)
+        await alpha.submit(texts, method=CONSOLE)
+        await asyncio.sleep(1)
+        beta.kill()
+        everything = beta.desired
+        beta.reload(world.without(everything, CONSOLE))
+        await beta.start()
+        await asyncio.sleep(days * 86_400)
+        beta.reload(everything)
+        await asyncio.sleep(MINUTE_S)
+        assert sorted(world.log.texts()) == (texts if days < 1 else _reports(world))
+        assert not beta.disk.inbox
+
+    def _reports(world: World) -> list[str]:
+        reports = [run.text for run in world.log.runs if run.method == "REQErrorLog"]
+        assert any("given up" in text for text in reports), "nobody was told"
+        return sorted(reports)
+
+    play(scenario)
