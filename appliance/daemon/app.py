@@ -31,7 +31,7 @@ from appliance.daemon.assembly import (
     list_workers,
     secret_variables,
 )
-from appliance.daemon.clock_watch import ClockWatch
+from appliance.daemon.clock_watch import ClockWatch, passed_s
 from appliance.daemon.console import StdoutConsole
 from appliance.daemon.control import DaemonControl
 from appliance.daemon.fleet_view import FleetView
@@ -69,6 +69,7 @@ from appliance.workers.parts import WorkerParts
 from appliance.workers.peers import PeerBook
 from appliance.workers.publisher import Publisher
 from appliance.workers.router import Router
+from appliance.workers.stall import StallWatch
 from appliance.workers.tools import HandlerTools
 
 # NB: Python loads `encodings.idna` when the first host is named. By then its file may be gone: an upgrade whose version
@@ -122,6 +123,7 @@ class Daemon:
                     group.create_task(self.answers.run(), name="answers"),
                     group.create_task(self._watch(), name="config watch"),
                     group.create_task(self.clock_watch.run(), name="clock watch"),
+                    group.create_task(self.parts.stall.run(), name="stall watch"),
                     group.create_task(
                         watch_store(self.store.health, self.telemetry), name="store watch"
                     ),
@@ -288,6 +290,7 @@ class Daemon:
             fleet=lambda: self._desired,
             wall=time.time,
             leavers=self.leavers,
+            stall=StallWatch(passed_s),
             hello_report=self.fleet.say,
             report_given_up=GivenUp(self.answers).report_given_up,
         )

@@ -141,6 +141,11 @@ class Intake(Protocol):
         """Answer senders, in order. Without a connection nothing is said, and they ask again."""
         ...
 
+    @property
+    def answers_get_out(self) -> bool:
+        """Whether the broker lets answers through as far as is known; False from a denial until some went out."""
+        ...
+
     async def stop(self) -> None:
         """Unsubscribe; on return every message that arrived has been handed over."""
         ...

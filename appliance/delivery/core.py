@@ -6,6 +6,7 @@ sent, and those of earlier sends stay valid until the record is settled: a late 
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import secrets
 from collections.abc import Callable, Sequence
@@ -37,6 +38,8 @@ from appliance.errors import (
 )
 from appliance.wire.frame import encoding_name, frame_headers, transcode
 
+DENIAL_COMES_WITHIN_S = 5.0
+"""An answer that the broker has not denied by then has got out."""
 TOKENS_AT_ONCE = 256
 TOKEN_BYTES = 8
 _FRAME_SPARE_BYTES = 16
@@ -197,6 +200,10 @@ class CoreIntake:
         self._dialect = dialect
         self._spec = spec
         self._on_answers_denied = on_answers_denied
+        self._mono = asyncio.get_running_loop().time
+        self._is_denied = False
+        self._tried_mono: float | None = None
+        """When the first answer after the newest denial went out."""
         self._subscription: Subscription | None = None
         self._end_denials: Callable[[], None] = _nothing
 
@@ -220,6 +227,8 @@ class CoreIntake:
             frames.append((reply_to, "", block, payload))
         if not frames or not self._bus.is_connected:
             return  # the senders ask again
+        if self._is_denied and self._tried_mono is None:
+            self._tried_mono = self._mono()
         try:
             self._bus.send(frames)
         except BusUnavailable:
@@ -233,6 +242,16 @@ class CoreIntake:
     def _on_publish_denied(self, denial: Denial) -> None:
         if denial.subject != self._spec.subject:
             self._on_answers_denied(denial)
+            self._is_denied = True
+            self._tried_mono = None
+
+    @property
+    def answers_get_out(self) -> bool:
+        """See `base.Intake`. The broker says nothing of what it lets through, but soon of what it does not."""
+        if not self._is_denied:
+            return True
+        tried = self._tried_mono
+        return tried is not None and self._mono() - tried > DENIAL_COMES_WITHIN_S
 
     async def stop(self) -> None:
         """See `base.Intake`."""

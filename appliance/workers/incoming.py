@@ -208,4 +208,7 @@ class Admission:
             and not is_reply_subject_safe(reply_to, spec.subject)
         ):
             return Refusal(sender, identity, "its reply subject is a request subject", message.id)
-        return Incoming(message, identity, spec.ack_on, handler, delivery.payload, block, reply_to)
+        # NB: an appliance that names a reply subject here had promised to deliver, when this was still acknowledged
+        is_awaited = bool(reply_to) and identity.hears and not spec.wants_ack
+        ack_on = AckOn.DONE if is_awaited else spec.ack_on
+        return Incoming(message, identity, ack_on, handler, delivery.payload, block, reply_to)

@@ -400,7 +400,11 @@ class LaneSender:
         """Their time without an answer is over; those of them that are due again at once."""
         if not self._spec.wants_ack:
             # no answer was to be expected, and the broker has not said that nobody is there
+            for flight in flights:
+                self._to_idle(flight)
             self._settle_delivered(flights, now)
+            if self._pace.answered(now, len(flights)):
+                self._make_due()
             return []
         due: list[Flight] = []
         noted: list[OutboxRecord] = []

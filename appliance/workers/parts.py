@@ -19,6 +19,7 @@ from appliance.workers.leavers import Leavers
 from appliance.workers.peers import PeerBook
 from appliance.workers.router import Router
 from appliance.workers.settlements import Settlements
+from appliance.workers.stall import StallWatch
 from appliance.workers.tools import HandlerTools
 
 
@@ -46,5 +47,6 @@ class WorkerParts:
     """What hellos say of the config in force."""
     report_given_up: Callable[[OutboxRecord, str], None] = _report_nothing
     """Tells errorCentral of a record that became a dead letter, and why."""
+    stall: StallWatch = field(default_factory=lambda: StallWatch(time.monotonic))
     settlements: Settlements = field(default_factory=Settlements)
     leavers: Leavers = field(default_factory=Leavers)

@@ -197,12 +197,14 @@ class Subscriber:
     @property
     def trouble(self) -> str | None:
         """What keeps this worker from doing all of its work while it runs; None where nothing does."""
-        return self._answers_denied
+        return None if self._intake.answers_get_out else self._answers_denied
 
     # -- intake -----------------------------------------------------------------------------------
 
     def _on_messages(self, messages: list[BusMessage]) -> None:
         executor = self._executor
+        if self._parts.stall.may_be_stale and self._must_not_run_twice:
+            messages = self._ask_again(messages)
         size_bytes = sum([len(message.payload) for message in messages])
         if (
             len(self._incoming) + len(messages) + len(executor.queue) <= self._spec.backlog
@@ -213,6 +215,18 @@ class Subscriber:
         else:
             self._take_what_fits(messages)
         self._arrived.set()
+
+    @property
+    def _must_not_run_twice(self) -> bool:
+        return self._method.info.on_crash is OnCrash.INTERRUPT and not self._spec.rerun
+
+    def _ask_again(self, messages: list[BusMessage]) -> list[BusMessage]:
+        """These may have lain here while the process stood still, and be done by another daemon; those that cannot be
+        asked for again remain.
+        """
+        stale = [one for one in messages if one.reply_to and b"appl-v" in one.block]
+        self._say_busy([(message.reply_to, 0) for message in stale])
+        return [one for one in messages if not (one.reply_to and b"appl-v" in one.block)]
 
     def _take_what_fits(self, messages: list[BusMessage]) -> None:
         """No room for all: appliances are told when to ask again, others wait as bytes until that is too much, too."""
@@ -252,7 +266,7 @@ class Subscriber:
 
     def _on_answers_denied(self, denial: Denial) -> None:
         """Messages arrive and are done, and their senders never hear of it: somebody has to mend the permissions."""
-        if self._answers_denied is None:
+        if self._answers_denied is None or self._intake.answers_get_out:
             self._telemetry.answers_denied(self.key, denial.text)
         self._answers_denied = f"the broker denies its acknowledgements: {denial.text}"
 
@@ -432,11 +446,7 @@ class Subscriber:
 
     def _is_left_to_its_taker(self, work: Incoming) -> bool:
         """Whether another daemon of this node began it: only what may run twice is done here as well."""
-        return (
-            work.identity.taker != self._store.instance
-            and self._method.info.on_crash is OnCrash.INTERRUPT
-            and not self._spec.rerun
-        )
+        return work.identity.taker != self._store.instance and self._must_not_run_twice
 
     def _turn_away(self, work: Incoming) -> None:
         """One sender has more here than any one may have."""

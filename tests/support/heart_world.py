@@ -62,6 +62,7 @@ from appliance.workers.peers import PeerBook
 from appliance.workers.publisher import Publisher
 from appliance.workers.router import Router
 from appliance.workers.settlements import Settlements
+from appliance.workers.stall import StallWatch
 from appliance.workers.tools import HandlerTools
 from tests.support.config_files import load_text
 from tests.support.memory_store import MemoryDisk, MemoryStore
@@ -515,6 +516,7 @@ class Daemon:
             report_given_up=GivenUp(self.answers).report_given_up,
             settlements=self.settlements,
             leavers=Leavers(),
+            stall=StallWatch(world.clocks.steady),
         )
         methods = {
             name: Method(info=method.info, make=functools.partial(EffectHandler, world))
@@ -522,6 +524,7 @@ class Daemon:
         }
         hello = METHODS[HELLO]
         methods[HELLO] = Method(info=hello.info, make=lambda: NotedHandler(world, hello))
+        self.stall = parts.stall
         factory = WorkerFactory(methods, parts)
         self.pool = WorkerPool(factory.build, self.telemetry, wall=wall, on_ended=self._trigger.set)
         self.follower = LaneFollower(store, self.router, self._trigger.set)

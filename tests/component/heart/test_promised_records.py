@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 
+from tests.component.heart.worlds import add_pair, config, play
+from tests.support.heart_world import World
 from tests.support.one_lane import HOUR_S, open_shore, running
 from tests.support.virtual_time import run_virtual
 
@@ -22,6 +24,22 @@ def test_what_was_promised_waits_until_somebody_is_there() -> None:
             assert central.got == promised
             assert central.store.counts().pending == 0
             assert central.store.counts().dead == 0
+            await ship.close()
+
+    run_virtual(scenario())
+
+
+def test_the_lane_goes_on_as_a_whole_when_somebody_comes() -> None:
+    """Not one record at a time, each waited for."""
+
+    async def scenario() -> None:
+        async with open_shore(KIND) as central, running(central):
+            promised = await central.accept(1_000)
+            await asyncio.sleep(HOUR_S)
+            ship = await central.ship_arrives()
+            await asyncio.sleep(60.0)
+            assert central.got == promised
+            assert central.store.counts().pending == 0
             await ship.close()
 
     run_virtual(scenario())
@@ -48,3 +66,25 @@ def test_what_was_never_promised_is_over_once_it_is_sent() -> None:
             assert central.store.counts().pending == 0
 
     run_virtual(scenario())
+
+
+def test_an_appliance_says_when_it_has_done_what_it_need_not_acknowledge() -> None:
+    """So thousands of records need no wait for an answer that does not come."""
+
+    async def scenario(world: World) -> None:
+        alpha, beta = await add_pair(world)
+        beta.kill()
+        texts = [f"m{number}" for number in range(3_000)]
+        for first in range(0, len(texts), 500):
+            await alpha.submit(texts[first : first + 500], method="REQToConsole")
+        quiet = config(events=", ack: {mode: none}")
+        alpha.reload(world.desired(quiet, "alpha"))
+        beta.desired = world.desired(quiet, "beta")
+        await asyncio.sleep(60.0)
+        assert len(alpha.disk.records) == len(texts)
+        await beta.start()
+        assert await world.settle(30.0, until=lambda: not alpha.disk.records)
+        assert sorted(world.log.texts()) == sorted(texts)
+        assert not alpha.disk.dead
+
+    play(scenario)

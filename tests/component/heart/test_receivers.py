@@ -6,6 +6,7 @@ import asyncio
 
 import pytest
 
+from appliance.bus.memory import Permissions
 from appliance.core.delivery import DeliveryState, state_of_reason
 from tests.component.heart.worlds import add_pair, config, numbered, play
 from tests.support.heart_checks import find_violations
@@ -50,8 +51,12 @@ def test_full_backlog_turns_messages_away_and_drops_none():
 
 
 def _stats(daemon: Daemon, method: str):
+    return _worker(daemon, method).stats
+
+
+def _worker(daemon: Daemon, method: str):
     return next(
-        handle.worker.stats
+        handle.worker
         for key, handle in daemon.pool.handles.items()
         if method in key.subject and key.kind == "subscriber"
     )
@@ -273,5 +278,54 @@ def test_message_without_a_worker_runs_when_its_subject_is_soon_back_and_not_day
         reports = [run.text for run in world.log.runs if run.method == "REQErrorLog"]
         assert any("given up" in text for text in reports), "nobody was told"
         return sorted(reports)
+
+    play(scenario)
+
+
+def test_a_daemon_that_was_stopped_begins_no_command_that_another_one_has_done_meanwhile():
+    """What lay in its socket it asks for again; the sender, who has his answer, does not send it."""
+
+    async def scenario(world: World) -> None:
+        alpha, _ = await add_pair(world)
+        gamma = await world.add_daemon("gamma", config(), ["beta"])
+        gamma.stall.tick()
+        gamma.line.bus.stall()
+        texts = numbered(30)
+        await alpha.submit(texts, method=COMMAND)
+        assert await world.settle(20 * MINUTE_S, until=lambda: not alpha.disk.records)
+        gamma.line.bus.resume()
+        ticking = asyncio.create_task(gamma.stall.run())
+        await asyncio.sleep(MINUTE_S)
+        ran = [run.text for run in world.log.runs if run.text in texts]
+        assert sorted(ran) == sorted(texts)
+        assert _stats(gamma, COMMAND).turned_away > 0, "nothing lay there"
+        # and it works again
+        world.daemons["beta"].kill()
+        await alpha.submit(["next"], method=COMMAND)
+        assert await world.settle(MINUTE_S, until=lambda: "next" in world.log.texts())
+        ticking.cancel()
+        await asyncio.wait({ticking})
+
+    play(scenario)
+
+
+def test_denied_answers_are_the_workers_trouble_until_the_broker_lets_them_through():
+    """Also where it does so without a new connection, as after a reload of its accounts."""
+
+    async def scenario(world: World) -> None:
+        denied = Permissions(publish_deny=["beta.REQToConsole.*.reply.>"])
+        world.permissions["beta"] = denied
+        alpha, beta = await add_pair(world)
+        worker = _worker(beta, CONSOLE)
+        assert worker.trouble is None
+        await alpha.submit(["first"], method=CONSOLE)
+        await asyncio.sleep(5 * MINUTE_S)
+        assert "denies its acknowledgements" in worker.trouble
+        assert len(alpha.disk.records) == 1
+        beta.line.bus.session.permissions = Permissions()
+        assert await world.settle(10 * MINUTE_S, until=lambda: not alpha.disk.records)
+        await asyncio.sleep(MINUTE_S)
+        assert worker.trouble is None
+        assert len([run for run in world.log.runs if run.text == "first"]) == 1
 
     play(scenario)
