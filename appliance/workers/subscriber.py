@@ -180,6 +180,9 @@ class Subscriber:
     def _note_progress(self) -> None:
         if self._incoming and not self._taking:
             self._arrived.set()  # there may be room again
+        self._note_drained()
+
+    def _note_drained(self) -> None:
         if (
             self._intake_stopped
             and not self._incoming
@@ -303,7 +306,8 @@ class Subscriber:
                     await self._take_batch(batch)
                 finally:
                     self._taking = 0
-            self._note_progress()
+            # what the full backlog left goes on when the executor has made room: asked for here, it would never wait
+            self._note_drained()
 
     async def _take_batch(self, batch: list[BusMessage]) -> None:
         spec, handler, executor = self._spec, self._handler, self._executor

@@ -146,16 +146,14 @@ def daemon(tmp_path_factory):
         yield daemon
 
 
-def publish(daemon, *messages):
-    """Bare messages to ship1's REQPing, with headers of their own; returns when the broker has them."""
+def publish(daemon, *messages, subject="ship1.REQPing.EventACK"):
+    """Bare messages to ship1's REQPing or another, with headers of their own; returns when the broker has them."""
 
     async def run():
         client = await nats.connect(daemon.broker.url)
         for fields, headers in messages:
-            payload = cbor2.dumps(seed_message("ship1", *fields))
-            await client.publish(
-                "ship1.REQPing.EventACK", payload, headers={"serial": "cbor", **headers}
-            )
+            payload = cbor2.dumps(seed_message(subject.split(".")[0], *fields))
+            await client.publish(subject, payload, headers={"serial": "cbor", **headers})
         await client.flush()
         await client.close()
 
@@ -333,13 +331,15 @@ def test_an_absent_node_shows_as_missed_waiting_and_dead(daemon):
     daemon.request("POST", "/api/v1/outbox/drop", {"all": True})
 
 
-def test_a_subscriber_that_cannot_keep_up_drops_and_says_so(daemon):
+def test_a_subscriber_that_cannot_keep_up_turns_away_who_understands_and_drops_the_rest(daemon):
     before = daemon.scrape()
+    worker = "busy.REQCliCommand.CommandACK_subscriber"
     for _ in range(12):
         daemon.order("sleep", "0.05", to="busy")
-    daemon.wait_moved(before, "appliance_messages_dropped_total")
-    worker = "busy.REQCliCommand.CommandACK_subscriber"
+    daemon.wait_moved(before, "appliance_messages_total", worker=worker, result="turned_away")
+    publish(daemon, *[(("central", "REQCliCommand", []), {})] * 12, subject=worker.split("_")[0])
     daemon.wait_moved(before, "appliance_messages_total", worker=worker, result="dropped")
+    daemon.wait_moved(before, "appliance_messages_dropped_total")
 
 
 def test_hellos_and_the_fleets_state_are_told(daemon):

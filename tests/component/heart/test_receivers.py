@@ -50,6 +50,21 @@ def test_full_backlog_turns_messages_away_and_drops_none():
     play(scenario)
 
 
+def test_backlog_that_fills_while_messages_are_being_stored_leaves_the_loop_to_others():
+    async def scenario(world: World) -> None:
+        alpha, beta = await add_pair(world, config(commands=", concurrency: 1, backlog: 1"))
+        world.default_behaviour = Behaviour(1.0)
+        texts = numbered(20)
+        for text in texts:
+            await alpha.submit([text], method=COMMAND)
+        assert await world.settle(600, until=world.is_quiet)
+        assert all(len(world.log.of(text)) == 1 for text in texts)
+        assert _stats(beta, COMMAND).dropped == 0
+        assert find_violations(world) == []
+
+    play(scenario)
+
+
 def _stats(daemon: Daemon, method: str):
     return _worker(daemon, method).stats
 
