@@ -401,10 +401,11 @@ def retry_dead(
 
 
 def _as_new(record: OutboxRecord, now: float) -> OutboxRecord:
-    lifetime_s = None
+    expires_at = None
     if record.expires_at is not None:
-        lifetime_s = now + max(0.0, record.expires_at - record.created_at)
-    fresh = replace(record, expires_at=lifetime_s, attempt=record.attempt + 1)
+        expires_at = now + max(0.0, record.expires_at - record.created_at)
+    # NB: its age begins anew, too: else each further retry would add the time that has passed to its lifetime
+    fresh = replace(record, created_at=now, expires_at=expires_at, attempt=record.attempt + 1)
     give_tries(fresh, (0, 0.0, "", 0, ""))
     return fresh
 

@@ -582,6 +582,7 @@ class MemoryStore:
             expires_at = self.now() + max(0.0, expires_at - record.created_at)
         return replace(
             record,
+            created_at=self.now(),
             expires_at=expires_at,
             attempts=0,
             sends=0,

@@ -40,10 +40,15 @@ FRESH, REPEAT_DONE, REPEAT_UNFINISHED = (
 )
 
 
+@pytest.fixture
+def clock() -> HandClock:
+    """The clocks of the stores of one test."""
+    return HandClock()
+
+
 @pytest.fixture(params=["real", "double"])
-def open_it(request: pytest.FixtureRequest, tmp_path: Path) -> OpenStore:
+def open_it(request: pytest.FixtureRequest, tmp_path: Path, clock: HandClock) -> OpenStore:
     """Opens a store on one and the same disk, as often as wanted."""
-    clock = HandClock()
     disk = MemoryDisk(instance="0" * 16, commit_s=lambda: 0.0)
 
     @asynccontextmanager
@@ -125,6 +130,20 @@ async def test_dead_letter_tried_again_is_a_new_attempt_with_fresh_tries(open_it
         assert (again.attempt, again.attempts, again.sends, again.taker) == (1, 0, 0, "")
         assert again.expires_at == START_AT + 60
         assert store.counts().dead == 0
+
+
+async def test_each_retry_of_a_dead_letter_gives_it_the_lifetime_that_it_had_and_no_more(
+    open_it: OpenStore, clock: HandClock
+):
+    async with open_it() as store:
+        await store.put([make_record(store, expires_at=START_AT + 60)])
+        for _ in range(3):
+            taken = await take(store.lane(KEY))
+            assert taken is not None
+            assert taken.expires_at == pytest.approx(store.now() + 60)
+            clock.now += 1_000.0
+            await store.settle_dead(taken, "expired: no acknowledgement within 60 s")
+            assert await store.retry_dead([taken.id]) == 1
 
 
 async def test_dropped_records_leave_their_lane_and_its_owner_is_told(open_it: OpenStore):
