@@ -140,7 +140,8 @@ async def test_each_retry_of_a_dead_letter_gives_it_the_lifetime_that_it_had_and
         for _ in range(3):
             taken = await take(store.lane(KEY))
             assert taken is not None
-            assert taken.expires_at == pytest.approx(store.now() + 60)
+            assert taken.expires_at is not None
+            assert abs(taken.expires_at - store.now() - 60) < 1
             clock.now += 1_000.0
             await store.settle_dead(taken, "expired: no acknowledgement within 60 s")
             assert await store.retry_dead([taken.id]) == 1
