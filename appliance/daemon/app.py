@@ -270,6 +270,8 @@ class Daemon:
         self.leavers = Leavers()
         self.peers = PeerBook(self.store)
         self._stack.push_async_callback(self.peers.close)
+        given_up = GivenUp(self.answers, self.store, self.bus)
+        self._stack.push_async_callback(given_up.close)
         self.inbox_owners = InboxOwners(self.store, self._is_subscriber_wanted)
         self.lane_follower = LaneFollower(
             self.store, self.router, lambda: self.reconciler.trigger.set("lane")
@@ -292,7 +294,7 @@ class Daemon:
             leavers=self.leavers,
             stall=StallWatch(passed_s),
             hello_report=self.fleet.say,
-            report_given_up=GivenUp(self.answers).report_given_up,
+            report_given_up=given_up.report_given_up,
         )
         self.parts = parts
         factory = WorkerFactory(METHODS, parts)

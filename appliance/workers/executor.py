@@ -132,6 +132,10 @@ class Executor:
         self._has_to_tell = asyncio.Event()
         self.leaving = asyncio.Event()
         """Set by the subscriber that begins to drain."""
+        self.leaves_by_mono: float | None = None
+        """When a drain is over; what still runs then is cut off."""
+        self._left: list[Incoming] = []
+        """Not begun any more: on disk, for whoever takes over."""
         self._group: asyncio.TaskGroup | None = None
         self._loops = 0
         self._starting = 0
@@ -151,7 +155,8 @@ class Executor:
 
     def unfinished(self) -> list[Incoming]:
         """Everything that a stop now would cut off."""
-        return [*self.queue, *self._running, *(finished.work for finished in self._finished)]
+        finished = (finished.work for finished in self._finished)
+        return [*self.queue, *self._left, *self._running, *finished]
 
     def busy_ms(self, least: int, most: int) -> int:
         """After how many milliseconds there may be room, going by how long handlers have taken so far."""
@@ -251,6 +256,9 @@ class Executor:
             while queue and self._loops <= self.spec.concurrency:
                 work = queue.popleft()
                 self.release(work)
+                if self.leaves_by_mono is not None and self._is_too_late_for(work, look()):
+                    self._left.append(work)
+                    continue
                 begun: _Begun | None = None
                 if not work.is_reply and work.message is not None and not self._needs_mark(work):
                     begun = self._begin(work, work.message)
@@ -390,6 +398,13 @@ class Executor:
             and self.method.info.on_crash is OnCrash.INTERRUPT
             and not self.spec.rerun
         )
+
+    def _is_too_late_for(self, work: Incoming, now: float) -> bool:
+        """Whether it would be cut off by the end of the drain, going by how long others took, and never be run again."""
+        assert self.leaves_by_mono is not None
+        taken = self._stats.handler
+        mean_s = taken.sum / taken.count if taken.count else 0.0
+        return self._needs_mark(work) and now + mean_s > self.leaves_by_mono
 
     async def _mark_started(self, work: Incoming, message: Message) -> bool:
         """Note durably that a message which must not run twice is about to run."""

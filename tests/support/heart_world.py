@@ -497,6 +497,7 @@ class Daemon:
             switch=None,  # type: ignore[arg-type] - no handler here switches workers
         )
         self.peers = PeerBook(store)
+        self.given_up = GivenUp(self.answers, store, cast(Bus, self.line))
         self.inbox_owners = InboxOwners(store, self._is_subscriber_wanted)
         dialect = StewardDialect()
         parts = WorkerParts(
@@ -513,7 +514,7 @@ class Daemon:
             fleet=lambda: self.desired,
             wall=wall,
             mono=world.clocks.steady,
-            report_given_up=GivenUp(self.answers).report_given_up,
+            report_given_up=self.given_up.report_given_up,
             settlements=self.settlements,
             leavers=Leavers(),
             stall=StallWatch(world.clocks.steady),
@@ -592,6 +593,7 @@ class Daemon:
         await self.pool.stop_all(deadline, ["publisher"])
         await self.follower.close()
         await self.peers.close()
+        await self.given_up.close()
         await self.line.bus.close()
         await self.store.close()
         self.is_dead, self.is_up = True, False

@@ -344,3 +344,20 @@ def test_denied_answers_are_the_workers_trouble_until_the_broker_lets_them_throu
         assert len([run for run in world.log.runs if run.text == "first"]) == 1
 
     play(scenario)
+
+
+def test_a_worker_that_ends_begins_no_command_that_it_would_have_to_cut_off():
+    async def scenario(world: World) -> None:
+        alpha, beta = await add_pair(world, config(commands=", concurrency: 1"))
+        world.default_behaviour = Behaviour(3.0)
+        texts = numbered(6)
+        await alpha.submit(texts, method=COMMAND)
+        await asyncio.sleep(4)
+        await beta.stop()
+        assert 1 < len([text for text in world.log.texts() if text in texts]) < 6
+        await beta.start()
+        assert await world.settle(10 * MINUTE_S, until=lambda: not alpha.disk.records)
+        assert sorted(text for text in world.log.texts() if text in texts) == sorted(texts)
+        assert not alpha.disk.dead
+
+    play(scenario)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from types import SimpleNamespace
 
 from appliance.core.names import ERROR_CENTRAL
@@ -15,7 +15,7 @@ from appliance.telemetry.events import EventHub
 from appliance.telemetry.report import Telemetry
 from appliance.wire.frame import decode_frame, frame_headers, split_encoding
 from appliance.workers.answers import REPORT_ORIGIN, Answers
-from appliance.workers.given_up import GivenUp, is_report
+from appliance.workers.given_up import FACT_KIND, GivenUp, is_report
 from appliance.workers.router import Router
 from tests.support.virtual_time import Clocks, run_virtual
 
@@ -29,12 +29,39 @@ class Store:
 
     def __init__(self) -> None:
         self.records: list[OutboxRecord] = []
+        self.kept: dict[str, str] = {}
+
+    def facts(self, kind: str) -> Mapping[str, str]:
+        assert kind == FACT_KIND
+        return self.kept
+
+    async def remember(self, kind: str, changes: Mapping[str, str | None]) -> None:
+        assert kind == FACT_KIND
+        kept = {**self.kept, **changes}
+        self.kept = {key: value for key, value in kept.items() if value is not None}
 
     def lane(self, _key: object) -> SimpleNamespace:
         return SimpleNamespace(depth=len(self.records))
 
     async def put(self, records: Sequence[OutboxRecord]) -> None:
         self.records += records
+
+
+class Link:
+    """A connection to the broker that comes and goes."""
+
+    def __init__(self) -> None:
+        self.is_connected = True
+        self.callbacks: list[Callable[[], None]] = []
+
+    def on_connected(self, callback: Callable[[], None]) -> Callable[[], None]:
+        self.callbacks.append(callback)
+        return lambda: self.callbacks.remove(callback)
+
+    def come_back(self) -> None:
+        self.is_connected = True
+        for callback in self.callbacks:
+            callback()
 
 
 class Bench:
@@ -57,7 +84,15 @@ class Bench:
             wall=self.clocks.wall,
             mono=self.clocks.steady,
         )
-        self.given_up = GivenUp(self.answers)
+        self.bus = Link()
+        self.restart()
+
+    def restart(self) -> None:
+        self.given_up = GivenUp(
+            self.answers,
+            self.store,  # type: ignore[arg-type]
+            self.bus,  # type: ignore[arg-type]
+        )
 
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -110,6 +145,51 @@ def test_what_was_given_up_is_told_with_its_reason_and_subject():
         assert (report.to_node, report.method, report.node) == (ERROR_CENTRAL, "REQErrorLog", "hub")
         assert report.origin == REPORT_ORIGIN
         assert is_report(report)
+
+    run_virtual(scenario())
+
+
+def test_what_is_given_up_without_a_connection_is_told_by_number_when_there_is_one():
+    """And makes no reports that wait among messages, however long the link is down."""
+
+    async def scenario() -> None:
+        bench = Bench()
+        bench.bus.is_connected = False
+        async with bench.running():
+            for number in range(5_000):
+                bench.given_up.report_given_up(record(number), "expired: no connection")
+            await asyncio.sleep(3_600)
+            assert bench.texts == []
+            bench.bus.come_back()
+            await asyncio.sleep(1)
+            (text,) = bench.texts
+            assert "gave up 5000 messages" in text
+            assert "the last: gave up message 4999, REQCliCommand to far" in text
+            bench.bus.come_back()
+            await asyncio.sleep(1)
+            assert len(bench.texts) == 1
+            assert bench.store.kept == {}
+
+    run_virtual(scenario())
+
+
+def test_a_restart_without_a_connection_forgets_nothing_that_was_given_up():
+    async def scenario() -> None:
+        bench = Bench()
+        bench.bus.is_connected = False
+        async with bench.running():
+            bench.given_up.report_given_up(record(1), "expired: no connection")
+            await bench.given_up.close()
+            bench.restart()
+            bench.given_up.report_given_up(record(2), "expired: no connection")
+            await bench.given_up.close()
+            bench.bus.is_connected = True
+            bench.restart()
+            await asyncio.sleep(1)
+            (text,) = bench.texts
+            assert "gave up 2 messages" in text
+            await bench.given_up.close()
+            assert bench.store.kept == {}
 
     run_virtual(scenario())
 
