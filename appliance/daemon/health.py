@@ -14,7 +14,7 @@ MAX_NAMED = 3
 WATCH_INTERVAL_S = 1.0
 
 _STORE_WORDS = {
-    HealthState.FULL: "the store has no room",
+    HealthState.FULL: "the store takes nothing more",
     HealthState.READ_ONLY: "the store cannot be written",
     HealthState.DAMAGED: "the store is damaged",
     HealthState.BEHIND: "the store is behind",

@@ -88,7 +88,10 @@ def test_the_service_manager_hears_of_the_store():
         generation=3, revision=None, running=1, workers=1, connected=True, result="applied", at=0.0,
         problems=(), store_trouble=describe_store(store("full", "No space left on device")),
     )  # fmt: skip
-    assert "1 of 1 workers running, the store has no room: No space left on device; config" in line
+    assert (
+        "1 of 1 workers running, the store takes nothing more: No space left on device; config"
+        in line
+    )
 
 
 def test_every_change_of_the_stores_state_is_told_once():
@@ -114,7 +117,7 @@ def test_every_change_of_the_stores_state_is_told_once():
 
     run_virtual(scenario())
     assert told == [
-        ("full", "the store has no room: 1 byte left"),
+        ("full", "the store takes nothing more: 1 byte left"),
         ("behind", "the store is behind"),
         ("well again", "behind"),
         ("broken", "the store has failed and needs a restart: I/O error"),
