@@ -51,6 +51,8 @@ class Standing:
 
 
 _ENDS = (DeliveryState.REFUSED, DeliveryState.FAILED, DeliveryState.EXPIRED)
+UNANSWERED_BEFORE = "no acknowledgement after"
+"""How earlier versions began the reason of what a few tries were all for."""
 _REFUSED_BEFORE = "refused by the receiver"
 """How earlier versions began the reason of a refusal."""
 

@@ -68,6 +68,7 @@ from appliance.workers.leavers import Leavers
 from appliance.workers.parts import WorkerParts
 from appliance.workers.peers import PeerBook
 from appliance.workers.publisher import Publisher
+from appliance.workers.revival import Revival
 from appliance.workers.router import Router
 from appliance.workers.stall import StallWatch
 from appliance.workers.tools import HandlerTools
@@ -270,6 +271,10 @@ class Daemon:
         self.leavers = Leavers()
         self.peers = PeerBook(self.store)
         self._stack.push_async_callback(self.peers.close)
+        self.revival = Revival(
+            self.store, self.telemetry, lambda: self._desired.state.dedupe_window_s
+        )
+        self._stack.push_async_callback(self.revival.close)
         given_up = GivenUp(self.answers, self.store, self.bus)
         self._stack.push_async_callback(given_up.close)
         self.inbox_owners = InboxOwners(self.store, self._is_subscriber_wanted)
@@ -403,6 +408,7 @@ class Daemon:
     def _node_seen(self, node: NodeName, *, is_appliance: bool) -> None:
         if is_appliance:
             self.peers.learn(node)
+            self.revival.node_seen(node)
         for handle in self.pool.handles.values():
             if isinstance(handle.worker, Publisher):
                 handle.worker.node_seen(node)

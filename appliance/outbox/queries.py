@@ -372,6 +372,17 @@ def list_dead(database: Database, limit: int) -> list[DeadLetter]:
     return [decode_letter(row) for row in rows]
 
 
+def find_dead(database: Database, to_node: str, reason_begins: str) -> list[int]:
+    """Ids of the dead letters to a node whose reason begins so; their bodies are not read."""
+    begins = reason_begins.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")
+    rows = database.connection.execute(
+        "SELECT id, subject FROM letters WHERE reason LIKE ? || '%' ESCAPE '\\' ORDER BY id",
+        (begins,),
+    )
+    # NB: a node may have dots in its name, so a beginning of the subject does not tell
+    return [number for number, subject in rows if subject.rsplit(".", 2)[0] == to_node]
+
+
 @dataclass(slots=True)
 class Revived:
     """Records that wait again; `last_id` is where to go on, None when that was all."""

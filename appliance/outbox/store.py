@@ -440,6 +440,12 @@ class MessageStore:
         """The oldest dead letters."""
         return await self._call(lambda database: queries.list_dead(database, limit))
 
+    async def find_dead(self, to_node: str, reason_begins: str) -> list[int]:
+        """Ids of the dead letters to a node whose reason begins so, oldest first."""
+        return await self._call(
+            lambda database: queries.find_dead(database, to_node, reason_begins)
+        )
+
     async def retry_dead(self, ids: Sequence[int] | None = None) -> int:
         """Put dead letters back into their lanes as a new attempt, with fresh tries; how many."""
         now, after_id, count = self.now(), -1, 0

@@ -64,6 +64,12 @@ class Telemetry(MessageTelemetry):
         self._log(logging.WARNING, "the wall clock was set", {"by_s": round(by_s, 3)})
         self._events.emit("clock_jumped", by_s=round(by_s, 3))
 
+    def letters_revived(self, node: str, count: int) -> None:
+        """A node has turned out to be there: dead letters of an earlier version to it are sent again."""
+        fields = {"node": node, "count": count}
+        self._log(logging.INFO, "dead letters of an earlier version are tried again", fields)
+        self._events.emit("letters_revived", **fields)
+
     def input_troubled(self, error: str | None) -> None:
         """The read folder cannot be used, or with None can again."""
         if error is None:

@@ -562,6 +562,17 @@ class MemoryStore:
             lambda: sorted(self.disk.dead.values(), key=lambda dead: dead.died_at)[:limit]
         )
 
+    async def find_dead(self, to_node: str, reason_begins: str) -> list[int]:
+        """Ids of the dead letters to a node whose reason begins so, oldest first."""
+        return await self._read(
+            lambda: sorted(
+                number
+                for number, dead in self.disk.dead.items()
+                if dead.reason.startswith(reason_begins)
+                and dead.record.subject.rsplit(".", 2)[0] == to_node
+            )
+        )
+
     async def retry_dead(self, ids: Sequence[int] | None = None) -> int:
         """Put dead letters back into their lanes with fresh tries, as a new attempt; how many."""
 

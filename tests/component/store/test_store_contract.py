@@ -69,6 +69,28 @@ def open_it(request: pytest.FixtureRequest, tmp_path: Path, clock: HandClock) ->
     return open_real if request.param == "real" else open_double  # type: ignore[return-value]
 
 
+# Dead letters.
+
+
+async def test_dead_letters_are_found_by_where_they_were_for_and_how_their_reason_begins(
+    open_it: OpenStore,
+):
+    async with open_it() as store:
+        reasons = ["no answer_ after 3", "no answerX after 3", "refused: no answer_ after 3"]
+        found = []
+        for reason in reasons:
+            for node in ("ship", "ship.two"):
+                subject = Subject(f"{node}.REQPing.EventACK")
+                record = make_record(store, subject=subject)
+                await store.put([record])
+                (taken,) = store.lane(record.lane_key).take(1)
+                await store.settle_dead(taken, reason)
+                if (node, reason) == ("ship", reasons[0]):
+                    found.append(record.id)
+        assert await store.find_dead("ship", "no answer_ after") == found
+        assert await store.find_dead("elsewhere", "no answer_") == []
+
+
 # Sending.
 
 
