@@ -18,6 +18,7 @@ bound stay, so nothing is lost, doubled or overtaken.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 from collections import deque
 from collections.abc import Callable
@@ -55,6 +56,8 @@ MAX_REPLY_TOS = 16
 """Senders of copies of one message that are answered together."""
 MIN_BUSY_MS, MAX_BUSY_MS = 100, 5_000
 MAX_KNOWN_SENDERS = 1_024
+SENDER_FACT_KIND = "sender"
+"""Of the facts that tell how the reply subjects of a daemon begin that sends to a subject of ours."""
 
 _TAKEN = Answer(AnswerKind.TAKEN)
 _DONE = Answer(AnswerKind.DONE)
@@ -96,8 +99,8 @@ class Subscriber:
         self._is_subscribed = False
         self._denied: str | None = None
         self._answers_denied: str | None = None
-        self._heard_from: dict[str, str] = {}
-        """The newest reply subject of every sending daemon, to tell that this node is back."""
+        self._heard_from = self._known_senders()
+        """How the newest reply subject of every sending daemon begins, to tell that this node is back."""
         self._adopting: set[asyncio.Task[None]] = set()
         self._endings: list[Callable[[], None]] = []
 
@@ -112,6 +115,7 @@ class Subscriber:
         await self._claim()
         await self._intake.start(self._on_messages, self._on_denied, backlog=self._spec.backlog)
         self._is_subscribed = True
+        self._say_here()
         self._endings.append(self._parts.bus.on_connected(self._on_connected))
         self._raise_if_denied()
 
@@ -281,12 +285,46 @@ class Subscriber:
     def _on_connected(self) -> None:
         """Tell those who may be waiting for this node that it is back."""
         self._answers_denied = None  # found out anew with the next answer
-        if not self._parts.bus.connection_epoch or not self._heard_from:
-            return
+        if self._parts.bus.connection_epoch:
+            self._say_here()
+
+    def _say_here(self) -> None:
+        """Where somebody else takes part in our subject (a stream that records it), nothing tells senders that nobody was
+        there, nor that somebody is.
+        """
         here = Answer(AnswerKind.HERE)
         self._intake.confirm(
-            [Confirmation(reply_to, 0, here, True) for reply_to in self._heard_from.values()]
+            [Confirmation(f"{begins}here", 0, here, True) for begins in self._heard_from.values()]
         )
+
+    def _note_sender(self, instance: str, reply_to: str) -> None:
+        """A daemon sends here whose lane is new to us: remembered on disk, to greet it after a restart, too."""
+        begins = reply_to.rpartition(".")[0] + "."
+        heard_from = self._heard_from
+        heard_from[instance] = begins
+        changes: dict[str, str | None] = {f"{self._spec.subject} {instance}": begins}
+        if len(heard_from) > MAX_KNOWN_SENDERS:
+            oldest = next(iter(heard_from))
+            del heard_from[oldest]
+            changes[f"{self._spec.subject} {oldest}"] = None
+        task = asyncio.get_running_loop().create_task(
+            self._remember_senders(changes), name=f"remember who sends to {self.key.name}"
+        )
+        self._adopting.add(task)
+        task.add_done_callback(self._adopting.discard)
+
+    async def _remember_senders(self, changes: dict[str, str | None]) -> None:
+        # a full disk only means that they are not greeted after a restart
+        with contextlib.suppress(StoreError):
+            await self._store.remember(SENDER_FACT_KIND, changes)
+
+    def _known_senders(self) -> dict[str, str]:
+        mine = f"{self._spec.subject} "
+        return {
+            key[len(mine) :]: begins
+            for key, begins in self._store.facts(SENDER_FACT_KIND).items()
+            if key.startswith(mine)
+        }
 
     async def _take_until_drained(self) -> None:
         executor = self._executor
@@ -378,7 +416,9 @@ class Subscriber:
                 own_rows.add(taken.row_id)
             accepted.append(work)
             if to_appliance and work.reply_tos and identity.instance is not None:
-                heard_from[identity.instance] = work.reply_tos[0]
+                known = heard_from.get(identity.instance)
+                if known is None or not work.reply_tos[0].startswith(known):
+                    self._note_sender(identity.instance, work.reply_tos[0])
             if work.ack_on is received:
                 is_unwanted = work.is_reply and self._is_unwanted(work)
                 answer = Answer(AnswerKind.TAKEN, is_unwanted=True) if is_unwanted else _TAKEN
@@ -389,8 +429,6 @@ class Subscriber:
                 work.reply_tos.clear()
             elif to_appliance:
                 self._executor.will_tell(work, said)
-        if len(heard_from) > MAX_KNOWN_SENDERS:
-            del heard_from[next(iter(heard_from))]
         if said:
             self._intake.confirm(said)
         self._hand_on(accepted)

@@ -361,3 +361,25 @@ def test_a_worker_that_ends_begins_no_command_that_it_would_have_to_cut_off():
         assert not alpha.disk.dead
 
     play(scenario)
+
+
+def test_a_node_that_starts_wakes_lanes_for_which_somebody_else_stood_in_meanwhile():
+    """A stream records its subjects, say: the broker never says that nobody is there, and the lane is silent."""
+
+    async def scenario(world: World) -> None:
+        alpha, beta = await add_pair(world)
+        await world.add_stranger("beta.>", answers=False)
+        await alpha.submit(["before"], method=CONSOLE)
+        assert await world.settle(10.0, until=lambda: not alpha.disk.records)
+        await asyncio.sleep(1)
+        await beta.stop()
+        texts = numbered(5)
+        await alpha.submit(texts, method=CONSOLE)
+        await asyncio.sleep(60 * MINUTE_S)
+        sends = len(world.sends("m0"))
+        assert sends < 30, "it is tried seldom by now"
+        await beta.start()
+        assert await world.settle(3.0, until=lambda: not alpha.disk.records)
+        assert sorted(world.log.texts()) == sorted(["before", *texts])
+
+    play(scenario)
