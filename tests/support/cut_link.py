@@ -3,6 +3,7 @@
 with CutLink(server.port) as link:
     await connect(f"nats://127.0.0.1:{link.port}")
     link.hold()     # open, and nothing passes: what a dead radio looks like
+    link.swallow()  # dark: what comes from either side is gone, a farewell included, and neither side learns of it
     link.cut()      # every connection is reset, new ones are refused
     link.mend()
 """
@@ -29,6 +30,7 @@ class CutLink:
         self._thread = threading.Thread(target=self._loop.run_forever, name="cut link")
         self._server: asyncio.Server | None = None
         self._passes = asyncio.Event()
+        self._swallows = False
         self._tasks: set[asyncio.Task[None]] = set()
         self.port = 0
         self.passed_bytes = 0
@@ -38,6 +40,14 @@ class CutLink:
     def hold(self) -> None:
         """Let nothing pass; the connections stay."""
         self._call(self._set_passing(False))
+
+    def swallow(self) -> None:
+        """Lose whatever is sent from now on, either way, until `mend`.
+
+        A side that closes its connection is not heard of at the other. After `mend`, a connection that lost anything is
+        reset by the first byte that either side sends on it, as a peer that knows nothing of it would do.
+        """
+        self._call(self._set_swallowing(True))
 
     def cut(self) -> None:
         """Reset every connection and refuse new ones."""
@@ -73,7 +83,11 @@ class CutLink:
         else:
             self._passes.clear()
 
+    async def _set_swallowing(self, swallows: bool) -> None:
+        self._swallows = swallows
+
     async def _mend(self) -> None:
+        self._swallows = False
         self._passes.set()
         if self._server is None:
             self._server = await asyncio.start_server(self._serve, "127.0.0.1", self.port)
@@ -94,10 +108,15 @@ class CutLink:
         self._tasks.add(task)
         far_writer: asyncio.StreamWriter | None = None
         try:
+            if self._swallows:
+                while await reader.read(_BLOCK_BYTES):
+                    pass  # who calls in the dark is never answered
+                raise _Ended
             far_reader, far_writer = await asyncio.open_connection("127.0.0.1", self._to_port)
+            loss = _Loss()
             async with asyncio.TaskGroup() as group:
-                group.create_task(self._pass(reader, far_writer))
-                group.create_task(self._pass(far_reader, writer))
+                group.create_task(self._pass(reader, far_writer, loss))
+                group.create_task(self._pass(far_reader, writer, loss))
         except (OSError, _Ended, ExceptionGroup, asyncio.CancelledError):
             pass
         finally:
@@ -106,15 +125,31 @@ class CutLink:
                 if one is not None:
                     _reset(one)
 
-    async def _pass(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _pass(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, loss: _Loss
+    ) -> None:
         while block := await reader.read(_BLOCK_BYTES):
             await self._passes.wait()
+            if self._swallows:
+                loss.has_happened = True
+                continue
+            if loss.has_happened:
+                raise _Ended
             if self.bytes_per_s is not None:
                 await asyncio.sleep(len(block) / self.bytes_per_s)
             writer.write(block)
             await writer.drain()
             self.passed_bytes += len(block)
-        raise _Ended
+        if not self._swallows:
+            raise _Ended
+        loss.has_happened = True  # the other side sends on, and learns of it once that passes again
+
+
+class _Loss:
+    """Of one connection, both ways."""
+
+    def __init__(self) -> None:
+        self.has_happened = False
 
 
 class _Ended(Exception):
