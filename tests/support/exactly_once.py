@@ -15,41 +15,41 @@ import random
 import sys
 import threading
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from tests.support.appliance import Appliance
 from tests.support.nats_server import NatsServer
+from tests.support.tally import Tally, dead_of, line_message, lines_of, tally
 from tests.support.waiting import at_a_random_moment, pace, until
 
 SENDER = """
 version: 1
 broker: {{servers: ["{url}"], ping_interval: 1s, reconnect_wait: 100ms}}
-defaults: {{ack: {{timeout: 1s, retries: 1000, on: {ack_on}}}, compression: {compression}}}
+defaults: {{ack: {{timeout: 1s, on: {ack_on}}}, compression: {compression}}}
 nodes:
   alpha:
     publish:
       lines: {{to: beta, method: REQToFileAppend}}
-  beta: {{subscribe: {{REQToFileAppend: {{accept_from: [alpha], dedupe: {dedupe}}}}}}}
+  beta: {{subscribe: {{REQToFileAppend: {{accept_from: [alpha]}}}}}}
 """
 
 
 @dataclass
 class Outcome:
-    """What a run counted."""
+    """What a run counted. `accepted_per_s` is over all of it, the moments without a sender included."""
 
-    accepted: int = 0
-    lines: int = 0
-    lost: int = 0
-    doubled: int = 0
-    invented: int = 0
-    faults: dict[str, int] = field(default_factory=dict)
-    settle_s: float = 0.0
-    first_lost: list[str] = field(default_factory=list)
+    tally: Tally
+    faults: dict[str, int]
+    accepted_per_s: float
+    settle_s: float
 
     @property
     def is_exactly_once(self) -> bool:
-        return not (self.lost or self.doubled or self.invented)
+        return self.tally.is_right
+
+    def __str__(self) -> str:
+        return f"{self.tally}; {self.accepted_per_s:.0f}/s accepted, settled in {self.settle_s:.1f} s, killed {self.faults}"
 
 
 class Load(threading.Thread):
@@ -71,17 +71,7 @@ class Load(threading.Thread):
             lines = [f"line-{number + i}" for i in range(self.batch)]
             number += self.batch
             self.offered.update(lines)
-            body = [
-                {
-                    "from_node": "alpha",
-                    "to_nodes": ["beta"],
-                    "method": "REQToFileAppend",
-                    "directory": "load",
-                    "file_name": "lines.log",
-                    "data": [f"{line}\n"],
-                }
-                for line in lines
-            ]
+            body = [line_message(line) for line in lines]
             try:
                 code, answer = self.appliance.request(
                     "POST", "/api/v1/messages", body, timeout_s=5.0
@@ -104,9 +94,9 @@ def run_harness(
     kills: int,
     seed: int,
     per_second: int = 1_000,
+    batch: int = 20,
     ack_on: str = "done",
     compression: str = "none",
-    dedupe: bool = True,
     receiver_command: list[str] | None = None,
     gap_s: tuple[float, float] = (0.2, 0.7),
     kinds: tuple[str, ...] = ("sender", "receiver", "broker"),
@@ -114,11 +104,8 @@ def run_harness(
 ) -> Outcome:
     """Kill each of `kinds` `kills` times in random order under load, let everything settle, count."""
     rng = random.Random(seed)
-    outcome = Outcome()
     with NatsServer() as broker:
-        text = SENDER.format(
-            url=broker.url, ack_on=ack_on, compression=compression, dedupe=str(dedupe).lower()
-        )
+        text = SENDER.format(url=broker.url, ack_on=ack_on, compression=compression)
         sender = Appliance(text, directory / "alpha")
         receiver = Appliance(text, directory / "beta", command=receiver_command)
         sender.args, receiver.args = ["--node", "alpha"], ["--node", "beta"]
@@ -128,7 +115,8 @@ def run_harness(
             receiver.start(ready=False)
             sender.wait_ready()
             receiver.wait_ready()
-            load = Load(sender, per_second)
+            load = Load(sender, per_second, batch)
+            load_since = time.monotonic()
             load.start()
             faults = [kind for kind in kinds for _ in range(kills)]
             rng.shuffle(faults)
@@ -141,16 +129,24 @@ def run_harness(
             load.stopped.set()
             load.join(10)
             started = time.monotonic()
+            load_s = started - load_since
             sender.wait_ready()
             receiver.wait_ready()
             _wait_settled(sender, receiver, settle_timeout_s)
-            outcome.settle_s = time.monotonic() - started
-            outcome.faults = dict(collections.Counter(faults))
-            _count(receiver, load, outcome)
+            return Outcome(
+                tally=tally(
+                    load.accepted,
+                    lines_of(receiver),
+                    offered=load.offered,
+                    dead=dead_of(sender),
+                ),
+                faults=dict(collections.Counter(faults)),
+                accepted_per_s=len(load.accepted) / load_s,
+                settle_s=time.monotonic() - started,
+            )
         finally:
             sender.close()
             receiver.close()
-    return outcome
 
 
 def _fault(
@@ -177,16 +173,5 @@ def _wait_settled(sender: Appliance, receiver: Appliance, timeout_s: float) -> N
     receiver.wait_until(lambda status: status["inbox"]["unfinished"] == 0, timeout_s)
 
 
-def _count(receiver: Appliance, load: Load, outcome: Outcome) -> None:
-    text = receiver.data("load", "beta", "lines.log").read_text()
-    counts = collections.Counter(text.splitlines())
-    lost = load.accepted - counts.keys()
-    outcome.accepted = len(load.accepted)
-    outcome.lines = sum(counts.values())
-    outcome.lost = len(lost)
-    outcome.first_lost = sorted(lost)[:5]
-    outcome.doubled = sum(count - 1 for count in counts.values())
-    outcome.invented = len(counts.keys() - load.offered)
-
-
 MUTANT_ACK_BEFORE_COMMIT = [sys.executable, "-m", "tests.support.mutant_ack_first"]
+MUTANT_NO_DEDUPE = [sys.executable, "-m", "tests.support.mutant_no_dedupe"]

@@ -5,7 +5,7 @@ The long run (ten kills each) is `python -m tests.measure.kill_and_recover`.
 
 import pytest
 
-from tests.support.exactly_once import MUTANT_ACK_BEFORE_COMMIT, run_harness
+from tests.support.exactly_once import MUTANT_ACK_BEFORE_COMMIT, MUTANT_NO_DEDUPE, run_harness
 
 pytestmark = pytest.mark.timeout(180)
 
@@ -15,7 +15,7 @@ def test_every_accepted_message_is_handled_exactly_once_whatever_is_killed(
     tmp_path, ack_on, compression
 ):
     outcome = run_harness(tmp_path, kills=2, seed=7, ack_on=ack_on, compression=compression)
-    assert outcome.accepted > 500
+    assert outcome.tally.accepted > 500
     assert outcome.is_exactly_once, outcome
 
 
@@ -28,7 +28,7 @@ def find_one_with(seeds, is_seen, directory, **options):
 def test_the_harness_sees_a_receiver_that_acknowledges_before_the_commit(tmp_path):
     assert find_one_with(
         range(3, 8),
-        lambda outcome: outcome.lost > 0,
+        lambda outcome: outcome.tally.lost > 0,
         tmp_path,
         kinds=("receiver",),
         receiver_command=MUTANT_ACK_BEFORE_COMMIT,
@@ -38,8 +38,8 @@ def test_the_harness_sees_a_receiver_that_acknowledges_before_the_commit(tmp_pat
 def test_the_harness_sees_a_receiver_without_a_memory_of_ids(tmp_path):
     assert find_one_with(
         range(5, 10),
-        lambda outcome: outcome.doubled > 0,
+        lambda outcome: outcome.tally.doubled > 0,
         tmp_path,
         kinds=("broker", "sender"),
-        dedupe=False,
+        receiver_command=MUTANT_NO_DEDUPE,
     )
