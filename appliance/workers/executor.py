@@ -175,9 +175,8 @@ class Executor:
                 self._turns.enter(work)
         self.spawn_loops()
 
-    def has_share(self, work: Incoming, count: int, share: float, max_bytes: int) -> bool:
+    def has_share(self, sender: str, count: int, share: float, max_bytes: int) -> bool:
         """Whether the sender may have one more message here: no one may have all of the room."""
-        sender = work.sender
         return (
             self._held_by_sender.get(sender, 0) < max(1.0, count * share)
             and self._bytes_by_sender.get(sender, 0) < max_bytes * share

@@ -40,6 +40,7 @@ from appliance.workers.base import DrainReport
 from appliance.workers.executor import Executor
 from appliance.workers.inbox_owners import scope_of
 from appliance.workers.incoming import Admission, Incoming, Refusal
+from appliance.workers.kept_back import KeptBack
 from appliance.workers.parts import WorkerParts
 
 MAX_BATCH = 256
@@ -49,6 +50,8 @@ MAX_DECODED_BYTES = 8 * 1024 * 1024
 """Of it for decoded messages; those that come on top are kept as the bytes they came in until their turn."""
 MAX_SENDER_SHARE = 0.75
 """Of either bound for any one sender."""
+RESUMED_SHARE = 0.5
+"""A sender that was kept waiting goes on when it holds less than this: what is kept back is decoded anew."""
 STORE_RETRY_S = 0.2
 MAX_ADMIT_S = 0.005
 """How long decoding may go on before everybody else gets a turn."""
@@ -90,7 +93,9 @@ class Subscriber:
             on_progress=self._note_progress,
         )
         self._incoming: deque[BusMessage] = deque()
+        self._kept_back = KeptBack()
         self._incoming_bytes = 0
+        """Of `_incoming` and `_kept_back` together."""
         self._arrived = asyncio.Event()
         self._drained = asyncio.Event()
         self._taking = 0
@@ -163,7 +168,8 @@ class Subscriber:
             worker=self.key.name,
             finished=self.stats.handled + self.stats.failed - before,
             handed_back=len(left) - abandoned,
-            abandoned=abandoned + (0 if self._spec.wants_ack else len(self._incoming)),
+            abandoned=abandoned
+            + (0 if self._spec.wants_ack else len(self._incoming) + len(self._kept_back)),
         )
 
     async def close(self) -> None:
@@ -183,14 +189,15 @@ class Subscriber:
             await self._intake.stop()
 
     def _note_progress(self) -> None:
-        if self._incoming and not self._taking:
-            self._arrived.set()  # there may be room again
+        if not self._taking and self._can_take():
+            self._arrived.set()  # there is room again
         self._note_drained()
 
     def _note_drained(self) -> None:
         if (
             self._intake_stopped
             and not self._incoming
+            and not self._kept_back
             and not self._taking
             and self._executor.is_empty
         ):
@@ -200,7 +207,7 @@ class Subscriber:
     @property
     def unfinished(self) -> int:
         """Messages that arrived and whose handling has not ended."""
-        return len(self._incoming) + self._taking + self._executor.count
+        return len(self._incoming) + len(self._kept_back) + self._taking + self._executor.count
 
     @property
     def trouble(self) -> str | None:
@@ -215,7 +222,8 @@ class Subscriber:
             messages = self._ask_again(messages)
         size_bytes = sum([len(message.payload) for message in messages])
         if (
-            len(self._incoming) + len(messages) + len(executor.queue) <= self._spec.backlog
+            len(self._incoming) + len(self._kept_back) + len(messages) + len(executor.queue)
+            <= self._spec.backlog
             and self._incoming_bytes + size_bytes + executor.queue_bytes <= MAX_BACKLOG_BYTES
         ):
             self._incoming.extend(messages)
@@ -241,12 +249,13 @@ class Subscriber:
         executor, backlog = self._executor, self._spec.backlog
         turned_away: list[BusMessage] = []
         for message in messages:
-            waiting = len(self._incoming) + len(executor.queue)
+            untaken = len(self._incoming) + len(self._kept_back)
+            waiting = untaken + len(executor.queue)
             held_bytes = self._incoming_bytes + executor.queue_bytes
             has_room = waiting < backlog and held_bytes < MAX_BACKLOG_BYTES
             if not has_room and b"appl-v" in message.block:
                 turned_away.append(message)
-            elif len(self._incoming) < backlog and held_bytes < MAX_BACKLOG_BYTES:
+            elif untaken < backlog and held_bytes < MAX_BACKLOG_BYTES:
                 self._incoming.append(message)
                 self._incoming_bytes += len(message.payload)
             else:
@@ -327,17 +336,13 @@ class Subscriber:
         }
 
     async def _take_until_drained(self) -> None:
-        executor = self._executor
         while not self._drained.is_set():
             await self._arrived.wait()
             self._arrived.clear()
             self._raise_if_denied()
+            self._take_up_kept_back()
             # a backlog that is full stops the intake: what is not taken yet is still the sender's
-            while (
-                self._incoming
-                and not self._drained.is_set()
-                and (len(executor.queue) < self._spec.backlog or self._intake_stopped)
-            ):
+            while self._incoming and self._has_queue_room() and not self._drained.is_set():
                 count = self._taking = min(len(self._incoming), MAX_BATCH)
                 batch = [self._incoming.popleft() for _ in range(count)]
                 self._incoming_bytes -= sum([len(message.payload) for message in batch])
@@ -345,8 +350,18 @@ class Subscriber:
                     await self._take_batch(batch)
                 finally:
                     self._taking = 0
+                self._take_up_kept_back()
             # what the full backlog left goes on when the executor has made room: asked for here, it would never wait
             self._note_drained()
+
+    def _has_queue_room(self) -> bool:
+        return len(self._executor.queue) < self._spec.backlog or self._intake_stopped
+
+    def _can_take(self) -> bool:
+        """Whether something waits to be taken, and may be. Without the second the loop would never get to anything else."""
+        if self._kept_back and any(map(self._may_resume, self._kept_back.senders())):
+            return True
+        return bool(self._incoming) and self._has_queue_room()
 
     async def _take_batch(self, batch: list[BusMessage]) -> None:
         spec, handler, executor = self._spec, self._handler, self._executor
@@ -383,9 +398,9 @@ class Subscriber:
                     said.append(self._answer(work, self._working_at(work.identity.taker)))
                     continue
                 active[key] = work
-            if not executor.has_share(work, spec.backlog, MAX_SENDER_SHARE, MAX_BACKLOG_BYTES):
+            if work.sender in self._kept_back or not self._has_share(work.sender, MAX_SENDER_SHARE):
                 executor.forget(work)
-                self._turn_away(work)
+                self._turn_away(work, delivery)
                 continue
             executor.hold(work)
             fresh.append(work)
@@ -491,10 +506,28 @@ class Subscriber:
         """Whether another daemon of this node began it: only what may run twice is done here as well."""
         return work.identity.taker != self._store.instance and self._must_not_run_twice
 
-    def _turn_away(self, work: Incoming) -> None:
+    def _has_share(self, sender: str, share: float) -> bool:
+        return self._executor.has_share(sender, self._spec.backlog, share, MAX_BACKLOG_BYTES)
+
+    def _may_resume(self, sender: str) -> bool:
+        return self._has_share(sender, RESUMED_SHARE)
+
+    def _take_up_kept_back(self) -> None:
+        """Senders that have room again go on where they were, before what came of them since."""
+        if self._kept_back:
+            found = self._kept_back.take(self._may_resume)
+            self._incoming.extendleft(reversed(found))
+
+    def _turn_away(self, work: Incoming, delivery: BusMessage) -> None:
         """One sender has more here than any one may have."""
         if work.identity.hears and work.reply_tos:
             self._say_busy([(work.reply_tos[0], work.message_id)])
+        elif (
+            len(self._kept_back) < self._spec.backlog * MAX_SENDER_SHARE
+            and self._incoming_bytes < MAX_BACKLOG_BYTES * MAX_SENDER_SHARE
+        ):
+            self._kept_back.keep(work.sender, delivery)
+            self._incoming_bytes += len(delivery.payload)
         else:
             self.stats.dropped += 1
             self._telemetry.message_dropped(self.key)

@@ -57,9 +57,7 @@ def run_dark(
             args=["--node", "alpha"],
         )
         receiver = Appliance(
-            CONFIG.format(
-                url=f"nats://127.0.0.1:{link.port}", hello=hello, broker=broker_settings
-            ),
+            CONFIG.format(url=f"nats://127.0.0.1:{link.port}", hello=hello, broker=broker_settings),
             directory / "beta",
             args=["--node", "beta"],
         )

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import asyncio
 
+import cbor2
 import pytest
 
 from appliance.bus.memory import Permissions
 from appliance.core.delivery import DeliveryState, state_of_reason
+from appliance.wire.headers import encode_headers
 from tests.component.heart.worlds import add_pair, config, numbered, play
+from tests.support.bare_publisher import seed_message
 from tests.support.heart_checks import find_violations
 from tests.support.heart_world import Behaviour, Daemon, World
 
@@ -294,6 +297,36 @@ def test_message_without_a_worker_runs_when_its_subject_is_soon_back_and_not_day
         assert any("given up" in text for text in reports), "nobody was told"
         return sorted(reports)
 
+
+async def _publish_as_a_stranger(
+    world: World, texts: list[str], *, window: int, sender: str = "alpha"
+) -> None:
+    """Lines of a client that writes no headers of ours, keeps so many unacknowledged, and resends nothing."""
+    bus = await world.connect(f"{sender}, a stranger")
+    acked: set[str] = set()
+    prefix = f"beta.REQToConsole.EventACK.reply.{sender}."
+    await bus.subscribe(f"{prefix}*", lambda got: acked.update(one.subject for one in got))
+    for number, text in enumerate(texts):
+        assert await world.settle(
+            MINUTE_S, until=lambda number=number: number - len(acked) < window
+        )
+        message = seed_message("beta", sender, CONSOLE, [text], id=number)
+        frame = (f"{prefix}{number}", encode_headers({"serial": "cbor"}), cbor2.dumps(message))
+        bus.send([("beta.REQToConsole.EventACK", *frame)])
+
+
+def test_sender_that_cannot_be_told_to_wait_is_kept_waiting_and_nothing_of_it_is_dropped():
+    """It is acknowledged faster than handled: what it sends on top of its share waits, unacknowledged and in order."""
+
+    async def scenario(world: World) -> None:
+        _, beta = await add_pair(world, config(events=", concurrency: 1, backlog: 40"))
+        world.default_behaviour = Behaviour(0.01)
+        texts = numbered(400)
+        await _publish_as_a_stranger(world, texts, window=10)
+        assert await world.settle(MINUTE_S, until=lambda: len(world.log.texts()) == len(texts))
+        assert world.log.texts() == texts
+        assert _stats(beta, CONSOLE).dropped == 0
+
     play(scenario)
 
 
@@ -381,5 +414,23 @@ def test_a_node_that_starts_wakes_lanes_for_which_somebody_else_stood_in_meanwhi
         await beta.start()
         assert await world.settle(3.0, until=lambda: not alpha.disk.records)
         assert sorted(world.log.texts()) == sorted(["before", *texts])
+
+
+def test_full_queue_beside_messages_that_are_not_taken_yet_leaves_the_loop_to_others():
+    async def scenario(world: World) -> None:
+        text = config(events=", concurrency: 1, backlog: 40")
+        text = text.replace(
+            "REQToConsole: {accept_from: [alpha]", "REQToConsole: {accept_from: any"
+        )
+        _, beta = await add_pair(world, text)
+        world.default_behaviour = Behaviour(0.01)
+        texts = {sender: numbered(200, sender) for sender in ("one", "two", "three")}
+        async with asyncio.TaskGroup() as group:
+            for sender, own in texts.items():
+                group.create_task(_publish_as_a_stranger(world, own, window=12, sender=sender))
+        assert await world.settle(MINUTE_S, until=lambda: len(world.log.texts()) == 600)
+        for sender, own in texts.items():
+            assert [text for text in world.log.texts() if text.startswith(sender)] == own
+        assert _stats(beta, CONSOLE).dropped == 0
 
     play(scenario)
