@@ -4,6 +4,7 @@ import asyncio
 import inspect
 import os
 import shutil
+import signal
 import sys
 import tempfile
 from pathlib import Path
@@ -16,6 +17,10 @@ from tests.support.waiting import turns
 # Many processes load the same modules here: that each compiles them anew would be half of what a start costs.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 sys.dont_write_bytecode = False
+
+# A shell that runs the tests in the background has Ctrl-C ignored, and every program under test would inherit that.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # The same examples in every run: what a run finds, the next one finds, too. Whoever looks for new ones has
 # `tests.measure.fuzz_decoders`, or `--hypothesis-profile=default`. How long one takes depends on the machine.

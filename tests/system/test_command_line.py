@@ -11,6 +11,7 @@ import pytest
 
 from tests.support import forked
 from tests.support.appliance import PLAIN_COMMAND, Appliance
+from tests.support.programs import ended
 
 CONFIG = """
 version: 1
@@ -210,7 +211,7 @@ def test_on_a_terminal_what_a_node_writes_cannot_command_it(daemon):
         *(sys.executable, "-m", "appliance", "exec", "ship1"),
         *("--state-dir", str(daemon.state), "--", "sh", "-c", r"printf '\033[31mred\n'"),
     ]
-    with subprocess.Popen(command, stdout=slave, stderr=slave) as process:
+    with ended(subprocess.Popen(command, stdout=slave, stderr=slave)) as process:
         os.close(slave)
         assert process.wait(30) == 0
     assert os.read(master, 1_000) == b"\\x1b[31mred\r\n"

@@ -12,6 +12,7 @@ from tests.support.appliance import Appliance
 from tests.support.kubernetes import mount, of_kind, read_manifests
 from tests.support.nats_login import make_nkey
 from tests.support.nats_server import NatsServer
+from tests.support.programs import ended
 
 
 def config_of(name, **changed):
@@ -78,8 +79,8 @@ def test_the_application_beside_it_hands_over_what_is_delivered(tmp_path):
         script = shop["args"][0].replace("127.0.0.1:7702", opened["http"]["listen"])
         filed = daemon.data("orders", "central", "orders.log")
         command = [*shop["command"], script]
-        with subprocess.Popen(
-            command, stdout=subprocess.PIPE, text=True, start_new_session=True
+        with ended(
+            subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True)
         ) as process:
             try:
                 daemon.wait_until(lambda _: filed.exists() and filed.read_text())

@@ -16,6 +16,7 @@ from tests.support import forked
 from tests.support.appliance import Appliance
 from tests.support.bare_publisher import seed_message
 from tests.support.nats_server import NatsServer
+from tests.support.programs import ended
 from tests.support.waiting import pace_async
 
 CONFIG = """
@@ -99,8 +100,8 @@ def test_lines_are_shown_while_the_program_runs(fleet):
     go = fleet.work / "go"
     script = f"echo one; echo two >&2; while [ ! -e {go} ]; do sleep 0.02; done; echo three; exit 3"
     words = fleet.command("exec", "--stream", "ship1", "--", "sh", "-c", script)
-    with subprocess.Popen(
-        words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    with ended(
+        subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     ) as shown:
         assert read_line(shown) == "one\n"
         assert shown.poll() is None
@@ -114,8 +115,8 @@ def test_a_file_is_followed_until_interrupted(fleet):
     log = fleet.work / "app.log"
     log.write_text("1\n2\n3\n")
     words = fleet.command("tail", "ship1", "-n", "2", str(log))
-    with subprocess.Popen(
-        words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    with ended(
+        subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     ) as shown:
         assert [read_line(shown), read_line(shown)] == ["2\n", "3\n"]
         log.rename(fleet.work / "app.log.1")

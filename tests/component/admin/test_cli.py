@@ -16,6 +16,7 @@ from appliance.cli import main
 from appliance.cli.verdict_view import uses_colour
 from appliance.errors import StoreFull
 from tests.support.fake_control import PROBLEM, SPAWN, UPDATE, ServedControl, make_status
+from tests.support.programs import ended
 from tests.support.terminal import OnTerminal
 
 
@@ -70,7 +71,9 @@ def test_a_watched_status_is_a_line_per_look_where_there_is_no_terminal(served):
         "--state-dir",
         str(served.state_dir),
     ]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+    with ended(
+        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    ) as process:
         assert json.loads(process.stdout.readline())["generation"] == 12
         process.send_signal(signal.SIGINT)
         assert process.wait(10) == 130
@@ -88,8 +91,8 @@ def test_a_watched_status_fills_a_terminal_until_it_is_interrupted(served):
     ]
     ours, theirs = pty.openpty()
     environ = {**os.environ, "TERM": "xterm", "COLUMNS": "120", "LINES": "40"}
-    with subprocess.Popen(
-        command, stdin=theirs, stdout=theirs, stderr=theirs, env=environ
+    with ended(
+        subprocess.Popen(command, stdin=theirs, stdout=theirs, stderr=theirs, env=environ)
     ) as process:
         os.close(theirs)
         seen = b""

@@ -11,6 +11,7 @@ import pytest
 
 from appliance.cli import main
 from tests.support.fake_control import ServedControl
+from tests.support.programs import ended
 
 
 @pytest.fixture
@@ -175,7 +176,9 @@ def test_interrupted_it_says_what_goes_on(short_dir, control):
         "--",
         "x",
     ]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+    with ended(
+        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    ) as process:
         assert process.stdout.readline() == b"ship1: begun\n"
         process.send_signal(signal.SIGINT)
         _, err = process.communicate(timeout=10)
@@ -205,7 +208,7 @@ def test_on_a_terminal_control_characters_are_escaped(short_dir, control):
         "--",
         "x",
     ]
-    with subprocess.Popen(command, stdout=slave, stderr=subprocess.PIPE) as process:
+    with ended(subprocess.Popen(command, stdout=slave, stderr=subprocess.PIPE)) as process:
         os.close(slave)
         assert process.wait(10) == 0
     assert os.read(master, 1000) == b"\\x1b[31mred\\xff\r\n"
