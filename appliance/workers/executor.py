@@ -300,6 +300,8 @@ class Executor:
             return
         if work.is_reply and is_for_caller_only(work, message):
             self._turns.say(work)
+            # who still speaks hears of it with the word that this piece is done
+            work.is_unwanted = self._parts.leavers.is_unwanted(work, message)
             self._finish(Finished(work, self.outcomes.forwarded(work, message)))
             return
         await self._handle(work, message)
