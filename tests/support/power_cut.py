@@ -110,7 +110,8 @@ class PowerCuts:
         cut_off = sum(verdict.commands.reported for verdict in self.verdicts)
         slowest_s = max(verdict.settle_s for verdict in self.verdicts)
         said = (
-            f"{'WRONG' if wrong else 'RIGHT'}: {len(self.verdicts)} copies at {self.accepted_per_s:.0f}/s, {len(wrong)} wrong;"
+            f"{'WRONG' if wrong else 'RIGHT'}: {len(self.verdicts)} copies at {self.accepted_per_s:.0f}/s,"
+            f" {len(wrong)} wrong;"
             f" {lines} lines and {commands} commands in them, {cut_off} commands reported as cut off;"
             f" settled in {slowest_s:.1f} s at most"
         )
@@ -173,7 +174,10 @@ def _take(
         _stop(pair[1])
         has_old_marks = bool(old_marks) and not number % 3
         cut = Cut(
-            directory / f"cut-{number}", load.accepted.copy(), commands.accepted.copy(), has_old_marks
+            directory / f"cut-{number}",
+            load.accepted.copy(),
+            commands.accepted.copy(),
+            has_old_marks,
         )
         marks = {}
         for one in pair:
