@@ -1,0 +1,17 @@
+"""A line that swallows everything for a while. The long run, minutes with default settings, is `python tests/measure/dark_line.py`."""
+
+from tests.support.dark import run_dark
+
+
+def test_what_is_sent_into_the_dark_is_there_once_soon_after_the_light(tmp_path):
+    outcome = run_dark(
+        tmp_path,
+        dark_s=3.0,
+        count=200,
+        says_hello=False,
+        has_traffic_before=True,
+        broker_settings=", ping_interval: 200ms, reconnect_wait: 50ms",
+    )
+    assert outcome.tally.is_right, outcome
+    assert outcome.tally.accepted == 250
+    assert outcome.settled_s < 10.0, outcome
