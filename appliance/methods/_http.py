@@ -7,7 +7,6 @@ addresses in any spelling are judged alike. Redirects are followed here, one by 
 
 from __future__ import annotations
 
-import asyncio
 import socket
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ from yarl import URL
 from appliance.core.urls import Url, find_permission, is_public_address, parse_url
 from appliance.errors import FetchFailed, UrlForbidden
 from appliance.methods._text import shorten
+from appliance.running_time import running_timeout
 
 MAX_REDIRECTS = 5
 
@@ -61,7 +61,7 @@ async def fetch(
     asked = _parse(url, url)
     url = asked.text  # what is said of it later is harmless
     try:
-        async with asyncio.timeout(timeout_s):
+        async with running_timeout(timeout_s):
             for _ in range(MAX_REDIRECTS + 1):
                 found = await _get(asked, url, patterns, max_bytes)
                 if isinstance(found, Fetched):

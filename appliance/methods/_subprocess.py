@@ -6,7 +6,6 @@ time bounds the whole, while what is held at once is bounded (`_talk`).
 
 from __future__ import annotations
 
-import asyncio
 import re
 from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from dataclasses import dataclass
 from appliance.core.message import Message
 from appliance.methods._child import LINGER_S, Child, KeptPipe, TalkingPipe
 from appliance.methods._talk import Say, Talk, run_talk
+from appliance.running_time import running_timeout
 
 TAIL_BYTES = 8_192
 """How much of each stream's end is kept beside what is passed on."""
@@ -90,7 +90,7 @@ async def run_command(
     timed_out = False
     try:
         try:
-            async with asyncio.timeout(timeout_s):
+            async with running_timeout(timeout_s):
                 await child.exited.wait()
         except TimeoutError:
             timed_out = True

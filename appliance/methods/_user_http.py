@@ -20,6 +20,7 @@ from appliance.core.user_method import HttpCall
 from appliance.errors import ArgumentsInvalid, BusUnauthorized, HandlerError
 from appliance.methods._text import shorten
 from appliance.methods.base import HandlerContext, Result
+from appliance.running_time import running_timeout
 
 MAX_URL_BYTES = 8_192
 """Longer ones are refused by most servers, in worse words."""
@@ -45,7 +46,7 @@ class HttpHandler:
         headers = fill_headers(self._headers, values) | await self._read_secrets()
         body = _to_bytes(render(self._body, values) or "")
         try:
-            async with asyncio.timeout(context.timeout_s):
+            async with running_timeout(context.timeout_s):
                 status, output = await self._ask(url, headers, body, context.spec.max_output_bytes)
         except TimeoutError:
             what = f"gave no answer within {context.timeout_s:g} s"

@@ -21,6 +21,7 @@ from appliance.errors import ArgumentsInvalid, CopyFailed, HandlerError
 from appliance.methods._paths import failed, open_socket
 from appliance.methods._text import join_data, shorten
 from appliance.methods.base import DONE, HandlerContext, Method, Result
+from appliance.running_time import running_timeout
 
 INFO = MethodInfo(
     name=MethodName("REQToSocket"),
@@ -50,7 +51,7 @@ class ToSocket:
         path, data = arguments[0], join_data(message)
         socket_fd = await asyncio.to_thread(open_socket, path, context.spec.allow_paths)
         try:
-            async with asyncio.timeout(context.timeout_s):
+            async with running_timeout(context.timeout_s):
                 await _write(socket_fd, data)
         except TimeoutError:
             raise HandlerError(

@@ -6,9 +6,10 @@ called.
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Coroutine, Generator
 from typing import Any, Generic, TypeVar
+
+from appliance.running_time import running_timeout
 
 T = TypeVar("T")
 
@@ -40,7 +41,7 @@ async def rest_within(work: Coroutine[Any, Any, T], waits_for: Any, limit_s: flo
 
     Cancellation: goes to the coroutine.
     """
-    async with asyncio.timeout(limit_s):
+    async with running_timeout(limit_s):
         return await _Rest(work, waits_for)
 
 

@@ -1,4 +1,7 @@
-"""A line that swallows everything for a while. The long run, minutes with default settings, is `python tests/measure/dark_line.py`."""
+"""A line that swallows everything for a while.
+
+The long run, minutes with default settings, is `python tests/measure/dark_line.py`.
+"""
 
 from tests.support.dark import run_dark
 

@@ -1,4 +1,7 @@
-"""More commands than a node can do at once, with room for few of them. The long run is `python tests/measure/overload.py`."""
+"""More commands than a node can do at once, with room for few of them.
+
+The long run is `python tests/measure/overload.py`.
+"""
 
 import pytest
 

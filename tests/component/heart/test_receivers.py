@@ -434,3 +434,23 @@ def test_full_queue_beside_messages_that_are_not_taken_yet_leaves_the_loop_to_ot
         assert _stats(beta, CONSOLE).dropped == 0
 
     play(scenario)
+
+
+def test_handlers_that_run_while_the_process_stands_still_have_their_time_afterwards():
+    """All timers are due when it goes on, before anything that came meanwhile has been seen."""
+
+    async def scenario(world: World) -> None:
+        text = config(commands=", concurrency: 1").replace(
+            "method_timeout: 2h", "method_timeout: 10s"
+        )
+        alpha, _ = await add_pair(world, text)
+        world.default_behaviour = Behaviour(3.0)
+        await alpha.submit(["long"], method=COMMAND)
+        assert await world.settle(MINUTE_S, until=lambda: bool(world.log.runs))
+        asyncio.get_running_loop().pass_time(60.0)
+        assert await world.settle(MINUTE_S, until=lambda: "long" in world.log.texts())
+        assert await world.settle(MINUTE_S, until=world.is_quiet)
+        assert not alpha.disk.dead
+        assert find_violations(world) == []
+
+    play(scenario)
