@@ -30,6 +30,7 @@ from appliance.core.copying import (
     pack_piece,
     write_piece,
 )
+from appliance.core.delivery import DeliveryState, why_of_reason
 from appliance.core.message import Message, bytes_to_text, text_to_bytes
 from appliance.core.retry import NO_BROKER, NOBODY_THERE
 from appliance.errors import AnswerUnwanted, HandlerError
@@ -49,7 +50,6 @@ TAKE_BACK_S = 10.0
 _ENVELOPE_BYTES = 2_048
 """What a message holds beside its texts, in either serialization, with the headers."""
 _RETRIES = 100_000
-_REFUSED = "refused by the receiver: "
 
 
 class Line(Protocol):
@@ -295,10 +295,12 @@ class CopySender:
         if isinstance(error, AnswerUnwanted):
             return error
         reason = str(error)
-        if reason.startswith(_REFUSED):
+        ended = reason.partition(":")[0]
+        if ended in (DeliveryState.REFUSED, DeliveryState.FAILED):
             if HASH_DIFFERS in reason:
                 return HandlerError(f"{self._source.changed()}, or on the way ({HASH_DIFFERS})")
-            return HandlerError(f"{self._to_node} refused it: {reason.removeprefix(_REFUSED)}")
+            said = "refused it" if ended == DeliveryState.REFUSED else "could not take it"
+            return HandlerError(f"{self._to_node} {said}: {why_of_reason(reason)}")
         if "expired" not in reason and "no acknowledgement" not in reason:
             return HandlerError(f"{self._to_node}: {reason}")
         if reason.endswith(NO_BROKER):

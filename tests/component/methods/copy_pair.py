@@ -63,7 +63,7 @@ class CopyPair:
         except HandlerError as error:
             if str(error).startswith("expired"):
                 raise
-            raise HandlerError(f"refused by the receiver: {error}") from error
+            raise HandlerError(f"refused: {error}") from error
         finally:
             self.in_flight -= 1
         self.taken.append((message.method, offset))
