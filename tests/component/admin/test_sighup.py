@@ -15,6 +15,8 @@ def start(script):
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        # what runs the tests may have been told to ignore it
+        preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_DFL),
     )
 
 
