@@ -141,6 +141,10 @@ class Intake(Protocol):
         """Answer senders, in order. Without a connection nothing is said, and they ask again."""
         ...
 
+    def say_here(self, to: Sequence[str]) -> None:
+        """Tell all who send here that the node is there; `to` are how the reply subjects of known ones begin."""
+        ...
+
     @property
     def answers_get_out(self) -> bool:
         """Whether the broker lets answers through as far as is known; False from a denial until some went out."""

@@ -28,7 +28,7 @@ from appliance.delivery.base import (
     Flight,
     OnAnswers,
 )
-from appliance.dialect.base import Dialect
+from appliance.dialect.base import Answer, AnswerKind, Dialect
 from appliance.errors import (
     BusError,
     BusUnavailable,
@@ -77,6 +77,7 @@ class CoreCarrier:
         self._flights: dict[str, Flight] = {}
         self._fresh_tokens: list[str] = []
         self._subscription: Subscription | None = None
+        self._here: Subscription | None = None
         self._on_answers: OnAnswers | None = None
         self._on_denied: OnDenied | None = None
         self._end_denials: Callable[[], None] = _nothing
@@ -95,6 +96,11 @@ class CoreCarrier:
 
     async def listen(self) -> None:
         """See `base.LaneCarrier`."""
+        if self._here is None:
+            # NB: a broker that denies it takes only this sign from the lane
+            self._here = await self._bus.subscribe(
+                here_subject(self._spec.subject), self._take_answers, on_denied=_ignore
+            )
         if self._subscription is None:
             self._subscription = await self._bus.subscribe(
                 f"{self._prefix}*", self._take_answers, on_denied=self._on_denied
@@ -164,9 +170,10 @@ class CoreCarrier:
         """See `base.LaneCarrier`."""
         self._on_answers = self._on_denied = None
         self._end_denials()
-        if self._subscription is not None:
-            subscription, self._subscription = self._subscription, None
-            await subscription.stop_intake()
+        subscriptions, self._subscription, self._here = (self._subscription, self._here), None, None
+        for subscription in subscriptions:
+            if subscription is not None:
+                await subscription.stop_intake()
 
     def _on_publish_denied(self, denial: Denial) -> None:
         # what is below the subject are answers to it, which are another worker's
@@ -239,8 +246,15 @@ class CoreIntake:
                 with contextlib.suppress(BusError):
                     self._bus.send([frame])
 
+    def say_here(self, to: Sequence[str]) -> None:
+        """See `base.Intake`."""
+        here = Answer(AnswerKind.HERE)
+        subjects = [here_subject(self._spec.subject), *(f"{begins}here" for begins in to)]
+        self.confirm([Confirmation(subject, 0, here, True) for subject in subjects])
+
     def _on_publish_denied(self, denial: Denial) -> None:
-        if denial.subject != self._spec.subject:
+        # a greeting that is denied keeps nobody from hearing what became of his messages
+        if denial.subject not in (self._spec.subject, here_subject(self._spec.subject)):
             self._on_answers_denied(denial)
             self._is_denied = True
             self._tried_mono = None
@@ -261,4 +275,12 @@ class CoreIntake:
             await subscription.stop_intake()
 
 
+def here_subject(subject: str) -> str:
+    """Where a node that is back says so to whoever sends to a subject of its; of the same form as reply subjects."""
+    return f"{subject}.{REPLY_TOKEN}.here.here"
+
+
 def _nothing() -> None: ...
+
+
+def _ignore(_: Denial) -> None: ...

@@ -50,6 +50,8 @@ from appliance.workers.peers import PeerBook
 EXPIRY_SWEEP_S = 1.0
 WORKING_WAIT_S = 5.0
 """Least time that a receiver which said it works is left alone."""
+HERE_EVERY_S = 1.0
+"""A node that says more often that it is back is not heard."""
 _NEVER = float("inf")
 
 OnConcluded = Callable[[Sequence[Flight], str | None], None]
@@ -100,6 +102,7 @@ class LaneSender:
         self._epoch = bus.connection_epoch
         self._told_reason = ""
         self._silent_since_at = 0.0
+        self._here_mono = -_NEVER
         self.is_draining = False
         self.needs_answers = False
         """Whether something cannot be sent before the carrier hears answers."""
@@ -539,6 +542,11 @@ class LaneSender:
         """What an appliance says beside an acknowledgement, and a Go node's empty answer."""
         kind = answer.kind
         if kind is AnswerKind.HERE:
+            if answer.from_appliance:
+                self._peers.learn(self._spec.to_node)  # before it is decided what may be sent again
+            if now - self._here_mono < HERE_EVERY_S:
+                return  # said in two places, and by whoever wants to: it makes no flood of sends
+            self._here_mono = now
             self._pace.wake(now)
             self._make_due()
             return

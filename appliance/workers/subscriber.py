@@ -301,10 +301,7 @@ class Subscriber:
         """Where somebody else takes part in our subject (a stream that records it), nothing tells senders that nobody was
         there, nor that somebody is.
         """
-        here = Answer(AnswerKind.HERE)
-        self._intake.confirm(
-            [Confirmation(f"{begins}here", 0, here, True) for begins in self._heard_from.values()]
-        )
+        self._intake.say_here(list(self._heard_from.values()))
 
     def _note_sender(self, instance: str, reply_to: str) -> None:
         """A daemon sends here whose lane is new to us: remembered on disk, to greet it after a restart, too."""

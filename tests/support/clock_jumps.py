@@ -237,8 +237,9 @@ def run_jumps(
             # what comes on schedule never ends: it is enough that what was accepted before is handled
             deadline_mono = time.monotonic() + LONG_S
             until(
-                lambda: load.accepted <= set(lines_of(receiver))
-                or time.monotonic() > deadline_mono,
+                lambda: (
+                    load.accepted <= set(lines_of(receiver)) or time.monotonic() > deadline_mono
+                ),
                 timeout_s=2 * LONG_S,
                 every_s=0.1,
             )

@@ -209,7 +209,9 @@ def test_hups_from_the_first_second_of_life_on_are_survived(tmp_path):
         appliance.wait_ready()
         unchanged = 'appliance_config_reloads_total{result="unchanged"}'
         appliance.wait_until(lambda _: metric(appliance, unchanged) >= 1)
+        # those that came after the start are looks of their own, however many it was quick enough for
+        before = metric(appliance, unchanged)
         appliance.reload()
-        assert metric(appliance, 'appliance_config_reloads_total{result="unchanged"}') == 2
+        assert metric(appliance, unchanged) > before
     finally:
         assert appliance.stop() == 0

@@ -454,3 +454,20 @@ def test_handlers_that_run_while_the_process_stands_still_have_their_time_afterw
         assert find_violations(world) == []
 
     play(scenario)
+
+
+def test_a_node_back_from_the_dark_wakes_those_who_never_reached_it_before():
+    """Nothing is known of either at the other, and it says no hello."""
+
+    async def scenario(world: World) -> None:
+        alpha, beta = await add_pair(world, met=False)
+        texts = numbered(1_000)
+        dark = asyncio.get_running_loop().create_task(world.go_dark(beta, 7 * MINUTE_S))
+        await asyncio.sleep(1)
+        await alpha.submit(texts, method=CONSOLE)
+        await dark
+        assert await world.settle(10.0, until=lambda: not alpha.disk.records)
+        assert sorted(world.log.texts()) == sorted(texts)
+        assert find_violations(world) == []
+
+    play(scenario)
