@@ -89,7 +89,8 @@ def test_091_handlers_at_once_are_bounded(fleet):
     fleet.daemon.wait_until(
         lambda _: fleet.daemon.worker("narrow.REQCliCommand.CommandACK_subscriber")["handled"] == 12
     )
-    assert set(map(int, seen.read_text().split())) == {1, 2}
+    # two that begin at the same instant both see two: that one was ever alone is nobody's promise
+    assert max(map(int, seen.read_text().split())) == 2
 
 
 IMPATIENT = """
