@@ -12,7 +12,7 @@ An answer ends all of it. So do the node's hello and a reconnect, which only let
 from __future__ import annotations
 
 from appliance.core.delivery import WaitReason
-from appliance.core.retry import MAX_ABSENT_BACKOFF_S, ack_wait_s, backoff_s
+from appliance.core.retry import MAX_ABSENT_BACKOFF_S, backoff_s
 
 BUSY_ROUND_S = 0.5
 """Busy words that come in so short a time answer one burst and slow the lane down once."""
@@ -99,7 +99,7 @@ class LanePace:
         self.held_until_mono = now + delay_s
         return is_news
 
-    def unanswered(self, now: float, sent_mono: float, timeout_s: float) -> bool:
+    def unanswered(self, now: float, sent_mono: float) -> bool:
         """A send was not answered in its time; whether the lane has fallen silent by that."""
         if self.answered_mono >= sent_mono or self.absences:
             return False  # others were answered since: it is the message's own trouble
@@ -110,10 +110,6 @@ class LanePace:
         self.held_until_mono = now
         self.silences += 1
         return is_news
-
-    def probe_wait_s(self, timeout_s: float) -> float:
-        """How long a probe of a silent lane is waited for."""
-        return ack_wait_s(timeout_s, self.silences)
 
     def busy(self, now: float, wait_s: float) -> None:
         """The receiver has no room: half as much from now on, and nothing for a while."""

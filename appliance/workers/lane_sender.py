@@ -426,7 +426,7 @@ class LaneSender:
                 decision = decide_counted(record.attempts, ack, jitter=random.random())
             elif not is_appliance:
                 decision = decide_stranger(record.sends, now - flight.sent_mono)
-            if self._pace.unanswered(now, flight.sent_mono, ack.timeout_s):
+            if self._pace.unanswered(now, flight.sent_mono):
                 has_fallen_silent = True
             if isinstance(decision, GiveUp):
                 self._give_up(flight, decision.reason)

@@ -19,30 +19,30 @@ def test_a_lane_with_nothing_wrong_may_fill_its_window() -> None:
 def test_an_unanswered_send_silences_the_lane_only_when_nothing_was_answered_since() -> None:
     pace = LanePace(256)
     pace.answered(10.0, 1)
-    assert not pace.unanswered(12.0, sent_mono=9.0, timeout_s=5.0)
+    assert not pace.unanswered(12.0, sent_mono=9.0)
     assert pace.reason(12.0) is None
-    assert pace.unanswered(16.0, sent_mono=11.0, timeout_s=5.0)
+    assert pace.unanswered(16.0, sent_mono=11.0)
     assert pace.reason(16.0) is WaitReason.SILENT
     assert pace.room(0, 16.0) == 0
 
 
 def test_a_silent_lane_sends_one_probe_at_a_time() -> None:
     pace = LanePace(256)
-    pace.unanswered(16.0, sent_mono=11.0, timeout_s=5.0)
+    pace.unanswered(16.0, sent_mono=11.0)
     assert pace.may_probe(0, 16.0)
     assert not pace.may_probe(1, 16.0)
 
 
 def test_that_a_lane_has_fallen_silent_is_news_once() -> None:
     pace = LanePace(256)
-    assert pace.unanswered(16.0, sent_mono=11.0, timeout_s=5.0)
-    assert not pace.unanswered(26.0, sent_mono=16.0, timeout_s=5.0)
+    assert pace.unanswered(16.0, sent_mono=11.0)
+    assert not pace.unanswered(26.0, sent_mono=16.0)
 
 
 def test_an_answer_wakes_a_silent_lane_and_so_does_a_sign_of_the_node() -> None:
     for wake in (lambda pace: pace.answered(20.0, 1), lambda pace: pace.wake(20.0)):
         pace = LanePace(256)
-        pace.unanswered(16.0, sent_mono=11.0, timeout_s=5.0)
+        pace.unanswered(16.0, sent_mono=11.0)
         wake(pace)
         assert pace.reason(20.0) is None
         assert pace.room(0, 20.0) == 256
@@ -109,7 +109,7 @@ def test_whatever_happens_the_allowance_stays_between_one_and_the_window(
         elif event == "nobody":
             pace.nobody(now, jitter=0.5)
         elif event == "unanswered":
-            pace.unanswered(now, now - 0.5, 5.0)
+            pace.unanswered(now, now - 0.5)
         elif event == "busy":
             pace.busy(now, 0.2)
         else:
