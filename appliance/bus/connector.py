@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from appliance.bus.handshake import open_wire, parse_info, read_addresses
 from appliance.bus.protocol import Wire, WireEvents
 from appliance.bus.servers import Address, ServerPool
-from appliance.bus.subscription import NatsSubscription
+from appliance.bus.subscription import OVERLAP_S, NatsSubscription
 from appliance.core.specs import BrokerSettings
 from appliance.errors import BusUnauthorized, BusUnavailable
 
@@ -106,6 +106,24 @@ class Connector:
         pool.stay()
         return wire
 
+    async def replace(self, wire: Wire) -> None:
+        """Take all subscriptions off a wire in whose place another is in use now, and `retire` it.
+
+        Cancellation: the wire is closed.
+        """
+        for subscription in tuple(self._subscriptions.values()):
+            if not subscription.queue:  # this would hear everything twice from now on
+                wire.renounce(subscription)
+        try:
+            await asyncio.sleep(OVERLAP_S)
+        except asyncio.CancelledError:
+            self.wires.discard(wire)
+            wire.close()
+            raise
+        for subscription in tuple(self._subscriptions.values()):
+            wire.renounce(subscription)
+        await self.retire(wire)
+
     async def retire(self, wire: Wire) -> None:
         """Empty a wire no longer in use and close it, in bounded time.
 
@@ -153,4 +171,4 @@ class Connector:
                 wire.announce(item)
             await wire.barrier()
             for item in missing:
-                item.is_confirmed = True
+                item.note_confirmed()

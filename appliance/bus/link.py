@@ -146,9 +146,7 @@ class Link:
             self.settings, self._pool = settings, pool
             self._adopt(wire)
         if old is not None and not old.is_lost:
-            for subscription in tuple(self._subscriptions.values()):
-                old.renounce(subscription)
-            await self._connector.retire(old)
+            await self._connector.replace(old)
 
     async def _keep(self) -> None:
         loop = asyncio.get_running_loop()

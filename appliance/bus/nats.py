@@ -19,7 +19,7 @@ from appliance.bus.events import BusEvents, Reporter
 from appliance.bus.frames import check_subscribe_subject
 from appliance.bus.link import Link
 from appliance.bus.protocol import Wire
-from appliance.bus.subscription import NatsSubscription
+from appliance.bus.subscription import OVERLAP_S, NatsSubscription
 from appliance.bus.watchdog import Loopback
 from appliance.core.specs import BrokerSettings
 from appliance.errors import BusUnavailable
@@ -262,7 +262,7 @@ class NatsBus:
             await wire.barrier()
         except BusUnavailable:
             return False
-        subscription.is_confirmed = True
+        subscription.note_confirmed()
         return self._link.wire is wire
 
     async def _stop_intake(self, subscription: NatsSubscription) -> None:
@@ -271,6 +271,7 @@ class NatsBus:
         subscription.is_closing = True  # from here on no new connection announces it
         try:
             async with asyncio.timeout(_BARRIER_TIMEOUT_S):
+                await self._overlap(subscription)
                 for wire in self._link.wires:
                     wire.renounce(subscription)
                 for wire in self._link.wires:
@@ -280,7 +281,22 @@ class NatsBus:
         except (BusUnavailable, TimeoutError) as error:
             _log.debug("unsubscribing %s: %s", subscription.subject, error)
         finally:
+            for wire in self._link.wires:
+                wire.renounce(
+                    subscription
+                )  # cut off while it overlapped: unsubscribed all the same
             self._subscriptions.pop(subscription.sid, None)
+
+    async def _overlap(self, subscription: NatsSubscription) -> None:
+        """Stay a moment beside whatever has just taken this subscription's place; see `OVERLAP_S`."""
+        joined_mono = [
+            other.confirmed_mono
+            for other in self._subscriptions.values()
+            if other is not subscription and other.joined_with(subscription)
+        ]
+        if joined_mono:
+            now = asyncio.get_running_loop().time()
+            await asyncio.sleep(max(0.0, max(joined_mono) + OVERLAP_S - now))
 
     def _require_wire(self) -> Wire:
         wire = self._link.wire

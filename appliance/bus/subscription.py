@@ -6,9 +6,17 @@ caller bounds what waits behind it. `limit_messages` is kept for callers that as
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
 
 from appliance.bus.base import OnDenied, OnMessages
+
+OVERLAP_S = 0.1
+"""How long a new member of a queue group is beside the one it replaces before that leaves.
+
+A message for which nats-server has just picked the group's members may find the old one gone and does not know the new
+one yet: it is dropped, without a word. That takes a thread of the server that stands still for so long.
+"""
 
 
 class NatsSubscription:
@@ -16,6 +24,7 @@ class NatsSubscription:
 
     __slots__ = (
         "_stop",
+        "confirmed_mono",
         "denied_text",
         "is_closing",
         "is_confirmed",
@@ -49,7 +58,19 @@ class NatsSubscription:
         self.is_closing = False
         self.is_confirmed = False
         """Whether a barrier has passed since it was last announced."""
+        self.confirmed_mono = float("-inf")
+        """When that was first so, on the event loop's clock."""
         self._stop = stop
+
+    def note_confirmed(self) -> None:
+        """A barrier has passed: the broker has it."""
+        if not self.is_confirmed and self.confirmed_mono < 0:
+            self.confirmed_mono = asyncio.get_running_loop().time()
+        self.is_confirmed = True
+
+    def joined_with(self, other: NatsSubscription) -> bool:
+        """Whether one takes over from the other: they share the messages of one subject."""
+        return bool(self.queue) and (self.subject, self.queue) == (other.subject, other.queue)
 
     async def stop_intake(self) -> None:
         """Unsubscribe; on return every message that arrived has been handed over. A second call returns at once.

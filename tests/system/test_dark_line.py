@@ -5,6 +5,10 @@ The long run, minutes with default settings, is `python tests/measure/dark_line.
 
 from tests.support.dark import run_dark
 
+IN_TIME_S = 60.0
+"""That it takes seconds is measured on a machine with nothing else to do, and held in virtual time by tests/component/heart;
+here it is told apart from the minutes after which a silent lane would look again by itself."""
+
 
 def test_what_is_sent_into_the_dark_is_there_once_soon_after_the_light(tmp_path):
     outcome = run_dark(
@@ -17,4 +21,4 @@ def test_what_is_sent_into_the_dark_is_there_once_soon_after_the_light(tmp_path)
     )
     assert outcome.tally.is_right, outcome
     assert outcome.tally.accepted == 250
-    assert outcome.settled_s < 10.0, outcome
+    assert outcome.settled_s < IN_TIME_S, outcome

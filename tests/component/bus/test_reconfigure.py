@@ -32,7 +32,7 @@ async def test_nothing_is_lost_or_doubled_while_the_connection_is_exchanged_unde
             await turns()
 
     sending = asyncio.create_task(send())
-    for _ in range(30):
+    for _ in range(10):
         await bus.reconfigure(make_settings(server.url))
     done.set()
     await sending
@@ -42,7 +42,50 @@ async def test_nothing_is_lost_or_doubled_while_the_connection_is_exchanged_unde
     counts = Counter(inbox.payloads)
     assert sorted(map(int, counts)) == list(range(sent))
     assert set(counts.values()) == {1}
-    assert (bus.connection_epoch, bus.reconnects) == (0, 30)
+    assert (bus.connection_epoch, bus.reconnects) == (0, 10)
+
+
+async def test_a_stop_leaves_no_gap_to_the_member_that_has_just_taken_over(
+    server: NatsServer, open_bus: OpenBus
+) -> None:
+    bus, peer = await open_bus(server.url), await open_bus(server.url)
+    heard: list[str] = []
+    old = await bus.subscribe("a", lambda _: heard.append("old"), queue="a")
+    new = await bus.subscribe("a", lambda _: heard.append("new"), queue="a")
+    stopping = asyncio.create_task(old.stop_intake())
+    await turns(3)
+    for _ in range(50):  # of 50 at random among two, both hear some
+        await peer.publish("a", b"")
+    await peer.barrier()
+    await bus.barrier()
+    assert set(heard) == {"old", "new"}
+    await stopping
+    heard.clear()
+    for _ in range(50):
+        await peer.publish("a", b"")
+    await peer.barrier()
+    await bus.barrier()
+    assert heard == ["new"] * len(heard) != []
+    await new.stop_intake()
+
+
+async def test_a_cut_off_stop_unsubscribes_all_the_same(
+    server: NatsServer, open_bus: OpenBus
+) -> None:
+    bus, peer = await open_bus(server.url), await open_bus(server.url)
+    old, new = Inbox(), Inbox()
+    leaving = await bus.subscribe("a", old, queue="a")
+    await bus.subscribe("a", new, queue="a")
+    stopping = asyncio.create_task(leaving.stop_intake())
+    await turns(3)
+    stopping.cancel()
+    await asyncio.wait({stopping})
+    await bus.barrier()
+    for _ in range(50):
+        await peer.publish("a", b"")
+    await peer.barrier()
+    await bus.barrier()
+    assert (len(old.messages), len(new.messages)) == (0, 50)
 
 
 async def test_it_moves_to_another_broker(open_bus: OpenBus) -> None:
