@@ -1,7 +1,8 @@
 """A subscriber: takes messages of one subject, hands them to a handler, acknowledges.
 
-The way of messages, in lists throughout: `_on_messages` (on the bus's callback, only queues) -> `_take_batch` (decode,
-admission, duplicates, durable take-in: one commit for the whole batch) -> acknowledgement where `ack.on` is `received`
+The way of messages, in lists throughout: `_on_messages` (on the bus's callback, only queues) -> `_admit_batch` (decode,
+admission, duplicates) -> `_take_in` (one durable commit for the whole batch, while the next batch is being decoded; one
+after the other, so that order is kept) -> acknowledgement where `ack.on` is `received`
 -> `Executor` (handler loops, then one commit for a batch: verdicts, replies, bodies dropped) -> acknowledgement where
 `ack.on` is `done`.
 
@@ -98,8 +99,10 @@ class Subscriber:
         """Of `_incoming` and `_kept_back` together."""
         self._arrived = asyncio.Event()
         self._drained = asyncio.Event()
-        self._taking = 0
-        """Messages that are being decoded and taken in; those handed on are none of them."""
+        self._decoding = 0
+        """Messages that are being decoded and admitted."""
+        self._committing = 0
+        """Messages that are being taken in; those handed on are none of them."""
         self._intake_stopped = False
         self._is_subscribed = False
         self._denied: str | None = None
@@ -128,7 +131,7 @@ class Subscriber:
         """Take in, handle and finish until drained."""
         async with asyncio.TaskGroup() as group:
             handling = group.create_task(self._executor.run(), name=f"handling {self.key.name}")
-            await self._take_until_drained()
+            await self._take_until_drained(group)
             handling.cancel()
 
     def update(self, spec: WorkerSpec) -> None:
@@ -189,7 +192,7 @@ class Subscriber:
             await self._intake.stop()
 
     def _note_progress(self) -> None:
-        if not self._taking and self._can_take():
+        if not self._decoding and self._can_take():
             self._arrived.set()  # there is room again
         self._note_drained()
 
@@ -198,7 +201,8 @@ class Subscriber:
             self._intake_stopped
             and not self._incoming
             and not self._kept_back
-            and not self._taking
+            and not self._decoding
+            and not self._committing
             and self._executor.is_empty
         ):
             self._drained.set()
@@ -207,7 +211,8 @@ class Subscriber:
     @property
     def unfinished(self) -> int:
         """Messages that arrived and whose handling has not ended."""
-        return len(self._incoming) + len(self._kept_back) + self._taking + self._executor.count
+        untaken = len(self._incoming) + len(self._kept_back)
+        return untaken + self._decoding + self._committing + self._executor.count
 
     @property
     def trouble(self) -> str | None:
@@ -332,7 +337,8 @@ class Subscriber:
             if key.startswith(mine)
         }
 
-    async def _take_until_drained(self) -> None:
+    async def _take_until_drained(self, group: asyncio.TaskGroup) -> None:
+        committing: asyncio.Task[None] | None = None
         while not self._drained.is_set():
             await self._arrived.wait()
             self._arrived.clear()
@@ -340,16 +346,28 @@ class Subscriber:
             self._take_up_kept_back()
             # a backlog that is full stops the intake: what is not taken yet is still the sender's
             while self._incoming and self._has_queue_room() and not self._drained.is_set():
-                count = self._taking = min(len(self._incoming), MAX_BATCH)
+                count = self._decoding = min(len(self._incoming), MAX_BATCH)
                 batch = [self._incoming.popleft() for _ in range(count)]
                 self._incoming_bytes -= sum([len(message.payload) for message in batch])
                 try:
-                    await self._take_batch(batch)
+                    fresh = await self._admit_batch(batch)
+                    if committing is not None:
+                        await asyncio.wait({committing})  # its error, if it has one, is the group's
+                        committing = None
+                    if not self._spec.wants_ack:
+                        self._executor.enqueue(fresh)
+                    elif fresh:
+                        self._committing = len(fresh)
+                        committing = group.create_task(
+                            self._take_in(fresh), name=f"taking in {self.key.name}"
+                        )
                 finally:
-                    self._taking = 0
+                    self._decoding = 0
                 self._take_up_kept_back()
             # what the full backlog left goes on when the executor has made room: asked for here, it would never wait
             self._note_drained()
+        if committing is not None:
+            await asyncio.wait({committing})
 
     def _has_queue_room(self) -> bool:
         return len(self._executor.queue) < self._spec.backlog or self._intake_stopped
@@ -360,7 +378,8 @@ class Subscriber:
             return True
         return bool(self._incoming) and self._has_queue_room()
 
-    async def _take_batch(self, batch: list[BusMessage]) -> None:
+    async def _admit_batch(self, batch: list[BusMessage]) -> list[Incoming]:
+        """Those of them that are new and may enter; the others are answered."""
         spec, handler, executor = self._spec, self._handler, self._executor
         admission = self._admission
         if admission.spec is not spec or admission.fleet is not self._parts.fleet():
@@ -403,10 +422,7 @@ class Subscriber:
             fresh.append(work)
         if said:
             self._intake.confirm(said)
-        if not spec.wants_ack:
-            self._hand_on(fresh)
-        elif fresh:
-            await self._take_in(fresh)
+        return fresh
 
     async def _take_in(self, works: list[Incoming]) -> None:
         results = await self._commit_taken(self._take_in_items(works))
@@ -443,12 +459,9 @@ class Subscriber:
                 self._executor.will_tell(work, said)
         if said:
             self._intake.confirm(said)
-        self._hand_on(accepted)
-
-    def _hand_on(self, works: list[Incoming]) -> None:
-        """The end of a batch's intake."""
-        self._taking = 0
-        self._executor.enqueue(works)
+        self._committing = 0
+        self._executor.enqueue(accepted)
+        self._note_drained()
 
     async def _commit_taken(self, items: list[TakeIn]) -> list[Taken]:
         """Commit the batch. While the store cannot (disk full), nothing is acknowledged and intake waits."""
