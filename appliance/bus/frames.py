@@ -110,7 +110,9 @@ def write_frames(
             _remember(subject, known)
         if reply_to:
             # Another one for each message, so not worth remembering.
-            if _PUBLISHABLE(reply_to) is None or not _fits(reply_to):
+            if _PUBLISHABLE(reply_to) is None or not (
+                (reply_to.isascii() and len(reply_to) <= MAX_SENT_SUBJECT_BYTES) or _fits(reply_to)
+            ):
                 raise SubjectInvalid(reply_to, _find_reason(reply_to, wildcards=False))
             target = f"{subject} {reply_to}"
         else:

@@ -53,11 +53,8 @@ class Asked(NamedTuple):
     accepts: Callable[[str], bool]
 
 
-class Received(NamedTuple):
-    """A message that came, decoded."""
-
-    message: Message
-    identity: Identity
+Received = tuple[Message, Identity]
+"""A message that came, decoded, and who sent it."""
 
 
 class Dialect(Protocol):

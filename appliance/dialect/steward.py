@@ -139,11 +139,11 @@ class StewardDialect:
             message = decode_payload(
                 payload, is_cbor=serial is not None, is_zstd=compressed is not None, limits=limits
             )
-            return Received(
-                message, Identity(instance.decode(), int(number), filled is not None, True)
-            )
+            identity = (instance.decode(), int(number), filled is not None, True, "", 0)
+            # NB: as Identity(...), which costs twice as much
+            return message, tuple.__new__(Identity, identity)
         headers = parse_headers(block) if block else {}
-        return Received(decode_frame(payload, headers, limits), parse_identity(headers))
+        return decode_frame(payload, headers, limits), parse_identity(headers)
 
     def read_answer(self, block: bytes, payload: bytes, asked: Asked) -> Answer:
         """See `base.Dialect`."""

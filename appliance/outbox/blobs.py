@@ -222,20 +222,28 @@ def _encode_rows(
     blocks: list[int] = []
     ends: list[int] = []
     crcs: list[int] = []
-    rows: Sequence[TakeIn | InboxRow] = content.old_rows or content.rows
+    rows = content.rows or [_as_taken(row) for row in content.old_rows]
+    notes = [(row.started, row.note) for row in content.old_rows]
+    message_ids: list[int] = []
     crc32 = zlib.crc32
+    last_shape = None
+    number = 0
     for row_id, row in zip(content.row_ids, rows, strict=True):
-        shape = (row.scope, row.sender, row.instance, row.node, row.method, row.subject)
-        number = shapes.get(shape)
-        if number is None:
-            "\0".join((row.scope, row.sender, row.instance or "", row.node, row.subject)).encode()
-            number = shapes[shape] = len(shapes)
-        if content.old_rows:
-            assert isinstance(row, InboxRow)
-            extra = pack((row.message_id, row.attempt, row.reply_to, row.started, row.note))
-        else:
-            extra = pack((row.message_id, row.attempt, row.reply_to))
-        block, payload = row.block, row.payload
+        (
+            scope, node, method, subject, sender, instance,
+            message_id, attempt, payload, block, reply_to, _,
+        ) = row  # fmt: skip
+        shape = (scope, sender, instance, node, method, subject)
+        if shape != last_shape:  # mostly all of a commit are of one
+            last_shape = shape
+            known = shapes.get(shape)
+            if known is None:
+                "\0".join((scope, sender, instance or "", node, subject)).encode()
+                known = shapes[shape] = len(shapes)
+            number = known
+        message_ids.append(0 if instance is None else message_id)
+        known_extra = (message_id, attempt, reply_to)
+        extra = pack((*known_extra, *notes[len(sizes)]) if notes else known_extra)
         shape_of.append(number)
         sizes.append(len(extra))
         blocks.append(len(block))
@@ -248,7 +256,7 @@ def _encode_rows(
     times = [row.taken_at for row in content.old_rows] or [now] * len(rows)
     return [
         array("Q", content.row_ids),
-        array("Q", [0 if row.instance is None else row.message_id for row in rows]),
+        array("Q", message_ids),
         array("d", times),
         array("I", shape_of),
         array("I", sizes),
@@ -256,6 +264,23 @@ def _encode_rows(
         array("I", ends),
         array("I", crcs),
     ]
+
+
+def _as_taken(row: InboxRow) -> TakeIn:
+    return TakeIn(
+        row.scope,
+        row.node,
+        row.method,
+        row.subject,
+        row.sender,
+        row.instance,
+        row.message_id,
+        row.attempt,
+        row.payload,
+        row.block,
+        row.reply_to,
+        keep_body=True,
+    )
 
 
 def encode_head(

@@ -19,6 +19,7 @@ from appliance.outbox.records import (
 from appliance.outbox.texts import plain_text
 
 _FRESH = Taken(TakeInResult.FRESH, None, None)
+_FRESH_KIND = TakeInResult.FRESH
 _REPEAT_IN_HAND = Taken(TakeInResult.REPEAT_UNFINISHED, None, None)
 
 
@@ -126,16 +127,15 @@ class Composer:
         taken: dict[int, int | None] = {}
         sender = None
         for item in items:
-            instance = item.instance
+            scope, _, _, _, name, instance, message_id, attempt, _, _, _, keep_body = item
             if instance is not None:
-                key = (item.scope, item.sender, instance)
+                key = (scope, name, instance)
                 if key != last_key:
                     last_key = key
                     unfinished = inbox.unfinished.get(key) or {}
                     finished = self._seen.get(key) or {}
                     taken = self._taken.setdefault(key, {})
                     sender = dedupe.senders.get(key)
-                message_id = item.message_id
                 known: Verdict | None = None
                 if message_id in finished:  # by an operation of this very batch
                     known = finished[message_id] or (0, DONE_VERDICT)
@@ -146,7 +146,7 @@ class Composer:
                     continue
                 elif sender is not None and message_id <= sender.highest:
                     known = dedupe.find(key, message_id)
-                if known is not None and (known[1] == DONE_VERDICT or item.attempt <= known[0]):
+                if known is not None and (known[1] == DONE_VERDICT or attempt <= known[0]):
                     results.append(Taken(TakeInResult.REPEAT_DONE, None, known[1]))
                     continue
                 if message_id in taken:
@@ -157,12 +157,13 @@ class Composer:
                         else Taken(TakeInResult.REPEAT_UNFINISHED, row_id, None)
                     )
                     continue
-                taken[message_id] = next_row_id if item.keep_body else None
-            if not item.keep_body:
+                taken[message_id] = next_row_id if keep_body else None
+            if not keep_body:
                 results.append(_FRESH)
                 continue
             rows.append(item)
             row_ids.append(next_row_id)
-            results.append(Taken(TakeInResult.FRESH, next_row_id, None))
+            # NB: as Taken(...), which costs twice as much
+            results.append(tuple.__new__(Taken, (_FRESH_KIND, next_row_id, None)))
             next_row_id += 1
         return results

@@ -595,13 +595,7 @@ class Database:
                 inbox.places[row_id] = place
                 inbox.forget_marks(row_id)
         else:
-            for place, row_id, item in zip(
-                range(first_row, first_row + len(content.rows)),
-                content.row_ids,
-                content.rows,
-                strict=True,
-            ):
-                inbox.add(row_id, place, item)
+            inbox.add(content.row_ids, first_row, content.rows)
         misc = content.misc
         noted = content.settled
         if not misc.is_empty():

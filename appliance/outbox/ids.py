@@ -27,8 +27,11 @@ class IdSource:
     def next(self) -> int:
         """One id."""
         now = (int(self._clock() * 1000) - EPOCH_MS) << COUNTER_BITS
-        self.last = max(self.last + 1, now)
-        return self.last
+        last = self.last + 1
+        if now > last:
+            last = now
+        self.last = last
+        return last
 
     def next_block(self) -> int:
         """The first of a million ids in a row."""

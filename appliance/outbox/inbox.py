@@ -23,21 +23,27 @@ class Inbox:
         self.notes: dict[int, str] = {}
         self.next_row_id = 1
 
-    def add(self, row_id: int, place: int, item: TakeIn) -> None:
-        """A message was taken in."""
-        self.places[row_id] = place
-        scope = item.scope
-        rows = self.by_scope.get(scope)
-        if rows is None:
-            rows = self.by_scope[scope] = {}
-        rows[row_id] = None
-        if item.instance is not None:
-            key = (scope, item.sender, item.instance)
-            ids = self.unfinished.get(key)
-            if ids is None:
-                ids = self.unfinished[key] = {}
-            ids[item.message_id] = row_id
-        self.next_row_id = max(self.next_row_id, row_id + 1)
+    def add(self, row_ids: Sequence[int], first_place: int, items: Sequence[TakeIn]) -> None:
+        """Messages were taken in, and stand behind one another in the log."""
+        if not row_ids:
+            return
+        places, last, place = self.places, None, first_place
+        rows: dict[int, None] = {}
+        ids: dict[int, int] = {}
+        for row_id, item in zip(row_ids, items, strict=True):
+            places[row_id] = place
+            place += 1
+            whose = (item.scope, item.sender, item.instance)
+            if whose != last:
+                last = whose
+                scope, sender, instance = whose
+                rows = self.by_scope.setdefault(scope, {})
+                if instance is not None:
+                    ids = self.unfinished.setdefault((scope, sender, instance), {})
+            rows[row_id] = None
+            if item.instance is not None:
+                ids[item.message_id] = row_id
+        self.next_row_id = max(self.next_row_id, max(row_ids) + 1)
 
     def scopes(self) -> dict[str, int]:
         """How many rows each scope has; asked for from other threads as well."""
@@ -46,16 +52,23 @@ class Inbox:
 
     def finish(self, finished: Iterable[tuple[str, int]]) -> None:
         """Rows ended, given with their scopes."""
-        places, by_scope = self.places, self.by_scope
+        pop, by_scope = self.places.pop, self.by_scope
+        has_marks = bool(self.started or self.notes)
+        last_scope = None
+        rows: dict[int, None] = {}
         for scope, row_id in finished:
-            places.pop(row_id, None)
-            rows = by_scope.get(scope)
-            if rows is not None:
-                rows.pop(row_id, None)
-                if not rows:
-                    del by_scope[scope]
-            if self.started or self.notes:
+            pop(row_id, None)
+            if scope != last_scope:
+                self._forget_if_empty(last_scope, rows)
+                last_scope, rows = scope, by_scope.get(scope, {})
+            rows.pop(row_id, None)
+            if has_marks:
                 self.forget_marks(row_id)
+        self._forget_if_empty(last_scope, rows)
+
+    def _forget_if_empty(self, scope: str | None, rows: dict[int, None]) -> None:
+        if scope is not None and not rows:
+            self.by_scope.pop(scope, None)
 
     def forget_ids(self, key: SeenKey, ids: Iterable[int]) -> None:
         """These ids are remembered as handled now."""

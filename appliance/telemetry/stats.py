@@ -30,7 +30,8 @@ class LightHistogram:
 
     def observe(self, seconds: float) -> None:
         """Count one duration. A negative one (a clock that was set back) counts as zero."""
-        seconds = max(seconds, 0.0)
+        if seconds < 0.0:
+            seconds = 0.0
         self._counts[bisect_left(BOUNDS_S, seconds)] += 1
         self.sum += seconds
         self.count += 1

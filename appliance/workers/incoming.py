@@ -139,7 +139,7 @@ class Incoming:
         """
         message = self.message
         if message is None:
-            message = self.message = dialect.read(self.block, self.payload, limits).message
+            message = self.message = dialect.read(self.block, self.payload, limits)[0]
         return message
 
 

@@ -389,6 +389,9 @@ class Subscriber:
         fresh: list[Incoming] = []
         said: list[Confirmation] = []
         decoded_bytes = executor.decoded_bytes
+        share = MAX_SENDER_SHARE
+        has_plenty = len(executor.queue) + self._committing + len(batch) < share * spec.backlog
+        plenty_bytes = share * MAX_BACKLOG_BYTES
         loop = asyncio.get_running_loop()
         yield_at = loop.time() + MAX_ADMIT_S
         for delivery in batch:
@@ -414,7 +417,11 @@ class Subscriber:
                     said.append(self._answer(work, self._working_at(work.identity.taker)))
                     continue
                 active[key] = work
-            if work.sender in self._kept_back or not self._has_share(work.sender, MAX_SENDER_SHARE):
+            # NB: where all of them together leave room, nobody needs to be looked at alone
+            is_within = has_plenty and executor.queue_bytes < plenty_bytes
+            if (self._kept_back and work.sender in self._kept_back) or not (
+                is_within or self._has_share(work.sender, share)
+            ):
                 executor.forget(work)
                 self._turn_away(work, delivery)
                 continue

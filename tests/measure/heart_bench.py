@@ -55,7 +55,7 @@ WAITING = 100_000
 PUT = 64
 PUTTERS = 4
 """Callers that hand over messages at once, each waiting until its own are on disk."""
-MOST_WAITING = 2_000
+MOST_WAITING = 1_000
 TIMEOUT_S = 300
 SHOWN = 25
 THREADS = (LOOP, WRITER, OTHER)
