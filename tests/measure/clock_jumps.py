@@ -13,7 +13,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from tests.support.clock_jumps import LIBRARY, run_jumps
+from tests.support.clock_jumps import run_jumps
+from tests.support.faked_clock import find_library
 
 
 def main() -> None:
@@ -21,8 +22,8 @@ def main() -> None:
     parser.add_argument("--rate", type=int, default=500)
     parser.add_argument("--stay", type=float, default=20.0, metavar="SECONDS", help="after each")
     options = parser.parse_args()
-    if not LIBRARY.exists():
-        sys.exit(f"{LIBRARY} is not there")
+    if find_library() is None:
+        sys.exit("libfaketime is not installed here")
     is_right = True
     for name, starts_before_ntp in (("right at the start", False), ("started in 1970", True)):
         with tempfile.TemporaryDirectory() as directory:
