@@ -74,18 +74,6 @@ class Finished:
         self.verdict = verdict
 
 
-class _Begun(NamedTuple):
-    """A handler that has begun and not ended: it waits for something, or failed with `error` in its first step."""
-
-    work: Incoming
-    message: Message
-    context: _MessageContext
-    started: float
-    handling: Coroutine[Any, Any, Result] | None
-    waits_for: Any
-    error: Exception | None
-
-
 class Executor:
     """Queue of admitted messages, handler loops, finish loop."""
 
@@ -670,3 +658,15 @@ class _MessageContext:
             resume=work.resume,
             hidden_environment=tools.hidden_environment(),
         )
+
+
+class _Begun(NamedTuple):
+    """A handler that has begun and not ended: it waits for something, or failed with `error` in its first step."""
+
+    work: Incoming
+    message: Message
+    context: _MessageContext
+    started: float
+    handling: Coroutine[Any, Any, Result] | None
+    waits_for: Any
+    error: Exception | None
