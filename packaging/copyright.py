@@ -26,6 +26,11 @@ License: PSF-2.0
  The licence of Python, version 2 of the Python Software Foundation:
  https://docs.python.org/3/license.html
 
+Files: usr/lib/appliance/lib/python*/*-packages/*__mypyc*
+Copyright: 2026 the appliance authors
+ 2012-2026 Jukka Lehtosalo and contributors, for the runtime of mypyc in it
+License: MIT
+
 Files: usr/lib/appliance/lib/libssl* usr/lib/appliance/lib/libcrypto*
 Copyright: 1998-2026 The OpenSSL Project Authors
 License: Apache-2.0

@@ -33,6 +33,7 @@ from appliance.cli import (
 from appliance.cli.api_client import ApiRefused, SocketForbidden
 from appliance.cli.options import PROGRAM, Exit, unknown_variables, warn
 from appliance.cli.verdict_view import print_problems
+from appliance.core import message
 from appliance.errors import ApplianceError, ConfigError, ConfigInvalid, DaemonError
 
 _CLICK = sys.modules[typer.BadParameter.__module__]
@@ -86,7 +87,8 @@ def make_app() -> typer.Typer:
 
 def _show_version(wanted: bool) -> None:
     if wanted:
-        typer.echo(f"{PROGRAM} {__version__}")
+        is_compiled = not str(message.__file__).endswith(".py")
+        typer.echo(f"{PROGRAM} {__version__}{' (compiled)' if is_compiled else ''}")
         raise typer.Exit
 
 

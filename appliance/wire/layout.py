@@ -205,7 +205,8 @@ def check_encodable(message: Message) -> None:
 
 
 def _find_unencodable(message: Message) -> str:
-    for name, value in zip(Message._fields, message, strict=True):
+    values: tuple[object, ...] = message  # NB: not of their declared types, or nobody would ask
+    for name, value in zip(Message._fields, values, strict=True):
         if name == "previous_message":
             continue
         probe: list[object] = list(Message())

@@ -59,7 +59,7 @@ def decode_gob(payload: bytes, *, max_depth: int = 16, max_values: int = MAX_VAL
         message, pos = _read_message(
             payload, pos, plan, descriptor.types, max_depth, [max_values] * 2
         )
-    except IndexError:
+    except (IndexError, OverflowError):  # compiled, an index of over 63 bits is the latter
         raise DecodeError(f"{CUT_SHORT}, or has a field that its type does not have") from None
     if pos != len(payload):
         raise DecodeError("bytes after the message")

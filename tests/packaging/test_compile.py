@@ -1,0 +1,45 @@
+"""What compiles the packages' modules: its list, and what it refuses. The compiling itself: packaging/verify-compiled."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from tests.packaging.conftest import PACKAGING
+
+ROOT = PACKAGING.parent
+
+
+def run_compile(*arguments, **environment):
+    return subprocess.run(
+        [sys.executable, PACKAGING / "compile.py", *arguments],
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_every_module_of_the_list_is_there(monkeypatch):
+    monkeypatch.syspath_prepend(PACKAGING)
+    import compile as recipe
+
+    assert len(recipe.MODULES) > 20
+    for module in recipe.MODULES:
+        assert (ROOT / f"appliance/{module}.py").is_file(), module
+
+
+def test_without_a_compiler_it_says_what_is_missing(tmp_path):
+    ended = run_compile("--into", tmp_path / "copy", CC="no-such-compiler -O2")
+    assert (ended.returncode, ended.stdout) == (1, "")
+    assert "no C compiler: no-such-compiler is not found" in ended.stderr
+    assert not (tmp_path / "copy").exists()
+
+
+@pytest.mark.parametrize("place", [ROOT, ROOT / "appliance", ROOT / "appliance/wire"])
+def test_a_copy_in_the_place_of_the_sources_is_refused(place):
+    # NB: without a compiler, so that no fault in this can cost the sources
+    ended = run_compile("--into", place, CC="no-such-compiler")
+    assert ended.returncode == 1
+    assert "not into the sources" in ended.stderr
