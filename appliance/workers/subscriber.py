@@ -351,9 +351,8 @@ class Subscriber:
                 self._incoming_bytes -= sum([len(message.payload) for message in batch])
                 try:
                     fresh = await self._admit_batch(batch)
-                    if committing is not None:
+                    if committing is not None and not committing.done():
                         await asyncio.wait({committing})  # its error, if it has one, is the group's
-                        committing = None
                     if not self._spec.wants_ack:
                         self._executor.enqueue(fresh)
                     elif fresh:
