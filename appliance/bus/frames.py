@@ -96,7 +96,7 @@ def write_frames(
 
     Args:
         max_payload: bytes of headers and payload that the broker takes in one message.
-        known: subjects that were checked before; the caller keeps it, subjects (not reply subjects) are added.
+        known: subjects that were checked before; the caller keeps it, subjects of what wants an answer are added.
 
     Raises:
         PayloadTooLarge: the server would close the connection over one of them.
@@ -107,7 +107,8 @@ def write_frames(
     for subject, reply_to, block, payload in frames:
         if subject not in known:
             check_publish_subject(subject)
-            _remember(subject, known)
+            if reply_to:  # an answer goes to a subject that comes once only
+                _remember(subject, known)
         if reply_to:
             # Another one for each message, so not worth remembering.
             if _PUBLISHABLE(reply_to) is None or not (

@@ -362,13 +362,15 @@ class Executor:
         context: _MessageContext,
         started: float,
     ) -> None:
-        context.close()
-        self._stats.handled += 1
-        self._stats.handler.observe(self._mono() - started)
+        outlet = context.outlet
+        if outlet is not None:
+            outlet.close()
+        stats = self._stats
+        stats.handled += 1
+        stats.handler.observe(self._mono() - started)
         if work.is_reply:
             self._turns.say(work)
-        records = self.outcomes.of_result(work, message, result, context.outlet)
-        self._finish(Finished(work, records))
+        self._finish(Finished(work, self.outcomes.of_result(work, message, result, outlet)))
 
     def _conclude_failure(
         self, work: Incoming, message: Message, error: Exception, context: _MessageContext
@@ -511,21 +513,18 @@ class Executor:
             self._on_progress()
 
     def _finish_items(self, batch: Sequence[Finished]) -> list[FinishItem]:
-        scope = self._scope
-        return [
-            FinishItem(
-                work.row_id,
-                scope,
-                work.sender,
-                work.identity.instance if self.spec.dedupe else None,
-                work.identity.message_id,
-                work.identity.attempt,
-                finished.verdict,
-            )
-            for finished in batch
-            if (work := finished.work).row_id is not None
-            or (self.spec.wants_ack and work.identity.instance is not None)
-        ]
+        scope, remembers, wants_ack = self._scope, self.spec.dedupe, self.spec.wants_ack
+        new = tuple.__new__  # NB: FinishItem(...) costs twice as much
+        items: list[FinishItem] = []
+        for finished in batch:
+            work = finished.work
+            instance, message_id, _, _, _, attempt = work.identity
+            if work.row_id is None and not (wants_ack and instance is not None):
+                continue
+            known_as = instance if remembers else None
+            item = (work.row_id, scope, work.sender, known_as, message_id, attempt)
+            items.append(new(FinishItem, (*item, finished.verdict)))
+        return items
 
     async def _commit(self, batch: list[Finished]) -> None:
         items = self._finish_items(batch)
@@ -560,17 +559,20 @@ class Executor:
 
     def _conclude(self, batch: list[Finished]) -> None:
         """The commit is through: nothing of these is in hand any more, and their senders may know."""
-        held, to_tell = self._parts.inbox.held, self._to_tell
+        to_tell, done, forget = self._to_tell, AckOn.DONE, self.forget
         said: list[Confirmation] = []
+        rows: list[int] = []
         for finished in batch:
             work = finished.work
-            self.forget(work)
+            forget(work)
             if work.row_id is not None:
-                held.discard(work.row_id)
-                self.rows.discard(work.row_id)
-            to_tell.pop(work, None)
-            if work.reply_tos and work.ack_on is AckOn.DONE:
+                rows.append(work.row_id)
+            if to_tell:
+                to_tell.pop(work, None)
+            if work.reply_tos and work.ack_on is done:
                 said += self._last_words(finished)
+        self._parts.inbox.held.difference_update(rows)
+        self.rows.difference_update(rows)
         if said:
             self._intake.confirm(said)
 

@@ -433,21 +433,23 @@ class Subscriber:
     async def _take_in(self, works: list[Incoming]) -> None:
         results = await self._commit_taken(self._take_in_items(works))
         accepted: list[Incoming] = []
+        rows: list[int] = []
         said: list[Confirmation] = []
         held_rows, own_rows = self._parts.inbox.held, self._executor.rows
-        received = AckOn.RECEIVED
+        received, fresh = AckOn.RECEIVED, TakeInResult.FRESH
+        new = tuple.__new__  # NB: Confirmation(...) costs twice as much
         heard_from = self._heard_from
         for work, taken in zip(works, results, strict=True):
             work.is_taken = True
             identity = work.identity
             to_appliance = identity.hears
-            if taken.result is not TakeInResult.FRESH:
+            result, row_id, _ = taken
+            if result is not fresh:
                 self._answer_repeat(work, taken, said)
                 continue
-            if taken.row_id is not None:
-                work.row_id = taken.row_id
-                held_rows.add(taken.row_id)
-                own_rows.add(taken.row_id)
+            if row_id is not None:
+                work.row_id = row_id
+                rows.append(row_id)
             accepted.append(work)
             if to_appliance and work.reply_tos and identity.instance is not None:
                 known = heard_from.get(identity.instance)
@@ -456,13 +458,14 @@ class Subscriber:
             if work.ack_on is received:
                 is_unwanted = work.is_reply and self._is_unwanted(work)
                 answer = Answer(AnswerKind.TAKEN, is_unwanted=True) if is_unwanted else _TAKEN
-                said += [
-                    Confirmation(reply_to, work.message_id, answer, to_appliance)
-                    for reply_to in work.reply_tos
-                ]
+                for reply_to in work.reply_tos:
+                    about = (reply_to, work.message_id, answer, to_appliance)
+                    said.append(new(Confirmation, about))
                 work.reply_tos.clear()
             elif to_appliance:
                 self._executor.will_tell(work, said)
+        held_rows.update(rows)
+        own_rows.update(rows)
         if said:
             self._intake.confirm(said)
         self._committing = 0
@@ -483,26 +486,27 @@ class Subscriber:
     def _take_in_items(self, works: list[Incoming]) -> list[TakeIn]:
         spec, info, scope = self._spec, self._method.info, self._scope
         must_keep = info.on_crash is OnCrash.INTERRUPT or info.journals
-        remembers = spec.dedupe
+        remembers, received = spec.dedupe, AckOn.RECEIVED
+        node, method, subject = spec.node, spec.method, spec.subject
+        new = tuple.__new__  # NB: TakeIn(...) costs twice as much
         items: list[TakeIn] = []
         for work in works:
             identity = work.identity
-            items.append(
-                TakeIn(
-                    scope,
-                    spec.node,
-                    spec.method,
-                    spec.subject,
-                    work.sender,
-                    identity.instance if remembers else None,
-                    identity.message_id,
-                    identity.attempt,
-                    work.payload,
-                    work.block,
-                    work.reply_tos[0] if work.reply_tos else "",
-                    must_keep or work.ack_on is AckOn.RECEIVED,
-                )
+            item = (
+                scope,
+                node,
+                method,
+                subject,
+                work.sender,
+                identity.instance if remembers else None,
+                identity.message_id,
+                identity.attempt,
+                work.payload,
+                work.block,
+                work.reply_tos[0] if work.reply_tos else "",
+                must_keep or work.ack_on is received,
             )
+            items.append(new(TakeIn, item))
         return items
 
     def _is_unwanted(self, work: Incoming) -> bool:
