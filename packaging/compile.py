@@ -2,14 +2,16 @@
 """Compile the modules that every message passes through, in a copy of the program, with mypyc.
 
     python3 compile.py --into DIRECTORY [--wheel DIRECTORY]
+    python3 compile.py --into DIRECTORY --translate
     python3 compile.py --check
     python3 compile.py --needs
 
 The packages carry the result; a checkout, its tests and the wheel of `pip install` run the plain modules, which do the
 same and take longer. The copy holds both: a module's compiled form stands beside its source and is what gets imported.
-`--wheel` makes a wheel of the copy, for the interpreter and the architecture that run this. `--check` imports every module
-of the list and fails when one of them is a plain one. `--needs` prints what that interpreter needs, as lines for pip;
-beyond it a C compiler and Python's headers are needed.
+`--wheel` makes a wheel of the copy, for the interpreter and the architecture that run this. `--translate` stops before the
+C compiler: in some seconds it says what mypyc does not take. `--check` imports every module of the list and fails when one
+of them is a plain one. `--needs` prints what the interpreter needs, as lines for pip; beyond it a C compiler and Python's
+headers are needed.
 """
 
 from __future__ import annotations
@@ -21,6 +23,7 @@ import shutil
 import sysconfig
 import tomllib
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 GROUP = "appliance_compiled"
@@ -55,6 +58,7 @@ def main() -> None:
     )
     parser.add_argument("--into", type=Path, metavar="DIRECTORY", help="where the copy goes")
     parser.add_argument("--wheel", type=Path, metavar="DIRECTORY", help="where a wheel of it goes")
+    parser.add_argument("--translate", action="store_true", help="only as far as C")
     parser.add_argument(
         "--check", action="store_true", help="whether the program that is imported here is compiled"
     )
@@ -69,8 +73,12 @@ def main() -> None:
     else:
         try:
             check_place(options.into.resolve())
-            check_tools()
-            compile_copy(options.into.resolve(), options.wheel and options.wheel.resolve())
+            wheel = options.wheel and options.wheel.resolve()  # before the directory changes
+            if not options.translate:
+                check_tools()
+            extensions = translate_copy(options.into.resolve())
+            if not options.translate:
+                compile_copy(extensions, wheel)
         except CannotCompile as error:
             raise SystemExit(f"packaging/compile.py: {error}") from None
 
@@ -113,8 +121,8 @@ def check_compiled() -> None:
     print(f"compiled: {len(names)} modules")
 
 
-def compile_copy(place: Path, wheel: Path | None) -> None:
-    """Copy the program to `place`, compile it there, and pack it if a wheel is wanted."""
+def translate_copy(place: Path) -> list[Any]:
+    """Copy the program to `place` and translate its modules there; what is to be compiled."""
     program = place / "appliance"
     place.mkdir(parents=True, exist_ok=True)
     shutil.rmtree(program, ignore_errors=True)
@@ -122,20 +130,23 @@ def compile_copy(place: Path, wheel: Path | None) -> None:
     shutil.copytree(ROOT / "appliance", program, ignore=ignored)
     for name in ("pyproject.toml", "README.md"):
         shutil.copy(ROOT / name, place)
-    os.chdir(place)
-    # from here on, setuptools and mypy read what lies in the current directory
+    os.chdir(place)  # mypy and setuptools read what lies here
     from mypyc.build import mypycify
-    from setuptools import setup
 
     paths = [f"appliance/{module}.py" for module in MODULES]
-    # the plain C flags of the interpreter stay in force: what it was built for is what this runs on
-    extensions = mypycify(
+    return mypycify(
         ["--config-file", "pyproject.toml", *paths],
         opt_level="2",
         debug_level="0",
         group_name=GROUP,
         target_dir=str(place / "build"),
     )
+
+
+def compile_copy(extensions: list[Any], wheel: Path | None) -> None:
+    """Compile what was translated, and pack the copy if a wheel is wanted."""
+    from setuptools import setup
+
     commands = ["build_ext", "--inplace"] if wheel is None else ["bdist_wheel", "-d", str(wheel)]
     setup(ext_modules=extensions, script_args=["-q", *commands])
 

@@ -30,6 +30,12 @@ def test_every_module_of_the_list_is_there(monkeypatch):
         assert (ROOT / f"appliance/{module}.py").is_file(), module
 
 
+def test_mypyc_takes_every_module_of_the_list(tmp_path):
+    ended = run_compile("--into", tmp_path, "--translate")
+    assert ended.returncode == 0, ended.stderr + ended.stdout
+    assert (tmp_path / "build/__native_appliance_compiled.c").stat().st_size > 1_000_000
+
+
 def test_without_a_compiler_it_says_what_is_missing(tmp_path):
     ended = run_compile("--into", tmp_path / "copy", CC="no-such-compiler -O2")
     assert (ended.returncode, ended.stdout) == (1, "")
