@@ -211,18 +211,18 @@ def run(directory: Path, seed: int, *, seconds: float = 3600.0, most: int = 10**
 
 
 def settle(good: GoodSender, daemons: tuple[Appliance, ...]) -> list[str]:
-    """Heal what was stopped, then wait until the last line is delivered."""
-    central, _ = daemons
+    """Heal what was stopped, then wait until the last line is delivered and what was taken is done."""
+    central, ship1 = daemons
 
     def is_settled() -> bool:
         for daemon in daemons:
             daemon.reload()
         records = central.request("GET", "/api/v1/outbox?limit=1000")[1]["records"]
-        return not [
-            record
-            for record in records
-            if record["to"] == "ship1" and record["method"] == "REQToFileAppend"
-        ]
+        is_waiting = any(
+            record["to"] == "ship1" and record["method"] == "REQToFileAppend" for record in records
+        )
+        # delivered means taken: the handler comes after that
+        return not is_waiting and ship1.status()["inbox"]["unfinished"] == 0
 
     try:
         until(is_settled, timeout_s=SETTLE_S, every_s=0.1)

@@ -24,6 +24,7 @@ async def _take_in_after_acknowledging(self, works):  # type: ignore[no-untyped-
         work.is_taken = True
         work.ack_on = AckOn.RECEIVED
     # the wider the window between the promise and the effect, the surer the harness meets it
+    self._committing = 0
     asyncio.get_running_loop().call_later(0.3, self._executor.enqueue, works)
 
 
