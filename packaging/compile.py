@@ -147,6 +147,8 @@ def compile_copy(extensions: list[Any], wheel: Path | None) -> None:
     """Compile what was translated, and pack the copy if a wheel is wanted."""
     from setuptools import setup
 
+    for extension in extensions:
+        extension.libraries.append("m")  # whose functions mypyc calls, and which it does not name
     commands = ["build_ext", "--inplace"] if wheel is None else ["bdist_wheel", "-d", str(wheel)]
     setup(ext_modules=extensions, script_args=["-q", *commands])
 
