@@ -45,6 +45,8 @@ from appliance.workers.kept_back import KeptBack
 from appliance.workers.parts import WorkerParts
 
 MAX_BATCH = 256
+WORTH_OVERLAPPING = 16
+"""A batch smaller than this is decoded sooner than a task is made that commits it meanwhile."""
 MAX_BACKLOG_BYTES = 64 * 1024 * 1024
 """Memory that waiting messages may hold, beside the count that `backlog` sets."""
 MAX_DECODED_BYTES = 8 * 1024 * 1024
@@ -357,9 +359,14 @@ class Subscriber:
                         self._executor.enqueue(fresh)
                     elif fresh:
                         self._committing = len(fresh)
-                        committing = group.create_task(
-                            self._take_in(fresh), name=f"taking in {self.key.name}"
-                        )
+                        taking = self._take_in(fresh)
+                        if len(fresh) < WORTH_OVERLAPPING:
+                            self._decoding = 0
+                            await taking
+                        else:
+                            committing = group.create_task(
+                                taking, name=f"taking in {self.key.name}"
+                            )
                 finally:
                     self._decoding = 0
                 self._take_up_kept_back()
