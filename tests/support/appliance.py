@@ -208,3 +208,14 @@ class Appliance:
 
     def data(self, *parts: str) -> Path:
         return self.state.joinpath("data", *parts)
+
+
+def settle(*daemons: Appliance) -> None:
+    """Until nothing waits at any of them, nor is in hand or on its way between them."""
+
+    def is_quiet(daemon: Appliance) -> bool:
+        status = daemon.status()
+        return status["outbox"]["pending"] == 0 and status["inbox"]["unfinished"] == 0
+
+    # what one has just handed over shows at another: each is looked at again after all
+    until(lambda: all(map(is_quiet, (*daemons, *daemons))), tell=daemons[0].log)

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from tests.support import forked
-from tests.support.appliance import Appliance
+from tests.support.appliance import Appliance, settle
 from tests.support.cut_link import CutLink
 from tests.support.nats_server import NatsServer
 
@@ -59,12 +59,7 @@ class CopyFleet:
 
     def settle(self) -> None:
         """Until nothing is on its way any more."""
-        for daemon in (self.central, self.ship):
-            daemon.wait_until(
-                lambda status: (
-                    status["outbox"]["pending"] == 0 and status["inbox"]["unfinished"] == 0
-                )
-            )
+        settle(self.central, self.ship)
 
     def leftovers(self) -> list[str]:
         """Parts of files and files on their way that nobody needs any more."""

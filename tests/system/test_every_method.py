@@ -7,7 +7,7 @@ import threading
 import pytest
 
 from appliance.methods.registry import METHOD_TABLE
-from tests.support.appliance import Appliance
+from tests.support.appliance import Appliance, settle
 from tests.support.nats_server import NatsServer
 
 CENTRAL = """
@@ -102,12 +102,7 @@ class Fleet:
         return file.read_bytes()
 
     def settle(self):
-        for daemon in (self.central, self.ship):
-            daemon.wait_until(
-                lambda status: (
-                    status["outbox"]["pending"] == 0 and status["inbox"]["unfinished"] == 0
-                )
-            )
+        settle(self.central, self.ship)
 
 
 @pytest.fixture(
