@@ -42,6 +42,8 @@ DENIAL_COMES_WITHIN_S = 5.0
 """An answer that the broker has not denied by then has got out."""
 TOKENS_AT_ONCE = 256
 TOKEN_BYTES = 8
+MAX_TOKENS = 64
+"""Sends of one record that may still be answered: the newest ones."""
 _FRAME_SPARE_BYTES = 16
 """What the broker counts beside payload and headers, generously."""
 
@@ -152,6 +154,8 @@ class CoreCarrier:
                     self._fill_tokens()
                 token = tokens.pop()
                 flight.tokens.append(token)
+                if len(flight.tokens) > MAX_TOKENS:
+                    by_token.pop(flight.tokens.pop(0), None)
                 by_token[token] = flight
                 reply_to = prefix + token
             frames.append((record.subject, reply_to, block, payload))

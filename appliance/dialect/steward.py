@@ -54,6 +54,7 @@ _SAYS = re.compile(
     rb"(?:confirmed(?: REQRelay)? from|working at|busy at|refused by|here): ([A-Za-z0-9_.-]{1,200})(?:: |$)"
 ).match
 
+_CONFIRMED = b"confirmed "
 _NO_RESPONDERS = b"NATS/1.0 503"
 
 _TAKEN = Answer(AnswerKind.TAKEN, from_appliance=True)
@@ -158,13 +159,14 @@ class StewardDialect:
         if not block:
             if not payload:
                 return _FAILED_SEED
-            return _TAKEN_SEED if _names(payload, asked) else _foreign(payload)
+            is_taken = payload.startswith(_CONFIRMED) and _names(payload, asked)
+            return _TAKEN_SEED if is_taken else _foreign(payload)
         if not payload and block.startswith(_NO_RESPONDERS):
             return _NOBODY_THERE
         headers = parse_headers(block)
         if not _names(payload, asked):
             return _foreign(payload)
-        return _read_words(headers)
+        return _read_words(headers, payload)
 
     def write_answer(
         self, answer: Answer, node: str, message_id: int, *, to_appliance: bool
@@ -219,7 +221,7 @@ def _names(payload: bytes, asked: Asked) -> bool:
 def _foreign(payload: bytes) -> Answer:
     """A stream that records the subject answers every message with its own acknowledgement, which says its name."""
     if payload.startswith(b"{") and len(payload) < 1_024:
-        with contextlib.suppress(ValueError):
+        with contextlib.suppress(ValueError, RecursionError):
             said = json.loads(payload)
             if isinstance(said, dict) and isinstance(said.get("stream"), str):
                 name = header_text(said["stream"])
@@ -233,7 +235,7 @@ def _foreign(payload: bytes) -> Answer:
     return _FOREIGN
 
 
-def _read_words(headers: Mapping[str, str]) -> Answer:
+def _read_words(headers: Mapping[str, str], payload: bytes) -> Answer:
     """What the headers of an answer say that names the node asked."""
     is_ours = VERSION_HEADER in headers
     is_unwanted = UNWANTED_HEADER in headers
@@ -254,6 +256,6 @@ def _read_words(headers: Mapping[str, str]) -> Answer:
         return Answer(AnswerKind.HERE, True)
     if DONE_HEADER in headers:
         return Answer(AnswerKind.DONE, True, "", 0, is_unwanted)
-    if "Status" in headers:
+    if "Status" in headers or not payload.startswith(_CONFIRMED):
         return _FOREIGN
     return Answer(AnswerKind.TAKEN, is_ours or is_unwanted, "", 0, is_unwanted)

@@ -11,6 +11,7 @@ from bisect import bisect_left
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
+from appliance.dialect.headers import TURN_HEADER
 from appliance.outbox.disk_index import DiskIndex
 from appliance.outbox.records import LaneKey, OutboxRecord
 
@@ -336,7 +337,8 @@ class Lane:
         self._trim()
 
     def _place(self, record: OutboxRecord, now: float) -> None:
-        if record.next_at > now:
+        # NB: a piece of a stream is not left out of the order: who takes it waits for its time
+        if record.next_at > now and not (record.headers and TURN_HEADER in record.headers):
             heapq.heappush(self._delayed, (record.next_at, record.id, record))
         else:
             self._insert(record)

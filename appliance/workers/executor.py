@@ -141,6 +141,11 @@ class Executor:
         """Messages in hand, those whose commit is under way included."""
         return len(self.queue) + len(self._running) + len(self._finished) + self._committing
 
+    @property
+    def held_count(self) -> int:
+        """Messages that wait: for their turn, or handled for their commit."""
+        return len(self.queue) + len(self._finished) + self._committing
+
     def unfinished(self) -> list[Incoming]:
         """Everything that a stop now would cut off."""
         finished = (finished.work for finished in self._finished)
@@ -509,6 +514,7 @@ class Executor:
                 self._committing = count
                 await self._commit(batch)
                 self._committing = 0
+                self._on_progress()
             self._stats.in_flight = len(self._running)
             self._on_progress()
 

@@ -50,6 +50,8 @@ from appliance.workers.peers import PeerBook
 EXPIRY_SWEEP_S = 1.0
 WORKING_WAIT_S = 5.0
 """Least time that a receiver which said it works is left alone."""
+MIN_BUSY_WAIT_S = 0.1
+"""However soon a receiver without room asks to be asked again."""
 HERE_EVERY_S = 1.0
 """A node that says more often that it is back is not heard."""
 _NEVER = float("inf")
@@ -147,6 +149,13 @@ class LaneSender:
             reason = f"not answered, sent {flight.record.sends} times"
         return Standing(DeliveryState.WAITING, reason or str(WaitReason.BEHIND))
 
+    def node_said_hello(self) -> None:
+        """As `try_now`; of hellos that come one upon the other the first counts."""
+        now = self._mono()
+        if now - self._here_mono >= HERE_EVERY_S:
+            self._here_mono = now
+            self.try_now()
+
     def try_now(self) -> None:
         """There is a sign that the node may be there: everything that waits is tried at once."""
         self._pace.wake(self._mono())
@@ -204,7 +213,11 @@ class LaneSender:
         if self.is_draining or not self._lane.depth:
             return _NEVER
         if self._pace.is_probing:
-            return _NEVER if self._flights else self._pace.held_until_mono
+            due_at = None if self._flights else self._lane.next_due_at()
+            if due_at is None:
+                return _NEVER
+            due_mono = now + max(0.0, due_at - self._store.now())
+            return max(due_mono, self._pace.held_until_mono, self._pace.busy_until_mono)
         if now < self._pace.busy_until_mono:
             return self._pace.busy_until_mono
         if len(self._flights) >= self._spec.window or not self._pace.room(self._awaiting, now):
@@ -253,7 +266,7 @@ class LaneSender:
         for flight in self._flights:
             if flight.due_mono > now:
                 due_mono = min(due_mono, flight.due_mono)
-            elif flight.phase is FlightPhase.IDLE:
+            elif flight.phase is FlightPhase.IDLE and not self._flights.has_to_wait(flight):
                 self._has_blocked = True
         pace = self._pace
         if self._has_blocked and not self._awaiting:
@@ -297,8 +310,19 @@ class LaneSender:
             if not records:
                 return
             self.last_used_mono = now
-            self._send(self._flights.add(records), now)
+            self._send(self._without_delayed(self._flights.add(records), now), now)
             self._stats.in_flight = len(self._flights)
+
+    def _without_delayed(self, flights: list[Flight], now: float) -> list[Flight]:
+        """Pieces of streams whose next try is not due hold up what follows them, over restarts, too."""
+        steady = self._store.now()
+        delayed = [flight for flight in flights if flight.record.next_at > steady]
+        if not delayed:
+            return flights
+        for flight in delayed:
+            flight.due_mono = now + flight.record.next_at - steady
+            self._due_mono = min(self._due_mono, flight.due_mono)
+        return [flight for flight in flights if flight.record.next_at <= steady]
 
     def _send(self, flights: list[Flight], now: float) -> None:
         if not flights:
@@ -480,11 +504,13 @@ class LaneSender:
         delivered: list[Flight] = []
         heard = confirmed = 0
         is_ours = False
+        # NB: what is for none of ours says nothing of the lane: anybody may send it, and as often as he likes
         for flight, answer in answers:
             kind = answer.kind
             if kind is AnswerKind.TAKEN or kind is AnswerKind.DONE:
-                heard += 1
-                confirmed += 1
+                if flight is not None:
+                    heard += 1
+                    confirmed += 1
                 is_ours = is_ours or answer.from_appliance
                 if flight is None or flight.phase is FlightPhase.SETTLED:
                     continue  # an answer to a record that is settled already
@@ -498,7 +524,8 @@ class LaneSender:
             if kind is AnswerKind.NOBODY or kind is AnswerKind.FOREIGN:
                 self._take_no_answer(flight, answer, now)
                 continue
-            heard += 1
+            if flight is not None and kind is not AnswerKind.HERE:
+                heard += 1
             is_ours = is_ours or answer.from_appliance
             self._take_word(flight, answer, now)
         if is_ours:
@@ -565,10 +592,11 @@ class LaneSender:
                 self._store.settle_retry([record])
             self._telemetry.message_working(record.node, record.id, record.to_node, record.taker)
         elif kind is AnswerKind.BUSY:
-            wait_s = max(0.01, answer.wait_ms / 1000) * (1.0 + random.random() / 4)
+            wait_s = max(MIN_BUSY_WAIT_S, answer.wait_ms / 1000) * (1.0 + random.random() / 4)
+            if flight.phase is FlightPhase.AWAITING:
+                record.sends -= 1  # once for each send, however often it is said
             self._to_idle(flight)
             flight.unanswered = 0
-            record.sends -= 1
             self._pace.busy(now, wait_s)
             flight.due_mono = now + wait_s
             self._due_mono = min(self._due_mono, flight.due_mono)

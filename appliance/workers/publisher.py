@@ -182,7 +182,7 @@ class Publisher:
     def node_seen(self, node: str) -> None:
         """The destination said hello: try at once instead of waiting out a delay."""
         if node == self._spec.to_node:
-            self._sender.try_now()
+            self._sender.node_said_hello()
 
     def say_hello_again(self) -> None:
         """Something is new that a hello tells: do not wait for the next one's time."""

@@ -229,7 +229,7 @@ class Subscriber:
             messages = self._ask_again(messages)
         size_bytes = sum([len(message.payload) for message in messages])
         if (
-            len(self._incoming) + len(self._kept_back) + len(messages) + len(executor.queue)
+            len(self._incoming) + len(self._kept_back) + len(messages) + executor.held_count
             <= self._spec.backlog
             and self._incoming_bytes + size_bytes + executor.queue_bytes <= MAX_BACKLOG_BYTES
         ):
@@ -257,7 +257,7 @@ class Subscriber:
         turned_away: list[BusMessage] = []
         for message in messages:
             untaken = len(self._incoming) + len(self._kept_back)
-            waiting = untaken + len(executor.queue)
+            waiting = untaken + executor.held_count
             held_bytes = self._incoming_bytes + executor.queue_bytes
             has_room = waiting < backlog and held_bytes < MAX_BACKLOG_BYTES
             if not has_room and b"appl-v" in message.block:
@@ -376,7 +376,7 @@ class Subscriber:
             await asyncio.wait({committing})
 
     def _has_queue_room(self) -> bool:
-        return len(self._executor.queue) < self._spec.backlog or self._intake_stopped
+        return self._executor.held_count < self._spec.backlog or self._intake_stopped
 
     def _can_take(self) -> bool:
         """Whether something waits to be taken, and may be. Without the second the loop would never get to anything else."""
@@ -459,9 +459,10 @@ class Subscriber:
                 rows.append(row_id)
             accepted.append(work)
             if to_appliance and work.reply_tos and identity.instance is not None:
-                known = heard_from.get(identity.instance)
+                whose = f"{identity.instance} {work.sender}"  # a daemon has a lane for each of its nodes
+                known = heard_from.get(whose)
                 if known is None or not work.reply_tos[0].startswith(known):
-                    self._note_sender(identity.instance, work.reply_tos[0])
+                    self._note_sender(whose, work.reply_tos[0])
             if work.ack_on is received:
                 is_unwanted = work.is_reply and self._is_unwanted(work)
                 answer = Answer(AnswerKind.TAKEN, is_unwanted=True) if is_unwanted else _TAKEN
@@ -477,7 +478,7 @@ class Subscriber:
             self._intake.confirm(said)
         self._committing = 0
         self._executor.enqueue(accepted)
-        self._note_drained()
+        self._note_progress()
 
     async def _commit_taken(self, items: list[TakeIn]) -> list[Taken]:
         """Commit the batch. While the store cannot (disk full), nothing is acknowledged and intake waits."""
@@ -620,17 +621,28 @@ class Subscriber:
         task.add_done_callback(self._adopting.discard)
 
     async def _claim_guarded(self) -> None:
-        try:
-            await self._claim()
-        except StoreError as error:
-            self._telemetry.worker_troubled(self.key, f"cannot take over messages: {error}")
+        while True:
+            try:
+                await self._claim()
+                return
+            except StoreError as error:
+                self._telemetry.worker_troubled(self.key, f"cannot take over messages: {error}")
+                if not error.retryable:
+                    return
+            await asyncio.sleep(STORE_RETRY_S)
 
     async def _claim(self) -> None:
         spec = self._spec
         rows = await self._parts.inbox.claim(spec.node, spec.method, self._scope)
         self._executor.rows.update(row.row_id for row in rows)
-        for row in rows:
-            await self._resume(row)
+        for at, row in enumerate(rows):
+            try:
+                await self._resume(row)
+            except StoreError:
+                left = {one.row_id for one in rows[at:]}
+                self._parts.inbox.held -= left
+                self._executor.rows -= left
+                raise
 
     async def _resume(self, row: InboxRow) -> None:
         spec = self._spec

@@ -141,3 +141,20 @@ def test_error_reports_are_taken_by_whoever_is_central_and_relays_by_the_node_on
 def test_no_answer_whatever_is_in_it_raises(block: bytes, payload: bytes) -> None:
     DIALECT.read_answer(b"NATS/1.0\r\n" + block, payload, SHIP)
     DIALECT.read_answer(b"", payload, SHIP)
+
+
+@pytest.mark.parametrize(
+    ("headers", "payload"),
+    [
+        ({"Appl-V": "2", "Appl-Busy": "500"}, b"busy at: beta: 5"),
+        ({"APPL-REFUSED": "no"}, b"refused by: beta: 5: no"),
+        ({"Appl-Working": "0000000000000001"}, b"working at: beta: 5"),
+        ({}, b"busy at: beta: 5"),
+        ({}, b"refused by: beta: 5: no"),
+        ({}, b"here: beta: 0"),
+    ],
+)
+def test_a_text_that_does_not_confirm_is_no_acknowledgement_whatever_its_headers(headers, payload):
+    block = encode_headers(headers) if headers else b""
+    found = DIALECT.read_answer(block, payload, DIALECT.asked("beta", "REQToConsole"))
+    assert found.kind is AnswerKind.FOREIGN

@@ -10,12 +10,15 @@ import pytest
 from appliance.bus.memory import Permissions
 from appliance.core.delivery import DeliveryState, state_of_reason
 from appliance.wire.headers import encode_headers
+from appliance.workers.subscriber import SENDER_FACT_KIND
 from tests.component.heart.worlds import add_pair, config, numbered, play
 from tests.support.bare_publisher import seed_message
 from tests.support.heart_checks import find_violations
 from tests.support.heart_world import Behaviour, Daemon, World
 
 CONSOLE, COMMAND = "REQToConsole", "REQCliCommand"
+CONSOLE_SUBJECT = "beta.REQToConsole.EventACK"
+INSTANCE = "abcdef0123456789"
 MINUTE_S = 60.0
 
 
@@ -471,3 +474,122 @@ def test_a_node_back_from_the_dark_wakes_those_who_never_reached_it_before():
         assert find_violations(world) == []
 
     play(scenario)
+
+
+@pytest.mark.parametrize("is_done_first", [False, True], ids=["received", "done"])
+def test_what_was_kept_back_behind_nothing_but_repeats_goes_on(is_done_first: bool):
+    async def scenario(world: World) -> None:
+        on = ", ack: {on: done}" if is_done_first else ""
+        await add_pair(world, config(events=f", backlog: 40{on}"))
+        sender = await world.connect("an appliance that knows no word for busy")
+        prefix = f"{CONSOLE_SUBJECT}.reply.old."
+        answered: set[str] = set()
+        await sender.subscribe(f"{prefix}*", lambda got: answered.update(m.subject for m in got))
+
+        def send(numbers: range, again: str = "") -> None:
+            sender.send([_frame(number, f"{prefix}{number}{again}") for number in numbers])
+
+        send(range(1, 21))
+        await asyncio.sleep(1)
+        send(range(21, 41))
+        await asyncio.sleep(1)
+        assert len(answered) == 40
+        send(range(1, 41), "again")
+        await asyncio.sleep(60)
+        assert len(answered) == 80
+
+    play(scenario)
+
+
+@pytest.mark.parametrize("version", [{"appl-v": "2"}, {}], ids=["knows busy", "does not"])
+def test_what_is_handled_and_cannot_be_committed_takes_room_of_the_backlog(version):
+    async def scenario(world: World) -> None:
+        _, beta = await add_pair(world, config(events=", backlog: 40, ack: {on: done}"))
+        sender = await world.connect("sender")
+        prefix = f"{CONSOLE_SUBJECT}.reply.s."
+        done: set[str] = set()
+
+        def hear(messages) -> None:
+            done.update(m.subject for m in messages if m.payload.startswith(b"confirmed"))
+
+        await sender.subscribe(f"{prefix}*", hear)
+        beta.disk.is_full = True
+        for number in range(1, 2_001):
+            sender.send([_frame(number, f"{prefix}{number}", version)])
+            if not number % 20:
+                await asyncio.sleep(0.1)
+        await asyncio.sleep(1)
+        worker = _worker(beta, CONSOLE)
+        assert worker._executor.held_count <= 40 + 20
+        assert worker.unfinished <= 2 * 40 + 20
+        assert worker.stats.turned_away + worker.stats.dropped > 1_800
+        assert not done
+        beta.disk.is_full = False
+        await asyncio.sleep(30)
+        assert len(done) >= 40
+
+    play(scenario)
+
+
+def test_a_takeover_that_a_full_disk_breaks_off_is_made_up_when_there_is_room():
+    async def scenario(world: World) -> None:
+        alpha, beta = await add_pair(world)
+        world.default_behaviour = Behaviour(10 * MINUTE_S)
+        await alpha.submit(numbered(3), method=COMMAND)
+        await asyncio.sleep(2)
+        changed = config().replace("ack: {on: done}", "ack: {mode: none}")
+        beta.reload(world.desired(changed, "beta"))
+        await asyncio.sleep(5)
+        beta.disk.is_full = True
+        await asyncio.sleep(30)
+        beta.disk.is_full = False
+        await asyncio.sleep(60 * MINUTE_S)
+        assert not beta.disk.inbox
+        assert not beta.inbox_owners.held
+
+    play(scenario)
+
+
+def test_two_nodes_of_one_daemon_are_two_senders_that_are_noted_once_each():
+    text = """
+version: 1
+broker: {servers: ["nats://127.0.0.1:4222"]}
+nodes:
+  alpha: {subscribe: {REQErrorLog: {accept_from: any}}}
+  gamma: {}
+  beta: {subscribe: {REQToConsole: {accept_from: any}}}
+"""
+
+    async def scenario(world: World) -> None:
+        alpha = await world.add_daemon("alpha", text, ["alpha", "gamma"])
+        beta = await world.add_daemon("beta", text, ["beta"])
+        noted: list[str] = []
+        remember = beta.store.remember
+
+        async def spy(kind, changes) -> None:
+            noted.extend(changes if kind == SENDER_FACT_KIND else ())
+            await remember(kind, changes)
+
+        beta.store.remember = spy
+        for number in range(20):
+            sender = ["alpha", "gamma"][number % 2]
+            await alpha.submit([f"m{number}"], method=CONSOLE, from_node=sender)
+            await asyncio.sleep(0.1)
+        await asyncio.sleep(10)
+        assert len(world.log.texts()) == 20
+        assert len(noted) == 2
+        # each of the lanes hears when the node is back
+        before = len(world.sent)
+        await beta.stop()
+        await beta.start()
+        await asyncio.sleep(1)
+        greeted = [sent.subject for sent in world.sent[before:] if sent.subject.endswith(".here")]
+        assert len({subject for subject in greeted if not subject.endswith(".here.here")}) == 2
+
+    play(scenario)
+
+
+def _frame(number: int, reply_to: str, more: dict[str, str] | None = None):
+    block = encode_headers({"serial": "cbor", "appl-id": f"{INSTANCE}-{number}", **(more or {})})
+    text = cbor2.dumps(seed_message("beta", "alpha", CONSOLE, [f"m{number}"], id=number))
+    return CONSOLE_SUBJECT, reply_to, block, text
