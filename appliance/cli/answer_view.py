@@ -14,7 +14,7 @@ from enum import StrEnum
 from typing import Any, NamedTuple
 
 from appliance.cli.standing import REJECTED, Progress
-from appliance.cli.times import say_short
+from appliance.cli.times import say_again
 from appliance.core.escape import escape_controls, escape_line
 
 Json = dict[str, Any]
@@ -170,8 +170,7 @@ class Answers:
     def _miss(self, item: NodeAnswer, line: Json) -> list[Chunk]:
         is_news = item.progress.take(line)
         if line.get("outcome") != "no_responder":
-            again = say_short(float(line.get("next_in_seconds") or 0.0))
-            said = f"try {line.get('attempt')} not acknowledged: again in {again}"
+            said = f"try {line.get('attempt')} not acknowledged{say_again(line.get('next_in_seconds'))}"
             return [_note(f"{item.node}: {said}")]
         return [_note(f"{item.node}: {item.progress.describe()}")] if is_news else []
 

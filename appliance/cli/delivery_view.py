@@ -9,7 +9,7 @@ from typing import Any
 
 from appliance.cli.progress_view import say_bytes
 from appliance.cli.standing import Progress
-from appliance.cli.times import say_short
+from appliance.cli.times import say_again, say_short
 from appliance.core.delivery import DELIVERED
 from appliance.core.escape import escape_controls, escape_line
 
@@ -181,8 +181,9 @@ class Deliveries:
         if line.get("outcome") == "no_responder":
             return self._say(item, _at_via(item, item.progress.describe())) if is_news else []
         tries = f"try {line.get('attempt')}"
-        again = say_short(float(line.get("next_in_seconds") or 0.0))
-        return self._say(item, f"waiting: {tries} not acknowledged, again in {again}")
+        return self._say(
+            item, f"waiting: {tries} not acknowledged{say_again(line.get('next_in_seconds'))}"
+        )
 
     def _answer(self, item: _Delivery, line: Json) -> Words:
         if line.get("progress"):

@@ -44,3 +44,10 @@ def say_moment(text: object) -> str:
     if at is None:
         return "–"
     return datetime.datetime.fromtimestamp(at).astimezone().strftime("%Y-%m-%d %H:%M:%S")
+
+
+def say_again(seconds: object) -> str:
+    """When the next try is; "" where no time says it, but what becomes of others."""
+    if not isinstance(seconds, int | float) or seconds <= 0:
+        return ""
+    return f", again in {say_short(float(seconds))}"

@@ -27,7 +27,7 @@ from appliance.core.schedule import (
     next_beat,
     next_time,
 )
-from appliance.core.specs import DesiredState, PublisherSpec, Schedule
+from appliance.core.specs import CatchUp, DesiredState, PublisherSpec, Schedule
 from appliance.errors import RequestInvalid, StoreError
 from appliance.telemetry.report import Telemetry
 
@@ -201,7 +201,8 @@ class Scheduler:
             return max(0.0, look.next_at - now)
         dealt = look.state.deal(now)
         if look.missed_at is not None:
-            self._tell_missed(look.missed_at, is_made_up=look.is_due)
+            is_made_up = look.is_due and schedule.catch_up is CatchUp.ONCE  # else this minute's own
+            self._tell_missed(look.missed_at, is_made_up=is_made_up)
         if look.is_due and not self._is_waiting:
             if not await self._produce(schedule, dealt.dealt_at):
                 return RETRY_S

@@ -47,6 +47,8 @@ def test_every_unacknowledged_try_is_told():
     }
     _, said = follow(accepted("ship1", 1), missed)
     assert said[-1][0] == "ship1  waiting: try 2 not acknowledged, again in 400 ms"
+    _, said = follow(accepted("ship1", 1), {**missed, "next_in_seconds": 0.0})
+    assert said[-1][0] == "ship1  waiting: try 2 not acknowledged"
 
 
 @pytest.mark.parametrize("kind", ["refused", "dead"])

@@ -313,6 +313,20 @@ def test_a_jump_over_times_is_told_once_and_made_up_as_catch_up_says(
     run_virtual(scenario())
 
 
+def test_a_minute_that_is_due_after_others_were_missed_makes_none_of_them_up():
+    async def scenario():
+        bench = Bench(cron("* * * * *", CatchUp.NONE))
+        async with served(bench):
+            await bench.live(90)
+            await asyncio.sleep(10 * 60)
+            await bench.live(90)
+        (event,) = bench.told("schedule_missed")
+        assert event["made_up"] is False
+        assert len(bench.times) == len(set(bench.times))
+
+    run_virtual(scenario())
+
+
 @pytest.mark.parametrize(("catch_up", "messages"), [(CatchUp.NONE, 0), (CatchUp.ONCE, 1)])
 def test_times_of_cron_that_passed_while_the_daemon_was_down(catch_up: CatchUp, messages: int):
     async def scenario() -> None:
