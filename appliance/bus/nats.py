@@ -281,10 +281,9 @@ class NatsBus:
         except (BusUnavailable, TimeoutError) as error:
             _log.debug("unsubscribing %s: %s", subscription.subject, error)
         finally:
+            # cut off while it overlapped, it is unsubscribed all the same
             for wire in self._link.wires:
-                wire.renounce(
-                    subscription
-                )  # cut off while it overlapped: unsubscribed all the same
+                wire.renounce(subscription)
             self._subscriptions.pop(subscription.sid, None)
 
     async def _overlap(self, subscription: NatsSubscription) -> None:

@@ -110,7 +110,9 @@ class Subscriber:
         self._denied: str | None = None
         self._answers_denied: str | None = None
         self._heard_from = self._known_senders()
-        """How the newest reply subject of every sending daemon begins, to tell that this node is back."""
+        """How the newest reply subject of every sender begins, to tell that this node is back. By instance and name: a
+        daemon has a lane for each of its nodes.
+        """
         self._adopting: set[asyncio.Task[None]] = set()
         self._endings: list[Callable[[], None]] = []
 
@@ -310,12 +312,12 @@ class Subscriber:
         """
         self._intake.say_here(list(self._heard_from.values()))
 
-    def _note_sender(self, instance: str, reply_to: str) -> None:
-        """A daemon sends here whose lane is new to us: remembered on disk, to greet it after a restart, too."""
+    def _note_sender(self, whose: str, reply_to: str) -> None:
+        """Somebody sends here whose lane is new to us: remembered on disk, to greet it after a restart, too."""
         begins = reply_to.rpartition(".")[0] + "."
         heard_from = self._heard_from
-        heard_from[instance] = begins
-        changes: dict[str, str | None] = {f"{self._spec.subject} {instance}": begins}
+        heard_from[whose] = begins
+        changes: dict[str, str | None] = {f"{self._spec.subject} {whose}": begins}
         if len(heard_from) > MAX_KNOWN_SENDERS:
             oldest = next(iter(heard_from))
             del heard_from[oldest]
@@ -459,7 +461,7 @@ class Subscriber:
                 rows.append(row_id)
             accepted.append(work)
             if to_appliance and work.reply_tos and identity.instance is not None:
-                whose = f"{identity.instance} {work.sender}"  # a daemon has a lane for each of its nodes
+                whose = f"{identity.instance} {work.sender}"
                 known = heard_from.get(whose)
                 if known is None or not work.reply_tos[0].startswith(known):
                     self._note_sender(whose, work.reply_tos[0])
