@@ -218,6 +218,6 @@ def parse_info(line: bytes) -> dict[str, Any]:
     """The INFO of a running connection; empty where it is none."""
     try:
         info = json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         return {}
     return info if isinstance(info, dict) else {}

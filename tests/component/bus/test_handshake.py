@@ -5,10 +5,11 @@ from __future__ import annotations
 import inspect
 
 import nats.errors
+import pytest
 from nats.aio.client import Client
 from nats.aio.transport import TcpTransport
 
-from appliance.bus.handshake import _HandshakeClient, _map_error
+from appliance.bus.handshake import _HandshakeClient, _map_error, parse_info
 from appliance.errors import BusError
 
 OVERRIDDEN = (
@@ -50,3 +51,8 @@ def test_every_error_of_nats_py_is_mapped_to_one_of_ours() -> None:
         mapped = _map_error(error, "nats://broker:4222")
         assert isinstance(mapped, BusError)
         assert "nats://broker:4222" in str(mapped)
+
+
+@pytest.mark.parametrize("line", [b"no JSON", b"[]", b"\xff", b'{"a":' + b"[" * 3_000])
+def test_an_info_that_is_none_says_nothing(line: bytes) -> None:
+    assert parse_info(line) == {}
