@@ -33,7 +33,7 @@ from completion import bash, fish, zsh
 
 from appliance.cli.app import make_app
 from appliance.cli.options import ENVIRONMENT, PROGRAM
-from appliance.config.schema import load_schema
+from appliance.config.print_schema import make_schema
 
 DAY = datetime.datetime.fromtimestamp(int(os.environ["SOURCE_DATE_EPOCH"]), datetime.UTC)
 MAINTAINER = "appliance maintainers <maintainers@appliance.invalid>"
@@ -194,7 +194,7 @@ LAYERED = ("subscribe_entry", "publish_entry")
 
 def config_page(version: str) -> str:
     """The configuration, key by key, from its schema."""
-    schema = load_schema()
+    schema = make_schema()
     page = head(f"{PROGRAM}.yaml", 5, version, f"configuration of {PROGRAM}")
     page += ".SH DESCRIPTION\n" + paragraphs(
         schema.get("description", "")

@@ -115,9 +115,9 @@ def check(
 
 def schema(_state_dir: UnusedStateDirOption = None) -> None:
     """Print the schema as it is shipped."""
-    from appliance.config.schema import load_schema_text
+    from appliance.config.print_schema import print_schema
 
-    typer.echo(load_schema_text(), nl=False)
+    typer.echo(print_schema(), nl=False)
 
 
 def explain(
@@ -165,10 +165,10 @@ def init(
     _state_dir: UnusedStateDirOption = None,
 ) -> None:
     """Write a starter config. Nothing that exists is touched."""
-    from appliance.config.schema import SCHEMA_FILE, load_schema_text
+    from appliance.config.print_schema import SCHEMA_FILE, print_schema
     from appliance.config.starter import STARTER_FILES
 
-    contents = {**STARTER_FILES, SCHEMA_FILE: load_schema_text()}
+    contents = {**STARTER_FILES, SCHEMA_FILE: print_schema()}
     there = [name for name in contents if os.path.lexists(directory / name)]
     if there:
         typer.echo(f"{directory / there[0]} exists; nothing was written", err=True)

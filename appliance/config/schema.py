@@ -7,11 +7,9 @@ quote values and name Python types.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator, Mapping
 from functools import cache
-from importlib import resources
 from typing import Any
 
 import jsonschema_rs
@@ -21,20 +19,7 @@ from jsonschema.exceptions import ValidationError
 from jsonschema.protocols import Validator
 from jsonschema.validators import extend
 
-SCHEMA_FILE = "appliance.schema.json"
-
-
-@cache
-def load_schema_text() -> str:
-    """The schema as it is shipped."""
-    return resources.files("appliance").joinpath("schemas", SCHEMA_FILE).read_text("utf-8")
-
-
-@cache
-def load_schema() -> dict[str, Any]:
-    """The schema, parsed. Not to be changed."""
-    schema: dict[str, Any] = json.loads(load_schema_text())
-    return schema
+from appliance.config.print_schema import make_schema
 
 
 def find_shape_errors(tree: Mapping[str, Any]) -> Iterator[ValidationError]:
@@ -67,7 +52,7 @@ def _keep_refused(tree: Mapping[str, Any]) -> dict[str, Any]:
 
 @cache
 def _compiled(definition: str | None) -> Any:
-    schema = load_schema()
+    schema = make_schema()
     if definition is not None:
         schema = {"$ref": f"#/$defs/{definition}", "$defs": schema["$defs"]}
     return jsonschema_rs.Draft202012Validator(schema)
@@ -78,7 +63,7 @@ def _interpreter() -> Any:
     make: Any = extend
     strict = make(Draft202012Validator, {"pattern": _check_pattern})
     # An empty registry: a reference to another document must fail, never fetch.
-    return strict(load_schema(), registry=referencing.Registry())
+    return strict(make_schema(), registry=referencing.Registry())
 
 
 def _check_pattern(

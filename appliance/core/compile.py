@@ -17,17 +17,6 @@ from typing import Any, TypeVar
 
 from appliance.core.cross_checks import check_ends, check_reports_heard, index_subscriptions
 from appliance.core.expand import Expander, Publication, Subscription, accepted_senders
-from appliance.core.fields import (
-    ADMIN_FIELDS,
-    AUTH_FIELDS,
-    BROKER_FIELDS,
-    LIMIT_FIELDS,
-    LOG_FIELDS,
-    RELOAD_FIELDS,
-    SOURCE_FIELDS,
-    STATE_FIELDS,
-    TLS_FIELDS,
-)
 from appliance.core.findings import Finding, Findings
 from appliance.core.fragments import (
     NO_ZONES,
@@ -37,8 +26,8 @@ from appliance.core.fragments import (
     make_known,
     resolve_own,
 )
-from appliance.core.inputs import check_inputs, make_inputs
-from appliance.core.layers import Tree, as_map, find_origin, find_value, read_settings
+from appliance.core.inputs import check_inputs
+from appliance.core.layers import Tree, as_map, find_origin, find_value, read_section
 from appliance.core.method import MethodTable
 from appliance.core.method_checks import (
     ArgumentCheck,
@@ -55,20 +44,13 @@ from appliance.core.promises import (
     find_longest_expiry,
 )
 from appliance.core.section_checks import check_sections
+from appliance.core.settings import Section, parts_of, settings_of
 from appliance.core.specs import (
-    AdminSettings,
-    AuthSettings,
-    BrokerSettings,
     DesiredState,
-    LimitSettings,
-    LogSettings,
+    PublisherSettings,
     PublisherSpec,
-    ReloadSettings,
     Schedule,
-    SourceSettings,
-    StateSettings,
     SubscriberSpec,
-    TlsSettings,
     WorkerSpec,
 )
 from appliance.core.user_method import UserMethod
@@ -185,25 +167,14 @@ def _choose(
 
 def _make_sections(tree: Tree, longest: Expiry) -> dict[str, Any]:
     """The settings of the daemon itself, as keyword arguments of `DesiredState`."""
-    broker = as_map(tree.get("broker"))
-    settings = read_settings(BROKER_FIELDS, broker)
-    if isinstance(broker.get("tls"), dict):
-        settings["tls"] = TlsSettings(**read_settings(TLS_FIELDS, broker["tls"]))
-    if broker.get("auth"):
-        settings["auth"] = AuthSettings(**read_settings(AUTH_FIELDS, broker["auth"]))
-    sections: dict[str, Any] = {"broker": BrokerSettings(**settings), "inputs": make_inputs(tree)}
-    for name, spec, fields in (
-        ("admin", AdminSettings, ADMIN_FIELDS),
-        ("state", StateSettings, STATE_FIELDS),
-        ("reload", ReloadSettings, RELOAD_FIELDS),
-        ("limits", LimitSettings, LIMIT_FIELDS),
-        ("log", LogSettings, LOG_FIELDS),
-    ):
-        sections[name] = spec(**read_settings(fields, as_map(tree.get(name))))
+    sections: dict[str, Any] = {
+        part.attr: read_section(part.spec, as_map(find_value(tree, part.keys)))
+        for part in parts_of(DesiredState)
+        if isinstance(part, Section)
+    }
     if find_value(tree, DEDUPE_WINDOW) is None:
         window_s = derive_dedupe_window_s(longest)
         sections["state"] = replace(sections["state"], dedupe_window_s=window_s)
-    sections["source"] = SourceSettings(**read_settings(SOURCE_FIELDS, as_map(tree.get("config"))))
     return sections
 
 
@@ -284,18 +255,11 @@ def make_subscriber(item: Subscription) -> SubscriberSpec:
     """The spec of one subscription."""
     resolved = item.resolved
     info = resolved.info
-    settings = resolved.settings
-    commands = settings.get("allow_commands")
-    if commands:
-        commands = tuple(tuple(_fill(text, item.node) for text in argv) for argv in commands)
-        settings = {**settings, "allow_commands": commands}
-    for name in ("allow_paths", "allow_urls"):
-        if settings.get(name):
-            filled = tuple(_fill(text, item.node) for text in settings[name])
-            settings = {**settings, name: filled}
+    settings = dict(resolved.settings)
+    for name in _FILLED & settings.keys():
+        settings[name] = _fill(settings[name], item.node)
     if settings.get("definition") is not None:
-        definition = settings["definition"].for_node(item.node)
-        settings = {**settings, "definition": definition}
+        settings["definition"] = settings["definition"].for_node(item.node)
     kind = make_kind(info.category, wants_ack=resolved.wants_ack)
     return SubscriberSpec(
         node=item.node,
@@ -317,31 +281,32 @@ def make_publisher(entry: Publication, to: NodeName) -> PublisherSpec:
         to_node=to,
         method=resolved.info.name,
         wants_ack=resolved.wants_ack,
-        ack=resolved.ack,
         schedule=_fill_schedule(resolved.schedule, entry.node) if resolved.schedule else None,
         entry=entry.name,
-        **resolved.settings,
+        **{
+            part.attr: getattr(resolved.settings, part.attr) for part in parts_of(PublisherSettings)
+        },
     )
 
 
-def _fill(text: str, node: NodeName) -> str:
-    if NODE_PLACEHOLDER not in text:
-        return text
-    parts = text.split("$" + NODE_PLACEHOLDER)
+def _fill(value: Any, node: NodeName) -> Any:
+    """A text, or texts however deep, with the own node's name in place."""
+    if isinstance(value, tuple):
+        return tuple(_fill(item, node) for item in value)
+    if value is None or NODE_PLACEHOLDER not in value:
+        return value
+    parts = value.split("$" + NODE_PLACEHOLDER)
     return NODE_PLACEHOLDER.join(part.replace(NODE_PLACEHOLDER, node) for part in parts)
 
 
+def _filled(spec: type) -> frozenset[str]:
+    return frozenset(setting.attr for setting in settings_of(spec) if setting.fills_node)
+
+
+_FILLED = _filled(SubscriberSpec)
+_FILLED_OF_SCHEDULES = _filled(Schedule)
+
+
 def _fill_schedule(schedule: Schedule, node: NodeName) -> Schedule:
-    return Schedule(
-        every_s=schedule.every_s,
-        cron=schedule.cron,
-        timezone=schedule.timezone,
-        catch_up=schedule.catch_up,
-        data=tuple(_fill(text, node) for text in schedule.data),
-        method_args=tuple(_fill(text, node) for text in schedule.method_args),
-        reply_method=schedule.reply_method,
-        reply_method_args=tuple(_fill(text, node) for text in schedule.reply_method_args),
-        method_timeout_s=schedule.method_timeout_s,
-        directory=_fill(schedule.directory, node),
-        file_name=_fill(schedule.file_name, node),
-    )
+    texts = {name: _fill(getattr(schedule, name), node) for name in _FILLED_OF_SCHEDULES}
+    return replace(schedule, **texts)

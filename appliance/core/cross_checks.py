@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from appliance.core.expand import Publication, Subscription
+from appliance.core.expand import Publication, Subscription, accepted_senders
 from appliance.core.findings import PLACE, Findings, KeyPath, shorten
 from appliance.core.fragments import Known, resolve_own
 from appliance.core.layers import find_origin
@@ -20,10 +20,8 @@ from appliance.core.names import (
     make_kind,
     make_subject,
 )
-from appliance.core.specs import PublisherDefaults
+from appliance.core.specs import ANY_SENDER
 from appliance.errors import SubjectInvalid
-
-_ENCODINGS = PublisherDefaults()
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,10 +171,8 @@ def _check_agreement(findings: Findings, entry: Publication, to: NodeName, end: 
     for item in end.picky:
         if item.resolved.wants_ack != resolved.wants_ack:
             continue
-        theirs_accept = item.resolved.senders
-        if theirs_accept is not None and entry.node not in (
-            item.node if name == "local" else name for name in theirs_accept
-        ):
+        accepted = accepted_senders(item.resolved, item.node)
+        if accepted not in (None, ANY_SENDER) and entry.node not in accepted:
             findings.add(
                 "E208",
                 find_origin(entry.layers, ("to",)) or entry.path,
@@ -186,7 +182,7 @@ def _check_agreement(findings: Findings, entry: Publication, to: NodeName, end: 
             )
         for field in ("compression", "serialization"):
             believed = getattr(item.resolved, field)
-            used = resolved.settings.get(field, getattr(_ENCODINGS, field))
+            used = getattr(resolved.settings, field)
             if believed is not None and believed != used:
                 findings.add(
                     "W204",

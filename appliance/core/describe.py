@@ -6,6 +6,7 @@ import json
 from dataclasses import fields, is_dataclass
 
 from appliance.core.plan import Action, Changes, Plan
+from appliance.core.settings import parts_of
 from appliance.core.specs import DesiredState
 from appliance.core.user_method import UserMethod
 
@@ -54,16 +55,13 @@ def _plain(value: object) -> object:
     return str(value)
 
 
-SETTINGS = ("broker", "admin", "inputs", "state", "reload", "limits", "log", "source")
-
-
 def describe_settings(old: DesiredState, new: DesiredState) -> dict[str, list[object]]:
     """What differs beside the workers. Secrets are references here, so they can be shown."""
     described: dict[str, list[object]] = {}
-    for name in SETTINGS:
-        before, after = getattr(old, name), getattr(new, name)
+    for part in parts_of(DesiredState):
+        before, after = getattr(old, part.attr), getattr(new, part.attr)
         if before != after:
-            _describe(name, before, after, described)
+            _describe(part.attr, before, after, described)
     for method in sorted(old.methods.keys() | new.methods.keys()):
         found = old.methods.get(method), new.methods.get(method)
         if found[0] != found[1]:

@@ -22,7 +22,7 @@ fixed length.
 
 _DURATION = re.compile(DURATION_PATTERN)
 _PART = re.compile(r"([0-9]+(?:\.[0-9]+)?)(ns|us|µs|μs|ms|s|m|h)")
-_MAX_TEXT = 64
+MAX_DURATION_TEXT = 64
 
 
 def parse_duration(value: str | float) -> float:
@@ -34,7 +34,7 @@ def parse_duration(value: str | float) -> float:
     if isinstance(value, bool):
         raise ValueError("a truth value is no duration")
     if isinstance(value, str):
-        if len(value) > _MAX_TEXT or _DURATION.fullmatch(value) is None:
+        if len(value) > MAX_DURATION_TEXT or _DURATION.fullmatch(value) is None:
             raise ValueError(
                 "a duration is written like 250ms, 5s or 1m30s, or as a number of seconds"
             )

@@ -11,40 +11,30 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
-from appliance.core.fields import (
-    ACK_FIELDS,
-    ACK_MODE,
-    PUBLISHER_FIELDS,
-    SCHEDULE_FIELDS,
-    SUBSCRIBER_FIELDS,
-)
 from appliance.core.findings import Findings, KeyPath
-from appliance.core.fragments import CRON_ONLY, Known, idle_schedule_fields
+from appliance.core.fragments import CRON_ONLY, OWN_NODE, Known, idle_schedule_fields
 from appliance.core.layers import (
     Layer,
     Tree,
     as_map,
-    convert,
     find_origin,
     find_value,
     merge_layers,
-    read_settings,
+    read_section,
+    read_values,
 )
 from appliance.core.method import MethodInfo
 from appliance.core.names import MethodName, NodeName
 from appliance.core.specs import (
-    ANY_METHOD,
-    ANY_SENDER,
+    ACK_MODE,
     AckOn,
-    AckSettings,
     PublisherDefaults,
+    PublisherSettings,
     Schedule,
     SubscriberDefaults,
+    SubscriberSpec,
 )
 
-_BARE_SUBSCRIBER_FIELDS = tuple(
-    setting for setting in SUBSCRIBER_FIELDS if setting.attr in ("ack_on", "concurrency")
-)
 NOT_SETTINGS = frozenset({"roles", "subscribe", "publish"})
 """Keys of a role or node that are no worker settings."""
 
@@ -70,9 +60,8 @@ class ResolvedSubscription:
 
     info: MethodInfo
     wants_ack: bool
-    senders: tuple[str, ...] | None
+    senders: frozenset[NodeName] | None
     """As written: node names, ``local`` among them; None for any declared node."""
-    accepts_any: bool
     settings: dict[str, Any]
     compression: str | None
     serialization: str | None
@@ -88,8 +77,7 @@ class ResolvedPublication:
     info: MethodInfo
     to: tuple[str, ...]
     wants_ack: bool
-    ack: AckSettings
-    settings: dict[str, Any]
+    settings: PublisherSettings
     schedule: Schedule | None
     reply_method: str
 
@@ -148,10 +136,9 @@ class Expander:
                 merged=merged,
                 defaults=PublisherDefaults(
                     ack_mode=find_value(merged, ACK_MODE.keys),
-                    ack=AckSettings(**read_settings(ACK_FIELDS, merged)),
-                    **read_settings(PUBLISHER_FIELDS, merged),
+                    **read_values(PublisherSettings, merged),
                 ),
-                subscriber=SubscriberDefaults(**read_settings(_BARE_SUBSCRIBER_FIELDS, merged)),
+                subscriber=read_section(SubscriberDefaults, merged),
                 key=len(self._bases),
             )
         return found
@@ -248,7 +235,7 @@ class Expander:
         enabled = entry.get("enabled") is not False
         merged = merge_layers((base.merged, entry))
         wants_ack = decide_ack(info, base, entry)
-        settings = read_settings(SUBSCRIBER_FIELDS, merged)
+        settings = read_values(SubscriberSpec, merged)
         if not wants_ack:
             if enabled and find_value(entry, ("ack", "on")) == AckOn.DONE:
                 self._findings.add(
@@ -261,33 +248,12 @@ class Expander:
             settings.pop("ack_on", None)
         if info.acks_when_done is not None:
             settings["ack_on"] = AckOn.DONE if info.acks_when_done else AckOn.RECEIVED
-        commands = entry.get("allow_commands")
-        if commands is not None:
-            settings["allow_commands"] = (
-                None if commands == "any" else tuple(tuple(map(str, argv)) for argv in commands)
-            )
-        if entry.get("runner") is not None:
-            settings["runner"] = str(entry["runner"])
-        for name in ("allow_paths", "allow_urls"):
-            patterns = entry.get(name)
-            if patterns is not None:
-                settings[name] = None if patterns == "any" else tuple(map(str, patterns))
-        answers = entry.get("allow_reply_methods")
-        if answers is not None:
-            settings["allow_reply_methods"] = (
-                ANY_METHOD if answers == "any" else frozenset(map(MethodName, answers))
-            )
         definition = self._known.user_methods.get(info.name)
         if definition is not None:
             settings["definition"] = definition
             if definition.timeout_s is not None and entry.get("method_timeout") is None:
                 # nearer than what a layer says for all methods, further than the entry itself
                 settings["method_timeout_s"] = definition.timeout_s
-        relayed = entry.get("relay_methods")
-        if relayed is not None:
-            settings["relay_methods"] = (
-                ANY_METHOD if relayed == "any" else frozenset(map(MethodName, relayed))
-            )
         relay_to = tuple(dict.fromkeys(entry.get("relay_to") or ()))
         if info.relays and enabled and not relay_to:
             self._findings.add(
@@ -297,12 +263,10 @@ class Expander:
                 hint="as in `relay_to: [ship1]`, and `relay_methods: [REQCliCommand]`",
                 on_key=True,
             )
-        senders = entry.get("accept_from")
         return ResolvedSubscription(
             info=info,
             wants_ack=wants_ack,
-            senders=tuple(senders) if isinstance(senders, (list, tuple)) else None,
-            accepts_any=senders == "any",
+            senders=settings.pop("accept_from", None),
             settings=settings,
             compression=entry.get("compression"),
             serialization=entry.get("serialization"),
@@ -337,8 +301,7 @@ class Expander:
             info=info,
             to=(to,) if isinstance(to, str) else tuple(dict.fromkeys(to)),
             wants_ack=decide_ack(info, base, entry),
-            ack=AckSettings(**read_settings(ACK_FIELDS, merged)),
-            settings=read_settings(PUBLISHER_FIELDS, merged),
+            settings=read_section(PublisherSettings, merged),
             schedule=_make_schedule(entry, info),
             reply_method=entry.get("reply_method") or "",
         )
@@ -396,24 +359,18 @@ def _only_settings(owner: Tree) -> Tree:
 def _make_schedule(entry: Tree, info: MethodInfo) -> Schedule | None:
     if entry.get("every") is None and entry.get("cron") is None:
         return None
-    fields = read_settings(SCHEDULE_FIELDS, entry)
+    fields = read_values(Schedule, entry)
     if fields.get("every_s") is not None:
         fields.pop("cron", None)
-    timeout = entry.get("method_timeout")
+    timeout = read_values(SubscriberDefaults, entry).get("method_timeout_s")
     if timeout is not None:
-        fields["method_timeout_s"] = convert(_METHOD_TIMEOUT, timeout)
+        fields["method_timeout_s"] = timeout
     fields["directory"] = fields.get("directory") or info.directory
     fields["file_name"] = fields.get("file_name") or info.file_name
     return Schedule(**fields)
 
 
-_METHOD_TIMEOUT = next(field for field in SUBSCRIBER_FIELDS if field.keys == ("method_timeout",))
-
-
 def accepted_senders(resolved: ResolvedSubscription, node: NodeName) -> frozenset[NodeName] | None:
     """`accept_from` of a subscription of `node`."""
-    if resolved.accepts_any:
-        return ANY_SENDER
-    if resolved.senders is None:
-        return None
-    return frozenset(NodeName(node if name == "local" else name) for name in resolved.senders)
+    senders = resolved.senders
+    return senders - {OWN_NODE} | {node} if senders and OWN_NODE in senders else senders

@@ -9,23 +9,17 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
-from appliance.core.fields import (
-    ACK_FIELDS,
-    PUBLISHER_FIELDS,
-    SCHEDULE_FIELDS,
-    SUBSCRIBER_FIELDS,
-    WORKER_FIELDS,
-    Setting,
-)
 from appliance.core.findings import PLACE, Findings, KeyPath, find_nearest, shorten
 from appliance.core.layers import Tree, as_map, find_value
 from appliance.core.method import MethodTable
 from appliance.core.names import MethodName, NodeName
 from appliance.core.section_checks import check_bounds
+from appliance.core.settings import Setting, leaves_of, settings_of
+from appliance.core.specs import PublisherSettings, Schedule, SubscriberDefaults
 from appliance.core.urls import find_pattern_problem
 from appliance.core.user_method import NO_METHODS, UserMethod
 
-OWN_NODE = "local"
+OWN_NODE = NodeName("local")
 """Names the node an entry belongs to."""
 
 _MAX_SUGGESTIONS = 100
@@ -48,18 +42,21 @@ class ZoneTable:
 NO_ZONES = ZoneTable(lambda _name: True, lambda: ())
 
 _DURATIONS = tuple(
-    setting for setting in (*WORKER_FIELDS, *SCHEDULE_FIELDS) if setting.kind == "duration"
+    setting
+    for spec in (PublisherSettings, SubscriberDefaults, Schedule)
+    for setting in leaves_of(spec)
+    if setting.show is not None
 )
-_ON_SUBSCRIBE_IDLE = (*ACK_FIELDS, *PUBLISHER_FIELDS)
+_ON_SUBSCRIBE_IDLE = leaves_of(PublisherSettings)
 _ON_PUBLISH_IDLE = tuple(
-    setting for setting in SUBSCRIBER_FIELDS if setting.keys != ("method_timeout",)
+    setting for setting in settings_of(SubscriberDefaults) if setting.attr != "method_timeout_s"
 )
 CRON_ONLY = tuple(
-    setting for setting in SCHEDULE_FIELDS if setting.keys in (("timezone",), ("catch_up",))
+    setting for setting in settings_of(Schedule) if setting.attr in ("timezone", "catch_up")
 )
 """Settings that say something about `cron` alone."""
 _SCHEDULE_ONLY = tuple(
-    setting for setting in SCHEDULE_FIELDS if setting.keys not in (("every",), ("cron",))
+    setting for setting in settings_of(Schedule) if setting.attr not in ("every_s", "cron")
 )
 
 
@@ -107,9 +104,7 @@ def make_known(
             for name, info in methods.items()
             if info.subject_node is not None
         },
-        options=frozenset(
-            {"allow_commands", "runner", "allow_paths", "allow_urls", "relay_to", "relay_methods"}
-        ).union(*(info.options for info in methods.values())),
+        options=frozenset().union(*(info.options for info in methods.values())),
         find_cron_error=find_cron_error,
         zones=zones,
         suggestions={},

@@ -1,43 +1,13 @@
-"""The section `inputs`: what is wrong with its meaning, and the settings it compiles to."""
+"""The section `inputs`: what is wrong with its meaning."""
 
 from __future__ import annotations
 
-from appliance.core.fields import (
-    FOLDER_INPUT_FIELDS,
-    INPUT_FIELDS,
-    LISTEN_INPUT_FIELDS,
-    SOCKET_INPUT_FIELDS,
-)
 from appliance.core.findings import PLACE, Findings, KeyPath, find_nearest, shorten
-from appliance.core.layers import Tree, as_map, read_settings
+from appliance.core.layers import Tree, as_map
 from appliance.core.section_checks import is_loopback, split_listen
-from appliance.core.specs import FolderInput, InputSettings, ListenInput, SocketInput
 
 API_SOCKET = "appliance.sock"
 """The API's own socket in the state directory."""
-
-
-def make_inputs(tree: Tree) -> InputSettings:
-    """The settings; a section that is there switches its input on."""
-    inputs = as_map(tree.get("inputs"))
-    socket, folder = inputs.get("socket"), as_map(inputs.get("folder"))
-    return InputSettings(
-        **read_settings(INPUT_FIELDS, inputs),
-        tcp=_make_listener(as_map(inputs.get("tcp"))),
-        http=_make_listener(as_map(inputs.get("http"))),
-        socket=SocketInput(**read_settings(SOCKET_INPUT_FIELDS, socket))
-        if isinstance(socket, dict)
-        else None,
-        folder=FolderInput(**read_settings(FOLDER_INPUT_FIELDS, folder))
-        if folder.get("path") is not None
-        else None,
-    )
-
-
-def _make_listener(section: Tree) -> ListenInput | None:
-    if section.get("listen") is None:
-        return None
-    return ListenInput(**read_settings(LISTEN_INPUT_FIELDS, section))
 
 
 def check_inputs(findings: Findings, tree: Tree) -> None:

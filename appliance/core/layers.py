@@ -6,12 +6,12 @@ Maps merge key by key, everything else (lists too) replaces. A key whose value i
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
-from appliance.core.durations import parse_duration
-from appliance.core.fields import FieldKind, Setting
 from appliance.core.findings import KeyPath
-from appliance.core.specs import AckOn, CatchUp, SecretRef
+from appliance.core.settings import Section, parts_of, settings_of
+
+_Spec = TypeVar("_Spec")
 
 Tree = Mapping[str, Any]
 """Part of a config whose shape the schema has checked; hence `Any`."""
@@ -58,39 +58,31 @@ def find_origin(layers: Sequence[Layer], keys: Sequence[str]) -> KeyPath | None:
     return None
 
 
-def convert(setting: Setting, value: Any) -> Any:
-    """The spec's value for a config value of the right shape.
+def read_values(spec: type, tree: Tree) -> dict[str, Any]:
+    """Keyword arguments for a dataclass of settings: those that are there, converted.
 
-    Raises:
-        ValueError: a duration or percentage that is none, although the schema let it pass.
+    Missing ones keep its defaults. Where one may not be missing, that was told, and an empty one stands for it.
     """
-    match setting.kind:
-        case FieldKind.DURATION:
-            return parse_duration(value)
-        case FieldKind.PERCENT:
-            return float(value[:-1] if isinstance(value, str) else value) / 100
-        case FieldKind.TEXTS:
-            return tuple(str(item) for item in value)
-        case FieldKind.SECRET:
-            ((kind, name),) = value.items()
-            return SecretRef(kind=kind, name=name)
-        case FieldKind.PLAIN:
-            if setting.attr == "ack_on":
-                return AckOn(value)
-            if setting.attr == "catch_up":
-                return CatchUp(value)
-            # NB: JSON Schema counts 3.0 as a whole number.
-            return int(value) if isinstance(value, float) else value
-
-
-def read_settings(settings: Iterable[Setting], tree: Tree) -> dict[str, Any]:
-    """Keyword arguments for a spec:
-
-    the settings that are there, converted. Missing ones keep the spec's defaults.
-    """
-    found = {}
-    for setting in settings:
-        value = find_value(tree, setting.keys)
-        if value is not None:
-            found[setting.attr] = convert(setting, value)
+    found: dict[str, Any] = {}
+    for part in parts_of(spec):
+        value = find_value(tree, part.keys)
+        if isinstance(part, Section):
+            if _is_on(part, value):
+                found[part.attr] = read_section(part.spec, value)
+        elif value is not None:
+            found[part.attr] = part.read(value)
+        elif part.is_required:
+            found[part.attr] = part.read("")
     return found
+
+
+def _is_on(part: Section, tree: Any) -> bool:
+    if part.is_flat:
+        required = [item for item in settings_of(part.spec) if item.is_required]
+        return any(find_value(tree, item.keys) is not None for item in required)
+    return isinstance(tree, Mapping) and (bool(tree) or not part.needs_content)
+
+
+def read_section(spec: type[_Spec], tree: Tree) -> _Spec:
+    """The section of the config that `tree` is, as the dataclass that describes it."""
+    return spec(**read_values(spec, tree))

@@ -13,7 +13,6 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from appliance.core.arguments import NO_ARGUMENTS, most_arguments
-from appliance.core.fields import METHOD_FIELDS
 from appliance.core.file_names import check_parts
 from appliance.core.findings import Findings, KeyPath, shorten
 from appliance.core.layers import Tree, as_map
@@ -21,6 +20,7 @@ from appliance.core.method import MethodTable
 from appliance.core.method_reading import make_method
 from appliance.core.names import MethodName, NodeName
 from appliance.core.section_checks import check_bounds
+from appliance.core.settings import leaves_of
 from appliance.core.templates import (
     KNOWN,
     Placeholder,
@@ -80,14 +80,11 @@ def read_methods(
         if _is_reserved(findings, path, name, builtin):
             continue
         entry = as_map(entry)
-        check_bounds(findings, path, _DURATIONS, entry)
+        check_bounds(findings, path, leaves_of(UserMethod), entry)
         arguments = _read_arguments(findings, path, entry, find_schema_problem)
         _Checker(findings, path, arguments).check(entry)
         methods[MethodName(name)] = make_method(name, entry, arguments)
     return methods
-
-
-_DURATIONS = tuple(setting for setting in METHOD_FIELDS if setting.kind == "duration")
 
 
 def _is_reserved(findings: Findings, path: KeyPath, name: str, builtin: MethodTable) -> bool:

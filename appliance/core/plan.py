@@ -6,19 +6,18 @@ A crash and an edit of the config are therefore healed by the same lines.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from enum import StrEnum
 
 from appliance.core.names import WorkerKey
+from appliance.core.settings import ReloadClass, Section, parts_of, reload_class
 from appliance.core.specs import (
-    RELOAD_CLASSES,
     DesiredState,
     ObservedState,
     ObservedWorker,
     Phase,
     PublisherSpec,
-    ReloadClass,
     WorkerSpec,
 )
 
@@ -89,12 +88,9 @@ def find_changes(old: WorkerSpec, new: WorkerSpec) -> Changes:
 
 def classify(spec: WorkerSpec, changes: Iterable[str]) -> ReloadClass:
     """The heaviest reload class among the changed fields of a worker."""
-    classes = RELOAD_CLASSES[type(spec)]
-    heaviest = ReloadClass.LIVE
-    for name in changes:
-        if classes.get(name, ReloadClass.SWAP) is ReloadClass.SWAP:
-            heaviest = ReloadClass.SWAP
-    return heaviest
+    worker: type = type(spec)
+    classes = {reload_class(worker, name) for name in changes}
+    return ReloadClass.LIVE if classes <= {ReloadClass.LIVE} else ReloadClass.SWAP
 
 
 _ALIVE = frozenset({Phase.STARTING, Phase.RUNNING})
@@ -185,11 +181,21 @@ def _is_declared(spec: WorkerSpec) -> bool:
 
 def find_restart_fields(old: DesiredState, new: DesiredState) -> tuple[str, ...]:
     """Settings that differ and that a running daemon cannot change; a reload with any of them is refused by name."""
-    changed = []
-    if old.state.dir != new.state.dir:
-        changed.append("state.dir")
-    if old.broker.embedded != new.broker.embedded:
-        changed.append("broker.embedded")
-    elif new.broker.embedded and old.broker.port != new.broker.port:
-        changed.append("broker.port")
+    changed = list(_restarting(DesiredState, old, new))
+    if _EMBEDDED in changed or not new.broker.embedded:
+        # The port is the embedded broker's: without one it has no effect, and with a new one nothing to say.
+        changed = [name for name in changed if name != "broker.port"]
     return tuple(changed)
+
+
+_EMBEDDED = "broker.embedded"
+
+
+def _restarting(spec: type, old: object, new: object, prefix: str = "") -> Iterator[str]:
+    for part in parts_of(spec):
+        before, after = getattr(old, part.attr, None), getattr(new, part.attr, None)
+        path = prefix + ".".join(part.keys)
+        if isinstance(part, Section):
+            yield from _restarting(part.spec, before, after, f"{path}.")
+        elif part.reload is ReloadClass.RESTART and before != after:
+            yield path

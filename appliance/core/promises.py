@@ -37,9 +37,11 @@ def find_longest_expiry(bases: Iterable[Base], publications: Iterable[Publicatio
         if base.defaults.ack.expires_s > longest.seconds:
             longest = Expiry(base.defaults.ack.expires_s, find_origin(base.layers, _EXPIRES))
     for entry in publications:
-        if entry.resolved.ack.expires_s > longest.seconds:
+        if entry.resolved.settings.ack.expires_s > longest.seconds:
             # NB: what an entry inherits stands in its node's base, which was seen above
-            longest = Expiry(entry.resolved.ack.expires_s, find_origin(entry.layers, _EXPIRES))
+            longest = Expiry(
+                entry.resolved.settings.ack.expires_s, find_origin(entry.layers, _EXPIRES)
+            )
     return longest
 
 

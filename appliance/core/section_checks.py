@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from appliance.core.durations import format_duration
-from appliance.core.fields import SECTION_FIELDS, FieldKind, Setting
 from appliance.core.findings import Findings, KeyPath
-from appliance.core.layers import Tree, as_map, convert, find_value
+from appliance.core.layers import Tree, as_map, find_value
+from appliance.core.settings import Setting, leaves_of
+from appliance.core.specs import DesiredState
 from appliance.core.urls import find_broker_address_problem
 
 
@@ -20,28 +20,27 @@ def check_bounds(
     """
     for setting in settings:
         value = find_value(tree, setting.keys)
-        if not isinstance(value, str) or setting.kind not in (
-            FieldKind.DURATION,
-            FieldKind.PERCENT,
-        ):
+        if not isinstance(value, str) or setting.show is None:
             continue
         path = (*prefix, *setting.keys)
         try:
-            number = convert(setting, value)
+            number = setting.read(value)
         except ValueError as error:
             findings.add("E106", path, str(error))
             continue
-        show = format_duration if setting.kind is FieldKind.DURATION else "{:.0%}".format
         if setting.minimum is not None and number < setting.minimum:
-            findings.add("E105", path, f"{value} is below the least of {show(setting.minimum)}")
+            findings.add(
+                "E105", path, f"{value} is below the least of {setting.show(setting.minimum)}"
+            )
         elif setting.maximum is not None and number > setting.maximum:
-            findings.add("E105", path, f"{value} is above the limit of {show(setting.maximum)}")
+            findings.add(
+                "E105", path, f"{value} is above the limit of {setting.show(setting.maximum)}"
+            )
 
 
 def check_sections(findings: Findings, tree: Tree) -> None:
     """Check everything that is not about nodes."""
-    for keys, settings in SECTION_FIELDS.items():
-        check_bounds(findings, keys, settings, as_map(find_value(tree, keys)))
+    check_bounds(findings, (), leaves_of(DesiredState), tree)
     _check_broker(findings, as_map(tree.get("broker")))
     _check_admin(findings, as_map(tree.get("admin")))
 

@@ -1,7 +1,7 @@
 """Specs: frozen descriptions of what should run, and what is observed to run. Equality is by value.
 
-`RELOAD_CLASSES` says for every field of a spec what a change of it does to the running worker; the JSON Schema's
-`x-reload` marks repeat it and a test holds the two together.
+Fields that the config sets carry all there is to say of the setting as their metadata (`core.settings`). Fields without
+are part of a worker's key, follow from it, or are made by the compiler.
 """
 
 from __future__ import annotations
@@ -11,6 +11,25 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from appliance.core.names import MethodName, NodeName, Subject, WorkerKey, WorkerKind
+from appliance.core.settings import (
+    METHOD,
+    NODE,
+    REQUIRED,
+    SECRET,
+    TEXT,
+    ReloadClass,
+    Setting,
+    duration,
+    percent,
+    section,
+    setting,
+    switch,
+    text,
+    texts,
+    texts_or_any,
+    whole,
+    word,
+)
 from appliance.core.user_method import NO_METHODS, UserMethod
 
 
@@ -41,19 +60,37 @@ class CatchUp(StrEnum):
     """One message stands for all of them."""
 
 
-class ReloadClass(StrEnum):
-    """What a changed field does to a running worker."""
-
-    LIVE = "live"
-    SWAP = "swap"
-    RESTART = "restart"
-
-
 ANY_SENDER = frozenset({NodeName("*")})
 """The value of `accept_from` that lets every sender in (`accept_from: any`)."""
 
 ANY_METHOD = frozenset({MethodName("*")})
 """The value of `allow_reply_methods` that lets answers arrive as every method (`any`)."""
+
+
+_DAY_S = 86_400
+_YEAR_S = 366 * _DAY_S
+_MIB = 1024**2
+_SWAP = ReloadClass.SWAP
+_RESTART = ReloadClass.RESTART
+_SOME_TEXT = {**TEXT, "minLength": 1}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SecretRef:
+    """Where a secret is read from when it is needed; its value never stands in a spec."""
+
+    kind: str
+    """`file`, `env` or `credential` (below $CREDENTIALS_DIRECTORY)."""
+    name: str
+
+
+def _secret(words: str, reload: ReloadClass = _SWAP) -> SecretRef | None:
+    return setting(None, words, shape=SECRET, read=_read_secret, reload=reload)
+
+
+def _read_secret(value: Mapping[str, str]) -> SecretRef:
+    ((kind, name),) = value.items()
+    return SecretRef(kind=kind, name=name)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,34 +100,153 @@ class AckSettings:
     `retries` counts resends after the first send; None, the default, bounds a message by `expires_s` alone.
     """
 
-    timeout_s: float = 5.0
-    retries: int | None = None
-    retry_wait_s: float = 0.0
-    expires_s: float = 86_400.0
-    """A message that nobody acknowledged for this long becomes a dead letter."""
+    timeout_s: float = duration(
+        5.0,
+        "How long a publisher waits for an acknowledgement before it tries again.",
+        0.01,
+        _DAY_S,
+    )
+    retries: int | None = whole(
+        None,
+        "How often a message is sent again after a first try that was not acknowledged. Without it a message is "
+        "tried until `expires`: a bound in time holds on any line.",
+        0,
+        1_000_000,
+    )
+    retry_wait_s: float = duration(0.0, "The least time between two tries.", 0, _DAY_S)
+    expires_s: float = duration(
+        86_400.0,
+        "A message that nobody acknowledged for this long becomes a dead letter.",
+        1,
+        _YEAR_S,
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Schedule:
     """A message produced again and again. Exactly one of `every_s` and `cron` is set."""
 
-    every_s: float | None = None
-    cron: str | None = None
-    timezone: str | None = None
-    """IANA name of the zone that `cron` is read in; None: the system's."""
-    catch_up: CatchUp = CatchUp.NONE
-    """What becomes of times of `cron` that passed unseen."""
-    data: tuple[str, ...] = ()
-    method_args: tuple[str, ...] = ()
-    reply_method: str = ""
-    reply_method_args: tuple[str, ...] = ()
+    every_s: float | None = duration(
+        None,
+        "Produce a message again and again, this far apart, across restarts too; the first at once. "
+        "One message of an entry waits at a time.",
+        0.01,
+        _YEAR_S,
+        reload=_SWAP,
+    )
+    cron: str | None = text(
+        None,
+        "Produce messages at the times of this cron expression (five fields, or @hourly, @daily, @weekly, "
+        "@monthly, @yearly), read in `timezone`. A time that a change to summer time leaves out comes right after "
+        "it; one that a change back repeats comes once, unless the hours begin with `*`.",
+        "a cron expression",
+        reload=_SWAP,
+    )
+    timezone: str | None = text(
+        None,
+        "The time zone that `cron` is read in; the system's when missing.",
+        "the name of a time zone, such as Europe/Berlin or UTC",
+        shape={"pattern": "^[A-Za-z][A-Za-z0-9_+-]*(?:/[A-Za-z0-9_+-]+)*$", "maxLength": 64},
+        reload=_SWAP,
+    )
+    catch_up: CatchUp = word(
+        CatchUp.NONE,
+        "What becomes of times of `cron` that passed while the daemon was down, or that the clock jumped over: "
+        "nothing, or one message for all of them.",
+        tuple(CatchUp),
+        read=CatchUp,
+        reload=_SWAP,
+    )
+    data: tuple[str, ...] = texts(
+        (),
+        "The payload of produced messages; `${node}` is the own node.",
+        fills_node=True,
+        reload=_SWAP,
+    )
+    method_args: tuple[str, ...] = texts(
+        (), "Arguments of the method; `${node}` is the own node.", fills_node=True, reload=_SWAP
+    )
+    reply_method: str = setting(
+        "",
+        "The method that carries the reply; REQToFileAppend unless set.",
+        shape=METHOD,
+        reload=_SWAP,
+    )
+    reply_method_args: tuple[str, ...] = texts(
+        (),
+        "Arguments of the reply's method; `${node}` is the own node.",
+        fills_node=True,
+        reload=_SWAP,
+    )
+    directory: str = text(
+        "",
+        "Directory that file methods use, here and for the reply; `${node}` is the own node.",
+        fills_node=True,
+        reload=_SWAP,
+    )
+    file_name: str = text(
+        "",
+        "File name that file methods use, here and for the reply; `${node}` is the own node.",
+        fills_node=True,
+        reload=_SWAP,
+    )
     method_timeout_s: float = 0.0
-    directory: str = ""
-    file_name: str = ""
+    """The `method_timeout` of the layers, where the entry itself sets it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class SubscriberSpec:
+class SubscriberDefaults:
+    """What a subscription of some node looks like where its entry says nothing.
+
+    These may stand in every layer: `defaults`, a role, a node, the entry itself.
+    """
+
+    ack_on: AckOn = word(
+        AckOn.RECEIVED,
+        "When a subscriber acknowledges: the message is durably received, or its handler is done.",
+        tuple(AckOn),
+        keys=("ack", "on"),
+        read=AckOn,
+        reload=_SWAP,
+    )
+    concurrency: int = whole(16, "Handlers at once in one subscriber.", 1, 4_096)
+    backlog: int = whole(
+        16_384,
+        "Messages that may wait in memory for a handler; more are dropped unacknowledged and counted.",
+        1,
+        1_000_000,
+    )
+    method_timeout_s: float = duration(
+        10.0,
+        "Time a handler has, unless the message asks for another. On a publish entry: the time its messages ask for.",
+        0.01,
+        _YEAR_S,
+    )
+    max_output_bytes: int = whole(
+        524_288,
+        "Where the output of a handler is cut. What goes out while the work goes on (REQCliCommandCont, REQTailFile) "
+        "is not.",
+        0,
+        64 * _MIB,
+    )
+    max_file_bytes: int = whole(
+        1_073_741_824,
+        "How large a file REQCopyFileFrom or REQCopyFileTo may carry, in bytes.",
+        0,
+        2**50,
+    )
+    dedupe: bool = switch(
+        True, "Whether a message that was sent again is recognized and not handled again."
+    )
+    rerun: bool = switch(
+        False,
+        "Whether a message whose handler was interrupted by a crash is handled again even where the method says it "
+        "may do harm.",
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SubscriberSpec(SubscriberDefaults):
     """One subscription of one node.
 
     `accept_from` is None for "any declared node", `ANY_SENDER`, or the nodes listed. `allow_commands` is None for
@@ -103,24 +259,77 @@ class SubscriberSpec:
     subject: Subject
     method: MethodName
     wants_ack: bool
-    ack_on: AckOn = AckOn.RECEIVED
-    concurrency: int = 16
-    backlog: int = 16_384
-    """Messages that may wait in memory for a handler; beyond it they are dropped unacknowledged and counted."""
-    accept_from: frozenset[NodeName] | None = None
-    allow_commands: tuple[tuple[str, ...], ...] | None = ()
-    runner: str | None = None
-    """Socket of the runner that runs its commands; None: the daemon itself does."""
-    allow_paths: tuple[str, ...] | None = ()
-    allow_urls: tuple[str, ...] | None = ()
-    allow_reply_methods: frozenset[MethodName] | None = None
-    max_file_bytes: int = 1_073_741_824
-    relay_methods: frozenset[MethodName] = frozenset()
-    """REQRelay only: the methods that may be passed on, or `ANY_METHOD`."""
-    method_timeout_s: float = 10.0
-    max_output_bytes: int = 524_288
-    dedupe: bool = True
-    rerun: bool = False
+    accept_from: frozenset[NodeName] | None = texts_or_any(
+        None,
+        "Who may send: a list of nodes, or `any`. Without it: every node that the config declares.",
+        "a list of node names",
+        NODE,
+        ANY_SENDER,
+        frozenset,
+    )
+    allow_commands: tuple[tuple[str, ...], ...] | None = texts_or_any(
+        (),
+        "Commands that may run, each as a list of program and arguments; `*` stands for one argument, a last `**` "
+        "for any rest. Nothing is allowed unless it is listed; `any` allows everything. REQCliCommand only.",
+        "a list of commands, each a list of texts",
+        {
+            "type": "array",
+            "x-expects": "a list of texts: program and arguments",
+            "minItems": 1,
+            "items": TEXT,
+        },
+        None,
+        lambda commands: tuple(tuple(map(str, argv)) for argv in commands),
+        fills_node=True,
+    )
+    runner: str | None = text(
+        None,
+        "The socket of a runner (`appliance runner`; packaged as /run/appliance-runner.sock), which runs the "
+        "commands with its own rights, after `allow_commands` and its own allow list. Without it the daemon runs "
+        "them itself. REQCliCommand and REQCliCommandCont only.",
+        "the absolute path of a socket",
+        shape={"pattern": "^/[^\\u0000]{1,106}$"},
+    )
+    allow_paths: tuple[str, ...] | None = texts_or_any(
+        (),
+        "Files that may be read, followed or written, as absolute paths; `*` and `?` stand for anything within one "
+        "name, a last `**` for everything below. A path counts by where it leads: links are resolved first. Nothing "
+        "is allowed unless it is listed; `any` allows everything. REQTailFile, REQCopyFileFrom, REQCopyFileTo and "
+        "REQToSocket only.",
+        "a list of paths",
+        _SOME_TEXT,
+        None,
+        fills_node=True,
+    )
+    allow_urls: tuple[str, ...] | None = texts_or_any(
+        (),
+        "Addresses that may be fetched: scheme, host and port written out, `*` for anything within one part of the "
+        "path, a last `**` for everything below with any query; otherwise a query must be in the pattern. Loopback, "
+        "link-local (cloud metadata) and private addresses are refused unless the pattern that allows the URL names "
+        "the host. `any` allows every public address. REQHttpGet only.",
+        "a list of URLs",
+        _SOME_TEXT,
+        None,
+        fills_node=True,
+    )
+    allow_reply_methods: frozenset[MethodName] | None = texts_or_any(
+        None,
+        "Methods that a sender may ask its answer to arrive as; `any` allows every method. Without it: those that "
+        "command nothing (REQToFile, REQToFileAppend, REQToConsole and the like), since an answer is sent in this "
+        "node's name.",
+        "a list of methods",
+        METHOD,
+        ANY_METHOD,
+        frozenset,
+    )
+    relay_methods: frozenset[MethodName] = texts_or_any(
+        frozenset(),
+        "Methods that may be passed on, or `any`. Nothing is allowed unless it is listed. REQRelay only.",
+        "a list of methods",
+        METHOD,
+        ANY_METHOD,
+        frozenset,
+    )
     definition: UserMethod | None = None
     """What a method of the config does; None for those of the program itself."""
 
@@ -131,7 +340,37 @@ class SubscriberSpec:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class PublisherSpec:
+class PublisherSettings:
+    """How messages are sent. These may stand in every layer: `defaults`, a role, a node, the entry itself."""
+
+    ack: AckSettings = section(
+        AckSettings(),
+        "Acknowledgements. `mode` is part of the subject: both sides of a subject must agree on it.",
+    )
+    serialization: str = word(
+        "cbor",
+        "How a publisher writes messages. Receivers read every encoding. What holds text that is not UTF-8 goes out "
+        "as gob in either case: a Go node reads it in no other.",
+        ("cbor", "gob"),
+        expects="cbor or gob",
+        reload=_SWAP,
+    )
+    compression: str = word(
+        "zstd",
+        "How a publisher compresses messages. Receivers read every compression.",
+        ("zstd", "none"),
+        reload=_SWAP,
+    )
+    window: int = whole(
+        256,
+        "Unacknowledged messages a publisher may have in flight; 1 keeps strict order.",
+        1,
+        65_536,
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PublisherSpec(PublisherSettings):
     """One subject that one node publishes on. `entry` is the config's name for it, None when made on demand."""
 
     node: NodeName
@@ -139,12 +378,8 @@ class PublisherSpec:
     to_node: NodeName
     method: MethodName
     wants_ack: bool
-    ack: AckSettings = field(default_factory=AckSettings)
-    window: int = 256
-    serialization: str = "cbor"
-    compression: str = "zstd"
     schedule: Schedule | None = None
-    entry: str | None = None
+    entry: str | None = field(default=None, metadata={"reload": ReloadClass.LIVE})
 
     @property
     def key(self) -> WorkerKey:
@@ -154,165 +389,233 @@ class PublisherSpec:
 
 WorkerSpec = SubscriberSpec | PublisherSpec
 
-RELOAD_CLASSES: Mapping[type, Mapping[str, ReloadClass]] = {
-    SubscriberSpec: {
-        "ack_on": ReloadClass.SWAP,
-        "concurrency": ReloadClass.LIVE,
-        "backlog": ReloadClass.LIVE,
-        "accept_from": ReloadClass.LIVE,
-        "allow_commands": ReloadClass.LIVE,
-        "runner": ReloadClass.LIVE,
-        "allow_paths": ReloadClass.LIVE,
-        "allow_urls": ReloadClass.LIVE,
-        "allow_reply_methods": ReloadClass.LIVE,
-        "max_file_bytes": ReloadClass.LIVE,
-        "relay_methods": ReloadClass.LIVE,
-        "method_timeout_s": ReloadClass.LIVE,
-        "max_output_bytes": ReloadClass.LIVE,
-        "dedupe": ReloadClass.LIVE,
-        "rerun": ReloadClass.LIVE,
-        "definition": ReloadClass.SWAP,
-    },
-    PublisherSpec: {
-        "ack": ReloadClass.LIVE,
-        "window": ReloadClass.LIVE,
-        "serialization": ReloadClass.SWAP,
-        "compression": ReloadClass.SWAP,
-        "schedule": ReloadClass.SWAP,
-        "entry": ReloadClass.LIVE,
-    },
-}
-"""Fields not listed are part of the key or follow from it (`method`, `to_node`, `wants_ack`): no change in place."""
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class PublisherDefaults:
+class PublisherDefaults(PublisherSettings):
     """What a publisher made on demand on some node looks like: `defaults`, the node's roles and the node itself."""
 
     ack_mode: str | None = None
     """`required`, `none`, or None: as the method's table says."""
-    ack: AckSettings = field(default_factory=AckSettings)
-    window: int = 256
-    serialization: str = "cbor"
-    compression: str = "zstd"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SubscriberDefaults:
-    """What a subscription of some node looks like where its entry says nothing."""
-
-    ack_on: AckOn = AckOn.RECEIVED
-    concurrency: int = 16
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SecretRef:
-    """Where a secret is read from when it is needed; its value never stands in a spec."""
-
-    kind: str
-    """`file`, `env` or `credential` (below $CREDENTIALS_DIRECTORY)."""
-    name: str
+ACK_MODE = Setting(
+    words="Whether messages are acknowledged. Unless an entry itself says so, methods that are not acknowledged on the wire "
+    "(REQHello) stay so.",
+    expects="one of required, none",
+    shape={"enum": ["required", "none"]},
+    keys=("ack", "mode"),
+    default="required",
+    reload=_SWAP,
+)
+"""Part of the subject: a change of it is another worker, so it has no field of its own in the specs."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TlsSettings:
     """TLS towards the broker."""
 
-    ca: SecretRef | None = None
-    cert: SecretRef | None = None
-    key: SecretRef | None = None
+    ca: SecretRef | None = _secret(
+        "The authority that signed the broker's certificate; the system's when missing."
+    )
+    cert: SecretRef | None = _secret("Our certificate, with its chain.")
+    key: SecretRef | None = _secret("The key of our certificate.")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AuthSettings:
     """Credentials towards the broker."""
 
-    nkey_seed: SecretRef | None = None
-    credentials: SecretRef | None = None
-    user: str | None = None
-    password: SecretRef | None = None
-    token: SecretRef | None = None
+    nkey_seed: SecretRef | None = _secret("An NKEY seed.")
+    credentials: SecretRef | None = _secret("A credentials file (JWT and seed).")
+    user: str | None = text(None, "User name, with `password`.", "a user name", reload=_SWAP)
+    password: SecretRef | None = _secret("The user's password.")
+    token: SecretRef | None = _secret("A token.")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BrokerSettings:
     """Which broker to use. With `embedded` a private nats-server on loopback; `port` 0 picks a free one."""
 
-    embedded: bool = False
-    port: int = 0
-    servers: tuple[str, ...] = ()
-    tls: TlsSettings | None = None
-    auth: AuthSettings | None = None
-    connect_timeout_s: float = 2.0
-    ping_interval_s: float = 5.0
-    reconnect_wait_s: float = 0.25
+    embedded: bool = switch(
+        False, "Start a private nats-server on loopback with this daemon.", reload=_RESTART
+    )
+    port: int = whole(
+        0, "The embedded broker's port; 0 picks a free one.", 0, 65_535, reload=_RESTART
+    )
+    servers: tuple[str, ...] = texts(
+        (),
+        "Addresses of the broker, one or more members of one cluster.",
+        "a list of addresses such as nats://host:4222",
+        {
+            "type": "string",
+            "x-expects": "an address such as nats://host:4222 or tls://host:4222, without credentials",
+            "pattern": r"^(?:nats|tls)://(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9_.-]+)(?::[0-9]{1,5})?$",
+        },
+        reload=_SWAP,
+    )
+    tls: TlsSettings | None = section(
+        None,
+        "TLS towards the broker. It is used when this section is there or an address starts with tls://.",
+        spec=TlsSettings,
+    )
+    auth: AuthSettings | None = section(
+        None,
+        "How this daemon logs in. One of: nkey_seed, credentials, user and password, token.",
+        needs_content=True,
+        spec=AuthSettings,
+    )
+    connect_timeout_s: float = duration(
+        2.0, "Time one attempt to connect may take.", 0.05, 600, reload=_SWAP
+    )
+    ping_interval_s: float = duration(
+        5.0, "How often a quiet connection is tested.", 0.1, 3_600, reload=_SWAP
+    )
+    reconnect_wait_s: float = duration(
+        0.25, "Time between attempts to connect, spread by chance.", 0.01, 600, reload=_SWAP
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AdminSettings:
     """The optional TCP listener. `listen` is ``host:port``; `token` unlocks the writing part."""
 
-    listen: str | None = None
-    token: SecretRef | None = None
+    listen: str | None = text(
+        None,
+        "Address and port to listen on, such as 127.0.0.1:8090. Beyond loopback a token is needed.",
+        "an address and port such as 127.0.0.1:8090",
+        reload=_SWAP,
+    )
+    token: SecretRef | None = _secret("The bearer token that allows changes.")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SocketInput:
     """The unix socket that takes message lists. A relative path counts from the state directory."""
 
-    path: str = "steward.sock"
-    mode: str = "0660"
+    path: str = text(
+        "steward.sock",
+        "Where the socket stands; relative paths count from the state directory.",
+        "a path",
+        shape={"minLength": 1},
+        reload=_SWAP,
+    )
+    mode: str = text(
+        "0660",
+        "Rights of the socket, in octal, in quotes.",
+        'rights in octal and in quotes, such as "0660"',
+        shape={"pattern": "^0?[0-7]{3}$"},
+        reload=_SWAP,
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ListenInput:
     """A TCP or HTTP listener that takes message lists; `token` may be missing on loopback alone."""
 
-    listen: str
-    token: SecretRef | None = None
+    listen: str = text(
+        REQUIRED,
+        "Address and port to listen on, such as 127.0.0.1:7701; port 0 takes a free one. "
+        "Beyond loopback a token is needed.",
+        "an address and port such as 127.0.0.1:7701",
+        reload=_SWAP,
+    )
+    token: SecretRef | None = _secret(
+        "What a client must begin with: the first line of a connection, or the bearer token of a request.",
+        ReloadClass.LIVE,
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FolderInput:
     """The folder whose files are message lists. `keep_s` bounds how long taken ones stay."""
 
-    path: str
-    settle_s: float = 0.5
-    poll_interval_s: float = 2.0
-    keep_s: float = 7 * 86_400.0
+    path: str = text(
+        REQUIRED,
+        "The folder; absolute, or relative to the config file it is named in. It is made if its parent is there.",
+        "a path",
+        shape={"minLength": 1},
+        reload=_SWAP,
+    )
+    settle_s: float = duration(0.5, "A file is taken when it holds still for this long.", 0, 60)
+    poll_interval_s: float = duration(
+        2.0, "How often the folder is looked at; events make it look at once.", 0.05, 3_600
+    )
+    keep_s: float = duration(
+        7 * 86_400.0, "How long taken files and their answers are kept.", 0, 10 * _YEAR_S
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class InputSettings:
     """Steward's inputs; what is None is off. Bounds are of one text, `max_connections` of one listener."""
 
-    from_node: str | None = None
-    atomic: bool = False
-    max_bytes: int = 4_194_304
-    max_messages: int = 1_000
-    max_connections: int = 32
-    idle_timeout_s: float = 10.0
-    timeout_s: float = 60.0
-    socket: SocketInput | None = None
-    tcp: ListenInput | None = None
-    http: ListenInput | None = None
-    folder: FolderInput | None = None
+    from_node: str | None = setting(
+        None,
+        "The node that sends what comes in; without it the one that `send` would choose.",
+        shape=NODE,
+        keys=("from",),
+    )
+    atomic: bool = switch(False, "Whether one bad message of a list refuses the others too.")
+    max_bytes: int = whole(4_194_304, "Bytes of one text.", 1_024, 64 * _MIB)
+    max_messages: int = whole(1_000, "Messages of one text, every destination counted.", 1, 10_000)
+    max_connections: int = whole(
+        32, "Connections, or HTTP requests, that one listener serves at a time.", 1, 4_096
+    )
+    idle_timeout_s: float = duration(
+        10.0, "A connection that is silent for this long is answered and closed.", 0.05, 3_600
+    )
+    timeout_s: float = duration(60.0, "Time one connection has to hand over its text.", 0.1, 3_600)
+    socket: SocketInput | None = section(
+        None, "A unix socket; whoever may write to it may send.", spec=SocketInput
+    )
+    tcp: ListenInput | None = section(
+        None,
+        "A TCP listener. With a token the first line of a connection is `Authorization: Bearer TOKEN`.",
+        spec=ListenInput,
+    )
+    http: ListenInput | None = section(
+        None, "An HTTP listener that takes POST requests at any path.", spec=ListenInput
+    )
+    folder: FolderInput | None = section(
+        None,
+        "A folder whose files are taken as they appear, with their answers beside them in `done` and `failed`.",
+        spec=FolderInput,
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReloadSettings:
     """How reloads behave. `max_cancel_fraction` of the workers may go in one reload without force."""
 
-    max_cancel_fraction: float = 0.5
-    watch: bool = True
-    poll_interval_s: float = 2.0
-    settle_s: float = 0.3
-    """A file set is taken when two looks this far apart see the same content."""
-    drain_timeout_s: float = 10.0
-    overrides: str = "clear"
-    """What a reload does to workers started or stopped beside the config: `clear` or `keep`."""
-    trial_s: float = 0.0
-    """How long a new set is on trial: if workers that it touched do not run at the end, it is taken back."""
+    max_cancel_fraction: float = percent(
+        0.5,
+        "A reload that would stop more than this part of the workers is refused unless forced.",
+        keys=("max_cancel",),
+    )
+    watch: bool = switch(
+        True, "Whether file events make the daemon look at once; the poll looks anyway."
+    )
+    poll_interval_s: float = duration(
+        2.0, "How often the content of the files is looked at.", 0.05, _DAY_S
+    )
+    settle_s: float = duration(0.3, "Files are taken when they hold still for this long.", 0, 60)
+    drain_timeout_s: float = duration(
+        10.0, "Time a worker that goes has to finish what it holds.", 0, 3_600
+    )
+    overrides: str = word(
+        "clear",
+        "What a reload does to workers that REQOpProcessStart and REQOpProcessStop started or stopped beside the "
+        "config: `clear` makes them as the config says, `keep` leaves them.",
+        ("clear", "keep"),
+        expects="clear or keep",
+    )
+    trial_s: float = duration(
+        0.0,
+        "How long a new config is on trial. If workers that it started or changed do not run when the time is over, "
+        "the daemon goes back to the config before, until the files change again. 0: no trial.",
+        0,
+        _DAY_S,
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -323,37 +626,76 @@ class StateSettings:
     (`core.promises`); the number here fits the default of `ack.expires`.
     """
 
-    dir: str | None = None
-    max_messages: int = 1_000_000
-    max_bytes: int = 2 * 1024**3
-    dedupe_window_s: float = 90_000.0
-    dead_letter_keep_s: float = 30 * 86_400.0
+    dir: str | None = text(
+        None,
+        "The state directory; absolute, or relative to the config file it is named in.",
+        "a path",
+        shape={"minLength": 1},
+        reload=_RESTART,
+    )
+    max_messages: int = whole(1_000_000, "Messages the outbox may hold.", 1, 10**9)
+    max_bytes: int = whole(2 * 1024**3, "Bytes the outbox may hold.", _MIB, 2**50)
+    dedupe_window_s: float = duration(
+        90_000.0,
+        "How long ids of handled messages are remembered. Unless set: an hour longer than the longest `ack.expires` "
+        "of the config, and 25h at least. Shorter than an `ack.expires` is refused: a resend could be handled twice.",
+        1,
+        _YEAR_S,
+    )
+    dead_letter_keep_s: float = duration(
+        30 * 86_400.0, "How long dead letters are kept.", 1, 10 * _YEAR_S
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SourceSettings:
     """Where the config comes from. `source` is `files` or `git`; `signed_by` are SSH public keys."""
 
-    source: str = "files"
-    signed_by: tuple[str, ...] = ()
+    source: str = word(
+        "files",
+        "`files`: the files as they are. `git`: the files of a work tree (a clone, or a link that git-sync moves); "
+        "they must lie in one, and whether they differ from its commit is shown.",
+        ("files", "git"),
+        expects="files or git",
+    )
+    signed_by: tuple[str, ...] = texts(
+        (),
+        "With `source: git`: SSH public keys (`ssh-ed25519 AAAA… comment`). Only commits that one of them signed are "
+        "taken, and only as they are committed. The keys of the set in force, or those of `run --signed-by`, decide "
+        "about the next one.",
+        "a list of public keys",
+        {
+            "type": "string",
+            "x-expects": "a public key, as in `ssh-ed25519 AAAA… comment`",
+            "maxLength": 1000,
+            "pattern": "^ssh-ed25519 [A-Za-z0-9+/]{68}={0,3}( .*)?$",
+        },
+        shape={"maxItems": 100},
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LimitSettings:
     """Bounds on what comes in."""
 
-    max_message_bytes: int = 1_048_576
-    max_decompressed_bytes: int = 4_194_304
-    max_depth: int = 16
-    error_reports_per_minute: int = 60
+    max_message_bytes: int = whole(_MIB, "Bytes of one message.", 1_024, 64 * _MIB)
+    max_decompressed_bytes: int = whole(
+        4 * _MIB, "Bytes of one message after decompression.", 1_024, 1024**3
+    )
+    max_depth: int = whole(16, "How deep a message may be nested.", 4, 64)
+    error_reports_per_minute: int = whole(
+        60, "Reports to errorCentral per minute; more are counted and left out.", 0, 100_000
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LogSettings:
     """What the daemon says on stderr."""
 
-    level: str = "info"
-    format: str = "text"
+    level: str = word(
+        "info", "The least important level that is shown.", ("debug", "info", "warning", "error")
+    )
+    format: str = word("text", "Lines for people, or JSON.", ("text", "json"))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -375,14 +717,22 @@ class DesiredState:
     """Subscriptions of the run nodes whose entries say `enabled: false`."""
     methods: Mapping[MethodName, UserMethod] = field(default_factory=lambda: NO_METHODS)
     """Methods that the config declares."""
-    broker: BrokerSettings = field(default_factory=BrokerSettings)
-    admin: AdminSettings = field(default_factory=AdminSettings)
-    inputs: InputSettings = field(default_factory=InputSettings)
-    state: StateSettings = field(default_factory=StateSettings)
-    reload: ReloadSettings = field(default_factory=ReloadSettings)
-    limits: LimitSettings = field(default_factory=LimitSettings)
-    log: LogSettings = field(default_factory=LogSettings)
-    source: SourceSettings = field(default_factory=SourceSettings)
+    broker: BrokerSettings = section(BrokerSettings(), "The NATS broker.")
+    admin: AdminSettings = section(
+        AdminSettings(),
+        "The HTTP listener; the unix socket in the state directory is always there.",
+    )
+    inputs: InputSettings = section(
+        InputSettings(),
+        "Steward's inputs: they take its JSON and YAML message lists. Each is off unless its section is there.",
+    )
+    state: StateSettings = section(StateSettings(), "What is kept on disk.")
+    reload: ReloadSettings = section(ReloadSettings(), "How changes of the config are taken.")
+    limits: LimitSettings = section(LimitSettings(), "Bounds on what comes in.")
+    log: LogSettings = section(LogSettings(), "What the daemon says on stderr.")
+    source: SourceSettings = section(
+        SourceSettings(), "Where the config itself comes from.", keys=("config",)
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -14,6 +14,19 @@ from typing import Any, NamedTuple
 from appliance.core.arguments import NO_ARGUMENTS
 from appliance.core.method import MethodInfo, OnCrash
 from appliance.core.names import Category, MethodName, NodeName
+from appliance.core.settings import (
+    REQUIRED,
+    TEXT,
+    ReloadClass,
+    Shape,
+    duration,
+    section,
+    setting,
+    switch,
+    text,
+    texts,
+    word,
+)
 from appliance.core.templates import fill_node
 
 Pairs = tuple[tuple[str, str], ...]
@@ -23,15 +36,59 @@ RESERVED_PREFIX = "REQ"
 """Names of methods that begin so are the wire's and this program's own."""
 
 
+_SWAP = ReloadClass.SWAP
+
+
+def _read_pairs(value: Mapping[str, object]) -> Pairs:
+    return tuple((name, text) for name, text in value.items() if isinstance(text, str))
+
+
+def _pairs(words: str, name: Shape, item: Shape) -> Pairs:
+    return setting(
+        (),
+        words,
+        type=("object", "null"),
+        expects="a map from name to text",
+        shape={"propertyNames": {"type": "string", **name}, "additionalProperties": item},
+        read=_read_pairs,
+        reload=_SWAP,
+        tells_default=False,
+    )
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExecCall:
     """A program to run. `argv[0]` holds no placeholder; no shell is between."""
 
-    argv: tuple[str, ...]
-    stdin: str = ""
-    environment: Pairs = ()
-    allow_options: bool = False
-    """Whether a value may stand at the beginning of an element with a dash."""
+    argv: tuple[str, ...] = texts(
+        REQUIRED,
+        "A program and its arguments, run without a shell. `{args.N}`, `{from}`, `{to}` and `{id}` are filled in "
+        "within an element; `{args.*}` as an element of its own stands for all further arguments. An element naming "
+        "an argument that is not given is left out.",
+        "a list of texts: program and arguments",
+        shape={"minItems": 1, "maxItems": 256},
+        keys=("exec",),
+        reload=_SWAP,
+    )
+    stdin: str = text(
+        "",
+        "What the program reads, such as `{data}`; nothing when empty. `exec` only.",
+        reload=_SWAP,
+    )
+    allow_options: bool = switch(
+        False,
+        "Whether a value may put a dash at the beginning of an element of `exec`, where programs look for options. "
+        "`exec` only.",
+        reload=_SWAP,
+    )
+    environment: Pairs = _pairs(
+        "Variables beside those of the daemon. `exec` only.",
+        {
+            "x-expects": "a variable's name: letters, digits and '_'",
+            "pattern": "^[A-Za-z_][A-Za-z0-9_]*$",
+        },
+        TEXT,
+    )
 
 
 class SecretHeader(NamedTuple):
@@ -46,24 +103,61 @@ class SecretHeader(NamedTuple):
 class HttpCall:
     """A request to make. Scheme, host and port of `url` hold no placeholder."""
 
-    url: str
-    method: str = "GET"
-    headers: Pairs = ()
+    method: str = word(
+        "GET",
+        "The request's method.",
+        ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"),
+        reload=_SWAP,
+    )
+    url: str = text(
+        REQUIRED,
+        "The address. Placeholders may stand in path and query, and are written percent-encoded there.",
+        "an address such as https://host/path",
+        shape={"minLength": 1, "maxLength": 4096},
+        reload=_SWAP,
+    )
+    headers: Pairs = _pairs(
+        "Headers of the request, each one line. A header naming an argument that is not given is left out.",
+        {"x-expects": "a header's name", "pattern": "^[A-Za-z0-9!#$&'*+.^_|~-]+$"},
+        {"$ref": "#/$defs/text_or_secret"},
+    )
     secret_headers: tuple[SecretHeader, ...] = ()
-    body: str = ""
-    allow_status: tuple[int, ...] = ()
-    """Answers that count as success; empty for 200 to 299."""
-    follow_redirects: bool = False
+    """Those of `headers` that name where they are read from."""
+    body: str = text("", "The request's body, such as `{data}`.", reload=_SWAP)
+    allow_status: tuple[int, ...] = texts(
+        (),
+        "Status codes that count as success; 200 to 299 when missing.",
+        "a list of status codes",
+        {"type": "integer", "x-expects": "a status code", "minimum": 100, "maximum": 599},
+        shape={"minItems": 1},
+        read=lambda codes: tuple(map(int, codes)),
+        reload=_SWAP,
+        tells_default=False,
+    )
+    follow_redirects: bool = switch(
+        False, "Whether to go where the answer redirects to, another host included.", reload=_SWAP
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FileCall:
     """A file below the data directory to write."""
 
-    name: str
-    directory: str = ""
-    mode: str = "append"
-    content: str = "{data}"
+    directory: str = text(
+        "",
+        "Its directory below the data directory. A placeholder is one name, never a path.",
+        reload=_SWAP,
+    )
+    name: str = text(
+        REQUIRED,
+        "Its name. A placeholder is one name, never a path.",
+        shape={"minLength": 1},
+        reload=_SWAP,
+    )
+    mode: str = word(
+        "append", "Add to the file, or replace its content.", ("append", "write"), reload=_SWAP
+    )
+    content: str = text("{data}", "What is written.", reload=_SWAP)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,14 +165,50 @@ class UserMethod:
     """One method of the config. Exactly one of `exec`, `http` and `file` is set; `args` is a JSON Schema as text."""
 
     name: MethodName
-    summary: str = ""
-    category: Category = Category.COMMAND
-    args: str = NO_ARGUMENTS
-    timeout_s: float | None = None
-    on_crash: OnCrash = OnCrash.INTERRUPT
-    exec: ExecCall | None = None
-    http: HttpCall | None = None
-    file: FileCall | None = None
+    summary: str = text(
+        "", "What it does, for `appliance methods` and `status`.", shape={"maxLength": 200}
+    )
+    category: Category = word(
+        Category.COMMAND,
+        "The first half of its subject's kind, a command or an event. An event that writes a file may also carry "
+        "answers.",
+        ("command", "event"),
+        keys=("kind",),
+        read=lambda kind: Category(kind.title()),
+        reload=_SWAP,
+    )
+    args: str = setting(
+        NO_ARGUMENTS,
+        "A JSON Schema (2020-12) of the list of arguments. Items of type integer, number or boolean are read from "
+        "their text. Without it no argument is taken.",
+        type="object",
+        expects="a JSON Schema, a map",
+        reload=_SWAP,
+        tells_default=False,
+    )
+    timeout_s: float | None = duration(
+        None,
+        "Time it has, unless the message or the subscription says otherwise; `method_timeout` of the layers when "
+        "missing.",
+        0.01,
+        366 * 86_400,
+    )
+    on_crash: OnCrash = word(
+        OnCrash.INTERRUPT,
+        "What becomes of a message that was being handled when the daemon died: `interrupt` reports it, `rerun` "
+        "handles it again. Without it: `rerun` for files, else `interrupt`.",
+        ("interrupt", "rerun"),
+        read=OnCrash,
+        reload=_SWAP,
+        tells_default=False,
+    )
+    exec: ExecCall | None = section(None, is_flat=True, spec=ExecCall)
+    http: HttpCall | None = section(
+        None, "A request to make; the answer's body is the reply.", spec=HttpCall
+    )
+    file: FileCall | None = section(
+        None, "A file below the data directory to write.", spec=FileCall
+    )
 
     @property
     def info(self) -> MethodInfo:

@@ -12,6 +12,7 @@ from appliance.core.method import MethodInfo
 from appliance.core.names import Category, MethodName, NodeName, WorkerKind
 from appliance.core.plan import classify, find_changes
 from appliance.core.run_nodes import choose_run_nodes
+from appliance.core.settings import ReloadClass
 from appliance.core.specs import (
     ANY_SENDER,
     AckOn,
@@ -19,7 +20,6 @@ from appliance.core.specs import (
     CatchUp,
     DesiredState,
     PublisherSpec,
-    ReloadClass,
     Schedule,
     SubscriberSpec,
 )

@@ -184,6 +184,6 @@ def test_settings_that_need_a_restart_are_named():
     old = desired(broker=BrokerSettings(embedded=True, port=1), state=StateSettings(dir="a"))
     assert find_restart_fields(old, old) == ()
     new = desired(broker=BrokerSettings(embedded=True, port=2), state=StateSettings(dir="b"))
-    assert find_restart_fields(old, new) == ("state.dir", "broker.port")
+    assert find_restart_fields(old, new) == ("broker.port", "state.dir")
     moved = desired(broker=BrokerSettings(servers=("nats://h:1",)), state=StateSettings(dir="a"))
     assert find_restart_fields(old, moved) == ("broker.embedded",)

@@ -1,0 +1,296 @@
+"""The JSON Schema of the config, made from the settings and where they stand.
+
+`make_schema` is what a whole config is checked against once it is read: references replaced, files merged.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from functools import cache
+from typing import Any
+
+from appliance.core.names import METHOD_PATTERN, NODE_PATTERN
+from appliance.core.settings import (
+    METHOD,
+    NODE,
+    ReloadClass,
+    Section,
+    Setting,
+    parts_of,
+    settings_of,
+)
+from appliance.core.specs import (
+    ACK_MODE,
+    DesiredState,
+    PublisherSettings,
+    Schedule,
+    SubscriberDefaults,
+    SubscriberSpec,
+)
+from appliance.core.user_method import UserMethod
+
+Schema = dict[str, Any]
+
+SCHEMA_FILE = "appliance.schema.json"
+
+_NAME = {"$ref": "#/$defs/name"}
+_METHOD_NAME = {"$ref": "#/$defs/method_name"}
+
+_VERSION = Setting(
+    words="The version of this format.",
+    expects="the number 1",
+    type="integer",
+    shape={"const": 1},
+    keys=("version",),
+)
+_ROLES = Setting(
+    words="Roles of this node; later ones override earlier ones.",
+    expects="a list of role names",
+    type="array",
+    shape={"items": _NAME},
+    keys=("roles",),
+)
+_ENABLED = Setting(
+    words="`false` switches off an entry that a role brought.",
+    expects="true or false",
+    type="boolean",
+    keys=("enabled",),
+    default=True,
+)
+_TO = Setting(
+    words="The destination node, or a list of them.",
+    expects="a node name, or a list of node names",
+    type=("string", "array"),
+    shape={"pattern": f"^{NODE_PATTERN}$", "maxLength": 200, "minItems": 1, "items": NODE},
+    keys=("to",),
+)
+_METHOD = Setting(words="The method.", shape=METHOD, keys=("method",))
+_RELAY_TO = Setting(
+    words="Nodes that messages are passed on to; each gets a subscription of its own, "
+    "`<node>.<this node>.REQRelay.EventACK`. REQRelay only.",
+    expects="a list of node names",
+    type="array",
+    shape={"minItems": 1, "items": NODE},
+    keys=("relay_to",),
+    reload=ReloadClass.SWAP,
+)
+
+
+@cache
+def make_schema() -> Schema:
+    """The schema of a whole config. Not to be changed."""
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "$id": "urn:steward-appliance:schema:config:1",
+        "title": "appliance configuration",
+        "description": "Nodes, the subjects they subscribe to and publish on, and the settings of the daemon that "
+        "runs them.",
+        "type": "object",
+        "x-expects": "a map",
+        "additionalProperties": False,
+        "required": ["version"],
+        "properties": _properties(),
+        "$defs": _definitions(),
+    }
+
+
+def _properties() -> Schema:
+    sections = _parts(parts_of(DesiredState))
+    return {
+        "version": _leaf(_VERSION),
+        "broker": sections.pop("broker"),
+        "defaults": _map(
+            "Settings of every worker; roles, nodes and entries override them.", _layer()
+        ),
+        "roles": _named("role", "Named bundles of entries, so that a fleet stays short.", _NAME),
+        "nodes": _named("node", "The nodes of the fleet.", NODE),
+        "methods": _named(
+            "method",
+            "Methods of your own, by name. No shell is between; arguments are checked before anything runs.",
+            _METHOD_NAME,
+            "user_method",
+        ),
+        **sections,
+    }
+
+
+def _definitions() -> Schema:
+    layer = _layer()
+    subscriptions = {
+        "subscribe": {"$ref": "#/$defs/subscribe"},
+        "publish": {"$ref": "#/$defs/publish"},
+    }
+    of_entries = [item for item in settings_of(SubscriberSpec) if item.attr not in _LAYERED]
+    secret = _map(
+        "Where a secret is read from when it is needed; it never stands in the config itself.",
+        _SECRET_SOURCES,
+    )
+    secret |= {
+        "type": "object",
+        "x-expects": "a reference to a secret: {file: PATH}, {env: NAME} or {credential: NAME}",
+        "minProperties": 1,
+        "maxProperties": 1,
+    }
+    method_name = {
+        "type": "string",
+        "x-expects": "a method name: letters, digits, '_' and '-'",
+        "pattern": f"^{METHOD_PATTERN}$",
+        "maxLength": 100,
+    }
+    return {
+        "node_name": _name("a node name"),
+        "name": _name("a name"),
+        "method_name": method_name,
+        "method": method_name,
+        "secret": secret,
+        "text_or_secret": {
+            **secret,
+            "description": "Text, or where a secret is read from.",
+            "type": ["string", "object"],
+            "x-expects": "text, or a reference such as {env: NAME}",
+        },
+        **_worker_settings(),
+        "subscribe_entry": _map(
+            "One subscription.", _leaves((_ENABLED, *of_entries, _RELAY_TO)) | layer
+        ),
+        "publish_entry": _map(
+            "Messages of one method to one or more nodes.",
+            _leaves((_ENABLED, _TO, _METHOD, *settings_of(Schedule))) | layer,
+        ),
+        "user_method": {
+            **_map(
+                "One method of your own. It has exactly one of `exec`, `http` and `file`.",
+                _parts(parts_of(UserMethod)),
+            ),
+            "type": "object",
+        },
+        "subscribe": _named(
+            "method", "Subscriptions by method.", METHOD, "subscribe_entry", "entry"
+        ),
+        "publish": _named(
+            "name", "Publishers by a name of your choice.", _NAME, "publish_entry", "entry"
+        ),
+        "role": _map("A named bundle of entries and settings.", subscriptions | layer),
+        "node": _map("One node.", _leaves((_ROLES,)) | subscriptions | layer),
+    }
+
+
+_LAYERED = frozenset(item.attr for item in settings_of(SubscriberDefaults))
+
+_SECRET_SOURCES = {
+    "file": {
+        "description": "A file, relative to the config file it is named in.",
+        "type": "string",
+        "x-expects": "a path",
+        "minLength": 1,
+    },
+    "env": {
+        "description": "An environment variable of the daemon.",
+        "type": "string",
+        "x-expects": "the name of an environment variable",
+        "pattern": "^[A-Za-z_][A-Za-z0-9_]*$",
+    },
+    "credential": {
+        "description": "A systemd credential: a file below $CREDENTIALS_DIRECTORY.",
+        "type": "string",
+        "x-expects": "the name of a credential",
+        "pattern": "^[A-Za-z0-9_.-]+$",
+    },
+}
+
+
+def _worker_settings() -> Schema:
+    """What may stand in `defaults`, in a role, in a node and in an entry."""
+    of_subscribers = _leaves(settings_of(SubscriberDefaults))
+    of_publishers = _parts(parts_of(PublisherSettings))
+    of_publishers["ack"]["properties"] = (
+        _leaves((ACK_MODE,)) | of_publishers["ack"]["properties"] | {"on": of_subscribers.pop("on")}
+    )
+    return of_publishers | of_subscribers
+
+
+def _layer() -> Schema:
+    return {name: {"$ref": f"#/$defs/{name}"} for name in _worker_settings()}
+
+
+def _parts(parts: Iterable[Setting | Section]) -> Schema:
+    """Properties of a map."""
+    found: Schema = {}
+    for part in parts:
+        if isinstance(part, Setting):
+            found[part.keys[-1]] = _leaf(part)
+        elif part.is_flat:
+            found |= _parts(parts_of(part.spec))
+        else:
+            required = [item.keys[-1] for item in settings_of(part.spec) if item.is_required]
+            found[part.keys[-1]] = _map(part.words, _parts(parts_of(part.spec)), required)
+    return found
+
+
+_leaves = _parts
+
+
+def _leaf(setting: Setting) -> Schema:
+    described: Schema = {"description": setting.words}
+    if "$ref" not in setting.shape:
+        named = isinstance(setting.type, str)
+        described["type"] = setting.type if named else list(setting.type)
+        described["x-expects"] = setting.expects
+    described |= {"x-reload": str(setting.reload), **setting.shape}
+    if setting.written_default is not None:
+        described["default"] = setting.written_default
+    return described
+
+
+def _map(words: str, properties: Mapping[str, Any], required: Iterable[str] = ()) -> Schema:
+    required = list(required)
+    return {
+        "description": words,
+        "type": ["object", "null"],
+        "x-expects": "a map",
+        "additionalProperties": False,
+        **({"required": required} if required else {}),
+        "properties": properties,
+    }
+
+
+def _named(
+    key: str, words: str, names: Mapping[str, Any], entry: str = "", entry_words: str = ""
+) -> Schema:
+    """A map from names of the config's own to entries of one kind."""
+    key_words = f"{key} name" if not entry_words else key
+    return {
+        "description": words,
+        "type": ["object", "null"],
+        "x-expects": f"a map from {key_words} to {entry_words or key}",
+        "propertyNames": names,
+        "additionalProperties": {"$ref": f"#/$defs/{entry or key}"},
+    }
+
+
+def _name(what: str) -> Schema:
+    return {
+        "type": "string",
+        "x-expects": f"{what}: letters, digits, '_', '-' and inner dots",
+        "pattern": f"^{NODE_PATTERN}$",
+        "maxLength": 200,
+    }
+
+
+def print_schema() -> str:
+    """The schema as it is shipped, for editors."""
+    return f"{_print(make_schema(), 0)}\n"
+
+
+_COLUMNS = 100
+
+
+def _print(value: Any, indent: int) -> str:
+    """JSON in which whatever fits on a line stands on one."""
+    flat = json.dumps(value, ensure_ascii=False)
+    if not isinstance(value, dict) or indent + len(flat) <= _COLUMNS:
+        return flat
+    pad = " " * (indent + 2)
+    lines = (f'{pad}"{key}": {_print(item, indent + 2)}' for key, item in value.items())
+    return "{\n" + ",\n".join(lines) + f"\n{' ' * indent}}}"
