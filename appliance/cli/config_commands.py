@@ -116,8 +116,9 @@ def check(
 def schema(_state_dir: UnusedStateDirOption = None) -> None:
     """Print the schema as it is shipped."""
     from appliance.config.print_schema import print_schema
+    from appliance.methods.registry import METHOD_TABLE
 
-    typer.echo(print_schema(), nl=False)
+    typer.echo(print_schema(METHOD_TABLE), nl=False)
 
 
 def explain(
@@ -167,8 +168,9 @@ def init(
     """Write a starter config. Nothing that exists is touched."""
     from appliance.config.print_schema import SCHEMA_FILE, print_schema
     from appliance.config.starter import STARTER_FILES
+    from appliance.methods.registry import METHOD_TABLE
 
-    contents = {**STARTER_FILES, SCHEMA_FILE: print_schema()}
+    contents = {**STARTER_FILES, SCHEMA_FILE: print_schema(METHOD_TABLE)}
     there = [name for name in contents if os.path.lexists(directory / name)]
     if there:
         typer.echo(f"{directory / there[0]} exists; nothing was written", err=True)

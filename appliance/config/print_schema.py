@@ -1,6 +1,7 @@
 """The JSON Schema of the config, made from the settings and where they stand.
 
 `make_schema` is what a whole config is checked against once it is read: references replaced, files merged.
+`print_schema` is what editors get, who see one file as it is written.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from collections.abc import Iterable, Mapping
 from functools import cache
 from typing import Any
 
+from appliance.core.method import MethodTable
 from appliance.core.names import METHOD_PATTERN, NODE_PATTERN
 from appliance.core.settings import (
     METHOD,
@@ -28,7 +30,7 @@ from appliance.core.specs import (
     SubscriberDefaults,
     SubscriberSpec,
 )
-from appliance.core.user_method import UserMethod
+from appliance.core.user_method import RESERVED_PREFIX, UserMethod
 
 Schema = dict[str, Any]
 
@@ -278,9 +280,75 @@ def _name(what: str) -> Schema:
     }
 
 
-def print_schema() -> str:
-    """The schema as it is shipped, for editors."""
-    return f"{_print(make_schema(), 0)}\n"
+def print_schema(methods: MethodTable) -> str:
+    """The schema as it is shipped: of one file of a config as it is written, which is what an editor sees."""
+    schema = make_schema()
+    written = {**_written(schema), "$defs": {**_REFERENCES}}
+    del written["required"]  # each file may leave `version` to another one of the set
+    for name, definition in schema["$defs"].items():
+        written["$defs"][name] = definition if name in _NAMES else _written(definition)
+    declared = {name: info for name, info in sorted(methods.items()) if not info.is_companion}
+    written["$defs"]["method"] = _method_of(sorted(methods))
+    written["$defs"]["subscribe"] |= {
+        "propertyNames": _method_of(declared),
+        "properties": {
+            name: {"description": info.summary, "$ref": "#/$defs/subscribe_entry"}
+            for name, info in declared.items()
+        },
+    }
+    return f"{_print(written, 0)}\n"
+
+
+def _method_of(names: Iterable[str]) -> Schema:
+    """A method of the program, or one of the config's own, which may stand in another file."""
+    own = f"^(?!{RESERVED_PREFIX}){METHOD_PATTERN}$"
+    return {"anyOf": [{"enum": list(names)}, {"type": "string", "pattern": own, "maxLength": 100}]}
+
+
+_NAMES = ("node_name", "name", "method_name", "method")
+"""Definitions of what stands in keys too, where no reference is replaced."""
+
+_REFERENCE = r"\$\{(?!node\})[A-Za-z_][A-Za-z0-9_]*(?::-[^{}]*)?\}"
+_REFERENCES = {
+    "reference": {
+        "description": "A value from the environment: ${NAME}, or ${NAME:-default}.",
+        "type": "string",
+        "pattern": f"^{_REFERENCE}$",
+    },
+    "text_with_reference": {
+        "description": "Text with a value from the environment in it: ${NAME}, or ${NAME:-default}.",
+        "type": "string",
+        "pattern": f"(?:^|[^$]){_REFERENCE}",
+    },
+}
+_OF_TEXTS = ("const", "enum", "pattern", "maxLength")
+_OF_VALUES = ("$ref", "type", "minimum", "maximum", "minLength", *_OF_TEXTS)
+
+
+def _written(schema: Schema) -> Schema:
+    """What may be written where `schema` is wanted: a reference too, which is replaced when the file is read."""
+    found = dict(schema)
+    if "properties" in schema:
+        found["properties"] = {
+            name: _written(child) for name, child in schema["properties"].items()
+        }
+    for group in ("items", "additionalProperties"):
+        if isinstance(schema.get(group), dict):
+            found[group] = _written(schema[group])
+    types = schema.get("type", ())
+    if "$ref" in schema:
+        is_name = schema["$ref"].rpartition("/")[2] in _NAMES
+        reference = "text_with_reference" if is_name else ""
+    elif "string" in types:
+        is_limited = any(key in schema for key in _OF_TEXTS)
+        reference = "text_with_reference" if is_limited else ""
+    else:
+        # A number or a truth value is read from a text that is one reference and nothing else.
+        reference = "reference" if types in ("integer", "boolean") else ""
+    if reference:
+        value = {key: found.pop(key) for key in _OF_VALUES if key in found}
+        found["anyOf"] = [value, {"$ref": f"#/$defs/{reference}"}]
+    return found
 
 
 _COLUMNS = 100

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import re
 from collections.abc import Iterator
 from typing import Any
@@ -12,16 +13,19 @@ import pytest
 from hypothesis import given
 from jsonschema import Draft202012Validator
 
-from appliance.config.print_schema import make_schema
+from appliance.config.print_schema import make_schema, print_schema
 from appliance.config.schema import _interpreter, find_shape_errors, is_shape_valid
 from appliance.core.durations import DURATION_PATTERN
 from appliance.core.names import METHOD_PATTERN, NODE_PATTERN
 from appliance.core.settings import ReloadClass, Setting, leaves_of, parts_of, walk_sections
 from appliance.core.specs import DesiredState, PublisherSettings, Schedule, SubscriberSpec
 from appliance.core.user_method import UserMethod
+from appliance.methods.registry import METHOD_TABLE
 from tests.support.config_strategies import slightly_broken_configs, valid_configs
 
 SCHEMA = make_schema()
+FOR_EDITORS = json.loads(print_schema(METHOD_TABLE))
+IN_AN_EDITOR = jsonschema_rs.validator_for(FOR_EDITORS)
 KNOWN_KEYWORDS = {
     "$schema", "$id", "$ref", "$defs", "title", "description", "type", "properties", "required",
     "additionalProperties", "propertyNames", "items", "enum", "const", "default", "pattern",
@@ -144,3 +148,57 @@ def test_generated_valid_configs_have_the_right_shape(tree: Any) -> None:
 def test_compiled_and_interpreted_validators_agree(tree: Any) -> None:
     assert list(_interpreter().iter_errors(tree)) == [] or not is_shape_valid(tree)
     assert is_shape_valid(tree) or list(find_shape_errors(tree))
+
+
+@given(slightly_broken_configs() | valid_configs())
+def test_an_editor_takes_what_the_reader_takes(tree: Any) -> None:
+    if is_shape_valid(tree):
+        assert IN_AN_EDITOR.is_valid(tree)
+    elif "${" not in repr(tree) and "version" in tree:
+        assert not IN_AN_EDITOR.is_valid(tree)
+
+
+def with_entry(kind: str, name: str, **entry: object) -> dict[str, object]:
+    return {"nodes": {"alpha": {kind: {name: entry}}}}
+
+
+@pytest.mark.parametrize(
+    ("tree", "is_right"),
+    [
+        ({}, True),
+        ({"version": 2}, False),
+        ({"version": "${VERSION}"}, True),
+        ({"broker": {"servers": ["${SERVER:-nats://localhost}", "nats://${HOST}:4222"]}}, True),
+        ({"broker": {"servers": ["$${SERVER}"]}}, False),
+        ({"broker": {"embedded": "${EMBEDDED}", "auth": {"user": "${USER}"}}}, True),
+        ({"broker": {"auth": {"token": "${TOKEN}"}}}, False),
+        ({"broker": {"auth": {"token": {"env": "${PREFIX}_TOKEN"}}}}, True),
+        ({"defaults": {"window": "${WINDOW}", "ack": {"timeout": "${SECONDS}s"}}}, True),
+        ({"defaults": {"window": "${WINDOW}0"}}, False),
+        ({"defaults": {"window": "${node}"}}, False),
+        ({"log": {"level": "${LEVEL:-info}"}}, True),
+        ({"log": {"level": "loud"}}, False),
+        ({"nodes": {"${NODE}": {}}}, False),
+        ({"nodes": {"alpha": {"roles": ["${ROLE}"]}}}, True),
+        (with_entry("subscribe", "REQPing", accept_from=["${NODE}"]), True),
+        (with_entry("subscribe", "REQPing", accept_from="${NODES}"), True),
+        (with_entry("subscribe", "REQPing", accept_from="some"), False),
+        (with_entry("subscribe", "REQPng"), False),
+        (with_entry("subscribe", "REQCopyFileChunk"), False),
+        (with_entry("subscribe", "OfTheConfig"), True),
+        (with_entry("publish", "any", to="alpha", method="REQPing"), True),
+        (with_entry("publish", "any", to="alpha", method="REQPng"), False),
+        (with_entry("publish", "any", to="alpha", method="OfTheConfig"), True),
+        (with_entry("publish", "any", to="${NODE}", method="${METHOD}"), True),
+    ],
+)
+def test_an_editor_sees_one_file_as_it_is_written(tree: object, is_right: bool) -> None:
+    assert IN_AN_EDITOR.is_valid(tree) is is_right
+
+
+def test_an_editor_offers_the_methods_with_what_they_do() -> None:
+    offered = FOR_EDITORS["$defs"]["subscribe"]["properties"]
+    assert {name: entry["description"] for name, entry in offered.items()} == {
+        name: info.summary for name, info in METHOD_TABLE.items() if not info.is_companion
+    }
+    Draft202012Validator.check_schema(FOR_EDITORS)
