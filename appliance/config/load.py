@@ -12,6 +12,8 @@ from appliance.config.merge import merge_documents
 from appliance.config.parse import Trap, parse_file
 from appliance.config.positions import KeyPath, Place, Spot
 from appliance.core.problems import Problem
+from appliance.core.settings import leaves_of
+from appliance.core.specs import DesiredState
 
 
 @dataclass(slots=True, kw_only=True)
@@ -36,17 +38,10 @@ class RawConfig:
         return self.spot.place_of(path, on_key=on_key)
 
 
-_PATH_SETTINGS: tuple[KeyPath, ...] = (
-    *(("broker", "tls", name, "file") for name in ("ca", "cert", "key")),
-    *(
-        ("broker", "auth", name, "file")
-        for name in ("nkey_seed", "credentials", "password", "token")
-    ),
-    ("admin", "token", "file"),
-    ("inputs", "tcp", "token", "file"),
-    ("inputs", "http", "token", "file"),
-    ("inputs", "folder", "path"),
-    ("state", "dir"),
+_PATH_SETTINGS = tuple(
+    (*setting.keys, "file") if setting.is_secret else setting.keys
+    for setting in leaves_of(DesiredState)
+    if setting.is_secret or setting.is_path
 )
 """Settings that name a path; relative ones count from the file they stand in."""
 

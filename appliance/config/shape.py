@@ -17,6 +17,8 @@ from appliance.config.schema import find_shape_errors
 from appliance.core.durations import format_duration
 from appliance.core.findings import find_nearest, shorten
 from appliance.core.problems import Problem
+from appliance.core.settings import leaves_of
+from appliance.core.specs import DesiredState
 from appliance.core.value_kinds import describe_kind
 
 MAX_LIKENESSES = 1_000
@@ -246,14 +248,12 @@ def _show(raw: RawConfig, path: KeyPath, value: object) -> str:
     """The value as it stands in the file: what a reference became may be a secret."""
     spot = raw.spot.find(path)
     written = spot.written if spot is not None else None
-    is_input_token = path[:1] == ("inputs",) and path[2:3] == ("token",)
-    if is_input_token or path[:2] in (
-        ("broker", "auth"),
-        ("admin", "token"),
-        ("broker", "tls"),
-    ):
+    if any(path[: len(keys)] == keys for keys in _SECRETS):
         return "the text"
     return shorten(value if written is None else written)
+
+
+_SECRETS = tuple(setting.keys for setting in leaves_of(DesiredState) if setting.is_secret)
 
 
 class _Damage:

@@ -14,8 +14,8 @@ from appliance.core.layers import Tree, as_map, find_value
 from appliance.core.method import MethodTable
 from appliance.core.names import MethodName, NodeName
 from appliance.core.section_checks import check_bounds
-from appliance.core.settings import Setting, leaves_of, settings_of
-from appliance.core.specs import PublisherSettings, Schedule, SubscriberDefaults
+from appliance.core.settings import METHOD, Setting, leaves_of, settings_of
+from appliance.core.specs import PublisherSettings, Schedule, SubscriberDefaults, SubscriberSpec
 from appliance.core.urls import find_pattern_problem
 from appliance.core.user_method import NO_METHODS, UserMethod
 
@@ -50,6 +50,11 @@ _DURATIONS = tuple(
 _ON_SUBSCRIBE_IDLE = leaves_of(PublisherSettings)
 _ON_PUBLISH_IDLE = tuple(
     setting for setting in settings_of(SubscriberDefaults) if setting.attr != "method_timeout_s"
+)
+_LISTS_OF_METHODS = tuple(
+    setting.keys[0]
+    for setting in settings_of(SubscriberSpec)
+    if setting.shape.get("items") is METHOD
 )
 CRON_ONLY = tuple(
     setting for setting in settings_of(Schedule) if setting.attr in ("timezone", "catch_up")
@@ -176,7 +181,7 @@ def _check_subscribe(
     senders = entry.get("accept_from")
     if isinstance(senders, (list, tuple)):
         _check_nodes(findings, (*path, "accept_from"), senders, known)
-    for field in ("allow_reply_methods", "relay_methods"):
+    for field in _LISTS_OF_METHODS:
         listed = entry.get(field)
         if isinstance(listed, (list, tuple)):
             _check_twice(findings, (*path, field), listed)

@@ -20,7 +20,7 @@ from appliance.core.method import MethodTable
 from appliance.core.method_reading import make_method
 from appliance.core.names import MethodName, NodeName
 from appliance.core.section_checks import check_bounds
-from appliance.core.settings import leaves_of
+from appliance.core.settings import leaves_of, settings_of
 from appliance.core.templates import (
     KNOWN,
     Placeholder,
@@ -30,7 +30,7 @@ from appliance.core.templates import (
     parse_template,
     placeholders_of,
 )
-from appliance.core.user_method import RESERVED_PREFIX, UserMethod
+from appliance.core.user_method import RESERVED_PREFIX, ExecCall, UserMethod
 from appliance.errors import PathForbidden
 
 SchemaCheck = Callable[[Mapping[str, Any]], tuple[KeyPath, str] | None]
@@ -40,7 +40,7 @@ ArgumentCheck = Callable[[str, tuple[str, ...]], str | None]
 """Why arguments do not fit a schema (as text). Handed in, too."""
 
 ACTIONS = ("exec", "http", "file")
-_EXEC_ONLY = ("stdin", "environment", "allow_options")
+_EXEC_ONLY = tuple(item.attr for item in settings_of(ExecCall) if not item.is_required)
 
 _SOME_NODE = NodeName("node")
 _PLAIN = frozenset({Source.ARGUMENT, Source.FROM, Source.TO, Source.ID})

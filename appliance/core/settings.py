@@ -77,11 +77,18 @@ class Setting:
     """Back to a text, where texts stand for numbers: these escape the schema's bounds."""
     fills_node: bool = False
     """Whether `${node}` in it becomes the own node's name."""
+    is_path: bool = False
+    """Whether it is a path that counts from the file it stands in."""
     tells_default: bool = True
     keys: tuple[str, ...] = ()
     attr: str = ""
     default: Any = None
     is_required: bool = False
+
+    @property
+    def is_secret(self) -> bool:
+        """Whether it says where a secret is read from."""
+        return self.shape is SECRET
 
     @property
     def written_default(self) -> object:

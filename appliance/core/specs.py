@@ -6,7 +6,7 @@ are part of a worker's key, follow from it, or are made by the compiler.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
@@ -18,8 +18,10 @@ from appliance.core.settings import (
     SECRET,
     TEXT,
     ReloadClass,
+    Section,
     Setting,
     duration,
+    parts_of,
     percent,
     section,
     setting,
@@ -534,6 +536,7 @@ class FolderInput:
         "The folder; absolute, or relative to the config file it is named in. It is made if its parent is there.",
         "a path",
         shape={"minLength": 1},
+        is_path=True,
         reload=_SWAP,
     )
     settle_s: float = duration(0.5, "A file is taken when it holds still for this long.", 0, 60)
@@ -631,6 +634,7 @@ class StateSettings:
         "The state directory; absolute, or relative to the config file it is named in.",
         "a path",
         shape={"minLength": 1},
+        is_path=True,
         reload=_RESTART,
     )
     max_messages: int = whole(1_000_000, "Messages the outbox may hold.", 1, 10**9)
@@ -733,6 +737,17 @@ class DesiredState:
     source: SourceSettings = section(
         SourceSettings(), "Where the config itself comes from.", keys=("config",)
     )
+
+
+def secrets_of(section: object) -> Iterator[SecretRef]:
+    """Every secret that a section, or the whole, names."""
+    spec: type = type(section)
+    for part in parts_of(spec):
+        value = getattr(section, part.attr)
+        if isinstance(value, SecretRef):
+            yield value
+        elif isinstance(part, Section) and value is not None:
+            yield from secrets_of(value)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,7 +7,7 @@ import contextlib
 from collections.abc import Callable, Mapping, Sequence
 
 from appliance.core.names import MethodName, NodeName, Subject, WorkerKey, parse_subject
-from appliance.core.specs import DesiredState, Phase, PublisherSpec, WorkerSpec
+from appliance.core.specs import DesiredState, Phase, PublisherSpec, WorkerSpec, secrets_of
 from appliance.errors import RequestInvalid, StoreError, SubjectInvalid
 from appliance.methods._user_methods import make_user_method
 from appliance.methods.base import Method, WorkerLine
@@ -130,14 +130,7 @@ def list_workers(pool: WorkerPool, node: NodeName) -> Sequence[WorkerLine]:
 
 def secret_variables(desired: DesiredState) -> frozenset[str]:
     """Environment variables that the config names as holding secrets; no command of a peer may read them."""
-    tls, auth = desired.broker.tls, desired.broker.auth
-    refs = [desired.admin.token]
-    refs += [one.token for one in (desired.inputs.tcp, desired.inputs.http) if one is not None]
-    if tls is not None:
-        refs += [tls.ca, tls.cert, tls.key]
-    if auth is not None:
-        refs += [auth.nkey_seed, auth.credentials, auth.password, auth.token]
-    found = {ref.name for ref in refs if ref is not None and ref.kind == "env"}
+    found = {ref.name for ref in secrets_of(desired) if ref.kind == "env"}
     for method in desired.methods.values():
         headers = method.http.secret_headers if method.http is not None else ()
         found |= {secret.name for secret in headers if secret.kind == "env"}
