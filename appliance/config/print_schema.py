@@ -79,6 +79,36 @@ _RELAY_TO = Setting(
 )
 
 
+_SECRET = {
+    "description": "Where a secret is read from when it is needed; it never stands in the config itself.",
+    "type": "object",
+    "x-expects": "a reference to a secret: {file: PATH}, {env: NAME} or {credential: NAME}",
+    "additionalProperties": False,
+    "minProperties": 1,
+    "maxProperties": 1,
+    "properties": {
+        "file": {
+            "description": "A file, relative to the config file it is named in.",
+            "type": "string",
+            "x-expects": "a path",
+            "minLength": 1,
+        },
+        "env": {
+            "description": "An environment variable of the daemon.",
+            "type": "string",
+            "x-expects": "the name of an environment variable",
+            "pattern": "^[A-Za-z_][A-Za-z0-9_]*$",
+        },
+        "credential": {
+            "description": "A systemd credential: a file below $CREDENTIALS_DIRECTORY.",
+            "type": "string",
+            "x-expects": "the name of a credential",
+            "pattern": "^[A-Za-z0-9_.-]+$",
+        },
+    },
+}
+
+
 @cache
 def make_schema() -> Schema:
     """The schema of a whole config. Not to be changed."""
@@ -105,11 +135,16 @@ def _properties() -> Schema:
         "defaults": _map(
             "Settings of every worker; roles, nodes and entries override them.", _layer()
         ),
-        "roles": _named("role", "Named bundles of entries, so that a fleet stays short.", _NAME),
-        "nodes": _named("node", "The nodes of the fleet.", NODE),
+        "roles": _named(
+            "Named bundles of entries, so that a fleet stays short.",
+            "a map from role name to role",
+            _NAME,
+            "role",
+        ),
+        "nodes": _named("The nodes of the fleet.", "a map from node name to node", NODE, "node"),
         "methods": _named(
-            "method",
             "Methods of your own, by name. No shell is between; arguments are checked before anything runs.",
+            "a map from method name to method",
             _METHOD_NAME,
             "user_method",
         ),
@@ -123,17 +158,8 @@ def _definitions() -> Schema:
         "subscribe": {"$ref": "#/$defs/subscribe"},
         "publish": {"$ref": "#/$defs/publish"},
     }
-    of_entries = [item for item in settings_of(SubscriberSpec) if item.attr not in _LAYERED]
-    secret = _map(
-        "Where a secret is read from when it is needed; it never stands in the config itself.",
-        _SECRET_SOURCES,
-    )
-    secret |= {
-        "type": "object",
-        "x-expects": "a reference to a secret: {file: PATH}, {env: NAME} or {credential: NAME}",
-        "minProperties": 1,
-        "maxProperties": 1,
-    }
+    in_layers = {item.attr for item in settings_of(SubscriberDefaults)}
+    of_entries = [item for item in settings_of(SubscriberSpec) if item.attr not in in_layers]
     method_name = {
         "type": "string",
         "x-expects": "a method name: letters, digits, '_' and '-'",
@@ -145,20 +171,20 @@ def _definitions() -> Schema:
         "name": _name("a name"),
         "method_name": method_name,
         "method": method_name,
-        "secret": secret,
+        "secret": _SECRET,
         "text_or_secret": {
-            **secret,
+            **_SECRET,
             "description": "Text, or where a secret is read from.",
             "type": ["string", "object"],
             "x-expects": "text, or a reference such as {env: NAME}",
         },
         **_worker_settings(),
         "subscribe_entry": _map(
-            "One subscription.", _leaves((_ENABLED, *of_entries, _RELAY_TO)) | layer
+            "One subscription.", _parts((_ENABLED, *of_entries, _RELAY_TO)) | layer
         ),
         "publish_entry": _map(
             "Messages of one method to one or more nodes.",
-            _leaves((_ENABLED, _TO, _METHOD, *settings_of(Schedule))) | layer,
+            _parts((_ENABLED, _TO, _METHOD, *settings_of(Schedule))) | layer,
         ),
         "user_method": {
             **_map(
@@ -168,46 +194,25 @@ def _definitions() -> Schema:
             "type": "object",
         },
         "subscribe": _named(
-            "method", "Subscriptions by method.", METHOD, "subscribe_entry", "entry"
+            "Subscriptions by method.", "a map from method to entry", METHOD, "subscribe_entry"
         ),
         "publish": _named(
-            "name", "Publishers by a name of your choice.", _NAME, "publish_entry", "entry"
+            "Publishers by a name of your choice.",
+            "a map from name to entry",
+            _NAME,
+            "publish_entry",
         ),
         "role": _map("A named bundle of entries and settings.", subscriptions | layer),
-        "node": _map("One node.", _leaves((_ROLES,)) | subscriptions | layer),
+        "node": _map("One node.", _parts((_ROLES,)) | subscriptions | layer),
     }
-
-
-_LAYERED = frozenset(item.attr for item in settings_of(SubscriberDefaults))
-
-_SECRET_SOURCES = {
-    "file": {
-        "description": "A file, relative to the config file it is named in.",
-        "type": "string",
-        "x-expects": "a path",
-        "minLength": 1,
-    },
-    "env": {
-        "description": "An environment variable of the daemon.",
-        "type": "string",
-        "x-expects": "the name of an environment variable",
-        "pattern": "^[A-Za-z_][A-Za-z0-9_]*$",
-    },
-    "credential": {
-        "description": "A systemd credential: a file below $CREDENTIALS_DIRECTORY.",
-        "type": "string",
-        "x-expects": "the name of a credential",
-        "pattern": "^[A-Za-z0-9_.-]+$",
-    },
-}
 
 
 def _worker_settings() -> Schema:
     """What may stand in `defaults`, in a role, in a node and in an entry."""
-    of_subscribers = _leaves(settings_of(SubscriberDefaults))
+    of_subscribers = _parts(settings_of(SubscriberDefaults))
     of_publishers = _parts(parts_of(PublisherSettings))
     of_publishers["ack"]["properties"] = (
-        _leaves((ACK_MODE,)) | of_publishers["ack"]["properties"] | {"on": of_subscribers.pop("on")}
+        _parts((ACK_MODE,)) | of_publishers["ack"]["properties"] | {"on": of_subscribers.pop("on")}
     )
     return of_publishers | of_subscribers
 
@@ -228,9 +233,6 @@ def _parts(parts: Iterable[Setting | Section]) -> Schema:
             required = [item.keys[-1] for item in settings_of(part.spec) if item.is_required]
             found[part.keys[-1]] = _map(part.words, _parts(parts_of(part.spec)), required)
     return found
-
-
-_leaves = _parts
 
 
 def _leaf(setting: Setting) -> Schema:
@@ -257,17 +259,14 @@ def _map(words: str, properties: Mapping[str, Any], required: Iterable[str] = ()
     }
 
 
-def _named(
-    key: str, words: str, names: Mapping[str, Any], entry: str = "", entry_words: str = ""
-) -> Schema:
-    """A map from names of the config's own to entries of one kind."""
-    key_words = f"{key} name" if not entry_words else key
+def _named(words: str, expects: str, names: Mapping[str, Any], entry: str) -> Schema:
+    """A map whose keys are names, and its values entries of one kind."""
     return {
         "description": words,
         "type": ["object", "null"],
-        "x-expects": f"a map from {key_words} to {entry_words or key}",
+        "x-expects": expects,
         "propertyNames": names,
-        "additionalProperties": {"$ref": f"#/$defs/{entry or key}"},
+        "additionalProperties": {"$ref": f"#/$defs/{entry}"},
     }
 
 

@@ -522,8 +522,23 @@ class ListenInput:
         reload=_SWAP,
     )
     token: SecretRef | None = _secret(
-        "What a client must begin with: the first line of a connection, or the bearer token of a request.",
-        ReloadClass.LIVE,
+        "The token that a connection must begin with.", ReloadClass.LIVE
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HttpInput(ListenInput):
+    """The same for requests."""
+
+    listen: str = text(
+        REQUIRED,
+        "Address and port to listen on, such as 127.0.0.1:7702; port 0 takes a free one. "
+        "Beyond loopback a token is needed.",
+        "an address and port such as 127.0.0.1:7702",
+        reload=_SWAP,
+    )
+    token: SecretRef | None = _secret(
+        "The bearer token that a request must carry.", ReloadClass.LIVE
     )
 
 
@@ -577,7 +592,7 @@ class InputSettings:
         spec=ListenInput,
     )
     http: ListenInput | None = section(
-        None, "An HTTP listener that takes POST requests at any path.", spec=ListenInput
+        None, "An HTTP listener that takes POST requests at any path.", spec=HttpInput
     )
     folder: FolderInput | None = section(
         None,
