@@ -285,7 +285,7 @@ def print_schema(methods: MethodTable) -> str:
     written = {**_written(schema), "$defs": {**_REFERENCES}}
     del written["required"]  # each file may leave `version` to another one of the set
     for name, definition in schema["$defs"].items():
-        written["$defs"][name] = definition if name in _NAMES else _written(definition)
+        written["$defs"][name] = _written(definition, is_name=name in _NAMES)
     declared = {name: info for name, info in sorted(methods.items()) if not info.is_companion}
     written["$defs"]["method"] = _method_of(sorted(methods))
     written["$defs"]["subscribe"] |= {
@@ -321,12 +321,19 @@ _REFERENCES = {
     },
 }
 _OF_TEXTS = ("const", "enum", "pattern", "maxLength")
-_OF_VALUES = ("$ref", "type", "minimum", "maximum", "minLength", *_OF_TEXTS)
+_OF_VALUES = ("$ref", "type", "minimum", "maximum", "minLength", *_OF_TEXTS, "patternErrorMessage")
 
 
-def _written(schema: Schema) -> Schema:
-    """What may be written where `schema` is wanted: a reference too, which is replaced when the file is read."""
+def _written(schema: Schema, *, is_name: bool = False) -> Schema:
+    """What may be written where `schema` is wanted: a reference too, unless it is the name of something, for keys."""
     found = dict(schema)
+    expects = found.pop("x-expects", "")
+    if "pattern" in schema:
+        found["patternErrorMessage"] = f"Expected {expects}."
+    if is_name:
+        return found
+    if "propertyNames" in schema:
+        found["propertyNames"] = _written(schema["propertyNames"], is_name=True)
     if "properties" in schema:
         found["properties"] = {
             name: _written(child) for name, child in schema["properties"].items()
@@ -336,8 +343,8 @@ def _written(schema: Schema) -> Schema:
             found[group] = _written(schema[group])
     types = schema.get("type", ())
     if "$ref" in schema:
-        is_name = schema["$ref"].rpartition("/")[2] in _NAMES
-        reference = "text_with_reference" if is_name else ""
+        names_something = schema["$ref"].rpartition("/")[2] in _NAMES
+        reference = "text_with_reference" if names_something else ""
     elif "string" in types:
         is_limited = any(key in schema for key in _OF_TEXTS)
         reference = "text_with_reference" if is_limited else ""
@@ -354,7 +361,7 @@ _COLUMNS = 100
 
 
 def _print(value: Any, indent: int) -> str:
-    """JSON in which whatever fits on a line stands on one."""
+    """JSON in which a map that fits on a line stands on one."""
     flat = json.dumps(value, ensure_ascii=False)
     if not isinstance(value, dict) or indent + len(flat) <= _COLUMNS:
         return flat

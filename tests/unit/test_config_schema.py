@@ -196,6 +196,14 @@ def test_an_editor_sees_one_file_as_it_is_written(tree: object, is_right: bool) 
     assert IN_AN_EDITOR.is_valid(tree) is is_right
 
 
+def test_an_editor_says_what_is_expected_in_the_words_of_check() -> None:
+    assert "x-expects" not in repr(FOR_EDITORS)
+    limits, reference = FOR_EDITORS["$defs"]["method_timeout"]["anyOf"]
+    expected = SCHEMA["$defs"]["method_timeout"]["x-expects"]
+    assert limits["patternErrorMessage"] == f"Expected {expected}."
+    assert reference == {"$ref": "#/$defs/text_with_reference"}
+
+
 def test_an_editor_offers_the_methods_with_what_they_do() -> None:
     offered = FOR_EDITORS["$defs"]["subscribe"]["properties"]
     assert {name: entry["description"] for name, entry in offered.items()} == {
