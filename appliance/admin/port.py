@@ -48,7 +48,9 @@ class Port:
         return self._port
 
     async def resume(self) -> None:
-        """Listen. Raises OSError when the address cannot be taken."""
+        """Listen, if it does not yet. Raises OSError when the address cannot be taken."""
+        if self._server is not None:
+            return
         loop = asyncio.get_running_loop()
         self._server = await loop.create_server(
             self._make, self._host or None, self._port, reuse_address=True

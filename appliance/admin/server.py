@@ -61,24 +61,26 @@ class AdminServer:
         self._unix_inode = os.stat(path).st_ino
         self._unix = await _Listening.start(self._make_app(Face()), listener=listener)
 
-    async def move_tcp(self, settings: AdminSettings) -> None:
-        """Serve the reading part on TCP as `settings` say, the new listener first.
+    async def stage_tcp(self, settings: AdminSettings) -> StagedListener:
+        """Open the listener that `settings` ask for, beside the one that serves.
 
         Raises:
             DaemonError: the address or the token cannot be used; everything is as it was.
         """
         if settings.token is not None:
             await self._read_token(settings)
-        if settings.listen == self._settings.listen:
-            self._settings = settings
-            return
-        new: _Listening | None = None
-        if settings.listen is not None:
-            new = await self._listen_or_take_over(settings.listen)
-        old, self._tcp = self._tcp, new
+        staged = StagedListener(self, self._settings, self._tcp)
+        if settings.listen != self._settings.listen:
+            new: _Listening | None = None
+            if settings.listen is not None:
+                new = await self._listen_or_take_over(settings.listen)
+            self._tcp = new
         self._settings = settings
-        if old is not None:
-            await old.stop()
+        return staged
+
+    async def move_tcp(self, settings: AdminSettings) -> None:
+        """Serve as `settings` say and no longer as before. Raises DaemonError as `stage_tcp`."""
+        await (await self.stage_tcp(settings)).commit()
 
     async def close(self) -> None:
         """Stop listening, end streams, close connections, remove the socket."""
@@ -131,6 +133,33 @@ class AdminServer:
             return await asyncio.to_thread(read_secret, settings.token, "admin.token")
         except ApplianceError as error:
             raise DaemonError(str(error)) from error
+
+
+class StagedListener:
+    """A new listener that serves already, and the old one, which waits for the word."""
+
+    def __init__(
+        self, server: AdminServer, old_settings: AdminSettings, old: _Listening | None
+    ) -> None:
+        self._server = server
+        self._old_settings = old_settings
+        self._old = old
+
+    async def commit(self) -> None:
+        """The old one ends."""
+        if self._old is not None and self._old is not self._server._tcp:
+            await self._old.stop()
+
+    async def abandon(self) -> None:
+        """The new one ends, and the old one goes on. Raises OSError when it cannot listen any more."""
+        new = self._server._tcp
+        self._server._tcp, self._server._settings = self._old, self._old_settings
+        if new is self._old:
+            return
+        if new is not None:
+            await new.stop()
+        if self._old is not None:
+            await self._old.resume()  # it may have had to make room
 
 
 class _Listening:

@@ -132,20 +132,40 @@ class Link:
         if wire is not None:
             await self._connector.retire(wire)
 
-    async def exchange(self, settings: BrokerSettings, server_urls: tuple[str, ...]) -> None:
+    async def exchange(
+        self, settings: BrokerSettings, server_urls: tuple[str, ...], *, insist: bool = True
+    ) -> None:
         """Connect by other settings, put that to use, and only then empty and close what was in use.
+
+        Args:
+            insist: raise where no connection comes about; else go on trying by the new settings alone.
 
         Raises:
             BusUnauthorized, BusUnavailable: nothing has changed.
         """
         pool = ServerPool(server_urls)
         async with self._connecting:
-            wire = await self._connector.connect_any(settings, pool)
-            # NB: no await from here to the end of the block.
-            old = self.wire
-            self.settings, self._pool = settings, pool
-            self._adopt(wire)
-        if old is not None and not old.is_lost:
+            try:
+                wire = await self._connector.connect_any(settings, pool)
+            except (BusUnauthorized, BusUnavailable) as error:
+                if insist:
+                    raise
+                old = self.wire
+                self.settings, self._pool = settings, pool
+                if old is not None:
+                    self._on_lost(old, "other brokers are asked for")
+                self._note_failure(error)
+                self._changed.set()
+            else:
+                # NB: no await from here to the end of the block.
+                old = self.wire
+                self.settings, self._pool = settings, pool
+                self._adopt(wire)
+        if old is None or old.is_lost:
+            return
+        if self.wire is None:
+            await self._connector.retire(old)
+        else:
             await self._connector.replace(old)
 
     async def _keep(self) -> None:

@@ -89,9 +89,16 @@ class NatsBus:
         self._subscriptions.clear()
 
     async def reconfigure(
-        self, settings: BrokerSettings, *, server_urls: tuple[str, ...] | None = None
+        self,
+        settings: BrokerSettings,
+        *,
+        server_urls: tuple[str, ...] | None = None,
+        insist: bool = True,
     ) -> None:
         """Move to other settings: new connection with every subscription confirmed first, then the old one emptied.
+
+        Args:
+            insist: raise where no connection comes about; else the new ones are tried until they do.
 
         Raises:
             BusUnauthorized: the new broker refused the credentials; the old connection goes on.
@@ -99,9 +106,8 @@ class NatsBus:
 
         Cancellation: either the old or the new connection is in use, the other is closed.
         """
-        await self._link.exchange(
-            settings, settings.servers if server_urls is None else server_urls
-        )
+        urls = settings.servers if server_urls is None else server_urls
+        await self._link.exchange(settings, urls, insist=insist)
 
     @property
     def is_connected(self) -> bool:

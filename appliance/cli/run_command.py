@@ -79,10 +79,6 @@ def run(
             help="SSH public keys, a line each: take only git commits signed by one [APPLIANCE_SIGNED_BY].",
         ),
     ] = None,
-    force: Annotated[
-        bool,
-        typer.Option("--force", help="Start although the first set is one a reload would refuse."),
-    ] = False,
 ) -> int:
     """Run the daemon: start what the config declares, and follow the config from then on."""
     given = [str(path) for path in paths or ()] or split_paths(
@@ -103,7 +99,6 @@ def run(
         default_state_dir=str(default_state_dir()),
         log_level=log_level.value if log_level is not None else None,
         log_format=log_format.value if log_format is not None else None,
-        force=force,
         signed_by=str(signed_by) if signed_by is not None else None,
     )
     from appliance.daemon import run_daemon

@@ -18,7 +18,6 @@ class RunOptions:
     """Used when neither flag, environment nor config names one."""
     log_level: str | None = None
     log_format: str | None = None
-    force: bool = False
     signed_by: str | None = None
     """A file of public keys; with it only commits that one of them signed are taken, whatever the config says."""
     hup_pending: bool = False

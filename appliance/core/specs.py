@@ -636,6 +636,29 @@ class ReloadSettings:
     )
 
 
+class StartFallback(StrEnum):
+    """What starts where a reload would refuse what the files hold."""
+
+    LAST_GOOD = "last_good"
+    """The last set that was in force; the refusal is told."""
+    NONE = "none"
+    """Nothing: a start takes what the files hold, and fails where they cannot be used."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StartSettings:
+    """How the daemon starts."""
+
+    fallback: StartFallback = word(
+        StartFallback.LAST_GOOD,
+        "What starts where a reload would refuse what the files hold, or they cannot be used: `last_good`, the last set "
+        "that was in force, with the refusal told; `none`: a start takes what the files hold, and fails where that is "
+        "not possible.",
+        tuple(StartFallback),
+        read=StartFallback,
+    )
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StateSettings:
     """Durable state: directory and bounds of outbox and inbox.
@@ -747,6 +770,7 @@ class DesiredState:
     )
     state: StateSettings = section(StateSettings(), "What is kept on disk.")
     reload: ReloadSettings = section(ReloadSettings(), "How changes of the config are taken.")
+    start: StartSettings = section(StartSettings(), "How the daemon starts.")
     limits: LimitSettings = section(LimitSettings(), "Bounds on what comes in.")
     log: LogSettings = section(LogSettings(), "What the daemon says on stderr.")
     source: SourceSettings = section(

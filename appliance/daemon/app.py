@@ -9,7 +9,7 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
 from appliance import early
@@ -21,7 +21,6 @@ from appliance.config.watch import watch_paths
 from appliance.core.durations import format_duration
 from appliance.core.names import NodeName, WorkerKey, WorkerKind
 from appliance.core.overrides import apply_overrides
-from appliance.core.problems import Problem
 from appliance.core.run_options import RunOptions
 from appliance.core.specs import DesiredState, WorkerSpec
 from appliance.daemon.assembly import (
@@ -39,23 +38,26 @@ from appliance.daemon.health import watch_store
 from appliance.daemon.inbox import keep_orphans
 from appliance.daemon.notify import ServiceManager, settings_of_process
 from appliance.daemon.presence import Presence
+from appliance.daemon.reloadables import BrokerPart, InputsPart, ListenerPart
 from appliance.daemon.source import FileConfigSource
 from appliance.delivery.core import CoreDelivery
 from appliance.dialect.steward import StewardDialect
-from appliance.errors import ApplianceError, BusError, StoreError
-from appliance.inputs.inputs import Inputs, Staged
+from appliance.errors import StoreError
+from appliance.inputs.inputs import Inputs
 from appliance.methods._copy_spool import CopySpool
 from appliance.methods._copy_taker import CopyTaker
 from appliance.methods._files import DataFiles
 from appliance.methods.registry import METHOD_TABLE, METHODS
 from appliance.outbox.store import MessageStore
 from appliance.reconcile.contracts import DrainOutcome
+from appliance.reconcile.disk import SourceReader
 from appliance.reconcile.history import History
 from appliance.reconcile.loop import Reconciler
 from appliance.reconcile.overrides import OverrideBook
-from appliance.reconcile.pins import PIN_FILE, PinBook
+from appliance.reconcile.pins import PIN_FILE, PinBook, PinKeeper
 from appliance.reconcile.pool import WorkerPool
-from appliance.reconcile.verdicts import LoadedSet
+from appliance.reconcile.start import Start
+from appliance.reconcile.trial import TRIAL_FILE, TrialBook
 from appliance.telemetry.events import EventHub
 from appliance.telemetry.logs import set_log_level
 from appliance.telemetry.report import Telemetry
@@ -87,14 +89,15 @@ class Daemon:
     """Everything that runs between reading the first config and the exit code."""
 
     def __init__(
-        self, options: RunOptions, source: FileConfigSource, first: LoadedSet, state_dir: Path
+        self, options: RunOptions, source: FileConfigSource, start: Start, state_dir: Path
     ) -> None:
         self._options = options
         self._source = source
-        self._first = first
+        self.reader = SourceReader(source, ", ".join(source.paths))
+        self._start = start
         self._state_dir = state_dir
-        self._desired = first.desired
-        self._secret_variables = secret_variables(first.desired)
+        self._desired = start.built
+        self._secret_variables = secret_variables(self._desired)
         self.events = EventHub()
         self.telemetry = Telemetry(self.events)
         self.clock_watch = ClockWatch(self._on_clock_jump)
@@ -139,7 +142,7 @@ class Daemon:
                     group.create_task(self._forget_schedules(), name="stale schedules"),
                 ]
                 # signals given while this was starting are one look afterwards
-                await self.reconciler.start(self._first)
+                await self.reconciler.start(self._start)
                 reconciling = group.create_task(self.reconciler.run(), name="reconciler")
                 self.reconciler.on_look = self._on_look
                 self.control.is_started = True
@@ -163,10 +166,6 @@ class Daemon:
     def config_paths(self) -> tuple[str, ...]:
         """The paths the daemon was started with."""
         return self._source.paths
-
-    async def load_set(self, paths: Sequence[str] | None) -> LoadedSet:
-        """Read and compile the own paths, or others for the same nodes."""
-        return await asyncio.to_thread(self._source.load_from, paths or self._source.paths)
 
     async def _build(self) -> None:
         desired = self._desired
@@ -205,24 +204,6 @@ class Daemon:
             wall=time.time,
         )
         await self._build_pool()
-        self.reconciler = Reconciler(
-            self._source,
-            self.pool,
-            self.telemetry,
-            history,
-            prepare=self._prepare,
-            on_accepted=self._follow,
-            extra_workers=self._extra_workers,
-            overrides=self.overrides,
-            pins=PinBook(self._state_dir / PIN_FILE),
-            is_connected=lambda: self.bus.is_connected,
-            wall=time.time,
-        )
-        if early.take_hup() or self._options.hup_pending:
-            self.reconciler.trigger.set("signal")
-        if self.bus.is_connected:
-            self.telemetry.broker_connected(self.bus.server)
-        self.store.on_new_lane.append(lambda *_: self.reconciler.trigger.set("lane"))
         self.control = DaemonControl(self, history)
         self._stack.push_async_callback(self.control.copies.close)
         self.inputs = Inputs(
@@ -234,11 +215,39 @@ class Daemon:
             on_trouble=self.telemetry.input_troubled,
         )
         self.admin = AdminServer(self.control)
+        self.reconciler = Reconciler(
+            self.reader,
+            self.pool,
+            self.telemetry,
+            history,
+            reloadables=(
+                ListenerPart(self.admin),
+                InputsPart(self.inputs),
+                BrokerPart(self.bus, self._broker_urls),
+            ),
+            on_accepted=self._follow,
+            extra_workers=self._extra_workers,
+            overrides=self.overrides,
+            pins=PinKeeper(PinBook(self._state_dir / PIN_FILE), self.telemetry.history_not_written),
+            trial_book=TrialBook(self._state_dir / TRIAL_FILE),
+            is_connected=lambda: self.bus.is_connected,
+            wall=time.time,
+        )
+        self._stack.push_async_callback(self.reader.close)
+        if early.take_hup() or self._options.hup_pending:
+            self.reconciler.trigger.set("signal")
+        if self.bus.is_connected:
+            self.telemetry.broker_connected(self.bus.server)
+        self.store.on_new_lane.append(lambda *_: self._wake_pass("lane"))
         await self.admin.start_unix(self._state_dir / "appliance.sock")
         self._stack.push_async_callback(self.admin.close)
         await self.admin.move_tcp(desired.admin)
         self._stack.push_async_callback(self.inputs.close)
         await (await self.inputs.stage(desired.inputs)).commit()
+
+    def _wake_pass(self, reason: str) -> None:
+        """Something may want another look at the workers."""
+        self.reconciler.convergence.trigger.set(reason)
 
     async def _build_pool(self) -> None:
         self.overrides = OverrideBook(
@@ -246,7 +255,7 @@ class Daemon:
             fleet=lambda: self._desired,
             methods=lambda: self.router.methods,
             wall=time.time,
-            on_change=lambda: self.reconciler.trigger.set("worker"),
+            on_change=lambda: self._wake_pass("worker"),
         )
         await asyncio.to_thread(self.overrides.load)
         console = StdoutConsole()
@@ -278,9 +287,7 @@ class Daemon:
         given_up = GivenUp(self.answers, self.store, self.bus)
         self._stack.push_async_callback(given_up.close)
         self.inbox_owners = InboxOwners(self.store, self._is_subscriber_wanted)
-        self.lane_follower = LaneFollower(
-            self.store, self.router, lambda: self.reconciler.trigger.set("lane")
-        )
+        self.lane_follower = LaneFollower(self.store, self.router, lambda: self._wake_pass("lane"))
         self._stack.push_async_callback(self.lane_follower.close)
         dialect = StewardDialect()
         parts = WorkerParts(
@@ -307,7 +314,7 @@ class Daemon:
             factory.build,
             self.telemetry,
             wall=time.time,
-            on_ended=lambda: self.reconciler.trigger.set("worker"),
+            on_ended=lambda: self._wake_pass("worker"),
         )
 
     def _broker_urls(self) -> tuple[str, ...] | None:
@@ -335,58 +342,6 @@ class Daemon:
         self._has_followed.set()
         set_log_level(self._options.log_level or desired.log.level)
 
-    async def _prepare(self, old: DesiredState, new: DesiredState) -> list[Problem]:
-        """Bring listener and broker settings into force, the new one first; on a problem nothing has changed."""
-        if old.admin != new.admin:
-            try:
-                await self.admin.move_tcp(new.admin)
-            except (OSError, ApplianceError) as error:
-                return [
-                    Problem(code="E303", path="admin.listen", message=f"cannot listen: {error}")
-                ]
-        staged: Staged | None = None
-        try:
-            if old.inputs != new.inputs:
-                staged = await self.inputs.stage(new.inputs)
-        except ApplianceError as error:
-            problems = [
-                Problem(code="E307", path="inputs", message=f"cannot open an input: {error}")
-            ]
-            return problems + await self._move_admin_back(old, new)
-        if old.broker != new.broker:
-            try:
-                await self.bus.reconfigure(new.broker, server_urls=self._broker_urls())
-            except BusError as error:
-                problems = [
-                    Problem(code="E304", path="broker", message=f"cannot use this broker: {error}")
-                ]
-                problems += await self._abandon_inputs(staged)
-                return problems + await self._move_admin_back(old, new)
-        if staged is not None:
-            await staged.commit()
-        return []
-
-    async def _abandon_inputs(self, staged: Staged | None) -> list[Problem]:
-        try:
-            if staged is not None:
-                await staged.abandon()
-        except ApplianceError as error:
-            return [Problem(code="E307", path="inputs", message=f"the old input is gone: {error}")]
-        return []
-
-    async def _move_admin_back(self, old: DesiredState, new: DesiredState) -> list[Problem]:
-        if old.admin == new.admin:
-            return []
-        try:
-            await self.admin.move_tcp(old.admin)
-        except (OSError, ApplianceError) as error:
-            return [
-                Problem(
-                    code="E303", path="admin.listen", message=f"the old listener is gone: {error}"
-                )
-            ]
-        return []
-
     def _extra_workers(self) -> Mapping[WorkerKey, WorkerSpec]:
         self.lane_follower.look(self._desired, self.pool)
         return find_extra_workers(self._desired, self.pool, self.store, self.router)
@@ -403,7 +358,7 @@ class Daemon:
             return  # the first connection, told once everything is built
         self.telemetry.broker_connected(self.bus.server)
         self.pool.retry_now()
-        self.reconciler.trigger.set("worker")
+        self._wake_pass("worker")
 
     def _node_seen(self, node: NodeName, *, is_appliance: bool) -> None:
         if is_appliance:
@@ -450,7 +405,7 @@ class Daemon:
         if not self.control.liveness()[0]:
             return False
         limit_s = MAX_PASS_S + 2 * self._desired.reload.drain_timeout_s
-        return self.reconciler.trigger.busy_s <= limit_s
+        return self.reconciler.busy_s() <= limit_s
 
     # -- signals and the end ------------------------------------------------------------------------
 

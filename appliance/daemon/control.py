@@ -113,7 +113,7 @@ class DaemonControl:
             "config": {
                 **config_json(applied, attempt, list(daemon.config_paths)),
                 "seen_digest": daemon.reconciler.files.digest or None,
-                **fallback_json(daemon.reconciler.fallback),
+                **fallback_json(daemon.reconciler.going_back),
             },
             "broker": {
                 "connected": daemon.bus.is_connected,
@@ -286,7 +286,7 @@ class DaemonControl:
         """What a reload would do, with the daemon's own paths or others."""
         daemon = self._daemon
         try:
-            loaded = await daemon.load_set(paths)
+            loaded = await (daemon.reader.load_from(paths) if paths else daemon.reader.load())
         except (ConfigInvalid, ConfigUnreadable, RunNodesUnclear) as error:
             problems = find_problems_of(error)
             return {
@@ -295,20 +295,20 @@ class DaemonControl:
                 "problems": [problem_json(problem) for problem in problems],
                 "summary": {},
             }
-        plan = daemon.reconciler.predict(loaded.desired)
-        problems = daemon.reconciler.find_objections(loaded, plan)
+        prediction = daemon.reconciler.predict(loaded, is_own=not paths)
         applied = daemon.reconciler.applied
-        settings = describe_settings(applied.desired, loaded.desired) if applied else {}
-        is_same = plan.is_empty and not settings
-        result = "refused" if problems else "no change" if is_same else "changes"
+        moves = applied is not None and not prediction.is_pinned
+        settings = describe_settings(applied.desired, loaded.desired) if applied and moves else {}
+        is_same = prediction.plan.is_empty and not settings
+        result = "refused" if prediction.objections else "no change" if is_same else "changes"
         return {
             "result": result,
-            "actions": describe_plan(plan),
+            "actions": describe_plan(prediction.plan),
             "settings": settings,
             "overrides": overrides_json(daemon.overrides.all),
-            "problems": [problem_json(problem) for problem in problems],
-            "warnings": [problem_json(problem) for problem in loaded.warnings],
-            "summary": plan.summary(),
+            "problems": [problem_json(problem) for problem in prediction.objections],
+            "warnings": [problem_json(problem) for problem in prediction.warnings],
+            "summary": prediction.plan.summary(),
             "digest": loaded.digest,
         }
 
@@ -320,7 +320,10 @@ class DaemonControl:
     async def roll_back(self, *, to: str | None, force: bool, by: str = "") -> dict[str, object]:
         """Go back to an older set; the verdict."""
         verdict = await self._daemon.reconciler.roll_back(to=to, force=force, by=by)
-        return {**verdict_json(verdict), "pinned": self._daemon.reconciler.fallback.pin is not None}
+        return {
+            **verdict_json(verdict),
+            "pinned": self._daemon.reconciler.going_back.pin is not None,
+        }
 
     async def submit(
         self, requests: Sequence[SubmitRequest], *, atomic: bool = False, once: Once | None = None

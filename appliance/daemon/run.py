@@ -13,10 +13,10 @@ import uvloop
 from appliance.core.run_options import RunOptions
 from appliance.daemon.app import Daemon
 from appliance.daemon.source import FileConfigSource
-from appliance.errors import BusError, ConfigError, DaemonAlreadyRunning, StoreError
+from appliance.errors import BusError, DaemonAlreadyRunning, StoreError
 from appliance.reconcile.history import HISTORY_DIR, History
 from appliance.reconcile.pins import PIN_FILE, PinBook
-from appliance.reconcile.verdicts import LoadedSet
+from appliance.reconcile.start import Start, find_start
 from appliance.telemetry.logs import setup_logging
 
 EXIT_UNAVAILABLE = 69
@@ -34,39 +34,44 @@ def run_daemon(options: RunOptions) -> int:
         hostname=socket.gethostname(),
         signed_by=options.signed_by,
     )
-    first = source.load()
-    setup_logging(
-        options.log_level or first.desired.log.level, options.log_format or first.desired.log.format
-    )
-    state_dir = Path(options.state_dir or first.desired.state.dir or options.default_state_dir)
+    state_dir, start = _find_start(options, source)
+    first = start.built
+    setup_logging(options.log_level or first.log.level, options.log_format or first.log.format)
     sys.setswitchinterval(SWITCH_INTERVAL_S)
     gc.freeze()
     try:
         state_dir.mkdir(mode=0o750, parents=True, exist_ok=True)
-        first = pinned_set(source, state_dir) or first
-        return uvloop.run(_main(options, source, first, state_dir))
+        return uvloop.run(_main(options, source, start, state_dir))
     except (StoreError, DaemonAlreadyRunning, BusError, OSError) as error:
         logging.getLogger("appliance").error("cannot run: %s", error)
         return EXIT_UNAVAILABLE
 
 
-def pinned_set(source: FileConfigSource, state_dir: Path) -> LoadedSet | None:
-    """The older set that was in force when the daemon ended, if the files are still those it was pinned against."""
-    pin = PinBook(state_dir / PIN_FILE).load()
-    if pin is None or pin.files_digest != source.fingerprint():
-        return None
-    files = History(state_dir / HISTORY_DIR).files_of(pin.digest)
-    if files is None:
-        return None
-    try:
-        return source.load_kept(files, pin.digest, pin.label)
-    except ConfigError as error:
-        logging.getLogger("appliance").error("the pinned config cannot be used: %s", error)
-        return None
+def _find_start(options: RunOptions, source: FileConfigSource) -> tuple[Path, Start]:
+    """Where the state is, and what to start with.
+
+    The directory may be named by the config alone, and the config may be unusable without what the directory holds:
+    then the usual place is looked at.
+    """
+    named = options.state_dir
+    start = _start_below(Path(named or options.default_state_dir), options, source)
+    found = named or start.first.desired.state.dir
+    if named is None and found is not None and Path(found) != Path(options.default_state_dir):
+        start = _start_below(Path(found), options, source)
+    return Path(found or options.default_state_dir), start
+
+
+def _start_below(state_dir: Path, options: RunOptions, source: FileConfigSource) -> Start:
+    return find_start(
+        source,
+        History(state_dir / HISTORY_DIR),
+        PinBook(state_dir / PIN_FILE),
+        path=", ".join(source.paths),
+    )
 
 
 async def _main(
-    options: RunOptions, source: FileConfigSource, first: LoadedSet, state_dir: Path
+    options: RunOptions, source: FileConfigSource, start: Start, state_dir: Path
 ) -> int:
-    daemon = Daemon(options, source, first, state_dir)
+    daemon = Daemon(options, source, start, state_dir)
     return await daemon.run()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Mapping, Sequence
 
@@ -48,6 +49,16 @@ class FileConfigSource:
     def revision(self) -> Revision | None:
         """The commit that the first path stands at."""
         return read_revision(self.paths[0])
+
+    def signers(self) -> str:
+        """Digest of the file of `--signed-by`; "" without one, or while it cannot be read."""
+        if self._signed_by is None:
+            return ""
+        try:
+            with open(self._signed_by, "rb") as file:
+                return hashlib.sha256(file.read(MAX_KEY_FILE_BYTES)).hexdigest()
+        except OSError:
+            return ""
 
     def texts(self) -> dict[str, str]:
         """The files as they are now; what is not UTF-8 is shown as such."""

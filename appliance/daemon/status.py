@@ -10,7 +10,7 @@ from appliance.core.names import NodeName
 from appliance.core.overrides import Overrides
 from appliance.core.specs import Phase, PublisherSpec
 from appliance.outbox.records import DeadLetter, OutboxRecord
-from appliance.reconcile.fallback import Fallback
+from appliance.reconcile.going_back import GoingBack
 from appliance.reconcile.pool import Handle, WorkerPool
 from appliance.reconcile.verdicts import Applied, Verdict, problem_json
 
@@ -50,16 +50,16 @@ def config_json(applied: Applied | None, attempt: Verdict | None, paths: list[st
     }
 
 
-def fallback_json(fallback: Fallback) -> StatusJson:
+def fallback_json(going_back: GoingBack) -> StatusJson:
     """Whether an older set is pinned, and whether the one in force is on trial."""
-    pin, trial = fallback.pin, fallback.trial
+    pin, trial = going_back.pin, going_back.trial
     return {
         "pinned": None
         if pin is None
         else {"reason": pin.reason, "by": pin.by, "since": rfc3339(pin.at)},
         "on_trial": None
         if trial is None
-        else {"baseline": trial.baseline.digest, "ends_in_seconds": fallback.trial_left_s()},
+        else {"baseline": trial.baseline.digest, "ends_in_seconds": going_back.trial_left_s()},
     }
 
 

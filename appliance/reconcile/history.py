@@ -8,7 +8,6 @@ difference to the set in force is kept. Secrets never stand in a config file (th
 from __future__ import annotations
 
 import json
-import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,6 +16,7 @@ from typing import Annotated, NamedTuple
 import msgspec
 
 from appliance.config.revision import Revision
+from appliance.durable_file import write_private
 from appliance.errors import RequestInvalid
 from appliance.reconcile.differences import find_differences
 
@@ -108,36 +108,62 @@ class History:
                 return record
         return None
 
-    def find_kept(self, to: str | None, current_digest: str) -> KeptSet:
-        """A set that was in force: the one that `to` names (see `find`), or the newest other than the current one.
+    def find_kept(self, to: str) -> KeptSet:
+        """The set that `to` names (see `find`).
 
         Raises:
             RequestInvalid: there is none, or its files were not kept.
         """
-        if to is None:
-            found = next(
-                (
-                    record
-                    for record in self.newest()
-                    if record.get("result") in IN_FORCE and record.get("digest") != current_digest
-                ),
-                None,
-            )
-            if found is None:
-                raise RequestInvalid("no set was in force before this one")
-        else:
-            found = self.find(to)
-            if found is None:
-                raise RequestInvalid(f"no record of {to[:80]!r} in the history")
-            self._insist_on_one(to)
-        digest = str(found.get("digest") or "")
-        files = self.files_of(digest)
-        if files is None:
+        found = self.find(to)
+        if found is None:
+            raise RequestInvalid(f"no record of {to[:80]!r} in the history")
+        self._insist_on_one(to)
+        kept = self._kept(found)
+        if kept is None:
             raise RequestInvalid(
                 f"the files of record {found.get('number')} were not kept"
                 + (": it was refused" if found.get("result") == "refused" else "")
             )
-        return KeptSet(digest, _revision_of(found), files)
+        return kept
+
+    def sets_before(self, digest: str) -> list[KeptSet]:
+        """The sets that were in force before the one with this digest came anew, the newest first, each once.
+
+        A set that is in force again by a rollback, a failed trial or a restart did not come anew: so who goes back
+        from it goes further back, and not to what was taken back.
+        """
+        records = [record for record in self.newest() if record.get("result") in IN_FORCE]
+        digests = [str(record.get("digest") or "") for record in records]
+        position = next(
+            (
+                index
+                for index, record in enumerate(records)
+                if digests[index] == digest
+                and record.get("trigger") not in ("rollback", "trial")
+                and digests[index + 1 : index + 2] != [digest]
+            ),
+            0,
+        )
+        found: dict[str, KeptSet] = {}
+        for record, known_as in zip(records[position:], digests[position:], strict=True):
+            if known_as in found or known_as == digest:
+                continue
+            kept = self._kept(record)
+            if kept is not None:
+                found[known_as] = kept
+        return list(found.values())
+
+    def revision_of(self, digest: str) -> Revision | None:
+        """Where the files of a set that was in force came from, when it was so last."""
+        for record in self.newest():
+            if record.get("digest") == digest and record.get("result") in IN_FORCE:
+                return _revision_of(record)
+        return None
+
+    def _kept(self, record: Record) -> KeptSet | None:
+        digest = str(record.get("digest") or "")
+        files = self.files_of(digest)
+        return None if files is None else KeptSet(digest, _revision_of(record), files)
 
     def find(self, key: str) -> Record | None:
         """The record with this number or generation, or with this start of its digest or revision.
@@ -237,16 +263,8 @@ def _is_second_choice(record: Record) -> tuple[bool, bool]:
 
 
 def _write(target: Path, value: Record) -> None:
-    temporary = target.with_suffix(".tmp")
-    with open(temporary, "w", encoding="utf-8", opener=_private) as file:
-        json.dump(value, file, ensure_ascii=True, indent=1, default=str)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, target)
-
-
-def _private(path: str, flags: int) -> int:
-    return os.open(path, flags, 0o600)
+    text = json.dumps(value, ensure_ascii=True, indent=1, default=str)
+    write_private(target, text.encode())
 
 
 def _read(path: Path) -> Record | None:

@@ -1,143 +1,209 @@
-"""The reconciler: one loop owns every pass, so passes never overlap.
+"""The reconciler: looks at the config and brings sets into force, while another loop keeps what runs as it should be.
 
-A pass that was asked to look reads the config, refuses it whole or accepts it whole, and then closes the gap between
-desired and observed. A pass for any other reason (a worker ended, a lane got its first record, a delay is over) only
-closes the gap. Everything that can refuse a config stands before the first effect.
+A look reads the config, refuses it whole or takes it whole (`activation`). Looks, rollbacks and the ends of trials happen
+in one task, one after the other. Workers are kept by `convergence`, in a task of its own: a look that waits for a file
+system or a broker holds up no worker.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import replace
+from typing import NamedTuple
 
 from appliance.core.names import WorkerKey
-from appliance.core.overrides import apply_overrides
-from appliance.core.plan import Plan, make_plan
-from appliance.core.problems import Problem, Severity
+from appliance.core.plan import Plan
+from appliance.core.problems import Problem
 from appliance.core.specs import DesiredState, WorkerSpec
 from appliance.errors import (
     ConfigInvalid,
     ConfigUnreadable,
     DaemonUnreachable,
+    RequestInvalid,
     RunNodesUnclear,
 )
+from appliance.reconcile.activation import Activation, Reloadable, Way
 from appliance.reconcile.contracts import ReloadTelemetry
-from appliance.reconcile.fallback import Fallback
+from appliance.reconcile.convergence import RESYNC_S, Convergence
+from appliance.reconcile.disk import SourceReader
 from appliance.reconcile.file_watch import FileWatch
+from appliance.reconcile.going_back import GoingBack
 from appliance.reconcile.history import History
 from appliance.reconcile.overrides import OverrideBook
-from appliance.reconcile.pins import PinBook
+from appliance.reconcile.pins import Pin, PinKeeper
 from appliance.reconcile.pool import WorkerPool
 from appliance.reconcile.recorder import Recorder
-from appliance.reconcile.requests import ConfigSource, Request
+from appliance.reconcile.requests import Request
+from appliance.reconcile.start import Start
+from appliance.reconcile.trial import TrialBook
 from appliance.reconcile.trigger import Trigger
 from appliance.reconcile.verdicts import (
     Applied,
     LoadedSet,
     Verdict,
-    find_objections,
     find_problems_of,
     pinned_note,
 )
 
-LOOK_REASONS = frozenset({"start", "signal", "request", "watch", "poll"})
-HINTS = frozenset({"watch", "poll"})
+LOOK_REASONS = frozenset({"start", "signal", "request", "watch", "poll", "retry"})
+HINTS = frozenset({"watch", "poll", "retry"})
 """What only says that there may be something new."""
-RESYNC_S = 30.0
-
-
-PrepareSettings = Callable[[DesiredState, DesiredState], Awaitable[Sequence[Problem]]]
-"""Brings broker and listener settings into force, new one first; problems mean that nothing was changed."""
+RETRY_FIRST_S, RETRY_MAX_S = 2.0, 30.0
+"""When a set is tried again that something outside of the files refused."""
+RETRY_SHARE = 20.0
+"""Trying again takes at most this part of the time."""
 
 
 class Reconciler:
-    """Owns the applied set and the verdict of the last look."""
+    """Owns the loops, and the verdict of the last look."""
 
     def __init__(
         self,
-        source: ConfigSource,
+        reader: SourceReader,
         pool: WorkerPool,
         telemetry: ReloadTelemetry,
         history: History,
         *,
-        prepare: PrepareSettings,
+        reloadables: Sequence[Reloadable],
         on_accepted: Callable[[DesiredState], None],
         extra_workers: Callable[[], Mapping[WorkerKey, WorkerSpec]],
         overrides: OverrideBook,
-        pins: PinBook,
+        pins: PinKeeper,
+        trial_book: TrialBook,
         is_connected: Callable[[], bool] = lambda: True,
         wall: Callable[[], float],
     ) -> None:
-        self._source = source
-        self._pool = pool
-        self._telemetry = telemetry
+        self._reader = reader
         self._history = history
-        self._recorder = Recorder(history, telemetry)
-        self.fallback = Fallback(
-            self, source, pool, history, telemetry, pins, is_connected=is_connected, wall=wall
-        )
-        self.prepare = prepare
-        self._on_accepted = on_accepted
-        self._extra_workers = extra_workers
-        self._overrides = overrides
-        self._wall = wall
+        self._pins = pins
         self._mono = asyncio.get_running_loop().time
+        self.convergence = Convergence(pool, overrides, extra_workers, telemetry)
+        self.activation = Activation(
+            self.convergence,
+            reloadables,
+            overrides=overrides,
+            pins=pins,
+            recorder=Recorder(history, telemetry),
+            telemetry=telemetry,
+            on_accepted=on_accepted,
+            wall=wall,
+        )
         self.trigger = Trigger()
-        self.files = FileWatch(source, self.trigger)
-        self.applied: Applied | None = None
+        """Reasons to look; those for a pass over the workers go to `convergence`."""
+        self.files = FileWatch(reader, self.trigger)
+        self.going_back = GoingBack(
+            self.activation,
+            self.convergence,
+            reader,
+            self.files,
+            history,
+            telemetry,
+            pins,
+            trial_book,
+            is_connected=is_connected,
+            wall=wall,
+        )
         self.last_attempt: Verdict | None = None
-        self.last_good_at = 0.0
-        self.is_settled = False
-        self._last_generation = 0
-        """Of the set that an earlier run had in force."""
-        self._next_due_mono: float | None = None
         self._ending = asyncio.Event()
         self.on_look: Callable[[bool], None] = lambda _: None
         """Told when a look begins (True) and when its verdict is there (False), before those who wait get it."""
-        self.asked_by = ""
         self._requests: list[Request] = []
         self._rollbacks: list[Request] = []
+        self._in_hand: list[Request] = []
+        self._retry_mono: float | None = None
+        self._retry_wait_s = RETRY_FIRST_S
+        self._looking: asyncio.Task[None] | None = None
+
+    @property
+    def applied(self) -> Applied | None:
+        """The set in force."""
+        return self.activation.applied
 
     # -- life -------------------------------------------------------------------------------------
 
-    async def start(self, first: LoadedSet) -> Verdict:
-        """Take the set that the daemon was started with."""
-        last = await asyncio.to_thread(self._history.last_applied)
-        generation = self._last_generation = _int(last.get("generation")) if last else 0
-        if last is None or last.get("digest") != first.digest:
-            generation += 1
-        pin = await self.fallback.load_pin(first)
-        verdict = await self.accept(first, Plan(), "start", self._mono(), generation)
-        if pin is None:
-            await self.files.begin(first.digest, first.label)
+    async def start(self, start: Start) -> Verdict:
+        """Bring a first set into force: what the files hold, or where that is refused the last good one."""
+        last = await asyncio.to_thread(self._history.last_applied) or {}
+        self.activation.last_generation = _int(last.get("generation"))
+        self.activation.last_digest = str(last.get("digest") or "")
+        on_disk = await asyncio.to_thread(self._pins.load)
+        self._pins.restore(start.pin, is_on_disk=on_disk == start.pin)
+        started = self._mono()
+        refusal: Verdict | None = None
+        if start.problems:
+            refusal = await self._refuse_first(start, started)
+            verdict = await self._begin_with(start.first, None)
         else:
-            await self.files.begin(pin.files_digest, None)
-        self.is_settled = True
-        return verdict
+            way = Way(
+                trigger="start",
+                pin=start.pin,
+                old=start.built,
+                observed=start.observed,
+            )
+            verdict = await self.activation.bring_into_force(start.first, way)
+            if verdict.result == "refused":
+                refusal = verdict
+                verdict = await self._begin_with(start.last_good or start.first, start.pin)
+        self.last_attempt = refusal or verdict
+        is_of_files = start.pin is None and not start.problems
+        await self.files.begin(start.files_digest, start.first.label if is_of_files else None)
+        await self.going_back.resume_trial()
+        self._plan_retry(self.last_attempt)
+        return self.last_attempt
+
+    async def _refuse_first(self, start: Start, started: float) -> Verdict:
+        async def read_texts() -> dict[str, str]:
+            return dict(start.attempted or {})
+
+        return await self.activation.refuse(
+            start.problems,
+            Way(trigger="start"),
+            started,
+            digest=start.files_digest,
+            read_texts=read_texts,
+        )
+
+    async def _begin_with(self, loaded: LoadedSet, pin: Pin | None) -> Verdict:
+        """A set that was in force before: nothing speaks against it."""
+        way = Way(trigger="start", force=True, pin=pin, goes_back=True)
+        return await self.activation.bring_into_force(loaded, way)
 
     async def run(self) -> None:
         """Look and converge until stopped."""
-        while True:
-            # a look that waits for quiet files takes every reason, also one to stop or to go back
-            if not (self._ending.is_set() or self._rollbacks):
-                await self.trigger.wait(self._next_wait_s())
-            reasons = self.trigger.take()
-            if self._ending.is_set():
-                self._turn_requests_away()
-                return
-            if not reasons and self.applied is not None and await self.files.has_changed():
-                reasons = frozenset({"poll"})
-            while self._rollbacks:
-                await self.fallback.roll_back(self._rollbacks.pop(0))
-            if reasons & LOOK_REASONS:
-                await self._look(reasons)
-            else:
-                await self.converge()
-            await self.fallback.judge_trial()
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self.convergence.run(self._ending), name="converging")
+            self._looking = group.create_task(self._look_until_stopped(), name="looking")
+
+    async def _look_until_stopped(self) -> None:
+        try:
+            while not self._ending.is_set():
+                await self._turn()
+        finally:
+            self._turn_requests_away()
+
+    async def _turn(self) -> None:
+        # a look that waits for quiet files takes every reason, also one to stop or to go back
+        if not self._rollbacks:
+            await self.trigger.wait(self._next_wait_s())
+        reasons = self.trigger.take()
+        if self._ending.is_set():
+            return
+        await self._pins.catch_up()
+        if self._retry_mono is not None and self._mono() >= self._retry_mono:
+            reasons |= {"retry"}
+        if not reasons and self.applied is not None and await self.files.has_changed():
+            reasons = frozenset({"poll"})
+        while self._rollbacks:
+            self._in_hand = [self._rollbacks.pop(0)]
+            await self._roll_back(self._in_hand[0])
+        if reasons & LOOK_REASONS:
+            await self._look(reasons)
+        verdict = await self._within_boundary(Way(trigger="trial"), self.going_back.judge_trial())
+        if verdict is not None:
+            self._tell(verdict)
 
     def _turn_requests_away(self) -> None:
-        for request in (*self._requests, *self._rollbacks):
+        for request in (*self._in_hand, *self._requests, *self._rollbacks):
             if not request.future.done():
                 request.future.set_exception(DaemonUnreachable("the daemon is stopping"))
         self._requests.clear()
@@ -149,9 +215,16 @@ class Reconciler:
             self.trigger.set("watch")
 
     def stop(self) -> None:
-        """End after the pass in hand."""
+        """End after the pass and the look in hand; a look that waits for its file system is given up."""
         self._ending.set()
         self.trigger.set("stop")
+        self.convergence.trigger.set("stop")
+        if self._reader.is_asking and self._looking is not None:
+            self._looking.cancel()
+
+    def busy_s(self) -> float:
+        """How long the longest pass or look in hand has been at work."""
+        return max(self.trigger.busy_s, self.convergence.trigger.busy_s)
 
     async def reload(self, *, force: bool, trigger: str, by: str = "") -> Verdict:
         """Ask for a look and wait for its verdict."""
@@ -183,7 +256,7 @@ class Reconciler:
     def _next_wait_s(self) -> float:
         applied = self.applied
         wait_s = applied.desired.reload.poll_interval_s if applied else RESYNC_S
-        for due_mono in (self._next_due_mono, self.fallback.trial_ends_mono):
+        for due_mono in (self._retry_mono, self.going_back.trial_ends_mono):
             if due_mono is not None:
                 wait_s = min(wait_s, max(0.0, due_mono - self._mono()))
         return wait_s
@@ -194,240 +267,118 @@ class Reconciler:
         assert self.applied is not None
         self.on_look(True)
         await self.files.hold_still(self.applied.desired.reload.settle_s)
-        requests, self._requests = self._requests, []
-        force = any(request.force for request in requests)
-        trigger = requests[0].trigger if requests else min(reasons & LOOK_REASONS)
-        self.asked_by = ", ".join(dict.fromkeys(item.by for item in requests if item.by))
-        started = self._mono()
-        try:
-            # who asks wants things to be as the config says, whether it changed or not
-            asked = bool(requests) or "signal" in reasons
-            verdict = await self._attempt(force=force, trigger=trigger, asked=asked)
-        except Exception as error:  # noqa: BLE001 - the boundary around a look: the running set must go on
-            problem = Problem(
-                code="E306", message=f"internal error: {type(error).__name__}: {error}"
-            )
-            verdict = await self.refuse((problem,), trigger, started)
-        finally:
-            self.asked_by = ""
-        self.last_attempt = verdict
-        self.on_look(False)
+        requests = self._in_hand = self._requests
+        self._requests = []
+        by = ", ".join(dict.fromkeys(item.by for item in requests if item.by))
+        way = Way(
+            trigger=requests[0].trigger if requests else min(reasons & LOOK_REASONS),
+            by=by,
+            force=any(request.force for request in requests),
+        )
+        # who asks wants things to be as the config says, whether it changed or not
+        asked = bool(requests) or "signal" in reasons
+        verdict = await self._within_boundary(way, self._attempt(way, asked=asked))
+        assert verdict is not None
+        self._tell(verdict)
+        self._plan_retry(verdict)
         for request in requests:
             if not request.future.done():
                 request.future.set_result(verdict)
-        await (
-            self.converge()
-        )  # the quiet wait may have swallowed another reason to look at the workers
 
-    async def _attempt(self, *, force: bool, trigger: str, asked: bool) -> Verdict:
+    def _tell(self, verdict: Verdict) -> None:
+        self.last_attempt = verdict
+        self.on_look(False)
+
+    async def _within_boundary(
+        self, way: Way, attempt: Awaitable[Verdict | None]
+    ) -> Verdict | None:
+        """The boundary around everything that may change the set in force: the daemon must go on."""
+        started = self._mono()
+        try:
+            return await attempt
+        except RequestInvalid:
+            raise  # who asked for a set that is not there hears it
+        except Exception as error:  # noqa: BLE001 - see above
+            problem = Problem(
+                code="E306", message=f"internal error: {type(error).__name__}: {error}"
+            )
+            return await self.activation.refuse(
+                (problem,), way, started, digest=self.files.digest, known=self._known(way)
+            )
+
+    def _known(self, way: Way) -> Verdict | None:
+        return self.last_attempt if way.trigger in HINTS else None
+
+    def _plan_retry(self, verdict: Verdict) -> None:
+        """A set that something outside refused stays desired: it is tried again, at growing intervals."""
+        if not verdict.may_pass_later:
+            self._retry_mono, self._retry_wait_s = None, RETRY_FIRST_S
+            return
+        if verdict.trigger != "retry":
+            self._retry_wait_s = RETRY_FIRST_S
+        wait_s = max(self._retry_wait_s, RETRY_SHARE * verdict.duration_s)
+        self._retry_mono = self._mono() + wait_s
+        self._retry_wait_s = min(RETRY_MAX_S, self._retry_wait_s * 2)
+
+    async def _attempt(self, way: Way, *, asked: bool) -> Verdict:
         started = self._mono()
         applied = self.applied
         assert applied is not None
-        if not force and self.fallback.pins_files(self.files.digest):
-            return self._still_pinned(trigger, started)
+        if not way.force and self._pins.holds(self.files.digest):
+            return self.activation.unchanged(way, started, pinned_note(self._pins.pin))
         try:
-            loaded = await asyncio.to_thread(self._source.load)
+            loaded = await self._reader.load()
         except (ConfigInvalid, ConfigUnreadable, RunNodesUnclear) as error:
-            return await self.refuse(find_problems_of(error), trigger, started)
-        is_same = loaded.digest == applied.digest
-        if is_same and not (asked and self._clears(loaded.desired)):
-            return await self._unchanged(loaded, trigger, started)
-        plan = self.predict(loaded.desired)
-        objections = self.find_objections(loaded, plan, force=force)
-        if objections:
-            return await self.refuse(objections, trigger, started, loaded)
-        found = await self.prepare(applied.desired, loaded.desired)
-        if found:
-            return await self.refuse(tuple(map(loaded.place, found)), trigger, started, loaded)
-        generation = applied.generation if is_same else applied.generation + 1
-        await self.fallback.unpin()
-        verdict = await self.accept(loaded, plan, trigger, started, generation)
-        self.fallback.begin_trial(applied, verdict.plan)
+            return await self.activation.refuse(
+                find_problems_of(error),
+                way,
+                started,
+                digest=self.files.digest,
+                revision=self.files.revision,
+                read_texts=self._reader.texts,
+                known=self._known(way),
+            )
+        clears = asked and self.convergence.clears_overrides(loaded.desired)
+        if loaded.digest == applied.digest and not clears:
+            return await self.activation.stay(loaded, way, started)
+        verdict = await self.activation.bring_into_force(loaded, way, known=self._known(way))
+        if verdict.result == "applied":
+            self.files.saw(loaded.digest)
+            await self.going_back.begin_trial(applied, verdict)
         return verdict
 
-    def _still_pinned(self, trigger: str, started: float) -> Verdict:
-        """The files are as they were when an older set was pinned: it stays."""
-        assert self.applied is not None
-        self._telemetry.config_unchanged(trigger)
-        return Verdict(
-            result="unchanged",
-            at=self._wall(),
-            trigger=trigger,
-            by=self.asked_by,
-            digest=self.applied.digest,
-            generation=self.applied.generation,
-            problems=(pinned_note(self.fallback.pin),),
-            duration_s=self._mono() - started,
-        )
-
-    async def accept(
-        self,
-        loaded: LoadedSet,
-        plan: Plan,
-        trigger: str,
-        started: float,
-        generation: int,
-        *,
-        failures: Sequence[Problem] | None = None,
-    ) -> Verdict:
-        """The first point at which anything of the set takes effect.
-
-        `failures` are those of the set that this one replaces after its trial.
-        """
-        is_restart_of_same = self.applied is None and generation == self._last_generation
-        clear = self._clears(loaded.desired) and not is_restart_of_same
-        await self._overrides.follow(loaded.desired, clear=clear)
-        now = self._wall()
-        previous_digest = self.applied.digest if self.applied is not None else None
-        self.applied = Applied(
-            desired=loaded.desired,
-            digest=loaded.digest,
-            revision=loaded.revision,
-            branch=loaded.branch,
-            dirty=loaded.dirty,
-            generation=generation,
-            applied_at=now,
-        )
-        self.files.digest = loaded.digest
-        self.last_good_at = now
-        self._on_accepted(loaded.desired)
-        if plan.is_empty:
-            plan = make_plan(self.wanted(loaded.desired), self._pool.observe(), self._mono())
-        report = await self._pool.apply(plan, loaded.desired.reload.drain_timeout_s)
-        verdict = Verdict(
-            result="applied" if failures is None else "reverted",
-            at=now,
-            trigger=trigger,
-            by=self.asked_by,
-            digest=loaded.digest,
-            generation=generation,
-            problems=(*(failures or ()), *loaded.warnings),
-            plan=plan,
-            duration_s=self._mono() - started,
-            drains=tuple(report.drains),
-            failed=report.failed,
-        )
-        self.last_attempt = verdict
-        self._telemetry.config_applied(
-            generation,
-            loaded.digest,
-            loaded.revision,
-            plan.summary(),
-            verdict.duration_s,
-            trigger,
-            verdict.result,
-        )
-        if failures is not None:
-            self._telemetry.config_reverted(tuple(failures))
-        await self._recorder.record(
-            verdict,
-            revision=loaded.label,
-            previous_digest=previous_digest,
-            files=loaded.files,
-        )
-        await self.converge()
-        return verdict
-
-    async def _unchanged(self, loaded: LoadedSet, trigger: str, started: float) -> Verdict:
-        assert self.applied is not None
-        self.last_good_at = self._wall()
-        await self.fallback.unpin()
-        self.applied = replace(
-            self.applied, revision=loaded.revision, branch=loaded.branch, dirty=loaded.dirty
-        )
-        self._telemetry.config_unchanged(trigger)
-        await self.converge()
-        return Verdict(
-            result="unchanged",
-            at=self._wall(),
-            trigger=trigger,
-            by=self.asked_by,
-            digest=loaded.digest,
-            generation=self.applied.generation,
-            duration_s=self._mono() - started,
-        )
-
-    async def refuse(
-        self,
-        problems: tuple[Problem, ...],
-        trigger: str,
-        started: float,
-        loaded: LoadedSet | None = None,
-    ) -> Verdict:
-        assert self.applied is not None
-        verdict = Verdict(
-            result="refused",
-            at=self._wall(),
-            trigger=trigger,
-            by=self.asked_by,
-            digest=loaded.digest if loaded else self.files.digest,
-            generation=self.applied.generation,
-            problems=tuple(
-                sorted(problems, key=lambda problem: problem.severity is not Severity.ERROR)
-            ),
-            duration_s=self._mono() - started,
-        )
-        if trigger in HINTS and self._is_known(verdict):
-            return verdict
-        self._telemetry.config_refused(problems, trigger)
-        await self._recorder.record(
-            verdict,
-            revision=loaded.label if loaded else self.files.revision,
-            previous_digest=self.applied.digest,
-            files={},
-            attempted=loaded.files if loaded else await asyncio.to_thread(self._source.texts),
-        )
-        return verdict
-
-    def _is_known(self, verdict: Verdict) -> bool:
-        """Whether the look before said the same of the same files: a late event is nothing new."""
-        last = self.last_attempt
-        return (
-            last is not None
-            and (last.result, last.digest) == (verdict.result, verdict.digest)
-            and last.problems == verdict.problems
-        )
-
-    # -- converging -------------------------------------------------------------------------------
-
-    async def converge(self) -> None:
-        """Close the gap between desired and observed, whatever made it."""
-        applied = self.applied
-        if applied is None:
+    async def _roll_back(self, request: Request) -> None:
+        way = Way(trigger="rollback", by=request.by)
+        try:
+            verdict = await self._within_boundary(way, self.going_back.roll_back(request))
+        except RequestInvalid as error:
+            if not request.future.done():
+                request.future.set_exception(error)
             return
-        plan = make_plan(self.wanted(applied.desired), self._pool.observe(), self._mono())
-        if not plan.is_empty:
-            await self._pool.apply(plan, applied.desired.reload.drain_timeout_s)
-            plan = make_plan(self.wanted(applied.desired), self._pool.observe(), self._mono())
-            if not plan.is_empty:
-                self.trigger.set("worker")
-        self._next_due_mono = plan.next_due_mono
+        assert verdict is not None
+        self._tell(verdict)
+        if not request.future.done():
+            request.future.set_result(verdict)
 
-    def predict(self, desired: DesiredState) -> Plan:
-        """The plan that a reload with this desired state would begin with."""
-        wanted = self.wanted(desired, overridden=not self._clears(desired))
-        return make_plan(wanted, self._pool.observe(), self._mono())
+    def predict(self, loaded: LoadedSet, *, is_own: bool) -> Prediction:
+        """What a look at this set would do; `is_own`: the files that are watched hold it."""
+        if is_own and self._pins.holds(loaded.digest):
+            note = pinned_note(self._pins.pin)
+            return Prediction(Plan(), (), (note, *loaded.warnings), is_pinned=True)
+        objections = self.activation.find_objections(loaded, Way(trigger="request"))
+        plan = self.convergence.predict(loaded.desired)
+        return Prediction(plan, objections, tuple(loaded.warnings), is_pinned=False)
 
-    def _clears(self, desired: DesiredState) -> bool:
-        """Whether a reload to this desired state makes an end of overrides."""
-        return bool(self._overrides.all) and desired.reload.overrides == "clear"
 
-    def find_objections(
-        self, loaded: LoadedSet, plan: Plan, *, force: bool = False
-    ) -> tuple[Problem, ...]:
-        """Why a valid set would be refused all the same."""
-        assert self.applied is not None
-        found = find_objections(
-            self.applied.desired, loaded.desired, plan, self._pool.observe(), force=force
-        )
-        return tuple(map(loaded.place, found))
+class Prediction(NamedTuple):
+    """What a look would come to."""
 
-    def wanted(
-        self, desired: DesiredState, *, overridden: bool = True
-    ) -> Mapping[WorkerKey, WorkerSpec]:
-        extra = self._extra_workers()
-        wanted = {**extra, **desired.workers} if extra else desired.workers
-        return apply_overrides(wanted, self._overrides.all, desired) if overridden else wanted
+    plan: Plan
+    objections: tuple[Problem, ...]
+    """Why the set would be refused."""
+    warnings: tuple[Problem, ...]
+    is_pinned: bool
+    """Whether an older set is pinned, so that nothing would happen."""
 
 
 def _int(value: object) -> int:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import MappingProxyType
@@ -22,6 +21,7 @@ from appliance.core.overrides import (
     without_idle,
 )
 from appliance.core.specs import DesiredState
+from appliance.durable_file import write_private
 from appliance.errors import ArgumentsInvalid, HandlerError, StoreUnusable, SubjectInvalid
 
 MAX_OVERRIDES = 1_000
@@ -198,18 +198,4 @@ def _write(path: Path, overrides: Mapping[WorkerKey, Override]) -> None:
         }
         for item in overrides.values()
     ]
-    temporary = path.with_suffix(".tmp")
-    with open(temporary, "w", encoding="utf-8", opener=_private) as file:
-        json.dump(items, file, indent=1)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
-    directory = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(directory)
-    finally:
-        os.close(directory)
-
-
-def _private(path: str, flags: int) -> int:
-    return os.open(path, flags, 0o600)
+    write_private(path, json.dumps(items, indent=1).encode())

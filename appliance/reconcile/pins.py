@@ -5,14 +5,16 @@ Kept on disk beside the history: a restart must not bring back what was taken ba
 
 from __future__ import annotations
 
+import asyncio
 import json
-import os
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import msgspec
 
 from appliance.config.revision import Revision
+from appliance.durable_file import remove_durably, write_private
 
 PIN_FILE = "pin.json"
 """Below the state directory."""
@@ -60,15 +62,49 @@ class PinBook:
             OSError: it cannot be written.
         """
         if pin is None:
-            self._path.unlink(missing_ok=True)
+            remove_durably(self._path)
+        else:
+            write_private(self._path, json.dumps(asdict(pin), indent=1).encode())
+
+
+class PinKeeper:
+    """The pin in force. A disk that takes no pin blocks no way back: it holds in memory, and is written later."""
+
+    def __init__(self, book: PinBook, on_trouble: Callable[[str], None]) -> None:
+        self._book = book
+        self._on_trouble = on_trouble
+        self.pin: Pin | None = None
+        self._is_behind = False
+        """Whether the disk says something else."""
+
+    def load(self) -> Pin | None:
+        """What is on disk. Blocks."""
+        return self._book.load()
+
+    def restore(self, pin: Pin | None, *, is_on_disk: bool) -> None:
+        """What an earlier run left, or that it is over."""
+        self.pin = pin
+        self._is_behind = not is_on_disk
+
+    def holds(self, files_digest: str) -> bool:
+        """Whether an older set is pinned, and the files are still those that it was pinned against."""
+        return self.pin is not None and self.pin.files_digest == files_digest
+
+    async def put(self, pin: Pin | None) -> None:
+        """Pin a set, or (None) let the files decide again."""
+        if pin == self.pin and not self._is_behind:
             return
-        temporary = self._path.with_suffix(".tmp")
-        with open(temporary, "w", encoding="utf-8", opener=_private) as file:
-            json.dump(asdict(pin), file, indent=1)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, self._path)
+        self.pin = pin
+        self._is_behind = True
+        await self.catch_up()
 
-
-def _private(path: str, flags: int) -> int:
-    return os.open(path, flags, 0o600)
+    async def catch_up(self) -> None:
+        """Write what could not be written before."""
+        if not self._is_behind:
+            return
+        try:
+            await asyncio.to_thread(self._book.save, self.pin)
+        except OSError as error:
+            self._on_trouble(f"the pin is not on disk, a restart would not know of it: {error}")
+        else:
+            self._is_behind = False

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 from appliance.config.revision import Revision
+from appliance.core.specs import DesiredState
 from appliance.reconcile.verdicts import LoadedSet, Verdict
 
 
@@ -22,12 +23,24 @@ class ConfigSource(Protocol):
         """The commit that the files stand at, if they are in a git work tree."""
         ...
 
+    def signers(self) -> str:
+        """Digest of what says, beside the config, whose signature a commit needs; "" where nothing does."""
+        ...
+
     def texts(self) -> dict[str, str]:
         """The files as they are now, whatever is in them; empty when they cannot be read."""
         ...
 
     def load(self) -> LoadedSet:
         """Read, check and compile. Raises ConfigInvalid or ConfigUnreadable."""
+        ...
+
+    def follow(self, desired: DesiredState) -> None:
+        """The set in force decides whose signature the next one needs."""
+        ...
+
+    def load_from(self, paths: Sequence[str]) -> LoadedSet:
+        """Read, check and compile other paths. Raises ConfigInvalid or ConfigUnreadable."""
         ...
 
     def load_kept(

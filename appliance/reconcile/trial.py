@@ -1,15 +1,26 @@
-"""A set on trial: what it touched, what it would go back to, and the judgement when its time is over. Pure."""
+"""Sets on trial ("commit confirmed"): what each touched, what it would go back to, and the judgement when its time is over.
+
+Each set has a trial of its own: one that touches nothing prolongs none, and one that mends what another broke takes it
+over. Pure, but for the book that keeps them over a restart.
+"""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
+
+import msgspec
 
 from appliance.core.names import WorkerKey
 from appliance.core.plan import ActionKind, Plan
-from appliance.core.specs import ObservedState, Phase
+from appliance.core.specs import DesiredState, ObservedState, Phase
+from appliance.durable_file import remove_durably, write_private
 from appliance.reconcile.verdicts import Applied
 
+TRIAL_FILE = "trial.json"
+"""Below the state directory."""
 MAX_EXTENSIONS = 20
 """How often a trial is prolonged while the broker is away, which says nothing about the set."""
 
@@ -18,7 +29,7 @@ _TOUCHING = frozenset({ActionKind.SPAWN, ActionKind.UPDATE, ActionKind.SWAP})
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Trial:
-    """`baseline` is the last set that stood its trial, or needed none."""
+    """`baseline` is the set that was in force before."""
 
     baseline: Applied
     touched: frozenset[WorkerKey]
@@ -34,25 +45,51 @@ class Trial:
         )
 
 
+Trials = tuple[Trial, ...]
+"""Those that run, the oldest first."""
+
+
 def begin_trial(
-    earlier: Trial | None, before: Applied, now: Applied, plan: Plan, now_mono: float
-) -> Trial | None:
-    """The trial of a set that has just been applied; None where it has none."""
-    length_s = now.desired.reload.trial_s
+    running: Trials, before: Applied, now: DesiredState, plan: Plan, now_mono: float
+) -> Trials:
+    """The trials once a set has been applied: with its own, if it wants one and touches anything."""
+    length_s = now.reload.trial_s
     touched = frozenset(action.key for action in plan.actions if action.kind in _TOUCHING)
-    changes_broker = before.desired.broker != now.desired.broker
-    if earlier is not None:
-        touched |= earlier.touched
-        changes_broker = changes_broker or earlier.changes_broker
-    if length_s <= 0 or not (touched or changes_broker):
-        return None
-    return Trial(
-        baseline=earlier.baseline if earlier is not None else before,
+    changes_broker = before.desired.broker != now.broker
+    # what it touches is its own matter from here on
+    left = tuple(replace(trial, touched=trial.touched - touched) for trial in running)
+    if length_s <= 0:
+        # a set without a trial confirms what it builds on
+        return ()
+    if not (touched or changes_broker):
+        return running
+    begun = Trial(
+        baseline=before,
         touched=touched,
         until_mono=now_mono + length_s,
         length_s=length_s,
         changes_broker=changes_broker,
     )
+    return (*left, begun)
+
+
+def resume_trial(
+    kept: KeptTrial, baseline: Applied, plan: Plan, now_at: float, now_mono: float
+) -> Trial:
+    """The trial that an earlier run was in, for what is left of it; `plan` leads from the baseline to the set."""
+    # NB: a clock that was set meanwhile makes it neither endless nor over
+    left_s = min(kept.length_s, max(0.0, kept.ends_at - now_at))
+    return Trial(
+        baseline=baseline,
+        touched=frozenset(action.key for action in plan.actions if action.kind in _TOUCHING),
+        until_mono=now_mono + max(left_s, min(kept.length_s, MIN_RESUMED_S)),
+        length_s=kept.length_s,
+        changes_broker=kept.changes_broker,
+    )
+
+
+MIN_RESUMED_S = 5.0
+"""A daemon that has just started needs this long to show what it can."""
 
 
 def find_failures(
@@ -69,3 +106,34 @@ def find_failures(
         elif worker.phase in (Phase.BACKING_OFF, Phase.FAILED, Phase.STOPPED):
             failures[key.name] = worker.last_error or str(worker.phase)
     return failures
+
+
+class KeptTrial(msgspec.Struct, frozen=True, kw_only=True):
+    """The oldest trial as it stands on disk. `digest` is that of the set in force, `baseline` that of the one before."""
+
+    digest: str
+    baseline: str
+    ends_at: float
+    length_s: float
+    changes_broker: bool = False
+
+
+class TrialBook:
+    """Keeps the oldest trial. Blocks; called in threads."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def load(self) -> KeptTrial | None:
+        """The trial of an earlier run. What cannot be read counts as none."""
+        try:
+            return msgspec.json.decode(self._path.read_bytes(), type=KeptTrial)
+        except (OSError, msgspec.DecodeError, RecursionError):
+            return None
+
+    def save(self, kept: KeptTrial | None) -> None:
+        """Keep it, or forget it. Raises OSError."""
+        if kept is None:
+            remove_durably(self._path)
+        else:
+            write_private(self._path, json.dumps(msgspec.to_builtins(kept), indent=1).encode())

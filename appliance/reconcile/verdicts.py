@@ -66,12 +66,30 @@ class Verdict:
     trigger: str
     by: str = ""
     digest: str = ""
+    revision: str | None = None
     generation: int = 0
     problems: tuple[Problem, ...] = ()
     plan: Plan = field(default_factory=Plan)
     duration_s: float = 0.0
     drains: tuple[DrainOutcome, ...] = ()
     failed: Mapping[str, str] = field(default_factory=dict)
+
+    def says_the_same(self, other: Verdict) -> bool:
+        """Whether both say the same of the same files: a late event is nothing new."""
+        return (self.result, self.digest, self.problems) == (
+            other.result,
+            other.digest,
+            other.problems,
+        )
+
+    @property
+    def may_pass_later(self) -> bool:
+        """Whether what refused it lies outside of the files, so that the same set may be taken in a while."""
+        return self.result == "refused" and any(one.code in OUTSIDE for one in self.problems)
+
+
+OUTSIDE = frozenset({"E001", "E303", "E304", "E306", "E307", "E311", "E312", "E313"})
+"""Of problems with what the files do not say: a disk, an address, a broker, a key that is not there yet."""
 
 
 def find_objections(
@@ -81,12 +99,17 @@ def find_objections(
     observed: ObservedState,
     *,
     force: bool = False,
+    restarts: bool = False,
 ) -> tuple[Problem, ...]:
-    """Why a valid set is refused all the same: it needs a restart, or it would cancel too much at once."""
-    restart = find_restart_fields(old, new)
-    if restart:
-        return tuple(_needs_restart(name) for name in restart)
-    gone = find_excess_cancels(plan, observed, new.reload.max_cancel_fraction)
+    """Why a valid set is refused all the same: it needs a restart, or it would cancel too much at once.
+
+    Of the guards of the old set and of the new one the stricter holds: a set must not lift the guard against itself.
+    """
+    needed = () if restarts else find_restart_fields(old, new)
+    if needed:
+        return tuple(_needs_restart(name) for name in needed)
+    most = min(old.reload.max_cancel_fraction, new.reload.max_cancel_fraction)
+    gone = find_excess_cancels(plan, observed, most)
     return (_too_many(gone, len(observed)),) if gone and not force else ()
 
 

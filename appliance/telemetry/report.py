@@ -232,6 +232,11 @@ class Telemetry(MessageTelemetry):
         codes = [problem.code for problem in errors[:MAX_PROBLEM_LINES]]
         self._events.emit("config_refused", **count, codes=codes)
 
+    def pass_failed(self, error: str) -> None:
+        """A pass over the workers broke on something unforeseen; the next one is made all the same."""
+        self._log(logging.ERROR, "pass over the workers failed", {"error": error})
+        self._events.emit("pass_failed", error=error)
+
     def history_not_written(self, error: str) -> None:
         """The record of a set could not be kept; the set itself is in force all the same."""
         self._log(logging.ERROR, "history not written", {"error": error})

@@ -41,7 +41,7 @@ def test_a_record_that_is_none_counts_as_none(tmp_path, text):
     (tmp_path / "history" / "00000009.json").write_text(text)
     assert [record["number"] for record in history.newest()] == [1]
     assert history.last_applied()["digest"] == FIRST
-    assert history.find_kept("1", "").files == {"a.yaml": "a"}
+    assert history.find_kept("1").files == {"a.yaml": "a"}
 
 
 @pytest.mark.parametrize("name", ["9" * 200, "٣", "9" * 9, "-1"])

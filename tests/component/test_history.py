@@ -48,7 +48,7 @@ def test_a_hundred_refused_sets_do_not_push_out_the_way_back(history):
     for number in range(2 * KEEP_RECORDS):
         keep(history, f"sha256:{number:064x}", "refused", generation=2)
     assert history.last_applied()["digest"] == SECOND
-    assert history.find_kept(None, SECOND).digest == FIRST
+    assert history.sets_before(SECOND)[0].digest == FIRST
     assert len(history.newest()) == KEEP_RECORDS + 2
 
 
@@ -67,15 +67,15 @@ def test_a_revision_means_the_set_as_the_commit_has_it(history):
     keep(history, FIRST, revision=COMMIT, dirty=False)
     keep(history, SECOND, revision=COMMIT, dirty=True)
     keep(history, THIRD, "refused", revision=COMMIT, dirty=None)
-    assert history.find_kept(COMMIT, SECOND).digest == FIRST
+    assert history.find_kept(COMMIT).digest == FIRST
 
 
 def test_a_start_that_several_sets_share_is_refused(history):
     keep(history, FIRST, revision=COMMIT)
     keep(history, SECOND, revision=NEWER)
     with pytest.raises(RequestInvalid, match=f"start of several: {COMMIT}, {NEWER}"):
-        history.find_kept("1234", SECOND)
-    assert history.find_kept("1234a", SECOND).digest == FIRST
+        history.find_kept("1234")
+    assert history.find_kept("1234a").digest == FIRST
 
 
 def test_what_a_refused_set_would_have_changed_is_kept_and_bounded(history):
@@ -84,7 +84,7 @@ def test_what_a_refused_set_would_have_changed_is_kept_and_bounded(history):
     shown = history.difference(history.find("2"))
     assert shown.splitlines() == ["--- a/etc/a.yaml", "+++ b/etc/a.yaml", "@@ -1 +1 @@", "-a: 1", "+a: 2"]  # fmt: skip
     with pytest.raises(RequestInvalid, match="refused"):
-        history.find_kept("2", FIRST)
+        history.find_kept("2")
 
 
 def test_differences_name_files_that_come_and_go():

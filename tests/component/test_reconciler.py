@@ -9,11 +9,14 @@ from appliance.core.problems import Problem
 from appliance.core.specs import DesiredState, ReloadSettings
 from appliance.errors import ConfigInvalid, RequestInvalid
 from appliance.methods.registry import METHOD_TABLE
+from appliance.reconcile.disk import SourceReader
 from appliance.reconcile.history import History
 from appliance.reconcile.loop import Reconciler
 from appliance.reconcile.overrides import OverrideBook
-from appliance.reconcile.pins import PinBook
+from appliance.reconcile.pins import PinBook, PinKeeper
 from appliance.reconcile.pool import WorkerPool
+from appliance.reconcile.start import Start
+from appliance.reconcile.trial import TrialBook
 from appliance.reconcile.verdicts import LoadedSet
 from tests.component.test_pool import Recorder, ToyWorker, spec
 from tests.support.waiting import turns
@@ -33,6 +36,9 @@ class Source:
 
     def revision(self):
         return None
+
+    def signers(self):
+        return ""
 
     def texts(self):
         return {}
@@ -75,28 +81,26 @@ async def world(tmp_path, tasks):
     pool = WorkerPool(ToyWorker, telemetry, wall=lambda: 0.0, on_ended=lambda: None)
     source = Source(loaded("sha256:aa", spec("a"), spec("b")))
 
-    async def prepare(_old, _new):
-        return ()
-
     reconciler = Reconciler(
-        source,
+        SourceReader(source),
         pool,
         telemetry,
         history,
-        prepare=prepare,
+        reloadables=(),
         on_accepted=lambda desired: None,
         extra_workers=dict,
-        pins=PinBook(tmp_path / "pin.json"),
+        pins=PinKeeper(PinBook(tmp_path / "pin.json"), telemetry.history_not_written),
+        trial_book=TrialBook(tmp_path / "trial.json"),
         overrides=OverrideBook(
             tmp_path / "overrides.json",
             fleet=lambda: source.says.desired,
             methods=lambda: METHOD_TABLE,
             wall=lambda: 0.0,
-            on_change=lambda: reconciler.trigger.set("worker"),
+            on_change=lambda: reconciler.convergence.trigger.set("worker"),
         ),
         wall=lambda: 0.0,
     )
-    await reconciler.start(source.says)
+    await reconciler.start(Start(first=source.says, files_digest=source.says.digest))
     running = asyncio.create_task(reconciler.run())
     tasks.append(running)
     yield reconciler, source, pool, telemetry, history

@@ -225,10 +225,12 @@ def test_keys_given_at_the_start_cannot_be_widened_by_the_config(repository):
         repository.commit("bert")
         assert [problem["code"] for problem in daemon.reload()["problems"]] == ["E312"]
         assert daemon.status()["config"]["revision"] == first
+    # nor does a restart take what the reload refused
     assert daemon.process.wait() == 0
-    daemon.spawn()
-    assert daemon.process.wait(30) == 78
-    assert "E312" in daemon.log()
+    with daemon:
+        config = daemon.status()["config"]
+        assert config["revision"] == first
+        assert [problem["code"] for problem in config["last_attempt"]["problems"]] == ["E312"]
 
 
 def test_a_config_outside_of_git_is_refused_where_git_is_asked_for(tmp_path):

@@ -1,0 +1,90 @@
+"""The parts of the daemon whose settings change while it runs, as the way into force sees them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from appliance.admin.server import AdminServer, StagedListener
+from appliance.bus.nats import NatsBus
+from appliance.core.problems import Problem
+from appliance.core.specs import BrokerSettings, DesiredState
+from appliance.inputs.inputs import Inputs, Staged
+
+ServerUrls = Callable[[], tuple[str, ...] | None]
+"""Where the embedded broker is; None without one."""
+
+
+class ListenerPart:
+    """`admin`."""
+
+    def __init__(self, server: AdminServer) -> None:
+        self._server = server
+
+    def differs(self, old: DesiredState, new: DesiredState) -> bool:
+        """Whether address or token are others."""
+        return old.admin != new.admin
+
+    async def stage(self, _old: DesiredState, new: DesiredState, *, insist: bool) -> StagedListener:
+        """Raises DaemonError."""
+        return await self._server.stage_tcp(new.admin)
+
+    def describe(self, error: Exception) -> Problem:
+        """E303."""
+        return Problem(code="E303", path="admin.listen", message=f"cannot listen: {error}")
+
+
+class InputsPart:
+    """`inputs`."""
+
+    def __init__(self, inputs: Inputs) -> None:
+        self._inputs = inputs
+
+    def differs(self, old: DesiredState, new: DesiredState) -> bool:
+        """Whether anything of the section is another."""
+        return old.inputs != new.inputs
+
+    async def stage(self, _old: DesiredState, new: DesiredState, *, insist: bool) -> Staged:
+        """Raises DaemonError."""
+        return await self._inputs.stage(new.inputs)
+
+    def describe(self, error: Exception) -> Problem:
+        """E307."""
+        return Problem(code="E307", path="inputs", message=f"cannot open an input: {error}")
+
+
+class BrokerPart:
+    """`broker`. Staged last: a connection that is exchanged is not exchanged back without need."""
+
+    def __init__(self, bus: NatsBus, server_urls: ServerUrls) -> None:
+        self._bus = bus
+        self._server_urls = server_urls
+
+    def differs(self, old: DesiredState, new: DesiredState) -> bool:
+        """Whether anything of the section is another."""
+        return old.broker != new.broker
+
+    async def stage(self, old: DesiredState, new: DesiredState, *, insist: bool) -> StagedBroker:
+        """Raises BusUnauthorized, BusUnavailable."""
+        urls = self._server_urls()
+        await self._bus.reconfigure(new.broker, server_urls=urls, insist=insist)
+        return StagedBroker(self._bus, old.broker, urls)
+
+    def describe(self, error: Exception) -> Problem:
+        """E304."""
+        return Problem(code="E304", path="broker", message=f"cannot use this broker: {error}")
+
+
+class StagedBroker:
+    """The new connection is in use, the old one is closed."""
+
+    def __init__(self, bus: NatsBus, old: BrokerSettings, urls: tuple[str, ...] | None) -> None:
+        self._bus = bus
+        self._old = old
+        self._urls = urls
+
+    async def commit(self) -> None:
+        """Nothing is left to do."""
+
+    async def abandon(self) -> None:
+        """Go back; where the old broker is away, it is tried until it is there."""
+        await self._bus.reconfigure(self._old, server_urls=self._urls, insist=False)

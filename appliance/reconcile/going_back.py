@@ -1,0 +1,247 @@
+"""Ways back to an older set: a rollback that somebody asks for, and a trial that a new set did not stand.
+
+Either pins the older set until the files change again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+from appliance.core.plan import apply_to_model, make_plan
+from appliance.errors import ConfigInvalid, ConfigUnreadable, RequestInvalid, RunNodesUnclear
+from appliance.reconcile.activation import Activation, Way
+from appliance.reconcile.contracts import ReloadTelemetry
+from appliance.reconcile.convergence import Convergence
+from appliance.reconcile.disk import SourceReader
+from appliance.reconcile.file_watch import FileWatch
+from appliance.reconcile.history import History, KeptSet
+from appliance.reconcile.pins import Pin, PinKeeper
+from appliance.reconcile.requests import Request
+from appliance.reconcile.trial import (
+    MAX_EXTENSIONS,
+    KeptTrial,
+    Trial,
+    TrialBook,
+    Trials,
+    begin_trial,
+    find_failures,
+    resume_trial,
+)
+from appliance.reconcile.verdicts import (
+    Applied,
+    LoadedSet,
+    Verdict,
+    find_problems_of,
+    trial_problems,
+)
+
+
+class GoingBack:
+    """Runs inside the loop that looks at the config, so that nothing else changes the set in force meanwhile."""
+
+    def __init__(
+        self,
+        activation: Activation,
+        convergence: Convergence,
+        reader: SourceReader,
+        files: FileWatch,
+        history: History,
+        telemetry: ReloadTelemetry,
+        pins: PinKeeper,
+        trial_book: TrialBook,
+        *,
+        is_connected: Callable[[], bool],
+        wall: Callable[[], float],
+    ) -> None:
+        self._activation = activation
+        self._convergence = convergence
+        self._reader = reader
+        self._files = files
+        self._history = history
+        self._telemetry = telemetry
+        self._pins = pins
+        self._trial_book = trial_book
+        self._is_connected = is_connected
+        self._wall = wall
+        self._mono = asyncio.get_running_loop().time
+        self._trials: Trials = ()
+
+    @property
+    def pin(self) -> Pin | None:
+        """What holds an older set in force."""
+        return self._pins.pin
+
+    @property
+    def trial(self) -> Trial | None:
+        """The oldest trial that runs: the first to be judged."""
+        return self._trials[0] if self._trials else None
+
+    @property
+    def trial_ends_mono(self) -> float | None:
+        """When the set in force must be judged."""
+        return self.trial.until_mono if self.trial is not None else None
+
+    def trial_left_s(self) -> float:
+        """How long the trial goes on."""
+        ends_mono = self.trial_ends_mono
+        return 0.0 if ends_mono is None else round(max(0.0, ends_mono - self._mono()), 1)
+
+    # -- rollback ---------------------------------------------------------------------------------
+
+    async def roll_back(self, request: Request) -> Verdict:
+        """Do what a request for an older set asks.
+
+        Raises:
+            RequestInvalid: there is no such set, or its files were not kept.
+        """
+        way = Way(trigger="rollback", by=request.by, force=request.force, goes_back=True)
+        started = self._mono()
+        try:
+            loaded = await self._find(request.to or None)
+        except (ConfigInvalid, ConfigUnreadable, RunNodesUnclear) as error:
+            return await self._activation.refuse(
+                find_problems_of(error), way, started, digest=self._files.digest
+            )
+        return await self._go_back(loaded, way)
+
+    async def _find(self, to: str | None) -> LoadedSet:
+        applied = self._activation.applied
+        assert applied is not None
+        if to is not None:
+            return await self._load(await asyncio.to_thread(self._history.find_kept, to))
+        for kept in await asyncio.to_thread(self._history.sets_before, applied.digest):
+            loaded = await self._load(kept)
+            # NB: where only words or their order differ, going back there would be going nowhere
+            if loaded.desired != applied.desired:
+                return loaded
+        raise RequestInvalid("no set was in force before this one")
+
+    async def _load(self, kept: KeptSet) -> LoadedSet:
+        """The set as the files hold it, should they hold it; else as the history kept it."""
+        if kept.digest == await self._reader.fingerprint():
+            return await self._reader.load()
+        return await self._reader.load_kept(kept.files, kept.digest, kept.revision)
+
+    async def _go_back(self, loaded: LoadedSet, way: Way) -> Verdict:
+        """Put an older set in force and pin it."""
+        # NB: files that are away for a moment come back as they were
+        files_digest = await self._reader.fingerprint() or self._files.content_digest
+        pin = Pin(
+            digest=loaded.digest,
+            revision=loaded.revision,
+            branch=loaded.branch,
+            dirty=loaded.dirty,
+            files_digest=files_digest,
+            reason=way.trigger,
+            by=way.by,
+            at=self._wall(),
+        )
+        # what the files say needs no pin
+        is_needed = files_digest != loaded.digest
+        pinned = Way(
+            trigger=way.trigger,
+            by=way.by,
+            force=way.force,
+            pin=pin if is_needed else None,
+            goes_back=True,
+            failures=way.failures,
+        )
+        verdict = await self._activation.bring_into_force(loaded, pinned)
+        if verdict.result != "refused":
+            self._files.saw(files_digest)
+            await self._put_trials(())
+        return verdict
+
+    # -- trials -----------------------------------------------------------------------------------
+
+    async def begin_trial(self, before: Applied, verdict: Verdict) -> None:
+        """A set from the files is in force, on trial if it asks for that."""
+        now = self._activation.applied
+        assert now is not None
+        await self._put_trials(
+            begin_trial(self._trials, before, now.desired, verdict.plan, self._mono())
+        )
+
+    async def resume_trial(self) -> None:
+        """Go on with the trial that an earlier run was in, if its set is the one in force."""
+        kept = await asyncio.to_thread(self._trial_book.load)
+        applied = self._activation.applied
+        if kept is None or applied is None:
+            return
+        baseline = await self._load_baseline(kept) if kept.digest == applied.digest else None
+        if baseline is None:
+            await self._put_trials(())
+            return
+        model = apply_to_model(make_plan(baseline.desired.workers, {}, 0.0), {})
+        plan = make_plan(applied.desired.workers, model, 0.0)
+        trial = resume_trial(kept, baseline, plan, self._wall(), self._mono())
+        await self._put_trials((trial,))
+
+    async def _load_baseline(self, kept: KeptTrial) -> Applied | None:
+        files = await asyncio.to_thread(self._history.files_of, kept.baseline)
+        if files is None:
+            return None
+        try:
+            loaded = await self._reader.load_kept(files, kept.baseline, None)
+        except (ConfigInvalid, RunNodesUnclear):
+            return None
+        return Applied(
+            desired=loaded.desired,
+            digest=loaded.digest,
+            revision=None,
+            generation=0,
+            applied_at=kept.ends_at - kept.length_s,
+        )
+
+    async def judge_trial(self) -> Verdict | None:
+        """At the end of a trial: keep the set, or go back to the one before; None while there is nothing to tell."""
+        trial, applied = self.trial, self._activation.applied
+        if trial is None or applied is None or self._mono() < trial.until_mono:
+            return None
+        if not self._is_connected() and not trial.changes_broker:
+            is_enough = trial.extensions >= MAX_EXTENSIONS
+            await self._put_trials(
+                () if is_enough else tuple(one.extended() for one in self._trials)
+            )
+            return None
+        observed = self._convergence.observe()
+        failed = find_failures(trial, self._convergence.wanted(applied.desired), observed)
+        if not self._is_connected():
+            failed["broker"] = "not connected with the new settings"
+        await self._put_trials(self._trials[1:])
+        if not failed:
+            if self.trial is None:
+                self._telemetry.trial_passed(applied.generation)
+            return None
+        before = trial.baseline
+        baseline = LoadedSet(
+            desired=before.desired,
+            digest=before.digest,
+            revision=before.revision,
+            branch=before.branch,
+            dirty=before.dirty,
+            files={},
+        )
+        problems = trial_problems(applied.generation, failed)
+        way = Way(trigger="trial", force=True, goes_back=True, failures=problems)
+        return await self._go_back(baseline, way)
+
+    async def _put_trials(self, trials: Trials) -> None:
+        if not trials and not self._trials:
+            return
+        self._trials = trials
+        applied, oldest = self._activation.applied, self.trial
+        kept = None
+        if oldest is not None and applied is not None:
+            kept = KeptTrial(
+                digest=applied.digest,
+                baseline=oldest.baseline.digest,
+                ends_at=self._wall() + oldest.until_mono - self._mono(),
+                length_s=oldest.length_s,
+                changes_broker=oldest.changes_broker,
+            )
+        try:
+            await asyncio.to_thread(self._trial_book.save, kept)
+        except OSError as error:
+            self._telemetry.history_not_written(f"the trial is not on disk: {error}")

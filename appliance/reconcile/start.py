@@ -1,0 +1,140 @@
+"""The set that a daemon starts with: a start promises what a reload promises.
+
+What the files hold is compared with the last set that was in force here, and takes the same way into force. Where it is
+refused or cannot be read, the last good set starts instead, and says so; a pinned set starts whatever the files hold.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, TypeVar
+
+from appliance.core.plan import apply_to_model, find_restart_fields, make_plan
+from appliance.core.problems import Problem
+from appliance.core.specs import DesiredState, ObservedState, StartFallback
+from appliance.errors import ConfigError, ConfigUnreadable
+from appliance.reconcile.disk import LOAD_TIMEOUT_S, READ_TIMEOUT_S
+from appliance.reconcile.history import History
+from appliance.reconcile.pins import Pin, PinBook
+from appliance.reconcile.requests import ConfigSource
+from appliance.reconcile.verdicts import LoadedSet, find_problems_of
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Start:
+    """What a daemon is started with."""
+
+    first: LoadedSet
+    """To be brought into force: what the files hold, or else a set that was in force before."""
+    last_good: LoadedSet | None = None
+    """The last set that was in force, where that is another one and can still be used."""
+    problems: tuple[Problem, ...] = ()
+    """Why `first` is not what the files hold."""
+    attempted: Mapping[str, str] | None = None
+    """The files that were refused."""
+    pin: Pin | None = None
+    files_digest: str = ""
+
+    @property
+    def built(self) -> DesiredState:
+        """What the parts of the daemon are built for, before anything is brought into force."""
+        if self.last_good is None:
+            return self.first.desired
+        old, new = self.last_good.desired, self.first.desired
+        if not find_restart_fields(old, new):
+            return old
+        # NB: what only a restart can change changes here
+        return replace(old, broker=new.broker, state=new.state)
+
+    @property
+    def observed(self) -> ObservedState | None:
+        """The workers that ran with the last good set."""
+        if self.last_good is None:
+            return None
+        return apply_to_model(make_plan(self.last_good.desired.workers, {}, 0.0), {})
+
+
+def find_start(source: ConfigSource, history: History, pins: PinBook, *, path: str) -> Start:
+    """Decide what to start with. Blocks.
+
+    Raises:
+        ConfigError: the files cannot be used, and no set was in force here before.
+    """
+    pin = pins.load()
+    try:
+        files_digest = _ask(source.fingerprint, path, READ_TIMEOUT_S)
+        is_answering = True
+    except ConfigUnreadable:
+        files_digest, is_answering = "", False
+    if pin is not None and files_digest in ("", pin.files_digest):
+        pinned = _load_kept(source, history, pin.digest)
+        if pinned is not None:
+            labelled = replace(pinned, revision=pin.revision, branch=pin.branch, dirty=pin.dirty)
+            return Start(first=labelled, pin=pin, files_digest=pin.files_digest)
+    last = history.last_applied() or {}
+    last_digest = str(last.get("digest") or "")
+    last_good: LoadedSet | None = None
+    if last_digest != files_digest:
+        last_good = _load_kept(source, history, last_digest)
+    if last_good is not None:
+        # whose signature a commit needs is not for the commit to say
+        source.follow(last_good.desired)
+        if last_good.desired.start.fallback is StartFallback.NONE:
+            last_good = None
+    try:
+        if not is_answering:
+            raise _no_answer(path)
+        found = _ask(source.load, path, LOAD_TIMEOUT_S)
+    except ConfigError as error:
+        good = last_good or _load_kept(source, history, last_digest)
+        if good is None or good.desired.start.fallback is StartFallback.NONE:
+            raise
+        return Start(
+            first=good,
+            problems=find_problems_of(error),
+            attempted=_ask(source.texts, path, READ_TIMEOUT_S) if is_answering else {},
+            files_digest=files_digest,
+        )
+    if found.digest == last_digest:
+        last_good = None
+    return Start(first=found, last_good=last_good, files_digest=found.digest)
+
+
+def _load_kept(source: ConfigSource, history: History, digest: str) -> LoadedSet | None:
+    files = history.files_of(digest) if digest else None
+    if files is None:
+        return None
+    try:
+        return source.load_kept(files, digest, history.revision_of(digest))
+    except ConfigError:
+        return None  # made for another version, or without the variables it needs
+
+
+def _no_answer(path: str) -> ConfigUnreadable:
+    return ConfigUnreadable(path, "the file system does not answer")
+
+
+def _ask(function: Callable[[], T], path: str, timeout_s: float) -> T:
+    """Call it in a thread: a file system that hangs must not keep the daemon from starting."""
+    answers: queue.SimpleQueue[tuple[Any, BaseException | None]] = queue.SimpleQueue()
+
+    def run() -> None:
+        try:
+            answers.put((function(), None))
+        except BaseException as error:  # noqa: BLE001 - the boundary: the thread hands everything on
+            answers.put((None, error))
+
+    threading.Thread(target=run, name="config files", daemon=True).start()
+    try:
+        result, error = answers.get(timeout=timeout_s)
+    except queue.Empty:
+        raise _no_answer(path) from None
+    if error is not None:
+        raise error
+    answer: T = result
+    return answer
