@@ -47,7 +47,7 @@ class Control(Protocol):
         """Where a scrape takes its facts from."""
         ...
 
-    async def plan(self, paths: Sequence[str] | None) -> Json:
+    async def plan(self, paths: Sequence[str] | None, *, force: bool = False) -> Json:
         """What a reload would do, with the daemon's own paths or others."""
         ...
 

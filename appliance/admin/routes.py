@@ -131,13 +131,14 @@ class Routes:
         return reply({"may_write": may_write, "token_configured": is_configured})
 
     async def plan(self, request: web.Request) -> web.Response:
-        """What a reload would do; other paths than the daemon's own only for who may read files
-        anyway.
+        """What a reload would do, with `force=true` one that is forced; other paths than the daemon's own only for who
+        may read files anyway.
         """
         paths = request.query.getall("path", [])
         if paths and request.app[FACE].is_tcp:
             return refuse(403, "other paths are planned on the unix socket only")
-        return reply(await self.control.plan(paths or None))
+        is_forced = request.query.get("force") == "true"
+        return reply(await self.control.plan(paths or None, force=is_forced))
 
     async def reload(self, request: web.Request) -> web.Response:
         """200 applied or unchanged, 422 refused; the verdict either way."""

@@ -21,6 +21,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from appliance.errors import BusUnavailable
+from appliance.supervision import keep_running
 
 _log = logging.getLogger(__name__)
 
@@ -116,7 +117,12 @@ class EmbeddedBroker:
         binary = find_binary()
         await asyncio.to_thread(self._prepare)
         await self._launch(binary)
-        self._supervisor = asyncio.create_task(self._supervise(binary), name="embedded broker")
+        self._supervisor = asyncio.create_task(
+            keep_running(
+                "the watch over the embedded broker", lambda: self._supervise(binary), self._report
+            ),
+            name="embedded broker",
+        )
 
     async def stop(self) -> None:
         """End it: TERM, and KILL after a grace. Safe to call twice, or before `start`."""

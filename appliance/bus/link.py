@@ -18,6 +18,7 @@ from appliance.bus.subscription import NatsSubscription
 from appliance.bus.watchdog import Loopback, watch_wire
 from appliance.core.specs import BrokerSettings
 from appliance.errors import BusUnauthorized, BusUnavailable
+from appliance.supervision import keep_running
 
 _MAX_RETRY_WAIT_S = 2.0
 """Longest wait between attempts to connect: a broker that returns is used within seconds."""
@@ -119,7 +120,10 @@ class Link:
                 raise
             self._note_failure(error)
             self._lost_mono = asyncio.get_running_loop().time()
-        self._keeper = asyncio.create_task(self._keep(), name=f"bus connection of {self._name}")
+        self._keeper = asyncio.create_task(
+            keep_running("the keeper of the connection", self._keep, self._reporter.report),
+            name=f"bus connection of {self._name}",
+        )
 
     async def close(self) -> None:
         """Stop trying; empty and close the wire in use."""

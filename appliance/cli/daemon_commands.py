@@ -142,6 +142,10 @@ def plan(
         list[str] | None,
         typer.Option("--against", metavar="PATH", help="Compare with this config, not the daemon."),
     ] = None,
+    force: Annotated[
+        bool,
+        typer.Option("--force", help="What `reload --force` would do: in spite of a pin too."),
+    ] = False,
     output: OutputOption = Output.TEXT,
     state_dir: StateDirOption = None,
 ) -> int:
@@ -158,6 +162,7 @@ def plan(
         )
     else:
         query = [("path", os.path.abspath(path)) for path in paths or ()]
+        query += [("force", "true")] if force else []
         client = ApiClient(find_state_dir(state_dir))
         found = client.get("/api/v1/plan", query)
         if nodes:

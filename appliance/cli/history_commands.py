@@ -127,6 +127,13 @@ def history_show(
     return Exit.OK
 
 
+def _say_set(verdict: Json) -> str:
+    """Which set it is, by the names that `--to` takes."""
+    digest = str(verdict.get("digest") or "").removeprefix("sha256:")[:12]
+    commit = str(verdict.get("revision") or "")[:10]
+    return f"set {digest}, commit {commit}" if commit else f"set {digest}"
+
+
 def rollback(
     to: Annotated[str | None, typer.Option("--to", metavar="REV", help=NAMES_OF_A_RECORD)] = None,
     force: Annotated[
@@ -158,6 +165,8 @@ def rollback(
         print_json(verdict)
     else:
         show_verdict(verdict, has_many_nodes=has_many_nodes(client))
+        if verdict["result"] != "refused":
+            typer.echo(f"back to {_say_set(verdict)}")
         if verdict.get("pinned"):
             typer.echo("pinned until the files change, or `appliance reload --force`")
     return Exit.CONFIG if verdict["result"] == "refused" else Exit.OK

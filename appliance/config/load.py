@@ -10,6 +10,7 @@ from typing import Any
 from appliance.config.files import FileSet, read_files
 from appliance.config.merge import merge_documents
 from appliance.config.parse import Trap, parse_file
+from appliance.config.placing import make_problem
 from appliance.config.positions import KeyPath, Place, Spot
 from appliance.core.problems import Problem
 from appliance.core.settings import leaves_of
@@ -30,6 +31,8 @@ class RawConfig:
     problems: list[Problem] = field(default_factory=list)
     traps: list[Trap] = field(default_factory=list)
     damaged: list[KeyPath] = field(default_factory=list)
+    blank: frozenset[str] = frozenset()
+    """Names of files that hold nothing."""
     is_whole: bool = True
     """False when a part is missing altogether: a file unreadable, or broken in its syntax."""
 
@@ -62,6 +65,7 @@ def compose(found: FileSet, environ: Mapping[str, str]) -> RawConfig:
     documents: list[tuple[dict[str, Any], Spot]] = []
     traps: list[Trap] = []
     damaged: list[KeyPath] = []
+    blank: set[str] = set()
     for name, raw in found.contents.items():
         document = parse_file(name, raw, environ)
         problems += document.problems
@@ -72,6 +76,16 @@ def compose(found: FileSet, environ: Mapping[str, str]) -> RawConfig:
             documents.append((document.tree, document.spot))
         elif document.problems:
             is_whole = False
+        else:
+            blank.add(name)
+            problems.append(
+                make_problem(
+                    "W002",
+                    Place(name, 1, 1, 1),
+                    "the file holds nothing",
+                    hint="was it cut off while it was written? else remove it",
+                )
+            )
     tree, spot, merge_problems = merge_documents(documents)
     raw_config = RawConfig(
         tree=tree,
@@ -81,6 +95,7 @@ def compose(found: FileSet, environ: Mapping[str, str]) -> RawConfig:
         problems=problems + merge_problems,
         traps=traps,
         damaged=damaged,
+        blank=frozenset(blank),
         is_whole=is_whole,
     )
     _resolve_paths(raw_config)

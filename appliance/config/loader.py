@@ -33,6 +33,8 @@ class LoadedConfig:
     desired: DesiredState
     digest: str
     files: Mapping[str, str]
+    blank: frozenset[str] = frozenset()
+    """Names of files that hold nothing."""
     warnings: tuple[Problem, ...] = ()
     place: Callable[[Problem], Problem] = field(default=lambda problem: problem, compare=False)
     """Gives a problem that was found later, and knows its path only, its place in the files."""
@@ -107,6 +109,7 @@ def _compile(
         desired=compiled.desired,
         digest=raw.digest,
         files=raw.files,
+        blank=raw.blank,
         warnings=tuple(problems),
         place=partial(_place_problem, raw),
     )

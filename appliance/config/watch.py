@@ -154,8 +154,8 @@ async def watch_paths(
         is_first = False
         try:
             await _watch_until_changed(targets, watched, on_hint, stop)
-        except (OSError, RuntimeError) as error:
-            # watchfiles' own errors are RuntimeErrors: a limit of the system, or a directory gone this moment.
+        except Exception as error:  # noqa: BLE001 - the boundary around a library whose own errors come in groups
+            # a limit of the system, a directory gone this moment, a name that is no UTF-8; the poll sees what it misses
             _log.debug("watching the configuration: %s", error)
             with suppress(TimeoutError):
                 async with asyncio.timeout(_RETRY_S):

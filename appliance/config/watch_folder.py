@@ -26,8 +26,8 @@ async def watch_folder(path: str, *, on_hint: Callable[[], None], stop: asyncio.
     while not stop.is_set():
         try:
             await _watch_for_a_while(path, on_hint, stop)
-        except (OSError, RuntimeError) as error:
-            # watchfiles' own errors are RuntimeErrors: a limit of the system, or the folder is gone
+        except Exception as error:  # noqa: BLE001 - the boundary around a library whose own errors come in groups
+            # a limit of the system, a folder that is gone, a name that is no UTF-8; its user looks anyway
             _log.debug("watching %s: %s", path, error)
             with suppress(TimeoutError):
                 async with asyncio.timeout(_RETRY_S):

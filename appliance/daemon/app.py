@@ -9,7 +9,7 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 
 from appliance import early
@@ -58,6 +58,7 @@ from appliance.reconcile.pins import PIN_FILE, PinBook, PinKeeper
 from appliance.reconcile.pool import WorkerPool
 from appliance.reconcile.start import Start
 from appliance.reconcile.trial import TRIAL_FILE, TrialBook
+from appliance.supervision import keep_running
 from appliance.telemetry.events import EventHub
 from appliance.telemetry.logs import set_log_level
 from appliance.telemetry.report import Telemetry
@@ -124,22 +125,10 @@ class Daemon:
             await self._build()
             async with asyncio.TaskGroup() as group:
                 services = [
-                    group.create_task(self.answers.run(), name="answers"),
-                    group.create_task(self._watch(), name="config watch"),
-                    group.create_task(self.clock_watch.run(), name="clock watch"),
-                    group.create_task(self.parts.stall.run(), name="stall watch"),
                     group.create_task(
-                        watch_store(self.store.health, self.telemetry), name="store watch"
-                    ),
-                    group.create_task(
-                        keep_orphans(self.inbox_owners, self.telemetry, self._report),
-                        name="orphans",
-                    ),
-                    group.create_task(
-                        LaneExpiry(self.parts, self.pool.gone, self.control.lane_reason).run(),
-                        name="expiry",
-                    ),
-                    group.create_task(self._forget_schedules(), name="stale schedules"),
+                        keep_running(name, run, self.telemetry.service_broke), name=name
+                    )
+                    for name, run in self._services().items()
                 ]
                 # signals given while this was starting are one look afterwards
                 await self.reconciler.start(self._start)
@@ -156,6 +145,20 @@ class Daemon:
         abandoned = sum(drain.abandoned for drain in self._drains)
         self.telemetry.drain_finished(self._drains)
         return EXIT_ABANDONED if abandoned else EXIT_OK
+
+    def _services(self) -> dict[str, Callable[[], Awaitable[None]]]:
+        """What runs beside the reconciler as long as the daemon does."""
+        expiry = LaneExpiry(self.parts, self.pool.gone, self.control.lane_reason)
+        return {
+            "answers": self.answers.run,
+            "config watch": self._watch,
+            "clock watch": self.clock_watch.run,
+            "stall watch": self.parts.stall.run,
+            "store watch": lambda: watch_store(self.store.health, self.telemetry),
+            "orphans": lambda: keep_orphans(self.inbox_owners, self.telemetry, self._report),
+            "expiry": expiry.run,
+            "stale schedules": self._forget_schedules,
+        }
 
     def _on_look(self, begins: bool) -> None:
         self.manager.follow_look(begins)

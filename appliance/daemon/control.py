@@ -282,7 +282,7 @@ class DaemonControl:
 
     # -- asking -----------------------------------------------------------------------------------
 
-    async def plan(self, paths: Sequence[str] | None) -> dict[str, object]:
+    async def plan(self, paths: Sequence[str] | None, *, force: bool = False) -> dict[str, object]:
         """What a reload would do, with the daemon's own paths or others."""
         daemon = self._daemon
         try:
@@ -295,7 +295,7 @@ class DaemonControl:
                 "problems": [problem_json(problem) for problem in problems],
                 "summary": {},
             }
-        prediction = daemon.reconciler.predict(loaded, is_own=not paths)
+        prediction = daemon.reconciler.predict(loaded, is_own=not paths, force=force)
         applied = daemon.reconciler.applied
         moves = applied is not None and not prediction.is_pinned
         settings = describe_settings(applied.desired, loaded.desired) if applied and moves else {}
@@ -401,6 +401,7 @@ def verdict_json(verdict: Verdict) -> dict[str, object]:
         "result": verdict.result,
         "generation": verdict.generation,
         "digest": verdict.digest,
+        "revision": verdict.revision,
         "trigger": verdict.trigger,
         "by": verdict.by,
         "problems": [problem_json(problem) for problem in verdict.problems],

@@ -23,6 +23,7 @@ from dataclasses import dataclass
 
 from appliance.core.escape import escape_controls
 from appliance.core.problems import Problem
+from appliance.supervision import keep_running
 
 _log = logging.getLogger(__name__)
 
@@ -82,7 +83,10 @@ class ServiceManager:
             return
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC)
         self._socket.setblocking(False)
-        self._task = asyncio.create_task(self._run(), name="service manager")
+        self._task = asyncio.create_task(
+            keep_running("talking to the service manager", self._run, _log.error),
+            name="service manager",
+        )
         self._tell(status="starting")
 
     def ready(self) -> None:

@@ -96,6 +96,7 @@ class FileConfigSource:
             dirty=dirty,
             author=author,
             files=loaded.files,
+            blank=loaded.blank,
             warnings=loaded.warnings,
             place=loaded.place,
         )
@@ -125,6 +126,7 @@ class FileConfigSource:
             dirty=revision.dirty if revision else None,
             author=revision.author if revision else None,
             files=files,
+            blank=loaded.blank,
             warnings=loaded.warnings,
             place=loaded.place,
         )

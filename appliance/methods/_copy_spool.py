@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
+import logging
 import os
 import secrets
 import shutil
@@ -22,11 +23,14 @@ from appliance.core.copying import Piece
 from appliance.errors import AnswerUnwanted, PathForbidden, RequestInvalid
 from appliance.methods._copy_taker import CopyTaker
 from appliance.methods.base import WriteRights
+from appliance.supervision import keep_running
 
 PREFIX = "appliance-copy:"
 MAX_ENTRIES = 64
 MAX_GONE = 256
 """Words of late that are told from those that were never given."""
+_log = logging.getLogger(__name__)
+
 KEEP_S = 3_600.0
 TIDY_EVERY_S = 60.0
 
@@ -70,7 +74,9 @@ class CopySpool:
     async def open(self) -> None:
         """Remove what an earlier run left: nobody can ask for it any more."""
         await asyncio.to_thread(self._empty)
-        self._tidying = asyncio.create_task(self._tidy(), name="tidy copies")
+        self._tidying = asyncio.create_task(
+            keep_running("tidying copies", self._tidy, _log.error), name="tidy copies"
+        )
 
     async def close(self) -> None:
         """Tidy no more."""

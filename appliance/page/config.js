@@ -100,7 +100,8 @@ async function showPlan(standing) {
   planKey = standing;
   let plan;
   try {
-    plan = await get("api/v1/plan");
+    // while an older set is pinned nothing would happen of itself: what taking the files would do is told
+    plan = await get(latest?.config?.pinned ? "api/v1/plan?force=true" : "api/v1/plan");
   } catch (error) {
     if (planKey !== standing) return;
     actions.show([]);

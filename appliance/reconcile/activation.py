@@ -22,7 +22,7 @@ from appliance.reconcile.convergence import Convergence
 from appliance.reconcile.overrides import OverrideBook
 from appliance.reconcile.pins import Pin, PinKeeper
 from appliance.reconcile.recorder import Recorder
-from appliance.reconcile.verdicts import Applied, LoadedSet, Verdict, find_objections
+from appliance.reconcile.verdicts import Applied, LoadedSet, Verdict, find_emptied, find_objections
 
 
 class Staged(Protocol):
@@ -76,6 +76,8 @@ class Way:
     """What the set that is in force did wrong on its trial."""
     old: DesiredState | None = None
     """At the start: what the guards compare with, and what the parts were built for."""
+    old_filled: frozenset[str] = frozenset()
+    """At the start: names of the files that held something of it."""
     observed: ObservedState | None = None
     """At the start: the workers that ran with `old`."""
 
@@ -136,6 +138,10 @@ class Activation:
     def find_objections(self, loaded: LoadedSet, way: Way) -> tuple[Problem, ...]:
         """Why a valid set would be refused all the same."""
         old = self._compared_with(loaded, way)
+        filled = self.applied.filled if self.applied is not None else way.old_filled
+        emptied = () if way.force else find_emptied(old, filled, loaded)
+        if emptied:
+            return emptied
         observed = self._convergence.observe() if way.observed is None else way.observed
         found = find_objections(
             old,
@@ -187,6 +193,7 @@ class Activation:
                 dirty=loaded.dirty,
                 generation=generation,
                 applied_at=now,
+                filled=loaded.filled,
             )
             self.last_good_at = now
             self._on_accepted(loaded.desired)

@@ -19,7 +19,7 @@ from appliance.reconcile.pool import ApplyReport, WorkerPool
 from appliance.reconcile.trigger import Trigger
 
 RESYNC_S = 30.0
-"""A pass is made at least this often."""
+"""How often a pass is made while no set says it (`reload.poll_interval`)."""
 
 
 class Convergence:
@@ -56,8 +56,10 @@ class Convergence:
                 self._telemetry.pass_failed(f"{type(error).__name__}: {error}")
 
     def _next_wait_s(self) -> float:
+        # NB: a publisher that was made on demand goes when it has had nothing to send; nobody tells of that
+        wait_s = RESYNC_S if self._desired is None else self._desired.reload.poll_interval_s
         due_mono = self._next_due_mono
-        return RESYNC_S if due_mono is None else min(RESYNC_S, max(0.0, due_mono - self._mono()))
+        return wait_s if due_mono is None else min(wait_s, max(0.0, due_mono - self._mono()))
 
     async def converge(self) -> None:
         """Close the gap between desired and observed, whatever made it."""

@@ -8,7 +8,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
-from appliance.core.plan import apply_to_model, make_plan
+from appliance.core.plan import Plan, apply_to_model, make_plan
+from appliance.core.specs import DesiredState
 from appliance.errors import ConfigInvalid, ConfigUnreadable, RequestInvalid, RunNodesUnclear
 from appliance.reconcile.activation import Activation, Way
 from appliance.reconcile.contracts import ReloadTelemetry
@@ -155,13 +156,29 @@ class GoingBack:
 
     # -- trials -----------------------------------------------------------------------------------
 
-    async def begin_trial(self, before: Applied, verdict: Verdict) -> None:
-        """A set from the files is in force, on trial if it asks for that."""
+    async def begin_trial(self, before: Applied, plan: Plan) -> None:
+        """A set from the files is in force, on trial if it asks for that; `plan` led to it from the one before."""
         now = self._activation.applied
         assert now is not None
-        await self._put_trials(
-            begin_trial(self._trials, before, now.desired, verdict.plan, self._mono())
+        await self._put_trials(begin_trial(self._trials, before, now.desired, plan, self._mono()))
+
+    async def begin_trial_at_start(self, last_good: LoadedSet) -> None:
+        """The daemon started with another set than it ended with: as if that one had been reloaded."""
+        before = Applied(
+            desired=last_good.desired,
+            digest=last_good.digest,
+            revision=last_good.revision,
+            generation=0,
+            applied_at=self._wall(),
         )
+        await self.begin_trial(before, self._plan_from(last_good.desired))
+
+    def _plan_from(self, before: DesiredState) -> Plan:
+        """What led from the workers of an earlier run to those in force."""
+        now = self._activation.applied
+        assert now is not None
+        model = apply_to_model(make_plan(before.workers, {}, 0.0), {})
+        return make_plan(now.desired.workers, model, 0.0)
 
     async def resume_trial(self) -> None:
         """Go on with the trial that an earlier run was in, if its set is the one in force."""
@@ -173,8 +190,7 @@ class GoingBack:
         if baseline is None:
             await self._put_trials(())
             return
-        model = apply_to_model(make_plan(baseline.desired.workers, {}, 0.0), {})
-        plan = make_plan(applied.desired.workers, model, 0.0)
+        plan = self._plan_from(baseline.desired)
         trial = resume_trial(kept, baseline, plan, self._wall(), self._mono())
         await self._put_trials((trial,))
 

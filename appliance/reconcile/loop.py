@@ -138,6 +138,7 @@ class Reconciler:
                 trigger="start",
                 pin=start.pin,
                 old=start.built,
+                old_filled=start.last_good.filled if start.last_good else frozenset(),
                 observed=start.observed,
             )
             verdict = await self.activation.bring_into_force(start.first, way)
@@ -147,7 +148,10 @@ class Reconciler:
         self.last_attempt = refusal or verdict
         is_of_files = start.pin is None and not start.problems
         await self.files.begin(start.files_digest, start.first.label if is_of_files else None)
-        await self.going_back.resume_trial()
+        if refusal is None and start.last_good is not None:
+            await self.going_back.begin_trial_at_start(start.last_good)
+        else:
+            await self.going_back.resume_trial()
         self._plan_retry(self.last_attempt)
         return self.last_attempt
 
@@ -344,7 +348,7 @@ class Reconciler:
         verdict = await self.activation.bring_into_force(loaded, way, known=self._known(way))
         if verdict.result == "applied":
             self.files.saw(loaded.digest)
-            await self.going_back.begin_trial(applied, verdict)
+            await self.going_back.begin_trial(applied, verdict.plan)
         return verdict
 
     async def _roll_back(self, request: Request) -> None:
@@ -360,12 +364,12 @@ class Reconciler:
         if not request.future.done():
             request.future.set_result(verdict)
 
-    def predict(self, loaded: LoadedSet, *, is_own: bool) -> Prediction:
+    def predict(self, loaded: LoadedSet, *, is_own: bool, force: bool = False) -> Prediction:
         """What a look at this set would do; `is_own`: the files that are watched hold it."""
-        if is_own and self._pins.holds(loaded.digest):
+        if is_own and not force and self._pins.holds(loaded.digest):
             note = pinned_note(self._pins.pin)
             return Prediction(Plan(), (), (note, *loaded.warnings), is_pinned=True)
-        objections = self.activation.find_objections(loaded, Way(trigger="request"))
+        objections = self.activation.find_objections(loaded, Way(trigger="request", force=force))
         plan = self.convergence.predict(loaded.desired)
         return Prediction(plan, objections, tuple(loaded.warnings), is_pinned=False)
 

@@ -23,6 +23,8 @@ class LoadedSet:
     digest: str
     revision: str | None
     files: Mapping[str, str]
+    blank: frozenset[str] = frozenset()
+    """Names of files that hold nothing."""
     branch: str | None = None
     dirty: bool | None = None
     """Whether the files differ from the commit; None where that is not known."""
@@ -30,6 +32,11 @@ class LoadedSet:
     warnings: Sequence[Problem] = ()
     place: Callable[[Problem], Problem] = field(default=lambda problem: problem, compare=False)
     """Gives a problem that knows its path only its place in the files."""
+
+    @property
+    def filled(self) -> frozenset[str]:
+        """Names of files that hold something."""
+        return frozenset(self.files) - self.blank
 
     @property
     def label(self) -> Revision | None:
@@ -52,6 +59,8 @@ class Applied:
     applied_at: float
     branch: str | None = None
     dirty: bool | None = None
+    filled: frozenset[str] = frozenset()
+    """Names of the files that held something of it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,6 +122,28 @@ def find_objections(
     return (_too_many(gone, len(observed)),) if gone and not force else ()
 
 
+def find_emptied(
+    old: DesiredState, filled: frozenset[str], loaded: LoadedSet
+) -> tuple[Problem, ...]:
+    """Files that held something of the old set and hold nothing now, where nodes go with them.
+
+    That is how a file looks that was being written when the disk ran full.
+    """
+    gone = ", ".join(sorted(old.declared_nodes - loaded.desired.declared_nodes)[:5])
+    emptied = sorted(filled & loaded.blank) if gone else ()
+    return tuple(
+        Problem(
+            code="E308",
+            file=name,
+            line=1,
+            column=1,
+            message=f"the file has become empty, and nodes would go with it: {gone}",
+            hint="restore the file, or remove it; if it is meant: `appliance reload --force`",
+        )
+        for name in emptied
+    )
+
+
 def _needs_restart(name: str) -> Problem:
     return Problem(
         code="E301",
@@ -128,7 +159,7 @@ def _too_many(gone: tuple[WorkerKey, ...], total: int) -> Problem:
         code="E302",
         path="reload.max_cancel",
         message=f"would cancel {len(gone)} of {total} workers at once: {names}",
-        hint="if it is meant: `appliance reload --force`, or raise reload.max_cancel",
+        hint="if it is meant: `appliance reload --force`, or raise reload.max_cancel first",
     )
 
 

@@ -232,6 +232,11 @@ class Telemetry(MessageTelemetry):
         codes = [problem.code for problem in errors[:MAX_PROBLEM_LINES]]
         self._events.emit("config_refused", **count, codes=codes)
 
+    def service_broke(self, text: str) -> None:
+        """A task that is to last broke on something unforeseen; it begins anew."""
+        self._log(logging.ERROR, "internal error", {"error": text})
+        self._events.emit("service_broke", error=text)
+
     def pass_failed(self, error: str) -> None:
         """A pass over the workers broke on something unforeseen; the next one is made all the same."""
         self._log(logging.ERROR, "pass over the workers failed", {"error": error})

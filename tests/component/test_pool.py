@@ -40,6 +40,8 @@ class ToyWorker:
     """Runs until drained, or does what its node's name says."""
 
     alive: ClassVar[set] = set()
+    refuses: ClassVar[set] = set()
+    """Methods whose workers do not start."""
 
     def __init__(self, spec):
         self.spec = spec
@@ -49,7 +51,7 @@ class ToyWorker:
         self.closed = False
 
     async def start(self):
-        if self.spec.node == "unstartable":
+        if self.spec.node == "unstartable" or self.spec.method in ToyWorker.refuses:
             raise OSError("no such thing")
         assert self.spec.key not in ToyWorker.alive
         ToyWorker.alive.add(self.spec.key)

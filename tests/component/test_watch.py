@@ -318,3 +318,20 @@ async def test_cancelling_ends_it(tmp_path: Path, armed: Armed) -> None:
     async with asyncio.timeout(HINT_TIMEOUT_S):
         await asyncio.wait({task})
     assert task.cancelled()
+
+
+async def test_a_name_that_is_no_utf8_ends_no_watch(tmp_path: Path, armed: Armed) -> None:
+    directory = tmp_path / "conf"
+    directory.mkdir()
+    path = directory / "a.yaml"
+    path.write_text("0")
+    async with watching(armed, directory) as hints:
+        beside = os.fsencode(tmp_path) + b"/r\xe9sum\xe9.txt"
+        below = os.fsencode(directory) + b"/bj\xf8rn"
+        with open(beside, "wb"):
+            pass
+        os.mkdir(below)
+        await hints.after(lambda: path.write_text("1"))
+        os.rmdir(below)
+        os.unlink(beside)
+        await hints.after(lambda: path.write_text("2"))

@@ -148,7 +148,7 @@ class FakeControl:
             gone=self.gone,
         )
 
-    async def plan(self, paths):
+    async def plan(self, paths, *, force=False):
         self.calls.append(("plan", paths))
         return self.answers["plan"]
 

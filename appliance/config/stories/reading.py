@@ -160,4 +160,12 @@ STORIES = (
         "data: [no]",
         'Quote it: "no".',
     ),
+    Story(
+        "W002",
+        "empty-file",
+        "A file of the config holds nothing, or comments alone. That is allowed; it is also how a file looks "
+        "whose disk ran full while it was written.",
+        "truncate -s 0 fleet/ship1.yaml",
+        "Restore the file, or remove it.",
+    ),
 )

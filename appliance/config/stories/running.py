@@ -57,6 +57,14 @@ STORIES = (
         "Free the address or choose another; make the folder's parent, or the token, readable.",
     ),
     Story(
+        "E308",
+        "emptied-file",
+        "A file that held a part of the set in force holds nothing now, and nodes would go with it. That is how a file "
+        "looks whose disk ran full while it was written.",
+        "truncate -s 0 fleet/ship1.yaml",
+        "Restore the file, or remove it. If it is meant: appliance reload --force.",
+    ),
+    Story(
         "E310",
         "trial-failed",
         "A worker that the new set started or changed did not run when the set's trial was over "

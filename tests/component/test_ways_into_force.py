@@ -1,0 +1,467 @@
+"""Start, reload, rollback and the end of a trial promise the same: real files and history, toy workers."""
+
+import asyncio
+import contextlib
+import threading
+
+import pytest
+
+from appliance.core.problems import Problem
+from appliance.daemon.source import FileConfigSource
+from appliance.errors import ConfigError, DaemonError, RequestInvalid
+from appliance.methods.registry import METHOD_TABLE
+from appliance.reconcile import disk, loop
+from appliance.reconcile.disk import SourceReader
+from appliance.reconcile.history import History
+from appliance.reconcile.loop import Reconciler
+from appliance.reconcile.overrides import OverrideBook
+from appliance.reconcile.pins import PinBook, PinKeeper
+from appliance.reconcile.pool import WorkerPool
+from appliance.reconcile.start import find_start
+from appliance.reconcile.trial import TrialBook
+from tests.component.test_pool import Recorder, ToyWorker
+from tests.support.waiting import until_async
+
+GOOD = """
+version: 1
+broker: {servers: ["nats://127.0.0.1:1"]}
+reload: {settle: 0s, poll_interval: 50ms, trial: 0s, max_cancel: 50%}
+nodes:
+  ship1: {subscribe: {REQPing: {}, REQToFile: {}, REQToConsole: {}, REQHello: {}}}
+"""
+OTHER = GOOD.replace("REQHello: {}", "REQPong: {}")
+THIRD = GOOD.replace("REQHello: {}", "REQErrorLog: {}")
+TRIAL = OTHER.replace("trial: 0s", "trial: 60s")
+
+
+class Part:
+    """Something with settings that can be moved; refuses what `refuses` says of the new set."""
+
+    def __init__(self, code, section):
+        self.code, self.section = code, section
+        self.refuses = False
+        self.at = None
+
+    def differs(self, old, new):
+        return getattr(old, self.section) != getattr(new, self.section)
+
+    async def stage(self, old, new, *, insist):
+        if self.refuses and insist:
+            raise DaemonError("not today")
+        before, self.at = self.at, getattr(new, self.section)
+        return Moved(self, before)
+
+    def describe(self, error):
+        return Problem(code=self.code, path=self.section, message=str(error))
+
+
+class Moved:
+    def __init__(self, part, before):
+        self.part, self.before = part, before
+
+    async def commit(self):
+        pass
+
+    async def abandon(self):
+        self.part.at = self.before
+
+
+class Node:
+    """A reconciler over a directory of files and one of state; can be ended and started again."""
+
+    def __init__(self, tmp_path):
+        self.files = tmp_path / "conf"
+        self.state = tmp_path / "state"
+        self.file = self.files / "fleet.yaml"
+        self.files.mkdir()
+        self.state.mkdir()
+        self.parts = [Part("E303", "admin"), Part("E307", "inputs"), Part("E304", "broker")]
+        self.asked_nodes = ("ship1",)
+        self.is_connected = True
+        self.telemetry = Recorder()
+        self.history = History(self.state / "history")
+        self.running = None
+        self.wall = 1_000_000.0
+
+    def write(self, text):
+        self.files.mkdir(exist_ok=True)
+        self.file.write_text(text)
+
+    def remove_files(self):
+        self.file.unlink(missing_ok=True)
+        self.files.rmdir()
+
+    async def start(self):
+        self.source = FileConfigSource(
+            [str(self.files)], nodes=self.asked_nodes, all_nodes=False, hostname="ship1"
+        )
+        self.history.open()
+        book = PinBook(self.state / "pin.json")
+        start = find_start(self.source, self.history, book, path=str(self.files))
+        pool = self.pool = WorkerPool(
+            ToyWorker, self.telemetry, wall=lambda: self.wall, on_ended=lambda: None
+        )
+        overrides = OverrideBook(
+            self.state / "overrides.json",
+            fleet=lambda: self.reconciler.applied.desired,
+            methods=lambda: METHOD_TABLE,
+            wall=lambda: self.wall,
+            on_change=lambda: None,
+        )
+        self.reader = SourceReader(self.source, str(self.files))
+        self.reconciler = Reconciler(
+            self.reader,
+            pool,
+            self.telemetry,
+            self.history,
+            reloadables=self.parts,
+            on_accepted=self.source.follow,
+            extra_workers=dict,
+            overrides=overrides,
+            pins=PinKeeper(book, self.telemetry.history_not_written),
+            trial_book=TrialBook(self.state / "trial.json"),
+            is_connected=lambda: self.is_connected,
+            wall=lambda: self.wall,
+        )
+        await self.reconciler.start(start)
+        self.running = asyncio.create_task(self.reconciler.run())
+
+    async def stop(self):
+        if self.running is None:
+            return
+        self.reconciler.stop()
+        with contextlib.suppress(asyncio.CancelledError):
+            await self.running
+        self.running = None
+        await self.reader.close()
+        await self.pool.stop_all(asyncio.get_running_loop().time() + 1, ["subscriber", "publisher"])
+
+    async def restart(self):
+        await self.stop()
+        await self.start()
+
+    async def reload(self, *, force=False):
+        return await self.reconciler.reload(force=force, trigger="request")
+
+    async def roll_back(self, to=None):
+        return await self.reconciler.roll_back(to=to, force=False)
+
+    @property
+    def methods(self):
+        return {key.subject.split(".")[1] for key in self.pool.handles}
+
+    @property
+    def codes(self):
+        return [problem.code for problem in self.reconciler.last_attempt.problems]
+
+    def part(self, code):
+        return next(part for part in self.parts if part.code == code)
+
+
+@pytest.fixture
+async def node(tmp_path, monkeypatch):
+    ToyWorker.alive = set()
+    made = Node(tmp_path)
+    yield made
+    await made.stop()
+
+
+GOOD_METHODS = {"REQPing", "REQToFile", "REQToConsole", "REQHello"}
+OTHER_METHODS = {"REQPing", "REQToFile", "REQToConsole", "REQPong"}
+
+
+def refuse_mistake(node):
+    node.write(OTHER + "typo: 1\n")
+
+
+def refuse_most_cancelled(node):
+    node.write(GOOD.replace("REQToFile: {}, REQToConsole: {}, REQHello: {}", ""))
+
+
+def refuse_listener(node):
+    node.part("E303").refuses = True
+    node.write(OTHER + 'admin: {listen: "127.0.0.1:1"}\n')
+
+
+def refuse_input(node):
+    node.part("E307").refuses = True
+    node.write(OTHER + 'inputs: {tcp: {listen: "127.0.0.1:1"}}\n')
+
+
+def refuse_broker(node):
+    node.part("E304").refuses = True
+    node.write(OTHER.replace("127.0.0.1:1", "127.0.0.1:2"))
+
+
+def refuse_node_gone(node):
+    node.write(OTHER.replace("ship1", "ship2"))
+
+
+def refuse_no_work_tree(node):
+    node.write(OTHER + "config: {source: git}\n")
+
+
+def refuse_missing(node):
+    node.remove_files()
+
+
+def refuse_empty(node):
+    node.write("")
+
+
+REFUSALS = {
+    refuse_mistake: "E101",
+    refuse_most_cancelled: "E302",
+    refuse_listener: "E303",
+    refuse_broker: "E304",
+    refuse_node_gone: "E305",
+    refuse_input: "E307",
+    refuse_no_work_tree: "E311",
+    refuse_missing: "E001",
+    refuse_empty: "E103",
+}
+REFUSED = pytest.mark.parametrize(
+    ("refuse", "code"), REFUSALS.items(), ids=[f.__name__.removeprefix("refuse_") for f in REFUSALS]
+)
+
+
+async def reloads(node):
+    await node.reload()
+
+
+async def restarts(node):
+    await node.restart()
+
+
+async def reboots_twice(node):
+    await node.restart()
+    await node.restart()
+
+
+WAYS = pytest.mark.parametrize("goes", [reloads, restarts, reboots_twice])
+
+
+@WAYS
+@REFUSED
+async def test_what_is_refused_comes_into_force_on_no_way(node, refuse, code, goes):
+    node.write(GOOD)
+    await node.start()
+    digest = node.reconciler.applied.digest
+    refuse(node)
+    await goes(node)
+    assert node.reconciler.applied.digest == digest
+    assert node.methods == GOOD_METHODS
+    assert node.reconciler.last_attempt.result == "refused"
+    assert code in node.codes
+    assert node.reconciler.applied.generation == 1
+    # and nothing of it was kept moved
+    assert all(part.at is None for part in node.parts)
+
+
+@REFUSED
+async def test_a_rollback_works_whatever_the_files_hold_and_survives_a_restart(node, refuse, code):
+    node.write(OTHER)
+    await node.start()
+    first = node.reconciler.applied.digest
+    node.write(GOOD)
+    assert (await node.reload()).result == "applied"
+    refuse(node)
+    await node.reload()
+    assert (await node.roll_back()).result == "applied"
+    assert (node.reconciler.applied.digest, node.methods) == (first, OTHER_METHODS)
+    await node.restart()
+    assert (node.reconciler.applied.digest, node.methods) == (first, OTHER_METHODS)
+    assert node.reconciler.going_back.pin.digest == first
+
+
+@WAYS
+@REFUSED
+async def test_a_trial_goes_on_whatever_the_files_hold_and_over_a_restart(node, refuse, code, goes):
+    node.write(GOOD)
+    await node.start()
+    good = node.reconciler.applied.digest
+    node.write(TRIAL)
+    assert (await node.reload()).result == "applied"
+    tried = node.reconciler.applied.digest
+    refuse(node)
+    await goes(node)
+    assert node.reconciler.applied.digest == tried
+    assert node.reconciler.going_back.trial.baseline.digest == good
+    assert 0 < node.reconciler.going_back.trial_left_s() <= 60.0
+
+
+async def test_a_trial_that_fails_after_a_restart_goes_back_and_stays_back(node):
+    node.write(GOOD)
+    await node.start()
+    good = node.reconciler.applied.digest
+    ToyWorker.refuses = {"REQPong"}
+    try:
+        node.write(TRIAL.replace("trial: 60s", "trial: 200ms"))
+        await node.stop()
+        await node.start()  # its trial begins with the start that brings it into force
+        await until_async(lambda: node.reconciler.last_attempt.result == "reverted")
+        assert node.reconciler.applied.digest == good
+        assert node.methods == GOOD_METHODS
+        await node.restart()
+        assert node.reconciler.applied.digest == good
+        assert node.reconciler.going_back.pin.reason == "trial"
+    finally:
+        ToyWorker.refuses = set()
+
+
+async def test_a_first_start_with_bad_files_is_none(node):
+    node.write("nodes: 1\n")
+    with pytest.raises(ConfigError):
+        await node.start()
+
+
+async def test_who_opts_out_gets_no_older_set_at_the_start(node):
+    node.write(GOOD + "start: {fallback: none}\n")
+    await node.start()
+    await node.stop()
+    node.write(GOOD + "typo: 1\n")
+    with pytest.raises(ConfigError):
+        await node.start()
+
+
+async def test_what_only_a_restart_can_change_comes_into_force_by_one(node, tmp_path):
+    node.write(GOOD)
+    await node.start()
+    node.write(OTHER + f"state: {{dir: {tmp_path / 'elsewhere'}}}\n")
+    assert [problem.code for problem in (await node.reload()).problems] == ["E301"]
+    await node.restart()
+    assert node.reconciler.last_attempt.result == "applied"
+    assert node.methods == OTHER_METHODS
+
+
+@pytest.mark.parametrize("code", ["E303", "E304", "E307"])
+async def test_a_set_refused_for_something_outside_is_tried_again_by_itself(
+    node, code, monkeypatch
+):
+    monkeypatch.setattr(loop, "RETRY_FIRST_S", 0.05)
+    monkeypatch.setattr(loop, "RETRY_MAX_S", 0.1)
+    node.write(GOOD)
+    await node.start()
+    {"E303": refuse_listener, "E304": refuse_broker, "E307": refuse_input}[code](node)
+    assert [problem.code for problem in (await node.reload()).problems] == [code]
+    attempts = node.reconciler.last_attempt
+    await until_async(lambda: node.reconciler.last_attempt.trigger == "retry")
+    assert node.reconciler.last_attempt.says_the_same(attempts)
+    refused = [record for record in node.history.newest() if record["result"] == "refused"]
+    assert len(refused) == 1  # the same again is no news
+    node.part(code).refuses = False
+    await until_async(lambda: node.reconciler.last_attempt.result == "applied")
+    assert node.methods == OTHER_METHODS
+
+
+async def test_a_part_that_refuses_undoes_what_was_moved_before_it(node):
+    node.write(GOOD)
+    await node.start()
+    node.part("E304").refuses = True
+    node.write(
+        OTHER.replace("127.0.0.1:1", "127.0.0.1:2")
+        + 'admin: {listen: "127.0.0.1:1"}\ninputs: {tcp: {listen: "127.0.0.1:1"}}\n'
+    )
+    assert (await node.reload()).result == "refused"
+    assert [part.at for part in node.parts] == [None, None, None]
+
+
+async def test_each_rollback_goes_further_back_and_past_sets_without_effect(node):
+    digests = []
+    for number, text in enumerate([GOOD, OTHER, OTHER + "# a word\n", THIRD]):
+        node.write(text)
+        await (node.reload() if number else node.start())
+        digests.append(node.reconciler.applied.digest)
+    verdict = await node.roll_back()
+    assert verdict.digest == digests[2]  # the newest of those that do the same
+    verdict = await node.roll_back()
+    assert verdict.digest == digests[0]
+    with pytest.raises(RequestInvalid, match="no set was in force before"):
+        await node.roll_back()
+    await node.restart()
+    with pytest.raises(RequestInvalid, match="no set was in force before"):
+        await node.roll_back()
+    # from the files again, the way back is the one they came by
+    node.write(THIRD + "# again\n")
+    await node.reload()
+    assert (await node.roll_back()).digest == digests[0]
+
+
+async def test_a_pin_holds_when_files_that_were_away_come_back_as_they_were(node):
+    node.write(GOOD)
+    await node.start()
+    first = node.reconciler.applied.digest
+    node.write(OTHER)
+    await node.reload()
+    node.remove_files()
+    await node.reload()
+    await node.roll_back()
+    node.write(OTHER)
+    verdict = await node.reload()
+    assert (verdict.result, verdict.problems[0].code) == ("unchanged", "W301")
+    assert node.reconciler.applied.digest == first
+    prediction = node.reconciler.predict(node.source.load(), is_own=True)
+    assert (prediction.is_pinned, prediction.plan.is_empty) == (True, True)
+    node.write(THIRD)
+    assert (await node.reload()).result == "applied"
+    assert node.reconciler.going_back.pin is None
+
+
+async def test_a_disk_that_takes_no_pin_blocks_no_way_back_and_is_tried_again(node):
+    node.write(GOOD)
+    await node.start()
+    first = node.reconciler.applied.digest
+    node.write(OTHER)
+    await node.reload()
+    (node.state / "pin.tmp").mkdir()
+    assert (await node.roll_back()).result == "applied"
+    assert node.reconciler.applied.digest == first
+    assert "pin is not on disk" in str(node.telemetry.facts)
+    assert not (node.state / "pin.json").exists()
+    (node.state / "pin.tmp").rmdir()
+    await until_async((node.state / "pin.json").exists)
+    await node.restart()
+    assert node.reconciler.applied.digest == first
+
+
+async def test_the_stricter_guard_of_old_and_new_set_holds(node):
+    node.write(GOOD.replace("max_cancel: 50%", "max_cancel: 10%"))
+    await node.start()
+    node.write(GOOD.replace("max_cancel: 50%", "max_cancel: 100%").replace(", REQHello: {}", ""))
+    assert [problem.code for problem in (await node.reload()).problems] == ["E302"]
+    assert (await node.reload(force=True)).result == "applied"
+
+
+async def test_a_set_that_touches_nothing_prolongs_no_trial(node):
+    node.write(GOOD)
+    await node.start()
+    node.write(TRIAL)
+    await node.reload()
+    ends_mono = node.reconciler.going_back.trial_ends_mono
+    node.write(TRIAL + "# a word\n")
+    await node.reload()
+    assert node.reconciler.going_back.trial_ends_mono == ends_mono
+
+
+async def test_a_file_system_that_hangs_holds_up_no_worker_and_no_stop(node, monkeypatch):
+    monkeypatch.setattr(disk, "READ_TIMEOUT_S", 0.1)
+    node.write(GOOD)
+    await node.start()
+    released = threading.Event()
+    hang = lambda: released.wait(60) and ""  # noqa: E731
+    monkeypatch.setattr(node.source, "fingerprint", hang)
+    try:
+        verdict = await node.reload()
+        assert (verdict.result, verdict.problems[0].code) == ("refused", "E001")
+        assert "does not answer" in verdict.problems[0].message
+        # a worker that ends meanwhile is started again
+        key, handle = next(iter(node.pool.handles.items()))
+        handle.task.cancel()
+        await asyncio.wait({handle.task})
+        del node.pool.handles[key]
+        node.reconciler.convergence.trigger.set("worker")
+        await until_async(lambda: key in node.pool.handles)
+        async with asyncio.timeout(30):
+            await node.stop()
+    finally:
+        released.set()
