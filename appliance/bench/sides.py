@@ -19,6 +19,7 @@ import msgspec
 
 from appliance.bus.events import BusEvents
 from appliance.bus.nats import NatsBus
+from appliance.core.current import Current
 from appliance.core.message import Message
 from appliance.core.method import MethodInfo
 from appliance.core.names import Category, MethodName, NodeName, make_kind, make_subject
@@ -232,7 +233,7 @@ async def _open_parts(
         telemetry=telemetry,
         answers=nobody,
         tools=nobody,
-        fleet=lambda: fleet,
+        desired=Current(fleet),
         wall=time.time,
     )
     return parts, bus

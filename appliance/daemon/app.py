@@ -18,6 +18,7 @@ from appliance.bus.broker import EmbeddedBroker
 from appliance.bus.events import BusEvents
 from appliance.bus.nats import NatsBus
 from appliance.config.watch import watch_paths
+from appliance.core.current import Current
 from appliance.core.durations import format_duration
 from appliance.core.names import NodeName, WorkerKey, WorkerKind
 from appliance.core.overrides import apply_overrides
@@ -97,8 +98,8 @@ class Daemon:
         self.reader = SourceReader(source, ", ".join(source.paths))
         self._start = start
         self._state_dir = state_dir
-        self._desired = start.built
-        self._secret_variables = secret_variables(self._desired)
+        self.desired = Current(start.built)
+        self._hidden_environment = Current(secret_variables(start.built))
         self.events = EventHub()
         self.telemetry = Telemetry(self.events)
         self.clock_watch = ClockWatch(self._on_clock_jump)
@@ -171,7 +172,7 @@ class Daemon:
         return self._source.paths
 
     async def _build(self) -> None:
-        desired = self._desired
+        desired = self.desired.value
         self.store = await MessageStore.open(self._state_dir, desired.state)
         self._stack.push_async_callback(self.store.close)
         history = History(self._state_dir / "history")
@@ -198,12 +199,13 @@ class Daemon:
             next_id=self.store.next_id,
             wall=self.store.now,
         )
+        self._begin_to_follow()
         self.answers = Answers(
             bus=self.bus,
             store=self.store,
             router=self.router,
             telemetry=self.telemetry,
-            per_minute=lambda: self._desired.limits.error_reports_per_minute,
+            desired=self.desired,
             wall=time.time,
         )
         await self._build_pool()
@@ -214,7 +216,7 @@ class Daemon:
             self._state_dir,
             store=self.store.instance,
             now=self.store.now,
-            window_s=lambda: self._desired.state.dedupe_window_s,
+            desired=self.desired,
             on_trouble=self.telemetry.input_troubled,
         )
         self.admin = AdminServer(self.control)
@@ -228,7 +230,7 @@ class Daemon:
                 InputsPart(self.inputs),
                 BrokerPart(self.bus, self._broker_urls),
             ),
-            on_accepted=self._follow,
+            on_accepted=self.desired.put,
             extra_workers=self._extra_workers,
             overrides=self.overrides,
             pins=PinKeeper(PinBook(self._state_dir / PIN_FILE), self.telemetry.history_not_written),
@@ -255,7 +257,7 @@ class Daemon:
     async def _build_pool(self) -> None:
         self.overrides = OverrideBook(
             self._state_dir / "overrides.json",
-            fleet=lambda: self._desired,
+            desired=self.desired,
             methods=lambda: self.router.methods,
             wall=time.time,
             on_change=lambda: self._wake_pass("worker"),
@@ -270,12 +272,12 @@ class Daemon:
         self.spool = CopySpool(self._state_dir / "copies" / "spool", taker)
         await self.spool.open()
         self._stack.push_async_callback(self.spool.close)
-        self.presence = Presence(lambda: self._desired, time.time, self._node_seen)
+        self.presence = Presence(self.desired, time.time, self._node_seen)
         tools = HandlerTools(
             files=files,
             console=console,
             hellos=self.presence,
-            hidden_environment=lambda: self._secret_variables,
+            hidden_environment=self._hidden_environment,
             list_workers=lambda node: list_workers(self.pool, node),
             switch=self.overrides,
             files_taker=self.spool,
@@ -283,9 +285,7 @@ class Daemon:
         self.leavers = Leavers()
         self.peers = PeerBook(self.store)
         self._stack.push_async_callback(self.peers.close)
-        self.revival = Revival(
-            self.store, self.telemetry, lambda: self._desired.state.dedupe_window_s
-        )
+        self.revival = Revival(self.store, self.telemetry, self.desired)
         self._stack.push_async_callback(self.revival.close)
         given_up = GivenUp(self.answers, self.store, self.bus)
         self._stack.push_async_callback(given_up.close)
@@ -304,7 +304,7 @@ class Daemon:
             telemetry=self.telemetry,
             answers=self.answers,
             tools=tools,
-            fleet=lambda: self._desired,
+            desired=self.desired,
             wall=time.time,
             leavers=self.leavers,
             stall=StallWatch(passed_s),
@@ -324,7 +324,7 @@ class Daemon:
         return (self.broker.url,) if self.broker is not None else None
 
     def _is_subscriber_wanted(self, scope: str) -> bool:
-        wanted = apply_overrides(self._desired.workers, self.overrides.all, self._desired)
+        wanted = apply_overrides(self.desired.value.workers, self.overrides.all, self.desired.value)
         return any(
             key.kind is WorkerKind.SUBSCRIBER and scope_of(key.subject) == scope for key in wanted
         )
@@ -334,20 +334,26 @@ class Daemon:
 
     # -- what the reconciler asks -------------------------------------------------------------------
 
-    def _follow(self, desired: DesiredState) -> None:
-        """Everything that reads the desired state reads the new one from here on."""
-        if self._desired.state != desired.state:
-            self.store.update(desired.state)
-        self._desired = desired
-        self._source.follow(desired)
-        self._secret_variables = secret_variables(desired)
-        self.router.follow(desired)
-        self._has_followed.set()
-        set_log_level(self._options.log_level or desired.log.level)
+    def _begin_to_follow(self) -> None:
+        """Everything that reads the desired state and keeps something of it takes the new one over, in this order."""
+        desired, state = self.desired, self.desired.value.state
+
+        def follow_state(new: DesiredState) -> None:
+            nonlocal state
+            if new.state != state:
+                self.store.update(new.state)
+                state = new.state
+
+        desired.follow(follow_state)
+        desired.follow(self._source.follow)
+        desired.follow(lambda new: self._hidden_environment.put(secret_variables(new)))
+        desired.follow(self.router.follow)
+        desired.follow(lambda _: self._has_followed.set())
+        desired.follow(lambda new: set_log_level(self._options.log_level or new.log.level))
 
     def _extra_workers(self) -> Mapping[WorkerKey, WorkerSpec]:
-        self.lane_follower.look(self._desired, self.pool)
-        return find_extra_workers(self._desired, self.pool, self.store, self.router)
+        self.lane_follower.look(self.desired.value, self.pool)
+        return find_extra_workers(self.desired.value, self.pool, self.store, self.router)
 
     def _bus_events(self) -> BusEvents:
         return BusEvents(
@@ -386,7 +392,7 @@ class Daemon:
             await self._has_followed.wait()
             self._has_followed.clear()
             known = self.store.facts(schedule.FACT_KIND)
-            stale = schedule.stale_facts(known, self._desired, self.store.is_pending)
+            stale = schedule.stale_facts(known, self.desired.value, self.store.is_pending)
             if stale:
                 with contextlib.suppress(StoreError):  # they are looked for again with the next set
                     await self.store.remember(schedule.FACT_KIND, dict.fromkeys(stale))
@@ -407,7 +413,7 @@ class Daemon:
             return True  # starting and stopping have limits of their own
         if not self.control.liveness()[0]:
             return False
-        limit_s = MAX_PASS_S + 2 * self._desired.reload.drain_timeout_s
+        limit_s = MAX_PASS_S + 2 * self.desired.value.reload.drain_timeout_s
         return self.reconciler.busy_s() <= limit_s
 
     # -- signals and the end ------------------------------------------------------------------------
@@ -433,7 +439,7 @@ class Daemon:
             return
         self.telemetry.daemon_stopping(signal.Signals(number).name)
         if number == signal.SIGINT:
-            limit = format_duration(self._desired.reload.drain_timeout_s)
+            limit = format_duration(self.desired.value.reload.drain_timeout_s)
             print(  # noqa: T201 - for the one at the terminal, whatever the log's format
                 f"appliance: stopping: what is in hand may end, up to {limit}; a second Ctrl-C stops at once",
                 file=sys.stderr,
@@ -446,7 +452,7 @@ class Daemon:
         self.control.is_stopping = True
         self.manager.stopping()
         loop = asyncio.get_running_loop()
-        deadline = loop.time() + self._desired.reload.drain_timeout_s
+        deadline = loop.time() + self.desired.value.reload.drain_timeout_s
         self.reconciler.stop()
         draining = asyncio.create_task(self._drain(deadline, reconciling), name="drain")
         hurry = asyncio.create_task(self._stop_now.wait(), name="second signal")

@@ -66,7 +66,7 @@ class DaemonControl:
         self.copies = DaemonCopies(
             daemon.spool,
             daemon.parts,
-            fleet=daemon.parts.fleet,
+            desired=daemon.desired,
             choose_sender=self._submission.sender,
         )
         self._inbox = Inbox(daemon.store, daemon.inbox_owners)

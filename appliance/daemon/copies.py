@@ -12,6 +12,7 @@ from typing import Any
 
 from appliance.admin.copy_contracts import CopyRequest
 from appliance.core.copying import COPY_FROM, COPY_TO, Copied, describe_copied
+from appliance.core.current import Current
 from appliance.core.message import Message
 from appliance.core.names import MethodName, NodeName, is_node_name
 from appliance.core.specs import DesiredState, SubscriberSpec
@@ -42,12 +43,12 @@ class DaemonCopies:
         spool: CopySpool,
         parts: WorkerParts,
         *,
-        fleet: Callable[[], DesiredState],
+        desired: Current[DesiredState],
         choose_sender: ChooseSender,
     ) -> None:
         self._spool = spool
         self._parts = parts
-        self._fleet = fleet
+        self._desired = desired
         self._choose_sender = choose_sender
         self._endings: set[asyncio.Task[None]] = set()
         self._turns = asyncio.Semaphore(MAX_SENDING)
@@ -80,12 +81,12 @@ class DaemonCopies:
             "token": entry.token,
             "node": node,
             "path": entry.word,
-            "note": describe_unknown(self._fleet(), other),
-            "hint": describe_unsubscribed(self._fleet(), other, method),
+            "note": describe_unknown(self._desired.value, other),
+            "hint": describe_unsubscribed(self._desired.value, other, method),
         }
 
     def _check_can_come(self, node: NodeName, other: str) -> None:
-        desired = self._fleet()
+        desired = self._desired.value
         specs = [
             spec
             for spec in desired.workers.values()

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Protocol
 
+from appliance.core.current import Current
 from appliance.core.fleet import NodeSighting, parse_report
 from appliance.core.names import NodeName
 from appliance.core.specs import DesiredState
@@ -23,13 +24,13 @@ class Presence:
 
     def __init__(
         self,
-        fleet: Callable[[], DesiredState],
+        desired: Current[DesiredState],
         wall: Callable[[], float],
         on_seen: OnSeen,
         *,
         mono: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._fleet = fleet
+        self._desired = desired
         self._wall = wall
         self._mono = mono
         self._on_seen = on_seen
@@ -37,7 +38,7 @@ class Presence:
 
     def saw_hello(self, node: NodeName, report: str | None) -> None:
         """`node` said hello now."""
-        if node in self._fleet().declared_nodes:
+        if node in self._desired.value.declared_nodes:
             self._sightings[node] = NodeSighting(
                 at=self._wall(), heard_mono=self._mono(), report=parse_report(report)
             )
@@ -50,7 +51,7 @@ class Presence:
 
     def sightings(self) -> dict[NodeName, NodeSighting]:
         """The last hello of every declared node that said one."""
-        declared = self._fleet().declared_nodes
+        declared = self._desired.value.declared_nodes
         return {node: seen for node, seen in self._sightings.items() if node in declared}
 
     def last_hello_at(self) -> dict[NodeName, float]:

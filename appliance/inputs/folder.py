@@ -15,8 +15,9 @@ from collections.abc import Callable
 
 from appliance.admin.requests import Once
 from appliance.config.watch_folder import watch_folder
+from appliance.core.current import Current
 from appliance.core.escape import escape_line
-from appliance.core.specs import FolderInput, InputSettings
+from appliance.core.specs import DesiredState, FolderInput, InputSettings
 from appliance.errors import DaemonError, StoreError
 from appliance.inputs.claims import DONE, FAILED, Claim, FolderFiles, Stamp, UnfitFile
 from appliance.inputs.injector import Answer, Injector, Outcome, refuse
@@ -40,10 +41,10 @@ class Folder:
         section: FolderInput,
         store: str,
         injector: Injector,
-        settings: Callable[[], InputSettings],
+        settings: Current[InputSettings],
         *,
         now: Callable[[], float],
-        window_s: Callable[[], float],
+        desired: Current[DesiredState],
         on_trouble: OnTrouble,
     ) -> None:
         self.section = section
@@ -54,7 +55,7 @@ class Folder:
         self._injector = injector
         self._settings = settings
         self._now = now
-        self._window_s = window_s
+        self._desired = desired
         self._on_trouble = on_trouble
         self._seen: dict[str, tuple[Stamp, float]] = {}
         self._hint = asyncio.Event()
@@ -152,7 +153,7 @@ class Folder:
             words = "accepted before the daemon was interrupted; the ids are in its outbox"
             answer = Answer(outcome=Outcome.TAKEN, warnings=[Note(message=words)])
             await asyncio.to_thread(self._files.put_away, claim, DONE, answer.encode())
-        elif self._now() - claim.claimed_at >= self._window_s():
+        elif self._now() - claim.claimed_at >= self._desired.value.state.dedupe_window_s:
             words = (
                 "the daemon was interrupted with this file in hand, so long ago that it can no"
                 " longer be told whether the messages were accepted; put it back to send them"
@@ -197,7 +198,7 @@ class Folder:
 
     async def _inject(self, claim: Claim) -> None:
         try:
-            raw = await asyncio.to_thread(self._files.read, claim, self._settings().max_bytes)
+            raw = await asyncio.to_thread(self._files.read, claim, self._settings.value.max_bytes)
         except UnfitFile as error:
             self._injector.count_refused("folder")
             answer = refuse(Outcome.REFUSED, str(error))

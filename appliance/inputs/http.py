@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
 from http import HTTPStatus
 
 from aiohttp import web
 
 from appliance.admin.guards import add_headers, is_bearer_of, is_host_allowed
 from appliance.admin.port import Port, http_log
+from appliance.core.current import Current
 from appliance.core.durations import format_duration
 from appliance.core.specs import InputSettings
 from appliance.errors import ApplianceError
@@ -61,7 +61,7 @@ class HttpListener:
         host: str,
         port: int,
         injector: Injector,
-        settings: Callable[[], InputSettings],
+        settings: Current[InputSettings],
         read_token: ReadToken,
     ) -> None:
         self._host = host
@@ -81,7 +81,7 @@ class HttpListener:
             handler_cancellation=True,
             shutdown_timeout=SHUTDOWN_TIMEOUT_S,
             handle_signals=False,
-            keepalive_timeout=settings().idle_timeout_s,
+            keepalive_timeout=settings.value.idle_timeout_s,
             lingering_time=1.0,
             auto_decompress=False,
         )
@@ -106,7 +106,7 @@ class HttpListener:
         assert self._runner.server is not None
         protocol: asyncio.BaseProtocol = self._runner.server()
         self._open = {known for known in self._open if getattr(known, "transport", None)}
-        if len(self._open) >= self._settings().max_connections + _SPARE_CONNECTIONS:
+        if len(self._open) >= self._settings.value.max_connections + _SPARE_CONNECTIONS:
             loop = asyncio.get_running_loop()
             # NB: two turns: in the first one the protocol is given its transport
             loop.call_soon(loop.call_soon, _close, protocol)
@@ -139,7 +139,7 @@ class HttpListener:
         )
 
     async def _take(self, request: web.Request) -> Answer:
-        settings = self._settings()
+        settings = self._settings.value
         await self._check(request)
         if self._in_hand >= settings.max_connections:
             raise _Refused(429, "too many requests at a time; try again later", Retry_After="1")

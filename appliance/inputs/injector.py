@@ -6,13 +6,14 @@ import asyncio
 import contextlib
 import logging
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 
 from appliance.admin.control import Control
 from appliance.admin.replies import encode_json
 from appliance.admin.requests import Once, Submitted
+from appliance.core.current import Current
 from appliance.core.specs import InputSettings
 from appliance.errors import RequestInvalid, StoreError
 from appliance.inputs.keys import FIELDS
@@ -64,7 +65,7 @@ def refuse(outcome: Outcome, message: str) -> Answer:
 class Injector:
     """Reads large texts one at a time, which bounds what they take of memory together."""
 
-    def __init__(self, control: Control, settings: Callable[[], InputSettings]) -> None:
+    def __init__(self, control: Control, settings: Current[InputSettings]) -> None:
         self._control = control
         self._settings = settings
         self._large = asyncio.Lock()
@@ -92,7 +93,7 @@ class Injector:
         """
         if not self.opened.is_set():
             return refuse(Outcome.BUSY, "the daemon is starting or stopping; try again later")
-        settings = self._settings()
+        settings = self._settings.value
         is_atomic = settings.atomic if atomic is None else atomic
         # NB: small texts go side by side, so that one commit on disk serves many
         waiting = self._large if len(raw) > _LARGE_BYTES else contextlib.nullcontext()

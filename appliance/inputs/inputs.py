@@ -18,7 +18,8 @@ from typing import Protocol
 from appliance.admin.control import Control
 from appliance.admin.port import Port, cannot_listen, split_listen
 from appliance.bus.auth import read_secret
-from appliance.core.specs import FolderInput, InputSettings, ListenInput, SocketInput
+from appliance.core.current import Current
+from appliance.core.specs import DesiredState, FolderInput, InputSettings, ListenInput, SocketInput
 from appliance.errors import ApplianceError, DaemonError
 from appliance.inputs.connection import ReadToken
 from appliance.inputs.folder import Folder, OnTrouble
@@ -58,16 +59,16 @@ class Inputs:
         *,
         store: str,
         now: Callable[[], float],
-        window_s: Callable[[], float],
+        desired: Current[DesiredState],
         on_trouble: OnTrouble,
     ) -> None:
-        self.settings = InputSettings()
-        self.injector = Injector(control, lambda: self.settings)
+        self.settings = Current(InputSettings())
+        self.injector = Injector(control, self.settings)
         self._state_dir = state_dir
         self._store = store
         self._now = now
         """Seconds that nobody can set and that go on over restarts."""
-        self._window_s = window_s
+        self._desired = desired
         self._on_trouble = on_trouble
         self.open: dict[str, Open] = {}
         self._ending: set[asyncio.Task[None]] = set()
@@ -149,7 +150,7 @@ class Inputs:
     def make_http(self, section: ListenInput, token: ReadToken) -> HttpListener:
         """Not listening yet."""
         host, port = split_listen(section.listen)
-        return HttpListener(host, port, self.injector, lambda: self.settings, token)
+        return HttpListener(host, port, self.injector, self.settings, token)
 
     async def make_folder(self, section: FolderInput) -> Folder:
         """Raises DaemonError."""
@@ -157,16 +158,16 @@ class Inputs:
             section,
             self._store,
             self.injector,
-            lambda: self.settings,
+            self.settings,
             now=self._now,
-            window_s=self._window_s,
+            desired=self._desired,
             on_trouble=self._on_trouble,
         )
         await folder.prepare()
         return folder
 
     def _connections(self, source: str, token: ReadToken | None) -> StreamConnections:
-        return StreamConnections(source, self.injector, lambda: self.settings, token)
+        return StreamConnections(source, self.injector, self.settings, token)
 
 
 class Staged:
@@ -217,7 +218,7 @@ class Staged:
             if isinstance(opened.running, Folder) and isinstance(opened.section, FolderInput):
                 opened.running.section = opened.section
         inputs.open |= self._opened
-        inputs.settings = self._new
+        inputs.settings.put(self._new)
         for opened in self._opened.values():
             if isinstance(opened.running, Folder):
                 opened.running.begin()

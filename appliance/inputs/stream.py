@@ -6,11 +6,11 @@ import asyncio
 import contextlib
 import logging
 import os
-from collections.abc import Callable
 from pathlib import Path
 
 from appliance.admin.port import Port, close_server
 from appliance.admin.unix_socket import listen_unix
+from appliance.core.current import Current
 from appliance.core.specs import InputSettings
 from appliance.inputs.connection import ReadToken, Refused, TextReader, send_answer
 from appliance.inputs.injector import Answer, Injector, Outcome, refuse
@@ -28,7 +28,7 @@ class StreamConnections:
         self,
         source: str,
         injector: Injector,
-        settings: Callable[[], InputSettings],
+        settings: Current[InputSettings],
         read_token: ReadToken | None,
     ) -> None:
         self._source = source
@@ -59,8 +59,8 @@ class StreamConnections:
             await asyncio.wait(left)
 
     def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        is_crowded = len(self._tasks) >= self._settings().max_connections
-        if is_crowded and len(self._tasks) >= 2 * self._settings().max_connections:
+        is_crowded = len(self._tasks) >= self._settings.value.max_connections
+        if is_crowded and len(self._tasks) >= 2 * self._settings.value.max_connections:
             writer.transport.abort()  # not even an answer: those take a connection too
             return
         task = asyncio.get_running_loop().create_task(
@@ -89,7 +89,7 @@ class StreamConnections:
                 await writer.wait_closed()
 
     async def _take(self, reader: asyncio.StreamReader) -> Answer:
-        text = TextReader(reader, self._settings(), self._read_token)
+        text = TextReader(reader, self._settings.value, self._read_token)
         try:
             raw = await text.read()
         except Refused as refused:

@@ -10,6 +10,7 @@ from types import MappingProxyType
 
 import msgspec
 
+from appliance.core.current import Current
 from appliance.core.method import MethodTable
 from appliance.core.names import MethodName, NodeName, Subject, WorkerKey, WorkerKind, parse_subject
 from appliance.core.overrides import (
@@ -54,13 +55,13 @@ class OverrideBook:
         self,
         path: Path,
         *,
-        fleet: Callable[[], DesiredState],
+        desired: Current[DesiredState],
         methods: Callable[[], MethodTable],
         wall: Callable[[], float],
         on_change: Callable[[], None],
     ) -> None:
         self._path = path
-        self._fleet = fleet
+        self._desired = desired
         self._methods = methods
         self._wall = wall
         self._on_change = on_change
@@ -110,7 +111,7 @@ class OverrideBook:
         if method in NOT_STARTABLE:
             raise ArgumentsInvalid(f"{method} needs settings of its own: declare it in the config")
         async with self._lock:
-            desired = self._fleet()
+            desired = self._desired.value
             key = subscriber_key(desired, node, info)
             override = self._all.get(key)
             if key in desired.workers:
@@ -148,7 +149,7 @@ class OverrideBook:
             return f"{', '.join(key.name for key in keys)} stopped, against the config"
 
     def _find(self, node: NodeName, method: str, at_node: str, kind: str) -> list[WorkerKey]:
-        desired = self._fleet()
+        desired = self._desired.value
         wanted = {*desired.workers, *(key for key, item in self._all.items() if item.starts)}
         stopped = {key for key, item in self._all.items() if not item.starts}
         if kind == "publisher":

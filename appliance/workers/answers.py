@@ -15,8 +15,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from appliance.bus.base import Bus
+from appliance.core.current import Current
 from appliance.core.message import Message
 from appliance.core.names import ERROR_CENTRAL
+from appliance.core.specs import DesiredState
 from appliance.errors import RequestInvalid, StoreError
 from appliance.outbox.store import MessageStore
 from appliance.telemetry.report import Telemetry
@@ -72,7 +74,7 @@ class Answers:
         store: MessageStore,
         router: Router,
         telemetry: Telemetry,
-        per_minute: Callable[[], int],
+        desired: Current[DesiredState],
         wall: Callable[[], float],
         mono: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -80,7 +82,7 @@ class Answers:
         self._store = store
         self._router = router
         self._telemetry = telemetry
-        self._per_minute = per_minute
+        self._desired = desired
         self._wall = wall
         self._mono = mono
         self._queue: asyncio.Queue[_Report] = asyncio.Queue(MAX_QUEUED)
@@ -103,7 +105,9 @@ class Answers:
         if method == ERROR_LOG_METHOD:
             return
         suppressed = self._rates[is_refusal, is_given_up].enter(
-            self._mono(), self._per_minute(), is_full=self._queue.full()
+            self._mono(),
+            self._desired.value.limits.error_reports_per_minute,
+            is_full=self._queue.full(),
         )
         if suppressed is None:
             self._telemetry.error_report_held_back()

@@ -286,7 +286,7 @@ class Executor:
     async def _handle_opened(self, work: Incoming) -> None:
         try:
             message = work.message or work.opened(
-                self._parts.dialect, wire_limits(self._parts.fleet())
+                self._parts.dialect, wire_limits(self._parts.desired.value)
             )
         except DecodeError as error:
             self._finish(Finished(work, (), f"failed: undecodable: {error}"))
@@ -664,7 +664,7 @@ class _MessageContext:
             max_payload_bytes=parts.bus.max_payload,
             leaving=executor.leaving,
             resume=work.resume,
-            hidden_environment=tools.hidden_environment(),
+            hidden_environment=tools.hidden_environment.value,
         )
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from appliance.core.message import Message, bytes_to_text, make_reply
 from appliance.core.relay import RELAY_METHOD, forward_reply, is_relayed_reply
-from appliance.core.specs import AckOn, DesiredState, SubscriberSpec
+from appliance.core.specs import AckOn, SubscriberSpec
 from appliance.dialect.headers import EXIT_HEADER
 from appliance.dialect.steward import header_text
 from appliance.errors import RequestInvalid
@@ -33,7 +33,7 @@ class Outcomes:
         self._store = parts.store
         self._telemetry = parts.telemetry
         self._answers = parts.answers
-        self._fleet: Callable[[], DesiredState] = parts.fleet
+        self._desired = parts.desired
         self._answering = answering
         self._spec = spec
         self._method = method
@@ -105,7 +105,7 @@ class Outcomes:
     def _relay_specs(self) -> list[SubscriberSpec]:
         return [
             spec
-            for spec in self._fleet().workers.values()
+            for spec in self._desired.value.workers.values()
             if isinstance(spec, SubscriberSpec)
             and spec.method == RELAY_METHOD
             and spec.node == self._spec().node

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from appliance.bus.base import Bus
+from appliance.core.current import Current
 from appliance.core.specs import DesiredState
 from appliance.delivery.base import DeliveryMode
 from appliance.dialect.base import Dialect
@@ -40,7 +41,7 @@ class WorkerParts:
     peers: PeerBook
     inbox: InboxOwners
     tools: HandlerTools
-    fleet: Callable[[], DesiredState]
+    desired: Current[DesiredState]
     wall: Callable[[], float]
     mono: Callable[[], float] = time.monotonic
     hello_report: Callable[[], str | None] = lambda: None

@@ -8,9 +8,10 @@ as its memory of ids tells a message that it had done all the same.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 
+from appliance.core.current import Current
 from appliance.core.delivery import UNANSWERED_BEFORE
+from appliance.core.specs import DesiredState
 from appliance.errors import StoreError
 from appliance.outbox.ids import id_time
 from appliance.outbox.store import MessageStore
@@ -18,14 +19,14 @@ from appliance.telemetry.report import Telemetry
 
 
 class Revival:
-    """One for a daemon; `close` it before the store. `window_s` is how long ids are remembered."""
+    """One for a daemon; `close` it before the store. How long ids are remembered is as the set in force says."""
 
     def __init__(
-        self, store: MessageStore, telemetry: Telemetry, window_s: Callable[[], float]
+        self, store: MessageStore, telemetry: Telemetry, desired: Current[DesiredState]
     ) -> None:
         self._store = store
         self._telemetry = telemetry
-        self._window_s = window_s
+        self._desired = desired
         self._asked: set[str] = set()
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -43,7 +44,7 @@ class Revival:
     async def _revive(self, node: str) -> None:
         try:
             found = await self._store.find_dead(node, UNANSWERED_BEFORE)
-            oldest_at = self._store.now() - self._window_s()
+            oldest_at = self._store.now() - self._desired.value.state.dedupe_window_s
             ids = [number for number in found if id_time(number) > oldest_at]
             if ids:
                 self._telemetry.letters_revived(node, await self._store.retry_dead(ids))

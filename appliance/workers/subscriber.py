@@ -117,7 +117,9 @@ class Subscriber:
         self._endings: list[Callable[[], None]] = []
 
     def _new_admission(self) -> Admission:
-        return Admission(self._spec, self._subject_node, self._parts.fleet(), self._parts.dialect)
+        return Admission(
+            self._spec, self._subject_node, self._parts.desired.value, self._parts.dialect
+        )
 
     # -- life -------------------------------------------------------------------------------------
 
@@ -390,7 +392,7 @@ class Subscriber:
         """Those of them that are new and may enter; the others are answered."""
         spec, handler, executor = self._spec, self._handler, self._executor
         admission = self._admission
-        if admission.spec is not spec or admission.fleet is not self._parts.fleet():
+        if admission.spec is not spec or admission.fleet is not self._parts.desired.value:
             admission = self._admission = self._new_admission()
         admit, active = admission.admit, executor.active
         remembers = spec.dedupe and spec.wants_ack

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from appliance.core.current import Current
 from appliance.core.names import NodeName
 from appliance.methods.base import Console, Files, FileTaker, HelloSink, WorkerLine, WorkerSwitch
 
@@ -16,7 +17,7 @@ class HandlerTools:
     files: Files
     console: Console
     hellos: HelloSink
-    hidden_environment: Callable[[], frozenset[str]]
+    hidden_environment: Current[frozenset[str]]
     list_workers: Callable[[NodeName], Sequence[WorkerLine]]
     switch: WorkerSwitch
     files_taker: FileTaker | None = None

@@ -91,7 +91,7 @@ def test_damaged_overrides_are_told_with_their_file(tmp_path, text):
     path = tmp_path / "overrides.json"
     path.write_text(text)
     book = OverrideBook(
-        path, fleet=dict, methods=dict, wall=lambda: 0.0, on_change=lambda: None
+        path, desired=None, methods=dict, wall=lambda: 0.0, on_change=lambda: None
     )  # fmt: skip
     with pytest.raises(StoreUnusable, match=r"overrides\.json"):
         book.load()

@@ -5,6 +5,7 @@ import contextlib
 
 import pytest
 
+from appliance.core.current import Current
 from appliance.core.problems import Problem
 from appliance.core.specs import DesiredState, ReloadSettings
 from appliance.errors import ConfigInvalid, RequestInvalid
@@ -93,7 +94,7 @@ async def world(tmp_path, tasks):
         trial_book=TrialBook(tmp_path / "trial.json"),
         overrides=OverrideBook(
             tmp_path / "overrides.json",
-            fleet=lambda: source.says.desired,
+            desired=Current(source.says.desired),
             methods=lambda: METHOD_TABLE,
             wall=lambda: 0.0,
             on_change=lambda: reconciler.convergence.trigger.set("worker"),

@@ -6,6 +6,7 @@ import threading
 
 import pytest
 
+from appliance.core.current import Current
 from appliance.core.problems import Problem
 from appliance.daemon.source import FileConfigSource
 from appliance.errors import ConfigError, DaemonError, RequestInvalid
@@ -101,9 +102,11 @@ class Node:
         pool = self.pool = WorkerPool(
             ToyWorker, self.telemetry, wall=lambda: self.wall, on_ended=lambda: None
         )
+        self.desired = Current(start.built)
+        self.desired.follow(self.source.follow)
         overrides = OverrideBook(
             self.state / "overrides.json",
-            fleet=lambda: self.reconciler.applied.desired,
+            desired=self.desired,
             methods=lambda: METHOD_TABLE,
             wall=lambda: self.wall,
             on_change=lambda: None,
@@ -115,7 +118,7 @@ class Node:
             self.telemetry,
             self.history,
             reloadables=self.parts,
-            on_accepted=self.source.follow,
+            on_accepted=self.desired.put,
             extra_workers=dict,
             overrides=overrides,
             pins=PinKeeper(book, self.telemetry.history_not_written),
@@ -465,3 +468,22 @@ async def test_a_file_system_that_hangs_holds_up_no_worker_and_no_stop(node, mon
             await node.stop()
     finally:
         released.set()
+
+
+@WAYS
+async def test_a_file_that_became_empty_takes_no_node_with_it(node, goes):
+    node.asked_nodes = ()
+    node.write(GOOD)
+    other = node.files / "other.yaml"
+    other.write_text("nodes:\n  ship2: {subscribe: {REQPing: {}}}\n")
+    await node.start()
+    digest = node.reconciler.applied.digest
+    other.write_text("# cut off\n")
+    await goes(node)
+    assert (node.reconciler.applied.digest, node.codes) == (digest, ["E308"])
+    assert "ship2" in node.reconciler.last_attempt.problems[0].message
+    # one that took nothing with it is told and no more, and so is one that is removed
+    other.write_text("# cut off\n")
+    assert (await node.reload(force=True)).result == "applied"
+    other.unlink()
+    assert (await node.reload()).result == "applied"

@@ -30,6 +30,7 @@ from typing import Any, cast
 
 from appliance.bus.base import Bus, BusMessage, Denial, Frame, OnDenied, OnMessages, Subscription
 from appliance.bus.memory import MemoryBroker, MemoryBus, Passage, Permissions
+from appliance.core.current import Current
 from appliance.core.message import Message
 from appliance.core.names import MethodName, NodeName, WorkerKey, WorkerKind
 from appliance.core.plan import make_plan
@@ -416,7 +417,7 @@ class Daemon:
         self.world = world
         self.name = name
         self.disk = disk
-        self.desired = desired
+        self.current = Current(desired)
         self.life = 0
         self.died_at: list[float] = []
         """When it was killed, each time."""
@@ -483,16 +484,16 @@ class Daemon:
             store=store,
             router=self.router,
             telemetry=self.telemetry,
-            per_minute=lambda: self.desired.limits.error_reports_per_minute,
+            desired=self.current,
             wall=wall,
         )
-        self.presence = Presence(lambda: self.desired, wall, self._node_seen)
+        self.presence = Presence(self.current, wall, self._node_seen)
         self.settlements = Settlements()
         tools = HandlerTools(
             files=NoFiles(),
             console=NoConsole(),
             hellos=self.presence,
-            hidden_environment=frozenset,
+            hidden_environment=Current(frozenset()),
             list_workers=lambda node: list_workers(self.pool, node),
             switch=None,  # type: ignore[arg-type] - no handler here switches workers
         )
@@ -511,7 +512,7 @@ class Daemon:
             peers=self.peers,
             inbox=self.inbox_owners,
             tools=tools,
-            fleet=lambda: self.desired,
+            desired=self.current,
             wall=wall,
             mono=world.clocks.steady,
             report_given_up=self.given_up.report_given_up,
@@ -573,9 +574,18 @@ class Daemon:
             if isinstance(handle.worker, Publisher):
                 handle.worker.node_seen(node)
 
+    @property
+    def desired(self) -> DesiredState:
+        """The config in force, or to be started with."""
+        return self.current.value
+
+    @desired.setter
+    def desired(self, desired: DesiredState) -> None:
+        self.current.put(desired)
+
     def reload(self, desired: DesiredState) -> None:
         """Another config is in force from now on; the pool follows in the next pass."""
-        self.desired = desired
+        self.current.put(desired)
         if not self.is_dead:
             self.router.follow(desired)
             self._trigger.set()

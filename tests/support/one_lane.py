@@ -11,7 +11,7 @@ from typing import Any, cast
 from appliance.bus.base import BusMessage
 from appliance.bus.memory import MemoryBroker, MemoryBus
 from appliance.core.names import MethodName, NodeName, Subject
-from appliance.core.specs import DesiredState, PublisherSpec
+from appliance.core.specs import PublisherSpec
 from appliance.delivery.core import CoreDelivery
 from appliance.dialect.steward import StewardDialect
 from appliance.outbox.records import OutboxRecord
@@ -66,7 +66,7 @@ class Shore:
             peers=PeerBook(real),
             inbox=InboxOwners(real),
             tools=nothing,
-            fleet=lambda: DesiredState(),
+            desired=nothing,
             wall=store.now,
             mono=asyncio.get_running_loop().time,
             report_given_up=lambda _, reason: self.reports.append(reason),

@@ -2,6 +2,7 @@
 
 import ast
 import asyncio
+import itertools
 from pathlib import Path
 
 import appliance
@@ -64,7 +65,7 @@ def test_what_breaks_is_told_and_run_again_ever_later():
     run_virtual(keep_running("the watch", run, told.append))
     assert len(told) == 3
     assert told[0].startswith("the watch broke, and begins anew: UnicodeDecodeError")
-    waits = [later - earlier for earlier, later in zip(runs, runs[1:], strict=False)]
+    waits = [later - earlier for earlier, later in itertools.pairwise(runs)]
     assert waits == [0.5, 1.0, 2.0]
 
 

@@ -6,6 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from appliance.core.current import Current
 from appliance.core.names import NodeName
 from appliance.daemon.clock_watch import MAX_READING_S, MIN_JUMP_S, ClockWatch
 from appliance.daemon.presence import Presence
@@ -85,7 +86,7 @@ def test_hellos_keep_their_age_when_the_wall_clock_is_set() -> None:
     node = NodeName("ship1")
     fleet = SimpleNamespace(declared_nodes=frozenset({node}))
     presence = Presence(
-        lambda: fleet,  # type: ignore[arg-type,return-value]
+        Current(fleet),  # type: ignore[arg-type]
         lambda: clocks.wall,
         lambda _node, *, is_appliance: None,
         mono=lambda: clocks.mono,

@@ -29,6 +29,7 @@ CODES_TESTED_ELSEWHERE = {
     "E307": "needs a running daemon: system/test_inputs",
     "E306": "needs what nobody foresaw: component/test_reconciler",
     "E305": "needs a running daemon: system/test_broker_change",
+    "E308": "needs a set in force: component/test_ways_into_force",
     "E310": "needs a running daemon: system/test_going_back",
     "E311": "needs a repository: system/test_git_source",
     "E312": "needs a repository: system/test_git_source",

@@ -8,7 +8,9 @@ import itertools
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from types import SimpleNamespace
 
+from appliance.core.current import Current
 from appliance.core.names import ERROR_CENTRAL
+from appliance.core.specs import DesiredState, LimitSettings
 from appliance.methods.registry import METHOD_TABLE
 from appliance.outbox.records import OutboxRecord
 from appliance.telemetry.events import EventHub
@@ -20,6 +22,13 @@ from appliance.workers.router import Router
 from tests.support.virtual_time import Clocks, run_virtual
 
 PER_MINUTE = 3
+DESIRED = DesiredState(
+    run_nodes=(),
+    declared_nodes=frozenset(),
+    workers={},
+    publisher_defaults={},
+    limits=LimitSettings(error_reports_per_minute=PER_MINUTE),
+)
 
 
 class Store:
@@ -80,7 +89,7 @@ class Bench:
             store=self.store,  # type: ignore[arg-type]
             router=router,
             telemetry=self.telemetry,
-            per_minute=lambda: PER_MINUTE,
+            desired=Current(DESIRED),
             wall=self.clocks.wall,
             mono=self.clocks.steady,
         )

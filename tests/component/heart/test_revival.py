@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 
+from appliance.core.current import Current
+from appliance.core.specs import DesiredState, StateSettings
 from appliance.telemetry.events import EventHub
 from appliance.telemetry.report import Telemetry
 from appliance.workers.revival import Revival
@@ -13,6 +15,13 @@ from tests.support.virtual_time import run_virtual
 
 OLD = "no acknowledgement after 3 tries of 5 s"
 WINDOW_S = 25 * HOUR_S
+DESIRED = DesiredState(
+    run_nodes=(),
+    declared_nodes=frozenset(),
+    workers={},
+    publisher_defaults={},
+    state=StateSettings(dedupe_window_s=WINDOW_S),
+)
 
 
 async def bury(shore: Shore, reason: str) -> None:
@@ -24,7 +33,19 @@ async def bury(shore: Shore, reason: str) -> None:
 def play(scenario: Callable[[Shore, Revival], Awaitable[None]]) -> None:
     async def run() -> None:
         async with open_shore("CommandACK") as shore:
-            revival = Revival(shore.parts.store, Telemetry(EventHub()), lambda: WINDOW_S)
+            revival = Revival(
+                shore.parts.store,
+                Telemetry(EventHub()),
+                Current(
+                    DesiredState(
+                        run_nodes=(),
+                        declared_nodes=frozenset(),
+                        workers={},
+                        publisher_defaults={},
+                        state=StateSettings(dedupe_window_s=WINDOW_S),
+                    )
+                ),
+            )
             await scenario(shore, revival)
             await revival.close()
 

@@ -5,9 +5,20 @@ import time
 
 import pytest
 
-from appliance.core.specs import InputSettings
+from appliance.core.current import Current
+from appliance.core.specs import DesiredState, InputSettings, StateSettings
 from appliance.inputs.inputs import Inputs
 from tests.support.fake_control import FakeControl
+
+
+def _desired(window_s):
+    return DesiredState(
+        run_nodes=(),
+        declared_nodes=frozenset(),
+        workers={},
+        publisher_defaults={},
+        state=StateSettings(dedupe_window_s=window_s),
+    )
 
 
 class Bench:
@@ -17,7 +28,7 @@ class Bench:
         self.directory = directory
         self.control = FakeControl()
         self.troubles = []
-        self.window_s = 86_400.0
+        self.desired = Current(_desired(86_400.0))
         self.inputs = self.make()
         self.inputs.start_taking()
 
@@ -27,12 +38,14 @@ class Bench:
             self.directory,
             store=store,
             now=time.time,
-            window_s=lambda: self.window_s,
+            desired=self.desired,
             on_trouble=self.troubles.append,
         )
 
     async def set(self, **sections):
-        staged = await self.inputs.stage(dataclasses.replace(self.inputs.settings, **sections))
+        staged = await self.inputs.stage(
+            dataclasses.replace(self.inputs.settings.value, **sections)
+        )
         await staged.commit()
 
     @property
@@ -47,6 +60,6 @@ class Bench:
 @pytest.fixture
 async def bench(short_dir):
     bench = Bench(short_dir)
-    bench.inputs.settings = InputSettings(idle_timeout_s=5.0)
+    bench.inputs.settings.put(InputSettings(idle_timeout_s=5.0))
     yield bench
     await bench.inputs.close()

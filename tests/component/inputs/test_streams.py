@@ -315,7 +315,7 @@ async def test_two_listeners_swap_their_ports(bench):
 async def test_a_set_that_is_given_up_leaves_everything_as_it_was(bench):
     await bench.set(tcp=TCP, socket=SocketInput(mode="0600"))
     port = bench.address("tcp")[1]
-    new = type(bench.inputs.settings)(
+    new = type(bench.inputs.settings.value)(
         tcp=ListenInput(listen=f"0.0.0.0:{port}"),
         http=TCP,
         socket=SocketInput(mode="0666"),
