@@ -1,4 +1,4 @@
-"""The source line beside a problem, with anything that could be a secret blotted out."""
+"""The source line beside a problem."""
 
 from __future__ import annotations
 
@@ -6,25 +6,16 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
+from appliance.config.secrets import BLOT
 from appliance.core.escape import escape_line
 from appliance.core.problems import Problem
 
 MAX_EXCERPT = 2_000
 """A line that is longer holds something else than a config; the command line crops further."""
-_SECRET_PATHS = ("broker.auth", "admin.token", "inputs.tcp.token", "inputs.http.token")
-_SECRET_WORDS = re.compile(
-    r"(pass(?:word|wd)?|secret|token|seed|credentials|nkey)[\"']?\s*[:=]\s*"
-    r"(?!\{\s*(?:file|env|credential)\s*:\s*[\"']?[\w./~-]+[\"']?\s*\})"
-    r"(?P<value>\S.*)",
-    re.IGNORECASE,
-)
-"""A word for a secret, and what follows it unless that is a well-formed reference."""
-_URL_USER = re.compile(r"(?<=://)[^@/\s\"']+(?=@)")
-_BLOT = "********"
 
 
 def add_excerpts(problems: Sequence[Problem], files: Mapping[str, str]) -> list[Problem]:
-    """Give each problem the line it points at."""
+    """Give each problem the line it points at; the files are those that may be shown (`secrets`)."""
     lines: dict[str, list[str]] = {}
     shown = []
     for problem in problems:
@@ -44,12 +35,10 @@ def add_excerpts(problems: Sequence[Problem], files: Mapping[str, str]) -> list[
 
 
 def _make_excerpt(problem: Problem, line: str) -> str:
-    if problem.code == "E109" or problem.path.startswith(_SECRET_PATHS):
+    if problem.code == "E109":
         start = problem.column - 1
         # A key is harmless and helps; what follows it is not shown.
         end = start + problem.length
         is_key = re.match(r"\s*:", line[end:]) is not None
-        line = line[: end if is_key else start] + (": " if is_key else "") + _BLOT
-    line = _SECRET_WORDS.sub(lambda match: match[0].replace(match["value"], _BLOT), line)
-    line = _URL_USER.sub(lambda match: "*" * len(match[0]), line)
+        line = line[: end if is_key else start] + (": " if is_key else "") + BLOT
     return escape_line(line.replace("\t", " "))[:MAX_EXCERPT].rstrip()

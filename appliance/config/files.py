@@ -102,28 +102,43 @@ def _find_files(path: str) -> Iterator[tuple[str, str]]:
     if not stat.S_ISDIR(status.st_mode):
         yield path, os.path.basename(path)
         return
-    try:
-        names = sorted(_walk(path, "", frozenset({os.path.realpath(path)})))
-    except OSError as error:
-        raise ConfigUnreadable(path, _reason(error)) from error
-    for relative in names:
+    for relative in sorted(_walk(path, "", frozenset({os.path.realpath(path)}))):
         yield os.path.join(path, relative), relative
 
 
 def _walk(root: str, below: str, above: frozenset[str]) -> Iterator[str]:
-    """Relative names of the files below a directory. Links are followed, but never in a circle."""
-    with os.scandir(os.path.join(root, below)) as entries:
-        listed = sorted(entries, key=lambda entry: entry.name)
+    """Relative names of the files below a directory, and of directories that cannot be entered.
+
+    Links are followed, but never in a circle.
+
+    Raises:
+        ConfigUnreadable: the root itself cannot be entered.
+    """
+    try:
+        with os.scandir(os.path.join(root, below)) as entries:
+            listed = sorted(entries, key=lambda entry: entry.name)
+    except OSError as error:
+        if not below:
+            raise ConfigUnreadable(root, _reason(error)) from error
+        yield below  # reading it as a file tells why, and where
+        return
     for entry in listed:
         if entry.name.startswith((".", "#")):
             continue
         relative = os.path.join(below, entry.name)
-        if entry.is_dir():
+        if _is_directory(entry):
             real = os.path.realpath(entry.path)
             if real not in above and len(above) < _MAX_DEPTH:
                 yield from _walk(root, relative, above | {real})
         elif entry.name.endswith(_SUFFIXES):
             yield relative
+
+
+def _is_directory(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:
+        return False  # a link that goes in a circle: told where it is named as a config file
 
 
 def _read(name: str, limit_bytes: int) -> bytes | None:

@@ -12,6 +12,7 @@ from appliance.config.merge import merge_documents
 from appliance.config.parse import Trap, parse_file
 from appliance.config.placing import make_problem
 from appliance.config.positions import KeyPath, Place, Spot
+from appliance.config.secrets import find_secrets, redact
 from appliance.core.problems import Problem
 from appliance.core.settings import leaves_of
 from appliance.core.specs import DesiredState
@@ -33,8 +34,17 @@ class RawConfig:
     damaged: list[KeyPath] = field(default_factory=list)
     blank: frozenset[str] = frozenset()
     """Names of files that hold nothing."""
+    unread: frozenset[str] = frozenset()
+    """Names of files of which no tree came about."""
+    documents: Sequence[tuple[dict[str, Any], Spot]] = ()
+    """What each file holds, before they were merged."""
     is_whole: bool = True
     """False when a part is missing altogether: a file unreadable, or broken in its syntax."""
+
+    def shown_files(self, *, keep_columns: bool = False) -> dict[str, str]:
+        """The texts as they may be shown: without secrets that somebody wrote into them."""
+        secrets = [one for tree, spot in self.documents for one in find_secrets(tree, spot)]
+        return redact(self.files, secrets, self.unread, keep_columns=keep_columns)
 
     def place_of(self, path: KeyPath, *, on_key: bool = False) -> Place | None:
         """Where `path` stands, or the nearest thing above it."""
@@ -66,6 +76,7 @@ def compose(found: FileSet, environ: Mapping[str, str]) -> RawConfig:
     traps: list[Trap] = []
     damaged: list[KeyPath] = []
     blank: set[str] = set()
+    unread: set[str] = set()
     for name, raw in found.contents.items():
         document = parse_file(name, raw, environ)
         problems += document.problems
@@ -76,6 +87,7 @@ def compose(found: FileSet, environ: Mapping[str, str]) -> RawConfig:
             documents.append((document.tree, document.spot))
         elif document.problems:
             is_whole = False
+            unread.add(name)
         else:
             blank.add(name)
             problems.append(
@@ -96,6 +108,8 @@ def compose(found: FileSet, environ: Mapping[str, str]) -> RawConfig:
         traps=traps,
         damaged=damaged,
         blank=frozenset(blank),
+        unread=frozenset(unread),
+        documents=documents,
         is_whole=is_whole,
     )
     _resolve_paths(raw_config)

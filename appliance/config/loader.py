@@ -102,7 +102,9 @@ def _compile(
             for finding in compiled.findings
             if not (is_partial and finding.code in CASCADING)
         ]
-    problems = add_excerpts(_in_order(problems, raw.files), raw.files)
+    problems = _in_order(problems, raw.files)
+    if problems:
+        problems = add_excerpts(problems, raw.shown_files(keep_columns=True))
     if compiled is None or compiled.desired is None or _has_errors(problems):
         raise ConfigInvalid(problems)
     return LoadedConfig(
@@ -125,7 +127,7 @@ def _place_problem(raw: RawConfig, problem: Problem) -> Problem:
     placed = replace(
         problem, file=place.file, line=place.line, column=place.column, length=place.length
     )
-    return add_excerpts([placed], raw.files)[0]
+    return add_excerpts([placed], raw.shown_files(keep_columns=True))[0]
 
 
 def _has_errors(problems: Sequence[Problem]) -> bool:

@@ -14,6 +14,7 @@ from typing import Any
 
 import yaml
 
+from appliance.config.characters import ALWAYS_REFUSED, INVISIBLE, name_character
 from appliance.config.placing import make_problem
 from appliance.config.positions import KeyPath, Place, Spot
 from appliance.config.scalars import NumberRefused, find_old_reading, resolve_plain
@@ -30,6 +31,9 @@ _UNPRINTABLE = re.compile(
 )
 _KEYS_OF_OURS = frozenset({"on"})
 """Old truth values among our own keys; a warning on each `ack: {on: done}` would help nobody."""
+
+_CONFLICT_BEGINS = re.compile(r"^<{7}(?: .*)?$", re.MULTILINE)
+_CONFLICT_ENDS = re.compile(r"^>{7}(?: .*)?$", re.MULTILINE)
 
 MISSING: Any = object()
 """The value of something that was refused."""
@@ -106,8 +110,10 @@ class _Reader:
 
     def read(self, raw: bytes) -> None:
         text = self._decode(raw)
-        self._lines = text.splitlines()
+        self._lines = text.split("\n")
         self._check_printable(text)
+        if self._environ is not None:
+            self._check_readable(text)
         try:
             self._read_events(text)
         except yaml.MarkedYAMLError as error:
@@ -136,12 +142,49 @@ class _Reader:
     def _check_printable(self, text: str) -> None:
         found = _UNPRINTABLE.search(text)
         if found is not None:
-            before = text[: found.start()]
-            line = before.count("\n") + 1
-            column = found.start() - (before.rfind("\n") + 1) + 1
+            line, column = _line_and_column(text, found.start())
             self._give_up(
                 "E016", line, column, f"the character U+{ord(found[0]):04X} may not stand in a file"
             )
+
+    def _check_readable(self, text: str) -> None:
+        """A config is read as it is reviewed: nothing in it may look other than it is."""
+        found = ALWAYS_REFUSED.search(text)
+        if found is not None:
+            self._give_up(
+                "E016",
+                *_line_and_column(text, found.start()),
+                f"the character {name_character(found[0])}, may not stand in a config: it looks other than it is read",
+                f'remove it; where it is meant, within quotes, write "\\u{ord(found[0]):04x}"',
+            )
+        marker = _CONFLICT_BEGINS.search(text)
+        if marker is not None and _CONFLICT_ENDS.search(text, marker.end()):
+            self._give_up(
+                "E019",
+                *_line_and_column(text, marker.start()),
+                "a merge conflict is left in the file",
+                "resolve it: keep one side, and remove the lines <<<<<<<, ======= and >>>>>>>",
+                length=len(marker[0]),
+            )
+
+    def _is_visible(self, event: Any, path: KeyPath) -> bool:
+        """Whether an unquoted scalar is what it looks like; else it is refused."""
+        text = str(event.value)
+        found = INVISIBLE.search(text) if self._environ is not None else None
+        if found is None:
+            return True
+        place = self._place(event)
+        if event.start_mark.line == event.end_mark.line:
+            place = place._replace(column=place.column + found.start(), length=1)
+        self._document.damaged.append(path)
+        self._add(
+            "E016",
+            place,
+            f"the character {name_character(found[0])}, is in {shorten(text)}",
+            "remove it; where it is meant, write the text in quotes",
+            path=path[:-1] if event.value in path else path,
+        )
+        return False
 
     def _read_events(self, text: str) -> None:
         self._events = iter(yaml.parse(text, Loader=_LOADER))
@@ -202,12 +245,16 @@ class _Reader:
             key = self._key(event, path, depth)
             value_event = next(self._events)
             if key is None:
+                told = len(self._document.problems)
                 self._build(value_event, (*path, "?"), depth + 1)
+                if getattr(event, "value", None) == "<<":
+                    del self._document.problems[told:]  # what is merged is a part of the mistake
                 continue
             value, child = self._build(value_event, (*path, key), depth + 1)
             place = self._place(event)
             if key in values or key in spot.keys:
                 first = spot.keys[key]
+                spot.dropped.append((key, value, child))
                 self._add(
                     "E010",
                     place,
@@ -237,6 +284,8 @@ class _Reader:
         text = str(event.value)
         if event.style is not None and event.style != "":
             return text
+        if not self._is_visible(event, (*path, text)):
+            return None
         if text == "<<":
             self._refuse(path, "E007", event, "a merge key (<<) may not be used", _NO_ANCHORS)
             return None
@@ -247,7 +296,7 @@ class _Reader:
         if not is_text:
             shown = text or "an empty key"
             self._refuse(
-                (*path, text), "E009", event, f"a key must be text, {shown} is not", "quote it"
+                (*path, text), "E009", event, f"a key must be text, {shown} is not", _key_hint(text)
             )
         elif text not in _KEYS_OF_OURS:
             self._note_trap(event, (*path, text), text, text)
@@ -272,6 +321,8 @@ class _Reader:
         written = None
         if self._environ is None:
             return (PlainText(text) if is_plain else text), Spot(self._place(event))
+        if is_plain and not self._is_visible(event, path):
+            return MISSING, Spot(self._place(event))
         if "${" in text:
             result = substitute(text, self._environ)
             if result.code:
@@ -325,14 +376,29 @@ class _Reader:
         self._document.damaged.append(path)
         self._add(code, self._place(event), message, hint, path=path)
 
-    def _give_up(self, code: str, line: int, column: int, message: str, hint: str = "") -> None:
-        self._add(code, Place(self._name, line, column, 1), message, hint)
+    def _give_up(
+        self, code: str, line: int, column: int, message: str, hint: str = "", *, length: int = 1
+    ) -> None:
+        self._add(code, Place(self._name, line, column, length), message, hint)
         raise _GaveUp
 
     def _add(
         self, code: str, place: Place, message: str, hint: str = "", path: KeyPath = ()
     ) -> None:
         self._document.problems.append(make_problem(code, place, message, hint=hint, path=path))
+
+
+def _line_and_column(text: str, at: int) -> tuple[int, int]:
+    """As editors count them, from 1."""
+    before = text[:at]
+    return before.count("\n") + 1, at - (before.rfind("\n") + 1) + 1
+
+
+def _key_hint(text: str) -> str:
+    if text.lower() == "true":
+        # NB: Ansible, PyYAML and Helm write our key `on` so
+        return "is it `on`? a tool for YAML 1.1 turns that key into true"
+    return "quote it"
 
 
 _ANCHOR = "an anchor (&) may not be used"

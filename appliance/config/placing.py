@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from appliance.config.characters import show_invisible
 from appliance.config.positions import KeyPath, Place
 from appliance.core.problems import Problem, Severity
 
@@ -17,14 +18,14 @@ def make_problem(
     """A problem at a place; the excerpt is added when all are together."""
     return Problem(
         code=code,
-        message=message,
+        message=show_invisible(message),
         severity=Severity.WARNING if code.startswith("W") else Severity.ERROR,
         file=place.file if place else "",
         line=place.line if place else 0,
         column=place.column if place else 0,
         length=place.length if place else 1,
-        path=show_path(path),
-        hint=hint,
+        path=show_invisible(show_path(path)),
+        hint=show_invisible(hint),
     )
 
 

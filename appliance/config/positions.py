@@ -27,13 +27,15 @@ class Spot:
     never what it became.
     """
 
-    __slots__ = ("children", "keys", "place", "written")
+    __slots__ = ("children", "dropped", "keys", "place", "written")
 
     def __init__(self, place: Place, written: str | None = None) -> None:
         self.place = place
         self.written = written
         self.keys: dict[str, Place] = {}
         self.children: dict[str | int, Spot] = {}
+        self.dropped: list[tuple[str, object, Spot]] = []
+        """What stood below a key that was there before."""
 
     def find(self, path: KeyPath) -> Spot | None:
         """The spot at `path` below this one."""

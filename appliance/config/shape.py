@@ -126,8 +126,11 @@ def _explain(
         case "additionalProperties":
             yield from _explain_unknown_keys(error, path, schema, likeness)
         case "required":
+            known = schema.get("properties", {})
+            strange = [key for key in instance if key not in known]
             for name in wanted:
-                if name not in instance:
+                is_misspelt = any(likeness.find(key, (name,)) for key in strange)
+                if name not in instance and not is_misspelt:  # else it is told with that key
                     yield "E103", path, f"`{name}` is missing", _hint_for_missing(name), True
         case "type":
             if _is_secret(schema) and isinstance(instance, str):
@@ -140,7 +143,8 @@ def _explain(
                 )
                 return
             found = describe_kind(error.instance)
-            yield "E102", path, f"expected {_expected(error)}, found {found}", "", False
+            hint = _hint_for_type(raw, path)
+            yield "E102", path, f"expected {_expected(error)}, found {found}", hint, False
         case "enum" | "const":
             yield from _explain_choice(error, path, raw, likeness)
         case "minProperties" | "maxProperties":
@@ -188,6 +192,8 @@ def _explain_choice(
     error: ValidationError, path: KeyPath, raw: RawConfig, likeness: _Likeness
 ) -> Iterator[_Explained]:
     if path == ("version",):
+        if isinstance(error.instance, str):
+            return  # told as a wrong type
         yield "E111", path, "this program reads version 1", "write `version: 1`", False
         return
     allowed: Any = error.validator_value
@@ -234,6 +240,15 @@ def _expected(error: ValidationError) -> str:
     types = schema.get("type", ())
     names = [types] if isinstance(types, str) else list(types)
     return " or ".join(_TYPE_NAMES.get(name, name) for name in names) or "something else"
+
+
+def _hint_for_type(raw: RawConfig, path: KeyPath) -> str:
+    if path == ("version",):
+        return _hint_for_missing("version")
+    spot = raw.spot.find(path)
+    if spot is not None and spot.written is not None:
+        return f"in quotes it is text: write {path[-1]}: {spot.written} on a line of its own, without quotes and braces"
+    return ""
 
 
 def _hint_for_missing(name: str) -> str:

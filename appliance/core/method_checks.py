@@ -67,7 +67,7 @@ _OWN_HEADERS = frozenset(
 """Headers that say how the request itself is carried; the client sets them."""
 
 
-_SECRET_HEADERS = frozenset({"authorization", "cookie", "proxy-authorization"})
+SECRET_HEADERS = frozenset({"authorization", "cookie", "proxy-authorization"})
 
 
 def read_methods(
@@ -181,7 +181,7 @@ class _Checker:
                 self._add("E234", keys, f"{name} is set by the client itself", on_key=True)
             if not isinstance(text, str):
                 continue
-            if name.lower() in _SECRET_HEADERS:
+            if name.lower() in SECRET_HEADERS:
                 self._add(
                     "E109",
                     keys,

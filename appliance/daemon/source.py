@@ -6,8 +6,9 @@ import hashlib
 import os
 from collections.abc import Mapping, Sequence
 
-from appliance.config.files import fingerprint, read_files
+from appliance.config.files import fingerprint
 from appliance.config.git import CommitFacts, GitTrouble, parse_key, read_commit
+from appliance.config.load import read_config
 from appliance.config.loader import load_desired, load_kept
 from appliance.config.revision import Revision, read_revision
 from appliance.core.names import NodeName
@@ -61,12 +62,11 @@ class FileConfigSource:
             return ""
 
     def texts(self) -> dict[str, str]:
-        """The files as they are now; what is not UTF-8 is shown as such."""
+        """The files as they are now, as they may be shown: without secrets that somebody wrote into them."""
         try:
-            found = read_files(self.paths).contents
+            return read_config(self.paths, os.environ).shown_files()
         except ConfigUnreadable:
             return {}
-        return {name: raw.decode("utf-8", "backslashreplace") for name, raw in found.items()}
 
     def load(self) -> LoadedSet:
         """Read, check and compile the own paths."""

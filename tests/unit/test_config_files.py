@@ -218,3 +218,80 @@ def test_secrets_are_never_shown(tmp_path: Path, text: str) -> None:
     assert problems
     for problem in problems:
         assert "hunter2" not in f"{problem}"
+
+
+def test_characters_that_cannot_be_seen_are_named_and_shown_as_escapes(tmp_path: Path) -> None:
+    text = "version: 1\nbroker: {embedded: true}\nnodes: {n: {subscribe: {\u200bREQPing: {}}}}\n"
+    (problem,) = problems_of(tmp_path, text)
+    assert "U+200B, zero width space" in problem.message
+    quoted = text.replace("\u200bREQPing", '"REQPing\u00a0"')
+    (problem,) = problems_of(tmp_path, quoted)
+    assert (problem.code, "REQPing\\u00a0" in problem.message) == ("E107", True)
+
+
+def test_what_was_a_tools_reading_of_our_key_is_advised_to_be_ours(tmp_path: Path) -> None:
+    text = GOOD.replace("REQPing: {}", "REQPing: {ack: {true: done}}")
+    assert [problem.hint for problem in problems_of(tmp_path, text)] == [
+        "is it `on`? a tool for YAML 1.1 turns that key into true"
+    ]
+
+
+def test_a_number_from_the_environment_is_led_out_of_its_quotes(tmp_path: Path) -> None:
+    text = GOOD + 'defaults: {window: "${WINDOW:-5}"}\n'
+    (problem,) = problems_of(tmp_path, text)
+    assert problem.hint.startswith("in quotes it is text: write window: ${WINDOW:-5} on a line")
+    assert load_text(tmp_path, GOOD + "defaults:\n  window: ${WINDOW:-5}\n")
+
+
+def load_text(tmp_path: Path, text: str) -> object:
+    path = tmp_path / "good.yaml"
+    path.write_text(text)
+    return load(path).desired
+
+
+def test_a_directory_that_may_not_be_entered_is_named_and_a_circle_of_links_is_passed_by(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(tmp_path, a_yaml=GOOD, site__data__b_yaml="")
+    (tmp_path / "site" / "latest").symlink_to("latest")
+    assert names(tmp_path) == ["a.yaml", "site/data/b.yaml"]
+    real = os.scandir
+
+    def scandir(path: str) -> object:
+        if path.endswith("data"):
+            raise PermissionError(13, "Permission denied")
+        return real(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    with pytest.raises(ConfigInvalid) as caught:
+        load(tmp_path)
+    assert [(one.code, os.path.relpath(one.file, tmp_path)) for one in caught.value.problems] == [
+        ("E001", "site/data")
+    ]
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "admin: {token: hunter2-plain, listen: '127.0.0.1:1'}",
+        "admin:\n  token: >\n    hunter2-plain\n    hunter2-plain",
+        "broker2: {pasword: hunter2-plain}",
+        "# the password: hunter2-plain",
+        "broker: {auth: {user: u, passwd: [hunter2-plain]}}",
+        "methods: {N: {kind: comand, http: {url: 'http://h/', headers: {Authorization: 'B hunter2-plain'}}}}",
+        "x: 'nats://u:hunter2-plain@h:1'",
+        "x: {y: hunter2-plain, api_key: hunter2-plain}",
+        "token: hunter2-plain: x",
+    ],
+)  # fmt: skip
+def test_texts_that_leave_are_without_the_secrets_somebody_wrote_into_them(
+    tmp_path: Path, line: str
+) -> None:
+    path = tmp_path / "a.yaml"
+    path.write_text(f"{GOOD}{line}\n")
+    raw = read_config([path], {})
+    for shown in (raw.shown_files(), raw.shown_files(keep_columns=True)):
+        (text,) = shown.values()
+        assert "hunter2" not in text
+        assert text.count("\n") == path.read_text().count("\n")
+        assert "nodes: {ship1:" in text

@@ -153,6 +153,13 @@ STORIES = (
         "A config file holds a map: `version`, `nodes` and so on.",
     ),
     Story(
+        "E019",
+        "merge-conflict",
+        "The file holds both sides of a merge that nobody has resolved.",
+        "<<<<<<< HEAD",
+        "Resolve the conflict: keep one side and remove the lines of the markers, then commit.",
+    ),
+    Story(
         "W001",
         "yaml-1.1-text",
         "An unquoted word is text here, but something else to tools that read YAML 1.1: no "

@@ -1,0 +1,148 @@
+"""Secrets that were written into a config, found by what they are: they leave in no excerpt and no difference.
+
+A secret is what stands where the settings want one, or below a key that is called like one. Well-formed references
+(``{file: …}``) are none: they are how it should be written.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence, Set
+from typing import Any, NamedTuple
+
+from appliance.config.positions import KeyPath, Place, Spot
+from appliance.core.method_checks import SECRET_HEADERS
+from appliance.core.settings import leaves_of
+from appliance.core.specs import DesiredState
+
+BLOT = "********"
+MIN_ELSEWHERE_CHARACTERS = 6
+"""A secret of at least this many is looked for in the rest of the files, too."""
+
+_WORDS = r"pas{1,2}w|pass(?:wd|phrase)?|secret|token|seed|credential|nkey|api_?-?key|bearer|private"
+_KEY = re.compile(_WORDS, re.IGNORECASE)
+_REFERENCE_KEYS = frozenset({"file", "env", "credential"})
+_REFERENCE_NAME = re.compile(r"[\w./~-]+|\$\{[^{}]*\}")
+_PATHS = tuple(setting.keys for setting in leaves_of(DesiredState) if setting.is_secret)
+_SECTIONS = {path[:-1] for path in _PATHS}
+_KNOWN = {setting.keys for setting in leaves_of(DesiredState)}
+_HEADERS = ("http", "headers")
+_LINE = re.compile(
+    rf"(?P<name>[\w-]*(?:{_WORDS})[\w-]*[\"']?\s*[:=]\s*)"
+    r"(?!\{\s*(?:file|env|credential)\s*:\s*[\"']?[\w./~-]+[\"']?\s*\})"
+    r"(?P<value>\S.*)",
+    re.IGNORECASE,
+)
+"""In a line that could not be read as YAML: a word for a secret, and what follows it."""
+_URL_USER = re.compile(r"(?<=://)[^@/\s\"']+(?=@)")
+
+
+class Secret(NamedTuple):
+    """A value that nobody may see, and where it stands."""
+
+    place: Place
+    text: str
+
+
+def find_secrets(tree: Mapping[str, Any], spot: Spot) -> list[Secret]:
+    """Every secret of a file that was read."""
+    return list(_walk(tree, spot, (), is_below=False))
+
+
+def _walk(value: Any, spot: Spot, path: KeyPath, *, is_below: bool) -> Iterator[Secret]:
+    if isinstance(value, dict):
+        is_reference = is_below and value.keys() <= _REFERENCE_KEYS
+        for key, there in spot.children.items():
+            here = (*path, key)
+            is_secret = is_below or _is_secret(here)
+            child = value.get(key)
+            if is_reference and isinstance(child, str) and _REFERENCE_NAME.fullmatch(child):
+                continue
+            if is_secret and key not in value:
+                yield Secret(there.place, "")  # refused while it was read: an alias, a tag
+            yield from _walk(child, there, here, is_below=is_secret)
+        for key, child, there in spot.dropped:
+            here = (*path, key)
+            yield from _walk(child, there, here, is_below=is_below or _is_secret(here))
+    elif isinstance(value, list):
+        for index, child in enumerate(value):
+            found = spot.children.get(index)
+            if found is not None:
+                yield from _walk(child, found, (*path, index), is_below=is_below)
+    elif is_below and value is not None and not isinstance(value, bool):
+        yield Secret(spot.place, str(value))
+
+
+def _is_secret(path: KeyPath) -> bool:
+    key = str(path[-1])
+    if path[0] == "methods" and path[2:4] == _HEADERS:
+        return len(path) > 4 and (key.lower() in SECRET_HEADERS or bool(_KEY.search(key)))
+    if path[0] == "nodes" and len(path) == 2:
+        return False  # a node may be called anything
+    if path[:-1] in _SECTIONS and path not in _KNOWN and not _is_section(path):
+        return True  # misspelt, where a secret may have been meant
+    return path in _PATHS or _KEY.search(key) is not None
+
+
+def _is_section(path: KeyPath) -> bool:
+    return any(known[: len(path)] == path for known in _KNOWN)
+
+
+def redact(
+    files: Mapping[str, str],
+    secrets: Sequence[Secret],
+    unread: Set[str],
+    *,
+    keep_columns: bool = False,
+) -> dict[str, str]:
+    """The texts without the secrets.
+
+    Args:
+        unread: names of files that are no YAML: there what looks like a secret counts as one.
+        keep_columns: blot out as many characters as there were, so that places in the texts stay right.
+    """
+    by_file: dict[str, list[Secret]] = {}
+    for secret in secrets:
+        by_file.setdefault(secret.place.file, []).append(secret)
+    known = sorted(
+        {one.text for one in secrets if len(one.text) >= MIN_ELSEWHERE_CHARACTERS},
+        key=len,
+        reverse=True,
+    )
+    return {
+        name: redact_unread(text)
+        if name in unread
+        else _redact_text(text, by_file.get(name, []), known, keep_columns=keep_columns)
+        for name, text in files.items()
+    }
+
+
+def _redact_text(text: str, secrets: list[Secret], known: list[str], *, keep_columns: bool) -> str:
+    mark = "\ufeff" if text.startswith("\ufeff") else ""
+    lines = text.removeprefix("\ufeff").split("\n")
+    for secret in sorted(secrets, key=lambda one: one.place.column, reverse=True):
+        _, number, column, length = secret.place
+        pieces = [piece for piece in secret.text.splitlines() if piece.strip()]
+        if len(pieces) > 1 or length < len(secret.text):
+            for index in range(number - 1, len(lines)):  # it goes on over several lines
+                for piece in pieces:
+                    for word in (piece.strip(), *piece.split()):
+                        if len(word) >= MIN_ELSEWHERE_CHARACTERS:
+                            lines[index] = lines[index].replace(word, BLOT)
+            continue
+        line, start = lines[number - 1], column - 1
+        blot = "*" * length if keep_columns else BLOT
+        lines[number - 1] = line[:start] + blot + line[start + length :]
+    redacted = "\n".join(
+        redact_unread(line) if line.lstrip().startswith("#") else line for line in lines
+    )
+    for word in known:
+        redacted = redacted.replace(word, "*" * len(word) if keep_columns else BLOT)
+    redacted = _URL_USER.sub(lambda match: "*" * len(match[0]), redacted)
+    return mark + redacted
+
+
+def redact_unread(text: str) -> str:
+    """The same for a text of which no tree came about."""
+    hidden = _LINE.sub(lambda match: match["name"] + BLOT, text)
+    return _URL_USER.sub(lambda match: "*" * len(match[0]), hidden)
