@@ -164,7 +164,7 @@ def _has(item: Json, revision: str | None, digest: str | None) -> bool:
         return False
     if revision is not None:
         found = str(item.get("revision") or "")
-        return bool(revision) and found.startswith(revision.lower()) and not item.get("dirty")
+        return bool(revision) and found.startswith(revision.lower()) and item.get("dirty") is False
     if digest is not None:
         wanted = digest.removeprefix("sha256:")
         return bool(wanted) and str(item.get("applied") or "").removeprefix("sha256:").startswith(

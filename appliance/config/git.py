@@ -35,6 +35,8 @@ _MAX_SIGNATURE_BYTES = 8_192
 _MAX_AUTHOR_CHARACTERS = 200
 _MAX_TREE_ENTRIES = 100_000
 _MAX_TREE_DEPTH = 32
+_MAX_LINKS = 40
+"""As the kernel."""
 _SUFFIXES = (".yaml", ".yml")
 
 
@@ -111,41 +113,81 @@ def _differing(
     repo: Repo, commit: Any, paths: Sequence[str], files: Mapping[str, str]
 ) -> Iterator[str]:
     """Config files that the commit does not hold as they are here, and those that it holds and that are gone."""
-    from dulwich.objects import Blob
-
     root = os.path.realpath(repo.path)
-    committed: dict[str, bytes] = {}
+    committed: set[str] = set()
+    places: dict[str, str] = {}
     for path in paths:
-        relative = os.path.relpath(os.path.realpath(path), root)
-        committed.update(_list_tree(repo, commit.tree, "" if relative == "." else relative))
-    seen = set()
+        within = os.path.relpath(os.path.realpath(path), root)
+        below = "" if within == "." else within
+        committed |= _list_tree(repo, commit.tree, below)
+        for name in files:
+            inner = os.path.relpath(name, path)
+            if not inner.startswith(".."):
+                places[name] = os.path.normpath(os.path.join(below, inner))
     for name, text in files.items():
-        relative = os.path.relpath(os.path.realpath(name), root)
-        seen.add(relative)
-        blob = Blob.from_string(text.encode())
-        if committed.get(relative) != blob.id:
+        found = _find_blob(repo, commit.tree, places.get(name, ""))
+        if found is None or found != _blob_id(text.encode(), like=commit.id):
             yield name
-    for relative in sorted(committed.keys() - seen):
+    for relative in sorted(committed - set(places.values())):
         yield os.path.join(root, relative)
 
 
-def _list_tree(repo: Repo, tree_id: bytes, below: str) -> dict[str, bytes]:
-    """The config files of a commit at or below a path, with their blob ids."""
+def _blob_id(content: bytes, *, like: bytes) -> bytes:
+    """As git names such a content, in the kind of names that the repository uses."""
+    make = hashlib.sha256 if len(like) == 64 else hashlib.sha1
+    return make(b"blob %d\0" % len(content) + content).hexdigest().encode()
+
+
+def _find_blob(repo: Repo, tree_id: bytes, path: str) -> bytes | None:
+    """The id of the file that the commit has at a path, through links to other files of the same commit."""
+    parts = [part for part in path.split("/") if part]
+    done: list[str] = []
     node_id, mode = tree_id, stat.S_IFDIR
-    for part in filter(None, below.split("/")):
-        if not stat.S_ISDIR(mode):
-            return {}
+    links = 0
+    while parts:
+        part = parts.pop(0)
+        if part == ".." and done:
+            done.pop()
+            parts[:0], done = done, []
+            node_id, mode = tree_id, stat.S_IFDIR
+            continue
+        if not stat.S_ISDIR(mode) or part == "..":
+            return None
         tree: Any = repo[node_id]
         try:
             mode, node_id = tree[os.fsencode(part)]
         except KeyError:
-            return {}
+            return None
+        if stat.S_ISLNK(mode):
+            target = os.fsdecode(repo[node_id].as_raw_string())
+            links += 1
+            if links > _MAX_LINKS or os.path.isabs(target):
+                return None
+            parts[:0] = [*done, *(one for one in target.split("/") if one not in ("", "."))]
+            done = []
+            node_id, mode = tree_id, stat.S_IFDIR
+        else:
+            done.append(part)
+    return node_id if stat.S_ISREG(mode) else None
+
+
+def _list_tree(repo: Repo, tree_id: bytes, below: str) -> set[str]:
+    """The config files of a commit at or below a path, links to files included."""
+    node_id, mode = tree_id, stat.S_IFDIR
+    for part in filter(None, below.split("/")):
+        if not stat.S_ISDIR(mode):
+            return set()
+        tree: Any = repo[node_id]
+        try:
+            mode, node_id = tree[os.fsencode(part)]
+        except KeyError:
+            return set()
     if not stat.S_ISDIR(mode):
-        return {below: node_id}
-    return dict(_walk(repo, node_id, below))
+        return {below}
+    return set(_walk(repo, node_id, below))
 
 
-def _walk(repo: Repo, tree_id: bytes, below: str) -> Iterator[tuple[str, bytes]]:
+def _walk(repo: Repo, tree_id: bytes, below: str) -> Iterator[str]:
     """NB: a few small trees that hold each other again and again are a tree without end."""
     waiting = [(tree_id, below, 0)]
     entries = 0
@@ -162,8 +204,10 @@ def _walk(repo: Repo, tree_id: bytes, below: str) -> Iterator[tuple[str, bytes]]
             path = os.path.join(below, name)
             if stat.S_ISDIR(entry.mode):
                 waiting.append((entry.sha, path, depth + 1))
-            elif stat.S_ISREG(entry.mode) and name.endswith(_SUFFIXES):
-                yield path, entry.sha
+            elif name.endswith(_SUFFIXES) and (
+                stat.S_ISREG(entry.mode) or stat.S_ISLNK(entry.mode)
+            ):
+                yield path
 
 
 # -- signatures --------------------------------------------------------------------------------------

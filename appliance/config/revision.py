@@ -4,8 +4,8 @@ Covers an ordinary clone, linked work trees and submodules (`.git` is a file), g
 a work tree), detached heads, loose and packed references. What it does not understand (an unborn branch, the
 reftable format, damage) is "no revision": this only labels a configuration, nothing is decided by it.
 
-Whether the work tree has uncommitted changes is not said: to know it right, index, work tree and the commit's tree
-must be compared, which is reading packed objects. `dirty` is None.
+Whether the config's files are as the commit has them is told by `config.git`, which reads packed objects; here `dirty` is
+None, which is neither clean nor edited.
 
 Source: gitrepository-layout(5), git-worktree(1).
 """

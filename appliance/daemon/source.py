@@ -84,8 +84,12 @@ class FileConfigSource:
         allowed = self._allowed_keys(loaded.desired)
         dirty: bool | None = None
         author: str | None = None
+        facts: CommitFacts | None = None
         if allowed or loaded.desired.source.source == "git":
             facts = _check_commit(paths, loaded.files, allowed)
+        elif revision is not None:
+            facts = _look_at_commit(paths, loaded.files)
+        if facts is not None:
             dirty = bool(facts.differing)
             author = f"{facts.author}, signed by {facts.signer}" if facts.signer else facts.author
         return LoadedSet(
@@ -181,6 +185,14 @@ def _check_commit(
     if problems:
         raise ConfigInvalid(problems)
     return facts
+
+
+def _look_at_commit(paths: Sequence[str], files: Mapping[str, str]) -> CommitFacts | None:
+    """What the commit says of files that need not be from one; None where that cannot be told."""
+    try:
+        return read_commit(paths, files, ())
+    except GitTrouble:
+        return None
 
 
 def _read_keys(path: str) -> tuple[str, ...]:

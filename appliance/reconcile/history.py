@@ -258,8 +258,11 @@ def _revision_of(record: Record) -> Revision | None:
     )
 
 
-def _is_second_choice(record: Record) -> tuple[bool, bool]:
-    return record.get("result") not in IN_FORCE, record.get("dirty") is True
+def _is_second_choice(record: Record) -> tuple[bool, int]:
+    dirty = record.get("dirty")
+    # what is not known to be as the commit has it comes after what is, and before what is not
+    doubt = {False: 0, True: 2}.get(dirty, 1) if isinstance(dirty, bool) else 1
+    return record.get("result") not in IN_FORCE, doubt
 
 
 def _write(target: Path, value: Record) -> None:

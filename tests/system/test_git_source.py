@@ -351,3 +351,31 @@ nodes:
         daemon.wait_until(lambda status: told(status) == [(commit, "main", False)])
         repository.write(f"{BASE}config: {{source: git}}\n{nodes}# edited\n")
         daemon.wait_until(lambda status: told(status) == [(commit, "main", True)])
+
+
+def test_a_file_that_links_to_another_of_the_commit_is_as_the_commit_has_it(repository):
+    repository.write("a: 1\n")
+    shared = repository.folder.parent / "shared"
+    shared.mkdir()
+    (shared / "more.txt").write_text("b: 1\n")
+    link = repository.folder / "more.yaml"
+    link.symlink_to("../shared/more.txt")
+    repository.commit()
+    assert repository.facts().differing == ()
+    (shared / "more.txt").write_text("b: 2\n")
+    assert repository.facts().differing == (str(link),)
+    (shared / "more.txt").write_text("b: 1\n")
+    link.unlink()
+    assert repository.facts().differing == (str(link),)
+
+
+def test_without_asking_for_git_an_edit_on_top_of_the_commit_is_seen_all_the_same(repository):
+    repository.write(f"{BASE}{NODES.format(more='')}")
+    repository.commit()
+    with Appliance(
+        None, repository.root / "node", config_path=repository.folder / "fleet.yaml"
+    ) as daemon:
+        assert daemon.status()["config"]["dirty"] is False
+        repository.write(f"{BASE}{NODES.format(more=', REQPong: {}')}")
+        daemon.reload()
+        assert daemon.status()["config"]["dirty"] is True
