@@ -273,6 +273,7 @@ class Database:
             "cache_size=-16000",
             "journal_size_limit=16777216",
             "trusted_schema=ON",
+            "secure_delete=FAST",  # some builds write zeros over every page of what goes, once more to the disk
             f"max_page_count={self._max_pages}",
         ):
             self.connection.execute(f"PRAGMA {pragma}")

@@ -52,6 +52,14 @@ async def test_commits_of_settled_messages_go(tmp_path: Path):
         assert store.counts().pending == 0
 
 
+async def test_what_goes_is_not_written_to_the_disk_once_more(tmp_path: Path):
+    async with open_store(tmp_path) as store:
+        ((mode,),) = await store._call(
+            lambda database: list(database.connection.execute("PRAGMA secure_delete"))
+        )
+        assert mode == 2  # zeros only where no page more is written for them
+
+
 async def test_received_messages_leave_ids_and_nothing_else(tmp_path: Path):
     clock = HandClock()
     async with open_store(tmp_path, clock) as store:
