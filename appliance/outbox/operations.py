@@ -107,3 +107,23 @@ class Moved:
 
 
 Operation = Put | Settle | Bury | Take | Finish | Annotate
+
+
+def measure(operation: Operation) -> tuple[int, int]:
+    """Rows and bytes that an operation adds to a batch, roughly."""
+    if isinstance(operation, Put):
+        return len(operation.records), sum(len(record.payload) for record in operation.records)
+    if isinstance(operation, Take):
+        return len(operation.items), sum(
+            len(item.payload) for item in operation.items if item.keep_body
+        )
+    if isinstance(operation, Finish):
+        replies = operation.replies
+        return len(operation.items) + len(replies), sum(len(reply.payload) for reply in replies)
+    if isinstance(operation, Settle):
+        return len(operation.done) + len(operation.tries), 0
+    if isinstance(operation, Annotate):
+        return len(operation.row_ids), 0
+    if isinstance(operation, Bury):
+        return len(operation.letters), sum(len(letter[3]) for letter in operation.letters)
+    raise AssertionError(operation)

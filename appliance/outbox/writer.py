@@ -35,7 +35,9 @@ from appliance.outbox.operations import (
     Settle,
     Stop,
     Take,
+    measure,
 )
+from appliance.outbox.patience import Patience, Together
 from appliance.outbox.records import HealthState
 from appliance.outbox.texts import pack
 
@@ -43,15 +45,6 @@ MAX_BATCH_ROWS = 1_000
 MAX_BATCH_BYTES = 8 * 1024 * 1024
 BUSY_WAIT_S = 0.05
 KEPT_RETRY_S = 0.2
-LAZY_SETTLE_WAIT_S = 0.05
-"""How long records that were delivered may gather before they get a commit of their own: a crash in between means that
-they are sent once more, and known at the other side.
-"""
-LAZY_FINISH_WAIT_S = 0.005
-"""The same for handled messages that were acknowledged before: a crash in between means that they are handled once more.
-"""
-LAZY_ROWS = 256
-"""So many of either are company enough."""
 HOUSEKEEPING_S = 5.0
 HOUSEKEEPING_BUSY_S = 0.1
 SHORT_OF_ROOM_S = 0.5
@@ -82,7 +75,8 @@ class Writer:
         self.waiting_since_mono: float | None = None
         self._last_id = last_id
         self._on_outcomes = on_outcomes
-        self._queue: queue.SimpleQueue[Operation | Call | Stop] = queue.SimpleQueue()
+        self._queue: queue.SimpleQueue[Together] = queue.SimpleQueue()
+        self._patience = Patience(loop, self._queue.put)
         self._kept: list[Operation] = []
         self._is_short_of_room = False
         self._broken: StoreError | None = None
@@ -96,9 +90,9 @@ class Writer:
         self._thread.start()
 
     def submit(self, operation: Operation | Call | Stop) -> None:
-        """Hand an operation over; it is answered on the loop."""
+        """Hand an operation over; it is answered on the loop, by which this is called."""
         operation.since_mono = self._mono()
-        self._queue.put(operation)
+        self._patience.pass_on(operation)
 
     def join(self) -> None:
         """Wait for the thread's end; after `Stop` only."""
@@ -143,7 +137,6 @@ class Writer:
         """
         operations: list[Operation] = []
         rows = size_bytes = 0
-        lazy_until_mono: float | None = None
         first_wait_s = HOUSEKEEPING_S
         if self._kept:
             first_wait_s = KEPT_RETRY_S
@@ -151,35 +144,22 @@ class Writer:
             first_wait_s = SHORT_OF_ROOM_S
         while rows < MAX_BATCH_ROWS and size_bytes < MAX_BATCH_BYTES:
             try:
-                operation = self._next(operations, first_wait_s, lazy_until_mono)
+                together = (
+                    self._queue.get_nowait()
+                    if operations
+                    else self._queue.get(timeout=first_wait_s)
+                )
             except queue.Empty:
                 break
-            if isinstance(operation, Call | Stop):
-                self._is_stopping = isinstance(operation, Stop)
-                return operations, operation
-            wait_s = _lazy_wait_s(operation)
-            if wait_s is None or rows >= LAZY_ROWS:
-                lazy_until_mono = None
-            elif not operations:
-                lazy_until_mono = time.monotonic() + wait_s
-            elif lazy_until_mono is not None:
-                lazy_until_mono = min(lazy_until_mono, time.monotonic() + wait_s)
-            operations.append(operation)
-            operation_rows, operation_bytes = _measure(operation)
-            rows += operation_rows
-            size_bytes += operation_bytes
+            for operation in together:
+                if isinstance(operation, Call | Stop):  # the last of them
+                    self._is_stopping = isinstance(operation, Stop)
+                    return operations, operation
+                operations.append(operation)
+                operation_rows, operation_bytes = measure(operation)
+                rows += operation_rows
+                size_bytes += operation_bytes
         return operations, None
-
-    def _next(
-        self, operations: list[Operation], wait_s: float, lazy_until_mono: float | None
-    ) -> Operation | Call | Stop:
-        """The next operation: wait for the first, and a moment for company while nobody waits for the batch."""
-        if not operations:
-            return self._queue.get(timeout=wait_s)
-        left_s = lazy_until_mono - time.monotonic() if lazy_until_mono is not None else 0.0
-        if left_s > 0.0:
-            return self._queue.get(timeout=left_s)
-        return self._queue.get_nowait()
 
     def _report(self, outcomes: list[Outcome]) -> None:
         with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
@@ -378,15 +358,6 @@ class Writer:
             self._maintenance.delete_gone()
 
 
-def _lazy_wait_s(operation: Operation) -> float | None:
-    """How long an operation may wait for company; None where somebody waits for it."""
-    if isinstance(operation, Settle):
-        return LAZY_SETTLE_WAIT_S
-    if isinstance(operation, Finish) and not operation.is_urgent:
-        return LAZY_FINISH_WAIT_S
-    return None
-
-
 def _split(operations: Sequence[Operation]) -> Iterator[Operation]:
     for operation in operations:
         if not isinstance(operation, Settle):
@@ -397,23 +368,3 @@ def _split(operations: Sequence[Operation]) -> Iterator[Operation]:
         tries = list(operation.tries.items())
         for first in range(0, len(tries), SETTLE_PIECE):
             yield Settle(tries=dict(tries[first : first + SETTLE_PIECE]))
-
-
-def _measure(operation: Operation) -> tuple[int, int]:
-    """Rows and bytes that an operation adds to a batch, roughly."""
-    if isinstance(operation, Put):
-        return len(operation.records), sum(len(record.payload) for record in operation.records)
-    if isinstance(operation, Take):
-        return len(operation.items), sum(
-            len(item.payload) for item in operation.items if item.keep_body
-        )
-    if isinstance(operation, Finish):
-        replies = operation.replies
-        return len(operation.items) + len(replies), sum(len(reply.payload) for reply in replies)
-    if isinstance(operation, Settle):
-        return len(operation.done) + len(operation.tries), 0
-    if isinstance(operation, Annotate):
-        return len(operation.row_ids), 0
-    if isinstance(operation, Bury):
-        return len(operation.letters), sum(len(letter[3]) for letter in operation.letters)
-    raise AssertionError(operation)
