@@ -5,8 +5,9 @@ part: its read loop dies of a reply subject that is not UTF-8, its flush overtak
 errors are lower-cased and its subscriptions cost a task switch per message. A `Wire` lives for one connection; when
 that is lost, `bus.nats` makes a new one.
 
-The one idea to read it: commands are appended to one list in the order of the calls and written once per turn of the
-event loop. A PING is a command like any other, so its PONG proves that everything before it was processed.
+The one idea to read it: commands are appended to one list in the order of the calls. The first messages of a turn of
+the event loop are written at once, everything else of it together at its end. A PING is a command like any other, so
+its PONG proves that everything before it was processed.
 """
 
 from __future__ import annotations
@@ -104,7 +105,7 @@ class Wire(asyncio.Protocol):
             self.data_received(leftover)
 
     def publish(self, frames: Sequence[Frame]) -> None:
-        """Queue messages for this turn of the loop, in order.
+        """Send messages, in order: at once, or with the others at the end of this turn of the loop.
 
         Raises:
             BusUnavailable, PayloadTooLarge, SubjectInvalid: as `base.Bus.send`; nothing was sent.
@@ -117,6 +118,7 @@ class Wire(asyncio.Protocol):
         self._out += pieces
         self._out_bytes += size_bytes
         if not self._is_write_due:
+            self._write_out()  # NB: what else this turn has to do may take long, and somebody waits for these
             self._is_write_due = True
             self._loop.call_soon(self._write_out)
         elif self._out_bytes > _WRITE_AT_BYTES:
