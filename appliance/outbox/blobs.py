@@ -126,6 +126,8 @@ class Head:
 
 _OUT_COLUMNS = ("Q", "d", "d", "I", "I", "I", "I")
 _IN_COLUMNS = ("Q", "Q", "d", "I", "I", "I", "I", "I")
+_NO_RECORDS = tuple(array(kind) for kind in _OUT_COLUMNS)
+_NO_ROWS = tuple(array(kind) for kind in _IN_COLUMNS)
 
 
 def encode_body(content: Content, now: float) -> tuple[list[bytes], list[array[Any]], bytes, bytes]:
@@ -160,8 +162,10 @@ def encode_body(content: Content, now: float) -> tuple[list[bytes], list[array[A
 
 def _encode_records(
     content: Content, shapes: dict[Any, int], parts: list[bytes]
-) -> tuple[list[array[Any]], int]:
+) -> tuple[Sequence[array[Any]], int]:
     records = content.records
+    if not records:
+        return _NO_RECORDS, 0
     nan = math.nan
     shape_of: list[int] = []
     sizes: list[int] = []
@@ -216,7 +220,9 @@ def _encode_records(
 
 def _encode_rows(
     content: Content, shapes: dict[Any, int], parts: list[bytes], end: int, now: float
-) -> list[array[Any]]:
+) -> Sequence[array[Any]]:
+    if not content.row_ids:
+        return _NO_ROWS
     shape_of: list[int] = []
     sizes: list[int] = []
     blocks: list[int] = []
