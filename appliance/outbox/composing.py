@@ -10,6 +10,7 @@ from appliance.outbox.operations import Annotate, Bury, Finish, Operation, Put, 
 from appliance.outbox.records import (
     DONE_VERDICT,
     MAX_VERDICT_CHARS,
+    DoneRun,
     FinishItem,
     OutboxRecord,
     TakeIn,
@@ -47,6 +48,8 @@ class Composer:
                 if operation.facts:
                     self.plan.facts = {**self.plan.facts, **operation.facts}
             elif isinstance(operation, Finish):
+                for run in operation.done:
+                    self._finish_run(run)
                 self._finish(operation.items)
                 self._records += operation.replies
             elif isinstance(operation, Take):
@@ -90,6 +93,17 @@ class Composer:
         else:
             misc.notes += [(row_id, operation.note) for row_id in known]
 
+    def _finish_run(self, run: DoneRun) -> None:
+        if run.row_ids:
+            place_of = self._database.inbox.places.get
+            self._settled += [
+                place for row_id in run.row_ids if (place := place_of(row_id)) is not None
+            ]
+            self.plan.finished.append((run.scope, run.row_ids))
+        if run.instance is not None and run.message_ids:
+            key = (run.scope, run.sender, run.instance)
+            self._seen.setdefault(key, {}).update(dict.fromkeys(run.message_ids))
+
     def _finish(self, items: Sequence[FinishItem]) -> None:
         places, settled, finished = (
             self._database.inbox.places,
@@ -103,7 +117,7 @@ class Composer:
                 place = places.get(row_id)
                 if place is not None:
                     settled.append(place)
-                    finished.append((scope, row_id))
+                    finished.append((scope, (row_id,)))
             if instance is None:
                 continue
             if scope != last_scope or sender != last_sender or instance != last_instance:

@@ -100,8 +100,8 @@ class Plan:
     """What one commit is to do."""
 
     content: Content = field(default_factory=Content)
-    finished: list[tuple[str, int]] = field(default_factory=list)
-    """Scope and number of rows of the inbox that end."""
+    finished: list[tuple[str, Sequence[int]]] = field(default_factory=list)
+    """Scope and numbers of rows of the inbox that end; those that are gone by now count for nothing."""
     letters: list[LetterRow] = field(default_factory=list)
     risen: list[int] = field(default_factory=list)
     """Dead letters that are none any more."""

@@ -50,25 +50,19 @@ class Inbox:
         # NB: the copy is one step of the interpreter, so the writer's thread cannot come in between
         return {scope: len(rows) for scope, rows in list(self.by_scope.items())}
 
-    def finish(self, finished: Iterable[tuple[str, int]]) -> None:
+    def finish(self, finished: Iterable[tuple[str, Sequence[int]]]) -> None:
         """Rows ended, given with their scopes."""
         pop, by_scope = self.places.pop, self.by_scope
         has_marks = bool(self.started or self.notes)
-        last_scope = None
-        rows: dict[int, None] = {}
-        for scope, row_id in finished:
-            pop(row_id, None)
-            if scope != last_scope:
-                self._forget_if_empty(last_scope, rows)
-                last_scope, rows = scope, by_scope.get(scope, {})
-            rows.pop(row_id, None)
-            if has_marks:
-                self.forget_marks(row_id)
-        self._forget_if_empty(last_scope, rows)
-
-    def _forget_if_empty(self, scope: str | None, rows: dict[int, None]) -> None:
-        if scope is not None and not rows:
-            self.by_scope.pop(scope, None)
+        for scope, row_ids in finished:
+            rows = by_scope.get(scope, {})
+            for row_id in row_ids:
+                pop(row_id, None)
+                rows.pop(row_id, None)
+                if has_marks:
+                    self.forget_marks(row_id)
+            if not rows:
+                by_scope.pop(scope, None)
 
     def forget_ids(self, key: SeenKey, ids: Iterable[int]) -> None:
         """These ids are remembered as handled now."""

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from appliance.outbox.blobs import Tries
 from appliance.outbox.facts import FactChanges
 from appliance.outbox.letters import LetterRow
-from appliance.outbox.records import FinishItem, LaneKey, OutboxRecord, TakeIn, Taken
+from appliance.outbox.records import DoneRun, FinishItem, LaneKey, OutboxRecord, TakeIn, Taken
 
 if TYPE_CHECKING:
     from appliance.outbox.database import Database
@@ -62,6 +62,7 @@ class Finish:
     """Messages whose handling ended, with the replies they caused."""
 
     items: Sequence[FinishItem]
+    done: Sequence[DoneRun]
     replies: Sequence[OutboxRecord]
     future: asyncio.Future[None]
     is_urgent: bool = True
@@ -112,14 +113,16 @@ Operation = Put | Settle | Bury | Take | Finish | Annotate
 def measure(operation: Operation) -> tuple[int, int]:
     """Rows and bytes that an operation adds to a batch, roughly."""
     if isinstance(operation, Put):
-        return len(operation.records), sum(len(record.payload) for record in operation.records)
+        return len(operation.records), sum([len(record.payload) for record in operation.records])
     if isinstance(operation, Take):
         return len(operation.items), sum(
-            len(item.payload) for item in operation.items if item.keep_body
+            [len(item.payload) for item in operation.items if item.keep_body]
         )
     if isinstance(operation, Finish):
         replies = operation.replies
-        return len(operation.items) + len(replies), sum(len(reply.payload) for reply in replies)
+        count = len(operation.items) + len(replies)
+        count += sum([max(len(run.row_ids), len(run.message_ids)) for run in operation.done])
+        return count, sum([len(reply.payload) for reply in replies])
     if isinstance(operation, Settle):
         return len(operation.done) + len(operation.tries), 0
     if isinstance(operation, Annotate):

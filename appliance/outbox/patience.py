@@ -29,10 +29,15 @@ class Patience:
     """Belongs to the writer, and to the event loop's thread."""
 
     def __init__(
-        self, loop: asyncio.AbstractEventLoop, hand_over: Callable[[Together], None]
+        self,
+        loop: asyncio.AbstractEventLoop,
+        hand_over: Callable[[Together], None],
+        is_untouched: Callable[[], bool],
     ) -> None:
+        """`is_untouched` tells whether something that was handed over has not been looked at yet."""
         self._loop = loop
         self._hand_over = hand_over
+        self._is_untouched = is_untouched
         self._waiting: list[Operation | Call | Stop] = []
         self._rows = 0
         self._due_mono = 0.0
@@ -54,7 +59,7 @@ class Patience:
             self._due_mono = due_mono
         self._waiting.append(operation)
         self._rows += measure(operation)[0]
-        if self._rows >= ENOUGH_ROWS:
+        if self._rows >= ENOUGH_ROWS or self._is_untouched():
             self._let_go()
         elif self._timer is None or self._timer.when() > self._due_mono:
             self._wait_until_due()

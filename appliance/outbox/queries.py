@@ -308,7 +308,7 @@ def _bury_row(database: Database, scope: str, row_id: int, new_id: int, reason: 
         )
     ]
     plan.content.settled = [place]
-    plan.finished = [(scope, row_id)]
+    plan.finished = [(scope, (row_id,))]
     database.commit(plan, max(database.last_id, new_id))
     database.note_damaged(1)
 
@@ -352,7 +352,7 @@ def drop_inbox(database: Database, row_ids: Sequence[int] | None) -> int:
         part = chosen[first : first + MOVE_COUNT]
         plan = Plan()
         plan.content.settled = [places[row_id] for row_id in part]
-        plan.finished = [(scopes[row_id], row_id) for row_id in part]
+        plan.finished = [(scopes[row_id], (row_id,)) for row_id in part]
         for row_id in part:
             if row_id in keys:
                 key, message_id = keys[row_id]

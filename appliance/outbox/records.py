@@ -119,6 +119,21 @@ class FinishItem(NamedTuple):
 
 
 @dataclass(slots=True)
+class DoneRun:
+    """Messages of one sender that were handled as they should be, in the attempt they came with first: what became of
+    most. Noted together, since there is nothing to be said of any one of them.
+
+    `row_ids` name their stored bodies where they had some, `message_ids` are to be remembered; empty without `instance`.
+    """
+
+    scope: str
+    sender: str
+    instance: str | None
+    row_ids: list[int] = field(default_factory=list)
+    message_ids: list[int] = field(default_factory=list)
+
+
+@dataclass(slots=True)
 class InboxRow:
     """A message taken in and not finished. `note` is what `MessageStore.note` stored last; `taken_at`
     in steady seconds.

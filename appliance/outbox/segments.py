@@ -89,29 +89,50 @@ class Segments:
 
     def settle(self, places: Sequence[int]) -> None:
         """Messages are through; a place that is unknown or settled already counts for nothing."""
-        by_seq, tries = self.by_seq, self.tries
-        last_seq = -1
-        segment: Segment | None = None
-        for place in places:
-            seq = place >> SLOT_BITS
-            if seq != last_seq:
-                segment = by_seq.get(seq)
-                last_seq = seq
-            if segment is None:
-                continue
+        at, count = 0, len(places)
+        while at < count:
+            place = places[at]
+            segment = self.by_seq.get(place >> SLOT_BITS)
             slot = place & SLOT_MASK
-            if slot >= len(segment.state) or not segment.state[slot]:
-                continue
-            segment.state[slot] = 0
-            segment.live -= 1
-            ends = segment.ends
-            size = ends[slot] - (ends[slot - 1] if slot else 0)
-            segment.live_bytes -= size
-            self.live_bytes -= size
-            if tries:
-                tries.pop(place, None)
-            if not segment.live and not segment.refs:
-                self._release(segment)
+            length = 1
+            if segment is not None and slot < len(segment.state):
+                length = min(count - at, len(segment.state) - slot)
+                # NB: mostly messages are through in the order they came in, so what is left of a commit goes as one
+                if self._are_next(segment, slot, places[at : at + length], place):
+                    self._settle_slots(segment, slot, length)
+                else:
+                    for one in places[at : at + length]:
+                        self._settle_one(one)
+            at += length
+
+    @staticmethod
+    def _are_next(segment: Segment, slot: int, places: Sequence[int], first: int) -> bool:
+        """Whether these places follow one another from the first, and all of them are live."""
+        length = len(places)
+        return (
+            places[-1] - first == length - 1
+            and segment.state.find(0, slot, slot + length) < 0
+            and list(places) == list(range(first, first + length))
+        )
+
+    def _settle_one(self, place: int) -> None:
+        segment = self.by_seq.get(place >> SLOT_BITS)
+        slot = place & SLOT_MASK
+        if segment is not None and slot < len(segment.state) and segment.state[slot]:
+            self._settle_slots(segment, slot, 1)
+
+    def _settle_slots(self, segment: Segment, slot: int, length: int) -> None:
+        segment.state[slot : slot + length] = bytes(length)
+        segment.live -= length
+        size = segment.ends[slot + length - 1] - (segment.ends[slot - 1] if slot else 0)
+        segment.live_bytes -= size
+        self.live_bytes -= size
+        if self.tries:
+            first = segment.seq << SLOT_BITS | slot
+            for place in range(first, first + length):
+                self.tries.pop(place, None)
+        if segment.is_free:
+            self._release(segment)
 
     def is_live(self, place: int) -> bool:
         """Whether a message is there and not settled."""

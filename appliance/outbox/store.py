@@ -26,6 +26,7 @@ from appliance.outbox.operations import Annotate, Call, Finish, Moved, Put, Sett
 from appliance.outbox.records import (
     Counts,
     DeadLetter,
+    DoneRun,
     FinishItem,
     HealthState,
     InboxRow,
@@ -330,9 +331,12 @@ class MessageStore:
         items: Sequence[FinishItem],
         replies: Sequence[OutboxRecord],
         *,
+        done: Sequence[DoneRun] = (),
         is_urgent: bool = True,
     ) -> None:
         """Remember messages with their verdicts, drop their bodies and accept the replies, in one commit.
+
+        `done` are those of which nothing is to be said but that.
 
         Raises:
             StoreFull: no room; nothing of it happened.
@@ -340,11 +344,11 @@ class MessageStore:
         self._check_open()
         if replies:
             self._check_room(len(replies))
-        if not items and not replies:
+        if not items and not replies and not done:
             return
         self._accepting += len(replies)
         try:
-            await self._submit(Finish(items, replies, self._loop.create_future(), is_urgent))
+            await self._submit(Finish(items, done, replies, self._loop.create_future(), is_urgent))
         finally:
             self._accepting -= len(replies)
 

@@ -76,7 +76,7 @@ class Writer:
         self._last_id = last_id
         self._on_outcomes = on_outcomes
         self._queue: queue.SimpleQueue[Together] = queue.SimpleQueue()
-        self._patience = Patience(loop, self._queue.put)
+        self._patience = Patience(loop, self._queue.put, lambda: not self._queue.empty())
         self._kept: list[Operation] = []
         self._is_short_of_room = False
         self._broken: StoreError | None = None

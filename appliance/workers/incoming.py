@@ -40,6 +40,7 @@ class Incoming:
         "is_reply",
         "is_taken",
         "is_unwanted",
+        "key",
         "message",
         "message_id",
         "payload",
@@ -70,6 +71,11 @@ class Incoming:
         self.block = block
         self.reply_tos: list[str] = [reply_to] if reply_to else []
         self.sender = message.from_node
+        instance = identity.instance
+        self.key: DedupeKey | None = (
+            None if instance is None else (self.sender, instance, identity.message_id)
+        )
+        """What a resend of the same message has in common with it; None when the sender gives no usable id."""
         self.message_id = message.id
         """The number in its body, which an acknowledgement repeats."""
         self.is_reply = message.is_reply
@@ -99,14 +105,6 @@ class Incoming:
     def is_last_of_stream(self) -> bool:
         """Whether this reply completes an answer that came in pieces."""
         return bool(self.stream) and MORE_HEADER not in self.headers
-
-    @property
-    def key(self) -> DedupeKey | None:
-        """What a resend of the same message has in common with it; None when the sender gives no usable id."""
-        instance = self.identity.instance
-        if instance is None:
-            return None
-        return (self.sender, instance, self.identity.message_id)
 
     def measure(self) -> int:
         """Bytes that it holds in memory now, decoded texts included."""

@@ -25,6 +25,7 @@ from appliance.outbox.lane import MAX_BYTES, Lane
 from appliance.outbox.records import (
     Counts,
     DeadLetter,
+    DoneRun,
     FinishItem,
     HealthState,
     InboxRow,
@@ -409,15 +410,17 @@ class MemoryStore:
         items: Sequence[FinishItem],
         replies: Sequence[OutboxRecord],
         *,
+        done: Sequence[DoneRun] = (),
         is_urgent: bool = True,
     ) -> None:
         """Remember verdicts, drop bodies and accept the replies, in one commit. Raises StoreFull."""
         self._check_open()
         if replies:
             self._check_room(len(replies))
-        if not items and not replies:
+        if not items and not replies and not done:
             return
         kept = [_copy(record) for record in replies]
+        items = [*self._items_of(done), *items]
 
         def apply() -> None:
             for item in items:
@@ -431,6 +434,22 @@ class MemoryStore:
             )
         finally:
             self._accepting -= len(replies)
+
+    def _items_of(self, runs: Sequence[DoneRun]) -> list[FinishItem]:
+        """The same, one by one: rows with the ids they carry, then the ids of those that had no row."""
+        items: list[FinishItem] = []
+        for run in runs:
+            whose = (run.scope, run.sender, run.instance)
+            left = dict.fromkeys(run.message_ids)
+            for row_id in run.row_ids:
+                row = self.disk.inbox.get(row_id)
+                message_id = row.message_id if row is not None else 0
+                is_known = message_id in left
+                left.pop(message_id, None)
+                known_as = run.instance if is_known else None
+                items.append(FinishItem(row_id, run.scope, run.sender, known_as, message_id))
+            items += [FinishItem(None, *whose, message_id) for message_id in left]
+        return items
 
     def _finish(self, item: FinishItem) -> None:
         key = _seen_key(item)

@@ -12,7 +12,7 @@ from typing import Any
 from appliance.core.names import NodeName, Subject
 from appliance.core.specs import StateSettings
 from appliance.outbox.lane import Lane
-from appliance.outbox.records import DONE_VERDICT, FinishItem, OutboxRecord, TakeIn
+from appliance.outbox.records import DONE_VERDICT, DoneRun, FinishItem, OutboxRecord, TakeIn
 from appliance.outbox.store import MessageStore
 
 SUBJECT = "beta.REQToConsole.EventACK"
@@ -93,6 +93,14 @@ def make_finish(item: TakeIn, row_id: int | None = None, verdict: str = DONE_VER
     return FinishItem(
         row_id, item.scope, item.sender, item.instance, item.message_id, item.attempt, verdict
     )
+
+
+def make_run(items: list[TakeIn], row_ids: list[int | None]) -> DoneRun:
+    """What ends the handling of these messages of one sender, all of them done."""
+    scope, _, _, _, sender, instance, *_ = items[0]
+    message_ids = [item.message_id for item in items] if instance is not None else []
+    rows = [row_id for row_id in row_ids if row_id is not None]
+    return DoneRun(scope, sender, instance, rows, message_ids)
 
 
 @asynccontextmanager

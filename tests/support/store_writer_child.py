@@ -13,7 +13,7 @@ from pathlib import Path
 
 from appliance.core.specs import StateSettings
 from appliance.outbox.store import MessageStore
-from tests.support.store_bench import KEY, make_finish, make_item, make_record
+from tests.support.store_bench import KEY, make_finish, make_item, make_record, make_run
 from tests.support.waiting import pace_async
 
 
@@ -45,11 +45,13 @@ async def settle(store: MessageStore) -> None:
 async def receive(store: MessageStore) -> None:
     """Take in, handle, answer."""
     while True:
-        item = make_item(store.next_id(), keep_body=True)
-        ((_, row_id, _),) = await store.take_in([item])
+        item, *others = [make_item(store.next_id(), keep_body=True) for _ in range(4)]
+        (_, row_id, _), *taken = await store.take_in([item, *others])
         reply = make_record(store, payload=b"reply to %d" % item.message_id)
-        await store.finish([make_finish(item, row_id)], [reply])
-        print("seen", item.message_id, flush=True)
+        run = make_run(others, [row_id for _, row_id, _ in taken])
+        await store.finish([make_finish(item, row_id)], [reply], done=[run])
+        for one in (item, *others):
+            print("seen", one.message_id, flush=True)
         print("put", reply.id, flush=True)
 
 

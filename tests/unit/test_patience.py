@@ -15,7 +15,8 @@ class World:
     def __init__(self):
         self.loop = asyncio.get_running_loop()
         self.handed_over = []
-        self.patience = Patience(self.loop, self._take)
+        self.is_untouched = False
+        self.patience = Patience(self.loop, self._take, lambda: self.is_untouched)
         self.began_at = self.loop.time()
 
     def _take(self, together):
@@ -28,7 +29,7 @@ class World:
 
     def make_finish(self, *, is_urgent=False, count=1):
         items = [None] * count
-        return Finish(items, (), self.loop.create_future(), is_urgent)
+        return Finish(items, (), (), self.loop.create_future(), is_urgent)
 
     def make_put(self):
         return Put([], self.loop.create_future())
@@ -107,5 +108,15 @@ def test_so_many_are_company_enough():
         world.pass_on(world.make_finish(count=ENOUGH_ROWS - 1))
         assert len(world.handed_over) == 1
         await asyncio.sleep(1)
+
+    play(scenario)
+
+
+def test_what_was_handed_over_and_not_looked_at_yet_is_company():
+    async def scenario(world):
+        (settle,) = world.pass_on(Settle(done=[1]))
+        world.is_untouched = True
+        (finish,) = world.pass_on(world.make_finish())
+        assert world.handed_over == [(0.0, [settle, finish])]
 
     play(scenario)

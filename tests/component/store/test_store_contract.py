@@ -26,6 +26,7 @@ from tests.support.store_bench import (
     make_finish,
     make_item,
     make_record,
+    make_run,
     open_store,
     take,
     take_all,
@@ -256,6 +257,53 @@ async def test_new_attempt_is_fresh_unless_it_was_done(open_it: OpenStore):
         assert await store.take_in([again[1]]) == [(REPEAT_DONE, None, "refused: tested")]
         ((result, _, _),) = await store.take_in([again[1]._replace(attempt=2)])
         assert result is FRESH
+
+
+async def test_messages_noted_together_as_done_are_known_as_done_and_no_others_are(
+    open_it: OpenStore,
+):
+    kept = [make_item(number, keep_body=True) for number in range(1, 8)]
+    bare = [make_item(number, sender="gamma") for number in (1, 2)]
+    nameless = [make_item(0, keep_body=True, instance=None) for _ in range(2)]
+    async with open_it() as store:
+        taken = await store.take_in([*kept, *bare, *nameless])
+        rows = [row_id for _, row_id, _ in taken]
+        reply = make_record(store)
+        failed = make_finish(kept[5], rows[5], "failed: tested")
+        done = [
+            make_run(kept[1:5], rows[1:5]),
+            make_run(bare, [None, None]),
+            make_run(nameless[:1], rows[9:10]),
+        ]
+        await store.finish([failed], [reply], done=done)
+        assert store.counts().inbox == 3
+    async with open_it() as store:
+        left = await store.claim_inbox("beta", "REQToConsole")
+        assert [row.row_id for row in left] == [rows[0], rows[6], rows[10]]
+        assert [record.id for record in await take_all(store.lane(KEY))] == [reply.id]
+        again = await store.take_in(kept)
+        assert [result for result, _, _ in again] == [
+            REPEAT_UNFINISHED,
+            *[REPEAT_DONE] * 5,
+            REPEAT_UNFINISHED,
+        ]
+        assert [verdict for _, _, verdict in again[1:6]] == [*["done"] * 4, "failed: tested"]
+        again = await store.take_in([make_item(n, sender="gamma") for n in (1, 2, 3)])
+        assert [result for result, _, _ in again] == [REPEAT_DONE, REPEAT_DONE, FRESH]
+
+
+async def test_rows_that_are_gone_do_not_keep_a_run_from_being_noted(open_it: OpenStore):
+    items = [make_item(number, keep_body=True) for number in (1, 2, 3)]
+    async with open_it() as store:
+        rows = [row_id for _, row_id, _ in await store.take_in(items)]
+        assert await store.drop_inbox([rows[1]]) == 1
+        run = make_run(items, rows)
+        await store.finish([], [], done=[run])
+        await store.finish([], [], done=[run])
+        assert store.counts().inbox == 0
+    async with open_it() as store:
+        again = await store.take_in(items)
+        assert [verdict for _, _, verdict in again] == ["done"] * 3
 
 
 async def test_message_with_a_body_is_unfinished_until_it_is_finished(open_it: OpenStore):

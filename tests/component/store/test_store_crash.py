@@ -55,6 +55,6 @@ async def test_nothing_accepted_is_lost_and_nothing_finished_is_forgotten_by_kil
         unfinished = await store.claim_inbox("beta", "REQToConsole")
         left = {row.message_id for row in unfinished}
         assert not left & seen
-        assert len(left) <= ROUNDS
+        assert len(left) <= 4 * ROUNDS  # those of one commit each
         assert not left & replied
         assert store.counts().dead == 0

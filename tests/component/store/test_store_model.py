@@ -25,6 +25,7 @@ from tests.support.store_bench import (
     make_finish,
     make_item,
     make_record,
+    make_run,
     take,
 )
 
@@ -184,6 +185,26 @@ class StoreAndModel(RuleBasedStateMachine):
         self.run(self.store.finish([finished], replies))
         self.seen.add(number)
         self.waiting |= {record.id: record.payload for record in replies}
+
+    @rule(count=st.integers(1, 6))
+    def take_in_many(self, count: int) -> None:
+        first = self.next_message + 1
+        self.next_message += count
+        items = [make_item(n, keep_body=True) for n in range(first, first + count)]
+        for item, taken in zip(items, self.run(self.store.take_in(items)), strict=True):
+            assert taken.result is TakeInResult.FRESH
+            self.inbox[item.message_id] = taken.row_id
+
+    @precondition(lambda self: self.inbox)
+    @rule(data=st.data())
+    def finish_many(self, data: st.DataObject) -> None:
+        chosen = data.draw(st.lists(st.sampled_from(sorted(self.inbox)), min_size=1, unique=True))
+        if data.draw(st.booleans()):
+            chosen.sort()
+        items = [make_item(number) for number in chosen]
+        run = make_run(items, [self.inbox.pop(number) for number in chosen])
+        self.run(self.store.finish([], [], done=[run]))
+        self.seen |= set(chosen)
 
     # All of it.
 
