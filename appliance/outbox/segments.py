@@ -94,21 +94,23 @@ class Segments:
             place = places[at]
             segment = self.by_seq.get(place >> SLOT_BITS)
             slot = place & SLOT_MASK
-            length = 1
-            if segment is not None and slot < len(segment.state):
-                length = min(count - at, len(segment.state) - slot)
-                # NB: mostly messages are through in the order they came in, so what is left of a commit goes as one
-                if self._are_next(segment, slot, places[at : at + length], place):
-                    self._settle_slots(segment, slot, length)
-                else:
-                    for one in places[at : at + length]:
-                        self._settle_one(one)
-            at += length
+            if at == count - 1 or segment is None or slot >= len(segment.state):
+                self._settle_one(place)
+                at += 1
+                continue
+            # NB: mostly messages are through in the order they came in, so what is left of a commit goes as one
+            part = places[at : at + len(segment.state) - slot]
+            if self._are_next(segment, slot, part):
+                self._settle_slots(segment, slot, len(part))
+            else:
+                for one in part:
+                    self._settle_one(one)
+            at += len(part)
 
     @staticmethod
-    def _are_next(segment: Segment, slot: int, places: Sequence[int], first: int) -> bool:
-        """Whether these places follow one another from the first, and all of them are live."""
-        length = len(places)
+    def _are_next(segment: Segment, slot: int, places: Sequence[int]) -> bool:
+        """Whether these places follow one another from the slot, and all of them are live."""
+        first, length = places[0], len(places)
         return (
             places[-1] - first == length - 1
             and segment.state.find(0, slot, slot + length) < 0
