@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from appliance.workers.executor import Executor
 from appliance.workers.subscriber import Subscriber
 
 _take_in_items = Subscriber._take_in_items
-_finish_items = Executor._finish_items
+_sort_out = Executor._sort_out
 
 
 def _take_in_strangers(self, works):  # type: ignore[no-untyped-def]
@@ -14,11 +16,13 @@ def _take_in_strangers(self, works):  # type: ignore[no-untyped-def]
 
 
 def _finish_strangers(self, batch):  # type: ignore[no-untyped-def]
-    return [item._replace(instance=None) for item in _finish_items(self, batch)]
+    done, items = _sort_out(self, batch)
+    strangers = [replace(run, instance=None, message_ids=[]) for run in done]
+    return strangers, [item._replace(instance=None) for item in items]
 
 
 Subscriber._take_in_items = _take_in_strangers  # type: ignore[method-assign]
-Executor._finish_items = _finish_strangers  # type: ignore[method-assign]
+Executor._sort_out = _finish_strangers  # type: ignore[method-assign]
 
 if __name__ == "__main__":
     from appliance.__main__ import main
