@@ -47,7 +47,7 @@ class _UnixConnection(http.client.HTTPConnection):
 
     def connect(self) -> None:
         # not from the admin package as a whole: that would import the server
-        from appliance.admin.unix_socket import connect_unix
+        from appliance.api.unix_socket import connect_unix
 
         self.sock: socket.socket = connect_unix(self._path, self._timeout_s)
 

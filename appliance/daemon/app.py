@@ -13,7 +13,11 @@ from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 
 from appliance import early
-from appliance.admin.server import AdminServer
+from appliance.api.fleet import FleetView
+from appliance.api.health import watch_store
+from appliance.api.inbox import keep_orphans
+from appliance.api.operations import Operations
+from appliance.api.server import AdminServer
 from appliance.bus.broker import EmbeddedBroker
 from appliance.bus.events import BusEvents
 from appliance.bus.nats import NatsBus
@@ -33,10 +37,6 @@ from appliance.daemon.assembly import (
 )
 from appliance.daemon.clock_watch import ClockWatch, passed_s
 from appliance.daemon.console import StdoutConsole
-from appliance.daemon.control import DaemonControl
-from appliance.daemon.fleet_view import FleetView
-from appliance.daemon.health import watch_store
-from appliance.daemon.inbox import keep_orphans
 from appliance.daemon.notify import ServiceManager, settings_of_process
 from appliance.daemon.presence import Presence
 from appliance.daemon.reloadables import BrokerPart, InputsPart, ListenerPart
@@ -209,7 +209,7 @@ class Daemon:
             wall=time.time,
         )
         await self._build_pool()
-        self.control = DaemonControl(self, history)
+        self.control = Operations(self, history)
         self._stack.push_async_callback(self.control.copies.close)
         self.inputs = Inputs(
             self.control,

@@ -18,11 +18,10 @@ import os
 import socket
 import time
 from collections import deque
-from collections.abc import Callable, MutableMapping, Sequence
+from collections.abc import Callable, MutableMapping
 from dataclasses import dataclass
 
 from appliance.core.escape import escape_controls
-from appliance.core.problems import Problem
 from appliance.supervision import keep_running
 
 _log = logging.getLogger(__name__)
@@ -170,34 +169,6 @@ class ServiceManager:
             except OSError as error:
                 _log.debug("the service manager does not listen: %s", error)
             self._waiting.popleft()
-
-
-def describe_state(
-    *,
-    generation: int,
-    revision: str | None,
-    running: int,
-    workers: int,
-    connected: bool,
-    result: str,
-    at: float,
-    problems: Sequence[Problem],
-    store_trouble: str | None = None,
-) -> str:
-    """One line: what runs, what the last look at the config found, and what is the matter with the store."""
-    where = f"generation {generation}" + (f" ({revision[:12]})" if revision else "")
-    line = f"{where}, {running} of {workers} workers running"
-    if not connected:
-        line += ", not connected to the broker"
-    if store_trouble is not None:
-        line += f", {store_trouble}"
-    line += f"; config {result} at {time.strftime('%H:%M:%S', time.localtime(at))}"
-    if result == "refused" and problems:
-        first = problems[0]
-        place = f"{first.file}:{first.line}: " if first.line else ""
-        more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
-        line += f": {place}{first.code} {first.message}{more}"
-    return line
 
 
 def _extension() -> str:

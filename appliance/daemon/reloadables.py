@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from appliance.admin.server import AdminServer, StagedListener
+from appliance.api.server import AdminServer, StagedListener
 from appliance.bus.nats import NatsBus
 from appliance.core.problems import Problem
 from appliance.core.specs import BrokerSettings, DesiredState

@@ -20,7 +20,7 @@ from collections.abc import Iterator, Mapping, MutableMapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from appliance.admin.unix_socket import listen_unix
+from appliance.api.unix_socket import listen_unix
 from appliance.core.message import bytes_to_text
 from appliance.core.runner_allow import is_allowed, parse_allow_list
 from appliance.daemon.notify import ServiceManager, settings_of_process

@@ -11,7 +11,7 @@ import contextlib
 import re
 from collections.abc import Awaitable, Callable
 
-from appliance.admin.guards import is_bearer_of
+from appliance.api.guards import is_bearer_of
 from appliance.core.durations import format_duration
 from appliance.core.specs import InputSettings
 from appliance.errors import ApplianceError

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from appliance.admin.requests import SubmitRequest, WholeSeconds
+from appliance.api.requests import SubmitRequest, WholeSeconds
 from appliance.core.findings import find_nearest, shorten
 from appliance.inputs.keys import (
     BY_LOWER_CASE,

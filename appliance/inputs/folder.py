@@ -13,7 +13,7 @@ import contextlib
 import logging
 from collections.abc import Callable
 
-from appliance.admin.requests import Once
+from appliance.api.requests import Once
 from appliance.config.watch_folder import watch_folder
 from appliance.core.current import Current
 from appliance.core.escape import escape_line

@@ -12,8 +12,8 @@ from http import HTTPStatus
 
 from aiohttp import web
 
-from appliance.admin.guards import add_headers, is_bearer_of, is_host_allowed
-from appliance.admin.port import Port, http_log
+from appliance.api.guards import add_headers, is_bearer_of, is_host_allowed
+from appliance.api.port import Port, http_log
 from appliance.core.current import Current
 from appliance.core.durations import format_duration
 from appliance.core.specs import InputSettings

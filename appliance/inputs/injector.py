@@ -10,9 +10,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from appliance.admin.control import Control
-from appliance.admin.replies import encode_json
-from appliance.admin.requests import Once, Submitted
+from appliance.api.operations import Operations
+from appliance.api.replies import encode_json
+from appliance.api.requests import Once, Submitted
 from appliance.core.current import Current
 from appliance.core.specs import InputSettings
 from appliance.errors import RequestInvalid, StoreError
@@ -65,7 +65,7 @@ def refuse(outcome: Outcome, message: str) -> Answer:
 class Injector:
     """Reads large texts one at a time, which bounds what they take of memory together."""
 
-    def __init__(self, control: Control, settings: Current[InputSettings]) -> None:
+    def __init__(self, control: Operations, settings: Current[InputSettings]) -> None:
         self._control = control
         self._settings = settings
         self._large = asyncio.Lock()

@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from appliance.admin.control import Control
-from appliance.admin.port import Port, cannot_listen, split_listen
+from appliance.api.operations import Operations
+from appliance.api.port import Port, cannot_listen, split_listen
 from appliance.bus.auth import read_secret
 from appliance.core.current import Current
 from appliance.core.specs import DesiredState, FolderInput, InputSettings, ListenInput, SocketInput
@@ -54,7 +54,7 @@ class Inputs:
 
     def __init__(
         self,
-        control: Control,
+        control: Operations,
         state_dir: Path,
         *,
         store: str,

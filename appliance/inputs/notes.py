@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import msgspec
 
-from appliance.admin.requests import SubmitRequest
+from appliance.api.requests import SubmitRequest
 
 
 class Note(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

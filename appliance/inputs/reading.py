@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from enum import StrEnum
 from typing import Any
 
-from appliance.admin.requests import MAX_TOTAL_BYTES, SubmitRequest
+from appliance.api.requests import MAX_TOTAL_BYTES, SubmitRequest
 from appliance.config.parse import MISSING, Document, parse_foreign
 from appliance.core.problems import Problem
 from appliance.inputs.element import ElementReader

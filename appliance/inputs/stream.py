@@ -8,8 +8,8 @@ import logging
 import os
 from pathlib import Path
 
-from appliance.admin.port import Port, close_server
-from appliance.admin.unix_socket import listen_unix
+from appliance.api.port import Port, close_server
+from appliance.api.unix_socket import listen_unix
 from appliance.core.current import Current
 from appliance.core.specs import InputSettings
 from appliance.inputs.connection import ReadToken, Refused, TextReader, send_answer

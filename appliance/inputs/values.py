@@ -11,7 +11,7 @@ import binascii
 from collections.abc import Mapping
 from typing import Any
 
-from appliance.admin.requests import EncodedData
+from appliance.api.requests import EncodedData
 from appliance.config.parse import PlainText
 from appliance.config.scalars import NumberRefused, resolve_plain
 from appliance.core.findings import shorten

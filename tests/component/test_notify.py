@@ -8,7 +8,8 @@ import time
 
 import pytest
 
-from appliance.daemon.notify import ServiceManager, describe_state, take_settings
+from appliance.api.status import describe_state
+from appliance.daemon.notify import ServiceManager, take_settings
 from tests.support.appliance import PLAIN_COMMAND, Appliance
 from tests.support.waiting import until_async
 

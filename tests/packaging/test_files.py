@@ -11,7 +11,7 @@ import tomllib
 import pytest
 import yaml
 
-from appliance.admin.page import load_page
+from appliance.api.page import load_page
 from appliance.core.names import NodeName, Subject, WorkerKey, WorkerKind
 from appliance.core.specs import Phase
 from appliance.telemetry.counts import TelemetryCounts

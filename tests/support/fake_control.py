@@ -4,8 +4,8 @@ import asyncio
 import threading
 from pathlib import Path
 
-from appliance.admin.requests import Submitted
-from appliance.admin.server import AdminServer
+from appliance.api.requests import Submitted
+from appliance.api.server import AdminServer
 from appliance.core.delivery import DeliveryState
 from appliance.core.names import NodeName, Subject, WorkerKey, WorkerKind
 from appliance.core.specs import AdminSettings, Phase

@@ -28,6 +28,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any, cast
 
+from appliance.api.inbox import keep_orphans
 from appliance.bus.base import Bus, BusMessage, Denial, Frame, OnDenied, OnMessages, Subscription
 from appliance.bus.memory import MemoryBroker, MemoryBus, Passage, Permissions
 from appliance.core.current import Current
@@ -41,7 +42,6 @@ from appliance.daemon.assembly import (
     find_extra_workers,
     list_workers,
 )
-from appliance.daemon.inbox import keep_orphans
 from appliance.daemon.presence import Presence
 from appliance.delivery.core import CoreDelivery
 from appliance.dialect.steward import StewardDialect

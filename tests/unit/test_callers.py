@@ -4,8 +4,8 @@ import os
 
 import pytest
 
+from appliance.api.submission import choose_answer_method, describe_unknown, describe_unsubscribed
 from appliance.config.loader import load_desired
-from appliance.daemon.callers import choose_answer_method, describe_unknown, describe_unsubscribed
 from appliance.errors import RequestInvalid
 from appliance.methods.registry import METHOD_TABLE
 

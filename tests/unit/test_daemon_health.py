@@ -4,8 +4,7 @@ import asyncio
 
 import pytest
 
-from appliance.core.delivery import DeliveryState, Standing
-from appliance.daemon.health import (
+from appliance.api.health import (
     WATCH_INTERVAL_S,
     can_accept,
     describe_store,
@@ -13,8 +12,8 @@ from appliance.daemon.health import (
     needs_restart,
     watch_store,
 )
-from appliance.daemon.notify import describe_state
-from appliance.daemon.status import dead_json, record_json
+from appliance.api.status import dead_json, describe_state, record_json
+from appliance.core.delivery import DeliveryState, Standing
 from appliance.outbox.records import DeadLetter, HealthState, OutboxRecord, StoreHealth
 from appliance.telemetry.metrics import STORE_STATES
 from tests.support.virtual_time import run_virtual

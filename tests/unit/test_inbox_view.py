@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from appliance.daemon.inbox import ORPHAN_LOOK_S, PIECE, Inbox, keep_orphans
+from appliance.api.inbox import ORPHAN_LOOK_S, PIECE, Inbox, keep_orphans
 from appliance.outbox.records import TakeIn, TakeInResult
 from appliance.workers.inbox_owners import FACT_KIND, ORPHAN_KEEP_S, InboxOwners
 from tests.support.memory_store import MemoryDisk, MemoryStore

@@ -9,7 +9,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from appliance.admin.requests import EncodedData
+from appliance.api.requests import EncodedData
 from appliance.config.parse import MAX_FOREIGN_VALUES
 from appliance.inputs.json_end import JsonEnd
 from appliance.inputs.keys import FIELDS, IGNORED, MAX_TIME_S, REFUSED

@@ -4,9 +4,9 @@ from types import SimpleNamespace
 
 import pytest
 
+from appliance.api.standings import Standings
 from appliance.core.delivery import DeliveryState, Standing, WaitReason
 from appliance.core.specs import Phase
-from appliance.daemon.standings import Standings
 from appliance.reconcile.pool import Handle
 from appliance.telemetry.metrics import OTHER_REASON
 from appliance.workers.router import publisher_key

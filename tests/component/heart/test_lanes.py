@@ -7,6 +7,7 @@ from itertools import pairwise
 
 import pytest
 
+from appliance.api.standings import Standings
 from appliance.bus.memory import Permissions
 from appliance.core.delivery import (
     DeliveryState,
@@ -15,7 +16,6 @@ from appliance.core.delivery import (
     kind_of_wait,
     state_of_reason,
 )
-from appliance.daemon.standings import Standings
 from tests.component.heart.worlds import add_pair, config, numbered, play
 from tests.support.heart_checks import find_violations
 from tests.support.heart_world import Behaviour, Daemon, World

@@ -6,10 +6,10 @@ import time
 from typing import TYPE_CHECKING
 
 from appliance import __version__
+from appliance.api.status import rfc3339
 from appliance.core.fleet import NodeReport, NodeStanding, encode_report, judge_fleet
 from appliance.core.names import NodeName
 from appliance.core.problems import Severity
-from appliance.daemon.status import rfc3339
 from appliance.reconcile.verdicts import Verdict
 from appliance.workers.publisher import Publisher
 

@@ -7,8 +7,8 @@ import contextlib
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Protocol
 
+from appliance.api.status import rfc3339
 from appliance.core.delivery import DeliveryState
-from appliance.daemon.status import rfc3339
 from appliance.errors import StoreError
 from appliance.outbox.records import InboxRow
 

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from typing import Any
 
 from aiohttp import web
 
-from appliance.admin.control import Control, Json
-from appliance.admin.delivery import EVENTS, SIGNS_OF_LIFE, DeliveryWatch
-from appliance.admin.guards import FACE
-from appliance.admin.replies import encode_json, refuse, with_id_texts
-from appliance.admin.requests import SubmitRequest
+from appliance.api.delivery import EVENTS, SIGNS_OF_LIFE, DeliveryWatch
+from appliance.api.guards import FACE
+from appliance.api.operations import Operations
+from appliance.api.replies import encode_json, refuse, with_id_texts
+from appliance.api.requests import SubmitRequest
 from appliance.core.durations import parse_duration
 from appliance.errors import RequestInvalid
 from appliance.telemetry.events import Listener
+
+Json = dict[str, Any]
 
 MAX_WAIT_S = 90_000.0
 """A day and an hour: a file may be followed for a day."""
@@ -34,7 +37,7 @@ NDJSON = "application/x-ndjson"
 class Streams:
     """Serves both kinds; knows those under way so that they can be ended."""
 
-    def __init__(self, control: Control) -> None:
+    def __init__(self, control: Operations) -> None:
         self._control = control
         self._open = 0
 

@@ -10,18 +10,22 @@ read, save for a person who follows a link to us.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hmac
 import ipaddress
 import logging
+import os
+import pwd
 import re
 import socket
+import struct
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from aiohttp import web
 
 from appliance import __version__
-from appliance.admin.replies import refuse, refuse_error
+from appliance.api.replies import refuse, refuse_error
 from appliance.errors import ApplianceError
 
 _log = logging.getLogger(__name__)
@@ -31,6 +35,7 @@ OCTETS = "application/octet-stream"
 BODY_TIMEOUT_S = 30.0
 _HOST_HEADER = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[0-9A-Za-z._-]+)(:[0-9]{1,5})?")
 _LOOPBACK_NAMES = frozenset({"localhost", "localhost.localdomain", "ip6-localhost"})
+_CREDENTIALS = struct.Struct("3i")
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 ReadToken = Callable[[], Awaitable[str | None]]
@@ -184,3 +189,26 @@ async def read_body(request: web.Request) -> bytes:
     """
     async with asyncio.timeout(BODY_TIMEOUT_S):
         return await request.read()
+
+
+def name_peer(request: web.Request) -> str:
+    """A user of this machine on the unix socket, an address on TCP; "" where it cannot be told."""
+    transport = request.transport
+    if transport is None:
+        return ""
+    if request.app[FACE].is_tcp:
+        return f"token, from {request.remote}"
+    peer = transport.get_extra_info("socket")
+    if peer is None:
+        return ""
+    try:
+        # NB: a descriptor of our own, since the event loop's stand-in for the socket knows no options
+        with socket.socket(fileno=os.dup(peer.fileno())) as own:
+            raw = own.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
+    except OSError:
+        return ""
+    _, uid, _ = _CREDENTIALS.unpack(raw)
+    name = ""
+    with contextlib.suppress(KeyError):
+        name = pwd.getpwuid(uid).pw_name
+    return f"{name} (uid {uid})" if name else f"uid {uid}"

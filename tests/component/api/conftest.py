@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import aiohttp
 import pytest
 
-from appliance.admin.server import AdminServer
+from appliance.api.server import AdminServer
 from appliance.core.specs import AdminSettings, SecretRef
 from tests.support.fake_control import FakeControl
 

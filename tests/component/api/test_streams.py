@@ -5,9 +5,9 @@ import json
 
 import pytest
 
-from appliance.admin.delivery import DeliveryWatch
-from appliance.admin.requests import Submitted
-from appliance.admin.streams import Streams
+from appliance.api.delivery import DeliveryWatch
+from appliance.api.requests import Submitted
+from appliance.api.streams import Streams
 from appliance.core.delivery import DeliveryState, Standing
 from appliance.telemetry.messages import ReplyFacts
 from tests.support.fake_control import FakeControl
@@ -332,7 +332,7 @@ async def is_open(unix):
 
 
 async def test_the_number_of_streams_is_bounded(unix, monkeypatch):
-    from appliance.admin import streams
+    from appliance.api import streams
 
     monkeypatch.setattr(streams, "MAX_STREAMS", 1)
     async with unix.session.get("/api/v1/events") as first:

@@ -10,13 +10,14 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
-from appliance.admin.copy_contracts import CopyRequest
+import msgspec
+
+from appliance.api.submission import accepts, describe_unknown, describe_unsubscribed
 from appliance.core.copying import COPY_FROM, COPY_TO, Copied, describe_copied
 from appliance.core.current import Current
 from appliance.core.message import Message
 from appliance.core.names import MethodName, NodeName, is_node_name
 from appliance.core.specs import DesiredState, SubscriberSpec
-from appliance.daemon.callers import accepts, describe_unknown, describe_unsubscribed
 from appliance.errors import RequestInvalid
 from appliance.methods._copy_sender import TELL_EVERY_S, CopySender
 from appliance.methods._copy_source import SourceFile
@@ -35,8 +36,20 @@ MAX_SENDING = 16
 ChooseSender = Callable[[str | None, str, str], NodeName]
 
 
-class DaemonCopies:
-    """Implements `admin.copies.Copies`."""
+class CopyRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A copy to begin: `from_node` sends a file that the caller fetches, or `to_node` gets one at `path`."""
+
+    from_node: str | None = None
+    to_node: str | None = None
+    path: str | None = None
+    name: str = ""
+    """What the file is called at the caller's, for texts."""
+    node: str | None = None
+    """The own node that takes part."""
+
+
+class CopyJobs:
+    """Copies under way, each known by its token. What cannot be done is raised as an `ApplianceError`."""
 
     def __init__(
         self,
@@ -60,7 +73,7 @@ class DaemonCopies:
         await asyncio.gather(*self._endings, return_exceptions=True)
 
     def begin(self, request: CopyRequest) -> Json:
-        """See `Copies`.
+        """Make a token; the own node and the word that the other node is given as the path.
 
         Raises:
             RequestInvalid: no such node, or the file could not come; the text says what to add to the config.
@@ -108,7 +121,7 @@ class DaemonCopies:
             )
 
     async def store(self, token: str, size: int, blocks: AsyncIterator[bytes]) -> str:
-        """See `Copies`."""
+        """Keep what the caller brings; its SHA-256."""
         entry = self._entry(token)
         if not entry.target:
             raise RequestInvalid("this copy comes from a node: nothing is brought for it")
@@ -138,7 +151,7 @@ class DaemonCopies:
         return entry.sha256
 
     async def send(self, token: str, wait_s: float) -> AsyncGenerator[Json, None]:
-        """See `Copies`."""
+        """Send what was brought; how far it is, and at last what came of it."""
         entry = self._entry(token)
         if not entry.target or not entry.arrived.is_set():
             raise RequestInvalid("nothing was brought to be sent")
@@ -189,7 +202,7 @@ class DaemonCopies:
             source.close()
 
     async def wait_for(self, token: str, wait_s: float) -> SpoolEntry | None:
-        """See `Copies`."""
+        """The file of a token once it is there; None when it is not yet."""
         entry = self._entry(token)
         if not entry.arrived.is_set():
             try:
@@ -200,7 +213,7 @@ class DaemonCopies:
         return entry
 
     def end(self, token: str) -> bool:
-        """See `Copies`."""
+        """Forget a token and its file."""
         return self._spool.remove(token)
 
     def _entry(self, token: str) -> SpoolEntry:

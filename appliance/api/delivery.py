@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from itertools import islice
 from typing import Any
 
-from appliance.admin.requests import Submitted
+from appliance.api.requests import Submitted
 from appliance.core.delivery import (
     DeliveryState,
     Standing,

@@ -9,9 +9,9 @@ import stat
 import aiohttp
 import pytest
 
-from appliance.admin import server as server_module
-from appliance.admin.server import AdminServer
-from appliance.admin.unix_socket import MAX_ADDRESS_BYTES, connect_unix, listen_unix
+from appliance.api import server as server_module
+from appliance.api.server import AdminServer
+from appliance.api.unix_socket import MAX_ADDRESS_BYTES, connect_unix, listen_unix
 from appliance.core.specs import AdminSettings, SecretRef
 from appliance.errors import DaemonAlreadyRunning, DaemonError
 from tests.support.fake_control import FakeControl

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import datetime
+import time
 from collections.abc import Callable, Mapping, Sequence
 
 from appliance.core.delivery import Standing, state_of_reason, why_of_reason
 from appliance.core.names import NodeName
 from appliance.core.overrides import Overrides
+from appliance.core.problems import Problem
 from appliance.core.specs import Phase, PublisherSpec
 from appliance.outbox.records import DeadLetter, OutboxRecord
 from appliance.reconcile.going_back import GoingBack
@@ -228,3 +230,31 @@ def find_degradations(
     if dead:
         reasons.append(f"{dead} dead letter{'s' if dead != 1 else ''}")
     return reasons
+
+
+def describe_state(
+    *,
+    generation: int,
+    revision: str | None,
+    running: int,
+    workers: int,
+    connected: bool,
+    result: str,
+    at: float,
+    problems: Sequence[Problem],
+    store_trouble: str | None = None,
+) -> str:
+    """One line: what runs, what the last look at the config found, and what is the matter with the store."""
+    where = f"generation {generation}" + (f" ({revision[:12]})" if revision else "")
+    line = f"{where}, {running} of {workers} workers running"
+    if not connected:
+        line += ", not connected to the broker"
+    if store_trouble is not None:
+        line += f", {store_trouble}"
+    line += f"; config {result} at {time.strftime('%H:%M:%S', time.localtime(at))}"
+    if result == "refused" and problems:
+        first = problems[0]
+        place = f"{first.file}:{first.line}: " if first.line else ""
+        more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
+        line += f": {place}{first.code} {first.message}{more}"
+    return line

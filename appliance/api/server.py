@@ -12,15 +12,15 @@ from pathlib import Path
 
 from aiohttp import web
 
-from appliance.admin.control import Control
-from appliance.admin.copies import CopyRoutes
-from appliance.admin.guards import FACE, MAX_BODY_BYTES, Face, add_headers, guard
-from appliance.admin.guards import turn_errors_into_json as turn_errors
-from appliance.admin.page import PageRoutes
-from appliance.admin.port import Port, cannot_listen, close_server, http_log, split_listen
-from appliance.admin.routes import Routes
-from appliance.admin.streams import Streams
-from appliance.admin.unix_socket import listen_unix
+from appliance.api.copies import CopyRoutes
+from appliance.api.guards import FACE, MAX_BODY_BYTES, Face, add_headers, guard
+from appliance.api.guards import turn_errors_into_json as turn_errors
+from appliance.api.operations import Operations
+from appliance.api.page import PageRoutes
+from appliance.api.port import Port, cannot_listen, close_server, http_log, split_listen
+from appliance.api.routes import Routes
+from appliance.api.streams import Streams
+from appliance.api.unix_socket import listen_unix
 from appliance.bus.auth import read_secret
 from appliance.core.specs import AdminSettings
 from appliance.errors import ApplianceError, DaemonError
@@ -35,7 +35,7 @@ MAX_TCP_CONNECTIONS = 256
 class AdminServer:
     """Owns both listeners. Closing it ends every stream and connection."""
 
-    def __init__(self, control: Control) -> None:
+    def __init__(self, control: Operations) -> None:
         self._streams = Streams(control)
         self._routes = Routes(control, Exposition(control.metrics()), self._streams, PageRoutes())
         self._settings = AdminSettings()

@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 from aiohttp.http_exceptions import HttpProcessingError
 
-from appliance.admin.guards import split_host
+from appliance.api.guards import split_host
 from appliance.errors import DaemonError
 
 MakeProtocol = Callable[[], asyncio.BaseProtocol]

@@ -8,19 +8,18 @@ from dataclasses import dataclass
 from aiohttp import web
 
 from appliance import __version__
-from appliance.admin.control import Control
-from appliance.admin.guards import FACE, has_token, read_body, refuse_without_token
-from appliance.admin.page import PageRoutes, wants_page
-from appliance.admin.peers import name_peer
-from appliance.admin.replies import refuse, reply, with_id_texts
-from appliance.admin.requests import (
+from appliance.api.guards import FACE, has_token, name_peer, read_body, refuse_without_token
+from appliance.api.operations import Operations
+from appliance.api.page import PageRoutes, wants_page
+from appliance.api.replies import refuse, reply, with_id_texts
+from appliance.api.requests import (
     read_ids,
     read_inbox_drop,
     read_messages,
     read_reload,
     read_rollback,
 )
-from appliance.admin.streams import NDJSON, Streams, read_count, read_wait
+from appliance.api.streams import NDJSON, Streams, read_count, read_wait
 from appliance.errors import RequestInvalid
 from appliance.telemetry.metrics import Exposition, render
 
@@ -50,7 +49,7 @@ MAX_LISTED = 10_000
 class Routes:
     """Handlers over one facade; shared by both faces."""
 
-    control: Control
+    control: Operations
     exposition: Exposition
     streams: Streams
     page: PageRoutes

@@ -5,11 +5,11 @@ import re
 import aiohttp
 import pytest
 
-from appliance.admin.page import load_page
+from appliance.api.page import load_page
 from appliance.core.specs import AdminSettings, Phase
 from appliance.telemetry.metrics import WorkerView
 from appliance.telemetry.stats import WorkerStats
-from tests.component.admin.conftest import TOKEN, Client
+from tests.component.api.conftest import TOKEN, Client
 from tests.support.fake_control import make_key
 
 BROWSER = {"Accept": "text/html,application/xhtml+xml,*/*;q=0.8"}

@@ -9,10 +9,10 @@ from collections.abc import AsyncIterator
 import msgspec
 from aiohttp import web
 
-from appliance.admin.copy_contracts import Copies, CopyRequest
-from appliance.admin.guards import FACE, OCTETS, read_body
-from appliance.admin.replies import encode_json, refuse, reply
-from appliance.admin.streams import NDJSON, read_wait
+from appliance.api.copy_jobs import CopyJobs, CopyRequest
+from appliance.api.guards import FACE, OCTETS, read_body
+from appliance.api.replies import encode_json, refuse, reply
+from appliance.api.streams import NDJSON, read_wait
 from appliance.errors import ApplianceError, RequestInvalid
 
 SHA256_HEADER = "X-Appliance-SHA256"
@@ -28,7 +28,7 @@ _REQUEST = msgspec.json.Decoder(CopyRequest)
 class CopyRoutes:
     """Handlers over the daemon's copies."""
 
-    def __init__(self, copies: Copies) -> None:
+    def __init__(self, copies: CopyJobs) -> None:
         self._copies = copies
 
     def add_to(self, app: web.Application) -> None:

@@ -7,10 +7,10 @@ import socket
 import aiohttp
 import pytest
 
-from appliance.admin.guards import is_host_allowed
+from appliance.api.guards import is_host_allowed
 from appliance.core.specs import AdminSettings
 from appliance.errors import RequestInvalid, StoreFull, StoreLocked
-from tests.component.admin.conftest import TOKEN, Client
+from tests.component.api.conftest import TOKEN, Client
 from tests.support.fake_control import make_status
 
 MESSAGE = {"to_nodes": ["ship1"], "method": "REQPing"}

@@ -9,25 +9,21 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from appliance import __version__
-from appliance.admin.requests import Once, SubmitRequest, Submitted
-from appliance.core.delivery import Standing
-from appliance.core.describe import describe_plan, describe_settings
-from appliance.core.describe_methods import describe_methods
-from appliance.core.names import WorkerKind
-from appliance.daemon.copies import DaemonCopies
-from appliance.daemon.health import (
+from appliance.api.copy_jobs import CopyJobs
+from appliance.api.health import (
     can_accept,
     describe_store,
     find_delivery_troubles,
     needs_restart,
 )
-from appliance.daemon.inbox import Inbox
-from appliance.daemon.notify import describe_state
-from appliance.daemon.standings import Standings
-from appliance.daemon.status import (
+from appliance.api.inbox import Inbox
+from appliance.api.requests import Once, SubmitRequest, Submitted
+from appliance.api.standings import Standings
+from appliance.api.status import (
     StatusJson,
     config_json,
     dead_json,
+    describe_state,
     fallback_json,
     find_degradations,
     find_trouble,
@@ -37,7 +33,11 @@ from appliance.daemon.status import (
     rfc3339,
     say_unconnected,
 )
-from appliance.daemon.submission import Submission
+from appliance.api.submission import Submission
+from appliance.core.delivery import Standing
+from appliance.core.describe import describe_plan, describe_settings
+from appliance.core.describe_methods import describe_methods
+from appliance.core.names import WorkerKind
 from appliance.errors import (
     ConfigInvalid,
     ConfigUnreadable,
@@ -54,8 +54,8 @@ if TYPE_CHECKING:
     from appliance.daemon.app import Daemon
 
 
-class DaemonControl:
-    """Implements `admin.control.Control` over the daemon's parts."""
+class Operations:
+    """Called on the event loop. What cannot be done is raised as an `ApplianceError`."""
 
     def __init__(self, daemon: Daemon, history: History) -> None:
         self._daemon = daemon
@@ -63,7 +63,7 @@ class DaemonControl:
         self.events = daemon.events
         self._submission = Submission(daemon)
         self._standings = Standings(daemon.pool.handles, daemon.store, daemon.bus)
-        self.copies = DaemonCopies(
+        self.copies = CopyJobs(
             daemon.spool,
             daemon.parts,
             desired=daemon.desired,
@@ -202,7 +202,7 @@ class DaemonControl:
             return False, describe_store(health) or "the store accepts nothing"
         return True, "ready"
 
-    def metrics(self) -> DaemonControl:
+    def metrics(self) -> Operations:
         """The source of the metrics collector."""
         return self
 
