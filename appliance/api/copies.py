@@ -11,6 +11,7 @@ from aiohttp import web
 
 from appliance.api.copy_jobs import CopyJobs, CopyRequest
 from appliance.api.guards import FACE, OCTETS, read_body
+from appliance.api.model import CopyKept, CopyLine
 from appliance.api.replies import encode_json, refuse, reply
 from appliance.api.streams import NDJSON, read_wait
 from appliance.errors import ApplianceError, RequestInvalid
@@ -57,7 +58,7 @@ class CopyRoutes:
             raise RequestInvalid("the content needs a Content-Length")
         blocks = _blocks(request)
         sha256 = await self._copies.store(_token(request), request.content_length, blocks)
-        return reply({"sha256": sha256})
+        return reply(CopyKept(sha256=sha256))
 
     async def send(self, request: web.Request) -> web.StreamResponse:
         """One JSON line now and then, the last one says what came of it."""
@@ -72,7 +73,7 @@ class CopyRoutes:
                 async for line in lines:
                     await response.write(encode_json(line) + b"\n")
             except ApplianceError as error:
-                failed = {"event": "failed", "reason": str(error)}
+                failed = CopyLine(event="failed", reason=str(error))
                 await response.write(encode_json(failed) + b"\n")
         await response.write_eof()
         return response

@@ -12,6 +12,7 @@ from typing import Any
 
 import msgspec
 
+from appliance.api import model
 from appliance.api.submission import accepts, describe_unknown, describe_unsubscribed
 from appliance.core.copying import COPY_FROM, COPY_TO, Copied, describe_copied
 from appliance.core.current import Current
@@ -27,7 +28,6 @@ from appliance.methods.base import Outgoing
 from appliance.workers.delivering import Delivering
 from appliance.workers.parts import WorkerParts
 
-Json = dict[str, Any]
 _WRITE_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
 
 MAX_SENDING = 16
@@ -72,7 +72,7 @@ class CopyJobs:
             task.cancel()
         await asyncio.gather(*self._endings, return_exceptions=True)
 
-    def begin(self, request: CopyRequest) -> Json:
+    def begin(self, request: CopyRequest) -> model.CopyBegun:
         """Make a token; the own node and the word that the other node is given as the path.
 
         Raises:
@@ -90,13 +90,13 @@ class CopyJobs:
         entry = self._spool.add(
             node, other, target=request.path or "", name=request.name or "a file"
         )
-        return {
-            "token": entry.token,
-            "node": node,
-            "path": entry.word,
-            "note": describe_unknown(self._desired.value, other),
-            "hint": describe_unsubscribed(self._desired.value, other, method),
-        }
+        return model.CopyBegun(
+            token=entry.token,
+            node=node,
+            path=entry.word,
+            note=describe_unknown(self._desired.value, other),
+            hint=describe_unsubscribed(self._desired.value, other, method),
+        )
 
     def _check_can_come(self, node: NodeName, other: str) -> None:
         desired = self._desired.value
@@ -150,7 +150,7 @@ class CopyJobs:
         entry.arrived.set()
         return entry.sha256
 
-    async def send(self, token: str, wait_s: float) -> AsyncGenerator[Json, None]:
+    async def send(self, token: str, wait_s: float) -> AsyncGenerator[model.CopyLine, None]:
         """Send what was brought; how far it is, and at last what came of it."""
         entry = self._entry(token)
         if not entry.target or not entry.arrived.is_set():
@@ -169,7 +169,7 @@ class CopyJobs:
                 yield line.facts()
             copied = job.result()
             text = describe_copied(entry.name, f"{entry.other}:{entry.target}", copied)
-            yield {"event": "copied", "text": text, **copied._asdict()}
+            yield model.CopyLine(event="copied", text=text, **copied._asdict())
         finally:
             entry.users -= 1
             job.cancel()
@@ -238,8 +238,8 @@ class _Line:
         self._progress = (done_bytes, total_bytes)
         self.changed.set()
 
-    def facts(self) -> Json:
-        return {"event": "progress", "progress": list(self._progress)}
+    def facts(self) -> model.CopyLine:
+        return model.CopyLine(event="progress", progress=self._progress)
 
 
 def _open_new(path: Path, size: int) -> int:

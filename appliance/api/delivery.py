@@ -6,7 +6,9 @@ from collections.abc import Iterable
 from itertools import islice
 from typing import Any
 
-from appliance.api.requests import Submitted
+from msgspec import UNSET
+
+from appliance.api.model import Line, Submitted
 from appliance.core.delivery import (
     DeliveryState,
     Standing,
@@ -15,7 +17,7 @@ from appliance.core.delivery import (
     why_of_reason,
 )
 
-Line = dict[str, Any]
+Event = dict[str, Any]
 
 EVENTS = frozenset(
     {
@@ -72,14 +74,14 @@ class DeliveryWatch:
         """Ids of messages whose answers have not ended."""
         return sorted(self._unanswered)
 
-    def concerns(self, event: Line) -> bool:
+    def concerns(self, event: Event) -> bool:
         """Whether an event is about one of ours."""
         if event["event"] == "reply_received":
             item = self._by_id.get(event["previous_id"])
             return item is not None and event.get("from") == (item.via or item.to)
         return event.get("id") in self._by_id and event["event"] in EVENTS
 
-    def take(self, event: Line) -> Line | None:
+    def take(self, event: Event) -> Line | None:
         """The line for an event; None when it is not about one of ours or says nothing new."""
         if not self.concerns(event):
             return None
@@ -114,18 +116,22 @@ class DeliveryWatch:
         self._told[item.id] = standing
         return _line(event, item, standing)
 
-    def _miss(self, item: Submitted, event: Line) -> Line:
+    def _miss(self, item: Submitted, event: Event) -> Line:
         why = why_of_missed(str(event.get("outcome") or ""))
-        copied = {name: event.get(name) for name in ("outcome", "attempt", "next_in_seconds")}
         standing = Standing(DeliveryState.WAITING, why)
         self._told[event["id"]] = standing
-        return _line("missed", item, standing, **copied)
+        line = _line("missed", item, standing)
+        line.outcome, line.attempt = event.get("outcome"), event.get("attempt")
+        line.next_in_seconds = event.get("next_in_seconds")
+        return line
 
-    def _settle(self, item: Submitted, event: Line) -> Line:
+    def _settle(self, item: Submitted, event: Event) -> Line:
         self._unsettled.discard(event["id"])
         self._delivered += 1
         state = DeliveryState(event.get("state") or DeliveryState.TAKEN)
-        return _line("delivered", item, Standing(state), seconds=event.get("seconds"))
+        line = _line("delivered", item, Standing(state))
+        line.seconds = event.get("seconds")
+        return line
 
     def _bury(self, item: Submitted, reason: str) -> Line:
         assert item.id is not None
@@ -133,48 +139,40 @@ class DeliveryWatch:
         self._failed += 1
         self._unanswered.discard(item.id)
         standing = Standing(state_of_reason(reason), why_of_reason(reason))
-        if standing.state is DeliveryState.REFUSED:
-            return _line("refused", item, standing, reason=standing.why or "no reason given")
-        return _line("dead", item, standing, reason=reason)
+        is_refused = standing.state is DeliveryState.REFUSED
+        line = _line("refused" if is_refused else "dead", item, standing)
+        line.reason = (standing.why or "no reason given") if is_refused else reason
+        return line
 
     def end(self, *, lost_events: int = 0) -> Line:
         """The last line: what came of it all."""
         silent = sorted(self._unsettled | self._unanswered)
-        line: Line = {
-            "event": "end",
-            "delivered": self._delivered,
-            "failed": self._failed,
-            "waiting": [self._by_id[id_].to for id_ in silent if id_ in self._unsettled],
-            "unanswered": [self._by_id[id_].to for id_ in silent if id_ not in self._unsettled],
-        }
-        if lost_events:
-            line["lost_events"] = lost_events
-        return line
+        return Line(
+            event="end",
+            delivered=self._delivered,
+            failed=self._failed,
+            waiting=[self._by_id[id_].to for id_ in silent if id_ in self._unsettled],
+            unanswered=[self._by_id[id_].to for id_ in silent if id_ not in self._unsettled],
+            lost_events=lost_events or UNSET,
+        )
 
     def _open(self, item: Submitted) -> Line:
         if not item.accepted:
-            line: Line = {
-                "event": "rejected",
-                "to": item.to,
-                "reason": item.error or "not accepted",
-                "state": "rejected",
-                "why": item.error or "not accepted",
-            }
-            return line | {"code": item.code} if item.code else line
-        opened: Line = {
-            "event": "accepted",
-            "id": item.id,
-            "to": item.to,
-            "from": item.from_node,
-            "replies": item.replies,
-            "state": str(DeliveryState.ACCEPTED),
-            "why": "",
-        }
-        if item.via:
-            opened["via"] = item.via
-        return opened | {"note": item.note} if item.note else opened
+            why = item.error or "not accepted"
+            return Line(
+                event="rejected",
+                to=item.to,
+                reason=why,
+                state="rejected",
+                why=why,
+                code=item.code or UNSET,
+            )
+        line = _line("accepted", item, Standing(DeliveryState.ACCEPTED))
+        line.from_node, line.replies = item.from_node, item.replies
+        line.via, line.note = item.via or UNSET, item.note or UNSET
+        return line
 
-    def _answer(self, event: Line) -> Line:
+    def _answer(self, event: Event) -> Line:
         id_ = event["previous_id"]
         if event.get("has_more"):
             self._in_pieces.add(id_)
@@ -184,17 +182,19 @@ class DeliveryWatch:
             or not self._by_id[id_].streams
         ):
             self._unanswered.discard(id_)
-        copied = {name: event.get(name) for name in ("method", "data", "is_cut", "exit_status")}
-        copied |= {name: event[name] for name in _SOMETIMES if event.get(name)}
-        return {
-            "event": "reply",
-            "id": id_,
-            "to": self._by_id[id_].to,
-            "from": event["from"],
-            **copied,
-        }
+        line = Line(event="reply", id=id_, to=self._by_id[id_].to, from_node=event["from"])
+        for name in ("method", "data", "is_cut", "exit_status"):
+            setattr(line, name, event.get(name))
+        for name in _SOMETIMES:
+            setattr(line, name, event.get(name) or UNSET)
+        return line
 
 
-def _line(event: str, item: Submitted, standing: Standing, **more: object) -> Line:
-    about = {"id": item.id, "to": item.to, **more}
-    return {"event": event, **about, "state": str(standing.state), "why": standing.why}
+def _line(event: str, item: Submitted, standing: Standing) -> Line:
+    return Line(
+        event=event,
+        id=UNSET if item.id is None else item.id,
+        to=item.to,
+        state=str(standing.state),
+        why=standing.why,
+    )

@@ -7,12 +7,11 @@ import contextlib
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Protocol
 
-from appliance.api.status import rfc3339
+from appliance.api import model
 from appliance.core.delivery import DeliveryState
+from appliance.core.times import rfc3339
 from appliance.errors import StoreError
 from appliance.outbox.records import InboxRow
-
-Json = dict[str, object]
 
 ORPHANED = "orphaned"
 """The state of a message that no worker takes: it never runs by itself."""
@@ -79,24 +78,24 @@ async def keep_orphans(owners: Owners, telemetry: Telling, report: Report) -> No
                 report(node, text, method)
 
 
-def describe_row(row: InboxRow, *, is_held: bool, now: float, taken_at: str) -> Json:
+def describe_row(row: InboxRow, *, is_held: bool, now: float, taken_at: str) -> model.InboxRecord:
     """One message as the API shows it."""
     state, why = str(DeliveryState.WORKING if row.started else DeliveryState.WAITING), ""
     if not is_held:
         state, why = ORPHANED, f"no worker takes {row.method} on {row.node}"
-    return {
-        "id": row.row_id,
-        "from": row.sender,
-        "node": row.node,
-        "method": row.method,
-        "subject": row.subject,
-        "message_id": row.message_id,
-        "taken_at": taken_at,
-        "age_seconds": round(max(0.0, now - row.taken_at), 3),
-        "state": state,
-        "why": why,
-        "bytes": len(row.payload),
-    }
+    return model.InboxRecord(
+        id=row.row_id,
+        from_node=row.sender,
+        node=row.node,
+        method=row.method,
+        subject=row.subject,
+        message_id=row.message_id,
+        taken_at=taken_at,
+        age_seconds=round(max(0.0, now - row.taken_at), 3),
+        state=state,
+        why=why,
+        bytes=len(row.payload),
+    )
 
 
 class Inbox:
@@ -106,10 +105,10 @@ class Inbox:
         self._rows = rows
         self._owners = owners
 
-    async def list(self, limit: int) -> list[Json]:
+    async def list(self, limit: int) -> list[model.InboxRecord]:
         """The oldest unfinished messages."""
         ids = [row_id for row_id, _ in await self._rows.inbox_ids()][:limit]
-        found: list[Json] = []
+        found: list[model.InboxRecord] = []
         for first in range(0, len(ids), PIECE):  # bodies are large, and only their sizes are told
             rows = await self._rows.read_inbox(ids[first : first + PIECE])
             held, now = self._owners.held, self._rows.now()
@@ -124,11 +123,12 @@ class Inbox:
             ]
         return found
 
-    async def drop(self, ids: Sequence[int] | None) -> Json:
+    async def drop(self, ids: Sequence[int] | None) -> model.Count:
         """Forget messages that no worker takes (None: all of them): how many, and how many a worker has in hand."""
         found = {row_id for row_id, _ in await self._rows.inbox_ids()}
         asked = found if ids is None else found & set(ids)
         # NB: nothing is awaited between the look at what is held and the order to the store
         free = sorted(asked - set(self._owners.held))
         held_count = len(asked) - len(free)
-        return {"count": await self._rows.drop_inbox(free) if free else 0, "held": held_count}
+        count = await self._rows.drop_inbox(free) if free else 0
+        return model.Count(count=count, held=held_count)

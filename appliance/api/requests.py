@@ -70,34 +70,6 @@ class SubmitRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
         return tuple(item if isinstance(item, str) else _decode(item) for item in self.data)
 
 
-class Submitted(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What became of one message to one node. `replies` tells that its method answers by itself."""
-
-    to: str
-    accepted: bool = msgspec.field()
-    id: int | None = None
-    from_node: str | None = msgspec.field(name="from", default=None)
-    via: str | None = None
-    subject: str | None = None
-    """What it goes out on."""
-    replies: bool = False
-    streams: bool = False
-    """The answer comes in pieces; one without an exit status is none that ends it, as a Go node's."""
-    error: str | None = None
-    key: str | None = None
-    """The field of the request that `error` is about, where that is known."""
-    code: str | None = None
-    """What kind of error: `arguments` where the method's own usage would help."""
-    note: str | None = None
-    """What looks like a slip although it was accepted."""
-    id_text: str | None = None
-    """The id for readers whose numbers end at 2^53."""
-
-    def __post_init__(self) -> None:
-        if self.id is not None and self.id_text is None:
-            msgspec.structs.force_setattr(self, "id_text", str(self.id))
-
-
 class Once(NamedTuple):
     """A mark that is committed together with messages, so that a caller who was cut off can ask about it.
 

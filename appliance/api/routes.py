@@ -9,9 +9,10 @@ from aiohttp import web
 
 from appliance import __version__
 from appliance.api.guards import FACE, has_token, name_peer, read_body, refuse_without_token
+from appliance.api.model import Count, InboxRecords, Methods, OutboxRecords
 from appliance.api.operations import Operations
 from appliance.api.page import PageRoutes, wants_page
-from appliance.api.replies import refuse, reply, with_id_texts
+from appliance.api.replies import refuse, reply
 from appliance.api.requests import (
     read_ids,
     read_inbox_drop,
@@ -114,7 +115,7 @@ class Routes:
 
     async def methods(self, _request: web.Request) -> web.Response:
         """Every method, those of the config first."""
-        return reply({"methods": self.control.methods()})
+        return reply(Methods(methods=self.control.methods()))
 
     async def traffic(self, _request: web.Request) -> web.Response:
         """What all workers counted together, those that are gone included."""
@@ -145,7 +146,7 @@ class Routes:
         verdict = await self.control.reload(
             force=asked.force, trigger="request", by=name_peer(request)
         )
-        return reply(verdict, 422 if verdict.get("result") == "refused" else 200)
+        return reply(verdict, 422 if verdict.result == "refused" else 200)
 
     async def rollback(self, request: web.Request) -> web.Response:
         """200 when the older set is in force and pinned, 422 when it was refused or is not there."""
@@ -153,7 +154,7 @@ class Routes:
         verdict = await self.control.roll_back(
             to=asked.to, force=asked.force, by=name_peer(request)
         )
-        return reply(verdict, 422 if verdict.get("result") == "refused" else 200)
+        return reply(verdict, 422 if verdict.result == "refused" else 200)
 
     async def messages(self, request: web.Request) -> web.StreamResponse:
         """202 when everything that could be accepted is on disk, 422 when nothing could."""
@@ -175,12 +176,12 @@ class Routes:
             raise RequestInvalid("state is pending or dead")
         limit = read_count(request, "limit", 100, MAX_LISTED)
         records = await self.control.outbox_list(state, limit)
-        return reply({"state": state, "records": [with_id_texts(record) for record in records]})
+        return reply(OutboxRecords(state=state, records=records))
 
     async def outbox_retry(self, request: web.Request) -> web.Response:
         """Dead letters back into the outbox."""
         asked = read_ids(await read_body(request))
-        return reply({"count": await self.control.outbox_retry(asked.numbers())})
+        return reply(Count(count=await self.control.outbox_retry(asked.numbers())))
 
     async def outbox_drop(self, request: web.Request) -> web.Response:
         """Forget records."""
@@ -188,13 +189,12 @@ class Routes:
         if asked.pending and asked.ids is None:
             raise RequestInvalid("pending messages are dropped by their ids only")
         count = await self.control.outbox_drop(asked.numbers(), dead_only=not asked.pending)
-        return reply({"count": count})
+        return reply(Count(count=count))
 
     async def inbox(self, request: web.Request) -> web.Response:
         """Messages taken in and not finished."""
         limit = read_count(request, "limit", 100, MAX_LISTED)
-        records = await self.control.inbox_list(limit)
-        return reply({"records": [with_id_texts(record) for record in records]})
+        return reply(InboxRecords(records=await self.control.inbox_list(limit)))
 
     async def inbox_drop(self, request: web.Request) -> web.Response:
         """Forget messages that no worker takes."""

@@ -1,149 +1,383 @@
-"""The status JSON: a snapshot of everything an operator asks first. Its words are a contract (product §4)."""
+"""What is to be seen of a running daemon: the status, the facts of the metrics, one line for log and service manager."""
 
 from __future__ import annotations
 
-import datetime
+import os
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Sequence
+from enum import StrEnum
+from typing import Protocol
 
+import msgspec
+
+from appliance import __version__
+from appliance.api import model
+from appliance.api.fleet import FleetView
+from appliance.api.health import (
+    can_accept,
+    describe_store,
+    find_delivery_troubles,
+    needs_restart,
+)
+from appliance.api.standings import Standings
+from appliance.bus.nats import NatsBus
 from appliance.core.delivery import Standing, state_of_reason, why_of_reason
-from appliance.core.names import NodeName
+from appliance.core.describe_methods import describe_methods
+from appliance.core.names import WorkerKey, WorkerKind
 from appliance.core.overrides import Overrides
 from appliance.core.problems import Problem
 from appliance.core.specs import Phase, PublisherSpec
+from appliance.core.times import rfc3339
+from appliance.methods.registry import METHOD_TABLE
 from appliance.outbox.records import DeadLetter, OutboxRecord
+from appliance.outbox.store import MessageStore
 from appliance.reconcile.going_back import GoingBack
+from appliance.reconcile.loop import Reconciler
+from appliance.reconcile.overrides import OverrideBook
 from appliance.reconcile.pool import Handle, WorkerPool
-from appliance.reconcile.verdicts import Applied, Verdict, problem_json
-
-StatusJson = dict[str, object]
-
-
-LAST_SHOWN_AT = 253_402_300_799.0
-"""The end of the year 9999: what lies beyond (an expiry of a thousand years) is shown as that."""
-
-
-def rfc3339(at: float) -> str:
-    """Wall-clock seconds as text with zone."""
-    at = min(max(at, 0.0), LAST_SHOWN_AT)
-    return datetime.datetime.fromtimestamp(at, datetime.UTC).isoformat(timespec="milliseconds")
+from appliance.reconcile.verdicts import Applied, Verdict
+from appliance.telemetry.events import EventHub
+from appliance.telemetry.metrics import MetricsFacts, WorkerView
+from appliance.telemetry.report import Telemetry
+from appliance.workers.inbox_owners import InboxOwners
+from appliance.workers.subscriber import Subscriber
 
 
-def config_json(applied: Applied | None, attempt: Verdict | None, paths: list[str]) -> StatusJson:
-    """The set in force and the verdict of the last look."""
-    last: StatusJson | None = None
-    if attempt is not None:
-        last = {
-            "at": rfc3339(attempt.at),
-            "result": attempt.result,
-            "trigger": attempt.trigger,
-            "by": attempt.by,
-            "problems": [problem_json(problem) for problem in attempt.problems],
-            "duration_seconds": round(attempt.duration_s, 6),
+class Life(StrEnum):
+    """Of a daemon: it starts, runs and stops."""
+
+    STARTING = "starting"
+    RUNNING = "running"
+    STOPPING = "stopping"
+
+
+class OpenInputs(Protocol):
+    """Steward's inputs; they stand above this package."""
+
+    def status(self) -> dict[str, model.Input]:
+        """What is open."""
+        ...
+
+    def totals(self) -> dict[tuple[str, str], int]:
+        """Messages by input and result."""
+        ...
+
+
+class StatusView:
+    """Reads the parts and owns nothing but the phase of life. Called on the event loop."""
+
+    def __init__(
+        self,
+        *,
+        config_paths: Sequence[str],
+        is_broker_embedded: bool,
+        store: MessageStore,
+        bus: NatsBus,
+        pool: WorkerPool,
+        reconciler: Reconciler,
+        overrides: OverrideBook,
+        fleet: FleetView,
+        inbox_owners: InboxOwners,
+        standings: Standings,
+        telemetry: Telemetry,
+        events: EventHub,
+        inputs: OpenInputs,
+    ) -> None:
+        self._config_paths = list(config_paths)
+        self._is_broker_embedded = is_broker_embedded
+        self._store = store
+        self._bus = bus
+        self._pool = pool
+        self._reconciler = reconciler
+        self._overrides = overrides
+        self._fleet = fleet
+        self._inbox_owners = inbox_owners
+        self._standings = standings
+        self._telemetry = telemetry
+        self._events = events
+        self._inputs = inputs
+        self._started_at = time.time()
+        self.life = Life.STARTING
+
+    def clock_jumped(self, by_s: float) -> None:
+        """The wall clock was set: the time of our start, as it is shown, moves with it."""
+        self._started_at += by_s
+
+    def status(self) -> model.Status:
+        """Everything an operator asks first."""
+        store, bus, applied = self._store, self._bus, self._reconciler.applied
+        counts, health = store.counts(), store.health()
+        hellos = {
+            str(node): rfc3339(at) for node, at in sorted(self._fleet.last_hello_at().items())
         }
-    return {
-        "digest": applied.digest if applied else None,
-        "revision": applied.revision if applied else None,
-        "branch": applied.branch if applied else None,
-        "dirty": applied.dirty if applied else None,
-        "paths": paths,
-        "applied_at": rfc3339(applied.applied_at) if applied else None,
-        "last_attempt": last,
-    }
+        problems = [] if self.life is Life.STOPPING else self._degradations(counts.dead)
+        return model.Status(
+            version=__version__,
+            pid=os.getpid(),
+            started_at=rfc3339(self._started_at),
+            generation=applied.generation if applied else 0,
+            healthy=not problems and self.life is not Life.STOPPING,
+            degraded_by=problems,
+            stopping=self.life is Life.STOPPING,
+            config=self._config(),
+            broker=model.Broker(
+                connected=bus.is_connected,
+                server=bus.server,
+                embedded=self._is_broker_embedded,
+                reconnects=bus.reconnects,
+            ),
+            nodes=describe_nodes(self._pool, applied, hellos, self._overrides.all),
+            overrides=describe_overrides(self._overrides.all),
+            fleet=self._fleet.describe(),
+            methods=self.methods(),
+            hellos=hellos,
+            inputs=self._inputs.status(),
+            inbox=model.Inbox(
+                unfinished=self._unfinished() + self._orphaned, orphaned=self._orphaned
+            ),
+            store=model.Store(
+                state=health.state, text=health.text, since=rfc3339(store.wall_of(health.since))
+            ),
+            outbox=model.Outbox(
+                pending=counts.pending,
+                in_flight=self._in_flight(),
+                dead=counts.dead,
+                oldest_seconds=round(self._age_s(counts.oldest_created_at), 3),
+            ),
+            waiting=self._standings.waiting(),
+        )
+
+    def _config(self) -> model.Config:
+        applied, attempt = self._reconciler.applied, self._reconciler.last_attempt
+        pinned, on_trial = describe_fallback(self._reconciler.going_back)
+        return model.Config(
+            digest=applied.digest if applied else None,
+            revision=applied.revision if applied else None,
+            branch=applied.branch if applied else None,
+            dirty=applied.dirty if applied else None,
+            paths=self._config_paths,
+            applied_at=rfc3339(applied.applied_at) if applied else None,
+            last_attempt=describe_attempt(attempt) if attempt is not None else None,
+            seen_digest=self._reconciler.files.digest or None,
+            pinned=pinned,
+            on_trial=on_trial,
+        )
+
+    def _degradations(self, dead: int) -> list[str]:
+        worker_troubles = [
+            (key.name, find_trouble(handle)) for key, handle in sorted(self._pool.handles.items())
+        ]
+        return find_degradations(
+            self._pool,
+            self._reconciler.applied,
+            self._reconciler.last_attempt,
+            broker_trouble=None if self._bus.is_connected else self._bus.trouble or "",
+            dead=dead,
+            overrides=self._overrides.all,
+            delivery=find_delivery_troubles(
+                store=self._store.health(),
+                orphaned=self._orphaned,
+                silent_lanes=self._standings.silent_lanes(),
+                worker_troubles=[(name, why) for name, why in worker_troubles if why is not None],
+            ),
+        )
+
+    def methods(self) -> list[model.Method]:
+        """Every method that this daemon knows, the config's own first."""
+        applied = self._reconciler.applied
+        described = describe_methods(METHOD_TABLE, applied.desired.methods if applied else {})
+        return msgspec.convert(described, list[model.Method])
+
+    def summary(self) -> str:
+        """One line for the log and the service manager."""
+        applied, handles = self._reconciler.applied, self._pool.handles
+        running = sum(1 for handle in handles.values() if handle.phase == "running")
+        generation = applied.generation if applied else 0
+        nodes = ", ".join(applied.desired.run_nodes[:5]) if applied else ""
+        return (
+            f"generation {generation}, {running} of {len(handles)} workers running, nodes: {nodes}"
+        )
+
+    def service_line(self) -> str:
+        """One line for the service manager: what runs, at which revision, and the last verdict."""
+        applied, attempt = self._reconciler.applied, self._reconciler.last_attempt
+        if self.life is Life.STOPPING:
+            return f"stopping, {self._unfinished()} messages in hand"
+        if applied is None:
+            return "starting"
+        phases = [str(handle.phase) for handle in self._pool.handles.values()]
+        return describe_state(
+            generation=applied.generation,
+            revision=applied.revision,
+            running=phases.count("running"),
+            workers=len(phases),
+            connected=self._bus.is_connected,
+            result=attempt.result if attempt else "",
+            at=attempt.at if attempt else 0.0,
+            problems=attempt.problems if attempt else (),
+            store_trouble=describe_store(self._store.health()),
+        )
+
+    def liveness(self) -> tuple[bool, str]:
+        """The loop answers, so it lives, unless only a restart helps."""
+        health = self._store.health()
+        if needs_restart(health):
+            return False, describe_store(health) or "the store has failed"
+        return True, "alive"
+
+    def readiness(self) -> tuple[bool, str]:
+        """Connected, able to accept, and the running set settled; a refused config does not make it unready."""
+        if self.life is not Life.RUNNING:
+            return False, str(self.life)
+        if not self._bus.is_connected:
+            return False, say_unconnected(self._bus.trouble or "")
+        health = self._store.health()
+        if not can_accept(health):
+            return False, describe_store(health) or "the store accepts nothing"
+        return True, "ready"
+
+    def facts(self) -> MetricsFacts:
+        """The facts of one scrape."""
+        applied, counts = self._reconciler.applied, self._store.counts()
+        workers = [
+            WorkerView(
+                key=key,
+                phase=handle.phase,
+                restarts=handle.restarts,
+                stats=handle.worker.stats if handle.worker is not None else None,
+            )
+            for key, handle in self._pool.handles.items()
+        ]
+        return MetricsFacts(
+            version=__version__,
+            counts=self._telemetry.counts,
+            generation=applied.generation if applied else 0,
+            digest=applied.digest if applied else "",
+            revision=applied.revision if applied else None,
+            branch=applied.branch if applied else None,
+            dirty=applied.dirty if applied else None,
+            run_nodes=applied.desired.run_nodes if applied else (),
+            workers=workers,
+            broker_connected=self._bus.is_connected,
+            broker_reconnects=self._bus.reconnects,
+            outbox_pending=counts.pending,
+            outbox_in_flight=self._in_flight(),
+            outbox_dead=counts.dead,
+            outbox_oldest_s=self._age_s(counts.oldest_created_at),
+            waiting=self._standings.waiting(),
+            inbox_unfinished=self._unfinished() + self._orphaned,
+            inbox_orphaned=self._orphaned,
+            store_state=self._store.health().state,
+            declared_nodes=applied.desired.declared_nodes if applied else (),
+            last_hello_at={str(node): at for node, at in self._fleet.last_hello_at().items()},
+            fleet_states=Counter(str(item.state) for item in self._fleet.standings()),
+            events_dropped=self._events.dropped,
+            inputs=self._inputs.totals(),
+            gone=self._pool.gone,
+        )
+
+    def _unfinished(self) -> int:
+        workers = (handle.worker for handle in self._pool.handles.values())
+        return sum(worker.unfinished for worker in workers if isinstance(worker, Subscriber))
+
+    @property
+    def _orphaned(self) -> int:
+        return self._inbox_owners.orphan_count
+
+    def _age_s(self, created_at: float | None) -> float:
+        return max(0.0, self._store.now() - created_at) if created_at else 0.0
+
+    def _in_flight(self) -> int:
+        return sum(
+            handle.worker.stats.in_flight
+            for key, handle in self._pool.handles.items()
+            if handle.worker is not None and key.kind is WorkerKind.PUBLISHER
+        )
 
 
-def fallback_json(going_back: GoingBack) -> StatusJson:
+def describe_attempt(attempt: Verdict) -> model.Attempt:
+    """The verdict of the last look."""
+    return model.Attempt(
+        at=rfc3339(attempt.at),
+        result=attempt.result,
+        trigger=attempt.trigger,
+        by=attempt.by,
+        problems=list(attempt.problems),
+        duration_seconds=round(attempt.duration_s, 6),
+    )
+
+
+def describe_fallback(going_back: GoingBack) -> tuple[model.Pinned | None, model.OnTrial | None]:
     """Whether an older set is pinned, and whether the one in force is on trial."""
     pin, trial = going_back.pin, going_back.trial
-    return {
-        "pinned": None
-        if pin is None
-        else {"reason": pin.reason, "by": pin.by, "since": rfc3339(pin.at)},
-        "on_trial": None
+    return (
+        None if pin is None else model.Pinned(reason=pin.reason, by=pin.by, since=rfc3339(pin.at)),
+        None
         if trial is None
-        else {"baseline": trial.baseline.digest, "ends_in_seconds": going_back.trial_left_s()},
-    }
+        else model.OnTrial(
+            baseline=trial.baseline.digest, ends_in_seconds=going_back.trial_left_s()
+        ),
+    )
 
 
-def overrides_json(overrides: Overrides) -> list[StatusJson]:
+def describe_overrides(overrides: Overrides) -> list[model.Override]:
     """Workers that are not as the config says because somebody started or stopped them."""
     return [
-        {
-            "worker": key.name,
-            "node": key.node,
-            "action": "started" if override.starts else "stopped",
-            "by": override.by,
-            "at": rfc3339(override.at),
-        }
+        model.Override(
+            worker=key.name,
+            node=key.node,
+            action="started" if override.starts else "stopped",
+            by=override.by,
+            at=rfc3339(override.at),
+        )
         for key, override in sorted(overrides.items())
     ]
 
 
-def nodes_json(
-    pool: WorkerPool,
-    applied: Applied | None,
-    hellos: Mapping[NodeName, float],
-    overrides: Overrides,
-) -> StatusJson:
-    """Every node this daemon runs, with its workers."""
-    nodes: dict[str, dict[str, list[StatusJson]]] = {}
-    names = {key.name: override for key, override in overrides.items()}
-    for node in applied.desired.run_nodes if applied else ():
-        nodes[node] = {"workers": []}
-    for key in sorted(pool.handles):
-        nodes.setdefault(key.node, {"workers": []})["workers"].append(
-            worker_json(key.name, str(key.kind), key.subject, pool.handles[key])
-        )
-    if applied:
-        missing = applied.desired.workers.keys() - pool.handles.keys()
-        for key in sorted(missing):
-            nodes.setdefault(key.node, {"workers": []})["workers"].append(
-                {
-                    "name": key.name,
-                    "kind": str(key.kind),
-                    "subject": key.subject,
-                    "phase": "stopped",
-                }
-            )
-    for found in nodes.values():
-        for worker in found["workers"]:
-            override = names.get(str(worker["name"]))
-            if override is not None:
-                worker["override"] = "started" if override.starts else "stopped"
-    return {
-        node: {
-            **found,
-            "last_hello_at": rfc3339(hellos[NodeName(node)]) if node in hellos else None,
-        }
-        for node, found in nodes.items()
-    }
+def describe_nodes(
+    pool: WorkerPool, applied: Applied | None, hellos: dict[str, str], overrides: Overrides
+) -> dict[str, model.Node]:
+    """Every node this daemon runs, with its workers: those that there are, then those that are missing."""
+    wanted = applied.desired.workers if applied else {}
+    nodes = {str(node): model.Node() for node in (applied.desired.run_nodes if applied else ())}
+    actions = {key.name: "started" if one.starts else "stopped" for key, one in overrides.items()}
+    for key in [*sorted(pool.handles), *sorted(wanted.keys() - pool.handles.keys())]:
+        worker = describe_worker(key, pool.handles.get(key))
+        worker.override = actions.get(key.name, msgspec.UNSET)
+        nodes.setdefault(str(key.node), model.Node()).workers.append(worker)
+    for name, node in nodes.items():
+        node.last_hello_at = hellos.get(name)
+    return nodes
 
 
-def worker_json(name: str, kind: str, subject: str, handle: Handle) -> StatusJson:
-    """One worker."""
+def describe_worker(key: WorkerKey, handle: Handle | None) -> model.Worker:
+    """One worker; None for one that should be there and is not."""
+    described = model.Worker(
+        name=key.name, kind=str(key.kind), subject=key.subject, phase=str(Phase.STOPPED)
+    )
+    if handle is None:
+        return described
     stats = handle.worker.stats if handle.worker is not None else None
-    spec = handle.spec
-    described: StatusJson = {
-        "name": name,
-        "kind": kind,
-        "subject": subject,
-        "phase": str(handle.phase),
-        "since": rfc3339(handle.since_at),
-        "restarts": handle.restarts,
-        "in_flight": stats.in_flight if stats else 0,
-        "handled": (stats.acked if kind == "publisher" else stats.handled) if stats else 0,
-        "failed": (stats.dead if kind == "publisher" else stats.failed) if stats else 0,
-        "last_error": find_trouble(handle) or handle.last_error,
-    }
-    if stats is not None and kind == "subscriber":
-        described |= {"refused": stats.refused, "repeats": stats.repeats, "dropped": stats.dropped}
-        described["turned_away"] = stats.turned_away
-    elif stats is not None:
-        described |= {"sent": stats.sent, "missed": stats.missed, "foreign": stats.foreign}
-    if isinstance(spec, PublisherSpec):
-        described["declared"] = spec.entry is not None
-        described["entry"] = spec.entry
+    sends = key.kind is WorkerKind.PUBLISHER
+    described.phase = str(handle.phase)
+    described.since = rfc3339(handle.since_at)
+    described.restarts = handle.restarts
+    described.in_flight = stats.in_flight if stats else 0
+    described.handled = (stats.acked if sends else stats.handled) if stats else 0
+    described.failed = (stats.dead if sends else stats.failed) if stats else 0
+    described.last_error = find_trouble(handle) or handle.last_error
+    if stats is not None:
+        names = ("sent", "missed", "foreign") if sends else _TAKEN_COUNTERS
+        for name in names:
+            setattr(described, name, getattr(stats, name))
+    if isinstance(handle.spec, PublisherSpec):
+        described.declared = handle.spec.entry is not None
+        described.entry = handle.spec.entry
     return described
+
+
+_TAKEN_COUNTERS = ("refused", "repeats", "dropped", "turned_away")
 
 
 def say_unconnected(trouble: str) -> str:
@@ -156,38 +390,39 @@ def find_trouble(handle: Handle) -> str | None:
     return handle.worker.trouble if handle.worker is not None else None
 
 
-def record_json(
+def describe_record(
     record: OutboxRecord, standing: Standing, *, now: float, wall_of: Callable[[float], float]
-) -> StatusJson:
+) -> model.OutboxRecord:
     """One record of the outbox and where it stands; `now` and its own times are of the store's clock."""
     expires_at, next_at = record.expires_at, record.next_at
-    return {
-        "id": record.id,
-        "from": record.node,
-        "to": record.to_node,
-        "method": record.method,
-        "subject": record.subject,
-        "accepted_at": rfc3339(wall_of(record.created_at)),
-        "age_seconds": round(max(0.0, now - record.created_at), 3),
-        "expires_at": rfc3339(wall_of(expires_at)) if expires_at else None,
-        "attempts": record.attempts,
-        "next_at": rfc3339(wall_of(next_at)) if next_at else None,
-        "last_error": record.last_error,
-        "bytes": len(record.payload),
-        "state": str(standing.state),
-        "why": standing.why,
-    }
+    return model.OutboxRecord(
+        id=record.id,
+        from_node=record.node,
+        to=record.to_node,
+        method=record.method,
+        subject=record.subject,
+        accepted_at=rfc3339(wall_of(record.created_at)),
+        age_seconds=round(max(0.0, now - record.created_at), 3),
+        expires_at=rfc3339(wall_of(expires_at)) if expires_at else None,
+        attempts=record.attempts,
+        next_at=rfc3339(wall_of(next_at)) if next_at else None,
+        last_error=record.last_error,
+        bytes=len(record.payload),
+        state=str(standing.state),
+        why=standing.why,
+    )
 
 
-def dead_json(letter: DeadLetter, *, now: float, wall_of: Callable[[float], float]) -> StatusJson:
+def describe_dead(
+    letter: DeadLetter, *, now: float, wall_of: Callable[[float], float]
+) -> model.OutboxRecord:
     """One dead letter, with how it ended and why."""
     standing = Standing(state_of_reason(letter.reason), why_of_reason(letter.reason))
-    return {
-        **record_json(letter.record, standing, now=now, wall_of=wall_of),
-        "reason": letter.reason,
-        "died_at": rfc3339(wall_of(letter.died_at)),
-        "dead_seconds": round(max(0.0, now - letter.died_at), 3),
-    }
+    described = describe_record(letter.record, standing, now=now, wall_of=wall_of)
+    described.reason = letter.reason
+    described.died_at = rfc3339(wall_of(letter.died_at))
+    described.dead_seconds = round(max(0.0, now - letter.died_at), 3)
+    return described
 
 
 def find_degradations(

@@ -4,20 +4,18 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from typing import Any
 
 from aiohttp import web
 
 from appliance.api.delivery import EVENTS, SIGNS_OF_LIFE, DeliveryWatch
 from appliance.api.guards import FACE
+from appliance.api.model import Line
 from appliance.api.operations import Operations
 from appliance.api.replies import encode_json, refuse, with_id_texts
 from appliance.api.requests import SubmitRequest
 from appliance.core.durations import parse_duration
 from appliance.errors import RequestInvalid
-from appliance.telemetry.events import Listener
-
-Json = dict[str, Any]
+from appliance.telemetry.events import Event, Listener
 
 MAX_WAIT_S = 90_000.0
 """A day and an hour: a file may be followed for a day."""
@@ -58,7 +56,7 @@ class Streams:
         deadline_mono = asyncio.get_running_loop().time() + wait_s
         watch: DeliveryWatch | None = None
 
-        def wants(event: Json) -> bool:
+        def wants(event: Event) -> bool:
             return event["event"] in EVENTS and (watch is None or watch.concerns(event))
 
         # NB: listening starts before the put: an ack may be quicker than our answer to the caller
@@ -98,7 +96,7 @@ class Streams:
                 break
             if listener.dropped > dropped:
                 dropped = listener.dropped
-                await response.write(_line({"event": "events_lost", "count": dropped}))
+                await response.write(_line(Line(event="events_lost", count=dropped)))
             line = watch.take(event) if event is not None else None
             if line is not None:
                 await response.write(_line(line))
@@ -129,7 +127,7 @@ class Streams:
         hides_data = request.app[FACE].is_tcp
         past = self._past(request)
 
-        def wants(event: Json) -> bool:
+        def wants(event: Event) -> bool:
             kind = event["event"]
             return kind not in without and (not kinds or kind in kinds)
 
@@ -153,7 +151,7 @@ class Streams:
         finally:
             self._open -= 1
 
-    def _past(self, request: web.Request) -> list[Json]:
+    def _past(self, request: web.Request) -> list[Event]:
         last = request.headers.get("Last-Event-ID", "")
         if last.isdecimal() and len(last) <= MAX_NUMBER_DIGITS:
             return self._control.events.recent(after=int(last))
@@ -163,7 +161,7 @@ class Streams:
 _CONTENTS = frozenset({"data", "data_base64", "stderr", "stderr_base64"})
 
 
-def _frame(event: Json, hides_data: bool) -> bytes:
+def _frame(event: Event, hides_data: bool) -> bytes:
     """One server-sent event. Contents of messages are for the unix socket only."""
     if hides_data and "data" in event:
         event = {name: value for name, value in event.items() if name not in _CONTENTS}
@@ -177,8 +175,8 @@ def _is_gone(request: web.Request) -> bool:
     return request.transport is None or request.transport.is_closing()
 
 
-def _line(fields: Json) -> bytes:
-    return encode_json(with_id_texts(fields)) + b"\n"
+def _line(line: Line) -> bytes:
+    return encode_json(line) + b"\n"
 
 
 def read_wait(request: web.Request, name: str = "wait") -> float | None:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
 
-from appliance.api.requests import Once, SubmitRequest, Submitted
+from appliance.api.model import Submitted
+from appliance.api.requests import Once, SubmitRequest
 from appliance.core.file_names import name_parts
 from appliance.core.findings import find_nearest
 from appliance.core.message import CALLER_FILE, DEFAULT_REPLY_METHOD, Message
@@ -15,9 +15,10 @@ from appliance.core.relay import RELAY_METHOD, relay_token, wrap
 from appliance.core.specs import ANY_SENDER, DesiredState, PublisherSpec, SubscriberSpec
 from appliance.errors import ArgumentsRefused, HandlerError, RequestInvalid
 from appliance.outbox.records import FinishItem, OutboxRecord, TakeIn, TakeInResult
-
-if TYPE_CHECKING:
-    from appliance.daemon.app import Daemon
+from appliance.outbox.store import MessageStore
+from appliance.reconcile.loop import Reconciler
+from appliance.telemetry.report import Telemetry
+from appliance.workers.router import Router
 
 ANSWER_METHODS = (
     MethodName(DEFAULT_REPLY_METHOD),
@@ -39,8 +40,13 @@ LOCAL = "local"
 class Submission:
     """Turns requests into outbox records. Everything is judged before anything is accepted."""
 
-    def __init__(self, daemon: Daemon) -> None:
-        self._daemon = daemon
+    def __init__(
+        self, store: MessageStore, router: Router, reconciler: Reconciler, telemetry: Telemetry
+    ) -> None:
+        self._store = store
+        self._router = router
+        self._reconciler = reconciler
+        self._telemetry = telemetry
 
     async def submit(
         self,
@@ -73,7 +79,7 @@ class Submission:
                         from_node=record.node,
                         via=request.relay_via_node,
                         subject=record.subject,
-                        replies=self._daemon.router.methods[MethodName(request.method)].replies,
+                        replies=self._router.methods[MethodName(request.method)].replies,
                         streams=request.method in STREAMED_METHODS,
                         note=self._note(request, record.node if to_node == LOCAL else to_node),
                     )
@@ -82,10 +88,10 @@ class Submission:
             return [_withdraw(answer) for answer in answers]
         if records:
             if once is None:
-                await self._daemon.store.put(records)
+                await self._store.put(records)
             else:
-                await self._daemon.store.finish([self._mark(once)], records)
-            self._daemon.telemetry.messages_accepted(len(records))
+                await self._store.finish([self._mark(once)], records)
+            self._telemetry.messages_accepted(len(records))
         return answers
 
     async def is_accepted(self, once: Once) -> bool:
@@ -105,7 +111,7 @@ class Submission:
             reply_to="",
             keep_body=False,
         )
-        ((found, _, _),) = await self._daemon.store.take_in([item])
+        ((found, _, _),) = await self._store.take_in([item])
         return found is not TakeInResult.FRESH
 
     def _mark(self, once: Once) -> FinishItem:
@@ -113,7 +119,7 @@ class Submission:
             row_id=None,
             scope=once.source,
             sender="",
-            instance=self._daemon.store.instance,
+            instance=self._store.instance,
             message_id=once.number,
         )
 
@@ -141,8 +147,8 @@ class Submission:
             relay_via_node=request.relay_via_node or "",
             relay_reply_method=request.relay_reply_method or "",
         )
-        with _about("to_nodes" if message.method in self._daemon.router.methods else "method"):
-            self._daemon.router.publisher_for(node, message.to_node, message.method)
+        with _about("to_nodes" if message.method in self._router.methods else "method"):
+            self._router.publisher_for(node, message.to_node, message.method)
         if message.method in FILE_METHODS:
             with _about("file_name"):
                 check_file_names(message)
@@ -150,17 +156,15 @@ class Submission:
             message = self._for_caller(message)
         if message.reply_method:
             with _about("reply_method"):
-                self._daemon.router.check_reply_method(message.reply_method)
+                self._router.check_reply_method(message.reply_method)
         if message.relay_via_node:
             with _about("relay_via_node"):
                 message = self._relay(message)
-        return self._daemon.router.make_record(
-            message, expires_s=request.expires, retries=request.retries
-        )
+        return self._router.make_record(message, expires_s=request.expires, retries=request.retries)
 
     def _for_caller(self, message: Message) -> Message:
         """The message with its answer meant for the one who waits; refused where none could come."""
-        applied = self._daemon.reconciler.applied
+        applied = self._reconciler.applied
         method = message.reply_method
         if not method and applied:
             method = choose_answer_method(applied.desired, message.from_node, message.to_node)
@@ -170,7 +174,7 @@ class Submission:
         """What to say of a destination that no config names, or not with this method: it may exist, and it may be
         a slip.
         """
-        applied = self._daemon.reconciler.applied
+        applied = self._reconciler.applied
         if applied is None or to_node == ERROR_CENTRAL:
             return None
         unknown = describe_unknown(applied.desired, to_node)
@@ -186,7 +190,7 @@ class Submission:
 
     def _relay(self, message: Message) -> Message:
         """The message in the envelope for its via node; what would only fail there is refused here."""
-        router = self._daemon.router
+        router = self._router
         router.publisher_for(message.from_node, message.to_node, message.method)
         if message.relay_reply_method:
             router.check_reply_method(message.relay_reply_method)
@@ -197,7 +201,7 @@ class Submission:
 
     def sender(self, asked: str | None, to_node: str, method: str) -> NodeName:
         """The sending node: the one asked for, the only one, the one that declares such a publisher, `central`."""
-        applied = self._daemon.reconciler.applied
+        applied = self._reconciler.applied
         nodes = applied.desired.run_nodes if applied else ()
         if asked:
             if asked not in nodes:

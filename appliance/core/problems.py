@@ -12,6 +12,11 @@ class Severity(StrEnum):
     ERROR = "error"
     WARNING = "warning"
 
+    @classmethod
+    def _missing_(cls, _value: object) -> Severity:
+        """A word of a later version: what is not known to be harmless is not."""
+        return cls.ERROR
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Problem:
@@ -24,12 +29,12 @@ class Problem:
     """
 
     code: str
-    message: str
     severity: Severity = Severity.ERROR
     file: str = ""
     line: int = 0
     column: int = 0
     length: int = 1
     path: str = ""
-    excerpt: str = ""
+    message: str
     hint: str = ""
+    excerpt: str = ""

@@ -12,12 +12,18 @@ import time
 from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 
+import msgspec
+
 from appliance import early
+from appliance.api.copy_jobs import CopyJobs
 from appliance.api.fleet import FleetView
 from appliance.api.health import watch_store
-from appliance.api.inbox import keep_orphans
+from appliance.api.inbox import Inbox, keep_orphans
 from appliance.api.operations import Operations
 from appliance.api.server import AdminServer
+from appliance.api.standings import Standings
+from appliance.api.status import Life, StatusView
+from appliance.api.submission import Submission
 from appliance.bus.broker import EmbeddedBroker
 from appliance.bus.events import BusEvents
 from appliance.bus.nats import NatsBus
@@ -50,6 +56,7 @@ from appliance.methods._copy_taker import CopyTaker
 from appliance.methods._files import DataFiles
 from appliance.methods.registry import METHOD_TABLE, METHODS
 from appliance.outbox.store import MessageStore
+from appliance.reconcile.activation import Reloadable
 from appliance.reconcile.contracts import DrainOutcome
 from appliance.reconcile.disk import SourceReader
 from appliance.reconcile.history import History
@@ -108,10 +115,9 @@ class Daemon:
         self._stop_now = asyncio.Event()
         self._stack = contextlib.AsyncExitStack()
         self._drains: list[DrainOutcome] = []
-        self.fleet = FleetView(self)
         self.manager = ServiceManager(
             settings_of_process(),
-            summary=lambda: self.control.service_line(),
+            summary=lambda: self.view.service_line(),
             is_alive=self._is_alive,
         )
 
@@ -135,9 +141,9 @@ class Daemon:
                 await self.reconciler.start(self._start)
                 reconciling = group.create_task(self.reconciler.run(), name="reconciler")
                 self.reconciler.on_look = self._on_look
-                self.control.is_started = True
+                self.view.life = Life.RUNNING
                 self.inputs.start_taking()
-                self.telemetry.daemon_ready(self.control.summary())
+                self.telemetry.daemon_ready(self.view.summary())
                 self.manager.ready()
                 await self._stop.wait()
                 await self._shut_down(reconciling)
@@ -149,7 +155,7 @@ class Daemon:
 
     def _services(self) -> dict[str, Callable[[], Awaitable[None]]]:
         """What runs beside the reconciler as long as the daemon does."""
-        expiry = LaneExpiry(self.parts, self.pool.gone, self.control.lane_reason)
+        expiry = LaneExpiry(self.parts, self.pool.gone, self.standings.lane_reason)
         return {
             "answers": self.answers.run,
             "config watch": self._watch,
@@ -165,11 +171,6 @@ class Daemon:
         self.manager.follow_look(begins)
         if not begins:
             self.fleet.follow_verdict()
-
-    @property
-    def config_paths(self) -> tuple[str, ...]:
-        """The paths the daemon was started with."""
-        return self._source.paths
 
     async def _build(self) -> None:
         desired = self.desired.value
@@ -209,27 +210,13 @@ class Daemon:
             wall=time.time,
         )
         await self._build_pool()
-        self.control = Operations(self, history)
-        self._stack.push_async_callback(self.control.copies.close)
-        self.inputs = Inputs(
-            self.control,
-            self._state_dir,
-            store=self.store.instance,
-            now=self.store.now,
-            desired=self.desired,
-            on_trouble=self.telemetry.input_troubled,
-        )
-        self.admin = AdminServer(self.control)
+        reloadables: list[Reloadable] = []
         self.reconciler = Reconciler(
             self.reader,
             self.pool,
             self.telemetry,
             history,
-            reloadables=(
-                ListenerPart(self.admin),
-                InputsPart(self.inputs),
-                BrokerPart(self.bus, self._broker_urls),
-            ),
+            reloadables=reloadables,
             on_accepted=self.desired.put,
             extra_workers=self._extra_workers,
             overrides=self.overrides,
@@ -238,6 +225,22 @@ class Daemon:
             is_connected=lambda: self.bus.is_connected,
             wall=time.time,
         )
+        submission = Submission(self.store, self.router, self.reconciler, self.telemetry)
+        self.inputs = Inputs(
+            submission,
+            self._state_dir,
+            store=self.store.instance,
+            now=self.store.now,
+            desired=self.desired,
+            on_trouble=self.telemetry.input_troubled,
+        )
+        self.admin = AdminServer(self._build_operations(submission, history))
+        # NB: what moves with a set is not there yet when the reconciler is made, for it asks the reconciler
+        reloadables += [
+            ListenerPart(self.admin),
+            InputsPart(self.inputs),
+            BrokerPart(self.bus, self._broker_urls),
+        ]
         self._stack.push_async_callback(self.reader.close)
         if early.take_hup() or self._options.hup_pending:
             self.reconciler.trigger.set("signal")
@@ -249,6 +252,43 @@ class Daemon:
         await self.admin.move_tcp(desired.admin)
         self._stack.push_async_callback(self.inputs.close)
         await (await self.inputs.stage(desired.inputs)).commit()
+
+    def _build_operations(self, submission: Submission, history: History) -> Operations:
+        self.fleet = FleetView(self.reconciler, self.pool, self.presence)
+        self.standings = Standings(self.pool.handles, self.store, self.bus)
+        self.view = StatusView(
+            config_paths=self._source.paths,
+            is_broker_embedded=self.broker is not None,
+            store=self.store,
+            bus=self.bus,
+            pool=self.pool,
+            reconciler=self.reconciler,
+            overrides=self.overrides,
+            fleet=self.fleet,
+            inbox_owners=self.inbox_owners,
+            standings=self.standings,
+            telemetry=self.telemetry,
+            events=self.events,
+            inputs=self.inputs,
+        )
+        copies = CopyJobs(
+            self.spool, self.parts, desired=self.desired, choose_sender=submission.sender
+        )
+        self._stack.push_async_callback(copies.close)
+        return Operations(
+            view=self.view,
+            events=self.events,
+            submission=submission,
+            standings=self.standings,
+            leavers=self.leavers,
+            copies=copies,
+            store=self.store,
+            inbox=Inbox(self.store, self.inbox_owners),
+            history=history,
+            reader=self.reader,
+            reconciler=self.reconciler,
+            overrides=self.overrides,
+        )
 
     def _wake_pass(self, reason: str) -> None:
         """Something may want another look at the workers."""
@@ -308,7 +348,7 @@ class Daemon:
             wall=time.time,
             leavers=self.leavers,
             stall=StallWatch(passed_s),
-            hello_report=self.fleet.say,
+            hello_report=lambda: self.fleet.say(),
             report_given_up=given_up.report_given_up,
         )
         self.parts = parts
@@ -379,7 +419,7 @@ class Daemon:
 
     def _on_clock_jump(self, by_s: float) -> None:
         self.telemetry.clock_jumped(by_s)
-        self.control.clock_jumped(by_s)
+        self.view.clock_jumped(by_s)
         self.presence.clock_jumped(by_s)
         self.pool.clock_jumped(by_s)
         for handle in self.pool.handles.values():
@@ -411,7 +451,7 @@ class Daemon:
         """
         if not hasattr(self, "reconciler") or self._stop.is_set():
             return True  # starting and stopping have limits of their own
-        if not self.control.liveness()[0]:
+        if not self.view.liveness()[0]:
             return False
         limit_s = MAX_PASS_S + 2 * self.desired.value.reload.drain_timeout_s
         return self.reconciler.busy_s() <= limit_s
@@ -424,7 +464,8 @@ class Daemon:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._on_stop, number)
         loop.add_signal_handler(
-            signal.SIGUSR1, lambda: self.telemetry.status_dumped(self.control.status())
+            signal.SIGUSR1,
+            lambda: self.telemetry.status_dumped(msgspec.to_builtins(self.view.status())),
         )
 
     def _on_hup(self) -> None:
@@ -449,7 +490,7 @@ class Daemon:
 
     async def _shut_down(self, reconciling: asyncio.Task[None]) -> None:
         """Intake ends first, then sending; what is left by the deadline stays in the store."""
-        self.control.is_stopping = True
+        self.view.life = Life.STOPPING
         self.manager.stopping()
         loop = asyncio.get_running_loop()
         deadline = loop.time() + self.desired.value.reload.drain_timeout_s

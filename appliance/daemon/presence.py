@@ -53,7 +53,3 @@ class Presence:
         """The last hello of every declared node that said one."""
         declared = self._desired.value.declared_nodes
         return {node: seen for node, seen in self._sightings.items() if node in declared}
-
-    def last_hello_at(self) -> dict[NodeName, float]:
-        """Wall-clock seconds of the last hello per declared node."""
-        return {node: seen.at for node, seen in self.sightings().items()}

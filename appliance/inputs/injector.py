@@ -10,9 +10,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from appliance.api.operations import Operations
+from appliance.api.model import Submitted
 from appliance.api.replies import encode_json
-from appliance.api.requests import Once, Submitted
+from appliance.api.requests import Once
+from appliance.api.submission import Submission
 from appliance.core.current import Current
 from appliance.core.specs import InputSettings
 from appliance.errors import RequestInvalid, StoreError
@@ -65,8 +66,8 @@ def refuse(outcome: Outcome, message: str) -> Answer:
 class Injector:
     """Reads large texts one at a time, which bounds what they take of memory together."""
 
-    def __init__(self, control: Operations, settings: Current[InputSettings]) -> None:
-        self._control = control
+    def __init__(self, submission: Submission, settings: Current[InputSettings]) -> None:
+        self._submission = submission
         self._settings = settings
         self._large = asyncio.Lock()
         self.counts: Counter[tuple[str, str]] = Counter()
@@ -110,7 +111,7 @@ class Injector:
         Raises:
             StoreError: it cannot be told now.
         """
-        return await self._control.is_accepted(once)
+        return await self._submission.is_accepted(once)
 
     async def _read(self, raw: bytes, settings: InputSettings, kind: TextKind) -> Reading:
         def read() -> Reading:
@@ -136,7 +137,7 @@ class Injector:
             return answer
         requests = [request for _, request in reading.requests]
         try:
-            submitted = await self._control.submit(requests, atomic=is_atomic, once=once)
+            submitted = await self._submission.submit(requests, atomic=is_atomic, once=once)
         except StoreError as error:
             return refuse(Outcome.BUSY, f"nothing was accepted, try again later: {error}")
         except RequestInvalid as error:

@@ -15,8 +15,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from appliance.api.operations import Operations
+from appliance.api import model
 from appliance.api.port import Port, cannot_listen, split_listen
+from appliance.api.submission import Submission
 from appliance.bus.auth import read_secret
 from appliance.core.current import Current
 from appliance.core.specs import DesiredState, FolderInput, InputSettings, ListenInput, SocketInput
@@ -54,7 +55,7 @@ class Inputs:
 
     def __init__(
         self,
-        control: Operations,
+        submission: Submission,
         state_dir: Path,
         *,
         store: str,
@@ -63,7 +64,7 @@ class Inputs:
         on_trouble: OnTrouble,
     ) -> None:
         self.settings = Current(InputSettings())
-        self.injector = Injector(control, self.settings)
+        self.injector = Injector(submission, self.settings)
         self._state_dir = state_dir
         self._store = store
         self._now = now
@@ -107,7 +108,7 @@ class Inputs:
         self._ending.add(task)
         task.add_done_callback(self._ending.discard)
 
-    def status(self) -> dict[str, object]:
+    def status(self) -> dict[str, model.Input]:
         """What is open, for the status JSON."""
         return {name: self._describe(name, opened) for name, opened in self.open.items()}
 
@@ -116,22 +117,21 @@ class Inputs:
         counts = self.injector.counts
         return {(name, result): counts[name, result] for name in NAMES for result in RESULTS}
 
-    def _describe(self, name: str, opened: Open) -> dict[str, object]:
-        running = opened.running
-        described: dict[str, object] = {}
+    def _describe(self, name: str, opened: Open) -> model.Input:
+        running, counts = opened.running, self.injector.counts
+        described = model.Input(accepted=counts[name, "accepted"], refused=counts[name, "refused"])
         if isinstance(running, SocketListener):
-            described["path"] = str(running.path)
+            described.path = str(running.path)
         elif isinstance(running, Folder):
-            described |= {"path": running.section.path, "waiting": running.waiting}
-            described["error"] = running.error
+            described.path, described.waiting = running.section.path, running.waiting
+            described.error = running.error
         else:
             address = running.port.address
             host = f"[{address[0]}]" if address and ":" in address[0] else address and address[0]
-            described["listen"] = f"{host}:{address[1]}" if address else None
+            described.listen = f"{host}:{address[1]}" if address else None
         if not isinstance(running, Folder):
-            described["connections"] = running.connections
-        counts = self.injector.counts
-        return described | {result: counts[name, result] for result in RESULTS}
+            described.connections = running.connections
+        return described
 
     # -- opening ----------------------------------------------------------------------------------
 

@@ -8,11 +8,12 @@ listeners only: in the ring they would push out everything an operator wants to 
 from __future__ import annotations
 
 import asyncio
-import datetime
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
+
+from appliance.core.times import rfc3339
 
 Event = dict[str, object]
 EventFilter = Callable[[Event], bool]
@@ -24,10 +25,9 @@ LISTENER_CHARACTERS = 64 * 1024 * 1024
 """Contents of messages that may wait with them: pieces of answers are far larger than other facts."""
 
 
-def rfc3339(at: float) -> str:
-    """Wall-clock seconds as text with zone."""
-    stamp = datetime.datetime.fromtimestamp(at, datetime.UTC).isoformat(timespec="milliseconds")
-    return stamp.replace("+00:00", "Z")
+def time_of_event(at: float) -> str:
+    """Wall-clock seconds as events show them: UTC is a Z."""
+    return rfc3339(at).replace("+00:00", "Z")
 
 
 class Listener:
@@ -142,7 +142,7 @@ class EventHub:
 
     def _make(self, kind: str, fields: dict[str, object]) -> Event:
         self._sequence += 1
-        return {"seq": self._sequence, "at": rfc3339(self._wall()), "event": kind, **fields}
+        return {"seq": self._sequence, "at": time_of_event(self._wall()), "event": kind, **fields}
 
     def _hand_out(self, event: Event) -> None:
         for listener in self._listeners:

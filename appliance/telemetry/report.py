@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from appliance.core.names import WorkerKey
 from appliance.core.problems import Problem, Severity
 from appliance.telemetry.counts import DrainCounts
-from appliance.telemetry.events import rfc3339
+from appliance.telemetry.events import time_of_event
 from appliance.telemetry.messages import MessageTelemetry
 
 MAX_PROBLEM_LINES = 20
@@ -129,7 +129,7 @@ class Telemetry(MessageTelemetry):
 
     def schedule_missed(self, key: WorkerKey, missed_at: float, *, is_made_up: bool) -> None:
         """Times of a `cron` schedule passed unseen, the first of them at `missed_at` by the wall clock."""
-        fields: dict[str, object] = {"at": rfc3339(missed_at), "made_up": is_made_up}
+        fields: dict[str, object] = {"at": time_of_event(missed_at), "made_up": is_made_up}
         self._worker(logging.WARNING, "time of a schedule missed", "schedule_missed", key, fields)
 
     # the broker

@@ -4,7 +4,10 @@ import asyncio
 import threading
 from pathlib import Path
 
-from appliance.api.requests import Submitted
+import msgspec
+
+from appliance.api import model
+from appliance.api.model import Submitted
 from appliance.api.server import AdminServer
 from appliance.core.delivery import DeliveryState
 from appliance.core.names import NodeName, Subject, WorkerKey, WorkerKind
@@ -155,11 +158,11 @@ class FakeControl:
     async def roll_back(self, *, to, force, by=""):
         self._check()
         self.calls.append(("rollback", to, force))
-        return self.answers["reload"]
+        return msgspec.convert(self.answers["reload"], model.ReloadResult)
 
     async def reload(self, *, force, trigger, by=""):
         self.calls.append(("reload", force, trigger))
-        return self.answers["reload"]
+        return msgspec.convert(self.answers["reload"], model.ReloadResult)
 
     async def is_accepted(self, once):
         return once in self.marks
@@ -203,7 +206,7 @@ class FakeControl:
 
     async def outbox_list(self, state, limit):
         self.calls.append(("outbox_list", state, limit))
-        return self.records
+        return msgspec.convert(self.records, list[model.OutboxRecord])
 
     async def outbox_retry(self, ids):
         self.calls.append(("outbox_retry", ids))
@@ -215,11 +218,11 @@ class FakeControl:
 
     async def inbox_list(self, limit):
         self.calls.append(("inbox_list", limit))
-        return self.records
+        return msgspec.convert(self.records, list[model.InboxRecord])
 
     async def inbox_drop(self, ids):
         self.calls.append(("inbox_drop", ids))
-        return {"count": len(ids) - self.held if ids is not None else 7, "held": self.held}
+        return model.Count(count=len(ids) - self.held if ids is not None else 7, held=self.held)
 
     def history(self, limit):
         return self.records[:limit]

@@ -94,5 +94,5 @@ def test_hellos_keep_their_age_when_the_wall_clock_is_set() -> None:
     presence.saw_hello(node, None)
     clocks.wall += 86_400.0
     presence.clock_jumped(86_400.0)
-    assert presence.last_hello_at() == {node: 87_400.0}
+    assert presence.sightings()[node].at == 87_400.0
     assert presence.sightings()[node].heard_mono == 5.0

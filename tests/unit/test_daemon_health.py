@@ -12,7 +12,7 @@ from appliance.api.health import (
     needs_restart,
     watch_store,
 )
-from appliance.api.status import dead_json, describe_state, record_json
+from appliance.api.status import describe_dead, describe_record, describe_state
 from appliance.core.delivery import DeliveryState, Standing
 from appliance.outbox.records import DeadLetter, HealthState, OutboxRecord, StoreHealth
 from appliance.telemetry.metrics import STORE_STATES
@@ -138,16 +138,16 @@ def make_record(**changes):
 
 
 def test_ages_are_of_the_stores_clock_and_times_are_shown_by_the_wall():
-    shown = record_json(
+    shown = describe_record(
         make_record(),
         Standing(DeliveryState.WAITING, "nobody there"),
         now=1_000.0,
         wall_of=lambda steady: steady + 3_600.0,
     )
-    assert (shown["state"], shown["why"], shown["age_seconds"]) == ("waiting", "nobody there", 60.0)
-    assert shown["accepted_at"] == "1970-01-01T01:15:40.000+00:00"
-    assert shown["expires_at"] == "1970-01-01T01:33:20.000+00:00"
-    assert shown["next_at"] is None
+    assert (shown.state, shown.why, shown.age_seconds) == ("waiting", "nobody there", 60.0)
+    assert shown.accepted_at == "1970-01-01T01:15:40.000+00:00"
+    assert shown.expires_at == "1970-01-01T01:33:20.000+00:00"
+    assert shown.next_at is None
 
 
 @pytest.mark.parametrize(
@@ -160,6 +160,6 @@ def test_ages_are_of_the_stores_clock_and_times_are_shown_by_the_wall():
 )
 def test_a_dead_letter_tells_how_it_ended_and_why(reason, state, why):
     letter = DeadLetter(make_record(), reason, died_at=970.0)
-    shown = dead_json(letter, now=1_000.0, wall_of=float)
-    assert (shown["state"], shown["why"], shown["reason"]) == (state, why, reason)
-    assert (shown["age_seconds"], shown["dead_seconds"]) == (60.0, 30.0)
+    shown = describe_dead(letter, now=1_000.0, wall_of=float)
+    assert (shown.state, shown.why, shown.reason) == (state, why, reason)
+    assert (shown.age_seconds, shown.dead_seconds) == (60.0, 30.0)

@@ -4,6 +4,7 @@ import asyncio
 
 import pytest
 
+from appliance.api import model
 from appliance.api.inbox import ORPHAN_LOOK_S, PIECE, Inbox, keep_orphans
 from appliance.outbox.records import TakeIn, TakeInResult
 from appliance.workers.inbox_owners import FACT_KIND, ORPHAN_KEEP_S, InboxOwners
@@ -93,14 +94,14 @@ def test_what_a_worker_has_is_waiting_or_at_work_and_the_rest_is_orphaned_with_t
         await fleet.store.mark_started([two])
         await asyncio.sleep(HOUR_S)
         found = await fleet.inbox.list(10)
-        assert [(row["id"], row["state"], row["why"]) for row in found] == [
+        assert [(row.id, row.state, row.why) for row in found] == [
             (one, "waiting", ""),
             (two, "working", ""),
             (three, "orphaned", "no worker takes REQCliCommand on boat"),
         ]
-        assert found[2]["age_seconds"] == pytest.approx(HOUR_S, abs=1)
-        assert (found[2]["from"], found[2]["message_id"], found[2]["bytes"]) == ("shore", 3, 3)
-        assert [row["id"] for row in await fleet.inbox.list(2)] == [one, two]
+        assert found[2].age_seconds == pytest.approx(HOUR_S, abs=1)
+        assert (found[2].from_node, found[2].message_id, found[2].bytes) == ("shore", 3, 3)
+        assert [row.id for row in await fleet.inbox.list(2)] == [one, two]
 
     with_fleet(scenario)
 
@@ -111,7 +112,7 @@ def test_a_clock_that_is_set_changes_no_age():
         await asyncio.sleep(60.0)
         fleet.clocks.jump_wall(30 * 24 * HOUR_S)
         (row,) = await fleet.inbox.list(10)
-        assert row["age_seconds"] == pytest.approx(60.0, abs=1)
+        assert row.age_seconds == pytest.approx(60.0, abs=1)
         told = await fleet.look_for(HOUR_S)
         assert told.log == []
         assert len(await fleet.inbox.list(10)) == 1
@@ -122,7 +123,7 @@ def test_a_clock_that_is_set_changes_no_age():
 def test_a_long_list_is_read_in_pieces_and_in_order():
     async def scenario(fleet):
         ids = await fleet.take(*range(1, 3 * PIECE))
-        assert [row["id"] for row in await fleet.inbox.list(10_000)] == ids
+        assert [row.id for row in await fleet.inbox.list(10_000)] == ids
 
     with_fleet(scenario)
 
@@ -131,11 +132,11 @@ def test_only_what_no_worker_has_is_dropped_and_a_resend_of_it_is_refused():
     async def scenario(fleet):
         (one,) = await fleet.take(1, held=True)
         two, three, four = await fleet.take(2, 3, 4)
-        assert await fleet.inbox.drop([one, two, 99]) == {"count": 1, "held": 1}
-        assert [row["id"] for row in await fleet.inbox.list(10)] == [one, three, four]
-        assert await fleet.inbox.drop(None) == {"count": 2, "held": 1}
-        assert await fleet.inbox.drop([]) == {"count": 0, "held": 0}
-        assert [row["id"] for row in await fleet.inbox.list(10)] == [one]
+        assert await fleet.inbox.drop([one, two, 99]) == model.Count(count=1, held=1)
+        assert [row.id for row in await fleet.inbox.list(10)] == [one, three, four]
+        assert await fleet.inbox.drop(None) == model.Count(count=2, held=1)
+        assert await fleet.inbox.drop([]) == model.Count(count=0, held=0)
+        assert [row.id for row in await fleet.inbox.list(10)] == [one]
         ((result, _, verdict),) = await fleet.store.take_in([make_item(2)])
         assert result is TakeInResult.REPEAT_DONE
         assert verdict.startswith("refused: ")
@@ -164,7 +165,7 @@ def test_a_subscription_that_comes_back_in_time_gets_its_messages():
         await fleet.look_for(ORPHAN_KEEP_S - HOUR_S)
         assert await fleet.claim() == ids
         await fleet.look_for(2 * ORPHAN_KEEP_S)  # a worker that has them may take its time
-        assert [row["id"] for row in await fleet.inbox.list(10)] == ids
+        assert [row.id for row in await fleet.inbox.list(10)] == ids
         assert fleet.store.facts(FACT_KIND) == {}
 
     with_fleet(scenario)

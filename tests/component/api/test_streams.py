@@ -6,7 +6,7 @@ import json
 import pytest
 
 from appliance.api.delivery import DeliveryWatch
-from appliance.api.requests import Submitted
+from appliance.api.model import Submitted
 from appliance.api.streams import Streams
 from appliance.core.delivery import DeliveryState, Standing
 from appliance.telemetry.messages import ReplyFacts

@@ -53,7 +53,7 @@ class Bench:
         return [call[1] for call in self.control.calls if call[0] == "submit"]
 
     def address(self, name):
-        host, _, port = self.inputs.status()[name]["listen"].rpartition(":")
+        host, _, port = self.inputs.status()[name].listen.rpartition(":")
         return host.strip("[]"), int(port)
 
 

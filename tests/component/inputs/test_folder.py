@@ -217,7 +217,7 @@ async def test_a_full_store_keeps_the_file_until_there_is_room(folder, path):
     (path / "a").write_text(PING)
     await until_async(lambda: folder.troubles)
     assert "no room" in folder.troubles[0]
-    assert "no room" in folder.inputs.status()["folder"]["error"]
+    assert "no room" in folder.inputs.status()["folder"].error
     folder.control.raises = None
     assert (await taken(path, "a"))["accepted"]
     await until_async(lambda: folder.troubles[-1] is None)

@@ -165,11 +165,11 @@ async def test_a_body_that_does_not_come_is_408_and_holds_nobody_up(bench, url, 
 async def test_requests_beyond_the_bound_are_429(bench, url, session):
     await bench.set(max_connections=1)
     _, writer = await raw(bench, HEAD)
-    await until_async(lambda: bench.inputs.status()["http"]["connections"] == 1)
+    await until_async(lambda: bench.inputs.status()["http"].connections == 1)
     status, _, headers = await post(session, url)
     assert (status, headers["Retry-After"]) == (429, "1")
     writer.transport.abort()
-    await until_async(lambda: bench.inputs.status()["http"]["connections"] == 0)
+    await until_async(lambda: bench.inputs.status()["http"].connections == 0)
     assert (await post(session, url))[0] == 200
 
 

@@ -18,7 +18,7 @@ TCP = ListenInput(listen="127.0.0.1:0")
 
 async def open_to(bench, name):
     if name == "socket":
-        return await asyncio.open_unix_connection(bench.inputs.status()["socket"]["path"])
+        return await asyncio.open_unix_connection(bench.inputs.status()["socket"].path)
     return await asyncio.open_connection(*bench.address("tcp"))
 
 
@@ -134,7 +134,7 @@ async def test_connections_beyond_the_bound_are_told_and_the_others_go_on(bench,
     reader, writer = await open_to(bench, name)
     writer.write(PING[:5])
     await writer.drain()
-    await until_async(lambda: bench.inputs.status()[name]["connections"] == 1)
+    await until_async(lambda: bench.inputs.status()[name].connections == 1)
     answer = await ask(bench, name, PING)
     assert "too many" in answer["problems"][0]["message"]
     writer.write(PING[5:])
@@ -148,7 +148,7 @@ async def test_clients_that_vanish_leave_nothing_behind(bench, name):
         _, writer = await open_to(bench, name)
         writer.write(text)
         writer.transport.abort()
-    await until_async(lambda: bench.inputs.status()[name]["connections"] == 0)
+    await until_async(lambda: bench.inputs.status()[name].connections == 0)
     assert (await ask(bench, name, PING))["accepted"]
 
 
@@ -180,7 +180,7 @@ async def test_counts_tell_accepted_and_refused_messages(bench, name):
     await ask(bench, name, b"nonsense: [")
     assert bench.inputs.totals()[name, "accepted"] == 1
     assert bench.inputs.totals()[name, "refused"] == 3
-    assert bench.inputs.status()[name]["refused"] == 3
+    assert bench.inputs.status()[name].refused == 3
 
 
 # the unix socket
@@ -282,7 +282,7 @@ async def test_a_listener_moves_without_a_moment_of_deafness(bench):
     reader, writer = await open_to(bench, "tcp")
     writer.write(PING[:7])
     await writer.drain()
-    await until_async(lambda: bench.inputs.status()["tcp"]["connections"] == 1)
+    await until_async(lambda: bench.inputs.status()["tcp"].connections == 1)
     await bench.set(tcp=ListenInput(listen="localhost:0"))
     assert bench.address("tcp") != old
     assert (await ask(bench, "tcp", PING))["accepted"]
@@ -298,7 +298,7 @@ async def test_the_same_port_on_a_wider_address_is_taken_over(bench, short_dir):
     port = bench.address("tcp")[1]
     token = SecretRef(kind="file", name=str(short_dir / "token"))
     await bench.set(tcp=ListenInput(listen=f"0.0.0.0:{port}", token=token))
-    assert bench.inputs.status()["tcp"]["listen"] == f"0.0.0.0:{port}"
+    assert bench.inputs.status()["tcp"].listen == f"0.0.0.0:{port}"
     assert not (await ask(bench, "tcp", PING))["accepted"]
 
 
