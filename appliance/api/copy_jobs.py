@@ -20,11 +20,11 @@ from appliance.core.message import Message
 from appliance.core.names import MethodName, NodeName, is_node_name
 from appliance.core.specs import DesiredState, SubscriberSpec
 from appliance.errors import RequestInvalid
-from appliance.methods._copy_sender import TELL_EVERY_S, CopySender
-from appliance.methods._copy_source import SourceFile
-from appliance.methods._copy_spool import CopySpool, SpoolEntry
-from appliance.methods._copy_taker import KEPT_FREE_BYTES
 from appliance.methods.base import Outgoing
+from appliance.methods.copies.receiver import KEPT_FREE_BYTES
+from appliance.methods.copies.sender import TELL_EVERY_S, CopySender
+from appliance.methods.copies.source import SourceFile
+from appliance.methods.copies.spool import CopySpool, SpoolEntry
 from appliance.workers.delivering import Delivering
 from appliance.workers.parts import WorkerParts
 

@@ -5,7 +5,7 @@ name; a reply is filed under the names of the request it answers. What differs i
 peer cannot leave the data
 directory: ``..`` is refused instead of resolved, a leading slash means nothing, and the node token
 must be a node's name. The file system's part of the promise (symbolic links) is kept by
-`methods._confine`.
+`methods.files.confine`.
 """
 
 from __future__ import annotations

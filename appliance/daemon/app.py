@@ -51,9 +51,9 @@ from appliance.delivery.core import CoreDelivery
 from appliance.dialect.steward import StewardDialect
 from appliance.errors import StoreError
 from appliance.inputs.inputs import Inputs
-from appliance.methods._copy_spool import CopySpool
-from appliance.methods._copy_taker import CopyTaker
-from appliance.methods._files import DataFiles
+from appliance.methods.copies.receiver import CopyTaker
+from appliance.methods.copies.spool import CopySpool
+from appliance.methods.files.data_dir import DataFiles
 from appliance.methods.registry import METHOD_TABLE, METHODS
 from appliance.outbox.store import MessageStore
 from appliance.reconcile.activation import Reloadable

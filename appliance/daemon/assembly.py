@@ -9,8 +9,8 @@ from collections.abc import Callable, Mapping, Sequence
 from appliance.core.names import MethodName, NodeName, Subject, WorkerKey, parse_subject
 from appliance.core.specs import DesiredState, Phase, PublisherSpec, WorkerSpec, secrets_of
 from appliance.errors import RequestInvalid, StoreError, SubjectInvalid
-from appliance.methods._user_methods import make_user_method
 from appliance.methods.base import Method, WorkerLine
+from appliance.methods.declared.methods import make_user_method
 from appliance.outbox.records import LaneKey
 from appliance.outbox.store import MessageStore
 from appliance.reconcile.contracts import PoolWorker

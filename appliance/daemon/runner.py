@@ -25,7 +25,8 @@ from appliance.core.message import bytes_to_text
 from appliance.core.runner_allow import is_allowed, parse_allow_list
 from appliance.daemon.notify import ServiceManager, settings_of_process
 from appliance.errors import ApplianceError, DaemonError
-from appliance.methods._runner import (
+from appliance.methods.programs.command import CommandResult, run_command, stream_command
+from appliance.methods.programs.runner_client import (
     MAX_REQUEST_BYTES,
     MESSAGE_VARIABLES,
     Ended,
@@ -36,7 +37,6 @@ from appliance.methods._runner import (
     read_request,
     to_frame,
 )
-from appliance.methods._subprocess import CommandResult, run_command, stream_command
 
 _log = logging.getLogger("appliance.runner")
 

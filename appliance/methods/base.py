@@ -103,7 +103,7 @@ class Files(Protocol):
         intend: Intend,
         rotate_at_bytes: int | None = None,
     ) -> None:
-        """Append `data` durably; see `methods._files` for how a crash in the middle is made good.
+        """Append `data` durably; see `methods.files.data_dir` for how a crash in the middle is made good.
 
         With `rotate_at_bytes` a file that would grow beyond it is moved aside first (one predecessor is kept).
         """

@@ -11,8 +11,8 @@ from __future__ import annotations
 from appliance.core.message import Message
 from appliance.core.method import MethodInfo, OnCrash
 from appliance.core.names import Category, MethodName
-from appliance.methods._commands import read_command, run_whole
 from appliance.methods.base import HandlerContext, Method, Result
+from appliance.methods.programs.steward import read_command, run_whole
 
 INFO = MethodInfo(
     name=MethodName("REQCliCommand"),

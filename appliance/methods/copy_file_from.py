@@ -14,10 +14,10 @@ from appliance.core.message import Message, text_to_bytes
 from appliance.core.method import MethodInfo
 from appliance.core.names import Category, MethodName, is_node_name
 from appliance.errors import ArgumentsInvalid
-from appliance.methods._copy_sender import CopySender, Mark
-from appliance.methods._copy_source import SourceFile
-from appliance.methods._text import shorten
 from appliance.methods.base import FilePosition, HandlerContext, Method, Result
+from appliance.methods.copies.sender import CopySender, Mark
+from appliance.methods.copies.source import SourceFile
+from appliance.methods.texts import shorten
 
 INFO = MethodInfo(
     name=MethodName(COPY_FROM),

@@ -11,7 +11,6 @@ from appliance.core.message import Message, text_to_bytes
 from appliance.core.method import MethodInfo
 from appliance.core.names import Category, MethodName
 from appliance.errors import ArgumentsInvalid, HandlerError
-from appliance.methods._text import join_data
 from appliance.methods.base import (
     DONE,
     FileTaker,
@@ -20,6 +19,7 @@ from appliance.methods.base import (
     Result,
     WriteRights,
 )
+from appliance.methods.texts import join_data
 
 INFO = MethodInfo(
     name=MethodName(COPY_TO),

@@ -10,8 +10,8 @@ from appliance.core.file_names import name_parts
 from appliance.core.message import Message
 from appliance.core.method import MethodInfo
 from appliance.core.names import ERROR_CENTRAL, Category, MethodName
-from appliance.methods._text import LOG_ROTATE_BYTES
 from appliance.methods.base import DONE, HandlerContext, Method, Result
+from appliance.methods.texts import LOG_ROTATE_BYTES
 
 INFO = MethodInfo(
     name=MethodName("REQErrorLog"),

@@ -9,8 +9,8 @@ from appliance.core.file_names import join_parts
 from appliance.core.message import Message
 from appliance.core.method import MethodInfo
 from appliance.core.names import Category, MethodName, NodeName
-from appliance.methods._text import LOG_ROTATE_BYTES, format_time, shorten
 from appliance.methods.base import DONE, HandlerContext, Method, Result
+from appliance.methods.texts import LOG_ROTATE_BYTES, format_time, shorten
 
 INFO = MethodInfo(
     name=MethodName("REQHello"),

@@ -11,9 +11,9 @@ from appliance.core.message import Message, bytes_to_text
 from appliance.core.method import MethodInfo
 from appliance.core.names import Category, MethodName
 from appliance.errors import ArgumentsInvalid, FetchFailed
-from appliance.methods._http import fetch
-from appliance.methods._text import shorten
 from appliance.methods.base import HandlerContext, Method, Result
+from appliance.methods.http.client import fetch
+from appliance.methods.texts import shorten
 
 INFO = MethodInfo(
     name=MethodName("REQHttpGet"),

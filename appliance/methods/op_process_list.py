@@ -5,8 +5,8 @@ from __future__ import annotations
 from appliance.core.message import Message
 from appliance.core.method import MethodInfo
 from appliance.core.names import Category, MethodName
-from appliance.methods._text import format_time
 from appliance.methods.base import HandlerContext, Method, Result
+from appliance.methods.texts import format_time
 
 INFO = MethodInfo(
     name=MethodName("REQOpProcessList"),

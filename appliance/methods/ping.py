@@ -7,8 +7,8 @@ from appliance.core.message import Message
 from appliance.core.method import MethodInfo
 from appliance.core.names import Category, MethodName
 from appliance.errors import HandlerError
-from appliance.methods._text import format_time, shorten
 from appliance.methods.base import HandlerContext, Method, Result
+from appliance.methods.texts import format_time, shorten
 
 INFO = MethodInfo(
     name=MethodName("REQPing"),

@@ -6,8 +6,8 @@ from appliance.core.file_names import name_parts
 from appliance.core.message import Message
 from appliance.core.method import MethodInfo
 from appliance.core.names import Category, MethodName
-from appliance.methods._text import format_time, shorten
 from appliance.methods.base import DONE, HandlerContext, Method, Result
+from appliance.methods.texts import format_time, shorten
 
 INFO = MethodInfo(
     name=MethodName("REQPong"),

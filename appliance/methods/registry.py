@@ -1,4 +1,4 @@
-"""Finds the methods: every module of this package without a leading underscore holds one.
+"""Finds the methods: every module that lies in this package itself holds one; what they share is in packages below it.
 
 A new method is one new file; nothing else names it. The scan goes through the import system, not
 the file system, so it also works from an archive or a frozen program.
@@ -16,7 +16,7 @@ from appliance.core.method import MethodTable
 from appliance.core.names import MethodName, is_method_name
 from appliance.methods.base import Method
 
-_NO_METHODS = frozenset({"base", "registry"})
+_NO_METHODS = frozenset({"base", "registry", "texts"})
 
 
 def find_methods(package: ModuleType) -> Mapping[MethodName, Method]:
@@ -28,7 +28,7 @@ def find_methods(package: ModuleType) -> Mapping[MethodName, Method]:
     """
     found: dict[MethodName, Method] = {}
     for entry in sorted(pkgutil.iter_modules(package.__path__), key=lambda entry: entry.name):
-        if entry.name.startswith("_") or entry.name in _NO_METHODS:
+        if entry.ispkg or entry.name in _NO_METHODS:
             continue
         module = importlib.import_module(f"{package.__name__}.{entry.name}")
         method = getattr(module, "METHOD", None)

@@ -14,10 +14,10 @@ from appliance.core.message import Message
 from appliance.core.method import MethodInfo, OnCrash
 from appliance.core.names import Category, MethodName
 from appliance.errors import ArgumentsInvalid, HandlerError
-from appliance.methods._tail import STREAM, follow
-from appliance.methods._talk import Talk, run_talk
-from appliance.methods._text import shorten
 from appliance.methods.base import HandlerContext, Method, Result
+from appliance.methods.files.tail import STREAM, follow
+from appliance.methods.programs.chunks import Talk, run_talk
+from appliance.methods.texts import shorten
 
 MAX_LAST_LINES = 100_000
 

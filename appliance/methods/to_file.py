@@ -6,8 +6,8 @@ from appliance.core.file_names import name_parts
 from appliance.core.message import Message
 from appliance.core.method import MethodInfo
 from appliance.core.names import Category, MethodName
-from appliance.methods._text import join_data
 from appliance.methods.base import DONE, HandlerContext, Method, Result
+from appliance.methods.texts import join_data
 
 INFO = MethodInfo(
     name=MethodName("REQToFile"),

@@ -9,8 +9,8 @@ from appliance.core.file_names import name_parts
 from appliance.core.message import Message
 from appliance.core.method import MethodInfo
 from appliance.core.names import Category, MethodName
-from appliance.methods._text import join_data
 from appliance.methods.base import DONE, HandlerContext, Method, Result
+from appliance.methods.texts import join_data
 
 INFO = MethodInfo(
     name=MethodName("REQToFileAppend"),
@@ -21,7 +21,7 @@ INFO = MethodInfo(
 
 
 class ToFileAppend:
-    """Appends the bytes as they came, exactly once whatever crashes (see `methods._append`)."""
+    """Appends the bytes as they came, exactly once whatever crashes (see `methods.files.append`)."""
 
     async def handle(self, message: Message, context: HandlerContext) -> Result:
         """All elements go into the file in one piece."""

@@ -18,9 +18,9 @@ from appliance.core.message import Message
 from appliance.core.method import MethodInfo, OnCrash
 from appliance.core.names import Category, MethodName
 from appliance.errors import ArgumentsInvalid, CopyFailed, HandlerError
-from appliance.methods._paths import failed, open_socket
-from appliance.methods._text import join_data, shorten
 from appliance.methods.base import DONE, HandlerContext, Method, Result
+from appliance.methods.files.paths import failed, open_socket
+from appliance.methods.texts import join_data, shorten
 from appliance.running_time import running_timeout
 
 INFO = MethodInfo(

@@ -13,7 +13,7 @@ import pytest
 
 from appliance.daemon.runner import MAX_ASKING, RunnerSettings, take_listener
 from appliance.errors import CommandForbidden, DaemonError, HandlerError
-from appliance.methods._runner import Ended, Refused, run_remote, to_frame
+from appliance.methods.programs.runner_client import Ended, Refused, run_remote, to_frame
 from tests.component.methods.conftest import bench as bench
 from tests.support.waiting import until, until_async, until_taken
 
@@ -410,7 +410,7 @@ def test_socket_of_the_service_manager_is_taken_only_when_it_is_meant_for_us(tmp
 
 
 def test_frame_begins_with_its_length():
-    from appliance.methods._runner import Said
+    from appliance.methods.programs.runner_client import Said
 
     frame = to_frame(Said("stdout", b"x" * 10))
     assert int.from_bytes(frame[:4]) == len(frame) - 4

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from appliance.methods import _talk
-from appliance.methods._talk import HELD_BYTES, PIECE_BYTES, Talk, run_talk
+from appliance.methods.programs import chunks as _talk
+from appliance.methods.programs.chunks import HELD_BYTES, PIECE_BYTES, Talk, run_talk
 from tests.support.waiting import turns
 
 

@@ -22,9 +22,9 @@ from appliance.core.templates import (
 )
 from appliance.core.user_method import ExecCall, FileCall
 from appliance.errors import HandlerError
-from appliance.methods._user_exec import ExecHandler
-from appliance.methods._user_file import FileHandler
-from appliance.methods._user_http import fill_headers, fill_url
+from appliance.methods.declared.exec import ExecHandler
+from appliance.methods.declared.file import FileHandler
+from appliance.methods.declared.http import fill_headers, fill_url
 
 VALUES = Values(("a0", "a1"), "the data", "central", "ship1", 7)
 

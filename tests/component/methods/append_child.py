@@ -16,9 +16,9 @@ import sys
 import time
 from pathlib import Path
 
-from appliance.methods import _append
-from appliance.methods._files import DataFiles
 from appliance.methods.base import FilePosition
+from appliance.methods.files import append as _append
+from appliance.methods.files.data_dir import DataFiles
 
 PARTS = ("logs", "ship1", "all.log")
 

@@ -16,9 +16,6 @@ from appliance.core.message import Message
 from appliance.core.names import MethodName, NodeName, Subject
 from appliance.core.specs import SubscriberSpec
 from appliance.errors import HandlerError
-from appliance.methods import _copy_pace
-from appliance.methods._copy_taker import CopyTaker
-from appliance.methods._files import DataFiles
 from appliance.methods.base import (
     FilePosition,
     FileTaker,
@@ -27,6 +24,9 @@ from appliance.methods.base import (
     Result,
     WorkerLine,
 )
+from appliance.methods.copies import pace as _copy_pace
+from appliance.methods.copies.receiver import CopyTaker
+from appliance.methods.files.data_dir import DataFiles
 from appliance.methods.registry import METHODS
 from tests.component.methods.copy_pair import CopyPair
 from tests.support.waiting import turns, until_async

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 
 from appliance.core.copying import COPY_FROM, PIECE_HEADER, Copied, read_copied, read_piece
 from appliance.errors import HandlerError
-from appliance.methods import _copy_sender
 from appliance.methods.base import FilePosition, Outgoing
+from appliance.methods.copies import sender as _copy_sender
 from appliance.wire.frame import decode_frame, encode_frame
 
 if TYPE_CHECKING:

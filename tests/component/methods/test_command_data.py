@@ -6,8 +6,8 @@ import pytest
 
 from appliance.core.message import CALLER_FILE, Message
 from appliance.errors import ArgumentsInvalid, CommandForbidden
-from appliance.methods._commands import MAX_DATA_BYTES
 from appliance.methods.base import WorkerLine
+from appliance.methods.programs.steward import MAX_DATA_BYTES
 
 ECHO = ("bash", "-c", 'printf %s "{{STEWARD_DATA}}"')
 ASKED = Message(to_node="ship2", method="REQCliCommand", directory="d", file_name="f.txt", id=3)

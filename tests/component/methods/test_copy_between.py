@@ -16,7 +16,7 @@ from appliance.core.copying import (
 )
 from appliance.core.retry import NO_BROKER, NOBODY_THERE
 from appliance.errors import ArgumentsInvalid, CopyFailed, HandlerError, PathForbidden
-from appliance.methods import _copy_sender
+from appliance.methods.copies import sender as _copy_sender
 from tests.component.methods.copy_pair import write_random
 from tests.support.waiting import turns
 

@@ -22,10 +22,11 @@ from appliance.core.copying import (
 )
 from appliance.core.message import Message
 from appliance.errors import AnswerUnwanted, CopyFailed, HandlerError
-from appliance.methods import _copy_pace, _copy_sender
-from appliance.methods._copy_source import SourceFile
-from appliance.methods._copy_taker import CopyTaker
 from appliance.methods.base import FilePosition, WriteRights
+from appliance.methods.copies import pace as _copy_pace
+from appliance.methods.copies import sender as _copy_sender
+from appliance.methods.copies.receiver import CopyTaker
+from appliance.methods.copies.source import SourceFile
 from tests.component.methods.copy_pair import write_random
 from tests.support.waiting import turns
 

@@ -17,10 +17,10 @@ from appliance.errors import (
     PathForbidden,
     RequestInvalid,
 )
-from appliance.methods import _copy_spool
-from appliance.methods._copy_spool import PREFIX, CopySpool
-from appliance.methods._copy_taker import CopyTaker
 from appliance.methods.base import WriteRights
+from appliance.methods.copies import spool as _copy_spool
+from appliance.methods.copies.receiver import CopyTaker
+from appliance.methods.copies.spool import PREFIX, CopySpool
 from tests.support.waiting import until_async
 
 DATA = b"\xff\0content" * 100

@@ -15,9 +15,10 @@ import zlib
 import pytest
 
 from appliance.errors import FileFailed, PathForbidden, StoreFull
-from appliance.methods import _append, _files
-from appliance.methods._files import DataFiles
 from appliance.methods.base import FilePosition
+from appliance.methods.files import append as _append
+from appliance.methods.files import data_dir as _files
+from appliance.methods.files.data_dir import DataFiles
 from tests.support.waiting import turns
 
 PARTS = ("logs", "ship1", "a.log")

@@ -9,7 +9,7 @@ import pytest
 
 from appliance.core.message import Message
 from appliance.errors import ArgumentsInvalid, FileFailed, PathForbidden
-from appliance.methods import _text
+from appliance.methods import texts as _text
 
 NOW_TEXT = "2023-11-14T22:13:20Z"
 

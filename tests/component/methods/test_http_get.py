@@ -13,7 +13,7 @@ from aiohttp import web
 from aiohttp.test_utils import TestServer
 
 from appliance.errors import ArgumentsInvalid, FetchFailed, UrlForbidden
-from appliance.methods import _http
+from appliance.methods.http import client as _http
 
 
 @dataclass

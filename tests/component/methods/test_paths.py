@@ -5,9 +5,9 @@ import time
 import pytest
 
 from appliance.errors import CopyFailed
-from appliance.methods._copy_taker import CopyTaker
-from appliance.methods._paths import open_socket, open_source, open_target
 from appliance.methods.base import WriteRights
+from appliance.methods.copies.receiver import CopyTaker
+from appliance.methods.files.paths import open_socket, open_source, open_target
 
 
 @pytest.mark.parametrize("open_path", [open_source, open_socket, open_target])

@@ -13,8 +13,8 @@ import pytest
 import uvloop
 
 from appliance.core.message import Message
-from appliance.methods import _child
-from appliance.methods._subprocess import make_environment, run_command
+from appliance.methods.programs import child as _child
+from appliance.methods.programs.command import make_environment, run_command
 from tests.support.waiting import until_async
 
 ENVIRONMENT = {"PATH": os.environ["PATH"]}

@@ -10,8 +10,8 @@ import time
 import pytest
 
 from appliance.errors import CommandForbidden, HandlerError
-from appliance.methods import _talk
-from appliance.methods._talk import PIECE_BYTES
+from appliance.methods.programs import chunks as _talk
+from appliance.methods.programs.chunks import PIECE_BYTES
 from tests.component.methods.test_run_command import children, wait_until_gone
 from tests.support.waiting import until_still
 

@@ -11,8 +11,9 @@ from contextlib import asynccontextmanager
 import pytest
 
 from appliance.errors import ArgumentsInvalid, CopyFailed, HandlerError, PathForbidden
-from appliance.methods import _tail, _talk
-from appliance.methods._talk import HELD_BYTES, PIECE_BYTES
+from appliance.methods.files import tail as _tail
+from appliance.methods.programs import chunks as _talk
+from appliance.methods.programs.chunks import HELD_BYTES, PIECE_BYTES
 from tests.support.waiting import until_async
 
 

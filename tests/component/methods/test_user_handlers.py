@@ -13,7 +13,7 @@ from appliance.core.method import OnCrash
 from appliance.core.names import Category, MethodName
 from appliance.core.specs import SubscriberSpec
 from appliance.errors import ArgumentsInvalid, HandlerError, PathForbidden
-from appliance.methods._user_methods import make_user_method
+from appliance.methods.declared.methods import make_user_method
 from tests.support.config_files import desired_of
 
 ANY = "args: {type: array}"

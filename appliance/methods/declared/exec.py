@@ -23,10 +23,10 @@ from appliance.core.templates import (
 )
 from appliance.core.user_method import ExecCall
 from appliance.errors import ArgumentsInvalid
-from appliance.methods._reports import output_of, report_of
-from appliance.methods._subprocess import make_environment, run_command
-from appliance.methods._text import shorten
 from appliance.methods.base import HandlerContext, Result
+from appliance.methods.programs.command import make_environment, run_command
+from appliance.methods.programs.reports import output_of, report_of
+from appliance.methods.texts import shorten
 
 _REST: Template = (Placeholder(Source.REST),)
 

@@ -34,10 +34,10 @@ from appliance.core.delivery import DeliveryState, why_of_reason
 from appliance.core.message import Message, bytes_to_text, text_to_bytes
 from appliance.core.retry import NO_BROKER, NOBODY_THERE
 from appliance.errors import AnswerUnwanted, HandlerError
-from appliance.methods._copy_pace import Pace, whole_timeout_s
-from appliance.methods._copy_source import SourceFile
-from appliance.methods._text import shorten
 from appliance.methods.base import Outgoing
+from appliance.methods.copies.pace import Pace, whole_timeout_s
+from appliance.methods.copies.source import SourceFile
+from appliance.methods.texts import shorten
 
 WINDOW = 4
 STALL_S = 900.0

@@ -8,8 +8,8 @@ from dataclasses import replace
 
 from appliance.core.escape import escape_controls
 from appliance.core.message import Message, bytes_to_text
-from appliance.methods._subprocess import CommandResult
-from appliance.methods._text import shorten
+from appliance.methods.programs.command import CommandResult
+from appliance.methods.texts import shorten
 
 REPORTED_STDERR_BYTES = 8_192
 """How much of stderr an error report carries."""

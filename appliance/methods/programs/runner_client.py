@@ -15,8 +15,8 @@ from typing import Annotated, Literal
 import msgspec
 
 from appliance.errors import CommandForbidden, HandlerError
-from appliance.methods._subprocess import CommandResult
-from appliance.methods._talk import Say
+from appliance.methods.programs.chunks import Say
+from appliance.methods.programs.command import CommandResult
 
 MESSAGE_VARIABLES = ("APPLIANCE_MESSAGE_ID", "APPLIANCE_FROM_NODE", "STEWARD_DATA")
 MAX_REQUEST_BYTES = 4 * 1024 * 1024

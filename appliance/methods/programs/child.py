@@ -24,7 +24,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Generic, TypeVar
 
-from appliance.methods._talk import Talk
+from appliance.methods.programs.chunks import Talk
 
 KILL_WAIT_S = 2.0
 """How long a killed child may take to vanish before we stop waiting; it is then reaped later."""

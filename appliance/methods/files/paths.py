@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from appliance.core.allow import is_path_allowed
 from appliance.core.message import bytes_to_text, text_to_bytes
 from appliance.errors import ArgumentsInvalid, CopyFailed, PathForbidden
-from appliance.methods._text import shorten
+from appliance.methods.texts import shorten
 
 MAX_PATH_BYTES = 4_095
 NEW_DIRECTORY_MODE = 0o700

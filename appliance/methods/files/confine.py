@@ -3,7 +3,7 @@
 Every component is opened relative to the descriptor of its parent and never through a symbolic
 link, so a path checked is the path used: resolving a name first and opening it later lost 18 % of
 the tries against a process that renames directories meanwhile. Blocking; called in the threads of
-`methods._files`.
+`methods.files.data_dir`.
 """
 
 from __future__ import annotations

@@ -11,8 +11,8 @@ from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 
 from appliance.core.message import Message
-from appliance.methods._child import LINGER_S, Child, KeptPipe, TalkingPipe
-from appliance.methods._talk import Say, Talk, run_talk
+from appliance.methods.programs.child import LINGER_S, Child, KeptPipe, TalkingPipe
+from appliance.methods.programs.chunks import Say, Talk, run_talk
 from appliance.running_time import running_timeout
 
 TAIL_BYTES = 8_192

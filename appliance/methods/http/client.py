@@ -18,7 +18,7 @@ from yarl import URL
 
 from appliance.core.urls import Url, find_permission, is_public_address, parse_url
 from appliance.errors import FetchFailed, UrlForbidden
-from appliance.methods._text import shorten
+from appliance.methods.texts import shorten
 from appliance.running_time import running_timeout
 
 MAX_REDIRECTS = 5

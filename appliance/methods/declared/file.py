@@ -1,7 +1,7 @@
 """A method of the config that writes a file below the data directory.
 
 The path is taken apart at the slashes that the config wrote, before any value is filled in: a value is one name or a
-part of one, and a slash in it is refused. `methods._files` keeps the rest of the promise.
+part of one, and a slash in it is refused. `methods.files.data_dir` keeps the rest of the promise.
 """
 
 from __future__ import annotations

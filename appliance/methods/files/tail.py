@@ -23,8 +23,8 @@ from typing import NamedTuple
 
 from appliance.core.message import text_to_bytes
 from appliance.errors import CopyFailed
-from appliance.methods._paths import failed, open_source
-from appliance.methods._talk import Talk
+from appliance.methods.files.paths import failed, open_source
+from appliance.methods.programs.chunks import Talk
 
 POLL_S = 0.2
 STREAM = "stdout"

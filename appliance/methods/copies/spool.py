@@ -21,8 +21,8 @@ from pathlib import Path
 
 from appliance.core.copying import Piece
 from appliance.errors import AnswerUnwanted, PathForbidden, RequestInvalid
-from appliance.methods._copy_taker import CopyTaker
 from appliance.methods.base import WriteRights
+from appliance.methods.copies.receiver import CopyTaker
 from appliance.supervision import keep_running
 
 PREFIX = "appliance-copy:"

@@ -27,7 +27,8 @@ from urllib.parse import quote, unquote_to_bytes
 from appliance.core.file_names import MAX_PART_BYTES, RESERVED_PREFIX
 from appliance.core.message import bytes_to_text, text_to_bytes
 from appliance.errors import PathForbidden
-from appliance.methods._confine import (
+from appliance.methods.base import FilePosition
+from appliance.methods.files.confine import (
     open_directory,
     open_file,
     open_for_append,
@@ -35,7 +36,6 @@ from appliance.methods._confine import (
     open_root,
     write_all,
 )
-from appliance.methods.base import FilePosition
 
 SLOT_COUNT = 8
 """Batches that may be under way at once, each in another file."""

@@ -18,8 +18,8 @@ from appliance.core.specs import SecretRef
 from appliance.core.templates import Template, Values, parse_template, render, values_of
 from appliance.core.user_method import HttpCall
 from appliance.errors import ArgumentsInvalid, BusUnauthorized, HandlerError
-from appliance.methods._text import shorten
 from appliance.methods.base import HandlerContext, Result
+from appliance.methods.texts import shorten
 from appliance.running_time import running_timeout
 
 MAX_URL_BYTES = 8_192

@@ -21,11 +21,11 @@ from appliance.core.message import (
 )
 from appliance.core.names import WorkerKind, parse_subject
 from appliance.errors import ArgumentsInvalid, CommandForbidden, HandlerError, SubjectInvalid
-from appliance.methods._reports import output_of, report_of, show_command
-from appliance.methods._runner import run_remote
-from appliance.methods._subprocess import make_environment, run_command
-from appliance.methods._text import join_data, shorten
 from appliance.methods.base import HandlerContext, Outgoing, Result
+from appliance.methods.programs.command import make_environment, run_command
+from appliance.methods.programs.reports import output_of, report_of, show_command
+from appliance.methods.programs.runner_client import run_remote
+from appliance.methods.texts import join_data, shorten
 
 DATA_PLACEHOLDER = "{{STEWARD_DATA}}"
 DATA_VARIABLE = "STEWARD_DATA"

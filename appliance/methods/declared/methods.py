@@ -7,10 +7,10 @@ from appliance.core.message import Message
 from appliance.core.specs import SubscriberSpec
 from appliance.core.user_method import UserMethod
 from appliance.errors import ArgumentsInvalid
-from appliance.methods._user_exec import ExecHandler
-from appliance.methods._user_file import FileHandler
-from appliance.methods._user_http import HttpHandler
 from appliance.methods.base import Handler, HandlerContext, Method, Result
+from appliance.methods.declared.exec import ExecHandler
+from appliance.methods.declared.file import FileHandler
+from appliance.methods.declared.http import HttpHandler
 
 
 class CheckedHandler:

@@ -27,11 +27,11 @@ from typing import Any
 from appliance.core.copying import BEGIN_AGAIN, HASH_DIFFERS, Piece, check_piece
 from appliance.core.message import text_to_bytes
 from appliance.errors import CopyFailed, HandlerError
-from appliance.methods._confine import write_all
-from appliance.methods._copy_notes import PART_MARK, PartNotes, part_key
-from appliance.methods._paths import Target, failed, open_target, refuse_special
-from appliance.methods._text import shorten
 from appliance.methods.base import WriteRights
+from appliance.methods.copies.notes import PART_MARK, PartNotes, part_key
+from appliance.methods.files.confine import write_all
+from appliance.methods.files.paths import Target, failed, open_target, refuse_special
+from appliance.methods.texts import shorten
 
 FILE_MODE = 0o600
 MAX_TRANSFERS = 256

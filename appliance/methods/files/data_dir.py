@@ -2,7 +2,7 @@
 
 Each file in use has a lane, a FIFO of jobs worked off by one task. Appends that wait together
 become one batch: one round of `Intend`, one write, one sync. That is where the speed comes from,
-and it costs no promise: a caller is told only when its own bytes are durable. `methods._append`
+and it costs no promise: a caller is told only when its own bytes are durable. `methods.files.append`
 says how a crash in the middle is made good.
 
 A cancelled caller does not take back what its lane has begun; a position written for nobody is
@@ -24,15 +24,15 @@ from typing import TypeVar
 
 from appliance.core.file_names import RESERVED_PREFIX, check_parts
 from appliance.errors import FileFailed, PathForbidden
-from appliance.methods._append import (
+from appliance.methods.base import FilePosition, Intend
+from appliance.methods.files.append import (
     SLOT_COUNT,
     AppendFiles,
     Candidate,
     Target,
     position_path,
 )
-from appliance.methods._confine import open_parent, replace_file
-from appliance.methods.base import FilePosition, Intend
+from appliance.methods.files.confine import open_parent, replace_file
 
 _T = TypeVar("_T")
 Parts = tuple[str, ...]

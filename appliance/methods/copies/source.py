@@ -14,8 +14,8 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
 from appliance.errors import CopyFailed
-from appliance.methods._paths import failed, open_source
-from appliance.methods._text import shorten
+from appliance.methods.files.paths import failed, open_source
+from appliance.methods.texts import shorten
 
 _T = TypeVar("_T")
 

@@ -1,0 +1,1 @@
+"""Files copied between nodes, in pieces."""

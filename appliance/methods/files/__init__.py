@@ -1,0 +1,1 @@
+"""The data directory: what methods write and read below it, confined to it."""

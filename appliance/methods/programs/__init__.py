@@ -1,0 +1,1 @@
+"""Programs of the machine that methods run, and what they say."""
