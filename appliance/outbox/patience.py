@@ -41,7 +41,8 @@ class Patience:
         self._waiting: list[Operation | Call | Stop] = []
         self._rows = 0
         self._due_mono = 0.0
-        self._timer: asyncio.TimerHandle | None = None
+        self._timer: asyncio.Handle | None = None
+        self._fires_mono = 0.0
 
     def pass_on(self, operation: Operation | Call | Stop) -> None:
         """Hand an operation over, or keep it for a moment where nobody waits for it."""
@@ -61,7 +62,7 @@ class Patience:
         self._rows += measure(operation)[0]
         if self._rows >= ENOUGH_ROWS or self._is_untouched():
             self._let_go()
-        elif self._timer is None or self._timer.when() > self._due_mono:
+        elif self._timer is None or self._fires_mono > self._due_mono:
             self._wait_until_due()
 
     def _let_go(self) -> None:
@@ -73,6 +74,8 @@ class Patience:
         # NB: a timer that was overtaken is left to fire: under load that costs less than one for every operation
         if self._timer is not None:
             self._timer.cancel()
+        # NB: what is due already is no timer for every kind of event loop, so when it fires is kept here
+        self._fires_mono = self._due_mono
         self._timer = self._loop.call_at(self._due_mono, self._on_time)
 
     def _on_time(self) -> None:
