@@ -24,7 +24,7 @@ from appliance.reconcile.overrides import OverrideBook
 from appliance.reconcile.verdicts import Verdict, drain_json, find_problems_of
 from appliance.telemetry.events import EventHub
 from appliance.telemetry.metrics import MetricsSource
-from appliance.workers.leavers import Leavers
+from appliance.workers.settlements import Leavers
 
 
 class Operations:

@@ -8,11 +8,11 @@ from collections.abc import Iterator, Sequence
 from appliance.api.model import Submitted
 from appliance.api.requests import Once, SubmitRequest
 from appliance.core.file_names import name_parts
-from appliance.core.findings import find_nearest
 from appliance.core.message import CALLER_FILE, DEFAULT_REPLY_METHOD, Message
 from appliance.core.names import ERROR_CENTRAL, MethodName, NodeName
 from appliance.core.relay import RELAY_METHOD, relay_token, wrap
 from appliance.core.specs import ANY_SENDER, DesiredState, PublisherSpec, SubscriberSpec
+from appliance.core.suggest import find_nearest
 from appliance.errors import ArgumentsRefused, HandlerError, RequestInvalid
 from appliance.outbox.records import FinishItem, OutboxRecord, TakeIn, TakeInResult
 from appliance.outbox.store import MessageStore

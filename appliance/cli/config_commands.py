@@ -20,8 +20,8 @@ from appliance.cli.problem_text import (
     render_text,
     say_count,
 )
-from appliance.core.findings import find_nearest
 from appliance.core.problems import Problem
+from appliance.core.suggest import find_nearest
 from appliance.errors import ConfigInvalid, ConfigUnreadable
 
 EX_OK = 0
@@ -129,20 +129,20 @@ def explain(
     _state_dir: UnusedStateDirOption = None,
 ) -> None:
     """Print what a code means, a mistake that gives it, and how to mend that; without a code list all."""
-    from appliance.config.stories import STORIES
+    from appliance.config.error_codes import ERROR_CODES
 
     if code is None:
         if output is Output.JSON:
-            stories = [story._asdict() for story in STORIES.values()]
+            stories = [story._asdict() for story in ERROR_CODES.values()]
             print_json(stories)
             return
-        for story in STORIES.values():
+        for story in ERROR_CODES.values():
             typer.echo(f"{story.code}  {story.name}")
         return
-    by_name = {story.name: story for story in STORIES.values()}
-    found = STORIES.get(code.upper()) or by_name.get(code.lower())
+    by_name = {story.name: story for story in ERROR_CODES.values()}
+    found = ERROR_CODES.get(code.upper()) or by_name.get(code.lower())
     if found is None:
-        nearest = find_nearest(code.upper(), STORIES) or find_nearest(code.lower(), by_name)
+        nearest = find_nearest(code.upper(), ERROR_CODES) or find_nearest(code.lower(), by_name)
         hint = f"; did you mean {nearest}?" if nearest else ""
         typer.echo(f"{code[:40]!r} is no code of ours{hint}", err=True)
         typer.echo("all of them: appliance explain", err=True)

@@ -19,7 +19,7 @@ from appliance.cli.options import (
     print_json,
     warn,
 )
-from appliance.core.findings import find_nearest
+from appliance.core.suggest import find_nearest
 
 Json = dict[str, Any]
 

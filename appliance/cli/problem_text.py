@@ -8,7 +8,7 @@ from typing import Any
 import typer
 from rich.cells import cell_len
 
-from appliance.config.stories import name_of
+from appliance.config.error_codes import name_of
 from appliance.core.escape import escape_line
 from appliance.core.problems import Problem, Severity
 

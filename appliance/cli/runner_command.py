@@ -55,7 +55,7 @@ def runner(
     """
     import os
 
-    from appliance.daemon.runner import AllowListUnusable, RunnerSettings, run_runner
+    from appliance.runner.server import AllowListUnusable, RunnerSettings, run_runner
     from appliance.telemetry.logs import setup_logging
 
     user_ids = {_user_id(name) for name in user} if user else {os.geteuid()}

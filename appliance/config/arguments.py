@@ -14,6 +14,7 @@ from typing import Any
 
 import jsonschema_rs
 
+from appliance.config.compiler.findings import KeyPath
 from appliance.core.arguments import (
     least_arguments,
     most_arguments,
@@ -21,7 +22,6 @@ from appliance.core.arguments import (
     parse_arguments,
 )
 from appliance.core.escape import escape_line
-from appliance.core.findings import KeyPath
 
 MAX_NODES = 2_000
 """Parts of a schema, counted with every reference written out."""

@@ -14,8 +14,7 @@ import stat
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
-from appliance.config.placing import make_problem
-from appliance.config.positions import Place
+from appliance.config.positions import Place, make_problem
 from appliance.core.problems import Problem
 from appliance.errors import ConfigUnreadable
 

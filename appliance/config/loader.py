@@ -9,16 +9,15 @@ from functools import partial
 from typing import Any
 
 from appliance.config.arguments import find_argument_problem, find_schema_problem
-from appliance.config.cron import find_cron_error
-from appliance.config.excerpts import add_excerpts
+from appliance.config.compiler.compile import ChooseNodes, Compiled, compile_settings
+from appliance.config.compiler.findings import CASCADING, PLACE, Finding
+from appliance.config.compiler.layers import as_map
 from appliance.config.files import FileSet
 from appliance.config.load import RawConfig, compose, read_config
-from appliance.config.placing import make_problem
+from appliance.config.positions import make_problem
+from appliance.config.secrets import add_excerpts
 from appliance.config.shape import find_problems, prune
-from appliance.config.zones import ZONES
-from appliance.core.compile import ChooseNodes, Compiled, compile_settings
-from appliance.core.findings import CASCADING, PLACE, Finding
-from appliance.core.layers import as_map
+from appliance.config.zones import ZONES, find_cron_error
 from appliance.core.method import MethodTable
 from appliance.core.names import is_method_name
 from appliance.core.problems import Problem, Severity

@@ -15,12 +15,10 @@ from typing import Any
 import yaml
 
 from appliance.config.characters import ALWAYS_REFUSED, INVISIBLE, name_character
-from appliance.config.placing import make_problem
-from appliance.config.positions import KeyPath, Place, Spot
-from appliance.config.scalars import NumberRefused, find_old_reading, resolve_plain
-from appliance.config.substitute import substitute
-from appliance.core.findings import shorten
+from appliance.config.positions import KeyPath, Place, Spot, make_problem
+from appliance.config.scalars import NumberRefused, find_old_reading, resolve_plain, substitute
 from appliance.core.problems import Problem
+from appliance.core.suggest import shorten
 
 MAX_DEPTH = 32
 MAX_FOREIGN_VALUES = 200_000

@@ -11,14 +11,13 @@ from jsonschema.exceptions import ValidationError
 
 from appliance.config.load import RawConfig
 from appliance.config.parse import Trap
-from appliance.config.placing import make_problem
-from appliance.config.positions import KeyPath
+from appliance.config.positions import KeyPath, make_problem
 from appliance.config.schema import find_shape_errors
 from appliance.core.durations import format_duration
-from appliance.core.findings import find_nearest, shorten
 from appliance.core.problems import Problem
 from appliance.core.settings import leaves_of
 from appliance.core.specs import DesiredState
+from appliance.core.suggest import find_nearest, shorten
 from appliance.core.value_kinds import describe_kind
 
 MAX_LIKENESSES = 1_000

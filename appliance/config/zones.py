@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import zoneinfo
+from datetime import UTC, datetime
 from functools import cache
 
-from appliance.core.fragments import ZoneTable
+from croniter import CroniterError, croniter
+
+from appliance.config.compiler.local_checks import ZoneTable
+from appliance.core.schedule import SPELLED_OUT, spell_out
 
 
 def has_zone(name: str) -> bool:
@@ -28,3 +32,27 @@ def list_zones() -> tuple[str, ...]:
 
 
 ZONES = ZoneTable(has_zone, list_zones)
+
+
+# Whether a text is a cron expression; the library answers, and nothing of it leaves this file.
+
+_SOME_DAY = datetime(2024, 1, 1, tzinfo=UTC)
+_FIELDS = 5
+
+
+def find_cron_error(text: str) -> str | None:
+    """Why `text` is no cron expression that ever comes due; None if it is one."""
+    written = spell_out(text)
+    parts = written.split()
+    if written.startswith("@"):
+        return f"none of {', '.join(sorted(SPELLED_OUT))}"
+    if len(parts) != _FIELDS:
+        return f"{len(parts)} fields instead of {_FIELDS}"
+    if any(part[0] in "hHrR" for part in parts):  # the library would throw dice, anew for each look
+        return "times by chance are not supported"
+    try:
+        croniter(written, _SOME_DAY).get_next(float)
+    except (CroniterError, ValueError, KeyError, AttributeError, IndexError) as error:
+        reason = str(error).splitlines()[0][:100] if str(error) else "not understood"
+        return reason.replace(text, "it")
+    return None

@@ -27,7 +27,7 @@ class MethodInfo:
     """Facts of one method.
 
     `acks_by_default` is the ACK half of the kind in the wire's table (only REQHello is NACK there); a layer below
-    the entry does not change it, see `core.compile`. `subject_node` replaces the own node in the subscription's
+    the entry does not change it, see `config.compiler.compile`. `subject_node` replaces the own node in the subscription's
     subject (errorCentral). `replies` tells that a handler answers with a message of its own. `options` names the
     subscriber fields that only this method knows (``allow_commands``). `directory` and `file_name` are what
     scheduled messages of this method carry when the config names none.

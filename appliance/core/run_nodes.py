@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from appliance.core.findings import find_nearest
 from appliance.core.names import NodeName
+from appliance.core.suggest import find_nearest
 from appliance.errors import RunNodesUnclear
 
 

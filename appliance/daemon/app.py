@@ -43,7 +43,6 @@ from appliance.daemon.assembly import (
 )
 from appliance.daemon.clock_watch import ClockWatch, passed_s
 from appliance.daemon.console import StdoutConsole
-from appliance.daemon.notify import ServiceManager, settings_of_process
 from appliance.daemon.presence import Presence
 from appliance.daemon.reloadables import BrokerPart, InputsPart, ListenerPart
 from appliance.daemon.source import FileConfigSource
@@ -66,6 +65,7 @@ from appliance.reconcile.pins import PIN_FILE, PinBook, PinKeeper
 from appliance.reconcile.pool import WorkerPool
 from appliance.reconcile.start import Start
 from appliance.reconcile.trial import TRIAL_FILE, TrialBook
+from appliance.service_manager import ServiceManager, settings_of_process
 from appliance.supervision import keep_running
 from appliance.telemetry.events import EventHub
 from appliance.telemetry.logs import set_log_level
@@ -75,14 +75,13 @@ from appliance.workers.answers import Answers
 from appliance.workers.expiry import LaneExpiry
 from appliance.workers.given_up import GivenUp
 from appliance.workers.inbox_owners import InboxOwners, scope_of
-from appliance.workers.leavers import Leavers
-from appliance.workers.parts import WorkerParts
+from appliance.workers.parts import HandlerTools, WorkerParts
 from appliance.workers.peers import PeerBook
 from appliance.workers.publisher import Publisher
 from appliance.workers.revival import Revival
 from appliance.workers.router import Router
+from appliance.workers.settlements import Leavers
 from appliance.workers.stall import StallWatch
-from appliance.workers.tools import HandlerTools
 
 # NB: Python loads `encodings.idna` when the first host is named. By then its file may be gone: an upgrade whose version
 # refuses the config leaves the running daemon alone, and takes its files.

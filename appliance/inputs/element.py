@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from appliance.api.requests import SubmitRequest, WholeSeconds
-from appliance.core.findings import find_nearest, shorten
+from appliance.core.suggest import find_nearest, shorten
 from appliance.inputs.keys import (
     BY_LOWER_CASE,
     FIELDS,

@@ -14,7 +14,7 @@ from typing import Any
 from appliance.api.requests import EncodedData
 from appliance.config.parse import PlainText
 from appliance.config.scalars import NumberRefused, resolve_plain
-from appliance.core.findings import shorten
+from appliance.core.suggest import shorten
 from appliance.core.value_kinds import describe_kind
 
 

@@ -12,9 +12,8 @@ from appliance.core.method import MethodInfo, OnCrash
 from appliance.core.names import Category, MethodName
 from appliance.methods.base import HandlerContext, Method, Result
 from appliance.methods.programs.command import stream_command
-from appliance.methods.programs.reports import output_of, report_of_stream
 from appliance.methods.programs.runner_client import run_remote
-from appliance.methods.programs.steward import read_command, run_whole
+from appliance.methods.programs.steward import output_of, read_command, report_of_stream, run_whole
 
 INFO = MethodInfo(
     name=MethodName("REQCliCommandCont"),

@@ -28,7 +28,7 @@ def find_methods(package: ModuleType) -> Mapping[MethodName, Method]:
     """
     found: dict[MethodName, Method] = {}
     for entry in sorted(pkgutil.iter_modules(package.__path__), key=lambda entry: entry.name):
-        if entry.ispkg or entry.name in _NO_METHODS:
+        if entry.ispkg or entry.name.startswith("_") or entry.name in _NO_METHODS:
             continue
         module = importlib.import_module(f"{package.__name__}.{entry.name}")
         method = getattr(module, "METHOD", None)

@@ -19,9 +19,9 @@ from appliance.core.specs import DesiredState, ObservedState
 from appliance.errors import ApplianceError
 from appliance.reconcile.contracts import ReloadTelemetry
 from appliance.reconcile.convergence import Convergence
+from appliance.reconcile.history import Recorder
 from appliance.reconcile.overrides import OverrideBook
 from appliance.reconcile.pins import Pin, PinKeeper
-from appliance.reconcile.recorder import Recorder
 from appliance.reconcile.verdicts import Applied, LoadedSet, Verdict, find_emptied, find_objections
 
 

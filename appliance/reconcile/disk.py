@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 from appliance.config.revision import Revision
 from appliance.errors import ConfigUnreadable
-from appliance.reconcile.requests import ConfigSource
+from appliance.reconcile.trigger import ConfigSource
 from appliance.reconcile.verdicts import LoadedSet
 
 T = TypeVar("T")

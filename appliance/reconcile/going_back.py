@@ -18,7 +18,6 @@ from appliance.reconcile.disk import SourceReader
 from appliance.reconcile.file_watch import FileWatch
 from appliance.reconcile.history import History, KeptSet
 from appliance.reconcile.pins import Pin, PinKeeper
-from appliance.reconcile.requests import Request
 from appliance.reconcile.trial import (
     MAX_EXTENSIONS,
     KeptTrial,
@@ -29,6 +28,7 @@ from appliance.reconcile.trial import (
     find_failures,
     resume_trial,
 )
+from appliance.reconcile.trigger import Request
 from appliance.reconcile.verdicts import (
     Applied,
     LoadedSet,

@@ -7,18 +7,59 @@ difference to the set in force is kept. Secrets never stand in a config file (th
 
 from __future__ import annotations
 
+import asyncio
+import difflib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, NamedTuple
 
 import msgspec
 
 from appliance.config.revision import Revision
+from appliance.core.describe import describe_plan
 from appliance.durable_file import write_private
 from appliance.errors import RequestInvalid
-from appliance.reconcile.differences import find_differences
+from appliance.reconcile.contracts import ReloadTelemetry
+from appliance.reconcile.verdicts import Verdict, drain_json, problem_json
+
+# What changed between the files of two config sets, as a unified diff. Pure, and bounded in time and size.
+
+MAX_LINES = 2_000
+MAX_CHARACTERS = 256 * 1024
+MAX_COMPARED_LINES = 20_000
+"""Of one file: comparing takes time that grows with the square of it, where lines repeat."""
+
+
+def find_differences(before: Mapping[str, str], after: Mapping[str, str]) -> str:
+    """The files that differ, in order of their names; cut off with an ellipsis where it gets long."""
+    lines: list[str] = []
+    characters = 0
+    for line in _differing_lines(before, after):
+        characters += len(line) + 1
+        if len(lines) >= MAX_LINES or characters > MAX_CHARACTERS:
+            lines.append("…")
+            break
+        lines.append(line)
+    return "\n".join(lines) + "\n" if lines else ""
+
+
+def _differing_lines(before: Mapping[str, str], after: Mapping[str, str]) -> Iterator[str]:
+    for name in sorted(before.keys() | after.keys()):
+        old, new = before.get(name), after.get(name)
+        if old == new:
+            continue
+        # as git writes them; a file that is not there is /dev/null
+        shown = name.lstrip("/")
+        old_name = f"a/{shown}" if old is not None else "/dev/null"
+        new_name = f"b/{shown}" if new is not None else "/dev/null"
+        old_lines, new_lines = (old or "").splitlines(), (new or "").splitlines()
+        if max(len(old_lines), len(new_lines)) > MAX_COMPARED_LINES:
+            yield from (f"--- {old_name}", f"+++ {new_name}", "… too long to compare")
+        else:
+            yield from difflib.unified_diff(old_lines, new_lines, old_name, new_name, lineterm="")
+
 
 HISTORY_DIR = "history"
 """Below the state directory."""
@@ -286,3 +327,53 @@ def _read_record(path: Path) -> Record | None:
     except msgspec.ValidationError:
         return None
     return record
+
+
+# Writes verdicts into the history, with what else is worth knowing later: who asked, which set stood before.
+
+MAX_ACTIONS = 1_000
+MAX_PROBLEMS = 200
+
+
+class Recorder:
+    """A record that cannot be written is told and holds nothing up."""
+
+    def __init__(self, history: History, telemetry: ReloadTelemetry) -> None:
+        self._history = history
+        self._telemetry = telemetry
+
+    async def record(
+        self,
+        verdict: Verdict,
+        *,
+        revision: Revision | None,
+        previous_digest: str | None,
+        files: Mapping[str, str],
+        attempted: Mapping[str, str] | None = None,
+    ) -> None:
+        """Keep one verdict.
+
+        `files` are those of a set in force, kept for a rollback; `attempted` those of a refused one.
+        """
+        record = {
+            "at": verdict.at,
+            "result": verdict.result,
+            "trigger": verdict.trigger,
+            "by": verdict.by,
+            "generation": verdict.generation,
+            "digest": verdict.digest,
+            "previous_digest": previous_digest,
+            "revision": revision.commit if revision else None,
+            "branch": revision.branch if revision else None,
+            "dirty": revision.dirty if revision else None,
+            "author": revision.author if revision else None,
+            "actions": describe_plan(verdict.plan)[:MAX_ACTIONS],
+            "problems": [problem_json(problem) for problem in verdict.problems[:MAX_PROBLEMS]],
+            "duration_seconds": round(verdict.duration_s, 6),
+            "drain": drain_json(verdict.drains),
+            "failed": dict(verdict.failed),
+        }
+        try:
+            await asyncio.to_thread(self._history.append, record, files, attempted)
+        except OSError as error:
+            self._telemetry.history_not_written(str(error))

@@ -28,15 +28,13 @@ from appliance.reconcile.convergence import RESYNC_S, Convergence
 from appliance.reconcile.disk import SourceReader
 from appliance.reconcile.file_watch import FileWatch
 from appliance.reconcile.going_back import GoingBack
-from appliance.reconcile.history import History
+from appliance.reconcile.history import History, Recorder
 from appliance.reconcile.overrides import OverrideBook
 from appliance.reconcile.pins import Pin, PinKeeper
 from appliance.reconcile.pool import WorkerPool
-from appliance.reconcile.recorder import Recorder
-from appliance.reconcile.requests import Request
 from appliance.reconcile.start import Start
 from appliance.reconcile.trial import TrialBook
-from appliance.reconcile.trigger import Trigger
+from appliance.reconcile.trigger import Request, Trigger
 from appliance.reconcile.verdicts import (
     Applied,
     LoadedSet,

@@ -28,11 +28,11 @@ from appliance.core.escape import escape_line
 from appliance.core.fleet import NodeState
 from appliance.core.names import WorkerKey, WorkerKind
 from appliance.core.specs import Phase
-from appliance.telemetry.counts import TelemetryCounts
 from appliance.telemetry.stats import (
     PUBLISHER_COUNTERS,
     SUBSCRIBER_COUNTERS,
     LightHistogram,
+    TelemetryCounts,
     WorkerStats,
 )
 

@@ -14,9 +14,9 @@ from collections.abc import Mapping, Sequence
 
 from appliance.core.names import WorkerKey
 from appliance.core.problems import Problem, Severity
-from appliance.telemetry.counts import DrainCounts
 from appliance.telemetry.events import time_of_event
 from appliance.telemetry.messages import MessageTelemetry
+from appliance.telemetry.stats import DrainCounts
 
 MAX_PROBLEM_LINES = 20
 OPERATOR_TRIGGERS = ("request", "signal")

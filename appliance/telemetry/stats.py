@@ -1,4 +1,4 @@
-"""What one worker counts about itself: plain integers and light histograms.
+"""What one worker counts about itself, and what belongs to none: plain integers and light histograms.
 
 Owned by the worker, written on the event loop and only read by others, so there are no locks. A
 restarted worker begins a new set; what the old one counted is kept by `telemetry.metrics`.
@@ -7,6 +7,8 @@ restarted worker begins a new set; what the old one counted is kept by `telemetr
 from __future__ import annotations
 
 from bisect import bisect_left
+from dataclasses import dataclass, field
+from typing import Protocol
 
 BOUNDS_S = (
     0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0,
@@ -100,3 +102,43 @@ class WorkerStats:
             setattr(self, name, getattr(self, name) + getattr(other, name))
         self.delivery.add(other.delivery)
         self.handler.add(other.handler)
+
+
+ENDS = ("refused", "failed", "expired")
+"""How a message ends that was not delivered."""
+RELOAD_RESULTS = ("applied", "unchanged", "refused", "reverted")
+
+
+class DrainCounts(Protocol):
+    """What a worker's stop did with the work in hand."""
+
+    @property
+    def worker(self) -> str: ...
+
+    @property
+    def finished(self) -> int: ...
+
+    @property
+    def handed_back(self) -> int: ...
+
+    @property
+    def abandoned(self) -> int: ...
+
+
+@dataclass(slots=True)
+class TelemetryCounts:
+    """Counts that belong to no worker. Read by the metrics."""
+
+    reloads: dict[str, int] = field(default_factory=lambda: dict.fromkeys(RELOAD_RESULTS, 0))
+    reload_duration: LightHistogram = field(default_factory=LightHistogram)
+    last_reload_successful: bool = True
+    last_reload_success_at: float = 0.0
+    last_attempt_at: float = 0.0
+    messages_accepted: int = 0
+    dead_letters: dict[str, int] = field(default_factory=lambda: dict.fromkeys(ENDS, 0))
+    """By how they ended."""
+    drain_abandoned: int = 0
+    error_reports_suppressed: int = 0
+    error_reports_lost: int = 0
+    clock_jumps: int = 0
+    lines_suppressed: int = 0

@@ -13,8 +13,8 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from appliance.core.findings import find_nearest
 from appliance.core.message import Message, Texts, bytes_to_text, text_to_bytes
+from appliance.core.suggest import find_nearest
 from appliance.errors import DecodeError
 from appliance.wire.layout import MAX_NESTED_MESSAGES, MAX_TEXTS
 

@@ -37,10 +37,9 @@ from appliance.workers.answering import Answering
 from appliance.workers.bounded import rest_within
 from appliance.workers.incoming import DedupeKey, Incoming, wire_limits
 from appliance.workers.outcomes import Outcomes
-from appliance.workers.outlet import HandlerOutlet
+from appliance.workers.outlet import HandlerOutlet, Turns
 from appliance.workers.parts import WorkerParts
 from appliance.workers.replies import is_for_caller_only
-from appliance.workers.turns import Turns
 
 MAX_FINISH_BATCH = 256
 RETRY_FIRST_S = 0.2

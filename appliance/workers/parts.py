@@ -3,25 +3,40 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from appliance.bus.base import Bus
 from appliance.core.current import Current
+from appliance.core.names import NodeName
 from appliance.core.specs import DesiredState
 from appliance.delivery.base import DeliveryMode
 from appliance.dialect.base import Dialect
+from appliance.methods.base import Console, Files, FileTaker, HelloSink, WorkerLine, WorkerSwitch
 from appliance.outbox.records import OutboxRecord
 from appliance.outbox.store import MessageStore
 from appliance.telemetry.report import Telemetry
 from appliance.workers.answers import Answers
 from appliance.workers.inbox_owners import InboxOwners
-from appliance.workers.leavers import Leavers
 from appliance.workers.peers import PeerBook
 from appliance.workers.router import Router
-from appliance.workers.settlements import Settlements
+from appliance.workers.settlements import Leavers, Settlements
 from appliance.workers.stall import StallWatch
-from appliance.workers.tools import HandlerTools
+
+# What the daemon lends to every handler.
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HandlerTools:
+    """Shared by all subscribers of a daemon."""
+
+    files: Files
+    console: Console
+    hellos: HelloSink
+    hidden_environment: Current[frozenset[str]]
+    list_workers: Callable[[NodeName], Sequence[WorkerLine]]
+    switch: WorkerSwitch
+    files_taker: FileTaker | None = None
 
 
 def _report_nothing(_record: OutboxRecord, _reason: str) -> None: ...

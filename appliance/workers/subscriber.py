@@ -40,8 +40,7 @@ from appliance.telemetry.stats import WorkerStats
 from appliance.workers.base import DrainReport
 from appliance.workers.executor import Executor
 from appliance.workers.inbox_owners import scope_of
-from appliance.workers.incoming import Admission, Incoming, Refusal
-from appliance.workers.kept_back import KeptBack
+from appliance.workers.incoming import Admission, Incoming, KeptBack, Refusal
 from appliance.workers.parts import WorkerParts
 
 MAX_BATCH = 256

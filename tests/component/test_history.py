@@ -5,8 +5,13 @@ import time
 import pytest
 
 from appliance.errors import RequestInvalid
-from appliance.reconcile.differences import MAX_CHARACTERS, MAX_LINES, find_differences
-from appliance.reconcile.history import KEEP_RECORDS, History
+from appliance.reconcile.history import (
+    KEEP_RECORDS,
+    MAX_CHARACTERS,
+    MAX_LINES,
+    History,
+    find_differences,
+)
 
 FIRST, SECOND, THIRD = (f"sha256:{letter * 64}" for letter in "abc")
 COMMIT, NEWER = "1234abcd" + "0" * 32, "1234ffff" + "0" * 32

@@ -9,7 +9,7 @@ import time
 import pytest
 
 from appliance.api.status import describe_state
-from appliance.daemon.notify import ServiceManager, take_settings
+from appliance.service_manager import ServiceManager, take_settings
 from tests.support.appliance import PLAIN_COMMAND, Appliance
 from tests.support.waiting import until_async
 

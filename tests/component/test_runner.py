@@ -11,9 +11,9 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from appliance.daemon.runner import MAX_ASKING, RunnerSettings, take_listener
 from appliance.errors import CommandForbidden, DaemonError, HandlerError
 from appliance.methods.programs.runner_client import Ended, Refused, run_remote, to_frame
+from appliance.runner.server import MAX_ASKING, RunnerSettings, take_listener
 from tests.component.methods.conftest import bench as bench
 from tests.support.waiting import until, until_async, until_taken
 
@@ -26,7 +26,7 @@ sleep *
 
 PLAIN = ("-m", "appliance")
 IMPATIENT = """
-from appliance.daemon import runner
+from appliance.runner import server as runner
 runner.REQUEST_TIMEOUT_S = 2.0
 from appliance.__main__ import main
 main()

@@ -14,9 +14,8 @@ import yaml
 from appliance.api.page import load_page
 from appliance.core.names import NodeName, Subject, WorkerKey, WorkerKind
 from appliance.core.specs import Phase
-from appliance.telemetry.counts import TelemetryCounts
 from appliance.telemetry.metrics import Exposition, MetricsFacts, WorkerView, render
-from appliance.telemetry.stats import WorkerStats
+from appliance.telemetry.stats import TelemetryCounts, WorkerStats
 from tests.packaging.conftest import PACKAGING, needs
 
 UNITS = sorted((PACKAGING / "systemd").glob("*.[st]*"))

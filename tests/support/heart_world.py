@@ -50,21 +50,19 @@ from appliance.methods.base import DONE, HandlerContext, Method, Result
 from appliance.methods.registry import METHOD_TABLE, METHODS
 from appliance.outbox.store import MessageStore
 from appliance.reconcile.pool import WorkerPool
-from appliance.telemetry.counts import DrainCounts
 from appliance.telemetry.events import EventHub
 from appliance.telemetry.report import Telemetry
+from appliance.telemetry.stats import DrainCounts
 from appliance.wire.headers import encode_headers, parse_headers
 from appliance.workers.answers import Answers
 from appliance.workers.given_up import GivenUp
 from appliance.workers.inbox_owners import InboxOwners, scope_of
-from appliance.workers.leavers import Leavers
-from appliance.workers.parts import WorkerParts
+from appliance.workers.parts import HandlerTools, WorkerParts
 from appliance.workers.peers import PeerBook
 from appliance.workers.publisher import Publisher
 from appliance.workers.router import Router
-from appliance.workers.settlements import Settlements
+from appliance.workers.settlements import Leavers, Settlements
 from appliance.workers.stall import StallWatch
-from appliance.workers.tools import HandlerTools
 from tests.support.config_files import load_text
 from tests.support.memory_store import MemoryDisk, MemoryStore
 from tests.support.virtual_time import Clocks, VirtualLoop

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from appliance.core.compile import compile_settings
+from appliance.config.compiler.compile import compile_settings
 from appliance.core.describe import describe_settings
 from appliance.core.method import MethodInfo
 from appliance.core.names import Category, MethodName, NodeName, WorkerKind

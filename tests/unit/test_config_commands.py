@@ -12,8 +12,8 @@ from typer.testing import CliRunner
 
 from appliance.cli import config_commands
 from appliance.cli.problem_text import crop, render_github, render_text
+from appliance.config.error_codes import ERROR_CODES
 from appliance.config.parse import parse_file
-from appliance.config.stories import STORIES
 from appliance.core.problems import Problem, Severity
 from tests.support.config_files import BATTERY, ROOT, load
 
@@ -137,11 +137,11 @@ def test_nothing_a_terminal_would_obey_is_printed() -> None:
     assert "\x1b[" in render_text([Problem(code="E101", message="x")], colour=True)
 
 
-@pytest.mark.parametrize("code", sorted(STORIES))
+@pytest.mark.parametrize("code", sorted(ERROR_CODES))
 def test_every_code_is_explained(code: str) -> None:
     result = RUNNER.invoke(APP, ["explain", code.lower()])
     assert result.exit_code == 0
-    assert result.stdout.startswith(f"{code} {STORIES[code].name}\n")
+    assert result.stdout.startswith(f"{code} {ERROR_CODES[code].name}\n")
     assert json.loads(RUNNER.invoke(APP, ["explain", code, "-o", "json"]).stdout)["code"] == code
 
 
@@ -153,7 +153,7 @@ def test_unknown_code_is_a_usage_error() -> None:
 def test_explain_lists_all_codes_takes_names_and_folds_its_prose(monkeypatch):
     listed = RUNNER.invoke(APP, ["explain"])
     assert listed.exit_code == 0
-    assert [line.split()[0] for line in listed.stdout.splitlines()] == list(STORIES)
+    assert [line.split()[0] for line in listed.stdout.splitlines()] == list(ERROR_CODES)
     monkeypatch.setenv("COLUMNS", "60")
     shown = RUNNER.invoke(APP, ["explain", "Needs-Restart"]).stdout
     assert shown == RUNNER.invoke(APP, ["explain", "E301"]).stdout

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 from hypothesis import event, given, settings
 
+from appliance.config.error_codes import ERROR_CODES
 from appliance.config.shape import prune
-from appliance.config.stories import STORIES
 from appliance.core.names import parse_subject
 from appliance.core.problems import Problem, Severity
 from appliance.core.specs import PublisherSpec, SubscriberSpec
@@ -61,7 +61,7 @@ def test_a_broken_config_is_refused_with_problems_that_have_places(tree: Any) ->
         return
     assert any(problem.severity is Severity.ERROR for problem in found)
     for problem in found:
-        assert problem.code in STORIES
+        assert problem.code in ERROR_CODES
         assert problem.line >= 1
         assert problem.column >= 1
         for word in ("Python", "dict", "NoneType", "'str'", "instance of", "\0"):

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from appliance.methods.copies.pace import (
+from appliance.methods.copies.sender import (
     FIRST_PIECE_BYTES,
     MAX_ACK_TIMEOUT_S,
     MIN_PIECE_BYTES,

@@ -10,9 +10,8 @@ import yaml
 
 from appliance.cli.app import make_app
 from appliance.core.delivery import DeliveryState, WaitReason
-from appliance.telemetry.counts import ENDS
 from appliance.telemetry.metrics import OTHER_REASON, STORE_STATES
-from appliance.telemetry.stats import PUBLISHER_COUNTERS, SUBSCRIBER_COUNTERS
+from appliance.telemetry.stats import ENDS, PUBLISHER_COUNTERS, SUBSCRIBER_COUNTERS
 from tests.support.config_files import load_text
 
 ROOT = Path(__file__).parents[2]

@@ -7,7 +7,7 @@ from appliance.core.specs import AckOn
 from appliance.dialect.headers import MORE_HEADER, NOBODY
 from appliance.wire.headers import encode_headers
 from appliance.workers.incoming import Incoming
-from appliance.workers.leavers import MAX_REMEMBERED, Leavers
+from appliance.workers.settlements import MAX_REMEMBERED, Leavers
 
 REQUEST = Message(id=7, file_name=CALLER_FILE)
 PIECE = Message(is_reply=True, previous_message=REQUEST)

@@ -9,9 +9,8 @@ from prometheus_client.parser import text_string_to_metric_families
 from appliance.core.names import NodeName, Subject, WorkerKey, WorkerKind
 from appliance.core.specs import Phase
 from appliance.telemetry import metrics
-from appliance.telemetry.counts import TelemetryCounts
 from appliance.telemetry.metrics import Exposition, MetricsFacts, WorkerView, render
-from appliance.telemetry.stats import WorkerStats
+from appliance.telemetry.stats import TelemetryCounts, WorkerStats
 
 DOCUMENTED = """
 appliance_config_last_reload_successful appliance_config_last_reload_success_timestamp_seconds

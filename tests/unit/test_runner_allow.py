@@ -2,7 +2,7 @@
 
 import pytest
 
-from appliance.core.runner_allow import is_allowed, parse_allow_list
+from appliance.runner.allow import is_allowed, parse_allow_list
 
 LIST = """
 # services

@@ -13,7 +13,7 @@ from appliance.telemetry import logs
 from appliance.telemetry.events import LISTENER_CHARACTERS, EventHub
 from appliance.telemetry.messages import ReplyFacts
 from appliance.telemetry.report import Telemetry
-from appliance.telemetry.storms import StormGuard
+from appliance.telemetry.telling import StormGuard
 from appliance.workers.base import DrainReport
 
 KEY = WorkerKey(NodeName("ship1"), Subject("ship1.REQPing.EventACK"), WorkerKind.SUBSCRIBER)

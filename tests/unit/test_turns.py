@@ -7,7 +7,7 @@ from appliance.core.specs import AckOn
 from appliance.dialect.headers import NOBODY, TURN_HEADER
 from appliance.wire.headers import encode_headers
 from appliance.workers.incoming import Incoming
-from appliance.workers.turns import Turns
+from appliance.workers.outlet import Turns
 
 
 def make_work(turn, sender="ship1", is_reply=True):

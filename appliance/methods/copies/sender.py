@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
+import math
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Any, NamedTuple, Protocol
 
@@ -35,9 +36,52 @@ from appliance.core.message import Message, bytes_to_text, text_to_bytes
 from appliance.core.retry import NO_BROKER, NOBODY_THERE
 from appliance.errors import AnswerUnwanted, HandlerError
 from appliance.methods.base import Outgoing
-from appliance.methods.copies.pace import Pace, whole_timeout_s
 from appliance.methods.copies.source import SourceFile
 from appliance.methods.texts import shorten
+
+# How large the next piece of a file is, and how long its acknowledgement may take: as earlier ones went. Pure.
+#
+# A window of pieces is in flight, so what one takes is mostly the time that those before it take on the line. On a thin
+# one pieces become small: then the first acknowledgement comes soon, progress is seen, a break costs little, and
+# nothing is sent again only because it is not there yet.
+
+FIRST_PIECE_BYTES = 32 * 1024
+MIN_PIECE_BYTES = 4 * 1024
+QUICK_S = 0.5
+SLOW_S = 4.0
+MIN_ACK_TIMEOUT_S = 5
+MAX_ACK_TIMEOUT_S = 120
+_WHOLE_BYTES_PER_S = 20_000
+"""What a line is expected to do for a file that goes in one message, of which nothing is known beforehand."""
+
+
+class Pace:
+    """Of one copy; pieces have at most `most` bytes."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._slowest_s = 0.0
+        self.length = min(FIRST_PIECE_BYTES, most)
+        """Of the next piece."""
+
+    def note(self, seconds: float) -> None:
+        """An acknowledgement came after that long."""
+        self._slowest_s = max(seconds, self._slowest_s * 0.7)
+        if seconds < QUICK_S:
+            self.length = min(self.length * 2, self._most)
+        elif seconds > SLOW_S:
+            self.length = max(self.length // 2, min(MIN_PIECE_BYTES, self._most))
+
+    @property
+    def ack_timeout_s(self) -> int:
+        """How long to wait for the next one before the piece is sent again."""
+        return max(MIN_ACK_TIMEOUT_S, min(MAX_ACK_TIMEOUT_S, math.ceil(4 * self._slowest_s)))
+
+
+def whole_timeout_s(size: int) -> int:
+    """How long the acknowledgement of a file in one message may take."""
+    return MIN_ACK_TIMEOUT_S + size // _WHOLE_BYTES_PER_S
+
 
 WINDOW = 4
 STALL_S = 900.0

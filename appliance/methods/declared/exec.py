@@ -25,7 +25,7 @@ from appliance.core.user_method import ExecCall
 from appliance.errors import ArgumentsInvalid
 from appliance.methods.base import HandlerContext, Result
 from appliance.methods.programs.command import make_environment, run_command
-from appliance.methods.programs.reports import output_of, report_of
+from appliance.methods.programs.steward import output_of, report_of
 from appliance.methods.texts import shorten
 
 _REST: Template = (Placeholder(Source.REST),)

@@ -24,7 +24,7 @@ from appliance.methods.base import (
     Result,
     WorkerLine,
 )
-from appliance.methods.copies import pace as _copy_pace
+from appliance.methods.copies import sender as _copy_pace
 from appliance.methods.copies.receiver import CopyTaker
 from appliance.methods.files.data_dir import DataFiles
 from appliance.methods.registry import METHODS

@@ -23,7 +23,7 @@ from appliance.core.copying import (
 from appliance.core.message import Message
 from appliance.errors import AnswerUnwanted, CopyFailed, HandlerError
 from appliance.methods.base import FilePosition, WriteRights
-from appliance.methods.copies import pace as _copy_pace
+from appliance.methods.copies import sender as _copy_pace
 from appliance.methods.copies import sender as _copy_sender
 from appliance.methods.copies.receiver import CopyTaker
 from appliance.methods.copies.source import SourceFile

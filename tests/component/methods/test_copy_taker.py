@@ -13,7 +13,7 @@ import pytest
 from appliance.core.copying import BEGIN_AGAIN, MAX_PIECE_BYTES, Piece
 from appliance.errors import ArgumentsInvalid, CopyFailed, HandlerError, PathForbidden
 from appliance.methods.base import WriteRights
-from appliance.methods.copies import notes as _copy_notes
+from appliance.methods.copies import receiver as _copy_notes
 from appliance.methods.copies import receiver as _copy_taker
 from appliance.methods.copies.receiver import CopyTaker
 from tests.support.waiting import turns

@@ -15,10 +15,15 @@ from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any, TypeVar
 
-from appliance.core.cross_checks import check_ends, check_reports_heard, index_subscriptions
-from appliance.core.expand import Expander, Publication, Subscription, accepted_senders
-from appliance.core.findings import Finding, Findings
-from appliance.core.fragments import (
+from appliance.config.compiler.cross_checks import (
+    check_ends,
+    check_reports_heard,
+    index_subscriptions,
+)
+from appliance.config.compiler.expand import Expander, Publication, Subscription, accepted_senders
+from appliance.config.compiler.findings import Finding, Findings
+from appliance.config.compiler.layers import Tree, as_map, find_origin, find_value, read_section
+from appliance.config.compiler.local_checks import (
     NO_ZONES,
     CronCheck,
     ZoneTable,
@@ -26,24 +31,22 @@ from appliance.core.fragments import (
     make_known,
     resolve_own,
 )
-from appliance.core.inputs import check_inputs
-from appliance.core.layers import Tree, as_map, find_origin, find_value, read_section
-from appliance.core.method import MethodTable
-from appliance.core.method_checks import (
+from appliance.config.compiler.methods import (
     ArgumentCheck,
     SchemaCheck,
     check_scheduled_arguments,
     read_methods,
 )
-from appliance.core.names import MethodName, NodeName, WorkerKey, make_kind, make_subject
-from appliance.core.promises import (
+from appliance.config.compiler.promises import (
     DEDUPE_WINDOW,
     Expiry,
     check_dedupe_window,
     derive_dedupe_window_s,
     find_longest_expiry,
 )
-from appliance.core.section_checks import check_sections
+from appliance.config.compiler.section_checks import check_inputs, check_sections
+from appliance.core.method import MethodTable
+from appliance.core.names import MethodName, NodeName, WorkerKey, make_kind, make_subject
 from appliance.core.settings import Section, parts_of, settings_of
 from appliance.core.specs import (
     DesiredState,

@@ -11,9 +11,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
-from appliance.core.findings import Findings, KeyPath
-from appliance.core.fragments import CRON_ONLY, OWN_NODE, Known, idle_schedule_fields
-from appliance.core.layers import (
+from appliance.config.compiler.findings import Findings, KeyPath
+from appliance.config.compiler.layers import (
     Layer,
     Tree,
     as_map,
@@ -23,6 +22,7 @@ from appliance.core.layers import (
     read_section,
     read_values,
 )
+from appliance.config.compiler.local_checks import CRON_ONLY, OWN_NODE, Known, idle_schedule_fields
 from appliance.core.method import MethodInfo
 from appliance.core.names import MethodName, NodeName
 from appliance.core.specs import (

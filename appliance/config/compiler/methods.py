@@ -10,17 +10,18 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from typing import Any
 
+from appliance.config.compiler.findings import Findings, KeyPath
+from appliance.config.compiler.layers import Tree, as_map, find_value, read_values
+from appliance.config.compiler.section_checks import check_bounds
 from appliance.core.arguments import NO_ARGUMENTS, most_arguments
 from appliance.core.file_names import check_parts
-from appliance.core.findings import Findings, KeyPath, shorten
-from appliance.core.layers import Tree, as_map
-from appliance.core.method import MethodTable
-from appliance.core.method_reading import make_method
+from appliance.core.method import MethodTable, OnCrash
 from appliance.core.names import MethodName, NodeName
-from appliance.core.section_checks import check_bounds
 from appliance.core.settings import leaves_of, settings_of
+from appliance.core.suggest import shorten
 from appliance.core.templates import (
     KNOWN,
     Placeholder,
@@ -30,8 +31,29 @@ from appliance.core.templates import (
     parse_template,
     placeholders_of,
 )
-from appliance.core.user_method import RESERVED_PREFIX, ExecCall, UserMethod
+from appliance.core.user_method import RESERVED_PREFIX, ExecCall, SecretHeader, UserMethod
 from appliance.errors import PathForbidden
+
+# From an entry of `methods` in the config to its value.
+
+
+def make_method(name: str, entry: Tree, arguments: Mapping[str, Any] | None) -> UserMethod:
+    """The value of one entry; faults in it were told before and make no difference here."""
+    values = read_values(UserMethod, entry)
+    if "file" in values:
+        values.setdefault("on_crash", OnCrash.RERUN)
+    if "http" in values:
+        secrets = tuple(
+            SecretHeader(header, kind, source)
+            for header, value in as_map(find_value(entry, ("http", "headers"))).items()
+            for kind, source in as_map(value).items()
+        )
+        values["http"] = replace(values["http"], secret_headers=secrets)
+    values["args"] = json.dumps(
+        arguments or {}, sort_keys=True, ensure_ascii=False, separators=(",", ":")
+    )
+    return UserMethod(name=MethodName(name), **values)
+
 
 SchemaCheck = Callable[[Mapping[str, Any]], tuple[KeyPath, str] | None]
 """Where and why a map is no usable JSON Schema of arguments. Handed in: the library stays out of the core."""

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from appliance.core.expand import Publication, Subscription, accepted_senders
-from appliance.core.findings import PLACE, Findings, KeyPath, shorten
-from appliance.core.fragments import Known, resolve_own
-from appliance.core.layers import find_origin
+from appliance.config.compiler.expand import Publication, Subscription, accepted_senders
+from appliance.config.compiler.findings import PLACE, Findings, KeyPath
+from appliance.config.compiler.layers import find_origin
+from appliance.config.compiler.local_checks import Known, resolve_own
 from appliance.core.message import DEFAULT_REPLY_METHOD
 from appliance.core.method import MethodInfo
 from appliance.core.names import (
@@ -21,6 +21,7 @@ from appliance.core.names import (
     make_subject,
 )
 from appliance.core.specs import ANY_SENDER
+from appliance.core.suggest import shorten
 from appliance.errors import SubjectInvalid
 
 

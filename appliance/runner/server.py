@@ -22,8 +22,6 @@ from pathlib import Path
 
 from appliance.api.unix_socket import listen_unix
 from appliance.core.message import bytes_to_text
-from appliance.core.runner_allow import is_allowed, parse_allow_list
-from appliance.daemon.notify import ServiceManager, settings_of_process
 from appliance.errors import ApplianceError, DaemonError
 from appliance.methods.programs.command import CommandResult, run_command, stream_command
 from appliance.methods.programs.runner_client import (
@@ -37,6 +35,8 @@ from appliance.methods.programs.runner_client import (
     read_request,
     to_frame,
 )
+from appliance.runner.allow import is_allowed, parse_allow_list
+from appliance.service_manager import ServiceManager, settings_of_process
 
 _log = logging.getLogger("appliance.runner")
 

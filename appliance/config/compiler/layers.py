@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
-from appliance.core.findings import KeyPath
+from appliance.config.compiler.findings import KeyPath
 from appliance.core.settings import Section, parts_of, settings_of
 
 _Spec = TypeVar("_Spec")

@@ -9,13 +9,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
-from appliance.core.findings import PLACE, Findings, KeyPath, find_nearest, shorten
-from appliance.core.layers import Tree, as_map, find_value
+from appliance.config.compiler.findings import PLACE, Findings, KeyPath
+from appliance.config.compiler.layers import Tree, as_map, find_value
+from appliance.config.compiler.section_checks import check_bounds
 from appliance.core.method import MethodTable
 from appliance.core.names import MethodName, NodeName
-from appliance.core.section_checks import check_bounds
 from appliance.core.settings import METHOD, Setting, leaves_of, settings_of
 from appliance.core.specs import PublisherSettings, Schedule, SubscriberDefaults, SubscriberSpec
+from appliance.core.suggest import find_nearest, shorten
 from appliance.core.urls import find_pattern_problem
 from appliance.core.user_method import NO_METHODS, UserMethod
 

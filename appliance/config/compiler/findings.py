@@ -7,9 +7,7 @@ path's place.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
-from difflib import get_close_matches
 
 from appliance.core.problems import Severity
 
@@ -79,21 +77,3 @@ class Findings:
     def has_errors(self) -> bool:
         """Whether the config must be refused."""
         return any(finding.severity is Severity.ERROR for finding in self._found.values())
-
-
-def find_nearest(word: str, known: Iterable[str]) -> str | None:
-    """The known word that `word` was probably meant to be."""
-    candidates = list(known)
-    close = get_close_matches(word, candidates, n=1, cutoff=0.6)
-    if close:
-        return close[0]
-    lowered = {candidate.lower(): candidate for candidate in candidates}
-    close = get_close_matches(word.lower(), lowered, n=1, cutoff=0.6)
-    return lowered[close[0]] if close else None
-
-
-def shorten(text: object, limit: int = 60) -> str:
-    """`text` in quotes as it may be shown in a message."""
-    shown = str(text)
-    shown = shown if len(shown) <= limit else f"{shown[: limit - 1]}…"
-    return '"' + shown.replace("\n", "\\n") + '"'

@@ -10,10 +10,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import NamedTuple
 
+from appliance.config.compiler.expand import Base, Publication
+from appliance.config.compiler.findings import PLACE, Findings, KeyPath
+from appliance.config.compiler.layers import Tree, find_origin, find_value
 from appliance.core.durations import format_duration, parse_duration
-from appliance.core.expand import Base, Publication
-from appliance.core.findings import PLACE, Findings, KeyPath
-from appliance.core.layers import Tree, find_origin, find_value
 from appliance.core.specs import AckSettings
 
 RETRY_ALLOWANCE_S = 3_600.0

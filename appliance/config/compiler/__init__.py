@@ -1,0 +1,1 @@
+"""From a tree of settings to the desired state: pure."""
