@@ -183,13 +183,22 @@ def test_an_input_that_cannot_be_opened_at_the_start_is_said_and_ends_the_start(
     assert "Traceback" not in appliance.log()
 
 
+def put_a_link_in_its_place(directory):
+    directory.rmdir()
+    try:
+        directory.symlink_to("nowhere")
+    except FileExistsError:
+        return False
+    return True
+
+
 def test_a_file_whose_messages_were_accepted_is_not_sent_again_after_a_kill(broker, tmp_path):
     spool = tmp_path / "spool"
     inputs = "folder: {path: spool, settle: 0s, poll_interval: 50ms}"
     appliance = Appliance(config(broker, inputs), tmp_path)
     with appliance:
-        (spool / "done").rmdir()
-        (spool / "done").symlink_to("nowhere")  # so that it is accepted and cannot be put away
+        # so that it is accepted and cannot be put away; the folder is looked after meanwhile
+        until(lambda: put_a_link_in_its_place(spool / "done"))
         drop(spool, "a.json", [message("once")])
         appliance.wait_until(
             lambda status: status["inputs"]["folder"]["accepted"] == 1 and settled(status)
