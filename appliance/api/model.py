@@ -351,6 +351,12 @@ class Submitted(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
             msgspec.structs.force_setattr(self, "id_text", str(self.id))
 
 
+class Messages(_Answer):
+    """What became of those of one request, in its order."""
+
+    messages: list[Submitted] = []
+
+
 class Line(_Answer):
     """Something that happened to a message that is followed.
 
@@ -382,7 +388,7 @@ class Line(_Answer):
     attempt: int | UnsetType | None = UNSET
     next_in_seconds: float | UnsetType | None = UNSET
     seconds: float | UnsetType | None = UNSET
-    reason: str | UnsetType = UNSET
+    reason: str | UnsetType | None = UNSET
     state: str | UnsetType = UNSET
     why: str | UnsetType = UNSET
     code: str | UnsetType = UNSET

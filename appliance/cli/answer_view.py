@@ -13,11 +13,12 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, NamedTuple
 
+from msgspec import UNSET, UnsetType
+
+from appliance.api.model import Line
 from appliance.cli.standing import REJECTED, Progress
 from appliance.cli.times import say_again
 from appliance.core.escape import escape_controls, escape_line
-
-Json = dict[str, Any]
 
 MAX_LINE_BYTES = 65_536
 """A line longer than this is broken, so that one without an end cannot fill the memory."""
@@ -116,19 +117,17 @@ class Answers:
         """Whether nothing more can come from so many nodes."""
         return len(self.nodes) >= node_count and not any(item.is_silent for item in self.nodes)
 
-    def take(self, line: Json) -> list[Chunk]:
+    def take(self, line: Line) -> list[Chunk]:
         """Note one line of the API; what is to be written for it."""
-        kind = line.get("event")
-        if kind in ("accepted", "rejected"):
+        if line.event in ("accepted", "rejected"):
             return self._open(line)
-        if kind in ("end", "events_lost"):
-            lost = int(line.get("count") or line.get("lost_events") or 0)
-            self.lost_events = max(self.lost_events, lost)
+        if line.event in ("end", "events_lost"):
+            self.lost_events = max(self.lost_events, line.count or line.lost_events or 0)
             return []
-        item = self._by_id.get(line.get("id", 0))
+        item = self._by_id.get(line.id or 0)
         if item is None:
             return []
-        match kind:
+        match line.event:
             case "missed":
                 return self._miss(item, line)
             case "waits":
@@ -144,7 +143,7 @@ class Answers:
         """What still waits for the end of its line."""
         return [chunk for item in self.nodes for chunk in self._flush(item)]
 
-    def facts(self) -> Json:
+    def facts(self) -> dict[str, Any]:
         """Everything as JSON, once `keeps` was asked for."""
         return {
             "nodes": [self._facts_of(item) for item in self.nodes],
@@ -158,41 +157,38 @@ class Answers:
 
     # -- lines ------------------------------------------------------------------------------------
 
-    def _open(self, line: Json) -> list[Chunk]:
-        item = NodeAnswer(str(line.get("to", "")), line.get("id"))
+    def _open(self, line: Line) -> list[Chunk]:
+        item = NodeAnswer(line.to or "", line.id or None)
         self.nodes.append(item)
-        if line["event"] == "rejected":
-            item.progress.reject(str(line.get("reason") or "not accepted"))
+        if line.event == "rejected":
+            item.progress.reject(line.reason or "not accepted")
         elif item.id is not None:
             self._by_id[item.id] = item
-        return [_note(str(line["note"]))] if line.get("note") else []
+        return [_note(line.note)] if line.note else []
 
-    def _miss(self, item: NodeAnswer, line: Json) -> list[Chunk]:
+    def _miss(self, item: NodeAnswer, line: Line) -> list[Chunk]:
         is_news = item.progress.take(line)
-        if line.get("outcome") != "no_responder":
-            said = f"try {line.get('attempt')} not acknowledged{say_again(line.get('next_in_seconds'))}"
+        if line.outcome != "no_responder":
+            said = f"try {line.attempt or 0} not acknowledged{say_again(line.next_in_seconds)}"
             return [_note(f"{item.node}: {said}")]
         return [_note(f"{item.node}: {item.progress.describe()}")] if is_news else []
 
-    def _answer(self, item: NodeAnswer, line: Json) -> list[Chunk]:
-        stream = Stream.ERR if line.get("stream") == "stderr" else Stream.OUT
-        item.is_appliance |= "stream" in line or line.get("exit_status") is not None
-        item.is_cut |= bool(line.get("is_cut"))
-        item.is_truncated |= bool(line.get("truncated"))
-        chunks = self._write(item, stream, _read_bytes(line, "data"))
-        chunks += self._write(item, Stream.ERR, _read_bytes(line, "stderr"))
-        if line.get("has_more"):
+    def _answer(self, item: NodeAnswer, line: Line) -> list[Chunk]:
+        stream = Stream.ERR if line.stream == "stderr" else Stream.OUT
+        status = None if line.exit_status is UNSET else line.exit_status
+        item.is_appliance |= line.stream is not UNSET or status is not None
+        item.is_cut |= bool(line.is_cut)
+        item.is_truncated |= bool(line.truncated)
+        chunks = self._write(item, stream, _read_bytes(line.data, line.data_base64))
+        chunks += self._write(item, Stream.ERR, _read_bytes(line.stderr, line.stderr_base64))
+        if line.has_more:
             return chunks
         item.is_answered = True
-        self._read_status(item, line.get("exit_status"))
-        return chunks + self._flush(item)
-
-    def _read_status(self, item: NodeAnswer, status: object) -> None:
-        text = "" if status is None else str(status)
-        if text.isascii() and text.isdecimal() and len(text) < 10:
-            item.exit_status = int(text)
+        if status is not None and status.isascii() and status.isdecimal() and len(status) < 10:
+            item.exit_status = int(status)
         is_failure = status is not None and item.exit_status is None
-        item.progress.answer(text.removeprefix("failed: ") if is_failure else None)
+        item.progress.answer((status or "").removeprefix("failed: ") if is_failure else None)
+        return chunks + self._flush(item)
 
     # -- bytes ------------------------------------------------------------------------------------
 
@@ -239,8 +235,8 @@ class Answers:
             part = escape_controls(part.decode("utf-8", "surrogateescape")).encode()
         return f"{escape_line(item.node)}: ".encode() + part + b"\n"
 
-    def _facts_of(self, item: NodeAnswer) -> Json:
-        facts: Json = {
+    def _facts_of(self, item: NodeAnswer) -> dict[str, Any]:
+        facts: dict[str, Any] = {
             "node": item.node,
             "id": item.id,
             "id_text": None if item.id is None else str(item.id),
@@ -266,12 +262,11 @@ def _new_decoder() -> codecs.IncrementalDecoder:
     return codecs.getincrementaldecoder("utf-8")("surrogateescape")
 
 
-def _read_bytes(line: Json, name: str) -> bytes:
+def _read_bytes(text: str | UnsetType | None, encoded: str | UnsetType) -> bytes:
     """The bytes of a field that is shown escaped where it is not fit for a terminal."""
-    encoded = line.get(f"{name}_base64")
     if encoded:
         return base64.b64decode(encoded)
-    return str(line.get(name) or "").encode("utf-8", "backslashreplace")
+    return (text or "").encode("utf-8", "backslashreplace")
 
 
 def _note(text: str) -> Chunk:

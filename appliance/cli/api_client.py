@@ -9,19 +9,43 @@ import http.client
 import json
 import socket
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 from urllib.parse import quote, urlencode
 
+import msgspec
+
+from appliance.api.model import CopyLine, Line
 from appliance.cli.options import SOCKET_NAME, SYSTEM_STATE_DIR
 from appliance.errors import ApplianceError, DaemonError, DaemonUnreachable
 
-Json = dict[str, Any]
+T = TypeVar("T")
+LineT = TypeVar("LineT", Line, CopyLine)
 
 ANSWER_TIMEOUT_S = 30.0
 MAX_LINE_BYTES = 16 * 1024 * 1024
 LAST_EVENTS = frozenset({"end", "copied", "failed"})
 """What the last line of a stream tells."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer(Generic[T]):
+    """What the daemon said: `value` as this version reads it, `raw` as it came."""
+
+    value: T
+    raw: bytes
+
+    @classmethod
+    def of(cls, kind: type[T], facts: object) -> Answer[T]:
+        """What no daemon was asked for, in the same form."""
+        raw = msgspec.json.encode(facts)
+        return cls(msgspec.json.decode(raw, type=kind), raw)
+
+    @property
+    def plain(self) -> Any:
+        """All of it, also what only a later version knows: for -o json."""
+        return json.loads(self.raw)
 
 
 class ApiRefused(ApplianceError):
@@ -58,34 +82,40 @@ class ApiClient:
     def __init__(self, state_dir: Path) -> None:
         self._path = state_dir / SOCKET_NAME
 
-    def get(self, path: str, query: Mapping[str, str] | Sequence[tuple[str, str]] = ()) -> Json:
+    def get(
+        self,
+        path: str,
+        kind: type[T],
+        query: Mapping[str, str] | Sequence[tuple[str, str]] = (),
+    ) -> Answer[T]:
         """The answer to a question.
 
         Raises:
             DaemonUnreachable: nobody answers.
             ApiRefused: the daemon says no.
         """
-        return self._ask("GET", _with_query(path, query), None, (), ANSWER_TIMEOUT_S)
+        return self._ask("GET", _with_query(path, query), kind, None, (), ANSWER_TIMEOUT_S)
 
     def post(
         self,
         path: str,
+        kind: type[T],
         body: object,
         *,
         accept: Sequence[int] = (),
         timeout_s: float = ANSWER_TIMEOUT_S,
-    ) -> Json:
+    ) -> Answer[T]:
         """The answer to a request; `accept` names error statuses whose body is an answer too.
 
         Raises:
             DaemonUnreachable: nobody answers.
             ApiRefused: the daemon says no.
         """
-        return self._ask("POST", path, body, accept, timeout_s)
+        return self._ask("POST", path, kind, body, accept, timeout_s)
 
     def stream(
-        self, path: str, body: object, query: Mapping[str, str], wait_s: float
-    ) -> Iterator[Json]:
+        self, path: str, kind: type[LineT], body: object, query: Mapping[str, str], wait_s: float
+    ) -> Iterator[Answer[LineT]]:
         """Post, and yield one value per line as it comes.
 
         Raises:
@@ -98,19 +128,20 @@ class ApiClient:
             response = self._open(connection, "POST", _with_query(path, query), body, headers)
             if response.status >= 400:
                 _raise_refusal(response.status, response.read())
-            last: Json = {}
-            while line := response.readline(MAX_LINE_BYTES):
-                last = json.loads(line)
-                yield last
+            last = ""
+            while raw := response.readline(MAX_LINE_BYTES):
+                line = Answer(msgspec.json.decode(raw, type=kind), raw)
+                last = line.value.event
+                yield line
             # NB: http.client takes a connection that breaks between two lines for the end
-            if last.get("event") not in LAST_EVENTS:
+            if last not in LAST_EVENTS:
                 raise DaemonUnreachable(f"the daemon on {self._path} went away in the middle")
-        except (OSError, http.client.HTTPException, ValueError) as error:
+        except (OSError, http.client.HTTPException, msgspec.MsgspecError) as error:
             raise self._unreachable(error) from error
         finally:
             connection.close()
 
-    def bring(self, path: str, blocks: Iterator[bytes], size: int) -> Json:
+    def bring(self, path: str, kind: type[T], blocks: Iterator[bytes], size: int) -> T:
         """Put content of a known size, block by block. Raises as `post`; errors of `blocks` go through."""
         connection = _UnixConnection(self._path, ANSWER_TIMEOUT_S)
         try:
@@ -133,12 +164,11 @@ class ApiClient:
                 raw = response.read()
                 if response.status >= 400:
                     _raise_refusal(response.status, raw)
-                answer: Json = json.loads(raw)
-            except (OSError, http.client.HTTPException, ValueError) as error:
+                return msgspec.json.decode(raw, type=kind)
+            except (OSError, http.client.HTTPException, msgspec.MsgspecError) as error:
                 raise self._unreachable(error) from error
         finally:
             connection.close()
-        return answer
 
     @contextlib.contextmanager
     def fetch(
@@ -157,25 +187,30 @@ class ApiClient:
         finally:
             connection.close()
 
-    def delete(self, path: str) -> Json:
+    def delete(self, path: str) -> None:
         """Have something forgotten; that it is unknown is fine. Raises as `post`."""
-        return self._ask("DELETE", path, None, (404,), ANSWER_TIMEOUT_S)
+        self._ask("DELETE", path, dict, None, (404,), ANSWER_TIMEOUT_S)
 
     def _ask(
-        self, verb: str, path: str, body: object, accept: Sequence[int], timeout_s: float
-    ) -> Json:
+        self,
+        verb: str,
+        path: str,
+        kind: type[T],
+        body: object,
+        accept: Sequence[int],
+        timeout_s: float,
+    ) -> Answer[T]:
         connection = _UnixConnection(self._path, timeout_s)
         try:
             response = self._open(connection, verb, path, body, {})
             raw = response.read()
             if response.status >= 400 and response.status not in accept:
                 _raise_refusal(response.status, raw)
-            answer: Json = json.loads(raw)
-        except (OSError, http.client.HTTPException, ValueError) as error:
+            return Answer(msgspec.json.decode(raw, type=kind), raw)
+        except (OSError, http.client.HTTPException, msgspec.MsgspecError) as error:
             raise self._unreachable(error) from error
         finally:
             connection.close()
-        return answer
 
     def _open(
         self,
@@ -199,6 +234,8 @@ class ApiClient:
             return DaemonUnreachable(f"the daemon on {self._path} does not answer in time")
         if isinstance(error, FileNotFoundError | ConnectionRefusedError | NotADirectoryError):
             return DaemonUnreachable(f"no daemon answers on {self._path}{self._other_place()}")
+        if isinstance(error, msgspec.ValidationError):
+            return DaemonUnreachable(f"the daemon on {self._path} speaks another version: {error}")
         return DaemonUnreachable(f"the daemon on {self._path} went away: {error}")
 
     def _other_place(self) -> str:

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
+from appliance.api.model import Line
 from appliance.cli.copy_places import Place
 from appliance.cli.standing import Progress
 from appliance.core.copying import COPY_FROM, Copied, read_copied
-
-Json = dict[str, Any]
 
 
 class CopyAsked:
@@ -25,30 +22,26 @@ class CopyAsked:
         self.copied: Copied | None = None
         """What the node says that it copied; None where it does not, as a Go node."""
 
-    def take(self, line: Json) -> bool:
-        """Note a line; whether it tells how far the copy is."""
-        match line.get("event"):
+    def take(self, line: Line) -> None:
+        """Note a line."""
+        match line.event:
             case "accepted":
-                self.id = line.get("id")
+                self.id = line.id or None
                 # NB: what follows tells that the message stays in the outbox, from where it is taken back
-                self.note = str(line.get("note") or "").partition(";")[0] or None
+                self.note = (line.note or "").partition(";")[0] or None
             case "rejected":
-                self.problem = str(line.get("reason") or "not accepted")
+                self.problem = line.reason or "not accepted"
             case "refused" | "dead":
                 self.progress.take(line)
                 self.problem = self.progress.describe()
             case "missed" | "waits" | "sent" | "working" | "delivered":
                 self.progress.take(line)
-            case "reply" if line.get("has_more"):
-                return bool(line.get("progress"))
-            case "reply":
+            case "reply" if not line.has_more:
                 self.is_answered = True
-                status = line.get("exit_status")
-                if status not in (None, "0"):
-                    self.problem = str(status).removeprefix("failed: ")
+                if line.exit_status and line.exit_status != "0":
+                    self.problem = line.exit_status.removeprefix("failed: ")
                 else:
-                    self.copied = read_copied(str(line.get("data") or ""))
-        return False
+                    self.copied = read_copied(line.data or "")
 
     @property
     def is_delivered(self) -> bool:

@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterator
 from typing import Any
 
+from appliance.api.model import CopyBegun, CopyKept, CopyLine, Count, Line
 from appliance.cli.api_client import ApiClient, ApiRefused
 from appliance.cli.copy_asked import CopyAsked
 from appliance.cli.copy_local import LocalSource, check_writable, write_file
@@ -15,8 +16,6 @@ from appliance.cli.options import warn
 from appliance.cli.progress_view import ProgressView
 from appliance.core.copying import COPY_FROM, NOBODY_TOOK, Copied
 from appliance.errors import ApplianceError
-
-Json = dict[str, Any]
 
 MAX_COPY_S = 86_400.0
 ANSWER_S = 5.0
@@ -90,36 +89,38 @@ class Copier:
             begun = self._begin(
                 {"to_node": target.node, "path": target.path, "name": os.path.abspath(path)}
             )
-            token = begun["token"]
+            token = begun.token
             with self._forgetting(token):
                 blocks = source.blocks(self._view.show_reading)
                 place = f"/api/v1/copies/{token}/content"
-                kept = self._client.bring(place, blocks, source.size)
-                if kept["sha256"] != source.sha256:
+                kept = self._client.bring(place, CopyKept, blocks, source.size)
+                if kept.sha256 != source.sha256:
                     raise CopyProblem(f"{path}: damaged on the way to the daemon")
-                return self._send(token, path, begun.get("hint"))
+                return self._send(token, path, begun.hint)
 
     def _send(self, token: str, path: str, hint: str | None) -> Copied:
         # NB: the daemon says something every two seconds, whatever the line to the node does
         query = {"wait": f"{self._wait_s:g}s"}
-        last: Json = {}
-        for last in self._client.stream(f"/api/v1/copies/{token}/send", {}, query, self._wait_s):
-            if last["event"] == "progress":
-                self._view.show(*last["progress"])
-        if last.get("event") == "failed":
-            reason = str(last["reason"])
+        last = CopyLine()
+        place = f"/api/v1/copies/{token}/send"
+        for line in self._client.stream(place, CopyLine, {}, query, self._wait_s):
+            last = line.value
+            if last.progress:
+                self._view.show(*last.progress)
+        if last.event == "failed":
+            reason = last.reason or ""
             is_named = os.path.abspath(path) in reason
             raise _problem(reason if is_named else f"{path}: {reason}", hint)
-        return Copied(last["size"], last["sha256"], last["is_confirmed"])
+        return Copied(last.size or 0, last.sha256 or "", bool(last.is_confirmed))
 
     # -- from a node ------------------------------------------------------------------------------
 
     def _fetch(self, source: Place, path: str) -> Copied:
         begun = self._begin({"from_node": source.node})
-        token = begun["token"]
+        token = begun.token
         with self._forgetting(token):
-            arguments = [source.path, begun["node"], begun["path"]]
-            self._ask(source, arguments, begun["node"], idle_s=self._wait_s, hint=begun.get("hint"))
+            arguments = [source.path, begun.node, begun.path]
+            self._ask(source, arguments, begun.node, idle_s=self._wait_s, hint=begun.hint)
             query = {"wait": f"{self._wait_s:g}s"}
             place = f"/api/v1/copies/{token}/content"
             try:
@@ -148,7 +149,7 @@ class Copier:
         hint: str | None = None,
     ) -> Copied | None:
         """Have a node copy, and follow it."""
-        body: Json = {
+        body: dict[str, Any] = {
             "to_nodes": [source.node],
             "method": COPY_FROM,
             "method_args": arguments,
@@ -160,10 +161,12 @@ class Copier:
         asked = CopyAsked(source)
         query = {"wait": f"{MAX_COPY_S:g}s", "idle": f"{idle_s:g}s"}
         try:
-            for line in self._client.stream("/api/v1/messages", body, query, idle_s):
-                if asked.take(line):
-                    self._view.show(*line["progress"])
-                elif line.get("event") == "accepted" and hint is None:
+            for answer in self._client.stream("/api/v1/messages", Line, body, query, idle_s):
+                line = answer.value
+                asked.take(line)
+                if line.progress:
+                    self._view.show(*line.progress)
+                elif line.event == "accepted" and hint is None:
                     hint = asked.note
                     self._tell_unknown(hint)
         except KeyboardInterrupt:
@@ -184,15 +187,16 @@ class Copier:
         if asked.id is None or asked.is_delivered:
             return
         with contextlib.suppress(ApplianceError):
-            self._client.post("/api/v1/outbox/drop", {"ids": [str(asked.id)], "pending": True})
+            body = {"ids": [str(asked.id)], "pending": True}
+            self._client.post("/api/v1/outbox/drop", Count, body)
 
     # -- tokens -----------------------------------------------------------------------------------
 
-    def _begin(self, body: Json) -> Json:
+    def _begin(self, body: dict[str, str | None]) -> CopyBegun:
         if self._node is not None:
             body["node"] = self._node
-        begun = self._client.post("/api/v1/copies", body)
-        self._tell_unknown(begun.get("note"))
+        begun = self._client.post("/api/v1/copies", CopyBegun, body).value
+        self._tell_unknown(begun.note)
         return begun
 
     def _tell_unknown(self, note: str | None) -> None:

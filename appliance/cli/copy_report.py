@@ -11,8 +11,6 @@ from appliance.cli.copy_places import Job
 from appliance.cli.options import Exit
 from appliance.core.copying import Copied
 
-Json = dict[str, Any]
-
 
 class CopyState(StrEnum):
     """How one copy ended."""
@@ -54,7 +52,7 @@ def summary_of(outcomes: Sequence[CopyOutcome], total: int) -> str:
     return ", ".join(parts)
 
 
-def facts_of(outcomes: Sequence[CopyOutcome], total: int) -> Json:
+def facts_of(outcomes: Sequence[CopyOutcome], total: int) -> dict[str, Any]:
     """Everything as JSON."""
     return {
         "copies": [_facts_of(outcome) for outcome in outcomes],
@@ -70,7 +68,7 @@ def facts_of(outcomes: Sequence[CopyOutcome], total: int) -> Json:
     }
 
 
-def _facts_of(outcome: CopyOutcome) -> Json:
+def _facts_of(outcome: CopyOutcome) -> dict[str, Any]:
     copied = outcome.copied
     return {
         "source": str(outcome.job.source),

@@ -6,11 +6,12 @@ import os
 import sys
 import time
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from appliance.cli.api_client import ApiClient
+from appliance.api.model import DrainCounts, Plan, ReloadResult, Status
+from appliance.cli.api_client import Answer, ApiClient
 from appliance.cli.options import (
     Exit,
     Output,
@@ -25,7 +26,6 @@ from appliance.cli.options import (
 from appliance.cli.verdict_view import (
     count_actions,
     print_problems,
-    read_problem,
     show_actions,
     show_settings,
 )
@@ -34,8 +34,6 @@ from appliance.errors import DaemonUnreachable
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
-
-Json = dict[str, Any]
 
 RELOAD_TIMEOUT_S = 600.0
 """A reload drains what it cancels; each drain has its own deadline in the config."""
@@ -67,21 +65,21 @@ def status(
 
     client = ApiClient(find_state_dir(state_dir))
     nodes = frozenset(split_names(node)) if node else None
-    found = client.get("/api/v1/status")
-    if nodes and _lacks_node(sorted(nodes), found):
+    found = client.get("/api/v1/status", Status)
+    if nodes and _lacks_node(sorted(nodes), found.value):
         return Exit.USAGE
     if watch:
         return _watch_status(client, nodes, output)
     if output is Output.JSON:
-        print_json(found)
+        print_json(found.plain)
     else:
-        print_status(make_console(), found, time.time(), nodes=nodes)
-    return Exit.OK if is_healthy(found) else Exit.FAILED
+        print_status(make_console(), found.value, time.time(), nodes=nodes)
+    return Exit.OK if is_healthy(found.value) else Exit.FAILED
 
 
-def _lacks_node(wanted: Sequence[str], status: Json, *others: str) -> bool:
+def _lacks_node(wanted: Sequence[str], status: Status, *others: str) -> bool:
     """Whether a node asked for is not here; then that has been said."""
-    here = list(status.get("nodes") or ())
+    here = list(status.nodes)
     missing = [name for name in wanted if name not in here and name not in others]
     if missing:
         more = f" and {len(here) - MAX_NAMES} more" if len(here) > MAX_NAMES else ""
@@ -92,17 +90,17 @@ def _lacks_node(wanted: Sequence[str], status: Json, *others: str) -> bool:
 
 def has_many_nodes(client: ApiClient) -> bool:
     """Whether the name of a worker alone does not tell whose it is."""
-    return len(client.get("/api/v1/status").get("nodes") or ()) > 1
+    return len(client.get("/api/v1/status", Status).value.nodes) > 1
 
 
 def _watch_status(client: ApiClient, nodes: frozenset[str] | None, output: Output) -> int:
     """Until interrupted. A daemon that restarts is waited for; one that was never there is not."""
-    found = client.get("/api/v1/status")
+    found = client.get("/api/v1/status", Status)
     if output is Output.JSON or not sys.stdout.isatty():
         while True:
-            print_json_line(found)
+            print_json_line(found.plain)
             time.sleep(WATCH_INTERVAL_S)
-            found = client.get("/api/v1/status")
+            found = client.get("/api/v1/status", Status)
     from rich.live import Live
     from rich.text import Text
 
@@ -110,7 +108,7 @@ def _watch_status(client: ApiClient, nodes: frozenset[str] | None, output: Outpu
     from appliance.cli.terminal import make_console
 
     console = make_console()
-    view: RenderableType = fit_status(console, found, time.time(), nodes=nodes)
+    view: RenderableType = fit_status(console, found.value, time.time(), nodes=nodes)
     live = Live(view, console=console, screen=True, auto_refresh=False)
     try:
         live.start()
@@ -118,8 +116,8 @@ def _watch_status(client: ApiClient, nodes: frozenset[str] | None, output: Outpu
             live.update(view, refresh=True)
             time.sleep(WATCH_INTERVAL_S)
             try:
-                found = client.get("/api/v1/status")
-                view = fit_status(console, found, time.time(), nodes=nodes)
+                found = client.get("/api/v1/status", Status)
+                view = fit_status(console, found.value, time.time(), nodes=nodes)
             except DaemonUnreachable as error:
                 view = Text(f"● {error}; waiting for it", style="bold red")
     except KeyboardInterrupt:
@@ -157,51 +155,49 @@ def plan(
             raise typer.BadParameter("--against needs a config to compare", param_hint="PATH")
         from appliance.reconcile.offline import plan_between
 
-        found: Json = dict(
-            plan_between(paths, against, nodes=nodes, all_nodes=all_nodes or not nodes)
-        )
+        planned = plan_between(paths, against, nodes=nodes, all_nodes=all_nodes or not nodes)
+        found = Answer.of(Plan, planned)
     else:
         query = [("path", os.path.abspath(path)) for path in paths or ()]
         query += [("force", "true")] if force else []
         client = ApiClient(find_state_dir(state_dir))
-        found = client.get("/api/v1/plan", query)
+        found = client.get("/api/v1/plan", Plan, query)
         if nodes:
             # a node that the plan would start is not here yet
-            planned = [str(action.get("node")) for action in found["actions"]]
-            if _lacks_node(nodes, client.get("/api/v1/status"), *planned):
+            started = [action.node for action in found.value.actions]
+            if _lacks_node(nodes, client.get("/api/v1/status", Status).value, *started):
                 return Exit.USAGE
-            _keep_nodes(found, nodes)
-        is_many = output is Output.TEXT and bool(found["actions"]) and has_many_nodes(client)
+            found = _keep_nodes(found, nodes)
+        is_many = output is Output.TEXT and bool(found.value.actions) and has_many_nodes(client)
     if output is Output.JSON:
-        print_json(found)
+        print_json(found.plain)
     else:
-        _show_plan(found, is_many=is_many)
-    return {"no change": Exit.OK, "changes": Exit.CHANGES}.get(found["result"], Exit.CONFIG)
+        _show_plan(found.value, is_many=is_many)
+    return {"no change": Exit.OK, "changes": Exit.CHANGES}.get(found.value.result, Exit.CONFIG)
 
 
-def _keep_nodes(found: Json, nodes: list[str]) -> None:
-    """Leave of a plan what concerns some nodes."""
-    found["actions"] = [action for action in found["actions"] if action.get("node") in nodes]
-    if found["result"] == "changes" and not found["actions"]:
-        found["result"] = "no change"
+def _keep_nodes(found: Answer[Plan], nodes: list[str]) -> Answer[Plan]:
+    """Of a plan what concerns some nodes."""
+    plan = found.plain
+    plan["actions"] = [action for action in plan["actions"] if action["node"] in nodes]
+    if plan["result"] == "changes" and not plan["actions"]:
+        plan["result"] = "no change"
+    return Answer.of(Plan, plan)
 
 
-def _show_plan(found: Json, *, is_many: bool) -> None:
+def _show_plan(found: Plan, *, is_many: bool) -> None:
     from appliance.cli.status_view import say_override
 
-    problems = [read_problem(item) for item in found.get("problems") or ()]
-    warnings = [read_problem(item) for item in found.get("warnings") or ()]
-    if problems or warnings:
-        print_problems([*problems, *warnings], sys.stderr)
-    actions = found.get("actions") or []
-    settings = found.get("settings") or {}
+    if problems := [*found.problems, *(found.warnings or ())]:
+        print_problems(problems, sys.stderr)
+    actions, settings = found.actions, found.settings or {}
     for line in [*show_actions(actions, has_many_nodes=is_many), *show_settings(settings)]:
         typer.echo(line)
-    for override in found.get("overrides") or ():
+    for override in found.overrides or ():
         typer.echo(f"! drift: {say_override(override)}")
-    kept = (found.get("summary") or {}).get("keep")
+    kept = found.summary.get("keep")
     rest = f", {kept} kept" if kept else ""
-    match found["result"]:
+    match found.result:
         case "no change":
             typer.echo(f"no change{rest}")
         case "changes":
@@ -220,46 +216,47 @@ def reload(
 ) -> int:
     """Look at the config now, and tell the verdict. Exits 0 applied or unchanged, 78 refused."""
     client = ApiClient(find_state_dir(state_dir))
-    verdict = client.post(
-        "/api/v1/reload", {"force": force}, accept=[422], timeout_s=RELOAD_TIMEOUT_S
+    body = {"force": force}
+    found = client.post(
+        "/api/v1/reload", ReloadResult, body, accept=[422], timeout_s=RELOAD_TIMEOUT_S
     )
-    is_refused = verdict.get("result") == "refused"
+    verdict = found.value
     if output is Output.JSON:
-        print_json(verdict)
+        print_json(found.plain)
     else:
-        is_many = bool(verdict.get("actions")) and has_many_nodes(client)
-        show_verdict(verdict, has_many_nodes=is_many)
-    return Exit.CONFIG if is_refused else Exit.OK
+        show_verdict(verdict, has_many_nodes=bool(verdict.actions) and has_many_nodes(client))
+    return Exit.CONFIG if verdict.result == "refused" else Exit.OK
 
 
-def show_verdict(verdict: Json, *, has_many_nodes: bool = False, is_past: bool = False) -> None:
+def show_verdict(
+    verdict: ReloadResult, *, has_many_nodes: bool = False, is_past: bool = False
+) -> None:
     """A verdict with its problems and actions; one of the past is a fact, with its problems on stdout."""
-    problems = [read_problem(item) for item in verdict.get("problems") or ()]
-    if problems:
-        print_problems(problems, sys.stdout if is_past else sys.stderr, None if is_past else 78)
-    generation, result = verdict.get("generation"), verdict.get("result")
-    stays = "stayed" if is_past else "stays"
-    match result:
+    if verdict.problems:
+        stream, code = (sys.stdout, None) if is_past else (sys.stderr, 78)
+        print_problems(verdict.problems, stream, code)
+    head = f"{verdict.result}: generation {verdict.generation}"
+    match verdict.result:
         case "applied" | "reverted":
-            actions = verdict.get("actions") or []
-            for line in show_actions(actions, has_many_nodes=has_many_nodes):
+            for line in show_actions(verdict.actions, has_many_nodes=has_many_nodes):
                 typer.echo(line)
-            words = count_actions(actions, done=True) or "no worker touched"
-            seconds = float(verdict.get("duration_seconds") or 0)
-            typer.echo(
-                f"{result}: generation {generation}, {words}, in {seconds:.3f} s{_drain(verdict)}"
-            )
-            for name, error in (verdict.get("failed") or {}).items():
+            words = count_actions(verdict.actions, done=True) or "no worker touched"
+            took = f"in {verdict.duration_seconds:.3f} s{_say_drain(verdict.drain)}"
+            typer.echo(f"{head}, {words}, {took}")
+            for name, error in verdict.failed.items():
                 if is_past:
                     typer.echo(escape_line(f"{name} did not run yet: {error}"))
                 else:
                     warn(f"{name} does not run yet and is tried again: {error}")
         case _:
-            typer.echo(f"{result}: generation {generation} {stays} in force")
+            typer.echo(f"{head} {'stayed' if is_past else 'stays'} in force")
 
 
-def _drain(verdict: Json) -> str:
-    drain = verdict.get("drain") or {}
-    named = [(name, drain.get(name) or 0) for name in ("finished", "handed_back", "abandoned")]
-    words = ", ".join(f"{count} {name.replace('_', ' ')}" for name, count in named if count)
+def _say_drain(drain: DrainCounts) -> str:
+    counts = (
+        (drain.finished, "finished"),
+        (drain.handed_back, "handed back"),
+        (drain.abandoned, "abandoned"),
+    )
+    words = ", ".join(f"{count} {name}" for count, name in counts if count)
     return f"; drained: {words}" if words else ""

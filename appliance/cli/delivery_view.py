@@ -7,13 +7,15 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+import msgspec
+
+from appliance.api.model import Line
 from appliance.cli.progress_view import say_bytes
 from appliance.cli.standing import Progress
 from appliance.cli.times import say_again, say_short
 from appliance.core.delivery import DELIVERED
 from appliance.core.escape import escape_controls, escape_line
 
-Json = dict[str, Any]
 Words = list[tuple[str, bool]]
 """Lines, and whether each belongs to the result (stdout) or tells of the way there (stderr)."""
 
@@ -38,14 +40,14 @@ class _Delivery:
     said_stderr: bool = False
     tenths: int = 0
     """Of the way that was told of last."""
-    replies: list[Json] = field(default_factory=list)
+    replies: list[Line] = field(default_factory=list)
     rests: dict[str, str] = field(default_factory=dict)
     """Of each stream the line that a piece ended in the middle of."""
 
     @property
     def has_failed(self) -> bool:
         return self.progress.has_failed or any(
-            _status_of(reply) not in ("", "0") for reply in self.replies
+            reply.exit_status and reply.exit_status != "0" for reply in self.replies
         )
 
 
@@ -79,21 +81,20 @@ class Deliveries:
         """The one who waited has stopped waiting."""
         self.is_interrupted = True
 
-    def take(self, line: Json) -> Words:
+    def take(self, line: Line) -> Words:
         """Note one line of the API; what is to be said about it."""
-        kind = line.get("event")
-        if kind in ("accepted", "rejected"):
+        if line.event in ("accepted", "rejected"):
             return self._open(line)
-        item = self._by_id.get(line.get("id", 0))
+        item = self._by_id.get(line.id or 0)
         if item is None:
             return []
-        match kind:
+        match line.event:
             case "delivered":
                 return self._deliver(item, line)
             case "missed":
                 return self._miss(item, line)
             case "waits" | "sent" | "working":
-                is_news = item.progress.take(line) and kind != "sent"
+                is_news = item.progress.take(line) and line.event != "sent"
                 return self._say(item, _at_via(item, item.progress.describe())) if is_news else []
             case "refused" | "dead":
                 item.progress.take(line)
@@ -117,7 +118,7 @@ class Deliveries:
             parts.append("what waits stays in the outbox")
         return "; ".join(parts)
 
-    def facts(self) -> Json:
+    def facts(self) -> dict[str, Any]:
         """Everything as JSON."""
         return {
             "messages": [
@@ -131,7 +132,7 @@ class Deliveries:
                     "seconds": item.seconds,
                     "reason": item.progress.why if item.progress.has_failed else None,
                     **({"note": item.note} if item.note else {}),
-                    "replies": item.replies,
+                    "replies": [_reply_facts(reply) for reply in item.replies],
                 }
                 for item in self._all
             ],
@@ -146,57 +147,53 @@ class Deliveries:
     def _is_silent(self, item: _Delivery) -> bool:
         return not item.has_ended and (not item.progress.is_settled or item.wants_reply)
 
-    def _open(self, line: Json) -> Words:
-        item = _Delivery(str(line.get("to", "")), line.get("id"))
-        item.wants_reply = bool(line.get("replies"))
-        item.via = line.get("via")
+    def _open(self, line: Line) -> Words:
+        item = _Delivery(line.to or "", line.id or None, line.via or None)
+        item.wants_reply = bool(line.replies)
         self._all.append(item)
         self._width = min(40, max(self._width, len(item.to)))
-        if line["event"] == "rejected":
-            item.progress.reject(str(line.get("reason") or ""))
-            if line.get("code") == "arguments":
+        if line.event == "rejected":
+            item.progress.reject(line.reason or "")
+            if line.code == "arguments":
                 self.misuse = item.progress.why
                 return []
             return self._say(item, f"not accepted: {item.progress.why}")
         if item.id is not None:
             self._by_id[item.id] = item
         words = self._say(item, f"accepted as {item.id}")
-        if line.get("note"):
-            item.note = str(line["note"])
+        if line.note:
+            item.note = line.note
             words.append((f"note: {escape_line(item.note)}", False))
         return words
 
-    def _deliver(self, item: _Delivery, line: Json) -> Words:
+    def _deliver(self, item: _Delivery, line: Line) -> Words:
         is_news = item.progress.take(line)
-        item.seconds = float(line.get("seconds") or 0.0)
+        item.seconds = line.seconds or 0.0
         if not is_news:
             return []
         took = f"in {say_short(item.seconds)}"
         said = f"(delivered {took})" if item.progress.state in DELIVERED else took
         return self._say(item, _at_via(item, f"{item.progress.word} {said}"))
 
-    def _miss(self, item: _Delivery, line: Json) -> Words:
+    def _miss(self, item: _Delivery, line: Line) -> Words:
         """A node that is away is said once, however often it is tried."""
         is_news = item.progress.take(line)
-        if line.get("outcome") == "no_responder":
+        if line.outcome == "no_responder":
             return self._say(item, _at_via(item, item.progress.describe())) if is_news else []
-        tries = f"try {line.get('attempt')}"
-        return self._say(
-            item, f"waiting: {tries} not acknowledged{say_again(line.get('next_in_seconds'))}"
-        )
+        again = say_again(line.next_in_seconds)
+        return self._say(item, f"waiting: try {line.attempt or 0} not acknowledged{again}")
 
-    def _answer(self, item: _Delivery, line: Json) -> Words:
-        if line.get("progress"):
-            return self._tell_progress(item, *line["progress"])
-        item.replies.append(_reply_facts(line))
-        is_piece = bool(line.get("has_more"))
-        item.has_ended |= not is_piece
-        stream = "stderr" if line.get("stream") == "stderr" else "stdout"
-        body = self._lines(item, stream, str(line.get("data") or ""))
-        body += self._lines(item, "stderr", str(line.get("stderr") or ""))
-        if is_piece:
+    def _answer(self, item: _Delivery, line: Line) -> Words:
+        if line.progress:
+            return self._tell_progress(item, *line.progress)
+        item.replies.append(line)
+        stream = "stderr" if line.stream == "stderr" else "stdout"
+        body = self._lines(item, stream, line.data or "")
+        body += self._lines(item, "stderr", line.stderr or "")
+        if line.has_more:
             return self._head(item, "") + body if body else []
-        status = _status_of(line)
+        item.has_ended = True
+        status = line.exit_status or ""
         has_run = status.isdecimal() or not status
         item.progress.answer(None if has_run else status.removeprefix("failed: "))
         said = (
@@ -213,7 +210,7 @@ class Deliveries:
         if not body and not was_in_pieces and not says_why:
             body = [("    (answered, empty)", True)]
         words = self._head(item, said) + body if body or said else []
-        if line.get("is_cut"):
+        if line.is_cut:
             words.append(("    … cut here; the whole is in the reply's file", True))
         if said and not says_why and not item.said_stderr:
             words += self._say(item, ERROR_OUTPUT_HINT)
@@ -266,20 +263,16 @@ _SOMETIMES = (
 )
 
 
-def _reply_facts(line: Json) -> Json:
-    facts = {name: line.get(name) for name in _ALWAYS}
-    return facts | {name: line[name] for name in _SOMETIMES if line.get(name)}
+def _reply_facts(reply: Line) -> dict[str, Any]:
+    told = msgspec.to_builtins(reply)
+    facts = {name: told.get(name) for name in _ALWAYS}
+    return facts | {name: told[name] for name in _SOMETIMES if told.get(name)}
 
 
 def _mark(stream: str, text: str) -> tuple[str, bool]:
     """A line of an answer; what was written to stderr is marked."""
     margin = "  ! " if stream == "stderr" else "    "
     return (f"{margin}{text}" if text else "", True)
-
-
-def _status_of(reply: Json) -> str:
-    status = reply.get("exit_status")
-    return "" if status is None else str(status)
 
 
 def _list(names: list[str]) -> str:

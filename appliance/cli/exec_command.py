@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperCommand
 
-from appliance.cli.answer_view import Answers, Json
+from appliance.cli.answer_view import Answers
 from appliance.cli.api_client import ApiClient
 from appliance.cli.following import (
     follow,
@@ -129,7 +129,7 @@ def execute(
     wait_s = read_duration("--wait", wait)
     if wait_s is None:
         wait_s = DEFAULT_WAIT_S if timeout_s is None else timeout_s + DELIVERY_WAIT_S
-    body: Json = {
+    body = {
         "to_nodes": names,
         "method": "REQCliCommandCont" if stream else "REQCliCommand",
         "method_args": program,

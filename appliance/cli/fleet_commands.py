@@ -5,10 +5,12 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Sequence
-from typing import Annotated, Any
+from typing import Annotated
 
+import msgspec
 import typer
 
+from appliance.api.model import Attempt, FleetStanding, Status
 from appliance.cli.api_client import ApiClient
 from appliance.cli.options import (
     Exit,
@@ -24,8 +26,6 @@ from appliance.cli.terminal import print_table
 from appliance.cli.times import say_ago
 from appliance.cli.verdict_view import split_problems
 from appliance.core.durations import parse_duration
-
-Json = dict[str, Any]
 
 POLL_S = 0.5
 NO_HELLOS = "no node says hello here: `publish: {hello: {to: …, method: REQHello, every: 30s}}`"
@@ -61,15 +61,16 @@ def fleet_status(
     Exits 0 when all are in sync, 1 when some are behind or refused the config, 3 when some are
     silent and the others in sync.
     """
-    status = ApiClient(find_state_dir(state_dir)).get("/api/v1/status")
-    standings: list[Json] = status.get("fleet") or []
+    status = ApiClient(find_state_dir(state_dir)).get("/api/v1/status", Status)
+    standings = status.value.fleet
     if output is Output.JSON:
-        print_json({"config": status.get("config"), "nodes": standings})
+        told = status.plain
+        print_json({"config": told.get("config"), "nodes": told.get("fleet", [])})
         return _exit_of(standings)
     if not standings:
         typer.echo(NO_HELLOS)
         return Exit.OK
-    shown = [item for item in standings if every or item["state"] != "in_sync"]
+    shown = [item for item in standings if every or item.state != "in_sync"]
     if shown:
         _print_rows(shown)
     typer.echo(_summary(standings))
@@ -101,18 +102,18 @@ def fleet_wait(
     client = ApiClient(find_state_dir(state_dir))
     ends = time.monotonic() + timeout_s
     while True:
-        status = client.get("/api/v1/status")
+        status = client.get("/api/v1/status", Status)
         # the daemon that is asked is of the fleet too; nodes that never tell their config cannot be waited for
-        here = _own_standing(status)
-        standings: list[Json] = status.get("fleet") or []
+        here = _own_standing(status.value)
+        standings = status.value.fleet
         counted = [item for item in standings if not _is_mute(item)]
         left = [item for item in [here, *counted] if not _has(item, revision, digest)]
         if not (left and standings) or time.monotonic() >= ends:
             break
         time.sleep(min(POLL_S, max(0.0, ends - time.monotonic())))
-    names = [item["node"] for item in left]
     if output is Output.JSON:
-        print_json({"nodes": standings, "here": here, "missing": names})
+        told = {"nodes": status.plain.get("fleet", []), "here": msgspec.to_builtins(here)}
+        print_json({**told, "missing": [item.node for item in left]})
     elif not standings:
         warn(NO_HELLOS)
     else:
@@ -123,99 +124,87 @@ def fleet_wait(
             typer.echo(f"all {done} nodes run it" if done != 1 else "the only node runs it")
         else:
             typer.echo(f"{done} of {say_count(len(counted), 'node')} run it")
-        mute = [str(item["node"]) for item in standings if _is_mute(item)]
+        mute = [item.node for item in standings if _is_mute(item)]
         if mute:
             warn(f"not waited for, as they do not say which config they run: {', '.join(mute)}")
     if not standings:
         return Exit.FAILED
     if not left:
         return Exit.OK
-    return Exit.SILENT if all(item["state"] == "silent" for item in left) else Exit.FAILED
+    return Exit.SILENT if all(item.state == "silent" for item in left) else Exit.FAILED
 
 
-def _own_standing(status: Json) -> Json:
-    config = status.get("config") or {}
-    attempt = config.get("last_attempt") or {}
-    is_bad = attempt.get("result") in ("refused", "reverted")
-    errors, _ = split_problems(attempt.get("problems") or [])
-    return {
-        "node": "(here)",
-        "state": "refused" if is_bad else "in_sync",
-        "last_hello_at": attempt.get("at"),
-        "version": status.get("version"),
-        "applied": config.get("digest"),
-        "revision": config.get("revision"),
-        "branch": config.get("branch"),
-        "dirty": config.get("dirty"),
-        "problems": len(errors) if is_bad else 0,
-        "first_problem": f"{errors[0].get('code')} {errors[0].get('message')}"
-        if is_bad and errors
-        else None,
-    }
+def _own_standing(status: Status) -> FleetStanding:
+    config = status.config
+    attempt = config.last_attempt or Attempt()
+    errors = split_problems(attempt.problems)[0] if attempt.is_refused else []
+    return FleetStanding(
+        node="(here)",
+        state="refused" if attempt.is_refused else "in_sync",
+        last_hello_at=attempt.at,
+        version=status.version,
+        applied=config.digest,
+        revision=config.revision,
+        branch=config.branch,
+        dirty=config.dirty,
+        problems=len(errors),
+        first_problem=f"{errors[0].code} {errors[0].message}" if errors else None,
+    )
 
 
-def _is_mute(item: Json) -> bool:
+def _is_mute(item: FleetStanding) -> bool:
     """A Go node, or an older version."""
-    return item["state"] == "unknown" and bool(item.get("last_hello_at"))
+    return item.state == "unknown" and bool(item.last_hello_at)
 
 
-def _has(item: Json, revision: str | None, digest: str | None) -> bool:
-    if item["state"] in ("silent", "refused", "unknown"):
+def _has(item: FleetStanding, revision: str | None, digest: str | None) -> bool:
+    if item.state in ("silent", "refused", "unknown"):
         return False
     if revision is not None:
-        found = str(item.get("revision") or "")
-        return bool(revision) and found.startswith(revision.lower()) and item.get("dirty") is False
+        is_it = (item.revision or "").startswith(revision.lower())
+        return bool(revision) and is_it and item.dirty is False
     if digest is not None:
         wanted = digest.removeprefix("sha256:")
-        return bool(wanted) and str(item.get("applied") or "").removeprefix("sha256:").startswith(
-            wanted
-        )
-    return bool(item["state"] == "in_sync")
+        return bool(wanted) and _bare_digest(item).startswith(wanted)
+    return item.state == "in_sync"
 
 
-def _exit_of(standings: Sequence[Json]) -> int:
-    states = {item["state"] for item in standings}
+def _bare_digest(item: FleetStanding) -> str:
+    return (item.applied or "").removeprefix("sha256:")
+
+
+def _exit_of(standings: Sequence[FleetStanding]) -> int:
+    states = {item.state for item in standings}
     if states & {"behind", "refused"}:
         return Exit.FAILED
     return Exit.SILENT if "silent" in states else Exit.OK
 
 
-def _summary(standings: Sequence[Json]) -> str:
+def _summary(standings: Sequence[FleetStanding]) -> str:
     counts = Counter(_say_state(item) for item in standings)
     said = [f"{counts[words]} {words}" for words in (*_WORDS.values(), NOT_HEARD) if counts[words]]
     return f"{say_count(len(standings), 'node')}: {', '.join(said)}"
 
 
-def _say_state(item: Json) -> str:
-    state = str(item["state"])
-    is_heard = state != "unknown" or item.get("last_hello_at")
-    return _WORDS.get(state, state) if is_heard else NOT_HEARD
+def _say_state(item: FleetStanding) -> str:
+    is_heard = item.state != "unknown" or item.last_hello_at
+    return _WORDS.get(item.state, item.state) if is_heard else NOT_HEARD
 
 
-def _say_config(item: Json) -> str:
-    commit = str(item.get("revision") or "")[:10]
-    digest = str(item.get("applied") or "").removeprefix("sha256:")[:12]
-    return f"{commit}-dirty" if commit and item.get("dirty") else commit or digest
+def _say_config(item: FleetStanding) -> str:
+    commit = (item.revision or "")[:10]
+    return f"{commit}-dirty" if commit and item.dirty else commit or _bare_digest(item)[:12]
 
 
-def _print_rows(standings: Sequence[Json]) -> None:
+def _print_rows(standings: Sequence[FleetStanding]) -> None:
     from rich.text import Text
 
     now = time.time()
     rows = []
     for item in standings:
-        seen = say_ago(item["last_hello_at"], now) if item.get("last_hello_at") else "never"
-        why = str(item.get("first_problem") or "")
-        if int(item.get("problems") or 0) > 1:
-            why += f" (and {int(item['problems']) - 1} more)"
-        rows.append(
-            (
-                str(item["node"]),
-                Text(_say_state(item), style=_STYLES.get(str(item["state"]), "")),
-                seen,
-                _say_config(item),
-                str(item.get("version") or ""),
-                why,
-            )
-        )
+        seen = say_ago(item.last_hello_at, now) if item.last_hello_at else "never"
+        more = (item.problems or 0) - 1
+        why = (item.first_problem or "") + (f" (and {more} more)" if more > 0 else "")
+        state = Text(_say_state(item), style=_STYLES.get(item.state, ""))
+        rows.append((item.node, state, seen, _say_config(item), item.version or "", why))
     print_table(("NODE", "STATE", "HELLO", "CONFIG", "VERSION", "WHY"), rows)

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
+from typing import Any
 
-from appliance.cli.answer_view import Answers, Chunk, Json, NodeAnswer, Stream
+from appliance.api.model import Line
+from appliance.cli.answer_view import Answers, Chunk, NodeAnswer, Stream
 from appliance.cli.api_client import ApiClient
 from appliance.cli.options import warn
 from appliance.core.delivery import DeliveryState
@@ -16,12 +19,13 @@ def terminal_streams() -> frozenset[Stream]:
     return frozenset(found | ({Stream.ERR} if sys.stderr.isatty() else set()))
 
 
-def follow(client: ApiClient, body: Json, wait_s: float, answers: Answers) -> bool:
+def follow(client: ApiClient, body: Mapping[str, Any], wait_s: float, answers: Answers) -> bool:
     """Submit and write until all is answered or the wait is over; False when it was interrupted."""
     query = {"wait": f"{wait_s:g}s"}
+    asked = {**body, "for_caller": True}
     try:
-        for line in client.stream("/api/v1/messages", {**body, "for_caller": True}, query, wait_s):
-            write(answers.take(line))
+        for line in client.stream("/api/v1/messages", Line, asked, query, wait_s):
+            write(answers.take(line.value))
             if answers.are_complete(len(body["to_nodes"])):
                 break  # an answer tells more than the acknowledgement that may follow
     except KeyboardInterrupt:

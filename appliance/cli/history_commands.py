@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated
 from urllib.parse import quote
 
 import typer
 
+from appliance.api.model import History, HistoryRecord, ReloadResult
 from appliance.cli.api_client import ApiClient, ApiRefused
 from appliance.cli.daemon_commands import RELOAD_TIMEOUT_S, has_many_nodes, show_verdict
 from appliance.cli.options import (
@@ -23,8 +24,6 @@ from appliance.cli.terminal import print_table
 from appliance.cli.times import say_moment
 from appliance.cli.verdict_view import count_actions, say_commit, split_problems
 from appliance.core.escape import escape_line
-
-Json = dict[str, Any]
 
 NAMES_OF_A_RECORD = "A number of the history, a digest or git revision or the start of one, or g12 for a generation."
 
@@ -55,41 +54,46 @@ def history_list(
         context.obj = state_dir
         return Exit.OK
     client = ApiClient(find_state_dir(state_dir))
-    found = client.get("/api/v1/history", {"limit": str(limit)})
+    found = client.get("/api/v1/history", History, {"limit": str(limit)})
     if output is Output.JSON:
-        print_json(found)
+        print_json(found.plain)
         return Exit.OK
-    rows = [_history_row(record) for record in found["records"]]
+    rows = [_history_row(record) for record in found.value.records]
     shown = [name for name in COLUMNS if name != "GIT" or any(row[name] for row in rows)]
     print_table(shown, [[row[name] for name in shown] for row in rows])
     return Exit.OK
 
 
-def _history_row(record: Json) -> dict[str, str]:
-    problems = record.get("problems") or []
-    what = count_actions(record.get("actions") or [], done=True)
-    if record.get("result") in ("refused", "reverted"):
-        errors, warnings = split_problems(problems)
-        first = next(iter([*errors, *warnings]), {})
+def _history_row(record: HistoryRecord) -> dict[str, str]:
+    what = count_actions(record.actions, done=True)
+    if record.result in ("refused", "reverted"):
+        errors, warnings = split_problems(record.problems)
         more = f" and {len(errors) - 1} more" if len(errors) > 1 else ""
-        what = f"{first.get('code', '')} {first.get('message', '')}{more}".strip()
-    commit = str(record.get("revision") or "")[:10]
+        what = "".join(f"{item.code} {item.message}{more}" for item in [*errors, *warnings][:1])
+    commit = _short_commit(record)
     cells = (
-        str(record.get("number", "")),
-        say_moment(record.get("at")),
-        str(record.get("result", "")),
-        f"g{record.get('generation', '')}",
-        str(record.get("digest") or "").removeprefix("sha256:")[:12],
-        f"{commit}-dirty" if commit and record.get("dirty") else commit,
+        str(record.number),
+        say_moment(record.at),
+        record.result,
+        f"g{record.generation}",
+        _short_digest(record),
+        f"{commit}-dirty" if commit and record.dirty else commit,
         _say_trigger(record),
         what,
     )
     return dict(zip(COLUMNS, cells, strict=True))
 
 
-def _say_trigger(record: Json) -> str:
-    by = f" by {record['by']}" if record.get("by") else ""
-    return f"{record.get('trigger', '')}{by}"
+def _short_digest(found: ReloadResult) -> str:
+    return (found.digest or "").removeprefix("sha256:")[:12]
+
+
+def _short_commit(found: ReloadResult) -> str:
+    return (found.revision or "")[:10]
+
+
+def _say_trigger(record: HistoryRecord) -> str:
+    return f"{record.trigger} by {record.by}" if record.by else record.trigger
 
 
 def history_show(
@@ -101,36 +105,36 @@ def history_show(
     """Show one record whole: what it changed in the files and in the workers."""
     client = ApiClient(find_state_dir(state_dir or context.obj))
     try:
-        record = client.get(f"/api/v1/history/{quote(key, safe='')}")
+        found = client.get(f"/api/v1/history/{quote(key, safe='')}", HistoryRecord)
     except ApiRefused as error:
         if error.status != 404:
             raise
         warn(f"no record of {key!r} in the history")
         return Exit.FAILED
     if output is Output.JSON:
-        print_json(record)
+        print_json(found.plain)
         return Exit.OK
+    record = found.value
     lines = [
-        f"record {record.get('number')}   {say_moment(record.get('at'))}   {_say_trigger(record)}"
+        f"record {record.number}   {say_moment(record.at)}   {_say_trigger(record)}",
+        record.digest or "",
     ]
-    lines.append(str(record.get("digest") or ""))
-    if record.get("revision"):
-        author = f" by {record['author']}" if record.get("author") else ""
+    if record.revision:
+        author = f" by {record.author}" if record.author else ""
         lines.append(say_commit(record, length=40) + author)
     for line in lines:
         typer.echo(escape_line(line))
     typer.echo()
     show_verdict(record, has_many_nodes=has_many_nodes(client), is_past=True)
-    diff = str(record.get("diff") or "").splitlines()
+    diff = record.diff.splitlines()
     for line in ["", *diff] if diff else []:
         typer.echo(escape_line(line))
     return Exit.OK
 
 
-def _say_set(verdict: Json) -> str:
+def _say_set(verdict: ReloadResult) -> str:
     """Which set it is, by the names that `--to` takes."""
-    digest = str(verdict.get("digest") or "").removeprefix("sha256:")[:12]
-    commit = str(verdict.get("revision") or "")[:10]
+    digest, commit = _short_digest(verdict), _short_commit(verdict)
     return f"set {digest}, commit {commit}" if commit else f"set {digest}"
 
 
@@ -149,8 +153,9 @@ def rollback(
     """
     client = ApiClient(find_state_dir(state_dir))
     try:
-        verdict = client.post(
+        found = client.post(
             "/api/v1/rollback",
+            ReloadResult,
             {"to": to, "force": force},
             accept=[422],
             timeout_s=RELOAD_TIMEOUT_S,
@@ -158,15 +163,16 @@ def rollback(
     except ApiRefused as error:
         warn(str(error))
         return Exit.FAILED
-    if "result" not in verdict:
-        warn(str(verdict.get("error") or "not possible"))
+    verdict = found.value
+    if not verdict.result:
+        warn(verdict.error or "not possible")
         return Exit.FAILED
     if output is Output.JSON:
-        print_json(verdict)
+        print_json(found.plain)
     else:
         show_verdict(verdict, has_many_nodes=has_many_nodes(client))
-        if verdict["result"] != "refused":
+        if verdict.result != "refused":
             typer.echo(f"back to {_say_set(verdict)}")
-        if verdict.get("pinned"):
+        if verdict.pinned:
             typer.echo("pinned until the files change, or `appliance reload --force`")
-    return Exit.CONFIG if verdict["result"] == "refused" else Exit.OK
+    return Exit.CONFIG if verdict.result == "refused" else Exit.OK

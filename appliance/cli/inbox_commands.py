@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
+from appliance.api.model import Count, InboxRecord, InboxRecords
 from appliance.cli.api_client import ApiClient
 from appliance.cli.options import (
     Exit,
@@ -20,8 +21,6 @@ from appliance.cli.outbox_commands import IdsArgument, LimitOption, choose_ids
 from appliance.cli.record_table import WIDE_COLUMNS, fit_names, say_age
 from appliance.cli.terminal import make_console, print_table
 from appliance.cli.times import say_moment
-
-Json = dict[str, Any]
 
 
 def register(app: typer.Typer) -> None:
@@ -44,11 +43,13 @@ def inbox_list(
     Orphaned is what no worker takes, because its subscription is gone from the config. If that is not back within a
     day, they are given up.
     """
-    found = ApiClient(find_state_dir(state_dir)).get("/api/v1/inbox", {"limit": str(limit)})
+    found = ApiClient(find_state_dir(state_dir)).get(
+        "/api/v1/inbox", InboxRecords, {"limit": str(limit)}
+    )
     if output is Output.JSON:
-        print_json(found)
+        print_json(found.plain)
         return Exit.OK
-    records = found["records"]
+    records = found.value.records
     if not records:
         typer.echo("nothing is unfinished")
         return Exit.OK
@@ -73,10 +74,10 @@ def inbox_drop(
     """Forget messages that no worker takes, for good. What a worker has in hand stays: it ends that by itself."""
     chosen = choose_ids(ids, every, "--all")
     body = chosen if ids else {"all": True}
-    found = ApiClient(find_state_dir(state_dir)).post("/api/v1/inbox/drop", body)
-    count, held = int(found["count"]), int(found.get("held") or 0)
+    found = ApiClient(find_state_dir(state_dir)).post("/api/v1/inbox/drop", Count, body)
+    count, held = found.value.count, found.value.held or 0
     if output is Output.JSON:
-        print_json(found)
+        print_json(found.plain)
     elif ids and not count and not held:
         warn("no such message")
     else:
@@ -88,17 +89,16 @@ def _say_held(held: int) -> str:
     return f"; {held} in the hands of a worker stay{'s' if held == 1 else ''}" if held else ""
 
 
-def _state_of(record: Json) -> str:
-    why = record.get("why")
-    return f"{record.get('state')}: {why}" if why else str(record.get("state"))
+def _state_of(record: InboxRecord) -> str:
+    return f"{record.state}: {record.why}" if record.why else record.state
 
 
-def _wide_row(record: Json) -> list[str]:
-    names = [str(record.get(name, "")) for name in ("id", "from", "node", "method")]
-    taken = say_moment(record.get("taken_at"))
-    return [*names, taken, str(record.get("bytes", "")), _state_of(record)]
+def _wide_row(record: InboxRecord) -> list[str]:
+    names = [record.id_text, record.from_node, record.node, record.method]
+    size = "" if record.bytes is None else str(record.bytes)
+    return [*names, say_moment(record.taken_at), size, _state_of(record)]
 
 
-def _narrow_row(record: Json) -> list[str]:
-    names = [str(record.get(name, "")) for name in ("id", "from", "method")]
-    return [*names, say_age(record, "taken_at"), _state_of(record)]
+def _narrow_row(record: InboxRecord) -> list[str]:
+    age = say_age(record.age_seconds, record.taken_at)
+    return [record.id_text, record.from_node, record.method, age, _state_of(record)]

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
-from appliance.cli.api_client import ApiClient
+from appliance.api.model import Methods
+from appliance.cli.api_client import Answer, ApiClient
 from appliance.cli.method_view import render_list, render_method
 from appliance.cli.options import (
     Exit,
@@ -20,8 +21,6 @@ from appliance.cli.options import (
     warn,
 )
 from appliance.core.suggest import find_nearest
-
-Json = dict[str, Any]
 
 
 def register(app: typer.Typer) -> None:
@@ -49,41 +48,44 @@ def methods(
     With NAME: what that method does and which arguments it takes. Exits 64 for a name that is none,
     69 without a daemon, 78 for a bad config.
     """
-    found = _read(config) if config else fetch_methods(ApiClient(find_state_dir(state_dir)))
+    found = _read(config) if config else _fetch(ApiClient(find_state_dir(state_dir)))
     if name is not None:
-        chosen = next((item for item in found if item["name"] == name), None)
-        if chosen is None:
-            nearest = find_nearest(name, [str(item["name"]) for item in found])
+        names = [item.name for item in found.value.methods]
+        if name not in names:
+            nearest = find_nearest(name, names)
             hint = f"; did you mean {nearest}?" if nearest else ""
             warn(f"no method {name[:80]!r}{hint}")
             return Exit.USAGE
-        print_json(chosen) if output is Output.JSON else typer.echo(render_method(chosen))
+        place = names.index(name)
+        if output is Output.JSON:
+            print_json(found.plain["methods"][place])
+        else:
+            typer.echo(render_method(found.value.methods[place]))
     elif output is Output.JSON:
-        print_json({"methods": found})
+        print_json(found.plain)
     else:
-        typer.echo(render_list(found))
+        typer.echo(render_list(found.value.methods))
     return Exit.OK
-
-
-def fetch_methods(client: ApiClient) -> list[Json]:
-    """The methods of the running daemon."""
-    found: list[Json] = client.get("/api/v1/methods")["methods"]
-    return found
 
 
 def show_usage(client: ApiClient, name: str) -> None:
     """The usage of a method on stderr, for somebody who called it wrongly."""
     from appliance.cli.method_view import render_usage
 
-    for method in fetch_methods(client):
-        if method["name"] == name:
+    for method in _fetch(client).value.methods:
+        if method.name == name:
             print("\n".join(render_usage(method)), file=sys.stderr)  # noqa: T201
 
 
-def _read(paths: list[str]) -> list[Json]:
+def _fetch(client: ApiClient) -> Answer[Methods]:
+    return client.get("/api/v1/methods", Methods)
+
+
+def _read(paths: list[str]) -> Answer[Methods]:
     from appliance.config.loader import load_desired
     from appliance.core.describe_methods import describe_methods
     from appliance.methods.registry import METHOD_TABLE
 
     loaded = load_desired(paths, environ=os.environ, methods=METHOD_TABLE)
-    return describe_methods(METHOD_TABLE, loaded.desired.methods)
+    methods = describe_methods(METHOD_TABLE, loaded.desired.methods)
+    return Answer.of(Methods, {"methods": methods})

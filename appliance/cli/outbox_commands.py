@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
-from appliance.cli.api_client import ApiClient
+from appliance.api.model import Count, OutboxRecord, OutboxRecords
+from appliance.cli.api_client import Answer, ApiClient
 from appliance.cli.options import (
     Exit,
     Output,
@@ -20,8 +21,6 @@ from appliance.cli.record_table import WIDE_COLUMNS, fit_names, say_age
 from appliance.cli.terminal import make_console, print_table
 from appliance.cli.times import say_moment
 from appliance.core.delivery import describe_end
-
-Json = dict[str, Any]
 
 RETRIED = "to be tried again: what had failed runs again, what was done is not done twice"
 
@@ -51,11 +50,11 @@ def outbox_list(
     On a narrow terminal names are shortened in their middle; -o json has everything whole.
     """
     query = {"state": "dead" if dead else "pending", "limit": str(limit)}
-    found = ApiClient(find_state_dir(state_dir)).get("/api/v1/outbox", query)
+    found = ApiClient(find_state_dir(state_dir)).get("/api/v1/outbox", OutboxRecords, query)
     if output is Output.JSON:
-        print_json(found)
+        print_json(found.plain)
         return Exit.OK
-    records = found["records"]
+    records = found.value.records
     if not records:
         typer.echo("no dead letters" if dead else "nothing is pending")
         return Exit.OK
@@ -69,28 +68,25 @@ def outbox_list(
     return Exit.OK
 
 
-def describe_record(record: Json, *, dead: bool) -> str:
+def describe_record(record: OutboxRecord, *, dead: bool) -> str:
     """``waiting: nobody there``, ``failed: disk full``; of a daemon of an earlier version what it tells."""
-    reason = str(record.get("reason") or "")
     if dead:
-        return describe_end(reason) if reason else str(record.get("state") or "")
-    if not record.get("state"):
-        return str(record.get("last_error") or "")
-    why = record.get("why")
-    return f"{record['state']}: {why}" if why else str(record["state"])
+        return describe_end(record.reason) if record.reason else record.state
+    if not record.state:
+        return record.last_error or ""
+    return f"{record.state}: {record.why}" if record.why else record.state
 
 
-def _wide_row(record: Json, *, dead: bool) -> list[str]:
-    names = ("id", "from", "to", "method")
-    accepted = say_moment(record.get("accepted_at"))
-    numbers = [str(record.get("attempts", "")), str(record.get("bytes", ""))]
+def _wide_row(record: OutboxRecord, *, dead: bool) -> list[str]:
+    names = [record.id_text, record.from_node, record.to, record.method]
+    numbers = ["" if count is None else str(count) for count in (record.attempts, record.bytes)]
     why = describe_record(record, dead=dead)
-    return [*(str(record.get(name, "")) for name in names), accepted, *numbers, why]
+    return [*names, say_moment(record.accepted_at), *numbers, why]
 
 
-def _narrow_row(record: Json, *, dead: bool) -> list[str]:
-    names = [str(record.get(name, "")) for name in ("id", "to", "method")]
-    return [*names, say_age(record, "accepted_at"), describe_record(record, dead=dead)]
+def _narrow_row(record: OutboxRecord, *, dead: bool) -> list[str]:
+    age = say_age(record.age_seconds, record.accepted_at)
+    return [record.id_text, record.to, record.method, age, describe_record(record, dead=dead)]
 
 
 def outbox_retry(
@@ -101,7 +97,7 @@ def outbox_retry(
 ) -> int:
     """Try dead letters again, as a new attempt: what had failed runs again, what was done is not done twice."""
     body = choose_ids(ids, every, "--all")
-    found = ApiClient(find_state_dir(state_dir)).post("/api/v1/outbox/retry", body)
+    found = ApiClient(find_state_dir(state_dir)).post("/api/v1/outbox/retry", Count, body)
     return tell_count(found, RETRIED, output, wanted=ids)
 
 
@@ -115,11 +111,11 @@ def outbox_drop(
     body = choose_ids(ids, every, "--all-dead")
     if ids:
         body["pending"] = True
-    found = ApiClient(find_state_dir(state_dir)).post("/api/v1/outbox/drop", body)
+    found = ApiClient(find_state_dir(state_dir)).post("/api/v1/outbox/drop", Count, body)
     return tell_count(found, "dropped", output, wanted=ids)
 
 
-def choose_ids(ids: list[str] | None, every: bool, flag: str) -> Json:
+def choose_ids(ids: list[str] | None, every: bool, flag: str) -> dict[str, object]:
     """The body of a request that concerns ids, or with `flag` everything."""
     if bool(ids) == every:
         raise typer.BadParameter(f"name ids or say {flag}", param_hint="ID")
@@ -131,11 +127,13 @@ def choose_ids(ids: list[str] | None, every: bool, flag: str) -> Json:
     return {"ids": [int(text.lstrip("#")) for text in ids]}
 
 
-def tell_count(found: Json, words: str, output: Output, *, wanted: list[str] | None) -> int:
+def tell_count(
+    found: Answer[Count], words: str, output: Output, *, wanted: list[str] | None
+) -> int:
     """How many messages a request concerned; the exit code."""
-    count = int(found["count"])
+    count = found.value.count
     if output is Output.JSON:
-        print_json(found)
+        print_json(found.plain)
     elif wanted and not count:
         warn("no such message")
     else:

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from typing import Any
+
+from msgspec import UNSET, UnsetType
 
 from appliance.cli.terminal import shorten_middle
 from appliance.cli.times import say_ago, say_span
 from appliance.core.escape import escape_line
-
-Json = dict[str, Any]
 
 WIDE_COLUMNS = 120
 """From here on a table has room for everything."""
@@ -19,12 +18,11 @@ MIN_WHY_COLUMNS = 24
 GAP_COLUMNS = 2
 
 
-def say_age(record: Json, since: str) -> str:
+def say_age(age_s: float | UnsetType, since: str | None) -> str:
     """How old it is by the daemon's own clock; else by the time it was noted, which a clock set back may make wrong."""
-    age_s = record.get("age_seconds")
-    if isinstance(age_s, int | float):
+    if age_s is not UNSET:
         return say_span(age_s)
-    return say_ago(record.get(since), time.time()).removesuffix(" ago")
+    return say_ago(since, time.time()).removesuffix(" ago")
 
 
 def fit_names(

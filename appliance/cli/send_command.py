@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import base64
 import sys
+from collections.abc import Mapping
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from appliance.cli.api_client import ApiClient
+from appliance.api.model import Line, Messages
+from appliance.cli.api_client import Answer, ApiClient
 from appliance.cli.delivery_view import Deliveries
 from appliance.cli.method_commands import show_usage
 from appliance.cli.options import (
@@ -25,8 +27,6 @@ from appliance.cli.options import (
 )
 from appliance.cli.progress_view import ProgressView
 from appliance.core.message import DEFAULT_REPLY_METHOD
-
-Json = dict[str, Any]
 
 DEFAULT_WAIT = "10s"
 MAX_DATA_BYTES = 5 * 1024 * 1024
@@ -118,7 +118,7 @@ def send(
     if not nodes:
         raise typer.BadParameter("name a node", param_hint="--to")
     wait_s = read_duration("--wait", wait) or 0.0
-    body: Json = {
+    body = {
         "to_nodes": nodes,
         "method": method,
         "method_args": list(arguments) if arguments else None,
@@ -149,15 +149,21 @@ def send(
     return exit_code
 
 
-def _submit_only(client: ApiClient, body: Json, output: SendOutput, deliveries: Deliveries) -> None:
-    answer = client.post("/api/v1/messages", body, accept=[422])
-    for item in answer.get("messages") or ():
-        kind = "accepted" if item["accepted"] else "rejected"
-        _take(deliveries, {"event": kind, "reason": item.get("error"), **item}, output)
+def _submit_only(
+    client: ApiClient, body: Mapping[str, Any], output: SendOutput, deliveries: Deliveries
+) -> None:
+    answer = client.post("/api/v1/messages", Messages, body, accept=[422])
+    for item, facts in zip(answer.value.messages, answer.plain.get("messages", ()), strict=True):
+        kind, error = "accepted" if item.accepted else "rejected", item.error
+        _take(deliveries, Answer.of(Line, {"event": kind, "reason": error, **facts}), output)
 
 
 def _submit_and_follow(
-    client: ApiClient, body: Json, wait_s: float, output: SendOutput, deliveries: Deliveries
+    client: ApiClient,
+    body: Mapping[str, Any],
+    wait_s: float,
+    output: SendOutput,
+    deliveries: Deliveries,
 ) -> None:
     query = {"wait": f"{wait_s:g}s"}
     view = ProgressView()
@@ -165,9 +171,9 @@ def _submit_and_follow(
     has_bar = output is SendOutput.TEXT and view.is_terminal and len(body["to_nodes"]) == 1
     try:
         with view.ticking():
-            for line in client.stream("/api/v1/messages", body, query, wait_s):
-                if has_bar and line.get("progress"):
-                    view.show(*line["progress"])
+            for line in client.stream("/api/v1/messages", Line, body, query, wait_s):
+                if has_bar and line.value.progress:
+                    view.show(*line.value.progress)
                     continue
                 view.end()
                 _take(deliveries, line, output)
@@ -176,11 +182,11 @@ def _submit_and_follow(
         deliveries.interrupt()
 
 
-def _take(deliveries: Deliveries, line: Json, output: SendOutput) -> None:
-    words = deliveries.take(line)
+def _take(deliveries: Deliveries, line: Answer[Line], output: SendOutput) -> None:
+    words = deliveries.take(line.value)
     match output:
         case SendOutput.JSONL:
-            print_json_line(line)
+            print_json_line(line.plain)
         case SendOutput.TEXT:
             for text, is_result in words:
                 print(text, file=sys.stdout if is_result else sys.stderr, flush=True)
@@ -197,7 +203,7 @@ def _finish(deliveries: Deliveries, output: SendOutput) -> int:
     return Exit.SILENT if deliveries.silent else Exit.OK
 
 
-def _read_data(text: str) -> str | Json:
+def _read_data(text: str) -> str | dict[str, str]:
     """A text, or what a file or stdin holds; what is no UTF-8 travels as base64."""
     if text != "-" and not text.startswith("@"):
         try:
@@ -221,7 +227,7 @@ def _read_file(name: str) -> bytes:
         return file.read(MAX_DATA_BYTES + 1)
 
 
-def _encode(raw: bytes) -> str | Json:
+def _encode(raw: bytes) -> str | dict[str, str]:
     try:
         return raw.decode()
     except UnicodeDecodeError:

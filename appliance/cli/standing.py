@@ -7,8 +7,8 @@ Pure. The words are those of `core.delivery`; a message that was not accepted at
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
+from appliance.api.model import Line
 from appliance.core.delivery import (
     DELIVERED,
     DeliveryState,
@@ -18,8 +18,6 @@ from appliance.core.delivery import (
     why_of_missed,
     why_of_reason,
 )
-
-Json = dict[str, Any]
 
 REJECTED = "rejected"
 
@@ -38,13 +36,13 @@ class Progress:
     is_settled: bool = False
     """Whether nothing more depends on this side; the other may still be at work."""
 
-    def take(self, line: Json) -> bool:
+    def take(self, line: Line) -> bool:
         """Note a line of this message; whether it stands elsewhere now, or for another reason."""
         found = _read_standing(line)
         if found is None or self.has_failed:
             return False
         is_known = self.is_settled and found.state not in _ENDS and not self._is_before(found.state)
-        self.is_settled |= line.get("event") in _SETTLED_BY
+        self.is_settled |= line.event in _SETTLED_BY
         if is_known or (self.state, self.why) == (found.state, found.why):
             return False
         self.state, self.why = found.state, found.why
@@ -94,17 +92,17 @@ class Progress:
         return state in _ORDER and _ORDER.index(state) > known
 
 
-def _read_standing(line: Json) -> Standing | None:
+def _read_standing(line: Line) -> Standing | None:
     """The state of a line; of a daemon of an earlier version, which tells none, what its event means."""
-    state = _STATES.get(str(line.get("state") or ""))
+    state = _STATES.get(line.state or "")
     if state is not None:
-        return Standing(state, str(line.get("why") or ""))
-    reason = str(line.get("reason") or "")
-    match line.get("event"):
+        return Standing(state, line.why or "")
+    reason = line.reason or ""
+    match line.event:
         case "delivered":
             return Standing(DeliveryState.TAKEN)
         case "missed":
-            return Standing(DeliveryState.WAITING, why_of_missed(str(line.get("outcome") or "")))
+            return Standing(DeliveryState.WAITING, why_of_missed(line.outcome or ""))
         case "refused":
             return Standing(DeliveryState.REFUSED, reason)
         case "dead":

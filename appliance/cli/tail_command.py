@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from appliance.cli.answer_view import Answers, Json
+from appliance.api.model import Count
+from appliance.cli.answer_view import Answers
 from appliance.cli.api_client import ApiClient
 from appliance.cli.exec_command import INTERRUPTED, exit_code_of
 from appliance.cli.following import follow, tell_summary, tell_troubles, terminal_streams
@@ -64,7 +65,7 @@ def tail(
     span_s = read_duration("--for", span) or 0.0
     if not 1 <= span_s <= 86_400:
         raise typer.BadParameter("between 1s and 24h", param_hint="--for")
-    body: Json = {
+    body: dict[str, Any] = {
         "to_nodes": names,
         "method": "REQTailFile",
         "method_args": [path, *(["-n", str(lines)] if lines else [])],
@@ -81,7 +82,7 @@ def tail(
     if pending:
         # whoever asked to see a file now does not want it when the node is back
         ids = [item.id for item in pending]
-        client.post("/api/v1/outbox/drop", {"ids": ids, "pending": True})
+        client.post("/api/v1/outbox/drop", Count, {"ids": ids, "pending": True})
         for item in pending:
             warn(f"{item.node}: {item.describe()}; the request was taken back")
     if is_whole:

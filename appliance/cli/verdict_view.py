@@ -6,16 +6,15 @@ import json
 import os
 import sys
 from collections.abc import Mapping, Sequence
-from typing import Any, TextIO
+from typing import TextIO
 
 import typer
 
+from appliance.api.model import Action, Config, Fields, HistoryRecord
 from appliance.cli.problem_text import render_summary, render_text
 from appliance.core.escape import escape_line
 from appliance.core.plan import ACTION_SIGNS, ActionKind
 from appliance.core.problems import Problem, Severity
-
-Json = dict[str, Any]
 
 _SIGNS: Mapping[str, str] = {kind.value: sign for kind, sign in ACTION_SIGNS.items()}
 _COLOURS = {
@@ -33,31 +32,10 @@ def uses_colour(stream: TextIO) -> bool:
     return stream.isatty() and not os.environ.get("NO_COLOR")
 
 
-def read_problem(facts: Json) -> Problem:
-    """A problem from the JSON of the API."""
-    return Problem(
-        code=str(facts.get("code", "")),
-        message=str(facts.get("message", "")),
-        severity=Severity.WARNING if is_warning(facts) else Severity.ERROR,
-        file=str(facts.get("file") or ""),
-        line=int(facts.get("line") or 0),
-        column=int(facts.get("column") or 0),
-        length=int(facts.get("length") or 1),
-        path=str(facts.get("path") or ""),
-        excerpt=str(facts.get("excerpt") or ""),
-        hint=str(facts.get("hint") or ""),
-    )
-
-
-def is_warning(facts: Json) -> bool:
-    """Whether a problem of the API refuses nothing."""
-    return facts.get("severity") == "warning"
-
-
-def split_problems(problems: Sequence[Json]) -> tuple[list[Json], list[Json]]:
+def split_problems(problems: Sequence[Problem]) -> tuple[list[Problem], list[Problem]]:
     """Errors and warnings, each in the order given."""
-    errors = [item for item in problems if not is_warning(item)]
-    return errors, [item for item in problems if is_warning(item)]
+    errors = [item for item in problems if item.severity is Severity.ERROR]
+    return errors, [item for item in problems if item.severity is not Severity.ERROR]
 
 
 def print_problems(problems: Sequence[Problem], stream: TextIO, exit_code: int | None = 78) -> None:
@@ -68,45 +46,44 @@ def print_problems(problems: Sequence[Problem], stream: TextIO, exit_code: int |
         print(render_summary(problems, files, exit_code), file=stream)
 
 
-def show_actions(actions: Sequence[Json], *, has_many_nodes: bool = False) -> list[str]:
+def show_actions(actions: Sequence[Action], *, has_many_nodes: bool = False) -> list[str]:
     """One line per worker, and below it what changes. The node is named where there are several:
     workers of two nodes may share a name.
     """
     colour = uses_colour(sys.stdout)
     lines = []
-    several = has_many_nodes or len({action.get("node") for action in actions}) > 1
+    several = has_many_nodes or len({action.node for action in actions}) > 1
     for action in actions:
-        kind = str(action.get("action", ""))
-        line = f"{_SIGNS.get(kind, '?')} {kind:6s} {escape_line(str(action.get('worker', '')))}"
+        kind = action.action
+        line = f"{_SIGNS.get(kind, '?')} {kind:6s} {escape_line(action.worker)}"
         if several:
-            line += f"  on {escape_line(str(action.get('node', '')))}"
+            line += f"  on {escape_line(action.node)}"
         lines.append(typer.style(line, fg=_COLOURS.get(kind)) if colour else line)
-        fields = action.get("fields") or {}
-        for name, (old, new) in fields.items():
+        for name, (old, new) in action.fields.items():
             lines.append(f"           {name}: {_show_value(old)} → {_show_value(new)}")
     return lines
 
 
-def show_settings(settings: Json) -> list[str]:
+def show_settings(settings: Fields) -> list[str]:
     """One line per setting beside the workers that changes."""
     return [
-        f"~ settings {escape_line(str(name))}: {_show_value(old)} → {_show_value(new)}"
+        f"~ settings {escape_line(name)}: {_show_value(old)} → {_show_value(new)}"
         for name, (old, new) in settings.items()
     ]
 
 
-def count_actions(actions: Sequence[Json], *, done: bool = False) -> str:
+def count_actions(actions: Sequence[Action], *, done: bool = False) -> str:
     """``2 spawn, 1 cancel``, or with `done` ``2 spawned, 1 cancelled``."""
-    kinds = [str(action.get("action", "")) for action in actions]
+    kinds = [action.action for action in actions]
     named = [(kind, kinds.count(kind)) for kind in _SIGNS]
     return ", ".join(f"{count} {_DONE[kind] if done else kind}" for kind, count in named if count)
 
 
-def say_commit(facts: Json, *, length: int = 10) -> str:
+def say_commit(facts: Config | HistoryRecord, *, length: int = 10) -> str:
     """``git 63f047e946 (main, files differ from it)``, of a config or a record that has a revision."""
-    more = [str(facts["branch"])] if facts.get("branch") else []
-    more += ["files differ from it"] if facts.get("dirty") else []
-    commit = str(facts.get("revision") or "")[:length]
+    more = [facts.branch] if facts.branch else []
+    more += ["files differ from it"] if facts.dirty else []
+    commit = (facts.revision or "")[:length]
     return f"git {commit} ({', '.join(more)})" if more else f"git {commit}"
 
 

@@ -4,8 +4,10 @@ import base64
 
 import pytest
 
+from appliance.api.model import Line
 from appliance.cli.answer_view import Answers, Stream
 from appliance.cli.exec_command import exit_code_of
+from tests.support.api_answers import read
 
 TERMINAL = frozenset({Stream.OUT, Stream.ERR})
 
@@ -27,7 +29,7 @@ def take(*lines, nodes=1, escapes=frozenset(), prefixes=None, keeps=False):
         prefixes=nodes > 1 if prefixes is None else prefixes, escapes=escapes, keeps=keeps
     )
     opening = [accepted(f"ship{number}", number) for number in range(1, nodes + 1)]
-    chunks = [chunk for line in [*opening, *lines] for chunk in answers.take(line)]
+    chunks = [chunk for line in [*opening, *lines] for chunk in answers.take(read(line, Line))]
     chunks += answers.finish()
     return answers, chunks
 
@@ -145,7 +147,7 @@ def test_as_json_everything_is_kept_and_ids_come_as_text_too():
     big = 2**60 + 1
     answers = Answers(prefixes=False, escapes=frozenset(), keeps=True)
     for line in (accepted("ship1", big), piece(big, "a\n"), end(big, "2", "b", stderr="no")):
-        assert answers.take(line) == []
+        assert answers.take(read(line, Line)) == []
     (node,) = answers.facts()["nodes"]
     assert (node["stdout"], node["stderr"], node["exit_status"]) == ("a\nb", "no", 2)
     assert (node["id"], node["id_text"]) == (big, str(big))

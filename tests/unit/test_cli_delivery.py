@@ -2,12 +2,14 @@
 
 import pytest
 
+from appliance.api.model import Line
 from appliance.cli.delivery_view import Deliveries
+from tests.support.api_answers import read
 
 
 def follow(*lines, follows=True):
     deliveries = Deliveries(follows=follows)
-    said = [words for line in lines for words in deliveries.take(line)]
+    said = [words for line in lines for words in deliveries.take(read(line, Line))]
     return deliveries, said
 
 

@@ -6,7 +6,9 @@ import time
 import pytest
 from rich.console import Console
 
+from appliance.api.model import Status
 from appliance.cli.status_view import fit_status, is_healthy, print_status, render_status
+from tests.support.api_answers import read
 from tests.support.fake_control import PROBLEM, make_status
 
 NOW = 1_767_225_600.0 + 120  # two minutes after the times of `make_status`
@@ -15,7 +17,7 @@ NOW = 1_767_225_600.0 + 120  # two minutes after the times of `make_status`
 def show(status, *, colour=False, nodes=None):
     written = io.StringIO()
     console = Console(file=written, width=160, force_terminal=colour, highlight=False, markup=False)
-    console.print(render_status(status, NOW, nodes=nodes))
+    console.print(render_status(read(status, Status), NOW, nodes=nodes))
     return written.getvalue()
 
 
@@ -93,7 +95,7 @@ def test_only_the_nodes_asked_for_are_shown():
 
 
 @pytest.mark.parametrize(
-    "status", [{}, {"nodes": {}, "config": None, "broker": None, "outbox": None}]
+    "status", [{}, {"nodes": {}, "config": {"paths": []}, "more": {"of": "later"}}]
 )
 def test_a_status_of_another_version_is_shown_as_far_as_it_goes(status):
     assert "degraded" in show(status)
@@ -102,9 +104,9 @@ def test_a_status_of_another_version_is_shown_as_far_as_it_goes(status):
 def test_without_a_judgement_of_the_daemon_health_follows_from_the_facts():
     status = make_status()
     del status["healthy"]
-    assert is_healthy(status)
+    assert is_healthy(read(status, Status))
     status["broker"]["connected"] = False
-    assert not is_healthy(status)
+    assert not is_healthy(read(status, Status))
 
 
 def test_a_thousand_nodes_render_at_once():
@@ -119,7 +121,7 @@ def test_a_thousand_nodes_render_at_once():
 
 def fit(status, height, width=120):
     console = Console(file=io.StringIO(), width=width, height=height, highlight=False)
-    lines = console.render_lines(fit_status(console, status, time.time()), pad=False)
+    lines = console.render_lines(fit_status(console, read(status, Status), time.time()), pad=False)
     return ["".join(segment.text for segment in line) for line in lines]
 
 
@@ -191,7 +193,7 @@ def test_inputs_have_a_line_each_and_trouble_is_told():
 
 def print_on_terminal(capsys, status, height):
     console = Console(width=100, height=height, force_terminal=True, no_color=True, highlight=False)
-    print_status(console, status, NOW)
+    print_status(console, read(status, Status), NOW)
     return capsys.readouterr().out.splitlines()
 
 

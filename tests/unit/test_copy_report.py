@@ -2,10 +2,12 @@
 
 import pytest
 
+from appliance.api.model import Line
 from appliance.cli.copy_asked import CopyAsked
 from appliance.cli.copy_places import Job, Place
 from appliance.cli.copy_report import CopyOutcome, CopyState, exit_code_of, facts_of, summary_of
 from appliance.core.copying import Copied, describe_copied
+from tests.support.api_answers import read
 
 SOURCE = Place("ship1", "/a")
 ACCEPTED = {"event": "accepted", "id": 7, "to": "ship1"}
@@ -15,8 +17,9 @@ COPIED = Copied(12, "0f" * 32, True)
 
 def ask(*lines):
     asked = CopyAsked(SOURCE)
-    shows = [asked.take(line) for line in lines]
-    return asked, shows
+    for line in lines:
+        asked.take(read(line, Line))
+    return asked
 
 
 def reply(**facts):
@@ -29,27 +32,24 @@ def outcome(state, reason=None):
 
 
 def test_progress_is_told_from_answers():
-    asked, shows = ask(
-        ACCEPTED, DELIVERED, reply(has_more=True, progress=[1, 2]), reply(has_more=True)
-    )
-    assert shows == [False, False, True, False]
+    asked = ask(ACCEPTED, DELIVERED, reply(has_more=True, progress=[1, 2]), reply(has_more=True))
     assert (asked.id, asked.is_delivered, asked.is_answered) == (7, True, False)
 
 
 def test_the_answer_says_what_was_copied():
-    asked, _ = ask(ACCEPTED, reply(exit_status="0", data=describe_copied("/a", "b:/c", COPIED)))
+    asked = ask(ACCEPTED, reply(exit_status="0", data=describe_copied("/a", "b:/c", COPIED)))
     assert (asked.is_answered, asked.problem, asked.copied) == (True, None, COPIED)
 
 
 def test_what_the_config_says_of_the_node_is_kept_for_the_case_of_silence():
     note = "the config here names no REQCopyFileFrom of ship1"
-    asked, _ = ask({**ACCEPTED, "note": f"{note}; it waits in the outbox until somebody takes it"})
+    asked = ask({**ACCEPTED, "note": f"{note}; it waits in the outbox until somebody takes it"})
     assert asked.note == note
-    assert ask(ACCEPTED)[0].note is None
+    assert ask(ACCEPTED).note is None
 
 
 def test_a_go_node_does_not_say_what_it_copied():
-    asked, _ = ask(ACCEPTED, reply(data="copy initiated: source node: ship1"))
+    asked = ask(ACCEPTED, reply(data="copy initiated: source node: ship1"))
     assert (asked.is_answered, asked.problem, asked.copied) == (True, None, None)
 
 
@@ -64,7 +64,7 @@ def test_a_go_node_does_not_say_what_it_copied():
     ],
 )
 def test_failures_keep_their_words(line, problem):
-    asked, _ = ask(line)
+    asked = ask(line)
     assert asked.problem == problem
 
 
@@ -81,7 +81,7 @@ def test_failures_keep_their_words(line, problem):
     ],
 )
 def test_silence_is_told_by_what_is_known_of_it(lines, said):
-    assert said in ask(*lines)[0].describe_silence(30.0)
+    assert said in ask(*lines).describe_silence(30.0)
 
 
 @pytest.mark.parametrize(

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from appliance.api.model import Method
 from appliance.cli.method_view import render_list, render_method, render_usage
 from appliance.core.describe_methods import describe_methods
 from appliance.core.names import NodeName, Subject, WorkerKey, WorkerKind
 from appliance.core.overrides import Override, apply_overrides
 from appliance.methods.registry import METHOD_TABLE
+from tests.support.api_answers import read
 from tests.support.config_files import desired_of
 
 TEXT = r"""
@@ -33,9 +35,13 @@ methods:
 """
 
 
+def read_methods(declared) -> list[Method]:
+    return read(describe_methods(METHOD_TABLE, declared), list[Method])
+
+
 def test_help_of_a_method_names_every_argument_and_no_terminal_obeys_it(tmp_path: Path) -> None:
-    methods = describe_methods(METHOD_TABLE, desired_of(tmp_path, TEXT).methods)
-    (rotate,) = [method for method in methods if method["name"] == "Rotate"]
+    methods = read_methods(desired_of(tmp_path, TEXT).methods)
+    (rotate,) = [method for method in methods if method.name == "Rotate"]
     assert render_usage(rotate) == [
         "usage: appliance send --to NODE Rotate LOG-NAME [KEEP] [NOW] [ARGUMENT-4] [HOST…]",
         "  LOG-NAME    access | error",
@@ -52,12 +58,12 @@ def test_help_of_a_method_names_every_argument_and_no_terminal_obeys_it(tmp_path
 
 
 def test_help_of_an_event_is_english() -> None:
-    methods = {method["name"]: method for method in describe_methods(METHOD_TABLE, {})}
+    methods = {method.name: method for method in read_methods({})}
     assert "\nan event, of the program" in render_method(methods["REQPing"])
 
 
 def test_list_has_the_methods_of_the_config_first(tmp_path: Path) -> None:
-    methods = describe_methods(METHOD_TABLE, desired_of(tmp_path, TEXT).methods)
+    methods = read_methods(desired_of(tmp_path, TEXT).methods)
     lines = render_list(methods).splitlines()
     assert lines[0] == "of the config:"
     assert lines[1].split() == ["Off", "command", "Run", "date."]
@@ -70,7 +76,7 @@ def test_list_has_the_methods_of_the_config_first(tmp_path: Path) -> None:
 
 
 def test_method_without_arguments_says_so(tmp_path: Path) -> None:
-    (off, *_) = describe_methods(METHOD_TABLE, desired_of(tmp_path, TEXT).methods)
+    (off, *_) = read_methods(desired_of(tmp_path, TEXT).methods)
     assert render_usage(off) == ["usage: appliance send --to NODE Off", "  takes no arguments"]
 
 
