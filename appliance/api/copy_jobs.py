@@ -25,8 +25,8 @@ from appliance.methods.copies.receiver import KEPT_FREE_BYTES
 from appliance.methods.copies.sender import TELL_EVERY_S, CopySender
 from appliance.methods.copies.source import SourceFile
 from appliance.methods.copies.spool import CopySpool, SpoolEntry
-from appliance.workers.delivering import Delivering
-from appliance.workers.parts import WorkerParts
+from appliance.workers.sending import Delivering
+from appliance.workers.services import WorkerServices
 
 _WRITE_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
 
@@ -54,7 +54,7 @@ class CopyJobs:
     def __init__(
         self,
         spool: CopySpool,
-        parts: WorkerParts,
+        parts: WorkerServices,
         *,
         desired: Current[DesiredState],
         choose_sender: ChooseSender,
@@ -226,7 +226,7 @@ class CopyJobs:
 class _Line:
     """Sends pieces in the name of a node, and keeps how far it is for the one who asks."""
 
-    def __init__(self, node: NodeName, parts: WorkerParts, total_bytes: int) -> None:
+    def __init__(self, node: NodeName, parts: WorkerServices, total_bytes: int) -> None:
         self._delivering = Delivering(node, parts)
         self._progress = (0, total_bytes)
         self.changed = asyncio.Event()

@@ -18,8 +18,8 @@ from appliance.core.fleet import (
 from appliance.core.names import NodeName
 from appliance.core.problems import Problem, Severity
 from appliance.core.times import rfc3339
-from appliance.reconcile.loop import Reconciler
 from appliance.reconcile.pool import WorkerPool
+from appliance.reconcile.reconciler import Reconciler
 from appliance.workers.publisher import Publisher
 
 FAILED_RESULTS = frozenset({"refused", "reverted"})

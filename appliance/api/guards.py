@@ -42,7 +42,7 @@ ReadToken = Callable[[], Awaitable[str | None]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Face:
+class ListenerKind:
     """One way in. On TCP `host` is the one listened on; `read_token` gives the token of now."""
 
     is_tcp: bool = False
@@ -50,7 +50,7 @@ class Face:
     read_token: ReadToken | None = None
 
 
-FACE = web.AppKey("face", Face)
+FACE = web.AppKey("face", ListenerKind)
 
 
 def split_host(text: str) -> str:

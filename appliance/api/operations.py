@@ -19,12 +19,12 @@ from appliance.errors import ConfigInvalid, ConfigUnreadable, RunNodesUnclear
 from appliance.outbox.store import MessageStore
 from appliance.reconcile.disk import SourceReader
 from appliance.reconcile.history import History, Record
-from appliance.reconcile.loop import Reconciler
 from appliance.reconcile.overrides import OverrideBook
-from appliance.reconcile.verdicts import Verdict, drain_json, find_problems_of
+from appliance.reconcile.reconciler import Reconciler
+from appliance.reconcile.reload_result import ReloadResult, drain_json, find_problems_of
 from appliance.telemetry.events import EventHub
 from appliance.telemetry.metrics import MetricsSource
-from appliance.workers.settlements import Leavers
+from appliance.workers.waiters import AbandonedRequests
 
 
 class Operations:
@@ -37,7 +37,7 @@ class Operations:
         events: EventHub,
         submission: Submission,
         standings: Standings,
-        leavers: Leavers,
+        leavers: AbandonedRequests,
         copies: CopyJobs,
         store: MessageStore,
         inbox: Inbox,
@@ -199,7 +199,7 @@ class Operations:
         return await self._inbox.drop(ids)
 
 
-def describe_verdict(verdict: Verdict) -> model.ReloadResult:
+def describe_verdict(verdict: ReloadResult) -> model.ReloadResult:
     """A verdict as the API shows it."""
     return model.ReloadResult(
         result=verdict.result,

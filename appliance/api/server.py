@@ -13,7 +13,7 @@ from pathlib import Path
 from aiohttp import web
 
 from appliance.api.copies import CopyRoutes
-from appliance.api.guards import FACE, MAX_BODY_BYTES, Face, add_headers, guard
+from appliance.api.guards import FACE, MAX_BODY_BYTES, ListenerKind, add_headers, guard
 from appliance.api.guards import turn_errors_into_json as turn_errors
 from appliance.api.operations import Operations
 from appliance.api.page import PageRoutes
@@ -59,7 +59,7 @@ class AdminServer:
         listener = await asyncio.to_thread(listen_unix, path)
         self._unix_path = path
         self._unix_inode = os.stat(path).st_ino
-        self._unix = await _Listening.start(self._make_app(Face()), listener=listener)
+        self._unix = await _Listening.start(self._make_app(ListenerKind()), listener=listener)
 
     async def stage_tcp(self, settings: AdminSettings) -> StagedListener:
         """Open the listener that `settings` ask for, beside the one that serves.
@@ -95,7 +95,7 @@ class AdminServer:
                 if os.stat(self._unix_path).st_ino == self._unix_inode:
                     os.unlink(self._unix_path)
 
-    def _make_app(self, face: Face) -> web.Application:
+    def _make_app(self, face: ListenerKind) -> web.Application:
         app = web.Application(middlewares=[turn_errors, guard], client_max_size=MAX_BODY_BYTES)
         app[FACE] = face
         app.on_response_prepare.append(add_headers)
@@ -122,7 +122,9 @@ class AdminServer:
                 raise cannot_listen(listen, again) from again
 
     async def _listen(self, host: str, port: int) -> _Listening:
-        face = Face(is_tcp=True, host=host, read_token=lambda: self._read_token(self._settings))
+        face = ListenerKind(
+            is_tcp=True, host=host, read_token=lambda: self._read_token(self._settings)
+        )
         return await _Listening.start(self._make_app(face), host=host, port=port)
 
     async def _read_token(self, settings: AdminSettings) -> str | None:

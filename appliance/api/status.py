@@ -32,11 +32,11 @@ from appliance.core.times import rfc3339
 from appliance.methods.registry import METHOD_TABLE
 from appliance.outbox.records import DeadLetter, OutboxRecord
 from appliance.outbox.store import MessageStore
-from appliance.reconcile.going_back import GoingBack
-from appliance.reconcile.loop import Reconciler
 from appliance.reconcile.overrides import OverrideBook
 from appliance.reconcile.pool import Handle, WorkerPool
-from appliance.reconcile.verdicts import Applied, Verdict
+from appliance.reconcile.reconciler import Reconciler
+from appliance.reconcile.reload_result import Applied, ReloadResult
+from appliance.reconcile.rollback import Rollback
 from appliance.telemetry.events import EventHub
 from appliance.telemetry.metrics import MetricsFacts, WorkerView
 from appliance.telemetry.report import Telemetry
@@ -296,7 +296,7 @@ class StatusView:
         )
 
 
-def describe_attempt(attempt: Verdict) -> model.Attempt:
+def describe_attempt(attempt: ReloadResult) -> model.Attempt:
     """The verdict of the last look."""
     return model.Attempt(
         at=rfc3339(attempt.at),
@@ -308,7 +308,7 @@ def describe_attempt(attempt: Verdict) -> model.Attempt:
     )
 
 
-def describe_fallback(going_back: GoingBack) -> tuple[model.Pinned | None, model.OnTrial | None]:
+def describe_fallback(going_back: Rollback) -> tuple[model.Pinned | None, model.OnTrial | None]:
     """Whether an older set is pinned, and whether the one in force is on trial."""
     pin, trial = going_back.pin, going_back.trial
     return (
@@ -428,7 +428,7 @@ def describe_dead(
 def find_degradations(
     pool: WorkerPool,
     applied: Applied | None,
-    attempt: Verdict | None,
+    attempt: ReloadResult | None,
     *,
     broker_trouble: str | None,
     dead: int,

@@ -16,7 +16,7 @@ from appliance.core.suggest import find_nearest
 from appliance.errors import ArgumentsRefused, HandlerError, RequestInvalid
 from appliance.outbox.records import FinishItem, OutboxRecord, TakeIn, TakeInResult
 from appliance.outbox.store import MessageStore
-from appliance.reconcile.loop import Reconciler
+from appliance.reconcile.reconciler import Reconciler
 from appliance.telemetry.report import Telemetry
 from appliance.workers.router import Router
 

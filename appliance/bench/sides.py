@@ -43,10 +43,10 @@ from appliance.outbox.store import MessageStore
 from appliance.telemetry.events import EventHub
 from appliance.telemetry.report import Telemetry
 from appliance.workers.inbox_owners import InboxOwners
-from appliance.workers.parts import WorkerParts
 from appliance.workers.peers import PeerBook
 from appliance.workers.publisher import Publisher
 from appliance.workers.router import Router
+from appliance.workers.services import WorkerServices
 from appliance.workers.subscriber import Subscriber
 
 METHOD = MethodName("REQBench")
@@ -110,7 +110,7 @@ class SendingSide(Telemetry):
         self.on_delivered: Callable[[int], None] = lambda _id: None
         self.on_dead: Callable[[str], None] = lambda _reason: None
         self._order = order
-        self._parts: WorkerParts
+        self._parts: WorkerServices
         self._spec: PublisherSpec
         self._publisher: Publisher
         self.bus: NatsBus
@@ -201,7 +201,7 @@ def settle_process() -> None:
 
 async def _open_parts(
     stack: AsyncExitStack, order: BenchOrder, place: Path, telemetry: Telemetry, events: BusEvents
-) -> tuple[WorkerParts, NatsBus]:
+) -> tuple[WorkerServices, NatsBus]:
     store = await MessageStore.open(place, order.state)
     stack.push_async_callback(store.close)
     name, urls = f"appliance bench {order.token} {place.name}", order.server_urls
@@ -222,7 +222,7 @@ async def _open_parts(
     router.follow(fleet)
     nobody: Any = _Nobody()
     dialect = StewardDialect()
-    parts = WorkerParts(
+    parts = WorkerServices(
         bus=bus,
         store=store,
         dialect=dialect,

@@ -9,7 +9,7 @@ from typing import Any
 
 from appliance.config.files import FileSet, read_files
 from appliance.config.parse import Trap, parse_file
-from appliance.config.positions import KeyPath, Place, Spot, make_problem, show_path
+from appliance.config.positions import KeyPath, Place, SourceMap, make_problem, show_path
 from appliance.config.secrets import find_secrets, redact
 from appliance.core.problems import Problem
 from appliance.core.settings import leaves_of
@@ -23,11 +23,11 @@ from appliance.core.specs import DesiredState
 
 
 def merge_documents(
-    documents: list[tuple[dict[str, Any], Spot]],
-) -> tuple[dict[str, Any], Spot, list[Problem]]:
+    documents: list[tuple[dict[str, Any], SourceMap]],
+) -> tuple[dict[str, Any], SourceMap, list[Problem]]:
     """Merge in the order given. The inputs are used up: the first becomes the whole."""
     if not documents:
-        return {}, Spot(Place("", 0, 0, 0)), []
+        return {}, SourceMap(Place("", 0, 0, 0)), []
     problems: list[Problem] = []
     tree, spot = documents[0]
     for other, other_spot in documents[1:]:
@@ -37,9 +37,9 @@ def merge_documents(
 
 def _merge(
     tree: dict[str, Any],
-    spot: Spot,
+    spot: SourceMap,
     other: dict[str, Any],
-    other_spot: Spot,
+    other_spot: SourceMap,
     path: KeyPath,
     problems: list[Problem],
 ) -> None:
@@ -80,7 +80,7 @@ class RawConfig:
     """
 
     tree: dict[str, Any]
-    spot: Spot
+    spot: SourceMap
     digest: str
     files: Mapping[str, str]
     problems: list[Problem] = field(default_factory=list)
@@ -90,7 +90,7 @@ class RawConfig:
     """Names of files that hold nothing."""
     unread: frozenset[str] = frozenset()
     """Names of files of which no tree came about."""
-    documents: Sequence[tuple[dict[str, Any], Spot]] = ()
+    documents: Sequence[tuple[dict[str, Any], SourceMap]] = ()
     """What each file holds, before they were merged."""
     is_whole: bool = True
     """False when a part is missing altogether: a file unreadable, or broken in its syntax."""
@@ -126,7 +126,7 @@ def compose(found: FileSet, environ: Mapping[str, str]) -> RawConfig:
     """Parse, substitute and merge files that were read, now or long ago."""
     problems = list(found.problems)
     is_whole = not problems
-    documents: list[tuple[dict[str, Any], Spot]] = []
+    documents: list[tuple[dict[str, Any], SourceMap]] = []
     traps: list[Trap] = []
     damaged: list[KeyPath] = []
     blank: set[str] = set()

@@ -15,7 +15,7 @@ from typing import Any
 import yaml
 
 from appliance.config.characters import ALWAYS_REFUSED, INVISIBLE, name_character
-from appliance.config.positions import KeyPath, Place, Spot, make_problem
+from appliance.config.positions import KeyPath, Place, SourceMap, make_problem
 from appliance.config.scalars import NumberRefused, find_old_reading, resolve_plain, substitute
 from appliance.core.problems import Problem
 from appliance.core.suggest import shorten
@@ -53,7 +53,7 @@ class Document:
     """What came out of one file. `damaged` are the paths at which something was refused."""
 
     tree: Any = None
-    spot: Spot = field(default_factory=lambda: Spot(Place("", 0, 0, 0)))
+    spot: SourceMap = field(default_factory=lambda: SourceMap(Place("", 0, 0, 0)))
     problems: list[Problem] = field(default_factory=list)
     traps: list[Trap] = field(default_factory=list)
     damaged: list[KeyPath] = field(default_factory=list)
@@ -212,12 +212,12 @@ class _Reader:
         self._document.tree = tree
         self._document.spot = spot
 
-    def _build(self, event: Any, path: KeyPath, depth: int) -> tuple[Any, Spot]:
+    def _build(self, event: Any, path: KeyPath, depth: int) -> tuple[Any, SourceMap]:
         if self._environ is None:
             self._count(event)
         if isinstance(event, yaml.AliasEvent):
             self._refuse(path, "E007", event, "an alias (*) may not be used", _NO_ANCHORS)
-            return MISSING, Spot(self._place(event))
+            return MISSING, SourceMap(self._place(event))
         if event.anchor is not None:
             # The value itself is whole, so nothing below it is called damaged.
             self._add("E007", self._place(event), _ANCHOR, _NO_ANCHORS, path=path)
@@ -234,9 +234,9 @@ class _Reader:
             return self._mapping(event, path, depth)
         return self._sequence(event, path, depth)
 
-    def _mapping(self, start: Any, path: KeyPath, depth: int) -> tuple[dict[str, Any], Spot]:
+    def _mapping(self, start: Any, path: KeyPath, depth: int) -> tuple[dict[str, Any], SourceMap]:
         values: dict[str, Any] = {}
-        spot = Spot(self._place(start))
+        spot = SourceMap(self._place(start))
         for event in self._events:
             if isinstance(event, yaml.MappingEndEvent):
                 break
@@ -300,9 +300,9 @@ class _Reader:
             self._note_trap(event, (*path, text), text, text)
         return text
 
-    def _sequence(self, start: Any, path: KeyPath, depth: int) -> tuple[list[Any], Spot]:
+    def _sequence(self, start: Any, path: KeyPath, depth: int) -> tuple[list[Any], SourceMap]:
         values: list[Any] = []
-        spot = Spot(self._place(start))
+        spot = SourceMap(self._place(start))
         for event in self._events:
             if isinstance(event, yaml.SequenceEndEvent):
                 break
@@ -313,14 +313,14 @@ class _Reader:
                 values.append(value)
         return values, spot
 
-    def _scalar(self, event: Any, path: KeyPath) -> tuple[Any, Spot]:
+    def _scalar(self, event: Any, path: KeyPath) -> tuple[Any, SourceMap]:
         text = str(event.value)
         is_plain = not event.style
         written = None
         if self._environ is None:
-            return (PlainText(text) if is_plain else text), Spot(self._place(event))
+            return (PlainText(text) if is_plain else text), SourceMap(self._place(event))
         if is_plain and not self._is_visible(event, path):
-            return MISSING, Spot(self._place(event))
+            return MISSING, SourceMap(self._place(event))
         if "${" in text:
             result = substitute(text, self._environ)
             if result.code:
@@ -333,14 +333,14 @@ class _Reader:
                     )
                 self._add(result.code, place, result.reason, path=path)
                 self._document.damaged.append(path)
-                return MISSING, Spot(place)
+                return MISSING, SourceMap(place)
             is_plain = is_plain and result.is_whole and result.text != ""
             written = text if result.changed else None
             text = result.text
         elif "\0" in text:
             self._refuse(path, "E016", event, "the character U+0000 may not stand in a config", "")
-            return MISSING, Spot(self._place(event))
-        spot = Spot(self._place(event), written)
+            return MISSING, SourceMap(self._place(event))
+        spot = SourceMap(self._place(event), written)
         if not is_plain:
             return text, spot
         try:

@@ -22,7 +22,7 @@ class Place(NamedTuple):
         return f"{self.file}:{self.line}:{self.column}"
 
 
-class Spot:
+class SourceMap:
     """One value's place, and those of what is inside it.
 
     `keys` and `children` are filled for maps, `children` alone for lists. `written` is the text of
@@ -36,13 +36,13 @@ class Spot:
         self.place = place
         self.written = written
         self.keys: dict[str, Place] = {}
-        self.children: dict[str | int, Spot] = {}
-        self.dropped: list[tuple[str, object, Spot]] = []
+        self.children: dict[str | int, SourceMap] = {}
+        self.dropped: list[tuple[str, object, SourceMap]] = []
         """What stood below a key that was there before."""
 
-    def find(self, path: KeyPath) -> Spot | None:
+    def find(self, path: KeyPath) -> SourceMap | None:
         """The spot at `path` below this one."""
-        spot: Spot | None = self
+        spot: SourceMap | None = self
         for part in path:
             if spot is None:
                 return None

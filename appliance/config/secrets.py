@@ -12,7 +12,7 @@ from dataclasses import replace
 from typing import Any, NamedTuple
 
 from appliance.config.compiler.methods import SECRET_HEADERS
-from appliance.config.positions import KeyPath, Place, Spot
+from appliance.config.positions import KeyPath, Place, SourceMap
 from appliance.core.escape import escape_line
 from appliance.core.problems import Problem
 from appliance.core.settings import leaves_of
@@ -47,12 +47,12 @@ class Secret(NamedTuple):
     text: str
 
 
-def find_secrets(tree: Mapping[str, Any], spot: Spot) -> list[Secret]:
+def find_secrets(tree: Mapping[str, Any], spot: SourceMap) -> list[Secret]:
     """Every secret of a file that was read."""
     return list(_walk(tree, spot, (), is_below=False))
 
 
-def _walk(value: Any, spot: Spot, path: KeyPath, *, is_below: bool) -> Iterator[Secret]:
+def _walk(value: Any, spot: SourceMap, path: KeyPath, *, is_below: bool) -> Iterator[Secret]:
     if isinstance(value, dict):
         is_reference = is_below and value.keys() <= _REFERENCE_KEYS
         for key, there in spot.children.items():

@@ -43,7 +43,7 @@ def find_problems(raw: RawConfig) -> tuple[list[Problem], list[KeyPath]]:
     traps = {trap.path: trap for trap in raw.traps}
     trapped: set[KeyPath] = set()
     damage = _Damage(raw)
-    likeness = _Likeness()
+    likeness = _Suggestions()
     for error in find_shape_errors(raw.tree):
         path: KeyPath = tuple(error.absolute_path)
         for code, where, message, hint, on_key in _explain(error, path, raw, likeness):
@@ -97,7 +97,7 @@ def _cut_out(holder: dict[str, Any], path: KeyPath, own: set[int]) -> None:
     holder.pop(last, None)
 
 
-class _Likeness:
+class _Suggestions:
     """Finds what a word was meant to be; no longer once very many were asked for, which would take minutes."""
 
     def __init__(self) -> None:
@@ -115,7 +115,7 @@ _Explained = tuple[str, KeyPath, str, str, bool]
 
 
 def _explain(
-    error: ValidationError, path: KeyPath, raw: RawConfig, likeness: _Likeness
+    error: ValidationError, path: KeyPath, raw: RawConfig, likeness: _Suggestions
 ) -> Iterator[_Explained]:
     """Code, path, message, hint, and whether the key is meant."""
     schema: dict[str, Any] = error.schema if isinstance(error.schema, dict) else {}
@@ -171,7 +171,7 @@ def _is_name(error: ValidationError) -> bool:
 
 
 def _explain_unknown_keys(
-    error: ValidationError, path: KeyPath, schema: dict[str, Any], likeness: _Likeness
+    error: ValidationError, path: KeyPath, schema: dict[str, Any], likeness: _Suggestions
 ) -> Iterator[_Explained]:
     known = schema.get("properties", {})
     instance: Any = error.instance
@@ -188,7 +188,7 @@ def _explain_unknown_keys(
 
 
 def _explain_choice(
-    error: ValidationError, path: KeyPath, raw: RawConfig, likeness: _Likeness
+    error: ValidationError, path: KeyPath, raw: RawConfig, likeness: _Suggestions
 ) -> Iterator[_Explained]:
     if path == ("version",):
         if isinstance(error.instance, str):

@@ -59,10 +59,10 @@ from appliance.reconcile.activation import Reloadable
 from appliance.reconcile.contracts import DrainOutcome
 from appliance.reconcile.disk import SourceReader
 from appliance.reconcile.history import History
-from appliance.reconcile.loop import Reconciler
 from appliance.reconcile.overrides import OverrideBook
 from appliance.reconcile.pins import PIN_FILE, PinBook, PinKeeper
 from appliance.reconcile.pool import WorkerPool
+from appliance.reconcile.reconciler import Reconciler
 from appliance.reconcile.start import Start
 from appliance.reconcile.trial import TRIAL_FILE, TrialBook
 from appliance.service_manager import ServiceManager, settings_of_process
@@ -71,17 +71,17 @@ from appliance.telemetry.events import EventHub
 from appliance.telemetry.logs import set_log_level
 from appliance.telemetry.report import Telemetry
 from appliance.workers import schedule
-from appliance.workers.answers import Answers
+from appliance.workers.error_reports import ErrorReports
 from appliance.workers.expiry import LaneExpiry
 from appliance.workers.given_up import GivenUp
 from appliance.workers.inbox_owners import InboxOwners, scope_of
-from appliance.workers.parts import HandlerTools, WorkerParts
 from appliance.workers.peers import PeerBook
 from appliance.workers.publisher import Publisher
 from appliance.workers.revival import Revival
 from appliance.workers.router import Router
-from appliance.workers.settlements import Leavers
+from appliance.workers.services import HandlerServices, WorkerServices
 from appliance.workers.stall import StallWatch
+from appliance.workers.waiters import AbandonedRequests
 
 # NB: Python loads `encodings.idna` when the first host is named. By then its file may be gone: an upgrade whose version
 # refuses the config leaves the running daemon alone, and takes its files.
@@ -200,7 +200,7 @@ class Daemon:
             wall=self.store.now,
         )
         self._begin_to_follow()
-        self.answers = Answers(
+        self.answers = ErrorReports(
             bus=self.bus,
             store=self.store,
             router=self.router,
@@ -312,7 +312,7 @@ class Daemon:
         await self.spool.open()
         self._stack.push_async_callback(self.spool.close)
         self.presence = Presence(self.desired, time.time, self._node_seen)
-        tools = HandlerTools(
+        tools = HandlerServices(
             files=files,
             console=console,
             hellos=self.presence,
@@ -321,7 +321,7 @@ class Daemon:
             switch=self.overrides,
             files_taker=self.spool,
         )
-        self.leavers = Leavers()
+        self.leavers = AbandonedRequests()
         self.peers = PeerBook(self.store)
         self._stack.push_async_callback(self.peers.close)
         self.revival = Revival(self.store, self.telemetry, self.desired)
@@ -332,7 +332,7 @@ class Daemon:
         self.lane_follower = LaneFollower(self.store, self.router, lambda: self._wake_pass("lane"))
         self._stack.push_async_callback(self.lane_follower.close)
         dialect = StewardDialect()
-        parts = WorkerParts(
+        parts = WorkerServices(
             bus=self.bus,
             store=self.store,
             dialect=dialect,

@@ -15,9 +15,9 @@ from appliance.outbox.records import LaneKey
 from appliance.outbox.store import MessageStore
 from appliance.reconcile.contracts import PoolWorker
 from appliance.reconcile.pool import WorkerPool
-from appliance.workers.parts import WorkerParts
 from appliance.workers.publisher import Publisher
 from appliance.workers.router import Router, publisher_key
+from appliance.workers.services import WorkerServices
 from appliance.workers.subscriber import Subscriber
 
 MAX_ON_DEMAND = 1_024
@@ -27,7 +27,7 @@ MAX_ON_DEMAND = 1_024
 class WorkerFactory:
     """Turns a spec into a worker; handed to the pool as a function."""
 
-    def __init__(self, methods: Mapping[MethodName, Method], parts: WorkerParts) -> None:
+    def __init__(self, methods: Mapping[MethodName, Method], parts: WorkerServices) -> None:
         self._methods = methods
         self._parts = parts
 

@@ -17,7 +17,7 @@ from appliance.core.run_nodes import choose_run_nodes
 from appliance.core.specs import DesiredState
 from appliance.errors import ConfigInvalid, ConfigUnreadable
 from appliance.methods.registry import METHOD_TABLE
-from appliance.reconcile.verdicts import LoadedSet
+from appliance.reconcile.reload_result import LoadedSet
 
 
 class FileConfigSource:

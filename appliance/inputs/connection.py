@@ -15,7 +15,7 @@ from appliance.api.guards import is_bearer_of
 from appliance.core.durations import format_duration
 from appliance.core.specs import InputSettings
 from appliance.errors import ApplianceError
-from appliance.inputs.injector import Answer, Outcome, refuse
+from appliance.inputs.importer import Answer, Outcome, refuse
 from appliance.inputs.json_end import JsonEnd
 
 QUIET_S = 0.2

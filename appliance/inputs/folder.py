@@ -20,7 +20,7 @@ from appliance.core.escape import escape_line
 from appliance.core.specs import DesiredState, FolderInput, InputSettings
 from appliance.errors import DaemonError, StoreError
 from appliance.inputs.claims import DONE, FAILED, Claim, FolderFiles, Stamp, UnfitFile
-from appliance.inputs.injector import Answer, Injector, Outcome, refuse
+from appliance.inputs.importer import Answer, Importer, Outcome, refuse
 from appliance.inputs.notes import Note
 
 _log = logging.getLogger(__name__)
@@ -40,7 +40,7 @@ class Folder:
         self,
         section: FolderInput,
         store: str,
-        injector: Injector,
+        injector: Importer,
         settings: Current[InputSettings],
         *,
         now: Callable[[], float],

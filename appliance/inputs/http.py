@@ -19,7 +19,7 @@ from appliance.core.durations import format_duration
 from appliance.core.specs import InputSettings
 from appliance.errors import ApplianceError
 from appliance.inputs.connection import ReadToken
-from appliance.inputs.injector import Answer, Injector, Outcome, refuse
+from appliance.inputs.importer import Answer, Importer, Outcome, refuse
 from appliance.inputs.reading import TextKind
 
 _log = logging.getLogger(__name__)
@@ -60,7 +60,7 @@ class HttpListener:
         self,
         host: str,
         port: int,
-        injector: Injector,
+        injector: Importer,
         settings: Current[InputSettings],
         read_token: ReadToken,
     ) -> None:

@@ -25,7 +25,7 @@ from appliance.errors import ApplianceError, DaemonError
 from appliance.inputs.connection import ReadToken
 from appliance.inputs.folder import Folder, OnTrouble
 from appliance.inputs.http import HttpListener
-from appliance.inputs.injector import Injector
+from appliance.inputs.importer import Importer
 from appliance.inputs.stream import SocketListener, StreamConnections, TcpListener
 
 NAMES = ("socket", "tcp", "http", "folder")
@@ -64,7 +64,7 @@ class Inputs:
         on_trouble: OnTrouble,
     ) -> None:
         self.settings = Current(InputSettings())
-        self.injector = Injector(submission, self.settings)
+        self.injector = Importer(submission, self.settings)
         self._state_dir = state_dir
         self._store = store
         self._now = now

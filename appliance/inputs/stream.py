@@ -13,7 +13,7 @@ from appliance.api.unix_socket import listen_unix
 from appliance.core.current import Current
 from appliance.core.specs import InputSettings
 from appliance.inputs.connection import ReadToken, Refused, TextReader, send_answer
-from appliance.inputs.injector import Answer, Injector, Outcome, refuse
+from appliance.inputs.importer import Answer, Importer, Outcome, refuse
 
 _log = logging.getLogger(__name__)
 
@@ -27,7 +27,7 @@ class StreamConnections:
     def __init__(
         self,
         source: str,
-        injector: Injector,
+        injector: Importer,
         settings: Current[InputSettings],
         read_token: ReadToken | None,
     ) -> None:

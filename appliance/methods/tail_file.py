@@ -16,7 +16,7 @@ from appliance.core.names import Category, MethodName
 from appliance.errors import ArgumentsInvalid, HandlerError
 from appliance.methods.base import HandlerContext, Method, Result
 from appliance.methods.files.tail import STREAM, follow
-from appliance.methods.programs.chunks import Talk, run_talk
+from appliance.methods.programs.chunks import Chunker, run_talk
 from appliance.methods.texts import shorten
 
 MAX_LAST_LINES = 100_000
@@ -45,7 +45,7 @@ class TailFile:
             HandlerError: it cannot be read, or the subscriber leaves.
         """
         path, last_lines = _read_arguments(message.method_args or ())
-        talk = Talk()
+        talk = Chunker()
 
         async def say(data: bytes, stream: str) -> None:
             await context.outlet.reply(data, stream=stream)

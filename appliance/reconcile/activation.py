@@ -22,7 +22,13 @@ from appliance.reconcile.convergence import Convergence
 from appliance.reconcile.history import Recorder
 from appliance.reconcile.overrides import OverrideBook
 from appliance.reconcile.pins import Pin, PinKeeper
-from appliance.reconcile.verdicts import Applied, LoadedSet, Verdict, find_emptied, find_objections
+from appliance.reconcile.reload_result import (
+    Applied,
+    LoadedSet,
+    ReloadResult,
+    find_emptied,
+    find_rejections,
+)
 
 
 class Staged(Protocol):
@@ -114,11 +120,11 @@ class Activation:
         """Of that set."""
 
     async def bring_into_force(
-        self, loaded: LoadedSet, way: Way, *, known: Verdict | None = None
-    ) -> Verdict:
+        self, loaded: LoadedSet, way: Way, *, known: ReloadResult | None = None
+    ) -> ReloadResult:
         """Put a set in force, or refuse it whole; `known` is as of `refuse`."""
         started = self._mono()
-        problems = self.find_objections(loaded, way)
+        problems = self.find_rejections(loaded, way)
         if problems:
             return await self.refuse(problems, way, started, loaded, known=known)
         old = self._compared_with(loaded, way)
@@ -135,7 +141,7 @@ class Activation:
         await self._pins.put(way.pin)
         return await self._accept(loaded, way, started)
 
-    def find_objections(self, loaded: LoadedSet, way: Way) -> tuple[Problem, ...]:
+    def find_rejections(self, loaded: LoadedSet, way: Way) -> tuple[Problem, ...]:
         """Why a valid set would be refused all the same."""
         old = self._compared_with(loaded, way)
         filled = self.applied.filled if self.applied is not None else way.old_filled
@@ -143,7 +149,7 @@ class Activation:
         if emptied:
             return emptied
         observed = self._convergence.observe() if way.observed is None else way.observed
-        found = find_objections(
+        found = find_rejections(
             old,
             loaded.desired,
             self._convergence.predict(loaded.desired, observed),
@@ -175,7 +181,7 @@ class Activation:
             staged.append(one)
         return staged, problems
 
-    async def _accept(self, loaded: LoadedSet, way: Way, started: float) -> Verdict:
+    async def _accept(self, loaded: LoadedSet, way: Way, started: float) -> ReloadResult:
         """The first point at which anything of the set takes effect."""
         before = self.applied
         generation = self._next_generation(loaded, way)
@@ -199,7 +205,7 @@ class Activation:
             self._on_accepted(loaded.desired)
 
         plan, report = await self._convergence.follow(loaded.desired, take)
-        verdict = Verdict(
+        verdict = ReloadResult(
             result="reverted" if way.failures else "applied",
             at=now,
             trigger=way.trigger,
@@ -239,7 +245,7 @@ class Activation:
         is_same = self.applied.digest == loaded.digest and not way.goes_back
         return self.applied.generation + (0 if is_same else 1)
 
-    async def stay(self, loaded: LoadedSet, way: Way, started: float) -> Verdict:
+    async def stay(self, loaded: LoadedSet, way: Way, started: float) -> ReloadResult:
         """The files hold the set in force: whatever was wrong with them is over, and nothing is pinned any more."""
         assert self.applied is not None
         self.last_good_at = self._wall()
@@ -249,11 +255,11 @@ class Activation:
         )
         return self.unchanged(way, started)
 
-    def unchanged(self, way: Way, started: float, *notes: Problem) -> Verdict:
+    def unchanged(self, way: Way, started: float, *notes: Problem) -> ReloadResult:
         """A look that changed nothing; `notes` say why, where it is not for being the same."""
         assert self.applied is not None
         self._telemetry.config_unchanged(way.trigger)
-        return Verdict(
+        return ReloadResult(
             result="unchanged",
             at=self._wall(),
             trigger=way.trigger,
@@ -275,8 +281,8 @@ class Activation:
         digest: str = "",
         revision: Revision | None = None,
         read_texts: Callable[[], Awaitable[dict[str, str]]] | None = None,
-        known: Verdict | None = None,
-    ) -> Verdict:
+        known: ReloadResult | None = None,
+    ) -> ReloadResult:
         """The set in force stays, and why is told.
 
         Args:
@@ -285,7 +291,7 @@ class Activation:
         """
         applied = self.applied
         label = loaded.label if loaded else revision
-        verdict = Verdict(
+        verdict = ReloadResult(
             result="refused",
             at=self._wall(),
             trigger=way.trigger,

@@ -13,8 +13,8 @@ from typing import Any, TypeVar
 
 from appliance.config.revision import Revision
 from appliance.errors import ConfigUnreadable
+from appliance.reconcile.reload_result import LoadedSet
 from appliance.reconcile.trigger import ConfigSource
-from appliance.reconcile.verdicts import LoadedSet
 
 T = TypeVar("T")
 

@@ -22,7 +22,7 @@ from appliance.core.describe import describe_plan
 from appliance.durable_file import write_private
 from appliance.errors import RequestInvalid
 from appliance.reconcile.contracts import ReloadTelemetry
-from appliance.reconcile.verdicts import Verdict, drain_json, problem_json
+from appliance.reconcile.reload_result import ReloadResult, drain_json, problem_json
 
 # What changed between the files of two config sets, as a unified diff. Pure, and bounded in time and size.
 
@@ -344,7 +344,7 @@ class Recorder:
 
     async def record(
         self,
-        verdict: Verdict,
+        verdict: ReloadResult,
         *,
         revision: Revision | None,
         previous_digest: str | None,

@@ -19,8 +19,8 @@ from appliance.errors import ConfigError, ConfigUnreadable
 from appliance.reconcile.disk import LOAD_TIMEOUT_S, READ_TIMEOUT_S
 from appliance.reconcile.history import History
 from appliance.reconcile.pins import Pin, PinBook
+from appliance.reconcile.reload_result import LoadedSet, find_problems_of
 from appliance.reconcile.trigger import ConfigSource
-from appliance.reconcile.verdicts import LoadedSet, find_problems_of
 
 T = TypeVar("T")
 

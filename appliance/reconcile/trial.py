@@ -17,7 +17,7 @@ from appliance.core.names import WorkerKey
 from appliance.core.plan import ActionKind, Plan
 from appliance.core.specs import DesiredState, ObservedState, Phase
 from appliance.durable_file import remove_durably, write_private
-from appliance.reconcile.verdicts import Applied
+from appliance.reconcile.reload_result import Applied
 
 TRIAL_FILE = "trial.json"
 """Below the state directory."""

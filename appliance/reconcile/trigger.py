@@ -9,7 +9,7 @@ from typing import Protocol
 
 from appliance.config.revision import Revision
 from appliance.core.specs import DesiredState
-from appliance.reconcile.verdicts import LoadedSet, Verdict
+from appliance.reconcile.reload_result import LoadedSet, ReloadResult
 
 
 class Trigger:
@@ -103,5 +103,5 @@ class Request:
     force: bool
     trigger: str
     by: str
-    future: asyncio.Future[Verdict]
+    future: asyncio.Future[ReloadResult]
     to: str | None = None

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from appliance.core.delivery import DeliveryState, state_of_reason
 from appliance.core.escape import escape_controls
 from appliance.core.names import WorkerKey
-from appliance.telemetry.telling import Teller
+from appliance.telemetry.event_log import EventLog
 
 MAX_REPLY_CHARACTERS = 1_048_576
 """Of a reply's text in an event; the whole reply is where its handler put it."""
@@ -31,7 +31,7 @@ class ReplyFacts:
 NO_FACTS = ReplyFacts()
 
 
-class MessageTelemetry(Teller):
+class MessageTelemetry(EventLog):
     """What happens to messages."""
 
     @property

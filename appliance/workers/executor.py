@@ -33,13 +33,13 @@ from appliance.errors import (
 from appliance.methods.base import FilePosition, HandlerContext, Method, Result
 from appliance.outbox.records import DoneRun, FinishItem, OutboxRecord
 from appliance.telemetry.stats import WorkerStats
-from appliance.workers.answering import Answering
 from appliance.workers.bounded import rest_within
 from appliance.workers.incoming import DedupeKey, Incoming, wire_limits
-from appliance.workers.outcomes import Outcomes
-from appliance.workers.outlet import HandlerOutlet, Turns
-from appliance.workers.parts import WorkerParts
 from appliance.workers.replies import is_for_caller_only
+from appliance.workers.reply_builder import ReplyBuilder
+from appliance.workers.reply_policy import ReplyPolicy
+from appliance.workers.reply_writer import ReplyOrder, ReplyWriter
+from appliance.workers.services import WorkerServices
 
 MAX_FINISH_BATCH = 256
 RETRY_FIRST_S = 0.2
@@ -74,7 +74,7 @@ class Executor:
         self,
         spec: SubscriberSpec,
         method: Method,
-        parts: WorkerParts,
+        parts: WorkerServices,
         *,
         intake: Intake,
         scope: str,
@@ -89,9 +89,9 @@ class Executor:
         self._store = parts.store
         self._telemetry = parts.telemetry
         self._answers = parts.answers
-        self._answering = Answering(parts.router, lambda: self.spec)
-        self.outcomes = Outcomes(parts, self._answering, lambda: self.spec, lambda: self.method)
-        self._turns = Turns(self.outcomes.tell_reply)
+        self._answering = ReplyPolicy(parts.router, lambda: self.spec)
+        self.outcomes = ReplyBuilder(parts, self._answering, lambda: self.spec, lambda: self.method)
+        self._turns = ReplyOrder(self.outcomes.tell_reply)
         self._stats = stats
         self._mono = parts.mono
         self._on_progress = on_progress
@@ -474,7 +474,7 @@ class Executor:
     # -- outcomes ---------------------------------------------------------------------------------
 
     def _fail(
-        self, work: Incoming, message: Message, error: Exception, outlet: HandlerOutlet | None
+        self, work: Incoming, message: Message, error: Exception, outlet: ReplyWriter | None
     ) -> None:
         """A handler refused or broke. That is what is remembered of the message, and what its sender hears."""
         self._stats.failed += 1
@@ -628,7 +628,7 @@ class _MessageContext:
         self._work = work
         self._message = message
         self._made: HandlerContext | None = None
-        self.outlet: HandlerOutlet | None = None
+        self.outlet: ReplyWriter | None = None
 
     def close(self) -> None:
         """The handler has ended."""
@@ -646,7 +646,7 @@ class _MessageContext:
         parts, spec = executor._parts, executor.spec
         tools = parts.tools
         is_appliance = work.identity.instance is not None
-        self.outlet = HandlerOutlet(
+        self.outlet = ReplyWriter(
             message, spec.node, parts, executor._answering, asker_is_appliance=is_appliance
         )
         row_id = work.row_id

@@ -14,9 +14,9 @@ from appliance.core.retry import NO_BROKER, reason_of_expiry
 from appliance.outbox.lane import Lane
 from appliance.outbox.records import OutboxRecord
 from appliance.telemetry.stats import WorkerStats
-from appliance.workers.answers import REPORT_ORIGIN
-from appliance.workers.parts import WorkerParts
+from appliance.workers.error_reports import REPORT_ORIGIN
 from appliance.workers.router import publisher_key
+from appliance.workers.services import WorkerServices
 
 SWEEP_S = 2.0
 LANES_AT_ONCE = 16
@@ -29,7 +29,7 @@ LaneReason = Callable[[str, str], str]
 class LaneExpiry:
     """One for a daemon; `run` belongs to its root group. `stats` count what belongs to no worker of the moment."""
 
-    def __init__(self, parts: WorkerParts, stats: WorkerStats, lane_reason: LaneReason) -> None:
+    def __init__(self, parts: WorkerServices, stats: WorkerStats, lane_reason: LaneReason) -> None:
         self._parts = parts
         self._stats = stats
         self._store = parts.store

@@ -20,7 +20,7 @@ from appliance.core.escape import escape_line
 from appliance.errors import StoreError
 from appliance.outbox.records import OutboxRecord
 from appliance.outbox.store import MessageStore
-from appliance.workers.answers import ERROR_LOG_METHOD, REPORT_ORIGIN, Answers
+from appliance.workers.error_reports import ERROR_LOG_METHOD, REPORT_ORIGIN, ErrorReports
 
 FACT_KIND = "given up"
 """Of the facts that tell, by node, what was given up while there was no connection: count, last text, its method."""
@@ -46,7 +46,7 @@ class _Untold(NamedTuple):
 class GivenUp:
     """Told of every record that becomes a dead letter. One for a daemon; `close` it before the store."""
 
-    def __init__(self, answers: Answers, store: MessageStore, bus: Bus) -> None:
+    def __init__(self, answers: ErrorReports, store: MessageStore, bus: Bus) -> None:
         self._answers = answers
         self._store = store
         self._bus = bus

@@ -44,7 +44,7 @@ from appliance.outbox.records import OutboxRecord
 from appliance.outbox.store import MessageStore
 from appliance.telemetry.report import Telemetry
 from appliance.telemetry.stats import WorkerStats
-from appliance.workers.answers import REPORT_ORIGIN
+from appliance.workers.error_reports import REPORT_ORIGIN
 from appliance.workers.peers import PeerBook
 
 # The records that a publisher has in hand, by id and, where order matters, by the stream they belong to.

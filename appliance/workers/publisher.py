@@ -21,9 +21,9 @@ from appliance.errors import BusUnavailable
 from appliance.telemetry.stats import WorkerStats
 from appliance.workers.base import DrainReport
 from appliance.workers.lane_sender import LaneSender
-from appliance.workers.parts import WorkerParts
 from appliance.workers.router import lane_key
 from appliance.workers.schedule import Facts, Scheduler, fill_facts
+from appliance.workers.services import WorkerServices
 
 HELLO_METHOD = "REQHello"
 IDLE_RETIRE_S = 60.0
@@ -33,7 +33,7 @@ IDLE_RETIRE_S = 60.0
 class Publisher:
     """Owns one lane. See the module for the idea."""
 
-    def __init__(self, spec: PublisherSpec, parts: WorkerParts) -> None:
+    def __init__(self, spec: PublisherSpec, parts: WorkerServices) -> None:
         self.spec: WorkerSpec = spec
         self._spec = spec
         self.key: WorkerKey = spec.key

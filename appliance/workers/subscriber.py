@@ -41,7 +41,7 @@ from appliance.workers.base import DrainReport
 from appliance.workers.executor import Executor
 from appliance.workers.inbox_owners import scope_of
 from appliance.workers.incoming import Admission, Incoming, KeptBack, Refusal
-from appliance.workers.parts import WorkerParts
+from appliance.workers.services import WorkerServices
 
 MAX_BATCH = 256
 WORTH_OVERLAPPING = 16
@@ -71,7 +71,7 @@ _DONE = Answer(AnswerKind.DONE)
 class Subscriber:
     """Owns one subscription. See the module for the idea."""
 
-    def __init__(self, spec: SubscriberSpec, method: Method, parts: WorkerParts) -> None:
+    def __init__(self, spec: SubscriberSpec, method: Method, parts: WorkerServices) -> None:
         self.spec: WorkerSpec = spec
         self._spec = spec
         self.key: WorkerKey = spec.key

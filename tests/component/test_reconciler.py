@@ -12,13 +12,13 @@ from appliance.errors import ConfigInvalid, RequestInvalid
 from appliance.methods.registry import METHOD_TABLE
 from appliance.reconcile.disk import SourceReader
 from appliance.reconcile.history import History
-from appliance.reconcile.loop import Reconciler
 from appliance.reconcile.overrides import OverrideBook
 from appliance.reconcile.pins import PinBook, PinKeeper
 from appliance.reconcile.pool import WorkerPool
+from appliance.reconcile.reconciler import Reconciler
+from appliance.reconcile.reload_result import LoadedSet
 from appliance.reconcile.start import Start
 from appliance.reconcile.trial import TrialBook
-from appliance.reconcile.verdicts import LoadedSet
 from tests.component.test_pool import Recorder, ToyWorker, spec
 from tests.support.waiting import turns
 

@@ -11,13 +11,14 @@ from appliance.core.problems import Problem
 from appliance.daemon.source import FileConfigSource
 from appliance.errors import ConfigError, DaemonError, RequestInvalid
 from appliance.methods.registry import METHOD_TABLE
-from appliance.reconcile import disk, loop
+from appliance.reconcile import disk
+from appliance.reconcile import reconciler as loop
 from appliance.reconcile.disk import SourceReader
 from appliance.reconcile.history import History
-from appliance.reconcile.loop import Reconciler
 from appliance.reconcile.overrides import OverrideBook
 from appliance.reconcile.pins import PinBook, PinKeeper
 from appliance.reconcile.pool import WorkerPool
+from appliance.reconcile.reconciler import Reconciler
 from appliance.reconcile.start import find_start
 from appliance.reconcile.trial import TrialBook
 from tests.component.test_pool import Recorder, ToyWorker

@@ -54,15 +54,15 @@ from appliance.telemetry.events import EventHub
 from appliance.telemetry.report import Telemetry
 from appliance.telemetry.stats import DrainCounts
 from appliance.wire.headers import encode_headers, parse_headers
-from appliance.workers.answers import Answers
+from appliance.workers.error_reports import ErrorReports
 from appliance.workers.given_up import GivenUp
 from appliance.workers.inbox_owners import InboxOwners, scope_of
-from appliance.workers.parts import HandlerTools, WorkerParts
 from appliance.workers.peers import PeerBook
 from appliance.workers.publisher import Publisher
 from appliance.workers.router import Router
-from appliance.workers.settlements import Leavers, Settlements
+from appliance.workers.services import HandlerServices, WorkerServices
 from appliance.workers.stall import StallWatch
+from appliance.workers.waiters import AbandonedRequests, DeliveryWaiters
 from tests.support.config_files import load_text
 from tests.support.memory_store import MemoryDisk, MemoryStore
 from tests.support.virtual_time import Clocks, VirtualLoop
@@ -477,7 +477,7 @@ class Daemon:
             METHOD_TABLE, instance=store.instance, next_id=store.next_id, wall=store.now
         )
         self.router.follow(self.desired)
-        self.answers = Answers(
+        self.answers = ErrorReports(
             bus=bus,
             store=store,
             router=self.router,
@@ -486,8 +486,8 @@ class Daemon:
             wall=wall,
         )
         self.presence = Presence(self.current, wall, self._node_seen)
-        self.settlements = Settlements()
-        tools = HandlerTools(
+        self.settlements = DeliveryWaiters()
+        tools = HandlerServices(
             files=NoFiles(),
             console=NoConsole(),
             hellos=self.presence,
@@ -499,7 +499,7 @@ class Daemon:
         self.given_up = GivenUp(self.answers, store, cast(Bus, self.line))
         self.inbox_owners = InboxOwners(store, self._is_subscriber_wanted)
         dialect = StewardDialect()
-        parts = WorkerParts(
+        parts = WorkerServices(
             bus=bus,
             store=store,
             dialect=dialect,
@@ -515,7 +515,7 @@ class Daemon:
             mono=world.clocks.steady,
             report_given_up=self.given_up.report_given_up,
             settlements=self.settlements,
-            leavers=Leavers(),
+            leavers=AbandonedRequests(),
             stall=StallWatch(world.clocks.steady),
         )
         methods = {

@@ -19,9 +19,9 @@ from appliance.outbox.store import MessageStore
 from appliance.telemetry.events import EventHub
 from appliance.telemetry.report import Telemetry
 from appliance.workers.inbox_owners import InboxOwners
-from appliance.workers.parts import WorkerParts
 from appliance.workers.peers import PeerBook
 from appliance.workers.publisher import Publisher
+from appliance.workers.services import WorkerServices
 from tests.support.memory_store import MemoryDisk, MemoryStore
 from tests.support.virtual_time import Clocks
 
@@ -55,7 +55,7 @@ class Shore:
         real = cast(MessageStore, store)
         dialect = StewardDialect()
         nothing = cast(Any, None)
-        self.parts = WorkerParts(
+        self.parts = WorkerServices(
             bus=bus,
             store=real,
             dialect=dialect,

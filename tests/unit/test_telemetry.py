@@ -10,10 +10,10 @@ from appliance.core.delivery import DeliveryState
 from appliance.core.names import NodeName, Subject, WorkerKey, WorkerKind
 from appliance.core.problems import Problem
 from appliance.telemetry import logs
+from appliance.telemetry.event_log import LogRateLimit
 from appliance.telemetry.events import LISTENER_CHARACTERS, EventHub
 from appliance.telemetry.messages import ReplyFacts
 from appliance.telemetry.report import Telemetry
-from appliance.telemetry.telling import StormGuard
 from appliance.workers.base import DrainReport
 
 KEY = WorkerKey(NodeName("ship1"), Subject("ship1.REQPing.EventACK"), WorkerKind.SUBSCRIBER)
@@ -128,7 +128,7 @@ def test_a_fleet_that_starts_does_not_fill_the_log_and_the_ring(telemetry, strea
 
 async def test_the_size_of_a_storm_is_told_when_it_ends_without_another_line(clock):
     told = []
-    guard = StormGuard(lambda *facts: told.append(facts), mono=clock, burst=1, window_s=0.01)
+    guard = LogRateLimit(lambda *facts: told.append(facts), mono=clock, burst=1, window_s=0.01)
     assert [guard.allows("refused x") for _ in range(3)] == [True, False, False]
     clock.now += 1
     guard.flush()
@@ -136,7 +136,7 @@ async def test_the_size_of_a_storm_is_told_when_it_ends_without_another_line(clo
 
 
 def test_the_number_of_storms_followed_is_bounded(clock):
-    guard = StormGuard(lambda *_: None, mono=clock)
+    guard = LogRateLimit(lambda *_: None, mono=clock)
     assert all(guard.allows(f"kind {number}") for number in range(5_000))
     assert len(guard._windows) <= 1_000
 

@@ -24,7 +24,7 @@ from typing import NamedTuple
 from appliance.core.message import text_to_bytes
 from appliance.errors import CopyFailed
 from appliance.methods.files.paths import failed, open_source
-from appliance.methods.programs.chunks import Talk
+from appliance.methods.programs.chunks import Chunker
 
 POLL_S = 0.2
 STREAM = "stdout"
@@ -156,7 +156,7 @@ def find_last_lines(file_fd: int, count: int) -> int:
 async def follow(
     path: str,
     patterns: Sequence[str] | None,
-    talk: Talk,
+    talk: Chunker,
     *,
     last_lines: int = 0,
     tells_absence: bool = False,

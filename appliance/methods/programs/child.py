@@ -24,7 +24,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Generic, TypeVar
 
-from appliance.methods.programs.chunks import Talk
+from appliance.methods.programs.chunks import Chunker
 
 KILL_WAIT_S = 2.0
 """How long a killed child may take to vanish before we stop waiting; it is then reaped later."""
@@ -99,7 +99,7 @@ class TalkingPipe(Pipe):
         self,
         loop: asyncio.AbstractEventLoop,
         pipe_fd: int,
-        talk: Talk,
+        talk: Chunker,
         stream: str,
         tail_bytes: int,
     ) -> None:

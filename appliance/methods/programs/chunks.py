@@ -32,7 +32,7 @@ class Piece(NamedTuple):
     data: bytes
 
 
-class Talk:
+class Chunker:
     """Two streams become one row of pieces, in the order in which they were heard."""
 
     def __init__(self, *, clock: Callable[[], float] | None = None) -> None:
@@ -161,7 +161,7 @@ def _cut(data: bytearray) -> int:
 
 
 async def run_talk(
-    talk: Talk,
+    talk: Chunker,
     speaker: Awaitable[None],
     say: Say,
     *,
@@ -203,7 +203,7 @@ async def run_talk(
     return is_stopped
 
 
-async def _send_all(talk: Talk, say: Say) -> None:
+async def _send_all(talk: Chunker, say: Say) -> None:
     while True:
         await talk.wait()
         while (piece := talk.peek()) is not None:

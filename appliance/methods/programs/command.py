@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from appliance.core.message import Message
 from appliance.methods.programs.child import LINGER_S, Child, KeptPipe, TalkingPipe
-from appliance.methods.programs.chunks import Say, Talk, run_talk
+from appliance.methods.programs.chunks import Chunker, Say, run_talk
 from appliance.running_time import running_timeout
 
 TAIL_BYTES = 8_192
@@ -117,7 +117,7 @@ async def stream_command(
 
     Cancellation: as with `run_command`. What `say` raises ends the program and is raised here.
     """
-    talk = Talk()
+    talk = Chunker()
     try:
         child = Child(
             argv,

@@ -16,7 +16,7 @@ from appliance.outbox.records import OutboxRecord
 from appliance.telemetry.events import EventHub
 from appliance.telemetry.report import Telemetry
 from appliance.wire.frame import decode_frame, frame_headers, split_encoding
-from appliance.workers.answers import REPORT_ORIGIN, Answers
+from appliance.workers.error_reports import REPORT_ORIGIN, ErrorReports
 from appliance.workers.given_up import FACT_KIND, GivenUp, is_report
 from appliance.workers.router import Router
 from tests.support.virtual_time import Clocks, run_virtual
@@ -84,7 +84,7 @@ class Bench:
             wall=self.clocks.steady,
         )
         self.telemetry = Telemetry(EventHub(), mono=self.clocks.steady)
-        self.answers = Answers(
+        self.answers = ErrorReports(
             bus=SimpleNamespace(),  # type: ignore[arg-type]
             store=self.store,  # type: ignore[arg-type]
             router=router,

@@ -7,7 +7,7 @@ from appliance.core.specs import AckOn
 from appliance.dialect.headers import MORE_HEADER, NOBODY
 from appliance.wire.headers import encode_headers
 from appliance.workers.incoming import Incoming
-from appliance.workers.settlements import MAX_REMEMBERED, Leavers
+from appliance.workers.waiters import MAX_REMEMBERED, AbandonedRequests
 
 REQUEST = Message(id=7, file_name=CALLER_FILE)
 PIECE = Message(is_reply=True, previous_message=REQUEST)
@@ -30,14 +30,14 @@ def make_work(message, headers):
     ],
 )
 def test_only_a_piece_of_an_answer_whose_caller_has_left_is_unwanted(message, headers, expected):
-    leavers = Leavers()
+    leavers = AbandonedRequests()
     assert not leavers.is_unwanted(make_work(PIECE, MORE), PIECE)
     leavers.left([7])
     assert leavers.is_unwanted(make_work(message, headers), message) is expected
 
 
 def test_the_newest_are_remembered():
-    leavers = Leavers()
+    leavers = AbandonedRequests()
     leavers.left(range(7, 7 + MAX_REMEMBERED + 1))
     assert not leavers.is_unwanted(make_work(PIECE, MORE), PIECE)
     newest = REQUEST._replace(id=7 + MAX_REMEMBERED)

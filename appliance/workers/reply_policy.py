@@ -14,7 +14,7 @@ MAX_REPLY_ACK_TIMEOUT_S = 600
 MAX_REPLY_RETRIES = 100
 
 
-class Answering:
+class ReplyPolicy:
     """Belongs to one subscriber, whose `allow_reply_methods` of the moment counts."""
 
     def __init__(self, router: Router, spec: Callable[[], SubscriberSpec]) -> None:

@@ -16,18 +16,18 @@ from appliance.methods.base import Console, Files, FileTaker, HelloSink, WorkerL
 from appliance.outbox.records import OutboxRecord
 from appliance.outbox.store import MessageStore
 from appliance.telemetry.report import Telemetry
-from appliance.workers.answers import Answers
+from appliance.workers.error_reports import ErrorReports
 from appliance.workers.inbox_owners import InboxOwners
 from appliance.workers.peers import PeerBook
 from appliance.workers.router import Router
-from appliance.workers.settlements import Leavers, Settlements
 from appliance.workers.stall import StallWatch
+from appliance.workers.waiters import AbandonedRequests, DeliveryWaiters
 
 # What the daemon lends to every handler.
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class HandlerTools:
+class HandlerServices:
     """Shared by all subscribers of a daemon."""
 
     files: Files
@@ -43,7 +43,7 @@ def _report_nothing(_record: OutboxRecord, _reason: str) -> None: ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class WorkerParts:
+class WorkerServices:
     """`fleet` gives the desired state of the moment, `wall` seconds since the epoch, `mono` seconds that never jump."""
 
     bus: Bus
@@ -52,10 +52,10 @@ class WorkerParts:
     delivery: DeliveryMode
     router: Router
     telemetry: Telemetry
-    answers: Answers
+    answers: ErrorReports
     peers: PeerBook
     inbox: InboxOwners
-    tools: HandlerTools
+    tools: HandlerServices
     desired: Current[DesiredState]
     wall: Callable[[], float]
     mono: Callable[[], float] = time.monotonic
@@ -64,5 +64,5 @@ class WorkerParts:
     report_given_up: Callable[[OutboxRecord, str], None] = _report_nothing
     """Tells errorCentral of a record that became a dead letter, and why."""
     stall: StallWatch = field(default_factory=lambda: StallWatch(time.monotonic))
-    settlements: Settlements = field(default_factory=Settlements)
-    leavers: Leavers = field(default_factory=Leavers)
+    settlements: DeliveryWaiters = field(default_factory=DeliveryWaiters)
+    leavers: AbandonedRequests = field(default_factory=AbandonedRequests)

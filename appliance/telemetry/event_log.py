@@ -28,7 +28,7 @@ class _Window:
     suppressed: int = 0
 
 
-class StormGuard:
+class LogRateLimit:
     """Lets `burst` lines per name and window through.
 
     The count of the others is told when the window ends, by a timer if an event loop runs, else
@@ -99,7 +99,7 @@ QUIET_KINDS = frozenset({"worker_started", "worker_updated", "worker_swapped", "
 """Facts whose lines are for those who debug; so is the number of those held back."""
 
 
-class Teller:
+class EventLog:
     """Owns the ways out. Used on the event loop only."""
 
     def __init__(
@@ -114,7 +114,7 @@ class Teller:
         self._logger = logger or logging.getLogger(ROOT)
         self._wall = wall
         self.counts = TelemetryCounts()
-        self._storms = StormGuard(self._suppressed_told, mono=mono)
+        self._storms = LogRateLimit(self._suppressed_told, mono=mono)
 
     def _log(self, level: int, sentence: str, fields: Mapping[str, object]) -> None:
         self._logger.log(level, sentence, extra={"fields": fields})

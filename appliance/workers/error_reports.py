@@ -1,4 +1,4 @@
-"""Answers that are not acknowledgements: refusals to senders of ours and reports to errorCentral.
+"""ErrorReports that are not acknowledgements: refusals to senders of ours and reports to errorCentral.
 
 Both are made where a subscriber must not wait, so they go through one bounded queue and one loop. Reports are
 rate-limited, never speak about error reports, and stop when a thousand of them already wait for an errorCentral
@@ -64,7 +64,7 @@ _ABOUT = ((False, False), (True, False), (False, True))
 """What is counted apart: failures, refusals, dead letters."""
 
 
-class Answers:
+class ErrorReports:
     """Owns the queue; `run` belongs to the daemon's root group."""
 
     def __init__(

@@ -18,6 +18,13 @@ from appliance.reconcile.disk import SourceReader
 from appliance.reconcile.file_watch import FileWatch
 from appliance.reconcile.history import History, KeptSet
 from appliance.reconcile.pins import Pin, PinKeeper
+from appliance.reconcile.reload_result import (
+    Applied,
+    LoadedSet,
+    ReloadResult,
+    find_problems_of,
+    trial_problems,
+)
 from appliance.reconcile.trial import (
     MAX_EXTENSIONS,
     KeptTrial,
@@ -29,16 +36,9 @@ from appliance.reconcile.trial import (
     resume_trial,
 )
 from appliance.reconcile.trigger import Request
-from appliance.reconcile.verdicts import (
-    Applied,
-    LoadedSet,
-    Verdict,
-    find_problems_of,
-    trial_problems,
-)
 
 
-class GoingBack:
+class Rollback:
     """Runs inside the loop that looks at the config, so that nothing else changes the set in force meanwhile."""
 
     def __init__(
@@ -90,7 +90,7 @@ class GoingBack:
 
     # -- rollback ---------------------------------------------------------------------------------
 
-    async def roll_back(self, request: Request) -> Verdict:
+    async def roll_back(self, request: Request) -> ReloadResult:
         """Do what a request for an older set asks.
 
         Raises:
@@ -124,7 +124,7 @@ class GoingBack:
             return await self._reader.load()
         return await self._reader.load_kept(kept.files, kept.digest, kept.revision)
 
-    async def _go_back(self, loaded: LoadedSet, way: Way) -> Verdict:
+    async def _go_back(self, loaded: LoadedSet, way: Way) -> ReloadResult:
         """Put an older set in force and pin it."""
         # NB: files that are away for a moment come back as they were
         files_digest = await self._reader.fingerprint() or self._files.content_digest
@@ -210,7 +210,7 @@ class GoingBack:
             applied_at=kept.ends_at - kept.length_s,
         )
 
-    async def judge_trial(self) -> Verdict | None:
+    async def judge_trial(self) -> ReloadResult | None:
         """At the end of a trial: keep the set, or go back to the one before; None while there is nothing to tell."""
         trial, applied = self.trial, self._activation.applied
         if trial is None or applied is None or self._mono() < trial.until_mono:

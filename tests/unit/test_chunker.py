@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from appliance.methods.programs import chunks as _talk
-from appliance.methods.programs.chunks import HELD_BYTES, PIECE_BYTES, Talk, run_talk
+from appliance.methods.programs.chunks import HELD_BYTES, PIECE_BYTES, Chunker, run_talk
 from tests.support.waiting import turns
 
 
@@ -23,7 +23,7 @@ def drain(talk):
 
 
 def make_talk():
-    return Talk(clock=lambda: 0.0)
+    return Chunker(clock=lambda: 0.0)
 
 
 async def test_whole_lines_that_are_there_go_out_in_one_piece_and_the_begun_one_waits():
@@ -103,7 +103,7 @@ def test_nothing_is_lost_doubled_or_turned_round_and_every_piece_is_bounded(word
 
 async def test_a_line_without_an_end_goes_out_after_a_silence(monkeypatch):
     monkeypatch.setattr(_talk, "SILENCE_S", 0.05)
-    talk = Talk()
+    talk = Chunker()
     talk.add("stdout", b"password: ")
     assert talk.peek() is None
     begun = time.monotonic()
@@ -127,7 +127,7 @@ async def test_a_full_talk_has_no_room_until_somebody_listens():
 
 
 async def test_run_ends_with_the_speaker_and_all_is_said():
-    talk, heard = Talk(), []
+    talk, heard = Chunker(), []
 
     async def speaker():
         talk.add("stdout", b"one\n")
@@ -143,7 +143,7 @@ async def test_run_ends_with_the_speaker_and_all_is_said():
 
 async def test_what_cannot_be_said_in_the_time_and_a_moment_after_stays_in_the_talk(monkeypatch):
     monkeypatch.setattr(_talk, "LAST_WORDS_S", 0.05)
-    talk = Talk()
+    talk = Chunker()
 
     async def speaker():
         talk.add("stdout", b"one\n")
@@ -159,7 +159,7 @@ async def test_what_cannot_be_said_in_the_time_and_a_moment_after_stays_in_the_t
 
 @pytest.mark.parametrize("who", ["speaker", "listener"])
 async def test_what_either_side_raises_ends_both(who):
-    talk, ended = Talk(), []
+    talk, ended = Chunker(), []
 
     async def speaker():
         talk.add("stdout", b"one\n")
@@ -180,7 +180,7 @@ async def test_what_either_side_raises_ends_both(who):
 
 
 async def test_cancellation_ends_both():
-    talk, ended = Talk(), []
+    talk, ended = Chunker(), []
     begun = asyncio.Semaphore(0)
 
     async def forever(*_):

@@ -64,7 +64,7 @@ class Applied:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Verdict:
+class ReloadResult:
     """What became of one look. `result` is applied, unchanged, refused or reverted (a trial that failed).
 
     `by` tells who asked, where that is known.
@@ -83,7 +83,7 @@ class Verdict:
     drains: tuple[DrainOutcome, ...] = ()
     failed: Mapping[str, str] = field(default_factory=dict)
 
-    def says_the_same(self, other: Verdict) -> bool:
+    def says_the_same(self, other: ReloadResult) -> bool:
         """Whether both say the same of the same files: a late event is nothing new."""
         return (self.result, self.digest, self.problems) == (
             other.result,
@@ -101,7 +101,7 @@ OUTSIDE = frozenset({"E001", "E303", "E304", "E306", "E307", "E311", "E312", "E3
 """Of problems with what the files do not say: a disk, an address, a broker, a key that is not there yet."""
 
 
-def find_objections(
+def find_rejections(
     old: DesiredState,
     new: DesiredState,
     plan: Plan,

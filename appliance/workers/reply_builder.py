@@ -12,20 +12,20 @@ from appliance.dialect.steward import header_text
 from appliance.errors import RequestInvalid
 from appliance.methods.base import DONE, Method, Result
 from appliance.outbox.records import OutboxRecord
-from appliance.workers.answering import Answering, bounded_reply
 from appliance.workers.incoming import Incoming
-from appliance.workers.outlet import HandlerOutlet
-from appliance.workers.parts import WorkerParts
 from appliance.workers.replies import final_headers, read_reply_facts, reply_headers
+from appliance.workers.reply_policy import ReplyPolicy, bounded_reply
+from appliance.workers.reply_writer import ReplyWriter
+from appliance.workers.services import WorkerServices
 
 
-class Outcomes:
+class ReplyBuilder:
     """Makes the outbox records of one subscriber's outcomes. What cannot be sent becomes an error report."""
 
     def __init__(
         self,
-        parts: WorkerParts,
-        answering: Answering,
+        parts: WorkerServices,
+        answering: ReplyPolicy,
         spec: Callable[[], SubscriberSpec],
         method: Callable[[], Method],
     ) -> None:
@@ -57,7 +57,7 @@ class Outcomes:
             )
 
     def of_result(
-        self, work: Incoming, message: Message, result: Result, outlet: HandlerOutlet | None
+        self, work: Incoming, message: Message, result: Result, outlet: ReplyWriter | None
     ) -> tuple[OutboxRecord, ...]:
         """Everything that goes out because a message was handled; `outlet` is None where the handler never looked at it."""
         if result is DONE and not message.is_reply:
@@ -151,7 +151,7 @@ class Outcomes:
             return ()
 
     def of_failure(
-        self, work: Incoming, message: Message, text: str, outlet: HandlerOutlet | None
+        self, work: Incoming, message: Message, text: str, outlet: ReplyWriter | None
     ) -> tuple[OutboxRecord, ...]:
         """Where a reply was due and the message is acknowledged already, the sender of ours still gets an answer."""
         if (

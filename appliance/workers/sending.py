@@ -9,7 +9,7 @@ from appliance.core.names import NodeName
 from appliance.errors import AnswerUnwanted, HandlerError, RequestInvalid, StoreError
 from appliance.methods.base import Outgoing
 from appliance.outbox.records import OutboxRecord
-from appliance.workers.parts import WorkerParts
+from appliance.workers.services import WorkerServices
 
 RETRY_S = 0.2
 
@@ -17,7 +17,7 @@ RETRY_S = 0.2
 class Delivering:
     """In the name of one node."""
 
-    def __init__(self, node: NodeName, parts: WorkerParts) -> None:
+    def __init__(self, node: NodeName, parts: WorkerServices) -> None:
         self._node = node
         self._store = parts.store
         self._router = parts.router

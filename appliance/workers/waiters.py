@@ -18,7 +18,7 @@ from appliance.workers.incoming import Incoming
 MAX_REMEMBERED = 10_000
 
 
-class Leavers:
+class AbandonedRequests:
     """Ids of requests whose callers have gone, the newest ones."""
 
     def __init__(self) -> None:
@@ -55,7 +55,7 @@ class Fate(NamedTuple):
     is_unwanted: bool = False
 
 
-class Settlements:
+class DeliveryWaiters:
     """Futures by record id. Publishers tell, outlets wait; costs nothing while nobody does."""
 
     def __init__(self) -> None:

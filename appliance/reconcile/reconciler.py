@@ -27,21 +27,21 @@ from appliance.reconcile.contracts import ReloadTelemetry
 from appliance.reconcile.convergence import RESYNC_S, Convergence
 from appliance.reconcile.disk import SourceReader
 from appliance.reconcile.file_watch import FileWatch
-from appliance.reconcile.going_back import GoingBack
 from appliance.reconcile.history import History, Recorder
 from appliance.reconcile.overrides import OverrideBook
 from appliance.reconcile.pins import Pin, PinKeeper
 from appliance.reconcile.pool import WorkerPool
-from appliance.reconcile.start import Start
-from appliance.reconcile.trial import TrialBook
-from appliance.reconcile.trigger import Request, Trigger
-from appliance.reconcile.verdicts import (
+from appliance.reconcile.reload_result import (
     Applied,
     LoadedSet,
-    Verdict,
+    ReloadResult,
     find_problems_of,
     pinned_note,
 )
+from appliance.reconcile.rollback import Rollback
+from appliance.reconcile.start import Start
+from appliance.reconcile.trial import TrialBook
+from appliance.reconcile.trigger import Request, Trigger
 
 LOOK_REASONS = frozenset({"start", "signal", "request", "watch", "poll", "retry"})
 HINTS = frozenset({"watch", "poll", "retry"})
@@ -89,7 +89,7 @@ class Reconciler:
         self.trigger = Trigger()
         """Reasons to look; those for a pass over the workers go to `convergence`."""
         self.files = FileWatch(reader, self.trigger)
-        self.going_back = GoingBack(
+        self.going_back = Rollback(
             self.activation,
             self.convergence,
             reader,
@@ -101,7 +101,7 @@ class Reconciler:
             is_connected=is_connected,
             wall=wall,
         )
-        self.last_attempt: Verdict | None = None
+        self.last_attempt: ReloadResult | None = None
         self._ending = asyncio.Event()
         self.on_look: Callable[[bool], None] = lambda _: None
         """Told when a look begins (True) and when its verdict is there (False), before those who wait get it."""
@@ -119,7 +119,7 @@ class Reconciler:
 
     # -- life -------------------------------------------------------------------------------------
 
-    async def start(self, start: Start) -> Verdict:
+    async def start(self, start: Start) -> ReloadResult:
         """Bring a first set into force: what the files hold, or where that is refused the last good one."""
         last = await asyncio.to_thread(self._history.last_applied) or {}
         self.activation.last_generation = _int(last.get("generation"))
@@ -127,7 +127,7 @@ class Reconciler:
         on_disk = await asyncio.to_thread(self._pins.load)
         self._pins.restore(start.pin, is_on_disk=on_disk == start.pin)
         started = self._mono()
-        refusal: Verdict | None = None
+        refusal: ReloadResult | None = None
         if start.problems:
             refusal = await self._refuse_first(start, started)
             verdict = await self._begin_with(start.first, None)
@@ -153,7 +153,7 @@ class Reconciler:
         self._plan_retry(self.last_attempt)
         return self.last_attempt
 
-    async def _refuse_first(self, start: Start, started: float) -> Verdict:
+    async def _refuse_first(self, start: Start, started: float) -> ReloadResult:
         async def read_texts() -> dict[str, str]:
             return dict(start.attempted or {})
 
@@ -165,7 +165,7 @@ class Reconciler:
             read_texts=read_texts,
         )
 
-    async def _begin_with(self, loaded: LoadedSet, pin: Pin | None) -> Verdict:
+    async def _begin_with(self, loaded: LoadedSet, pin: Pin | None) -> ReloadResult:
         """A set that was in force before: nothing speaks against it."""
         way = Way(trigger="start", force=True, pin=pin, goes_back=True)
         return await self.activation.bring_into_force(loaded, way)
@@ -228,14 +228,14 @@ class Reconciler:
         """How long the longest pass or look in hand has been at work."""
         return max(self.trigger.busy_s, self.convergence.trigger.busy_s)
 
-    async def reload(self, *, force: bool, trigger: str, by: str = "") -> Verdict:
+    async def reload(self, *, force: bool, trigger: str, by: str = "") -> ReloadResult:
         """Ask for a look and wait for its verdict."""
         request = self._make_request(force, trigger, by)
         self._requests.append(request)
         self.trigger.set("request")
         return await request.future
 
-    async def roll_back(self, *, to: str | None, force: bool, by: str = "") -> Verdict:
+    async def roll_back(self, *, to: str | None, force: bool, by: str = "") -> ReloadResult:
         """Go back to a set that was in force and pin it until the files change again.
 
         Args:
@@ -287,13 +287,13 @@ class Reconciler:
             if not request.future.done():
                 request.future.set_result(verdict)
 
-    def _tell(self, verdict: Verdict) -> None:
+    def _tell(self, verdict: ReloadResult) -> None:
         self.last_attempt = verdict
         self.on_look(False)
 
     async def _within_boundary(
-        self, way: Way, attempt: Awaitable[Verdict | None]
-    ) -> Verdict | None:
+        self, way: Way, attempt: Awaitable[ReloadResult | None]
+    ) -> ReloadResult | None:
         """The boundary around everything that may change the set in force: the daemon must go on."""
         started = self._mono()
         try:
@@ -308,10 +308,10 @@ class Reconciler:
                 (problem,), way, started, digest=self.files.digest, known=self._known(way)
             )
 
-    def _known(self, way: Way) -> Verdict | None:
+    def _known(self, way: Way) -> ReloadResult | None:
         return self.last_attempt if way.trigger in HINTS else None
 
-    def _plan_retry(self, verdict: Verdict) -> None:
+    def _plan_retry(self, verdict: ReloadResult) -> None:
         """A set that something outside refused stays desired: it is tried again, at growing intervals."""
         if not verdict.may_pass_later:
             self._retry_mono, self._retry_wait_s = None, RETRY_FIRST_S
@@ -322,7 +322,7 @@ class Reconciler:
         self._retry_mono = self._mono() + wait_s
         self._retry_wait_s = min(RETRY_MAX_S, self._retry_wait_s * 2)
 
-    async def _attempt(self, way: Way, *, asked: bool) -> Verdict:
+    async def _attempt(self, way: Way, *, asked: bool) -> ReloadResult:
         started = self._mono()
         applied = self.applied
         assert applied is not None
@@ -367,7 +367,7 @@ class Reconciler:
         if is_own and not force and self._pins.holds(loaded.digest):
             note = pinned_note(self._pins.pin)
             return Prediction(Plan(), (), (note, *loaded.warnings), is_pinned=True)
-        objections = self.activation.find_objections(loaded, Way(trigger="request", force=force))
+        objections = self.activation.find_rejections(loaded, Way(trigger="request", force=force))
         plan = self.convergence.predict(loaded.desired)
         return Prediction(plan, objections, tuple(loaded.warnings), is_pinned=False)
 

@@ -63,7 +63,7 @@ def refuse(outcome: Outcome, message: str) -> Answer:
     return Answer(outcome=outcome, problems=[Note(message=message)])
 
 
-class Injector:
+class Importer:
     """Reads large texts one at a time, which bounds what they take of memory together."""
 
     def __init__(self, submission: Submission, settings: Current[InputSettings]) -> None:

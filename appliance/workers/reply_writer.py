@@ -23,11 +23,11 @@ from appliance.dialect.headers import (
 from appliance.errors import AnswerUnwanted, HandlerError, RequestInvalid
 from appliance.methods.base import Outgoing
 from appliance.outbox.records import OutboxRecord
-from appliance.workers.answering import Answering
-from appliance.workers.delivering import RETRY_S, Delivering
 from appliance.workers.incoming import Incoming
-from appliance.workers.parts import WorkerParts
-from appliance.workers.settlements import Fate
+from appliance.workers.reply_policy import ReplyPolicy
+from appliance.workers.sending import RETRY_S, Delivering
+from appliance.workers.services import WorkerServices
+from appliance.workers.waiters import Fate
 
 # The pieces of one answer are told to whoever waits in the order in which they came, however long each is handled.
 #
@@ -37,7 +37,7 @@ from appliance.workers.settlements import Fate
 _StreamKey = tuple[str, str]
 
 
-class Turns:
+class ReplyOrder:
     """Belongs to one subscriber; holds no more than what that has in hand."""
 
     def __init__(self, tell: Callable[[Incoming], None]) -> None:
@@ -85,15 +85,15 @@ MAX_UNSETTLED_PIECES = 64
 """Partial replies of one message that may wait in the outbox; then the handler waits."""
 
 
-class HandlerOutlet:
+class ReplyWriter:
     """One per message; implements `methods.base.Outlet`."""
 
     def __init__(
         self,
         request: Message,
         node: NodeName,
-        parts: WorkerParts,
-        answering: Answering,
+        parts: WorkerServices,
+        answering: ReplyPolicy,
         *,
         asker_is_appliance: bool,
     ) -> None:

@@ -7,7 +7,7 @@ from appliance.core.specs import AckOn
 from appliance.dialect.headers import NOBODY, TURN_HEADER
 from appliance.wire.headers import encode_headers
 from appliance.workers.incoming import Incoming
-from appliance.workers.outlet import Turns
+from appliance.workers.reply_writer import ReplyOrder
 
 
 def make_work(turn, sender="ship1", is_reply=True):
@@ -24,7 +24,7 @@ def told():
 
 @pytest.fixture
 def turns(told):
-    return Turns(told.append)
+    return ReplyOrder(told.append)
 
 
 def take(turns, *works):

@@ -1,0 +1,78 @@
+"""The house: what documents say of it is there, and nobody reaches into another's private rooms."""
+
+import ast
+import re
+from pathlib import Path
+
+import appliance
+
+ROOT = Path(appliance.__file__).parent
+PAGE = ROOT.parent / "docs" / "architecture.md"
+
+
+def modules():
+    for path in sorted(ROOT.rglob("*.py")):
+        yield ".".join(("appliance", *path.relative_to(ROOT).with_suffix("").parts)), path
+
+
+def imports_of(path):
+    for item in ast.walk(ast.parse(path.read_text())):
+        if isinstance(item, ast.ImportFrom) and item.module and item.module.startswith("appliance"):
+            for alias in item.names:
+                yield item.module, alias.name
+
+
+def test_every_file_and_class_that_the_architecture_names_exists():
+    text = re.sub(r"```.*?```", "", PAGE.read_text(), flags=re.DOTALL)
+    classes = set()
+    for _, path in modules():
+        tree = ast.parse(path.read_text())
+        classes |= {item.name for item in ast.walk(tree) if isinstance(item, ast.ClassDef)}
+    named = re.findall(r"`([^`]+)`", text)
+    assert len(named) > 50
+    for name in named:
+        if "/" in name:
+            assert (ROOT.parent if name == "appliance/" else ROOT).joinpath(name).exists(), name
+        elif name[0].isupper():
+            assert name in classes, name
+
+
+def test_no_private_module_is_imported_from_another_package():
+    found = []
+    for name, path in modules():
+        for module, imported in imports_of(path):
+            parts = [*module.split("."), imported]
+            for index, part in enumerate(parts):
+                is_private = part.startswith("_") and not part.startswith("__")
+                is_module = ROOT.parent.joinpath(*parts[: index + 1]).with_suffix(".py").exists()
+                package = ".".join(parts[:index])
+                if is_private and is_module and name.rpartition(".")[0] != package:
+                    found.append(f"{name} imports {package}.{part}")
+    assert not found
+
+
+def test_no_modules_import_one_another_in_a_circle():
+    known = {name.removesuffix(".__init__") for name, _ in modules()}
+    graph = {}
+    for name, path in modules():
+        edges = set()
+        for item in ast.parse(path.read_text()).body:  # at the import, not within functions
+            if isinstance(item, ast.ImportFrom) and item.module:
+                for alias in item.names:
+                    full = f"{item.module}.{alias.name}"
+                    edges.add(full if full in known else item.module)
+        graph[name.removesuffix(".__init__")] = edges & known
+    done, path = set(), []
+
+    def visit(name):
+        assert name not in path, " -> ".join([*path[path.index(name) :], name])
+        if name in done:
+            return
+        path.append(name)
+        for below in sorted(graph[name] - {name}):
+            visit(below)
+        path.pop()
+        done.add(name)
+
+    for name in sorted(graph):
+        visit(name)
