@@ -38,7 +38,7 @@ class CopyAsked:
                 self.progress.take(line)
             case "reply" if not line.has_more:
                 self.is_answered = True
-                if line.exit_status and line.exit_status != "0":
+                if isinstance(line.exit_status, str) and line.exit_status != "0":
                     self.problem = line.exit_status.removeprefix("failed: ")
                 else:
                     self.copied = read_copied(line.data or "")
