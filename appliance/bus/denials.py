@@ -6,12 +6,12 @@ subject; this is where it finds its way back.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import suppress
 
 from appliance.bus.base import Denial, OnDenied
 from appliance.bus.frames import parse_denial
-from appliance.bus.subscription import NatsSubscription
+from appliance.bus.subscription import SubscriptionTable
 from appliance.core.names import REPLY_TOKEN
 
 _REPLY_PART = f".{REPLY_TOKEN}."
@@ -26,7 +26,7 @@ class DenialRouter:
     """
 
     def __init__(
-        self, subscriptions: Mapping[str, NatsSubscription], report: Callable[[str, str], None]
+        self, subscriptions: SubscriptionTable, report: Callable[[str, str], None]
     ) -> None:
         self._subscriptions = subscriptions
         self._report = report
@@ -83,16 +83,15 @@ class DenialRouter:
 
     def _deny_subscribers(self, denial: Denial) -> list[tuple[OnDenied, Denial]]:
         told = []
-        for item in self._subscriptions.values():
-            if item.subject == denial.subject and item.queue == denial.queue:
-                item.denied_text = denial.text
-                if item.on_denied is not None:
-                    told.append((item.on_denied, denial))
+        for item in self._subscriptions.same_interest(denial.subject, denial.queue):
+            item.denied_text = denial.text
+            if item.on_denied is not None:
+                told.append((item.on_denied, denial))
         return told
 
     def _deny_unconfirmed(self, text: str) -> list[tuple[OnDenied, Denial]]:
         told = []
-        for item in self._subscriptions.values():
+        for item in self._subscriptions.by_sid.values():
             if not item.is_confirmed:
                 item.denied_text = text
                 if item.on_denied is not None:

@@ -26,7 +26,7 @@ from appliance.bus.base import BusMessage, Frame, OnDenied, OnMessages
 from appliance.bus.denials import DenialRouter
 from appliance.bus.events import BusEvents, Reporter
 from appliance.bus.frames import check_subscribe_subject, is_covered, write_frames
-from appliance.bus.subscription import NatsSubscription
+from appliance.bus.subscription import NatsSubscription, SubscriptionTable
 from appliance.errors import BusUnavailable
 from appliance.wire.headers import encode_headers
 
@@ -257,7 +257,7 @@ class MemoryBus:
         self._broker = broker
         self._reconnect_wait_s = reconnect_wait_s
         self._reporter = Reporter(events)
-        self._subscriptions: dict[str, NatsSubscription] = {}
+        self._subscriptions = SubscriptionTable()
         self._denials = DenialRouter(self._subscriptions, self._reporter.report)
         self._sids = itertools.count(1)
         self._known_subjects: set[str] = set()
@@ -425,14 +425,14 @@ class MemoryBus:
             limit_messages=limit_messages,
             stop=self._stop_intake,
         )
-        self._subscriptions[subscription.sid] = subscription
+        self._subscriptions.add(subscription)
         try:
             while not subscription.is_confirmed:
                 await self._confirm(subscription)
         finally:
             if not subscription.is_confirmed:
                 self._renounce(subscription)
-                self._subscriptions.pop(subscription.sid, None)
+                self._subscriptions.remove(subscription)
         return subscription
 
     async def barrier(self) -> None:
@@ -462,7 +462,7 @@ class MemoryBus:
 
     def take(self, sid: str, messages: list[BusMessage]) -> None:
         """Messages of one read arrived for a subscription."""
-        subscription = self._subscriptions.get(sid)
+        subscription = self._subscriptions.by_sid.get(sid)
         if subscription is None:
             return
         try:
@@ -539,7 +539,7 @@ class MemoryBus:
         """Announce, and look again when that is confirmed: the connection is used when nothing is missing."""
         missing = [
             item
-            for item in self._subscriptions.values()
+            for item in self._subscriptions.by_sid.values()
             if item.sid not in announced and not item.is_closing
         ]
         if announced and not missing:
@@ -620,4 +620,4 @@ class MemoryBus:
                 with suppress(BusUnavailable):
                     await self._ping()
         finally:
-            self._subscriptions.pop(subscription.sid, None)
+            self._subscriptions.remove(subscription)

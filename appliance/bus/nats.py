@@ -19,7 +19,7 @@ from appliance.bus.events import BusEvents, Reporter
 from appliance.bus.frames import check_subscribe_subject
 from appliance.bus.link import Link
 from appliance.bus.protocol import Wire
-from appliance.bus.subscription import OVERLAP_S, NatsSubscription
+from appliance.bus.subscription import OVERLAP_S, NatsSubscription, SubscriptionTable
 from appliance.bus.watchdog import Loopback
 from appliance.core.specs import BrokerSettings
 from appliance.errors import BusUnavailable
@@ -40,7 +40,7 @@ class NatsBus:
         self, settings: BrokerSettings, server_urls: tuple[str, ...], name: str, events: BusEvents
     ) -> None:
         """Store only; use `open`."""
-        self._subscriptions: dict[str, NatsSubscription] = {}
+        self._subscriptions = SubscriptionTable()
         self._sids = itertools.count(1)
         reporter = Reporter(events)
         self._denials = DenialRouter(self._subscriptions, reporter.report)
@@ -48,7 +48,7 @@ class NatsBus:
             settings,
             server_urls,
             name=name,
-            subscriptions=self._subscriptions,
+            subscriptions=self._subscriptions.by_sid,
             reporter=reporter,
             on_error=self._denials.handle,
         )
@@ -199,7 +199,7 @@ class NatsBus:
             limit_messages=limit_messages,
             stop=self._stop_intake,
         )
-        self._subscriptions[subscription.sid] = subscription
+        self._subscriptions.add(subscription)
         is_confirmed = False
         try:
             async with asyncio.timeout(self._link.settings.connect_timeout_s * 2):
@@ -209,7 +209,7 @@ class NatsBus:
             raise BusUnavailable("no connection to the broker came up in time") from None
         finally:
             if not is_confirmed:
-                self._subscriptions.pop(subscription.sid, None)
+                self._subscriptions.remove(subscription)
                 for wire in self._link.wires:
                     wire.renounce(subscription)
         return subscription
@@ -238,9 +238,8 @@ class NatsBus:
 
     def _make_loopback(self, node: str) -> Loopback:
         loopback = Loopback(node)
-        sid = str(next(self._sids))
-        self._subscriptions[sid] = NatsSubscription(
-            sid=sid,
+        subscription = NatsSubscription(
+            sid=str(next(self._sids)),
             subject=loopback.subject,
             queue="",
             on_messages=loopback.take,
@@ -248,6 +247,7 @@ class NatsBus:
             limit_messages=1,
             stop=self._stop_intake,
         )
+        self._subscriptions.add(subscription)
         self._denials.on_publish_denied(loopback.subject, loopback.turn_off)
         return loopback
 
@@ -290,14 +290,12 @@ class NatsBus:
             # cut off while it overlapped, it is unsubscribed all the same
             for wire in self._link.wires:
                 wire.renounce(subscription)
-            self._subscriptions.pop(subscription.sid, None)
+            self._subscriptions.remove(subscription)
 
     async def _overlap(self, subscription: NatsSubscription) -> None:
         """Stay a moment beside whatever has just taken this subscription's place; see `OVERLAP_S`."""
         joined_mono = [
-            other.confirmed_mono
-            for other in self._subscriptions.values()
-            if other is not subscription and other.joined_with(subscription)
+            other.confirmed_mono for other in self._subscriptions.joined_with(subscription)
         ]
         if joined_mono:
             now = asyncio.get_running_loop().time()

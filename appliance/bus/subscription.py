@@ -68,10 +68,6 @@ class NatsSubscription:
             self.confirmed_mono = asyncio.get_running_loop().time()
         self.is_confirmed = True
 
-    def joined_with(self, other: NatsSubscription) -> bool:
-        """Whether one takes over from the other: they share the messages of one subject."""
-        return bool(self.queue) and (self.subject, self.queue) == (other.subject, other.queue)
-
     async def stop_intake(self) -> None:
         """Unsubscribe; on return every message that arrived has been handed over. A second call returns at once.
 
@@ -87,3 +83,44 @@ class NatsSubscription:
     def dropped(self) -> int:
         """Always 0: nothing waits here."""
         return 0
+
+
+class SubscriptionTable:
+    """What a bus is subscribed to, found by id and by what was asked for: neither costs more when there are more."""
+
+    def __init__(self) -> None:
+        self.by_sid: dict[str, NatsSubscription] = {}
+        """For those who read frames: a plain dictionary, since each message looks in it."""
+        self._by_interest: dict[tuple[str, str], list[NatsSubscription]] = {}
+
+    def add(self, subscription: NatsSubscription) -> None:
+        """Enter a subscription under its id."""
+        self.by_sid[subscription.sid] = subscription
+        interest = (subscription.subject, subscription.queue)
+        self._by_interest.setdefault(interest, []).append(subscription)
+
+    def remove(self, subscription: NatsSubscription) -> None:
+        """Take it out; nothing happens if it is not in."""
+        if self.by_sid.pop(subscription.sid, None) is None:
+            return
+        interest = (subscription.subject, subscription.queue)
+        others = self._by_interest[interest]
+        others.remove(subscription)
+        if not others:
+            del self._by_interest[interest]
+
+    def clear(self) -> None:
+        """Take out all."""
+        self.by_sid.clear()
+        self._by_interest.clear()
+
+    def same_interest(self, subject: str, queue: str) -> tuple[NatsSubscription, ...]:
+        """Those of this subject and queue group: what the broker shares messages among, or denies together."""
+        return tuple(self._by_interest.get((subject, queue), ()))
+
+    def joined_with(self, subscription: NatsSubscription) -> tuple[NatsSubscription, ...]:
+        """The others that take over from it when it goes: members of its queue group."""
+        if not subscription.queue:
+            return ()
+        group = self.same_interest(subscription.subject, subscription.queue)
+        return tuple(other for other in group if other is not subscription)

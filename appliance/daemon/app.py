@@ -42,6 +42,7 @@ from appliance.daemon.assembly import (
     secret_variables,
 )
 from appliance.daemon.clock_watch import ClockWatch, passed_s
+from appliance.daemon.collector import Collector
 from appliance.daemon.console import StdoutConsole
 from appliance.daemon.presence import Presence
 from appliance.daemon.reloadables import BrokerPart, InputsPart, ListenerPart
@@ -109,6 +110,7 @@ class Daemon:
         self.events = EventHub()
         self.telemetry = Telemetry(self.events)
         self.clock_watch = ClockWatch(self._on_clock_jump)
+        self._collector = Collector()
         self._has_followed = asyncio.Event()
         self._stop = asyncio.Event()
         self._stop_now = asyncio.Event()
@@ -137,8 +139,10 @@ class Daemon:
                     for name, run in self._services().items()
                 ]
                 # signals given while this was starting are one look afterwards
-                await self.reconciler.start(self._start)
+                with self._collector.starting():
+                    await self.reconciler.start(self._start)
                 reconciling = group.create_task(self.reconciler.run(), name="reconciler")
+                self._collector.settle(self.pool.moves, len(self.pool.handles))
                 self.reconciler.on_look = self._on_look
                 self.view.life = Life.RUNNING
                 self.inputs.start_taking()
@@ -170,6 +174,7 @@ class Daemon:
         self.manager.follow_look(begins)
         if not begins:
             self.fleet.follow_verdict()
+            self._collector.settle(self.pool.moves, len(self.pool.handles))
 
     async def _build(self) -> None:
         desired = self.desired.value

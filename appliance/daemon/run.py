@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import logging
 import socket
 import sys
@@ -38,7 +37,6 @@ def run_daemon(options: RunOptions) -> int:
     first = start.built
     setup_logging(options.log_level or first.log.level, options.log_format or first.log.format)
     sys.setswitchinterval(SWITCH_INTERVAL_S)
-    gc.freeze()
     try:
         state_dir.mkdir(mode=0o750, parents=True, exist_ok=True)
         return uvloop.run(_main(options, source, start, state_dir))

@@ -73,6 +73,8 @@ class WorkerPool:
         self.handles: dict[WorkerKey, Handle] = {}
         self.gone = WorkerStats()
         """What workers that are no more have counted."""
+        self.moves = 0
+        """How many workers have come and gone."""
 
     def observe(self) -> ObservedState:
         """What runs now, as values."""
@@ -156,6 +158,7 @@ class WorkerPool:
             handle.last_error = old.last_error
             self._keep_counts(old)
         self.handles[key] = handle
+        self.moves += 1
         try:
             handle.worker = self._build(spec)
             if old is not None and old.worker is not None:
@@ -243,6 +246,7 @@ class WorkerPool:
     def _forget(self, key: WorkerKey) -> None:
         handle = self.handles.pop(key, None)
         if handle is not None:
+            self.moves += 1
             self._keep_counts(handle)
 
     def _keep_counts(self, handle: Handle) -> None:

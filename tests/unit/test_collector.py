@@ -1,0 +1,76 @@
+"""Garbage is looked for when workers have come and gone, not while they are made."""
+
+import gc
+from collections.abc import Iterator
+
+import pytest
+
+from appliance.daemon.collector import TURNOVER_WORKERS, Collector
+
+
+class Circle:
+    """Only a look of the collector frees it."""
+
+    def __init__(self, freed: list[str]) -> None:
+        self.me = self
+        self._freed = freed
+
+    def __del__(self) -> None:
+        self._freed.append("freed")
+
+
+@pytest.fixture(autouse=True)
+def collector_as_it_was() -> Iterator[None]:
+    threshold = gc.get_threshold()
+    yield
+    gc.unfreeze()
+    gc.set_threshold(*threshold)
+
+
+def test_nothing_is_looked_at_while_the_daemon_starts() -> None:
+    collector = Collector()
+    with collector.starting():
+        assert not gc.isenabled()
+    assert gc.isenabled()
+
+
+def test_a_start_that_fails_leaves_the_collector_on() -> None:
+    with pytest.raises(RuntimeError), Collector().starting():
+        raise RuntimeError
+    assert gc.isenabled()
+
+
+def test_what_the_start_made_is_not_looked_at_again_while_few_workers_move() -> None:
+    freed: list[str] = []
+    collector = Collector()
+    with collector.starting():
+        circle = Circle(freed)
+    collector.settle(moves=20, workers=20)
+    del circle
+    collector.settle(moves=20 + TURNOVER_WORKERS, workers=20)
+    gc.collect()
+    assert freed == []
+
+
+def test_workers_of_the_start_that_went_are_freed_once_many_have_moved() -> None:
+    freed: list[str] = []
+    collector = Collector()
+    with collector.starting():
+        circle = Circle(freed)
+    collector.settle(moves=20, workers=20)
+    del circle
+    collector.settle(moves=21 + TURNOVER_WORKERS, workers=20)
+    assert freed == ["freed"]
+
+
+def test_a_large_fleet_moves_a_tenth_of_itself_before_all_is_looked_at_again() -> None:
+    freed: list[str] = []
+    collector = Collector()
+    with collector.starting():
+        circle = Circle(freed)
+    collector.settle(moves=50_000, workers=50_000)
+    del circle
+    collector.settle(moves=55_000, workers=50_000)
+    assert freed == []
+    collector.settle(moves=55_001, workers=50_000)
+    assert freed == ["freed"]
