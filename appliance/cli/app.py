@@ -27,6 +27,7 @@ from appliance.cli import (
     run_command,
     runner_command,
     send_command,
+    start_check,
     tail_command,
     wire_command,
 )
@@ -65,6 +66,7 @@ def make_app() -> typer.Typer:
     app.callback()(_before_every_command)
     for commands in (
         run_command,
+        start_check,
         config_commands,
         daemon_commands,
         send_command,

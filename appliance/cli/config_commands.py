@@ -12,7 +12,7 @@ from typing import Annotated
 
 import typer
 
-from appliance.cli.options import UnusedStateDirOption, print_json
+from appliance.cli.options import UnusedStateDirOption, print_json, split_names
 from appliance.cli.problem_text import (
     problem_facts,
     render_github,
@@ -22,7 +22,7 @@ from appliance.cli.problem_text import (
 )
 from appliance.core.problems import Problem
 from appliance.core.suggest import find_nearest
-from appliance.errors import ConfigInvalid, ConfigUnreadable
+from appliance.errors import ConfigInvalid, ConfigUnreadable, RunNodesUnclear
 
 EX_OK = 0
 EX_USAGE = 64
@@ -65,10 +65,19 @@ def check(
     paths: Paths,
     output: OutputOption = Output.TEXT,
     report_format: FormatOption = None,
+    node: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--node",
+            metavar="N",
+            help="A node that must be declared; may be repeated [APPLIANCE_NODE].",
+        ),
+    ] = None,
     _state_dir: UnusedStateDirOption = None,
 ) -> None:
     """Read, check and compile a config as `run` would; nothing is touched."""
     from appliance.config.loader import load_desired
+    from appliance.core.run_nodes import choose_run_nodes
     from appliance.methods.registry import METHOD_TABLE
 
     shown = report_format or Format(output)
@@ -76,11 +85,17 @@ def check(
     digest = None
     try:
         loaded = load_desired(paths, environ=os.environ, methods=METHOD_TABLE)
+        wanted = split_names(node or [os.environ.get("APPLIANCE_NODE", "")])
+        if wanted:
+            declared = loaded.desired.declared_nodes
+            choose_run_nodes(sorted(declared), wanted, all_nodes=False, hostname="")
     except ConfigInvalid as error:
         problems, exit_code = list(error.problems), EX_CONFIG
         counts["files"] = len({problem.file for problem in problems if problem.file})
     except ConfigUnreadable as error:
         problems, exit_code = [_unreadable(error)], EX_CONFIG
+    except RunNodesUnclear as error:
+        problems, exit_code = [Problem(code="E305", path="nodes", message=str(error))], EX_CONFIG
     else:
         problems, exit_code, digest = list(loaded.warnings), EX_OK, loaded.digest
         counts = {

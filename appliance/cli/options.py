@@ -22,7 +22,7 @@ SYSTEM_STATE_DIR = Path("/var/lib/appliance")
 ENVIRONMENT = {
     "APPLIANCE_CONFIG": "config paths, as PATH is written, for `run` and to find the state directory",
     "APPLIANCE_STATE_DIR": "--state-dir",
-    "APPLIANCE_NODE": "--node of `run`",
+    "APPLIANCE_NODE": "--node of `run` and `check`",
     "APPLIANCE_LOG_LEVEL": "--log-level of `run`",
     "APPLIANCE_LOG_FORMAT": "--log-format of `run`",
     "APPLIANCE_SIGNED_BY": "--signed-by of `run`",

@@ -79,6 +79,13 @@ def run(
             help="SSH public keys, a line each: take only git commits signed by one [APPLIANCE_SIGNED_BY].",
         ),
     ] = None,
+    check: Annotated[
+        bool,
+        typer.Option(
+            "--check",
+            help="Start nothing: say what a start like this would do; 0 it starts, 78 it is refused.",
+        ),
+    ] = False,
 ) -> int:
     """Run the daemon: start what the config declares, and follow the config from then on."""
     given = [str(path) for path in paths or ()] or split_paths(
@@ -101,6 +108,10 @@ def run(
         log_format=log_format.value if log_format is not None else None,
         signed_by=str(signed_by) if signed_by is not None else None,
     )
+    if check:
+        from appliance.cli.start_check import check_start
+
+        return check_start(options)
     from appliance.daemon import run_daemon
 
     return run_daemon(options)

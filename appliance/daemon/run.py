@@ -9,12 +9,15 @@ from pathlib import Path
 
 import uvloop
 
+from appliance.core.plan import make_plan
+from appliance.core.problems import Problem
 from appliance.core.run_options import RunOptions
 from appliance.daemon.app import Daemon
 from appliance.daemon.source import FileConfigSource
 from appliance.errors import BusError, DaemonAlreadyRunning, StoreError
 from appliance.reconcile.history import HISTORY_DIR, History
 from appliance.reconcile.pins import PIN_FILE, PinBook
+from appliance.reconcile.reload_result import find_emptied, find_rejections
 from appliance.reconcile.start import Start, find_start
 from appliance.telemetry.logs import setup_logging
 
@@ -26,13 +29,7 @@ SWITCH_INTERVAL_S = 0.0005
 
 def run_daemon(options: RunOptions) -> int:
     """Run until told to stop. Raises ConfigInvalid, ConfigUnreadable and RunNodesUnclear before anything started."""
-    source = FileConfigSource(
-        options.paths,
-        nodes=options.nodes,
-        all_nodes=options.all_nodes,
-        hostname=socket.gethostname(),
-        signed_by=options.signed_by,
-    )
+    source = _make_source(options)
     state_dir, start = _find_start(options, source)
     first = start.built
     setup_logging(options.log_level or first.log.level, options.log_format or first.log.format)
@@ -43,6 +40,39 @@ def run_daemon(options: RunOptions) -> int:
     except (StoreError, DaemonAlreadyRunning, BusError, OSError) as error:
         logging.getLogger("appliance").error("cannot run: %s", error)
         return EXIT_UNAVAILABLE
+
+
+def predict_start(options: RunOptions) -> tuple[Path, Start, tuple[Problem, ...]]:
+    """What `run_daemon` would start with and where, and why it is not what the files hold. Touches nothing.
+
+    Raises:
+        ConfigInvalid, ConfigUnreadable, RunNodesUnclear: nothing would start.
+    """
+    state_dir, start = _find_start(options, _make_source(options))
+    return state_dir, start, start.problems or _find_rejections(start)
+
+
+def _find_rejections(start: Start) -> tuple[Problem, ...]:
+    """What speaks against the set that would be brought into force, as the reconciler judges a start."""
+    good, observed = start.last_good, start.observed
+    if good is None or observed is None:
+        return ()
+    emptied = find_emptied(good.desired, good.filled, start.first)
+    plan = make_plan(start.first.desired.workers, observed, 0.0)
+    found = emptied or find_rejections(
+        good.desired, start.first.desired, plan, observed, restarts=True
+    )
+    return tuple(start.first.place(problem) for problem in found)
+
+
+def _make_source(options: RunOptions) -> FileConfigSource:
+    return FileConfigSource(
+        options.paths,
+        nodes=options.nodes,
+        all_nodes=options.all_nodes,
+        hostname=socket.gethostname(),
+        signed_by=options.signed_by,
+    )
 
 
 def _find_start(options: RunOptions, source: FileConfigSource) -> tuple[Path, Start]:
