@@ -8,7 +8,7 @@ ApplianceError
 |- HandlerError           PathForbidden, CommandForbidden, ArgumentsInvalid, FileFailed, CopyFailed,
 |                         FetchFailed (UrlForbidden)
 |- RequestInvalid         something a caller of the API sent us; ArgumentsRefused
-|- DaemonError            DaemonUnreachable, DaemonAlreadyRunning
+|- DaemonError            DaemonUnreachable, DaemonAlreadyRunning, StateDirForeign
 |- BenchError             BenchDenied, BenchUnsuited, BenchFailed, BenchInterrupted(number)
 
 Classes carry fields; the text is built in the class, once: lower case, no full stop, value and limit included.
@@ -201,6 +201,17 @@ class ArgumentsRefused(RequestInvalid):
 
 class DaemonError(ApplianceError):
     """Talking to, or starting, the daemon of a state directory."""
+
+
+class StateDirForeign(DaemonError):
+    """Root would leave files in a state directory that its owner could not write any more."""
+
+    def __init__(self, path: object, owner: str) -> None:
+        super().__init__(
+            f"{path} belongs to {owner}: root would leave files there that {owner} cannot write; run as {owner} "
+            f"(systemctl start appliance, or setpriv --reuid {owner} --regid {owner} --init-groups …), "
+            "or name another --state-dir"
+        )
 
 
 class DaemonUnreachable(DaemonError):

@@ -35,7 +35,10 @@ OCTETS = "application/octet-stream"
 BODY_TIMEOUT_S = 30.0
 _HOST_HEADER = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[0-9A-Za-z._-]+)(:[0-9]{1,5})?")
 _LOOPBACK_NAMES = frozenset({"localhost", "localhost.localdomain", "ip6-localhost"})
-_CREDENTIALS = struct.Struct("3i")
+_CREDENTIALS = struct.Struct("3I")
+_OVERFLOW_UID = "/proc/sys/kernel/overflowuid"
+_USUAL_OVERFLOW_UID = 65_534
+_ALL_USERS = 2**32 - 1
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 ReadToken = Callable[[], Awaitable[str | None]]
@@ -208,7 +211,31 @@ def name_peer(request: web.Request) -> str:
     except OSError:
         return ""
     _, uid, _ = _CREDENTIALS.unpack(raw)
+    return name_user(int(uid), _read_kernel("/proc/self/uid_map"), _read_kernel(_OVERFLOW_UID))
+
+
+def name_user(uid: int, uid_map: str, overflow: str) -> str:
+    """A user as the kernel gave its number.
+
+    Where this process lives in a user namespace that does not hold every user (a container, a unit with
+    `PrivateUsers=`), all others have one number, usually that of "nobody": then nobody knows who it was.
+    """
+    try:
+        holds_all = sum(int(line.split()[2]) for line in uid_map.splitlines()) >= _ALL_USERS
+        stands_for_others = uid == int(overflow)
+    except (ValueError, IndexError):
+        holds_all, stands_for_others = False, uid == _USUAL_OVERFLOW_UID
+    if stands_for_others and not holds_all:
+        return "unknown user (of another user namespace)"
     name = ""
     with contextlib.suppress(KeyError):
         name = pwd.getpwuid(uid).pw_name
     return f"{name} (uid {uid})" if name else f"uid {uid}"
+
+
+def _read_kernel(path: str) -> str:
+    try:
+        with open(path, encoding="ascii") as file:
+            return file.read(65_536)
+    except OSError:
+        return ""

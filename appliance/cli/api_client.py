@@ -5,6 +5,7 @@ start quickly.
 from __future__ import annotations
 
 import contextlib
+import grp
 import http.client
 import json
 import socket
@@ -57,10 +58,12 @@ class ApiRefused(ApplianceError):
 
 
 class SocketForbidden(DaemonError):
-    """The socket is there and we may not use it."""
+    """The socket is there, or may be, and we may not use it."""
 
     def __init__(self, path: Path) -> None:
-        super().__init__(f"no permission to use {path}; its group may, or say sudo")
+        group = _find_group(path)
+        who = f"members of its group {group} may" if group else "its group may"
+        super().__init__(f"no permission to use {path}; {who}, or say sudo")
 
 
 class _UnixConnection(http.client.HTTPConnection):
@@ -241,9 +244,28 @@ class ApiClient:
     def _other_place(self) -> str:
         """A hint where a daemon is, if the usual place has one and it was not asked."""
         other = SYSTEM_STATE_DIR / SOCKET_NAME
-        if other == self._path or not other.exists():
+        hint = f"; there is one below {SYSTEM_STATE_DIR} (--state-dir {SYSTEM_STATE_DIR})"
+        try:
+            other.stat()
+        except PermissionError:
+            group = _find_group(other)
+            members = f" and members of the group {group}" if group else ""
+            return f"; there may be one below {SYSTEM_STATE_DIR}, which root{members} may ask"
+        except OSError:
             return ""
-        return f"; there is one below {SYSTEM_STATE_DIR} (--state-dir {SYSTEM_STATE_DIR})"
+        return hint if other != self._path else ""
+
+
+def _find_group(path: Path) -> str:
+    """The group that may use it: its own, or that of the directory in the way that can be looked at; "" for none."""
+    for place in (path, *path.parents):
+        try:
+            return grp.getgrgid(place.stat().st_gid).gr_name
+        except OSError:
+            continue
+        except KeyError:
+            return ""
+    return ""
 
 
 def _with_query(path: str, query: Mapping[str, str] | Sequence[tuple[str, str]]) -> str:

@@ -35,7 +35,13 @@ from appliance.cli.api_client import ApiRefused, SocketForbidden
 from appliance.cli.options import PROGRAM, Exit, unknown_variables, warn
 from appliance.cli.verdict_view import print_problems
 from appliance.core import message
-from appliance.errors import ApplianceError, ConfigError, ConfigInvalid, DaemonError
+from appliance.errors import (
+    ApplianceError,
+    ConfigError,
+    ConfigInvalid,
+    DaemonError,
+    StateDirForeign,
+)
 
 _CLICK = sys.modules[typer.BadParameter.__module__]
 """The exceptions of click, which typer brings along or imports, depending on its version."""
@@ -138,6 +144,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except ApplianceError as error:
         warn(str(error))
         return _code_of(error)
+    except PermissionError as error:
+        if "--debug" in given:
+            traceback.print_exc()
+        place = f" to use {error.filename}" if error.filename else ""
+        warn(
+            f"no permission{place}: {error.strerror or error}; its owner may, or its group; or say sudo"
+        )
+        return Exit.NO_PERMISSION
     except Exception as error:  # noqa: BLE001 - the boundary around the program
         if "--debug" in given:
             traceback.print_exc()
@@ -150,7 +164,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _code_of(error: ApplianceError) -> Exit:
     if isinstance(error, ConfigError):
         return Exit.CONFIG
-    if isinstance(error, SocketForbidden):
+    if isinstance(error, SocketForbidden | StateDirForeign):
         return Exit.NO_PERMISSION
     if isinstance(error, DaemonError):
         return Exit.UNAVAILABLE

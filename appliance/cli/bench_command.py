@@ -43,7 +43,9 @@ def register(app: typer.Typer) -> None:
 def bench(
     paths: Annotated[
         list[Path] | None,
-        typer.Argument(metavar="PATH", help="Config files and directories [APPLIANCE_CONFIG]."),
+        typer.Argument(
+            metavar="PATH", readable=False, help="Config files and directories [APPLIANCE_CONFIG]."
+        ),
     ] = None,
     node: Annotated[str | None, typer.Option(metavar="N", help=NODE)] = None,
     duration: Annotated[

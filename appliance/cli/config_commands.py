@@ -26,6 +26,7 @@ from appliance.errors import ConfigInvalid, ConfigUnreadable, RunNodesUnclear
 
 EX_OK = 0
 EX_USAGE = 64
+EX_NO_PERMISSION = 77
 EX_CONFIG = 78
 
 
@@ -177,7 +178,9 @@ def _fold(text: str) -> str:
 
 
 def init(
-    directory: Annotated[Path, typer.Argument(help="Where to write; made if missing.")],
+    directory: Annotated[
+        Path, typer.Argument(help="Where to write; made if missing.", readable=False)
+    ],
     _state_dir: UnusedStateDirOption = None,
 ) -> None:
     """Write a starter config. Nothing that exists is touched."""
@@ -197,7 +200,8 @@ def init(
                 file.write(text)
     except OSError as error:
         typer.echo(f"cannot write into {directory}: {error.strerror or error}", err=True)
-        raise typer.Exit(EX_USAGE) from error
+        is_forbidden = isinstance(error, PermissionError)
+        raise typer.Exit(EX_NO_PERMISSION if is_forbidden else EX_USAGE) from error
     for name in contents:
         typer.echo(f"wrote {directory / name}")
     typer.echo(f"next: appliance check {directory}")

@@ -60,6 +60,8 @@ StateDirOption = Annotated[
         "--state-dir",
         envvar="APPLIANCE_STATE_DIR",
         metavar="DIR",
+        # what may not be looked at is told as such, and is no wrong use
+        readable=False,
         help="The state directory of the daemon: it names the daemon to run or to talk to.",
         show_default=False,
         show_envvar=False,
@@ -72,6 +74,7 @@ UnusedStateDirOption = Annotated[
     typer.Option(
         "--state-dir",
         metavar="DIR",
+        readable=False,
         help="Taken as by every command; no daemon is asked here.",
         hidden=True,
     ),

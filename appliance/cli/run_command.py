@@ -37,7 +37,9 @@ def register(app: typer.Typer) -> None:
 def run(
     paths: Annotated[
         list[Path] | None,
-        typer.Argument(metavar="PATH", help="Config files and directories [APPLIANCE_CONFIG]."),
+        typer.Argument(
+            metavar="PATH", readable=False, help="Config files and directories [APPLIANCE_CONFIG]."
+        ),
     ] = None,
     node: Annotated[
         list[str] | None,
@@ -74,6 +76,7 @@ def run(
         typer.Option(
             "--signed-by",
             metavar="FILE",
+            readable=False,
             envvar="APPLIANCE_SIGNED_BY",
             show_envvar=False,
             help="SSH public keys, a line each: take only git commits signed by one [APPLIANCE_SIGNED_BY].",

@@ -22,6 +22,7 @@ def runner(
         typer.Option(
             "--allow",
             metavar="FILE",
+            readable=False,
             help="What may run; only root, or who runs this, may write it.",
         ),
     ],
@@ -30,6 +31,7 @@ def runner(
         typer.Option(
             "--socket",
             metavar="PATH",
+            readable=False,
             help="Where to listen. Default: the socket that systemd hands over.",
         ),
     ] = None,

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import os
+import pwd
 import socket
 import sys
 from pathlib import Path
@@ -14,7 +16,7 @@ from appliance.core.problems import Problem
 from appliance.core.run_options import RunOptions
 from appliance.daemon.app import Daemon
 from appliance.daemon.source import FileConfigSource
-from appliance.errors import BusError, DaemonAlreadyRunning, StoreError
+from appliance.errors import BusError, DaemonAlreadyRunning, StateDirForeign, StoreError
 from appliance.reconcile.history import HISTORY_DIR, History
 from appliance.reconcile.pins import PIN_FILE, PinBook
 from appliance.reconcile.reload_result import find_emptied, find_rejections
@@ -31,6 +33,7 @@ def run_daemon(options: RunOptions) -> int:
     """Run until told to stop. Raises ConfigInvalid, ConfigUnreadable and RunNodesUnclear before anything started."""
     source = _make_source(options)
     state_dir, start = _find_start(options, source)
+    _refuse_foreign(state_dir)
     first = start.built
     setup_logging(options.log_level or first.log.level, options.log_format or first.log.format)
     sys.setswitchinterval(SWITCH_INTERVAL_S)
@@ -40,6 +43,27 @@ def run_daemon(options: RunOptions) -> int:
     except (StoreError, DaemonAlreadyRunning, BusError, OSError) as error:
         logging.getLogger("appliance").error("cannot run: %s", error)
         return EXIT_UNAVAILABLE
+
+
+def _refuse_foreign(state_dir: Path) -> None:
+    """One run by hand as root must not take the directory from the user who runs the daemon else.
+
+    Raises:
+        StateDirForeign: it would.
+    """
+    if os.geteuid() != 0:
+        return
+    try:
+        owner_id = state_dir.stat().st_uid
+    except FileNotFoundError:
+        return
+    if owner_id == 0:
+        return
+    try:
+        owner = pwd.getpwuid(owner_id).pw_name
+    except KeyError:
+        owner = str(owner_id)
+    raise StateDirForeign(state_dir, owner)
 
 
 def predict_start(options: RunOptions) -> tuple[Path, Start, tuple[Problem, ...]]:

@@ -50,7 +50,7 @@ MAX_OUTPUT_BYTES = 64 * 1024 * 1024
 """As `max_output_bytes` of a subscription."""
 FIRST_PASSED_FD = 3
 """Where the service manager puts the sockets it hands over, see sd_listen_fds(3)."""
-_PEER = struct.Struct("3i")
+_PEER = struct.Struct("3I")
 _SAFE_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 

@@ -7,7 +7,7 @@ import socket
 import aiohttp
 import pytest
 
-from appliance.api.guards import is_host_allowed
+from appliance.api.guards import is_host_allowed, name_user
 from appliance.core.specs import AdminSettings
 from appliance.errors import RequestInvalid, StoreFull, StoreLocked
 from tests.component.api.conftest import TOKEN, Client
@@ -253,3 +253,20 @@ async def test_the_history_is_listed_and_one_record_found(unix, control):
     assert ((await unix.get("/api/v1/history?limit=1")).json()) == {"records": [{"generation": 2}]}
     assert ((await unix.get("/api/v1/history/1")).json()) == {"generation": 1}
     assert (await unix.get("/api/v1/history/9")).status == 404
+
+
+@pytest.mark.parametrize(
+    ("uid", "uid_map", "name"),
+    [
+        (0, "0 0 4294967295", "root (uid 0)"),
+        (65534, "0 0 4294967295", "nobody (uid 65534)"),
+        (65534, "0 0 1", "unknown user (of another user namespace)"),
+        (65534, "0 0 1\n1000 1000 1", "unknown user (of another user namespace)"),
+        (65534, "0 100000 65536", "unknown user (of another user namespace)"),
+        (65534, "", "unknown user (of another user namespace)"),
+        (0, "0 0 1", "root (uid 0)"),
+        (3_000_000_000, "0 0 4294967295", "uid 3000000000"),
+    ],
+)
+def test_a_user_who_cannot_be_known_is_not_called_nobody(uid, uid_map, name):
+    assert name_user(uid, uid_map, "65534") == name
