@@ -235,7 +235,8 @@ def name_user(uid: int, uid_map: str, overflow: str) -> str:
 
 def _read_kernel(path: str) -> str:
     try:
-        with open(path, encoding="ascii") as file:
-            return file.read(65_536)
+        # NB: as bytes: no codec is loaded for it while the daemon runs
+        with open(path, "rb") as file:
+            return file.read(65_536).decode()
     except OSError:
         return ""
