@@ -14,17 +14,16 @@ import contextlib
 import hmac
 import ipaddress
 import logging
-import os
 import pwd
 import re
 import socket
-import struct
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from aiohttp import web
 
 from appliance import __version__
+from appliance.api.clients import Client, find_address, find_uid
 from appliance.api.replies import refuse, refuse_error
 from appliance.errors import ApplianceError
 
@@ -35,7 +34,6 @@ OCTETS = "application/octet-stream"
 BODY_TIMEOUT_S = 30.0
 _HOST_HEADER = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[0-9A-Za-z._-]+)(:[0-9]{1,5})?")
 _LOOPBACK_NAMES = frozenset({"localhost", "localhost.localdomain", "ip6-localhost"})
-_CREDENTIALS = struct.Struct("3I")
 _OVERFLOW_UID = "/proc/sys/kernel/overflowuid"
 _USUAL_OVERFLOW_UID = 65_534
 _ALL_USERS = 2**32 - 1
@@ -151,6 +149,14 @@ def _is_of_another_site(request: web.Request) -> bool:
     return not is_link
 
 
+async def find_client(request: web.Request) -> Client:
+    """Whose share of what is bounded this request takes."""
+    if not request.app[FACE].is_tcp:
+        return Client("unix", str(find_uid(request.transport)))
+    kind = "token" if await has_token(request) else "stranger"
+    return Client(kind, find_address(request.transport))
+
+
 async def has_token(request: web.Request) -> bool:
     """Whether the request brings the token of its face."""
     face = request.app[FACE]
@@ -201,17 +207,10 @@ def name_peer(request: web.Request) -> str:
         return ""
     if request.app[FACE].is_tcp:
         return f"token, from {request.remote}"
-    peer = transport.get_extra_info("socket")
-    if peer is None:
+    uid = find_uid(transport)
+    if uid is None:
         return ""
-    try:
-        # NB: a descriptor of our own, since the event loop's stand-in for the socket knows no options
-        with socket.socket(fileno=os.dup(peer.fileno())) as own:
-            raw = own.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
-    except OSError:
-        return ""
-    _, uid, _ = _CREDENTIALS.unpack(raw)
-    return name_user(int(uid), _read_kernel("/proc/self/uid_map"), _read_kernel(_OVERFLOW_UID))
+    return name_user(uid, _read_kernel("/proc/self/uid_map"), _read_kernel(_OVERFLOW_UID))
 
 
 def name_user(uid: int, uid_map: str, overflow: str) -> str:

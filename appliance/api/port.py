@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
+import socket
 from collections.abc import Callable
 
 from aiohttp.http_exceptions import HttpProcessingError
@@ -26,10 +28,16 @@ http_log.addFilter(_is_worth_telling)
 
 
 class Port:
-    """Hands its connections to protocols of `make`. Port 0 is a free one, kept when taken again."""
+    """Hands its connections to protocols of `make`. Port 0 is a free one, kept when taken again.
 
-    def __init__(self, make: MakeProtocol, host: str, port: int) -> None:
+    A connection whose other end takes nothing for `unread_timeout_ms` is closed; 0: it waits for ever.
+    """
+
+    def __init__(
+        self, make: MakeProtocol, host: str, port: int, *, unread_timeout_ms: int = 0
+    ) -> None:
         self._make = make
+        self._unread_timeout_ms = unread_timeout_ms
         self._host = host
         self._port = port
         self._server: asyncio.Server | None = None
@@ -55,6 +63,9 @@ class Port:
         self._server = await loop.create_server(
             self._make, self._host or None, self._port, reuse_address=True
         )
+        if self._unread_timeout_ms:
+            for listener in self._server.sockets:
+                _close_unread(listener, self._unread_timeout_ms)
         address = self.address
         if address is not None:
             self._port = address[1]
@@ -64,6 +75,12 @@ class Port:
         server, self._server = self._server, None
         if server is not None:
             await close_server(server)
+
+
+def _close_unread(listener: socket.socket, timeout_ms: int) -> None:
+    """Have the kernel end connections of which nothing is taken; they inherit it from what listens."""
+    with contextlib.suppress(OSError), socket.socket(fileno=os.dup(listener.fileno())) as own:
+        own.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, timeout_ms)
 
 
 async def close_server(server: asyncio.Server) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from aiohttp import web
 
+from appliance.api.clients import find_address, find_uid
 from appliance.api.copies import CopyRoutes
 from appliance.api.guards import FACE, MAX_BODY_BYTES, ListenerKind, add_headers, guard
 from appliance.api.guards import turn_errors_into_json as turn_errors
@@ -30,6 +31,11 @@ SHUTDOWN_TIMEOUT_S = 2.0
 IDLE_TIMEOUT_S = 30.0
 """A connection that has sent no whole request head by then is closed, the first one included."""
 MAX_TCP_CONNECTIONS = 256
+"""Of one address half as many."""
+MAX_UNIX_CONNECTIONS = 1_024
+"""Of one user half as many."""
+UNREAD_TIMEOUT_MS = 60_000
+"""A connection whose other end takes nothing of an answer for so long is closed by the kernel."""
 
 
 class AdminServer:
@@ -167,11 +173,12 @@ class StagedListener:
 class _Listening:
     """One listener with the application behind it."""
 
-    def __init__(self, runner: web.AppRunner, host: str, port: int) -> None:
+    def __init__(self, runner: web.AppRunner, host: str, port: int, *, is_tcp: bool) -> None:
         self._runner = runner
-        self._port = Port(self._make_bounded, host, port)
+        self._is_tcp = is_tcp
+        self._port = Port(self._make, host, port, unread_timeout_ms=UNREAD_TIMEOUT_MS)
         self._unix: asyncio.Server | None = None
-        self._open: set[asyncio.BaseProtocol] = set()
+        self._open: dict[asyncio.BaseProtocol, str] = {}
 
     @classmethod
     async def start(
@@ -191,7 +198,7 @@ class _Listening:
             handle_signals=False,
             keepalive_timeout=IDLE_TIMEOUT_S,
         )
-        listening = cls(runner, host, port)
+        listening = cls(runner, host, port, is_tcp=listener is None)
         try:
             await runner.setup()
             if listener is None:
@@ -228,23 +235,29 @@ class _Listening:
         await self._runner.cleanup()
 
     def _make(self) -> asyncio.Protocol:
+        """A connection, unless there are too many: operators must not be the way to our end, and strangers not in
+        theirs.
+        """
         assert self._runner.server is not None
         protocol: asyncio.Protocol = self._runner.server()
+        loop = asyncio.get_running_loop()
+        # NB: two turns: in the first one the protocol is given its transport
+        loop.call_soon(loop.call_soon, self._admit, protocol)
         return protocol
 
-    def _make_bounded(self) -> asyncio.Protocol:
-        """A connection from TCP, at most so many: operators must not be the way to our end."""
-        self._open = {known for known in self._open if getattr(known, "transport", None)}
-        protocol = self._make()
-        if len(self._open) >= MAX_TCP_CONNECTIONS:
-            loop = asyncio.get_running_loop()
-            # NB: two turns: in the first one the protocol is given its transport
-            loop.call_soon(loop.call_soon, _close, protocol)
-        self._open.add(protocol)
-        return protocol
-
-
-def _close(protocol: asyncio.BaseProtocol) -> None:
-    transport = getattr(protocol, "transport", None)
-    if transport is not None:
-        transport.close()
+    def _admit(self, protocol: asyncio.BaseProtocol) -> None:
+        transport = getattr(protocol, "transport", None)
+        if transport is None:
+            return
+        self._open = {
+            known: name_of
+            for known, name_of in self._open.items()
+            if getattr(known, "transport", None) is not None
+        }
+        name = find_address(transport) if self._is_tcp else str(find_uid(transport))
+        most = MAX_TCP_CONNECTIONS if self._is_tcp else MAX_UNIX_CONNECTIONS
+        of_client = sum(known == name for known in self._open.values())
+        if len(self._open) >= most or of_client >= max(1, most // 2):
+            transport.close()
+        else:
+            self._open[protocol] = name

@@ -7,8 +7,9 @@ from collections.abc import Sequence
 
 from aiohttp import web
 
+from appliance.api.clients import Shares
 from appliance.api.delivery import EVENTS, SIGNS_OF_LIFE, DeliveryWatch
-from appliance.api.guards import FACE
+from appliance.api.guards import FACE, find_client
 from appliance.api.model import Line
 from appliance.api.operations import Operations
 from appliance.api.replies import encode_json, refuse, with_id_texts
@@ -20,7 +21,11 @@ from appliance.telemetry.events import Event, Listener
 MAX_WAIT_S = 90_000.0
 """A day and an hour: a file may be followed for a day."""
 MAX_STREAMS = 64
-"""Event streams at once over both faces; each costs a queue and a little of every fact."""
+"""Event streams at once of one kind of client, and one client half as many; each costs a queue and a little of every
+fact.
+"""
+MAX_FOLLOWED = 1_024
+"""Likewise for requests that wait for the fate of their messages."""
 HEARTBEAT_S = 15.0
 """A comment this often keeps the way open and finds out that the reader is gone."""
 GONE_CHECK_S = 1.0
@@ -37,7 +42,8 @@ class Streams:
 
     def __init__(self, control: Operations) -> None:
         self._control = control
-        self._open = 0
+        self._streams = Shares()
+        self._followed = Shares()
 
     def end_all(self) -> None:
         """End every stream: the daemon stops."""
@@ -53,6 +59,9 @@ class Streams:
         """Submit, then one JSON line per thing that happens, until all is settled, the wait is
         over, or no node gave a sign of life for `idle_s`.
         """
+        client = await find_client(request)
+        if not self._followed.has_room(client, MAX_FOLLOWED):
+            return refuse(503, "too many requests wait for their messages; try again later")
         deadline_mono = asyncio.get_running_loop().time() + wait_s
         watch: DeliveryWatch | None = None
 
@@ -60,7 +69,7 @@ class Streams:
             return event["event"] in EVENTS and (watch is None or watch.concerns(event))
 
         # NB: listening starts before the put: an ack may be quicker than our answer to the caller
-        with self._control.events.listen(wants) as listener:
+        with self._followed.held(client), self._control.events.listen(wants) as listener:
             watch = DeliveryWatch(await self._control.submit(requests))
             response = web.StreamResponse(status=202, headers={"Content-Type": NDJSON})
             try:
@@ -120,8 +129,9 @@ class Streams:
 
     async def follow_events(self, request: web.Request) -> web.StreamResponse:
         """Server-sent events; `?kinds=a,b` or `?without=a,b` choose, `?recent=N` or Last-Event-ID reach back."""
-        if self._open >= MAX_STREAMS:
-            return refuse(503, f"{MAX_STREAMS} streams are open already")
+        client = await find_client(request)
+        if not self._streams.has_room(client, MAX_STREAMS):
+            return refuse(503, "too many streams are open already; close one, or try again later")
         kinds = frozenset(filter(None, request.query.get("kinds", "").split(",")))
         without = frozenset(request.query.get("without", "").split(","))
         hides_data = request.app[FACE].is_tcp
@@ -131,25 +141,21 @@ class Streams:
             kind = event["event"]
             return kind not in without and (not kinds or kind in kinds)
 
-        self._open += 1
-        try:
-            with self._control.events.listen(wants) as listener:
-                response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
-                await response.prepare(request)
-                begin = b"".join(_frame(event, hides_data) for event in past if wants(event))
-                await response.write(b": listening\n\n" + begin)
-                dropped = 0
-                while not listener.is_closed:
-                    event = await listener.next(HEARTBEAT_S)
-                    if listener.dropped > dropped:
-                        dropped = listener.dropped
-                        lost = {"event": "events_lost", "count": dropped}
-                        await response.write(_frame(lost, hides_data))
-                    await response.write(_frame(event, hides_data) if event else b": alive\n\n")
-                await response.write_eof()
-                return response
-        finally:
-            self._open -= 1
+        with self._streams.held(client), self._control.events.listen(wants) as listener:
+            response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
+            await response.prepare(request)
+            begin = b"".join(_frame(event, hides_data) for event in past if wants(event))
+            await response.write(b": listening\n\n" + begin)
+            dropped = 0
+            while not listener.is_closed:
+                event = await listener.next(HEARTBEAT_S)
+                if listener.dropped > dropped:
+                    dropped = listener.dropped
+                    lost = {"event": "events_lost", "count": dropped}
+                    await response.write(_frame(lost, hides_data))
+                await response.write(_frame(event, hides_data) if event else b": alive\n\n")
+            await response.write_eof()
+            return response
 
     def _past(self, request: web.Request) -> list[Event]:
         last = request.headers.get("Last-Event-ID", "")

@@ -15,6 +15,7 @@ from appliance.api.unix_socket import MAX_ADDRESS_BYTES, connect_unix, listen_un
 from appliance.core.specs import AdminSettings, SecretRef
 from appliance.errors import DaemonAlreadyRunning, DaemonError
 from tests.support.fake_control import FakeControl
+from tests.support.waiting import until_async
 
 
 async def is_served(address):
@@ -202,3 +203,38 @@ async def test_connections_over_tcp_are_bounded_and_the_unix_socket_stays_free(
     async with asyncio.timeout(30):
         while not await is_served(server.tcp_address):
             pass
+
+
+@pytest.mark.parametrize("kind", ["TCP", "UNIX"])
+async def test_one_client_takes_at_most_half_of_the_connections(
+    server, short_dir, monkeypatch, kind
+):
+    monkeypatch.setattr(server_module, f"MAX_{kind}_CONNECTIONS", 4)
+    path = short_dir / "appliance.sock"
+    await server.start_unix(path)
+    await server.move_tcp(AdminSettings(listen="127.0.0.1:0"))
+
+    async def connect():
+        if kind == "TCP":
+            return await asyncio.open_connection(*server.tcp_address)
+        return await asyncio.open_unix_connection(path)
+
+    held = [await connect() for _ in range(2)]
+    reader, writer = await connect()
+    async with asyncio.timeout(30):
+        assert await reader.read() == b""
+    for _, each in [*held, (reader, writer)]:
+        each.close()
+        await each.wait_closed()
+
+
+async def test_of_a_connection_over_tcp_that_takes_nothing_the_kernel_is_told(server):
+    await server.move_tcp(AdminSettings(listen="127.0.0.1:0"))
+    _, writer = await asyncio.open_connection(*server.tcp_address)
+    await until_async(lambda: server._tcp._open)
+    (protocol,) = server._tcp._open
+    accepted = protocol.transport.get_extra_info("socket")
+    with socket.socket(fileno=os.dup(accepted.fileno())) as own:
+        assert own.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == 60_000
+    writer.close()
+    await writer.wait_closed()

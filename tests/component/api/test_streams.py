@@ -2,14 +2,18 @@
 
 import asyncio
 import json
+from functools import partial
 
+import aiohttp
 import pytest
 
+from appliance.api import streams as streams_module
 from appliance.api.delivery import DeliveryWatch
 from appliance.api.model import Submitted
 from appliance.api.streams import Streams
 from appliance.core.delivery import DeliveryState, Standing
 from appliance.telemetry.messages import ReplyFacts
+from tests.component.api.conftest import TOKEN
 from tests.support.fake_control import FakeControl
 from tests.support.virtual_time import run_virtual
 from tests.support.waiting import until_async
@@ -332,9 +336,7 @@ async def is_open(unix):
 
 
 async def test_the_number_of_streams_is_bounded(unix, monkeypatch):
-    from appliance.api import streams
-
-    monkeypatch.setattr(streams, "MAX_STREAMS", 1)
+    monkeypatch.setattr(streams_module, "MAX_STREAMS", 1)
     async with unix.session.get("/api/v1/events") as first:
         assert first.status == 200
         assert (await unix.get("/api/v1/events")).status == 503
@@ -364,3 +366,45 @@ async def test_when_a_caller_leaves_it_is_told_whose_answers_nobody_waits_for(
     assert [call for call in control.calls if call[0] == "left"] == (
         [("left", [102])] if for_caller else []
     )
+
+
+async def test_strangers_take_no_stream_from_who_brings_the_token_nor_from_the_unix_socket(
+    unix, tcp, monkeypatch
+):
+    monkeypatch.setattr(streams_module, "MAX_STREAMS", 1)
+    async with tcp.session.get("/api/v1/events") as first:
+        assert first.status == 200
+        assert (await tcp.get("/api/v1/events")).status == 503
+        authorized = {"Authorization": f"Bearer {TOKEN}"}
+        async with tcp.session.get("/api/v1/events", headers=authorized) as second:
+            assert second.status == 200
+        assert await is_open(unix)
+
+
+async def test_one_client_takes_at_most_half_of_the_streams(tcp, monkeypatch):
+    monkeypatch.setattr(streams_module, "MAX_STREAMS", 4)
+    elsewhere = aiohttp.TCPConnector(local_addr=("127.0.0.2", 0))
+    async with (
+        tcp.session.get("/api/v1/events"),
+        tcp.session.get("/api/v1/events"),
+        aiohttp.ClientSession(tcp.session._base_url, connector=elsewhere) as other,
+    ):
+        assert (await tcp.get("/api/v1/events")).status == 503
+        async with other.get("/api/v1/events") as answer:
+            assert answer.status == 200
+
+
+async def test_requests_that_wait_for_their_messages_are_bounded(unix, control, monkeypatch):
+    monkeypatch.setattr(streams_module, "MAX_FOLLOWED", 1)
+    body = {"to_nodes": ["ship1"], "method": "REQHello"}
+    ask = partial(
+        unix.session.post,
+        "/api/v1/messages?wait=60s",
+        json=body,
+        headers={"Accept": "application/x-ndjson"},
+    )
+    async with ask() as first:
+        await first.content.readline()
+        async with ask() as second:
+            assert second.status == 503
+    assert sum(call[0] == "submit" for call in control.calls) == 1
