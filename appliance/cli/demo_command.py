@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import json
+import os
+import re
 import shlex
+import shutil
 import signal
 import subprocess
-import sys
 import time
+from importlib import resources
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from appliance.cli.options import PROGRAM, SYSTEM_STATE_DIR, Exit, default_state_dir, warn
+from appliance.cli.own_program import find_own_command
+
+CLONE = Path("configs/demo")
 START_TIMEOUT_S = 30.0
 _HINT = """
 The fleet is up. In another terminal:
@@ -29,7 +36,13 @@ def register(app: typer.Typer) -> None:
 
     @app.command("demo")
     def demo(
-        path: Annotated[Path, typer.Argument(help="The fleet to run.")] = Path("configs/demo"),
+        path: Annotated[
+            Path | None,
+            typer.Argument(
+                readable=False,
+                help="The fleet to run. Default: configs/demo here, else a copy of it in the state directory.",
+            ),
+        ] = None,
         state_dir: Annotated[
             str | None,
             typer.Option(
@@ -42,14 +55,14 @@ def register(app: typer.Typer) -> None:
         raise typer.Exit(run_demo(path, state_dir, once=once))
 
 
-def run_demo(path: Path, state_dir: str | None, *, once: bool) -> int:
+def run_demo(path: Path | None, state_dir: str | None, *, once: bool) -> int:
     """Returns the exit code of the daemon, or the send's if that failed."""
+    state_dir = state_dir or _find_place()
+    path = path or _find_fleet(Path(state_dir or default_state_dir()))
     if not path.exists():
-        typer.echo(
-            f"appliance: no fleet at {path}; run this in a clone, or name a config", err=True
-        )
-        return 64
-    command = [sys.executable, "-m", "appliance"]
+        warn(f"no fleet at {path}")
+        return Exit.USAGE
+    command = find_own_command()
     state = ["--state-dir", state_dir] if state_dir else []
     daemon = subprocess.Popen([*command, "run", str(path), "--all-nodes", *state])
     previous = signal.signal(
@@ -72,7 +85,7 @@ def run_demo(path: Path, state_dir: str | None, *, once: bool) -> int:
             daemon.terminate()
             daemon.wait()
             return sent.returncode
-        appliance = f"{Path(sys.argv[0]).parent}/appliance" if "/" in sys.argv[0] else "appliance"
+        appliance = shlex.join(command) if len(command) > 1 else _say_program(command[0])
         typer.echo(_HINT.format(appliance=appliance, config=_config_file(path), options=options))
         return daemon.wait()
     finally:
@@ -80,6 +93,38 @@ def run_demo(path: Path, state_dir: str | None, *, once: bool) -> int:
             daemon.terminate()
             daemon.wait()
         signal.signal(signal.SIGINT, previous)
+
+
+def _find_place() -> str | None:
+    """Where the state goes if nobody says: beside that of the machine's own daemon, which is another user's."""
+    usual = default_state_dir()
+    if usual != SYSTEM_STATE_DIR:
+        return None
+    try:
+        is_ours = usual.stat().st_uid == os.geteuid()
+    except FileNotFoundError:
+        is_ours = True
+    return None if is_ours else str(Path.home() / ".local/state/appliance-demo")
+
+
+def _find_fleet(state_dir: Path) -> Path:
+    """The fleet of a clone; elsewhere a copy of it, to be edited."""
+    if CLONE.exists():
+        return CLONE
+    place = state_dir / "demo"
+    if place.exists():
+        return place
+    from appliance.config.print_schema import SCHEMA_FILE, print_schema
+    from appliance.methods.registry import METHOD_TABLE
+
+    place.mkdir(parents=True, mode=0o750)
+    for source in sorted((resources.files("appliance.cli") / "demo_fleet").iterdir(), key=str):
+        text = source.read_text(encoding="utf-8")
+        head, line, rest = text.partition("\n")
+        head = re.sub(r"\$schema=\S+", f"$schema={SCHEMA_FILE}", head)
+        (place / source.name).write_text(head + line + rest, encoding="utf-8")
+    (place / SCHEMA_FILE).write_text(print_schema(METHOD_TABLE), encoding="utf-8")
+    return place
 
 
 def _wait_until_ready(status: list[str], daemon: subprocess.Popen[bytes]) -> bool:
@@ -90,6 +135,14 @@ def _wait_until_ready(status: list[str], daemon: subprocess.Popen[bytes]) -> boo
             return True  # and it is ours: another one may be running on this state directory
         time.sleep(0.1)
     return False
+
+
+def _say_program(path: str) -> str:
+    """As somebody would type it."""
+    if shutil.which(PROGRAM) == path:
+        return PROGRAM
+    near = os.path.relpath(path)
+    return path if near.startswith("..") else near
 
 
 def _config_file(path: Path) -> Path:

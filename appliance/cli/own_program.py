@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import sys
 
+from appliance.cli.options import PROGRAM
+
 
 def find_own_command(argv0: str | None = None) -> list[str]:
     """The words before the arguments.
@@ -14,8 +16,8 @@ def find_own_command(argv0: str | None = None) -> list[str]:
     """
     started_as = sys.argv[0] if argv0 is None else argv0
     path = os.path.abspath(started_as)
-    is_program = os.path.basename(path) != "__main__.py" and os.access(path, os.X_OK)
-    if is_program and os.path.isfile(path):
+    is_program = os.path.isfile(path) and os.access(path, os.X_OK)
+    if is_program and os.path.basename(path) == PROGRAM:
         return [path]
     return [sys.executable, *_isolation(), "-m", "appliance"]
 
