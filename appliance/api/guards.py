@@ -4,7 +4,7 @@ The unix socket is guarded by the rights of its file. On TCP the Host header is 
 browser must not reach us under a name of its own), and what changes something needs the bearer
 token. A writing request with an Origin header comes from a browser: it is taken on TCP only, from the page that this
 very listener served, and with the token like any other. Browsers tell when another site's page asks; it may not even
-read, save for a person who follows a link to us.
+read, save for a person who follows a link to us. A proxy's name, or one of DNS, is ours when `admin.hosts` says so.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ import logging
 import pwd
 import re
 import socket
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Collection
+from dataclasses import dataclass, field
 
 from aiohttp import web
 
@@ -32,6 +32,10 @@ _log = logging.getLogger(__name__)
 MAX_BODY_BYTES = 8 * 1024 * 1024
 OCTETS = "application/octet-stream"
 BODY_TIMEOUT_S = 30.0
+MAX_TOLD_HOSTS = 20
+MAX_HOST_CHARACTERS = 100
+MONITORING = frozenset({"/metrics", "/livez", "/readyz", "/-/healthy", "/-/ready"})
+"""What is read by whoever watches machines; it knows them by names of its own."""
 _HOST_HEADER = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[0-9A-Za-z._-]+)(:[0-9]{1,5})?")
 _LOOPBACK_NAMES = frozenset({"localhost", "localhost.localdomain", "ip6-localhost"})
 _OVERFLOW_UID = "/proc/sys/kernel/overflowuid"
@@ -42,13 +46,36 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 ReadToken = Callable[[], Awaitable[str | None]]
 
 
+class TurnedAway:
+    """Names under which a listener was asked in vain, each told once, and of many the first ones."""
+
+    def __init__(self, setting: str) -> None:
+        self._setting = setting
+        self._told: set[str] = set()
+
+    def note(self, header: str, peer: str | None) -> None:
+        """A request with this Host header was refused."""
+        host = split_host(header)[:MAX_HOST_CHARACTERS]
+        if host in self._told or len(self._told) >= MAX_TOLD_HOSTS:
+            return
+        self._told.add(host)
+        fields = {"host": host, "from": peer or "", "setting": self._setting}
+        _log.warning("turned away: asked under a name that is not ours", extra={"fields": fields})
+
+
+def _no_hosts() -> Collection[str]:
+    return ()
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ListenerKind:
-    """One way in. On TCP `host` is the one listened on; `read_token` gives the token of now."""
+    """One way in. On TCP `host` is the one listened on; `read_token` and `read_hosts` give those of now."""
 
     is_tcp: bool = False
     host: str = ""
     read_token: ReadToken | None = None
+    read_hosts: Callable[[], Collection[str]] = _no_hosts
+    turned_away: TurnedAway = field(default_factory=lambda: TurnedAway("admin.hosts"))
 
 
 FACE = web.AppKey("face", ListenerKind)
@@ -64,24 +91,32 @@ def split_host(text: str) -> str:
     return text
 
 
-def is_host_allowed(header: str, listen_host: str) -> bool:
-    """Whether a request with this Host header is meant for us.
+def is_host_allowed(header: str, listen_host: str, hosts: Collection[str] = ()) -> bool:
+    """Whether a request with this Host header is meant for us; `hosts` are names that were given to us.
 
     A numeric address cannot be made to point elsewhere by a name server, so it is refused only
     where we listen on loopback and it is none.
     """
-    host = split_host(header) if _HOST_HEADER.fullmatch(header) else ""
+    host = split_host(header).rstrip(".") if _HOST_HEADER.fullmatch(header) else ""
     if not host:
         return False
     listen = split_host(listen_host)
-    if host == listen or host in _LOOPBACK_NAMES:
+    if host == listen or host in _LOOPBACK_NAMES or host in {name.lower() for name in hosts}:
         return True
-    is_wildcard = listen in ("", "0.0.0.0", "::", "*")
     try:
         address = ipaddress.ip_address(host)
     except ValueError:
-        return is_wildcard and host == socket.gethostname().lower()
-    return address.is_loopback or is_wildcard
+        return not is_loopback(listen) and host == socket.gethostname().lower()
+    return address.is_loopback or not is_loopback(listen)
+
+
+def is_loopback(listen_host: str) -> bool:
+    """Whether only this machine reaches a listener on this host."""
+    host = split_host(listen_host)
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host in _LOOPBACK_NAMES
 
 
 @web.middleware
@@ -111,8 +146,11 @@ async def turn_errors_into_json(request: web.Request, handler: Handler) -> web.S
 async def guard(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Host, origin, token and content type."""
     face = request.app[FACE]
-    if face.is_tcp and not is_host_allowed(request.headers.get("Host", ""), face.host):
-        return refuse(421, "this Host header names nobody here")
+    if face.is_tcp and not await _is_meant_for_us(request):
+        face.turned_away.note(request.headers.get("Host", ""), request.remote)
+        return refuse(
+            421, "this Host header names nobody here: admin.hosts lists names, or bring the token"
+        )
     if _is_of_another_site(request):
         return refuse(403, "pages of other sites may not ask here")
     if request.method in ("GET", "HEAD"):
@@ -127,14 +165,40 @@ async def guard(request: web.Request, handler: Handler) -> web.StreamResponse:
     return await handler(request)
 
 
+async def _is_meant_for_us(request: web.Request) -> bool:
+    """Whether it is no page that a name server made us a part of.
+
+    Such a page does not know the token. What a monitoring system reads is for everybody who reaches the listener, by
+    whatever name, where that is not this machine alone: there the page could reach nothing that others could not.
+    """
+    face, header = request.app[FACE], request.headers.get("Host", "")
+    if is_host_allowed(header, face.host, face.read_hosts()):
+        return True
+    if _HOST_HEADER.fullmatch(header) is None:
+        return False
+    is_reading = request.method in ("GET", "HEAD")
+    if is_reading and request.path in MONITORING and not is_loopback(face.host):
+        return True
+    # NB: to a page under a foreign name somebody might have told it
+    return "Origin" not in request.headers and await has_token(request)
+
+
 def _is_of_our_page(request: web.Request) -> bool:
-    """Whether a writing request comes from the page that was served under the very Host it asks now.
+    """Whether a writing request comes from the page that was served under the very Host it asks now, or by a proxy
+    under one of the names that were given to us.
 
     NB: the Host was checked before; without that a name that an attacker's server points at us would do.
     """
     host = request.headers.get("Host", "").lower()
     origins = request.headers.getall("Origin")
-    return len(origins) == 1 and origins[0].lower() in (f"http://{host}", f"https://{host}")
+    if len(origins) != 1:
+        return False
+    origin = origins[0].lower()
+    if origin in (f"http://{host}", f"https://{host}"):
+        return True
+    scheme, _, asked = origin.partition("://")
+    names = {name.lower() for name in request.app[FACE].read_hosts()}
+    return scheme in ("http", "https") and split_host(asked) in names
 
 
 def _is_of_another_site(request: web.Request) -> bool:

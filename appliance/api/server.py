@@ -129,7 +129,10 @@ class AdminServer:
 
     async def _listen(self, host: str, port: int) -> _Listening:
         face = ListenerKind(
-            is_tcp=True, host=host, read_token=lambda: self._read_token(self._settings)
+            is_tcp=True,
+            host=host,
+            read_token=lambda: self._read_token(self._settings),
+            read_hosts=lambda: self._settings.hosts,
         )
         return await _Listening.start(self._make_app(face), host=host, port=port)
 

@@ -488,6 +488,20 @@ class AdminSettings:
         reload=_SWAP,
     )
     token: SecretRef | None = _secret("The bearer token that allows changes.")
+    hosts: tuple[str, ...] = texts(
+        (),
+        "Names under which the listener is asked, beside its address and this machine's name: in DNS, or those of a "
+        "proxy before it. Other names are turned away, and told in the log, unless the request brings the token; "
+        "probes and metrics beyond loopback are for every name.",
+        "a list of host names",
+        {
+            "type": "string",
+            "x-expects": "a host name such as ship1.example.org, without a port",
+            "maxLength": 253,
+            "pattern": r"^[A-Za-z0-9_](?:[A-Za-z0-9_.-]*[A-Za-z0-9_])?$",
+        },
+        shape={"maxItems": 100},
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -12,7 +12,7 @@ from http import HTTPStatus
 
 from aiohttp import web
 
-from appliance.api.guards import add_headers, is_bearer_of, is_host_allowed
+from appliance.api.guards import TurnedAway, add_headers, is_bearer_of, is_host_allowed
 from appliance.api.port import Port, http_log
 from appliance.core.current import Current
 from appliance.core.durations import format_duration
@@ -70,6 +70,7 @@ class HttpListener:
         self._read_token = read_token
         self._in_hand = 0
         self._open: set[asyncio.BaseProtocol] = set()
+        self._turned_away = TurnedAway("inputs.http.token")
         self.port = Port(self._make, host, port)
         app = web.Application()
         app.on_response_prepare.append(add_headers)
@@ -152,8 +153,12 @@ class HttpListener:
             self._in_hand -= 1
 
     async def _check(self, request: web.Request) -> None:
-        if not is_host_allowed(request.headers.get("Host", ""), self._host):
-            raise _Refused(421, "this Host header names nobody here")
+        host = request.headers.get("Host", "")
+        if not is_host_allowed(host, self._host) and not await self._has_token(request):
+            self._turned_away.note(host, request.remote)
+            raise _Refused(
+                421, "this Host header names nobody here: bring the token, or an address"
+            )
         if "Origin" in request.headers:
             raise _Refused(403, "requests from web pages are not taken")
         if request.method != "POST":
@@ -172,6 +177,14 @@ class HttpListener:
             raise _Refused(415, "the content type must be application/json or application/yaml")
         if request.headers.get("Content-Encoding", "identity") != "identity":
             raise _Refused(415, "compressed bodies are not taken")
+
+    async def _has_token(self, request: web.Request) -> bool:
+        """Whether it is certainly no page under a name that somebody made point at us."""
+        try:
+            wanted = await self._read_token()
+        except ApplianceError:
+            return False
+        return is_bearer_of(request.headers.get("Authorization", ""), wanted)
 
 
 async def _read_body(request: web.Request, settings: InputSettings) -> bytes:

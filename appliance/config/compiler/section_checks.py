@@ -212,13 +212,14 @@ def is_loopback(host: str) -> bool:
 def _check_admin(findings: Findings, admin: Tree) -> None:
     listen = admin.get("listen")
     if listen is None:
-        if admin.get("token"):
-            findings.add(
-                "W202",
-                ("admin", "token"),
-                "`token` has no effect without `listen`",
-                on_key=True,
-            )
+        for key in ("token", "hosts"):
+            if admin.get(key):
+                findings.add(
+                    "W202",
+                    ("admin", key),
+                    f"`{key}` has no effect without `listen`",
+                    on_key=True,
+                )
         return
     address = split_listen(listen)
     if address is None:

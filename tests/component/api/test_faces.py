@@ -3,12 +3,13 @@
 import io
 import json
 import socket
+from dataclasses import replace
 
 import aiohttp
 import pytest
 
-from appliance.api.guards import is_host_allowed, name_user
-from appliance.core.specs import AdminSettings
+from appliance.api.guards import MAX_TOLD_HOSTS, MONITORING, is_host_allowed, name_user
+from appliance.core.specs import AdminSettings, SecretRef
 from appliance.errors import RequestInvalid, StoreFull, StoreLocked
 from tests.component.api.conftest import TOKEN, Client
 from tests.support.fake_control import PROBLEM, make_status
@@ -87,6 +88,13 @@ async def test_a_page_under_a_foreign_name_cannot_read_over_tcp(tcp):
         ("10.0.0.1:8090", "0.0.0.0", True),
         ("[2001:db8::1]:8090", "::", True),
         ("evil.example", "0.0.0.0", False),
+        ("10.96.0.1:8090", "192.168.0.7", True),  # what a load balancer has before it
+        ("10.96.0.1:8090", "ship1.lan", True),
+        (socket.gethostname(), "192.168.0.7", True),
+        (socket.gethostname(), "127.0.0.1", socket.gethostname() == "localhost"),
+        ("Metrics.Fleet.Example:443", "127.0.0.1", True),
+        ("metrics.fleet.example.", "127.0.0.1", True),
+        ("metrics.fleet.example.evil", "0.0.0.0", False),
         (socket.gethostname(), "0.0.0.0", True),
         ("", "0.0.0.0", False),
         ("[::1].evil.example", "127.0.0.1", False),
@@ -96,7 +104,75 @@ async def test_a_page_under_a_foreign_name_cannot_read_over_tcp(tcp):
     ],
 )
 def test_which_hosts_are_meant_for_us(header, listen, allowed):
-    assert is_host_allowed(header, listen) is allowed
+    assert is_host_allowed(header, listen, ["metrics.fleet.example"]) is allowed
+
+
+@pytest.fixture
+async def wide(server, short_dir):
+    """A listener beyond loopback, which this machine asks at its own address."""
+    token = SecretRef(kind="file", name=str(short_dir / "token"))
+    (short_dir / "token").write_text(TOKEN)
+    settings = AdminSettings(listen="0.0.0.0:0", token=token, hosts=("ships.example",))
+    await server.move_tcp(settings)
+    port = server.tcp_address[1]
+    async with aiohttp.ClientSession(f"http://127.0.0.1:{port}") as session:
+        yield Client(session)
+
+
+FOREIGN = {"Host": "ship1.fleet.example:8090"}
+BRINGS = {"Authorization": f"Bearer {TOKEN}"}
+
+
+@pytest.mark.parametrize("path", sorted(MONITORING))
+async def test_monitoring_reads_under_any_name_beyond_loopback(wide, path):
+    assert (await wide.get(path, headers=FOREIGN)).status == 200
+
+
+@pytest.mark.parametrize("path", sorted(MONITORING))
+async def test_on_loopback_a_foreign_name_reads_nothing_without_the_token(tcp, path):
+    assert (await tcp.get(path, headers=FOREIGN)).status == 421
+    assert (await tcp.get(path, headers={**FOREIGN, **BRINGS})).status == 200
+
+
+async def test_a_foreign_name_needs_the_token_for_all_else(wide, control):
+    for path in ("/", "/api/v1/status"):
+        answer = await wide.get(path, headers=FOREIGN)
+        assert answer.status == 421
+        assert "admin.hosts" in answer.json()["error"]
+        assert (await wide.get(path, headers={**FOREIGN, **BRINGS})).status == 200
+    assert (await wide.post("/api/v1/reload", json={}, headers=FOREIGN)).status == 421
+    assert control.calls == []
+    done = await wide.post("/api/v1/reload", json={}, headers={**FOREIGN, **BRINGS})
+    assert done.status == 200
+
+
+async def test_a_name_in_the_config_is_ours_until_it_is_not(wide, server):
+    headers = {"Host": "ships.example"}
+    assert (await wide.get("/api/v1/status", headers=headers)).status == 200
+    await server.move_tcp(replace(server._settings, hosts=()))
+    assert (await wide.get("/api/v1/status", headers=headers)).status == 421
+
+
+@pytest.mark.parametrize("host", ["ships.example", "127.0.0.1"])
+async def test_the_page_writes_through_a_proxy_with_a_name_of_ours(wide, host):
+    for name, status in (("ships.example", 200), ("evil.example", 403)):
+        headers = {"Host": host, "Origin": f"https://{name}", **BRINGS}
+        assert (await wide.post("/api/v1/reload", json={}, headers=headers)).status == status
+
+
+async def test_what_was_turned_away_is_told_once_by_name(wide, caplog):
+    for _ in range(3):
+        await wide.get("/api/v1/status", headers=FOREIGN)
+    await wide.get("/api/v1/status", headers={"Host": "other.example"})
+    told = [record.fields for record in caplog.records if "turned away" in record.message]
+    assert [(fields["host"], fields["from"]) for fields in told] == [
+        ("ship1.fleet.example", "127.0.0.1"),
+        ("other.example", "127.0.0.1"),
+    ]
+    for number in range(2 * MAX_TOLD_HOSTS):
+        await wide.get("/api/v1/status", headers={"Host": f"host{number}.example"})
+    told = [record for record in caplog.records if "turned away" in record.message]
+    assert len(told) == MAX_TOLD_HOSTS
 
 
 @pytest.mark.parametrize("path", WRITING)

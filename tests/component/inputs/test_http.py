@@ -138,6 +138,9 @@ async def test_a_token_is_asked_for_where_the_config_has_one(bench, session, sho
         assert (status, answered["WWW-Authenticate"][:6]) == (401, "Bearer")
     good = JSON | {"Authorization": "Bearer open sesame"}
     assert (await post(session, url, headers=good))[0] == 200
+    by_name = {"Host": "central.fleet.example"}  # no page of a browser knows the token
+    assert (await post(session, url, headers=good | by_name))[0] == 200
+    assert (await post(session, url, headers=JSON | by_name))[0] == 421
     (short_dir / "token").unlink()
     assert (await post(session, url, headers=good))[0] == 503
     await bench.set(http=ListenInput(listen="127.0.0.1:0"))
