@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from fnmatch import fnmatchcase
 
+ANY_ONE = "*"
 ANY_REST = "**"
+WILDCARDS = frozenset("*?[")
+_FIRST_OR_LAST = re.compile(r"^([^*?[]*).*?([^*?\]]*)$", re.DOTALL)
 
 
 def is_command_allowed(argv: Sequence[str], patterns: Sequence[Sequence[str]] | None) -> bool:
     """Whether one of `patterns` covers `argv`; None covers everything.
 
-    The program (first element) must be written exactly as in the pattern: a wildcard there would be
-    "any command" in disguise, which has to be said as such. Every further element stands for one
-    argument and may hold the shell's wildcards (``*``, ``?``, ``[…]``); a last ``**`` stands for
-    any rest, none included.
+    The program (first element) must be written exactly as in the pattern: a wildcard there would be "any command" in
+    disguise, which has to be said as such. Every further element stands for one argument and may hold the shell's
+    wildcards (``*``, ``?``, ``[…]``). One at the beginning of an argument never stands for an option: ``systemctl
+    status *`` does not mean ``systemctl status --host=elsewhere``. ``*`` alone covers one argument, whatever paths it
+    holds; as a part of an argument a wildcard covers a part of one name, and never ``..``: ``rm /var/log/app/*`` does
+    not mean what is at ``/var/log/app/../..``. A last ``**`` covers any rest, none and options included.
     """
     if patterns is None:
         return True
@@ -24,12 +30,40 @@ def is_command_allowed(argv: Sequence[str], patterns: Sequence[Sequence[str]] | 
 def _matches(argv: Sequence[str], pattern: Sequence[str]) -> bool:
     if not argv or not pattern or argv[0] != pattern[0]:
         return False
-    wanted = pattern[1:]
-    given = argv[1:]
+    wanted, given = pattern[1:], argv[1:]
     if wanted and wanted[-1] == ANY_REST:
         wanted = wanted[:-1]
         given = given[: len(wanted)]
-    return len(given) == len(wanted) and all(map(fnmatchcase, given, wanted))
+    return len(given) == len(wanted) and all(map(_covers_argument, given, wanted))
+
+
+def _covers_argument(given: str, wanted: str) -> bool:
+    if given == wanted:
+        return True
+    if given.startswith("-") and wanted[:1] in WILDCARDS:
+        return False
+    if wanted == ANY_ONE:
+        return True
+    given_names, wanted_names = given.split("/"), wanted.split("/")
+    return len(given_names) == len(wanted_names) and all(
+        map(_covers_name, given_names, wanted_names)
+    )
+
+
+def _covers_name(given: str, wanted: str) -> bool:
+    if given == wanted:
+        return True
+    return (
+        given not in ("", ".", "..") and fnmatchcase(given, wanted) and not _leads_up(given, wanted)
+    )
+
+
+def _leads_up(given: str, wanted: str) -> bool:
+    """Whether the wildcards stand for ``.`` or ``..`` behind something like ``--directory=``."""
+    found = _FIRST_OR_LAST.fullmatch(wanted)
+    assert found is not None
+    before, behind = found.groups()
+    return given[len(before) : len(given) - len(behind)] in (".", "..")
 
 
 def is_path_allowed(path: str, patterns: Sequence[str] | None) -> bool:

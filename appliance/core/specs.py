@@ -237,6 +237,18 @@ class SubscriberDefaults:
         0,
         2**50,
     )
+    pass_environment: tuple[str, ...] = texts(
+        (),
+        "Variables of the daemon's environment that programs are given beside the usual ones (PATH, HOME, LANG, LC_*, TZ, "
+        "TMPDIR, USER, LOGNAME, SHELL, TERM and the like). REQCliCommand, REQCliCommandCont and methods with `exec`; with "
+        "a `runner` programs have the environment of that one.",
+        "a list of names of variables",
+        {
+            "type": "string",
+            "x-expects": "a variable's name: letters, digits and '_'",
+            "pattern": "^[A-Za-z_][A-Za-z0-9_]*$",
+        },
+    )
     dedupe: bool = switch(
         True, "Whether a message that was sent again is recognized and not handled again."
     )
@@ -271,8 +283,9 @@ class SubscriberSpec(SubscriberDefaults):
     )
     allow_commands: tuple[tuple[str, ...], ...] | None = texts_or_any(
         (),
-        "Commands that may run, each as a list of program and arguments; `*` stands for one argument, a last `**` "
-        "for any rest. Nothing is allowed unless it is listed; `any` allows everything. REQCliCommand only.",
+        "Commands that may run, each as a list of program and arguments; `*` stands for one argument that is no option, "
+        "as a part of one (`/srv/app/*`) for a part of one name, a last `**` for any rest, options too. Nothing is "
+        "allowed unless it is listed; `any` allows everything. REQCliCommand only.",
         "a list of commands, each a list of texts",
         {
             "type": "array",

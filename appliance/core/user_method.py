@@ -82,7 +82,8 @@ class ExecCall:
         reload=_SWAP,
     )
     environment: Pairs = _pairs(
-        "Variables beside those of the daemon. `exec` only.",
+        "Variables beside the usual ones of the daemon (PATH, HOME, LANG and the like; `pass_environment` hands on more). "
+        "`exec` only.",
         {
             "x-expects": "a variable's name: letters, digits and '_'",
             "pattern": "^[A-Za-z_][A-Za-z0-9_]*$",

@@ -21,6 +21,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from appliance.api.unix_socket import listen_unix
+from appliance.core.allow import is_command_allowed
 from appliance.core.message import bytes_to_text
 from appliance.errors import ApplianceError, DaemonError
 from appliance.methods.programs.command import CommandResult, run_command, stream_command
@@ -35,7 +36,7 @@ from appliance.methods.programs.runner_client import (
     read_request,
     to_frame,
 )
-from appliance.runner.allow import is_allowed, parse_allow_list
+from appliance.runner.allow import parse_allow_list
 from appliance.service_manager import ServiceManager, settings_of_process
 
 _log = logging.getLogger("appliance.runner")
@@ -207,7 +208,7 @@ class Runner:
             patterns = read_allow_list(self._settings.allow_path)
         except AllowListUnusable as error:
             return Refused("failed", str(error))
-        if not is_allowed(words, patterns):
+        if not is_command_allowed(words, patterns):
             return Refused("forbidden", "it is not in the runner's allow list")
         return None
 

@@ -2,7 +2,8 @@
 
 import pytest
 
-from appliance.runner.allow import is_allowed, parse_allow_list
+from appliance.core.allow import is_command_allowed
+from appliance.runner.allow import parse_allow_list
 
 LIST = """
 # services
@@ -48,12 +49,12 @@ cat /srv/*/log?/today
     ],
 )
 def test_list_covers_exactly_what_it_says(command, allowed):
-    assert is_allowed(command, parse_allow_list(LIST)) is allowed
+    assert is_command_allowed(command, parse_allow_list(LIST)) is allowed
 
 
 def test_empty_list_allows_nothing():
     assert parse_allow_list("\n# nothing\n") == ()
-    assert not is_allowed(["true"], ())
+    assert not is_command_allowed(["true"], ())
 
 
 @pytest.mark.parametrize(

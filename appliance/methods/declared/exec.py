@@ -45,7 +45,12 @@ class ExecHandler:
         """Run the program. Raises ArgumentsInvalid when no program can be given the values."""
         values = values_of(message, context.node)
         argv = self.fill(values)
-        environment = make_environment(os.environ, message, context.hidden_environment)
+        environment = make_environment(
+            os.environ,
+            message,
+            passed=context.spec.pass_environment,
+            hidden=context.hidden_environment,
+        )
         environment |= self._fill_environment(values)
         result = await run_command(
             [_to_bytes(element) for element in argv],

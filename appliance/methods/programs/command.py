@@ -6,7 +6,6 @@ time bounds the whole, while what is held at once is bounded (`_talk`).
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 
@@ -17,11 +16,10 @@ from appliance.running_time import running_timeout
 
 TAIL_BYTES = 8_192
 """How much of each stream's end is kept beside what is passed on."""
-_SECRET_NAME = re.compile(
-    r"^(APPLIANCE|NKEY|NATS)_|TOKEN|SECRET|PASSW|PASSPHRASE|CREDENTIAL"
-    r"|API_?KEY|PRIVATE_?KEY|_SEED$",
-    re.IGNORECASE,
+_USUAL_NAMES = frozenset(
+    "PATH HOME LANG LANGUAGE TZ TZDIR TMPDIR USER LOGNAME SHELL TERM".split()  # noqa: SIM905 - reads as a list
 )
+_USUAL_PREFIX = "LC_"
 _SERVICE_NAMES = frozenset(
     {"NOTIFY_SOCKET", "WATCHDOG_PID", "WATCHDOG_USEC", "LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES"}
 )
@@ -44,16 +42,27 @@ class CommandResult:
 
 
 def make_environment(
-    base: Mapping[str, str], message: Message, hidden: Set[str] = frozenset()
+    base: Mapping[str, str],
+    message: Message,
+    *,
+    passed: Sequence[str] = (),
+    hidden: Set[str] = frozenset(),
 ) -> dict[str, str]:
-    """The daemon's environment less what is or looks like a credential, plus the message's origin.
+    """What a program needs of the daemon's environment, what the config hands on, and the message's origin.
 
-    `hidden` are the variables that the config names as holding secrets.
+    A list of what may pass and not of what may not: no name tells of every variable that it holds a secret
+    (``DATABASE_URL``, ``HTTPS_PROXY``).
+
+    Args:
+        passed: names that the config hands on (`pass_environment`).
+        hidden: names that the config takes secrets of its own from; they pass never.
     """
+    withheld = hidden | _SERVICE_NAMES
     environment = {
         name: value
         for name, value in base.items()
-        if not _SECRET_NAME.search(name) and name not in _SERVICE_NAMES and name not in hidden
+        if (name in _USUAL_NAMES or name.startswith(_USUAL_PREFIX) or name in passed)
+        and name not in withheld
     }
     environment["APPLIANCE_MESSAGE_ID"] = str(message.id)
     environment["APPLIANCE_FROM_NODE"] = message.from_node

@@ -114,7 +114,12 @@ def read_command(message: Message, context: HandlerContext) -> Command:
             f"command {show_command(arguments)} from {shorten(message.from_node)} "
             f"is not in allow_commands of {context.spec.subject}"
         )
-    environment = make_environment(os.environ, message, context.hidden_environment)
+    environment = make_environment(
+        os.environ,
+        message,
+        passed=context.spec.pass_environment,
+        hidden=context.hidden_environment,
+    )
     if any(DATA_PLACEHOLDER in argument for argument in arguments):
         old, new = DATA_PLACEHOLDER.encode(), f"${DATA_VARIABLE}".encode()
         argv = [argument.replace(old, new) for argument in argv]

@@ -34,8 +34,8 @@ async def test_data_stands_where_the_placeholder_does_as_the_bytes_that_were_sen
 
 
 async def test_the_rest_of_the_environment_stays(run, monkeypatch):
-    monkeypatch.setenv("SHIP_COLOUR", "blue")
-    script = 'echo "$SHIP_COLOUR {{STEWARD_DATA}} $APPLIANCE_FROM_NODE"'
+    monkeypatch.setenv("LC_TIME", "blue")
+    script = 'echo "$LC_TIME {{STEWARD_DATA}} $APPLIANCE_FROM_NODE"'
     result = await run("bash", "-c", script, data=("x",))
     assert run.output(result) == b"blue x central\n"
 

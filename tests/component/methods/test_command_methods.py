@@ -101,10 +101,13 @@ async def test_shell_syntax_is_only_text(anything):
     assert result.output == b"$(id) ; | && *\n"
 
 
-async def test_command_knows_its_message_and_no_secret(anything, monkeypatch):
+async def test_command_knows_its_message_and_what_was_handed_on_and_no_more(anything, monkeypatch):
     monkeypatch.setenv("NKEY_SEED", "SUA")
-    script = 'echo "$APPLIANCE_MESSAGE_ID $APPLIANCE_FROM_NODE [$NKEY_SEED]"'
-    assert (await run(anything, "sh", "-c", script)).output == b"7 central []\n"
+    monkeypatch.setenv("JAVA_HOME", "/jre")
+    script = 'echo "$APPLIANCE_MESSAGE_ID $APPLIANCE_FROM_NODE [$NKEY_SEED] [$JAVA_HOME]"'
+    assert (await run(anything, "sh", "-c", script)).output == b"7 central [] []\n"
+    anything.spec_fields["pass_environment"] = ("JAVA_HOME",)
+    assert (await run(anything, "sh", "-c", script)).output == b"7 central [] [/jre]\n"
 
 
 async def test_console_shows_all_elements_and_no_terminal_obeys_them(bench):

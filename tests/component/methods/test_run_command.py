@@ -223,18 +223,18 @@ async def test_child_stuck_in_the_kernel_does_not_hold_us(monkeypatch):
     await wait_until(lambda: not os.path.exists(f"/proc/{killed[0]}"))
 
 
-async def test_environment_keeps_what_programs_need_and_drops_what_looks_secret():
+async def test_programs_get_the_usual_variables_and_none_that_nobody_handed_on():
     base = {
         "PATH": "/bin",
         "LANG": "C.UTF-8",
+        "LC_TIME": "C",
         "APPLIANCE_ADMIN": "x",
         "NKEY_SEED": "x",
-        "NATS_URL": "nats://u:p@h",
-        "GITHUB_TOKEN": "x",
-        "aws_secret_access_key": "x",
-        "DB_PASSWORD": "x",
-        "MYSQL_PASSWD": "x",
-        "SOME_API_KEY": "x",
+        "DATABASE_URL": "postgres://u:p@h",
+        "MYSQL_PWD": "x",
+        "GITHUB_PAT": "x",
+        "HTTPS_PROXY": "http://u:p@h",
+        "LD_PRELOAD": "x.so",
         "CREDENTIALS_DIRECTORY": "/run/x",
         "NOTIFY_SOCKET": "/run/systemd/notify",
     }
@@ -242,11 +242,19 @@ async def test_environment_keeps_what_programs_need_and_drops_what_looks_secret(
     assert environment == {
         "PATH": "/bin",
         "LANG": "C.UTF-8",
+        "LC_TIME": "C",
         "APPLIANCE_MESSAGE_ID": "9",
         "APPLIANCE_FROM_NODE": "central",
     }
     result = await run("/usr/bin/env", environment=environment)
     assert b"APPLIANCE_MESSAGE_ID=9\n" in result.stdout
+
+
+def test_variables_handed_on_by_hand_pass_save_those_that_are_the_daemons_own():
+    base = {"JAVA_HOME": "/jre", "BROKER": "s3cret", "NOTIFY_SOCKET": "/run/systemd/notify"}
+    message = Message(id=9, from_node="central")
+    environment = make_environment(base, message, passed=tuple(base), hidden={"BROKER"})
+    assert environment.keys() - {"APPLIANCE_MESSAGE_ID", "APPLIANCE_FROM_NODE"} == {"JAVA_HOME"}
 
 
 def test_runner_behaves_the_same_on_the_loop_the_daemon_uses():
