@@ -58,8 +58,8 @@ def fleet_status(
 ) -> int:
     """Name the nodes that are not in sync: behind, refused (with the first problem), silent.
 
-    Exits 0 when all are in sync, 1 when some are behind or refused the config, 3 when some are
-    silent and the others in sync.
+    Exits 0 when all are in sync, 1 when some are behind or refused the config, 3 when some are silent, or not heard
+    yet, and the others in sync. Nodes that never say which config they run (Go nodes) do not count.
     """
     status = ApiClient(find_state_dir(state_dir)).get("/api/v1/status", Status)
     standings = status.value.fleet
@@ -131,7 +131,7 @@ def fleet_wait(
         return Exit.FAILED
     if not left:
         return Exit.OK
-    return Exit.SILENT if all(item.state == "silent" for item in left) else Exit.FAILED
+    return Exit.SILENT if all(item.state in ("silent", "unknown") for item in left) else Exit.FAILED
 
 
 def _own_standing(status: Status) -> FleetStanding:
@@ -177,7 +177,9 @@ def _exit_of(standings: Sequence[FleetStanding]) -> int:
     states = {item.state for item in standings}
     if states & {"behind", "refused"}:
         return Exit.FAILED
-    return Exit.SILENT if "silent" in states else Exit.OK
+    # not heard yet is not in sync: whether it is, nobody knows
+    is_unheard = any(item.state == "unknown" and not _is_mute(item) for item in standings)
+    return Exit.SILENT if is_unheard or "silent" in states else Exit.OK
 
 
 def _summary(standings: Sequence[FleetStanding]) -> str:

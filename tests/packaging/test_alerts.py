@@ -20,6 +20,8 @@ HANDLED = f'appliance_messages_total{{{AT},worker="w",node="n",direction="in",re
 FAILED = HANDLED.replace("handled", "failed")
 PENDING = f'appliance_outbox_messages{{{AT},state="pending"}}'
 NOT_RUNNING = f'appliance_workers{{{AT},node="ship1",kind="subscriber",phase="backing_off"}}'
+REFUSED = HANDLED.replace("handled", "refused")
+SILENT = f'appliance_fleet_nodes{{{AT},state="silent"}}'
 HELLO = f'appliance_node_last_hello_timestamp_seconds{{{AT},node="ship1"}}'
 
 
@@ -39,6 +41,73 @@ class Case:
 
 
 CASES = {
+    "ApplianceDown": Case(
+        {metric("build_info", 'job="a",version="1"'): "1x5", f'up{{{AT},job="a"}}': "1x5 0x30"},
+        "14m",
+        "a:1 does not answer",
+        [
+            (
+                {
+                    metric("build_info", 'job="a",version="1"'): "1x5",
+                    f'up{{{AT},job="a"}}': "1x5 0x30",
+                },
+                "9m",
+            ),
+            ({f'up{{{AT},job="a"}}': "0x30"}, "30m"),  # something else
+            (
+                {
+                    metric("build_info", 'job="a",version="1"'): "1x30",
+                    f'up{{{AT},job="a"}}': "1x30",
+                    f'up{{{AT},job="node"}}': "0x30",
+                },
+                "30m",
+            ),
+        ],
+        {"instance": "a:1", "job": "a"},
+    ),
+    "ApplianceMessagesRefused": Case(
+        {REFUSED: "0 0 3x30", REFUSED.replace('"w"', '"x"'): "0x30"},
+        "5m",
+        "w of a:1 refused 3 messages in 15 minutes",
+        [({HANDLED: "0+3x40", FAILED: "0+3x40"}, "9m"), ({REFUSED: "0 0 3x30"}, "25m")],
+        {"instance": "a:1", "worker": "w"},
+    ),
+    "ApplianceInputsRefused": Case(
+        {metric("inputs_messages_total", 'input="tcp",result="refused"'): "0 0 3x30"},
+        "5m",
+        "a:1 refused 3 messages of its input tcp in 15 minutes",
+        [({metric("inputs_messages_total", 'input="tcp",result="accepted"'): "0+3x40"}, "9m")],
+        {"instance": "a:1", "input": "tcp"},
+    ),
+    "ApplianceFleetSilent": Case(
+        # one was heard and has an alert of its own, two were not heard since the start
+        {SILENT: "3x60", HELLO: "60x60", HELLO.replace("ship1", "away"): "0x60"},
+        "35m",
+        "2 more nodes are silent for a:1",
+        [
+            ({SILENT: "1x60", HELLO: "60x60"}, "60m"),
+            ({SILENT: "1x8 0x60"}, "60m"),
+            ({SILENT: "1x60"}, "9m"),
+            *(
+                ({SILENT.replace("silent", state): "2x60", SILENT: "0x60"}, "60m")
+                for state in ("in_sync", "unknown", "behind", "refused")
+            ),
+        ],
+        {"instance": "a:1", "state": "silent"},
+    ),
+    "ApplianceFleetNotInSync": Case(
+        {SILENT.replace("silent", "refused"): "2x60", SILENT: "1x60"},
+        "16m",
+        "2 nodes are refused for a:1",
+        [
+            ({SILENT.replace("silent", "behind"): "2x9 0x60"}, "60m"),
+            *(
+                ({SILENT.replace("silent", state): "2x60"}, "60m")
+                for state in ("in_sync", "unknown", "silent")
+            ),
+        ],
+        {"instance": "a:1", "state": "refused"},
+    ),
     "ApplianceConfigRefused": Case(
         {metric("config_last_reload_successful"): "1 0x9"},
         "4m",

@@ -153,6 +153,7 @@ class _Source:
             declared_nodes=["n"],
             workers=workers,
             last_hello_at={"n": 1.0},
+            inputs={("tcp", "refused"): 0},
         )
 
 
@@ -170,6 +171,23 @@ def test_alerts_and_dashboard_ask_for_metrics_that_exist():
     expressions += [item["expr"] for item in dashboard["annotations"]["list"]]
     asked = set(re.findall(r"\bappliance_\w+", " ".join(expressions)))
     assert asked - exposed == set()
+
+
+def test_every_panel_shows_appliances_alone():
+    """What every program exposes (`up`, `process_…`) is joined with what ours do: "All" means all jobs of a Prometheus."""
+    dashboard = json.loads((PACKAGING / "monitoring/dashboard.json").read_text())
+    rules = yaml.safe_load((PACKAGING / "monitoring/alerts.yaml").read_text())
+    asked = [item["expr"] for panel in dashboard["panels"] for item in panel["targets"]]
+    asked += [rule["expr"] for group in rules["groups"] for rule in group["rules"]]
+    foreign = [text for text in asked if re.search(r"\b(up|process_\w+|python_\w+|go_\w+)\b", text)]
+    assert len(foreign) == 4
+    for text in foreign:
+        assert re.search(r"and on \(job, instance\) .*appliance_build_info", text), text
+
+
+def test_the_numbers_of_the_fleet_are_in_rules_and_dashboard():
+    for name in ("alerts.yaml", "dashboard.json"):
+        assert "appliance_fleet_nodes" in (PACKAGING / "monitoring" / name).read_text()
 
 
 def test_prometheus_accepts_the_alerts():

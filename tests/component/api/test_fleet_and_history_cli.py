@@ -103,7 +103,10 @@ def test_nodes_that_never_tell_their_config_are_named_and_not_waited_for(run, co
     assert (code, out) == (0, "the only node runs it\n")
     assert err.endswith("goer\n")
     say(control, node("ship1", "in_sync"), NOT_YET)
-    assert wait(run)[0] == 1
+    assert wait(run)[0] == 3  # whether it runs it nobody knows
+    assert run("fleet", "status")[0] == 3
+    say(control, node("ship1", "in_sync"), GO_NODE)
+    assert run("fleet", "status")[0] == 0
 
 
 def test_where_nobody_says_hello_a_wait_is_no_success(run, control):
