@@ -124,6 +124,7 @@ class Activation:
     ) -> ReloadResult:
         """Put a set in force, or refuse it whole; `known` is as of `refuse`."""
         started = self._mono()
+        # first what can be said without touching anything
         problems = self.find_rejections(loaded, way)
         if problems:
             return await self.refuse(problems, way, started, loaded, known=known)
@@ -131,8 +132,10 @@ class Activation:
         async with AsyncExitStack() as undo:
             staged, found = await self._stage(old, loaded.desired, undo, insist=not way.goes_back)
             if not found:
+                # all are ready: from here on nobody may undo them
                 undo.pop_all()
         if found:
+            # only now: what could not be undone either has been added to the list meanwhile
             placed = tuple(map(loaded.place, found))
             return await self.refuse(placed, way, started, loaded, known=known)
         for one in staged:
@@ -145,6 +148,7 @@ class Activation:
         """Why a valid set would be refused all the same."""
         old = self._compared_with(loaded, way)
         filled = self.applied.filled if self.applied is not None else way.old_filled
+        # before the guard of the plan, which could only count workers: this one names the file
         emptied = () if way.force else find_emptied(old, filled, loaded)
         if emptied:
             return emptied
@@ -176,6 +180,7 @@ class Activation:
                 one = await part.stage(old, new, insist=insist)
             except (ApplianceError, OSError) as error:
                 problems.append(part.describe(error))
+                # what follows is not touched: each part that was staged has to be undone
                 break
             undo.push_async_callback(_abandon, part, one, problems)
             staged.append(one)
@@ -185,8 +190,10 @@ class Activation:
         """The first point at which anything of the set takes effect."""
         before = self.applied
         generation = self._next_generation(loaded, way)
+        # a restart is no reload: what an operator started or stopped by hand survives it
         is_restart_of_same = before is None and generation == self.last_generation
         clear = self._convergence.clears_overrides(loaded.desired) and not is_restart_of_same
+        # before the plan is made, which counts with the overrides that are left
         await self._overrides.follow(loaded.desired, clear=clear)
         now = self._wall()
 
@@ -230,6 +237,7 @@ class Activation:
         )
         if way.failures:
             self._telemetry.config_reverted(way.failures)
+        # last, as it tells what became of the workers; no disk keeps them from moving
         await self._recorder.record(
             verdict,
             revision=loaded.label,
@@ -250,6 +258,7 @@ class Activation:
         assert self.applied is not None
         self.last_good_at = self._wall()
         await self._pins.put(None)
+        # a commit may have changed nothing here: the status still says where the files stand
         self.applied = replace(
             self.applied, revision=loaded.revision, branch=loaded.branch, dirty=loaded.dirty
         )
@@ -305,6 +314,7 @@ class Activation:
         if known is not None and known.says_the_same(verdict):
             return verdict
         self._telemetry.config_refused(verdict.problems, way.trigger)
+        # the disk is asked for the texts only when there is something to record
         attempted = loaded.files if loaded else await read_texts() if read_texts else {}
         await self._recorder.record(
             verdict,

@@ -47,6 +47,7 @@ class Convergence:
         """Make passes until `ending` is set and somebody wakes it."""
         while True:
             await self.trigger.wait(self._next_wait_s())
+            # before the pass: a reason that comes up during it makes another one
             self.trigger.take()
             if ending.is_set():
                 return
@@ -87,6 +88,7 @@ class Convergence:
             self._next_due_mono = plan.next_due_mono
             return plan, ApplyReport()
         report = await self._pool.apply(plan, desired.reload.drain_timeout_s)
+        # for the time of the next pass alone: a worker that ended meanwhile has woken the loop itself
         left = make_plan(self.wanted(desired), self._pool.observe(), self._mono())
         self._next_due_mono = left.next_due_mono
         return plan, report
@@ -96,6 +98,7 @@ class Convergence:
     ) -> Mapping[WorkerKey, WorkerSpec]:
         """The declared workers, those that have something left to send, and what overrides make of them."""
         extra = self._extra_workers()
+        # a declared worker wins: its entry says more than the lane that is left of it
         wanted = {**extra, **desired.workers} if extra else desired.workers
         return apply_overrides(wanted, self._overrides.all, desired) if overridden else wanted
 

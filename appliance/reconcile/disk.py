@@ -111,6 +111,7 @@ class SourceReader:
     async def _ask(
         self, function: Callable[..., T], *args: object, timeout_s: float = READ_TIMEOUT_S
     ) -> T:
+        # another call would hang on the same disk, and leave another thread behind
         if self._hanging:
             raise self._no_answer()
         task = asyncio.ensure_future(call_in_thread(function, *args))
@@ -118,6 +119,7 @@ class SourceReader:
         try:
             done, _ = await asyncio.wait({task}, timeout=timeout_s)
         except BaseException:
+            # the thread goes on; what it finds is thrown away
             task.cancel()
             raise
         finally:

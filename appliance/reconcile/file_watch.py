@@ -42,6 +42,7 @@ class FileWatch:
         started = self._mono()
         digest = await self._reader.fingerprint()
         while True:
+            # whoever writes goes on giving hints: one that comes during the sleep says that it is not over
             self._trigger.take()
             await asyncio.sleep(settle_s)
             # NB: before the files, so that a commit that follows them is noticed as a change

@@ -93,6 +93,7 @@ class WorkerPool:
         """Do every action; one worker's failure is that worker's alone."""
         report = ApplyReport()
         deadline_mono = self._mono() + drain_timeout_s
+        # side by side: each has a key of its own, and one drain may take all of the time
         async with asyncio.TaskGroup() as group:
             for action in plan.actions:
                 group.create_task(
@@ -105,6 +106,7 @@ class WorkerPool:
         """Let every worker that backs off try again in the next pass (the broker is back, say)."""
         for handle in self.handles.values():
             if handle.phase is Phase.BACKING_OFF:
+                # made due only, for all spawning is done by passes, one at a time
                 handle.retry_at_mono = self._mono()
 
     async def stop_all(self, deadline_mono: float, kinds: Iterable[str]) -> list[DrainOutcome]:
@@ -130,6 +132,7 @@ class WorkerPool:
             return  # it ended between plan and act; the next pass spawns it with its new spec
         names = sorted(action.changed)
         if action.kind is ActionKind.UPDATE:
+            # the spec is noted after the worker has it: what raises shows as a difference in the next pass
             handle.worker.update(action.spec)
             handle.spec = action.spec
             self._telemetry.worker_updated(action.key, names)
@@ -156,6 +159,7 @@ class WorkerPool:
             handle.restarts = old.restarts + 1
             handle.failures = old.failures
             handle.last_error = old.last_error
+            # with its worker the old handle is gone; metrics must not go back
             self._keep_counts(old)
         self.handles[key] = handle
         self.moves += 1
@@ -190,8 +194,10 @@ class WorkerPool:
             await worker.run()
         except Exception as caught:  # noqa: BLE001 - the boundary around a worker: its end becomes a value
             error = caught
+        # `_cancel` awaits this task, and closes and forgets the worker itself
         if handle.phase is Phase.DRAINING:
             return
+        # before the back-off wakes a pass: what it holds is given back when a successor starts
         await self._close(handle)
         self._back_off(key, handle, error or RuntimeError("the worker ended by itself"))
 
@@ -215,9 +221,11 @@ class WorkerPool:
             return
         task = handle.task
         if task is None or handle.worker is None:
+            # it backs off: nothing runs that could be drained
             await self._close(handle)
             self._forget(key)
             return
+        # before it is asked to: a worker that ends by its drain has not failed
         handle.phase = Phase.DRAINING
         outcome: DrainOutcome | None = None
         try:
@@ -227,6 +235,7 @@ class WorkerPool:
             self._telemetry.worker_failed(key, _words(error), 0.0)
         else:
             report.drains.append(outcome)
+        # a worker that is drained ends by itself in a moment; who does not is cut off
         done, _ = await asyncio.wait(
             {task}, timeout=max(0.0, min(1.0, deadline_mono - self._mono()))
         )
@@ -235,6 +244,7 @@ class WorkerPool:
             done, _ = await asyncio.wait({task}, timeout=JOIN_TIMEOUT_S)
         await self._close(handle)
         if not done:
+            # the key stays taken: a second worker beside one that still runs would do its work twice
             handle.phase = Phase.FAILED
             handle.last_error = "does not end when cancelled"
             self._telemetry.worker_failed(key, handle.last_error, 0.0)
@@ -267,6 +277,7 @@ class WorkerPool:
 
 
 def _words(error: BaseException) -> str:
+    # a worker's own task group wraps what ended it, which is all that is worth telling
     if isinstance(error, ExceptionGroup) and len(error.exceptions) == 1:
         return _words(error.exceptions[0])
     if isinstance(error, TimeoutError):

@@ -122,13 +122,16 @@ class Reconciler:
     async def start(self, start: Start) -> ReloadResult:
         """Bring a first set into force: what the files hold, or where that is refused the last good one."""
         last = await asyncio.to_thread(self._history.last_applied) or {}
+        # before anything else: the same set after a restart is the same generation
         self.activation.last_generation = _int(last.get("generation"))
         self.activation.last_digest = str(last.get("digest") or "")
         on_disk = await asyncio.to_thread(self._pins.load)
+        # the files may have changed while nothing ran: then the pin on disk is out of date, and is removed soon
         self._pins.restore(start.pin, is_on_disk=on_disk == start.pin)
         started = self._mono()
         refusal: ReloadResult | None = None
         if start.problems:
+            # told and recorded first, so that the history says why an older set runs
             refusal = await self._refuse_first(start, started)
             verdict = await self._begin_with(start.first, None)
         else:
@@ -141,15 +144,20 @@ class Reconciler:
             )
             verdict = await self.activation.bring_into_force(start.first, way)
             if verdict.result == "refused":
+                # an address or a broker may be gone, which refuses a start as it refuses a reload
                 refusal = verdict
                 verdict = await self._begin_with(start.last_good or start.first, start.pin)
+        # who looks wants to know why the files are not in force, and not that something else is
         self.last_attempt = refusal or verdict
+        # the label of another set must not pass for the commit that the files stand at
         is_of_files = start.pin is None and not start.problems
         await self.files.begin(start.files_digest, start.first.label if is_of_files else None)
         if refusal is None and start.last_good is not None:
+            # an edit made while nothing ran is on trial as one that is reloaded
             await self.going_back.begin_trial_at_start(start.last_good)
         else:
             await self.going_back.resume_trial()
+        # what refused the files at the start may be over in a moment, without an edit
         self._plan_retry(self.last_attempt)
         return self.last_attempt
 
@@ -174,6 +182,7 @@ class Reconciler:
         """Look and converge until stopped."""
         async with asyncio.TaskGroup() as group:
             group.create_task(self.convergence.run(self._ending), name="converging")
+            # kept by name: `stop` cuts off a look that waits for a file system
             self._looking = group.create_task(self._look_until_stopped(), name="looking")
 
     async def _look_until_stopped(self) -> None:
@@ -190,21 +199,26 @@ class Reconciler:
         reasons = self.trigger.take()
         if self._ending.is_set():
             return
+        # a disk that was full has left a pin unwritten, and a restart would bring back what was taken back
         await self._pins.catch_up()
         if self._retry_mono is not None and self._mono() >= self._retry_mono:
             reasons |= {"retry"}
+        # it was time that woke us: hints may be missing (a network file system, inotify's limits), contents do not lie
         if not reasons and self.applied is not None and await self.files.has_changed():
             reasons = frozenset({"poll"})
         while self._rollbacks:
+            # before the look, which then finds the files pinned instead of bringing them into force once more
             self._in_hand = [self._rollbacks.pop(0)]
             await self._roll_back(self._in_hand[0])
         if reasons & LOOK_REASONS:
             await self._look(reasons)
+        # after the look: a set that mends a worker on trial takes it over before it would be judged
         verdict = await self._within_boundary(Way(trigger="trial"), self.going_back.judge_trial())
         if verdict is not None:
             self._tell(verdict)
 
     def _turn_requests_away(self) -> None:
+        # a look that was cut off has left those who wait for it in hand
         for request in (*self._in_hand, *self._requests, *self._rollbacks):
             if not request.future.done():
                 request.future.set_exception(DaemonUnreachable("the daemon is stopping"))
@@ -221,6 +235,7 @@ class Reconciler:
         self._ending.set()
         self.trigger.set("stop")
         self.convergence.trigger.set("stop")
+        # only there: what is being staged or applied ends by itself and must not be cut in two
         if self._reader.is_asking and self._looking is not None:
             self._looking.cancel()
 
@@ -269,10 +284,12 @@ class Reconciler:
         assert self.applied is not None
         self.on_look(True)
         await self.files.hold_still(self.applied.desired.reload.settle_s)
+        # not earlier: whoever asks while the files settle is answered by this look
         requests = self._in_hand = self._requests
         self._requests = []
         by = ", ".join(dict.fromkeys(item.by for item in requests if item.by))
         way = Way(
+            # somebody who asked is a better cause than any hint; among hints one is as good as another
             trigger=requests[0].trigger if requests else min(reasons & LOOK_REASONS),
             by=by,
             force=any(request.force for request in requests),
@@ -316,6 +333,7 @@ class Reconciler:
         if not verdict.may_pass_later:
             self._retry_mono, self._retry_wait_s = None, RETRY_FIRST_S
             return
+        # another set, or another look at it by hand: patience begins anew
         if verdict.trigger != "retry":
             self._retry_wait_s = RETRY_FIRST_S
         wait_s = max(self._retry_wait_s, RETRY_SHARE * verdict.duration_s)
@@ -326,6 +344,7 @@ class Reconciler:
         started = self._mono()
         applied = self.applied
         assert applied is not None
+        # not even compiled: a pinned set stays whatever the files hold
         if not way.force and self._pins.holds(self.files.digest):
             return self.activation.unchanged(way, started, pinned_note(self._pins.pin))
         try:
@@ -341,10 +360,12 @@ class Reconciler:
                 known=self._known(way),
             )
         clears = asked and self.convergence.clears_overrides(loaded.desired)
+        # the same set is brought into force again only where that clears overrides
         if loaded.digest == applied.digest and not clears:
             return await self.activation.stay(loaded, way, started)
         verdict = await self.activation.bring_into_force(loaded, way, known=self._known(way))
         if verdict.result == "applied":
+            # what was loaded may be younger than what `hold_still` saw, and is no change for the next look
             self.files.saw(loaded.digest)
             await self.going_back.begin_trial(applied, verdict.plan)
         return verdict
@@ -365,6 +386,7 @@ class Reconciler:
     def predict(self, loaded: LoadedSet, *, is_own: bool, force: bool = False) -> Prediction:
         """What a look at this set would do; `is_own`: the files that are watched hold it."""
         if is_own and not force and self._pins.holds(loaded.digest):
+            # other paths are not those that the pin was set against
             note = pinned_note(self._pins.pin)
             return Prediction(Plan(), (), (note, *loaded.warnings), is_pinned=True)
         objections = self.activation.find_rejections(loaded, Way(trigger="request", force=force))

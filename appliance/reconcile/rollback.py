@@ -149,7 +149,9 @@ class Rollback:
             failures=way.failures,
         )
         verdict = await self._activation.bring_into_force(loaded, pinned)
+        # a way back that was refused leaves the trial running
         if verdict.result != "refused":
+            # the pin was set against these, so they are nothing new for the next look
             self._files.saw(files_digest)
             await self._put_trials(())
         return verdict
@@ -186,6 +188,7 @@ class Rollback:
         applied = self._activation.applied
         if kept is None or applied is None:
             return
+        # another set is in force by now, or the history has forgotten the older one: nothing to judge
         baseline = await self._load_baseline(kept) if kept.digest == applied.digest else None
         if baseline is None:
             await self._put_trials(())
@@ -216,6 +219,7 @@ class Rollback:
         if trial is None or applied is None or self._mono() < trial.until_mono:
             return None
         if not self._is_connected() and not trial.changes_broker:
+            # no worker runs without a broker, whatever the set says; only one that moved to another broker is to blame
             is_enough = trial.extensions >= MAX_EXTENSIONS
             await self._put_trials(
                 () if is_enough else tuple(one.extended() for one in self._trials)
@@ -225,8 +229,10 @@ class Rollback:
         failed = find_failures(trial, self._convergence.wanted(applied.desired), observed)
         if not self._is_connected():
             failed["broker"] = "not connected with the new settings"
+        # before going back, which may be refused: no set is judged twice
         await self._put_trials(self._trials[1:])
         if not failed:
+            # told once, when no older set waits for its judgement either
             if self.trial is None:
                 self._telemetry.trial_passed(applied.generation)
             return None
@@ -237,9 +243,11 @@ class Rollback:
             revision=before.revision,
             branch=before.branch,
             dirty=before.dirty,
+            # the history has kept them since they were in force
             files={},
         )
         problems = trial_problems(applied.generation, failed)
+        # the guards ask whether a person means it, and nobody is there to be asked
         way = Way(trigger="trial", force=True, goes_back=True, failures=problems)
         return await self._go_back(baseline, way)
 

@@ -65,12 +65,14 @@ def find_start(source: ConfigSource, history: History, pins: PinBook, *, path: s
     Raises:
         ConfigError: the files cannot be used, and no set was in force here before.
     """
+    # first, as a pinned set starts even where the files cannot be read
     pin = pins.load()
     try:
         files_digest = _ask(source.fingerprint, path, READ_TIMEOUT_S)
         is_answering = True
     except ConfigUnreadable:
         files_digest, is_answering = "", False
+    # files that do not answer may still be those that it was pinned against
     if pin is not None and files_digest in ("", pin.files_digest):
         pinned = _load_kept(source, history, pin.digest)
         if pinned is not None:
@@ -80,6 +82,7 @@ def find_start(source: ConfigSource, history: History, pins: PinBook, *, path: s
     last_digest = str(last.get("digest") or "")
     last_good: LoadedSet | None = None
     if last_digest != files_digest:
+        # where the files hold it anyway it is not compiled twice
         last_good = _load_kept(source, history, last_digest)
     if last_good is not None:
         # whose signature a commit needs is not for the commit to say
@@ -91,6 +94,7 @@ def find_start(source: ConfigSource, history: History, pins: PinBook, *, path: s
             raise _no_answer(path)
         found = _ask(source.load, path, LOAD_TIMEOUT_S)
     except ConfigError as error:
+        # the files may hold the last good set itself and be refused for what lies outside, a signature say
         good = last_good or _load_kept(source, history, last_digest)
         if good is None or good.desired.start.fallback is StartFallback.NONE:
             raise
@@ -101,6 +105,7 @@ def find_start(source: ConfigSource, history: History, pins: PinBook, *, path: s
             files_digest=files_digest,
         )
     if found.digest == last_digest:
+        # they have become the last good ones between fingerprint and load
         last_good = None
     return Start(first=found, last_good=last_good, files_digest=found.digest)
 
