@@ -104,6 +104,7 @@ class ErrorReports:
         """
         if method == ERROR_LOG_METHOD:
             return
+        # judged before anything is queued: a flood of failures must cost no more than a count
         suppressed = self._rates[is_refusal, is_given_up].enter(
             self._mono(),
             self._desired.value.limits.error_reports_per_minute,
@@ -138,6 +139,7 @@ class ErrorReports:
         )
         try:
             spec = self._router.publisher_for(item.node, ERROR_CENTRAL, ERROR_LOG_METHOD)
+            # an errorCentral that is away for days must not fill the outbox
             waiting = self._store.lane(lane_key(spec)).depth
             if waiting >= MAX_WAITING_REPORTS or self._store.is_crowded:
                 self._rates[False, False].suppressed += 1

@@ -238,13 +238,17 @@ class Executor:
         look = asyncio.get_running_loop().time
         yield_at = look() + MAX_RUN_S
         try:
+            # a bound that a reload has lowered ends loops, one message later
             while queue and self._loops <= self.spec.concurrency:
                 work = queue.popleft()
+                # from here it counts as running and not as waiting, for the share of its sender
                 self.release(work)
                 if self.leaves_by_mono is not None and self._is_too_late_for(work, look()):
                     self._left.append(work)
                     continue
                 begun: _Begun | None = None
+                # the short way: most handlers end in their first step. Not for replies, whose order is kept in
+                # `finally`, and not for what has to be marked on disk first
                 if not work.is_reply and work.message is not None and not self._needs_mark(work):
                     begun = self._begin(work, work.message)
                     if begun is None:
@@ -336,6 +340,7 @@ class Executor:
             self._telemetry.worker_troubled(
                 self.spec.key, f"waiting to handle {message.id}: {failure}"
             )
+            # what it had said meanwhile is not waited for: the next try says it anew
             context.close()
             await asyncio.sleep(delay_s)
             delay_s = min(delay_s * 2, RETRY_MAX_S)
@@ -398,6 +403,7 @@ class Executor:
 
     async def _mark_started(self, work: Incoming, message: Message) -> bool:
         """Note durably that a message which must not run twice is about to run."""
+        # the mark waits for the disk, and whoever comes next need not
         self.spawn_loops()
         assert work.row_id is not None
         while True:
@@ -505,6 +511,7 @@ class Executor:
             while self._finished:
                 count = min(len(self._finished), MAX_FINISH_BATCH)
                 batch = [self._finished.popleft() for _ in range(count)]
+                # counted until it is on disk: an executor that looks empty ends a drain
                 self._committing = count
                 await self._commit(batch)
                 self._committing = 0
@@ -588,9 +595,11 @@ class Executor:
                 to_tell.pop(work, None)
             if work.ack_on is done and work.reply_tos:
                 said += self._last_words(finished)
+        # not before the commit: until then they are still rows of ours
         self._parts.inbox.held.difference_update(rows)
         self.rows.difference_update(rows)
         if said:
+            # last: an acknowledgement says that a resend is known from now on
             self._intake.confirm(said)
 
     def _last_words(self, finished: Finished) -> list[Confirmation]:

@@ -46,6 +46,7 @@ class LaneExpiry:
         looked_at = 0
         for key in sorted(self._store.lanes_with_records()):
             lane = self._store.lane(key)
+            # its publisher runs, and minds the times itself
             if lane.on_wake is not None:
                 continue
             self._end_expired(lane)
@@ -54,6 +55,7 @@ class LaneExpiry:
                 await asyncio.sleep(0)
 
     def _end_expired(self, lane: Lane) -> None:
+        # takes none, but has what is on disk only read into memory for the next sweep
         lane.take(0)
         records = lane.take_expired(self._store.now())
         if not records:

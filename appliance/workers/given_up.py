@@ -91,6 +91,7 @@ class GivenUp:
 
     async def _save_changed(self) -> None:
         while self._changed:
+            # in rounds: what is given up while this is written is written with the next
             changed, self._changed = self._changed, set()
             now = {node: self._untold.get(node) for node in changed}
             values = {node: None if one is None else json.dumps(one) for node, one in now.items()}

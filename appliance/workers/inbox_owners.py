@@ -99,6 +99,7 @@ class InboxOwners:
         free = [row_id for row_id in scopes if row_id not in self.held]
         overdue = [row_id for row_id in free if self._is_overdue(row_id)]
         if overdue:
+            # a resend is told that it was refused: it must not run after it was given up
             await self._store.drop_inbox(overdue)
         wanted = {scope for scope in set(scopes.values()) if self._is_wanted(scope)}
         waiting = [str(row_id) for row_id in free if scopes[row_id] not in wanted]

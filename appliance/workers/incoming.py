@@ -223,6 +223,7 @@ class Admission:
         """The message, or why it is refused."""
         spec, block = self.spec, delivery.block
         try:
+            # decoded first: who sent it stands in the body, which the bounds of the decoder keep small
             message, identity = self._dialect.read(block, delivery.payload, self.limits)
         except DecodeError as error:
             identity = self._dialect.identify(block) if block else NOBODY
@@ -236,6 +237,7 @@ class Admission:
             refusal = find_refusal(spec, self._subject_node, message, self.fleet.declared_nodes)
             if refusal is not None:
                 return Refusal(sender, identity, refusal, message.id)
+            # the names of the config are few; with `accept_from: any` they are whatever peers write
             if len(self._welcome) < 10_000:
                 self._welcome.add(sender)
         if (
@@ -243,6 +245,7 @@ class Admission:
             and not reply_to.startswith(self._own_replies)
             and not is_reply_subject_safe(reply_to, spec.subject)
         ):
+            # else our right to publish there would be the sender's
             return Refusal(sender, identity, "its reply subject is a request subject", message.id)
         # NB: an appliance that names a reply subject here had promised to deliver, when this was still acknowledged
         is_awaited = bool(reply_to) and identity.hears and not spec.wants_ack

@@ -239,15 +239,19 @@ class LaneSender:
         """Look at what is due and send what may go; seconds until the next look, None to wait for news."""
         now = self._mono()
         epoch = self._bus.connection_epoch
+        # first: what the lost connection carried takes no room any more when room is counted
         if epoch != self._epoch:
             self._note_lost_connection(epoch, now)
         if now >= self._sweep_due_mono:
+            # before sending, so that nothing goes out whose time is over
             self._end_expired(now)
         if self._flights and now >= self._due_mono:
+            # before fresh ones: what was taken from the lane earlier goes first
             self._look_at_flights(now)
         self._send_fresh(now)
         self._tell_reason()
         delay_s = self._next_look_s()
+        # an answer that makes something due earlier than this has to wake the loop
         self._planned_mono = _NEVER if delay_s is None else now + delay_s
         return delay_s
 
@@ -286,6 +290,7 @@ class LaneSender:
                 self._to_idle(flight)
                 flight.due_mono = self._not_before(flight, now)
         self._due_mono = 0.0
+        # silence on the old connection says nothing of the new one
         self._pace.wake(now)
 
     def _look_at_flights(self, now: float) -> None:
@@ -344,6 +349,7 @@ class LaneSender:
 
     def _send_fresh(self, now: float) -> None:
         """Take records from the lane while there is room."""
+        # again and again: what has expired or cannot be sent leaves its room to the next
         while (
             not self.is_draining
             and self._bus.is_connected
@@ -352,6 +358,7 @@ class LaneSender:
         ):
             if self._pace.is_probing:
                 if self._flights or not self._pace.may_probe(self._awaiting, now):
+                    # what is in hand is the probe already, or will be
                     return
                 limit = 1
             else:
@@ -359,6 +366,7 @@ class LaneSender:
                 limit = min(room, self._spec.window - len(self._flights))
             if limit <= 0:
                 return
+            # a window of one promises order: nothing may overtake a record that waits for its next try
             records = self._lane.take(limit, strict=self._spec.window == 1)
             if not records:
                 return
@@ -383,6 +391,7 @@ class LaneSender:
         if not self._spec.wants_ack and not self._carrier.hears:
             flights = self._without_promised(flights, now)
         steady = self._store.now()
+        # it may have waited for room since the last sweep
         expired = [f for f in flights if (at := f.record.expires_at) is not None and at <= steady]
         if expired:
             self._expire(expired)
@@ -398,6 +407,7 @@ class LaneSender:
             gone = {id(flight) for flight, _ in unsendable}
             flights = [flight for flight in flights if id(flight) not in gone]
             for flight, why in unsendable:
+                # it cannot be encoded or is too large: no later try would go better
                 self._give_up(flight, end_reason(DeliveryState.FAILED, why))
         self._stats.sent += len(flights)
         if not self._spec.wants_ack:
@@ -408,6 +418,7 @@ class LaneSender:
             flight.phase = FlightPhase.AWAITING
             flight.sent_mono = now
             flight.epoch = epoch
+            # counted as heard; taken back where the broker or the receiver says that it was not
             flight.record.sends += 1
             due_mono = flight.due_mono = now + self._wait_s(flight)
             if due_mono < earliest:
@@ -503,12 +514,14 @@ class LaneSender:
                 decision = decide_counted(record.attempts, ack, jitter=random.random())
             elif not is_appliance:
                 decision = decide_stranger(record.sends, now - flight.sent_mono)
+            # also for one that is given up: it was a sign of silence like any other
             if self._pace.unanswered(now, flight.sent_mono):
                 has_fallen_silent = True
             if isinstance(decision, GiveUp):
                 self._give_up(flight, decision.reason)
                 continue
             flight.due_mono = now + decision.delay_s
+            # on disk too: a restart must not make the next try come sooner
             record.next_at = self._store.now() + decision.delay_s if decision.delay_s else 0.0
             noted.append(record)
             if decision.delay_s <= 0.0:
@@ -529,6 +542,7 @@ class LaneSender:
         )
         records = self._lane.take_expired(steady)
         if records:
+            # by the same end as those in hand, which tells whoever waits for them
             self._flights.add(records)
             self._expire([flight for r in records if (flight := self._flights.find(r.id))])
         if not self._bus.is_connected:
@@ -582,6 +596,7 @@ class LaneSender:
             is_ours = is_ours or answer.from_appliance
             self._take_word(flight, answer, now)
         if is_ours:
+            # before records end: that the node remembers ids decides how the rest is sent again
             self._peers.learn(self._spec.to_node)
         if delivered:
             self._settle_delivered(delivered, now)
@@ -591,6 +606,7 @@ class LaneSender:
         if self._flights and (self._has_blocked or self._due_mono <= now):
             self._look_at_flights(now)
         self._send_fresh(now)
+        # all is done here already: waking the loop for nothing would cost every batch a switch of tasks
         if (
             self.is_draining
             or self._told_reason
@@ -609,6 +625,7 @@ class LaneSender:
         self._stats.missed += 1
         self._to_idle(flight)
         flight.was_absent = True
+        # nobody can have heard it, so it is none of the few sends that a stranger gets
         flight.record.sends -= 1
         is_news = self._pace.nobody(now, jitter=random.random())
         flight.due_mono = self._pace.held_until_mono
@@ -635,16 +652,19 @@ class LaneSender:
         record = flight.record
         if kind is AnswerKind.WORKING:
             self._to_idle(flight)
+            # it takes no room any more: others may be on their way while it runs
             flight.phase = FlightPhase.WORKING
             flight.unanswered = 0
             wait_s = max(WORKING_WAIT_S, 2 * self._ack_of(record).timeout_s)
             flight.due_mono = now + wait_s
             self._due_mono = min(self._due_mono, flight.due_mono)
             if record.taker != answer.detail:
+                # noted on disk, since a resend after a restart must name the daemon that has begun it, too
                 record.taker = answer.detail
                 self._store.settle_retry([record])
             self._telemetry.message_working(record.node, record.id, record.to_node, record.taker)
         elif kind is AnswerKind.BUSY:
+            # spread out: many senders are told the same number, and would come back as one burst
             wait_s = max(MIN_BUSY_WAIT_S, answer.wait_ms / 1000) * (1.0 + random.random() / 4)
             if flight.phase is FlightPhase.AWAITING:
                 record.sends -= 1  # once for each send, however often it is said

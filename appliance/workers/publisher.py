@@ -98,6 +98,7 @@ class Publisher:
             raise
         self._raise_if_denied()
         self._endings.append(self._parts.bus.on_connected(self._on_connected))
+        # last: as long as nobody owns the lane, its new records ask for a pass, which starts a publisher
         self._lane.on_wake = self._wake.set
         self._lane.on_removed = self._on_removed
 
@@ -111,15 +112,18 @@ class Publisher:
     async def _send_until_drained(self) -> None:
         sender, bus = self._sender, self._parts.bus
         while not (sender.is_draining and not len(sender)):
+            # before the turn: news that comes during it is for the next one
             self._wake.clear()
             self._raise_if_denied()
             delay_s = sender.turn()
             if sender.needs_answers:
+                # the first record that must be answered, on a lane that otherwise hears nothing
                 await self._carrier.listen()
                 sender.needs_answers = False
                 continue
             if bus.is_congested:
                 with contextlib.suppress(BusUnavailable):
+                    # the socket says itself when it takes more; a timer could only guess
                     await bus.wait_until_writable()
                 continue
             await self._sleep(delay_s)
@@ -158,6 +162,7 @@ class Publisher:
         """Send nothing new, wait for answers until the deadline; what is left stays in the outbox."""
         before = self.stats.acked + self.stats.dead
         self._sender.is_draining = True
+        # makes everything due: what only waits is given back at once, not when its time comes
         self._sender.follow(self._spec)
         self._wake.set()
         try:
@@ -173,6 +178,7 @@ class Publisher:
         for ending in self._endings:
             ending()
         self._endings.clear()
+        # before giving back: from here on new records ask for another publisher
         self._lane.on_wake = self._lane.on_removed = None
         self._sender.give_back()
         await self._carrier.close()
@@ -231,6 +237,7 @@ class Publisher:
 
     async def _submit_scheduled(self, message: Message, origin: str, facts: Facts) -> int | None:
         """Accept a scheduled message like any other; what the schedule remembers is in the same commit."""
+        # not lost: whoever takes over goes on with the beat that is on disk
         if self._sender.is_draining:
             return None
         report = self._parts.hello_report() if message.method == HELLO_METHOD else None

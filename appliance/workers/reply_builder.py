@@ -72,8 +72,10 @@ class ReplyBuilder:
             return sent
         has_spoken = outlet is not None and outlet.has_spoken
         if has_spoken and not result.output and work.identity.instance is None:
+            # a Go node reads no headers: an empty end would be one more answer to it
             return sent
         headers = final_headers(result.exit_status, result.stderr, is_truncated=result.is_truncated)
+        # the end is a piece of the stream, or it could overtake what it ends
         if outlet is not None and has_spoken:
             headers |= outlet.next_turn()
         reply = make_reply(message, node, bytes_to_text(result.output))

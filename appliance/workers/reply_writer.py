@@ -133,6 +133,7 @@ class ReplyWriter:
         headers = self.next_turn() | {MORE_HEADER: "1", STREAM_HEADER: stream}
         reply = make_reply(self._request, self._node, bytes_to_text(data))
         record = self._make(reply, headers)
+        # before it is put: it may be acknowledged before the put returns
         fate = self._settlements.expect(record.id)
         fate.add_done_callback(self._note_fate)
         self._unsettled.append(fate)

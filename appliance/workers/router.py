@@ -150,6 +150,7 @@ class Router:
         spec = self.publisher_for(message.from_node, message.to_node, message.method)
         definition = self._definitions.get(spec.method)
         if definition is not None:
+            # judged here already: who asks hears it at once, not after a journey
             reason = find_argument_problem(definition.args, message.method_args or ())
             if reason is not None:
                 raise ArgumentsRefused(message.method, reason)

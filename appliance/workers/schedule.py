@@ -138,6 +138,7 @@ class Scheduler:
     async def run(self) -> None:
         """Produce messages until cancelled."""
         while True:
+            # before the look: a schedule that changes during it is looked at next
             self._wake.clear()
             wait_s = await self._look()
             with contextlib.suppress(TimeoutError):
@@ -153,6 +154,7 @@ class Scheduler:
             self._current = ""
             return None
         if self._mono() < self._retry_due_mono:
+            # also where something else woke us: a full store is not asked for each hint
             return self._retry_due_mono - self._mono()
         fingerprint = fingerprint_of(schedule)
         if fingerprint != self._current:
@@ -171,6 +173,7 @@ class Scheduler:
             now = self._store.now()
             self._beat_at = now
             if fact is not None and is_known:
+                # the beat goes on over restarts; a fact from the future does not stop it
                 self._beat_at = min(fact.at, now) + schedule.every_s
         elif fact is not None and is_known:
             self._cron = CronState.resume(fact.at)
@@ -207,6 +210,7 @@ class Scheduler:
             if not await self._produce(schedule, dealt.dealt_at):
                 return RETRY_S
         else:
+            # without a message, too: after a restart this time must not count as missed
             await self._remember(self._current, dealt.dealt_at)
         self._cron = dealt
         self._missed_told_at = None

@@ -124,10 +124,13 @@ class Subscriber:
 
     async def start(self) -> None:
         """Pick up what an earlier run or worker left unfinished, then subscribe. Raises BusError when that is denied."""
+        # before the claim: rows that a worker leaves from here on are told to us
         self._parts.inbox.own(self._scope, self._adopt)
+        # before subscribing: what was left is older than everything that will come
         await self._claim()
         await self._intake.start(self._on_messages, self._on_denied, backlog=self._spec.backlog)
         self._is_subscribed = True
+        # not earlier: those who have waited send as soon as they hear it
         self._say_here()
         self._endings.append(self._parts.bus.on_connected(self._on_connected))
         self._raise_if_denied()
@@ -143,12 +146,14 @@ class Subscriber:
         """Timeouts, limits and allow lists hold for the next message."""
         assert isinstance(spec, SubscriberSpec)
         self.spec = self._spec = self._executor.spec = spec
+        # more concurrency holds for what is queued already, more backlog for what waits
         self._executor.spawn_loops()
         self._arrived.set()
 
     async def swap(self, spec: WorkerSpec) -> None:
         """Put a new handler and mode behind the subscription; what was taken before finishes as it began."""
         assert isinstance(spec, SubscriberSpec)
+        # made before anything is assigned: what it raises leaves the old handler at work
         method = self._method.renew(spec) if self._method.renew is not None else self._method
         handler = method.make()
         self._method = self._executor.method = method
@@ -188,6 +193,7 @@ class Subscriber:
         for task in self._adopting:
             task.cancel()
         await self._stop_intake()
+        # before the scope is given up, which lets a successor claim them
         self._executor.let_go_of_rows()
         self._parts.inbox.disown(self._scope, self._adopt)
 
@@ -230,6 +236,7 @@ class Subscriber:
         executor = self._executor
         if self._parts.stall.may_be_stale and self._must_not_run_twice:
             messages = self._ask_again(messages)
+        # mostly all fit, and one look is enough; only else each is looked at
         size_bytes = sum([len(message.payload) for message in messages])
         if (
             len(self._incoming) + len(self._kept_back) + len(messages) + executor.held_count
@@ -346,6 +353,7 @@ class Subscriber:
         committing: asyncio.Task[None] | None = None
         while not self._drained.is_set():
             await self._arrived.wait()
+            # before the queues are looked at: what arrives meanwhile is for the next round
             self._arrived.clear()
             self._raise_if_denied()
             self._take_up_kept_back()
@@ -356,14 +364,17 @@ class Subscriber:
                 self._incoming_bytes -= sum([len(message.payload) for message in batch])
                 try:
                     fresh = await self._admit_batch(batch)
+                    # one commit at a time, so that messages are taken in as they came
                     if committing is not None and not committing.done():
                         await asyncio.wait({committing})  # its error, if it has one, is the group's
                     if not self._spec.wants_ack:
+                        # nothing is promised for these: what a crash loses is lost as it is with core NATS
                         self._executor.enqueue(fresh)
                     elif fresh:
                         self._committing = len(fresh)
                         taking = self._take_in(fresh)
                         if len(fresh) < WORTH_OVERLAPPING:
+                            # for so few a task costs more than the wait
                             self._decoding = 0
                             await taking
                         else:
@@ -391,6 +402,7 @@ class Subscriber:
         """Those of them that are new and may enter; the others are answered."""
         spec, handler, executor = self._spec, self._handler, self._executor
         admission = self._admission
+        # a sender who was let in under the old config is looked at anew under the next
         if admission.spec is not spec or admission.fleet is not self._parts.desired.value:
             admission = self._admission = self._new_admission()
         admit, active = admission.admit, executor.active
@@ -425,6 +437,7 @@ class Subscriber:
                 if work.identity.taker and self._is_left_to_its_taker(work):
                     said.append(self._answer(work, self._working_at(work.identity.taker)))
                     continue
+                # before its commit: a resend may come in the same read, and must not be taken for a new message
                 active[key] = work
             # NB: where all of them together leave room, nobody needs to be looked at alone
             is_within = has_plenty and executor.queue_bytes < plenty_bytes
@@ -475,9 +488,11 @@ class Subscriber:
                 work.reply_tos.clear()
             elif to_appliance:
                 self._executor.will_tell(work, said)
+        # before they are acknowledged: a row that nobody holds may be claimed by another worker
         held_rows.update(rows)
         own_rows.update(rows)
         if said:
+            # before they are handled: with `on: received` the promise is kept already, whatever handlers do
             self._intake.confirm(said)
         self._committing = 0
         self._executor.enqueue(accepted)
@@ -643,6 +658,7 @@ class Subscriber:
                 await self._resume(row)
             except StoreError:
                 left = {one.row_id for one in rows[at:]}
+                # what was not resumed stays on disk for the next claim
                 self._parts.inbox.held -= left
                 self._executor.rows -= left
                 raise
