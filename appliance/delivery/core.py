@@ -110,6 +110,7 @@ class CoreCarrier:
 
     def update(self, spec: PublisherSpec) -> None:
         """See `base.LaneCarrier`."""
+        # raises for an encoding that there is not, before anything has changed
         frame_headers(spec.serialization, spec.compression)
         self._encoding = encoding_name(spec.serialization, spec.compression)
         self._spec = spec
@@ -144,6 +145,7 @@ class CoreCarrier:
                 unsendable.append((flight, str(error)))
                 continue
             payload = record.payload
+            # the broker would close the connection over it, and with that lose what others have under way
             if len(payload) + len(block) > room_bytes:
                 too_large = PayloadTooLarge(len(payload) + len(block), self._bus.max_payload)
                 unsendable.append((flight, str(too_large)))
@@ -156,10 +158,12 @@ class CoreCarrier:
                 flight.tokens.append(token)
                 if len(flight.tokens) > MAX_TOKENS:
                     by_token.pop(flight.tokens.pop(0), None)
+                # earlier tokens stay valid: a late answer to an earlier send settles the record as well
                 by_token[token] = flight
                 reply_to = prefix + token
             frames.append((record.subject, reply_to, block, payload))
         if frames:
+            # all at once: one write to the socket for the whole batch
             self._bus.send(frames)
         return unsendable
 
@@ -172,6 +176,7 @@ class CoreCarrier:
 
     async def close(self) -> None:
         """See `base.LaneCarrier`."""
+        # first: what still arrives while it unsubscribes has no owner any more
         self._on_answers = self._on_denied = None
         self._end_denials()
         subscriptions, self._subscription, self._here = (self._subscription, self._here), None, None

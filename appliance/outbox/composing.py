@@ -75,6 +75,7 @@ class Composer:
         is_live, tried = self._database.segments.is_live, self.plan.content.misc.tries
         for old_place, tries in operation.tries.items():
             place = self._database.place_of(old_place)
+            # a record that was settled meanwhile has no tries to remember
             if is_live(place):
                 tried.append((place, tries))
 
@@ -160,9 +161,11 @@ class Composer:
                     continue
                 elif sender is not None and message_id <= sender.highest:
                     known = dedupe.find(key, message_id)
+                # what was done is never done again; what failed is, where an operator has asked for another attempt
                 if known is not None and (known[1] == DONE_VERDICT or attempt <= known[0]):
                     results.append(Taken(TakeInResult.REPEAT_DONE, None, known[1]))
                     continue
+                # two copies in one batch: the second is told that the first is in hand
                 if message_id in taken:
                     row_id = taken[message_id]
                     results.append(

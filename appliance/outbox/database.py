@@ -205,6 +205,7 @@ class Database:
             needed = ".".join(map(str, schema.MIN_SQLITE))
             raise StoreUnusable(f"SQLite {sqlite3.sqlite_version} is too old, {needed} is needed")
         prepare_directory(directory)
+        # before anything is read: a second daemon must not even look at a file that is being written
         lock = Lock(directory / LOCK_NAME)
         try:
             database = cls(directory, settings, lock, clock)
@@ -473,6 +474,7 @@ class Database:
             letter = encode_remains(self.last_id, "", "", head + body, reason, self.clock.now())
             self.connection.execute("BEGIN IMMEDIATE")
             self.connection.execute("INSERT INTO letters VALUES (?, ?, ?, ?, ?, ?)", letter)
+            # the last row stays: its number tells how many commits there were
             if rowid != self.commits:
                 self.connection.execute("DELETE FROM log WHERE seq = ?", (rowid,))
             self.connection.execute("COMMIT")
@@ -491,6 +493,7 @@ class Database:
         seq = self.commits + 1
         last_id = max(self.last_id, last_id)
         flushed_seq = self.flushed_seq
+        # ids of all commits up to here are in blocks once this is on disk, so those commits are needed for them no more
         if plan.change is not None and plan.change.flushes:
             flushed_seq = self.commits
         gone = self._choose_gone(plan)
@@ -504,7 +507,9 @@ class Database:
         else:
             self.connection.execute(schema.APPEND, (seq, head, body))
         self.commits, self.last_id, self.flushed_seq = seq, last_id, flushed_seq
+        # memory follows the disk, never the other way round: a commit that fails has changed nothing
         self._learn(plan, seq, len(head) + len(body), columns, gone, anchor.steady)
+        # after the commit: the mark outside of the file tells when commits are missing from it
         self.mark.advance(seq, anchor)
         return seq
 

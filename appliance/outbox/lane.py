@@ -59,6 +59,7 @@ class Lane:
         self._strict = strict
         if self._delayed:
             self._release_due()
+        # asked for before it is needed: the disk answers while what is in memory goes out
         if self._disk and not self._coming and self._has_room():
             self._ask()
         waiting = self._waiting
@@ -177,6 +178,7 @@ class Lane:
 
     def add_on_disk(self, ids: Sequence[int], places: Sequence[int]) -> None:
         """Records that are in the database and not in memory."""
+        # the window's rule: nothing that waits in memory may be younger than what is on disk only
         boundary = min(ids, default=0)
         while self._waiting and self._waiting[-1].id > boundary:
             self._drop_youngest()
@@ -372,6 +374,7 @@ class Lane:
     def _drop_youngest(self) -> None:
         record = self._waiting.pop()
         self._waiting_bytes -= len(record.payload)
+        # its place there is known, so no write is needed
         self._disk.insert(record.id, record.place)
 
 

@@ -45,6 +45,7 @@ class Maintenance:
             self._flush_due = now + FLUSH_S
         flushed = bool(change)
         if flushed:
+            # on its own: forgetting looks at the blocks as they are after it
             database.commit(Plan(change=change), database.last_id)
             change = Change()
         warnings = dedupe.plan_forgetting(

@@ -59,6 +59,7 @@ class Settling:
     def _gather(self) -> Settle:
         if self._gathered is None:
             self._gathered = Settle()
+            # all that one turn of the loop concludes is one operation
             self._loop.call_soon(self.hand_over)
         return self._gathered
 

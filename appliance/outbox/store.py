@@ -119,6 +119,7 @@ class MessageStore:
                 lane.add_on_disk(waiting.ids, waiting.places)
                 lane.add_loaded(waiting.loaded)
                 store._pending += len(waiting.ids) + len(waiting.loaded)
+            # reading may have made dead letters of damaged records, with ids of their own
             store._ids.last = max(store._ids.last, database.last_id)
         except StoreError:
             await store.close()
@@ -137,6 +138,7 @@ class MessageStore:
         if self._is_closed:
             return
         self._is_closed = True
+        # first: what was concluded and not handed over would be sent once more by the next run
         self._settling.hand_over()
         future: asyncio.Future[None] = self._loop.create_future()
         self._writer.submit(Stop(future))
@@ -165,6 +167,7 @@ class MessageStore:
         self._check_open()
         self._facts.check(facts)
         self._check_room(len(records))
+        # counts from now on: others that ask while this is being written must not overfill it
         self._accepting += len(records)
         try:
             await self._submit(Put(records, self._loop.create_future(), self._facts.bound(facts)))
@@ -287,6 +290,7 @@ class MessageStore:
         self._check_open()
         if not items:
             return []
+        # spares a round through the writer's thread where a crash could lose nothing that was promised
         if self._are_surely_fresh(items):
             return [_FRESH] * len(items)
         operation = Take(items, self._loop.create_future())
@@ -491,6 +495,7 @@ class MessageStore:
             raise StoreUnusable("the store is closed")
 
     async def _submit(self, operation: Put | Take | Finish | Annotate) -> None:
+        # so that what publishers concluded rides in the same commit, before this
         self._settling.hand_over()
         self._writer.submit(operation)
         await operation.future
@@ -568,6 +573,7 @@ class MessageStore:
         if lane.on_wake is not None:
             lane.wake()
             return
+        # nobody sends this lane: a pass is asked to start a publisher for it
         for callback in self.on_new_lane:
             callback(key)
 
@@ -576,8 +582,10 @@ class MessageStore:
         future: asyncio.Future[queries.Page] = self._loop.create_future()
 
         def add(page: queries.Page) -> None:
+            # damaged ones have become dead letters while they were read
             self._pending -= page.damaged
             numbers = [number for number, _ in asked]
+            # what did not fit into the page waits on disk again, before the rest wakes the owner
             lane.page_failed(numbers[page.looked_at :])
             lane.add_page(page.records, numbers[: page.looked_at])
 

@@ -115,6 +115,7 @@ class Writer:
     def _run(self) -> None:
         while True:
             operations, last = self._gather()
+            # before what runs alone, which so sees everything that was handed over before it
             if operations or self._kept:
                 oldest = self._kept[0] if self._kept else operations[0]
                 self.waiting_since_mono = oldest.since_mono
@@ -172,6 +173,7 @@ class Writer:
         self._kept = []
         outcomes: list[Outcome] = []
         if self._is_short_of_room:
+            # not even tried: it would eat the room that settling needs, which is what makes room again
             full = StoreFull("no room on the disk: waiting for space before taking more")
             operations = self._fail(operations, Put, full, outcomes)
         while operations and self._broken is None:
@@ -187,11 +189,13 @@ class Writer:
                 operations = self._make_do(operations, error, outcomes)
             except StoreBusy as error:
                 if self._is_stopping:
+                    # somebody else holds the lock; a stop cannot wait for him for ever
                     self._broken = error
                 time.sleep(BUSY_WAIT_S)
             except StoreError as error:
                 self._broken = error
             except Exception as error:  # noqa: BLE001 - the boundary: the thread must answer
+                # one caller's values must not fail what the others have in the same commit
                 bad = self._find_bad(operations)
                 if not bad:
                     text = f"internal error: {type(error).__name__}: {error}"
@@ -202,6 +206,7 @@ class Writer:
                 operations = [other for other in operations if id(other) not in refused]
             else:
                 outcomes += [(operation, None, None) for operation in operations]
+                # that settling went through says nothing of the room: it has a reserve of its own
                 if not all(isinstance(one, Settle | Bury) for one in operations):
                     self._no_room, self._is_read_only = "", False
                 operations = []
@@ -218,6 +223,7 @@ class Writer:
         settled: list[Operation] = [one for one in operations if isinstance(one, Settle | Bury)]
         others: list[Operation] = [one for one in operations if not isinstance(one, Settle | Bury)]
         if settled:
+            # first, since it makes room; the others are tried again after it
             self._settle_in_pieces(settled, outcomes)
             return others
         self._no_room = str(error)
@@ -242,6 +248,7 @@ class Writer:
                 except StoreFull:
                     database.fold_log()
                     if not self._try_again(pieces[0]):
+                        # the last resort: room that was held for this moment
                         if not database.ballast.release():
                             break
                         self._is_short_of_room = True
@@ -300,6 +307,7 @@ class Writer:
         except sqlite3.Error as error:
             mapped = map_error(error)
             if isinstance(mapped, StoreUnusable):
+                # a damaged file is damaged for everybody, whoever met it first
                 self._broken = mapped
             self._report([(call, mapped, None)])
         except StoreError as error:
@@ -319,6 +327,7 @@ class Writer:
         self._housekeeping_due_mono = now + interval_s
         if self._broken is not None:
             return
+        # without a commit too: how much time has passed must be known after a restart
         self._database.mark.advance(self._database.commits, self._database.clock.anchor())
         with contextlib.suppress(sqlite3.Error, StoreError):
             if self._is_read_only:
@@ -346,6 +355,7 @@ class Writer:
         compacted = queries.move_stragglers(self._database, urgently=self._database.is_tight)
         if compacted is None:
             return
+        # there may be more of them: the next slice follows the next batch
         self._housekeeping_due_mono = 0.0
         if compacted.by_lane:
             self._report([(Moved(compacted.by_lane, compacted.old_places), None, None)])
