@@ -224,6 +224,7 @@ class EmbeddedBroker:
         try:
             self._dir.mkdir(mode=0o700, parents=True, exist_ok=True)
             self._dir.chmod(0o700)
+            # it may have outlived a daemon that was killed, and then holds the port
             self._end_left_over()
             self._log_path.unlink(missing_ok=True)
         except OSError as error:

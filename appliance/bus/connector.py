@@ -92,6 +92,7 @@ class Connector:
             on_announced=lambda announced: pool.discover(announced, address),
         )
         is_ready = False
+        # from here on a subscription that ends is renounced here as well
         self.wires.add(wire)
         try:
             async with asyncio.timeout(settings.connect_timeout_s * 2):
@@ -103,6 +104,7 @@ class Connector:
             if not is_ready:
                 wire.drop("not confirmed")
                 self.wires.discard(wire)
+        # the others get their turn only when this one fails
         pool.stay()
         return wire
 
@@ -131,6 +133,7 @@ class Connector:
         """
         try:
             async with asyncio.timeout(_RETIRE_TIMEOUT_S):
+                # twice: what the broker routed while it took our UNSUB comes before the second answer
                 await wire.barrier()
                 await wire.barrier()
         except (BusUnavailable, TimeoutError) as error:
@@ -162,6 +165,7 @@ class Connector:
     async def _announce_all(self, wire: Wire) -> None:
         if wire.lost_reason is not None:
             raise BusUnavailable(f"broker {wire.server} was lost after login: {wire.lost_reason}")
+        # until none is missing: others subscribe while the barrier is awaited
         while missing := [
             item
             for item in self._subscriptions.values()

@@ -131,6 +131,7 @@ class Link:
         if self._keeper is not None:
             self._keeper.cancel()
             await asyncio.wait({self._keeper})
+        # before it is emptied: nothing new is sent on it
         wire, self.wire = self.wire, None
         self.connected.clear()
         if wire is not None:
@@ -167,6 +168,7 @@ class Link:
                 self._adopt(wire)
         if old is None or old.is_lost:
             return
+        # an exchange of settings may have connected while we waited for our turn
         if self.wire is None:
             await self._connector.retire(old)
         else:
@@ -186,6 +188,7 @@ class Link:
                     changed=self._changed,
                 )
                 if loop.time() - self._adopted_mono > _STEADY_AFTER_S:
+                    # it lived long enough: this break is not one of a row
                     failures = 0
                 continue
             await asyncio.sleep(self._retry_wait_s(failures))
@@ -207,8 +210,10 @@ class Link:
         self._reporter.report(str(error))
 
     def _retry_wait_s(self, failures: int) -> float:
+        # a whole fleet loses its broker at the same moment, and must not come back as one
         jitter = random.uniform(0.5, 1.5)
         if failures == 0:
+            # most breaks are short: the first try comes soon, the others grow apart
             return self.settings.reconnect_wait_s * jitter * 0.2
         ceiling_s = _MAX_RETRY_WAIT_S if self.failed is None else _MAX_UNAUTHORIZED_WAIT_S
         return min(ceiling_s, self.settings.reconnect_wait_s * 1.5 ** min(failures, 20)) * jitter
@@ -227,6 +232,7 @@ class Link:
             self._reporter.call(callback)
 
     def _on_lost(self, wire: Wire, reason: str) -> None:
+        # one that is being emptied: nothing that is sent now depends on it
         if wire is not self.wire:
             return
         self.wire = None

@@ -199,10 +199,12 @@ class NatsBus:
             limit_messages=limit_messages,
             stop=self._stop_intake,
         )
+        # before it is confirmed: a connection that comes up meanwhile announces everything in the table
         self._subscriptions.add(subscription)
         is_confirmed = False
         try:
             async with asyncio.timeout(self._link.settings.connect_timeout_s * 2):
+                # again, where the connection was exchanged between SUB and PONG
                 while not is_confirmed:
                     is_confirmed = await self._confirm(subscription)
         except TimeoutError:
@@ -210,6 +212,7 @@ class NatsBus:
         finally:
             if not is_confirmed:
                 self._subscriptions.remove(subscription)
+                # a SUB may be on its way on any of them
                 for wire in self._link.wires:
                     wire.renounce(subscription)
         return subscription
@@ -269,6 +272,7 @@ class NatsBus:
         except BusUnavailable:
             return False
         subscription.note_confirmed()
+        # confirmed on a connection that is not the one in use any more counts for nothing
         return self._link.wire is wire
 
     async def _stop_intake(self, subscription: NatsSubscription) -> None:

@@ -97,6 +97,7 @@ class Wire(asyncio.Protocol):
         """Become the protocol of `transport`; `leftover` was read by the one before and not used."""
         self._transport = transport
         transport.set_protocol(self)
+        # the loss was told to the protocol before us, so nobody would tell it again
         if transport.is_closing():
             self._lose("the connection closed during login")
             return
@@ -183,6 +184,7 @@ class Wire(asyncio.Protocol):
     def close(self) -> None:
         """Write what is queued and close; not reported as a loss."""
         self._write_out()
+        # the owner knows; a loss that is reported would have it connect anew
         self._events.on_lost = _ignore_loss
         self._lose("closed")
         if self._transport is not None:
@@ -242,6 +244,7 @@ class Wire(asyncio.Protocol):
             return
         self._lost_reason = reason
         self._out.clear()
+        # nobody must wait for a socket that is gone: who waits sees the reason and raises
         self._can_write.set()
         while self._pongs:
             pong = self._pongs.popleft()

@@ -34,6 +34,7 @@ async def watch_wire(
         except TimeoutError:
             if wire.lost_reason is not None:
                 return
+        # whatever came says that the other side lives; a busy line may keep a PONG waiting
         if wire.was_heard:
             unanswered = 0
         if unanswered >= _MAX_UNANSWERED_PINGS:
