@@ -79,6 +79,7 @@ class Streams:
                 pass  # the one who asked has gone
             finally:
                 if watch.unanswered and any(asked.for_caller for asked in requests):
+                    # so that who still answers a caller that has gone is told to stop
                     self._control.left(watch.unanswered)
             return response
 

@@ -90,6 +90,7 @@ class Submission:
             if once is None:
                 await self._store.put(records)
             else:
+                # in one commit: neither the mark nor the messages are there without the other
                 await self._store.finish([self._mark(once)], records)
             self._telemetry.messages_accepted(len(records))
         return answers
@@ -111,6 +112,7 @@ class Submission:
             reply_to="",
             keep_body=False,
         )
+        # asked as a receiver asks about a resend; without a body to keep nothing is written
         ((found, _, _),) = await self._store.take_in([item])
         return found is not TakeInResult.FRESH
 
@@ -148,11 +150,13 @@ class Submission:
             relay_reply_method=request.relay_reply_method or "",
         )
         with _about("to_nodes" if message.method in self._router.methods else "method"):
+            # asked again by `make_record`: here, so that what is refused is refused for the right field
             self._router.publisher_for(node, message.to_node, message.method)
         if message.method in FILE_METHODS:
             with _about("file_name"):
                 check_file_names(message)
         if request.for_caller:
+            # before the reply method is checked, which is chosen here
             message = self._for_caller(message)
         if message.reply_method:
             with _about("reply_method"):
@@ -191,6 +195,7 @@ class Submission:
     def _relay(self, message: Message) -> Message:
         """The message in the envelope for its via node; what would only fail there is refused here."""
         router = self._router
+        # the inner message too, though it is the via node that will send it
         router.publisher_for(message.from_node, message.to_node, message.method)
         if message.relay_reply_method:
             router.check_reply_method(message.relay_reply_method)

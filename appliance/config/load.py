@@ -166,6 +166,7 @@ def compose(found: FileSet, environ: Mapping[str, str]) -> RawConfig:
         documents=documents,
         is_whole=is_whole,
     )
+    # after the merge: a path counts from the file it stands in, which the source map still knows
     _resolve_paths(raw_config)
     return raw_config
 

@@ -88,8 +88,10 @@ def _compile(
     if raw.is_whole:
         is_partial = _has_errors(problems)
         compiled = compile_settings(
+            # with what is broken cut out the rest is still judged, so that one look tells all faults
             _keep_names(prune(raw.tree, bad_paths), raw.tree) if bad_paths else raw.tree,
             methods,
+            # the node to run may be among what was cut out, which is no fault of its own
             () if is_partial else run_nodes,
             find_cron_error=find_cron_error,
             zones=ZONES,
@@ -99,6 +101,7 @@ def _compile(
         problems = problems + [
             _place_finding(raw, finding)
             for finding in compiled.findings
+            # these may only follow from what was cut out
             if not (is_partial and finding.code in CASCADING)
         ]
     problems = _in_order(problems, raw.files)

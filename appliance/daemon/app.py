@@ -145,6 +145,7 @@ class Daemon:
                 self._collector.settle(self.pool.moves, len(self.pool.handles))
                 self.reconciler.on_look = self._on_look
                 self.view.life = Life.RUNNING
+                # not before a set is in force: until then there is no node in whose name to send
                 self.inputs.start_taking()
                 self.telemetry.daemon_ready(self.view.summary())
                 self.manager.ready()
@@ -178,6 +179,7 @@ class Daemon:
 
     async def _build(self) -> None:
         desired = self.desired.value
+        # first: its lock keeps a second daemon out, and everything else keeps something in it
         self.store = await MessageStore.open(self._state_dir, desired.state)
         self._stack.push_async_callback(self.store.close)
         history = History(self._state_dir / "history")
@@ -195,6 +197,7 @@ class Daemon:
             name=f"appliance {', '.join(desired.run_nodes)[:100]}",
             loopback_node=desired.run_nodes[0] if desired.run_nodes else None,
             events=self._bus_events(),
+            # a broker that is away keeps nobody from handing messages over
             require_connection=False,
         )
         self._stack.push_async_callback(self.bus.close)
@@ -518,11 +521,13 @@ class Daemon:
         await self._stop_workers(deadline_mono, reconciling)
 
     async def _stop_workers(self, deadline_mono: float, reconciling: asyncio.Task[None]) -> None:
+        # a pass in hand could start what is being stopped here
         await asyncio.wait(
             {reconciling}, timeout=max(0.1, deadline_mono - asyncio.get_running_loop().time())
         )
         reconciling.cancel()
         self._drains += await self.pool.stop_all(deadline_mono, [WorkerKind.SUBSCRIBER])
+        # after the subscribers: what their last messages caused to be sent still goes out
         self._drains += await self.pool.stop_all(deadline_mono, [WorkerKind.PUBLISHER])
 
 

@@ -48,6 +48,7 @@ def find_extra_workers(
     Lanes left by an earlier config or run count too: what was accepted is sent, whatever became of its entry.
     """
     wanted: dict[WorkerKey, WorkerSpec] = {}
+    # sorted, so that the same lanes have theirs from one pass to the next
     lanes = set(sorted(store.lanes_with_records())[:MAX_ON_DEMAND])
     for key, handle in pool.handles.items():
         spec = handle.spec
@@ -59,6 +60,7 @@ def find_extra_workers(
             lanes.add((spec.node, spec.subject))
     for node, subject in lanes:
         key = publisher_key(node, subject)
+        # `LaneFollower` moves these to where they are sent from now on
         if key in desired.workers or new_subject_of((node, subject), router) is not None:
             continue
         try:

@@ -140,6 +140,7 @@ class Runner:
             server.close()
             tasks = set(self._tasks)
             for task in tasks:
+                # what runs is killed with its group, rather than left without anybody who reads it
                 task.cancel()
             if tasks:
                 await asyncio.wait(tasks)
@@ -157,6 +158,7 @@ class Runner:
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """One connection: one command."""
         try:
+            # before a byte is read: who may not ask must not make us parse anything
             user_id = _peer_user(writer)
             if user_id not in self._settings.user_ids:
                 _log.warning("turned away", extra={"fields": {"user_id": user_id}})
@@ -180,6 +182,7 @@ class Runner:
         shown = {"command": " ".join(words)[:500], **_origin(request)}
         with self._seat() as is_free:
             if is_free:
+                # the file is read anew for each command, and may lie on a disk that is slow
                 refusal = await asyncio.to_thread(self._find_refusal, words)
             else:
                 refusal = Refused("failed", f"{self._running} commands run already")
@@ -202,6 +205,7 @@ class Runner:
             self._running -= 1
 
     def _find_refusal(self, words: Sequence[str]) -> Refused | None:
+        # the kernel would end the word there, and the list would have judged another one
         if any("\0" in word for word in words):
             return Refused("failed", "no command")
         try:
@@ -240,12 +244,14 @@ class Runner:
     async def _run(self, request: RunRequest, writer: asyncio.StreamWriter) -> CommandResult:
         environment = {
             **self._base,
+            # nothing else that was asked for: who can set LD_PRELOAD needs no allow list
             **{
                 name: request.environment[name]
                 for name in MESSAGE_VARIABLES
                 if name in request.environment
             },
         }
+        # bounds of our own: whoever has taken over the daemon would ask for more
         timeout_s = min(request.timeout_s, MAX_TIMEOUT_S)
         if request.max_output_bytes is None:
 

@@ -96,6 +96,7 @@ def compile_settings(
     business.
     """
     findings = Findings()
+    # first: entries name methods, those of the config among them
     user_methods = read_methods(findings, tree, methods, find_schema_problem)
     known = make_known(tree, methods, find_cron_error, user_methods, zones)
     if not known.nodes:
@@ -106,6 +107,7 @@ def compile_settings(
     check_inputs(findings, tree)
     check_fragments(findings, tree, known)
     expander = Expander(tree, known, findings)
+    # one more than there may be is enough to know that there are too many
     subscriptions = list(islice(_all(known.nodes, expander.subscriptions), MAX_WORKERS + 1))
     publications = list(_first(_all(known.nodes, expander.publications)))
     if len(subscriptions) + sum(len(item.resolved.to) for item in publications) > MAX_WORKERS:
@@ -119,6 +121,7 @@ def compile_settings(
     longest = find_longest_expiry(expander.bases(), publications)
     check_dedupe_window(findings, tree, longest)
     chosen = _choose(findings, tuple(map(NodeName, known.nodes)), run_nodes)
+    # who hears error reports can be told only of a config that holds together
     if not findings.has_errors:
         check_reports_heard(findings, subscriptions)
     workers = _build_workers(findings, subscriptions, publications, frozenset(chosen))
@@ -128,8 +131,10 @@ def compile_settings(
         run_nodes=chosen,
         declared_nodes=frozenset(NodeName(node) for node in known.nodes),
         workers=workers,
+        # for publishers that are made on demand, which no entry describes
         publisher_defaults={node: expander.base(node).defaults for node in chosen},
         subscriber_defaults={node: expander.base(node).subscriber for node in chosen},
+        # of the whole fleet: who sends on demand must use the subject that the destination listens on
         declared_acks={key: end.wants_ack for key, end in index.items()},
         hellos=_find_hellos(publications),
         switched_off=_build_switched_off(expander, chosen, workers),

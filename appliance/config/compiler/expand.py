@@ -122,6 +122,7 @@ class Expander:
         own = as_map(self._known.nodes[node])
         settings = {name: value for name, value in own.items() if name not in NOT_SETTINGS}
         roles = self._roles(node)
+        # as text, since maps have no hash: nodes that say the same share one base
         memo = (roles, repr(settings) if settings else "")
         found = self._bases.get(memo)
         if found is None:
@@ -129,6 +130,7 @@ class Expander:
             layers.extend(
                 (("roles", role), _only_settings(as_map(self._known.roles[role]))) for role in roles
             )
+            # last, as the nearest layer wins
             layers.append((("nodes", node), settings))
             merged = merge_layers(tree for _, tree in layers)
             found = self._bases[memo] = Base(
@@ -266,6 +268,7 @@ class Expander:
         return ResolvedSubscription(
             info=info,
             wants_ack=wants_ack,
+            # kept apart: `local` in it is another node for each that shares this result
             senders=settings.pop("accept_from", None),
             settings=settings,
             compression=entry.get("compression"),

@@ -118,6 +118,7 @@ async def run_remote(
     """
     request = RunRequest(
         argv=list(argv),
+        # no more than the runner takes: the rest of our environment is nobody's business
         environment={name: environment[name] for name in MESSAGE_VARIABLES if name in environment},
         timeout_s=timeout_s,
         max_output_bytes=None if say is not None else max_output_bytes,
