@@ -72,15 +72,6 @@ class Subscription(Protocol):
         """Unsubscribe, wait for the barrier, and return when every message that arrived was handed over."""
         ...
 
-    def set_limit(self, messages: int) -> None:
-        """Change how many messages may wait undelivered; beyond it the newest are dropped and counted."""
-        ...
-
-    @property
-    def dropped(self) -> int:
-        """Messages dropped because too many waited."""
-        ...
-
 
 class Bus(Protocol):
     """What workers use."""
@@ -148,7 +139,6 @@ class Bus(Protocol):
         on_messages: OnMessages,
         *,
         queue: str = "",
-        limit_messages: int = 16_384,
         on_denied: OnDenied | None = None,
     ) -> Subscription:
         """Subscribe and wait until the broker has it.

@@ -411,7 +411,6 @@ class MemoryBus:
         on_messages: OnMessages,
         *,
         queue: str = "",
-        limit_messages: int = 16_384,
         on_denied: OnDenied | None = None,
     ) -> NatsSubscription:
         """Subscribe and return when the broker has it; see `base.Bus`."""
@@ -422,7 +421,6 @@ class MemoryBus:
             queue=queue,
             on_messages=on_messages,
             on_denied=on_denied,
-            limit_messages=limit_messages,
             stop=self._stop_intake,
         )
         self._subscriptions.add(subscription)

@@ -182,7 +182,6 @@ class NatsBus:
         on_messages: OnMessages,
         *,
         queue: str = "",
-        limit_messages: int = 16_384,
         on_denied: OnDenied | None = None,
     ) -> NatsSubscription:
         """Subscribe and return when the broker has it; see `base.Bus`. A denial goes to `on_denied` before the return.
@@ -196,7 +195,6 @@ class NatsBus:
             queue=queue,
             on_messages=on_messages,
             on_denied=on_denied,
-            limit_messages=limit_messages,
             stop=self._stop_intake,
         )
         # before it is confirmed: a connection that comes up meanwhile announces everything in the table
@@ -247,7 +245,6 @@ class NatsBus:
             queue="",
             on_messages=loopback.take,
             on_denied=loopback.turn_off,
-            limit_messages=1,
             stop=self._stop_intake,
         )
         self._subscriptions.add(subscription)

@@ -1,7 +1,7 @@
 """One subscription of the bus: what was asked for, independent of the connection that carries it now.
 
 There is no queue between the socket and `on_messages`: it is a plain function called as the bytes arrive, and the
-caller bounds what waits behind it. `limit_messages` is kept for callers that ask; nothing is dropped here.
+caller bounds what waits behind it.
 """
 
 from __future__ import annotations
@@ -28,7 +28,6 @@ class NatsSubscription:
         "denied_text",
         "is_closing",
         "is_confirmed",
-        "limit_messages",
         "on_denied",
         "on_messages",
         "queue",
@@ -44,7 +43,6 @@ class NatsSubscription:
         queue: str,
         on_messages: OnMessages,
         on_denied: OnDenied | None,
-        limit_messages: int,
         stop: Callable[[NatsSubscription], Awaitable[None]],
     ) -> None:
         self.sid = sid
@@ -52,7 +50,6 @@ class NatsSubscription:
         self.queue = queue
         self.on_messages = on_messages
         self.on_denied = on_denied
-        self.limit_messages = limit_messages
         self.denied_text: str | None = None
         """The broker's words when it last denied this subscription; None while it is allowed."""
         self.is_closing = False
@@ -74,15 +71,6 @@ class NatsSubscription:
         Cancellation: the subscription is unsubscribed all the same, only unconfirmed.
         """
         await self._stop(self)
-
-    def set_limit(self, messages: int) -> None:
-        """Note a new limit; see the module's docstring for who enforces it."""
-        self.limit_messages = messages
-
-    @property
-    def dropped(self) -> int:
-        """Always 0: nothing waits here."""
-        return 0
 
 
 class SubscriptionTable:

@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import encodings.idna  # noqa: F401 - see below
 import signal
-import socket
 import sys
 import time
 from collections.abc import Awaitable, Callable, Mapping
@@ -529,8 +528,3 @@ class Daemon:
         self._drains += await self.pool.stop_all(deadline_mono, [WorkerKind.SUBSCRIBER])
         # after the subscribers: what their last messages caused to be sent still goes out
         self._drains += await self.pool.stop_all(deadline_mono, [WorkerKind.PUBLISHER])
-
-
-def own_host_name() -> str:
-    """This machine's name, without its domain."""
-    return socket.gethostname().split(".", 1)[0]

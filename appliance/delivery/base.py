@@ -129,7 +129,7 @@ class Confirmation(NamedTuple):
 class Intake(Protocol):
     """The way into one subscription."""
 
-    async def start(self, on_messages: OnMessages, on_denied: OnDenied, *, backlog: int) -> None:
+    async def start(self, on_messages: OnMessages, on_denied: OnDenied) -> None:
         """Subscribe; on return the broker has it.
 
         Raises:

@@ -223,14 +223,13 @@ class CoreIntake:
         self._subscription: Subscription | None = None
         self._end_denials: Callable[[], None] = _nothing
 
-    async def start(self, on_messages: OnMessages, on_denied: OnDenied, *, backlog: int) -> None:
+    async def start(self, on_messages: OnMessages, on_denied: OnDenied) -> None:
         """See `base.Intake`."""
         self._end_denials = self._bus.on_publish_denied(self._spec.subject, self._on_publish_denied)
         self._subscription = await self._bus.subscribe(
             self._spec.subject,
             on_messages,
             queue=self._spec.subject,
-            limit_messages=backlog,
             on_denied=on_denied,
         )
 

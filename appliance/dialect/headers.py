@@ -52,7 +52,6 @@ PROGRESS_HEADER = "appl-progress"
 HELLO_HEADER = "appl-hello"
 """On a hello: what the node says of its config, see `core.fleet`."""
 
-MAX_ATTEMPT = 1_000_000
 _INSTANCE = re.compile(r"[0-9a-f]{16}")
 
 

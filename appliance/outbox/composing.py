@@ -35,7 +35,6 @@ class Composer:
         self._row_ids: list[int] = []
         self._seen: dict[SeenKey, dict[int, Verdict | None]] = {}
         self._taken: dict[SeenKey, dict[int, int | None]] = {}
-        self._finished_rows: set[int] = set()
         self.plan = Plan()
 
     def compose(self, operations: Sequence[Operation]) -> Plan:

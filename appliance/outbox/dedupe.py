@@ -105,7 +105,6 @@ class Dedupe:
         self.next_block = 1
         self.recent_count = 0
         self.block_bytes = 0
-        self.damaged_blocks = 0
         self._crowds: dict[tuple[str, str], dict[SeenKey, None]] = {}
         self._cache: OrderedDict[int, array[int]] = OrderedDict()
         self._cached_ids = 0
@@ -135,7 +134,6 @@ class Dedupe:
         try:
             ids = self._load(block)
         except Damaged:
-            self.damaged_blocks += 1
             return True  # NB: to run a command twice is worse than to leave one message unhandled, which its sender hears
         at = bisect_left(ids, message_id)
         return at < len(ids) and ids[at] == message_id

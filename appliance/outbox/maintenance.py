@@ -15,8 +15,6 @@ from appliance.outbox.dedupe import Change
 FLUSH_IDS = 8_192
 FLUSH_S = 60.0
 """Remembered ids become blocks when there are so many, or after so long."""
-FLUSH_LOG_BYTES = 16 * 1024 * 1024
-"""Or when the commits that remember them hold so much."""
 ID_SHARE = 4
 """Remembered ids may use this part of `state.max_bytes`."""
 VACUUM_PAGES = 512

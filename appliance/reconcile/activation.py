@@ -113,7 +113,6 @@ class Activation:
         self._wall = wall
         self._mono = asyncio.get_running_loop().time
         self.applied: Applied | None = None
-        self.last_good_at = 0.0
         self.last_generation = 0
         """Of the set that an earlier run had in force."""
         self.last_digest = ""
@@ -208,7 +207,6 @@ class Activation:
                 applied_at=now,
                 filled=loaded.filled,
             )
-            self.last_good_at = now
             self._on_accepted(loaded.desired)
 
         plan, report = await self._convergence.follow(loaded.desired, take)
@@ -256,7 +254,6 @@ class Activation:
     async def stay(self, loaded: LoadedSet, way: Way, started: float) -> ReloadResult:
         """The files hold the set in force: whatever was wrong with them is over, and nothing is pinned any more."""
         assert self.applied is not None
-        self.last_good_at = self._wall()
         await self._pins.put(None)
         # a commit may have changed nothing here: the status still says where the files stand
         self.applied = replace(

@@ -67,11 +67,6 @@ class SourceReader:
         """Whether somebody waits for an answer of the file system."""
         return self._asking > 0
 
-    @property
-    def is_hanging(self) -> bool:
-        """Whether a call was given up that has not come back."""
-        return bool(self._hanging)
-
     async def fingerprint(self) -> str:
         """Digest of the content as it is now; "" when it cannot be read."""
         return await self._ask_or(self._source.fingerprint, "")

@@ -18,8 +18,6 @@ from typing import TextIO
 from appliance.core.escape import escape_line
 
 ROOT = "appliance"
-LEVELS = ("debug", "info", "warning", "error")
-FORMATS = ("text", "json")
 MAX_FIELD_CHARACTERS = 2_000
 
 _PRIORITIES = {"CRITICAL": 2, "ERROR": 3, "WARNING": 4, "INFO": 6, "DEBUG": 7}

@@ -47,10 +47,6 @@ class MessageTelemetry(EventLog):
         if self._events.has_listeners:
             self._events.emit_frequent("messages_accepted", count=count)
 
-    def message_accepted(self, *ids: int) -> None:
-        """Messages with these ids are on disk."""
-        self.messages_accepted(len(ids))
-
     def message_delivered(
         self,
         node: str,

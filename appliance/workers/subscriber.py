@@ -128,7 +128,7 @@ class Subscriber:
         self._parts.inbox.own(self._scope, self._adopt)
         # before subscribing: what was left is older than everything that will come
         await self._claim()
-        await self._intake.start(self._on_messages, self._on_denied, backlog=self._spec.backlog)
+        await self._intake.start(self._on_messages, self._on_denied)
         self._is_subscribed = True
         # not earlier: those who have waited send as soon as they hear it
         self._say_here()

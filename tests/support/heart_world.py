@@ -358,7 +358,6 @@ class Line:
         on_messages: OnMessages,
         *,
         queue: str = "",
-        limit_messages: int = 16_384,
         on_denied: OnDenied | None = None,
     ) -> Subscription:
         def hear(messages: list[BusMessage]) -> None:
@@ -379,7 +378,7 @@ class Line:
                 self._context.copy().run(on_denied, denial)
 
         found: Subscription = await self.bus.subscribe(
-            subject, hear, queue=queue, limit_messages=limit_messages, on_denied=hear_denied
+            subject, hear, queue=queue, on_denied=hear_denied
         )
         return found
 

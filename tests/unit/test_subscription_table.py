@@ -17,7 +17,6 @@ def make(sid: int, subject: str, queue: str) -> NatsSubscription:
         queue=queue,
         on_messages=lambda _: None,
         on_denied=None,
-        limit_messages=1,
         stop=never,
     )
 
