@@ -30,7 +30,7 @@ GROUP = "appliance_compiled"
 
 _PLACES = {
     "core": "message pacing",
-    "wire": "cbor frame headers layout zstd",
+    "wire": "cbor codecs frame headers layout zstd",
     "wire/gob": "decode descriptors encode numbers plan skip types",
     "dialect": "base headers steward",
     "delivery": "base core",

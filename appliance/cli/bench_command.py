@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import sys
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -24,10 +23,9 @@ from appliance.cli.options import (
     split_paths,
     warn,
 )
+from appliance.core.specs import Compression, Serialization
 from appliance.errors import BenchDenied, BenchInterrupted, BenchUnsuited, BusError
 
-Serialization = StrEnum("Serialization", {"CBOR": "cbor", "GOB": "gob"})
-Compression = StrEnum("Compression", {"ZSTD": "zstd", "NONE": "none"})
 NODE = (
     "The node to measure as; its subjects are N.bench.>. "
     "Default: the one named as this host, else the first [APPLIANCE_NODE]."

@@ -5,13 +5,13 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, BinaryIO
 
 import typer
 
 from appliance.cli.options import Exit, UnusedStateDirOption, print_json_line, warn
+from appliance.core.specs import Compression, Serialization
 from appliance.errors import DecodeError, WireError
 
 if TYPE_CHECKING:
@@ -22,20 +22,6 @@ MAX_LINE_BYTES = 256 * 1024 * 1024
 
 _ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
 _HEX_DIGITS = frozenset(b"0123456789abcdefABCDEF")
-
-
-class Serialization(StrEnum):
-    """The word of the `serial` header; Go sends none with gob."""
-
-    GOB = "gob"
-    CBOR = "cbor"
-
-
-class Compression(StrEnum):
-    """`z` in the `cmp` header, or no such header."""
-
-    ZSTD = "zstd"
-    NONE = "none"
 
 
 FileArgument = Annotated[

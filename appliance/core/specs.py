@@ -354,6 +354,20 @@ class SubscriberSpec(SubscriberDefaults):
         return WorkerKey(self.node, self.subject, WorkerKind.SUBSCRIBER)
 
 
+class Serialization(StrEnum):
+    """How a message becomes bytes: the entries of `wire/codecs.py`."""
+
+    CBOR = "cbor"
+    GOB = "gob"
+
+
+class Compression(StrEnum):
+    """How bytes become fewer: the entries of `wire/codecs.py`."""
+
+    ZSTD = "zstd"
+    NONE = "none"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PublisherSettings:
     """How messages are sent. These may stand in every layer: `defaults`, a role, a node, the entry itself."""
@@ -366,14 +380,14 @@ class PublisherSettings:
         "cbor",
         "How a publisher writes messages. Receivers read every encoding. What holds text that is not UTF-8 goes out "
         "as gob in either case: a Go node reads it in no other.",
-        ("cbor", "gob"),
+        [name.value for name in Serialization],
         expects="cbor or gob",
         reload=_SWAP,
     )
     compression: str = word(
         "zstd",
         "How a publisher compresses messages. Receivers read every compression.",
-        ("zstd", "none"),
+        [name.value for name in Compression],
         reload=_SWAP,
     )
     window: int = whole(

@@ -32,6 +32,7 @@ from appliance.dialect.headers import (
     Identity,
     parse_identity,
 )
+from appliance.wire.codecs import COMPRESSION_OF_HEADER, SERIALIZATION_OF_HEADER
 from appliance.wire.frame import (
     WireLimits,
     decode_frame,
@@ -45,10 +46,19 @@ MAX_REASON_CHARACTERS = 300
 MAX_BUSY_MS = 60_000
 
 _PLAIN = re.compile(
-    rb"NATS/1\.0\r\n(serial: cbor\r\n)?(cmp: z\r\n)?appl-v: 2\r\n"
+    rb"NATS/1\.0\r\n(?:serial: ([a-z0-9]+)\r\n)?(?:cmp: ([a-z0-9]+)\r\n)?appl-v: 2\r\n"
     rb"appl-id: ([0-9a-f]{16})-([1-9][0-9]{0,18})(-m)?\r\n\r\n"
 ).fullmatch
 """The block that nearly all messages of appliances come with."""
+_ENCODINGS = {
+    tuple(word and word.encode() for word in (serial, compression)): (
+        SERIALIZATION_OF_HEADER[serial],
+        COMPRESSION_OF_HEADER[compression],
+    )
+    for serial in SERIALIZATION_OF_HEADER
+    for compression in COMPRESSION_OF_HEADER
+}
+"""What its first two words stand for."""
 
 _SAYS = re.compile(
     rb"(?:confirmed(?: REQRelay)? from|working at|busy at|refused by|here): ([A-Za-z0-9_.-]{1,200})(?:: |$)"
@@ -136,13 +146,13 @@ class StewardDialect:
         """See `base.Dialect`."""
         found = _PLAIN(block)
         if found is not None and len(found[4]) < 19:
-            serial, compressed, instance, number, filled = found.groups()
-            message = decode_payload(
-                payload, is_cbor=serial is not None, is_zstd=compressed is not None, limits=limits
-            )
-            identity = (instance.decode(), int(number), filled is not None, True, "", 0)
-            # NB: as Identity(...), which costs twice as much
-            return message, tuple.__new__(Identity, identity)
+            serial, compression, instance, number, filled = found.groups()
+            encoding = _ENCODINGS.get((serial, compression))
+            if encoding is not None:  # other words are refused below, by name
+                message = decode_payload(payload, *encoding, limits)
+                identity = (instance.decode(), int(number), filled is not None, True, "", 0)
+                # NB: as Identity(...), which costs twice as much
+                return message, tuple.__new__(Identity, identity)
         headers = parse_headers(block) if block else {}
         return decode_frame(payload, headers, limits), parse_identity(headers)
 

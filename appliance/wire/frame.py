@@ -17,8 +17,14 @@ from typing import Any
 
 from appliance.core.message import Message
 from appliance.errors import DecodeError, EncodeError
-from appliance.wire.cbor import decode_cbor, encode_cbor, encode_cbor_fields, encode_cbor_utf8
-from appliance.wire.gob import decode_gob, encode_gob
+from appliance.wire.codecs import (
+    COMPRESSION_OF_HEADER,
+    COMPRESSIONS,
+    READ_BY_ALL,
+    SERIALIZATION_OF_HEADER,
+    SERIALIZATIONS,
+    UNCOMPRESSED,
+)
 from appliance.wire.layout import (
     MAX_NESTED_MESSAGES,
     MAX_TEXTS,
@@ -26,16 +32,21 @@ from appliance.wire.layout import (
     PREVIOUS_MESSAGE,
     is_plain,
 )
-from appliance.wire.zstd import compress, decompress
 
 SERIAL_HEADER = "serial"
 COMPRESSION_HEADER = "cmp"
 
 _HEADERS: Mapping[tuple[str, str], Mapping[str, str]] = {
-    ("gob", "none"): {},
-    ("gob", "zstd"): {COMPRESSION_HEADER: "z"},
-    ("cbor", "none"): {SERIAL_HEADER: "cbor"},
-    ("cbor", "zstd"): {SERIAL_HEADER: "cbor", COMPRESSION_HEADER: "z"},
+    (serialization, compression): {
+        key: word
+        for key, word in (
+            (SERIAL_HEADER, SERIALIZATIONS[serialization].header),
+            (COMPRESSION_HEADER, COMPRESSIONS[compression].header),
+        )
+        if word is not None
+    }
+    for serialization in SERIALIZATIONS
+    for compression in COMPRESSIONS
 }
 
 _VALUES_OF_ANY_FRAME = MAX_TEXTS + 4_096
@@ -75,7 +86,10 @@ def frame_headers(serialization: str, compression: str) -> Mapping[str, str]:
 
 def encoding_name(serialization: str, compression: str) -> str:
     """The store's word for an encoding: ``cbor`` or ``cbor+zstd``."""
-    return serialization if compression == "none" else f"{serialization}+{compression}"
+    return serialization if compression == UNCOMPRESSED else f"{serialization}+{compression}"
+
+
+_ENCODINGS = {pair: encoding_name(*pair) for pair in _HEADERS}
 
 
 def split_encoding(encoding: str) -> tuple[str, str]:
@@ -85,7 +99,7 @@ def split_encoding(encoding: str) -> tuple[str, str]:
         EncodeError: an encoding that does not exist here.
     """
     serialization, plus, compression = encoding.partition("+")
-    pair = (serialization, compression if plus else "none")
+    pair = (serialization, compression if plus else UNCOMPRESSED)
     frame_headers(*pair)
     return pair
 
@@ -97,8 +111,7 @@ def encode_payload(message: Message, serialization: str, compression: str) -> by
         EncodeError: unknown encoding, or a message that cannot be written.
     """
     frame_headers(serialization, compression)
-    payload = encode_gob(message) if serialization == "gob" else encode_cbor(message)
-    return compress(payload) if compression == "zstd" else payload
+    return COMPRESSIONS[compression].compress(SERIALIZATIONS[serialization].encode(message))
 
 
 def encode_frame(
@@ -120,13 +133,11 @@ def encode_stored(message: Message, serialization: str, compression: str) -> tup
         EncodeError: unknown encoding, or a message that cannot be written.
     """
     frame_headers(serialization, compression)
-    payload = encode_cbor_utf8(message) if serialization == "cbor" else None
+    payload = SERIALIZATIONS[serialization].encode_for_all(message)
     if payload is None:
-        serialization = "gob"
-        payload = encode_gob(message)
-    if compression == "zstd":
-        payload = compress(payload)
-    return payload, encoding_name(serialization, compression)
+        serialization = READ_BY_ALL
+        payload = SERIALIZATIONS[serialization].encode(message)
+    return COMPRESSIONS[compression].compress(payload), encoding_name(serialization, compression)
 
 
 def encode_fields(fields: list[Any], serialization: str, compression: str) -> tuple[bytes, str]:
@@ -135,13 +146,11 @@ def encode_fields(fields: list[Any], serialization: str, compression: str) -> tu
     Raises:
         EncodeError: unknown encoding, or a message that cannot be written.
     """
-    if serialization == "cbor" and fields[PREVIOUS_MESSAGE] is None and is_plain(fields):
-        payload = encode_cbor_fields(fields)
+    encoding = _ENCODINGS.get((serialization, compression))
+    if encoding is not None and fields[PREVIOUS_MESSAGE] is None and is_plain(fields):
+        payload = SERIALIZATIONS[serialization].encode_fields(fields)
         if payload is not None:
-            if compression == "none":
-                return payload, "cbor"
-            if compression == "zstd":
-                return compress(payload), "cbor+zstd"
+            return COMPRESSIONS[compression].compress(payload), encoding
     return encode_stored(Message._make(fields), serialization, compression)
 
 
@@ -153,17 +162,13 @@ def decode_frame(
     Raises:
         DecodeError: whatever is wrong with it; nothing else is raised.
     """
-    serial, compression = _read_headers(headers)
-    if compression is not None and compression != "z":
-        raise DecodeError(
-            f"unknown compression {compression[:40]!r} in header {COMPRESSION_HEADER!r}"
-        )
-    return decode_payload(
-        payload, is_cbor=serial is not None, is_zstd=compression is not None, limits=limits
-    )
+    serialization, compression = _read_headers(headers)
+    return decode_payload(payload, serialization, compression, limits)
 
 
-def decode_payload(payload: bytes, *, is_cbor: bool, is_zstd: bool, limits: WireLimits) -> Message:
+def decode_payload(
+    payload: bytes, serialization: str, compression: str, limits: WireLimits
+) -> Message:
     """Read a payload from outside whose headers have been read.
 
     Raises:
@@ -174,16 +179,18 @@ def decode_payload(payload: bytes, *, is_cbor: bool, is_zstd: bool, limits: Wire
             f"message of {len(payload)} bytes exceeds the limit of {limits.max_message_bytes}"
         )
     max_values = MAX_VALUES
-    if is_zstd:
+    if compression != UNCOMPRESSED:
         max_values = min(MAX_VALUES, _VALUES_OF_ANY_FRAME + _VALUES_A_BYTE * len(payload))
-        payload = decompress(payload, limit_bytes=limits.max_decompressed_bytes)
-    decode = decode_cbor if is_cbor else decode_gob
+        unpack = COMPRESSIONS[compression].decompress
+        payload = unpack(payload, limit_bytes=limits.max_decompressed_bytes)
+    decode = SERIALIZATIONS[serialization].decode
     return decode(payload, max_depth=limits.max_depth, max_values=max_values)
 
 
-def _read_headers(headers: Mapping[str, str]) -> tuple[str | None, str | None]:
-    """The two words, each None where there is none; a serialization that we do not know is refused."""
-    serial = compression = None
+def _read_headers(headers: Mapping[str, str]) -> tuple[str, str]:
+    """Serialization and compression that the headers name; a word that we do not know is refused."""
+    serial: str | None = None
+    compression: str | None = None
     for key, value in headers.items():
         if key == SERIAL_HEADER:
             serial = value
@@ -194,9 +201,15 @@ def _read_headers(headers: Mapping[str, str]) -> tuple[str | None, str | None]:
                 raise DecodeError(f"header {key.lower()!r} is given twice, in different case")
             # a Go node would take it for absent; what it says is what was meant all the same
             raise DecodeError(f"header {key!r} has to be written {key.lower()!r}")
-    if serial is not None and serial != "cbor":
-        raise DecodeError(f"unknown serialization {serial[:40]!r} in header {SERIAL_HEADER!r}")
-    return serial, compression
+    if serial not in SERIALIZATION_OF_HEADER:
+        raise DecodeError(
+            f"unknown serialization {(serial or '')[:40]!r} in header {SERIAL_HEADER!r}"
+        )
+    if compression not in COMPRESSION_OF_HEADER:
+        raise DecodeError(
+            f"unknown compression {(compression or '')[:40]!r} in header {COMPRESSION_HEADER!r}"
+        )
+    return SERIALIZATION_OF_HEADER[serial], COMPRESSION_OF_HEADER[compression]
 
 
 def transcode(payload: bytes, from_encoding: str, to_encoding: str) -> tuple[bytes, str]:
@@ -211,12 +224,9 @@ def transcode(payload: bytes, from_encoding: str, to_encoding: str) -> tuple[byt
     if from_encoding == to_encoding:
         return payload, from_encoding
     source, target = split_encoding(from_encoding), split_encoding(to_encoding)
-    plain = payload
-    if source[1] == "zstd":
-        plain = decompress(payload, limit_bytes=_MAX_STORED_BYTES)
+    plain = COMPRESSIONS[source[1]].decompress(payload, limit_bytes=_MAX_STORED_BYTES)
     if source[0] == target[0]:
-        return (compress(plain) if target[1] == "zstd" else plain), to_encoding
-    decode = decode_gob if source[0] == "gob" else decode_cbor
-    message = decode(plain, max_depth=MAX_NESTED_MESSAGES + 1)
+        return COMPRESSIONS[target[1]].compress(plain), to_encoding
+    message = SERIALIZATIONS[source[0]].decode(plain, max_depth=MAX_NESTED_MESSAGES + 1)
     rewritten, encoding = encode_stored(message, *target)
     return (payload, from_encoding) if encoding == from_encoding else (rewritten, encoding)

@@ -124,7 +124,7 @@ def full_list_cost_s() -> float:
 
 
 @pytest.mark.parametrize("name", ATTACKS)
-def test_refusing_a_small_frame_costs_less_than_reading_one_full_list(
+def test_refusing_a_small_frame_costs_about_as_much_as_reading_one_full_list_at_most(
     name: str, full_list_cost_s: float
 ):
     headers, raw = ATTACKS[name]
@@ -132,7 +132,8 @@ def test_refusing_a_small_frame_costs_less_than_reading_one_full_list(
     assert len(payload) < 3_000
     with pytest.raises(DecodeError):
         decode_frame(payload, headers)
-    assert cost_s(payload, headers) < full_list_cost_s
+    # what has no bound costs a hundred times as much; a busy machine shows up to a half more than there is
+    assert cost_s(payload, headers) < 2 * full_list_cost_s
 
 
 @pytest.mark.parametrize("name", ATTACKS)

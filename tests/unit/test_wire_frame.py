@@ -10,8 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from appliance.core.message import Message
+from appliance.core.specs import Compression, Serialization
 from appliance.errors import DecodeError, EncodeError
 from appliance.wire.cbor import encode_cbor
+from appliance.wire.codecs import COMPRESSIONS, SERIALIZATIONS
 from appliance.wire.frame import (
     WireLimits,
     decode_frame,
@@ -293,3 +295,8 @@ def test_threads_do_not_share_a_compression_context():
     for thread in threads:
         thread.join()
     assert not failures
+
+
+def test_every_encoding_that_the_config_takes_has_a_codec_and_the_other_way_round():
+    assert set(SERIALIZATIONS) == {name.value for name in Serialization}
+    assert set(COMPRESSIONS) == {name.value for name in Compression}

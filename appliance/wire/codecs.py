@@ -1,0 +1,94 @@
+"""The serializations and compressions there are. A new one is an entry here, and its name in `core/specs.py`.
+
+Each has the word by which the config and the store know it, and the word that stands in the message's header; None where
+the header is left out, as the seed does for gob and for what is not compressed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple, Protocol
+
+from appliance.core.message import Message
+from appliance.wire.cbor import decode_cbor, encode_cbor, encode_cbor_fields, encode_cbor_utf8
+from appliance.wire.gob import decode_gob, encode_gob
+from appliance.wire.layout import MAX_VALUES
+from appliance.wire.zstd import compress, decompress
+
+
+class Decode(Protocol):
+    """Reads a message, within bounds.
+
+    Raises:
+        DecodeError: whatever is wrong with it; nothing else is raised.
+    """
+
+    def __call__(
+        self, payload: bytes, /, *, max_depth: int, max_values: int = MAX_VALUES
+    ) -> Message:
+        """The message that a payload holds."""
+        ...
+
+
+class Decompress(Protocol):
+    """Unpacks a payload.
+
+    Raises:
+        DecodeError: it is none, or larger than the limit.
+    """
+
+    def __call__(self, payload: bytes, /, *, limit_bytes: int) -> bytes:
+        """What was packed."""
+        ...
+
+
+class Serialization(NamedTuple):
+    """How a message becomes bytes. `encode` writes what it is given; the two others give None where some peer could
+    not read the result, and take a message or its values in the wire's order.
+    """
+
+    header: str | None
+    encode: Callable[[Message], bytes]
+    encode_for_all: Callable[[Message], bytes | None]
+    encode_fields: Callable[[list[Any]], bytes | None]
+    decode: Decode
+
+
+class Compression(NamedTuple):
+    """How bytes become fewer."""
+
+    header: str | None
+    compress: Callable[[bytes], bytes]
+    decompress: Decompress
+
+
+def _encode_gob_fields(fields: list[Any]) -> bytes:
+    return encode_gob(Message._make(fields))
+
+
+def _as_it_is(payload: bytes) -> bytes:
+    return payload
+
+
+def _as_it_came(payload: bytes, *, limit_bytes: int) -> bytes:
+    return payload
+
+
+SERIALIZATIONS: Mapping[str, Serialization] = {
+    "cbor": Serialization("cbor", encode_cbor, encode_cbor_utf8, encode_cbor_fields, decode_cbor),
+    "gob": Serialization(None, encode_gob, encode_gob, _encode_gob_fields, decode_gob),
+}
+COMPRESSIONS: Mapping[str, Compression] = {
+    "zstd": Compression("z", compress, decompress),
+    "none": Compression(None, _as_it_is, _as_it_came),
+}
+READ_BY_ALL = "gob"
+"""What every peer reads, whatever a message holds."""
+UNCOMPRESSED = "none"
+
+SERIALIZATION_OF_HEADER: Mapping[str | None, str] = {
+    serialization.header: name for name, serialization in SERIALIZATIONS.items()
+}
+COMPRESSION_OF_HEADER: Mapping[str | None, str] = {
+    compression.header: name for name, compression in COMPRESSIONS.items()
+}
