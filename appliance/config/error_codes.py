@@ -641,6 +641,17 @@ _ALL = (
         "publish: {web: {to: ship1, method: RestartWeb, every: 24h}}, without the service that RestartWeb needs",
         "Mend `method_args`; `appliance methods NAME --config PATH` shows what the method takes.",
     ),
+    ErrorCode(
+        "E237",
+        "peers-program",
+        "A value of a message would be read as a program: by a shell (`sh -c`), another interpreter (`python -c`, "
+        "`perl -e`, `awk`, `ssh HOST …`), from its standard input, or by a variable from which programs are loaded "
+        "(LD_PRELOAD, PATH, BASH_ENV). Who may ask for the method could have anything run. Values whose schema in "
+        "`args` is an `enum`, a `const` or a `pattern` of letters and digits (`^[a-z0-9-]+$`) may stand there.",
+        'methods: {Restart: {exec: [sh, -c, "restart {args.0}"]}}',
+        'Hand it over as data: exec: [sh, -c, \'restart "$1"\', sh, "{args.0}"], or in `environment` or `stdin`; '
+        "or say in `args` which values there are.",
+    ),
     # Of a set that is valid by itself but that a running daemon refuses.
     ErrorCode(
         "E301",

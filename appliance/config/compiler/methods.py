@@ -14,6 +14,7 @@ from dataclasses import replace
 from typing import Any
 
 from appliance.config.compiler.findings import Findings, KeyPath
+from appliance.config.compiler.interpreters import find_faults, free_value, is_loader
 from appliance.config.compiler.layers import Tree, as_map, find_value, read_values
 from appliance.config.compiler.section_checks import check_bounds
 from appliance.core.arguments import NO_ARGUMENTS, most_arguments
@@ -148,6 +149,7 @@ class _Checker:
     ) -> None:
         self._findings = findings
         self._path = path
+        self._arguments = arguments
         self._most = most_arguments(arguments) if arguments is not None else None
 
     def check(self, entry: Tree) -> None:
@@ -177,18 +179,34 @@ class _Checker:
             self._check_file(as_map(entry["file"]))
 
     def _check_exec(self, entry: Tree) -> None:
+        elements: list[Template] = []
         for index, text in enumerate(entry["exec"]):
             keys = ("exec", index)
             template = self._parse(keys, text, _WITH_REST)
+            elements.append(template or ())
             if template is not None:
                 reason = _find_element_fault(index, template)
                 if reason is not None:
                     self._add("E232", keys, reason)
             if "\0" in text:
                 self._add("E232", keys, "no program can be given a NUL")
-        self._parse(("stdin",), entry.get("stdin") or "", _WITH_DATA)
+        stdin = self._parse(("stdin",), entry.get("stdin") or "", _WITH_DATA)
+        for place, reason in find_faults(elements, stdin or (), self._arguments):
+            self._add(
+                "E237",
+                ("stdin",) if place is None else ("exec", place),
+                reason,
+                hint='hand it over as data: [sh, -c, \'restart "$1"\', sh, "{args.0}"]',
+            )
         for name, text in as_map(entry.get("environment")).items():
-            self._parse(("environment", name), text, _PLAIN)
+            template = self._parse(("environment", name), text, _PLAIN)
+            found = free_value(template or (), self._arguments)
+            if found is not None and is_loader(name):
+                self._add(
+                    "E237",
+                    ("environment", name),
+                    f"{found} would stand in {name}, by which programs are loaded: a peer could have anything run",
+                )
 
     def _check_http(self, http: Tree) -> None:
         url = http.get("url") or ""

@@ -25,6 +25,9 @@ from appliance.running_time import running_timeout
 MAX_URL_BYTES = 8_192
 """Longer ones are refused by most servers, in worse words."""
 MAX_REDIRECTS = 5
+_REDIRECTS = frozenset({301, 302, 303, 307, 308})
+_FOR_ANYBODY = frozenset({"accept", "accept-language"})
+"""Headers that go along to another origin. Any other may be a secret, whatever its name: `X-Api-Key: ${KEY}`."""
 EXIT_FAILED = 1
 EXIT_TIMEOUT = 124
 """As for a program that was stopped."""
@@ -73,24 +76,46 @@ class HttpHandler:
     async def _ask(
         self, url: str, headers: dict[str, str], body: bytes, max_bytes: int
     ) -> tuple[int, bytes]:
+        method, place = self._call.method, URL(url, encoded=True)
+        first, own = place.origin(), headers
         # a session for each request: nothing of one message may ride along with the next
-        async with (
-            aiohttp.ClientSession(
-                cookie_jar=aiohttp.DummyCookieJar(),
-                timeout=aiohttp.ClientTimeout(total=None),
-                auto_decompress=False,
-                trust_env=False,
-            ) as session,
-            session.request(
-                self._call.method,
-                URL(url, encoded=True),
-                headers={"Accept-Encoding": "identity", "User-Agent": "appliance", **headers},
-                data=body or None,
-                allow_redirects=self._call.follow_redirects,
-                max_redirects=MAX_REDIRECTS,
-            ) as response,
-        ):
-            return response.status, await _read(response, max_bytes)
+        async with aiohttp.ClientSession(
+            cookie_jar=aiohttp.DummyCookieJar(),
+            timeout=aiohttp.ClientTimeout(total=None),
+            auto_decompress=False,
+            trust_env=False,
+        ) as session:
+            for _ in range(MAX_REDIRECTS + 1):
+                async with session.request(
+                    method,
+                    place,
+                    headers={"Accept-Encoding": "identity", "User-Agent": "appliance", **own},
+                    data=body or None,
+                    allow_redirects=False,
+                ) as response:
+                    target = self._find_target(response)
+                    if target is None:
+                        return response.status, await _read(response, max_bytes)
+                if response.status == 303 or (response.status in (301, 302) and method == "POST"):
+                    method, body = "GET" if method != "HEAD" else method, b""
+                    own = {name: own[name] for name in own if name.lower() != "content-type"}
+                if target.origin() != first:
+                    # whoever answers there is not whom the config names; its secrets are not for him
+                    if body:
+                        raise ValueError(f"redirected to {target.origin()}, which is given no body")
+                    own = {name: own[name] for name in own if name.lower() in _FOR_ANYBODY}
+                place = target
+        raise ValueError(f"more than {MAX_REDIRECTS} redirects")
+
+    def _find_target(self, response: aiohttp.ClientResponse) -> URL | None:
+        """Where the answer is said to be, where that is followed. Raises ValueError when it is no place to ask."""
+        location = response.headers.get("Location")
+        if not self._call.follow_redirects or response.status not in _REDIRECTS or not location:
+            return None
+        target = response.url.join(URL(location))
+        if target.scheme not in ("http", "https") or not target.host:
+            raise ValueError("redirected to what is no address of HTTP")
+        return target.with_user(None)
 
     def _is_success(self, status: int) -> bool:
         allowed = self._call.allow_status

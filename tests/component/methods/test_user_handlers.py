@@ -198,6 +198,9 @@ class Site:
                 return web.Response(status=418, text="short and stout")
             case "/moved":
                 raise web.HTTPFound("/there")
+            case "/go":
+                to = request.query.get("to", request.raw_path)
+                return web.Response(status=int(request.query["status"]), headers={"Location": to})
         return web.Response(text="done")
 
 
@@ -261,6 +264,46 @@ async def test_redirect_is_followed_only_when_the_config_says_so(call, site):
     assert len(site.asked) == 1
     result = await call(f'http: {{url: "{url}", follow_redirects: true}}')
     assert result.output == b"done"
+
+
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+async def test_a_redirect_to_another_origin_takes_no_header_of_the_config_along(
+    call, site, tmp_path, status
+):
+    (tmp_path / "key.txt").write_text("canary")
+    headers = (
+        "{X-Api-Key: {file: key.txt}, Authorization: {file: key.txt}, X-Note: canary, Accept: a/b}"
+    )
+    for host, is_told in (("127.0.0.1", True), ("localhost", False)):
+        site.asked.clear()
+        url = f"http://127.0.0.1:{site.port}/go?status={status}&to=http://{host}:{site.port}/x"
+        await call(f'http: {{url: "{url}", follow_redirects: true, headers: {headers}}}')
+        _, (_, _, told, _) = site.asked
+        assert ("canary" in str(dict(told))) is is_told
+        assert told["Accept"] == "a/b"
+
+
+async def test_a_redirect_to_another_origin_takes_no_body_along(call, site):
+    url = f"http://127.0.0.1:{site.port}/go?status=307&to=http://localhost:{site.port}/x"
+    definition = f'http: {{method: POST, url: "{url}", follow_redirects: true, body: canary}}'
+    result = await call(definition)
+    assert "which is given no body" in result.report
+    assert len(site.asked) == 1
+    site.asked.clear()
+    await call(definition.replace("307", "302"))
+    assert [(method, body) for method, _, _, body in site.asked] == [
+        ("POST", b"canary"),
+        ("GET", b""),
+    ]
+
+
+async def test_a_redirect_leads_to_http_alone_and_five_are_followed(call, site):
+    for to, reason in (
+        ("ftp://127.0.0.1/x", "no address of HTTP"),
+        ("/go?status=302", "more than 5"),
+    ):
+        url = f"http://127.0.0.1:{site.port}/go?status=302&to={to}"
+        assert reason in (await call(f'http: {{url: "{url}", follow_redirects: true}}')).report
 
 
 async def test_answer_is_bounded_in_size_and_time(bench, call, site):
