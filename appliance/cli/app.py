@@ -27,6 +27,7 @@ from appliance.cli import (
     run_command,
     runner_command,
     send_command,
+    setup_command,
     start_check,
     tail_command,
     wire_command,
@@ -87,6 +88,7 @@ def make_app() -> typer.Typer:
         wire_command,
         bench_command,
         runner_command,
+        setup_command,
         demo_command,
     ):
         commands.register(app)

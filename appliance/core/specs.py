@@ -301,7 +301,7 @@ class SubscriberSpec(SubscriberDefaults):
         None,
         "The socket of a runner (`appliance runner`; packaged as /run/appliance-runner.sock), which runs the "
         "commands with its own rights, after `allow_commands` and its own allow list. Without it the daemon runs "
-        "them itself. REQCliCommand and REQCliCommandCont only.",
+        "them itself. REQCliCommand, REQCliCommandCont and methods with `exec` that have no `environment`.",
         "the absolute path of a socket",
         shape={"pattern": "^/[^\\u0000]{1,106}$"},
     )

@@ -222,6 +222,7 @@ class UserMethod:
             on_crash=self.on_crash,
             journals=self.file is not None and self.file.mode == "append",
             for_answers=self.file is not None,
+            options=frozenset({"runner"}) if self.exec is not None else frozenset(),
         )
 
     def for_node(self, node: NodeName) -> UserMethod:

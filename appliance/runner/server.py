@@ -267,6 +267,7 @@ class Runner:
             environment=environment,
             timeout_s=timeout_s,
             max_output_bytes=limit_bytes,
+            stdin=request.stdin,
         )
 
 

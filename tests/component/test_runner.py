@@ -11,10 +11,13 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from appliance.errors import CommandForbidden, DaemonError, HandlerError
+from appliance.core.message import Message
+from appliance.errors import ArgumentsInvalid, CommandForbidden, DaemonError, HandlerError
+from appliance.methods.declared.methods import make_user_method
 from appliance.methods.programs.runner_client import Ended, Refused, run_remote, to_frame
 from appliance.runner.server import MAX_ASKING, RunnerSettings, take_listener
 from tests.component.methods.conftest import bench as bench
+from tests.support.config_files import desired_of
 from tests.support.waiting import until, until_async, until_taken
 
 ALLOWED = """
@@ -367,6 +370,30 @@ async def test_subscription_that_names_a_runner_has_its_commands_run_there(runne
         assert result.exit_status == 4
         with pytest.raises(CommandForbidden, match="the runner at"):
             await bench.handle(method, method_args=("id",))
+
+
+DECLARED = """
+version: 1
+broker: {{embedded: true}}
+nodes: {{ship1: {{subscribe: {{Mine: {{runner: {path}}}}}}}}}
+methods: {{Mine: {{exec: [sh, -c, "cat; cat /proc/$PPID/cmdline >&2"], stdin: "{{data}}"{more}}}}}
+"""
+
+
+async def test_declared_method_that_names_a_runner_runs_there(runner, bench, tmp_path):
+    for more, said in (("", b"hello"), (", environment: {A: b}", None)):
+        text = DECLARED.format(path=runner.path, more=more)
+        (spec,) = desired_of(tmp_path, text).workers.values()
+        message = Message(method="Mine", data=["hello"], from_node="central", to_node="ship1", id=7)
+        bench.spec_fields.update(runner=spec.runner)
+        handling = make_user_method(spec).make().handle(message, bench.context("Mine"))
+        if said is None:
+            with pytest.raises(ArgumentsInvalid, match="its own environment"):
+                await handling
+            continue
+        result = await handling
+        assert result.output == said
+        assert b"\0runner\0" in result.stderr
 
 
 async def test_runner_that_is_not_there_is_named(tmp_path, runner):

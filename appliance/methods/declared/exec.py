@@ -24,7 +24,8 @@ from appliance.core.templates import (
 from appliance.core.user_method import ExecCall
 from appliance.errors import ArgumentsInvalid
 from appliance.methods.base import HandlerContext, Result
-from appliance.methods.programs.command import make_environment, run_command
+from appliance.methods.programs.command import CommandResult, make_environment, run_command
+from appliance.methods.programs.runner_client import run_remote
 from appliance.methods.programs.steward import output_of, report_of
 from appliance.methods.texts import shorten
 
@@ -45,6 +46,49 @@ class ExecHandler:
         """Run the program. Raises ArgumentsInvalid when no program can be given the values."""
         values = values_of(message, context.node)
         argv = self.fill(values)
+        words = [_to_bytes(element) for element in argv]
+        stdin = _to_bytes(render(self._stdin, values) or "", may_hold_nul=True)
+        if context.spec.runner is not None:
+            result = await self._run_by_runner(context.spec.runner, words, stdin, context, message)
+        else:
+            result = await self._run_here(words, stdin, context, message, values)
+        return Result(
+            output=output_of(result, context.timeout_s),
+            report=report_of(argv, message, context.timeout_s, result),
+            exit_status=result.exit_status,
+            stderr=result.stderr,
+            is_truncated=result.truncated,
+        )
+
+    async def _run_by_runner(
+        self,
+        socket_path: str,
+        words: list[bytes],
+        stdin: bytes,
+        context: HandlerContext,
+        message: Message,
+    ) -> CommandResult:
+        if self._environment:
+            raise ArgumentsInvalid(
+                "a runner gives programs its own environment: the method has an `environment`"
+            )
+        return await run_remote(
+            socket_path,
+            words,
+            environment=make_environment({}, message, passed=(), hidden=frozenset()),
+            timeout_s=context.timeout_s,
+            max_output_bytes=context.spec.max_output_bytes,
+            stdin=stdin,
+        )
+
+    async def _run_here(
+        self,
+        words: list[bytes],
+        stdin: bytes,
+        context: HandlerContext,
+        message: Message,
+        values: Values,
+    ) -> CommandResult:
         environment = make_environment(
             os.environ,
             message,
@@ -52,19 +96,12 @@ class ExecHandler:
             hidden=context.hidden_environment,
         )
         environment |= self._fill_environment(values)
-        result = await run_command(
-            [_to_bytes(element) for element in argv],
+        return await run_command(
+            words,
             environment=environment,
             timeout_s=context.timeout_s,
             max_output_bytes=context.spec.max_output_bytes,
-            stdin=_to_bytes(render(self._stdin, values) or "", may_hold_nul=True),
-        )
-        return Result(
-            output=output_of(result, context.timeout_s),
-            report=report_of(argv, message, context.timeout_s, result),
-            exit_status=result.exit_status,
-            stderr=result.stderr,
-            is_truncated=result.truncated,
+            stdin=stdin,
         )
 
     def fill(self, values: Values) -> list[str]:

@@ -41,6 +41,7 @@ class RunRequest(msgspec.Struct, frozen=True, tag="run"):
     environment: Annotated[dict[str, str], msgspec.Meta(max_length=MAX_VARIABLES)]
     timeout_s: Annotated[float, msgspec.Meta(ge=0, le=LONGEST_TIMEOUT_S)]
     max_output_bytes: Annotated[int, msgspec.Meta(ge=0)] | None = None
+    stdin: bytes = b""
 
 
 class Said(msgspec.Struct, frozen=True, tag="said"):
@@ -107,6 +108,7 @@ async def run_remote(
     timeout_s: float,
     max_output_bytes: int | None = None,
     say: Say | None = None,
+    stdin: bytes = b"",
 ) -> CommandResult:
     """Run `argv` by the runner at `socket_path`, as `run_command`, or with `say` as `stream_command` would.
 
@@ -122,6 +124,7 @@ async def run_remote(
         environment={name: environment[name] for name in MESSAGE_VARIABLES if name in environment},
         timeout_s=timeout_s,
         max_output_bytes=None if say is not None else max_output_bytes,
+        stdin=stdin,
     )
     try:
         async with asyncio.timeout(CONNECT_TIMEOUT_S):
