@@ -62,6 +62,7 @@ class TextReader:
         """
         try:
             async with asyncio.timeout(self._settings.timeout_s):
+                # before the text: a stranger must not make us read it
                 if self._read_token is not None:
                     await self._check_first_line(self._read_token)
                 return await self._read_text()
@@ -73,15 +74,18 @@ class TextReader:
 
     async def _check_first_line(self, read_token: ReadToken) -> None:
         try:
+            # asked for each connection, as the file may have changed
             wanted = await read_token()
         except ApplianceError as error:
             raise Refused(refuse(Outcome.BUSY, f"nobody can be let in now: {error}")) from None
         while b"\n" not in self._buffer and len(self._buffer) < MAX_FIRST_LINE_BYTES:
+            # where none is needed a token may still be given, and must not be read as part of the text
             if not wanted and not _may_be_header(self._buffer):
                 return
             if not await self._receive(self._settings.idle_timeout_s):
                 break
         line, _, rest = bytes(self._buffer).partition(b"\n")
+        # in words, since a browser that was pointed here would find out nothing else
         if _HTTP.match(line):
             raise Refused(refuse(Outcome.REFUSED, "this input speaks no HTTP"))
         has_header = line[: len(_HEADER)].lower() == _HEADER
@@ -110,6 +114,7 @@ class TextReader:
                         f"the text exceeds {settings.max_bytes} bytes (`inputs.max_bytes`)",
                     )
                 )
+            # a client that leaves the connection open needs not wait: a text that is whole, and silence, are an end
             wait_s = QUIET_S if end.is_complete else settings.idle_timeout_s
             try:
                 end.feed(await self._receive(wait_s))

@@ -93,8 +93,10 @@ class Folder:
             name="input folder watch",
         )
         try:
+            # files are safe where they lie: none is taken before there is a set to send by
             await self._wait_until_open()
             while not self._stop.is_set():
+                # before the look: a file that comes during it makes another one
                 self._hint.clear()
                 wait_s = await self._look()
                 with contextlib.suppress(TimeoutError):
@@ -118,6 +120,7 @@ class Folder:
         """Take what holds still; returns how long the next look may wait."""
         try:
             await asyncio.to_thread(self._files.prepare)  # it may have been deleted
+            # before new files, so that what came first is sent first
             await self._resume_claims()
             wait_s, trouble = await self._take_ready()
             await self._sweep()
@@ -149,6 +152,7 @@ class Folder:
             await self._resume(claim)
 
     async def _resume(self, claim: Claim) -> None:
+        # killed between commit and rename: the mark in the store knows, and nothing is sent twice
         if await self._injector.is_accepted(_mark(claim)):
             words = "accepted before the daemon was interrupted; the ids are in its outbox"
             answer = Answer(outcome=Outcome.TAKEN, warnings=[Note(message=words)])
@@ -175,6 +179,7 @@ class Folder:
         trouble: str | None = None
         for name, stamp in found.items():
             known, since_mono = self._seen.get(name, (None, now))
+            # it is still being written: its time of holding still begins anew
             if known != stamp:
                 since_mono = now
             left_s = since_mono + settle_s - now
@@ -188,6 +193,7 @@ class Folder:
             if self._stop.is_set():
                 break
             try:
+                # renamed before it is read: no other daemon, nor our next look, takes it as well
                 claim = await asyncio.to_thread(self._files.claim, name)
             except OSError as error:
                 trouble = f"cannot take {escape_line(name)[:200]}: {_reason(error)}"
@@ -204,11 +210,13 @@ class Folder:
             answer = refuse(Outcome.REFUSED, str(error))
             await asyncio.to_thread(self._files.put_away, claim, FAILED, answer.encode())
             return
+        # it has changed since it was claimed: its writer was not done
         if raw is None:
             await asyncio.to_thread(self._files.give_back, claim)
             return
         answer = await self._injector.inject("folder", raw, once=_mark(claim))
         if answer.outcome is Outcome.BUSY:
+            # the claim stays, and is tried again with the next look
             raise StoreError(answer.problems[0].message)
         is_taken = answer.outcome in (Outcome.TAKEN, Outcome.PARTLY)
         where = DONE if is_taken else FAILED

@@ -119,6 +119,7 @@ class Importer:
                 raw, max_messages=settings.max_messages, from_node=settings.from_node, kind=kind
             )
 
+        # a small one is read sooner than a thread is asked
         return read() if len(raw) <= _LARGE_BYTES else await asyncio.to_thread(read)
 
     async def _submit(self, reading: Reading, *, is_atomic: bool, once: Once | None) -> Answer:

@@ -190,9 +190,11 @@ class Staged:
         section: Section | None = getattr(self._new, name)
         if section is None:
             return
+        # read once, so that a token that cannot be had refuses the set and not each client
         if isinstance(section, ListenInput) and section.token is not None:
             await _read_token(section)
         current = self._inputs.open.get(name)
+        # the same address cannot be opened beside itself: it is kept, and changed at the commit
         if current is not None and _address(current.section) == _address(section):
             self._kept.append(name)
             await self._keep(current, section)
@@ -279,6 +281,7 @@ class Staged:
             if error.errno != errno.EADDRINUSE or not in_the_way:
                 raise cannot_listen(listen, error) from error
         for old in in_the_way:
+            # it keeps its connections; if the new one fails after all it listens again
             await old.pause()
             self._paused.append(old)
         try:

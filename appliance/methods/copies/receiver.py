@@ -196,6 +196,7 @@ class CopyTaker:
         """See `base.FileTaker`."""
         if len(data) > rights.max_bytes:
             raise _too_large(path, len(data), rights)
+        # before anything is written: what stands there stays as it was
         if sha256 is not None and hashlib.sha256(data).hexdigest() != sha256:
             raise CopyFailed(shorten(path), f"its content is not what was sent ({HASH_DIFFERS})")
         await self._in_thread(self._write_file, path, data, rights)
@@ -205,6 +206,7 @@ class CopyTaker:
     ) -> None:
         """See `base.FileTaker`."""
         check_piece(piece, len(data))
+        # the whole counts, and is known with the first piece
         if piece.size > rights.max_bytes:
             raise _too_large(path, piece.size, rights)
         key = part_key(sender, piece, path)
@@ -291,6 +293,7 @@ class CopyTaker:
         target = open_target(path, rights.allow_paths)
         try:
             part = _part_name(target, key)
+            # a resend of the last piece: its acknowledgement was lost
             if _is_finished(transfer, target):
                 return
             file_fd = self._open_part(transfer, key, target, part, piece)
@@ -303,6 +306,7 @@ class CopyTaker:
                     self._finish(transfer, key, target, part, file_fd, piece)
             except OSError as error:
                 if error.errno in _NO_ROOM:
+                    # a full disk must not be kept full by parts that cannot be completed
                     self._discard(transfer, key, target, part)
                 raise
             finally:
@@ -326,8 +330,10 @@ class CopyTaker:
                     )
                 raise HandlerError(BEGIN_AGAIN) from None
             _check_room(target, piece.size)
+            # before the part is made: what a sender leaves behind is bounded however often it begins
             self._notes.make_room(key)
             where = os.path.join(os.path.dirname(text_to_bytes(target.path)), part)
+            # the note first: a part without one would never be swept
             self._notes.add(key, where)
             flags = _PART_FLAGS | os.O_CREAT | os.O_EXCL
             file_fd = os.open(part, flags, FILE_MODE, dir_fd=target.directory_fd)
@@ -336,6 +342,7 @@ class CopyTaker:
             target.sync_directory()
         try:
             found = os.fstat(file_fd)
+            # others may write in this directory: what stands here need not be ours
             is_plain = stat.S_ISREG(found.st_mode) and found.st_nlink == 1
             if not is_plain or found.st_uid != os.geteuid():
                 raise CopyFailed(shorten(target.path), "somebody put something else at its part")
@@ -357,10 +364,12 @@ class CopyTaker:
                 transfer.inode
             )  # pieces of another size than before: read it all at the end
         _write_at(file_fd, data, piece.offset)
+        # before the acknowledgement, which promises that the sender may forget the piece
         os.fdatasync(file_fd)
         if piece.offset == transfer.hashed_to:
             transfer.hasher.update(data)
             transfer.hashed_to = end
+            # pieces overtake one another: those that came early are hashed once the gap is closed
             while (length := transfer.ahead.pop(transfer.hashed_to, None)) is not None:
                 _hash_up_to(transfer, file_fd, transfer.hashed_to + length)
         elif len(transfer.ahead) < MAX_AHEAD:
@@ -471,6 +480,7 @@ def _put_in_place(target: Target, part: bytes, file_fd: int) -> None:
         with contextlib.suppress(PermissionError):
             os.fchown(file_fd, old.st_uid, old.st_gid)
         os.fchmod(file_fd, stat.S_IMODE(old.st_mode) & 0o777)
+    # content before name: a rename that survives a power cut must not show an empty file
     os.fsync(file_fd)
     os.rename(part, target.name, src_dir_fd=target.directory_fd, dst_dir_fd=target.directory_fd)
     target.sync_directory()

@@ -171,6 +171,7 @@ class CopySender:
         Raises:
             HandlerError: it has not, for the reason given.
         """
+        # small enough for one message, which a Go node takes as well
         content = await self._source.read_all(min(MAX_WHOLE_BYTES, self._room_bytes))
         if content is not None and self._resume is None:
             return await self._send_whole(content)
@@ -233,6 +234,7 @@ class CopySender:
             size=source.size,
             sha256=sha256,
         )
+        # the content names the transfer: what was taken of another content must not be gone on with
         if resume is not None and resume.transfer != transfer:
             raise source.changed()
         begin = resume.offset if resume is not None and resume.offset < source.size else 0
@@ -240,8 +242,10 @@ class CopySender:
             try:
                 await self._send_pieces(Piece(transfer, 0, source.size, sha256), begin)
             except HandlerError as error:
+                # the receiver has lost what it had (its part was swept, or its disk was full): from the beginning
                 if BEGIN_AGAIN not in str(error):
                     if NOBODY_TOOK not in str(error) and not isinstance(error, AnswerUnwanted):
+                        # it need not keep for a day what will not be completed
                         await self.take_back()
                     raise
                 begin = 0
@@ -254,6 +258,7 @@ class CopySender:
         self._acked.clear()
         self._done_to = self._marked_to = offset = begin
         self._marked_mono = self._mono()
+        # a receiver that has taken nothing yet may be no appliance at all, so one piece asks first
         is_known = self._resume is not None or begin > 0
         waiting: set[asyncio.Task[None]] = set()
         try:
@@ -268,6 +273,7 @@ class CopySender:
                 await self._note(whole)
         finally:
             await _end(waiting)
+        # alone: the one that completes the file must find all others taken
         last = self._start(whole, offset, whole.size - offset, is_known)
         await self._follow({last}, whole.size)
 
@@ -296,6 +302,7 @@ class CopySender:
             await self._line.deliver(outgoing)
         except HandlerError as error:
             raise self._explain(error, _WHY_SILENT if is_known else _WHY_NO_PIECES) from error
+        # from here on there is something at the receiver that can be taken back
         self._begun = whole
         self._pace.note(self._mono() - began_mono)
         self._acked[offset] = length

@@ -159,6 +159,7 @@ class AppendFiles:
             write_all(target.file_fd, data)
             os.fsync(target.file_fd)
         except OSError:
+            # all or nothing: half a batch would be written once more by its repeat
             os.ftruncate(target.file_fd, begin)
             raise
         finally:
@@ -205,6 +206,7 @@ class AppendFiles:
         self, directory_fd: int, name: bytes, target: Target, candidates: Sequence[Candidate]
     ) -> None:
         """A message may have been written just before its file was moved aside."""
+        # none of them is a repeat, so none can have been written before
         if all(candidate.resume is None for candidate in candidates):
             return
         try:
@@ -244,6 +246,7 @@ class AppendFiles:
             os.close(directory_fd)
         try:
             status = os.fstat(file_fd)
+            # the very file, and inside the batch: whole, or written on by others, it is left alone
             if status.st_ino == inode and begin < status.st_size < begin + length:
                 os.ftruncate(file_fd, begin)
                 os.fsync(file_fd)

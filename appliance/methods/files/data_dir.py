@@ -160,6 +160,7 @@ class DataFiles:
         jobs: list[_Append] | list[_Write] = []
         try:
             while lane.jobs:
+                # as many batches at once as there are slots for notes about torn ones
                 slot = await self._free_slots.get()
                 try:
                     jobs = _take_jobs(lane)
@@ -196,6 +197,7 @@ class DataFiles:
         path = position_path(parts)
         for job in jobs:
             if job.resume is not None and job.resume in self._orphans:
+                # appended although its caller was cut off: the repeat is told so, and nothing is written twice
                 del self._orphans[job.resume]
                 _tell(job)
         # repeats first and in file order: together they restore what a crash interrupted
@@ -220,6 +222,7 @@ class DataFiles:
                 data = b"".join(job.data for job, _ in placed)
                 await self._in_thread(self._files.write_batch, slot, target, data)
             for job, position in placed:
+                # nobody is there to note that it is done, so its repeat will come
                 if not _tell(job):
                     self._remember_orphan(position)
         finally:
@@ -235,6 +238,7 @@ class DataFiles:
             for job in jobs:
                 placed.append((job, FilePosition(path, offset, len(job.data))))
                 offset += len(job.data)
+            # both before the first byte: after a crash either tells where the batch was to stand
             noted, *stored = await asyncio.gather(
                 self._in_thread(self._files.note_batch, slot, target, offset - target.size_bytes),
                 *(job.intend(position) for job, position in placed if job.resume != position),

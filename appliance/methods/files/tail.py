@@ -95,6 +95,7 @@ class FollowedFile:
 
     def _read(self, max_bytes: int) -> Look:
         is_replaced = self._is_replaced()  # asked first: what is read next is then its end
+        # cut short, as `>` does: what stands there is all new
         if os.fstat(self._file_fd).st_size < self._offset:
             self._offset = 0
         data = os.pread(self._file_fd, min(max_bytes, _BLOCK_BYTES), self._offset)
@@ -173,6 +174,7 @@ async def follow(
         if not is_there and tells_absence:
             talk.add(NOTE_STREAM, text_to_bytes(f"{path} is not there yet: waiting for it\n"))
         while True:
+            # a listener who is behind slows down the reading, and nothing piles up here
             await talk.wait_room()
             look = await loop.run_in_executor(_threads, file.look, talk.room)
             if look.data:

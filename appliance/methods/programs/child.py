@@ -111,6 +111,7 @@ class TalkingPipe(Pipe):
         self.tail = bytearray()
         """The end of all that was said."""
         super().__init__(loop, pipe_fd)
+        # not before the pipe is open, which is what is resumed
         talk.on_room.append(self._resume)
 
     def _room(self) -> int:
@@ -199,12 +200,14 @@ class Child(Generic[_P]):
                     stdout=pipe_fds[1],
                     stderr=pipe_fds[3],
                     env=environment,
+                    # a group of its own, which can be killed as a whole
                     start_new_session=True,
                 )
         except BaseException:
             for pipe_fd in pipe_fds:
                 os.close(pipe_fd)
             raise
+        # the child's ends: kept open here, its outputs would never end
         os.close(pipe_fds[1])
         os.close(pipe_fds[3])
         self.stdout: _P = make_pipe(self._loop, pipe_fds[0], "stdout")
@@ -258,6 +261,7 @@ class Child(Generic[_P]):
         """Kill what still runs or holds a pipe, and reap."""
         is_held = not (self.stdout.ended.is_set() and self.stderr.ended.is_set())
         if is_held or not self.exited.is_set():
+            # also for what it left behind: descendants that hold a pipe belong to the command
             self.kill_group()
         self.stdout.close()
         self.stderr.close()

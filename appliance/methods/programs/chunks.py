@@ -175,6 +175,7 @@ async def run_talk(
     has not by then stays in the talk. What speaker or `say` raise is raised here, when both have ended.
     """
     speaking = asyncio.ensure_future(speaker)
+    # however it ends: who sends must see that nothing more comes
     speaking.add_done_callback(lambda _: talk.end())
     sending = asyncio.create_task(_send_all(talk, say))
     left = None if leaving is None else asyncio.create_task(leaving.wait())
@@ -191,6 +192,7 @@ async def run_talk(
                 speaking.cancel()
             else:
                 stop()
+            # what was said before the end is worth more than an end on the second
             await asyncio.wait({sending}, timeout=LAST_WORDS_S)
     finally:
         tasks = [task for task in (speaking, sending, left) if task is not None]
@@ -207,6 +209,7 @@ async def _send_all(talk: Chunker, say: Say) -> None:
     while True:
         await talk.wait()
         while (piece := talk.peek()) is not None:
+            # taken only when it has gone out: what has not is part of the rest
             await say(piece.data, piece.stream)
             talk.take(piece)
         if talk.is_over:

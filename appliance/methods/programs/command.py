@@ -103,6 +103,7 @@ async def run_command(
                 await child.exited.wait()
         except TimeoutError:
             timed_out = True
+            # killed, yet what it said until then is still heard
             child.kill_group()
         await child.wait_for_outputs(LINGER_S)
     finally:
