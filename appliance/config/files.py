@@ -55,12 +55,14 @@ def read_files(paths: Sequence[str | os.PathLike[str]]) -> FileSet:
             )
         for name, relative in names:
             real = os.path.realpath(name)
+            # named twice, or reached through a link: its settings would stand twice
             if real in seen:
                 continue
             seen.add(real)
             try:
                 raw = _read(name, MAX_TOTAL_BYTES - total_bytes)
             except OSError as error:
+                # a path that was named must be there; a file below it may have gone this moment
                 if name == path:
                     raise ConfigUnreadable(path, _reason(error)) from error
                 found.problems.append(_unreadable(name, _reason(error)))
@@ -77,6 +79,7 @@ def read_files(paths: Sequence[str | os.PathLike[str]]) -> FileSet:
                 return found
             total_bytes += len(raw)
             found.contents[name] = raw
+            # names as well, from the path on: a renamed file makes another set, a tree that was moved does not
             hasher.update(relative.encode("utf-8", "surrogateescape") + b"\0")
             hasher.update(hashlib.sha256(raw).digest())
     found.digest = f"sha256:{hasher.hexdigest()}"

@@ -97,6 +97,7 @@ def _open(paths: Sequence[str]) -> Repo:
 
     roots = set()
     for path in paths:
+        # the tree that the link leads to counts, as git-sync swaps links
         real = os.path.realpath(path)
         start = real if os.path.isdir(real) else os.path.dirname(real)
         try:
@@ -128,6 +129,7 @@ def _differing(
         found = _find_blob(repo, commit.tree, places.get(name, ""))
         if found is None or found != _blob_id(text.encode(), like=commit.id):
             yield name
+    # a file that is gone differs, too: who deletes it changes the config
     for relative in sorted(committed - set(places.values())):
         yield os.path.join(root, relative)
 
@@ -161,6 +163,7 @@ def _find_blob(repo: Repo, tree_id: bytes, path: str) -> bytes | None:
         if stat.S_ISLNK(mode):
             target = os.fsdecode(repo[node_id].as_raw_string())
             links += 1
+            # what lies outside of the commit is not what was signed
             if links > _MAX_LINKS or os.path.isabs(target):
                 return None
             parts[:0] = [*done, *(one for one in target.split("/") if one not in ("", "."))]
@@ -273,6 +276,7 @@ def _verify(armored: bytes, payload: bytes) -> bytes:
         raise ValueError("the commit's signature is damaged") from None
     if kind != _KEY_TYPE or signed_kind != _KEY_TYPE:
         raise ValueError("the commit is signed with a key that is no ed25519 key")
+    # a signature over something else (a file, a login) must not pass for one over a commit
     if namespace != _NAMESPACE or hash_name not in _HASHES or rest or key_rest or signature_rest:
         raise ValueError("the commit's signature is damaged, or was made for something else")
     digest = _HASHES[hash_name](payload).digest()

@@ -47,7 +47,9 @@ def find_problems(raw: RawConfig) -> tuple[list[Problem], list[KeyPath]]:
     for error in find_shape_errors(raw.tree):
         path: KeyPath = tuple(error.absolute_path)
         for code, where, message, hint, on_key in _explain(error, path, raw, likeness):
+            # also what is not told: nothing may be built on it
             bad_paths.append(where)
+            # told when it was read: what is missing now was cut out there
             if damage.explains(code, where):
                 continue
             trap = traps.get(where)

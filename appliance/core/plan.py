@@ -108,6 +108,7 @@ def make_plan(
     """
     cancels = [
         Action(kind=ActionKind.CANCEL, key=key)
+        # sorted: the same difference is the same plan, in words and in tests
         for key in sorted(observed.keys() - desired.keys())
         if observed[key].phase not in (Phase.DRAINING, Phase.FAILED)
     ]
@@ -130,6 +131,7 @@ def make_plan(
                 others.append(Action(kind=ActionKind.SWAP, key=key, spec=spec, changed=changes))
         elif seen.phase in _ENDED:
             is_due = seen.retry_at_mono is None or seen.retry_at_mono <= now_mono
+            # an edit may be the cure, and is not made to wait for the back-off
             if changes or is_due:
                 others.append(Action(kind=ActionKind.SPAWN, key=key, spec=spec, changed=changes))
             elif seen.retry_at_mono is not None:

@@ -125,6 +125,7 @@ class Dedupe:
         if message_id in sender.recent:
             return sender.recent[message_id] or (0, DONE_VERDICT)
         for block in reversed(sender.blocks):
+            # bounds are in memory; only a block that may hold it is read
             if block.low <= message_id <= block.high and self._is_in(block, message_id):
                 found = self._read_verdict(sender.number, message_id) if block.exceptions else None
                 return found or (0, DONE_VERDICT)
@@ -171,6 +172,7 @@ class Dedupe:
         sender.highest = max(sender.highest, max(ids))
         crowd = self._crowds[sender.key[:2]]
         if next(reversed(crowd)) != sender.key:
+            # to the end: those at the front were not heard of for longest
             del crowd[sender.key]
             crowd[sender.key] = None
 
@@ -268,6 +270,7 @@ class Dedupe:
             if len(change.gone) >= FORGET_SLICE:
                 self._round.extendleft(reversed(turn[at - 1 if at else at :]))
                 break
+            # forgotten, or known anew, since the round began
             if self.senders.get(sender.key) is not sender:
                 continue
             room = FORGET_SLICE - len(change.gone)

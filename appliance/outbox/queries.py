@@ -133,6 +133,7 @@ def read_records(
             break
         page.looked_at += 1
         place = database.place_of(old_place)
+        # settled while the page was asked for
         if not database.segments.is_live(place):
             continue
         try:
@@ -177,6 +178,7 @@ def _bury_damaged(database: Database, damaged: Sequence[tuple[int, int, LaneKey]
     for number, place, (node, subject) in damaged:
         payload = _remains(database, place)
         plan.letters.append(encode_remains(number, node, subject, payload, DAMAGED_REASON, now))
+    # as a dead letter it is told; left in its lane it would be read again and again
     plan.content.settled = [place for _, place, _ in damaged]
     database.commit(plan, database.last_id)
     database.note_damaged(len(damaged))
@@ -206,6 +208,7 @@ def _move(database: Database, records: list[OutboxRecord]) -> dict[int, int]:
     if records:
         database.commit(plan, database.last_id)
     for old, record in zip(old_places, records, strict=True):
+        # the event loop still settles by the old places, until it has heard of the new ones
         database.forwards[old] = record.place
         tries = tries_of(record)
         if tries is not None:
@@ -234,6 +237,7 @@ def move_stragglers(database: Database, *, urgently: bool = False) -> Compacted 
     compacted = Compacted(old_places=[record.place for record in records])
     for record in records:
         compacted.by_lane.setdefault(record.lane_key, {})[record.id] = 0
+    # rows are found by number and not by place, so nobody has to be told
     if rows:
         old = [database.inbox.places[row.row_id] for row in rows]
         content = Content(old_rows=rows, row_ids=[row.row_id for row in rows], settled=old)
@@ -451,6 +455,7 @@ def forget_letters(database: Database) -> bool:
         "SELECT id FROM letters WHERE died_at < ? ORDER BY died_at LIMIT ?",
         (database.clock.now() - settings.dead_letter_keep_s, MOVE_COUNT),
     ).fetchall()
+    # only where age alone makes no room
     if not rows and excess > 0:
         rows = database.connection.execute(
             "SELECT id FROM letters ORDER BY died_at, id LIMIT ?", (min(excess, MOVE_COUNT),)

@@ -162,6 +162,7 @@ class Segments:
                     other.refs -= 1
                     if other.is_free:
                         released.append(other)
+            # what it needed is counted off once, however often it is released
             segment.noted_by.clear()
 
     def choose_gone(self, last_seq: int) -> list[int]:
@@ -212,6 +213,7 @@ class Segments:
             if segment.live
             and segment.live_bytes < STRAGGLER_SHARE * (segment.size + noted.get(segment.seq, 0))
         ]
+        # those of which the least lives first: most is gained for what is written anew
         candidates.sort()
         chosen: list[int] = []
         size_bytes = 0

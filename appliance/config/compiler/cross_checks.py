@@ -78,6 +78,7 @@ def check_ends(
             _check_destination(findings, entry, resolve_own(to, entry.node), index, known, taken)
             for to in entry.resolved.to
         ]
+        # what reaches nobody has a fault already, and gets no reply either
         if any(reached):
             _check_reply(findings, entry, index, known)
 
@@ -136,6 +137,7 @@ def _check_destination(
             on_key=True,
         )
         return False
+    # before the rest is checked: an entry that is faulty holds its subject all the same
     taken[key] = entry.path
     if not _check_length(findings, entry.path, to, info, resolved.wants_ack):
         return False
@@ -170,6 +172,7 @@ def _check_agreement(findings: Findings, entry: Publication, to: NodeName, end: 
         )
         return
     for item in end.picky:
+        # that one stands on the other subject, and hears nothing of this
         if item.resolved.wants_ack != resolved.wants_ack:
             continue
         accepted = accepted_senders(item.resolved, item.node)
