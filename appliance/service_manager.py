@@ -137,12 +137,14 @@ class ServiceManager:
             await asyncio.sleep(tick_s)
             if watchdog_s is not None and loop.time() - fed_mono >= watchdog_s / 2 - tick_s / 2:
                 fed_mono = loop.time()
+                # not fed where only a restart helps: then the service manager makes it
                 if self._is_alive():
                     self._tell("WATCHDOG=1")
             if self._is_stopping:
                 self._tell(_extension(), status=self._summary())
             elif self._is_ready and not self._is_looking:
                 status = self._summary()
+                # only news: a datagram a second would say the same
                 if status != self._told:
                     self._tell(status=status)
             self._flush()
@@ -165,6 +167,7 @@ class ServiceManager:
             try:
                 self._socket.sendto(self._waiting[0], target)
             except BlockingIOError:
+                # kept, and sent with the next tick: a word that is lost could be the READY that a start waits for
                 return
             except OSError as error:
                 _log.debug("the service manager does not listen: %s", error)

@@ -26,6 +26,7 @@ async def keep_running(
             on_trouble(f"{name} broke, and begins anew: {_say(error)}")
         else:
             return
+        # it has run well for a while: this break is not one of a row
         if loop.time() - began_mono > AGAIN_MAX_S:
             wait_s = AGAIN_FIRST_S
         await asyncio.sleep(wait_s)

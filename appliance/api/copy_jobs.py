@@ -156,6 +156,7 @@ class CopyJobs:
         if not entry.target or not entry.arrived.is_set():
             raise RequestInvalid("nothing was brought to be sent")
         line = _Line(NodeName(entry.node), self._parts, entry.path.stat().st_size)
+        # its file must not be swept while it is sent
         entry.users += 1
         job = asyncio.create_task(self._send(entry, line, wait_s), name=f"copy to {entry.other}")
         job.add_done_callback(lambda _: line.changed.set())
@@ -172,6 +173,7 @@ class CopyJobs:
             yield model.CopyLine(event="copied", text=text, **copied._asdict())
         finally:
             entry.users -= 1
+            # the stream was closed: nobody waits for this copy any more
             job.cancel()
             await asyncio.gather(job, return_exceptions=True)
 
@@ -190,6 +192,7 @@ class CopyJobs:
             wait_s=wait_s,
         )
         try:
+            # a bounded number at once: each holds pieces in memory here
             async with self._turns:
                 return await sender.send()
         except asyncio.CancelledError:

@@ -76,6 +76,7 @@ class FleetView:
             return
         for handle in self._pool.handles.values():
             if isinstance(handle.worker, Publisher):
+                # others must not learn only with the next hello what has changed here
                 handle.worker.say_hello_again()
 
     def last_hello_at(self) -> dict[NodeName, float]:

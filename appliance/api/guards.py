@@ -146,6 +146,7 @@ async def turn_errors_into_json(request: web.Request, handler: Handler) -> web.S
 async def guard(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Host, origin, token and content type."""
     face = request.app[FACE]
+    # before anything else: a page under a foreign name must not even read
     if face.is_tcp and not await _is_meant_for_us(request):
         face.turned_away.note(request.headers.get("Host", ""), request.remote)
         return refuse(
@@ -153,6 +154,7 @@ async def guard(request: web.Request, handler: Handler) -> web.StreamResponse:
         )
     if _is_of_another_site(request):
         return refuse(403, "pages of other sites may not ask here")
+    # reading needs no token; what follows is for requests that change something
     if request.method in ("GET", "HEAD"):
         return await handler(request)
     if "Origin" in request.headers and not (face.is_tcp and _is_of_our_page(request)):
@@ -160,6 +162,7 @@ async def guard(request: web.Request, handler: Handler) -> web.StreamResponse:
     if face.is_tcp and not await has_token(request):
         return refuse_without_token()
     wanted = OCTETS if request.method == "PUT" else "application/json"
+    # a foreign page's form can send neither of these types
     if request.body_exists and request.content_type != wanted:
         return refuse(415, f"the body must be {wanted}")
     return await handler(request)

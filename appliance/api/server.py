@@ -74,6 +74,7 @@ class AdminServer:
             DaemonError: the address or the token cannot be used; everything is as it was.
         """
         if settings.token is not None:
+            # read once, so that a token that cannot be had refuses the set and not each request
             await self._read_token(settings)
         staged = StagedListener(self, self._settings, self._tcp)
         if settings.listen != self._settings.listen:
@@ -120,6 +121,7 @@ class AdminServer:
             old = self._tcp
             if old is None or old.address is None or port != old.address[1]:
                 raise cannot_listen(listen, error) from error
+            # connections that are there go on; the two cannot listen side by side
             await old.pause()
             try:
                 return await self._listen(host, port)

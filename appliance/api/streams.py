@@ -101,21 +101,25 @@ class Streams:
             left_s = min(deadline_mono, idle_mono) - loop.time()
             if left_s <= 0 or _is_gone(request):
                 break
+            # no longer, for nobody tells that the one who asked has gone
             event = await listener.next(min(left_s, GONE_CHECK_S))
             if event is None and listener.is_closed:
                 break
+            # told before what follows: whoever counts must know that something is missing
             if listener.dropped > dropped:
                 dropped = listener.dropped
                 await response.write(_line(Line(event="events_lost", count=dropped)))
             line = watch.take(event) if event is not None else None
             if line is not None:
                 await response.write(_line(line))
+            # only what the other side does counts: our own tries and waits go on for a silent node as well
             if event is not None and idle_s is not None and event["event"] in SIGNS_OF_LIFE:
                 idle_mono = loop.time() + idle_s
             if loop.time() - asked_mono >= GONE_CHECK_S:
                 asked_mono = loop.time()
                 await self._tell_standings(response, watch)
         if not _is_gone(request):
+            # once more, as a message may have come to stand elsewhere within the last second
             await self._tell_standings(response, watch)
             await response.write(_line(watch.end(lost_events=listener.dropped)))
             await response.write_eof()

@@ -42,11 +42,13 @@ class Delivering:
             raise HandlerError(
                 f"cannot send to {outgoing.message.to_node[:60]}: {error}"
             ) from error
+        # before it is put: the answer may come before the put returns
         fate = self._settlements.expect(record.id)
         try:
             await self.put(record)
             found = await fate
         except asyncio.CancelledError:
+            # else it would go on being sent for somebody who has gone
             if not outgoing.keeps_dead:
                 await self._forget(record)
             raise
