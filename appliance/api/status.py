@@ -28,7 +28,7 @@ from appliance.core.names import WorkerKey, WorkerKind
 from appliance.core.overrides import Overrides
 from appliance.core.problems import Problem
 from appliance.core.specs import Phase, PublisherSpec
-from appliance.core.times import rfc3339
+from appliance.core.times import clock_time, rfc3339
 from appliance.methods.registry import METHOD_TABLE
 from appliance.outbox.records import DeadLetter, OutboxRecord
 from appliance.outbox.store import MessageStore
@@ -486,7 +486,7 @@ def describe_state(
         line += ", not connected to the broker"
     if store_trouble is not None:
         line += f", {store_trouble}"
-    line += f"; config {result} at {time.strftime('%H:%M:%S', time.localtime(at))}"
+    line += f"; config {result} at {clock_time(at)}"
     if result == "refused" and problems:
         first = problems[0]
         place = f"{first.file}:{first.line}: " if first.line else ""

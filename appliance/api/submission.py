@@ -287,7 +287,7 @@ def describe_unknown(desired: DesiredState, node: str) -> str | None:
     if node in desired.declared_nodes:
         return None
     nearest = find_nearest(node, sorted(desired.declared_nodes))
-    hint = f" (did you mean {nearest}?)" if nearest else ""
+    hint = f" (did you mean {nearest}?)" if nearest else ""  # a sentence that goes on
     return f"{node[:60]!r} is not declared{hint}"
 
 

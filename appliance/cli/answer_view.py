@@ -17,8 +17,8 @@ from msgspec import UNSET, UnsetType
 
 from appliance.api.model import Line
 from appliance.cli.standing import REJECTED, Progress
-from appliance.cli.times import say_again
 from appliance.core.escape import escape_controls, escape_line
+from appliance.core.times import say_again
 
 MAX_LINE_BYTES = 65_536
 """A line longer than this is broken, so that one without an end cannot fill the memory."""

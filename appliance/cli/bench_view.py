@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator
 
 from appliance.bench.report import BenchReport, Summary
-from appliance.cli.times import say_short
+from appliance.core.times import say_short
 
 QUANTILES = {"p50": 0.5, "p90": 0.9, "p99": 0.99, "max": 1.0}
 BANDS = 16

@@ -21,7 +21,7 @@ from appliance.cli.problem_text import (
     say_count,
 )
 from appliance.core.problems import Problem
-from appliance.core.suggest import find_nearest
+from appliance.core.suggest import did_you_mean, find_nearest
 from appliance.errors import ConfigInvalid, ConfigUnreadable, RunNodesUnclear
 
 EX_OK = 0
@@ -159,8 +159,7 @@ def explain(
     found = ERROR_CODES.get(code.upper()) or by_name.get(code.lower())
     if found is None:
         nearest = find_nearest(code.upper(), ERROR_CODES) or find_nearest(code.lower(), by_name)
-        hint = f"; did you mean {nearest}?" if nearest else ""
-        typer.echo(f"{code[:40]!r} is no code of ours{hint}", err=True)
+        typer.echo(f"{code[:40]!r} is no code of ours{did_you_mean(nearest)}", err=True)
         typer.echo("all of them: appliance explain", err=True)
         raise typer.Exit(EX_USAGE)
     if output is Output.JSON:

@@ -12,9 +12,9 @@ import msgspec
 from appliance.api.model import Line
 from appliance.cli.progress_view import say_bytes
 from appliance.cli.standing import Progress
-from appliance.cli.times import say_again, say_short
 from appliance.core.delivery import DELIVERED
 from appliance.core.escape import escape_controls, escape_line
+from appliance.core.times import say_again, say_short
 
 Words = list[tuple[str, bool]]
 """Lines, and whether each belongs to the result (stdout) or tells of the way there (stderr)."""

@@ -23,9 +23,9 @@ from appliance.cli.options import (
 )
 from appliance.cli.problem_text import say_count
 from appliance.cli.terminal import print_table
-from appliance.cli.times import say_ago
 from appliance.cli.verdict_view import split_problems
 from appliance.core.durations import parse_duration
+from appliance.core.times import say_ago
 
 POLL_S = 0.5
 NO_HELLOS = "no node says hello here: `publish: {hello: {to: …, method: REQHello, every: 30s}}`"

@@ -21,9 +21,9 @@ from appliance.cli.options import (
 )
 from appliance.cli.outbox_commands import LimitOption
 from appliance.cli.terminal import print_table
-from appliance.cli.times import say_moment
 from appliance.cli.verdict_view import count_actions, say_commit, split_problems
 from appliance.core.escape import escape_line
+from appliance.core.times import say_moment
 
 NAMES_OF_A_RECORD = "A number of the history, a digest or git revision or the start of one, or g12 for a generation."
 

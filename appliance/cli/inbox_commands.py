@@ -20,7 +20,7 @@ from appliance.cli.options import (
 from appliance.cli.outbox_commands import IdsArgument, LimitOption, choose_ids
 from appliance.cli.record_table import WIDE_COLUMNS, fit_names, say_age
 from appliance.cli.terminal import make_console, print_table
-from appliance.cli.times import say_moment
+from appliance.core.times import say_moment
 
 
 def register(app: typer.Typer) -> None:

@@ -20,7 +20,7 @@ from appliance.cli.options import (
     print_json,
     warn,
 )
-from appliance.core.suggest import find_nearest
+from appliance.core.suggest import did_you_mean, find_nearest
 
 
 def register(app: typer.Typer) -> None:
@@ -53,8 +53,7 @@ def methods(
         names = [item.name for item in found.value.methods]
         if name not in names:
             nearest = find_nearest(name, names)
-            hint = f"; did you mean {nearest}?" if nearest else ""
-            warn(f"no method {name[:80]!r}{hint}")
+            warn(f"no method {name[:80]!r}{did_you_mean(nearest)}")
             return Exit.USAGE
         place = names.index(name)
         if output is Output.JSON:

@@ -19,8 +19,8 @@ from appliance.cli.options import (
 )
 from appliance.cli.record_table import WIDE_COLUMNS, fit_names, say_age
 from appliance.cli.terminal import make_console, print_table
-from appliance.cli.times import say_moment
 from appliance.core.delivery import describe_end
+from appliance.core.times import say_moment
 
 RETRIED = "to be tried again: what had failed runs again, what was done is not done twice"
 

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from msgspec import UNSET, UnsetType
 
 from appliance.cli.terminal import shorten_middle
-from appliance.cli.times import say_ago, say_span
 from appliance.core.escape import escape_line
+from appliance.core.times import say_ago, say_span
 
 WIDE_COLUMNS = 120
 """From here on a table has room for everything."""

@@ -13,10 +13,10 @@ from rich.text import Text
 from appliance.api.model import Node, Override, Status, Worker
 from appliance.cli.problem_text import say_count
 from appliance.cli.terminal import clip_lines
-from appliance.cli.times import say_ago, say_span
 from appliance.cli.verdict_view import say_commit, split_problems
 from appliance.core.escape import escape_line
 from appliance.core.problems import Problem, Severity
+from appliance.core.times import say_ago, say_span
 
 MAX_PROBLEMS = 3
 MAX_METHODS = 10

@@ -17,7 +17,7 @@ from appliance.core.durations import format_duration
 from appliance.core.problems import Problem
 from appliance.core.settings import leaves_of
 from appliance.core.specs import DesiredState
-from appliance.core.suggest import find_nearest, shorten
+from appliance.core.suggest import did_you_mean_quoted, find_nearest, shorten
 from appliance.core.value_kinds import describe_kind
 
 MAX_LIKENESSES = 1_000
@@ -182,7 +182,7 @@ def _explain_unknown_keys(
             continue
         nearest = likeness.find(key, tuple(name for name in known if name not in instance))
         if nearest is not None:
-            message, hint = f"unknown key {shorten(key)}; did you mean {shorten(nearest)}?", ""
+            message, hint = f"unknown key {shorten(key)}{did_you_mean_quoted(nearest)}", ""
         else:
             message = f"unknown key {shorten(key)}"
             hint = f"known here: {', '.join(known)}"
@@ -206,7 +206,7 @@ def _explain_choice(
         "E104",
         path,
         f"{_show(raw, path, error.instance)} is not one of {', '.join(words)}"
-        + (f"; did you mean {shorten(nearest)}?" if nearest else ""),
+        + did_you_mean_quoted(nearest),
         "",
         False,
     )

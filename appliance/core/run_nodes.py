@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from appliance.core.names import NodeName
-from appliance.core.suggest import find_nearest
+from appliance.core.suggest import did_you_mean, find_nearest
 from appliance.errors import RunNodesUnclear
 
 
@@ -30,8 +30,9 @@ def choose_run_nodes(
         for name in asked:
             if name not in names:
                 nearest = find_nearest(name, names)
-                hint = f"; did you mean {nearest}?" if nearest else ""
-                raise RunNodesUnclear(f"node {name[:80]!r} is not declared{hint}", names)
+                raise RunNodesUnclear(
+                    f"node {name[:80]!r} is not declared{did_you_mean(nearest)}", names
+                )
         return tuple(name for name in names if name in asked)
     for candidate in (hostname, hostname.partition(".")[0]):
         if candidate in names:

@@ -17,6 +17,16 @@ def find_nearest(word: str, known: Iterable[str]) -> str | None:
     return lowered[close[0]] if close else None
 
 
+def did_you_mean(nearest: str | None) -> str:
+    """The end of a sentence about a word that nobody knows; "" where nothing is near to it."""
+    return f"; did you mean {nearest}?" if nearest else ""
+
+
+def did_you_mean_quoted(nearest: str | None) -> str:
+    """As `did_you_mean`, for words that stand in quotes in the sentence."""
+    return did_you_mean(shorten(nearest) if nearest else None)
+
+
 def shorten(text: object, limit: int = 60) -> str:
     """`text` in quotes as it may be shown in a message."""
     shown = str(text)

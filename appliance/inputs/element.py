@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from appliance.api.requests import SubmitRequest, WholeSeconds
-from appliance.core.suggest import find_nearest, shorten
+from appliance.core.suggest import did_you_mean_quoted, find_nearest, shorten
 from appliance.inputs.keys import (
     BY_LOWER_CASE,
     FIELDS,
@@ -97,8 +97,7 @@ class ElementReader:
     def _unknown(self, written: str) -> None:
         is_told = len(self._into.problems) < MAX_NOTES
         nearest = find_nearest(written, KNOWN) if is_told and len(written) <= _MAX_KEY else None
-        meant = f"; did you mean {shorten(nearest)}?" if nearest else ""
-        self._problem(written, f"unknown key {shorten(written)}{meant}")
+        self._problem(written, f"unknown key {shorten(written)}{did_you_mean_quoted(nearest)}")
 
     def _destinations(self, fields: Mapping[str, Any]) -> list[str]:
         single = self._try("toNode", read_text, fields.get("toNode")) or ""

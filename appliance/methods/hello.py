@@ -9,8 +9,9 @@ from appliance.core.file_names import join_parts
 from appliance.core.message import Message
 from appliance.core.method import MethodInfo
 from appliance.core.names import Category, MethodName, NodeName
+from appliance.core.times import rfc3339_utc
 from appliance.methods.base import DONE, HandlerContext, Method, Result
-from appliance.methods.texts import LOG_ROTATE_BYTES, format_time, shorten
+from appliance.methods.texts import LOG_ROTATE_BYTES, shorten
 
 INFO = MethodInfo(
     name=MethodName("REQHello"),
@@ -38,7 +39,7 @@ class Hello:
             message.file_name or INFO.file_name,
         )
         context.hellos.saw_hello(NodeName(message.from_node), context.headers.get(REPORT_HEADER))
-        line = f'{format_time(context.now)}, received hello from "{message.from_node}"'
+        line = f'{rfc3339_utc(context.now)}, received hello from "{message.from_node}"'
         text = shorten("".join(message.data or ()).strip())
         if text:
             line = f"{line}, {text}"

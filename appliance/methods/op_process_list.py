@@ -5,8 +5,8 @@ from __future__ import annotations
 from appliance.core.message import Message
 from appliance.core.method import MethodInfo
 from appliance.core.names import Category, MethodName
+from appliance.core.times import rfc3339_utc
 from appliance.methods.base import HandlerContext, Method, Result
-from appliance.methods.texts import format_time
 
 INFO = MethodInfo(
     name=MethodName("REQOpProcessList"),
@@ -21,7 +21,7 @@ class OpProcessList:
 
     async def handle(self, message: Message, context: HandlerContext) -> Result:
         """The lines keep the word "process", for scripts that read them."""
-        date = format_time(context.now)
+        date = rfc3339_utc(context.now)
         lines = [
             f"{date}, process: {worker.kind}, id: {worker.number}, name: {worker.subject}\n"
             for worker in context.list_workers()

@@ -9,9 +9,9 @@ from __future__ import annotations
 from appliance.core.message import Message
 from appliance.core.method import MethodInfo
 from appliance.core.names import Category, MethodName
+from appliance.core.times import rfc3339_utc
 from appliance.errors import ArgumentsInvalid
 from appliance.methods.base import HandlerContext, Method, Result
-from appliance.methods.texts import format_time
 
 INFO = MethodInfo(
     name=MethodName("REQOpProcessStart"),
@@ -34,7 +34,7 @@ class OpProcessStart:
         if len(arguments) != 1:
             raise ArgumentsInvalid("methodArgs must hold the method to start, and nothing else")
         words = await context.switch.start(context.node, arguments[0], by=message.from_node)
-        return Result(output=f"{format_time(context.now)}, {words}\n".encode(), exit_status=0)
+        return Result(output=f"{rfc3339_utc(context.now)}, {words}\n".encode(), exit_status=0)
 
 
 METHOD = Method(info=INFO, make=OpProcessStart)

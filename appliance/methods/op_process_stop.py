@@ -10,9 +10,9 @@ from __future__ import annotations
 from appliance.core.message import Message
 from appliance.core.method import MethodInfo
 from appliance.core.names import Category, MethodName
+from appliance.core.times import rfc3339_utc
 from appliance.errors import ArgumentsInvalid
 from appliance.methods.base import HandlerContext, Method, Result
-from appliance.methods.texts import format_time
 
 INFO = MethodInfo(
     name=MethodName("REQOpProcessStop"),
@@ -37,7 +37,7 @@ class OpProcessStop:
             raise ArgumentsInvalid("methodArgs must hold method, node and kind")
         method, node, kind = arguments[:3]
         words = await context.switch.stop(context.node, method, node, kind, by=message.from_node)
-        return Result(output=f"{format_time(context.now)}, {words}\n".encode(), exit_status=0)
+        return Result(output=f"{rfc3339_utc(context.now)}, {words}\n".encode(), exit_status=0)
 
 
 METHOD = Method(info=INFO, make=OpProcessStop)

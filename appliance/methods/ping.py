@@ -6,9 +6,10 @@ from appliance.core.file_names import name_parts
 from appliance.core.message import Message
 from appliance.core.method import MethodInfo
 from appliance.core.names import Category, MethodName
+from appliance.core.times import rfc3339_utc
 from appliance.errors import HandlerError
 from appliance.methods.base import HandlerContext, Method, Result
-from appliance.methods.texts import format_time, shorten
+from appliance.methods.texts import shorten
 
 INFO = MethodInfo(
     name=MethodName("REQPing"),
@@ -29,7 +30,7 @@ class Ping:
         """The line is appended, never put in the place of what a file of that name held."""
         if not message.file_name and message.previous_message is None:
             return Result(output=b"")
-        line = f'{format_time(context.now)}, ping received from "{shorten(message.from_node)}"\n'
+        line = f'{rfc3339_utc(context.now)}, ping received from "{shorten(message.from_node)}"\n'
         try:
             await context.files.append(
                 name_parts(message, context.node),

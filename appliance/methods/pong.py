@@ -6,8 +6,9 @@ from appliance.core.file_names import name_parts
 from appliance.core.message import Message
 from appliance.core.method import MethodInfo
 from appliance.core.names import Category, MethodName
+from appliance.core.times import rfc3339_utc
 from appliance.methods.base import DONE, HandlerContext, Method, Result
-from appliance.methods.texts import format_time, shorten
+from appliance.methods.texts import shorten
 
 INFO = MethodInfo(
     name=MethodName("REQPong"),
@@ -26,7 +27,7 @@ class Pong:
         if not (message if ping is None else ping).file_name:
             return DONE
         pinged = (ping.to_node if ping is not None else "") or message.from_node
-        line = f'{format_time(context.now)}, pong received from "{shorten(pinged)}"\n'
+        line = f'{rfc3339_utc(context.now)}, pong received from "{shorten(pinged)}"\n'
         await context.files.append(
             name_parts(message, context.node),
             line.encode(),

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
-
 from appliance.core.escape import escape_line
 from appliance.core.message import Message, text_to_bytes
 from appliance.errors import ArgumentsInvalid
@@ -12,11 +10,6 @@ LOG_ROTATE_BYTES = 16 * 1024 * 1024
 """hello.log and error.log are moved aside at this size; one predecessor is kept."""
 
 _SHOWN_CHARACTERS = 200
-
-
-def format_time(now: float) -> str:
-    """RFC 3339 in UTC, so that lines of different nodes sort by their beginnings."""
-    return datetime.fromtimestamp(now, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def join_data(message: Message) -> bytes:

@@ -12,10 +12,10 @@ import json
 import logging
 import os
 import sys
-import time
 from typing import TextIO
 
 from appliance.core.escape import escape_line
+from appliance.core.times import log_stamp
 
 ROOT = "appliance"
 MAX_FIELD_CHARACTERS = 2_000
@@ -34,11 +34,6 @@ def _shorten(text: str) -> str:
     if len(text) <= MAX_FIELD_CHARACTERS:
         return text
     return f"{text[:MAX_FIELD_CHARACTERS]}… ({len(text)} characters)"
-
-
-def _stamp(created: float) -> str:
-    whole = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(created))
-    return f"{whole}.{int(created * 1000) % 1000:03d}Z"
 
 
 def _show(value: object) -> str:
@@ -66,7 +61,7 @@ class TextFormatter(logging.Formatter):
             head = prefix
         else:
             prefix = ""
-            head = f"{_stamp(record.created)} {record.levelname:7s} "
+            head = f"{log_stamp(record.created)} {record.levelname:7s} "
         line = f"{head}{sentence}{fields}"
         if record.exc_info:
             trace = self.formatException(record.exc_info)
@@ -84,7 +79,7 @@ class JsonFormatter(logging.Formatter):
             for key, value in fields_of(record).items()
         }
         line |= {
-            "at": _stamp(record.created),
+            "at": log_stamp(record.created),
             "level": record.levelname.lower(),
             "logger": record.name,
             "message": _shorten(record.getMessage()),

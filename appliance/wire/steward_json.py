@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from appliance.core.message import Message, Texts, bytes_to_text, text_to_bytes
-from appliance.core.suggest import find_nearest
+from appliance.core.suggest import did_you_mean, find_nearest
 from appliance.errors import DecodeError
 from appliance.wire.layout import MAX_NESTED_MESSAGES, MAX_TEXTS
 
@@ -102,8 +102,7 @@ def _read_message(value: object, place: str, depth: int) -> Message:
         key = _KEYS_BY_CASE.get(given.lower())
         if key is None:
             nearest = find_nearest(given, KEYS)
-            hint = f"; did you mean {nearest}?" if nearest else ""
-            raise DecodeError(f"unknown key {_quote(place + given)}{hint}")
+            raise DecodeError(f"unknown key {_quote(place + given)}{did_you_mean(nearest)}")
         field = _FIELDS[key]
         if field in values:
             raise DecodeError(f"the key {_quote(place + key)} is given twice, in different case")

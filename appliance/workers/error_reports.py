@@ -8,7 +8,6 @@ that does not answer.
 from __future__ import annotations
 
 import asyncio
-import datetime
 import math
 import time
 from collections.abc import Callable
@@ -19,6 +18,7 @@ from appliance.core.current import Current
 from appliance.core.message import Message
 from appliance.core.names import ERROR_CENTRAL
 from appliance.core.specs import DesiredState
+from appliance.core.times import rfc3339
 from appliance.errors import RequestInvalid, StoreError
 from appliance.outbox.store import MessageStore
 from appliance.telemetry.report import Telemetry
@@ -125,9 +125,7 @@ class ErrorReports:
             await self._store_report(item)
 
     async def _store_report(self, item: _Report) -> None:
-        stamp = datetime.datetime.fromtimestamp(self._wall(), datetime.UTC).isoformat(
-            timespec="milliseconds"
-        )
+        stamp = rfc3339(self._wall())
         text = item.text[:MAX_REPORT_CHARACTERS]
         message = Message(
             to_node=ERROR_CENTRAL,

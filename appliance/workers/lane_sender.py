@@ -12,7 +12,6 @@ cannot put an earlier line behind a later one; everything else overtakes them fr
 
 from __future__ import annotations
 
-import datetime
 import random
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -36,6 +35,7 @@ from appliance.core.retry import (
     reason_of_expiry,
 )
 from appliance.core.specs import AckSettings, PublisherSpec
+from appliance.core.times import clock_time
 from appliance.delivery.base import Answered, Flight, FlightPhase, LaneCarrier
 from appliance.dialect.base import Answer, AnswerKind
 from appliance.errors import BusUnavailable
@@ -185,7 +185,7 @@ class LaneSender:
             return str(WaitReason.BROKER_AWAY)
         reason = self._pace.reason(self._mono())
         if reason is WaitReason.SILENT:
-            return f"silent since {self._clock_time(self._silent_since_at)}"
+            return f"silent since {clock_time(self._silent_since_at)}"
         return "" if reason is None else str(reason)
 
     def standing(self, record_id: int) -> Standing | None:
@@ -788,7 +788,3 @@ class LaneSender:
             next_in_s=delay_s,
             is_known=is_known,
         )
-
-    @staticmethod
-    def _clock_time(at: float) -> str:
-        return datetime.datetime.fromtimestamp(at).astimezone().strftime("%H:%M:%S")

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Set
-from difflib import get_close_matches
 
 from appliance.config.arguments import find_argument_problem
 from appliance.core.message import Message
@@ -24,6 +23,7 @@ from appliance.core.names import (
     make_subject,
 )
 from appliance.core.specs import ANY_METHOD, DesiredState, PublisherDefaults, PublisherSpec
+from appliance.core.suggest import did_you_mean, find_nearest
 from appliance.core.user_method import NO_METHODS, UserMethod
 from appliance.dialect.headers import ID_HEADER
 from appliance.errors import ArgumentsRefused, EncodeError, RequestInvalid, SubjectInvalid
@@ -211,9 +211,8 @@ class Router:
         return self.spec_of_lane(NodeName(node), subject, to_node, method)
 
     def _unknown(self, method: str) -> str:
-        close = get_close_matches(method, self._methods, n=1)
-        hint = f"; did you mean {close[0]}?" if close else ""
-        return f"unknown method {method[:60]!r}{hint}"
+        nearest = find_nearest(method[:60], self._methods)
+        return f"unknown method {method[:60]!r}{did_you_mean(nearest)}"
 
     def _wants_ack(self, node: str, to_node: str, method: str) -> bool:
         """The destination's declared ack mode if the config knows it, else the sender's defaults."""

@@ -10,8 +10,8 @@ import pytest
 
 from appliance.cli import options
 from appliance.cli.options import print_json, print_json_line
-from appliance.cli.times import say_short, say_span
 from appliance.core.escape import escape_controls
+from appliance.core.times import say_short, say_span
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ from appliance.core.method import MethodTable
 from appliance.core.names import MethodName, NodeName
 from appliance.core.settings import METHOD, Setting, leaves_of, settings_of
 from appliance.core.specs import PublisherSettings, Schedule, SubscriberDefaults, SubscriberSpec
-from appliance.core.suggest import find_nearest, shorten
+from appliance.core.suggest import did_you_mean_quoted, find_nearest, shorten
 from appliance.core.urls import find_pattern_problem
 from appliance.core.user_method import NO_METHODS, UserMethod
 
@@ -264,8 +264,7 @@ def _check_publish(findings: Findings, path: KeyPath, entry: Tree, known: Known)
         findings.add(
             "E243",
             (*path, "timezone"),
-            f"{shorten(zone)} is no time zone"
-            + (f"; did you mean {shorten(nearest)}?" if nearest else ""),
+            f"{shorten(zone)} is no time zone{did_you_mean_quoted(nearest)}",
             hint="" if nearest else "an IANA name such as Europe/Berlin, or UTC",
         )
     _add_idle(findings, path, _ON_PUBLISH_IDLE, entry, "on a publisher: the receiver decides")
@@ -335,8 +334,7 @@ def _add_unknown_method(
     findings.add(
         "E204",
         path,
-        f"{shorten(method)} is no method"
-        + (f"; did you mean {shorten(nearest)}?" if nearest else ""),
+        f"{shorten(method)} is no method{did_you_mean_quoted(nearest)}",
         hint="" if nearest else f"known: {', '.join(sorted(known.methods))}",
         on_key=on_key,
     )
