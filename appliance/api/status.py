@@ -22,6 +22,7 @@ from appliance.api.health import (
 )
 from appliance.api.standings import Standings
 from appliance.bus.nats import NatsBus
+from appliance.core.current import Current
 from appliance.core.delivery import Standing, state_of_reason, why_of_reason
 from appliance.core.describe_methods import describe_methods
 from appliance.core.names import WorkerKey, WorkerKind
@@ -45,8 +46,10 @@ from appliance.workers.subscriber import Subscriber
 
 
 class Life(StrEnum):
-    """Of a daemon: it starts, runs and stops."""
+    """Of a daemon: it is put together, starts, runs and stops."""
 
+    BUILDING = "building"
+    """Its parts are not all there: nobody can ask it anything yet."""
     STARTING = "starting"
     RUNNING = "running"
     STOPPING = "stopping"
@@ -65,11 +68,12 @@ class OpenInputs(Protocol):
 
 
 class StatusView:
-    """Reads the parts and owns nothing but the phase of life. Called on the event loop."""
+    """Reads the parts and owns nothing. Called on the event loop."""
 
     def __init__(
         self,
         *,
+        life: Current[Life],
         config_paths: Sequence[str],
         is_broker_embedded: bool,
         store: MessageStore,
@@ -98,7 +102,7 @@ class StatusView:
         self._events = events
         self._inputs = inputs
         self._started_at = time.time()
-        self.life = Life.STARTING
+        self._life = life
 
     def clock_jumped(self, by_s: float) -> None:
         """The wall clock was set: the time of our start, as it is shown, moves with it."""
@@ -111,15 +115,15 @@ class StatusView:
         hellos = {
             str(node): rfc3339(at) for node, at in sorted(self._fleet.last_hello_at().items())
         }
-        problems = [] if self.life is Life.STOPPING else self._degradations(counts.dead)
+        problems = [] if self._life.value is Life.STOPPING else self._degradations(counts.dead)
         return model.Status(
             version=__version__,
             pid=os.getpid(),
             started_at=rfc3339(self._started_at),
             generation=applied.generation if applied else 0,
-            healthy=not problems and self.life is not Life.STOPPING,
+            healthy=not problems and self._life.value is not Life.STOPPING,
             degraded_by=problems,
-            stopping=self.life is Life.STOPPING,
+            stopping=self._life.value is Life.STOPPING,
             config=self._config(),
             broker=model.Broker(
                 connected=bus.is_connected,
@@ -202,7 +206,7 @@ class StatusView:
     def service_line(self) -> str:
         """One line for the service manager: what runs, at which revision, and the last verdict."""
         applied, attempt = self._reconciler.applied, self._reconciler.last_attempt
-        if self.life is Life.STOPPING:
+        if self._life.value is Life.STOPPING:
             return f"stopping, {self._unfinished()} messages in hand"
         if applied is None:
             return "starting"
@@ -228,8 +232,8 @@ class StatusView:
 
     def readiness(self) -> tuple[bool, str]:
         """Connected, able to accept, and the running set settled; a refused config does not make it unready."""
-        if self.life is not Life.RUNNING:
-            return False, str(self.life)
+        if self._life.value is not Life.RUNNING:
+            return False, str(self._life.value)
         if not self._bus.is_connected:
             return False, say_unconnected(self._bus.trouble or "")
         health = self._store.health()

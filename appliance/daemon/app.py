@@ -110,6 +110,7 @@ class Daemon:
         self.telemetry = Telemetry(self.events)
         self.clock_watch = ClockWatch(self._on_clock_jump)
         self._collector = Collector()
+        self._life = Current(Life.BUILDING)
         self._has_followed = asyncio.Event()
         self._stop = asyncio.Event()
         self._stop_now = asyncio.Event()
@@ -143,7 +144,7 @@ class Daemon:
                 reconciling = group.create_task(self.reconciler.run(), name="reconciler")
                 self._collector.settle(self.pool.moves, len(self.pool.handles))
                 self.reconciler.on_look = self._on_look
-                self.view.life = Life.RUNNING
+                self._life.put(Life.RUNNING)
                 # not before a set is in force: until then there is no node in whose name to send
                 self.inputs.start_taking()
                 self.telemetry.daemon_ready(self.view.summary())
@@ -248,6 +249,7 @@ class Daemon:
             BrokerPart(self.bus, self._broker_urls),
         ]
         self._stack.push_async_callback(self.reader.close)
+        self._life.put(Life.STARTING)
         if early.take_hup() or self._options.hup_pending:
             self.reconciler.trigger.set("signal")
         if self.bus.is_connected:
@@ -263,6 +265,7 @@ class Daemon:
         self.fleet = FleetView(self.reconciler, self.pool, self.presence)
         self.standings = Standings(self.pool.handles, self.store, self.bus)
         self.view = StatusView(
+            life=self._life,
             config_paths=self._source.paths,
             is_broker_embedded=self.broker is not None,
             store=self.store,
@@ -409,7 +412,7 @@ class Daemon:
         )
 
     def _on_bus_connected(self) -> None:
-        if not hasattr(self, "reconciler"):
+        if self._life.value is Life.BUILDING:
             return  # the first connection, told once everything is built
         self.telemetry.broker_connected(self.bus.server)
         self.pool.retry_now()
@@ -455,7 +458,7 @@ class Daemon:
         """Whether the reconciler waits, or is at work for no longer than a pass can honestly take, and nothing else
         needs a restart.
         """
-        if not hasattr(self, "reconciler") or self._stop.is_set():
+        if self._life.value is Life.BUILDING or self._stop.is_set():
             return True  # starting and stopping have limits of their own
         if not self.view.liveness()[0]:
             return False
@@ -475,10 +478,10 @@ class Daemon:
         )
 
     def _on_hup(self) -> None:
-        if hasattr(self, "reconciler"):
-            self.reconciler.trigger.set("signal")
-        else:
+        if self._life.value is Life.BUILDING:
             self._options.hup_pending = True
+        else:
+            self.reconciler.trigger.set("signal")
 
     def _on_stop(self, number: int) -> None:
         if self._stop.is_set():
@@ -496,7 +499,7 @@ class Daemon:
 
     async def _shut_down(self, reconciling: asyncio.Task[None]) -> None:
         """Intake ends first, then sending; what is left by the deadline stays in the store."""
-        self.view.life = Life.STOPPING
+        self._life.put(Life.STOPPING)
         self.manager.stopping()
         loop = asyncio.get_running_loop()
         deadline = loop.time() + self.desired.value.reload.drain_timeout_s
