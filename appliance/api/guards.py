@@ -14,6 +14,7 @@ import contextlib
 import hmac
 import ipaddress
 import logging
+import os
 import pwd
 import re
 import socket
@@ -214,6 +215,13 @@ def _is_of_another_site(request: web.Request) -> bool:
         and request.headers.get("Sec-Fetch-Dest") == "document"
     )
     return not is_link
+
+
+def may_read_as_we(request: web.Request) -> bool:
+    """Whether the one who asks could read all that we can: root, or our own user, on the unix socket."""
+    if request.app[FACE].is_tcp:
+        return False
+    return find_uid(request.transport) in (0, os.geteuid())
 
 
 async def find_client(request: web.Request) -> Client:

@@ -9,7 +9,7 @@ import msgspec
 from appliance.api import model
 from appliance.api.copy_jobs import CopyJobs
 from appliance.api.inbox import Inbox
-from appliance.api.requests import Once, SubmitRequest
+from appliance.api.requests import Once, PlanRequest, SubmitRequest
 from appliance.api.standings import Standings
 from appliance.api.status import StatusView, describe_dead, describe_overrides, describe_record
 from appliance.api.submission import Submission
@@ -21,7 +21,7 @@ from appliance.reconcile.disk import SourceReader
 from appliance.reconcile.history import History, Record
 from appliance.reconcile.overrides import OverrideBook
 from appliance.reconcile.reconciler import Reconciler
-from appliance.reconcile.reload_result import ReloadResult, drain_json, find_problems_of
+from appliance.reconcile.reload_result import LoadedSet, ReloadResult, drain_json, find_problems_of
 from appliance.telemetry.events import EventHub
 from appliance.telemetry.metrics import MetricsSource
 from appliance.workers.waiters import AbandonedRequests
@@ -89,7 +89,25 @@ class Operations:
             loaded = await (self._reader.load_from(paths) if paths else self._reader.load())
         except (ConfigInvalid, ConfigUnreadable, RunNodesUnclear) as error:
             return model.Plan(result="refused", problems=list(find_problems_of(error)))
-        prediction = self._reconciler.predict(loaded, is_own=not paths, force=force)
+        return self._predict(loaded, is_own=not paths, force=force)
+
+    async def plan_given(self, asked: PlanRequest, *, may_see_environment: bool) -> model.Plan:
+        """What a reload would do with files that the caller read, with his own rights.
+
+        Of the daemon's environment they see what the set in force sees anyway: ``${NAME}`` must be no way to read the
+        rest of it.
+        """
+        applied = self._reconciler.applied
+        in_force = applied.variables if applied is not None else frozenset()
+        variables = None if may_see_environment else in_force
+        try:
+            loaded = await self._reader.load_given(asked.files, asked.digest, variables)
+        except (ConfigInvalid, RunNodesUnclear) as error:
+            return model.Plan(result="refused", problems=list(find_problems_of(error)))
+        return self._predict(loaded, is_own=False, force=asked.force)
+
+    def _predict(self, loaded: LoadedSet, *, is_own: bool, force: bool) -> model.Plan:
+        prediction = self._reconciler.predict(loaded, is_own=is_own, force=force)
         applied = self._reconciler.applied
         moves = applied is not None and not prediction.is_pinned
         settings = describe_settings(applied.desired, loaded.desired) if applied and moves else {}

@@ -86,6 +86,14 @@ class ReloadRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     force: bool = False
 
 
+class PlanRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Files of a config by their absolute names, as the caller read them (base64), and their digest."""
+
+    files: dict[str, bytes]
+    digest: str = ""
+    force: bool = False
+
+
 class RollbackRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Body of a rollback. `to` is a number, generation, digest or revision; None for the set before."""
 
@@ -150,6 +158,7 @@ def _convert(wanted: type, value: Any) -> Any:
 
 _MESSAGES = msgspec.json.Decoder(list[SubmitRequest] | SubmitRequest, dec_hook=_convert)
 _RELOAD = msgspec.json.Decoder(ReloadRequest)
+_PLAN = msgspec.json.Decoder(PlanRequest)
 _ROLLBACK = msgspec.json.Decoder(RollbackRequest)
 _IDS = msgspec.json.Decoder(IdsRequest)
 _INBOX_DROP = msgspec.json.Decoder(InboxDropRequest)
@@ -203,6 +212,20 @@ def read_reload(body: bytes) -> ReloadRequest:
         RequestInvalid: it is neither.
     """
     found: ReloadRequest = _read(_RELOAD, body) if body.strip() else ReloadRequest()
+    return found
+
+
+def read_plan(body: bytes) -> PlanRequest:
+    """The body of a plan of files that the caller read.
+
+    Raises:
+        RequestInvalid: it is none, or a name is not absolute.
+    """
+    found: PlanRequest = _read(_PLAN, body)
+    if not found.files:
+        raise RequestInvalid("no files to plan")
+    if not all(name.startswith("/") and "\0" not in name for name in found.files):
+        raise RequestInvalid("files to plan have absolute names")
     return found
 
 

@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from aiohttp import web
 
 from appliance import __version__
-from appliance.api.guards import FACE, has_token, name_peer, read_body, refuse_without_token
-from appliance.api.model import Count, InboxRecords, Methods, OutboxRecords
+from appliance.api.guards import (
+    FACE,
+    has_token,
+    may_read_as_we,
+    name_peer,
+    read_body,
+    refuse_without_token,
+)
+from appliance.api.model import Count, InboxRecords, Methods, OutboxRecords, Plan
 from appliance.api.operations import Operations
 from appliance.api.page import PageRoutes, wants_page
 from appliance.api.replies import refuse, reply
@@ -17,6 +24,7 @@ from appliance.api.requests import (
     read_ids,
     read_inbox_drop,
     read_messages,
+    read_plan,
     read_reload,
     read_rollback,
 )
@@ -30,7 +38,7 @@ INDEX = f"""appliance {__version__}
 /readyz           does it do its work
 /metrics          for Prometheus
 /api/v1/status    nodes, workers, config, broker, outbox
-/api/v1/plan      what a reload would do
+/api/v1/plan      what a reload would do; POST: with other files
 /api/v1/methods   what can be sent, with its arguments
 /api/v1/traffic   what all workers counted together
 /api/v1/access    whether the token that comes along may write
@@ -44,6 +52,10 @@ INDEX = f"""appliance {__version__}
 /api/v1/history   config sets applied and refused
 """
 MAX_LISTED = 10_000
+_NOT_BY_PATH = (
+    "a path is read for root and the daemon's own user only, on the unix socket; others send the files: "
+    "POST /api/v1/plan"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +78,7 @@ class Routes:
         app.router.add_get("/metrics", self.metrics)
         app.router.add_get("/api/v1/status", self.status)
         app.router.add_get("/api/v1/plan", self.plan)
+        app.router.add_post("/api/v1/plan", self.plan_given)
         app.router.add_get("/api/v1/methods", self.methods)
         app.router.add_get("/api/v1/traffic", self.traffic)
         app.router.add_get("/api/v1/access", self.access)
@@ -131,14 +144,22 @@ class Routes:
         return reply({"may_write": may_write, "token_configured": is_configured})
 
     async def plan(self, request: web.Request) -> web.Response:
-        """What a reload would do, with `force=true` one that is forced; other paths than the daemon's own only for who
-        may read files anyway.
+        """What a reload would do, with `force=true` one that is forced.
+
+        Other paths than the daemon's own are read for who could read them anyway; everybody else posts the files.
         """
         paths = request.query.getall("path", [])
-        if paths and request.app[FACE].is_tcp:
-            return refuse(403, "other paths are planned on the unix socket only")
+        if paths and not may_read_as_we(request):
+            return refuse(403, _NOT_BY_PATH)
         is_forced = request.query.get("force") == "true"
-        return reply(await self.control.plan(paths or None, force=is_forced))
+        planned = await self.control.plan(paths or None, force=is_forced)
+        return reply(hide_excerpts(planned) if paths else planned)
+
+    async def plan_given(self, request: web.Request) -> web.Response:
+        """What a reload would do with files that the caller read."""
+        asked = read_plan(await read_body(request))
+        may_see = may_read_as_we(request)
+        return reply(await self.control.plan_given(asked, may_see_environment=may_see))
 
     async def reload(self, request: web.Request) -> web.Response:
         """200 applied or unchanged, 422 refused; the verdict either way."""
@@ -211,6 +232,13 @@ class Routes:
         key = request.match_info["key"]
         record = await asyncio.to_thread(self.control.history_record, key)
         return reply(record) if record is not None else refuse(404, "no such record")
+
+
+def hide_excerpts(planned: Plan) -> Plan:
+    """A plan without the lines its problems stand in: what is no config may be anything that only we can read."""
+    if isinstance(planned, Plan):
+        planned.problems = [replace(problem, excerpt="") for problem in planned.problems]
+    return planned
 
 
 def _health(answer: tuple[bool, str]) -> web.Response:

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 import time
+from base64 import b64encode
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from appliance.api.model import DrainCounts, Plan, ReloadResult, Status
-from appliance.cli.api_client import Answer, ApiClient
+from appliance.cli.api_client import Answer, ApiClient, ApiRefused
 from appliance.cli.options import (
     Exit,
     Output,
@@ -30,7 +32,8 @@ from appliance.cli.verdict_view import (
     show_settings,
 )
 from appliance.core.escape import escape_line
-from appliance.errors import DaemonUnreachable
+from appliance.core.problems import Problem
+from appliance.errors import ConfigUnreadable, DaemonUnreachable
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -158,10 +161,8 @@ def plan(
         planned = plan_between(paths, against, nodes=nodes, all_nodes=all_nodes or not nodes)
         found = Answer.of(Plan, planned)
     else:
-        query = [("path", os.path.abspath(path)) for path in paths or ()]
-        query += [("force", "true")] if force else []
         client = ApiClient(find_state_dir(state_dir))
-        found = client.get("/api/v1/plan", Plan, query)
+        found = _ask_plan(client, paths or (), force=force)
         if nodes:
             # a node that the plan would start is not here yet
             started = [action.node for action in found.value.actions]
@@ -174,6 +175,30 @@ def plan(
     else:
         _show_plan(found.value, is_many=is_many)
     return {"no change": Exit.OK, "changes": Exit.CHANGES}.get(found.value.result, Exit.CONFIG)
+
+
+def _ask_plan(client: ApiClient, paths: Sequence[str], *, force: bool) -> Answer[Plan]:
+    """The daemon's plan. Other paths than its own are read here, with the rights of whoever asks."""
+    query = [("force", "true")] if force else []
+    if not paths:
+        return client.get("/api/v1/plan", Plan, query)
+    from appliance.config.files import read_files
+
+    absolute = [os.path.abspath(path) for path in paths]
+    try:
+        files = read_files(absolute)
+        problems = list(files.problems)
+    except ConfigUnreadable as error:
+        problems = [Problem(code="E001", message=error.reason, file=error.path)]
+    if problems:
+        # in a container or under another root the daemon may see what we do not
+        with contextlib.suppress(ApiRefused):
+            return client.get("/api/v1/plan", Plan, [("path", path) for path in absolute] + query)
+        return Answer.of(Plan, Plan(result="refused", problems=problems))
+    contents = {name: b64encode(raw).decode() for name, raw in files.contents.items()}
+    return client.post(
+        "/api/v1/plan", Plan, {"files": contents, "digest": files.digest, "force": force}
+    )
 
 
 def _keep_nodes(found: Answer[Plan], nodes: list[str]) -> Answer[Plan]:

@@ -75,7 +75,19 @@ def load_kept(
         RunNodesUnclear: raised by `run_nodes`, if it does.
     """
     contents = {name: text.encode() for name, text in files.items()}
-    raw = compose(FileSet(contents=contents, digest=digest), environ)
+    return load_given(contents, digest, environ=environ, methods=methods, run_nodes=run_nodes)
+
+
+def load_given(
+    files: Mapping[str, bytes],
+    digest: str,
+    *,
+    environ: Mapping[str, str],
+    methods: MethodTable,
+    run_nodes: Sequence[str] | ChooseNodes | None = None,
+) -> LoadedConfig:
+    """Check and compile files that somebody else has read. Raises as `load_desired`, but never ConfigUnreadable."""
+    raw = compose(FileSet(contents=dict(files), digest=digest), environ)
     return _compile(raw, methods, run_nodes)
 
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from appliance.config.files import fingerprint
 from appliance.config.git import CommitFacts, GitTrouble, parse_key, read_commit
 from appliance.config.load import read_config
-from appliance.config.loader import load_desired, load_kept
+from appliance.config.loader import load_desired, load_given, load_kept
 from appliance.config.revision import Revision, read_revision
 from appliance.core.names import NodeName
 from appliance.core.problems import Problem
@@ -114,6 +114,31 @@ class FileConfigSource:
         if self._signed_by is not None:
             return _read_keys(self._signed_by)
         return desired.source.signed_by if self._trusted is None else self._trusted
+
+    def load_given(
+        self, files: Mapping[str, bytes], digest: str, variables: Collection[str] | None
+    ) -> LoadedSet:
+        """Compile texts that a caller sent. They are of no commit that could be judged."""
+        environ = {
+            name: value
+            for name, value in os.environ.items()
+            if variables is None or name in variables
+        }
+        loaded = load_given(
+            files, digest, environ=environ, methods=METHOD_TABLE, run_nodes=self._choose
+        )
+        return LoadedSet(
+            desired=loaded.desired,
+            digest=digest,
+            revision=None,
+            branch=None,
+            dirty=None,
+            author=None,
+            files=loaded.files,
+            blank=loaded.blank,
+            warnings=loaded.warnings,
+            place=loaded.place,
+        )
 
     def load_kept(
         self, files: Mapping[str, str], digest: str, revision: Revision | None

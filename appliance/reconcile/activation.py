@@ -206,6 +206,7 @@ class Activation:
                 generation=generation,
                 applied_at=now,
                 filled=loaded.filled,
+                variables=loaded.variables,
             )
             self._on_accepted(loaded.desired)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, TypeVar
 
 from appliance.config.revision import Revision
@@ -90,6 +90,12 @@ class SourceReader:
     async def load_from(self, paths: Sequence[str]) -> LoadedSet:
         """Read, check and compile other paths. Raises ConfigInvalid, ConfigUnreadable, RunNodesUnclear."""
         return await call_in_thread(self._source.load_from, paths)
+
+    async def load_given(
+        self, files: Mapping[str, bytes], digest: str, variables: Collection[str] | None
+    ) -> LoadedSet:
+        """Check and compile texts that a caller sent; reads no config file. Raises ConfigInvalid, RunNodesUnclear."""
+        return await call_in_thread(self._source.load_given, files, digest, variables)
 
     async def load_kept(
         self, files: Mapping[str, str], digest: str, revision: Revision | None

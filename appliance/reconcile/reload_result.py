@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -13,6 +14,8 @@ from appliance.core.specs import DesiredState, ObservedState
 from appliance.errors import ConfigError, ConfigInvalid, ConfigUnreadable
 from appliance.reconcile.contracts import DrainOutcome
 from appliance.reconcile.pins import Pin
+
+_VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,6 +35,11 @@ class LoadedSet:
     warnings: Sequence[Problem] = ()
     place: Callable[[Problem], Problem] = field(default=lambda problem: problem, compare=False)
     """Gives a problem that knows its path only its place in the files."""
+
+    @property
+    def variables(self) -> frozenset[str]:
+        """Names of environment variables that the files refer to."""
+        return frozenset(name for text in self.files.values() for name in _VARIABLE.findall(text))
 
     @property
     def filled(self) -> frozenset[str]:
@@ -61,6 +69,8 @@ class Applied:
     dirty: bool | None = None
     filled: frozenset[str] = frozenset()
     """Names of the files that held something of it."""
+    variables: frozenset[str] = frozenset()
+    """Names of environment variables that its files refer to."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -87,6 +87,15 @@ class ConfigSource(Protocol):
 
     def load_from(self, paths: Sequence[str]) -> LoadedSet:
         """Read, check and compile other paths. Raises ConfigInvalid or ConfigUnreadable."""
+        ...
+
+    def load_given(
+        self, files: Mapping[str, bytes], digest: str, variables: Collection[str] | None
+    ) -> LoadedSet:
+        """Check and compile texts that a caller sent; of the environment they see `variables` (None: all of it).
+
+        Raises ConfigInvalid.
+        """
         ...
 
     def load_kept(

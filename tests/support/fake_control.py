@@ -155,6 +155,10 @@ class FakeControl:
         self.calls.append(("plan", paths))
         return self.answers["plan"]
 
+    async def plan_given(self, asked, *, may_see_environment):
+        self.calls.append(("plan_given", asked.files, asked.force, may_see_environment))
+        return self.answers["plan"]
+
     async def roll_back(self, *, to, force, by=""):
         self._check()
         self.calls.append(("rollback", to, force))

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import re
 import stat
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ from appliance.methods.texts import shorten
 MAX_PATH_BYTES = 4_095
 NEW_DIRECTORY_MODE = 0o700
 
+_OF_A_PROCESS = re.compile(r"/proc/[0-9]+(/|$)")
 _LOOK = getattr(os, "O_PATH", os.O_RDONLY)
 """Going through a directory needs no right to list it."""
 _DIRECTORY = os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -168,6 +170,9 @@ def _checked(path: str) -> bytes:
 
 
 def _check_allowed(path: str, resolved: str, patterns: Sequence[str] | None) -> None:
+    if _OF_A_PROCESS.match(resolved):
+        # among them our own: `any` and `/proc/**` do not mean the daemon's environment and memory
+        raise PathForbidden(f"{shorten(path)} is of a process, and no file")
     if is_path_allowed(resolved, patterns):
         return
     shown = shorten(path) if path == resolved else f"{shorten(path)} ({shorten(resolved)})"

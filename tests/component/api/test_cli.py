@@ -226,6 +226,13 @@ def test_plan_of_nothing_exits_0_and_of_a_bad_config_78(run, control):
     assert control.calls[-1] == ("plan", [os.path.abspath("some.yaml")])
 
 
+def test_plan_sends_the_files_that_whoever_asks_can_read(run, control, tmp_path):
+    path = tmp_path / "some.yaml"
+    path.write_text("version: 1\n")
+    assert run("plan", str(path))[0] == 0
+    assert control.calls[-1] == ("plan_given", {str(path): b"version: 1\n"}, False, True)
+
+
 def test_reload_tells_what_was_done(run, control):
     control.answers["reload"] = {
         "result": "applied", "generation": 13, "problems": [], "actions": [SPAWN], "duration_seconds": 0.25,

@@ -2,12 +2,14 @@
 
 import io
 import json
+import os
 import socket
 from dataclasses import replace
 
 import aiohttp
 import pytest
 
+from appliance.api import guards
 from appliance.api.guards import MAX_TOLD_HOSTS, MONITORING, is_host_allowed, name_user
 from appliance.core.specs import AdminSettings, SecretRef
 from appliance.errors import RequestInvalid, StoreFull, StoreLocked
@@ -282,6 +284,35 @@ async def test_other_paths_are_planned_for_the_unix_socket_only(unix, tcp, contr
     assert control.calls == [("plan", ["/a", "/b"])]
     assert (await tcp.get("/api/v1/plan?path=/etc/shadow")).status == 403
     assert len(control.calls) == 1
+
+
+async def test_a_path_is_planned_for_root_and_the_own_user_alone(unix, control, monkeypatch):
+    monkeypatch.setattr(guards, "find_uid", lambda _transport: os.geteuid() + 1)
+    answer = await unix.get("/api/v1/plan?path=/etc/shadow")
+    assert (answer.status, control.calls) == (403, [])
+    assert (await unix.get("/api/v1/plan")).status == 200
+
+
+@pytest.mark.parametrize("other_user", [False, True])
+async def test_files_that_the_caller_read_are_planned(unix, control, monkeypatch, other_user):
+    monkeypatch.setattr(guards, "find_uid", lambda _transport: os.geteuid() + other_user)
+    answer = await unix.post("/api/v1/plan", json={"files": {"/x.yaml": "/w=="}, "force": True})
+    assert answer.status == 200
+    assert control.calls == [("plan_given", {"/x.yaml": b"\xff"}, True, not other_user)]
+
+
+@pytest.mark.parametrize("body", [{}, {"files": {}}, {"files": {"x": ""}}, {"files": {"/x": "?"}}])
+async def test_files_to_plan_are_judged_on_the_way_in(unix, control, body):
+    assert (await unix.post("/api/v1/plan", json=body)).status == 400
+    assert control.calls == []
+
+
+async def test_files_are_planned_over_tcp_with_the_token_alone(tcp, control):
+    body = {"files": {"/x.yaml": ""}}
+    assert (await tcp.post("/api/v1/plan", json=body)).status == 401
+    authorized = {"Authorization": f"Bearer {TOKEN}"}
+    assert (await tcp.post("/api/v1/plan", json=body, headers=authorized)).status == 200
+    assert control.calls == [("plan_given", {"/x.yaml": b""}, False, False)]
 
 
 async def test_the_metrics_are_what_a_scraper_expects(tcp):

@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from appliance.errors import CopyFailed
+from appliance.errors import CopyFailed, PathForbidden
 from appliance.methods.base import WriteRights
 from appliance.methods.copies.receiver import CopyTaker
 from appliance.methods.files.paths import open_socket, open_source, open_target
@@ -24,3 +24,12 @@ async def test_the_longest_name_that_the_system_takes_can_be_copied_to(tmp_path)
     await taker.take_file(str(path), b"content", None, "ship1", rights)
     await taker.close()
     assert path.read_bytes() == b"content"
+
+
+@pytest.mark.parametrize("patterns", [None, ["/proc/**"]])
+@pytest.mark.parametrize(
+    "name", ["/proc/self/environ", "/proc/self/mem", "/proc/thread-self/environ"]
+)
+def test_what_the_kernel_tells_of_a_process_is_no_file(patterns, name):
+    with pytest.raises(PathForbidden, match="of a process"):
+        open_source(name, patterns)
