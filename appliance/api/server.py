@@ -89,6 +89,12 @@ class AdminServer:
         """Serve as `settings` say and no longer as before. Raises DaemonError as `stage_tcp`."""
         await (await self.stage_tcp(settings)).commit()
 
+    def leaving_port(self, settings: AdminSettings) -> Port | None:
+        """The port that `settings` give up."""
+        if self._tcp is None or settings.listen == self._settings.listen:
+            return None
+        return self._tcp.port
+
     async def close(self) -> None:
         """Stop listening, end streams, close connections, remove the socket."""
         self._streams.end_all()
@@ -217,6 +223,11 @@ class _Listening:
             await runner.cleanup()
             raise
         return listening
+
+    @property
+    def port(self) -> Port:
+        """What is listened on."""
+        return self._port
 
     @property
     def address(self) -> tuple[str, int] | None:

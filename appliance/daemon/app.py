@@ -44,7 +44,7 @@ from appliance.daemon.clock_watch import ClockWatch, passed_s
 from appliance.daemon.collector import Collector
 from appliance.daemon.console import StdoutConsole
 from appliance.daemon.presence import Presence
-from appliance.daemon.reloadables import BrokerPart, InputsPart, ListenerPart
+from appliance.daemon.reloadables import BrokerPart, InputsPart, ListenerPart, PortsPart
 from appliance.daemon.source import FileConfigSource
 from appliance.delivery.core import CoreDelivery
 from appliance.dialect.steward import StewardDialect
@@ -244,6 +244,7 @@ class Daemon:
         self.admin = AdminServer(self._build_operations(submission, history))
         # NB: what moves with a set is not there yet when the reconciler is made, for it asks the reconciler
         reloadables += [
+            PortsPart(self.admin, self.inputs),
             ListenerPart(self.admin),
             InputsPart(self.inputs),
             BrokerPart(self.bus, self._broker_urls),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from appliance.api.port import Port, split_listen
 from appliance.api.server import AdminServer, StagedListener
 from appliance.bus.nats import NatsBus
 from appliance.core.problems import Problem
@@ -12,6 +13,59 @@ from appliance.inputs.inputs import Inputs, Staged
 
 ServerUrls = Callable[[], tuple[str, ...] | None]
 """Where the embedded broker is; None without one."""
+
+
+class PortsPart:
+    """Addresses that `admin` and `inputs` exchange: who gives one up makes room before the other takes it. Staged first."""
+
+    def __init__(self, server: AdminServer, inputs: Inputs) -> None:
+        self._server = server
+        self._inputs = inputs
+
+    def differs(self, old: DesiredState, new: DesiredState) -> bool:
+        """Whether both change."""
+        return old.admin.listen != new.admin.listen and old.inputs != new.inputs
+
+    async def stage(self, _old: DesiredState, new: DesiredState, *, insist: bool) -> FreedPorts:
+        """Let go what the other section takes. Raises nothing."""
+        wanted_of_inputs = {
+            split_listen(section.listen)[1]
+            for section in (new.inputs.tcp, new.inputs.http)
+            if section is not None
+        }
+        freed = FreedPorts()
+        own = self._server.leaving_port(new.admin)
+        if own is not None and own.number in wanted_of_inputs:
+            await freed.take(own)
+        wanted = split_listen(new.admin.listen)[1] if new.admin.listen is not None else 0
+        for port in self._inputs.leaving_ports(new.inputs):
+            if port.number == wanted:
+                await freed.take(port)
+        return freed
+
+    def describe(self, error: Exception) -> Problem:
+        """E303."""
+        return Problem(code="E303", path="admin.listen", message=f"cannot listen: {error}")
+
+
+class FreedPorts:
+    """Ports that take no connections until the set is in force, or was given up."""
+
+    def __init__(self) -> None:
+        self._ports: list[Port] = []
+
+    async def take(self, port: Port) -> None:
+        """Let it go."""
+        await port.pause()
+        self._ports.append(port)
+
+    async def commit(self) -> None:
+        """Their owners end with the old set."""
+
+    async def abandon(self) -> None:
+        """Listen again. Raises OSError when one was taken meanwhile."""
+        for port in self._ports:
+            await port.resume()
 
 
 class ListenerPart:

@@ -102,6 +102,16 @@ class Inputs:
         if self._ending:
             await asyncio.wait(self._ending)
 
+    def leaving_ports(self, new: InputSettings) -> list[Port]:
+        """Ports of ours that the new settings give up."""
+        leaving = []
+        for name, opened in self.open.items():
+            section: Section | None = getattr(new, name)
+            stays = section is not None and _address(section) == _address(opened.section)
+            if not stays and isinstance(opened.running, TcpListener | HttpListener):
+                leaving.append(opened.running.port)
+        return leaving
+
     def end(self, running: Running) -> None:
         """Stop an input without waiting for its connections."""
         task = asyncio.get_running_loop().create_task(running.stop(), name="input ending")
@@ -277,7 +287,8 @@ class Staged:
             return
         except OSError as error:
             number = new.port.number
-            in_the_way = [old for old in self._leaving_ports() if old.number == number]
+            leaving = self._inputs.leaving_ports(self._new)
+            in_the_way = [old for old in leaving if old.number == number]
             if error.errno != errno.EADDRINUSE or not in_the_way:
                 raise cannot_listen(listen, error) from error
         for old in in_the_way:
@@ -288,16 +299,6 @@ class Staged:
             await new.start()
         except OSError as error:
             raise cannot_listen(listen, error) from error
-
-    def _leaving_ports(self) -> list[Port]:
-        """Ports of ours that the new settings give up."""
-        leaving = []
-        for name, opened in self._inputs.open.items():
-            section: Section | None = getattr(self._new, name)
-            stays = section is not None and _address(section) == _address(opened.section)
-            if not stays and isinstance(opened.running, TcpListener | HttpListener):
-                leaving.append(opened.running.port)
-        return leaving
 
 
 def _address(section: Section) -> str:

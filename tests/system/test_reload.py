@@ -3,6 +3,7 @@
 import json
 import re
 import signal
+import socket
 import time
 from pathlib import Path
 
@@ -112,8 +113,6 @@ def test_a_listener_is_moved_live_and_a_busy_one_refuses_the_whole_set(appliance
     def listening(port):
         return BASE + f'admin: {{listen: "127.0.0.1:{port}"}}\n'
 
-    import socket
-
     with socket.socket() as busy:
         busy.bind(("127.0.0.1", 0))
         busy.listen()
@@ -136,6 +135,39 @@ def test_a_listener_is_moved_live_and_a_busy_one_refuses_the_whole_set(appliance
             f"GET /livez HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nConnection: close\r\n\r\n".encode()
         )
         assert b"200" in connection.recv(4096).split(b"\r\n")[0]
+
+
+def test_admin_and_an_input_exchange_their_ports_in_one_set(appliance):
+    def serving(admin, tcp, http=0):
+        listening = f'tcp: {{listen: "127.0.0.1:{tcp}"}}, http: {{listen: "127.0.0.1:{http}"}}'
+        return BASE + (
+            f'admin: {{listen: "127.0.0.1:{admin}"}}\ninputs: {{from: central, {listening}}}\n'
+        )
+
+    def who_listens(port):
+        if appliance.status()["inputs"]["tcp"]["listen"] == f"127.0.0.1:{port}":
+            return "tcp"
+        with socket.create_connection(("127.0.0.1", port), 5) as connection:
+            connection.sendall(
+                b"GET /livez HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
+            )
+            return "admin" if b" 200 " in connection.recv(4096) else "?"
+
+    with (
+        socket.create_server(("127.0.0.1", 0)) as one,
+        socket.create_server(("127.0.0.1", 0)) as two,
+    ):
+        first, second = one.getsockname()[1], two.getsockname()[1]
+    appliance.write_config(serving(first, second))
+    assert appliance.reload()["result"] == "applied"
+    assert [who_listens(port) for port in (first, second)] == ["admin", "tcp"]
+    with socket.create_server(("127.0.0.1", 0)) as busy:
+        appliance.write_config(serving(second, first, http=busy.getsockname()[1]))
+        assert appliance.reload()["result"] == "refused"
+        assert [who_listens(port) for port in (first, second)] == ["admin", "tcp"]
+    appliance.write_config(serving(second, first))
+    assert appliance.reload()["result"] == "applied"
+    assert [who_listens(port) for port in (first, second)] == ["tcp", "admin"]
 
 
 def test_every_bad_config_of_the_battery_changes_nothing(appliance):

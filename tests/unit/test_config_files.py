@@ -183,6 +183,16 @@ def test_every_problem_of_all_files_and_all_stages_is_told_in_one_go(tmp_path: P
     ]  # fmt: skip
 
 
+def test_a_role_that_was_taken_away_is_one_mistake(tmp_path: Path) -> None:
+    nodes = "".join(f"  s{n}: {{roles: [ship], subscribe: {{REQPing: {{}}}}}}\n" for n in range(44))
+    write(tmp_path, a_yaml=f"version: 1\nbroker: {{embedded: true}}\nnodes:\n{nodes}")
+    with pytest.raises(ConfigInvalid) as caught:
+        load(tmp_path)
+    (problem,) = caught.value.problems
+    assert (problem.code, problem.line) == ("E203", 4)
+    assert problem.message == 'role "ship" is not declared, here and in 43 more places'
+
+
 def test_a_broken_file_does_not_make_the_others_look_broken(tmp_path: Path) -> None:
     write(tmp_path, a_yaml="version: 1\nnodes: {a: {publish: {p: {to: b, method: REQPing}}}}\n")
     write(

@@ -120,9 +120,13 @@ def make_known(
 def check_fragments(findings: Findings, tree: Tree, known: Known) -> None:
     """Check `defaults`, every role, every node and every entry for itself."""
     check_bounds(findings, ("defaults",), _DURATIONS, as_map(tree.get("defaults")))
+    missing: dict[str, list[KeyPath]] = {}
     for section in ("roles", "nodes"):
         for name, owner in as_map(tree.get(section)).items():
-            _check_owner(findings, (section, name), as_map(owner), known)
+            _check_owner(findings, (section, name), as_map(owner), known, missing)
+    for role, paths in missing.items():
+        # a role that was taken away is one mistake, however many nodes had it
+        _add_unknown(findings, "E203", paths[0], "role", role, known, times=len(paths))
     for name in known.nodes:
         if name in known.special or name == OWN_NODE:
             meaning = (
@@ -136,13 +140,19 @@ def check_fragments(findings: Findings, tree: Tree, known: Known) -> None:
             )
 
 
-def _check_owner(findings: Findings, prefix: KeyPath, owner: Tree, known: Known) -> None:
+def _check_owner(
+    findings: Findings,
+    prefix: KeyPath,
+    owner: Tree,
+    known: Known,
+    missing: dict[str, list[KeyPath]],
+) -> None:
     check_bounds(findings, prefix, _DURATIONS, owner)
     roles = owner.get("roles") or ()
     _check_twice(findings, (*prefix, "roles"), roles)
     for index, role in enumerate(roles):
         if role not in known.roles:
-            _add_unknown(findings, "E203", (*prefix, "roles", index), "role", role, known)
+            missing.setdefault(role, []).append((*prefix, "roles", index))
     for method, entry in as_map(owner.get("subscribe")).items():
         _check_subscribe(findings, (*prefix, "subscribe", method), method, as_map(entry), known)
     for name, entry in as_map(owner.get("publish")).items():
@@ -341,7 +351,14 @@ def _add_unknown_method(
 
 
 def _add_unknown(
-    findings: Findings, code: str, path: KeyPath, what: str, name: str, known: Known
+    findings: Findings,
+    code: str,
+    path: KeyPath,
+    what: str,
+    name: str,
+    known: Known,
+    *,
+    times: int = 1,
 ) -> None:
     section = f"{what}s"
     nearest = known.suggest(what, name, known.nodes if what == "node" else known.roles)
@@ -349,6 +366,7 @@ def _add_unknown(
         code,
         path,
         f"{what} {shorten(name)} is not declared"
+        + (f", here and in {times - 1} more place{'s' if times > 2 else ''}" if times > 1 else "")
         + (f" (closest: {shorten(nearest)}, declared at {PLACE})" if nearest else ""),
         hint="" if nearest else f"declare it below `{section}`",
         also=(section, nearest) if nearest else None,
