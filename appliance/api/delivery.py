@@ -78,6 +78,7 @@ class DeliveryWatch:
         """Whether an event is about one of ours."""
         if event["event"] == "reply_received":
             item = self._by_id.get(event["previous_id"])
+            # a node that was not asked may name our message in its own, too
             return item is not None and event.get("from") == (item.via or item.to)
         return event.get("id") in self._by_id and event["event"] in EVENTS
 
@@ -137,6 +138,7 @@ class DeliveryWatch:
         assert item.id is not None
         self._unsettled.discard(item.id)
         self._failed += 1
+        # what never arrived is never answered
         self._unanswered.discard(item.id)
         standing = Standing(state_of_reason(reason), why_of_reason(reason))
         is_refused = standing.state is DeliveryState.REFUSED
@@ -179,6 +181,7 @@ class DeliveryWatch:
         elif (
             event.get("exit_status") is not None
             or id_ in self._in_pieces
+            # a Go node does not say whether more is to come, and its answers in pieces have no end
             or not self._by_id[id_].streams
         ):
             self._unanswered.discard(id_)

@@ -54,6 +54,7 @@ async def watch_store(health: Callable[[], StoreHealth], telemetry: TellsOfStore
     told = HealthState.OK
     while True:
         found = health()
+        # by state and not by words, which change with every number in them
         if found.state is not told:
             trouble = describe_store(found)
             if trouble is not None:

@@ -111,6 +111,7 @@ class Inbox:
         found: list[model.InboxRecord] = []
         for first in range(0, len(ids), PIECE):  # bodies are large, and only their sizes are told
             rows = await self._rows.read_inbox(ids[first : first + PIECE])
+            # after the read, during which a worker may have taken some
             held, now = self._owners.held, self._rows.now()
             found += [
                 describe_row(

@@ -195,6 +195,7 @@ def read_messages(body: bytes) -> list[SubmitRequest]:
             len(item if isinstance(item, str) else item.base64) for item in request.data or ()
         )
         targets += len(request.to_nodes)
+        # each destination gets a message of its own, with all of the data in it
         total_bytes += size * len(request.to_nodes)
     if targets > MAX_TARGETS:
         raise RequestInvalid(f"{targets} destinations exceed the limit of {MAX_TARGETS} per call")

@@ -458,6 +458,7 @@ def find_degradations(
         for key, handle in pool.handles.items()
         if handle.phase in (Phase.BACKING_OFF, Phase.FAILED, Phase.STOPPED)
     ]
+    # what an operator has stopped by hand is drift, and told as that
     wanted = applied.desired.workers.keys() - overrides.keys() if applied else set()
     missing = len(wanted - pool.handles.keys())
     if broken or missing:

@@ -62,6 +62,7 @@ def listen_unix(path: Path, mode: int | None = None) -> socket.socket:
         DaemonAlreadyRunning: somebody answers there.
         DaemonError: the path cannot be used.
     """
+    # asked by connecting: a file alone tells nothing of whether somebody listens
     if _is_answered(path):
         raise DaemonAlreadyRunning(f"another daemon answers on {path}")
     try:
@@ -85,6 +86,7 @@ def _listen(path: Path, mode: int | None) -> socket.socket:
         temporary.chmod(usual if mode is None else mode)
         listener.listen(BACKLOG)
         listener.setblocking(False)
+        # last, and in one step: whoever finds the name finds somebody who listens
         os.replace(temporary, path)
     except BaseException:
         listener.close()

@@ -34,6 +34,7 @@ class Collector:
             yield
         finally:
             gc.enable()
+            # all that a start makes stays, so no later look need walk it
             gc.freeze()
 
     def settle(self, moves: int, workers: int) -> None:
@@ -46,6 +47,7 @@ class Collector:
         if moves - self._settled_moves <= max(TURNOVER_WORKERS, workers * TURNOVER_OF_WORKERS):
             return
         self._settled_moves = moves
+        # the frozen ones too: workers that have gone are among them
         gc.unfreeze()
         gc.collect()
         gc.freeze()

@@ -137,6 +137,7 @@ class EventLog:
         elif level > logging.INFO or self._storms.allows(f"{kind} *", MAX_LIFE_LINES):
             self._log(level, sentence, {"worker": key.name, "node": key.node, **told})
         else:
+            # thousands of starts would push all else out of the ring
             emit = self._events.emit_frequent
         emit(kind, node=key.node, worker=key.name, **told)
 
