@@ -16,6 +16,7 @@ def write_private(path: Path, content: bytes) -> None:
     with open(temporary, "wb", opener=_private) as file:
         file.write(content)
         file.flush()
+        # before the rename: the name must not stand for content that a power cut can take
         os.fsync(file.fileno())
     os.replace(temporary, path)
     _sync_directory(path.parent)

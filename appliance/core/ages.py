@@ -30,6 +30,7 @@ def choose_offset(last: Anchor | None, *, boot_id: str, mono: float, wall: float
         return wall - mono
     is_same_boot = bool(boot_id) and boot_id == last.boot_id and mono >= last.mono
     if is_same_boot:
+        # the machine has not started anew: the monotonic clock itself tells what passed
         return last.steady - last.mono
     return last.steady + passed_since(last, mono=mono, wall=wall) - mono
 

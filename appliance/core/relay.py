@@ -56,6 +56,7 @@ def unwrap(message: Message, spec: SubscriberSpec) -> Message | str:
         return f"relayToNode {final[:60]!r} is not the node of the subject that the message came on"
     if message.relay_original_via_node != via:
         return f"relayOriginalViaNode is {message.relay_original_via_node[:60]!r} and not {via}"
+    # else the answer would go to somebody who has not asked
     if message.relay_from_node != message.from_node:
         return f"relayFromNode is {message.relay_from_node[:60]!r} and not the sender"
     if message.is_reply or message.previous_message is not None:
@@ -103,6 +104,7 @@ def forward_reply(
     asked = reply.previous_message
     assert asked is not None
     final, asker = reply.from_node, asked.relay_from_node
+    # all of it comes from a peer: it must agree with who really sent this, and with what we sent
     if asked.from_node != node or asked.to_node != final or asked.relay_to_node != final:
         return "the answer is not from the node that the question was relayed to"
     spec = next(

@@ -33,6 +33,7 @@ def choose_run_nodes(
                 raise RunNodesUnclear(
                     f"node {name[:80]!r} is not declared{did_you_mean(nearest)}", names
                 )
+        # in the order of the config, so that the same choice in other words is the same set
         return tuple(name for name in names if name in asked)
     for candidate in (hostname, hostname.partition(".")[0]):
         if candidate in names:

@@ -186,6 +186,7 @@ def look_at_cron(
     """Decide what is due at `now_at`, wall-clock seconds."""
     seen_at = state.seen_at
     if now_at < seen_at - MAX_SET_BACK_S:
+        # set back far: what it showed before was wrong, so times count from what it shows now
         state = CronState(state.dealt_at, now_at)
         return CronLook(state, next_at=next_time(cron, now_at, zone))
     if now_at - seen_at > MAX_LOOK_GAP_S:
@@ -196,6 +197,7 @@ def look_at_cron(
     if next_at > now_at:
         return CronLook(seen, next_at=next_at)
     before = CronState(state.dealt_at, seen_at)
+    # asked apart from what was missed: after a long gap this very minute may be one of its times, too
     is_on_time = next_time(cron, max(seen_at, now_at - ON_TIME_S), zone) <= now_at
     missed_at = next_at if next_at <= now_at - ON_TIME_S else None
     return CronLook(before, is_on_time or catch_up is CatchUp.ONCE, missed_at, next_at)

@@ -92,6 +92,7 @@ def parse_url(text: str) -> Url | str:
         query = None if query is None else _encode(query)
     except UnicodeEncodeError:
         return "it holds characters that no encoding can carry"
+    # servers and proxies read such paths each in a way of their own, and the pattern was judged by one
     if _climbs(path):
         return "a path with . or .. is read in different ways"
     return Url(scheme, host, port, path, query)
@@ -151,6 +152,7 @@ def is_public_address(text: str) -> bool:
     address = ip_address(text.partition("%")[0])
     if isinstance(address, IPv6Address):
         inner = _embedded(address)
+        # an address of the own network may be written as one of IPv6
         if inner is not None:
             address = inner
     return address.is_global and not (
@@ -184,6 +186,7 @@ def _covers(pattern: str, url: Url) -> bool:
     is_open = wanted_parts[-1] == ANY_REST
     if is_open:
         wanted_parts.pop()
+        # `**` stands for something: `/a/**` covers `/a/` and not `/a`
         if len(parts) <= len(wanted_parts):
             return False
         parts = parts[: len(wanted_parts)]

@@ -29,6 +29,7 @@ class Facts:
         """These are committed."""
         for (kind, key), value in changes.items():
             known = self._kinds.setdefault(kind, {})
+            # taken out first, so that what was changed last stands last and is forgotten last
             known.pop(key, None)
             if value is not None:
                 known[key] = value

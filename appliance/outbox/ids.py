@@ -27,6 +27,7 @@ class IdSource:
     def next(self) -> int:
         """One id."""
         now = (int(self._clock() * 1000) - EPOCH_MS) << COUNTER_BITS
+        # a clock that stands still or goes back only makes the counter run
         last = self.last + 1
         if now > last:
             last = now

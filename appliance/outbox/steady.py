@@ -41,6 +41,7 @@ class SteadyClock:
 
     def wall_of(self, steady: float) -> float:
         """What the wall clock, as it is set now, says of a steady time."""
+        # by how the wall clock is set now: what is shown must fit what the reader's own clock shows
         return steady + self._wall() - self.now()
 
     def anchor(self) -> Anchor:

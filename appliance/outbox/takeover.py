@@ -110,6 +110,7 @@ class _Takeover:
                 continue
             records.append(record)
             size_bytes += len(record.payload)
+            # in commits of a bounded size: an old store may hold more than memory does
             if len(records) >= COMMIT_COUNT or size_bytes >= COMMIT_BYTES:
                 self._write(Content(records=records, with_tries=True))
                 records, size_bytes = [], 0
@@ -215,6 +216,7 @@ def _read_record(row: Sequence[Any]) -> OutboxRecord:
         is_whole = zlib.crc32(payload, zlib.crc32(head, zlib.crc32(where))) == crc
     except (TypeError, AttributeError, ValueError):
         is_whole = False
+    # the checksum covers where it stood, so a row that was moved counts as damaged
     if not is_whole:
         raise _Damaged
     (

@@ -123,6 +123,7 @@ class History:
         name = digest.removeprefix("sha256:")
         if files and name.isalnum() and sum(map(len, files.values())) <= MAX_SET_BYTES:
             target = self._sets / f"{name}.json"
+            # the same content has the same name, so it need not be written again
             if not target.exists():
                 _write(target, {"digest": digest, "files": dict(files)})
         if attempted:
@@ -175,6 +176,7 @@ class History:
         """
         records = [record for record in self.newest() if record.get("result") in IN_FORCE]
         digests = [str(record.get("digest") or "") for record in records]
+        # the newest record of it that is no way back: what came before that is what it replaced
         position = next(
             (
                 index
@@ -264,12 +266,14 @@ class History:
                 and digest not in in_force
                 and len(in_force) < KEEP_IN_FORCE
             )
+            # sets that were in force live longer than other records: they are where a rollback can go
             if position >= KEEP_RECORDS and not is_way_back:
                 path.unlink(missing_ok=True)
                 continue
             used.add(digest.removeprefix("sha256:"))
             if is_way_back:
                 in_force.add(digest)
+        # after the records: only now is known which sets one of them still names
         for path in self._sets.glob("*.json"):
             if path.stem not in used:
                 path.unlink(missing_ok=True)

@@ -177,10 +177,12 @@ class OverrideBook:
                 raise HandlerError(f"more than {MAX_OVERRIDES} overrides: reload to clear them")
             changed[key] = override
         await self._keep(changed)
+        # once it is on disk: the pass that it wakes acts on it
         self._on_change()
 
     async def _keep(self, changed: Mapping[WorkerKey, Override]) -> None:
         try:
+            # before it holds: who is told that a worker was stopped must find it so after a restart
             await asyncio.to_thread(_write, self._path, changed)
         except OSError as error:
             raise HandlerError(f"cannot keep the override: {error}") from error

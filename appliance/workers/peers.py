@@ -30,6 +30,7 @@ class PeerBook:
 
     def learn(self, node: str) -> None:
         """The node has said so now."""
+        # beyond the bound a peer counts as a stranger, to whom little is sent again
         if node in self._known or len(self._known) >= MAX_PEERS:
             return
         self._known.add(node)

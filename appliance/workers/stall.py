@@ -46,4 +46,5 @@ class StallWatch:
     def may_be_stale(self) -> bool:
         """Whether what is read now may have lain there while this process stood still."""
         now = self._clock()
+        # the second for what is read before the loop comes to its first tick after the stall
         return now < self._stale_until or now - self._ticked_at > STALL_S

@@ -80,6 +80,7 @@ class SourceFile:
         """
         if self.size > most:
             return None
+        # one byte more where no size is told, to see that it is too large
         data = await self._run(_read_range, self._file_fd, 0, self.size or most + 1)
         if len(data) > most:
             raise CopyFailed(shorten(self.path), f"it tells no size, and holds over {most} bytes")
@@ -91,6 +92,7 @@ class SourceFile:
         Raises:
             CopyFailed: the file has become shorter, or cannot be read.
         """
+        # known from when it was brought: large files are not read twice
         if self.sha256 is not None:
             return self.sha256
         hasher = hashlib.sha256()

@@ -90,6 +90,7 @@ class CopySpool:
         Raises:
             RequestInvalid: too many are on their way.
         """
+        # before the bound is asked, so that what nobody takes any more keeps nobody out
         self._remove_old()
         if len(self._entries) >= MAX_ENTRIES:
             raise RequestInvalid(f"{MAX_ENTRIES} copies are on their way already")
@@ -165,6 +166,7 @@ class CopySpool:
         # NB: a Go node sends the file in the name of whoever asked for it
         if sender != entry.other and not (is_whole and sender == entry.node):
             raise _unexpected()
+        # told apart from a token that never was: its sender learns that it may stop
         if token in self._gone:
             raise AnswerUnwanted
         return entry

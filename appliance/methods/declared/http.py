@@ -97,6 +97,7 @@ class HttpHandler:
                     if target is None:
                         return response.status, await _read(response, max_bytes)
                 if response.status == 303 or (response.status in (301, 302) and method == "POST"):
+                    # as browsers do: the answer to what was sent stands elsewhere, and is not sent again
                     method, body = "GET" if method != "HEAD" else method, b""
                     own = {name: own[name] for name in own if name.lower() != "content-type"}
                 if target.origin() != first:

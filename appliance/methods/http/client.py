@@ -66,6 +66,7 @@ async def fetch(
                 found = await _get(asked, url, patterns, max_bytes)
                 if isinstance(found, Fetched):
                     return found
+                # judged anew with each redirect: an address that is allowed may lead to one that is not
                 asked = _parse(found, url)
     except TimeoutError:
         raise FetchFailed(url, f"no answer within {timeout_s:g} s") from None
@@ -91,8 +92,10 @@ async def _get(
         raise UrlForbidden(first, f"{where}not in allow_urls")
     connector = aiohttp.TCPConnector(
         resolver=aiohttp.ThreadedResolver(),
+        # nothing of one request may decide about the next
         use_dns_cache=False,
         force_close=True,
+        # the address is judged when the socket is made, so that no name can stand for another one meanwhile
         socket_factory=_make_any if permission.names_host else _make_public,
     )
     try:
