@@ -235,3 +235,27 @@ def test_battery_renders_in_every_form() -> None:
 def test_severities_have_their_words() -> None:
     warning = Problem(code="W001", message="x", severity=Severity.WARNING)
     assert "warn " in render_text([warning], colour=False)
+
+
+@pytest.mark.parametrize(
+    ("words", "environment", "code"),
+    [
+        ([], {}, 0),
+        (["--node", "ship1"], {}, 0),
+        (["--node", "ship1,central"], {}, 0),
+        (["--node", "ship9"], {}, 78),
+        ([], {"APPLIANCE_NODE": "ship9"}, 78),
+        (["--node", "ship1"], {"APPLIANCE_NODE": "ship9"}, 0),
+        ([], {"APPLIANCE_NODE": "central,ship2"}, 0),
+    ],
+)
+def test_check_asks_for_the_nodes_that_a_machine_would_run(
+    monkeypatch: pytest.MonkeyPatch, words: list[str], environment: dict[str, str], code: int
+) -> None:
+    monkeypatch.delenv("APPLIANCE_NODE", raising=False)
+    for name, text in environment.items():
+        monkeypatch.setenv(name, text)
+    result = RUNNER.invoke(APP, ["check", str(ROOT / "configs/demo"), *words, "-o", "json"])
+    assert result.exit_code == code, result.output
+    codes = [problem["code"] for problem in json.loads(result.output)["problems"]]
+    assert codes == (["E305"] if code else [])
