@@ -64,6 +64,7 @@ class AdminServer:
         """
         listener = await asyncio.to_thread(listen_unix, path)
         self._unix_path = path
+        # by which the end knows whether the name is still ours
         self._unix_inode = os.stat(path).st_ino
         self._unix = await _Listening.start(self._make_app(ListenerKind()), listener=listener)
 

@@ -181,6 +181,7 @@ class Submission:
         applied = self._reconciler.applied
         if applied is None or to_node == ERROR_CENTRAL:
             return None
+        # told and accepted all the same: another daemon's config may know it
         unknown = describe_unknown(applied.desired, to_node)
         if unknown is not None:
             return f"{unknown}; it waits in the outbox until such a node answers"
@@ -216,6 +217,7 @@ class Submission:
             return NodeName(asked)
         if len(nodes) == 1:
             return nodes[0]
+        # who declares such a publisher is meant, rather than any of those that run here
         for spec in applied.desired.workers.values() if applied else ():
             if isinstance(spec, PublisherSpec) and (spec.to_node, spec.method) == (to_node, method):
                 return spec.node

@@ -129,6 +129,7 @@ class EmbeddedBroker:
         """End it: TERM, and KILL after a grace. Safe to call twice, or before `start`."""
         supervisor, self._supervisor = self._supervisor, None
         if supervisor is not None:
+            # first: an end that we want must not be taken for one to be mended
             supervisor.cancel()
             await asyncio.wait({supervisor})
         process, self._process = self._process, None
@@ -156,6 +157,7 @@ class EmbeddedBroker:
                 if loop.time() - started_mono > _STEADY_AFTER_S:
                     backoff_s = _FIRST_BACKOFF_S
             await asyncio.sleep(backoff_s)
+            # one that dies at once (its port is taken) must not be started in a tight loop
             backoff_s = min(_MAX_BACKOFF_S, backoff_s * 2)
             started_mono = loop.time()
             self.restarts += 1
@@ -180,6 +182,7 @@ class EmbeddedBroker:
             stdout=asyncio.subprocess.DEVNULL,
             stderr=asyncio.subprocess.DEVNULL,
             start_new_session=True,
+            # not our environment: secrets may stand in it
             env={"PATH": os.defpath},
         )
         is_ready = False

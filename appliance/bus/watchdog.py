@@ -76,10 +76,12 @@ class Loopback:
         if self._is_off:
             return
         now = asyncio.get_running_loop().time()
+        # on a fresh connection nothing was missed yet
         if wire is not self._wire:
             self._wire, self._seen, self._misses = wire, -1, 0
         elif now < self._due_mono:
             return
+        # anything that arrives says as much as our own message would
         elif wire.messages_in == self._seen:
             self._misses += 1
             if self._misses >= _MAX_LOOPBACK_MISSES:

@@ -86,8 +86,10 @@ class FileConfigSource:
         author: str | None = None
         facts: CommitFacts | None = None
         if allowed or loaded.desired.source.source == "git":
+            # whoever asks for git or for signatures has the set refused where that fails
             facts = _check_commit(paths, loaded.files, allowed)
         elif revision is not None:
+            # only to be shown: a repository that cannot be read refuses nothing
             facts = _look_at_commit(paths, loaded.files)
         if facts is not None:
             dirty = bool(facts.differing)

@@ -159,6 +159,7 @@ class StewardDialect:
     def read_answer(self, block: bytes, payload: bytes, asked: Asked) -> Answer:
         """See `base.Dialect`."""
         confirmed = asked.confirmed
+        # nearly all answers: told by comparing bytes, without reading headers
         if confirmed and payload.startswith(confirmed):
             if block == _TAKEN_BLOCK:
                 return _TAKEN
@@ -174,6 +175,7 @@ class StewardDialect:
         if not payload and block.startswith(_NO_RESPONDERS):
             return _NOBODY_THERE
         headers = parse_headers(block)
+        # before what it says: only the node asked can say it
         if not _names(payload, asked):
             return _foreign(payload)
         return _read_words(headers, payload)
@@ -249,6 +251,7 @@ def _read_words(headers: Mapping[str, str], payload: bytes) -> Answer:
     """What the headers of an answer say that names the node asked."""
     is_ours = VERSION_HEADER in headers
     is_unwanted = UNWANTED_HEADER in headers
+    # first, as it comes with REFUSED_HEADER beside it for older appliances
     failed = headers.get(FAILED_HEADER)
     if failed is not None:
         return Answer(AnswerKind.FAILED, True, failed[:MAX_REASON_CHARACTERS])

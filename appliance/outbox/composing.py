@@ -50,6 +50,7 @@ class Composer:
                 for run in operation.done:
                     self._finish_run(run)
                 self._finish(operation.items)
+                # with what they answer: a reply without its finished message, or the other way round, cannot be on disk
                 self._records += operation.replies
             elif isinstance(operation, Take):
                 operation.results = self._take(operation.items)

@@ -403,6 +403,7 @@ class Database:
     def _replay(self, heads: Sequence[Head]) -> None:
         """Do again what the commits said of messages and ids; then see what is live."""
         segments = self.segments
+        # first: ids up to there are in blocks, and their commits are not held for them
         segments.flushed(self.flushed_seq)
         for head in heads:
             ledger, misc = head.ledger, head.misc
@@ -411,6 +412,7 @@ class Database:
             first = ledger.seq << SLOT_BITS | len(head.ids)
             for at, row_id in enumerate(head.row_ids):
                 scope = head.shapes[head.row_shape_of[at]][0]
+                # live or not: what is said of it later in the log must find it
                 self.inbox.load(row_id, first + at, scope)
             noted = [*head.settled, *[place for place, _ in misc.tries]]
             noted += [self.inbox.places.get(row_id, 0) for row_id in misc.started]
@@ -421,10 +423,12 @@ class Database:
                 if segments.is_live(place):
                     segments.tries[place] = tries
             self.inbox.mark(misc.started, misc.notes)
+            # those before are in blocks, which were loaded already
             if head.seen_ids and ledger.seq > self.flushed_seq:
                 for key, ids in seen_of(head).items():
                     self.dedupe.learn(key, ids, ledger.anchor.steady)
             segments.check_free(segment)
+        # only now: whether a row lives is known when the whole log was seen
         self.inbox.drop_settled(segments)
         self._find_live(heads)
 
@@ -515,10 +519,12 @@ class Database:
 
     def _choose_gone(self, plan: Plan) -> list[int]:
         segments = self.segments
+        # not each time: a commit that deletes as well costs more than one that only appends
         enough = len(segments.free) >= GONE_COUNT or segments.free_bytes >= GONE_BYTES
         if not enough and not self.is_tight:
             return []
         gone = list(segments.free)[:MAX_GONE]
+        # what this very commit settles can go with it, where each byte counts
         if self.is_tight and plan.content.settled:
             chosen = set(gone)
             counts: dict[int, int] = {}

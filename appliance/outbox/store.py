@@ -309,11 +309,13 @@ class MessageStore:
         )
         asked: set[tuple[str, str, str, int]] = set()
         for item in items:
+            # its body must be on disk before anybody is told
             if item.keep_body:
                 return False
             if item.instance is None:
                 continue
             key = (item.scope, item.sender, item.instance)
+            # what is not surely new is looked up exactly, by the writer
             if key in unfinished or not is_fresh(key, item.message_id):
                 return False
             asked.add((*key, item.message_id))
@@ -346,6 +348,7 @@ class MessageStore:
             StoreFull: no room; nothing of it happened.
         """
         self._check_open()
+        # asked before anything is written: what does not fit fails whole
         if replies:
             self._check_room(len(replies))
         if not items and not replies and not done:

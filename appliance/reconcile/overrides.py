@@ -110,6 +110,7 @@ class OverrideBook:
             raise ArgumentsInvalid(f"unknown method {method[:60]!r}")
         if method in NOT_STARTABLE:
             raise ArgumentsInvalid(f"{method} needs settings of its own: declare it in the config")
+        # one at a time: each looks at what the one before has left
         async with self._lock:
             desired = self._desired.value
             key = subscriber_key(desired, node, info)
@@ -142,6 +143,7 @@ class OverrideBook:
                 raise HandlerError(f"{node} runs no {kind} of {method} for {at_node[:60]}")
             for key in keys:
                 override = self._all.get(key)
+                # what was started by hand is stopped by taking that back, not by a second override
                 if override is not None and override.starts:
                     await self._put(key, None)
                 else:
@@ -156,6 +158,7 @@ class OverrideBook:
             return [k for k in publisher_keys(desired, node, at_node, method) if k not in stopped]
         if kind != "subscriber":
             raise ArgumentsInvalid("the third argument is subscriber or publisher")
+        # its companions too: they came with it and mean nothing without
         methods = {method, *self._methods()[MethodName(method)].companions}
         found = []
         for key in wanted - stopped:

@@ -691,6 +691,7 @@ class LaneSender:
                 self._awaiting -= 1
             if remove(flight):
                 frees_another = True
+            # its tokens go: an answer that comes later finds nobody
             forget(flight)
             observe(now - flight.sent_mono)
         stats = self._stats

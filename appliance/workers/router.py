@@ -91,6 +91,7 @@ class Router:
         spec = self._specs.get((node, to_node, method))
         if spec is None:
             spec = self._on_demand(node, to_node, method)
+            # destinations come from callers and peers, and need not be remembered
             if len(self._specs) < 10_000:
                 self._specs[node, to_node, method] = spec
         return spec
@@ -123,6 +124,7 @@ class Router:
         info = self._methods.get(MethodName(method))
         if info is None:
             raise RequestInvalid(self._unknown(method))
+        # an error report is no answer: it goes to whoever is errorCentral
         if info.subject_node is not None:
             raise RequestInvalid(f"{method} is not for answers")
         if allowed is None:
@@ -218,6 +220,7 @@ class Router:
         """The destination's declared ack mode if the config knows it, else the sender's defaults."""
         if self._desired is not None:
             declared = self._desired.declared_acks.get((NodeName(to_node), MethodName(method)))
+            # as the receiver's entry says, or the message would go to a subject that nobody hears
             if declared is not None:
                 return declared
         info = self._methods[MethodName(method)]

@@ -223,6 +223,7 @@ class Expander:
             self._from_roles[(roles, section)] = inherited
         own = as_map(as_map(self._known.nodes[node]).get(section))
         for name, layers in inherited.items():
+            # shared by all nodes of these roles, under one memo key
             if name not in own:
                 yield name, layers, ""
         for name, entry in own.items():
