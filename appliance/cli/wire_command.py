@@ -139,6 +139,7 @@ def _decode(
     payload: bytes, serialization: Serialization | None, compression: Compression | None
 ) -> Message:
     """One message, in the encoding given or in the one that its first bytes tell."""
+    from appliance.wire.codecs import guess_serialization
     from appliance.wire.frame import WireLimits, decode_frame, frame_headers
     from appliance.wire.zstd import decompress
 
@@ -152,20 +153,14 @@ def _decode(
     if compression is Compression.ZSTD and serialization is None:
         payload = decompress(payload, limit_bytes=limits.max_decompressed_bytes)
         compression = Compression.NONE
-    if serialization is None:
-        serialization = _guess_serialization(payload)
-    headers = frame_headers(serialization.value, compression.value)
+    written_in = serialization.value if serialization else guess_serialization(payload)
+    headers = frame_headers(written_in, compression.value)
     return decode_frame(payload, headers, limits)
 
 
 def _guess_compression(payload: bytes) -> Compression:
     """No gob and no CBOR of a message begins with the magic of zstd."""
     return Compression.ZSTD if payload.startswith(_ZSTD_MAGIC) else Compression.NONE
-
-
-def _guess_serialization(payload: bytes) -> Serialization:
-    """A message in CBOR begins with the head of an array, which as gob's first length is none."""
-    return Serialization.CBOR if payload[:1] and payload[0] >> 5 == 4 else Serialization.GOB
 
 
 def _read_hex(line: bytes) -> bytes:

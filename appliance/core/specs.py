@@ -381,7 +381,7 @@ class PublisherSettings:
         "How a publisher writes messages. Receivers read every encoding. What holds text that is not UTF-8 goes out "
         "as gob in either case: a Go node reads it in no other.",
         [name.value for name in Serialization],
-        expects="cbor or gob",
+        expects=" or ".join(Serialization),
         reload=_SWAP,
     )
     compression: str = word(

@@ -44,7 +44,8 @@ class Decompress(Protocol):
 
 class Serialization(NamedTuple):
     """How a message becomes bytes. `encode` writes what it is given; the two others give None where some peer could
-    not read the result, and take a message or its values in the wire's order.
+    not read the result, and take a message or its values in the wire's order. `begins` tells by its first byte whether
+    a payload is in it, and is False for what every peer reads: that is what none of the others is.
     """
 
     header: str | None
@@ -52,6 +53,7 @@ class Serialization(NamedTuple):
     encode_for_all: Callable[[Message], bytes | None]
     encode_fields: Callable[[list[Any]], bytes | None]
     decode: Decode
+    begins: Callable[[int], bool]
 
 
 class Compression(NamedTuple):
@@ -66,6 +68,15 @@ def _encode_gob_fields(fields: list[Any]) -> bytes:
     return encode_gob(Message._make(fields))
 
 
+def _begins_cbor(first: int) -> bool:
+    """With the head of an array, which as gob's first length is none."""
+    return first >> 5 == 4
+
+
+def _begins_gob(_first: int) -> bool:
+    return False
+
+
 def _as_it_is(payload: bytes) -> bytes:
     return payload
 
@@ -75,8 +86,10 @@ def _as_it_came(payload: bytes, *, limit_bytes: int) -> bytes:
 
 
 SERIALIZATIONS: Mapping[str, Serialization] = {
-    "cbor": Serialization("cbor", encode_cbor, encode_cbor_utf8, encode_cbor_fields, decode_cbor),
-    "gob": Serialization(None, encode_gob, encode_gob, _encode_gob_fields, decode_gob),
+    "cbor": Serialization(
+        "cbor", encode_cbor, encode_cbor_utf8, encode_cbor_fields, decode_cbor, _begins_cbor
+    ),
+    "gob": Serialization(None, encode_gob, encode_gob, _encode_gob_fields, decode_gob, _begins_gob),
 }
 COMPRESSIONS: Mapping[str, Compression] = {
     "zstd": Compression("z", compress, decompress),
@@ -92,3 +105,10 @@ SERIALIZATION_OF_HEADER: Mapping[str | None, str] = {
 COMPRESSION_OF_HEADER: Mapping[str | None, str] = {
     compression.header: name for name, compression in COMPRESSIONS.items()
 }
+
+
+def guess_serialization(payload: bytes) -> str:
+    """What a payload that is not compressed is in, told by its first byte."""
+    first = payload[0] if payload else 0
+    named = (name for name, serialization in SERIALIZATIONS.items() if serialization.begins(first))
+    return next(named, READ_BY_ALL)

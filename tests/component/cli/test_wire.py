@@ -10,7 +10,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from appliance.cli import main
-from appliance.cli.wire_command import _guess_compression, _guess_serialization
+from appliance.cli.wire_command import _guess_compression
+from appliance.wire.codecs import guess_serialization
 from appliance.wire.frame import encode_payload
 from appliance.wire.steward_json import message_to_json
 from tests.support.wire_cases import any_message
@@ -121,7 +122,7 @@ def test_the_first_bytes_tell_the_encoding(serialization, compression, message):
     payload = encode_payload(message, serialization, compression)
     assert _guess_compression(payload) == compression
     if compression == "none":
-        assert _guess_serialization(payload) == serialization
+        assert guess_serialization(payload) == serialization
 
 
 def test_a_bad_line_is_told_with_its_number_and_the_next_are_read(wire):
