@@ -34,6 +34,7 @@ from appliance.telemetry.stats import (
     LightHistogram,
     TelemetryCounts,
     WorkerStats,
+    totals_of,
 )
 
 MAX_LABELLED_WORKERS = 500
@@ -299,7 +300,6 @@ def _phase_family(facts: MetricsFacts) -> Metric:
 
 
 def _total_families(facts: MetricsFacts, total: WorkerStats) -> list[Metric]:
-    counts = facts.counts
     inputs = CounterMetricFamily(
         "appliance_inputs_messages",
         "Messages that came by an input, by result; a text refused as a whole counts as one.",
@@ -309,39 +309,13 @@ def _total_families(facts: MetricsFacts, total: WorkerStats) -> list[Metric]:
         inputs.add_metric([name, result], count)
     return [
         inputs,
-        _counter(
-            "messages_accepted", "Messages taken from callers onto disk.", counts.messages_accepted
-        ),
-        _counter(
-            "messages_dropped", "Incoming messages dropped because too many waited.", total.dropped
-        ),
-        _counter("acks_missed", "Attempts that got no acknowledgement.", total.missed),
-        _counter("acks_failed", "Messages that became dead letters.", total.dead),
+        *(_counter(*one) for counts in (facts.counts, total) for one in totals_of(counts)),
         _histogram(
             "delivery_seconds",
             "From the sending of a message to its acknowledgement.",
             total.delivery,
         ),
         _histogram("handler_seconds", "Run time of handlers.", total.handler),
-        _counter(
-            "drain_abandoned",
-            "Messages cut off for good when a worker stopped.",
-            counts.drain_abandoned,
-        ),
-        _counter(
-            "error_reports_suppressed",
-            "Reports to errorCentral held back by the rate limit.",
-            counts.error_reports_suppressed,
-        ),
-        _counter(
-            "error_reports_lost",
-            "Reports to errorCentral that could not be stored, or that nobody took in time.",
-            counts.error_reports_lost,
-        ),
-        _counter("clock_jumps", "Times that the wall clock was set.", counts.clock_jumps),
-        _counter(
-            "log_lines_suppressed", "Log lines held back in a storm.", counts.lines_suppressed
-        ),
         _counter("events_dropped", "Events that slow listeners lost.", facts.events_dropped),
     ]
 

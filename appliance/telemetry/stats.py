@@ -7,7 +7,8 @@ restarted worker begins a new set; what the old one counted is kept by `telemetr
 from __future__ import annotations
 
 from bisect import bisect_left
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from dataclasses import dataclass, field, fields
 from typing import Protocol
 
 BOUNDS_S = (
@@ -68,40 +69,43 @@ class LightHistogram:
         self.count += other.count
 
 
+def _count(total: str = "", words: str = "") -> int:
+    """A count; one with a `total` is shown as the metric of that name, of the whole daemon, with these words."""
+    return field(default=0, metadata={"total": (total, words)})
+
+
+@dataclass(slots=True, eq=False)
 class WorkerStats:
     """Counters of one worker. A subscriber uses the first group, a publisher the second."""
 
-    __slots__ = (
-        "acked", "dead", "delivery", "dropped", "failed", "foreign", "handled", "handler", "in_flight",
-        "missed", "refused", "repeats", "restarts", "sent", "turned_away",
-    )  # fmt: skip
-
-    def __init__(self) -> None:
-        self.handled = 0
-        self.failed = 0
-        self.refused = 0
-        self.repeats = 0
-        self.dropped = 0
-        self.turned_away = 0
-        """Messages for which there was no room, and whose senders were told when to ask again."""
-        self.handler = LightHistogram()
-        self.sent = 0
-        self.acked = 0
-        self.missed = 0
-        """Attempts that got no acknowledgement."""
-        self.dead = 0
-        self.foreign = 0
-        """Answers on its reply subjects that the node asked did not give."""
-        self.delivery = LightHistogram()
-        self.in_flight = 0
-        self.restarts = 0
+    handled: int = _count()
+    failed: int = _count()
+    refused: int = _count()
+    repeats: int = _count()
+    dropped: int = _count("messages_dropped", "Incoming messages dropped because too many waited.")
+    turned_away: int = _count()
+    """Messages for which there was no room, and whose senders were told when to ask again."""
+    handler: LightHistogram = field(default_factory=LightHistogram)
+    sent: int = _count()
+    acked: int = _count()
+    missed: int = _count("acks_missed", "Attempts that got no acknowledgement.")
+    dead: int = _count("acks_failed", "Messages that became dead letters.")
+    foreign: int = _count()
+    """Answers on its reply subjects that the node asked did not give."""
+    delivery: LightHistogram = field(default_factory=LightHistogram)
+    in_flight: int = 0
+    """No count, and so in no sum."""
+    restarts: int = 0
 
     def add(self, other: WorkerStats) -> None:
         """Add everything that `other` has counted; what it has in flight is no count."""
-        for name in (*SUBSCRIBER_COUNTERS, *PUBLISHER_COUNTERS):
+        for name in _SUMMED:
             setattr(self, name, getattr(self, name) + getattr(other, name))
         self.delivery.add(other.delivery)
         self.handler.add(other.handler)
+
+
+_SUMMED = tuple(item.name for item in fields(WorkerStats) if "total" in item.metadata)
 
 
 ENDS = ("refused", "failed", "expired")
@@ -134,11 +138,26 @@ class TelemetryCounts:
     last_reload_successful: bool = True
     last_reload_success_at: float = 0.0
     last_attempt_at: float = 0.0
-    messages_accepted: int = 0
+    messages_accepted: int = _count("messages_accepted", "Messages taken from callers onto disk.")
     dead_letters: dict[str, int] = field(default_factory=lambda: dict.fromkeys(ENDS, 0))
     """By how they ended."""
-    drain_abandoned: int = 0
-    error_reports_suppressed: int = 0
-    error_reports_lost: int = 0
-    clock_jumps: int = 0
-    lines_suppressed: int = 0
+    drain_abandoned: int = _count(
+        "drain_abandoned", "Messages cut off for good when a worker stopped."
+    )
+    error_reports_suppressed: int = _count(
+        "error_reports_suppressed", "Reports to errorCentral held back by the rate limit."
+    )
+    error_reports_lost: int = _count(
+        "error_reports_lost",
+        "Reports to errorCentral that could not be stored, or that nobody took in time.",
+    )
+    clock_jumps: int = _count("clock_jumps", "Times that the wall clock was set.")
+    lines_suppressed: int = _count("log_lines_suppressed", "Log lines held back in a storm.")
+
+
+def totals_of(counts: WorkerStats | TelemetryCounts) -> Iterator[tuple[str, str, int]]:
+    """Each count that is a metric of the whole daemon: its name, its words and how many."""
+    for item in fields(counts):
+        name, words = item.metadata.get("total", ("", ""))
+        if name:
+            yield name, words, getattr(counts, item.name)
