@@ -34,8 +34,8 @@ from appliance.core.specs import (
     SubscriberSpec,
 )
 from appliance.daemon.run import SWITCH_INTERVAL_S
-from appliance.delivery.core import CoreDelivery
-from appliance.dialect.steward import StewardDialect
+from appliance.delivery.modes import DeliveryModes
+from appliance.dialect.spoken import make_dialect
 from appliance.errors import BenchDenied, BusUnavailable
 from appliance.methods.base import DONE, HandlerContext, Method, Result
 from appliance.outbox.records import OutboxRecord
@@ -221,12 +221,12 @@ async def _open_parts(
     router = Router({METHOD: _INFO}, instance=store.instance, next_id=store.next_id, wall=store.now)
     router.follow(fleet)
     nobody: Any = _Nobody()
-    dialect = StewardDialect()
+    dialect = make_dialect()
     parts = WorkerServices(
         bus=bus,
         store=store,
         dialect=dialect,
-        delivery=CoreDelivery(bus, dialect, store.instance),
+        delivery=DeliveryModes(bus, dialect, store.instance),
         peers=PeerBook(store),
         inbox=InboxOwners(store),
         router=router,

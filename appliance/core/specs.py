@@ -196,8 +196,21 @@ class Schedule:
     """The `method_timeout` of the layers, where the entry itself sets it."""
 
 
+class Delivery(StrEnum):
+    """How messages are carried: each is the file of that name in `delivery/`."""
+
+    CORE = "core"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
-class SubscriberDefaults:
+class Carried:
+    """What both sides of a subject have. `delivery` becomes a setting with the second choice."""
+
+    delivery: Delivery = Delivery.CORE
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SubscriberDefaults(Carried):
     """What a subscription of some node looks like where its entry says nothing.
 
     These may stand in every layer: `defaults`, a role, a node, the entry itself.
@@ -369,7 +382,7 @@ class Compression(StrEnum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class PublisherSettings:
+class PublisherSettings(Carried):
     """How messages are sent. These may stand in every layer: `defaults`, a role, a node, the entry itself."""
 
     ack: AckSettings = section(

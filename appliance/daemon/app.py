@@ -46,8 +46,8 @@ from appliance.daemon.console import StdoutConsole
 from appliance.daemon.presence import Presence
 from appliance.daemon.reloadables import BrokerPart, InputsPart, ListenerPart, PortsPart
 from appliance.daemon.source import FileConfigSource
-from appliance.delivery.core import CoreDelivery
-from appliance.dialect.steward import StewardDialect
+from appliance.delivery.modes import DeliveryModes
+from appliance.dialect.spoken import make_dialect
 from appliance.errors import StoreError
 from appliance.inputs.inputs import Inputs
 from appliance.methods.copies.receiver import CopyTaker
@@ -342,12 +342,12 @@ class Daemon:
         self.inbox_owners = InboxOwners(self.store, self._is_subscriber_wanted)
         self.lane_follower = LaneFollower(self.store, self.router, lambda: self._wake_pass("lane"))
         self._stack.push_async_callback(self.lane_follower.close)
-        dialect = StewardDialect()
+        dialect = make_dialect()
         parts = WorkerServices(
             bus=self.bus,
             store=self.store,
             dialect=dialect,
-            delivery=CoreDelivery(self.bus, dialect, self.store.instance),
+            delivery=DeliveryModes(self.bus, dialect, self.store.instance),
             peers=self.peers,
             inbox=self.inbox_owners,
             router=self.router,

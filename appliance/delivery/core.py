@@ -65,6 +65,10 @@ class CoreDelivery:
         return CoreIntake(self._bus, self._dialect, spec, on_answers_denied)
 
 
+MODE = CoreDelivery
+"""See `modes`."""
+
+
 class CoreCarrier:
     """Implements `base.LaneCarrier`."""
 

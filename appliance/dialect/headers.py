@@ -52,6 +52,8 @@ PROGRESS_HEADER = "appl-progress"
 HELLO_HEADER = "appl-hello"
 """On a hello: what the node says of its config, see `core.fleet`."""
 
+MAX_REASON_CHARACTERS = 300
+
 _INSTANCE = re.compile(r"[0-9a-f]{16}")
 
 
@@ -98,3 +100,10 @@ def parse_identity(headers: Mapping[str, str]) -> Identity:
         taker if _INSTANCE.fullmatch(taker) else "",
         int(attempt) if len(attempt) < 8 and attempt.isascii() and attempt.isdecimal() else 0,
     )
+
+
+def header_text(text: str) -> str:
+    """A reason as a header carries it: ASCII without control characters, bounded."""
+    plain = text.encode("ascii", "backslashreplace").decode()
+    plain = "".join(character if character.isprintable() else "?" for character in plain)
+    return plain[:MAX_REASON_CHARACTERS]

@@ -22,6 +22,7 @@ from appliance.dialect.headers import (
     FAILED_HEADER,
     HERE_HEADER,
     ID_HEADER,
+    MAX_REASON_CHARACTERS,
     NOBODY,
     REFUSED_HEADER,
     TAKER_HEADER,
@@ -30,6 +31,7 @@ from appliance.dialect.headers import (
     VERSION_HEADER,
     WORKING_HEADER,
     Identity,
+    header_text,
     parse_identity,
 )
 from appliance.wire.codecs import COMPRESSION_OF_HEADER, SERIALIZATION_OF_HEADER
@@ -42,7 +44,6 @@ from appliance.wire.frame import (
 )
 from appliance.wire.headers import encode_headers, parse_headers
 
-MAX_REASON_CHARACTERS = 300
 MAX_BUSY_MS = 60_000
 
 _PLAIN = re.compile(
@@ -216,13 +217,6 @@ class StewardDialect:
         if kind in (AnswerKind.REFUSED, AnswerKind.FAILED):
             text += f": {answer.detail}"
         return encode_headers(headers), text.encode("utf-8", "backslashreplace")
-
-
-def header_text(text: str) -> str:
-    """A reason as a header carries it: ASCII without control characters, bounded."""
-    plain = text.encode("ascii", "backslashreplace").decode()
-    plain = "".join(character if character.isprintable() else "?" for character in plain)
-    return plain[:MAX_REASON_CHARACTERS]
 
 
 def _names(payload: bytes, asked: Asked) -> bool:

@@ -7,8 +7,7 @@ from collections.abc import Callable
 from appliance.core.message import Message, bytes_to_text, make_reply
 from appliance.core.relay import RELAY_METHOD, forward_reply, is_relayed_reply
 from appliance.core.specs import AckOn, SubscriberSpec
-from appliance.dialect.headers import EXIT_HEADER
-from appliance.dialect.steward import header_text
+from appliance.dialect.headers import EXIT_HEADER, header_text
 from appliance.errors import RequestInvalid
 from appliance.methods.base import DONE, Method, Result
 from appliance.outbox.records import OutboxRecord

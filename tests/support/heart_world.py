@@ -43,8 +43,8 @@ from appliance.daemon.assembly import (
     list_workers,
 )
 from appliance.daemon.presence import Presence
-from appliance.delivery.core import CoreDelivery
-from appliance.dialect.steward import StewardDialect
+from appliance.delivery.modes import DeliveryModes
+from appliance.dialect.spoken import make_dialect
 from appliance.errors import AnswerUnwanted, BusUnavailable, HandlerError
 from appliance.methods.base import DONE, HandlerContext, Method, Result
 from appliance.methods.registry import METHOD_TABLE, METHODS
@@ -497,12 +497,12 @@ class Daemon:
         self.peers = PeerBook(store)
         self.given_up = GivenUp(self.answers, store, cast(Bus, self.line))
         self.inbox_owners = InboxOwners(store, self._is_subscriber_wanted)
-        dialect = StewardDialect()
+        dialect = make_dialect()
         parts = WorkerServices(
             bus=bus,
             store=store,
             dialect=dialect,
-            delivery=CoreDelivery(bus, dialect, store.instance),
+            delivery=DeliveryModes(bus, dialect, store.instance),
             router=self.router,
             telemetry=self.telemetry,
             answers=self.answers,

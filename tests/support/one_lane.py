@@ -12,8 +12,8 @@ from appliance.bus.base import BusMessage
 from appliance.bus.memory import MemoryBroker, MemoryBus
 from appliance.core.names import MethodName, NodeName, Subject
 from appliance.core.specs import PublisherSpec
-from appliance.delivery.core import CoreDelivery
-from appliance.dialect.steward import StewardDialect
+from appliance.delivery.modes import DeliveryModes
+from appliance.dialect.spoken import make_dialect
 from appliance.outbox.records import OutboxRecord
 from appliance.outbox.store import MessageStore
 from appliance.telemetry.events import EventHub
@@ -53,13 +53,13 @@ class Shore:
         self.store = store
         self.got: list[int] = []
         real = cast(MessageStore, store)
-        dialect = StewardDialect()
+        dialect = make_dialect()
         nothing = cast(Any, None)
         self.parts = WorkerServices(
             bus=bus,
             store=real,
             dialect=dialect,
-            delivery=CoreDelivery(bus, dialect, INSTANCE),
+            delivery=DeliveryModes(bus, dialect, INSTANCE),
             router=nothing,
             telemetry=Telemetry(EventHub()),
             answers=nothing,

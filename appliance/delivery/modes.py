@@ -1,0 +1,34 @@
+"""Finds the ways to carry messages: each is the file here that is named as its word in `core.specs.Delivery`."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Mapping
+
+from appliance.bus.base import Bus, OnDenied
+from appliance.core.specs import Delivery, PublisherSpec, SubscriberSpec
+from appliance.delivery.base import DeliveryMode, Intake, LaneCarrier
+from appliance.dialect.base import Dialect
+
+MakeMode = Callable[[Bus, Dialect, str], DeliveryMode]
+"""Of the connection, the dialect spoken over it, and the own instance."""
+
+# NB: all of them at the import: by the first use of one an upgrade may have taken its file away
+_MODES: Mapping[str, MakeMode] = {
+    name: importlib.import_module(f"appliance.delivery.{name}").MODE for name in Delivery
+}
+
+
+class DeliveryModes:
+    """Implements `base.DeliveryMode`: carries each subject as its spec says."""
+
+    def __init__(self, bus: Bus, dialect: Dialect, instance: str) -> None:
+        self._modes = {name: make(bus, dialect, instance) for name, make in _MODES.items()}
+
+    def make_carrier(self, spec: PublisherSpec) -> LaneCarrier:
+        """See `base.DeliveryMode`."""
+        return self._modes[spec.delivery].make_carrier(spec)
+
+    def make_intake(self, spec: SubscriberSpec, on_answers_denied: OnDenied) -> Intake:
+        """See `base.DeliveryMode`."""
+        return self._modes[spec.delivery].make_intake(spec, on_answers_denied)
