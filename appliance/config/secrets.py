@@ -184,4 +184,5 @@ def _make_excerpt(problem: Problem, line: str) -> str:
         end = start + problem.length
         is_key = re.match(r"\s*:", line[end:]) is not None
         line = line[: end if is_key else start] + (": " if is_key else "") + BLOT
-    return escape_line(line.replace("\t", " "))[:MAX_EXCERPT].rstrip()
+    # NB: cut first: a line of ten thousand mistakes is shown ten thousand times
+    return escape_line(line[:MAX_EXCERPT].replace("\t", " "))[:MAX_EXCERPT].rstrip()
