@@ -195,6 +195,16 @@ class Input(_Answer):
     refused: int = 0
 
 
+class Secret(_Answer):
+    """A secret or certificate that the config names: where it is read from, what keeps it from being used, its end."""
+
+    kind: str = "file"
+    name: str = ""
+    usable: bool = True
+    error: str | None = None
+    expires_at: str | None = None
+
+
 class Inbox(_Answer):
     """Messages taken in and not finished, and those of them that no worker takes."""
 
@@ -241,6 +251,7 @@ class Status(_Answer):
     store: Store = msgspec.field(default_factory=Store)
     outbox: Outbox = msgspec.field(default_factory=Outbox)
     waiting: dict[str, int] = {}
+    secrets: dict[str, Secret] = {}
 
 
 # -- config sets ----------------------------------------------------------------------------------

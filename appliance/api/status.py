@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from enum import StrEnum
 from typing import Protocol
 
@@ -21,6 +21,7 @@ from appliance.api.health import (
     needs_restart,
 )
 from appliance.api.standings import Standings
+from appliance.bus.inspection import Inspected
 from appliance.bus.nats import NatsBus
 from appliance.core.current import Current
 from appliance.core.delivery import Standing, state_of_reason, why_of_reason
@@ -55,6 +56,16 @@ class Life(StrEnum):
     STOPPING = "stopping"
 
 
+class FoundSecrets(Protocol):
+    """What the config names as secrets; whoever looks at them stands above this package."""
+
+    found: Mapping[str, Inspected]
+
+    def troubles(self) -> list[str]:
+        """What cannot be used, in words."""
+        ...
+
+
 class OpenInputs(Protocol):
     """Steward's inputs; they stand above this package."""
 
@@ -87,6 +98,7 @@ class StatusView:
         telemetry: Telemetry,
         events: EventHub,
         inputs: OpenInputs,
+        secrets: FoundSecrets,
     ) -> None:
         self._config_paths = list(config_paths)
         self._is_broker_embedded = is_broker_embedded
@@ -101,6 +113,7 @@ class StatusView:
         self._telemetry = telemetry
         self._events = events
         self._inputs = inputs
+        self._secrets = secrets
         self._started_at = time.time()
         self._life = life
 
@@ -150,6 +163,16 @@ class StatusView:
                 oldest_seconds=round(self._age_s(counts.oldest_created_at), 3),
             ),
             waiting=self._standings.waiting(),
+            secrets={
+                place: model.Secret(
+                    kind=item.ref.kind,
+                    name=item.ref.name,
+                    usable=item.trouble is None,
+                    error=item.trouble,
+                    expires_at=None if item.expires_at is None else rfc3339(item.expires_at),
+                )
+                for place, item in self._secrets.found.items()
+            },
         )
 
     def _config(self) -> model.Config:
@@ -184,7 +207,8 @@ class StatusView:
                 orphaned=self._orphaned,
                 silent_lanes=self._standings.silent_lanes(),
                 worker_troubles=[(name, why) for name, why in worker_troubles if why is not None],
-            ),
+            )
+            + self._secrets.troubles(),
         )
 
     def methods(self) -> list[model.Method]:
@@ -278,6 +302,10 @@ class StatusView:
             fleet_states=Counter(str(item.state) for item in self._fleet.standings()),
             events_dropped=self._events.dropped,
             inputs=self._inputs.totals(),
+            secrets={
+                place: (item.trouble is None, item.expires_at)
+                for place, item in self._secrets.found.items()
+            },
             gone=self._pool.gone,
         )
 

@@ -41,7 +41,7 @@ def read_login(auth: AuthSettings | None, tls: TlsSettings | None) -> Login:
         login.user = auth.user
         login.nkey_seed = _read_optional(auth.nkey_seed, "nkey_seed")
         login.credentials = _read_optional(auth.credentials, "credentials")
-        if login.credentials is not None and not _is_credentials(login.credentials):
+        if login.credentials is not None and not is_credentials(login.credentials):
             raise BusUnauthorized("the credentials hold no user JWT with its NKEY seed")
         login.password = _read_optional(auth.password, "password")
         login.token = _read_optional(auth.token, "token")
@@ -95,9 +95,19 @@ def _read_optional(ref: SecretRef | None, what: str) -> str | None:
     return None if ref is None else read_secret(ref, what)
 
 
-def _is_credentials(text: str) -> bool:
+def is_credentials(text: str) -> bool:
+    """Whether a text is a credentials file."""
     # nats-py would look for a missing marker without end.
     return "BEGIN NATS USER JWT" in text and "BEGIN USER NKEY SEED" in text
+
+
+def check_tls(tls: TlsSettings) -> None:
+    """Load authority, certificate and key as a connection would.
+
+    Raises:
+        BusUnauthorized: one cannot be read, or they do not belong together.
+    """
+    _make_context(tls)
 
 
 def _make_context(tls: TlsSettings) -> ssl.SSLContext:

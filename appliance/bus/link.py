@@ -166,6 +166,22 @@ class Link:
                 old = self.wire
                 self.settings, self._pool = settings, pool
                 self._adopt(wire)
+        await self._let_go(old)
+
+    async def renew(self) -> None:
+        """Connect anew by the settings in use, since what they name has changed; put that to use, then close the old one.
+
+        Raises:
+            BusUnauthorized, BusUnavailable: the connection that is there goes on.
+        """
+        async with self._connecting:
+            old = self.wire
+            if old is None:
+                return  # the next try reads what is there by then
+            self._adopt(await self._connector.connect_any(self.settings, self._pool))
+        await self._let_go(old)
+
+    async def _let_go(self, old: Wire | None) -> None:
         if old is None or old.is_lost:
             return
         # an exchange of settings may have connected while we waited for our turn

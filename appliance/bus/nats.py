@@ -109,6 +109,14 @@ class NatsBus:
         urls = settings.servers if server_urls is None else server_urls
         await self._link.exchange(settings, urls, insist=insist)
 
+    async def renew(self) -> None:
+        """Connect anew by the same settings, for certificates, keys and logins that have changed; else as `reconfigure`.
+
+        Raises:
+            BusUnauthorized, BusUnavailable: the connection that is there goes on.
+        """
+        await self._link.renew()
+
     @property
     def is_connected(self) -> bool:
         """Whether there is a live connection with every subscription confirmed."""

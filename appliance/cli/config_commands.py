@@ -6,6 +6,7 @@ import os
 import shutil
 import sys
 import textwrap
+import time
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -20,8 +21,10 @@ from appliance.cli.problem_text import (
     render_text,
     say_count,
 )
-from appliance.core.problems import Problem
+from appliance.core.problems import Problem, Severity
+from appliance.core.specs import DesiredState
 from appliance.core.suggest import did_you_mean, find_nearest
+from appliance.core.times import rfc3339
 from appliance.errors import ConfigInvalid, ConfigUnreadable, RunNodesUnclear
 
 EX_OK = 0
@@ -74,9 +77,19 @@ def check(
             help="A node that must be declared; may be repeated [APPLIANCE_NODE].",
         ),
     ] = None,
+    secrets: Annotated[
+        bool,
+        typer.Option(
+            "--secrets",
+            help="Also read what the config names as secrets and certificates, as the daemon would.",
+        ),
+    ] = False,
     _state_dir: UnusedStateDirOption = None,
 ) -> None:
-    """Read, check and compile a config as `run` would; nothing is touched."""
+    """Read, check and compile a config as `run` would; nothing is touched.
+
+    With --secrets, run it as the user of the daemon: what nobody but that user can read is what it is about.
+    """
     from appliance.config.loader import load_desired
     from appliance.core.run_nodes import choose_run_nodes
     from appliance.methods.registry import METHOD_TABLE
@@ -99,6 +112,11 @@ def check(
         problems, exit_code = [Problem(code="E305", path="nodes", message=str(error))], EX_CONFIG
     else:
         problems, exit_code, digest = list(loaded.warnings), EX_OK, loaded.digest
+        if secrets:
+            found = _find_secret_problems(loaded.desired)
+            problems += found
+            if any(problem.severity is Severity.ERROR for problem in found):
+                exit_code = EX_CONFIG
         counts = {
             "files": len(loaded.files),
             "nodes": len(loaded.desired.declared_nodes),
@@ -127,6 +145,24 @@ def check(
             else:
                 typer.echo(render_summary(problems, counts["files"], exit_code))
     raise typer.Exit(exit_code)
+
+
+def _find_secret_problems(desired: DesiredState) -> list[Problem]:
+    """What is wrong with the secrets and certificates that a set names, and what soon will be."""
+    from appliance.bus.inspection import expires_soon, inspect_secrets
+    from appliance.core.secret_refs import find_secret_refs
+
+    now = time.time()
+    found = []
+    for place, item in inspect_secrets(find_secret_refs(desired), now).items():
+        if item.trouble is not None:
+            found.append(Problem(code="E244", path=place, message=item.trouble))
+        elif item.expires_at is not None and expires_soon(item, now):
+            words = (
+                f"{place} from {item.ref.kind} {item.ref.name} expires {rfc3339(item.expires_at)}"
+            )
+            found.append(Problem(code="W207", path=place, message=words, severity=Severity.WARNING))
+    return found
 
 
 def schema(_state_dir: UnusedStateDirOption = None) -> None:

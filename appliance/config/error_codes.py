@@ -532,6 +532,22 @@ _ALL = (
         "system's zone counts.",
     ),
     ErrorCode(
+        "E244",
+        "unusable-secret",
+        "A secret or certificate that the config names cannot be used: it cannot be read by this user, is empty, cut off, "
+        "expired, of another kind, or the key does not belong to the certificate. `check --secrets` and a running daemon "
+        "tell of it; a config that names it is not refused, since what it names may come later.",
+        "admin: {listen: 0.0.0.0:8090, token: {file: token}}  # and no such file",
+        "Write the file, let the daemon's user read it, or renew what has expired. It is taken as soon as it is there.",
+    ),
+    ErrorCode(
+        "W207",
+        "secret-expires-soon",
+        "A certificate or login that the config names ends within two weeks.",
+        "broker: {tls: {cert: {file: node.pem}, key: {file: node.key}}}  # valid until next Friday",
+        "Renew it. A running daemon takes the new one by itself, without losing a message.",
+    ),
+    ErrorCode(
         "W201",
         "unused-role",
         "A role that no node has. Nothing is wrong, but perhaps a node's list of roles is.",

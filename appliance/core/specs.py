@@ -6,7 +6,7 @@ are part of a worker's key, follow from it, or are made by the compiler.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
@@ -18,10 +18,8 @@ from appliance.core.settings import (
     SECRET,
     TEXT,
     ReloadClass,
-    Section,
     Setting,
     duration,
-    parts_of,
     percent,
     section,
     setting,
@@ -830,17 +828,6 @@ class DesiredState:
     source: SourceSettings = section(
         SourceSettings(), "Where the config itself comes from.", keys=("config",)
     )
-
-
-def secrets_of(section: object) -> Iterator[SecretRef]:
-    """Every secret that a section, or the whole, names."""
-    spec: type = type(section)
-    for part in parts_of(spec):
-        value = getattr(section, part.attr)
-        if isinstance(value, SecretRef):
-            yield value
-        elif isinstance(part, Section) and value is not None:
-            yield from secrets_of(value)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

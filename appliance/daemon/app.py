@@ -32,19 +32,20 @@ from appliance.core.durations import format_duration
 from appliance.core.names import NodeName, WorkerKey, WorkerKind
 from appliance.core.overrides import apply_overrides
 from appliance.core.run_options import RunOptions
+from appliance.core.secret_refs import secret_variables
 from appliance.core.specs import DesiredState, WorkerSpec
 from appliance.daemon.assembly import (
     LaneFollower,
     WorkerFactory,
     find_extra_workers,
     list_workers,
-    secret_variables,
 )
 from appliance.daemon.clock_watch import ClockWatch, passed_s
 from appliance.daemon.collector import Collector
 from appliance.daemon.console import StdoutConsole
 from appliance.daemon.presence import Presence
 from appliance.daemon.reloadables import BrokerPart, InputsPart, ListenerPart, PortsPart
+from appliance.daemon.secret_watch import SecretWatch
 from appliance.daemon.source import FileConfigSource
 from appliance.delivery.modes import DeliveryModes
 from appliance.dialect.spoken import make_dialect
@@ -164,6 +165,7 @@ class Daemon:
             "answers": self.answers.run,
             "config watch": self._watch,
             "clock watch": self.clock_watch.run,
+            "secret watch": self.secrets.run,
             "stall watch": self.parts.stall.run,
             "store watch": lambda: watch_store(self.store.health, self.telemetry),
             "orphans": lambda: keep_orphans(self.inbox_owners, self.telemetry, self._report),
@@ -208,6 +210,13 @@ class Daemon:
             wall=self.store.now,
         )
         self._begin_to_follow()
+        self.secrets = SecretWatch(
+            self.desired,
+            self.telemetry,
+            renew=self.bus.renew,
+            wall=time.time,
+            mono=asyncio.get_running_loop().time,
+        )
         self.answers = ErrorReports(
             bus=self.bus,
             store=self.store,
@@ -280,6 +289,7 @@ class Daemon:
             telemetry=self.telemetry,
             events=self.events,
             inputs=self.inputs,
+            secrets=self.secrets,
         )
         copies = CopyJobs(
             self.spool, self.parts, desired=self.desired, choose_sender=submission.sender

@@ -7,7 +7,7 @@ import contextlib
 from collections.abc import Callable, Mapping, Sequence
 
 from appliance.core.names import MethodName, NodeName, Subject, WorkerKey, parse_subject
-from appliance.core.specs import DesiredState, Phase, PublisherSpec, WorkerSpec, secrets_of
+from appliance.core.specs import DesiredState, Phase, PublisherSpec, WorkerSpec
 from appliance.errors import RequestInvalid, StoreError, SubjectInvalid
 from appliance.methods.base import Method, WorkerLine
 from appliance.methods.declared.methods import make_user_method
@@ -128,12 +128,3 @@ def list_workers(pool: WorkerPool, node: NodeName) -> Sequence[WorkerLine]:
         for number, (key, handle) in enumerate(pool.handles.items(), start=1)
         if key.node == node
     ]
-
-
-def secret_variables(desired: DesiredState) -> frozenset[str]:
-    """Environment variables that the config names as holding secrets; no command of a peer may read them."""
-    found = {ref.name for ref in secrets_of(desired) if ref.kind == "env"}
-    for method in desired.methods.values():
-        headers = method.http.secret_headers if method.http is not None else ()
-        found |= {secret.name for secret in headers if secret.kind == "env"}
-    return frozenset(found)

@@ -42,6 +42,7 @@ MAX_LABELLED_WORKERS = 500
 core.
 """
 MAX_LABELLED_NODES = 1_000
+MAX_LABELLED_SECRETS = 200
 MAX_PHASE_NODES = 100
 """Nodes of this daemon with series per kind and phase; each has twelve."""
 
@@ -97,6 +98,8 @@ class MetricsFacts:
     events_dropped: int = 0
     inputs: Mapping[tuple[str, str], int] = field(default_factory=dict)
     """Messages by input and result."""
+    secrets: Mapping[str, tuple[bool, float | None]] = field(default_factory=dict)
+    """By the place in the config that names it: whether it can be used, and until when."""
     gone: WorkerStats = field(default_factory=WorkerStats)
     """What workers that are no more have counted."""
 
@@ -134,6 +137,7 @@ class Exposition:
             *_worker_families(facts),
             *_total_families(facts, total),
             *_fleet_families(facts),
+            *_secret_families(facts),
             *_store_families(facts),
         ]
         return families
@@ -297,6 +301,24 @@ def _phase_family(facts: MetricsFacts) -> Metric:
     for (node, kind_name, phase_name), count in counts.items():
         family.add_metric([_label(node), kind_name, phase_name], count)
     return family
+
+
+def _secret_families(facts: MetricsFacts) -> list[Metric]:
+    usable = GaugeMetricFamily(
+        "appliance_secret_usable",
+        "1 where a secret or certificate that the config names can be used, 0 where it cannot.",
+        labels=["place"],
+    )
+    expiry = GaugeMetricFamily(
+        "appliance_secret_expiry_timestamp_seconds",
+        "When a certificate or login that the config names ends.",
+        labels=["place"],
+    )
+    for place, (is_usable, expires_at) in list(facts.secrets.items())[:MAX_LABELLED_SECRETS]:
+        usable.add_metric([_label(place)], float(is_usable))
+        if expires_at is not None:
+            expiry.add_metric([_label(place)], expires_at)
+    return [usable, expiry]
 
 
 def _total_families(facts: MetricsFacts, total: WorkerStats) -> list[Metric]:

@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 
 from appliance.core.names import WorkerKey
 from appliance.core.problems import Problem, Severity
+from appliance.core.times import rfc3339
 from appliance.telemetry.events import time_of_event
 from appliance.telemetry.messages import MessageTelemetry
 from appliance.telemetry.stats import DrainCounts
@@ -69,6 +70,32 @@ class Telemetry(MessageTelemetry):
         fields = {"node": node, "count": count}
         self._log(logging.INFO, "dead letters of an earlier version are tried again", fields)
         self._events.emit("letters_revived", **fields)
+
+    def secret_changed(self, places: Sequence[str]) -> None:
+        """Secrets or certificates that the config names hold something else than before."""
+        self._log(logging.INFO, "secrets changed", {"places": ", ".join(places)})
+        self._events.emit("secret_changed", places=list(places))
+
+    def secret_troubled(self, place: str, trouble: str) -> None:
+        """One cannot be used, for another reason than before."""
+        self._log(logging.WARNING, "secret unusable", {"place": place, "error": trouble})
+        self._events.emit("secret_troubled", place=place, error=trouble)
+
+    def secret_recovered(self, place: str) -> None:
+        """It can be used again."""
+        self._log(logging.INFO, "secret usable again", {"place": place})
+        self._events.emit("secret_recovered", place=place)
+
+    def secret_expires_soon(self, place: str, expires_at: float) -> None:
+        """It can be used for two more weeks at most."""
+        fields = {"place": place, "expires_at": rfc3339(expires_at)}
+        self._log(logging.WARNING, "secret expires soon", fields)
+        self._events.emit("secret_expires_soon", **fields)
+
+    def secret_not_taken(self, error: str) -> None:
+        """The broker does not take what is new; the connection that is there goes on."""
+        self._log(logging.WARNING, "changed secrets not taken by the broker", {"error": error})
+        self._events.emit("secret_not_taken", error=error)
 
     def input_troubled(self, error: str | None) -> None:
         """The read folder cannot be used, or with None can again."""

@@ -95,6 +95,30 @@ CASES = {
         ],
         {"instance": "a:1", "state": "silent"},
     ),
+    "ApplianceSecretUnusable": Case(
+        {metric("secret_usable", 'place="broker.tls.cert"'): "1 1 0x30"},
+        "9m",
+        "a:1 cannot use broker.tls.cert",
+        [({metric("secret_usable", 'place="broker.tls.cert"'): "1x5 0x2 1x30"}, "20m")],
+        {"instance": "a:1", "place": "broker.tls.cert"},
+    ),
+    "ApplianceSecretExpires": Case(
+        # the clock of these tests begins with 1970: thirteen days and an hour
+        {metric("secret_expiry_timestamp_seconds", 'place="broker.tls.cert"'): "1134000x180"},
+        "2h",
+        "broker.tls.cert of a:1 ends in 13d 1h 0m 0s",
+        [
+            (
+                {
+                    metric(
+                        "secret_expiry_timestamp_seconds", 'place="broker.tls.cert"'
+                    ): "1300000x180"
+                },
+                "2h",
+            )
+        ],
+        {"instance": "a:1", "place": "broker.tls.cert"},
+    ),
     "ApplianceFleetNotInSync": Case(
         {SILENT.replace("silent", "refused"): "2x60", SILENT: "1x60"},
         "16m",

@@ -154,6 +154,7 @@ class _Source:
             workers=workers,
             last_hello_at={"n": 1.0},
             inputs={("tcp", "refused"): 0},
+            secrets={"broker.tls.cert": (True, 1.0)},
         )
 
 

@@ -33,6 +33,8 @@ CODES_TESTED_ELSEWHERE = {
     "E310": "needs a running daemon: system/test_going_back",
     "E311": "needs a repository: system/test_git_source",
     "E312": "needs a repository: system/test_git_source",
+    "E244": "reads files: component/bus/test_inspection",
+    "W207": "reads files: component/bus/test_inspection",
     "E313": "needs a repository: system/test_git_source",
     "W301": "needs a running daemon: system/test_going_back",
 }

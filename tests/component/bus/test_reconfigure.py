@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
+from pathlib import Path
 
 import pytest
 
+from appliance.core.specs import AuthSettings, SecretRef
 from appliance.errors import BusUnauthorized, BusUnavailable
 from tests.support.nats_server import NatsServer
 from tests.support.waiting import turns
@@ -180,3 +182,23 @@ async def test_a_cancelled_exchange_leaves_a_working_bus(
     await inbox.wait_for(1)
     await bus.barrier()
     assert len(inbox.messages) == 1
+
+
+async def test_a_changed_login_is_taken_by_a_new_connection_and_the_subscriptions_go_on(
+    tmp_path: Path, open_bus: OpenBus
+) -> None:
+    token = tmp_path / "token"
+    token.write_text("s3cret")
+    settings = AuthSettings(token=SecretRef(kind="file", name=str(token)))
+    with NatsServer(config='authorization { token: "s3cret" }') as server:
+        bus = await open_bus(make_settings(server.url, auth=settings))
+        inbox = Inbox()
+        await bus.subscribe("a", inbox)
+        await bus.renew()
+        assert (bus.reconnects, bus.connection_epoch) == (1, 0)
+        token.write_text("another")
+        with pytest.raises(BusUnauthorized):
+            await bus.renew()
+        await bus.publish("a", b"x")
+        await inbox.wait_for(1)
+        assert bus.reconnects == 1

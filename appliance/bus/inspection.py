@@ -1,0 +1,151 @@
+"""Whether what a config names as secrets and certificates can be used, and until when. Reads, and keeps no secret."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import datetime
+import hashlib
+import ssl
+from collections.abc import Iterator, Mapping
+from typing import NamedTuple
+
+import msgspec
+
+from appliance.bus.auth import check_tls, is_credentials, read_secret
+from appliance.core.specs import SecretRef, TlsSettings
+from appliance.errors import BusUnauthorized
+
+EXPIRES_SOON_S = 14 * 86_400.0
+"""How long before its end a certificate or login is told of: two weeks, in which somebody is at work."""
+
+_CA, _CERT, _KEY = "broker.tls.ca", "broker.tls.cert", "broker.tls.key"
+_SEED, _CREDENTIALS = "broker.auth.nkey_seed", "broker.auth.credentials"
+_MAX_CERTIFICATES = 1_000
+"""A bundle of all public authorities holds some hundred and fifty."""
+
+
+class Inspected(NamedTuple):
+    """One secret as it was found. `digest` changes with its text, "" where it cannot be read; `trouble` is in words.
+
+    `expires_at` is wall-clock seconds, None for what knows no end.
+    """
+
+    ref: SecretRef
+    digest: str
+    trouble: str | None = None
+    expires_at: float | None = None
+
+
+def inspect_secrets(refs: Mapping[str, SecretRef], now: float) -> Mapping[str, Inspected]:
+    """Read every secret and judge it, by the place that names it. Blocks on files."""
+    found = {place: _inspect(place, ref, now) for place, ref in refs.items()}
+    tls = {name: refs.get(f"broker.tls.{name}") for name in ("ca", "cert", "key")}
+    parts = [place for place in (_CA, _CERT, _KEY) if place in found]
+    if parts and all(found[place].trouble is None for place in parts):
+        # each can be read, but do they belong together?
+        try:
+            check_tls(TlsSettings(**tls))
+        except BusUnauthorized as error:
+            place = _CERT if _CERT in found else parts[0]
+            found[place] = found[place]._replace(trouble=str(error))
+    return found
+
+
+def expires_soon(inspected: Inspected, now: float) -> bool:
+    """Whether it can be used, but not for long."""
+    at = inspected.expires_at
+    return inspected.trouble is None and at is not None and at - now < EXPIRES_SOON_S
+
+
+def _inspect(place: str, ref: SecretRef, now: float) -> Inspected:
+    try:
+        text = read_secret(ref, place)
+    except BusUnauthorized as error:
+        return Inspected(ref, "", str(error))
+    digest = hashlib.sha256(text.encode()).hexdigest()
+    try:
+        expires_at = _find_end(place, text)
+    except ValueError as error:
+        return Inspected(ref, digest, f"{place} from {ref.kind} {ref.name} {error}")
+    if expires_at is not None and expires_at <= now:
+        return Inspected(ref, digest, f"{place} from {ref.kind} {ref.name} has expired", expires_at)
+    return Inspected(ref, digest, None, expires_at)
+
+
+def _find_end(place: str, text: str) -> float | None:
+    """When it ends. Raises ValueError, which never quotes the text, where it is not what its place asks for."""
+    match place:
+        case "broker.tls.cert":
+            # a chain ends with the first of it
+            return min(_certificate_ends(text))
+        case "broker.tls.ca":
+            # of a bundle the authorities end one by one: it can be used until the last has
+            return max(_certificate_ends(text))
+        case "broker.auth.credentials":
+            if not is_credentials(text):
+                raise ValueError("holds no user JWT with its NKEY seed")
+            return _jwt_end(text)
+        case "broker.auth.nkey_seed":
+            _check_seed(text)
+    return None
+
+
+def _certificate_ends(text: str) -> list[float]:
+    ends = [_certificate_end(der) for der in _pem_blocks(text)]
+    if not ends:
+        raise ValueError("holds no certificate in PEM")
+    return ends
+
+
+def _pem_blocks(text: str) -> Iterator[bytes]:
+    begin, end = "-----BEGIN CERTIFICATE-----", "-----END CERTIFICATE-----"
+    for part in text.split(begin)[1 : _MAX_CERTIFICATES + 1]:
+        body, marker, _ = part.partition(end)
+        if not marker:
+            raise ValueError("holds a certificate that is cut off")
+        try:
+            yield ssl.PEM_cert_to_DER_cert(f"{begin}\n{body.strip()}\n{end}\n")
+        except (ValueError, binascii.Error):
+            raise ValueError("holds a certificate that cannot be read") from None
+
+
+def _certificate_end(der: bytes) -> float:
+    from pyasn1.codec.der import decoder  # NB: a tenth of a second, for those with TLS
+    from pyasn1.error import PyAsn1Error
+    from pyasn1_modules import rfc5280
+
+    try:
+        certificate, _ = decoder.decode(der, asn1Spec=rfc5280.Certificate())
+        written = certificate["tbsCertificate"]["validity"]["notAfter"].getComponent()
+        at: datetime.datetime = written.asDateTime
+    except (PyAsn1Error, ValueError, RecursionError):
+        raise ValueError("holds a certificate that cannot be read") from None
+    return at.timestamp()
+
+
+def _jwt_end(text: str) -> float | None:
+    """The `exp` of a user JWT; None for one without end."""
+    body = text.split("-----BEGIN NATS USER JWT-----", 1)[-1].strip().splitlines()
+    parts = body[0].strip().split(".") if body else []
+    if len(parts) != 3:
+        raise ValueError("holds a user JWT that cannot be read")
+    try:
+        payload = base64.urlsafe_b64decode(parts[1] + "=" * (-len(parts[1]) % 4))
+        end = msgspec.json.decode(payload, type=_Claims).exp
+    except (ValueError, binascii.Error, msgspec.DecodeError, RecursionError):
+        raise ValueError("holds a user JWT that cannot be read") from None
+    return float(end) or None
+
+
+class _Claims(msgspec.Struct):
+    exp: int = 0
+
+
+def _check_seed(text: str) -> None:
+    import nkeys
+
+    try:
+        nkeys.from_seed(text.encode()).wipe()
+    except Exception:  # noqa: BLE001 - nkeys raises its own errors and those of what it calls; none may quote the seed
+        raise ValueError("is no NKEY seed") from None

@@ -1,0 +1,145 @@
+"""Keeps an eye on what the config names as secrets and certificates: told when they cannot be used or end soon, taken
+when they change.
+
+What is read for every request (tokens, headers) needs no more than that. A connection to the broker goes on with what
+it was made with; so when that has changed, and can be used, another takes its place, as with a change of `broker`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Protocol
+
+from appliance.bus.inspection import Inspected, expires_soon, inspect_secrets
+from appliance.core.current import Current
+from appliance.core.secret_refs import find_secret_refs
+from appliance.core.specs import DesiredState, SecretRef
+from appliance.errors import BusError
+
+LOOK_EVERY_S = 2.0
+READ_TIMEOUT_S = 10.0
+"""A file system that hangs must not keep us from telling so."""
+RETRY_BROKER_S = 60.0
+"""A broker that does not take what is new is asked again after this long, whatever else changes at once."""
+BROKER = "broker."
+
+
+class SecretTelemetry(Protocol):
+    """Who is told."""
+
+    def secret_changed(self, places: tuple[str, ...]) -> None: ...
+
+    def secret_troubled(self, place: str, trouble: str) -> None: ...
+
+    def secret_recovered(self, place: str) -> None: ...
+
+    def secret_expires_soon(self, place: str, expires_at: float) -> None: ...
+
+    def secret_not_taken(self, error: str) -> None: ...
+
+
+class SecretWatch:
+    """Life: `run` in a task. `found` is what the newest look has seen, by the place in the config that names it."""
+
+    def __init__(
+        self,
+        desired: Current[DesiredState],
+        telemetry: SecretTelemetry,
+        *,
+        renew: Callable[[], Awaitable[None]],
+        wall: Callable[[], float],
+        mono: Callable[[], float],
+    ) -> None:
+        self._desired = desired
+        self._telemetry = telemetry
+        self._renew = renew
+        self._wall = wall
+        self._mono = mono
+        self.found: Mapping[str, Inspected] = {}
+        self._used: dict[str, Inspected] = {}
+        """What the connection to the broker was made with, as far as it is known."""
+        self._told_soon: dict[str, float] = {}
+        self._retry_mono = float("-inf")
+
+    async def run(self) -> None:
+        """Look again and again, until cancelled."""
+        while True:
+            await self.look()
+            await asyncio.sleep(LOOK_EVERY_S)
+
+    async def look(self) -> None:
+        """Look once."""
+        refs = find_secret_refs(self._desired.value)
+        try:
+            async with asyncio.timeout(READ_TIMEOUT_S):
+                found = await asyncio.to_thread(inspect_secrets, refs, self._wall())
+        except TimeoutError:
+            found = self._hanging(refs)
+        before, self.found = self.found, found
+        self._tell(before, found)
+        await self._follow_broker(before, found)
+
+    def troubles(self) -> list[str]:
+        """What cannot be used, in words."""
+        return [item.trouble for item in self.found.values() if item.trouble is not None]
+
+    def _hanging(self, refs: Mapping[str, SecretRef]) -> Mapping[str, Inspected]:
+        """Files that do not answer: which of them it is cannot be told."""
+        trouble = f"cannot be read within {READ_TIMEOUT_S:g} s"
+        return {
+            place: Inspected(ref, "", f"{place} from {ref.kind} {ref.name} {trouble}")
+            for place, ref in refs.items()
+            if ref.kind != "env"
+        }
+
+    def _tell(self, before: Mapping[str, Inspected], found: Mapping[str, Inspected]) -> None:
+        changed = []
+        for place, item in found.items():
+            old = before.get(place)
+            if old is not None and item.digest and old.digest and item.digest != old.digest:
+                changed.append(place)
+            if item.trouble is not None:
+                if old is None or old.trouble != item.trouble:
+                    self._telemetry.secret_troubled(place, item.trouble)
+            elif old is not None and old.trouble is not None:
+                self._telemetry.secret_recovered(place)
+            at = item.expires_at
+            if at is None or not expires_soon(item, self._wall()):
+                continue
+            if self._told_soon.get(place) != at:
+                self._told_soon[place] = at
+                self._telemetry.secret_expires_soon(place, at)
+        if changed:
+            self._telemetry.secret_changed(tuple(changed))
+
+    async def _follow_broker(
+        self, before: Mapping[str, Inspected], found: Mapping[str, Inspected]
+    ) -> None:
+        mine = {place: item for place, item in found.items() if place.startswith(BROKER)}
+        if any(item.trouble is not None for item in mine.values()):
+            return  # the connection that is there goes on; certificate and key may come one after the other
+        if any(before.get(place) != item for place, item in mine.items()):
+            return  # it is taken when a second look finds the same: whoever writes them may not be done
+        used = self._used
+        if _digests(used) == _digests(mine):
+            return
+        if {place: item.ref for place, item in used.items()} != {
+            place: item.ref for place, item in mine.items()
+        }:
+            self._used = mine  # another set names others, and connected by them
+            return
+        now_mono = self._mono()
+        if now_mono < self._retry_mono:
+            return
+        try:
+            await self._renew()
+        except BusError as error:
+            self._retry_mono = now_mono + RETRY_BROKER_S
+            self._telemetry.secret_not_taken(str(error))
+        else:
+            self._used = mine
+
+
+def _digests(found: Mapping[str, Inspected]) -> dict[str, str]:
+    return {place: item.digest for place, item in found.items()}
