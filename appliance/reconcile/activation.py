@@ -197,17 +197,7 @@ class Activation:
         now = self._wall()
 
         def take() -> None:
-            self.applied = Applied(
-                desired=loaded.desired,
-                digest=loaded.digest,
-                revision=loaded.revision,
-                branch=loaded.branch,
-                dirty=loaded.dirty,
-                generation=generation,
-                applied_at=now,
-                filled=loaded.filled,
-                variables=loaded.variables,
-            )
+            self.applied = Applied.from_loaded(loaded, generation=generation, applied_at=now)
             self._on_accepted(loaded.desired)
 
         plan, report = await self._convergence.follow(loaded.desired, take)

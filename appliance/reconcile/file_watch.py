@@ -37,13 +37,17 @@ class FileWatch:
             or await self._reader.signers(self._signers) != self._signers
         )
 
-    async def hold_still(self, settle_s: float) -> None:
-        """Wait until content and triggers are quiet, so that a burst is one look and no half-written file is read."""
+    async def hold_still(self, settle_s: float) -> frozenset[str]:
+        """Wait until content and triggers are quiet, so that a burst is one look and no half-written file is read.
+
+        Returns the reasons for a look that came meanwhile: it is theirs, too.
+        """
+        reasons: frozenset[str] = frozenset()
         started = self._mono()
         digest = await self._reader.fingerprint()
         while True:
             # whoever writes goes on giving hints: one that comes during the sleep says that it is not over
-            self._trigger.take()
+            reasons |= self._trigger.take()
             await asyncio.sleep(settle_s)
             # NB: before the files, so that a commit that follows them is noticed as a change
             await self._read_surroundings()
@@ -53,9 +57,9 @@ class FileWatch:
             is_quiet = not self._trigger.pending or waited_s >= MAX_QUIET_WAIT_S
             digest = again
             if is_still and is_quiet:
-                self._trigger.take()
+                reasons |= self._trigger.take()
                 self.saw(digest)
-                return
+                return reasons
 
     def saw(self, digest: str) -> None:
         """The files have, or had a moment ago, this content."""

@@ -131,21 +131,21 @@ class WorkerPool:
         if handle is None or handle.worker is None:
             return  # it ended between plan and act; the next pass spawns it with its new spec
         names = sorted(action.changed)
-        if action.kind is ActionKind.UPDATE:
-            # the spec is noted after the worker has it: what raises shows as a difference in the next pass
-            handle.worker.update(action.spec)
-            handle.spec = action.spec
-            self._telemetry.worker_updated(action.key, names)
-            return
+        is_update = action.kind is ActionKind.UPDATE
         try:
-            await handle.worker.swap(action.spec)
+            if is_update:
+                handle.worker.update(action.spec)
+            else:
+                await handle.worker.swap(action.spec)
         except Exception as error:  # noqa: BLE001 - the boundary around a worker
             report.failed[action.key.name] = _words(error)
             handle.last_error = _words(error)
             self._telemetry.worker_failed(action.key, _words(error), 0.0)
             return
+        # not before: what raised shows as a difference in the next pass
         handle.spec = action.spec
-        self._telemetry.worker_swapped(action.key, names)
+        tell = self._telemetry.worker_updated if is_update else self._telemetry.worker_swapped
+        tell(action.key, names)
 
     def clock_jumped(self, by_s: float) -> None:
         """The wall clock was set: since when workers are what they are moves with it, as it is shown."""

@@ -283,7 +283,8 @@ class Reconciler:
     async def _look(self, reasons: frozenset[str]) -> None:
         assert self.applied is not None
         self.on_look(True)
-        await self.files.hold_still(self.applied.desired.reload.settle_s)
+        # a signal that comes while the files settle asks no less than one that came before
+        reasons |= await self.files.hold_still(self.applied.desired.reload.settle_s)
         # not earlier: whoever asks while the files settle is answered by this look
         requests = self._in_hand = self._requests
         self._requests = []

@@ -72,6 +72,21 @@ class Applied:
     variables: frozenset[str] = frozenset()
     """Names of environment variables that its files refer to."""
 
+    @classmethod
+    def from_loaded(cls, loaded: LoadedSet, *, generation: int, applied_at: float) -> Applied:
+        """A set that comes into force, or was."""
+        return cls(
+            desired=loaded.desired,
+            digest=loaded.digest,
+            revision=loaded.revision,
+            branch=loaded.branch,
+            dirty=loaded.dirty,
+            generation=generation,
+            applied_at=applied_at,
+            filled=loaded.filled,
+            variables=loaded.variables,
+        )
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReloadResult:

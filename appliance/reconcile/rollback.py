@@ -166,13 +166,7 @@ class Rollback:
 
     async def begin_trial_at_start(self, last_good: LoadedSet) -> None:
         """The daemon started with another set than it ended with: as if that one had been reloaded."""
-        before = Applied(
-            desired=last_good.desired,
-            digest=last_good.digest,
-            revision=last_good.revision,
-            generation=0,
-            applied_at=self._wall(),
-        )
+        before = Applied.from_loaded(last_good, generation=0, applied_at=self._wall())
         await self.begin_trial(before, self._plan_from(last_good.desired))
 
     def _plan_from(self, before: DesiredState) -> Plan:
@@ -205,13 +199,8 @@ class Rollback:
             loaded = await self._reader.load_kept(files, kept.baseline, None)
         except (ConfigInvalid, RunNodesUnclear):
             return None
-        return Applied(
-            desired=loaded.desired,
-            digest=loaded.digest,
-            revision=None,
-            generation=0,
-            applied_at=kept.ends_at - kept.length_s,
-        )
+        began_at = kept.ends_at - kept.length_s
+        return Applied.from_loaded(loaded, generation=0, applied_at=began_at)
 
     async def judge_trial(self) -> ReloadResult | None:
         """At the end of a trial: keep the set, or go back to the one before; None while there is nothing to tell."""
@@ -237,14 +226,16 @@ class Rollback:
                 self._telemetry.trial_passed(applied.generation)
             return None
         before = trial.baseline
+        files = await asyncio.to_thread(self._history.files_of, before.digest) or {}
         baseline = LoadedSet(
             desired=before.desired,
             digest=before.digest,
             revision=before.revision,
             branch=before.branch,
             dirty=before.dirty,
-            # the history has kept them since they were in force
-            files={},
+            # the history has kept them since they were in force; later guards ask which of them held something
+            files=files,
+            blank=frozenset(files) - before.filled,
         )
         problems = trial_problems(applied.generation, failed)
         # the guards ask whether a person means it, and nobody is there to be asked

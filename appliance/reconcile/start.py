@@ -101,7 +101,7 @@ def find_start(source: ConfigSource, history: History, pins: PinBook, *, path: s
         return Start(
             first=good,
             problems=find_problems_of(error),
-            attempted=_ask(source.texts, path, READ_TIMEOUT_S) if is_answering else {},
+            attempted=_read_texts(source, path) if is_answering else {},
             files_digest=files_digest,
         )
     if found.digest == last_digest:
@@ -118,6 +118,14 @@ def _load_kept(source: ConfigSource, history: History, digest: str) -> LoadedSet
         return source.load_kept(files, digest, history.revision_of(digest))
     except ConfigError:
         return None  # made for another version, or without the variables it needs
+
+
+def _read_texts(source: ConfigSource, path: str) -> dict[str, str]:
+    """What was refused, for the record; nothing where the disk that just answered does not any more."""
+    try:
+        return _ask(source.texts, path, READ_TIMEOUT_S)
+    except ConfigUnreadable:
+        return {}
 
 
 def _no_answer(path: str) -> ConfigUnreadable:

@@ -68,9 +68,13 @@ class ToyWorker:
         await self.stop.wait()
 
     def update(self, spec):
+        if spec.node == "unwilling":
+            raise OSError("not that")
         self.updates.append(("update", spec))
 
     async def swap(self, spec):
+        if spec.node == "unwilling":
+            raise OSError("not that")
         self.updates.append(("swap", spec))
 
     async def drain(self, deadline_mono):
@@ -119,6 +123,18 @@ async def test_workers_are_spawned_updated_swapped_and_cancelled_without_touchin
     assert [drain.worker for drain in report.drains] == ["a.REQPing.EventACK_subscriber"]
     assert set(pool.handles) == {spec("b").key}
     assert telemetry.names().count("worker_stopped") == 1
+
+
+@pytest.mark.parametrize("changes", [{"concurrency": 2}, {"ack_on": AckOn.DONE}])
+async def test_what_a_worker_does_not_take_is_its_own_failure_and_tried_again(world, changes):
+    pool, converge, telemetry, built, _ = world
+    await converge(spec("unwilling"), spec("b"))
+    report = await converge(spec("unwilling", **changes), spec("b", **changes))
+    assert report.failed == {"unwilling.REQPing.EventACK_subscriber": "OSError: not that"}
+    (taker,) = (worker for worker in built if worker.spec.node == "b")
+    assert len(taker.updates) == 1
+    assert pool.observe()[spec("unwilling").key].spec == spec("unwilling")
+    assert "worker_failed" in telemetry.names()
 
 
 async def test_a_worker_that_cannot_start_backs_off_and_the_others_run(world):

@@ -20,7 +20,7 @@ from appliance.reconcile.reload_result import LoadedSet
 from appliance.reconcile.start import Start
 from appliance.reconcile.trial import TrialBook
 from tests.component.test_pool import Recorder, ToyWorker, spec
-from tests.support.waiting import turns
+from tests.support.waiting import turns, until_async
 
 
 class Source:
@@ -215,3 +215,21 @@ async def test_without_watching_events_make_no_look_and_the_poll_looks_anyway(wo
     assert reconciler.last_attempt.trigger == "poll"
     reconciler.hint()
     assert reconciler.trigger.pending
+
+
+async def test_a_signal_that_comes_while_the_files_settle_asks_no_less_than_one_before(
+    world, monkeypatch
+):
+    reconciler, source, _, _, _ = world
+    asked = []
+    attempt = reconciler._attempt
+
+    def note(way, *, asked: bool, to=asked):
+        to.append(asked)
+        return attempt(way, asked=asked)
+
+    monkeypatch.setattr(reconciler, "_attempt", note)
+    call_in_the_next_look(source, lambda: reconciler.trigger.set("signal"))
+    reconciler.trigger.set("watch")
+    await until_async(lambda: asked)
+    assert asked == [True]

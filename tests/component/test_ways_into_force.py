@@ -13,6 +13,7 @@ from appliance.errors import ConfigError, DaemonError, RequestInvalid
 from appliance.methods.registry import METHOD_TABLE
 from appliance.reconcile import disk
 from appliance.reconcile import reconciler as loop
+from appliance.reconcile import start as starting
 from appliance.reconcile.disk import SourceReader
 from appliance.reconcile.history import History
 from appliance.reconcile.overrides import OverrideBook
@@ -488,3 +489,45 @@ async def test_a_file_that_became_empty_takes_no_node_with_it(node, goes):
     assert (await node.reload(force=True)).result == "applied"
     other.unlink()
     assert (await node.reload()).result == "applied"
+
+
+async def test_a_set_that_came_back_from_a_trial_still_takes_no_node_with_an_emptied_file(node):
+    node.asked_nodes = ()
+    node.write(GOOD)
+    other = node.files / "other.yaml"
+    other.write_text("nodes:\n  ship2: {subscribe: {REQPing: {}}}\n")
+    await node.start()
+    ToyWorker.refuses = {"REQPong"}
+    try:
+        node.write(TRIAL.replace("trial: 60s", "trial: 50ms"))
+        await node.reload()
+        await until_async(lambda: node.reconciler.last_attempt.result == "reverted")
+    finally:
+        ToyWorker.refuses = set()
+    digest = node.reconciler.applied.digest
+    node.write(GOOD)
+    other.write_text("# cut off\n")
+    await node.reload()
+    assert (node.reconciler.applied.digest, node.codes) == (digest, ["E308"])
+
+
+async def test_a_disk_that_hangs_after_the_first_look_keeps_no_last_good_set_from_starting(
+    node, monkeypatch
+):
+    monkeypatch.setattr(starting, "LOAD_TIMEOUT_S", 0.05)
+    monkeypatch.setattr(starting, "READ_TIMEOUT_S", 0.5)
+    node.write(GOOD)
+    await node.start()
+    digest = node.reconciler.applied.digest
+    await node.stop()
+    node.write(OTHER)
+    released = threading.Event()
+    hang = lambda _: released.wait(60) and {}  # noqa: E731
+    try:
+        with monkeypatch.context() as hanging:
+            hanging.setattr(FileConfigSource, "load", hang)
+            hanging.setattr(FileConfigSource, "texts", hang)
+            await node.start()
+            assert (node.reconciler.applied.digest, node.codes) == (digest, ["E001"])
+    finally:
+        released.set()
