@@ -37,7 +37,7 @@ class Operations:
         events: EventHub,
         submission: Submission,
         standings: Standings,
-        leavers: AbandonedRequests,
+        abandoned: AbandonedRequests,
         copies: CopyJobs,
         store: MessageStore,
         inbox: Inbox,
@@ -51,7 +51,7 @@ class Operations:
         self._view = view
         self._submission = submission
         self._standings = standings
-        self._leavers = leavers
+        self._abandoned = abandoned
         self._store = store
         self._inbox = inbox
         self._history = history
@@ -179,7 +179,7 @@ class Operations:
 
     def left(self, ids: Sequence[int]) -> None:
         """Nobody waits for the answers to these messages any more."""
-        self._leavers.left(ids)
+        self._abandoned.left(ids)
 
     async def outbox_list(self, state: str, limit: int) -> list[model.OutboxRecord]:
         """Pending records or dead letters, oldest first."""

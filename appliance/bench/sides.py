@@ -231,7 +231,7 @@ async def _open_parts(
         inbox=InboxOwners(store),
         router=router,
         telemetry=telemetry,
-        answers=nobody,
+        error_reports=nobody,
         tools=nobody,
         desired=Current(fleet),
         wall=time.time,

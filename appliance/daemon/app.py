@@ -162,7 +162,7 @@ class Daemon:
         """What runs beside the reconciler as long as the daemon does."""
         expiry = LaneExpiry(self.parts, self.pool.gone, self.standings.lane_reason)
         return {
-            "answers": self.answers.run,
+            "error reports": self.error_reports.run,
             "config watch": self._watch,
             "clock watch": self.clock_watch.run,
             "secret watch": self.secrets.run,
@@ -217,7 +217,7 @@ class Daemon:
             wall=time.time,
             mono=asyncio.get_running_loop().time,
         )
-        self.answers = ErrorReports(
+        self.error_reports = ErrorReports(
             bus=self.bus,
             store=self.store,
             router=self.router,
@@ -300,7 +300,7 @@ class Daemon:
             events=self.events,
             submission=submission,
             standings=self.standings,
-            leavers=self.leavers,
+            abandoned=self.abandoned,
             copies=copies,
             store=self.store,
             inbox=Inbox(self.store, self.inbox_owners),
@@ -342,12 +342,12 @@ class Daemon:
             switch=self.overrides,
             files_taker=self.spool,
         )
-        self.leavers = AbandonedRequests()
+        self.abandoned = AbandonedRequests()
         self.peers = PeerBook(self.store)
         self._stack.push_async_callback(self.peers.close)
         self.revival = Revival(self.store, self.telemetry, self.desired)
         self._stack.push_async_callback(self.revival.close)
-        given_up = GivenUp(self.answers, self.store, self.bus)
+        given_up = GivenUp(self.error_reports, self.store, self.bus)
         self._stack.push_async_callback(given_up.close)
         self.inbox_owners = InboxOwners(self.store, self._is_subscriber_wanted)
         self.lane_follower = LaneFollower(self.store, self.router, lambda: self._wake_pass("lane"))
@@ -362,11 +362,11 @@ class Daemon:
             inbox=self.inbox_owners,
             router=self.router,
             telemetry=self.telemetry,
-            answers=self.answers,
+            error_reports=self.error_reports,
             tools=tools,
             desired=self.desired,
             wall=time.time,
-            leavers=self.leavers,
+            abandoned=self.abandoned,
             stall=StallWatch(passed_s),
             hello_report=lambda: self.fleet.say(),
             report_given_up=given_up.report_given_up,
@@ -390,7 +390,7 @@ class Daemon:
         )
 
     def _report(self, node: str, text: str, method: str) -> None:
-        self.answers.report(node, text, method=method)
+        self.error_reports.report(node, text, method=method)
 
     # -- what the reconciler asks -------------------------------------------------------------------
 

@@ -88,10 +88,12 @@ class Executor:
         self._scope = scope
         self._store = parts.store
         self._telemetry = parts.telemetry
-        self._answers = parts.answers
-        self._answering = ReplyPolicy(parts.router, lambda: self.spec)
-        self.outcomes = ReplyBuilder(parts, self._answering, lambda: self.spec, lambda: self.method)
-        self._turns = ReplyOrder(self.outcomes.tell_reply)
+        self._error_reports = parts.error_reports
+        self._reply_policy = ReplyPolicy(parts.router, lambda: self.spec)
+        self.reply_builder = ReplyBuilder(
+            parts, self._reply_policy, lambda: self.spec, lambda: self.method
+        )
+        self._reply_order = ReplyOrder(self.reply_builder.tell_reply)
         self._stats = stats
         self._mono = parts.mono
         self._on_progress = on_progress
@@ -158,7 +160,7 @@ class Executor:
         self.queue.extend(works)
         for work in works:
             if work.stream:
-                self._turns.enter(work)
+                self._reply_order.enter(work)
         self.spawn_loops()
 
     def has_share(self, sender: str, count: int, share: float, max_bytes: int) -> bool:
@@ -266,7 +268,7 @@ class Executor:
                         await self._handle_opened(work)
                 finally:
                     if work.stream:
-                        self._turns.leave(work)
+                        self._reply_order.leave(work)
                     running.discard(work)
                 handled += 1
                 if not handled % YIELD_EVERY or look() > yield_at:
@@ -289,10 +291,10 @@ class Executor:
             self._finish((work, (), f"failed: undecodable: {error}"))
             return
         if work.is_reply and is_for_caller_only(work, message):
-            self._turns.say(work)
+            self._reply_order.say(work)
             # who still speaks hears of it with the word that this piece is done
-            work.is_unwanted = self._parts.leavers.is_unwanted(work, message)
-            self._finish((work, self.outcomes.forwarded(work, message), DONE_VERDICT))
+            work.is_unwanted = self._parts.abandoned.is_unwanted(work, message)
+            self._finish((work, self.reply_builder.forwarded(work, message), DONE_VERDICT))
             return
         await self._handle(work, message)
 
@@ -372,8 +374,8 @@ class Executor:
         stats.handled += 1
         stats.handler.observe(self._mono() - started)
         if work.is_reply:
-            self._turns.say(work)
-        records = self.outcomes.of_result(work, message, result, outlet)
+            self._reply_order.say(work)
+        records = self.reply_builder.of_result(work, message, result, outlet)
         self._finish((work, records, DONE_VERDICT))
 
     def _conclude_failure(
@@ -492,11 +494,11 @@ class Executor:
         if isinstance(error, TimeoutError):
             text = "the handler did not end in time"
         self._telemetry.handler_failed(self.spec.key, message.from_node, message.id, text)
-        self._answers.report(
+        self._error_reports.report(
             self.spec.node, f"{message.method} {message.id} failed: {text}", method=message.method
         )
         word = "refused" if isinstance(error, _REFUSALS) else "failed"
-        records = self.outcomes.of_failure(work, message, text, outlet)
+        records = self.reply_builder.of_failure(work, message, text, outlet)
         self._finish((work, records, f"{word}: {text}"))
 
     def _finish(self, finished: Finished) -> None:
@@ -564,9 +566,9 @@ class Executor:
                     self.spec.key, f"cannot commit handled messages: {error}"
                 )
                 full_count += 1
-                kept = [record for record in replies if record.id in self.outcomes.must_send]
+                kept = [record for record in replies if record.id in self.reply_builder.must_send]
                 if len(kept) < len(replies) and full_count > MAX_REPLY_WAITS:
-                    self._answers.report(
+                    self._error_reports.report(
                         self.spec.node,
                         f"{self.spec.subject}: {len(replies) - len(kept)} replies dropped: {error}",
                         method=self.spec.method,
@@ -576,7 +578,7 @@ class Executor:
                 await asyncio.sleep(RETRY_FIRST_S)
             else:
                 break
-        self.outcomes.must_send.difference_update(record.id for record in replies)
+        self.reply_builder.must_send.difference_update(record.id for record in replies)
         self._conclude(batch)
 
     def _conclude(self, batch: list[Finished]) -> None:
@@ -656,7 +658,7 @@ class _MessageContext:
         tools = parts.tools
         is_appliance = work.identity.instance is not None
         self.outlet = ReplyWriter(
-            message, spec.node, parts, executor._answering, asker_is_appliance=is_appliance
+            message, spec.node, parts, executor._reply_policy, asker_is_appliance=is_appliance
         )
         row_id = work.row_id
 

@@ -46,8 +46,8 @@ class _Untold(NamedTuple):
 class GivenUp:
     """Told of every record that becomes a dead letter. One for a daemon; `close` it before the store."""
 
-    def __init__(self, answers: ErrorReports, store: MessageStore, bus: Bus) -> None:
-        self._answers = answers
+    def __init__(self, error_reports: ErrorReports, store: MessageStore, bus: Bus) -> None:
+        self._error_reports = error_reports
         self._store = store
         self._bus = bus
         self._untold: dict[str, _Untold] = {}
@@ -68,7 +68,7 @@ class GivenUp:
         words = escape_line(reason[:MAX_REASON_CHARACTERS])
         text = f"gave up message {record.id}, {record.method} to {record.to_node} on {record.subject}: {words}"
         if self._bus.is_connected:
-            self._answers.report(record.node, text, method=record.method, is_given_up=True)
+            self._error_reports.report(record.node, text, method=record.method, is_given_up=True)
             return
         before = self._untold.get(record.node)
         number = 1 if before is None else before.number + 1
@@ -79,7 +79,7 @@ class GivenUp:
         """There is a connection."""
         untold, self._untold = self._untold, {}
         for node, one in untold.items():
-            self._answers.report(node, str(one), method=one.method, is_given_up=True)
+            self._error_reports.report(node, str(one), method=one.method, is_given_up=True)
             self._save(node)
 
     def _save(self, node: str) -> None:

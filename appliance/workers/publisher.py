@@ -217,13 +217,13 @@ class Publisher:
     def _on_removed(self, ids: set[int]) -> None:
         self._sender.forget_dropped(ids)
         for id_ in ids:
-            self._parts.settlements.tell(id_, "dropped by an operator")
+            self._parts.waiters.tell(id_, "dropped by an operator")
 
     def _on_concluded(self, flights: Sequence[Flight], reason: str | None) -> None:
-        settlements = self._parts.settlements
-        if settlements.has_waiters:
+        waiters = self._parts.waiters
+        if waiters.has_waiters:
             for flight in flights:
-                settlements.tell(
+                waiters.tell(
                     flight.record.id,
                     reason,
                     is_done=flight.is_done,

@@ -24,16 +24,16 @@ class ReplyBuilder:
     def __init__(
         self,
         parts: WorkerServices,
-        answering: ReplyPolicy,
+        reply_policy: ReplyPolicy,
         spec: Callable[[], SubscriberSpec],
         method: Callable[[], Method],
     ) -> None:
         self._router = parts.router
         self._store = parts.store
         self._telemetry = parts.telemetry
-        self._answers = parts.answers
+        self._error_reports = parts.error_reports
         self._desired = parts.desired
-        self._answering = answering
+        self._reply_policy = reply_policy
         self._spec = spec
         self._method = method
         self.must_send: set[int] = set()
@@ -63,7 +63,7 @@ class ReplyBuilder:
             return ()
         node = self._spec().node
         if result.report is not None:
-            self._answers.report(
+            self._error_reports.report(
                 node, f"{message.method} {message.id}: {result.report}", method=message.method
             )
         sent = self._sent_messages(result) + self.forwarded(work, message)
@@ -94,7 +94,7 @@ class ReplyBuilder:
             headers = reply_headers(work.headers)
             record = self._router.make_record(bounded_reply(copy), headers=headers)
         except RequestInvalid as error:
-            self._answers.report(
+            self._error_reports.report(
                 node,
                 f"the answer from {reply.from_node[:60]} is not passed on: {error}",
                 method=self._spec().method,
@@ -123,7 +123,7 @@ class ReplyBuilder:
                     message, expires_s=outgoing.expires_s, headers=headers
                 )
             except RequestInvalid as error:
-                self._answers.report(
+                self._error_reports.report(
                     self._spec().node,
                     f"cannot send to {message.to_node[:60]}: {error}",
                     method=self._spec().method,
@@ -142,9 +142,9 @@ class ReplyBuilder:
                 raise RequestInvalid(
                     "the outbox is nearly full; its last room is for messages handed over here"
                 )
-            return (self._answering.make_reply_record(reply, headers),)
+            return (self._reply_policy.make_reply_record(reply, headers),)
         except RequestInvalid as error:
-            self._answers.report(
+            self._error_reports.report(
                 self._spec().node,
                 f"cannot reply to {reply.to_node[:60]}: {error}",
                 method=self._spec().method,

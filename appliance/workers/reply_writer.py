@@ -93,7 +93,7 @@ class ReplyWriter:
         request: Message,
         node: NodeName,
         parts: WorkerServices,
-        answering: ReplyPolicy,
+        reply_policy: ReplyPolicy,
         *,
         asker_is_appliance: bool,
     ) -> None:
@@ -101,8 +101,8 @@ class ReplyWriter:
         self._node = node
         self._store = parts.store
         self._delivering = Delivering(node, parts)
-        self._settlements = parts.settlements
-        self._answering = answering
+        self._waiters = parts.waiters
+        self._reply_policy = reply_policy
         self._asker_is_appliance = asker_is_appliance
         self._stream = ""
         """Random; made for an answer that comes in pieces, which most do not."""
@@ -134,7 +134,7 @@ class ReplyWriter:
         reply = make_reply(self._request, self._node, bytes_to_text(data))
         record = self._make(reply, headers)
         # before it is put: it may be acknowledged before the put returns
-        fate = self._settlements.expect(record.id)
+        fate = self._waiters.expect(record.id)
         fate.add_done_callback(self._note_fate)
         self._unsettled.append(fate)
         await self._delivering.put(record)
@@ -155,10 +155,10 @@ class ReplyWriter:
         }
         reply = make_reply(self._request, self._node, "")
         try:
-            record = self._answering.make_reply_record(reply, headers)
+            record = self._reply_policy.make_reply_record(reply, headers)
         except RequestInvalid:
             return  # told when the answer itself cannot be sent
-        self._progress_fate = self._settlements.expect(record.id)
+        self._progress_fate = self._waiters.expect(record.id)
         self._progress_fate.add_done_callback(self._note_fate)
         await self._delivering.put(record)
 
@@ -172,7 +172,7 @@ class ReplyWriter:
 
     def _make(self, reply: Message, headers: dict[str, str]) -> OutboxRecord:
         try:
-            return self._answering.make_reply_record(reply, headers)
+            return self._reply_policy.make_reply_record(reply, headers)
         except RequestInvalid as error:
             raise HandlerError(f"cannot reply to {reply.to_node[:60]}: {error}") from error
 

@@ -21,7 +21,7 @@ class Delivering:
         self._node = node
         self._store = parts.store
         self._router = parts.router
-        self._settlements = parts.settlements
+        self._waiters = parts.waiters
 
     async def deliver(self, outgoing: Outgoing) -> bool:
         """Send and wait for the acknowledgement; whether it came after the receiver's work.
@@ -43,7 +43,7 @@ class Delivering:
                 f"cannot send to {outgoing.message.to_node[:60]}: {error}"
             ) from error
         # before it is put: the answer may come before the put returns
-        fate = self._settlements.expect(record.id)
+        fate = self._waiters.expect(record.id)
         try:
             await self.put(record)
             found = await fate

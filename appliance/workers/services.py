@@ -52,7 +52,7 @@ class WorkerServices:
     delivery: DeliveryMode
     router: Router
     telemetry: Telemetry
-    answers: ErrorReports
+    error_reports: ErrorReports
     peers: PeerBook
     inbox: InboxOwners
     tools: HandlerServices
@@ -64,5 +64,5 @@ class WorkerServices:
     report_given_up: Callable[[OutboxRecord, str], None] = _report_nothing
     """Tells errorCentral of a record that became a dead letter, and why."""
     stall: StallWatch = field(default_factory=lambda: StallWatch(time.monotonic))
-    settlements: DeliveryWaiters = field(default_factory=DeliveryWaiters)
-    leavers: AbandonedRequests = field(default_factory=AbandonedRequests)
+    waiters: DeliveryWaiters = field(default_factory=DeliveryWaiters)
+    abandoned: AbandonedRequests = field(default_factory=AbandonedRequests)

@@ -537,7 +537,7 @@ class Subscriber:
 
     def _is_unwanted(self, work: Incoming) -> bool:
         message = work.message
-        return message is not None and self._parts.leavers.is_unwanted(work, message)
+        return message is not None and self._parts.abandoned.is_unwanted(work, message)
 
     # -- answers ----------------------------------------------------------------------------------
 
@@ -616,7 +616,7 @@ class Subscriber:
     def _refuse(self, refusal: Refusal, reply_to: str, said: list[Confirmation]) -> None:
         self.stats.refused += 1
         self._telemetry.message_refused(self.key, refusal.sender, refusal.reason)
-        self._parts.answers.report(
+        self._parts.error_reports.report(
             self._spec.node,
             f"{self._spec.subject}: message refused: {refusal.reason}",
             method=self._spec.method,
@@ -701,13 +701,15 @@ class Subscriber:
         assert message is not None
         self._telemetry.message_interrupted(self.key, message.from_node, message.id)
         text = "interrupted: the appliance stopped while it ran; it was not run again"
-        self._parts.answers.report(
+        self._parts.error_reports.report(
             self._spec.node, f"{message.method} {message.id} {text}", method=message.method
         )
         replies: tuple[OutboxRecord, ...] = ()
         if self._method.info.replies and not message.is_reply:
             reply = make_reply(message, self._spec.node, "")
-            replies = self._executor.outcomes.reply_records(reply, {EXIT_HEADER: f"failed: {text}"})
+            replies = self._executor.reply_builder.reply_records(
+                reply, {EXIT_HEADER: f"failed: {text}"}
+            )
         await self._end_row(row, f"failed: {text}", replies)
         if work.ack_on is AckOn.DONE and work.identity.instance is not None and work.reply_tos:
             self._intake.confirm([self._answer(work, Answer(AnswerKind.FAILED, detail=text))])

@@ -450,7 +450,7 @@ class Daemon:
         self.line = world.line_class(self, await world.connect(self.name))
         self._build()
         self._services = [
-            asyncio.create_task(self.answers.run(), name=f"{self.name} answers"),
+            asyncio.create_task(self.error_reports.run(), name=f"{self.name} answers"),
             asyncio.create_task(self._reconcile(), name=f"{self.name} reconciler"),
             asyncio.create_task(
                 keep_orphans(self.inbox_owners, self.telemetry, self._report),
@@ -476,7 +476,7 @@ class Daemon:
             METHOD_TABLE, instance=store.instance, next_id=store.next_id, wall=store.now
         )
         self.router.follow(self.desired)
-        self.answers = ErrorReports(
+        self.error_reports = ErrorReports(
             bus=bus,
             store=store,
             router=self.router,
@@ -485,7 +485,7 @@ class Daemon:
             wall=wall,
         )
         self.presence = Presence(self.current, wall, self._node_seen)
-        self.settlements = DeliveryWaiters()
+        self.waiters = DeliveryWaiters()
         tools = HandlerServices(
             files=NoFiles(),
             console=NoConsole(),
@@ -495,7 +495,7 @@ class Daemon:
             switch=None,  # type: ignore[arg-type] - no handler here switches workers
         )
         self.peers = PeerBook(store)
-        self.given_up = GivenUp(self.answers, store, cast(Bus, self.line))
+        self.given_up = GivenUp(self.error_reports, store, cast(Bus, self.line))
         self.inbox_owners = InboxOwners(store, self._is_subscriber_wanted)
         dialect = make_dialect()
         parts = WorkerServices(
@@ -505,7 +505,7 @@ class Daemon:
             delivery=DeliveryModes(bus, dialect, store.instance),
             router=self.router,
             telemetry=self.telemetry,
-            answers=self.answers,
+            error_reports=self.error_reports,
             peers=self.peers,
             inbox=self.inbox_owners,
             tools=tools,
@@ -513,8 +513,8 @@ class Daemon:
             wall=wall,
             mono=world.clocks.steady,
             report_given_up=self.given_up.report_given_up,
-            settlements=self.settlements,
-            leavers=AbandonedRequests(),
+            waiters=self.waiters,
+            abandoned=AbandonedRequests(),
             stall=StallWatch(world.clocks.steady),
         )
         methods = {
@@ -558,7 +558,7 @@ class Daemon:
         )
 
     def _report(self, node: str, text: str, method: str) -> None:
-        self.answers.report(node, text, method=method)
+        self.error_reports.report(node, text, method=method)
 
     def _on_connected(self) -> None:
         self.pool.retry_now()

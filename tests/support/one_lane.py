@@ -62,7 +62,7 @@ class Shore:
             delivery=DeliveryModes(bus, dialect, INSTANCE),
             router=nothing,
             telemetry=Telemetry(EventHub()),
-            answers=nothing,
+            error_reports=nothing,
             peers=PeerBook(real),
             inbox=InboxOwners(real),
             tools=nothing,

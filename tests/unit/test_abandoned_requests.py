@@ -30,16 +30,16 @@ def make_work(message, headers):
     ],
 )
 def test_only_a_piece_of_an_answer_whose_caller_has_left_is_unwanted(message, headers, expected):
-    leavers = AbandonedRequests()
-    assert not leavers.is_unwanted(make_work(PIECE, MORE), PIECE)
-    leavers.left([7])
-    assert leavers.is_unwanted(make_work(message, headers), message) is expected
+    abandoned = AbandonedRequests()
+    assert not abandoned.is_unwanted(make_work(PIECE, MORE), PIECE)
+    abandoned.left([7])
+    assert abandoned.is_unwanted(make_work(message, headers), message) is expected
 
 
 def test_the_newest_are_remembered():
-    leavers = AbandonedRequests()
-    leavers.left(range(7, 7 + MAX_REMEMBERED + 1))
-    assert not leavers.is_unwanted(make_work(PIECE, MORE), PIECE)
+    abandoned = AbandonedRequests()
+    abandoned.left(range(7, 7 + MAX_REMEMBERED + 1))
+    assert not abandoned.is_unwanted(make_work(PIECE, MORE), PIECE)
     newest = REQUEST._replace(id=7 + MAX_REMEMBERED)
     piece = PIECE._replace(previous_message=newest)
-    assert leavers.is_unwanted(make_work(piece, MORE), piece)
+    assert abandoned.is_unwanted(make_work(piece, MORE), piece)

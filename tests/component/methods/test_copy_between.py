@@ -96,9 +96,9 @@ async def test_a_broker_that_is_too_small_is_told(pair):
 
 async def test_a_file_of_the_kernel_that_tells_no_size_is_copied(pair):
     pair.sender.spec_fields["allow_paths"] = ("/proc/**",)
-    copied = await pair.copy("/proc/self/limits")
-    assert copied.size > 100
-    assert (pair.there / "copied").read_bytes().startswith(b"Limit")
+    copied = await pair.copy("/proc/version")
+    assert copied.size > 10
+    assert (pair.there / "copied").read_bytes().startswith(b"Linux")
 
 
 async def test_a_log_that_grows_is_copied_as_it_was_at_the_beginning(pair):
