@@ -171,6 +171,10 @@ class CopyJobs:
             copied = job.result()
             text = describe_copied(entry.name, f"{entry.other}:{entry.target}", copied)
             yield model.CopyLine(event="copied", text=text, **copied._asdict())
+        except (GeneratorExit, asyncio.CancelledError):
+            # whoever brought the file died before it was told: nobody will say that it can go
+            self._spool.remove(token)
+            raise
         finally:
             entry.users -= 1
             # the stream was closed: nobody waits for this copy any more

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import signal
 import time
+from collections.abc import Iterator
 from typing import Annotated
 
 import typer
@@ -92,11 +95,12 @@ def copy(
     copier = Copier(ApiClient(find_state_dir(state_dir)), view, node=from_node, wait_s=wait_s)
     outcomes: list[CopyOutcome] = []
     broken: DaemonError | None = None
-    for job in jobs:
-        outcome, broken = _copy_one(copier, view, job)
-        outcomes.append(outcome)
-        if broken is not None or outcome.state is CopyState.INTERRUPTED:
-            break
+    with _ending_like_interrupted() as ended_by:
+        for job in jobs:
+            outcome, broken = _copy_one(copier, view, job)
+            outcomes.append(outcome)
+            if broken is not None or outcome.state is CopyState.INTERRUPTED:
+                break
     if output is Output.JSON:
         print_json(facts_of(outcomes, len(jobs)))
     if broken is not None:
@@ -104,8 +108,31 @@ def copy(
     if len(jobs) > 1 and (words := summary_of(outcomes, len(jobs))):
         warn(words)
     if outcomes[-1].state is CopyState.INTERRUPTED:
-        return INTERRUPTED
+        return 128 + ended_by[0] if ended_by else INTERRUPTED
     return exit_code_of(outcomes)
+
+
+@contextlib.contextmanager
+def _ending_like_interrupted() -> Iterator[list[int]]:
+    """Let timeout(1) and a terminal that is closed end us as Ctrl-C does: nothing is left at the daemon.
+
+    Gives where the number of the signal stands once it came.
+    """
+    ended_by: list[int] = []
+
+    def end(number: int, _frame: object) -> None:
+        ended_by.append(number)
+        raise KeyboardInterrupt
+
+    # where one is ignored, as under nohup, that stands
+    numbers = [n for n in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(n) is signal.SIG_DFL]
+    for number in numbers:
+        signal.signal(number, end)
+    try:
+        yield ended_by
+    finally:
+        for number in numbers:
+            signal.signal(number, signal.SIG_DFL)
 
 
 def _copy_one(

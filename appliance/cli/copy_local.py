@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import io
 import os
 import secrets
 import stat
@@ -14,6 +15,8 @@ from appliance.core.copying import HASH_DIFFERS
 from appliance.errors import ApplianceError
 
 BLOCK_BYTES = 256 * 1024
+MAX_OF_KERNEL_BYTES = 4 * 1024 * 1024
+"""What a file may hold that tells no true size, as those of /proc and /sys."""
 
 
 class LocalFailed(ApplianceError):
@@ -36,8 +39,12 @@ class LocalSource:
 
     def __init__(self, path: str) -> None:
         self.path = path
-        self._file = self._open()
-        self.size = os.fstat(self._file.fileno()).st_size
+        self._file: BinaryIO = self._open()
+        status = os.fstat(self._file.fileno())
+        self.size = status.st_size
+        if status.st_blocks == 0:
+            # without a block on any disk: empty, full of holes, or a file of the kernel, whose size says nothing
+            self._read_at_once()
         self._hasher = hashlib.sha256()
 
     @property
@@ -67,6 +74,21 @@ class LocalSource:
             left -= len(block)
             tell(self.size - left, self.size)
             yield block
+
+    def _read_at_once(self) -> None:
+        try:
+            content = self._file.read(MAX_OF_KERNEL_BYTES + 1)
+            self._file.seek(0)
+        except OSError as error:
+            self._file.close()
+            raise _failed(self.path, error) from error
+        if len(content) <= MAX_OF_KERNEL_BYTES:
+            self._file.close()
+            self._file, self.size = io.BytesIO(content), len(content)
+        elif not self.size:
+            self._file.close()
+            words = f"it tells no size, and holds over {MAX_OF_KERNEL_BYTES} bytes"
+            raise LocalFailed(self.path, words)
 
     def _open(self) -> BinaryIO:
         try:

@@ -18,6 +18,8 @@ from typing import NamedTuple
 
 MAX_LISTED = 10_000
 """Files looked at in one look; the others wait."""
+MAX_LEFT_LYING = 100
+"""Names that are told of."""
 MAX_SWEPT = 1_000
 CLOCK_PLAY_S = 60.0
 """A time further in the future was given by a clock that was wrong then, and says nothing."""
@@ -29,6 +31,14 @@ _RANDOM_BITS = 20
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 _OUR_OWN_TROUBLE = (errno.ENOENT, errno.EMFILE, errno.ENFILE, errno.ENOMEM)
 """What fails not because of the file."""
+
+_LEFTOVER_ENDS = (
+    *("~", "#", ".swp", ".swo", ".swx", ".tmp", ".temp", ".bak", ".orig", ".rej", ".save"),
+    *(".part", ".partial", ".filepart", ".crdownload", ".download", ".upload", ".aria2"),
+)
+_LEFTOVER_BEGINNINGS = ("#", "~$", ".")
+_VIM_TRIES = "4913"
+"""The name under which vim finds out whether it may write in a directory."""
 
 Stamp = tuple[int, int, int]
 """Inode, size and time of the last change: while it stays, the content holds still."""
@@ -49,6 +59,22 @@ class Claim(NamedTuple):
     def directory(self) -> str:
         """The name of its directory."""
         return f"{self.number:016x}"
+
+
+class Listing(NamedTuple):
+    """What lies in the folder: files to take, oldest first, and names of what is left lying, with the reason."""
+
+    files: dict[str, Stamp]
+    left_lying: dict[str, str]
+
+
+def is_leftover(name: str) -> bool:
+    """Whether an editor or an upload keeps a file under such a name beside the one that is meant."""
+    return (
+        name.startswith(_LEFTOVER_BEGINNINGS)
+        or name.lower().endswith(_LEFTOVER_ENDS)
+        or name == _VIM_TRIES
+    )
 
 
 class UnfitFile(Exception):
@@ -79,12 +105,23 @@ class FolderFiles:
         if not os.access(self._path, os.R_OK | os.W_OK | os.X_OK):
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
 
-    def list(self) -> dict[str, Stamp]:
-        """Regular files whose names do not begin with a dot, oldest first."""
+    def list(self) -> Listing:
+        """Regular files, without those that editors and uploads keep beside them."""
         found: list[tuple[int, str, Stamp]] = []
+        left_lying: dict[str, str] = {}
         with self._root() as root, os.scandir(root) as entries:
             for entry in entries:
-                if entry.name.startswith(".") or not entry.is_file(follow_symlinks=False):
+                if entry.name in (DONE, FAILED) or entry.name.startswith(".taking-"):
+                    continue
+                if is_leftover(entry.name):
+                    reason = "its name is that of an editor's or an upload's own file"
+                elif not entry.is_file(follow_symlinks=False):
+                    reason = "it is no regular file"
+                else:
+                    reason = ""
+                if reason:
+                    if len(left_lying) < MAX_LEFT_LYING:
+                        left_lying[entry.name] = reason
                     continue
                 with contextlib.suppress(FileNotFoundError):
                     status = entry.stat(follow_symlinks=False)
@@ -92,7 +129,7 @@ class FolderFiles:
                     found.append((status.st_mtime_ns, entry.name, stamp))
                 if len(found) >= MAX_LISTED:
                     break
-        return {name: stamp for _, name, stamp in sorted(found)}
+        return Listing({name: stamp for _, name, stamp in sorted(found)}, left_lying)
 
     def claim(self, name: str) -> Claim | None:
         """Make a file ours; None when somebody was faster."""

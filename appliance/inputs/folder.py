@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from appliance.api.requests import Once
 from appliance.config.watch_folder import watch_folder
@@ -58,6 +58,7 @@ class Folder:
         self._desired = desired
         self._on_trouble = on_trouble
         self._seen: dict[str, tuple[Stamp, float]] = {}
+        self._told_lying: frozenset[str] = frozenset()
         self._hint = asyncio.Event()
         self._stop = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
@@ -170,7 +171,8 @@ class Folder:
 
     async def _take_ready(self) -> tuple[float, str | None]:
         """Take what holds still; when to look again, and which file cannot be claimed."""
-        found = await asyncio.to_thread(self._files.list)
+        found, left_lying = await asyncio.to_thread(self._files.list)
+        self._tell_left_lying(left_lying)
         now = asyncio.get_running_loop().time()
         settle_s = self.section.settle_s
         wait_s = self.section.poll_interval_s
@@ -201,6 +203,15 @@ class Folder:
             if claim is not None:
                 await self._inject(claim)
         return wait_s, trouble
+
+    def _tell_left_lying(self, left_lying: Mapping[str, str]) -> None:
+        """Once a name, as long as it lies there."""
+        for name in left_lying.keys() - self._told_lying:
+            if not name.startswith("."):  # what is hidden is meant to be
+                _log.info(
+                    "left lying in the folder: %s: %s", escape_line(name)[:200], left_lying[name]
+                )
+        self._told_lying = frozenset(left_lying)
 
     async def _inject(self, claim: Claim) -> None:
         try:

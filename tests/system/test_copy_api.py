@@ -196,7 +196,7 @@ def test_a_caller_that_hangs_up_in_the_middle_of_its_content_has_sent_nothing(ap
     assert os.listdir(api.spool) == []
 
 
-def test_a_caller_that_hangs_up_while_it_waits_for_an_absent_node_leaves_nothing_in_the_outbox(api):
+def test_a_caller_that_hangs_up_while_it_waits_for_an_absent_node_leaves_nothing_behind(api):
     begun = api.begin(to_node="away", path="/x")
     assert api.bring(begun["token"])[0] == 200
     connection = api.open()
@@ -209,7 +209,8 @@ def test_a_caller_that_hangs_up_while_it_waits_for_an_absent_node_leaves_nothing
     connection.close()
     until(lambda: not api.daemon.status()["outbox"]["pending"])
     assert api.daemon.status()["outbox"]["dead"] == 0
-    assert api.ask("DELETE", f"/{begun['token']}")[0] == 200
+    # nor in the daemon's keeping, where 64 such copies would leave room for none
+    until(lambda: os.listdir(api.spool) == [])
 
 
 def test_there_is_room_for_so_many_copies_at_once(api):

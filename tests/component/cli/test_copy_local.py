@@ -66,6 +66,23 @@ def test_a_file_that_grows_is_read_as_it_was(tmp_path):
     source.close()
 
 
+@pytest.mark.parametrize(
+    "path", ["/proc/version", "/proc/filesystems", "/sys/kernel/mm/transparent_hugepage/enabled"]
+)
+def test_a_file_of_the_kernel_is_read_whole_whatever_size_it_tells(path):
+    if not os.path.exists(path):
+        pytest.skip(f"no {path} here")
+    with open(path, "rb") as file:
+        assert read(path)[0] == file.read() != b""
+
+
+def test_a_file_full_of_holes_is_read_whole(tmp_path):
+    file = tmp_path / "holes"
+    with file.open("wb") as made:
+        made.truncate(9_000_000)
+    assert read(file)[0] == bytes(9_000_000)
+
+
 def test_a_file_that_shrinks_is_told(tmp_path):
     file = tmp_path / "file"
     file.write_bytes(DATA)

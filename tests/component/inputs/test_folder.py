@@ -139,6 +139,30 @@ async def test_what_is_no_regular_file_stays_where_it_is(folder, path, short_dir
     assert {"link", "below", "pipe", ".hidden", "dangling"} <= names
 
 
+LEFTOVERS = [
+    "job.json~",
+    "#job.json#",
+    "job.json.filepart",
+    "job.json.swp",
+    "x.PART",
+    "~$job.json",
+    "4913",
+]
+
+
+async def test_what_editors_and_uploads_leave_is_not_taken_and_told_once(folder, path, caplog):
+    caplog.set_level("INFO")
+    for name in LEFTOVERS:
+        (path / name).write_text(PING)
+    for name in ("job.json", "last"):
+        (path / name).write_text(PING)
+        await taken(path, name)
+    assert len(folder.submitted) == 2
+    assert set(LEFTOVERS) <= {entry.name for entry in path.iterdir()}
+    told = [record.getMessage() for record in caplog.records if "left lying" in record.getMessage()]
+    assert len(told) == len(set(told)) == len(LEFTOVERS)
+
+
 @pytest.mark.parametrize("where", ["done", "failed"])
 async def test_a_link_in_the_place_of_our_directories_leads_nowhere(folder, path, short_dir, where):
     elsewhere = short_dir / "elsewhere"
@@ -192,7 +216,7 @@ async def test_a_file_that_changes_while_it_is_read_goes_back(path):
     claim = files.claim("x")
     (path / "x").write_text("another one of that name")
     files.give_back(claim)
-    assert sorted(files.list()) == sorted(["x", f"x.{claim.number:x}"])
+    assert sorted(files.list().files) == sorted(["x", f"x.{claim.number:x}"])
     assert not claims_left(path)
 
 
@@ -229,7 +253,7 @@ async def test_a_file_claimed_by_a_killed_daemon_is_taken_after_the_restart(benc
     files.prepare()
     (path / "a").write_text(PING)
     claim = files.claim("a")
-    assert files.list() == {}
+    assert files.list().files == {}
     await bench.set(folder=section(path))
     assert (await taken(path, "a"))["accepted"]
     assert [mark.number for mark in bench.control.marks] == [claim.number]
