@@ -14,7 +14,7 @@ import msgspec
 
 from appliance.api import model
 from appliance.api.submission import accepts, describe_unknown, describe_unsubscribed
-from appliance.core.copying import COPY_FROM, COPY_TO, Copied, describe_copied
+from appliance.core.copying import COPY_FROM, COPY_TO, MAKE_DIRECTORIES, Copied, describe_copied
 from appliance.core.current import Current
 from appliance.core.message import Message
 from appliance.core.names import MethodName, NodeName, is_node_name
@@ -44,6 +44,8 @@ class CopyRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     path: str | None = None
     name: str = ""
     """What the file is called at the caller's, for texts."""
+    make_directories: bool = False
+    """Whether missing directories of `path` are made."""
     node: str | None = None
     """The own node that takes part."""
 
@@ -88,7 +90,11 @@ class CopyJobs:
         elif not (request.path or "").startswith("/"):
             raise RequestInvalid("the path at the other node begins with a slash")
         entry = self._spool.add(
-            node, other, target=request.path or "", name=request.name or "a file"
+            node,
+            other,
+            target=request.path or "",
+            name=request.name or "a file",
+            makes_directories=request.make_directories,
         )
         return model.CopyBegun(
             token=entry.token,
@@ -187,7 +193,13 @@ class CopyJobs:
         source.sha256 = entry.sha256
         sender = CopySender(
             source,
-            Message(method=COPY_FROM, method_args=(entry.name, entry.other, entry.target)),
+            Message(
+                method=COPY_FROM,
+                method_args=(
+                    *(entry.name, entry.other, entry.target),
+                    *([MAKE_DIRECTORIES] if entry.makes_directories else []),
+                ),
+            ),
             node=entry.node,
             to_node=entry.other,
             path=entry.target,

@@ -38,7 +38,8 @@ checked by SHA-256, and goes on after broken lines and restarts of either node. 
 meanwhile, as logs do, is copied as it was at the beginning.
 
 The target is replaced in one step when the whole is there and right. It keeps the mode of the file
-that was there; a new one at a node is for its owner alone (0600).
+that was there; a new one at a node is for its owner alone (0600). Its directory must be there;
+--mkdir makes it, at a node, where allow_paths has the directory, too.
 
 What may be read at a node is allow_paths of its REQCopyFileFrom, what may be written that of its
 REQCopyFileTo. To fetch files the own node subscribes REQCopyFileTo and accepts the sender; it needs
@@ -71,6 +72,9 @@ def copy(
         str, typer.Argument(metavar="TARGET", help="A file, or a directory that ends with a slash.")
     ],
     is_quiet: Annotated[bool, typer.Option("-q", "--quiet", help="No progress.")] = False,
+    mkdir: Annotated[
+        bool, typer.Option("--mkdir", help="Make the target's missing directories at a node.")
+    ] = False,
     from_node: Annotated[
         str | None, typer.Option("--from", metavar="N", help="The own node that takes part.")
     ] = None,
@@ -92,7 +96,13 @@ def copy(
     except PlacesUnclear as error:
         raise typer.BadParameter(str(error), param_hint="SOURCE… TARGET") from None
     view = ProgressView(is_quiet=is_quiet)
-    copier = Copier(ApiClient(find_state_dir(state_dir)), view, node=from_node, wait_s=wait_s)
+    copier = Copier(
+        ApiClient(find_state_dir(state_dir)),
+        view,
+        node=from_node,
+        wait_s=wait_s,
+        makes_directories=mkdir,
+    )
     outcomes: list[CopyOutcome] = []
     broken: DaemonError | None = None
     with _ending_like_interrupted() as ended_by:

@@ -14,7 +14,7 @@ from appliance.cli.copy_local import LocalSource, check_writable, write_file
 from appliance.cli.copy_places import Job, Place
 from appliance.cli.options import warn
 from appliance.cli.progress_view import ProgressView
-from appliance.core.copying import COPY_FROM, NOBODY_TOOK, Copied
+from appliance.core.copying import COPY_FROM, MAKE_DIRECTORIES, NOBODY_TOOK, Copied
 from appliance.errors import ApplianceError
 
 MAX_COPY_S = 86_400.0
@@ -35,12 +35,19 @@ class Copier:
     """Copies one file after another."""
 
     def __init__(
-        self, client: ApiClient, view: ProgressView, *, node: str | None, wait_s: float
+        self,
+        client: ApiClient,
+        view: ProgressView,
+        *,
+        node: str | None,
+        wait_s: float,
+        makes_directories: bool = False,
     ) -> None:
         self._client = client
         self._view = view
         self._node = node
         self._wait_s = wait_s
+        self._makes_directories = makes_directories
         self._is_begun = self._goes_on = False
 
     def copy(self, job: Job) -> Copied | None:
@@ -86,9 +93,14 @@ class Copier:
     def _bring(self, path: str, target: Place) -> Copied:
         source = LocalSource(path)
         with contextlib.closing(source):
-            begun = self._begin(
-                {"to_node": target.node, "path": target.path, "name": os.path.abspath(path)}
-            )
+            body: dict[str, str | bool | None] = {
+                "to_node": target.node,
+                "path": target.path,
+                "name": os.path.abspath(path),
+            }
+            if self._makes_directories:
+                body["make_directories"] = True
+            begun = self._begin(body)
             token = begun.token
             with self._forgetting(token):
                 blocks = source.blocks(self._view.show_reading)
@@ -134,6 +146,8 @@ class Copier:
         assert target.node is not None
         try:
             arguments = [source.path, target.node, target.path]
+            if self._makes_directories:
+                arguments.append(MAKE_DIRECTORIES)
             return self._ask(source, arguments, self._node, idle_s=self._wait_s + ANSWER_S)
         except KeyboardInterrupt:
             self._goes_on = self._is_begun
@@ -192,7 +206,7 @@ class Copier:
 
     # -- tokens -----------------------------------------------------------------------------------
 
-    def _begin(self, body: dict[str, str | None]) -> CopyBegun:
+    def _begin(self, body: dict[str, str | bool | None]) -> CopyBegun:
         if self._node is not None:
             body["node"] = self._node
         begun = self._client.post("/api/v1/copies", CopyBegun, body).value

@@ -20,6 +20,8 @@ from appliance.errors import ArgumentsInvalid
 COPY_FROM = "REQCopyFileFrom"
 COPY_TO = "REQCopyFileTo"
 COPY_CHUNK = "REQCopyFileChunk"
+MAKE_DIRECTORIES = "mkdir"
+"""A fourth argument of the methods that copy: missing directories are made. Without it appliances refuse a path in one."""
 
 SHA256_HEADER = "appl-sha256"
 """On REQCopyFileTo: the hash of the content; also tells that the sender needs no answer beside the acknowledgement."""

@@ -162,10 +162,14 @@ class WorkerSwitch(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WriteRights:
-    """What a subscriber may write: `allow_paths` and `max_file_bytes` of its spec at this moment."""
+    """What a subscriber may write: `allow_paths` and `max_file_bytes` of its spec at this moment.
+
+    `makes_directories` is the asker's wish: missing ones are made, where `allow_paths` has them, too.
+    """
 
     allow_paths: tuple[str, ...] | None
     max_bytes: int
+    makes_directories: bool = True
 
 
 class FileTaker(Protocol):

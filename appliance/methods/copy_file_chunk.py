@@ -37,7 +37,7 @@ class CopyFileChunk:
         piece = read_piece(context.headers.get(PIECE_HEADER))
         path = target_path(message)
         data = unpack_piece(message.data)
-        taker, rights = find_taker(context), rights_of(context)
+        taker, rights = find_taker(context), rights_of(message, context)
         if data:
             await taker.take_piece(path, data, piece, message.from_node, rights)
         else:

@@ -28,7 +28,7 @@ INFO = MethodInfo(
     acks_when_done=False,
     keeps_time=True,
     options=frozenset({"allow_paths"}),
-    arguments="PATH NODE PATH-THERE",
+    arguments="PATH NODE PATH-THERE [mkdir]",
     for_answers=False,
 )
 _LOCAL = "local"

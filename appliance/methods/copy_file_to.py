@@ -6,7 +6,14 @@ the content's hash and learns from the acknowledgement that the file is there; a
 
 from __future__ import annotations
 
-from appliance.core.copying import COPY_CHUNK, COPY_TO, SHA256_HEADER, is_sha256
+from appliance.core.copying import (
+    COPY_CHUNK,
+    COPY_TO,
+    MAKE_DIRECTORIES,
+    PIECE_HEADER,
+    SHA256_HEADER,
+    is_sha256,
+)
 from appliance.core.message import Message, text_to_bytes
 from appliance.core.method import MethodInfo
 from appliance.core.names import Category, MethodName
@@ -29,7 +36,7 @@ INFO = MethodInfo(
     acks_when_done=True,
     companions=(MethodName(COPY_CHUNK),),
     options=frozenset({"allow_paths"}),
-    arguments="SOURCE NODE PATH",
+    arguments="SOURCE NODE PATH [mkdir]",
     for_answers=False,
 )
 
@@ -50,7 +57,7 @@ class CopyFileTo:
             raise ArgumentsInvalid(f"header {SHA256_HEADER} is no hash")
         data = join_data(message)
         await find_taker(context).take_file(
-            path, data, sha256, message.from_node, rights_of(context)
+            path, data, sha256, message.from_node, rights_of(message, context)
         )
         if sha256 is not None:
             return DONE
@@ -73,10 +80,16 @@ def find_taker(context: HandlerContext) -> FileTaker:
     return context.files_taker
 
 
-def rights_of(context: HandlerContext) -> WriteRights:
-    """What the subscriber lets be written at this moment."""
+def rights_of(message: Message, context: HandlerContext) -> WriteRights:
+    """What the subscriber lets be written at this moment, and what the asker wants made."""
     spec = context.spec
-    return WriteRights(allow_paths=spec.allow_paths, max_bytes=spec.max_file_bytes)
+    # a Go node, which sends neither, knows no other way than to make them
+    is_copy = SHA256_HEADER in context.headers or PIECE_HEADER in context.headers
+    return WriteRights(
+        allow_paths=spec.allow_paths,
+        max_bytes=spec.max_file_bytes,
+        makes_directories=not is_copy or MAKE_DIRECTORIES in (message.method_args or ())[3:],
+    )
 
 
 METHOD = Method(info=INFO, make=CopyFileTo)

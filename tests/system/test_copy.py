@@ -51,7 +51,12 @@ def test_files_come_from_a_node_and_go_to_one_and_between_two(both, here):
                                        f"central:{both.at('central', 'passed')}/"],
     }  # fmt: skip
     for directory, words in places.items():
-        done = both.run("cp", *words)
+        if directory.parent != here:
+            # a slip in a path makes no directory, and takes nothing
+            done = both.run("cp", *words)
+            assert (done.returncode, directory.exists()) == (1, False)
+            assert "its directory does not exist (cp --mkdir makes it)" in done.stderr
+        done = both.run("cp", "--mkdir", *words)
         assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
         assert {path.name: path.read_bytes() for path in directory.iterdir()} == contents
     both.settle()

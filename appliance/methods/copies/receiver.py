@@ -259,7 +259,7 @@ class CopyTaker:
     # -- in a thread: whole files -----------------------------------------------------------------
 
     def _write_file(self, path: str, data: bytes, rights: WriteRights) -> None:
-        target = open_target(path, rights.allow_paths)
+        target = open_target(path, rights.allow_paths, makes=rights.makes_directories)
         temporary = _part_name(target, secrets.token_hex(16))
         try:
             _check_room(target, len(data))
@@ -290,7 +290,7 @@ class CopyTaker:
         piece: Piece,
         rights: WriteRights,
     ) -> None:
-        target = open_target(path, rights.allow_paths)
+        target = open_target(path, rights.allow_paths, makes=rights.makes_directories)
         try:
             part = _part_name(target, key)
             # a resend of the last piece: its acknowledgement was lost
@@ -399,7 +399,7 @@ class CopyTaker:
         self._notes.remove(key)
 
     def _forget_part(self, transfer: _Transfer, key: str, path: str, rights: WriteRights) -> None:
-        target = open_target(path, rights.allow_paths)
+        target = open_target(path, rights.allow_paths, makes=False)
         try:
             self._discard(transfer, key, target, _part_name(target, key))
         except OSError as error:

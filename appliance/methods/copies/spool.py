@@ -49,6 +49,8 @@ class SpoolEntry:
     name: str = ""
     sha256: str | None = None
     arrived: asyncio.Event = field(default_factory=asyncio.Event)
+    makes_directories: bool = False
+    """Of a file that goes out: whether missing directories are made there."""
     users: int = 0
     """How many read or write it now: then it is not removed for its age."""
 
@@ -84,7 +86,15 @@ class CopySpool:
             self._tidying.cancel()
             await asyncio.gather(self._tidying, return_exceptions=True)
 
-    def add(self, node: str, other: str, *, target: str = "", name: str = "") -> SpoolEntry:
+    def add(
+        self,
+        node: str,
+        other: str,
+        *,
+        target: str = "",
+        name: str = "",
+        makes_directories: bool = False,
+    ) -> SpoolEntry:
         """Room for one file.
 
         Raises:
@@ -96,7 +106,14 @@ class CopySpool:
             raise RequestInvalid(f"{MAX_ENTRIES} copies are on their way already")
         token = secrets.token_hex(16)
         entry = SpoolEntry(
-            token, self._directory / token, node, other, self._mono(), target=target, name=name
+            token,
+            self._directory / token,
+            node,
+            other,
+            self._mono(),
+            target=target,
+            name=name,
+            makes_directories=makes_directories,
         )
         self._entries[token] = entry
         return entry

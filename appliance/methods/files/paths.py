@@ -15,6 +15,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from appliance.core.allow import is_path_allowed
+from appliance.core.copying import MAKE_DIRECTORIES
 from appliance.core.message import bytes_to_text, text_to_bytes
 from appliance.errors import ArgumentsInvalid, CopyFailed, PathForbidden
 from appliance.methods.texts import shorten
@@ -109,8 +110,8 @@ def _open_found(
     raise PathForbidden(f"{shorten(path)} is {kind}")
 
 
-def open_target(path: str, patterns: Sequence[str] | None) -> Target:
-    """The place of an allowed file to write; missing directories are made where they are allowed, too.
+def open_target(path: str, patterns: Sequence[str] | None, *, makes: bool = True) -> Target:
+    """The place of an allowed file to write; with `makes`, missing directories are made where they are allowed, too.
 
     Raises:
         PathForbidden: not allowed, or something else than a regular file stands there.
@@ -124,9 +125,13 @@ def open_target(path: str, patterns: Sequence[str] | None) -> Target:
     resolved = bytes_to_text(os.path.join(real_head, name))
     _check_allowed(path, resolved, patterns)
     try:
-        directory_fd = _walk(real_head, patterns, makes=True)
+        directory_fd = _walk(real_head, patterns, makes=makes)
     except FileNotFoundError as error:
-        reason = "its directory does not exist, and is not in allow_paths to be made"
+        reason = (
+            "its directory does not exist, and is not in allow_paths to be made"
+            if makes
+            else f"its directory does not exist (cp --{MAKE_DIRECTORIES} makes it)"
+        )
         raise CopyFailed(shorten(path), reason) from error
     except OSError as error:
         raise failed(path, error) from error

@@ -38,10 +38,14 @@ class CopyPair:
         receiver.spec_fields["allow_paths"] = (f"{there}/**",)
 
     async def copy(
-        self, source: Path | str, target: str | None = None, *, resume: FilePosition | None = None
+        self,
+        source: Path | str,
+        target: str | None = None,
+        *more: str,
+        resume: FilePosition | None = None,
     ) -> Copied | None:
         """Have a file copied, to `there / "copied"` unless told otherwise; what the answer says."""
-        arguments = (str(source), "central", target or f"{self.there}/copied")
+        arguments = (str(source), "central", target or f"{self.there}/copied", *more)
         result = await self.sender.handle(COPY_FROM, method_args=arguments, resume=resume)
         assert result.exit_status == 0
         return read_copied((result.output or b"").decode("utf-8", "surrogateescape"))

@@ -187,7 +187,7 @@ async def test_a_file_over_the_limit_of_either_side_is_not_begun_or_refused(pair
         ("there/pipe", "is no regular file"),
         ("there/link", "is no regular file"),
         ("there/file/below", "not a directory"),
-        ("there-not/file", "its directory does not exist, and is not in allow_paths to be made"),
+        ("there-not/file", r"its directory does not exist \(cp --mkdir makes it\)"),
         ("relative", "is no absolute path"),
         ("there/", "names no file"),
     ],
@@ -256,10 +256,21 @@ async def test_what_stands_at_the_target_keeps_its_mode_and_loses_its_other_name
         assert other.read_text() == "old"
 
 
-async def test_a_new_file_is_for_its_owner_alone_and_missing_directories_are_made(pair):
+async def test_missing_directories_are_made_only_where_allow_paths_has_them(pair, tmp_path):
+    write_random(pair.here / "source", 100)
+    pair.receiver.spec_fields["allow_paths"] += (f"{tmp_path}/there-not/**",)
+    with pytest.raises(HandlerError, match="does not exist, and is not in allow_paths to be made"):
+        await pair.copy(pair.here / "source", f"{tmp_path}/there-not/file", "mkdir")
+    assert not (tmp_path / "there-not").exists()
+
+
+async def test_a_new_file_is_for_its_owner_alone_and_so_are_directories_that_are_made(pair):
     for size in (100, 2_000_000):
         write_random(pair.here / "source", size)
         target = pair.there / f"new-{size}" / "below" / "copied"
-        await pair.copy(pair.here / "source", str(target))
+        with pytest.raises(HandlerError, match="does not exist"):
+            await pair.copy(pair.here / "source", str(target))
+        assert list(pair.there.iterdir()) == [] or size > 100
+        await pair.copy(pair.here / "source", str(target), "mkdir")
         assert target.stat().st_mode & 0o7777 == 0o600
         assert target.parent.stat().st_mode & 0o7777 == 0o700
