@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import os
+import time
 from collections.abc import Iterator
 from typing import Any
 
-from appliance.api.model import CopyBegun, CopyKept, CopyLine, Count, Line
+from appliance.api.model import CopyBegun, CopyKept, CopyLine, Count, Line, Status
 from appliance.cli.api_client import ApiClient, ApiRefused
 from appliance.cli.copy_asked import CopyAsked
 from appliance.cli.copy_local import LocalSource, check_writable, write_file
@@ -15,11 +16,13 @@ from appliance.cli.copy_places import Job, Place
 from appliance.cli.options import warn
 from appliance.cli.progress_view import ProgressView
 from appliance.core.copying import COPY_FROM, MAKE_DIRECTORIES, NOBODY_TOOK, Copied
-from appliance.errors import ApplianceError
+from appliance.errors import ApplianceError, DaemonUnreachable
 
 MAX_COPY_S = 86_400.0
 ANSWER_S = 5.0
 """A node that waits for another one as long as we would has that long to say that it was in vain."""
+MAX_RESTARTS = 5
+"""Of our own daemon in one copy: one that ends each time may do so because of it."""
 SHA256_HEADER = "X-Appliance-SHA256"
 
 
@@ -61,13 +64,10 @@ class Copier:
         self._view.begin(os.path.basename(job.source.path))
         copied: Copied | None
         try:
-            if job.source.node is None:
-                copied = self._bring(job.source.path, job.target)
-            elif job.target.node is None:
-                check_writable(job.target.path)
-                copied = self._fetch(job.source, job.target.path)
-            else:
+            if job.source.node is not None and job.target.node is not None:
                 copied = self._pass_on(job.source, job.target)
+            else:
+                copied = self._copy_over_restarts(job)
         except CopyProblem as error:
             if (hint := _directory_hint(job, str(error))) is not None:
                 raise CopyProblem(f"{error} ({hint})") from error
@@ -78,6 +78,33 @@ class Copier:
             self._view.end()
             warn(f"{job.target}: it was handed over; the node there does not say what came of it")
         return copied
+
+    def _copy_over_restarts(self, job: Job) -> Copied:
+        """Bring or fetch it, from the beginning again where our own daemon went away in the middle and came back."""
+        restarts = 0
+        while True:
+            self._is_begun = False
+            try:
+                if job.source.node is None:
+                    return self._bring(job.source.path, job.target)
+                check_writable(job.target.path)
+                return self._fetch(job.source, job.target.path)
+            except DaemonUnreachable:
+                restarts += 1
+                if not self._is_begun or restarts > MAX_RESTARTS or not self._wait_for_daemon():
+                    raise
+
+    def _wait_for_daemon(self) -> bool:
+        """Whether it is ready again within --wait."""
+        self._view.clear()
+        warn(f"the daemon went away; waiting up to {self._wait_s:g} s for it (--wait)")
+        until_mono = time.monotonic() + self._wait_s
+        while time.monotonic() < until_mono:
+            with contextlib.suppress(ApplianceError, OSError):
+                self._client.get("/api/v1/status", Status)
+                return True
+            time.sleep(0.2)
+        return False
 
     def describe_interrupted(self, job: Job) -> str:
         """Words for the one who pressed Ctrl-C."""
@@ -210,6 +237,7 @@ class Copier:
         if self._node is not None:
             body["node"] = self._node
         begun = self._client.post("/api/v1/copies", CopyBegun, body).value
+        self._is_begun = True
         self._tell_unknown(begun.note)
         return begun
 

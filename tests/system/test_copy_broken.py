@@ -179,6 +179,25 @@ def test_a_damaged_part_replaces_nothing_and_the_next_copy_is_right(own_fleet):
 
 
 @pytest.mark.parametrize("way", ["from", "to"])
+def test_cp_waits_for_its_own_daemon_and_begins_again(own_fleet, tmp_path, way):
+    fleet = own_fleet
+    source, here = fleet.at("ship1", "large"), tmp_path / "here"
+    sha256 = write_random(source, SIZE)
+    brought = fleet.at("ship1", "brought")
+    fleet.link.bytes_per_s = SLOWLY
+    words = {"from": [f"ship1:{source}", str(here)], "to": [str(source), f"ship1:{brought}"]}
+    with OnTerminal("cp", "--wait", "60s", *words[way], state_dir=fleet.central.state) as shown:
+        shown.until(lambda said: any(f" {share}%" in said for share in range(10, 70)))
+        fleet.central.kill()
+        fleet.link.bytes_per_s = None
+        fleet.central.start()
+        assert shown.wait() == 0
+    assert "waiting up to 60 s for it" in shown.said
+    assert hash_of({"from": here, "to": brought}[way]) == sha256
+    assert os.listdir(fleet.central.state / "copies" / "spool") == []
+
+
+@pytest.mark.parametrize("way", ["from", "to"])
 def test_a_daemon_that_dies_under_cp_is_told_and_the_target_is_as_it_was(own_fleet, tmp_path, way):
     fleet = own_fleet
     source, here = fleet.at("ship1", "large"), tmp_path / "here"
@@ -190,7 +209,7 @@ def test_a_daemon_that_dies_under_cp_is_told_and_the_target_is_as_it_was(own_fle
         "from": [f"ship1:{source}", str(here)],
         "to": [str(source), f"ship1:{fleet.at('ship1', 'brought')}"],
     }
-    with OnTerminal("cp", *words[way], state_dir=fleet.central.state) as shown:
+    with OnTerminal("cp", "--wait", "2s", *words[way], state_dir=fleet.central.state) as shown:
         shown.until(lambda said: any(f" {share}%" in said for share in range(10, 70)))
         fleet.central.kill()
         assert shown.wait() == 69
