@@ -81,7 +81,9 @@ class Submission:
                         subject=record.subject,
                         replies=self._router.methods[MethodName(request.method)].replies,
                         streams=request.method in STREAMED_METHODS,
-                        note=self._note(request, record.node if to_node == LOCAL else to_node),
+                        note=self._note(
+                            request, record, record.node if to_node == LOCAL else to_node
+                        ),
                     )
                 )
         if atomic and len(records) < len(answers):
@@ -174,10 +176,31 @@ class Submission:
             method = choose_answer_method(applied.desired, message.from_node, message.to_node)
         return message._replace(reply_method=method, file_name=CALLER_FILE)
 
-    def _note(self, request: SubmitRequest, to_node: str) -> str | None:
-        """What to say of a destination that no config names, or not with this method: it may exist, and it may be
-        a slip.
+    def _note(self, request: SubmitRequest, record: OutboxRecord, to_node: str) -> str | None:
+        """What to say of a destination that no config names, or not with this method, since it may exist and may be
+        a slip; and of an answer that would be lost.
         """
+        notes = [
+            self._destination_note(request, to_node),
+            self._answer_note(request, record, to_node),
+        ]
+        return "; ".join(note for note in notes if note is not None) or None
+
+    def _answer_note(
+        self, request: SubmitRequest, record: OutboxRecord, to_node: str
+    ) -> str | None:
+        """Words for an answer that nobody would take: what was asked is done all the same. Whoever waits for the
+        answer himself was refused before.
+        """
+        applied = self._reconciler.applied
+        is_answered = self._router.methods[MethodName(request.method)].replies
+        if applied is None or to_node == ERROR_CENTRAL or request.for_caller or not is_answered:
+            return None
+        method = request.relay_reply_method or request.reply_method or DEFAULT_REPLY_METHOD
+        answerer = request.relay_via_node or to_node
+        return describe_lost_answer(applied.desired, record.node, answerer, method)
+
+    def _destination_note(self, request: SubmitRequest, to_node: str) -> str | None:
         applied = self._reconciler.applied
         if applied is None or to_node == ERROR_CENTRAL:
             return None
@@ -291,6 +314,26 @@ def describe_unknown(desired: DesiredState, node: str) -> str | None:
     nearest = find_nearest(node, sorted(desired.declared_nodes))
     hint = f" (did you mean {nearest}?)" if nearest else ""  # a sentence that goes on
     return f"{node[:60]!r} is not declared{hint}"
+
+
+def describe_lost_answer(
+    desired: DesiredState, node: str, answerer: str, method: str
+) -> str | None:
+    """Words for an answer that `node` would not take from `answerer`; None where it does."""
+    spec = next(
+        (
+            spec
+            for spec in desired.workers.values()
+            if isinstance(spec, SubscriberSpec) and (spec.node, spec.method) == (node, method)
+        ),
+        None,
+    )
+    if spec is None:
+        return f"its answer will find nobody here: {node} does not subscribe {method}"
+    if accepts(spec, answerer, desired):
+        return None
+    place = "`nodes`" if spec.accept_from is None else f"accept_from of {method}"
+    return f"its answer will be refused here: add {answerer[:60]} to {place}"
 
 
 def describe_unsubscribed(

@@ -24,6 +24,12 @@ MAX_LINE_BYTES = 65_536
 """A line longer than this is broken, so that one without an end cannot fill the memory."""
 
 
+STATUS_UNKNOWN = (
+    "the exit status is unknown: the node tells none, as Go nodes do"
+    " (--accept-unknown takes that for 0)"
+)
+
+
 class Stream(StrEnum):
     """Where a chunk goes."""
 
@@ -54,24 +60,48 @@ class NodeAnswer:
     is_truncated: bool = False
     """Thrown away in part where it was made."""
     is_appliance: bool = False
+    wants_status: bool = False
+    """Whether it is told as failed where it does not say how its program ended."""
+    streams: bool = False
+    """Whether its answer may come in pieces."""
+    has_more: bool = False
+    """Whether it tells when more is to come, which a Go node does not: there only time tells that no more is."""
+    has_spoken: bool = False
     pending: dict[Stream, bytes] = field(default_factory=dict)
 
     @property
     def has_failed(self) -> bool:
         """Whether it could not be sent, was refused, or ended with another status than 0."""
         return (
-            self.progress.has_failed or bool(self.exit_status) or self.is_cut or self.is_truncated
+            self.progress.has_failed
+            or bool(self.exit_status)
+            or self.is_cut
+            or self.is_truncated
+            or (self.wants_status and self.is_status_unknown)
         )
 
     @property
     def reason(self) -> str | None:
         """Why it failed, where it did and that was told."""
-        return self.progress.why or self.progress.word if self.progress.has_failed else None
+        if self.progress.has_failed:
+            return self.progress.why or self.progress.word
+        return STATUS_UNKNOWN if self.wants_status and self.is_status_unknown else None
+
+    @property
+    def is_status_unknown(self) -> bool:
+        """Whether it answered and did not say how its program ended: unknown is not 0."""
+        is_heard = self.has_spoken and (self.is_answered or not self.has_more)
+        return is_heard and self.exit_status is None and not self.progress.has_failed
+
+    @property
+    def is_pending(self) -> bool:
+        """Whether anything may still come."""
+        return not self.is_answered and not self.progress.has_failed
 
     @property
     def is_silent(self) -> bool:
-        """Whether its answer is still to come."""
-        return not self.is_answered and not self.progress.has_failed
+        """Whether its answer is still to come, as far as anybody can tell."""
+        return self.is_pending and (self.has_more or not self.has_spoken)
 
     def describe(self) -> str:
         """Words for what went wrong."""
@@ -82,6 +112,8 @@ class NodeAnswer:
             return f"exit {self.exit_status}"
         if self.is_truncated or self.is_cut:
             return "the output is not complete"
+        if self.wants_status and self.is_status_unknown:
+            return STATUS_UNKNOWN
         return "no answer yet" if self.progress.is_delivered else self.progress.describe_silence()
 
 
@@ -89,13 +121,24 @@ class Answers:
     """All nodes of one call.
 
     `prefixes` puts each line behind its node's name, `escapes` names the streams that are shown on
-    a terminal, `keeps` collects everything for `facts` instead.
+    a terminal, `keeps` collects everything for `facts` instead. With `streams` an answer may come in pieces, and
+    `wants_status` tells a node as failed that does not say how its program ended.
     """
 
-    def __init__(self, *, prefixes: bool, escapes: Set[Stream], keeps: bool = False) -> None:
+    def __init__(
+        self,
+        *,
+        prefixes: bool,
+        escapes: Set[Stream],
+        keeps: bool = False,
+        streams: bool = False,
+        wants_status: bool = False,
+    ) -> None:
         self._prefixes = prefixes
         self._escapes = escapes
         self._keeps = keeps
+        self._streams = streams
+        self._wants_status = wants_status
         self._decoders: dict[tuple[str, Stream], codecs.IncrementalDecoder] = {}
         """Of characters that a piece may end in the middle of."""
         self._kept: dict[str, dict[Stream, bytearray]] = {}
@@ -115,7 +158,7 @@ class Answers:
 
     def are_complete(self, node_count: int) -> bool:
         """Whether nothing more can come from so many nodes."""
-        return len(self.nodes) >= node_count and not any(item.is_silent for item in self.nodes)
+        return len(self.nodes) >= node_count and not any(item.is_pending for item in self.nodes)
 
     def take(self, line: Line) -> list[Chunk]:
         """Note one line of the API; what is to be written for it."""
@@ -159,6 +202,7 @@ class Answers:
 
     def _open(self, line: Line) -> list[Chunk]:
         item = NodeAnswer(line.to or "", line.id or None)
+        item.streams, item.wants_status = self._streams, self._wants_status
         self.nodes.append(item)
         if line.event == "rejected":
             item.progress.reject(line.reason or "not accepted")
@@ -177,11 +221,15 @@ class Answers:
         stream = Stream.ERR if line.stream == "stderr" else Stream.OUT
         status = None if line.exit_status is UNSET else line.exit_status
         item.is_appliance |= line.stream is not UNSET or status is not None
+        item.has_spoken = True
+        item.has_more |= bool(line.has_more)
         item.is_cut |= bool(line.is_cut)
         item.is_truncated |= bool(line.truncated)
         chunks = self._write(item, stream, _read_bytes(line.data, line.data_base64))
         chunks += self._write(item, Stream.ERR, _read_bytes(line.stderr, line.stderr_base64))
-        if line.has_more:
+        # as `api.delivery` has it: a piece of an answer of which nothing tells whether more is to come
+        is_piece = item.streams and not item.has_more and status is None
+        if line.has_more or is_piece:
             return chunks
         item.is_answered = True
         if status is not None and status.isascii() and status.isdecimal() and len(status) < 10:
@@ -245,6 +293,7 @@ class Answers:
             "is_delivered": item.progress.is_delivered,
             "is_answered": item.is_answered,
             "exit_status": item.exit_status,
+            "is_status_unknown": item.is_status_unknown,
             "reason": item.reason,
             "is_cut": item.is_cut,
             "is_truncated": item.is_truncated,

@@ -52,7 +52,8 @@ Exit status, one node:
 Several nodes:
   0 all ended with 0, 1 some failed, 3 some were silent
 Our own, told from the program's by a line on stderr that begins with "appliance:":
-  1 refused, not sent or output cut, 3 no answer in time, 64 wrong use, 69 no daemon, 130 interrupted
+  1 refused, not sent, output cut, or the node does not tell the program's exit status (Go nodes;
+  --accept-unknown), 3 no answer in time, 64 wrong use, 69 no daemon, 130 interrupted
 
 What a silent node has not taken stays in the outbox and is run when the node is back; the line on
 stderr says how to forget it. Interrupted, a command that was taken runs on; with --stream it ends
@@ -114,6 +115,13 @@ def execute(
     stream: Annotated[
         bool, typer.Option("--stream", help="Show output while the program runs.")
     ] = False,
+    accept_unknown: Annotated[
+        bool,
+        typer.Option(
+            "--accept-unknown",
+            help="Take it for 0 where a node does not tell the exit status, as Go nodes do not.",
+        ),
+    ] = False,
     no_prefix: Annotated[
         bool, typer.Option("--no-prefix", help="With several nodes: lines without the node's name.")
     ] = False,
@@ -140,6 +148,8 @@ def execute(
         prefixes=len(names) > 1 and not no_prefix,
         escapes=terminal_streams(),
         keeps=output is Output.JSON,
+        streams=stream,
+        wants_status=not accept_unknown,
     )
     client = ApiClient(find_state_dir(state_dir))
     body = {name: value for name, value in body.items() if value is not None}

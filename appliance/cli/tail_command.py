@@ -74,7 +74,9 @@ def tail(
     }
     if from_node is not None:
         body["from_node"] = from_node
-    answers = Answers(prefixes=len(names) > 1 and not no_prefix, escapes=terminal_streams())
+    answers = Answers(
+        prefixes=len(names) > 1 and not no_prefix, escapes=terminal_streams(), streams=True
+    )
     client = ApiClient(find_state_dir(state_dir))
     is_whole = follow(client, body, span_s + DELIVERY_WAIT_S, answers)
     tell_troubles(answers)

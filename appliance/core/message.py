@@ -70,15 +70,17 @@ def make_reply(request: Message, node: str, output: str) -> Message:
     """Make the reply that carries `output` from `node` back to the sender of `request`.
 
     The table of wire section 7: method and arguments come from the request's reply fields (REQToFileAppend by
-    default), the request rides along as the previous message with its data removed. The replying node names
+    default), the request rides along as the previous message with its data removed and its reply method filled
+    in: a Go relay passes the answer on as what stands there. The replying node names
     itself rather than trusting the request's `to_node` (they are equal by the time a handler runs, except for
     errorCentral).
     """
+    method = request.reply_method or DEFAULT_REPLY_METHOD
     return Message(
         to_node=request.from_node,
         from_node=node,
         data=(output,),
-        method=request.reply_method or DEFAULT_REPLY_METHOD,
+        method=method,
         method_args=request.reply_method_args,
         is_reply=True,
         ack_timeout_s=request.reply_ack_timeout_s,
@@ -86,5 +88,5 @@ def make_reply(request: Message, node: str, output: str) -> Message:
         method_timeout_s=request.reply_method_timeout_s,
         directory=request.directory,
         file_name=request.file_name,
-        previous_message=request._replace(data=None),
+        previous_message=request._replace(data=None, reply_method=method),
     )

@@ -120,8 +120,10 @@ def forward_reply(
     if asked.relay_original_method not in spec.relay_methods and spec.relay_methods != ANY_METHOD:
         return f"{asked.relay_original_method[:60]} is not in relay_methods"
     note = asked.previous_message
+    method = asked.relay_reply_method or asked.reply_method or DEFAULT_REPLY_METHOD
     original = asked._replace(
         id=note.id if note is not None else 0,
+        reply_method=asked.reply_method or DEFAULT_REPLY_METHOD,
         previous_message=None,
         relay_via_node="",
         relay_original_via_node="",
@@ -135,7 +137,7 @@ def forward_reply(
     copy = reply._replace(
         to_node=asker,
         from_node=node,
-        method=asked.relay_reply_method or asked.reply_method or DEFAULT_REPLY_METHOD,
+        method=method,
         id=0,
         previous_message=original,
     )

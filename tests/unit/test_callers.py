@@ -4,7 +4,12 @@ import os
 
 import pytest
 
-from appliance.api.submission import choose_answer_method, describe_unknown, describe_unsubscribed
+from appliance.api.submission import (
+    choose_answer_method,
+    describe_lost_answer,
+    describe_unknown,
+    describe_unsubscribed,
+)
 from appliance.config.loader import load_desired
 from appliance.errors import RequestInvalid
 from appliance.methods.registry import METHOD_TABLE
@@ -74,3 +79,28 @@ def test_a_node_that_passes_nothing_on_to_where_a_message_goes_is_told(desired):
     assert describe_unsubscribed(desired, "ship2", "REQRelay", final="picky") == (
         "the config here names no REQRelay of ship2 that leads to picky"
     )
+
+
+@pytest.mark.parametrize(
+    ("node", "answerer", "method", "said"),
+    [
+        ("open", "unknown", "REQToFile", None),
+        ("central", "ship2", "REQToFileAppend", None),
+        (
+            "central",
+            "ship1",
+            "REQToFileAppend",
+            "refused here: add ship1 to accept_from of REQToFileAppend",
+        ),
+        ("central", "buoy", "REQToConsole", "refused here: add buoy to `nodes`"),
+        (
+            "lonely",
+            "ship1",
+            "REQToFileAppend",
+            "nobody here: lonely does not subscribe REQToFileAppend",
+        ),
+    ],
+)
+def test_whoever_sends_is_told_when_the_answer_will_be_lost(desired, node, answerer, method, said):
+    words = describe_lost_answer(desired, node, answerer, method)
+    assert words is None if said is None else said in words

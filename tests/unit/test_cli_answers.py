@@ -24,9 +24,13 @@ def end(id_, status="0", data="", **more):
     return {"event": "reply", "id": id_, "data": data, "exit_status": status, **more}
 
 
-def take(*lines, nodes=1, escapes=frozenset(), prefixes=None, keeps=False):
+def go_answer(id_, data=""):
+    return {"event": "reply", "id": id_, "data": data, "exit_status": None}
+
+
+def take(*lines, nodes=1, escapes=frozenset(), prefixes=None, keeps=False, **more):
     answers = Answers(
-        prefixes=nodes > 1 if prefixes is None else prefixes, escapes=escapes, keeps=keeps
+        prefixes=nodes > 1 if prefixes is None else prefixes, escapes=escapes, keeps=keeps, **more
     )
     opening = [accepted(f"ship{number}", number) for number in range(1, nodes + 1)]
     chunks = [chunk for line in [*opening, *lines] for chunk in answers.take(read(line, Line))]
@@ -156,3 +160,44 @@ def test_as_json_everything_is_kept_and_ids_come_as_text_too():
 def test_words_of_nodes_cannot_command_the_terminal():
     _, chunks = take({"event": "accepted", "to": "x", "id": 9, "note": "\x1b]0;owned\x07\nfake"})
     assert text_of(chunks, Stream.NOTE) == b"\\x1b]0;owned\\x07\\nfake"
+
+
+def test_an_exit_status_that_is_not_told_is_not_zero():
+    answers, _ = take(go_answer(1, "shown"), wants_status=True)
+    assert exit_code_of(answers) == 1
+    (node,) = answers.failed
+    assert "exit status is unknown" in node.describe()
+    assert "--accept-unknown" in node.reason
+
+
+def test_whoever_accepts_an_unknown_status_has_it_taken_for_zero():
+    answers, _ = take(go_answer(1, "shown"), wants_status=False)
+    assert exit_code_of(answers) == 0
+    assert answers.facts()["nodes"][0]["is_status_unknown"]
+
+
+def test_of_several_nodes_the_one_that_tells_no_status_is_a_failed_one():
+    answers, _ = take(end(1), go_answer(2), nodes=2, wants_status=True)
+    assert exit_code_of(answers) == 1
+    assert [node.node for node in answers.failed] == ["ship2"]
+
+
+def test_pieces_of_which_nobody_tells_whether_more_is_to_come_do_not_end_an_answer():
+    lines = [go_answer(1, f"line {number}\n") for number in (1, 2, 3)]
+    answers, chunks = take(*lines, streams=True, wants_status=True)
+    assert text_of(chunks) == b"line 1\nline 2\nline 3\n"
+    assert not answers.are_complete(1)
+    assert not answers.silent
+    assert exit_code_of(answers) == 1
+
+
+def test_what_was_heard_of_a_file_that_a_go_node_follows_is_no_failure():
+    answers, _ = take(go_answer(1, "line\n"), streams=True)
+    assert not answers.are_complete(1)
+    assert exit_code_of(answers) == 0
+
+
+def test_an_answer_in_pieces_that_tells_its_end_is_complete_with_it():
+    answers, _ = take(piece(1, "a\n"), end(1), streams=True, wants_status=True)
+    assert answers.are_complete(1)
+    assert exit_code_of(answers) == 0

@@ -52,12 +52,15 @@ def output_of(result: CommandResult, timeout_s: float) -> bytes:
 def report_of(
     arguments: Sequence[str], message: Message, timeout_s: float, result: CommandResult
 ) -> str | None:
-    """What the sender should know besides stdout; None if there is nothing."""
+    """What errorCentral should know of; None if there is nothing.
+
+    What a program wrote to its error output while it succeeded is no error: it travels with the answer.
+    """
     if result.start_error is not None:
         what = f"could not be started: {result.start_error}"
     elif result.timed_out:
         what = f"was stopped after {timeout_s:g} s"
-    elif result.exit_status or result.stderr:
+    elif result.exit_status:
         what = f"ended with exit status {result.exit_status}"
     else:
         return None
@@ -74,8 +77,6 @@ def report_of_stream(
     arguments: Sequence[str], message: Message, timeout_s: float, result: CommandResult
 ) -> str | None:
     """As `report_of`, for a program whose streams were passed on: their words alone are no news."""
-    if result.start_error is None and not result.timed_out and not result.exit_status:
-        return None
     stderr = result.stderr_tail if result.start_error is None else result.stderr
     return report_of(arguments, message, timeout_s, replace(result, stderr=stderr))
 

@@ -33,14 +33,14 @@ async def test_exit_status_and_error_output_are_reported_and_not_mixed_into_the_
     assert result.report.endswith("stderr: bad\\x1b[2J\\xff")
 
 
-async def test_error_output_of_a_success_is_reported_too(anything):
+async def test_error_output_of_a_success_travels_with_the_answer_and_is_no_error_report(anything):
     result = await run(anything, "sh", "-c", "echo warning >&2")
     assert (result.output, result.exit_status) == (b"", 0)
-    assert "stderr: warning" in result.report
+    assert (result.stderr, result.report) == (b"warning\n", None)
 
 
 async def test_report_is_bounded_however_much_the_program_says(anything):
-    script = "head -c 100000 /dev/zero >&2; : " + "x" * 50_000
+    script = "head -c 100000 /dev/zero >&2; exit 3; : " + "x" * 50_000
     result = await run(anything, "sh", "-c", script)
     assert len(result.report) < 8_192 * 4 + 1_000
     assert result.report.endswith("[cut at 8192 bytes]")
