@@ -1,5 +1,6 @@
 """What compiles the packages' modules: its list, and what it refuses. The compiling itself: packaging/verify-compiled."""
 
+import ast
 import os
 import subprocess
 import sys
@@ -28,6 +29,24 @@ def test_every_module_of_the_list_is_there(monkeypatch):
     assert len(recipe.MODULES) > 20
     for module in recipe.MODULES:
         assert (ROOT / f"appliance/{module}.py").is_file(), module
+
+
+def test_what_makes_a_field_says_no_type_that_compiled_code_would_hold_it_to(monkeypatch):
+    """Typeshed has `field()` return what the field holds; a compiled function that says so fails when it is imported."""
+    monkeypatch.syspath_prepend(PACKAGING)
+    import compile as recipe
+
+    for module in recipe.MODULES:
+        tree = ast.parse((ROOT / f"appliance/{module}.py").read_text())
+        for node in ast.walk(tree):
+            if isinstance(node, ast.FunctionDef) and any(
+                isinstance(part, ast.Return)
+                and isinstance(part.value, ast.Call)
+                and ast.unparse(part.value.func) in ("field", "dataclasses.field")
+                for part in ast.walk(node)
+            ):
+                assert node.returns is not None, module
+                assert ast.unparse(node.returns) == "Any", (module, node.name)
 
 
 def test_mypyc_takes_every_module_of_the_list(tmp_path):
