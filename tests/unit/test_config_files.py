@@ -193,6 +193,34 @@ def test_a_role_that_was_taken_away_is_one_mistake(tmp_path: Path) -> None:
     assert problem.message == 'role "ship" is not declared, here and in 43 more places'
 
 
+NAMED = {
+    "node": (
+        "E202",
+        "inputs: {socket: {}, from: gone}\n",
+        "publish: {p: {to: gone, method: REQPing}}, subscribe: {REQPing: {accept_from: [gone, s1]}}",
+        'node "gone" is not declared, here and in 24 more places',
+    ),
+    "method": (
+        "E204",
+        "methods: {Kept: {exec: [uptime]}}\n",
+        "publish: {p: {to: s0, method: Gone}}, subscribe: {Gone: {}}",
+        '"Gone" is no method, here and in 23 more places',
+    ),
+}
+
+
+@pytest.mark.parametrize("what", sorted(NAMED))
+def test_a_node_or_a_method_that_was_taken_away_is_one_mistake(tmp_path: Path, what: str) -> None:
+    code, more, entries, told = NAMED[what]
+    nodes = "".join(f"  s{n}: {{{entries}}}\n" for n in range(12))
+    write(tmp_path, a_yaml=f"version: 1\nbroker: {{embedded: true}}\n{more}nodes:\n{nodes}")
+    with pytest.raises(ConfigInvalid) as caught:
+        load(tmp_path)
+    (problem,) = caught.value.problems
+    assert problem.code == code
+    assert problem.message.startswith(told)
+
+
 def test_a_broken_file_does_not_make_the_others_look_broken(tmp_path: Path) -> None:
     write(tmp_path, a_yaml="version: 1\nnodes: {a: {publish: {p: {to: b, method: REQPing}}}}\n")
     write(

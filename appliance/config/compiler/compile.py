@@ -30,6 +30,7 @@ from appliance.config.compiler.local_checks import (
     check_fragments,
     make_known,
     resolve_own,
+    tell_missing,
 )
 from appliance.config.compiler.methods import (
     ArgumentCheck,
@@ -104,8 +105,9 @@ def compile_settings(
             "E201", ("nodes",), "no node is declared", hint="add `nodes: {NAME: {…}}`", on_key=True
         )
     check_sections(findings, tree)
-    check_inputs(findings, tree)
+    check_inputs(findings, tree, known)
     check_fragments(findings, tree, known)
+    tell_missing(findings, known)
     expander = Expander(tree, known, findings)
     # one more than there may be is enough to know that there are too many
     subscriptions = list(islice(_all(known.nodes, expander.subscriptions), MAX_WORKERS + 1))

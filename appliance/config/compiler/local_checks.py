@@ -83,6 +83,12 @@ class Known:
     zones: ZoneTable
     suggestions: dict[tuple[str, str], str | None]
     """Likeness searches already made: a wrong name often stands in a thousand places."""
+    missing: dict[tuple[str, str], list[tuple[KeyPath, bool]]]
+    """Where each role, node or method that is not declared is named, and whether by a key; told by `tell_missing`."""
+
+    def miss(self, what: str, name: str, path: KeyPath, *, on_key: bool = False) -> None:
+        """Note that `path` names something that is not declared."""
+        self.missing.setdefault((what, name), []).append((path, on_key))
 
     def suggest(self, what: str, name: str, names: Iterable[str]) -> str | None:
         """The nearest of `names`; None too once very many were asked for, which would take minutes."""
@@ -114,19 +120,16 @@ def make_known(
         find_cron_error=find_cron_error,
         zones=zones,
         suggestions={},
+        missing={},
     )
 
 
 def check_fragments(findings: Findings, tree: Tree, known: Known) -> None:
     """Check `defaults`, every role, every node and every entry for itself."""
     check_bounds(findings, ("defaults",), _DURATIONS, as_map(tree.get("defaults")))
-    missing: dict[str, list[KeyPath]] = {}
     for section in ("roles", "nodes"):
         for name, owner in as_map(tree.get(section)).items():
-            _check_owner(findings, (section, name), as_map(owner), known, missing)
-    for role, paths in missing.items():
-        # a role that was taken away is one mistake, however many nodes had it
-        _add_unknown(findings, "E203", paths[0], "role", role, known, times=len(paths))
+            _check_owner(findings, (section, name), as_map(owner), known)
     for name in known.nodes:
         if name in known.special or name == OWN_NODE:
             meaning = (
@@ -140,19 +143,27 @@ def check_fragments(findings: Findings, tree: Tree, known: Known) -> None:
             )
 
 
-def _check_owner(
-    findings: Findings,
-    prefix: KeyPath,
-    owner: Tree,
-    known: Known,
-    missing: dict[str, list[KeyPath]],
-) -> None:
+def tell_missing(findings: Findings, known: Known) -> None:
+    """Whatever was taken away is one mistake, told where it is named first, however many places name it."""
+    for (what, name), places in known.missing.items():
+        path, on_key = places[0]
+        times = len(dict(places))
+        match what:
+            case "role":
+                _add_unknown(findings, "E203", path, what, name, known, times=times)
+            case "node":
+                _add_unknown(findings, "E202", path, what, name, known, times=times)
+            case _:
+                _add_unknown_method(findings, path, name, known, times=times, on_key=on_key)
+
+
+def _check_owner(findings: Findings, prefix: KeyPath, owner: Tree, known: Known) -> None:
     check_bounds(findings, prefix, _DURATIONS, owner)
     roles = owner.get("roles") or ()
     _check_twice(findings, (*prefix, "roles"), roles)
     for index, role in enumerate(roles):
         if role not in known.roles:
-            missing.setdefault(role, []).append((*prefix, "roles", index))
+            known.miss("role", role, (*prefix, "roles", index))
     for method, entry in as_map(owner.get("subscribe")).items():
         _check_subscribe(findings, (*prefix, "subscribe", method), method, as_map(entry), known)
     for name, entry in as_map(owner.get("publish")).items():
@@ -164,7 +175,7 @@ def _check_subscribe(
 ) -> None:
     info = known.methods.get(MethodName(method))
     if info is None:
-        _add_unknown_method(findings, path, method, known, on_key=True)
+        known.miss("method", method, path, on_key=True)
     elif info.is_companion:
         owners = sorted(name for name, other in known.methods.items() if method in other.companions)
         findings.add(
@@ -198,7 +209,7 @@ def _check_subscribe(
             _check_twice(findings, (*path, field), listed)
             for index, name in enumerate(listed):
                 if MethodName(name) not in known.methods:
-                    _add_unknown_method(findings, (*path, field, index), name, known)
+                    known.miss("method", name, (*path, field, index))
     if isinstance(entry.get("relay_to"), (list, tuple)):
         _check_nodes(findings, (*path, "relay_to"), entry["relay_to"], known)
     _check_paths(findings, path, entry)
@@ -252,7 +263,7 @@ def _check_publish(findings: Findings, path: KeyPath, entry: Tree, known: Known)
     for field in ("method", "reply_method"):
         method = entry.get(field)
         if method is not None and MethodName(method) not in known.methods:
-            _add_unknown_method(findings, (*path, field), method, known)
+            known.miss("method", method, (*path, field))
     to = entry.get("to")
     if isinstance(to, str):
         _check_node(findings, (*path, "to"), to, known, entry.get("method"))
@@ -321,7 +332,7 @@ def _check_node(
             f"{shorten(name)} is no node; it takes {special} alone",
         )
         return
-    _add_unknown(findings, "E202", path, "node", name, known)
+    known.miss("node", name, path)
 
 
 def _check_twice(findings: Findings, path: KeyPath, names: Iterable[str]) -> None:
@@ -338,13 +349,13 @@ def _check_twice(findings: Findings, path: KeyPath, names: Iterable[str]) -> Non
 
 
 def _add_unknown_method(
-    findings: Findings, path: KeyPath, method: str, known: Known, *, on_key: bool = False
+    findings: Findings, path: KeyPath, method: str, known: Known, *, times: int, on_key: bool
 ) -> None:
     nearest = known.suggest("method", method, known.methods)
     findings.add(
         "E204",
         path,
-        f"{shorten(method)} is no method{did_you_mean_quoted(nearest)}",
+        f"{shorten(method)} is no method{_say_more(times)}{did_you_mean_quoted(nearest)}",
         hint="" if nearest else f"known: {', '.join(sorted(known.methods))}",
         on_key=on_key,
     )
@@ -358,7 +369,7 @@ def _add_unknown(
     name: str,
     known: Known,
     *,
-    times: int = 1,
+    times: int,
 ) -> None:
     section = f"{what}s"
     nearest = known.suggest(what, name, known.nodes if what == "node" else known.roles)
@@ -366,11 +377,15 @@ def _add_unknown(
         code,
         path,
         f"{what} {shorten(name)} is not declared"
-        + (f", here and in {times - 1} more place{'s' if times > 2 else ''}" if times > 1 else "")
+        + _say_more(times)
         + (f" (closest: {shorten(nearest)}, declared at {PLACE})" if nearest else ""),
         hint="" if nearest else f"declare it below `{section}`",
         also=(section, nearest) if nearest else None,
     )
+
+
+def _say_more(times: int) -> str:
+    return f", here and in {times - 1} more place{'s' if times > 2 else ''}" if times > 1 else ""
 
 
 def idle_schedule_fields(entry: Tree) -> list[str]:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 from appliance.config.compiler.findings import PLACE, Findings, KeyPath
 from appliance.config.compiler.layers import Tree, as_map, find_value
 from appliance.core.settings import Setting, leaves_of
 from appliance.core.specs import DesiredState
-from appliance.core.suggest import find_nearest, shorten
 from appliance.core.urls import find_broker_address_problem
+
+if TYPE_CHECKING:
+    from appliance.config.compiler.local_checks import Known
 
 # The section `inputs`: what is wrong with its meaning.
 
@@ -17,7 +20,7 @@ API_SOCKET = "appliance.sock"
 """The API's own socket in the state directory."""
 
 
-def check_inputs(findings: Findings, tree: Tree) -> None:
+def check_inputs(findings: Findings, tree: Tree, known: Known) -> None:
     """Listeners that anybody reaches, addresses wanted twice, a sender that is no node."""
     inputs = as_map(tree.get("inputs"))
     taken: dict[tuple[str, int], KeyPath] = {}
@@ -35,17 +38,8 @@ def check_inputs(findings: Findings, tree: Tree) -> None:
             hint="choose another name, or leave it out",
         )
     sender = inputs.get("from")
-    nodes = as_map(tree.get("nodes"))
-    if isinstance(sender, str) and sender not in nodes:
-        nearest = find_nearest(sender, nodes)
-        findings.add(
-            "E202",
-            ("inputs", "from"),
-            f"node {shorten(sender)} is not declared"
-            + (f" (closest: {shorten(nearest)}, declared at {PLACE})" if nearest else ""),
-            hint="" if nearest else "declare it below `nodes`",
-            also=("nodes", nearest) if nearest else None,
-        )
+    if isinstance(sender, str) and sender not in known.nodes:
+        known.miss("node", sender, ("inputs", "from"))
 
 
 def _check_listener(
