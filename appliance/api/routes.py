@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass, replace
+from typing import Any
 
+import msgspec
 from aiohttp import web
 
 from appliance import __version__
@@ -52,6 +54,7 @@ INDEX = f"""appliance {__version__}
 /api/v1/history   config sets applied and refused
 """
 MAX_LISTED = 10_000
+_HIDDEN = ("(needs the token)", "(needs the token)")
 _NOT_BY_PATH = (
     "a path is read for root and the daemon's own user only, on the unix socket; others send the files: "
     "POST /api/v1/plan"
@@ -153,7 +156,9 @@ class Routes:
             return refuse(403, _NOT_BY_PATH)
         is_forced = request.query.get("force") == "true"
         planned = await self.control.plan(paths or None, force=is_forced)
-        return reply(hide_excerpts(planned) if paths else planned)
+        if paths:
+            hide_excerpts(planned)
+        return reply(planned if await may_see_values(request) else without_values(planned))
 
     async def plan_given(self, request: web.Request) -> web.Response:
         """What a reload would do with files that the caller read."""
@@ -225,20 +230,44 @@ class Routes:
     async def history(self, request: web.Request) -> web.Response:
         """Records of config sets, newest first."""
         limit = read_count(request, "limit", 20, MAX_LISTED)
-        return reply({"records": await asyncio.to_thread(self.control.history, limit)})
+        records = await asyncio.to_thread(self.control.history, limit)
+        if not await may_see_values(request):
+            records = [without_values(record) for record in records]
+        return reply({"records": records})
 
     async def history_record(self, request: web.Request) -> web.Response:
         """One record."""
         key = request.match_info["key"]
         record = await asyncio.to_thread(self.control.history_record, key)
-        return reply(record) if record is not None else refuse(404, "no such record")
+        if record is None:
+            return refuse(404, "no such record")
+        return reply(record if await may_see_values(request) else without_values(record))
 
 
-def hide_excerpts(planned: Plan) -> Plan:
+async def may_see_values(request: web.Request) -> bool:
+    """Whether what stands in the config may be shown: on TCP to who brings the token."""
+    return not request.app[FACE].is_tcp or await has_token(request)
+
+
+def without_values(answer: object) -> dict[str, Any]:
+    """A plan or a record with what changes, and neither old nor new values nor the difference of the files.
+
+    A problem keeps the line it stands in, without secrets, as in the status.
+    """
+    shown: dict[str, Any] = msgspec.to_builtins(answer, enc_hook=str)
+    for action in shown.get("actions") or ():
+        action["fields"] = dict.fromkeys(action.get("fields") or (), _HIDDEN)
+    if "settings" in shown:
+        shown["settings"] = dict.fromkeys(shown["settings"] or (), _HIDDEN)
+    if "diff" in shown:
+        shown["diff"] = ""
+    return {**shown, "values_hidden": True}
+
+
+def hide_excerpts(planned: Plan) -> None:
     """A plan without the lines its problems stand in: what is no config may be anything that only we can read."""
     if isinstance(planned, Plan):
         planned.problems = [replace(problem, excerpt="") for problem in planned.problems]
-    return planned
 
 
 def _health(answer: tuple[bool, str]) -> web.Response:

@@ -100,10 +100,14 @@ async function errorText(answer) {
   }
 }
 
-/** GET, decoded. */
+/** GET, decoded. The token goes along: without it plans and the history show no values. */
 export async function get(path) {
   const signal = AbortSignal.timeout(TIMEOUT_MS);
-  const answer = await fetch(path, { headers: { Accept: "application/json" }, cache: "no-store", signal });
+  const answer = await fetch(path, {
+    headers: { Accept: "application/json", ...authorization() },
+    cache: "no-store",
+    signal,
+  });
   noteServerTime(answer.headers.get("Date"));
   if (!answer.ok) throw new ApiError(answer.status, await errorText(answer), null);
   return await answer.json();

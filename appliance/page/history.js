@@ -41,6 +41,7 @@ function showDiff(text) {
 }
 
 function whyNoDiff(record) {
+  if (record.values_hidden) return "What changed in the files is shown with the token.";
   if (record.result === "refused") return "The files of this set were not kept.";
   if (!record.previous_digest) return "The first set of this daemon, or the one before it is not known: there is nothing to compare with.";
   return record.previous_digest === record.digest ? "The files are the same as before." : "The files of the set before were not kept.";

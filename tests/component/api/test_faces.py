@@ -286,6 +286,31 @@ async def test_other_paths_are_planned_for_the_unix_socket_only(unix, tcp, contr
     assert len(control.calls) == 1
 
 
+async def test_over_tcp_plan_and_history_show_values_with_the_token_alone(unix, tcp, control):
+    action = {
+        "action": "update",
+        "worker": "w",
+        "node": "n",
+        "fields": {"data": ["canary", "canary2"]},
+    }
+    facts = {
+        "actions": [action],
+        "settings": {"log.level": ["canary", "x"]},
+        "problems": [PROBLEM],
+        "diff": "+canary",
+    }
+    control.answers["plan"] = facts
+    control.records = [{"number": 1, "generation": 1, **facts}]
+    authorized = {"Authorization": f"Bearer {TOKEN}"}
+    for path in ("/api/v1/plan", "/api/v1/history", "/api/v1/history/1"):
+        hidden = await tcp.get(path)
+        assert "canary" not in hidden.text
+        assert '"data"' in hidden.text
+        assert '"values_hidden":true' in hidden.text
+        assert "canary" in (await tcp.get(path, headers=authorized)).text
+        assert "canary" in (await unix.get(path)).text
+
+
 async def test_a_path_is_planned_for_root_and_the_own_user_alone(unix, control, monkeypatch):
     monkeypatch.setattr(guards, "find_uid", lambda _transport: os.geteuid() + 1)
     answer = await unix.get("/api/v1/plan?path=/etc/shadow")
