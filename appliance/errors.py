@@ -9,6 +9,7 @@ ApplianceError
 |                         FetchFailed (UrlForbidden)
 |- RequestInvalid         something a caller of the API sent us; ArgumentsRefused
 |- DaemonError            DaemonUnreachable, DaemonAlreadyRunning, StateDirForeign
+|- OutputLost             standard output took no more
 |- BenchError             BenchDenied, BenchUnsuited, BenchFailed, BenchInterrupted(number)
 
 Classes carry fields; the text is built in the class, once: lower case, no full stop, value and limit included.
@@ -17,6 +18,7 @@ Foreign exceptions are mapped in the one file that may import their library, wit
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -250,3 +252,11 @@ class BenchInterrupted(BenchError):
     def __init__(self, number: int) -> None:
         super().__init__("stopped; nothing of it is left on the broker or on the disk")
         self.number = number
+
+
+class OutputLost(ApplianceError):
+    """What was to be written to standard output could not be."""
+
+    def __init__(self, error: OSError) -> None:
+        super().__init__(f"cannot write to standard output: {error.strerror or error}")
+        self.is_reader_gone = error.errno == errno.EPIPE

@@ -46,10 +46,12 @@ EXITS = (
     ("65", "bad data"),
     ("69", "no daemon, or no broker where one is required"),
     ("70", "an error of the program itself"),
+    ("74", "what was to be written to standard output or error could not be"),
     ("75", "`run`: the deadline of the stop passed with work in hand"),
     ("77", "not permitted"),
     ("78", "bad configuration, or (`reload`, `rollback`) the configuration was refused"),
     ("130", "interrupted"),
+    ("141", "whoever read the output has gone, as at the other end of a pipe"),
 )
 
 

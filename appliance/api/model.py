@@ -372,7 +372,8 @@ class Line(_Answer):
     """Something that happened to a message that is followed.
 
     `event` is accepted, rejected, missed (an attempt), waits, sent, working, delivered, refused, dead, reply or
-    events_lost; the last line is `end`, with counts. `state` and `why` are the words of `core.delivery`.
+    events_lost; the last line is `end`, with counts, or `stopping` where the daemon stops before. `state` and `why` are
+    the words of `core.delivery`.
     """
 
     event: str = ""

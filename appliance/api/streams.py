@@ -118,7 +118,11 @@ class Streams:
             if loop.time() - asked_mono >= GONE_CHECK_S:
                 asked_mono = loop.time()
                 await self._tell_standings(response, watch)
-        if not _is_gone(request):
+        if listener.is_closed:
+            # no word of an end: what was accepted goes on when we are back, and nobody's time is over
+            await response.write(_line(Line(event="stopping")))
+            await response.write_eof()
+        elif not _is_gone(request):
             # once more, as a message may have come to stand elsewhere within the last second
             await self._tell_standings(response, watch)
             await response.write(_line(watch.end(lost_events=listener.dropped)))

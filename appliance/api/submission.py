@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from appliance.api.model import Submitted
 from appliance.api.requests import Once, SubmitRequest
 from appliance.core.file_names import name_parts
-from appliance.core.message import CALLER_FILE, DEFAULT_REPLY_METHOD, Message
+from appliance.core.message import CALLER_FILE, DEFAULT_REPLY_METHOD, Message, make_reply
 from appliance.core.names import ERROR_CENTRAL, MethodName, NodeName
 from appliance.core.relay import RELAY_METHOD, relay_token, wrap
 from appliance.core.specs import ANY_SENDER, DesiredState, PublisherSpec, SubscriberSpec
@@ -157,6 +157,10 @@ class Submission:
         if message.method in FILE_METHODS:
             with _about("file_name"):
                 check_file_names(message)
+        elif not request.for_caller and self._files_answer(message):
+            # what could only fail when the answer is there, and the work done
+            with _about("file_name"):
+                check_file_names(make_reply(message, message.to_node, ""))
         if request.for_caller:
             # before the reply method is checked, which is chosen here
             message = self._for_caller(message)
@@ -167,6 +171,13 @@ class Submission:
             with _about("relay_via_node"):
                 message = self._relay(message)
         return self._router.make_record(message, expires_s=request.expires, retries=request.retries)
+
+    def _files_answer(self, message: Message) -> bool:
+        info = self._router.methods.get(MethodName(message.method))
+        reply_method = message.relay_reply_method or message.reply_method or DEFAULT_REPLY_METHOD
+        # one without a name is refused where it would be filed, and may be wanted by nobody
+        is_named = bool(message.file_name)
+        return info is not None and info.replies and is_named and reply_method in FILE_METHODS
 
     def _for_caller(self, message: Message) -> Message:
         """The message with its answer meant for the one who waits; refused where none could come."""

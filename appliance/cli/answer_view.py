@@ -120,9 +120,10 @@ class NodeAnswer:
 class Answers:
     """All nodes of one call.
 
-    `prefixes` puts each line behind its node's name, `escapes` names the streams that are shown on
-    a terminal, `keeps` collects everything for `facts` instead. With `streams` an answer may come in pieces, and
-    `wants_status` tells a node as failed that does not say how its program ended.
+    `prefixes` puts each line behind its node's name, `in_lines` keeps lines of several nodes apart
+    without, `escapes` names the streams that are shown on a terminal, `keeps` collects everything for `facts`
+    instead. With `streams` an answer may come in pieces, and `wants_status` tells a node as failed that does not
+    say how its program ended.
     """
 
     def __init__(
@@ -133,8 +134,10 @@ class Answers:
         keeps: bool = False,
         streams: bool = False,
         wants_status: bool = False,
+        in_lines: bool = False,
     ) -> None:
         self._prefixes = prefixes
+        self._in_lines = in_lines or prefixes
         self._escapes = escapes
         self._keeps = keeps
         self._streams = streams
@@ -246,7 +249,7 @@ class Answers:
         if self._keeps:
             self._kept.setdefault(item.node, {}).setdefault(stream, bytearray()).extend(data)
             return []
-        if not self._prefixes:
+        if not self._in_lines:
             return self._pass(item, stream, data)
         *whole, rest = (item.pending.pop(stream, b"") + data).split(b"\n")
         while len(rest) > MAX_LINE_BYTES:
@@ -273,7 +276,7 @@ class Answers:
             for stream, rest in item.pending.items()
         ]
         item.pending.clear()
-        if not self._prefixes:
+        if not self._in_lines:
             for stream in self._escapes:
                 chunks += self._pass(item, stream, b"", ends=True)
         return chunks
@@ -281,7 +284,8 @@ class Answers:
     def _prefixed(self, item: NodeAnswer, stream: Stream, part: bytes) -> bytes:
         if stream in self._escapes:
             part = escape_controls(part.decode("utf-8", "surrogateescape")).encode()
-        return f"{escape_line(item.node)}: ".encode() + part + b"\n"
+        name = f"{escape_line(item.node)}: ".encode() if self._prefixes else b""
+        return name + part + b"\n"
 
     def _facts_of(self, item: NodeAnswer) -> dict[str, Any]:
         facts: dict[str, Any] = {

@@ -29,6 +29,9 @@ MAX_LINE_BYTES = 16 * 1024 * 1024
 LAST_EVENTS = frozenset({"end", "copied", "failed"})
 """What the last line of a stream tells."""
 
+STOPPING = "stopping"
+"""What a stream ends with whose daemon stops."""
+
 
 @dataclass(frozen=True, slots=True)
 class Answer(Generic[T]):
@@ -135,6 +138,11 @@ class ApiClient:
             while raw := response.readline(MAX_LINE_BYTES):
                 line = Answer(msgspec.json.decode(raw, type=kind), raw)
                 last = line.value.event
+                if last == STOPPING:
+                    raise DaemonUnreachable(
+                        f"the daemon on {self._path} stopped in the middle; what it had accepted goes on when it is"
+                        " back"
+                    )
                 yield line
             # NB: http.client takes a connection that breaks between two lines for the end
             if last not in LAST_EVENTS:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import os
 import sys
 import traceback
@@ -28,6 +27,7 @@ from appliance.cli import (
     runner_command,
     send_command,
     setup_command,
+    standard_streams,
     start_check,
     tail_command,
     wire_command,
@@ -41,9 +41,12 @@ from appliance.errors import (
     ConfigError,
     ConfigInvalid,
     DaemonError,
+    OutputLost,
     StateDirForeign,
 )
 
+READER_GONE = 141
+"""As a shell tells the end by SIGPIPE, with which programs leave a pipe that nobody reads."""
 _CLICK = sys.modules[typer.BadParameter.__module__]
 """The exceptions of click, which typer brings along or imports, depending on its version."""
 
@@ -51,9 +54,10 @@ _CLICK = sys.modules[typer.BadParameter.__module__]
 _EXIT_CODES = """\b
 Exit codes:
   0  done              3  no answer      70  a bug of ours
-  1  failed, degraded  64 wrong use      77 no permission
-  2  changes (plan)    65 bad data       78 bad config
-                       69 no daemon      130 interrupted
+  1  failed, degraded  64 wrong use      74  output not written
+  2  changes (plan)    65 bad data       77  no permission
+                       69 no daemon      78  bad config
+  130 interrupted      141 the reader of the output has gone
 exec with one node: the program's own.
 """
 
@@ -123,13 +127,25 @@ def _before_every_command(
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command line; returns the exit code."""
     given = list(sys.argv[1:] if arguments is None else arguments)
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            # a locale that has no arrow or dot must not turn an answer into a failure
-            stream.reconfigure(errors="backslashreplace")
+    standard_streams.guard()
+    try:
+        code = _run(given)
+        is_told = standard_streams.finish()
+    except OutputLost as error:
+        standard_streams.give_up_output()
+        if error.is_reader_gone:
+            return READER_GONE
+        warn(str(error))
+        return Exit.NOT_WRITTEN
+    return Exit.NOT_WRITTEN if code == Exit.OK and not is_told else code
+
+
+def _run(given: Sequence[str]) -> int:
     command = typer.main.get_command(make_app())
     try:
         result = command.main(args=given, prog_name=PROGRAM, standalone_mode=False)
+    except OutputLost:
+        raise
     except _CLICK.UsageError as error:
         error.show(file=sys.stderr)
         if isinstance(error, _CLICK.NoSuchOption) and error.ctx and error.ctx.info_name == "send":

@@ -146,6 +146,7 @@ def execute(
     }
     answers = Answers(
         prefixes=len(names) > 1 and not no_prefix,
+        in_lines=len(names) > 1,
         escapes=terminal_streams(),
         keeps=output is Output.JSON,
         streams=stream,
@@ -153,9 +154,12 @@ def execute(
     )
     client = ApiClient(find_state_dir(state_dir))
     body = {name: value for name, value in body.items() if value is not None}
-    is_whole = follow(client, body, wait_s, answers)
-    if output is Output.JSON:
-        print_json(answers.facts())
+    try:
+        is_whole = follow(client, body, wait_s, answers)
+    finally:
+        # also of a daemon that went away: what had come until then is known
+        if output is Output.JSON and answers.nodes:
+            print_json(answers.facts())
     tell_troubles(answers)
     options = state_dir_words(state_dir)
     tell_silence(answers, "the command", in_pieces=stream, options=options)

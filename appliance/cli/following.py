@@ -11,6 +11,7 @@ from appliance.cli.answer_view import Answers, Chunk, NodeAnswer, Stream
 from appliance.cli.api_client import ApiClient
 from appliance.cli.options import warn
 from appliance.core.delivery import DeliveryState
+from appliance.errors import DaemonUnreachable
 
 
 def terminal_streams() -> frozenset[Stream]:
@@ -19,9 +20,24 @@ def terminal_streams() -> frozenset[Stream]:
     return frozenset(found | ({Stream.ERR} if sys.stderr.isatty() else set()))
 
 
-def follow(client: ApiClient, body: Mapping[str, Any], wait_s: float, answers: Answers) -> bool:
-    """Submit and write until all is answered or the wait is over; False when it was interrupted."""
+def follow(
+    client: ApiClient,
+    body: Mapping[str, Any],
+    wait_s: float,
+    answers: Answers,
+    *,
+    idle_s: float | None = None,
+) -> bool:
+    """Submit and write until all is answered or the wait is over; False when it was interrupted.
+
+    With `idle_s` the wait is also over when no node gave a sign of life for so long.
+
+    Raises:
+        DaemonUnreachable: the daemon is not there, or went away in the middle; what came until then is written.
+    """
     query = {"wait": f"{wait_s:g}s"}
+    if idle_s is not None:
+        query["idle"] = f"{idle_s:g}s"
     asked = {**body, "for_caller": True}
     try:
         for line in client.stream("/api/v1/messages", Line, asked, query, wait_s):
@@ -31,6 +47,9 @@ def follow(client: ApiClient, body: Mapping[str, Any], wait_s: float, answers: A
     except KeyboardInterrupt:
         write(answers.finish())
         return False
+    except DaemonUnreachable:
+        write(answers.finish())
+        raise
     write(answers.finish())
     return True
 

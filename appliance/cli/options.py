@@ -40,6 +40,7 @@ class Exit(IntEnum):
     DATA = 65
     UNAVAILABLE = 69
     BUG = 70
+    NOT_WRITTEN = 74
     NO_PERMISSION = 77
     CONFIG = 78
 

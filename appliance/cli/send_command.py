@@ -28,7 +28,10 @@ from appliance.cli.options import (
 from appliance.cli.progress_view import ProgressView
 from appliance.core.message import DEFAULT_REPLY_METHOD
 
-DEFAULT_WAIT = "10s"
+HANDLER_TIME_S = 10.0
+"""What a handler has unless the node's config or --timeout says otherwise (`method_timeout`)."""
+DELIVERY_WAIT_S = 20.0
+"""What delivery, and the end of a program whose time is over, may take beside it."""
 MAX_DATA_BYTES = 5 * 1024 * 1024
 """The API takes 8 MiB per call, in which base64 is a third longer than what it carries."""
 
@@ -66,8 +69,13 @@ def send(
         typer.Option("--data", metavar="TEXT", help="The data: a text, @file, or - for stdin."),
     ] = None,
     wait: Annotated[
-        str, typer.Option("--wait", metavar="TIME", help="How long to follow it; 0 not at all.")
-    ] = DEFAULT_WAIT,
+        str | None,
+        typer.Option(
+            "--wait",
+            metavar="TIME",
+            help="How long to follow it; 0 not at all. Default: --timeout and 20s more, else 30s.",
+        ),
+    ] = None,
     reply_method: Annotated[
         str | None,
         typer.Option("--reply-method", metavar="M", help=f"Default: {DEFAULT_REPLY_METHOD}."),
@@ -117,7 +125,11 @@ def send(
     nodes = split_names(to or ())
     if not nodes:
         raise typer.BadParameter("name a node", param_hint="--to")
-    wait_s = read_duration("--wait", wait) or 0.0
+    timeout_s = read_duration("--timeout", timeout)
+    wait_s = read_duration("--wait", wait)
+    if wait_s is None:
+        # longer than the work: a handler whose time is over is told as such, and not as silent
+        wait_s = (HANDLER_TIME_S if timeout_s is None else timeout_s) + DELIVERY_WAIT_S
     body = {
         "to_nodes": nodes,
         "method": method,
@@ -128,7 +140,7 @@ def send(
         "directory": directory,
         "file_name": file if file is not None else f"{method}.log",
         "ack_timeout": read_duration("--ack-timeout", ack_timeout),
-        "method_timeout": read_duration("--timeout", timeout),
+        "method_timeout": timeout_s,
         "retries": retries,
         "expires": read_duration("--expires", expires),
         "relay_via_node": via,

@@ -15,6 +15,8 @@ from appliance.cli.options import StateDirOption, find_state_dir, read_duration,
 
 DEFAULT_FOR = "1h"
 DELIVERY_WAIT_S = 30.0
+PATIENCE_S = 5.0
+"""How much longer than --for a node may say nothing at all."""
 
 _HELP = """Follow a file on one or more nodes as `tail -f` does, through rotation and truncation.
 
@@ -70,15 +72,19 @@ def tail(
         "method": "REQTailFile",
         "method_args": [path, *(["-n", str(lines)] if lines else [])],
         "method_timeout": span_s,
-        "expires": span_s,
+        # later than anybody waits here: what was not taken is taken back, and never a dead letter
+        "expires": span_s + 2 * DELIVERY_WAIT_S,
     }
     if from_node is not None:
         body["from_node"] = from_node
     answers = Answers(
-        prefixes=len(names) > 1 and not no_prefix, escapes=terminal_streams(), streams=True
+        prefixes=len(names) > 1 and not no_prefix,
+        in_lines=len(names) > 1,
+        escapes=terminal_streams(),
+        streams=True,
     )
     client = ApiClient(find_state_dir(state_dir))
-    is_whole = follow(client, body, span_s + DELIVERY_WAIT_S, answers)
+    is_whole = follow(client, body, span_s + DELIVERY_WAIT_S, answers, idle_s=span_s + PATIENCE_S)
     tell_troubles(answers)
     pending = [item for item in answers.silent if not item.progress.is_delivered and item.id]
     if pending:

@@ -8,6 +8,8 @@ import threading
 from itertools import groupby
 from typing import NamedTuple
 
+from appliance.errors import OutputLost
+
 MAX_WAITING = 10_000
 
 
@@ -58,5 +60,5 @@ class StdoutConsole:
             try:
                 stream.write("".join(parts))
                 stream.flush()
-            except (OSError, ValueError):
+            except (OSError, ValueError, OutputLost):
                 self.dropped += len(parts)

@@ -155,6 +155,13 @@ def test_refusals_are_told(fleet):
     assert "is not in allow_commands" in done.stderr
 
 
+@pytest.mark.parametrize(("option", "name"), [("--file", "../x"), ("--directory", "a/../..")])
+def test_a_name_that_no_answer_could_be_filed_under_is_refused_before_the_work(fleet, option, name):
+    done = fleet.run("send", "--to", "ship1", option, name, "REQCliCommand", "--", "echo", "x")
+    assert done.returncode == 1
+    assert "not accepted: '..' is no file or directory name" in done.stderr
+
+
 def test_a_large_output_arrives_whole_and_in_order(fleet):
     done = fleet.run("exec", "--stream", "ship1", "--", "sh", "-c", "seq 1 200000")
     assert done.returncode == 0

@@ -30,7 +30,11 @@ def go_answer(id_, data=""):
 
 def take(*lines, nodes=1, escapes=frozenset(), prefixes=None, keeps=False, **more):
     answers = Answers(
-        prefixes=nodes > 1 if prefixes is None else prefixes, escapes=escapes, keeps=keeps, **more
+        prefixes=nodes > 1 if prefixes is None else prefixes,
+        escapes=escapes,
+        keeps=keeps,
+        in_lines=nodes > 1,
+        **more,
     )
     opening = [accepted(f"ship{number}", number) for number in range(1, nodes + 1)]
     chunks = [chunk for line in [*opening, *lines] for chunk in answers.take(read(line, Line))]
@@ -201,3 +205,11 @@ def test_an_answer_in_pieces_that_tells_its_end_is_complete_with_it():
     answers, _ = take(piece(1, "a\n"), end(1), streams=True, wants_status=True)
     assert answers.are_complete(1)
     assert exit_code_of(answers) == 0
+
+
+def test_without_names_lines_of_several_nodes_stay_whole():
+    _, chunks = take(
+        piece(1, "be"), piece(2, "be"), piece(1, "gin\n"), piece(2, "gin\n"), end(1, data="last"), end(2),
+        nodes=2, prefixes=False,
+    )  # fmt: skip
+    assert text_of(chunks) == b"begin\nbegin\nlast\n"

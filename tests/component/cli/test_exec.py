@@ -149,7 +149,7 @@ def test_tail_asks_for_the_file_and_passes_its_bytes(run, control):
     assert run("tail", "ship1", "/var/log/x", "-n", "5", "--for", "10m") == (0, b"line\n", "")
     ((_, request),) = control.calls
     assert (request.method, request.method_args) == ("REQTailFile", ["/var/log/x", "-n", "5"])
-    assert (request.method_timeout, request.expires, request.for_caller) == (600, 600.0, True)
+    assert (request.method_timeout, request.expires, request.for_caller) == (600, 660.0, True)
 
 
 def test_tail_of_several_nodes_tells_whose_line_it_is(run, control):
@@ -213,3 +213,24 @@ def test_on_a_terminal_control_characters_are_escaped(short_dir, control):
         assert process.wait(10) == 0
     assert os.read(master, 1000) == b"\\x1b[31mred\\xff\r\n"
     os.close(master)
+
+
+def test_a_daemon_that_stops_is_no_node_without_an_answer(run, control):
+    def act(submitted):
+        control.answer(submitted[0], "begun", exit_status=None, has_more=True, stream="stdout")
+        control.events.close_listeners()
+
+    control.after_submit = act
+    code, out, err = run("exec", "ship1", "--", "x")
+    assert (code, out) == (69, b"begun")
+    assert "stopped in the middle" in err
+    assert "no answer within" not in err
+
+
+def test_a_tail_outlives_the_message_that_asks_for_it_so_that_none_dies(run, control):
+    code, _, err = run("tail", "ship1", "--for", "1s", "/var/log/x")
+    assert code == 3
+    assert "the request was taken back" in err
+    ((_, request),) = [call for call in control.calls if call[0] == "submit"]
+    assert request.expires > request.method_timeout
+    assert "outbox_drop" in [call[0] for call in control.calls]
