@@ -4,7 +4,8 @@
 
 The interpreter that runs this is the one that is copied; its version decides which wheels fit. Nothing in the result
 knows where it was built: libraries are found relative to whoever needs them, the interpreter finds its library relative
-to itself. The result is what `appliance` runs from; it is compiled once here, so that nothing has to be written there.
+to itself. The result is what `appliance` runs from; it is compiled once here, so that nothing has to be written there,
+and `slim.py` leaves out what is never read.
 
 Printed at the end, for the packages' dependencies: the newest glibc symbol version that anything in it needs.
 """
@@ -12,13 +13,14 @@ Printed at the end, for the packages' dependencies: the newest glibc symbol vers
 from __future__ import annotations
 
 import os
-import py_compile
 import re
 import shutil
 import subprocess
 import sys
 import sysconfig
 from pathlib import Path
+
+import slim
 
 VERSION = f"python{sys.version_info.major}.{sys.version_info.minor}"
 UNUSED_PACKAGES = frozenset(
@@ -50,22 +52,23 @@ def main() -> None:
     for name in UNUSED_IN_PACKAGES:
         for found in (*packages.glob(f"*/{name}"), packages / name):
             shutil.rmtree(found, ignore_errors=True)
-    for found in (*packages.rglob("*.pyi"), *packages.rglob("*.pyx"), *packages.rglob("*.c")):
-        found.unlink()
+    standard = prefix / "lib" / VERSION
+    slim.slim(packages, standard)
     forget_where_it_was_built(packages)
-    for found in (prefix / "lib" / VERSION).rglob("*.py"):
+    for found in standard.rglob("*.py"):
         forget_interpreter(found)
     elves = [path for path in prefix.rglob("*") if is_elf(path)]
     for path in elves:
         run("strip", "--strip-unneeded", path)
     bring_libraries(prefix, elves)
-    compile_all(prefix)
+    slim.compile_modules(prefix, "/usr/lib/appliance")
     elves = [path for path in prefix.rglob("*") if is_elf(path)]
     for path in prefix.rglob("*"):
         if not path.is_symlink():
             is_open = path.is_dir() or path.parent == prefix / "bin"
             path.chmod(0o755 if is_open else 0o644)
-    run(python, "-I", "-c", "import appliance.cli.app, appliance.daemon, ssl, sqlite3, ctypes")
+    slim.check_imports(python, packages)
+    run(python, "-I", "-c", "import ssl, sqlite3, ctypes")
     print(max(needed_glibc(path) for path in elves)[1])
 
 
@@ -174,21 +177,6 @@ def bring_libraries(prefix: Path, elves: list[Path]) -> None:
         if is_ours:
             origin = os.path.relpath(target, path.parent)
             run("patchelf", "--set-rpath", f"$ORIGIN/{origin}".removesuffix("/."), path)
-
-
-def compile_all(prefix: Path) -> None:
-    """Compile every module; the check for a newer source is left out, since nobody edits them."""
-    for source in sorted(prefix.rglob("*.py")):
-        shown = "/" + str(Path("usr/lib/appliance") / source.relative_to(prefix))
-        try:
-            py_compile.compile(
-                str(source),
-                dfile=shown,
-                doraise=True,
-                invalidation_mode=py_compile.PycInvalidationMode.UNCHECKED_HASH,
-            )
-        except py_compile.PyCompileError:
-            print(f"not compiled: {shown}", file=sys.stderr)
 
 
 def is_elf(path: Path) -> bool:

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import enum
-import typing
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
-WORDS: dict[type, str] = {int: "NUMBER", float: "NUMBER", Path: "PATH"}
+WORDS = {"integer": "NUMBER", "float": "NUMBER", "path": "PATH"}
+"""What stands for a value, by the name of its type."""
 
 
 def all_commands(group: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -39,15 +37,7 @@ def flags(option: Any) -> list[str]:
 
 def choices(option: Any) -> list[str]:
     """The values that an option takes, where they are few."""
-    kind = annotation(option)
-    return [str(item.value) for item in kind] if issubclass(kind, enum.Enum) else []
-
-
-def annotation(option: Any) -> type:
-    """The type of the value; of one, where several may be given."""
-    kind = option.type_descriptor.annotation
-    kind = next(iter(typing.get_args(kind)), kind)
-    return kind if isinstance(kind, type) else str
+    return [str(item) for item in getattr(option.type, "choices", ())]
 
 
 def takes_value(option: Any) -> bool:
@@ -57,7 +47,7 @@ def takes_value(option: Any) -> bool:
 
 def metavar(option: Any) -> str:
     """What stands for the value."""
-    return option.metavar or ("|".join(choices(option)) or WORDS.get(annotation(option), "TEXT"))
+    return option.metavar or ("|".join(choices(option)) or WORDS.get(option.type.name, "TEXT"))
 
 
 def summary(command: Any) -> str:

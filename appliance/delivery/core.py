@@ -2,6 +2,9 @@
 
 One wildcard subscription of a lane hears all answers. Tokens are random, so that nobody can acknowledge what he was not
 sent, and those of earlier sends stay valid until the record is settled: a late answer still says what it says.
+
+Where the broker denies that subscription, answers are heard as Steward's nodes hear them: on ``<subject>.reply`` itself,
+which all senders of the subject share. There an answer is for the record whose number it repeats.
 """
 
 from __future__ import annotations
@@ -78,12 +81,18 @@ class CoreCarrier:
         self._instance = instance
         self._spec = spec
         self._encoding = encoding_name(spec.serialization, spec.compression)
-        self._asked = dialect.asked(spec.to_node, spec.method)
+        self._asked_node = dialect.asked(spec.to_node, spec.method)
         self._prefix = f"{spec.subject}.{REPLY_TOKEN}.{secrets.token_hex(6)}."
         self._flights: dict[str, Flight] = {}
         self._fresh_tokens: list[str] = []
         self._subscription: Subscription | None = None
         self._here: Subscription | None = None
+        self._shared = ""
+        """The reply subject that all senders share, where no other is allowed; "" else."""
+        self._by_number: dict[int, Flight] = {}
+        """With a shared reply subject: what is in hand, by the number in its body."""
+        self._asked: dict[int, None] = {}
+        """Numbers of what was sent and not answered yet, in order."""
         self._on_answers: OnAnswers | None = None
         self._on_denied: OnDenied | None = None
         self._end_denials: Callable[[], None] = _nothing
@@ -108,9 +117,31 @@ class CoreCarrier:
                 here_subject(self._spec.subject), self._take_answers, on_denied=_ignore
             )
         if self._subscription is None:
-            self._subscription = await self._bus.subscribe(
-                f"{self._prefix}*", self._take_answers, on_denied=self._on_denied
-            )
+            self._subscription = await self._hear()
+
+    async def _hear(self) -> Subscription:
+        denials: list[Denial] = []
+        is_starting = True
+
+        def note(denial: Denial) -> None:
+            if is_starting:
+                denials.append(denial)
+            elif self._on_denied is not None:
+                self._on_denied(denial)  # the lane starts anew, and comes by here
+
+        own = await self._bus.subscribe(f"{self._prefix}*", self._take_answers, on_denied=note)
+        is_starting = False
+        if not denials:
+            return own
+        await own.stop_intake()
+        self._shared = f"{self._spec.subject}.{REPLY_TOKEN}"
+
+        def give_up(_: Denial) -> None:
+            # in the words about the one that should be allowed
+            if self._on_denied is not None:
+                self._on_denied(denials[0])
+
+        return await self._bus.subscribe(self._shared, self._take_shared_answers, on_denied=give_up)
 
     def update(self, spec: PublisherSpec) -> None:
         """See `base.LaneCarrier`."""
@@ -155,7 +186,12 @@ class CoreCarrier:
                 unsendable.append((flight, str(too_large)))
                 continue
             reply_to = ""
-            if wants_ack or record.wants_ack:
+            if self._shared and (wants_ack or record.wants_ack):
+                self._by_number[record.id] = flight
+                self._asked.pop(record.id, None)
+                self._asked[record.id] = None
+                reply_to = self._shared
+            elif wants_ack or record.wants_ack:
                 if not tokens:
                     self._fill_tokens()
                 token = tokens.pop()
@@ -177,6 +213,9 @@ class CoreCarrier:
         for token in flight.tokens:
             by_token.pop(token, None)
         flight.tokens.clear()
+        if self._shared:
+            self._by_number.pop(flight.record.id, None)
+            self._asked.pop(flight.record.id, None)
 
     async def close(self) -> None:
         """See `base.LaneCarrier`."""
@@ -197,12 +236,32 @@ class CoreCarrier:
         if self._on_answers is None:
             return
         at = len(self._prefix)
-        find, asked, read = self._flights.get, self._asked, self._dialect.read_answer
+        find, asked, read = self._flights.get, self._asked_node, self._dialect.read_answer
         answers: list[Answered] = [
             (find(message.subject[at:]), read(message.block, message.payload, asked))
             for message in messages
         ]
         self._on_answers(answers)
+
+    def _take_shared_answers(self, messages: list[BusMessage]) -> None:
+        """Answers to everybody who sends to the subject; what is not for us says nothing here."""
+        if self._on_answers is None:
+            return
+        answers: list[Answered] = []
+        for message in messages:
+            answer = self._dialect.read_answer(message.block, message.payload, self._asked_node)
+            if answer.kind is AnswerKind.NOBODY:
+                # the broker names no message, but says it in the order in which they were sent
+                number = next(iter(self._asked), None)
+            else:
+                number = self._dialect.read_number(message.payload)
+            flight = None if number is None else self._by_number.get(number)
+            if number is None or flight is None:
+                continue
+            self._asked.pop(number, None)
+            answers.append((flight, answer))
+        if answers:
+            self._on_answers(answers)
 
     def _fill_tokens(self) -> None:
         size = 2 * TOKEN_BYTES

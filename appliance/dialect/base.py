@@ -97,6 +97,10 @@ class Dialect(Protocol):
         """What an answer says; anything that is none is `FOREIGN`."""
         ...
 
+    def read_number(self, payload: bytes) -> int | None:
+        """The number of the message that an answer is about, as its text repeats it; None where it names none."""
+        ...
+
     def write_answer(
         self, answer: Answer, node: str, message_id: int, *, to_appliance: bool
     ) -> tuple[bytes, bytes]:

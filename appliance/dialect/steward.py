@@ -64,6 +64,9 @@ _ENCODINGS = {
 _SAYS = re.compile(
     rb"(?:confirmed(?: REQRelay)? from|working at|busy at|refused by|here): ([A-Za-z0-9_.-]{1,200})(?:: |$)"
 ).match
+_NUMBER = re.compile(
+    rb"(?:confirmed(?: REQRelay)? from|working at|busy at|refused by): [A-Za-z0-9_.-]{1,200}: ([0-9]{1,19})(?:: |$)"
+).match
 
 _CONFIRMED = b"confirmed "
 _NO_RESPONDERS = b"NATS/1.0 503"
@@ -180,6 +183,11 @@ class StewardDialect:
         if not _names(payload, asked):
             return _foreign(payload)
         return _read_words(headers, payload)
+
+    def read_number(self, payload: bytes) -> int | None:
+        """See `base.Dialect`."""
+        found = _NUMBER(payload)
+        return None if found is None else int(found[1])
 
     def write_answer(
         self, answer: Answer, node: str, message_id: int, *, to_appliance: bool

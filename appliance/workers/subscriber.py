@@ -28,7 +28,7 @@ from appliance.bus.base import BusMessage, Denial
 from appliance.core.admission import is_reply_subject_safe
 from appliance.core.message import make_reply
 from appliance.core.method import OnCrash
-from appliance.core.names import WorkerKey, parse_subject
+from appliance.core.names import REPLY_TOKEN, WorkerKey, parse_subject
 from appliance.core.specs import AckOn, SubscriberSpec, WorkerSpec
 from appliance.delivery.base import Confirmation
 from appliance.dialect.base import Answer, AnswerKind
@@ -322,6 +322,8 @@ class Subscriber:
 
     def _note_sender(self, whose: str, reply_to: str) -> None:
         """Somebody sends here whose lane is new to us: remembered on disk, to greet it after a restart, too."""
+        if reply_to.endswith(f".{REPLY_TOKEN}"):
+            return  # shared with everybody who sends here: nothing below it is heard
         begins = reply_to.rpartition(".")[0] + "."
         heard_from = self._heard_from
         heard_from[whose] = begins

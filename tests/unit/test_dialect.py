@@ -158,3 +158,19 @@ def test_a_text_that_does_not_confirm_is_no_acknowledgement_whatever_its_headers
     block = encode_headers(headers) if headers else b""
     found = DIALECT.read_answer(block, payload, DIALECT.asked("beta", "REQToConsole"))
     assert found.kind is AnswerKind.FOREIGN
+
+
+@pytest.mark.parametrize(
+    ("payload", "number"),
+    [
+        (b"confirmed from: ship.one: 12", 12),
+        (b"confirmed REQRelay from: hub: 12", 12),
+        (b"refused by: ship1: 12: why", 12),
+        (b"confirmed from: ship1: 12x", None),
+        (b"confirmed from: ship1: " + b"9" * 30, None),
+        (b"confirmed from: ship1", None),
+        (b"", None),
+    ],
+)
+def test_an_answer_tells_the_number_of_its_message(payload, number):
+    assert DIALECT.read_number(payload) == number

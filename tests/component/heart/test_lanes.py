@@ -378,3 +378,81 @@ def test_message_behind_others_says_so_and_one_that_is_worked_on_too():
         )
 
     play(scenario)
+
+
+WILDCARD_DENIED = Permissions(subscribe_deny=[f"beta.{CONSOLE}.EventACK.reply.>"])
+
+
+async def _add_pair_without_wildcard(
+    world: World, permissions: Permissions
+) -> tuple[Daemon, Daemon]:
+    alpha, beta = await add_pair(world)
+    alpha.line.bus.permissions = permissions
+    alpha.line.stay_away(0.05)
+    await asyncio.sleep(1)
+    return alpha, beta
+
+
+def test_a_lane_whose_wildcard_is_denied_hears_its_answers_where_steward_does():
+    async def scenario(world: World) -> None:
+        alpha, beta = await _add_pair_without_wildcard(world, WILDCARD_DENIED)
+        texts = numbered(50)
+        await alpha.submit(texts, method=CONSOLE)
+        assert await world.settle(30, until=world.is_quiet)
+        assert sorted(world.log.texts()) == sorted(texts)
+        beta.kill()
+        await alpha.submit(["kept"], method=CONSOLE)
+        await asyncio.sleep(5)
+        (number,) = await alpha.submit(["looked at"], method=CONSOLE)
+        await asyncio.sleep(1)
+        assert kind_of_wait(_standing(alpha, number).why) is WaitReason.NOBODY
+        await beta.start()
+        assert await world.settle(400, until=world.is_quiet)
+        assert {"kept", "looked at"} <= set(world.log.texts())
+        assert find_violations(world) == []
+
+    play(scenario)
+
+
+def test_a_lane_that_may_hear_no_answers_at_all_still_says_that_it_is_denied():
+    async def scenario(world: World) -> None:
+        nothing = Permissions(subscribe_deny=["beta.>"])
+        alpha, beta = await _add_pair_without_wildcard(world, nothing)
+        await alpha.submit(["m"], method=CONSOLE)
+        await asyncio.sleep(6)
+        (number,) = await alpha.submit(["looked at"], method=CONSOLE)
+        await asyncio.sleep(1)
+        assert kind_of_wait(_standing(alpha, number).why) is WaitReason.DENIED
+        await _mend(world, alpha, beta)
+        assert await world.settle(400, until=world.is_quiet)
+        assert find_violations(world) == []
+
+    play(scenario)
+
+
+def test_on_a_shared_reply_subject_only_what_names_a_message_of_ours_says_anything_of_it():
+    async def scenario(world: World) -> None:
+        alpha, beta = await _add_pair_without_wildcard(world, WILDCARD_DENIED)
+        beta.kill()
+        deaf = await world.connect(
+            "deaf"
+        )  # hears the subject, so that the broker does not say that nobody does
+        await deaf.subscribe(f"beta.{CONSOLE}.EventACK", lambda _: None)
+        (number,) = await alpha.submit(["m"], method=CONSOLE)
+        await asyncio.sleep(1)
+        others = (
+            b"",
+            b"confirmed from: beta: 7",
+            b"confirmed from: beta",
+            b"refused by: beta: 7: no",
+        )
+        for payload in others:
+            deaf.send([(f"beta.{CONSOLE}.EventACK.reply", "", b"", payload)])
+        await asyncio.sleep(1)
+        assert _standing(alpha, number).state is DeliveryState.SENT
+        deaf.send(
+            [(f"beta.{CONSOLE}.EventACK.reply", "", b"", b"confirmed from: beta: %d" % number)]
+        )
+        assert await world.settle(5, until=lambda: not alpha.disk.records)
+
+    play(scenario)
