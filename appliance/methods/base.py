@@ -46,13 +46,14 @@ class Outgoing:
 
     `headers` are ours (``appl-…``); Go nodes ignore them. `expires_s` None means as the publisher's settings say.
     With `keeps_dead` off a message that `Outlet.deliver` failed to deliver is forgotten and is no dead letter: the
-    handler tells what came of it.
+    handler tells what came of it. With `in_name_of` the body names that node as its sender: a Go node answers to it.
     """
 
     message: Message
     headers: Mapping[str, str] | None = None
     expires_s: float | None = None
     keeps_dead: bool = True
+    in_name_of: str = ""
 
 
 class Outlet(Protocol):
@@ -213,6 +214,10 @@ class HelloSink(Protocol):
         ...
 
 
+def _is_none(_node: str) -> bool:
+    return False
+
+
 @dataclass(slots=True, kw_only=True)
 class HandlerContext:
     """Everything a handler may touch. One per message.
@@ -237,6 +242,8 @@ class HandlerContext:
     """Headers that the message came with."""
     asker_is_appliance: bool = False
     """Whether the sender is an appliance (it says so by its ``appl-id``) and not a Go node."""
+    is_known_appliance: Callable[[str], bool] = _is_none
+    """Whether a node has ever said that it is one."""
     files_taker: FileTaker | None = None
     """Where copied files go; None where a daemon takes none."""
     max_payload_bytes: int = 1_048_576

@@ -2,9 +2,10 @@
 
 methodArgs: the file here, the node, the path there. What may be read is the subscription's `allow_paths`. Small files
 go as one REQCopyFileTo, which Go nodes understand, larger ones in pieces, which appliances do. Their sender is this
-node, as with all our messages; the seed kept the asker there, which a receiver of ours would not believe and no Go
-node looks at. A copy of any length may take its time: methodTimeout is how long the first sign of the receiver is
-waited for.
+node, as with all our messages. The seed kept the asker there, for a Go node tells it that it has the file: so do we where
+a Go node asked, unless the receiver is known as an appliance, or turns out to be one and does not take it from the asker.
+
+A copy of any length may take its time: methodTimeout is how long the first sign of the receiver is waited for.
 """
 
 from __future__ import annotations
@@ -71,6 +72,9 @@ class CopyFileFrom:
                 wait_s=context.timeout_s,
                 resume=None if resume is None else Mark(resume.path, resume.offset, resume.length),
                 mark=note,
+                in_name_of=""
+                if context.asker_is_appliance or context.is_known_appliance(to_node)
+                else message.from_node,
             )
             copied = await sender.send()
         finally:

@@ -682,6 +682,7 @@ class _MessageContext:
             outlet=self.outlet,
             headers=work.headers,
             asker_is_appliance=is_appliance,
+            is_known_appliance=parts.peers.is_appliance,
             files_taker=tools.files_taker,
             max_payload_bytes=parts.bus.max_payload,
             leaving=executor.leaving,

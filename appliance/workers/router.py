@@ -36,9 +36,9 @@ GO_METHOD_TIMEOUT_S = 10
 """What a Go node puts where nothing was asked; it would take 0 as "stop at once"."""
 
 # positions of fields that are filled in for every message; `_make` on a list is the fast way on this path
-_TO_NODES, _ID, _ACK_TIMEOUT, _RETRIES, _METHOD_TIMEOUT = (
+_TO_NODES, _ID, _FROM_NODE, _ACK_TIMEOUT, _RETRIES, _METHOD_TIMEOUT = (
     Message._fields.index(name)
-    for name in ("to_nodes", "id", "ack_timeout_s", "retries", "method_timeout_s")
+    for name in ("to_nodes", "id", "from_node", "ack_timeout_s", "retries", "method_timeout_s")
 )
 
 
@@ -140,10 +140,12 @@ class Router:
         expires_s: float | None = None,
         headers: dict[str, str] | None = None,
         retries: int | None = None,
+        in_name_of: str = "",
     ) -> OutboxRecord:
         """Give the message its id, its subject and its bytes.
 
-        `retries` is for who wants none: on the wire 0 means that nothing was asked for.
+        `retries` is for who wants none: on the wire 0 means that nothing was asked for. With `in_name_of` the body
+        names that node as the sender, while lane and record are those of the node that sends.
 
         Raises:
             RequestInvalid: unknown method, bad destination, or the message cannot be encoded; ArgumentsRefused
@@ -162,6 +164,8 @@ class Router:
         fields = list(message)
         fields[_TO_NODES] = None
         fields[_ID] = message_id
+        if in_name_of:
+            fields[_FROM_NODE] = in_name_of
         if message.ack_timeout_s < 1:
             fields[_ACK_TIMEOUT] = max(1, math.ceil(spec.ack.timeout_s))
         if message.retries < 1:

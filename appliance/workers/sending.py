@@ -37,6 +37,7 @@ class Delivering:
                 outgoing.message._replace(from_node=self._node),
                 expires_s=outgoing.expires_s,
                 headers=dict(outgoing.headers) if outgoing.headers else None,
+                in_name_of=outgoing.in_name_of,
             )
         except RequestInvalid as error:
             raise HandlerError(

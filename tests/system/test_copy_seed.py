@@ -69,6 +69,20 @@ class Goer:
             subject, cbor2.dumps(fields), reply=f"{subject}.reply", headers={"serial": "cbor"}
         )
 
+    async def answer(self, asked):
+        """What it did, to the sender of the message; whether that was acknowledged."""
+        reply = seed_message(asked[9], "goer", asked[6] or "REQToFileAppend", ["wrote it\n"])
+        reply[8], reply[16], reply[17] = True, asked[16], asked[17]
+        reply[18] = [*asked[:3], None, *asked[4:]]
+        subject = f"{reply[0]}.{reply[4]}.EventACK"
+        answers = asyncio.Queue()
+        subscription = await self._client.subscribe(f"{subject}.reply", cb=answers.put)
+        await self.publish(reply)
+        async with asyncio.timeout(10):
+            said = await answers.get()
+        await subscription.unsubscribe()
+        return said.data.startswith(b"confirmed from: ")
+
     async def next(self):
         async with asyncio.timeout(30):
             return await self.heard.get()
@@ -100,7 +114,8 @@ async def test_it_gets_one_message_with_the_whole_content(fleet, tmp_path, conte
     assert (done.returncode, "goer:/srv/there: it was handed over" in done.stderr) == (0, True)
     assert (message[0], message[4], message[9]) == ("goer", "REQCopyFileTo", "central")
     assert message[5][1:] in (["goer", "/srv/there"], ("goer", "/srv/there"))
-    assert (message[16], message[17]) == ("/srv", "there")
+    # whom its answer is for: it is taken and filed nowhere
+    assert (message[16], message[17]) == ("/srv", "@caller")
     (data,) = message[3]
     assert text_to_bytes(data) == content
 
@@ -159,3 +174,34 @@ async def test_what_it_asks_for_is_copied_and_it_hears_of_no_progress(fleet):
     (text,) = reply[3]
     assert hashlib.sha256(content).hexdigest() in text
     assert target.read_bytes() == content
+
+
+async def test_what_it_says_of_a_file_that_was_copied_to_it_finds_somebody(fleet, tmp_path):
+    file = tmp_path / "file"
+    file.write_bytes(b"x")
+    async with goer(fleet, "REQCopyFileTo") as node:
+        assert (await cp(fleet, str(file), "goer:/srv/there")).returncode == 0
+        assert await node.answer(await node.next())
+    assert not list(fleet.central.data("srv").glob("**/*"))
+
+
+async def test_who_asked_for_a_copy_between_go_nodes_is_answered_by_the_one_that_took_it(fleet):
+    source = fleet.at("ship1", "between")
+    source.write_bytes(b"x")
+    async with goer(fleet, "REQCopyFileTo", "REQToFileAppend") as node:
+        await node.publish(seed_message("ship1", "goer", "REQCopyFileFrom", [], file_name="log", directory="d",
+                                        method_args=[str(source), "goer", "/srv/there"]))  # fmt: skip
+        message = await node.next()
+        assert (message[4], message[9]) == ("REQCopyFileTo", "goer")
+        assert (message[16], message[17]) == ("/srv", "there")
+
+
+async def test_an_appliance_that_knows_nothing_of_a_go_asker_still_gets_the_copy(fleet):
+    source, target = fleet.at("ship1", "asked-too"), fleet.at("central", "asked-too")
+    source.write_bytes(b"x")
+    async with goer(fleet, "REQToFileAppend") as node:
+        await node.publish(seed_message("ship1", "goer", "REQCopyFileFrom", [], file_name="log", directory="d",
+                                        method_args=[str(source), "central", str(target)]))  # fmt: skip
+        (text,) = (await node.next())[3]
+    assert "bytes" in text
+    assert target.read_bytes() == b"x"

@@ -32,7 +32,7 @@ from appliance.core.copying import (
     write_piece,
 )
 from appliance.core.delivery import DeliveryState, why_of_reason
-from appliance.core.message import Message, bytes_to_text, text_to_bytes
+from appliance.core.message import CALLER_FILE, Message, bytes_to_text, text_to_bytes
 from appliance.core.retry import NO_BROKER, NOBODY_THERE
 from appliance.errors import AnswerUnwanted, HandlerError
 from appliance.methods.base import Outgoing
@@ -136,6 +136,7 @@ class CopySender:
         wait_s: float,
         resume: Mark | None = None,
         mark: Callable[[Mark], Awaitable[None]] = _no_mark,
+        in_name_of: str = "",
     ) -> None:
         self._source = source
         self._node = node
@@ -145,6 +146,8 @@ class CopySender:
         self._wait_s = wait_s
         self._resume = resume
         self._mark = mark
+        self._in_name_of = in_name_of
+        """Whom a Go node that takes the whole file tells so; "" for this node."""
         directory, _, name = path.rpartition("/")
         self._message = base._replace(
             to_node=to_node,
@@ -196,13 +199,27 @@ class CopySender:
     # -- whole ------------------------------------------------------------------------------------
 
     async def _send_whole(self, content: bytes) -> Copied:
+        if self._in_name_of and self._in_name_of != self._node:
+            try:
+                return await self._send_whole_as(content, self._in_name_of)
+            except HandlerError as error:
+                if not str(error.__cause__).startswith(f"{DeliveryState.REFUSED}:"):
+                    raise
+            # by an appliance, for nobody else refuses: it takes files of this node perhaps, and asks for no answer
+        return await self._send_whole_as(content, "")
+
+    async def _send_whole_as(self, content: bytes, in_name_of: str) -> Copied:
         size, sha256 = len(content), hashlib.sha256(content).hexdigest()
         message = self._message._replace(method=COPY_TO, data=(bytes_to_text(content),))
+        if not in_name_of:
+            # what a Go node answers comes here, where nobody waits for it: it is taken, and filed nowhere
+            message = message._replace(file_name=CALLER_FILE)
         outgoing = Outgoing(
             message=message._replace(ack_timeout_s=whole_timeout_s(size)),
             headers={SHA256_HEADER: sha256},
             expires_s=self._wait_s,
             keeps_dead=False,
+            in_name_of=in_name_of,
         )
         del content, message
         delivery = asyncio.create_task(self._deliver(outgoing), name=f"file for {self._to_node}")

@@ -47,10 +47,32 @@ async def test_what_fits_one_message_goes_as_the_seed_sends_it(pair):
     (outgoing,) = pair.sender.delivered
     message = outgoing.message
     assert message.method == COPY_TO
-    assert (message.directory, message.file_name) == (str(pair.there), "copied")
+    assert (message.directory, message.file_name) == (str(pair.there), "@caller")
     assert message.method_args == (str(source), "central", f"{pair.there}/copied")
     assert set(outgoing.headers) == {SHA256_HEADER}
     assert len(message.data) == 1
+
+
+async def test_for_a_go_node_that_asks_a_file_goes_in_its_name(pair):
+    pair.sender.asker_is_appliance = False
+    (pair.here / "source").write_bytes(b"x")
+    await pair.copy(pair.here / "source")
+    (outgoing,) = pair.sender.delivered
+    assert outgoing.in_name_of == "central"
+    assert (outgoing.message.directory, outgoing.message.file_name) == (str(pair.there), "copied")
+
+
+async def test_a_receiver_that_takes_nothing_of_the_asker_is_asked_in_the_own_name(pair):
+    async def refuse_the_asker(_method, _offset):
+        if pair.sender.delivered[-1].in_name_of:
+            raise HandlerError("sender 'central' is not in accept_from")
+
+    pair.sender.asker_is_appliance = False
+    pair.before = refuse_the_asker
+    (pair.here / "source").write_bytes(b"x")
+    await pair.copy(pair.here / "source")
+    assert (pair.there / "copied").read_bytes() == b"x"
+    assert [outgoing.in_name_of for outgoing in pair.sender.delivered] == ["central", ""]
 
 
 async def test_the_first_piece_and_the_last_go_alone_and_a_window_of_them_between(pair):
