@@ -26,6 +26,7 @@ from appliance.core.specs import DesiredState
 from appliance.core.suggest import did_you_mean, find_nearest
 from appliance.core.times import rfc3339
 from appliance.errors import ConfigInvalid, ConfigUnreadable, RunNodesUnclear
+from appliance.garbage import no_look_for_garbage
 
 EX_OK = 0
 EX_USAGE = 64
@@ -98,7 +99,8 @@ def check(
     counts = {"files": 0, "nodes": 0, "workers": 0}
     digest = None
     try:
-        loaded = load_desired(paths, environ=os.environ, methods=METHOD_TABLE)
+        with no_look_for_garbage():
+            loaded = load_desired(paths, environ=os.environ, methods=METHOD_TABLE)
         wanted = split_names(node or [os.environ.get("APPLIANCE_NODE", "")])
         if wanted:
             declared = loaded.desired.declared_nodes

@@ -12,6 +12,8 @@ import gc
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from appliance.garbage import no_look_for_garbage
+
 YOUNG_OBJECTS = 10_000
 """How many more objects there must be before the young ones are looked at: 700 is meant for small programs."""
 TURNOVER_WORKERS = 1_000
@@ -29,11 +31,10 @@ class Collector:
     @contextmanager
     def starting(self) -> Iterator[None]:
         """Look at nothing inside of it."""
-        gc.disable()
         try:
-            yield
+            with no_look_for_garbage():
+                yield
         finally:
-            gc.enable()
             # all that a start makes stays, so no later look need walk it
             gc.freeze()
 

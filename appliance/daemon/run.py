@@ -17,6 +17,7 @@ from appliance.core.run_options import RunOptions
 from appliance.daemon.app import Daemon
 from appliance.daemon.source import FileConfigSource
 from appliance.errors import BusError, DaemonAlreadyRunning, StateDirForeign, StoreError
+from appliance.garbage import no_look_for_garbage
 from appliance.reconcile.history import HISTORY_DIR, History
 from appliance.reconcile.pins import PIN_FILE, PinBook
 from appliance.reconcile.reload_result import find_emptied, find_rejections
@@ -32,7 +33,8 @@ SWITCH_INTERVAL_S = 0.0005
 def run_daemon(options: RunOptions) -> int:
     """Run until told to stop. Raises ConfigInvalid, ConfigUnreadable and RunNodesUnclear before anything started."""
     source = _make_source(options)
-    state_dir, start = _find_start(options, source)
+    with no_look_for_garbage():
+        state_dir, start = _find_start(options, source)
     _refuse_foreign(state_dir)
     first = start.built
     setup_logging(options.log_level or first.log.level, options.log_format or first.log.format)
