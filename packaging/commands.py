@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import enum
+import typing
 from collections.abc import Iterator
 from typing import Any
 
-WORDS = {"integer": "NUMBER", "float": "NUMBER", "path": "PATH"}
+WORDS = {"integer": "NUMBER", "int": "NUMBER", "float": "NUMBER", "path": "PATH"}
 """What stands for a value, by the name of its type."""
 
 
@@ -37,7 +39,22 @@ def flags(option: Any) -> list[str]:
 
 def choices(option: Any) -> list[str]:
     """The values that an option takes, where they are few."""
-    return [str(item) for item in getattr(option.type, "choices", ())]
+    if hasattr(option, "type"):
+        return [str(item) for item in getattr(option.type, "choices", ())]
+    kind = _annotation(option)
+    return [str(item.value) for item in kind] if issubclass(kind, enum.Enum) else []
+
+
+def _annotation(option: Any) -> type:
+    """The type of one value, as typer holds it from 0.29 on: a clone's environment may have that."""
+    kind = option.type_descriptor.annotation
+    kind = next(iter(typing.get_args(kind)), kind)
+    return kind if isinstance(kind, type) else str
+
+
+def _word(option: Any) -> str:
+    kind = option.type.name if hasattr(option, "type") else _annotation(option).__name__.lower()
+    return WORDS.get(kind, "TEXT")
 
 
 def takes_value(option: Any) -> bool:
@@ -47,7 +64,7 @@ def takes_value(option: Any) -> bool:
 
 def metavar(option: Any) -> str:
     """What stands for the value."""
-    return option.metavar or ("|".join(choices(option)) or WORDS.get(option.type.name, "TEXT"))
+    return option.metavar or ("|".join(choices(option)) or _word(option))
 
 
 def summary(command: Any) -> str:
