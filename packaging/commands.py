@@ -54,7 +54,7 @@ def _annotation(option: Any) -> type:
 
 def _word(option: Any) -> str:
     kind = option.type.name if hasattr(option, "type") else _annotation(option).__name__.lower()
-    return WORDS.get(kind, "TEXT")
+    return WORDS.get(kind.removesuffix(" range"), "TEXT")
 
 
 def takes_value(option: Any) -> bool:

@@ -10,7 +10,11 @@ import subprocess
 import time
 from pathlib import Path
 
-from tests.packaging.conftest import needs
+import pytest
+import typer
+
+from appliance.cli.app import make_app
+from tests.packaging.conftest import PACKAGING, needs
 
 
 def _page(root: Path, name: str) -> str:
@@ -139,3 +143,22 @@ class _Terminal:
                 self._heard += os.read(self._fd, 65_536).decode(errors="replace")
         self._heard = self._heard[found.end() :]
         return found[1] if found.re.groups else found[0]
+
+
+@pytest.mark.parametrize(
+    ("words", "option", "shown"),
+    [
+        ("send", "--retries", "NUMBER"),  # with a least value
+        ("history", "--limit", "NUMBER"),
+        ("status", "--state-dir", "DIR"),
+        ("status", "--output", "text|json"),
+        ("fleet wait", "--rev", "R"),
+    ],
+)
+def test_an_option_says_what_it_takes(monkeypatch, words, option, shown):
+    monkeypatch.syspath_prepend(PACKAGING)
+    import commands as told
+
+    command = dict(told.all_commands(typer.main.get_command(make_app())))[words]
+    found = next(item for item in told.options_of(command) if option in item.opts)
+    assert told.metavar(found) == shown
