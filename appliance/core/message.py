@@ -56,6 +56,22 @@ Any node echoes it, since the request rides along with its reply; it is no name 
 """
 
 
+MAX_BODY_NUMBER = 2**31 - 1
+"""A Go node on a 32-bit machine refuses a message with a larger id."""
+
+
+def body_number(message_id: int) -> int:
+    """The number that stands for an id in a message's body, where 32-bit Go nodes must be able to read it; the id itself
+    stands in a header.
+
+    What is no larger stays as it is. Ids are times above a counter, so their lowest bits repeat: multiplied, all bits
+    count, and two ids share a number as rarely as two random ones.
+    """
+    if 0 <= message_id <= MAX_BODY_NUMBER:
+        return message_id
+    return ((message_id * 0x9E3779B97F4A7C15 & 0xFFFFFFFFFFFFFFFF) >> 33) or 1
+
+
 def text_to_bytes(text: str) -> bytes:
     """The bytes a message text stands for."""
     return text.encode("utf-8", "surrogateescape")

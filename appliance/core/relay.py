@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from appliance.core.message import DEFAULT_REPLY_METHOD, Message
+from appliance.core.message import DEFAULT_REPLY_METHOD, Message, body_number
 from appliance.core.names import is_node_name
 from appliance.core.specs import ANY_METHOD, ANY_SENDER, SubscriberSpec
 
@@ -66,7 +66,7 @@ def unwrap(message: Message, spec: SubscriberSpec) -> Message | str:
     if spec.relay_methods != ANY_METHOD and method not in spec.relay_methods:
         return f"{method[:60]} is not in relay_methods"
     note = Message(
-        id=message.id,
+        id=body_number(message.id),  # the final node may be a Go node
         to_node=final,
         directory=message.directory,
         file_name=message.file_name,

@@ -23,6 +23,7 @@ from appliance.bus.base import (
     OnMessages,
     Subscription,
 )
+from appliance.core.message import body_number
 from appliance.core.names import REPLY_TOKEN
 from appliance.core.specs import PublisherSpec, SubscriberSpec
 from appliance.delivery.base import (
@@ -187,9 +188,10 @@ class CoreCarrier:
                 continue
             reply_to = ""
             if self._shared and (wants_ack or record.wants_ack):
-                self._by_number[record.id] = flight
-                self._asked.pop(record.id, None)
-                self._asked[record.id] = None
+                number = body_number(record.id)
+                self._by_number[number] = flight
+                self._asked.pop(number, None)
+                self._asked[number] = None
                 reply_to = self._shared
             elif wants_ack or record.wants_ack:
                 if not tokens:
@@ -214,8 +216,9 @@ class CoreCarrier:
             by_token.pop(token, None)
         flight.tokens.clear()
         if self._shared:
-            self._by_number.pop(flight.record.id, None)
-            self._asked.pop(flight.record.id, None)
+            number = body_number(flight.record.id)
+            self._by_number.pop(number, None)
+            self._asked.pop(number, None)
 
     async def close(self) -> None:
         """See `base.LaneCarrier`."""
@@ -255,6 +258,8 @@ class CoreCarrier:
                 number = next(iter(self._asked), None)
             else:
                 number = self._dialect.read_number(message.payload)
+                # an appliance repeats the id itself
+                number = None if number is None else body_number(number)
             flight = None if number is None else self._by_number.get(number)
             if number is None or flight is None:
                 continue

@@ -153,12 +153,16 @@ class StewardDialect:
             serial, compression, instance, number, filled = found.groups()
             encoding = _ENCODINGS.get((serial, compression))
             if encoding is not None:  # other words are refused below, by name
-                message = decode_payload(payload, *encoding, limits)
-                identity = (instance.decode(), int(number), filled is not None, True, "", 0)
+                message_id = int(number)
+                message = decode_payload(payload, *encoding, limits)._replace(id=message_id)
+                identity = (instance.decode(), message_id, filled is not None, True, "", 0)
                 # NB: as Identity(...), which costs twice as much
                 return message, tuple.__new__(Identity, identity)
         headers = parse_headers(block) if block else {}
-        return decode_frame(payload, headers, limits), parse_identity(headers)
+        message, sender = decode_frame(payload, headers, limits), parse_identity(headers)
+        if sender.instance is not None:
+            message = message._replace(id=sender.message_id)
+        return message, sender
 
     def read_answer(self, block: bytes, payload: bytes, asked: Asked) -> Answer:
         """See `base.Dialect`."""

@@ -48,7 +48,7 @@ class ReplyBuilder:
             self._telemetry.reply_received(
                 self._spec().node,
                 message.from_node,
-                message.previous_message.id,
+                self._router.id_of(message.previous_message.id),
                 message.id,
                 message.method,
                 "".join(message.data or ()),

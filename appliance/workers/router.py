@@ -10,7 +10,7 @@ import math
 from collections.abc import Callable, Mapping, Set
 
 from appliance.config.arguments import find_argument_problem
-from appliance.core.message import Message
+from appliance.core.message import Message, body_number
 from appliance.core.method import MethodTable
 from appliance.core.names import (
     ERROR_CENTRAL,
@@ -42,6 +42,9 @@ _TO_NODES, _ID, _FROM_NODE, _ACK_TIMEOUT, _RETRIES, _METHOD_TIMEOUT = (
 )
 
 
+MAX_SENT_NUMBERS = 10_000
+
+
 class Router:
     """Makes outbox records; `next_id` gives unique, time-ordered message ids."""
 
@@ -59,6 +62,8 @@ class Router:
         self._instance = instance
         self._next_id = next_id
         self._wall = wall
+        self._sent_numbers: dict[int, int] = {}
+        """Ids of the newest messages, by the number in their bodies, which Go nodes repeat in answers."""
         self._desired: DesiredState | None = None
         self._specs: dict[tuple[str, str, str], PublisherSpec] = {}
 
@@ -75,6 +80,12 @@ class Router:
             for spec in desired.workers.values()
             if isinstance(spec, PublisherSpec)
         }
+
+    def id_of(self, number: int) -> int:
+        """The id of a message of ours, by the number that its body held, or the id itself; the number where it is not
+        known any more.
+        """
+        return self._sent_numbers.get(number, number)
 
     @property
     def methods(self) -> MethodTable:
@@ -163,7 +174,10 @@ class Router:
         filled = message.method_timeout_s < 1
         fields = list(message)
         fields[_TO_NODES] = None
-        fields[_ID] = message_id
+        number = fields[_ID] = body_number(message_id)
+        self._sent_numbers[number] = message_id
+        if len(self._sent_numbers) > MAX_SENT_NUMBERS:
+            del self._sent_numbers[next(iter(self._sent_numbers))]
         if in_name_of:
             fields[_FROM_NODE] = in_name_of
         if message.ack_timeout_s < 1:

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from appliance.core.message import CALLER_FILE, Message
+from appliance.core.message import CALLER_FILE, Message, body_number
 from appliance.dialect.headers import MORE_HEADER
 from appliance.workers.incoming import Incoming
 
@@ -26,7 +26,7 @@ class AbandonedRequests:
 
     def left(self, ids: Iterable[int]) -> None:
         """Nobody waits for the answers to these any more."""
-        self._ids.update(dict.fromkeys(ids))
+        self._ids.update(dict.fromkeys(map(body_number, ids)))
         while len(self._ids) > MAX_REMEMBERED:
             del self._ids[next(iter(self._ids))]
 
@@ -37,7 +37,7 @@ class AbandonedRequests:
             bool(self._ids)
             and request is not None
             and request.file_name == CALLER_FILE
-            and request.id in self._ids
+            and body_number(request.id) in self._ids
             and message.is_reply
             and MORE_HEADER in work.headers
         )

@@ -114,6 +114,7 @@ async def test_it_gets_one_message_with_the_whole_content(fleet, tmp_path, conte
     assert (done.returncode, "goer:/srv/there: it was handed over" in done.stderr) == (0, True)
     assert (message[0], message[4], message[9]) == ("goer", "REQCopyFileTo", "central")
     assert message[5][1:] in (["goer", "/srv/there"], ("goer", "/srv/there"))
+    assert 0 < message[2] < 2**31  # what a 32-bit Go node reads
     # whom its answer is for: it is taken and filed nowhere
     assert (message[16], message[17]) == ("/srv", "@caller")
     (data,) = message[3]
