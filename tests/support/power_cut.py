@@ -31,7 +31,8 @@ nodes:
   beta:
     subscribe:
       REQToFileAppend: {{accept_from: [alpha], ack: {{on: {ack_on}}}}}
-      REQCliCommand: {{accept_from: [alpha], ack: {{on: done}}, allow_commands: [[sh, -c, "*"]]}}
+      REQCliCommand: {{accept_from: [alpha], ack: {{on: done}}, allow_commands: [[sh, -c, "*"]],
+                      pass_environment: [APPEND_EFFECTS_TO]}}
 """
 EFFECTS = "APPEND_EFFECTS_TO"
 COMMANDS_PER_S = 10

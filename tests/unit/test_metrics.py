@@ -217,3 +217,12 @@ def test_nodes_that_publish_on_one_subject_have_series_of_their_own():
     }
     nodes = [sample.labels["node"] for sample in families["appliance_worker_restarts"].samples]
     assert nodes == ["ship1", "ship2"]
+
+
+def test_a_secret_that_the_config_names_is_usable_or_not_and_may_have_an_end():
+    secrets = {"admin.token": (False, None), "broker.tls.cert": (True, 2e9)}
+    samples = scrape(Exposition(Source(secrets=secrets)))
+    assert samples['appliance_secret_usable{place="admin.token"}'] == 0
+    assert samples['appliance_secret_usable{place="broker.tls.cert"}'] == 1
+    ends = {name for name in samples if name.startswith("appliance_secret_expiry")}
+    assert ends == {'appliance_secret_expiry_timestamp_seconds{place="broker.tls.cert"}'}

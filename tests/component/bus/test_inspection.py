@@ -92,6 +92,7 @@ def test_a_bundle_of_authorities_ends_with_its_last(
         ("admin__token", "", "is empty"),
         ("admin__token", " \n", "is empty"),
     ],
+    ids=["no PEM", "cut off", "short", "long", "credentials", "seed", "empty", "blank"],
 )
 def test_what_is_of_another_kind_is_told_without_its_text(
     tmp_path: Path, place: str, text: str, words: str
