@@ -41,6 +41,7 @@ _EVENT_OF = {
 _SOMETIMES = (
     *("has_more", "stream", "stderr", "progress", "truncated"),
     *("data_base64", "stderr_base64"),
+    *("stopped_after_seconds", "is_held", "signal"),
 )
 """Fields of a reply that most do not have."""
 

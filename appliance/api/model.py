@@ -395,6 +395,12 @@ class Line(_Answer):
     data_base64: str | UnsetType = UNSET
     """What `data` shows with escapes, where it is not all text."""
     stderr_base64: str | UnsetType = UNSET
+    stopped_after_seconds: float | UnsetType = UNSET
+    """The time that its program had, and that was over."""
+    is_held: bool | UnsetType = UNSET
+    """What the program left behind still held its output, and was ended."""
+    signal: int | UnsetType = UNSET
+    """The number of the signal that ended the program."""
     # of an attempt
     outcome: str | UnsetType | None = UNSET
     attempt: int | UnsetType | None = UNSET

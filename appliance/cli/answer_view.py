@@ -59,6 +59,9 @@ class NodeAnswer:
     """Too long to be shown here."""
     is_truncated: bool = False
     """Thrown away in part where it was made."""
+    stopped_after_s: float | None = None
+    is_held: bool = False
+    signal: int | None = None
     is_appliance: bool = False
     wants_status: bool = False
     """Whether it is told as failed where it does not say how its program ended."""
@@ -102,6 +105,12 @@ class NodeAnswer:
     def is_silent(self) -> bool:
         """Whether its answer is still to come, as far as anybody can tell."""
         return self.is_pending and (self.has_more or not self.has_spoken)
+
+    def describe_ending(self) -> str | None:
+        """Words for how the program ended where that was not by itself and as a whole."""
+        if self.stopped_after_s is not None:
+            return f"stopped after {self.stopped_after_s:g} s"
+        return "what it left behind held its output and was ended" if self.is_held else None
 
     def describe(self) -> str:
         """Words for what went wrong."""
@@ -228,6 +237,9 @@ class Answers:
         item.has_more |= bool(line.has_more)
         item.is_cut |= bool(line.is_cut)
         item.is_truncated |= bool(line.truncated)
+        item.is_held |= bool(line.is_held)
+        item.stopped_after_s = line.stopped_after_seconds or item.stopped_after_s
+        item.signal = line.signal or item.signal
         chunks = self._write(item, stream, _read_bytes(line.data, line.data_base64))
         chunks += self._write(item, Stream.ERR, _read_bytes(line.stderr, line.stderr_base64))
         # as `api.delivery` has it: a piece of an answer of which nothing tells whether more is to come
@@ -298,9 +310,12 @@ class Answers:
             "is_answered": item.is_answered,
             "exit_status": item.exit_status,
             "is_status_unknown": item.is_status_unknown,
-            "reason": item.reason,
+            "reason": item.reason or item.describe_ending(),
             "is_cut": item.is_cut,
             "is_truncated": item.is_truncated,
+            "stopped_after_seconds": item.stopped_after_s,
+            "is_held": item.is_held,
+            "signal": item.signal,
         }
         for stream in (Stream.OUT, Stream.ERR):
             raw = bytes(self._kept.get(item.node, {}).get(stream, b""))

@@ -210,6 +210,14 @@ class Deliveries:
         if not body and not was_in_pieces and not says_why:
             body = [("    (answered, empty)", True)]
         words = self._head(item, said) + body if body or said else []
+        if line.stopped_after_seconds:
+            words += self._say(
+                item, f"stopped after {line.stopped_after_seconds:g} s, when its time was over"
+            )
+        if line.is_held:
+            words += self._say(item, "what the program left behind held its output and was ended")
+        if line.truncated:
+            words += self._say(item, "the output is not complete: it was cut at max_output_bytes")
         if line.is_cut:
             words.append(("    … cut here; the whole is in the reply's file", True))
         if said and not says_why and not item.said_stderr:
@@ -260,6 +268,9 @@ _SOMETIMES = (
     "has_more",
     "progress",
     "truncated",
+    "stopped_after_seconds",
+    "is_held",
+    "signal",
 )
 
 

@@ -13,6 +13,12 @@ from appliance.cli.options import warn
 from appliance.core.delivery import DeliveryState
 from appliance.errors import DaemonUnreachable
 
+STOPPED_WORDS = "the program was stopped after {:g} s, when its time was over"
+HELD_WORDS = (
+    "the program has ended, while what it left behind held its output and said nothing: that was ended, too, and the"
+    " output may not be complete"
+)
+
 
 def terminal_streams() -> frozenset[Stream]:
     """Which of the two streams a person sees on a terminal, where bytes could do harm."""
@@ -73,6 +79,10 @@ def tell_troubles(answers: Answers) -> None:
         if not (is_one and item.reason is None):
             warn(f"{item.node}: {item.describe()}")
     for item in answers.nodes:
+        if item.stopped_after_s is not None:
+            warn(f"{item.node}: {STOPPED_WORDS.format(item.stopped_after_s)}")
+        if item.is_held:
+            warn(f"{item.node}: {HELD_WORDS}")
         if item.is_truncated:
             warn(
                 f"{item.node}: the output exceeds what the node keeps (max_output_bytes) and was"

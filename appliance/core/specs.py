@@ -235,6 +235,13 @@ class SubscriberDefaults(Carried):
         0.01,
         _YEAR_S,
     )
+    stop_grace_s: float = duration(
+        5.0,
+        "How long a program that is stopped (its time is over, the daemon stops, the one who waited for a runner has "
+        "gone) may tidy up: its group gets SIGTERM first, and SIGKILL after this time. 0s: SIGKILL at once.",
+        0,
+        600,
+    )
     max_output_bytes: int = whole(
         524_288,
         "Where the output of a handler is cut. What goes out while the work goes on (REQCliCommandCont, REQTailFile) "

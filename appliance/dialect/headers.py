@@ -40,6 +40,8 @@ UNWANTED_HEADER = "appl-unwanted"
 """On the acknowledgement of a piece of an answer: nobody waits for the rest, so it need not be made."""
 TRUNCATED_HEADER = "appl-truncated"
 """On a reply: output beyond the bound was thrown away where it was made."""
+ENDED_HEADER = "appl-ended"
+"""On a reply: how the program ended beside its status: ``stopped=<seconds>``, ``held``, ``signal=<number>``, with commas."""
 STREAM_HEADER = "appl-stream"
 """On a partial reply: which output it is a piece of, ``stdout`` or ``stderr``."""
 TURN_HEADER = "appl-turn"
@@ -54,7 +56,41 @@ HELLO_HEADER = "appl-hello"
 
 MAX_REASON_CHARACTERS = 300
 
+_SECONDS = re.compile(r"[0-9]{1,10}(\.[0-9]{1,6})?(e\+[0-9]{2})?")
 _INSTANCE = re.compile(r"[0-9a-f]{16}")
+
+
+class Ending(NamedTuple):
+    """How a program ended: stopped after so many seconds, its output still held by what it left behind, by a signal."""
+
+    stopped_after_s: float | None = None
+    is_held: bool = False
+    signal: int | None = None
+
+
+PLAIN_END = Ending()
+
+
+def write_ending(ending: Ending) -> str:
+    """As the header carries it; "" where there is nothing to tell."""
+    words = [] if ending.stopped_after_s is None else [f"stopped={ending.stopped_after_s:.9g}"]
+    words += ["held"] if ending.is_held else []
+    words += [] if ending.signal is None else [f"signal={ending.signal}"]
+    return ",".join(words)
+
+
+def read_ending(text: str | None) -> Ending:
+    """What a header says; what is malformed or unknown counts as absent."""
+    ending = PLAIN_END
+    for word in (text or "")[:200].split(","):
+        name, _, value = word.partition("=")
+        if word == "held":
+            ending = ending._replace(is_held=True)
+        elif name == "signal" and value.isascii() and value.isdecimal() and len(value) < 4:
+            ending = ending._replace(signal=int(value))
+        elif name == "stopped" and _SECONDS.fullmatch(value):
+            ending = ending._replace(stopped_after_s=float(value))
+    return ending
 
 
 class Identity(NamedTuple):

@@ -17,6 +17,7 @@ from appliance.core.message import Message
 from appliance.core.method import MethodInfo
 from appliance.core.names import NodeName
 from appliance.core.specs import SubscriberSpec
+from appliance.dialect.headers import Ending
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,6 +38,8 @@ class Result:
     stderr: bytes = b""
     is_truncated: bool = False
     """Whether a part of the output was thrown away; told to appliances beside the status."""
+    ending: Ending | None = None
+    """How a program ended beside its status; told to appliances likewise."""
     messages: tuple[Outgoing, ...] = ()
 
 

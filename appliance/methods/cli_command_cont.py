@@ -13,7 +13,13 @@ from appliance.core.names import Category, MethodName
 from appliance.methods.base import HandlerContext, Method, Result
 from appliance.methods.programs.command import stream_command
 from appliance.methods.programs.runner_client import run_remote
-from appliance.methods.programs.steward import output_of, read_command, report_of_stream, run_whole
+from appliance.methods.programs.steward import (
+    ending_of,
+    output_of,
+    read_command,
+    report_of_stream,
+    run_whole,
+)
 
 INFO = MethodInfo(
     name=MethodName("REQCliCommandCont"),
@@ -50,18 +56,24 @@ class CliCommandCont:
                 command.argv,
                 environment=command.environment,
                 timeout_s=context.timeout_s,
+                stop_grace_s=context.spec.stop_grace_s,
                 say=say,
             )
         else:
             result = await stream_command(
-                command.argv, environment=command.environment, timeout_s=context.timeout_s, say=say
+                command.argv,
+                environment=command.environment,
+                timeout_s=context.timeout_s,
+                stop_grace_s=context.spec.stop_grace_s,
+                say=say,
             )
         return Result(
-            output=output_of(result, context.timeout_s),
+            output=output_of(result, context.timeout_s, is_marked=not context.asker_is_appliance),
             report=report_of_stream(command.arguments, message, context.timeout_s, result),
             exit_status=result.exit_status,
             stderr=result.stderr,
             is_truncated=result.truncated,
+            ending=ending_of(result, context.timeout_s),
         )
 
 

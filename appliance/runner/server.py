@@ -47,6 +47,7 @@ ANSWER_TIMEOUT_S = 30.0
 MAX_ASKING = 16
 """How many may be about to ask, beside those whose commands run."""
 MAX_TIMEOUT_S = 7 * 86_400.0
+MAX_STOP_GRACE_S = 600.0
 MAX_OUTPUT_BYTES = 64 * 1024 * 1024
 """As `max_output_bytes` of a subscription."""
 FIRST_PASSED_FD = 3
@@ -246,20 +247,25 @@ class Runner:
             **self._base,
             # nothing else that was asked for: who can set LD_PRELOAD needs no allow list
             **{
-                name: request.environment[name]
+                name: _to_text(request.environment[name])
                 for name in MESSAGE_VARIABLES
                 if name in request.environment
             },
         }
         # bounds of our own: whoever has taken over the daemon would ask for more
         timeout_s = min(request.timeout_s, MAX_TIMEOUT_S)
+        stop_grace_s = min(request.stop_grace_s, MAX_STOP_GRACE_S)
         if request.max_output_bytes is None:
 
             async def say(data: bytes, stream: str) -> None:
                 await _send(writer, Said(stream, data))
 
             return await stream_command(
-                request.argv, environment=environment, timeout_s=timeout_s, say=say
+                request.argv,
+                environment=environment,
+                timeout_s=timeout_s,
+                say=say,
+                stop_grace_s=stop_grace_s,
             )
         limit_bytes = min(request.max_output_bytes, MAX_OUTPUT_BYTES)
         return await run_command(
@@ -268,13 +274,18 @@ class Runner:
             timeout_s=timeout_s,
             max_output_bytes=limit_bytes,
             stdin=request.stdin,
+            stop_grace_s=stop_grace_s,
         )
+
+
+def _to_text(value: str | bytes) -> str:
+    return bytes_to_text(value) if isinstance(value, bytes) else value
 
 
 def _origin(request: RunRequest) -> dict[str, str]:
     return {
-        "from": request.environment.get("APPLIANCE_FROM_NODE", ""),
-        "message_id": request.environment.get("APPLIANCE_MESSAGE_ID", ""),
+        "from": _to_text(request.environment.get("APPLIANCE_FROM_NODE", "")),
+        "message_id": _to_text(request.environment.get("APPLIANCE_MESSAGE_ID", "")),
     }
 
 

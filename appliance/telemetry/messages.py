@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from appliance.core.delivery import DeliveryState, state_of_reason
 from appliance.core.escape import escape_controls
 from appliance.core.names import WorkerKey
+from appliance.dialect.headers import PLAIN_END, Ending
 from appliance.telemetry.event_log import EventLog
 
 MAX_REPLY_CHARACTERS = 1_048_576
@@ -26,6 +27,8 @@ class ReplyFacts:
     is_truncated: bool = False
     """The answerer threw output away that exceeded its bound."""
     progress: tuple[int, int] | None = None
+    ending: Ending = PLAIN_END
+    """How the program ended beside its status."""
 
 
 NO_FACTS = ReplyFacts()
@@ -206,6 +209,13 @@ class MessageTelemetry(EventLog):
                     more["stderr_base64"] = base64.b64encode(facts.stderr).decode()
             if facts.is_truncated:
                 more["truncated"] = True
+            stopped_after_s, is_held, number = facts.ending
+            if stopped_after_s is not None:
+                more["stopped_after_seconds"] = stopped_after_s
+            if is_held:
+                more["is_held"] = True
+            if number is not None:
+                more["signal"] = number
             if facts.stream is not None:
                 more["stream"] = facts.stream
             if facts.progress is not None:

@@ -423,7 +423,11 @@ class Executor:
 
     def _limit_s(self, work: Incoming, message: Message) -> float | None:
         # a handler that minds the time itself gets a moment to say what it did before it is cut off
-        return None if self.method.info.keeps_time else self.timeout_of(work, message) + 5.0
+        return (
+            None
+            if self.method.info.keeps_time
+            else self.timeout_of(work, message) + self.spec.stop_grace_s + 5.0
+        )
 
     def _on_handler_waits(self) -> None:
         self._stats.in_flight = len(self._running)

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 
 from appliance.core.message import CALLER_FILE, Message
 from appliance.dialect.headers import (
+    ENDED_HEADER,
     EXIT_HEADER,
     MORE_HEADER,
     PROGRESS_HEADER,
@@ -15,6 +16,9 @@ from appliance.dialect.headers import (
     STREAM_HEADER,
     TRUNCATED_HEADER,
     TURN_HEADER,
+    Ending,
+    read_ending,
+    write_ending,
 )
 from appliance.telemetry.messages import NO_FACTS, ReplyFacts
 from appliance.workers.incoming import Incoming
@@ -23,7 +27,7 @@ MAX_STDERR_BYTES = 16_384
 """Of a command's stderr in a header: its end, where the reason mostly stands."""
 _REPLY_HEADERS = frozenset(
     {
-        *(EXIT_HEADER, STDERR_HEADER, TRUNCATED_HEADER),
+        *(EXIT_HEADER, STDERR_HEADER, TRUNCATED_HEADER, ENDED_HEADER),
         *(STREAM_HEADER, MORE_HEADER, PROGRESS_HEADER, TURN_HEADER),
     }
 )
@@ -31,7 +35,11 @@ _STREAMS = frozenset({"stdout", "stderr"})
 
 
 def final_headers(
-    exit_status: int | None, stderr: bytes, *, is_truncated: bool = False
+    exit_status: int | None,
+    stderr: bytes,
+    *,
+    is_truncated: bool = False,
+    ending: Ending | None = None,
 ) -> dict[str, str]:
     """Headers of the reply that completes an answer."""
     headers = {}
@@ -41,6 +49,9 @@ def final_headers(
         headers[STDERR_HEADER] = base64.b64encode(stderr[-MAX_STDERR_BYTES:]).decode()
     if is_truncated:
         headers[TRUNCATED_HEADER] = "1"
+    said = "" if ending is None else write_ending(ending)
+    if said:
+        headers[ENDED_HEADER] = said
     return headers
 
 
@@ -55,6 +66,7 @@ def read_reply_facts(headers: Mapping[str, str]) -> ReplyFacts:
         stream=stream if stream in _STREAMS else None,
         has_more=MORE_HEADER in headers,
         is_truncated=TRUNCATED_HEADER in headers,
+        ending=read_ending(headers.get(ENDED_HEADER)),
         progress=_read_progress(headers.get(PROGRESS_HEADER)),
     )
 

@@ -73,7 +73,12 @@ class ReplyBuilder:
         if has_spoken and not result.output and work.identity.instance is None:
             # a Go node reads no headers: an empty end would be one more answer to it
             return sent
-        headers = final_headers(result.exit_status, result.stderr, is_truncated=result.is_truncated)
+        headers = final_headers(
+            result.exit_status,
+            result.stderr,
+            is_truncated=result.is_truncated,
+            ending=result.ending,
+        )
         # the end is a piece of the stream, or it could overtake what it ends
         if outlet is not None and has_spoken:
             headers |= outlet.next_turn()

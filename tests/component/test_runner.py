@@ -372,6 +372,13 @@ async def test_subscription_that_names_a_runner_has_its_commands_run_there(runne
             await bench.handle(method, method_args=("id",))
 
 
+async def test_data_that_is_not_utf_8_reaches_the_command(runner, bench):
+    bench.spec_fields.update(runner=runner.path, allow_commands=None)
+    command = ("sh", "-c", 'printf %s "{{STEWARD_DATA}}"; cat /dev/null')
+    result = await bench.handle("REQCliCommand", method_args=command, data=("caf\udce9",))
+    assert (result.output, result.exit_status) == (b"caf\xe9", 0)
+
+
 DECLARED = """
 version: 1
 broker: {{embedded: true}}

@@ -213,3 +213,13 @@ def test_without_names_lines_of_several_nodes_stay_whole():
         nodes=2, prefixes=False,
     )  # fmt: skip
     assert text_of(chunks) == b"begin\nbegin\nlast\n"
+
+
+def test_how_a_program_ended_is_told_beside_its_output():
+    answers, _ = take(end(1, "124", "data", stopped_after_seconds=1.0, signal=15), keeps=True)
+    (node,) = answers.facts()["nodes"]
+    assert (node["stdout"], node["exit_status"], node["signal"]) == ("data", 124, 15)
+    assert (node["stopped_after_seconds"], node["reason"]) == (1.0, "stopped after 1 s")
+    answers, _ = take(end(1, "0", "data", is_held=True), keeps=True)
+    (node,) = answers.facts()["nodes"]
+    assert (node["is_held"], exit_code_of(answers)) == (True, 0)

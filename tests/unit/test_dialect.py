@@ -8,7 +8,14 @@ from hypothesis import strategies as st
 
 from appliance.core.message import Message
 from appliance.dialect.base import Answer, AnswerKind
-from appliance.dialect.headers import NOBODY, Identity, parse_identity
+from appliance.dialect.headers import (
+    NOBODY,
+    Ending,
+    Identity,
+    parse_identity,
+    read_ending,
+    write_ending,
+)
 from appliance.dialect.steward import StewardDialect
 from appliance.errors import DecodeError
 from appliance.wire.frame import DEFAULT_LIMITS, encode_stored
@@ -174,3 +181,18 @@ def test_a_text_that_does_not_confirm_is_no_acknowledgement_whatever_its_headers
 )
 def test_an_answer_tells_the_number_of_its_message(payload, number):
     assert DIALECT.read_number(payload) == number
+
+
+@pytest.mark.parametrize(
+    "ending",
+    [Ending(), Ending(10.0), Ending(0.25, True, 9), Ending(is_held=True), Ending(31_536_000.0)],
+)
+def test_how_a_program_ended_comes_back_as_it_was_written(ending):
+    assert read_ending(write_ending(ending)) == ending
+
+
+@pytest.mark.parametrize(
+    "text", ["stopped=", "stopped=nan", "signal=-1", "signal=99999", "x,,=", None]
+)
+def test_an_ending_that_is_none_counts_as_absent(text):
+    assert read_ending(text) == Ending()

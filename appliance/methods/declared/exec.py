@@ -26,7 +26,7 @@ from appliance.errors import ArgumentsInvalid
 from appliance.methods.base import HandlerContext, Result
 from appliance.methods.programs.command import CommandResult, make_environment, run_command
 from appliance.methods.programs.runner_client import run_remote
-from appliance.methods.programs.steward import output_of, report_of
+from appliance.methods.programs.steward import ending_of, output_of, report_of
 from appliance.methods.texts import shorten
 
 _REST: Template = (Placeholder(Source.REST),)
@@ -53,11 +53,17 @@ class ExecHandler:
         else:
             result = await self._run_here(words, stdin, context, message, values)
         return Result(
-            output=output_of(result, context.timeout_s),
+            output=output_of(
+                result,
+                context.timeout_s,
+                is_marked=not context.asker_is_appliance,
+                max_bytes=context.spec.max_output_bytes,
+            ),
             report=report_of(argv, message, context.timeout_s, result),
             exit_status=result.exit_status,
             stderr=result.stderr,
             is_truncated=result.truncated,
+            ending=ending_of(result, context.timeout_s),
         )
 
     async def _run_by_runner(
@@ -77,6 +83,7 @@ class ExecHandler:
             words,
             environment=make_environment({}, message, passed=(), hidden=frozenset()),
             timeout_s=context.timeout_s,
+            stop_grace_s=context.spec.stop_grace_s,
             max_output_bytes=context.spec.max_output_bytes,
             stdin=stdin,
         )
@@ -100,6 +107,7 @@ class ExecHandler:
             words,
             environment=environment,
             timeout_s=context.timeout_s,
+            stop_grace_s=context.spec.stop_grace_s,
             max_output_bytes=context.spec.max_output_bytes,
             stdin=stdin,
         )

@@ -28,8 +28,12 @@ from appliance.methods.programs.chunks import Chunker
 
 KILL_WAIT_S = 2.0
 """How long a killed child may take to vanish before we stop waiting; it is then reaped later."""
-LINGER_S = 0.25
-"""How long output may still come after the child's exit, from descendants that hold its pipes."""
+LINGER_S = 1.0
+"""How long descendants that hold the pipes of a child that has ended may be silent before they are ended, too."""
+MOST_LINGER_S = 5.0
+"""How long they may go on at all; who floods on is no end of the command."""
+STOP_GRACE_S = 5.0
+"""How long who is asked to end may take, where nobody says otherwise."""
 
 _CHUNK_BYTES = 65_536
 
@@ -39,6 +43,7 @@ class Pipe:
 
     def __init__(self, loop: asyncio.AbstractEventLoop, pipe_fd: int) -> None:
         self.ended = asyncio.Event()
+        self.heard_mono = loop.time()
         self._loop = loop
         self._pipe_fd = pipe_fd
         os.set_blocking(pipe_fd, False)
@@ -56,6 +61,7 @@ class Pipe:
             chunk = os.read(self._pipe_fd, self._room())
         except BlockingIOError:
             return
+        self.heard_mono = self._loop.time()
         self._take(chunk)
         if not chunk:
             self.close()
@@ -84,12 +90,8 @@ class KeptPipe(Pipe):
             self.is_cut = True
 
     def text(self) -> bytes:
-        """What was kept, and a last line that says so where something was not."""
-        kept = bytes(self._kept)
-        if not self.is_cut:
-            return kept
-        gap = b"" if not kept or kept.endswith(b"\n") else b"\n"
-        return kept + gap + b" [cut at %d bytes]\n" % self._limit_bytes
+        """What was kept, as it came."""
+        return bytes(self._kept)
 
 
 class TalkingPipe(Pipe):
@@ -113,6 +115,11 @@ class TalkingPipe(Pipe):
         super().__init__(loop, pipe_fd)
         # not before the pipe is open, which is what is resumed
         talk.on_room.append(self._resume)
+
+    @property
+    def is_paused(self) -> bool:
+        """Whether nothing is read because the listener is behind."""
+        return self._is_paused
 
     def _room(self) -> int:
         room = min(_CHUNK_BYTES, self._talk.room)
@@ -182,9 +189,14 @@ class Child(Generic[_P]):
         environment: Mapping[str, str],
         make_pipe: MakePipe[_P],
         stdin: bytes = b"",
+        stop_grace_s: float = STOP_GRACE_S,
     ) -> None:
         self.exited = asyncio.Event()
         self.exit_status = 0
+        self.signal: int | None = None
+        """The signal that ended it, where one did."""
+        self._stop_grace_s = stop_grace_s
+        self._is_asked = False
         self._loop = asyncio.get_running_loop()
         pipe_fds: list[int] = []
         try:
@@ -240,12 +252,40 @@ class Child(Generic[_P]):
         with contextlib.suppress(RuntimeError):  # the loop is gone, and whoever waited with it
             self._loop.call_soon_threadsafe(self.exited.set)
 
+    def ask_to_end(self) -> None:
+        """Have the child and all it started tidy up and end, save what opened a session of its own; `stop` sees to it."""
+        if self._stop_grace_s and not self._is_asked:
+            self._is_asked = True
+            self._signal_group(signal.SIGTERM)
+
     def kill_group(self) -> None:
         """Kill the child and all it started, save what opened a session of its own."""
-        if self._popen.returncode is None:  # not reaped, hence the number is still the child's
+        self._signal_group(signal.SIGKILL)
+
+    def _signal_group(self, number: signal.Signals) -> None:
+        if (
+            self._popen.returncode is None
+        ):  # not reaped, hence the group's number is still the child's
             # it may be gone, or run with another user's rights, which only that user may kill
             with contextlib.suppress(ProcessLookupError, PermissionError):
-                os.killpg(self._popen.pid, signal.SIGKILL)
+                os.killpg(self._popen.pid, number)
+
+    async def stop(self) -> None:
+        """End the child and all it started: first asked, and killed when the grace is over.
+
+        All of it has ended when the child has and nobody holds its pipes any more; what holds none goes with the kill.
+        """
+        self.ask_to_end()
+        try:
+            if self._stop_grace_s:
+                async with asyncio.timeout(self._stop_grace_s):
+                    await self.exited.wait()
+                    await self.stdout.ended.wait()
+                    await self.stderr.ended.wait()
+        except TimeoutError:
+            pass
+        finally:
+            self.kill_group()
 
     async def wait_for_outputs(self, timeout_s: float) -> bool:
         """Wait until both pipes are at their end, or for so long; whether they are."""
@@ -257,12 +297,32 @@ class Child(Generic[_P]):
             return False
         return True
 
+    async def hear_out(self) -> bool:
+        """After the child's exit: wait while more is said; whether both pipes came to their end.
+
+        Otherwise descendants hold them and have been silent for `LINGER_S`, or go on and on.
+        """
+        began = self._loop.time()
+        while not (self.stdout.ended.is_set() and self.stderr.ended.is_set()):
+            heard_mono = max(began, self.stdout.heard_mono, self.stderr.heard_mono)
+            due_mono = min(heard_mono + LINGER_S, began + MOST_LINGER_S)
+            left_s = due_mono - self._loop.time()
+            if left_s <= 0:
+                return False
+            await self.wait_for_outputs(left_s)
+        return True
+
     async def end(self) -> None:
-        """Kill what still runs or holds a pipe, and reap."""
+        """Stop what still runs or holds a pipe, and reap."""
         is_held = not (self.stdout.ended.is_set() and self.stderr.ended.is_set())
-        if is_held or not self.exited.is_set():
-            # also for what it left behind: descendants that hold a pipe belong to the command
-            self.kill_group()
+        try:
+            if is_held or not self.exited.is_set():
+                # also for what it left behind: descendants that hold a pipe belong to the command
+                await self.stop()
+        finally:
+            await self._close()
+
+    async def _close(self) -> None:
         self.stdout.close()
         self.stderr.close()
         try:
@@ -281,3 +341,4 @@ class Child(Generic[_P]):
             self._loop.call_later(KILL_WAIT_S, self._reap)
         else:
             self.exit_status = status if status >= 0 else 128 - status
+            self.signal = -status if status < 0 else None

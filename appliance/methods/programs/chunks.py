@@ -167,12 +167,13 @@ async def run_talk(
     *,
     timeout_s: float,
     stop: Callable[[], None] | None = None,
+    stop_grace_s: float = 0.0,
     leaving: asyncio.Event | None = None,
 ) -> bool:
     """Send what `speaker` adds to `talk`, until it ends, its time is over or `leaving` is set; whether it was stopped.
 
-    `stop` makes the speaker end (None: it is cancelled); what it said before may still go out for `LAST_WORDS_S`. What
-    has not by then stays in the talk. What speaker or `say` raise is raised here, when both have ended.
+    `stop` makes the speaker end within `stop_grace_s` (None: it is cancelled); what it said before may still go out for
+    `LAST_WORDS_S`. What has not by then stays in the talk. What speaker or `say` raise is raised here, when both have ended.
     """
     speaking = asyncio.ensure_future(speaker)
     # however it ends: who sends must see that nothing more comes
@@ -192,6 +193,10 @@ async def run_talk(
                 speaking.cancel()
             else:
                 stop()
+                # woken by both: a listener who is away hears nothing more, however long it is waited
+                await asyncio.wait(
+                    {sending, speaking}, timeout=stop_grace_s, return_when=asyncio.FIRST_COMPLETED
+                )
             # what was said before the end is worth more than an end on the second
             await asyncio.wait({sending}, timeout=LAST_WORDS_S)
     finally:

@@ -6,14 +6,17 @@ time bounds the whole, while what is held at once is bounded (`_talk`).
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 
 from appliance.core.message import Message
-from appliance.methods.programs.child import LINGER_S, Child, KeptPipe, TalkingPipe
+from appliance.methods.programs.child import STOP_GRACE_S, Child, KeptPipe, TalkingPipe
 from appliance.methods.programs.chunks import Chunker, Say, run_talk
 from appliance.running_time import running_timeout
 
+LAST_OUTPUT_S = 0.25
+"""How long what a program said before it was killed may take to be read."""
 TAIL_BYTES = 8_192
 """How much of each stream's end is kept beside what is passed on."""
 _USUAL_NAMES = frozenset(
@@ -39,6 +42,9 @@ class CommandResult:
     ends_line: bool = True
     """Whether standard output stopped behind a whole line; only told of output that was passed on."""
     start_error: str | None = None
+    is_held: bool = False
+    """Whether something that it left behind still held its output, and was ended with what it had not said yet."""
+    signal: int | None = None
 
 
 def make_environment(
@@ -76,6 +82,7 @@ async def run_command(
     timeout_s: float,
     max_output_bytes: int,
     stdin: bytes = b"",
+    stop_grace_s: float = STOP_GRACE_S,
 ) -> CommandResult:
     """Run `argv` without a shell and wait for its end.
 
@@ -84,8 +91,9 @@ async def run_command(
     `max_output_bytes` bounds stdout and stderr each; what exceeds it is read and thrown away, so
     that a program is not ended for talking too much.
 
-    Cancellation: the whole process group is killed, and reaped before this returns (within
-    `KILL_WAIT_S`).
+    A program whose time is over is asked to end (SIGTERM to its group) and killed after `stop_grace_s`.
+
+    Cancellation: likewise, and reaped before this returns (within the grace and `KILL_WAIT_S`).
     """
     try:
         child = Child(
@@ -93,19 +101,23 @@ async def run_command(
             environment,
             lambda loop, pipe_fd, _: KeptPipe(loop, pipe_fd, max_output_bytes),
             stdin,
+            stop_grace_s,
         )
     except OSError as error:
         return _not_started(argv, error)
-    timed_out = False
+    timed_out = is_held = False
     try:
         try:
             async with running_timeout(timeout_s):
                 await child.exited.wait()
+                is_held = not await child.hear_out()
         except TimeoutError:
-            timed_out = True
-            # killed, yet what it said until then is still heard
-            child.kill_group()
-        await child.wait_for_outputs(LINGER_S)
+            timed_out = not child.exited.is_set()
+            is_held = not timed_out
+        if timed_out or is_held:
+            # what is said until all of it has ended is still heard
+            await child.stop()
+            await child.wait_for_outputs(LAST_OUTPUT_S)
     finally:
         await child.end()
     return CommandResult(
@@ -114,11 +126,18 @@ async def run_command(
         stderr=child.stderr.text(),
         timed_out=timed_out,
         truncated=child.stdout.is_cut or child.stderr.is_cut,
+        is_held=is_held,
+        signal=child.signal,
     )
 
 
 async def stream_command(
-    argv: Sequence[bytes], *, environment: Mapping[str, str], timeout_s: float, say: Say
+    argv: Sequence[bytes],
+    *,
+    environment: Mapping[str, str],
+    timeout_s: float,
+    say: Say,
+    stop_grace_s: float = STOP_GRACE_S,
 ) -> CommandResult:
     """Run `argv` without a shell and `say` what it writes while it runs; a listener who is behind slows it down.
 
@@ -133,17 +152,25 @@ async def stream_command(
             argv,
             environment,
             lambda loop, pipe_fd, stream: TalkingPipe(loop, pipe_fd, talk, stream, TAIL_BYTES),
+            stop_grace_s=stop_grace_s,
         )
     except OSError as error:
         return _not_started(argv, error)
+    speech = _Speech(child)
     try:
-        timed_out = await run_talk(
-            talk, _hear_out(child), say, timeout_s=timeout_s, stop=child.kill_group
+        is_stopped = await run_talk(
+            talk,
+            speech.hear_out(),
+            say,
+            timeout_s=timeout_s,
+            stop=speech.stop,
+            stop_grace_s=stop_grace_s,
         )
         has_more = not (child.stdout.ended.is_set() and child.stderr.ended.is_set())
     finally:
-        await child.end()
+        await speech.end()
     rest = talk.rest()
+    timed_out = is_stopped and speech.was_running
     return CommandResult(
         exit_status=124 if timed_out else child.exit_status,
         stdout=rest.get("stdout", b""),
@@ -152,19 +179,48 @@ async def stream_command(
         ends_line=not child.stdout.tail or child.stdout.tail.endswith(b"\n"),
         timed_out=timed_out,
         truncated=has_more,
+        is_held=speech.is_held or (is_stopped and not timed_out),
+        signal=child.signal,
     )
 
 
-async def _hear_out(child: Child[TalkingPipe]) -> None:
-    """Until the program has ended and all it said is heard."""
-    await child.exited.wait()
-    if not await child.wait_for_outputs(LINGER_S):
-        # held by a descendant, or not read yet: what is in the pipes counts, what comes later does not
-        child.kill_group()
-        child.stdout.finish()
-        child.stderr.finish()
-        await child.stdout.ended.wait()
-        await child.stderr.ended.wait()
+class _Speech:
+    """What a program says while it runs, until it has ended or is stopped."""
+
+    def __init__(self, child: Child[TalkingPipe]) -> None:
+        self.is_held = False
+        self.was_running = False
+        """Whether it was the program itself that was stopped."""
+        self._child = child
+        self._stopping: asyncio.Task[None] | None = None
+
+    async def hear_out(self) -> None:
+        """Until the program has ended and all it said is heard."""
+        child = self._child
+        await child.exited.wait()
+        if not await child.hear_out():
+            # held by a descendant, or not read yet: what is in the pipes counts, what comes later does not
+            self.is_held = not (child.stdout.is_paused or child.stderr.is_paused)
+            child.ask_to_end()
+            child.kill_group()
+            child.stdout.finish()
+            child.stderr.finish()
+            await child.stdout.ended.wait()
+            await child.stderr.ended.wait()
+
+    def stop(self) -> None:
+        """Have the program end, at last by force."""
+        if self._stopping is None:
+            self.was_running = not self._child.exited.is_set()
+            self._stopping = asyncio.create_task(self._child.stop(), name="stop program")
+
+    async def end(self) -> None:
+        """Let go of the program; nothing of it is left."""
+        if self._stopping is not None:
+            self._stopping.cancel()
+            # cancelled it kills at once
+            await asyncio.wait({self._stopping})
+        await self._child.end()
 
 
 def _not_started(argv: Sequence[bytes], error: OSError) -> CommandResult:

@@ -10,11 +10,13 @@ from __future__ import annotations
 import asyncio
 import struct
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 
+from appliance.core.message import text_to_bytes
 from appliance.errors import CommandForbidden, HandlerError
+from appliance.methods.programs.child import STOP_GRACE_S
 from appliance.methods.programs.chunks import Say
 from appliance.methods.programs.command import CommandResult
 
@@ -38,10 +40,12 @@ class RunRequest(msgspec.Struct, frozen=True, tag="run"):
     """A command. `max_output_bytes` None: pass on what it says while it runs."""
 
     argv: Annotated[list[bytes], msgspec.Meta(min_length=1, max_length=MAX_ARGUMENTS)]
-    environment: Annotated[dict[str, str], msgspec.Meta(max_length=MAX_VARIABLES)]
+    environment: Annotated[dict[str, Any], msgspec.Meta(max_length=MAX_VARIABLES)]
+    """Texts; what is not UTF-8 is bytes, which a runner of an earlier version refuses."""
     timeout_s: Annotated[float, msgspec.Meta(ge=0, le=LONGEST_TIMEOUT_S)]
     max_output_bytes: Annotated[int, msgspec.Meta(ge=0)] | None = None
     stdin: bytes = b""
+    stop_grace_s: Annotated[float, msgspec.Meta(ge=0, le=LONGEST_TIMEOUT_S)] = STOP_GRACE_S
 
 
 class Said(msgspec.Struct, frozen=True, tag="said"):
@@ -62,6 +66,8 @@ class Ended(msgspec.Struct, frozen=True, tag="ended"):
     stderr_tail: bytes = b""
     ends_line: bool = True
     start_error: str | None = None
+    is_held: bool = False
+    signal: int | None = None
 
 
 class Refused(msgspec.Struct, frozen=True, tag="refused"):
@@ -97,7 +103,12 @@ async def read_frame(reader: asyncio.StreamReader, limit_bytes: int) -> bytes:
 
 def read_request(body: bytes) -> RunRequest:
     """A request. Raises ValueError when it is none."""
-    return _requests.decode(body)
+    request = _requests.decode(body)
+    for name, value in request.environment.items():
+        # one kind of text alone is what the decoder can tell from others
+        if not isinstance(value, str | bytes):
+            raise ValueError(f"variable {name[:60]!r} is no text")
+    return request
 
 
 async def run_remote(
@@ -109,6 +120,7 @@ async def run_remote(
     max_output_bytes: int | None = None,
     say: Say | None = None,
     stdin: bytes = b"",
+    stop_grace_s: float = STOP_GRACE_S,
 ) -> CommandResult:
     """Run `argv` by the runner at `socket_path`, as `run_command`, or with `say` as `stream_command` would.
 
@@ -121,10 +133,15 @@ async def run_remote(
     request = RunRequest(
         argv=list(argv),
         # no more than the runner takes: the rest of our environment is nobody's business
-        environment={name: environment[name] for name in MESSAGE_VARIABLES if name in environment},
+        environment={
+            name: _as_carried(environment[name])
+            for name in MESSAGE_VARIABLES
+            if name in environment
+        },
         timeout_s=timeout_s,
         max_output_bytes=None if say is not None else max_output_bytes,
         stdin=stdin,
+        stop_grace_s=stop_grace_s,
     )
     try:
         async with asyncio.timeout(CONNECT_TIMEOUT_S):
@@ -134,7 +151,7 @@ async def run_remote(
         raise HandlerError(f"the runner at {socket_path} cannot be reached: {reason}") from error
     try:
         writer.write(to_frame(request))
-        async for answer in _Answers(reader, socket_path, timeout_s + PATIENCE_S):
+        async for answer in _Answers(reader, socket_path, timeout_s + stop_grace_s + PATIENCE_S):
             match answer:
                 case Said(stream=stream, data=data):
                     if say is not None:
@@ -148,6 +165,14 @@ async def run_remote(
         raise HandlerError(f"the runner at {socket_path} broke off")
     finally:
         writer.close()
+
+
+def _as_carried(value: str) -> str | bytes:
+    raw = text_to_bytes(value)
+    try:
+        return raw.decode()
+    except UnicodeDecodeError:
+        return raw
 
 
 class _Answers:

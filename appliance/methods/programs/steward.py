@@ -23,6 +23,7 @@ from appliance.core.message import (
     text_to_bytes,
 )
 from appliance.core.names import WorkerKind, parse_subject
+from appliance.dialect.headers import Ending
 from appliance.errors import ArgumentsInvalid, CommandForbidden, HandlerError, SubjectInvalid
 from appliance.methods.base import HandlerContext, Outgoing, Result
 from appliance.methods.programs.command import CommandResult, make_environment, run_command
@@ -40,13 +41,28 @@ def show_command(arguments: Sequence[str]) -> str:
     return shorten(json.dumps(list(arguments), ensure_ascii=False))
 
 
-def output_of(result: CommandResult, timeout_s: float) -> bytes:
-    """Standard output, with a last line where the program was stopped."""
-    if not result.timed_out:
-        return result.stdout
-    ends_line = result.stdout.endswith(b"\n") if result.stdout else result.ends_line
-    gap = b"" if ends_line else b"\n"
-    return result.stdout + gap + f"[stopped after {timeout_s:g} s]\n".encode()
+def output_of(
+    result: CommandResult, timeout_s: float, *, is_marked: bool, max_bytes: int | None = None
+) -> bytes:
+    """Standard output as it came; `is_marked` adds a line where it was cut or the program stopped.
+
+    For whoever reads no headers: a Go node, or a file here. Appliances are told beside the output.
+    """
+    output = result.stdout
+    if not is_marked:
+        return output
+    if result.truncated and max_bytes is not None and len(output) >= max_bytes:
+        output += b"" if not output or output.endswith(b"\n") else b"\n"
+        output += b" [cut at %d bytes]\n" % max_bytes
+    if result.timed_out:
+        ends_line = output.endswith(b"\n") if output else result.ends_line
+        output += (b"" if ends_line else b"\n") + f"[stopped after {timeout_s:g} s]\n".encode()
+    return output
+
+
+def ending_of(result: CommandResult, timeout_s: float) -> Ending:
+    """What appliances are told beside the status."""
+    return Ending(timeout_s if result.timed_out else None, result.is_held, result.signal)
 
 
 def report_of(
@@ -137,6 +153,7 @@ async def run_whole(command: Command, message: Message, context: HandlerContext)
             command.argv,
             environment=command.environment,
             timeout_s=context.timeout_s,
+            stop_grace_s=context.spec.stop_grace_s,
             max_output_bytes=limit_bytes,
         )
     else:
@@ -144,9 +161,15 @@ async def run_whole(command: Command, message: Message, context: HandlerContext)
             command.argv,
             environment=command.environment,
             timeout_s=context.timeout_s,
+            stop_grace_s=context.spec.stop_grace_s,
             max_output_bytes=limit_bytes,
         )
-    output = output_of(result, context.timeout_s)
+    output = output_of(
+        result,
+        context.timeout_s,
+        is_marked=message.is_reply or not context.asker_is_appliance,
+        max_bytes=limit_bytes,
+    )
     report = report_of(command.arguments, message, context.timeout_s, result)
     if message.is_reply:
         return _keep_here(message, context, output, report)
@@ -156,6 +179,7 @@ async def run_whole(command: Command, message: Message, context: HandlerContext)
         exit_status=result.exit_status,
         stderr=result.stderr,
         is_truncated=result.truncated,
+        ending=ending_of(result, context.timeout_s),
     )
 
 

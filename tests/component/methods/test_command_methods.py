@@ -56,6 +56,9 @@ async def test_program_that_does_not_exist_gives_an_empty_reply_127_and_a_report
 async def test_timeout_is_never_silent(anything):
     anything.timeout_s = 0.3
     result = await run(anything, "sh", "-c", "printf begun; sleep 30")
+    assert (result.output, result.ending.stopped_after_s) == (b"begun", 0.3)
+    anything.asker_is_appliance = False  # who reads nothing beside the output
+    result = await run(anything, "sh", "-c", "printf begun; sleep 30")
     assert result.output == b"begun\n[stopped after 0.3 s]\n"
     assert result.exit_status == 124
     assert "was stopped after 0.3 s" in result.report
@@ -63,6 +66,9 @@ async def test_timeout_is_never_silent(anything):
 
 async def test_output_is_bounded_by_the_subscribers_spec(anything):
     anything.spec_fields["max_output_bytes"] = 4
+    result = await run(anything, "echo", "123456")
+    assert (result.output, result.is_truncated) == (b"1234", True)
+    anything.asker_is_appliance = False
     result = await run(anything, "echo", "123456")
     assert result.output == b"1234\n [cut at 4 bytes]\n"
 
