@@ -16,6 +16,7 @@ import asyncio
 import contextlib
 import fcntl
 import os
+import select
 import signal
 import struct
 import subprocess
@@ -117,9 +118,13 @@ class TalkingPipe(Pipe):
         talk.on_room.append(self._resume)
 
     @property
-    def is_paused(self) -> bool:
-        """Whether nothing is read because the listener is behind."""
-        return self._is_paused
+    def is_held(self) -> bool:
+        """Whether somebody may still write to it, whatever is unread."""
+        if self.ended.is_set():
+            return False
+        poll = select.poll()
+        poll.register(self._pipe_fd, 0)
+        return not any(happened & select.POLLHUP for _, happened in poll.poll(0))
 
     def _room(self) -> int:
         room = min(_CHUNK_BYTES, self._talk.room)

@@ -200,7 +200,7 @@ class _Speech:
         await child.exited.wait()
         if not await child.hear_out():
             # held by a descendant, or not read yet: what is in the pipes counts, what comes later does not
-            self.is_held = not (child.stdout.is_paused or child.stderr.is_paused)
+            self.is_held = child.stdout.is_held or child.stderr.is_held
             child.ask_to_end()
             child.kill_group()
             child.stdout.finish()
