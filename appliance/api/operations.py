@@ -112,9 +112,12 @@ class Operations:
         moves = applied is not None and not prediction.is_pinned
         settings = describe_settings(applied.desired, loaded.desired) if applied and moves else {}
         is_same = prediction.plan.is_empty and not settings
+        hidden = loaded.desired.hidden
+        if applied is not None:
+            hidden = hidden.joined(applied.desired.hidden)
         return model.Plan(
             result="refused" if prediction.objections else "no change" if is_same else "changes",
-            actions=msgspec.convert(describe_plan(prediction.plan), list[model.Action]),
+            actions=msgspec.convert(describe_plan(prediction.plan, hidden), list[model.Action]),
             settings=msgspec.convert(settings, model.Fields),
             overrides=describe_overrides(self._overrides.all),
             problems=list(prediction.objections),
@@ -227,7 +230,7 @@ def describe_verdict(verdict: ReloadResult) -> model.ReloadResult:
         trigger=verdict.trigger,
         by=verdict.by,
         problems=list(verdict.problems),
-        actions=msgspec.convert(describe_plan(verdict.plan), list[model.Action]),
+        actions=msgspec.convert(describe_plan(verdict.plan, verdict.hidden), list[model.Action]),
         summary=verdict.plan.summary(),
         failed=dict(verdict.failed),
         duration_seconds=round(verdict.duration_s, 6),

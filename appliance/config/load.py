@@ -7,10 +7,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from appliance.config.environment_values import find_hidden
 from appliance.config.files import FileSet, read_files
 from appliance.config.parse import Trap, parse_file
 from appliance.config.positions import KeyPath, Place, SourceMap, make_problem, show_path
 from appliance.config.secrets import find_secrets, redact
+from appliance.core.hidden import NOTHING_HIDDEN, Hidden
 from appliance.core.problems import Problem
 from appliance.core.settings import leaves_of
 from appliance.core.specs import DesiredState
@@ -92,6 +94,8 @@ class RawConfig:
     """Names of files of which no tree came about."""
     documents: Sequence[tuple[dict[str, Any], SourceMap]] = ()
     """What each file holds, before they were merged."""
+    hidden: Hidden = NOTHING_HIDDEN
+    """What came from the environment."""
     is_whole: bool = True
     """False when a part is missing altogether: a file unreadable, or broken in its syntax."""
 
@@ -168,6 +172,10 @@ def compose(found: FileSet, environ: Mapping[str, str]) -> RawConfig:
     )
     # after the merge: a path counts from the file it stands in, which the source map still knows
     _resolve_paths(raw_config)
+    if any("${" in text for text in raw_config.files.values()):
+        spots = [spot for _, spot in documents]
+        shown = raw_config.shown_files()
+        raw_config.hidden = find_hidden(spots, raw_config.files, shown, environ)
     return raw_config
 
 

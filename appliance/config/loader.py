@@ -116,13 +116,13 @@ def _compile(
             # these may only follow from what was cut out
             if not (is_partial and finding.code in CASCADING)
         ]
-    problems = _in_order(problems, raw.files)
+    problems = _in_order([_hide(raw, problem) for problem in problems], raw.files)
     if problems:
         problems = add_excerpts(problems, raw.shown_files(keep_columns=True))
     if compiled is None or compiled.desired is None or _has_errors(problems):
         raise ConfigInvalid(problems)
     return LoadedConfig(
-        desired=compiled.desired,
+        desired=replace(compiled.desired, hidden=raw.hidden),
         digest=raw.digest,
         files=raw.files,
         blank=raw.blank,
@@ -131,7 +131,15 @@ def _compile(
     )
 
 
+def _hide(raw: RawConfig, problem: Problem) -> Problem:
+    hide = raw.hidden.text
+    return replace(
+        problem, message=hide(problem.message), hint=hide(problem.hint), path=hide(problem.path)
+    )
+
+
 def _place_problem(raw: RawConfig, problem: Problem) -> Problem:
+    problem = _hide(raw, problem)
     path = tuple(problem.path.split("."))
     if problem.line or path[0] not in raw.spot.children:
         return problem  # what the files do not mention at all has no place in them

@@ -5,18 +5,29 @@ from __future__ import annotations
 import json
 from dataclasses import fields, is_dataclass
 
+from appliance.core.hidden import NOTHING_HIDDEN, Hidden
 from appliance.core.plan import Action, Changes, Plan
 from appliance.core.settings import parts_of
 from appliance.core.specs import DesiredState
 from appliance.core.user_method import UserMethod
 
 
-def describe_changes(changes: Changes) -> dict[str, list[object]]:
-    """Field path -> [old, new], nested settings taken apart so that only what differs is named."""
+def describe_changes(changes: Changes, hidden: Hidden = NOTHING_HIDDEN) -> dict[str, list[object]]:
+    """Field path -> [old, new], nested settings taken apart so that only what differs is named.
+
+    What is hidden is shown as it is written in the config.
+    """
     described: dict[str, list[object]] = {}
     for name, (old, new) in changes.items():
         _describe(name, old, new, described)
-    return described
+    return _hide(described, hidden)
+
+
+def _hide(described: dict[str, list[object]], hidden: Hidden) -> dict[str, list[object]]:
+    return {
+        name: [hidden.value(value, name.rpartition(".")[2]) for value in pair]
+        for name, pair in described.items()
+    }
 
 
 def _describe(name: str, old: object, new: object, into: dict[str, list[object]]) -> None:
@@ -56,7 +67,7 @@ def _plain(value: object) -> object:
 
 
 def describe_settings(old: DesiredState, new: DesiredState) -> dict[str, list[object]]:
-    """What differs beside the workers. Secrets are references here, so they can be shown."""
+    """What differs beside the workers. Secrets are references here, and what came from the environment is hidden."""
     described: dict[str, list[object]] = {}
     for part in parts_of(DesiredState):
         before, after = getattr(old, part.attr), getattr(new, part.attr)
@@ -66,19 +77,19 @@ def describe_settings(old: DesiredState, new: DesiredState) -> dict[str, list[ob
         found = old.methods.get(method), new.methods.get(method)
         if found[0] != found[1]:
             _describe(f"methods.{method}", *found, described)
-    return described
+    return _hide(described, new.hidden.joined(old.hidden))
 
 
-def describe_action(action: Action) -> dict[str, object]:
+def describe_action(action: Action, hidden: Hidden = NOTHING_HIDDEN) -> dict[str, object]:
     """One action as JSON."""
     return {
         "action": str(action.kind),
         "worker": action.key.name,
         "node": action.key.node,
-        "fields": describe_changes(action.changed),
+        "fields": describe_changes(action.changed, hidden),
     }
 
 
-def describe_plan(plan: Plan) -> list[dict[str, object]]:
+def describe_plan(plan: Plan, hidden: Hidden = NOTHING_HIDDEN) -> list[dict[str, object]]:
     """All actions as JSON."""
-    return [describe_action(action) for action in plan.actions]
+    return [describe_action(action, hidden) for action in plan.actions]

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from appliance.core.hidden import NOTHING_HIDDEN, Hidden
 from appliance.core.names import MethodName, NodeName, Subject, WorkerKey, WorkerKind
 from appliance.core.settings import (
     METHOD,
@@ -818,6 +819,8 @@ class DesiredState:
     """Subscriptions of the run nodes whose entries say `enabled: false`."""
     methods: Mapping[MethodName, UserMethod] = field(default_factory=lambda: NO_METHODS)
     """Methods that the config declares."""
+    hidden: Hidden = field(default=NOTHING_HIDDEN, compare=False, repr=False)
+    """What came from the environment: no difference of the config, and shown nowhere."""
     broker: BrokerSettings = section(BrokerSettings(), "The NATS broker.")
     admin: AdminSettings = section(
         AdminSettings(),

@@ -188,6 +188,7 @@ class Activation:
     async def _accept(self, loaded: LoadedSet, way: Way, started: float) -> ReloadResult:
         """The first point at which anything of the set takes effect."""
         before = self.applied
+        hidden = loaded.desired.hidden.joined(self._compared_with(loaded, way).hidden)
         generation = self._next_generation(loaded, way)
         # a restart is no reload: what an operator started or stopped by hand survives it
         is_restart_of_same = before is None and generation == self.last_generation
@@ -213,7 +214,8 @@ class Activation:
             plan=plan,
             duration_s=self._mono() - started,
             drains=tuple(report.drains),
-            failed=report.failed,
+            failed={name: hidden.text(why) for name, why in report.failed.items()},
+            hidden=hidden,
         )
         self._telemetry.config_applied(
             generation,

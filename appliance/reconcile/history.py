@@ -371,7 +371,7 @@ class Recorder:
             "branch": revision.branch if revision else None,
             "dirty": revision.dirty if revision else None,
             "author": revision.author if revision else None,
-            "actions": describe_plan(verdict.plan)[:MAX_ACTIONS],
+            "actions": describe_plan(verdict.plan, verdict.hidden)[:MAX_ACTIONS],
             "problems": [problem_json(problem) for problem in verdict.problems[:MAX_PROBLEMS]],
             "duration_seconds": round(verdict.duration_s, 6),
             "drain": drain_json(verdict.drains),

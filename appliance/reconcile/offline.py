@@ -33,7 +33,7 @@ def plan_between(
     is_same = plan.is_empty and not settings
     return {
         "result": "refused" if objections else "no change" if is_same else "changes",
-        "actions": describe_plan(plan),
+        "actions": describe_plan(plan, new.desired.hidden.joined(old.desired.hidden)),
         "settings": settings,
         "problems": [problem_json(new.place(problem)) for problem in objections],
         "warnings": [problem_json(problem) for problem in new.warnings],

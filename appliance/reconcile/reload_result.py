@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from appliance.config.revision import Revision
+from appliance.core.hidden import NOTHING_HIDDEN, Hidden
 from appliance.core.names import WorkerKey
 from appliance.core.plan import Plan, find_excess_cancels, find_restart_fields
 from appliance.core.problems import Problem, Severity
@@ -107,6 +108,8 @@ class ReloadResult:
     duration_s: float = 0.0
     drains: tuple[DrainOutcome, ...] = ()
     failed: Mapping[str, str] = field(default_factory=dict)
+    hidden: Hidden = field(default=NOTHING_HIDDEN, compare=False, repr=False)
+    """Of both sets that the plan compares."""
 
     def says_the_same(self, other: ReloadResult) -> bool:
         """Whether both say the same of the same files: a late event is nothing new."""
