@@ -214,7 +214,11 @@ class StatusView:
     def methods(self) -> list[model.Method]:
         """Every method that this daemon knows, the config's own first."""
         applied = self._reconciler.applied
-        described = describe_methods(METHOD_TABLE, applied.desired.methods if applied else {})
+        described = (
+            describe_methods(METHOD_TABLE, applied.desired.methods, applied.desired.hidden)
+            if applied
+            else describe_methods(METHOD_TABLE, {})
+        )
         return msgspec.convert(described, list[model.Method])
 
     def summary(self) -> str:

@@ -86,5 +86,5 @@ def _read(paths: list[str]) -> Answer[Methods]:
     from appliance.methods.registry import METHOD_TABLE
 
     loaded = load_desired(paths, environ=os.environ, methods=METHOD_TABLE)
-    methods = describe_methods(METHOD_TABLE, loaded.desired.methods)
+    methods = describe_methods(METHOD_TABLE, loaded.desired.methods, loaded.desired.hidden)
     return Answer.of(Methods, {"methods": methods})

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache
 
 from appliance.config.positions import SourceMap
@@ -18,30 +18,25 @@ _REFERENCE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)(?::-[^{}]*)?\}")
 def find_hidden(
     spots: Sequence[SourceMap],
     files: Mapping[str, str],
-    shown: Mapping[str, str],
+    show: Callable[[], Mapping[str, str]],
     environ: Mapping[str, str],
 ) -> Hidden:
     """Everything that the environment put into the config.
 
     Args:
-        files: the texts as they are; `shown` as they may be shown. What stands in these is no secret.
+        files: the texts as they are; `show` gives them as they may be shown. What stands in these is no secret.
     """
-    texts: dict[str, str] = {}
+    names = {name for text in files.values() for name in _REFERENCE.findall(text)}
+    texts = {
+        environ[name]: f"${{{name}}}" for name in sorted(names) if environ.get(name, "").strip()
+    }
     settings: dict[tuple[str, object], str] = {}
-    for name in {name for text in files.values() for name in _REFERENCE.findall(text)}:
-        if environ.get(name):
-            texts[environ[name]] = f"${{{name}}}"
     for spot in spots:
         for key, written in _replaced(spot, ""):
             value = substitute(written, environ).text
-            texts.setdefault(value, written)
             settings.update(dict.fromkeys(_readings(key, value), written))
-    everything = "\n".join(shown.values())
-    hidden = {
-        text: written
-        for text, written in texts.items()
-        if text.strip() and not _stands_in(text, everything)
-    }
+    shown = "\n".join(show().values()) if texts else ""
+    hidden = {text: written for text, written in texts.items() if not _stands_in(text, shown)}
     return Hidden(hidden, settings)
 
 
@@ -60,7 +55,8 @@ def _replaced(spot: SourceMap, key: str) -> Iterator[tuple[str, str]]:
 
 
 def _readings(key: str, text: str) -> Iterator[tuple[str, object]]:
-    """Name and value of the settings that the text may have become, where that is no text."""
+    """Name and value of the settings that the text may have become."""
+    yield key, text
     try:
         value = resolve_plain(text) if text else None
     except NumberRefused:
@@ -74,7 +70,7 @@ def _readings(key: str, text: str) -> Iterator[tuple[str, object]]:
             read = setting.read(value)
         except (ValueError, TypeError):
             continue
-        if isinstance(read, int | float):
+        if isinstance(read, str | int | float):
             yield setting.attr, read
 
 

@@ -761,6 +761,14 @@ _ALL = (
         "Commit the change, signed, or undo it.",
     ),
     ErrorCode(
+        "E314",
+        "older-commit",
+        "Only signed commits are taken, and the commit came before the one in force: an old one, "
+        "signed as well, may have been put there again.",
+        "git reset --hard HEAD~3",
+        "Go back with a new commit, signed (git revert), or take it as it is with appliance reload --force.",
+    ),
+    ErrorCode(
         "W301",
         "pinned",
         "The files are as they were when somebody rolled back, or when a trial failed: what they "

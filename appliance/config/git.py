@@ -54,10 +54,15 @@ class CommitFacts:
     signer: str | None
     """The comment of the allowed key that signed the commit; None when none did."""
     signature_problem: str | None
+    is_older: bool = False
+    """Whether it came before the commit that it was compared with."""
 
 
 def read_commit(
-    paths: Sequence[str], files: Mapping[str, str], allowed: Sequence[str]
+    paths: Sequence[str],
+    files: Mapping[str, str],
+    allowed: Sequence[str],
+    in_force: str | None = None,
 ) -> CommitFacts:
     """Compare the config with the commit that its work tree stands at.
 
@@ -65,6 +70,7 @@ def read_commit(
         paths: the config's paths, as the daemon was started with.
         files: texts by name, as they were loaded.
         allowed: public keys, ``ssh-ed25519 AAAA… comment``.
+        in_force: a commit that this one should not come before.
 
     Raises:
         GitTrouble: a path is in no work tree, the paths are in several, or the repository is damaged.
@@ -82,6 +88,7 @@ def read_commit(
                 differing=differing,
                 signer=signer,
                 signature_problem=problem,
+                is_older=_is_before(repo, head, in_force),
             )
     except GitTrouble:
         raise
@@ -89,6 +96,16 @@ def read_commit(
         raise GitTrouble(
             f"the repository cannot be read: {type(error).__name__}: {error}"
         ) from error
+
+
+def _is_before(repo: Repo, head: Any, in_force: str | None) -> bool:
+    """Whether `head` is an ancestor of a commit; not of one that is not there (any more)."""
+    from dulwich.graph import can_fast_forward
+
+    other: Any = (in_force or "").encode()
+    if not other or other == head or other not in repo.object_store:
+        return False
+    return bool(can_fast_forward(repo, head, other))
 
 
 def _open(paths: Sequence[str]) -> Repo:

@@ -174,8 +174,7 @@ def compose(found: FileSet, environ: Mapping[str, str]) -> RawConfig:
     _resolve_paths(raw_config)
     if any("${" in text for text in raw_config.files.values()):
         spots = [spot for _, spot in documents]
-        shown = raw_config.shown_files()
-        raw_config.hidden = find_hidden(spots, raw_config.files, shown, environ)
+        raw_config.hidden = find_hidden(spots, raw_config.files, raw_config.shown_files, environ)
     return raw_config
 
 

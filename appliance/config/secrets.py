@@ -37,6 +37,7 @@ _LINE = re.compile(
     re.IGNORECASE,
 )
 """In a line that could not be read as YAML: a word for a secret, and what follows it."""
+_COMMENT = re.compile(r"(?:^|(?<=\s))#.*")
 _URL_USER = re.compile(r"(?<=://)[^@/\s\"']+(?=@)")
 
 
@@ -137,7 +138,7 @@ def _redact_text(text: str, secrets: list[Secret], known: list[str], *, keep_col
         blot = "*" * length if keep_columns else BLOT
         lines[number - 1] = line[:start] + blot + line[start + length :]
     redacted = "\n".join(
-        redact_unread(line) if line.lstrip().startswith("#") else line for line in lines
+        _COMMENT.sub(lambda comment: redact_unread(comment[0]), line) for line in lines
     )
     for word in known:
         redacted = redacted.replace(word, "*" * len(word) if keep_columns else BLOT)

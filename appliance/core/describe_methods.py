@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from appliance.core.arguments import describe_arguments
+from appliance.core.hidden import NOTHING_HIDDEN, Hidden
 from appliance.core.method import MethodInfo, MethodTable
 from appliance.core.names import MethodName
 from appliance.core.user_method import UserMethod
@@ -14,14 +15,32 @@ from appliance.core.user_method import UserMethod
 Json = dict[str, Any]
 
 
-def describe_methods(builtin: MethodTable, declared: Mapping[MethodName, UserMethod]) -> list[Json]:
-    """The config's own first, each kind by name."""
-    own = [_describe(method.info, "config", method) for _, method in sorted(declared.items())]
+def describe_methods(
+    builtin: MethodTable,
+    declared: Mapping[MethodName, UserMethod],
+    hidden: Hidden = NOTHING_HIDDEN,
+) -> list[Json]:
+    """The config's own first, each kind by name; of these without what is hidden."""
+    own = [
+        _hide(_describe(method.info, "config", method), hidden)
+        for _, method in sorted(declared.items())
+    ]
     return own + [
         _describe(info, "builtin", None)
         for _, info in sorted(builtin.items())
         if not info.is_companion
     ]
+
+
+def _hide(described: Json, hidden: Hidden) -> Json:
+    for argument in described["args"] or ():
+        choices = argument.get("choices")
+        if choices is not None and hidden.value(choices) != choices:
+            # nobody could choose what is not shown: the receiver judges what is given
+            del argument["choices"]
+    shown: Any = hidden.value(described)
+    # a name is no value
+    return {**shown, "name": described["name"]}
 
 
 def _describe(info: MethodInfo, source: str, method: UserMethod | None) -> Json:

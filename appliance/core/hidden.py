@@ -18,7 +18,7 @@ MIN_ANYWHERE_CHARACTERS = 6
 class Hidden:
     """Values to hide. Looked for where they are shown, as what is built from them (a URL, JSON) tells them, too.
 
-    `texts` maps a value to what is written for it, `settings` the name and value of a setting that is no text.
+    `texts` maps a variable's value to how it is written, `settings` the name and the whole value of a setting.
     """
 
     texts: Mapping[str, str] = field(default_factory=dict)
@@ -26,22 +26,22 @@ class Hidden:
 
     def joined(self, other: Hidden) -> Hidden:
         """What either of them hides."""
-        if not other.texts:
+        if not other.texts and not other.settings:
             return self
         return Hidden({**self.texts, **other.texts}, {**self.settings, **other.settings})
 
     def value(self, value: object, name: str = "") -> object:
         """A plain value of JSON without them; `name` is the setting's."""
-        if isinstance(value, str):
-            return self.text(value)
         if isinstance(value, list):
-            return [self.value(item) for item in value]
+            return [self.value(item, name) for item in value]
         if isinstance(value, dict):
             return {key: self.value(item, key) for key, item in value.items()}
         if value is None:
             return None
         written = self.settings.get((name, value))
-        return value if written is None else written
+        if written is not None:
+            return written
+        return self.text(value) if isinstance(value, str) else value
 
     def text(self, text: str) -> str:
         """A text without them."""

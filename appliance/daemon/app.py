@@ -394,9 +394,14 @@ class Daemon:
 
     # -- what the reconciler asks -------------------------------------------------------------------
 
+    def _find_commit_in_force(self) -> str | None:
+        applied = self.reconciler.applied
+        return applied.revision if applied is not None else None
+
     def _begin_to_follow(self) -> None:
         """Everything that reads the desired state and keeps something of it takes the new one over, in this order."""
         desired, state = self.desired, self.desired.value.state
+        self._source.compare_with(self._find_commit_in_force)
 
         def follow_state(new: DesiredState) -> None:
             nonlocal state

@@ -20,7 +20,7 @@ from appliance.errors import BusError, DaemonAlreadyRunning, StateDirForeign, St
 from appliance.garbage import no_look_for_garbage
 from appliance.reconcile.history import HISTORY_DIR, History
 from appliance.reconcile.pins import PIN_FILE, PinBook
-from appliance.reconcile.reload_result import find_emptied, find_rejections
+from appliance.reconcile.reload_result import find_emptied, find_older, find_rejections
 from appliance.reconcile.start import Start, find_start
 from appliance.telemetry.logs import setup_logging
 
@@ -85,8 +85,10 @@ def _find_rejections(start: Start) -> tuple[Problem, ...]:
         return ()
     emptied = find_emptied(good.desired, good.filled, start.first)
     plan = make_plan(start.first.desired.workers, observed, 0.0)
-    found = emptied or find_rejections(
-        good.desired, start.first.desired, plan, observed, restarts=True
+    found = (
+        find_older(start.first)
+        or emptied
+        or find_rejections(good.desired, start.first.desired, plan, observed, restarts=True)
     )
     return tuple(start.first.place(problem) for problem in found)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 from appliance.config.files import fingerprint
 from appliance.config.git import CommitFacts, GitTrouble, parse_key, read_commit
@@ -39,6 +39,7 @@ class FileConfigSource:
         self._hostname = hostname
         self._signed_by = os.path.abspath(signed_by) if signed_by is not None else None
         self._trusted: tuple[str, ...] | None = None
+        self._find_in_force: Callable[[], str | None] = lambda: None
 
     def fingerprint(self) -> str:
         """Digest of the files as they are now; "" when they cannot be read."""
@@ -85,9 +86,11 @@ class FileConfigSource:
         dirty: bool | None = None
         author: str | None = None
         facts: CommitFacts | None = None
+        in_force: str | None = None
         if allowed or loaded.desired.source.source == "git":
             # whoever asks for git or for signatures has the set refused where that fails
-            facts = _check_commit(paths, loaded.files, allowed)
+            in_force = self._find_in_force() if allowed else None
+            facts = _check_commit(paths, loaded.files, allowed, in_force)
         elif revision is not None:
             # only to be shown: a repository that cannot be read refuses nothing
             facts = _look_at_commit(paths, loaded.files)
@@ -101,6 +104,7 @@ class FileConfigSource:
             branch=revision.branch if revision else None,
             dirty=dirty,
             author=author,
+            older_than=in_force if facts is not None and facts.is_older else None,
             files=loaded.files,
             blank=loaded.blank,
             warnings=loaded.warnings,
@@ -110,6 +114,10 @@ class FileConfigSource:
     def follow(self, desired: DesiredState) -> None:
         """The keys of the set in force decide about the next one."""
         self._trusted = desired.source.signed_by
+
+    def compare_with(self, find_in_force: Callable[[], str | None]) -> None:
+        """A signed commit is compared with the one that this finds."""
+        self._find_in_force = find_in_force
 
     def _allowed_keys(self, desired: DesiredState) -> tuple[str, ...]:
         """Who may sign: the file that the daemon was started with, the set in force, at the start the set itself."""
@@ -173,7 +181,10 @@ MAX_KEY_FILE_BYTES = 65_536
 
 
 def _check_commit(
-    paths: Sequence[str], files: Mapping[str, str], allowed: Sequence[str]
+    paths: Sequence[str],
+    files: Mapping[str, str],
+    allowed: Sequence[str],
+    in_force: str | None,
 ) -> CommitFacts:
     """The commit of a set from git; with keys it must be signed by one, and the files must be the commit's.
 
@@ -181,7 +192,7 @@ def _check_commit(
         ConfigInvalid: it is none, or not what the keys ask for.
     """
     try:
-        facts = read_commit(paths, files, allowed)
+        facts = read_commit(paths, files, allowed, in_force)
     except GitTrouble as error:
         raise ConfigInvalid(
             [Problem(code="E311", path="config.source", message=str(error))]

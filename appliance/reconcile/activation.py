@@ -27,6 +27,7 @@ from appliance.reconcile.reload_result import (
     LoadedSet,
     ReloadResult,
     find_emptied,
+    find_older,
     find_rejections,
 )
 
@@ -147,6 +148,9 @@ class Activation:
         """Why a valid set would be refused all the same."""
         old = self._compared_with(loaded, way)
         filled = self.applied.filled if self.applied is not None else way.old_filled
+        older = () if way.force or way.goes_back else find_older(loaded)
+        if older:
+            return tuple(map(loaded.place, older))
         # before the guard of the plan, which could only count workers: this one names the file
         emptied = () if way.force else find_emptied(old, filled, loaded)
         if emptied:

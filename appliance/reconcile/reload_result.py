@@ -33,6 +33,8 @@ class LoadedSet:
     dirty: bool | None = None
     """Whether the files differ from the commit; None where that is not known."""
     author: str | None = None
+    older_than: str | None = None
+    """The commit in force, where the set is of a signed commit that came before it."""
     warnings: Sequence[Problem] = ()
     place: Callable[[Problem], Problem] = field(default=lambda problem: problem, compare=False)
     """Gives a problem that knows its path only its place in the files."""
@@ -125,7 +127,7 @@ class ReloadResult:
         return self.result == "refused" and any(one.code in OUTSIDE for one in self.problems)
 
 
-OUTSIDE = frozenset({"E001", "E303", "E304", "E306", "E307", "E311", "E312", "E313"})
+OUTSIDE = frozenset({"E001", "E303", "E304", "E306", "E307", "E311", "E312", "E313", "E314"})
 """Of problems with what the files do not say: a disk, an address, a broker, a key that is not there yet."""
 
 
@@ -169,6 +171,20 @@ def find_emptied(
             hint="restore the file, or remove it; if it is meant: `appliance reload --force`",
         )
         for name in emptied
+    )
+
+
+def find_older(loaded: LoadedSet) -> tuple[Problem, ...]:
+    """A signed commit that came before the one in force: somebody may have put it there again."""
+    if loaded.older_than is None:
+        return ()
+    return (
+        Problem(
+            code="E314",
+            path="config.signed_by",
+            message=f"commit {(loaded.revision or '')[:12]} is older than {loaded.older_than[:12]}, which is in force",
+            hint="go back with a new commit, signed (git revert); if it is meant: `appliance reload --force`",
+        ),
     )
 
 

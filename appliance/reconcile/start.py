@@ -89,6 +89,9 @@ def find_start(source: ConfigSource, history: History, pins: PinBook, *, path: s
         source.follow(last_good.desired)
         if last_good.desired.start.fallback is StartFallback.NONE:
             last_good = None
+    if last_good is not None:
+        in_force = last_good.revision
+        source.compare_with(lambda: in_force)
     try:
         if not is_answering:
             raise _no_answer(path)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -83,6 +83,10 @@ class ConfigSource(Protocol):
 
     def follow(self, desired: DesiredState) -> None:
         """The set in force decides whose signature the next one needs."""
+        ...
+
+    def compare_with(self, find_in_force: Callable[[], str | None]) -> None:
+        """What finds the commit in force, which no signed commit may come before."""
         ...
 
     def load_from(self, paths: Sequence[str]) -> LoadedSet:

@@ -38,6 +38,9 @@ class Source:
     def revision(self):
         return None
 
+    def compare_with(self, _find_in_force):
+        pass
+
     def signers(self):
         return ""
 

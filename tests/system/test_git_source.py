@@ -216,6 +216,34 @@ def test_only_signed_commits_are_taken_and_only_as_they_are_committed(repository
         assert record["author"] == "a <a@example.com>, signed by anna"
 
 
+def test_an_older_signed_commit_is_not_taken_again_unless_it_is_forced(repository):
+    daemon, first = start(repository, text(repository, signers=["anna"]))
+    with daemon:
+        repository.write(text(repository, more=", REQPong: {}", signers=["anna"]))
+        second = repository.commit("anna")
+        daemon.wait_until(lambda status: status["config"]["revision"] == second)
+        repository.git("reset", "-q", "--hard", first)
+        verdict = daemon.reload()
+        assert [problem["code"] for problem in verdict["problems"]] == ["E314"]
+        assert first[:12] in verdict["problems"][0]["message"]
+        assert daemon.status()["config"]["revision"] == second
+    # nor does a restart take it
+    assert daemon.process.wait() == 0
+    with daemon:
+        config = daemon.status()["config"]
+        assert config["revision"] == second
+        assert [problem["code"] for problem in config["last_attempt"]["problems"]] == ["E314"]
+        # who goes back by a commit of his own says so
+        repository.git("reset", "-q", "--hard", second)
+        repository.write(text(repository, signers=["anna"]))
+        third = repository.commit("anna")
+        daemon.wait_until(lambda status: status["config"]["revision"] == third)
+        repository.git("reset", "-q", "--hard", second)
+        assert daemon.reload()["result"] == "refused"
+        assert daemon.reload(force=True)["result"] == "applied"
+        assert daemon.status()["config"]["revision"] == second
+
+
 def test_keys_given_at_the_start_cannot_be_widened_by_the_config(repository):
     daemon, first = start(
         repository, text(repository), "--signed-by", str(repository.root / "anna.pub")

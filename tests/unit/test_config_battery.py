@@ -35,6 +35,7 @@ CODES_TESTED_ELSEWHERE = {
     "E312": "needs a repository: system/test_git_source",
     "E244": "reads files: component/bus/test_inspection",
     "W207": "reads files: component/bus/test_inspection",
+    "E314": "needs a repository: system/test_git_source",
     "E313": "needs a repository: system/test_git_source",
     "W301": "needs a running daemon: system/test_going_back",
 }

@@ -1,0 +1,260 @@
+"""Secrets planted at forty places of a config come out at no other end of the program."""
+
+import json
+import os
+import socket
+import stat
+import threading
+import urllib.error
+import urllib.request
+
+import pytest
+
+from tests.support import forked
+from tests.support.appliance import Appliance
+
+FROM_ENVIRONMENT = {
+    name: f"cnry{name.lower().replace('_', '')}value"
+    for name in (
+        "DATA", "WITHIN", "ARGS", "REPLY_ARGS", "DIRECTORY", "FILE_NAME", "EXEC", "OPTION", "PROGRAM_ENV", "STDIN",
+        "URL_PATH", "HEADER", "SUMMARY", "COMMAND", "READ_PATH", "ALLOWED_URL", "ENUM", "HOSTS", "FOLDED",
+    )
+} | {
+    "WINDOW": "481", "TIMEOUT": "47m13s", "PIN": "z9q4",
+    "QUOTES": 'cnry"quo\\tes', "LINES": "cnryfirstline\ncnrysecondline",
+}  # fmt: skip
+IN_REFUSED = {
+    name: f"cnry{name.lower().replace('_', '')}wrong"
+    for name in ("CHOICE", "NUMBER", "DESTINATION", "METHOD", "CRON", "ZONE", "SERVER", "LISTEN", "ENTRY")
+}  # fmt: skip
+TYPED = {
+    name: f"cnry{name.lower().replace('_', '')}typed"
+    for name in ("ADMIN_TOKEN", "INPUT_TOKEN", "AUTHORIZATION")
+}
+
+BASE = """
+version: 1
+broker: {{embedded: true}}
+reload: {{settle: 1ms, watch: false, poll_interval: 10m}}
+admin: {{listen: "127.0.0.1:{port}", token: {{file: admin.token}}, hosts: [localhost, 127.0.0.1{hosts}]}}
+inputs: {{tcp: {{listen: "127.0.0.1:{input_port}", token: {{env: INPUT_TOKEN}}}}}}
+"""
+PLAIN = """
+methods:
+  Run: {summary: runs, exec: [/bin/true, x], stdin: x, environment: {A: x}, args: {type: array, items: {enum: [x]}}}
+  Ask: {summary: asks, http: {url: "https://example.org/x", headers: {X-Plain: x, Authorization: {env: AUTHORIZATION}}}}
+nodes:
+  n1:
+    subscribe: {Run: {}, Ask: {}, REQPing: {}, REQToFile: {}, REQCliCommand: {allow_commands: [[x]]},
+        REQTailFile: {allow_paths: [/x]}, REQHttpGet: {allow_urls: ["https://example.org/x"]}}
+    publish:
+      p: {to: n1, method: REQToFile, every: 9h, data: [x], directory: x, file_name: x, window: 9}
+      q: {to: n1, method: REQCliCommand, cron: "0 0 29 2 *", method_args: [x, x], reply_method: REQToFile,
+          reply_method_args: [x], method_timeout: 9m}
+"""
+FILLED = """
+methods:
+  Run: {summary: "runs ${SUMMARY}", exec: [/bin/true, "${EXEC}", "--key=${OPTION}"], stdin: "${STDIN}",
+      environment: {A: "${PROGRAM_ENV}"}, args: {type: array, items: {enum: ["${ENUM}"]}}}
+  Ask: {summary: asks, http: {url: "https://example.org/${URL_PATH}", headers: {X-Plain: "${HEADER}",
+      Authorization: {env: AUTHORIZATION}}}}
+nodes:
+  n1:
+    subscribe: {Run: {}, Ask: {}, REQPing: {}, REQToFile: {},
+        REQCliCommand: {allow_commands: [["${COMMAND}"]]}, REQTailFile: {allow_paths: ["/${READ_PATH}/x"]},
+        REQHttpGet: {allow_urls: ["https://example.org/${ALLOWED_URL}"]}}
+    publish:
+      p:
+        to: n1
+        method: REQToFile
+        every: 9h
+        data: ["${DATA}", "user:${WITHIN}@host", "${QUOTES}", "${LINES}", "pin ${PIN}.", >-
+          folded ${FOLDED}
+          text
+          ]
+        directory: "${DIRECTORY}"
+        file_name: "${FILE_NAME}"
+        window: ${WINDOW}
+      q: {to: n1, method: REQCliCommand, cron: "0 0 29 2 *", method_args: ["${COMMAND}", "${ARGS}"],
+          reply_method: REQToFile, reply_method_args: ["${REPLY_ARGS}"], method_timeout: "${TIMEOUT}"}
+""".replace(
+    """, >-
+          folded ${FOLDED}
+          text
+          ]""",
+    ', "folded\n          ${FOLDED}"]',
+)
+REFUSED = {
+    "a password beside another mistake": "broker: {auth: {user: u, password: cnrysameline, tokn: 1}}\nnodes: {n1: {}}",
+    "a misspelt password": "broker: {auth: {user: u, pasword: cnrymisspelt}}\nnodes: {n1: {}}",
+    "a seed": "broker: {auth: {nkey_seed: SUcnryseed00}}\nnodes: {n1: {}}",
+    "several lines": "admin:\n  token: |\n    cnrylineone\n    cnrylinetwo\nnodes: {n1: {}}",
+    "a quoted one over lines": 'admin:\n  token: "cnryquotedone\n    cnryquotedtwo"\n  listen: 5\nnodes: {n1: {}}',
+    "an address": 'broker: {servers: ["nats://u:cnryaddress@h:4222"]}\nnodes: {n1: {}}',
+    "a list": "admin: {token: [cnryinlist]}\nnodes: {n1: {}}",
+    "a map": "admin: {token: {value: cnryinmap}}\nnodes: {n1: {}}",
+    "a tag": "admin: {token: !x cnrytagged}\nnodes: {n1: {}}",
+    "twice": "admin: {token: {file: x}, token: cnrytwice}\nnodes: {n1: {}}",
+    "a header": "methods: {A: {http: {url: 'https://h/', headers: {Authorization: Bearer cnryheader}}}}\nnodes: {n1: {}}",
+    "a header of one's own": "methods: {A: {http: {url: x, headers: {X-Api-Key: cnryapikey}}}}\nnodes: {n1: {x: 1}}",
+    "a method's environment": "methods: {A: {exec: [/bin/true], environment: {DB_PASSWORD: cnryprogram}}}\nnodes: {n1: 1}",
+    "a method's address": "methods: {A: {http: {url: 'https://u:cnrymethodurl@h/'}}}\nnodes: {n1: {x: 1}}",
+    "a comment": "# password: cnrycomment\nnodes: {n1: {x: 1}}",
+    "a comment behind a mistake": "nodes: {n1: {x: 1}}   # token: cnrybehind",
+    "no YAML": "admin: {token: cnrybroken\nnodes: {n1: {}}: :",
+    "a reference that is none": "admin: {token: {env: 'cnry no name!'}}\nnodes: {n1: {}}",
+    "a digit": "admin: {token: 4815162342}\nnodes: {n1: {}}",
+    "the environment": 'log: {level: "${CHOICE}"}\nlimits: {max_depth: "${NUMBER}"}\nbroker: {servers: ["${SERVER}"]}\n'
+    'admin: {listen: "${LISTEN}"}\nnodes: {n1: {publish: {p: {to: "${DESTINATION}", method: REQPing, every: 1h}, '
+    'q: {to: n1, method: "${METHOD}", cron: "${CRON}", timezone: "${ZONE}"}, '
+    'r: {to: n1, method: REQPing, data: ["${ENTRY}"]}}}}',
+    "the environment, in a valid shape": 'nodes: {n1: {publish: {p: {to: "${DESTINATION}", method: REQPing, every: 1h}, '
+    'q: {to: n1, method: REQPing, cron: "${CRON}"}, r: {to: n1, method: REQPing, cron: "* * * * *", timezone: "${ZONE}"}, '
+    's: {to: n1, method: "${METHOD}"}}}}',
+}  # fmt: skip
+SECRETS = [*sorted(
+    {word for value in (*FROM_ENVIRONMENT.values(), *IN_REFUSED.values(), *TYPED.values()) for word in value.split()}
+    - {"481"}
+), "cnry", "4815162342", "SUcnryseed00", "2833"]  # fmt: skip
+"""2833 are the seconds of `TIMEOUT`; `window` is looked for beside its name."""
+
+
+def free_port():
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return found.getsockname()[1]
+
+
+def find_leaks(what, text, found):
+    lower = text.lower()
+    for secret in SECRETS:
+        for form in {secret, json.dumps(secret)[1:-1]}:
+            at = lower.find(form.lower())
+            if at >= 0:
+                found.append(f"{what}: {secret}: …{text[max(0, at - 90) : at + 60]}…")
+                break
+    for line in ('"window":[9,481]', '"window": [9, 481]', "window: 9 → 481"):
+        if line in text:
+            found.append(f"{what}: {line}")
+
+
+@pytest.fixture
+def own(tmp_path):
+    port = free_port()
+    head = BASE.format(port=port, input_port=free_port(), hosts="")
+    filled = BASE.format(port=port, input_port=free_port(), hosts=', "${HOSTS}"')
+    folder = tmp_path / "config"
+    folder.mkdir()
+    (folder / "admin.token").write_text(TYPED["ADMIN_TOKEN"])
+    daemon = Appliance(head + PLAIN, tmp_path / "daemon", config_path=folder / "fleet.yaml")
+    daemon.environment = {**FROM_ENVIRONMENT, **IN_REFUSED, **TYPED}
+    with daemon:
+        yield daemon, port, head, filled
+
+
+def test_what_is_secret_is_shown_nowhere(own, tmp_path):
+    daemon, port, head, filled = own
+    found: list[str] = []
+    env = {**os.environ, **daemon.environment}
+
+    def run(*words):
+        done = forked.run([*words], env=env)
+        find_leaks(" ".join(words[:3]), done.stdout + done.stderr, found)
+        return done
+
+    def ask(path, token=None, method="GET", body=None):
+        asked = urllib.request.Request(
+            f"http://127.0.0.1:{port}{path}",
+            headers={"Authorization": f"Bearer {token}"} if token else {},
+            method=method,
+        )
+        if body is not None:
+            asked.add_header("Content-Type", "application/json")
+            asked.data = json.dumps(body).encode()
+        try:
+            with urllib.request.urlopen(asked, timeout=10) as answer:
+                text = answer.read().decode()
+        except urllib.error.HTTPError as error:
+            text = error.read().decode()
+        find_leaks(f"TCP {path} {'with' if token else 'without'} token", text, found)
+        return text
+
+    events: list[bytes] = []
+
+    def hear():
+        with socket.socket(socket.AF_UNIX) as heard:
+            heard.connect(str(daemon.state / "appliance.sock"))
+            heard.sendall(b"GET /api/v1/events HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            while chunk := heard.recv(65_536):
+                events.append(chunk)
+                hears.set()
+
+    hears = threading.Event()
+    hearing = threading.Thread(target=hear, daemon=True)
+    hearing.start()
+    assert hears.wait(10)
+
+    def look_everywhere(name):
+        paths = ("/api/v1/plan", "/api/v1/history", "/api/v1/history/1", "/api/v1/status", "/metrics",
+                 "/api/v1/history/2", "/api/v1/methods", "/api/v1/outbox")  # fmt: skip
+        for path in paths:
+            ask(path)
+            ask(path, TYPED["ADMIN_TOKEN"])
+            find_leaks(f"{name}: unix {path}", json.dumps(daemon.request("GET", path)[1]), found)
+
+    # a set that brings values from the environment, and goes back
+    daemon.write_config(filled + FILLED)
+    path = str(daemon.config_path)
+    at = ("--state-dir", str(daemon.state))
+    for form in ("text", "json", "github"):
+        run("check", path, "--format", form)
+    assert run("plan", *at).returncode == 2
+    run("plan", "-o", "json", *at)
+    (tmp_path / "before.yaml").write_text(head + PLAIN)
+    run("plan", path, "--against", str(tmp_path / "before.yaml"), "--all-nodes")
+    look_everywhere("planned")
+    verdict = daemon.reload()
+    assert verdict["result"] == "applied", verdict
+    assert "${DATA}" in json.dumps(verdict)
+    find_leaks("reload", json.dumps(verdict), found)
+    look_everywhere("applied")
+    for words in (("history",), ("history", "2"), ("status",), ("workers",)):
+        run(*words, *at)
+    find_leaks("rollback", json.dumps(daemon.request("POST", "/api/v1/rollback", {})[1]), found)
+    look_everywhere("rolled back")
+    # sets that are refused
+    for name, text in REFUSED.items():
+        is_of_own = any(
+            text.startswith(part) or f"\n{part}" in text for part in ("broker:", "admin:")
+        )
+        daemon.write_config(f"version: 1\n{text}\n" if is_of_own else f"{head}{text}\n")
+        for form in ("text", "github"):
+            assert run("check", path, "--format", form).returncode != 0, name
+        find_leaks(f"{name}: plan", json.dumps(daemon.request("GET", "/api/v1/plan")[1]), found)
+        verdict = daemon.reload()
+        assert verdict["result"] == "refused", (name, verdict)
+        find_leaks(f"{name}: reload", json.dumps(verdict), found)
+        find_leaks(f"{name}: status", json.dumps(daemon.status()), found)
+    run("plan", *at)
+    run("history", *at)
+    look_everywhere("refused")
+    records = daemon.request("GET", "/api/v1/history?limit=100")[1]["records"]
+    for record in records:
+        shown = json.dumps(daemon.request("GET", f"/api/v1/history/{record['number']}")[1])
+        find_leaks(f"record {record['number']}", shown, found)
+    assert daemon.stop() == 0
+    hearing.join(10)
+    find_leaks("log", daemon.log(), found)
+    told = b"".join(events).decode()
+    assert "E109" in told or "refused" in told
+    find_leaks("events", told, found)
+    for file in filter(os.path.isfile, daemon.state.rglob("*")):
+        within = str(file.relative_to(daemon.state))
+        if within.startswith("data/"):
+            continue  # what the messages brought, for their reader
+        if within.startswith(("history/sets/", "store.db")):
+            # texts of the config, for a rollback, and the messages themselves
+            assert stat.S_IMODE(file.stat().st_mode) & 0o077 == 0, file
+        else:
+            find_leaks(f"file {within}", file.read_bytes().decode("latin-1"), found)
+    assert not found, "\n".join(found)
