@@ -195,6 +195,9 @@ async def test_who_asked_for_a_copy_between_go_nodes_is_answered_by_the_one_that
         message = await node.next()
         assert (message[4], message[9]) == ("REQCopyFileTo", "goer")
         assert (message[16], message[17]) == ("/srv", "there")
+        # else the next one who listens under this name hears it
+        (text,) = (await node.next())[3]
+        assert text.startswith(f"handed over {source} to goer:/srv/there, 1 bytes")
 
 
 async def test_an_appliance_that_knows_nothing_of_a_go_asker_still_gets_the_copy(fleet):
@@ -204,5 +207,5 @@ async def test_an_appliance_that_knows_nothing_of_a_go_asker_still_gets_the_copy
         await node.publish(seed_message("ship1", "goer", "REQCopyFileFrom", [], file_name="log", directory="d",
                                         method_args=[str(source), "central", str(target)]))  # fmt: skip
         (text,) = (await node.next())[3]
-    assert "bytes" in text
+    assert text.startswith(f"copied {source} to central:{target}, 1 bytes")
     assert target.read_bytes() == b"x"
