@@ -49,7 +49,9 @@ async function ask() {
   isAsking = false;
   const waitMs = isAskedAgain ? SOON_MS : Math.min(MAX_INTERVAL_MS, Math.max(INTERVAL_MS, SHARE * tookMs));
   isAskedAgain = false;
-  if (!document.hidden) timer = setTimeout(ask, waitMs);
+  // asked while somebody looked, answered when nobody did: who hears of it would ask for more; all of it is asked anew later
+  if (document.hidden) return;
+  timer = setTimeout(ask, waitMs);
   tellContact(error);
   if (found !== null) for (const listener of stateListeners) listener(...found, performance.now());
 }

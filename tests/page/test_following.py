@@ -5,8 +5,10 @@ import re
 import pytest
 
 from tests.page.conftest import ONE_WORKER
+from tests.support.waiting import until
 
 expect = pytest.importorskip("playwright.sync_api").expect
+
 pytestmark = ONE_WORKER
 
 
@@ -150,20 +152,49 @@ def test_workers_can_be_filtered_and_folded(page):
     expect(rows.filter(has_text="ship2.REQPing")).to_have_count(1)
 
 
-def test_it_asks_for_nothing_while_nobody_looks(fleet, page):
-    expect(page.locator("#events-sum")).to_contain_text("live")
+def hide(page, hidden=True):
+    """As if another tab came to the front, or this one again."""
     page.evaluate(
         "Object.defineProperty(document, 'hidden', {configurable: true, get: () => window.isHidden})"
     )
-    hide = "hidden => { window.isHidden = hidden; document.dispatchEvent(new Event('visibilitychange')); }"
-    page.evaluate(hide, True)
+    page.evaluate(
+        "hidden => { window.isHidden = hidden; document.dispatchEvent(new Event('visibilitychange')); }",
+        hidden,
+    )
+
+
+def test_an_answer_that_comes_when_nobody_looks_any_more_makes_it_ask_for_nothing(fleet, page):
+    expect(page.locator("#events-sum")).to_contain_text("live")
+    held = []
+    page.route("**/api/v1/status", lambda route: held.append(route))
+    until(
+        lambda: page.wait_for_timeout(20) or held
+    )  # its events come while the browser is waited for
+    fleet.write(ship="REQToConsole: {}")  # so that the history has something new
+    fleet.daemon.wait_until(lambda status: "REQToConsole" in str(status["nodes"]))
+    hide(page)
+    asked = []
+    page.on("request", lambda request: asked.append(request.url))
+    with page.expect_response("**/api/v1/status"):
+        for route in held:
+            route.continue_()
+    page.wait_for_timeout(300)  # what an answer makes it ask for it asks for at once
+    assert asked == []
+    page.unroute("**/api/v1/status")
+    hide(page, False)
+    expect(workers(page).get_by_text("ship1.REQToConsole.EventACK")).to_be_visible()
+
+
+def test_it_asks_for_nothing_while_nobody_looks(fleet, page):
+    expect(page.locator("#events-sum")).to_contain_text("live")
+    hide(page)
     asked = []
     page.on("request", lambda request: asked.append(request.url))
     fleet.write(ship="REQToConsole: {}")
     fleet.daemon.wait_until(lambda status: "REQToConsole" in str(status["nodes"]))
     page.wait_for_timeout(2500)  # longer than between two looks
     assert asked == []
-    page.evaluate(hide, False)
+    hide(page, False)
     expect(workers(page).get_by_text("ship1.REQToConsole.EventACK")).to_be_visible()
     expect(page.locator("#events-sum")).to_contain_text("live")
 
