@@ -18,8 +18,9 @@ import os
 import socket
 import time
 from collections import deque
-from collections.abc import Callable, MutableMapping
+from collections.abc import Callable, MutableMapping, Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 
 from appliance.core.escape import escape_controls
 from appliance.supervision import keep_running
@@ -55,6 +56,47 @@ def take_settings(environ: MutableMapping[str, str], pid: int) -> NotifySettings
     )
 
 
+class NotifySocket:
+    """The way to the service manager: datagrams in their order, kept while it does not read."""
+
+    def __init__(self, address: str) -> None:
+        self._target = "\0" + address[1:] if address.startswith("@") else address
+        self._waiting: deque[bytes] = deque(maxlen=_MAX_WAITING)
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC)
+        self._socket.setblocking(False)
+
+    def send(self, lines: Sequence[str]) -> None:
+        """Send assignments as one message, or keep it for the next `flush`."""
+        self._waiting.append("\n".join(lines).encode(errors="backslashreplace"))
+        self.flush()
+
+    def flush(self) -> None:
+        """Send what waits, as far as there is room."""
+        while self._waiting:
+            try:
+                self._socket.sendto(self._waiting[0], self._target)
+            except BlockingIOError:
+                # kept, and sent with the next tick: a word that is lost could be the READY that a start waits for
+                return
+            except OSError as error:
+                _log.debug("the service manager does not listen: %s", error)
+            self._waiting.popleft()
+
+    def close(self) -> None:
+        """Send what can be sent at once, and no more."""
+        self.flush()
+        self._socket.close()
+
+
+class Stage(StrEnum):
+    """Where the daemon is in its life, as far as the service manager is told."""
+
+    STARTING = "starting"
+    READY = "ready"
+    LOOKING = "looking"
+    STOPPING = "stopping"
+
+
 class ServiceManager:
     """Life: `start` -> `ready` -> any number of `reloading`, `reloaded` -> `stopping` -> `close`."""
 
@@ -68,20 +110,16 @@ class ServiceManager:
         self._settings = settings
         self._summary = summary
         self._is_alive = is_alive
-        self._is_ready = False
-        self._is_looking = False
-        self._is_stopping = False
-        self._told = ""
-        self._waiting: deque[bytes] = deque(maxlen=_MAX_WAITING)
-        self._socket: socket.socket | None = None
+        self._stage = Stage.STARTING
+        self._last_status = ""
+        self._socket: NotifySocket | None = None
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
         """Say that the start has begun, and begin to tell."""
         if self._settings.address is None:
             return
-        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC)
-        self._socket.setblocking(False)
+        self._socket = NotifySocket(self._settings.address)
         self._task = asyncio.create_task(
             keep_running("talking to the service manager", self._run, _log.error),
             name="service manager",
@@ -90,7 +128,8 @@ class ServiceManager:
 
     def ready(self) -> None:
         """The first pass has settled."""
-        self._is_ready = True
+        if self._stage is not Stage.STOPPING:
+            self._stage = Stage.READY
         self._tell("READY=1", status=self._summary())
 
     def follow_look(self, begins: bool) -> None:
@@ -102,20 +141,20 @@ class ServiceManager:
 
     def reloading(self) -> None:
         """A look at the config begins."""
-        if self._is_ready and not self._is_stopping:
-            self._is_looking = True
+        if self._stage in (Stage.READY, Stage.LOOKING):
+            self._stage = Stage.LOOKING
             now_us = time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1_000
             self._tell("RELOADING=1", f"MONOTONIC_USEC={now_us}", status="looking at the config")
 
     def reloaded(self) -> None:
         """The look has ended; the state tells how."""
-        self._is_looking = False
-        if self._is_ready and not self._is_stopping:
+        if self._stage in (Stage.READY, Stage.LOOKING):
+            self._stage = Stage.READY
             self._tell("READY=1", status=self._summary())
 
     def stopping(self) -> None:
         """The end has begun; work in hand may need longer than the service manager knows."""
-        self._is_stopping = True
+        self._stage = Stage.STOPPING
         self._tell("STOPPING=1", _extension(), status=self._summary())
 
     async def close(self) -> None:
@@ -124,11 +163,11 @@ class ServiceManager:
             self._task.cancel()
             await asyncio.wait({self._task})
         if self._socket is not None:
-            self._flush()
             self._socket.close()
             self._socket = None
 
     async def _run(self) -> None:
+        assert self._socket is not None
         watchdog_s = self._settings.watchdog_s
         tick_s = min(TICK_S, watchdog_s / 2) if watchdog_s is not None else TICK_S
         loop = asyncio.get_running_loop()
@@ -140,38 +179,22 @@ class ServiceManager:
                 # not fed where only a restart helps: then the service manager makes it
                 if self._is_alive():
                     self._tell("WATCHDOG=1")
-            if self._is_stopping:
+            if self._stage is Stage.STOPPING:
                 self._tell(_extension(), status=self._summary())
-            elif self._is_ready and not self._is_looking:
+            elif self._stage is Stage.READY:
                 status = self._summary()
                 # only news: a datagram a second would say the same
-                if status != self._told:
+                if status != self._last_status:
                     self._tell(status=status)
-            self._flush()
+            self._socket.flush()
 
     def _tell(self, *assignments: str, status: str | None = None) -> None:
         lines = list(assignments)
         if status is not None:
-            self._told = status
+            self._last_status = status
             lines.append(f"STATUS={escape_controls(status)[:MAX_STATUS_CHARS]}")
         if self._socket is not None:
-            self._waiting.append("\n".join(lines).encode(errors="backslashreplace"))
-            self._flush()
-
-    def _flush(self) -> None:
-        address = self._settings.address
-        if self._socket is None or address is None:
-            return
-        target = "\0" + address[1:] if address.startswith("@") else address
-        while self._waiting:
-            try:
-                self._socket.sendto(self._waiting[0], target)
-            except BlockingIOError:
-                # kept, and sent with the next tick: a word that is lost could be the READY that a start waits for
-                return
-            except OSError as error:
-                _log.debug("the service manager does not listen: %s", error)
-            self._waiting.popleft()
+            self._socket.send(lines)
 
 
 def _extension() -> str:
