@@ -7,6 +7,7 @@ asks it, so there is one place that decides where a message goes.
 from __future__ import annotations
 
 import math
+from collections import OrderedDict
 from collections.abc import Callable, Mapping, Set
 
 from appliance.config.arguments import find_argument_problem
@@ -62,8 +63,11 @@ class Router:
         self._instance = instance
         self._next_id = next_id
         self._wall = wall
-        self._sent_numbers: dict[int, int] = {}
-        """Ids of the newest messages, by the number in their bodies, which Go nodes repeat in answers."""
+        self._sent_numbers: OrderedDict[int, int] = OrderedDict()
+        """Ids of the newest messages, by the number in their bodies, which Go nodes repeat in answers.
+
+        NB: a plain dictionary finds its oldest key by passing over all that have gone since it grew last.
+        """
         self._desired: DesiredState | None = None
         self._specs: dict[tuple[str, str, str], PublisherSpec] = {}
 
@@ -177,7 +181,7 @@ class Router:
         number = fields[_ID] = body_number(message_id)
         self._sent_numbers[number] = message_id
         if len(self._sent_numbers) > MAX_SENT_NUMBERS:
-            del self._sent_numbers[next(iter(self._sent_numbers))]
+            self._sent_numbers.popitem(last=False)
         if in_name_of:
             fields[_FROM_NODE] = in_name_of
         if message.ack_timeout_s < 1:

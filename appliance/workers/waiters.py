@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import OrderedDict
 from collections.abc import Iterable
 from typing import NamedTuple
 
@@ -22,13 +23,13 @@ class AbandonedRequests:
     """Ids of requests whose callers have gone, the newest ones."""
 
     def __init__(self) -> None:
-        self._ids: dict[int, None] = {}
+        self._ids: OrderedDict[int, None] = OrderedDict()
 
     def left(self, ids: Iterable[int]) -> None:
         """Nobody waits for the answers to these any more."""
         self._ids.update(dict.fromkeys(map(body_number, ids)))
         while len(self._ids) > MAX_REMEMBERED:
-            del self._ids[next(iter(self._ids))]
+            self._ids.popitem(last=False)
 
     def is_unwanted(self, work: Incoming, message: Message) -> bool:
         """Whether this is a piece of an answer that was for a caller alone, who has gone."""

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
+import statistics
+import time
 
 import pytest
 
@@ -10,7 +13,7 @@ from appliance.core.message import Message
 from appliance.core.specs import PublisherSpec
 from appliance.methods.registry import METHOD_TABLE
 from appliance.wire.frame import decode_frame, frame_headers, split_encoding
-from appliance.workers.router import Router
+from appliance.workers.router import MAX_SENT_NUMBERS, Router
 
 BINARY = "\udcff\x00"
 
@@ -51,3 +54,24 @@ def test_record_tells_no_retry_from_nothing_asked_for(
         "ship1", data=("x",), method="REQToConsole", from_node="central", retries=on_wire
     )
     assert router.make_record(message, retries=asked).retries == kept
+
+
+def test_newest_numbers_are_known_and_older_ones_forgotten_at_no_growing_cost():
+    ids = itertools.count(1)
+    router = Router(METHOD_TABLE, instance="0" * 16, next_id=lambda: next(ids), wall=lambda: 1.0)
+    message = Message("ship1", data=("x",), method="REQToConsole", from_node="central")
+
+    def make_many(count: int) -> float:
+        """Processor seconds of a thousand, as most of them cost."""
+        costs = []
+        for _ in range(count // 1_000):
+            begun = time.thread_time()
+            for _ in range(1_000):
+                router.make_record(message)
+            costs.append(time.thread_time() - begun)
+        return statistics.median(costs)
+
+    before = make_many(MAX_SENT_NUMBERS)
+    assert make_many(2 * MAX_SENT_NUMBERS) < 1.4 * before
+    assert len(router._sent_numbers) == MAX_SENT_NUMBERS
+    assert min(router._sent_numbers) == 2 * MAX_SENT_NUMBERS + 1

@@ -15,6 +15,7 @@ import os
 import secrets
 import shutil
 import time
+from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -70,7 +71,7 @@ class CopySpool:
         self._taker = taker
         self._mono = mono
         self._entries: dict[str, SpoolEntry] = {}
-        self._gone: dict[str, SpoolEntry] = {}
+        self._gone: OrderedDict[str, SpoolEntry] = OrderedDict()
         self._tidying: asyncio.Task[None] | None = None
 
     async def open(self) -> None:
@@ -133,7 +134,7 @@ class CopySpool:
         self._unlink(entry)
         self._gone[token] = entry
         while len(self._gone) > MAX_GONE:
-            del self._gone[next(iter(self._gone))]
+            self._gone.popitem(last=False)
         return True
 
     async def take_file(
