@@ -22,6 +22,20 @@ class _Answer(msgspec.Struct, kw_only=True):
     """Keys are optional when they are read, and all written but those that are UNSET."""
 
 
+# -- who asks ---------------------------------------------------------------------------------
+
+
+class Access(_Answer):
+    """Who asks, as far as the daemon knows, and what they may do."""
+
+    may_write: bool = False
+    token_configured: bool = False
+    name: str = ""
+    by: str = ""
+    scopes: list[str] = []
+    expires_at: str | None = None
+
+
 # -- the status -----------------------------------------------------------------------------------
 
 

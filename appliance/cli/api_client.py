@@ -1,4 +1,4 @@
-"""Talks to the daemon of a state directory over its unix socket. Small on purpose: a command must
+"""Talks to a daemon: over the unix socket of its state directory, or another way. Small on purpose: a command must
 start quickly.
 """
 
@@ -12,7 +12,7 @@ import socket
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, NoReturn, Protocol, TypeVar
 from urllib.parse import quote, urlencode
 
 import msgspec
@@ -28,6 +28,9 @@ ANSWER_TIMEOUT_S = 30.0
 MAX_LINE_BYTES = 16 * 1024 * 1024
 LAST_EVENTS = frozenset({"end", "copied", "failed"})
 """What the last line of a stream tells."""
+
+_UNKNOWN_ROUTE = frozenset({"not found", "method not allowed"})
+"""What a server says of a path that it does not serve; what it serves and has not is said otherwise."""
 
 STOPPING = "stopping"
 """What a stream ends with whose daemon stops."""
@@ -60,6 +63,14 @@ class ApiRefused(ApplianceError):
         self.status = status
 
 
+class NotPermitted(ApiRefused):
+    """The daemon does not know who asks, or does not let them."""
+
+
+class NotKnownThere(ApiRefused):
+    """The daemon knows no such request: it is of another version."""
+
+
 class SocketForbidden(DaemonError):
     """The socket is there, or may be, and we may not use it."""
 
@@ -82,11 +93,77 @@ class _UnixConnection(http.client.HTTPConnection):
         self.sock: socket.socket = connect_unix(self._path, self._timeout_s)
 
 
-class ApiClient:
-    """One daemon. Every call opens a connection of its own."""
+class Way(Protocol):
+    """How one daemon is reached."""
+
+    @property
+    def name(self) -> str:
+        """Where it is, as messages say it."""
+        ...
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        """What goes along with every request."""
+        ...
+
+    def open(self, timeout_s: float | None) -> http.client.HTTPConnection:
+        """A connection, which connects with its first request; whatever it waits for later is bounded by `timeout_s`."""
+        ...
+
+    def explain(self, error: Exception) -> DaemonError | None:
+        """Words for what went wrong with a connection; None for the usual ones."""
+        ...
+
+    def explain_refusal(self, status: int, error: str) -> str:
+        """Words for an answer that says no."""
+        ...
+
+
+class UnixWay:
+    """By the socket in a state directory."""
+
+    headers: Mapping[str, str] = {}
 
     def __init__(self, state_dir: Path) -> None:
         self._path = state_dir / SOCKET_NAME
+        self.name = str(self._path)
+
+    def open(self, timeout_s: float | None) -> http.client.HTTPConnection:
+        """See `Way`."""
+        return _UnixConnection(self._path, timeout_s)
+
+    def explain(self, error: Exception) -> DaemonError | None:
+        """See `Way`."""
+        if isinstance(error, PermissionError):
+            return SocketForbidden(self._path)
+        if isinstance(error, FileNotFoundError | ConnectionRefusedError | NotADirectoryError):
+            return DaemonUnreachable(f"no daemon answers on {self._path}{self._other_place()}")
+        return None
+
+    def explain_refusal(self, status: int, error: str) -> str:
+        """See `Way`."""
+        return error
+
+    def _other_place(self) -> str:
+        """A hint where a daemon is, if the usual place has one and it was not asked."""
+        other = SYSTEM_STATE_DIR / SOCKET_NAME
+        hint = f"; there is one below {SYSTEM_STATE_DIR} (--state-dir {SYSTEM_STATE_DIR})"
+        try:
+            other.stat()
+        except PermissionError:
+            group = _find_group(other)
+            members = f" and members of the group {group}" if group else ""
+            return f"; there may be one below {SYSTEM_STATE_DIR}, which root{members} may ask"
+        except OSError:
+            return ""
+        return hint if other != self._path else ""
+
+
+class ApiClient:
+    """One daemon. Every call opens a connection of its own."""
+
+    def __init__(self, way: Way) -> None:
+        self._way = way
 
     def get(
         self,
@@ -128,25 +205,25 @@ class ApiClient:
             DaemonUnreachable: nobody answers, or the daemon went away in the middle.
             ApiRefused: the daemon says no.
         """
-        connection = _UnixConnection(self._path, wait_s + ANSWER_TIMEOUT_S)
+        connection = self._way.open(wait_s + ANSWER_TIMEOUT_S)
         try:
             headers = {"Accept": "application/x-ndjson"}
             response = self._open(connection, "POST", _with_query(path, query), body, headers)
             if response.status >= 400:
-                _raise_refusal(response.status, response.read())
+                self._refuse(response.status, response.read())
             last = ""
             while raw := response.readline(MAX_LINE_BYTES):
                 line = Answer(msgspec.json.decode(raw, type=kind), raw)
                 last = line.value.event
                 if last == STOPPING:
                     raise DaemonUnreachable(
-                        f"the daemon on {self._path} stopped in the middle; what it had accepted goes on when it is"
+                        f"the daemon on {self._way.name} stopped in the middle; what it had accepted goes on when it is"
                         " back"
                     )
                 yield line
             # NB: http.client takes a connection that breaks between two lines for the end
             if last not in LAST_EVENTS:
-                raise DaemonUnreachable(f"the daemon on {self._path} went away in the middle")
+                raise DaemonUnreachable(f"the daemon on {self._way.name} went away in the middle")
         except (OSError, http.client.HTTPException, msgspec.MsgspecError) as error:
             raise self._unreachable(error) from error
         finally:
@@ -154,12 +231,14 @@ class ApiClient:
 
     def bring(self, path: str, kind: type[T], blocks: Iterator[bytes], size: int) -> T:
         """Put content of a known size, block by block. Raises as `post`; errors of `blocks` go through."""
-        connection = _UnixConnection(self._path, ANSWER_TIMEOUT_S)
+        connection = self._way.open(ANSWER_TIMEOUT_S)
         try:
             try:
                 connection.putrequest("PUT", path)
                 connection.putheader("Content-Type", "application/octet-stream")
                 connection.putheader("Content-Length", str(size))
+                for name, value in self._way.headers.items():
+                    connection.putheader(name, value)
                 connection.endheaders()
             except OSError as error:
                 raise self._unreachable(error) from error
@@ -174,7 +253,7 @@ class ApiClient:
                 response = connection.getresponse()
                 raw = response.read()
                 if response.status >= 400:
-                    _raise_refusal(response.status, raw)
+                    self._refuse(response.status, raw)
                 return msgspec.json.decode(raw, type=kind)
             except (OSError, http.client.HTTPException, msgspec.MsgspecError) as error:
                 raise self._unreachable(error) from error
@@ -186,12 +265,12 @@ class ApiClient:
         self, path: str, query: Mapping[str, str], wait_s: float
     ) -> Iterator[http.client.HTTPResponse]:
         """Get content; the response is read within the block. Raises as `get`."""
-        connection = _UnixConnection(self._path, wait_s + ANSWER_TIMEOUT_S)
+        connection = self._way.open(wait_s + ANSWER_TIMEOUT_S)
         try:
             try:
                 response = self._open(connection, "GET", _with_query(path, query), None, {})
                 if response.status >= 400:
-                    _raise_refusal(response.status, response.read())
+                    self._refuse(response.status, response.read())
             except (OSError, http.client.HTTPException) as error:
                 raise self._unreachable(error) from error
             yield response
@@ -211,12 +290,12 @@ class ApiClient:
         accept: Sequence[int],
         timeout_s: float,
     ) -> Answer[T]:
-        connection = _UnixConnection(self._path, timeout_s)
+        connection = self._way.open(timeout_s)
         try:
             response = self._open(connection, verb, path, body, {})
             raw = response.read()
             if response.status >= 400 and response.status not in accept:
-                _raise_refusal(response.status, raw)
+                self._refuse(response.status, raw)
             return Answer(msgspec.json.decode(raw, type=kind), raw)
         except (OSError, http.client.HTTPException, msgspec.MsgspecError) as error:
             raise self._unreachable(error) from error
@@ -225,13 +304,14 @@ class ApiClient:
 
     def _open(
         self,
-        connection: _UnixConnection,
+        connection: http.client.HTTPConnection,
         verb: str,
         path: str,
         body: object,
         headers: dict[str, str],
     ) -> http.client.HTTPResponse:
         raw = None
+        headers = {**self._way.headers, **headers}
         if body is not None:
             raw = json.dumps(body).encode()
             headers = {**headers, "Content-Type": "application/json"}
@@ -239,29 +319,31 @@ class ApiClient:
         return connection.getresponse()
 
     def _unreachable(self, error: Exception) -> DaemonError:
-        if isinstance(error, PermissionError):
-            return SocketForbidden(self._path)
+        name = self._way.name
+        if (explained := self._way.explain(error)) is not None:
+            return explained
         if isinstance(error, TimeoutError):
-            return DaemonUnreachable(f"the daemon on {self._path} does not answer in time")
-        if isinstance(error, FileNotFoundError | ConnectionRefusedError | NotADirectoryError):
-            return DaemonUnreachable(f"no daemon answers on {self._path}{self._other_place()}")
+            return DaemonUnreachable(f"the daemon on {name} does not answer in time")
         if isinstance(error, msgspec.ValidationError):
-            return DaemonUnreachable(f"the daemon on {self._path} speaks another version: {error}")
-        return DaemonUnreachable(f"the daemon on {self._path} went away: {error}")
+            return DaemonUnreachable(f"the daemon on {name} speaks another version: {error}")
+        if isinstance(error, msgspec.MsgspecError):
+            return DaemonUnreachable(f"what answers on {name} is no appliance: {error}")
+        return DaemonUnreachable(f"the daemon on {name} went away: {error}")
 
-    def _other_place(self) -> str:
-        """A hint where a daemon is, if the usual place has one and it was not asked."""
-        other = SYSTEM_STATE_DIR / SOCKET_NAME
-        hint = f"; there is one below {SYSTEM_STATE_DIR} (--state-dir {SYSTEM_STATE_DIR})"
+    def _refuse(self, status: int, raw: bytes) -> NoReturn:
         try:
-            other.stat()
-        except PermissionError:
-            group = _find_group(other)
-            members = f" and members of the group {group}" if group else ""
-            return f"; there may be one below {SYSTEM_STATE_DIR}, which root{members} may ask"
-        except OSError:
-            return ""
-        return hint if other != self._path else ""
+            error = str(json.loads(raw)["error"])
+        except (ValueError, KeyError, TypeError):
+            error = raw[:200].decode("utf-8", "replace").strip() or f"status {status}"
+        words = self._way.explain_refusal(status, error)
+        if status in (401, 403):
+            raise NotPermitted(status, words)
+        if status in (404, 405) and error in _UNKNOWN_ROUTE:
+            raise NotKnownThere(
+                status,
+                f"the daemon on {self._way.name} is of another version: it does not know that",
+            )
+        raise ApiRefused(status, words)
 
 
 def _find_group(path: Path) -> str:
@@ -278,11 +360,3 @@ def _find_group(path: Path) -> str:
 
 def _with_query(path: str, query: Mapping[str, str] | Sequence[tuple[str, str]]) -> str:
     return f"{path}?{urlencode(query, quote_via=quote)}" if query else path
-
-
-def _raise_refusal(status: int, raw: bytes) -> None:
-    try:
-        error = str(json.loads(raw)["error"])
-    except (ValueError, KeyError, TypeError):
-        error = raw[:200].decode("utf-8", "replace") or f"status {status}"
-    raise ApiRefused(status, error)

@@ -14,6 +14,7 @@ from appliance import __version__, early
 from appliance.cli import (
     bench_command,
     config_commands,
+    context_commands,
     copy_command,
     daemon_commands,
     demo_command,
@@ -32,8 +33,11 @@ from appliance.cli import (
     tail_command,
     wire_command,
 )
-from appliance.cli.api_client import ApiRefused, SocketForbidden
+from appliance.cli.api_client import ApiRefused, NotPermitted, SocketForbidden
+from appliance.cli.contexts import ContextsUnusable
 from appliance.cli.options import PROGRAM, Exit, unknown_variables, warn
+from appliance.cli.remote_way import ServerInvalid
+from appliance.cli.server_options import add_server_options, begin
 from appliance.cli.verdict_view import print_problems
 from appliance.core import message
 from appliance.errors import (
@@ -89,6 +93,7 @@ def make_app() -> typer.Typer:
         history_commands,
         outbox_commands,
         inbox_commands,
+        context_commands,
         wire_command,
         bench_command,
         runner_command,
@@ -96,6 +101,7 @@ def make_app() -> typer.Typer:
         demo_command,
     ):
         commands.register(app)
+    add_server_options(app)
     return app
 
 
@@ -128,6 +134,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command line; returns the exit code."""
     given = list(sys.argv[1:] if arguments is None else arguments)
     standard_streams.guard()
+    begin()
     try:
         code = _run(given)
         is_told = standard_streams.finish()
@@ -182,10 +189,12 @@ def _run(given: Sequence[str]) -> int:
 def _code_of(error: ApplianceError) -> Exit:
     if isinstance(error, ConfigError):
         return Exit.CONFIG
-    if isinstance(error, SocketForbidden | StateDirForeign):
+    if isinstance(error, ServerInvalid | ContextsUnusable):
+        return Exit.USAGE
+    if isinstance(error, SocketForbidden | StateDirForeign | NotPermitted):
         return Exit.NO_PERMISSION
     if isinstance(error, DaemonError):
         return Exit.UNAVAILABLE
-    if isinstance(error, ApiRefused) and error.status in (502, 503, 504):
+    if isinstance(error, ApiRefused) and error.status in (429, 502, 503, 504):
         return Exit.UNAVAILABLE
     return Exit.FAILED

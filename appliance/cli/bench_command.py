@@ -15,7 +15,7 @@ from appliance.cli.options import (
     Exit,
     Output,
     OutputOption,
-    StateDirOption,
+    OwnStateDirOption,
     default_state_dir,
     is_utf8,
     print_json,
@@ -58,7 +58,7 @@ def bench(
     window: Annotated[int | None, typer.Option(min=1, max=65_536, help="As in the config.")] = None,
     serialization: Annotated[Serialization | None, typer.Option(help="As in the config.")] = None,
     compression: Annotated[Compression | None, typer.Option(help="As in the config.")] = None,
-    state_dir: StateDirOption = None,
+    state_dir: OwnStateDirOption = None,
     output: OutputOption = Output.TEXT,
 ) -> int:
     """Measure messages per second and latency through the broker of the config.

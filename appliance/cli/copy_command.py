@@ -10,7 +10,6 @@ from typing import Annotated
 
 import typer
 
-from appliance.cli.api_client import ApiClient
 from appliance.cli.copy_job import Copier, NobodyAnswers
 from appliance.cli.copy_places import Job, PlacesUnclear, plan_copies
 from appliance.cli.copy_report import CopyOutcome, CopyState, exit_code_of, facts_of, summary_of
@@ -19,12 +18,12 @@ from appliance.cli.options import (
     Output,
     OutputOption,
     StateDirOption,
-    find_state_dir,
     print_json,
     read_duration,
     warn,
 )
 from appliance.cli.progress_view import ProgressView
+from appliance.cli.server_options import connect
 from appliance.errors import ApplianceError, DaemonError
 
 DEFAULT_WAIT = "30s"
@@ -97,7 +96,7 @@ def copy(
         raise typer.BadParameter(str(error), param_hint="SOURCE… TARGET") from None
     view = ProgressView(is_quiet=is_quiet)
     copier = Copier(
-        ApiClient(find_state_dir(state_dir)),
+        connect(state_dir),
         view,
         node=from_node,
         wait_s=wait_s,

@@ -19,12 +19,12 @@ from appliance.cli.options import (
     Output,
     OutputOption,
     StateDirOption,
-    find_state_dir,
     print_json,
     print_json_line,
     split_names,
     warn,
 )
+from appliance.cli.server_options import connect
 from appliance.cli.verdict_view import (
     count_actions,
     print_problems,
@@ -66,7 +66,7 @@ def status(
     from appliance.cli.status_view import is_healthy, print_status
     from appliance.cli.terminal import make_console
 
-    client = ApiClient(find_state_dir(state_dir))
+    client = connect(state_dir)
     nodes = frozenset(split_names(node)) if node else None
     found = client.get("/api/v1/status", Status)
     if nodes and _lacks_node(sorted(nodes), found.value):
@@ -161,7 +161,7 @@ def plan(
         planned = plan_between(paths, against, nodes=nodes, all_nodes=all_nodes or not nodes)
         found = Answer.of(Plan, planned)
     else:
-        client = ApiClient(find_state_dir(state_dir))
+        client = connect(state_dir)
         found = _ask_plan(client, paths or (), force=force)
         if nodes:
             # a node that the plan would start is not here yet
@@ -240,7 +240,7 @@ def reload(
     state_dir: StateDirOption = None,
 ) -> int:
     """Look at the config now, and tell the verdict. Exits 0 applied or unchanged, 78 refused."""
-    client = ApiClient(find_state_dir(state_dir))
+    client = connect(state_dir)
     body = {"force": force}
     found = client.post(
         "/api/v1/reload", ReloadResult, body, accept=[422], timeout_s=RELOAD_TIMEOUT_S

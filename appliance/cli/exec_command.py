@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import os
-import shlex
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from typer.core import TyperCommand
 
 from appliance.cli.answer_view import Answers
-from appliance.cli.api_client import ApiClient
 from appliance.cli.following import (
     follow,
     tell_silence,
@@ -24,12 +20,12 @@ from appliance.cli.options import (
     Output,
     OutputOption,
     StateDirOption,
-    find_state_dir,
     print_json,
     read_duration,
     split_names,
     warn,
 )
+from appliance.cli.server_options import connect, daemon_words
 
 PROGRAM_KEY = "appliance.program"
 DEFAULT_WAIT_S = 60.0
@@ -152,7 +148,7 @@ def execute(
         streams=stream,
         wants_status=not accept_unknown,
     )
-    client = ApiClient(find_state_dir(state_dir))
+    client = connect(state_dir)
     body = {name: value for name, value in body.items() if value is not None}
     try:
         is_whole = follow(client, body, wait_s, answers)
@@ -161,7 +157,7 @@ def execute(
         if output is Output.JSON and answers.nodes:
             print_json(answers.facts())
     tell_troubles(answers)
-    options = state_dir_words(state_dir)
+    options = daemon_words(state_dir)
     tell_silence(answers, "the command", in_pieces=stream, options=options)
     if not is_whole:
         return INTERRUPTED
@@ -181,10 +177,3 @@ def exit_code_of(answers: Answers) -> int:
     if answers.failed or answers.lost_events:
         return Exit.FAILED
     return Exit.SILENT if answers.silent else Exit.OK
-
-
-def state_dir_words(state_dir: Path | None) -> str:
-    """The option as it must be repeated in a command that is suggested."""
-    if state_dir is None or str(state_dir) == os.environ.get("APPLIANCE_STATE_DIR"):
-        return ""
-    return f" --state-dir {shlex.quote(str(state_dir))}"

@@ -11,17 +11,16 @@ import msgspec
 import typer
 
 from appliance.api.model import Attempt, FleetStanding, Status
-from appliance.cli.api_client import ApiClient
 from appliance.cli.options import (
     Exit,
     Output,
     OutputOption,
     StateDirOption,
-    find_state_dir,
     print_json,
     warn,
 )
 from appliance.cli.problem_text import say_count
+from appliance.cli.server_options import connect
 from appliance.cli.terminal import print_table
 from appliance.cli.verdict_view import split_problems
 from appliance.core.durations import parse_duration
@@ -61,7 +60,7 @@ def fleet_status(
     Exits 0 when all are in sync, 1 when some are behind or refused the config, 3 when some are silent, or not heard
     yet, and the others in sync. Nodes that never say which config they run (Go nodes) do not count.
     """
-    status = ApiClient(find_state_dir(state_dir)).get("/api/v1/status", Status)
+    status = connect(state_dir).get("/api/v1/status", Status)
     standings = status.value.fleet
     if output is Output.JSON:
         told = status.plain
@@ -99,7 +98,7 @@ def fleet_wait(
         timeout_s = float(timeout) if timeout.isdecimal() else parse_duration(timeout)
     except ValueError as error:
         raise typer.BadParameter(str(error), param_hint="--timeout") from None
-    client = ApiClient(find_state_dir(state_dir))
+    client = connect(state_dir)
     ends = time.monotonic() + timeout_s
     while True:
         status = client.get("/api/v1/status", Status)

@@ -8,18 +8,18 @@ from urllib.parse import quote
 import typer
 
 from appliance.api.model import History, HistoryRecord, ReloadResult
-from appliance.cli.api_client import ApiClient, ApiRefused
+from appliance.cli.api_client import ApiRefused
 from appliance.cli.daemon_commands import RELOAD_TIMEOUT_S, has_many_nodes, show_verdict
 from appliance.cli.options import (
     Exit,
     Output,
     OutputOption,
     StateDirOption,
-    find_state_dir,
     print_json,
     warn,
 )
 from appliance.cli.outbox_commands import LimitOption
+from appliance.cli.server_options import connect
 from appliance.cli.terminal import print_table
 from appliance.cli.verdict_view import count_actions, say_commit, split_problems
 from appliance.core.escape import escape_line
@@ -53,7 +53,7 @@ def history_list(
     if context.invoked_subcommand is not None:
         context.obj = state_dir
         return Exit.OK
-    client = ApiClient(find_state_dir(state_dir))
+    client = connect(state_dir)
     found = client.get("/api/v1/history", History, {"limit": str(limit)})
     if output is Output.JSON:
         print_json(found.plain)
@@ -103,7 +103,7 @@ def history_show(
     state_dir: StateDirOption = None,
 ) -> int:
     """Show one record whole: what it changed in the files and in the workers."""
-    client = ApiClient(find_state_dir(state_dir or context.obj))
+    client = connect(state_dir or context.obj)
     try:
         found = client.get(f"/api/v1/history/{quote(key, safe='')}", HistoryRecord)
     except ApiRefused as error:
@@ -151,7 +151,7 @@ def rollback(
     It stays in force, over restarts too, until the files change again or `reload --force` takes
     them as they are. Exits 0 when it is in force, 78 when it was refused, 1 when there is none.
     """
-    client = ApiClient(find_state_dir(state_dir))
+    client = connect(state_dir)
     try:
         found = client.post(
             "/api/v1/rollback",

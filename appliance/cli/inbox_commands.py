@@ -7,18 +7,17 @@ from typing import Annotated
 import typer
 
 from appliance.api.model import Count, InboxRecord, InboxRecords
-from appliance.cli.api_client import ApiClient
 from appliance.cli.options import (
     Exit,
     Output,
     OutputOption,
     StateDirOption,
-    find_state_dir,
     print_json,
     warn,
 )
 from appliance.cli.outbox_commands import IdsArgument, LimitOption, choose_ids
 from appliance.cli.record_table import WIDE_COLUMNS, fit_names, say_age
+from appliance.cli.server_options import connect
 from appliance.cli.terminal import make_console, print_table
 from appliance.core.times import say_moment
 
@@ -43,9 +42,7 @@ def inbox_list(
     Orphaned is what no worker takes, because its subscription is gone from the config. If that is not back within a
     day, they are given up.
     """
-    found = ApiClient(find_state_dir(state_dir)).get(
-        "/api/v1/inbox", InboxRecords, {"limit": str(limit)}
-    )
+    found = connect(state_dir).get("/api/v1/inbox", InboxRecords, {"limit": str(limit)})
     if output is Output.JSON:
         print_json(found.plain)
         return Exit.OK
@@ -74,7 +71,7 @@ def inbox_drop(
     """Forget messages that no worker takes, for good. What a worker has in hand stays: it ends that by itself."""
     chosen = choose_ids(ids, every, "--all")
     body = chosen if ids else {"all": True}
-    found = ApiClient(find_state_dir(state_dir)).post("/api/v1/inbox/drop", Count, body)
+    found = connect(state_dir).post("/api/v1/inbox/drop", Count, body)
     count, held = found.value.count, found.value.held or 0
     if output is Output.JSON:
         print_json(found.plain)

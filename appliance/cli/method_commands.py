@@ -16,10 +16,10 @@ from appliance.cli.options import (
     Output,
     OutputOption,
     StateDirOption,
-    find_state_dir,
     print_json,
     warn,
 )
+from appliance.cli.server_options import connect
 from appliance.core.suggest import did_you_mean, find_nearest
 
 
@@ -48,7 +48,7 @@ def methods(
     With NAME: what that method does and which arguments it takes. Exits 64 for a name that is none,
     69 without a daemon, 78 for a bad config.
     """
-    found = _read(config) if config else _fetch(ApiClient(find_state_dir(state_dir)))
+    found = _read(config) if config else _fetch(connect(state_dir))
     if name is not None:
         names = [item.name for item in found.value.methods]
         if name not in names:

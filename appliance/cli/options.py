@@ -26,6 +26,13 @@ ENVIRONMENT = {
     "APPLIANCE_LOG_LEVEL": "--log-level of `run`",
     "APPLIANCE_LOG_FORMAT": "--log-format of `run`",
     "APPLIANCE_SIGNED_BY": "--signed-by of `run`",
+    "APPLIANCE_CONTEXT": "--context",
+    "APPLIANCE_SERVER": "--server",
+    "APPLIANCE_TOKEN": "the token itself, where no option and no context names its file",
+    "APPLIANCE_TOKEN_FILE": "--token-file",
+    "APPLIANCE_CA": "--ca",
+    "APPLIANCE_CERT": "--cert",
+    "APPLIANCE_KEY": "--key",
 }
 
 
@@ -55,19 +62,30 @@ class Output(StrEnum):
 OutputOption = Annotated[
     Output, typer.Option("-o", "--output", help="For people or for machines.", show_default=True)
 ]
-StateDirOption = Annotated[
-    Path | None,
-    typer.Option(
+
+
+def _state_dir(words: str) -> Any:
+    return typer.Option(
         "--state-dir",
         envvar="APPLIANCE_STATE_DIR",
         metavar="DIR",
         # what may not be looked at is told as such, and is no wrong use
         readable=False,
-        help="The state directory of the daemon: it names the daemon to run or to talk to.",
+        help=words,
         show_default=False,
         show_envvar=False,
-    ),
+    )
+
+
+STATE_DIR = _state_dir(
+    "The state directory of the daemon: it names the one of this machine to talk to."
+)
+"""By this a command that talks to a daemon is known: it takes another one by `--context` and `--server`, too."""
+StateDirOption = Annotated[Path | None, STATE_DIR]
+OwnStateDirOption = Annotated[
+    Path | None, _state_dir("The state directory of the daemon: it names the daemon to run.")
 ]
+"""Of a command that is one itself."""
 
 
 UnusedStateDirOption = Annotated[

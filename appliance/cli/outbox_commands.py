@@ -7,17 +7,17 @@ from typing import Annotated
 import typer
 
 from appliance.api.model import Count, OutboxRecord, OutboxRecords
-from appliance.cli.api_client import Answer, ApiClient
+from appliance.cli.api_client import Answer
 from appliance.cli.options import (
     Exit,
     Output,
     OutputOption,
     StateDirOption,
-    find_state_dir,
     print_json,
     warn,
 )
 from appliance.cli.record_table import WIDE_COLUMNS, fit_names, say_age
+from appliance.cli.server_options import connect
 from appliance.cli.terminal import make_console, print_table
 from appliance.core.delivery import describe_end
 from appliance.core.times import say_moment
@@ -50,7 +50,7 @@ def outbox_list(
     On a narrow terminal names are shortened in their middle; -o json has everything whole.
     """
     query = {"state": "dead" if dead else "pending", "limit": str(limit)}
-    found = ApiClient(find_state_dir(state_dir)).get("/api/v1/outbox", OutboxRecords, query)
+    found = connect(state_dir).get("/api/v1/outbox", OutboxRecords, query)
     if output is Output.JSON:
         print_json(found.plain)
         return Exit.OK
@@ -97,7 +97,7 @@ def outbox_retry(
 ) -> int:
     """Try dead letters again, as a new attempt: what had failed runs again, what was done is not done twice."""
     body = choose_ids(ids, every, "--all")
-    found = ApiClient(find_state_dir(state_dir)).post("/api/v1/outbox/retry", Count, body)
+    found = connect(state_dir).post("/api/v1/outbox/retry", Count, body)
     return tell_count(found, RETRIED, output, wanted=ids)
 
 
@@ -111,7 +111,7 @@ def outbox_drop(
     body = choose_ids(ids, every, "--all-dead")
     if ids:
         body["pending"] = True
-    found = ApiClient(find_state_dir(state_dir)).post("/api/v1/outbox/drop", Count, body)
+    found = connect(state_dir).post("/api/v1/outbox/drop", Count, body)
     return tell_count(found, "dropped", output, wanted=ids)
 
 

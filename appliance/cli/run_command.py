@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from appliance.cli.options import StateDirOption, default_state_dir, split_names, split_paths
+from appliance.cli.options import OwnStateDirOption, default_state_dir, split_names, split_paths
 from appliance.core.run_options import RunOptions
 
 
@@ -52,7 +52,7 @@ def run(
     all_nodes: Annotated[
         bool, typer.Option("--all-nodes", help="Run every declared node.")
     ] = False,
-    state_dir: StateDirOption = None,
+    state_dir: OwnStateDirOption = None,
     log_level: Annotated[
         LogLevel | None,
         typer.Option(

@@ -18,7 +18,6 @@ from appliance.cli.method_commands import show_usage
 from appliance.cli.options import (
     Exit,
     StateDirOption,
-    find_state_dir,
     print_json,
     print_json_line,
     read_duration,
@@ -26,6 +25,7 @@ from appliance.cli.options import (
     warn,
 )
 from appliance.cli.progress_view import ProgressView
+from appliance.cli.server_options import connect
 from appliance.core.message import DEFAULT_REPLY_METHOD
 
 HANDLER_TIME_S = 10.0
@@ -147,7 +147,7 @@ def send(
         "relay_reply_method": relay_reply_method,
     }
     body = {name: value for name, value in body.items() if value is not None}
-    client = ApiClient(find_state_dir(state_dir))
+    client = connect(state_dir)
     deliveries = Deliveries(follows=wait_s > 0)
     if wait_s == 0:
         _submit_only(client, body, output, deliveries)

@@ -73,12 +73,14 @@ def check_start(options: RunOptions) -> int:
 def _ask_daemon(state_dir: Path) -> list[Any]:
     """Why a daemon that runs refuses the files, as far as that lies outside of them."""
     from appliance.api.model import Status
-    from appliance.cli.api_client import ApiClient, ApiRefused
+    from appliance.cli.api_client import ApiClient, ApiRefused, UnixWay
     from appliance.errors import DaemonError
     from appliance.reconcile.reload_result import OUTSIDE
 
     try:
-        attempt = ApiClient(state_dir).get("/api/v1/status", Status).value.config.last_attempt
+        attempt = (
+            ApiClient(UnixWay(state_dir)).get("/api/v1/status", Status).value.config.last_attempt
+        )
     except (DaemonError, ApiRefused):
         return []  # none runs, or one that is too old to say
     if attempt is None or attempt.result != "refused":

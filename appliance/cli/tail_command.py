@@ -8,10 +8,10 @@ import typer
 
 from appliance.api.model import Count
 from appliance.cli.answer_view import Answers
-from appliance.cli.api_client import ApiClient
 from appliance.cli.exec_command import INTERRUPTED, exit_code_of
 from appliance.cli.following import follow, tell_summary, tell_troubles, terminal_streams
-from appliance.cli.options import StateDirOption, find_state_dir, read_duration, split_names, warn
+from appliance.cli.options import StateDirOption, read_duration, split_names, warn
+from appliance.cli.server_options import connect
 
 DEFAULT_FOR = "1h"
 DELIVERY_WAIT_S = 30.0
@@ -83,7 +83,7 @@ def tail(
         escapes=terminal_streams(),
         streams=True,
     )
-    client = ApiClient(find_state_dir(state_dir))
+    client = connect(state_dir)
     is_whole = follow(client, body, span_s + DELIVERY_WAIT_S, answers, idle_s=span_s + PATIENCE_S)
     tell_troubles(answers)
     pending = [item for item in answers.silent if not item.progress.is_delivered and item.id]

@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from appliance.cli import api_client
-from appliance.cli.api_client import ApiClient
+from appliance.cli.api_client import ApiClient, UnixWay
 from appliance.errors import DaemonUnreachable
 from tests.support.appliance import Appliance
 
@@ -86,7 +86,7 @@ def test_a_place_that_may_not_be_looked_into_may_have_a_daemon(place, monkeypatc
     monkeypatch.setattr(api_client, "SYSTEM_STATE_DIR", place / "closed")
     monkeypatch.setattr(type(place), "stat", look)
     with pytest.raises(DaemonUnreachable, match=r"there may be one below .*closed, which root"):
-        ApiClient(place / "home").get("/api/v1/status", dict)
+        ApiClient(UnixWay(place / "home")).get("/api/v1/status", dict)
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can make a directory another user's")
