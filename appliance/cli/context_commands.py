@@ -31,7 +31,6 @@ from appliance.cli.server_options import ServerOptions, make_server
 from appliance.core.escape import escape_line
 
 NameArgument = Annotated[str, typer.Argument(metavar="NAME", help="The context.")]
-FileOption = Path | None
 
 
 def register(app: typer.Typer) -> None:
@@ -196,6 +195,8 @@ def try_out(
     typer.echo(escape_line(f"nodes: {nodes}"))
     found = access.value
     who = found.name or "nobody by name"
+    if not (found.name or found.token_configured):
+        who += " (no token is set up there)"
     may = ", ".join(found.scopes) or ("everything" if found.may_write else "nothing but look")
     typer.echo(escape_line(f"we are {who}, and may: {may}"))
     if found.expires_at:

@@ -205,11 +205,6 @@ def connect(state_dir: Path | None) -> ApiClient:
     return ApiClient(UnixWay(place) if isinstance(place, Path) else RemoteWay(place))
 
 
-def is_remote(state_dir: Path | None) -> bool:
-    """Whether that is one on another machine, or may be: none that reads our files."""
-    return isinstance(choose(_GIVEN.get(), state_dir, os.environ), Server)
-
-
 def daemon_words(state_dir: Path | None) -> str:
     """The options as they must be repeated in a command that is suggested, with a space before them."""
     place = choose(_GIVEN.get(), state_dir, os.environ)
