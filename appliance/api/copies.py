@@ -10,7 +10,7 @@ import msgspec
 from aiohttp import web
 
 from appliance.api.copy_jobs import CopyJobs, CopyRequest
-from appliance.api.guards import FACE, OCTETS, read_body
+from appliance.api.guards import FACE, HIDING, OCTETS, read_body
 from appliance.api.model import CopyKept, CopyLine
 from appliance.api.replies import encode_json, refuse, reply
 from appliance.api.streams import NDJSON, read_wait
@@ -73,7 +73,8 @@ class CopyRoutes:
                 async for line in lines:
                     await response.write(encode_json(line) + b"\n")
             except ApplianceError as error:
-                failed = CopyLine(event="failed", reason=str(error))
+                reason = request.app[HIDING].text(str(error))
+                failed = CopyLine(event="failed", reason=reason)
                 await response.write(encode_json(failed) + b"\n")
         await response.write_eof()
         return response

@@ -26,6 +26,7 @@ from aiohttp import web
 from appliance import __version__
 from appliance.api.clients import Client, find_address, find_uid
 from appliance.api.replies import refuse, refuse_error
+from appliance.core.hidden import Hiding
 from appliance.errors import ApplianceError
 
 _log = logging.getLogger(__name__)
@@ -80,6 +81,7 @@ class ListenerKind:
 
 
 FACE = web.AppKey("face", ListenerKind)
+HIDING = web.AppKey("hiding", Hiding)
 
 
 def split_host(text: str) -> str:
@@ -133,14 +135,15 @@ async def turn_errors_into_json(request: web.Request, handler: Handler) -> web.S
             answer.headers["Allow"] = error.headers["Allow"]
         return answer
     except ApplianceError as error:
-        return refuse_error(error)
+        return refuse_error(error, request.app[HIDING].text(str(error)))
     except TimeoutError:
         return refuse(408, "the body did not arrive in time")
     except ConnectionError:
         raise
     except Exception as error:  # noqa: BLE001 - the boundary around a request
         _log.exception("request failed", extra={"fields": {"path": request.path}})
-        return refuse(500, f"internal error: {type(error).__name__}: {error}")
+        text = request.app[HIDING].text(str(error))
+        return refuse(500, f"internal error: {type(error).__name__}: {text}")
 
 
 @web.middleware

@@ -60,12 +60,12 @@ def refuse(status: int, error: str, **more: Any) -> web.Response:
     return reply({"error": error, **more}, status)
 
 
-def refuse_error(error: ApplianceError) -> web.Response:
-    """An answer for an error of ours."""
+def refuse_error(error: ApplianceError, text: str) -> web.Response:
+    """An answer for an error of ours, in words that may be shown."""
     if isinstance(error, RequestInvalid | ConfigError):
-        return refuse(400, str(error))
+        return refuse(400, text)
     if isinstance(error, StoreFull):
-        return refuse(507, str(error))
+        return refuse(507, text)
     if isinstance(error, DaemonUnreachable) or error.retryable:
-        return refuse(503, str(error))
-    return refuse(500, str(error))
+        return refuse(503, text)
+    return refuse(500, text)

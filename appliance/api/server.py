@@ -14,7 +14,7 @@ from aiohttp import web
 
 from appliance.api.clients import find_address, find_uid
 from appliance.api.copies import CopyRoutes
-from appliance.api.guards import FACE, MAX_BODY_BYTES, ListenerKind, add_headers, guard
+from appliance.api.guards import FACE, HIDING, MAX_BODY_BYTES, ListenerKind, add_headers, guard
 from appliance.api.guards import turn_errors_into_json as turn_errors
 from appliance.api.operations import Operations
 from appliance.api.page import PageRoutes
@@ -23,6 +23,7 @@ from appliance.api.routes import Routes
 from appliance.api.streams import Streams
 from appliance.api.unix_socket import listen_unix
 from appliance.bus.auth import read_secret
+from appliance.core.hidden import Hiding
 from appliance.core.specs import AdminSettings
 from appliance.errors import ApplianceError, DaemonError
 from appliance.telemetry.metrics import Exposition
@@ -41,7 +42,8 @@ UNREAD_TIMEOUT_MS = 60_000
 class AdminServer:
     """Owns both listeners. Closing it ends every stream and connection."""
 
-    def __init__(self, control: Operations) -> None:
+    def __init__(self, control: Operations, hiding: Hiding | None = None) -> None:
+        self._hiding = hiding or Hiding()
         self._streams = Streams(control)
         self._routes = Routes(control, Exposition(control.metrics()), self._streams, PageRoutes())
         self._settings = AdminSettings()
@@ -112,6 +114,7 @@ class AdminServer:
     def _make_app(self, face: ListenerKind) -> web.Application:
         app = web.Application(middlewares=[turn_errors, guard], client_max_size=MAX_BODY_BYTES)
         app[FACE] = face
+        app[HIDING] = self._hiding
         app.on_response_prepare.append(add_headers)
         self._routes.add_to(app)
         CopyRoutes(self._routes.control.copies).add_to(app)

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from appliance.api.model import Submitted
 from appliance.api.requests import Once, SubmitRequest
 from appliance.core.file_names import name_parts
+from appliance.core.hidden import Hiding
 from appliance.core.message import CALLER_FILE, DEFAULT_REPLY_METHOD, Message, make_reply
 from appliance.core.names import ERROR_CENTRAL, MethodName, NodeName
 from appliance.core.relay import RELAY_METHOD, relay_token, wrap
@@ -41,8 +42,14 @@ class Submission:
     """Turns requests into outbox records. Everything is judged before anything is accepted."""
 
     def __init__(
-        self, store: MessageStore, router: Router, reconciler: Reconciler, telemetry: Telemetry
+        self,
+        store: MessageStore,
+        router: Router,
+        reconciler: Reconciler,
+        telemetry: Telemetry,
+        hiding: Hiding,
     ) -> None:
+        self._hiding = hiding
         self._store = store
         self._router = router
         self._reconciler = reconciler
@@ -64,10 +71,10 @@ class Submission:
                     record = self._make_record(request, to_node)
                 except RequestInvalid as error:
                     code = "arguments" if isinstance(error, ArgumentsRefused) else None
+                    # the schema of declared arguments may hold what the config took from the environment
+                    text = self._hiding.text(str(error))
                     answers.append(
-                        Submitted(
-                            to=to_node, accepted=False, error=str(error), code=code, key=error.key
-                        )
+                        Submitted(to=to_node, accepted=False, error=text, code=code, key=error.key)
                     )
                     continue
                 records.append(record)

@@ -1,4 +1,7 @@
-"""Whether what a config names as secrets and certificates can be used, and until when. Reads, and keeps no secret."""
+"""Whether what a config names as secrets and certificates can be used, and until when.
+
+What is read is kept for one thing only: so that no text that leaves shows it.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,7 @@ import binascii
 import datetime
 import hashlib
 import ssl
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import NamedTuple
 
 import msgspec
@@ -35,6 +38,16 @@ class Inspected(NamedTuple):
     digest: str
     trouble: str | None = None
     expires_at: float | None = None
+    text: str = ""
+    """The secret itself, to be hidden; "" for what everybody may see."""
+
+
+_PUBLIC = frozenset({"broker.auth.user", "broker.tls.ca", "broker.tls.cert"})
+
+
+def texts_to_hide(found: Iterable[Inspected]) -> dict[str, str]:
+    """Every secret, and how it is written."""
+    return {one.text: f"{{{one.ref.kind}: {one.ref.name}}}" for one in found if one.text}
 
 
 def inspect_secrets(refs: Mapping[str, SecretRef], now: float) -> Mapping[str, Inspected]:
@@ -63,14 +76,17 @@ def _inspect(place: str, ref: SecretRef, now: float) -> Inspected:
         text = read_secret(ref, place)
     except BusUnauthorized as error:
         return Inspected(ref, "", str(error))
-    digest = hashlib.sha256(text.encode()).hexdigest()
+    found = Inspected(
+        ref, hashlib.sha256(text.encode()).hexdigest(), text="" if place in _PUBLIC else text
+    )
     try:
         expires_at = _find_end(place, text)
     except ValueError as error:
-        return Inspected(ref, digest, f"{place} from {ref.kind} {ref.name} {error}")
+        return found._replace(trouble=f"{place} from {ref.kind} {ref.name} {error}")
     if expires_at is not None and expires_at <= now:
-        return Inspected(ref, digest, f"{place} from {ref.kind} {ref.name} has expired", expires_at)
-    return Inspected(ref, digest, None, expires_at)
+        trouble = f"{place} from {ref.kind} {ref.name} has expired"
+        return found._replace(trouble=trouble, expires_at=expires_at)
+    return found._replace(expires_at=expires_at)
 
 
 def _find_end(place: str, text: str) -> float | None:

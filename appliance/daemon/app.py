@@ -29,6 +29,7 @@ from appliance.bus.nats import NatsBus
 from appliance.config.watch import watch_paths
 from appliance.core.current import Current
 from appliance.core.durations import format_duration
+from appliance.core.hidden import Hiding
 from appliance.core.names import NodeName, WorkerKey, WorkerKind
 from appliance.core.overrides import apply_overrides
 from appliance.core.run_options import RunOptions
@@ -69,7 +70,7 @@ from appliance.reconcile.trial import TRIAL_FILE, TrialBook
 from appliance.service_manager import ServiceManager, settings_of_process
 from appliance.supervision import keep_running
 from appliance.telemetry.events import EventHub
-from appliance.telemetry.logs import set_log_level
+from appliance.telemetry.logs import hide_in_logs, set_log_level
 from appliance.telemetry.report import Telemetry
 from appliance.workers import schedule
 from appliance.workers.error_reports import ErrorReports
@@ -107,7 +108,9 @@ class Daemon:
         self._state_dir = state_dir
         self.desired = Current(start.built)
         self._hidden_environment = Current(secret_variables(start.built))
-        self.events = EventHub()
+        self.hiding = Hiding(start.built.hidden)
+        hide_in_logs(self.hiding)
+        self.events = EventHub(hiding=self.hiding)
         self.telemetry = Telemetry(self.events)
         self.clock_watch = ClockWatch(self._on_clock_jump)
         self._collector = Collector()
@@ -216,14 +219,15 @@ class Daemon:
             renew=self.bus.renew,
             wall=time.time,
             mono=asyncio.get_running_loop().time,
+            hiding=self.hiding,
         )
         self.error_reports = ErrorReports(
-            bus=self.bus,
             store=self.store,
             router=self.router,
             telemetry=self.telemetry,
             desired=self.desired,
             wall=time.time,
+            hiding=self.hiding,
         )
         await self._build_pool()
         reloadables: list[Reloadable] = []
@@ -241,7 +245,9 @@ class Daemon:
             is_connected=lambda: self.bus.is_connected,
             wall=time.time,
         )
-        submission = Submission(self.store, self.router, self.reconciler, self.telemetry)
+        submission = Submission(
+            self.store, self.router, self.reconciler, self.telemetry, self.hiding
+        )
         self.inputs = Inputs(
             submission,
             self._state_dir,
@@ -250,7 +256,7 @@ class Daemon:
             desired=self.desired,
             on_trouble=self.telemetry.input_troubled,
         )
-        self.admin = AdminServer(self._build_operations(submission, history))
+        self.admin = AdminServer(self._build_operations(submission, history), self.hiding)
         # NB: what moves with a set is not there yet when the reconciler is made, for it asks the reconciler
         reloadables += [
             PortsPart(self.admin, self.inputs),
@@ -367,6 +373,7 @@ class Daemon:
             desired=self.desired,
             wall=time.time,
             abandoned=self.abandoned,
+            hiding=self.hiding,
             stall=StallWatch(passed_s),
             hello_report=lambda: self.fleet.say(),
             report_given_up=given_up.report_given_up,
@@ -378,6 +385,7 @@ class Daemon:
             self.telemetry,
             wall=time.time,
             on_ended=lambda: self._wake_pass("worker"),
+            hiding=self.hiding,
         )
 
     def _broker_urls(self) -> tuple[str, ...] | None:
@@ -409,6 +417,8 @@ class Daemon:
                 self.store.update(new.state)
                 state = new.state
 
+        # first: whatever follows may have something to tell
+        desired.follow(lambda new: self.hiding.add_set(new.hidden))
         desired.follow(follow_state)
         desired.follow(self._source.follow)
         desired.follow(lambda new: self._hidden_environment.put(secret_variables(new)))

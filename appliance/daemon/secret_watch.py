@@ -11,8 +11,9 @@ import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Protocol
 
-from appliance.bus.inspection import Inspected, expires_soon, inspect_secrets
+from appliance.bus.inspection import Inspected, expires_soon, inspect_secrets, texts_to_hide
 from appliance.core.current import Current
+from appliance.core.hidden import Hiding
 from appliance.core.secret_refs import find_secret_refs
 from appliance.core.specs import DesiredState, SecretRef
 from appliance.errors import BusError
@@ -50,7 +51,9 @@ class SecretWatch:
         renew: Callable[[], Awaitable[None]],
         wall: Callable[[], float],
         mono: Callable[[], float],
+        hiding: Hiding | None = None,
     ) -> None:
+        self._hiding = hiding or Hiding()
         self._desired = desired
         self._telemetry = telemetry
         self._renew = renew
@@ -77,6 +80,7 @@ class SecretWatch:
         except TimeoutError:
             found = self._hanging(refs)
         before, self.found = self.found, found
+        self._hiding.put_secrets(texts_to_hide(found.values()))
         self._tell(before, found)
         await self._follow_broker(before, found)
 

@@ -11,6 +11,7 @@ import random
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
+from appliance.core.hidden import Hiding
 from appliance.core.names import WorkerKey
 from appliance.core.plan import Action, ActionKind, Plan
 from appliance.core.retry import backoff_s
@@ -64,7 +65,9 @@ class WorkerPool:
         *,
         wall: Callable[[], float],
         on_ended: Callable[[], None],
+        hiding: Hiding | None = None,
     ) -> None:
+        self._hiding = hiding or Hiding()
         self._build = build_worker
         self._telemetry = telemetry
         self._wall = wall
@@ -138,9 +141,8 @@ class WorkerPool:
             else:
                 await handle.worker.swap(action.spec)
         except Exception as error:  # noqa: BLE001 - the boundary around a worker
-            report.failed[action.key.name] = _words(error)
-            handle.last_error = _words(error)
-            self._telemetry.worker_failed(action.key, _words(error), 0.0)
+            report.failed[action.key.name] = handle.last_error = self._words(error)
+            self._telemetry.worker_failed(action.key, handle.last_error, 0.0)
             return
         # not before: what raised shows as a difference in the next pass
         handle.spec = action.spec
@@ -210,7 +212,7 @@ class WorkerPool:
         handle.phase = Phase.BACKING_OFF
         handle.since_at = self._wall()
         handle.retry_at_mono = now + delay_s
-        handle.last_error = _words(error)
+        handle.last_error = self._words(error)
         handle.task = None
         self._telemetry.worker_failed(key, handle.last_error, delay_s)
         self._on_ended()
@@ -231,8 +233,8 @@ class WorkerPool:
         try:
             outcome = await handle.worker.drain(deadline_mono)
         except Exception as error:  # noqa: BLE001 - the boundary around a worker
-            handle.last_error = _words(error)
-            self._telemetry.worker_failed(key, _words(error), 0.0)
+            handle.last_error = self._words(error)
+            self._telemetry.worker_failed(key, handle.last_error, 0.0)
         else:
             report.drains.append(outcome)
         # a worker that is drained ends by itself in a moment; who does not is cut off
@@ -273,7 +275,10 @@ class WorkerPool:
             async with asyncio.timeout(JOIN_TIMEOUT_S):
                 await handle.worker.close()
         except Exception as error:  # noqa: BLE001 - the boundary around a worker
-            handle.last_error = _words(error)
+            handle.last_error = self._words(error)
+
+    def _words(self, error: BaseException) -> str:
+        return self._hiding.text(_words(error))
 
 
 def _words(error: BaseException) -> str:

@@ -13,6 +13,7 @@ from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
 
+from appliance.core.hidden import Hiding
 from appliance.core.times import rfc3339
 
 Event = dict[str, object]
@@ -92,8 +93,13 @@ class EventHub:
     """Owns the ring and the listeners."""
 
     def __init__(
-        self, *, wall: Callable[[], float] = time.time, ring_size: int = RING_SIZE
+        self,
+        *,
+        wall: Callable[[], float] = time.time,
+        ring_size: int = RING_SIZE,
+        hiding: Hiding | None = None,
     ) -> None:
+        self._hiding = hiding or Hiding()
         self._wall = wall
         self._ring: deque[Event] = deque(maxlen=ring_size)
         self._listeners: list[Listener] = []
@@ -142,7 +148,8 @@ class EventHub:
 
     def _make(self, kind: str, fields: dict[str, object]) -> Event:
         self._sequence += 1
-        return {"seq": self._sequence, "at": time_of_event(self._wall()), "event": kind, **fields}
+        told = self._hiding.fields(fields)
+        return {"seq": self._sequence, "at": time_of_event(self._wall()), "event": kind, **told}
 
     def _hand_out(self, event: Event) -> None:
         for listener in self._listeners:

@@ -3,7 +3,7 @@ daemon runs.
 
 A record's message is a fixed sentence; what varies is in `fields` (`extra={"fields": {...}}`).
 Everything from outside is escaped here, so no text of a message or a broker can forge a line or
-command a terminal.
+command a terminal; and what the config hides is hidden here, whoever writes the line.
 """
 
 from __future__ import annotations
@@ -12,9 +12,11 @@ import json
 import logging
 import os
 import sys
-from typing import TextIO
+from collections.abc import Mapping
+from typing import Any, TextIO
 
 from appliance.core.escape import escape_line
+from appliance.core.hidden import Hiding
 from appliance.core.times import log_stamp
 
 ROOT = "appliance"
@@ -22,6 +24,28 @@ MAX_FIELD_CHARACTERS = 2_000
 
 _PRIORITIES = {"CRITICAL": 2, "ERROR": 3, "WARNING": 4, "INFO": 6, "DEBUG": 7}
 """Levels as the journal counts them."""
+
+
+class _Formatter(logging.Formatter):
+    hiding = Hiding()
+
+    def shown_fields(self, record: logging.LogRecord) -> Mapping[str, object]:
+        """What varies in a record, as it may be shown."""
+        return self.hiding.fields(fields_of(record))
+
+    def shown_sentence(self, record: logging.LogRecord) -> str:
+        """Our own sentences are fixed, as far as nothing is filled in; those of libraries may hold anything."""
+        sentence = record.getMessage()
+        is_fixed = not record.args and _is_ours(record.name)
+        return sentence if is_fixed else self.hiding.text(sentence)
+
+    def formatException(self, ei: Any) -> str:
+        """The traceback as it may be shown."""
+        return self.hiding.text(super().formatException(ei))
+
+
+def _is_ours(logger: str) -> bool:
+    return logger == ROOT or logger.startswith(f"{ROOT}.")
 
 
 def fields_of(record: logging.LogRecord) -> dict[str, object]:
@@ -45,7 +69,7 @@ def _show(value: object) -> str:
     return '"' + text.replace('"', '\\"') + '"'
 
 
-class TextFormatter(logging.Formatter):
+class TextFormatter(_Formatter):
     """``time LEVEL sentence key=value …``; the journal gets a priority instead of time and level."""
 
     def __init__(self, *, for_journal: bool = False) -> None:
@@ -54,8 +78,9 @@ class TextFormatter(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         """One line, whatever is in the record; a traceback adds lines of its own, indented."""
-        sentence = escape_line(_shorten(record.getMessage()))
-        fields = "".join(f" {key}={_show(value)}" for key, value in fields_of(record).items())
+        sentence = escape_line(_shorten(self.shown_sentence(record)))
+        shown = self.shown_fields(record)
+        fields = "".join(f" {key}={_show(value)}" for key, value in shown.items())
         if self._for_journal:
             prefix = f"<{_PRIORITIES.get(record.levelname, 6)}>"
             head = prefix
@@ -69,20 +94,20 @@ class TextFormatter(logging.Formatter):
         return line
 
 
-class JsonFormatter(logging.Formatter):
+class JsonFormatter(_Formatter):
     """One object per line: at, level, logger, message, then the fields."""
 
     def format(self, record: logging.LogRecord) -> str:
         """Fields never replace the four fixed keys."""
         line: dict[str, object] = {
             key: _shorten(value) if isinstance(value, str) else value
-            for key, value in fields_of(record).items()
+            for key, value in self.shown_fields(record).items()
         }
         line |= {
             "at": log_stamp(record.created),
             "level": record.levelname.lower(),
             "logger": record.name,
-            "message": _shorten(record.getMessage()),
+            "message": _shorten(self.shown_sentence(record)),
         }
         if record.exc_info:
             line["exception"] = self.formatException(record.exc_info)
@@ -114,6 +139,13 @@ def setup_logging(level: str = "info", format_: str = "text", stream: TextIO | N
     root.handlers[:] = [handler]
     root.setLevel(logging.WARNING)
     set_log_level(level)
+
+
+def hide_in_logs(hiding: Hiding) -> None:
+    """From now on no line shows what `hiding` hides, our own as little as those of libraries."""
+    for handler in logging.getLogger().handlers:
+        if isinstance(handler.formatter, _Formatter):
+            handler.formatter.hiding = hiding
 
 
 def set_log_level(level: str) -> None:

@@ -1,8 +1,7 @@
-"""ErrorReports that are not acknowledgements: refusals to senders of ours and reports to errorCentral.
+"""Reports to errorCentral of what failed, was refused or given up.
 
-Both are made where a subscriber must not wait, so they go through one bounded queue and one loop. Reports are
-rate-limited, never speak about error reports, and stop when a thousand of them already wait for an errorCentral
-that does not answer.
+They are made where a worker must not wait, so they go through one bounded queue and one loop. They are rate-limited,
+never speak about error reports, and stop when a thousand of them already wait for an errorCentral that does not answer.
 """
 
 from __future__ import annotations
@@ -13,8 +12,8 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from appliance.bus.base import Bus
 from appliance.core.current import Current
+from appliance.core.hidden import Hiding
 from appliance.core.message import Message
 from appliance.core.names import ERROR_CENTRAL
 from appliance.core.specs import DesiredState
@@ -70,15 +69,15 @@ class ErrorReports:
     def __init__(
         self,
         *,
-        bus: Bus,
         store: MessageStore,
         router: Router,
         telemetry: Telemetry,
         desired: Current[DesiredState],
         wall: Callable[[], float],
         mono: Callable[[], float] = time.monotonic,
+        hiding: Hiding | None = None,
     ) -> None:
-        self._bus = bus
+        self._hiding = hiding or Hiding()
         self._store = store
         self._router = router
         self._telemetry = telemetry
@@ -116,7 +115,7 @@ class ErrorReports:
         if suppressed:
             text = f"{text} ({suppressed} earlier reports suppressed)"
             self._telemetry.error_report_suppressed(suppressed)
-        self._queue.put_nowait(_Report(node, text))
+        self._queue.put_nowait(_Report(node, self._hiding.text(text)))
 
     async def run(self) -> None:
         """Send what is queued, until cancelled."""

@@ -288,7 +288,8 @@ class Executor:
                 self._parts.dialect, wire_limits(self._parts.desired.value)
             )
         except DecodeError as error:
-            self._finish((work, (), f"failed: undecodable: {error}"))
+            text = self._parts.hiding.text(str(error))
+            self._finish((work, (), f"failed: undecodable: {text}"))
             return
         if work.is_reply and is_for_caller_only(work, message):
             self._reply_order.say(work)
@@ -497,6 +498,8 @@ class Executor:
         )
         if isinstance(error, TimeoutError):
             text = "the handler did not end in time"
+        # once, for everybody who hears of it: the log, errorCentral, the sender, the store
+        text = self._parts.hiding.text(text)
         self._telemetry.handler_failed(self.spec.key, message.from_node, message.id, text)
         self._error_reports.report(
             self.spec.node, f"{message.method} {message.id} failed: {text}", method=message.method

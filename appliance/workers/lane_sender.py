@@ -19,6 +19,7 @@ from dataclasses import replace
 
 from appliance.bus.base import Bus
 from appliance.core.delivery import DeliveryState, Standing, WaitReason, end_reason
+from appliance.core.hidden import Hiding
 from appliance.core.names import WorkerKey
 from appliance.core.pacing import LanePace
 from appliance.core.retry import (
@@ -130,6 +131,7 @@ class LaneSender:
         mono: Callable[[], float],
         wake: Callable[[], None],
         on_concluded: OnConcluded,
+        hiding: Hiding | None = None,
     ) -> None:
         self._spec = spec
         self._key: WorkerKey = spec.key
@@ -143,6 +145,7 @@ class LaneSender:
         self._mono = mono
         self._wake = wake
         self._on_concluded = on_concluded
+        self._hiding = hiding or Hiding()
         self._flights = InFlight()
         self._pace = LanePace(spec.window)
         self._awaiting = 0
@@ -721,6 +724,8 @@ class LaneSender:
     def _give_up(self, flight: Flight, reason: str) -> None:
         """The record's end as a dead letter; a report that nobody could take is only counted."""
         record = flight.record
+        # the other side may quote what a set of ours took from the environment
+        reason = self._hiding.text(reason)
         self._let_go(flight)
         flight.phase = FlightPhase.SETTLED
         if record.origin == REPORT_ORIGIN:

@@ -55,6 +55,7 @@ class Publisher:
             mono=parts.mono,
             wake=self._wake.set,
             on_concluded=self._on_concluded,
+            hiding=parts.hiding,
         )
         self._scheduler = Scheduler(
             spec,

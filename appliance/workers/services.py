@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 from appliance.bus.base import Bus
 from appliance.core.current import Current
+from appliance.core.hidden import Hiding
 from appliance.core.names import NodeName
 from appliance.core.specs import DesiredState
 from appliance.delivery.base import DeliveryMode
@@ -63,6 +64,8 @@ class WorkerServices:
     """What hellos say of the config in force."""
     report_given_up: Callable[[OutboxRecord, str], None] = _report_nothing
     """Tells errorCentral of a record that became a dead letter, and why."""
+    hiding: Hiding = field(default_factory=Hiding)
+    """What no text that leaves a worker shows: neither an answer nor what is remembered."""
     stall: StallWatch = field(default_factory=lambda: StallWatch(time.monotonic))
     waiters: DeliveryWaiters = field(default_factory=DeliveryWaiters)
     abandoned: AbandonedRequests = field(default_factory=AbandonedRequests)

@@ -617,6 +617,8 @@ class Subscriber:
 
     def _refuse(self, refusal: Refusal, reply_to: str, said: list[Confirmation]) -> None:
         self.stats.refused += 1
+        # once, for everybody who hears of it
+        refusal.reason = self._parts.hiding.text(refusal.reason)
         self._telemetry.message_refused(self.key, refusal.sender, refusal.reason)
         self._parts.error_reports.report(
             self._spec.node,

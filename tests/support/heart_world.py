@@ -477,7 +477,6 @@ class Daemon:
         )
         self.router.follow(self.desired)
         self.error_reports = ErrorReports(
-            bus=bus,
             store=store,
             router=self.router,
             telemetry=self.telemetry,

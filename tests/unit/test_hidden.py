@@ -4,7 +4,7 @@ import pytest
 
 from appliance.config.loader import load_given
 from appliance.core.describe import describe_plan, describe_settings
-from appliance.core.hidden import Hidden
+from appliance.core.hidden import Hidden, Hiding
 from appliance.core.plan import apply_to_model, make_plan
 from appliance.methods.registry import METHOD_TABLE
 
@@ -83,3 +83,48 @@ def test_a_value_is_hidden_in_json_and_over_lines():
     hidden = Hidden({'se"cret\\': "${S}", "first line\nsecond line": "${L}"})
     assert "cret" not in str(hidden.value({"a": ['{"b": "se\\"cret\\\\"}']}))
     assert hidden.text("on second line there") == "on ${L} there"
+
+
+@pytest.mark.parametrize("length", [5, 9, 16, 17, 30, 41])
+@pytest.mark.parametrize("end", ["…", "…'", "' is no node", ""])
+def test_what_a_cut_left_of_a_value_is_hidden(length, end):
+    secret = "correct-horse-battery-staple-and-so-forth"
+    shown = Hidden({secret: "${S}"}).text(f"no method {secret[:length]}{end}")
+    if "…" in end or length > 15:
+        assert shown == f"no method ${{S}}{end}"
+
+
+def test_another_address_that_begins_alike_is_shown():
+    hidden = Hidden({"https://example.org/private": "${URL}"})
+    for text in ("see https://example.com/", "https://example.organic"):
+        assert hidden.text(text) == text
+    assert hidden.text("GET https://example.org/priv") == "GET ${URL}"
+
+
+def test_a_value_is_hidden_as_addresses_and_shells_write_it():
+    hidden = Hidden({"Se cret/ü": "${S}", "it's one": "${Q}"})
+    assert hidden.text("https://h/Se%20cret/%C3%BC?x=Se%20cret%2F%C3%BC") == "https://h/${S}?x=${S}"
+    assert hidden.text("""run 'it'"'"'s one'""") == "run '${Q}'"
+    assert Hidden({"Host.Example": "${H}"}).text("http://host.example/") == "http://${H}/"
+
+
+def test_texts_full_of_ellipses_cost_little():
+    hidden = Hidden({f"{number:040}": "${S}" for number in range(1_000)})
+    text = "0000…" * 2_000
+    assert hidden.text(text) == "${S}…" * 2_000
+
+
+def test_what_a_set_before_hid_stays_hidden_and_secrets_do_for_one_change_more():
+    hiding = Hiding(Hidden({"older-set": "${A}"}))
+    hiding.add_set(Hidden({"newer-set": "${B}"}))
+    for secret in ("first-one", "second-one", "third-one"):
+        hiding.put_secrets({secret: "{file: x}"})
+    text = "older-set newer-set first-one second-one third-one"
+    assert hiding.text(text) == "${A} ${B} first-one {file: x} {file: x}"
+
+
+def test_names_in_facts_are_left_alone():
+    hiding = Hiding(Hidden({"ship-one": "${NODE}"}))
+    fields = {"node": "ship-one", "error": "nothing for ship-one", "why": ["ship-one"], "count": 3}
+    hidden = {"node": "ship-one", "error": "nothing for ${NODE}", "why": ["${NODE}"], "count": 3}
+    assert hiding.fields(fields) == hidden

@@ -85,7 +85,6 @@ class Bench:
         )
         self.telemetry = Telemetry(EventHub(), mono=self.clocks.steady)
         self.answers = ErrorReports(
-            bus=SimpleNamespace(),  # type: ignore[arg-type]
             store=self.store,  # type: ignore[arg-type]
             router=router,
             telemetry=self.telemetry,
