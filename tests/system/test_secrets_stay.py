@@ -1,5 +1,7 @@
 """Secrets planted at forty places of a config come out at no other end of the program."""
 
+import contextlib
+import http.server
 import json
 import os
 import socket
@@ -12,6 +14,8 @@ import pytest
 
 from tests.support import forked
 from tests.support.appliance import Appliance
+from tests.support.nats_server import NatsServer
+from tests.support.waiting import until
 
 FROM_ENVIRONMENT = {
     name: f"cnry{name.lower().replace('_', '')}value"
@@ -257,4 +261,131 @@ def test_what_is_secret_is_shown_nowhere(own, tmp_path):
             assert stat.S_IMODE(file.stat().st_mode) & 0o077 == 0, file
         else:
             find_leaks(f"file {within}", file.read_bytes().decode("latin-1"), found)
+    assert not found, "\n".join(found)
+
+
+FAILING = """
+version: 1
+broker: {{servers: ["{url}"]}}
+reload: {{settle: 1ms, watch: false, poll_interval: 10m}}
+admin: {{listen: "127.0.0.1:{port}", token: {{file: admin.token}}}}
+inputs: {{tcp: {{listen: "127.0.0.1:{input_port}", token: {{env: INPUT_TOKEN}}}}}}
+methods:
+  Missing: {{exec: ["/nonexistent/${{EXEC}}"]}}
+  Picky: {{exec: [/bin/true], args: {{type: array, items: {{enum: ["${{ENUM}}"]}}}}}}
+  Away: {{http: {{url: "http://127.0.0.1:{nobody}/${{URL_PATH}}"}}}}
+  Echo: {{http: {{url: "http://127.0.0.1:{web}/${{URL_PATH}}", headers: {{X-Plain: "${{HEADER}}",
+      Authorization: {{env: AUTHORIZATION}}}}}}}}
+  Said: {{exec: [/bin/sh, -c, "echo $A >&2; exit 3"], environment: {{A: "${{PROGRAM_ENV}}"}}}}
+  Take: {{exec: [/bin/true], args: {{type: array}}}}
+nodes:
+  peer: {{subscribe: {{Take: {{ack: {{on: done}}}}}}}}
+  central: {{subscribe: {{REQErrorLog: {{}}}}}}
+  n1:
+    subscribe: {{Missing: {{}}, Picky: {{}}, Away: {{}}, Echo: {{}}, Said: {{}}, REQToFile: {{}}, REQToFileAppend: {{}},
+        REQCliCommand: {{allow_commands: [["${{COMMAND}}"]]}}, REQTailFile: {{allow_paths: ["/${{READ_PATH}}/x"]}},
+        REQHttpGet: {{allow_urls: ["https://example.org/${{ALLOWED_URL}}"]}}}}
+    publish:
+      quoted: {{to: peer, method: Take, every: 9h, method_args: ["${{ARGS}}", "only"]}}
+      named: {{to: n1, method: REQToFile, every: 9h, directory: "../${{DIRECTORY}}", file_name: x, data: ["${{DATA}}"]}}
+      forbidden: {{to: n1, method: REQCliCommand, every: 9h, method_args: ["/bin/${{OPTION}}"]}}
+      fetched: {{to: n1, method: REQHttpGet, every: 9h, method_args: ["https://example.org/${{WITHIN}}"]}}
+      tailed: {{to: n1, method: REQTailFile, every: 9h, method_args: ["/x/${{FILE_NAME}}"]}}
+"""
+PEER = """
+version: 1
+broker: {{servers: ["{url}"]}}
+methods: {{Take: {{exec: [/bin/true], args: {{type: array, items: {{enum: [only]}}}}}}}}
+nodes: {{n1: {{}}, peer: {{subscribe: {{Take: {{ack: {{on: done}}}}}}}}}}
+"""
+
+
+class _Reflecting(http.server.BaseHTTPRequestHandler):
+    """Refuses, in words that repeat what it was asked with."""
+
+    def do_GET(self):
+        said = f"not {self.headers['Authorization']} and {self.headers['X-Plain']} for {self.path}"
+        self.send_response(401, said)
+        self.end_headers()
+
+    def log_message(self, *_):
+        pass
+
+
+def test_what_failed_or_was_refused_tells_no_secret(tmp_path):
+    found: list[str] = []
+    with contextlib.ExitStack() as stack:
+        broker = stack.enter_context(NatsServer())
+        web = stack.enter_context(http.server.ThreadingHTTPServer(("127.0.0.1", 0), _Reflecting))
+        threading.Thread(target=web.serve_forever, daemon=True).start()
+        stack.callback(web.shutdown)
+        folder = tmp_path / "config"
+        folder.mkdir()
+        (folder / "admin.token").write_text(TYPED["ADMIN_TOKEN"])
+        ports = {"port": free_port(), "input_port": free_port(), "nobody": free_port()}
+        text = FAILING.format(url=broker.url, web=web.server_port, **ports)
+        peer = Appliance(PEER.format(url=broker.url), tmp_path / "peer", args=["--node", "peer"])
+        peer.only_named = True
+        stack.enter_context(peer)
+        daemon = Appliance(text, tmp_path / "daemon", config_path=folder / "fleet.yaml")
+        daemon.environment = {**FROM_ENVIRONMENT, **TYPED}
+        daemon.args = ["--node", "n1", "--node", "central"]
+        daemon.only_named = True
+        stack.enter_context(daemon)
+        path = "/api/v1/events?recent=1000"
+        stream = stack.enter_context(
+            urllib.request.urlopen(f"http://127.0.0.1:{ports['port']}{path}", timeout=30)
+        )
+        asked = [
+            {"to_nodes": ["n1"], "method": name} for name in ("Missing", "Away", "Echo", "Said")
+        ]
+        daemon.send(*asked)
+        picky = {"to_nodes": ["n1"], "method": "Picky", "method_args": ["x"]}
+        code, refused = daemon.request("POST", "/api/v1/messages", [picky])
+        assert code == 422
+        assert "${ENUM}" in refused["error"]
+        find_leaks("refused", json.dumps(refused), found)
+        reports = daemon.data("errorLog", "errorCentral", "error.log")
+
+        def reported():
+            return [line for line in reports.read_text().splitlines() if "node: peer" not in line]
+
+        words = (
+            "${EXEC}",
+            "${WITHIN}",
+            "${OPTION}",
+            "${FILE_NAME}",
+            "${PROGRAM_ENV}",
+            "Away ",
+            "Echo ",
+            "gave up",
+        )
+        until(
+            lambda: reports.exists() and all(word in "\n".join(reported()) for word in words),
+            tell=lambda: "\n".join(reported()),
+        )
+        find_leaks("reports", "\n".join(reported()), found)
+        [dead] = daemon.request("GET", "/api/v1/outbox?state=dead")[1]["records"]
+        assert "${ARGS}" in dead["reason"]
+        for path in ("status", "outbox?state=dead", "outbox", "inbox", "methods"):
+            find_leaks(path, json.dumps(daemon.request("GET", f"/api/v1/{path}")[1]), found)
+        find_leaks("metrics", daemon.request("GET", "/metrics")[1], found)
+        env = {**os.environ, **daemon.environment}
+        for words in (
+            ("status",),
+            ("outbox", "list", "--dead"),
+            ("send", "--to", "n1", "Picky", "x"),
+        ):
+            done = forked.run([*words, "--state-dir", str(daemon.state)], env=env)
+            find_leaks(" ".join(words), done.stdout + done.stderr, found)
+        assert daemon.stop() == 0
+        find_leaks("log", daemon.log(), found)
+        assert "${WITHIN}" in daemon.log()
+        told = stream.read().decode()
+        assert "${ARGS}" in told
+        find_leaks("events", told, found)
+        for file in filter(os.path.isfile, daemon.state.rglob("*")):
+            within = str(file.relative_to(daemon.state))
+            if not within.startswith(("data/", "history/sets/", "store.db")):
+                find_leaks(f"file {within}", file.read_bytes().decode("latin-1"), found)
     assert not found, "\n".join(found)
