@@ -30,7 +30,7 @@ UNUSED = {
         # what changes, sends or shows a repository: the daemon reads objects
         *("aiohttp", "cloud", "porcelain", "_diff_tree.*", "am.py", "annotate.py"),
         *("archive.py", "bisect.py", "bundle.py", "bundle_uri.py", "cli.py", "client.py"),
-        *("dumb.py", "fastexport.py", "filter_branch.py", "gc.py", "graph.py", "lfs.py"),
+        *("dumb.py", "fastexport.py", "filter_branch.py", "gc.py", "lfs.py"),
         *("lfs_server.py", "maintenance.py", "mbox.py", "merge.py", "merge_drivers.py"),
         *("patch.py", "range_diff.py", "rerere.py", "server.py", "signature.py", "stash.py"),
         *("stripspace.py", "subtree.py", "web.py"),
@@ -62,20 +62,17 @@ NOT_READ = ("*.pyi", "*.pyx", "*.pxd", "*.pxi", "*.c", "*.h", "*.hash", "py.type
 
 def slim(packages: Path, standard: Path) -> None:
     """Take out what is not used of the libraries in `packages` and of the interpreter's in `standard`."""
+    for library, pattern in _patterns():
+        if next((packages / library).glob(pattern), None) is None:
+            print(f"slim.py: no {pattern} in {library} any more", file=sys.stderr)
+    for path in left_out(packages, standard):
+        _remove(path)
     for library, patterns in UNUSED.items():
-        for pattern in patterns:
-            found = list((packages / library).glob(pattern))
-            if not found:
-                print(f"slim.py: no {pattern} in {library} any more", file=sys.stderr)
-            for path in found:
-                _remove(path)
         if patterns == ["*"]:
             _remove(packages / library)
             for info in packages.glob("*.dist-info"):
                 if info.name.lower().split("-")[0] in (library, f"{library}_py"):
                     _remove(info)
-    for name in UNUSED_OF_PYTHON:
-        _remove(standard / name)
     for pattern in NOT_READ:
         for path in list(packages.rglob(pattern)):
             path.unlink()
@@ -118,6 +115,13 @@ def compile_modules(prefix: Path, shown_at: str) -> None:
 
 def check_imports(python: Path, packages: Path) -> None:
     """Have the interpreter of the bundle import all that our modules name, at their heads and within functions."""
+    program = "import importlib, json, sys\nfor name in json.load(sys.stdin): importlib.import_module(name)"
+    names = json.dumps(named_imports(packages))
+    subprocess.run([python, "-I", "-B", "-c", program], input=names, text=True, check=True)
+
+
+def named_imports(packages: Path) -> list[str]:
+    """Every module of ours below `packages`, and every module that one of them names anywhere."""
     named: set[str] = set()
     for source in sorted((packages / PROGRAM).rglob("*.py")):
         module = ".".join(source.relative_to(packages).with_suffix("").parts)
@@ -128,10 +132,19 @@ def check_imports(python: Path, packages: Path) -> None:
                 named.update(alias.name for alias in node.names)
             elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
                 named.add(node.module)
-    program = "import importlib, json, sys\nfor name in json.load(sys.stdin): importlib.import_module(name)"
-    subprocess.run(
-        [python, "-I", "-B", "-c", program], input=json.dumps(sorted(named)), text=True, check=True
-    )
+    return sorted(named)
+
+
+def left_out(packages: Path, standard: Path) -> list[Path]:
+    """What `slim` takes from the libraries in `packages` and from the interpreter's in `standard`."""
+    found = [
+        path for library, pattern in _patterns() for path in (packages / library).glob(pattern)
+    ]
+    return [*found, *(standard / name for name in UNUSED_OF_PYTHON)]
+
+
+def _patterns() -> list[tuple[str, str]]:
+    return [(library, pattern) for library, patterns in UNUSED.items() for pattern in patterns]
 
 
 def _remove(path: Path) -> None:

@@ -206,7 +206,10 @@ def test_prometheus_accepts_the_exposition():
 
 def test_scripts_are_shell_that_parses():
     scripts = [*(PACKAGING / "scripts").iterdir(), PACKAGING / "files/check-config"]
-    by_hand = [PACKAGING / name for name in ("build", "verify", "verify-booted")]
+    by_hand = [
+        PACKAGING / name
+        for name in ("build", "image", "lock", "repository", "verify", "verify-booted")
+    ]
     for script in (*scripts, *by_hand, *(PACKAGING / "oldest").glob("[bp]*")):
         shell = "bash" if "bash" in script.read_text().partition("\n")[0] else "sh"
         done = subprocess.run([shell, "-n", str(script)], capture_output=True, text=True)

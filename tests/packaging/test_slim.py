@@ -1,11 +1,15 @@
 """What the bundle leaves out, and what it compiles."""
 
+import json
 import marshal
 import subprocess
 import sys
+import sysconfig
+from pathlib import Path
 
 import pytest
 
+import appliance
 from tests.packaging.conftest import PACKAGING
 
 
@@ -65,3 +69,41 @@ def test_a_module_that_is_named_anywhere_and_was_left_out_ends_the_build(slim, t
     ours.write_text("def late():\n    import no_such_library\n")
     with pytest.raises(subprocess.CalledProcessError):
         slim.check_imports(sys.executable, tmp_path)
+
+
+WITHOUT = """
+import importlib, json, sys
+from importlib.machinery import PathFinder
+from pathlib import Path
+
+names, gone = json.load(sys.stdin)
+gone = set(gone)
+
+
+class Slimmed(PathFinder):
+    @classmethod
+    def find_spec(cls, *arguments):
+        spec = super().find_spec(*arguments)
+        place = spec and spec.origin and Path(spec.origin)
+        if place and gone.intersection(map(str, (place, *place.parents))):
+            return None
+        return spec
+
+
+sys.meta_path[sys.meta_path.index(PathFinder)] = Slimmed
+for name in names:
+    importlib.import_module(name)
+"""
+
+
+def test_the_program_imports_nothing_that_is_left_out(slim):
+    """Told here, where an import is written, and not by the next build alone."""
+    paths = {name: Path(place) for name, place in sysconfig.get_paths().items()}
+    names = slim.named_imports(Path(appliance.__file__).parents[1])
+    gone = [str(path) for path in slim.left_out(paths["purelib"], paths["stdlib"])]
+    assert len(gone) > 100
+    command = [sys.executable, "-B", "-c", WITHOUT]
+    done = subprocess.run(
+        command, input=json.dumps([names, gone]), text=True, capture_output=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
