@@ -7,7 +7,7 @@ ApplianceError
 |- StoreError             StoreFull, StoreUnusable, StoreLocked
 |- HandlerError           PathForbidden, CommandForbidden, ArgumentsInvalid, FileFailed, CopyFailed,
 |                         FetchFailed (UrlForbidden)
-|- RequestInvalid         something a caller of the API sent us; ArgumentsRefused
+|- RequestInvalid         something a caller of the API sent us; ArgumentsRefused, TargetsUnclear
 |- DaemonError            DaemonUnreachable, DaemonAlreadyRunning, StateDirForeign
 |- OutputLost             standard output took no more
 |- BenchError             BenchDenied, BenchUnsuited, BenchFailed, BenchInterrupted(number)
@@ -199,6 +199,12 @@ class ArgumentsRefused(RequestInvalid):
         super().__init__(f"{method}: {reason}")
         self.method = method
         self.reason = reason
+
+
+class TargetsUnclear(RequestInvalid):
+    """Which nodes are meant cannot be told, or none is."""
+
+    key = "targets"
 
 
 class DaemonError(ApplianceError):

@@ -15,8 +15,10 @@ from appliance.core.fleet import (
     encode_report,
     judge_fleet,
 )
+from appliance.core.hidden import Hidden
 from appliance.core.names import NodeName
 from appliance.core.problems import Problem, Severity
+from appliance.core.specs import NO_TRAITS, NodeTraits
 from appliance.core.times import rfc3339
 from appliance.reconcile.pool import WorkerPool
 from appliance.reconcile.reconciler import Reconciler
@@ -101,7 +103,20 @@ class FleetView:
 
     def describe(self) -> list[model.FleetStanding]:
         """For the status; empty where no hellos are heard."""
-        return [describe_standing(item) for item in self.standings()]
+        described = [describe_standing(item) for item in self.standings()]
+        applied = self._reconciler.applied
+        if applied is None:
+            return described
+        for item in described:
+            traits = applied.desired.traits.get(NodeName(item.node), NO_TRAITS)
+            item.roles = list(traits.roles)
+            item.labels = show_labels(traits, applied.desired.hidden)
+        return described
+
+
+def show_labels(traits: NodeTraits, hidden: Hidden) -> dict[str, str]:
+    """The labels of a node; one that is taken from the environment as it is written in the config."""
+    return {name: hidden.text(value) for name, value in traits.labels}
 
 
 def _say(problem: Problem) -> str:

@@ -159,6 +159,8 @@ class FleetStanding(_Answer):
     dirty: bool | UnsetType | None = UNSET
     problems: int | UnsetType = UNSET
     first_problem: str | UnsetType | None = UNSET
+    roles: list[str] | UnsetType = UNSET
+    labels: dict[str, str] | UnsetType = UNSET
 
 
 class Argument(_Answer):
@@ -343,6 +345,39 @@ class History(_Answer):
     """The newest first."""
 
     records: list[HistoryRecord] = []
+
+
+# -- targets --------------------------------------------------------------------------------------
+
+
+class FleetNode(_Answer):
+    """A node that the config declares, and what else it is chosen by."""
+
+    node: str
+    roles: list[str] = []
+    labels: dict[str, str] = {}
+
+
+class Fleet(_Answer):
+    """All of them."""
+
+    nodes: list[FleetNode] = []
+
+
+class NotChosen(_Answer):
+    """A node that a pattern matches and that is not asked."""
+
+    node: str
+    why: str
+
+
+class Chosen(_Answer):
+    """The nodes that targets mean, each once; `left_out` matched and would not take the method."""
+
+    nodes: list[str] = []
+    left_out: list[NotChosen] = []
+    notes: list[str] = []
+    """What looks like a slip."""
 
 
 # -- messages -------------------------------------------------------------------------------------

@@ -13,6 +13,7 @@ from appliance.api.requests import Once, PlanRequest, SubmitRequest
 from appliance.api.standings import Standings
 from appliance.api.status import StatusView, describe_dead, describe_overrides, describe_record
 from appliance.api.submission import Submission
+from appliance.api.targets import TargetChooser
 from appliance.core.delivery import Standing
 from appliance.core.describe import describe_plan, describe_settings
 from appliance.errors import ConfigInvalid, ConfigUnreadable, RunNodesUnclear
@@ -39,6 +40,7 @@ class Operations:
         standings: Standings,
         abandoned: AbandonedRequests,
         copies: CopyJobs,
+        targets: TargetChooser,
         store: MessageStore,
         inbox: Inbox,
         history: History,
@@ -48,6 +50,7 @@ class Operations:
     ) -> None:
         self.events = events
         self.copies = copies
+        self.targets = targets
         self._view = view
         self._submission = submission
         self._standings = standings

@@ -70,6 +70,16 @@ class SubmitRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
         return tuple(item if isinstance(item, str) else _decode(item) for item in self.data)
 
 
+class ChooseRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Targets, as `core.targets` reads them. With `method` those that match and would not take it are left out."""
+
+    targets: list[str]
+    exclude: list[str] = []
+    method: str | None = None
+    from_node: str | None = None
+    """The node that asks, which `local` stands for; chosen as for a message."""
+
+
 class Once(NamedTuple):
     """A mark that is committed together with messages, so that a caller who was cut off can ask about it.
 
@@ -157,6 +167,7 @@ def _convert(wanted: type, value: Any) -> Any:
 
 
 _MESSAGES = msgspec.json.Decoder(list[SubmitRequest] | SubmitRequest, dec_hook=_convert)
+_CHOOSE = msgspec.json.Decoder(ChooseRequest)
 _RELOAD = msgspec.json.Decoder(ReloadRequest)
 _PLAN = msgspec.json.Decoder(PlanRequest)
 _ROLLBACK = msgspec.json.Decoder(RollbackRequest)
@@ -204,6 +215,16 @@ def read_messages(body: bytes) -> list[SubmitRequest]:
             f"{total_bytes} bytes of data for all nodes exceed the limit of {MAX_TOTAL_BYTES}"
         )
     return requests
+
+
+def read_choose(body: bytes) -> ChooseRequest:
+    """The body of a question which nodes targets mean.
+
+    Raises:
+        RequestInvalid: it is none.
+    """
+    found: ChooseRequest = _read(_CHOOSE, body)
+    return found
 
 
 def read_reload(body: bytes) -> ReloadRequest:

@@ -23,6 +23,7 @@ from appliance.api.operations import Operations
 from appliance.api.page import PageRoutes, wants_page
 from appliance.api.replies import refuse, reply
 from appliance.api.requests import (
+    read_choose,
     read_ids,
     read_inbox_drop,
     read_messages,
@@ -42,6 +43,7 @@ INDEX = f"""appliance {__version__}
 /api/v1/status    nodes, workers, config, broker, outbox
 /api/v1/plan      what a reload would do; POST: with other files
 /api/v1/methods   what can be sent, with its arguments
+/api/v1/targets   nodes, roles and labels of the fleet; POST: which nodes targets mean
 /api/v1/traffic   what all workers counted together
 /api/v1/access    whether the token that comes along may write
 /api/v1/reload    POST: look at the config now
@@ -83,6 +85,8 @@ class Routes:
         app.router.add_get("/api/v1/plan", self.plan)
         app.router.add_post("/api/v1/plan", self.plan_given)
         app.router.add_get("/api/v1/methods", self.methods)
+        app.router.add_get("/api/v1/targets", self.fleet)
+        app.router.add_post("/api/v1/targets", self.choose)
         app.router.add_get("/api/v1/traffic", self.traffic)
         app.router.add_get("/api/v1/access", self.access)
         for path in ("/api/v1/reload", "/-/reload"):
@@ -132,6 +136,16 @@ class Routes:
     async def methods(self, _request: web.Request) -> web.Response:
         """Every method, those of the config first."""
         return reply(Methods(methods=self.control.methods()))
+
+    async def fleet(self, _request: web.Request) -> web.Response:
+        """Every node that the config in force declares, with what it is chosen by."""
+        return reply(self.control.targets.fleet())
+
+    async def choose(self, request: web.Request) -> web.Response:
+        """The nodes that targets mean by the config in force; 400 where they mean none."""
+        asked = read_choose(await read_body(request))
+        # in a thread: many patterns over many nodes take their time
+        return reply(await asyncio.to_thread(self.control.targets.choose, asked))
 
     async def traffic(self, _request: web.Request) -> web.Response:
         """What all workers counted together, those that are gone included."""

@@ -207,5 +207,10 @@ def _print_rows(standings: Sequence[FleetStanding]) -> None:
         more = (item.problems or 0) - 1
         why = (item.first_problem or "") + (f" (and {more} more)" if more > 0 else "")
         state = Text(_say_state(item), style=_STYLES.get(item.state, ""))
-        rows.append((item.node, state, seen, _say_config(item), item.version or "", why))
-    print_table(("NODE", "STATE", "HELLO", "CONFIG", "VERSION", "WHY"), rows)
+        labels = " ".join(f"{name}={value}" for name, value in (item.labels or {}).items())
+        rows.append((item.node, state, seen, _say_config(item), item.version or "", labels, why))
+    names = ["NODE", "STATE", "HELLO", "CONFIG", "VERSION", "LABELS", "WHY"]
+    if not any(item.labels for item in standings):
+        names.remove("LABELS")
+        rows = [(*row[:5], *row[6:]) for row in rows]
+    print_table(names, rows)

@@ -12,9 +12,10 @@ from functools import cache
 from typing import Any
 
 from appliance.core.method import MethodTable
-from appliance.core.names import METHOD_PATTERN, NODE_PATTERN
+from appliance.core.names import MAX_LABEL_CHARACTERS, METHOD_PATTERN, NODE_PATTERN
 from appliance.core.settings import (
     METHOD,
+    NAME,
     NODE,
     ReloadClass,
     Section,
@@ -25,6 +26,7 @@ from appliance.core.settings import (
 from appliance.core.specs import (
     ACK_MODE,
     DesiredState,
+    NodeTraits,
     PublisherSettings,
     Schedule,
     SubscriberDefaults,
@@ -36,7 +38,6 @@ Schema = dict[str, Any]
 
 SCHEMA_FILE = "appliance.schema.json"
 
-_NAME = {"$ref": "#/$defs/name"}
 _METHOD_NAME = {"$ref": "#/$defs/method_name"}
 
 _VERSION = Setting(
@@ -45,13 +46,6 @@ _VERSION = Setting(
     type="integer",
     shape={"const": 1},
     keys=("version",),
-)
-_ROLES = Setting(
-    words="Roles of this node; later ones override earlier ones.",
-    expects="a list of role names",
-    type="array",
-    shape={"items": _NAME},
-    keys=("roles",),
 )
 _ENABLED = Setting(
     words="`false` switches off an entry that a role brought.",
@@ -138,7 +132,7 @@ def _properties() -> Schema:
         "roles": _named(
             "Named bundles of entries, so that a fleet stays short.",
             "a map from role name to role",
-            _NAME,
+            NAME,
             "role",
         ),
         "nodes": _named("The nodes of the fleet.", "a map from node name to node", NODE, "node"),
@@ -169,6 +163,7 @@ def _definitions() -> Schema:
     return {
         "node_name": _name("a node name"),
         "name": _name("a name"),
+        "label": _name("a label or its value", MAX_LABEL_CHARACTERS),
         "method_name": method_name,
         "method": method_name,
         "secret": _SECRET,
@@ -199,11 +194,11 @@ def _definitions() -> Schema:
         "publish": _named(
             "Publishers by a name of your choice.",
             "a map from name to entry",
-            _NAME,
+            NAME,
             "publish_entry",
         ),
         "role": _map("A named bundle of entries and settings.", subscriptions | layer),
-        "node": _map("One node.", _parts((_ROLES,)) | subscriptions | layer),
+        "node": _map("One node.", _parts(settings_of(NodeTraits)) | subscriptions | layer),
     }
 
 
@@ -270,12 +265,12 @@ def _named(words: str, expects: str, names: Mapping[str, Any], entry: str) -> Sc
     }
 
 
-def _name(what: str) -> Schema:
+def _name(what: str, most: int = 200) -> Schema:
     return {
         "type": "string",
         "x-expects": f"{what}: letters, digits, '_', '-' and inner dots",
         "pattern": f"^{NODE_PATTERN}$",
-        "maxLength": 200,
+        "maxLength": most,
     }
 
 
@@ -304,7 +299,7 @@ def _method_of(names: Iterable[str]) -> Schema:
     return {"anyOf": [{"enum": list(names)}, {"type": "string", "pattern": own, "maxLength": 100}]}
 
 
-_NAMES = ("node_name", "name", "method_name", "method")
+_NAMES = ("node_name", "name", "label", "method_name", "method")
 """Definitions of what stands in keys too, where no reference is replaced."""
 
 _REFERENCE = r"\$\{(?!node\})[A-Za-z_][A-Za-z0-9_]*(?::-[^{}]*)?\}"

@@ -148,6 +148,8 @@ def _explain(
             yield "E102", path, f"expected {_expected(error)}, found {found}", hint, False
         case "enum" | "const":
             yield from _explain_choice(error, path, raw, likeness)
+        case "maxProperties" if not _is_secret(schema):
+            yield "E105", path, f"more than {wanted} of them", "", True
         case "minProperties" | "maxProperties":
             yield (
                 "E110",

@@ -73,6 +73,10 @@ def describe_settings(old: DesiredState, new: DesiredState) -> dict[str, list[ob
         before, after = getattr(old, part.attr), getattr(new, part.attr)
         if before != after:
             _describe(part.attr, before, after, described)
+    for node in sorted(old.traits.keys() & new.traits.keys()):
+        was, now = dict(old.traits[node].labels), dict(new.traits[node].labels)
+        if was != now:
+            _describe(f"nodes.{node}.labels", was, now, described)
     for method in sorted(old.methods.keys() | new.methods.keys()):
         found = old.methods.get(method), new.methods.get(method)
         if found[0] != found[1]:

@@ -27,6 +27,8 @@ REPLY_TOKEN = "reply"
 
 NODE_PATTERN = r"[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]+)*"
 METHOD_PATTERN = r"[A-Za-z0-9_-]+"
+MAX_LABEL_CHARACTERS = 63
+"""Of a label of a node and of its value, both of the characters of node names."""
 _NODE = re.compile(NODE_PATTERN)
 _METHOD = re.compile(METHOD_PATTERN)
 

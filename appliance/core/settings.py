@@ -32,6 +32,8 @@ _Value = TypeVar("_Value")
 
 TEXT: Shape = {"type": "string", "x-expects": "text"}
 NODE: Shape = {"$ref": "#/$defs/node_name"}
+NAME: Shape = {"$ref": "#/$defs/name"}
+LABEL: Shape = {"$ref": "#/$defs/label"}
 METHOD: Shape = {"$ref": "#/$defs/method"}
 SECRET: Shape = {"$ref": "#/$defs/secret"}
 

@@ -13,7 +13,9 @@ from enum import StrEnum
 from appliance.core.hidden import NOTHING_HIDDEN, Hidden
 from appliance.core.names import MethodName, NodeName, Subject, WorkerKey, WorkerKind
 from appliance.core.settings import (
+    LABEL,
     METHOD,
+    NAME,
     NODE,
     REQUIRED,
     SECRET,
@@ -458,6 +460,41 @@ ACK_MODE = Setting(
 """Part of the subject: a change of it is another worker, so it has no field of its own in the specs."""
 
 
+MAX_LABELS = 32
+"""Of one node."""
+
+
+def _read_labels(value: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
+    return tuple(sorted((str(name), str(text)) for name, text in value.items()))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeTraits:
+    """What a node of the fleet is chosen by, beside its name. No worker depends on it."""
+
+    roles: tuple[str, ...] = texts(
+        (),
+        "Roles of this node; later ones override earlier ones.",
+        "a list of role names",
+        NAME,
+        tells_default=False,
+    )
+    labels: tuple[tuple[str, str], ...] = setting(
+        (),
+        "Words of your own about this node, such as `site: oslo`: commands choose nodes by them (`site=oslo`), and the "
+        "fleet is shown with them. Up to 32. They change nothing that runs.",
+        type=("object", "null"),
+        expects="a map from label to text",
+        shape={"propertyNames": LABEL, "additionalProperties": LABEL, "maxProperties": MAX_LABELS},
+        read=_read_labels,
+        tells_default=False,
+    )
+    """By name, in order."""
+
+
+NO_TRAITS = NodeTraits()
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TlsSettings:
     """TLS towards the broker."""
@@ -808,6 +845,8 @@ class DesiredState:
     """The nodes this daemon runs."""
     declared_nodes: frozenset[NodeName]
     """Every node of the fleet that the config names."""
+    traits: Mapping[NodeName, NodeTraits] = field(default_factory=dict)
+    """Of every declared node, what else commands choose it by."""
     workers: Mapping[WorkerKey, WorkerSpec]
     publisher_defaults: Mapping[NodeName, PublisherDefaults]
     subscriber_defaults: Mapping[NodeName, SubscriberDefaults] = field(default_factory=dict)

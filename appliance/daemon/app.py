@@ -23,6 +23,7 @@ from appliance.api.server import AdminServer
 from appliance.api.standings import Standings
 from appliance.api.status import Life, StatusView
 from appliance.api.submission import Submission
+from appliance.api.targets import TargetChooser
 from appliance.bus.broker import EmbeddedBroker
 from appliance.bus.events import BusEvents
 from appliance.bus.nats import NatsBus
@@ -305,6 +306,7 @@ class Daemon:
             view=self.view,
             events=self.events,
             submission=submission,
+            targets=TargetChooser(self.reconciler, submission),
             standings=self.standings,
             abandoned=self.abandoned,
             copies=copies,

@@ -28,17 +28,22 @@ function makeRow() {
   const version = el("span", { class: "quiet below" });
   const configCell = cell(COLUMNS.config, config, version);
   const hello = el("span");
+  const traits = el("span", { class: "quiet below" });
   const problem = el("span", { class: "foreign below", "data-tone": "bad" });
   const row = el(
     "tr",
     { role: "row" },
-    cell(COLUMNS.node, node, problem),
+    cell(COLUMNS.node, node, traits, problem),
     cell(COLUMNS.state, state),
     configCell,
     cell(COLUMNS.hello, hello),
   );
   row.update = (item) => {
     setText(node, item.node);
+    // as commands choose it by them
+    const labels = Object.entries(item.labels ?? {}).map(([name, value]) => `${name}=${value}`);
+    setText(traits, [...(item.roles ?? []).map((role) => `@${role}`), ...labels].join("  "));
+    setHidden(traits, traits.textContent === "");
     setText(state, words(item.state));
     setTone(state, TONES[item.state] ?? "quiet");
     const revision = item.revision ? String(item.revision).slice(0, 10) + (item.dirty ? "+" : "") : null;

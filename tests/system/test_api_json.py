@@ -36,6 +36,7 @@ nodes:
       REQCopyFileTo: {{accept_from: [ship1]}}
     publish: {{beat: {{to: ship1, method: REQToConsole, every: 1h, data: [beat]}}}}
   ship1:
+    labels: {{site: oslo}}
     subscribe:
       REQOpProcessStop: {{accept_from: [central]}}
       REQPing: {{}}
@@ -172,6 +173,10 @@ def answers(tmp_path_factory):
         ask("outbox", "GET", "/outbox")
         ask("outbox dead", "GET", "/outbox?state=dead")
         ask("methods", "GET", "/methods")
+        ask("fleet", "GET", "/targets")
+        chosen = {"targets": ["all", "site=oslo", "shp1", "!local"], "method": "REQPing"}
+        ask("targets", "POST", "/targets", {**chosen, "from_node": "central"})
+        ask("targets that are none", "POST", "/targets", {"targets": ["site=osl"]})
         ask("traffic", "GET", "/traffic")
         ask("access", "GET", "/access")
         ask(

@@ -51,6 +51,7 @@ from appliance.core.names import MethodName, NodeName, WorkerKey, make_kind, mak
 from appliance.core.settings import Section, parts_of, settings_of
 from appliance.core.specs import (
     DesiredState,
+    NodeTraits,
     PublisherSettings,
     PublisherSpec,
     Schedule,
@@ -132,6 +133,10 @@ def compile_settings(
     desired = DesiredState(
         run_nodes=chosen,
         declared_nodes=frozenset(NodeName(node) for node in known.nodes),
+        traits={
+            NodeName(node): read_section(NodeTraits, as_map(tree))
+            for node, tree in known.nodes.items()
+        },
         workers=workers,
         # for publishers that are made on demand, which no entry describes
         publisher_defaults={node: expander.base(node).defaults for node in chosen},

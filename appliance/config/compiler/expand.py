@@ -35,7 +35,7 @@ from appliance.core.specs import (
     SubscriberSpec,
 )
 
-NOT_SETTINGS = frozenset({"roles", "subscribe", "publish"})
+NOT_SETTINGS = frozenset({"roles", "labels", "subscribe", "publish"})
 """Keys of a role or node that are no worker settings."""
 
 

@@ -153,3 +153,16 @@ def test_a_rollback_says_that_it_is_pinned(run, control):
     code, out, _ = run("rollback", "--to", "g1")
     assert (code, out.splitlines()[-1]) == (0, "pinned until the files change, or `appliance reload --force`")  # fmt: skip
     assert control.calls[-1] == ("rollback", "g1", False)
+
+
+def test_the_fleet_is_shown_with_labels_where_there_are_any(run, control):
+    say(
+        control,
+        node("ship1", "behind", labels={"site": "oslo", "tier": "edge"}),
+        node("s2", "behind"),
+    )
+    _, out, _ = run("fleet", "status")
+    assert "LABELS" in out
+    assert "site=oslo" in out
+    say(control, node("ship1", "behind"))
+    assert "LABELS" not in run("fleet", "status")[1]
