@@ -201,16 +201,15 @@ def _print_rows(standings: Sequence[FleetStanding]) -> None:
     from rich.text import Text
 
     now = time.time()
-    rows = []
+    has_labels = any(item.labels for item in standings)
+    rows: list[list[str | Text]] = []
     for item in standings:
         seen = say_ago(item.last_hello_at, now) if item.last_hello_at else "never"
         more = (item.problems or 0) - 1
         why = (item.first_problem or "") + (f" (and {more} more)" if more > 0 else "")
         state = Text(_say_state(item), style=_STYLES.get(item.state, ""))
         labels = " ".join(f"{name}={value}" for name, value in (item.labels or {}).items())
-        rows.append((item.node, state, seen, _say_config(item), item.version or "", labels, why))
-    names = ["NODE", "STATE", "HELLO", "CONFIG", "VERSION", "LABELS", "WHY"]
-    if not any(item.labels for item in standings):
-        names.remove("LABELS")
-        rows = [(*row[:5], *row[6:]) for row in rows]
+        shown = [labels] if has_labels else []
+        rows.append([item.node, state, seen, _say_config(item), item.version or "", *shown, why])
+    names = ["NODE", "STATE", "HELLO", "CONFIG", "VERSION", *(["LABELS"] * has_labels), "WHY"]
     print_table(names, rows)
