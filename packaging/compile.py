@@ -30,7 +30,7 @@ GROUP = "appliance_compiled"
 
 _PLACES = {
     "core": "message pacing",
-    "wire": "cbor codecs frame headers layout zstd",
+    "wire": "alike cbor codecs frame headers layout zstd",
     "wire/gob": "decode descriptors encode numbers plan skip types",
     "dialect": "base headers steward",
     "delivery": "base core",

@@ -34,6 +34,7 @@ from appliance.dialect.headers import (
     header_text,
     parse_identity,
 )
+from appliance.wire.alike import AlikeReader
 from appliance.wire.codecs import COMPRESSION_OF_HEADER, SERIALIZATION_OF_HEADER
 from appliance.wire.frame import (
     WireLimits,
@@ -61,6 +62,12 @@ _ENCODINGS = {
 }
 """What its first two words stand for."""
 
+_FILLED = b"-m\r\n\r\n"
+"""How it ends where methodTimeout was filled in, as nearly always."""
+_ZERO = 0x30
+_MAX_SENDERS = 1_024
+"""That are remembered; peers choose what they write, so it begins anew when there are more."""
+
 _SAYS = re.compile(
     rb"(?:confirmed(?: REQRelay)? from|working at|busy at|refused by|here): ([A-Za-z0-9_.-]{1,200})(?:: |$)"
 ).match
@@ -83,10 +90,13 @@ _DONE_BLOCK = encode_headers({VERSION_HEADER: VERSION, DONE_HEADER: "1"})
 
 
 class StewardDialect:
-    """Implements `base.Dialect`; without state but for what it remembers of encodings."""
+    """Implements `base.Dialect`; without state but for what is the same for many messages."""
 
     def __init__(self) -> None:
         self._prefixes: dict[tuple[str, str], bytes] = {}
+        self._alike = AlikeReader()
+        self._senders: dict[bytes, tuple[str, tuple[str, str] | None]] = {}
+        """Instance and encoding of those who send, by how their header blocks begin."""
 
     def asked(self, to_node: str, method: str) -> Asked:
         """Error reports are taken by whichever node is errorCentral, relayed messages by the last part of the name."""
@@ -141,28 +151,60 @@ class StewardDialect:
         """See `base.Dialect`."""
         if not block:
             return NOBODY
-        found = _PLAIN(block)
-        if found is not None and len(found[4]) < 19:
-            return Identity(found[3].decode(), int(found[4]), found[5] is not None, True)
-        return parse_identity(parse_headers(block))
+        plain = self._read_plain(block)
+        return parse_identity(parse_headers(block)) if plain is None else plain[0]
 
     def read(self, block: bytes, payload: bytes, limits: WireLimits) -> Received:
         """See `base.Dialect`."""
-        found = _PLAIN(block)
-        if found is not None and len(found[4]) < 19:
-            serial, compression, instance, number, filled = found.groups()
-            encoding = _ENCODINGS.get((serial, compression))
+        plain = self._read_plain(block)
+        if plain is not None:
+            identity, encoding = plain
             if encoding is not None:  # other words are refused below, by name
-                message_id = int(number)
-                message = decode_payload(payload, *encoding, limits)._replace(id=message_id)
-                identity = (instance.decode(), message_id, filled is not None, True, "", 0)
-                # NB: as Identity(...), which costs twice as much
-                return message, tuple.__new__(Identity, identity)
+                serialization, compression = encoding
+                message = decode_payload(
+                    payload,
+                    serialization,
+                    compression,
+                    limits,
+                    alike=self._alike,
+                    number=identity[1],
+                )
+                return message, identity
         headers = parse_headers(block) if block else {}
         message, sender = decode_frame(payload, headers, limits), parse_identity(headers)
         if sender.instance is not None:
             message = message._replace(id=sender.message_id)
         return message, sender
+
+    def _read_plain(self, block: bytes) -> tuple[Identity, tuple[str, str] | None] | None:
+        """What the block says that nearly all messages of appliances come with; None for another one."""
+        if not block.endswith(_FILLED):
+            return self._match_plain(block)
+        at = block.rfind(b"-", 0, -len(_FILLED))
+        known = self._senders.get(block[:at])
+        if known is None:
+            return self._match_plain(block)
+        digits = block[at + 1 : -len(_FILLED)]
+        # NB: isdigit is of ASCII alone for bytes
+        if not digits.isdigit() or len(digits) > 18 or digits[0] == _ZERO:
+            return self._match_plain(block)
+        instance, encoding = known
+        # NB: as Identity(...), which costs twice as much
+        identity = tuple.__new__(Identity, (instance, int(digits), True, True, "", 0))
+        return identity, encoding
+
+    def _match_plain(self, block: bytes) -> tuple[Identity, tuple[str, str] | None] | None:
+        found = _PLAIN(block)
+        if found is None or len(found[4]) > 18:
+            return None
+        serial, compression, instance, number, filled = found.groups()
+        encoding = _ENCODINGS.get((serial, compression))
+        name = instance.decode()
+        if filled is not None:
+            if len(self._senders) >= _MAX_SENDERS:
+                self._senders.clear()
+            self._senders[block[: found.start(4) - 1]] = (name, encoding)
+        return Identity(name, int(number), filled is not None, True), encoding
 
     def read_answer(self, block: bytes, payload: bytes, asked: Asked) -> Answer:
         """See `base.Dialect`."""

@@ -24,6 +24,7 @@ import cbor2
 
 from appliance.core.message import Message, Texts
 from appliance.errors import DecodeError, EncodeError
+from appliance.wire.alike import Stencil
 from appliance.wire.layout import (
     FIELD_COUNT,
     MAX_TEXTS,
@@ -126,6 +127,17 @@ def encode_cbor_fields(fields: list[object]) -> bytes | None:
     """As `encode_cbor_utf8`, for the 25 values of a message without a previous one that `layout.is_plain` has passed."""
     try:
         return cbor2.dumps(fields)
+    except UnicodeEncodeError:
+        return None
+
+
+def make_stencil(fields: list[Any]) -> Stencil | None:
+    """What messages have in common that differ from this one in number and data only; for values as `encode_cbor_fields`
+    takes them. None where a Go node could not read them.
+    """
+    try:
+        head = _HEAD + cbor2.dumps(fields[0]) + cbor2.dumps(fields[1])
+        return Stencil(head, cbor2.dumps(fields[4:])[1:])  # without the head of an array of 21
     except UnicodeEncodeError:
         return None
 

@@ -10,7 +10,14 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, Protocol
 
 from appliance.core.message import Message
-from appliance.wire.cbor import decode_cbor, encode_cbor, encode_cbor_fields, encode_cbor_utf8
+from appliance.wire.alike import Stencil
+from appliance.wire.cbor import (
+    decode_cbor,
+    encode_cbor,
+    encode_cbor_fields,
+    encode_cbor_utf8,
+    make_stencil,
+)
 from appliance.wire.gob import decode_gob, encode_gob
 from appliance.wire.layout import MAX_VALUES
 from appliance.wire.zstd import compress, decompress
@@ -43,7 +50,7 @@ class Decompress(Protocol):
 
 
 class Serialization(NamedTuple):
-    """How a message becomes bytes. `encode` writes what it is given; the two others give None where some peer could
+    """How a message becomes bytes. `encode` writes what it is given; the three others give None where some peer could
     not read the result, and take a message or its values in the wire's order. `begins` tells by its first byte whether
     a payload is in it, and is False for what every peer reads: that is what none of the others is.
     """
@@ -52,6 +59,7 @@ class Serialization(NamedTuple):
     encode: Callable[[Message], bytes]
     encode_for_all: Callable[[Message], bytes | None]
     encode_fields: Callable[[list[Any]], bytes | None]
+    make_stencil: Callable[[list[Any]], Stencil | None]
     decode: Decode
     begins: Callable[[int], bool]
 
@@ -66,6 +74,10 @@ class Compression(NamedTuple):
 
 def _encode_gob_fields(fields: list[Any]) -> bytes:
     return encode_gob(Message._make(fields))
+
+
+def _no_stencil(_fields: list[Any]) -> None:
+    return None
 
 
 def _begins_cbor(first: int) -> bool:
@@ -87,9 +99,17 @@ def _as_it_came(payload: bytes, *, limit_bytes: int) -> bytes:
 
 SERIALIZATIONS: Mapping[str, Serialization] = {
     "cbor": Serialization(
-        "cbor", encode_cbor, encode_cbor_utf8, encode_cbor_fields, decode_cbor, _begins_cbor
+        "cbor",
+        encode_cbor,
+        encode_cbor_utf8,
+        encode_cbor_fields,
+        make_stencil,
+        decode_cbor,
+        _begins_cbor,
     ),
-    "gob": Serialization(None, encode_gob, encode_gob, _encode_gob_fields, decode_gob, _begins_gob),
+    "gob": Serialization(
+        None, encode_gob, encode_gob, _encode_gob_fields, _no_stencil, decode_gob, _begins_gob
+    ),
 }
 COMPRESSIONS: Mapping[str, Compression] = {
     "zstd": Compression("z", compress, decompress),
@@ -98,6 +118,8 @@ COMPRESSIONS: Mapping[str, Compression] = {
 READ_BY_ALL = "gob"
 """What every peer reads, whatever a message holds."""
 UNCOMPRESSED = "none"
+READ_ALIKE = "cbor"
+"""What `alike.AlikeReader` reads."""
 
 SERIALIZATION_OF_HEADER: Mapping[str | None, str] = {
     serialization.header: name for name, serialization in SERIALIZATIONS.items()

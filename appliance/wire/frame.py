@@ -15,11 +15,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from appliance.core.message import Message
+from appliance.core.message import Message, Texts
 from appliance.errors import DecodeError, EncodeError
+from appliance.wire.alike import AlikeReader
 from appliance.wire.codecs import (
     COMPRESSION_OF_HEADER,
     COMPRESSIONS,
+    READ_ALIKE,
     READ_BY_ALL,
     SERIALIZATION_OF_HEADER,
     SERIALIZATIONS,
@@ -154,6 +156,38 @@ def encode_fields(fields: list[Any], serialization: str, compression: str) -> tu
     return encode_stored(Message._make(fields), serialization, compression)
 
 
+class FrameStencil:
+    """`encode_fields` for messages that differ from one in number and data only."""
+
+    __slots__ = ("_compress", "_encoding", "_stencil")
+
+    def __init__(self, fields: list[Any], serialization: str, compression: str) -> None:
+        """Of the values of such a message, whatever its number and data.
+
+        Raises:
+            EncodeError: unknown encoding.
+        """
+        frame_headers(serialization, compression)
+        stencil = None
+        if fields[PREVIOUS_MESSAGE] is None and is_plain(fields):
+            stencil = SERIALIZATIONS[serialization].make_stencil(fields)
+        self._stencil = stencil if stencil is not None and stencil.is_worth_keeping else None
+        self._compress = None if compression == UNCOMPRESSED else COMPRESSIONS[compression].compress
+        self._encoding = encoding_name(serialization, compression)
+
+    @property
+    def is_of_use(self) -> bool:
+        """Whether there may be messages for it."""
+        return self._stencil is not None
+
+    def encode(self, number: int, data: Texts) -> tuple[bytes, str] | None:
+        """As `encode_fields`; None for what has to be encoded there."""
+        payload = None if self._stencil is None else self._stencil.fill(number, data)
+        if payload is None:
+            return None
+        return payload if self._compress is None else self._compress(payload), self._encoding
+
+
 def decode_frame(
     payload: bytes, headers: Mapping[str, str], limits: WireLimits = DEFAULT_LIMITS
 ) -> Message:
@@ -167,9 +201,19 @@ def decode_frame(
 
 
 def decode_payload(
-    payload: bytes, serialization: str, compression: str, limits: WireLimits
+    payload: bytes,
+    serialization: str,
+    compression: str,
+    limits: WireLimits,
+    *,
+    alike: AlikeReader | None = None,
+    number: int | None = None,
 ) -> Message:
     """Read a payload from outside whose headers have been read.
+
+    Args:
+        alike: what was read before, which makes the next of the same kind cheaper.
+        number: stands in the message in the place of its own.
 
     Raises:
         DecodeError: whatever is wrong with it; nothing else is raised.
@@ -183,8 +227,17 @@ def decode_payload(
         max_values = min(MAX_VALUES, _VALUES_OF_ANY_FRAME + _VALUES_A_BYTE * len(payload))
         unpack = COMPRESSIONS[compression].decompress
         payload = unpack(payload, limit_bytes=limits.max_decompressed_bytes)
+    if serialization != READ_ALIKE:
+        alike = None
+    if alike is not None:
+        known = alike.read(payload, number)
+        if known is not None:
+            return known
     decode = SERIALIZATIONS[serialization].decode
-    return decode(payload, max_depth=limits.max_depth, max_values=max_values)
+    message = decode(payload, max_depth=limits.max_depth, max_values=max_values)
+    if alike is not None:
+        alike.learn(payload, message)
+    return message if number is None else message._replace(id=number)
 
 
 def _read_headers(headers: Mapping[str, str]) -> tuple[str, str]:

@@ -29,7 +29,7 @@ from appliance.core.user_method import NO_METHODS, UserMethod
 from appliance.dialect.headers import ID_HEADER
 from appliance.errors import ArgumentsRefused, EncodeError, RequestInvalid, SubjectInvalid
 from appliance.outbox.records import OutboxRecord
-from appliance.wire.frame import encode_fields
+from appliance.wire.frame import FrameStencil, encode_fields
 
 GO_RETRIES = 3
 """What a Go node reads where the config bounds a message by time alone; it would take 0 as "none asked for"."""
@@ -44,6 +44,12 @@ _TO_NODES, _ID, _FROM_NODE, _ACK_TIMEOUT, _RETRIES, _METHOD_TIMEOUT = (
 
 
 MAX_SENT_NUMBERS = 10_000
+MAX_FORMS = 1_024
+"""Of messages that are remembered: more than a daemon has lanes, and it begins anew where arguments are many."""
+_FIRST_OF_REST = Message._fields.index("data") + 1
+
+_Form = tuple[PublisherSpec, FrameStencil]
+"""What is the same for messages that differ in number and data only."""
 
 
 class Router:
@@ -70,10 +76,12 @@ class Router:
         """
         self._desired: DesiredState | None = None
         self._specs: dict[tuple[str, str, str], PublisherSpec] = {}
+        self._forms: dict[tuple[str, tuple[object, ...]], _Form] = {}
 
     def follow(self, desired: DesiredState) -> None:
         """Route by this desired state from now on."""
         self._desired = desired
+        self._forms.clear()
         self._definitions = desired.methods
         self._methods = {
             **self._builtin,
@@ -166,22 +174,94 @@ class Router:
             RequestInvalid: unknown method, bad destination, or the message cannot be encoded; ArgumentsRefused
                 where the config says which arguments the method takes and these are none.
         """
+        form = None if in_name_of else self._form_of(message)
+        if form is None:
+            spec = self.publisher_for(message.from_node, message.to_node, message.method)
+            self._check_arguments(spec, message)
+        else:
+            spec = form[0]
+        now = self._wall()
+        message_id = self._next_id()
+        number = body_number(message_id)
+        self._sent_numbers[number] = message_id
+        if len(self._sent_numbers) > MAX_SENT_NUMBERS:
+            self._sent_numbers.popitem(last=False)
+        encoded = None if form is None else form[1].encode(number, message.data)
+        if encoded is None:
+            encoded = self._encode(message, spec, number, in_name_of)
+        if message.method_timeout_s >= 1:
+            # NB: without a word of its own the dialect says that the time was filled in, which is the rule
+            headers = {ID_HEADER: f"{self._instance}-{message_id}", **(headers or {})}
+        asked_timeout_s, asked_retries = message.ack_timeout_s, message.retries
+        return OutboxRecord(
+            message_id,
+            message.from_node,
+            spec.subject,
+            message.to_node,
+            message.method,
+            encoded[0],
+            encoded[1],
+            spec.wants_ack,
+            now,
+            now + (expires_s if expires_s is not None else spec.ack.expires_s),
+            float(asked_timeout_s) if asked_timeout_s > 0 else None,
+            asked_retries if asked_retries > 0 else retries,
+            headers,
+        )
+
+    def _form_of(self, message: Message) -> _Form | None:
+        """What was found out of messages that differ from this one in number and data only; None where each is one of
+        its kind.
+
+        Raises:
+            RequestInvalid: as `make_record`.
+        """
+        key = (message.to_node, message[_FIRST_OF_REST:])
+        try:
+            form = self._forms.get(key)
+        except TypeError:
+            return None  # a field of a type that it must not have, and is refused for
+        if form is not None or message.previous_message is not None:
+            return form
         spec = self.publisher_for(message.from_node, message.to_node, message.method)
+        self._check_arguments(spec, message)
+        fields = self._fields(message, spec, 0, "")
+        try:
+            stencil = FrameStencil(fields, spec.serialization, spec.compression)
+        except EncodeError:
+            return None  # said in full when it is encoded
+        if not stencil.is_of_use:
+            return None
+        if len(self._forms) >= MAX_FORMS:
+            self._forms.clear()
+        form = self._forms[key] = (spec, stencil)
+        return form
+
+    def _check_arguments(self, spec: PublisherSpec, message: Message) -> None:
         definition = self._definitions.get(spec.method)
         if definition is not None:
             # judged here already: who asks hears it at once, not after a journey
             reason = find_argument_problem(definition.args, message.method_args or ())
             if reason is not None:
                 raise ArgumentsRefused(message.method, reason)
-        now = self._wall()
-        message_id = self._next_id()
-        filled = message.method_timeout_s < 1
-        fields = list(message)
+
+    def _encode(
+        self, message: Message, spec: PublisherSpec, number: int, in_name_of: str
+    ) -> tuple[bytes, str]:
+        fields = self._fields(message, spec, number, in_name_of)
+        try:
+            return encode_fields(fields, spec.serialization, spec.compression)
+        except EncodeError as error:
+            raise RequestInvalid(str(error)) from error
+
+    @staticmethod
+    def _fields(
+        message: Message, spec: PublisherSpec, number: int, in_name_of: str
+    ) -> list[object]:
+        """The values as they go out."""
+        fields: list[object] = list(message)
         fields[_TO_NODES] = None
-        number = fields[_ID] = body_number(message_id)
-        self._sent_numbers[number] = message_id
-        if len(self._sent_numbers) > MAX_SENT_NUMBERS:
-            self._sent_numbers.popitem(last=False)
+        fields[_ID] = number
         if in_name_of:
             fields[_FROM_NODE] = in_name_of
         if message.ack_timeout_s < 1:
@@ -189,30 +269,9 @@ class Router:
         if message.retries < 1:
             retries_set = spec.ack.retries
             fields[_RETRIES] = GO_RETRIES if retries_set is None else max(1, retries_set)
-        if filled:
+        if message.method_timeout_s < 1:
             fields[_METHOD_TIMEOUT] = GO_METHOD_TIMEOUT_S
-        try:
-            payload, encoding = encode_fields(fields, spec.serialization, spec.compression)
-        except EncodeError as error:
-            raise RequestInvalid(str(error)) from error
-        if not filled:
-            # NB: without a word of its own the dialect says that the time was filled in, which is the rule
-            headers = {ID_HEADER: f"{self._instance}-{message_id}", **(headers or {})}
-        return OutboxRecord(
-            id=message_id,
-            node=message.from_node,
-            subject=spec.subject,
-            to_node=message.to_node,
-            method=message.method,
-            payload=payload,
-            encoding=encoding,
-            wants_ack=spec.wants_ack,
-            created_at=now,
-            expires_at=now + (expires_s if expires_s is not None else spec.ack.expires_s),
-            ack_timeout_s=float(message.ack_timeout_s) if message.ack_timeout_s > 0 else None,
-            retries=message.retries if message.retries > 0 else retries,
-            headers=headers,
-        )
+        return fields
 
     def _defaults(self, node: str) -> PublisherDefaults:
         if self._desired is None:

@@ -10,7 +10,9 @@ import time
 import pytest
 
 from appliance.core.message import Message
-from appliance.core.specs import PublisherSpec
+from appliance.core.names import NodeName
+from appliance.core.specs import AckSettings, DesiredState, PublisherDefaults, PublisherSpec
+from appliance.errors import RequestInvalid
 from appliance.methods.registry import METHOD_TABLE
 from appliance.wire.frame import decode_frame, frame_headers, split_encoding
 from appliance.workers.router import MAX_SENT_NUMBERS, Router
@@ -75,3 +77,33 @@ def test_newest_numbers_are_known_and_older_ones_forgotten_at_no_growing_cost():
     assert make_many(2 * MAX_SENT_NUMBERS) < 1.4 * before
     assert len(router._sent_numbers) == MAX_SENT_NUMBERS
     assert min(router._sent_numbers) == 2 * MAX_SENT_NUMBERS + 1
+
+
+def test_settings_of_a_reload_hold_for_messages_like_those_before():
+    router = make_router("cbor", "none")
+    message = Message("ship1", data=("x",), method="REQToConsole", from_node="central")
+    assert router.make_record(message).encoding == "cbor"
+    defaults = PublisherDefaults(
+        serialization="gob", compression="none", ack=AckSettings(timeout_s=77.0)
+    )
+    router.follow(
+        DesiredState(
+            run_nodes=(NodeName("central"),),
+            declared_nodes=frozenset({NodeName("central")}),
+            workers={},
+            publisher_defaults={NodeName("central"): defaults},
+        )
+    )
+    record = router.make_record(message)
+    assert record.encoding == "gob"
+    assert decode_frame(record.payload, frame_headers("gob", "none")).ack_timeout_s == 77
+
+
+@pytest.mark.parametrize("wrong", [["x"], 7, b"x"])
+def test_field_of_a_wrong_type_is_refused_in_messages_of_any_number(wrong: object):
+    router = make_router("cbor", "none")
+    good = Message("ship1", data=("x",), method="REQToConsole", from_node="central")
+    for message in (good._replace(method_args=wrong), good._replace(data=wrong)):
+        router.make_record(good)
+        with pytest.raises(RequestInvalid):
+            router.make_record(message)
