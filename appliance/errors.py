@@ -147,6 +147,10 @@ class AnswerUnwanted(HandlerError):
         super().__init__("nobody waits for the answer any more")
 
 
+class AnswerTooLarge(HandlerError):
+    """The answer fits no message of the broker's, and pieces of it would not be the same."""
+
+
 class ArgumentsInvalid(HandlerError):
     """The message lacks what its method needs."""
 

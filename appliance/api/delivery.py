@@ -39,7 +39,7 @@ _EVENT_OF = {
     DeliveryState.WORKING: "working",
 }
 _SOMETIMES = (
-    *("has_more", "stream", "stderr", "progress", "truncated"),
+    *("has_more", "stream", "stderr", "progress", "truncated", "is_stderr_cut"),
     *("data_base64", "stderr_base64"),
     *("stopped_after_seconds", "is_held", "signal"),
 )

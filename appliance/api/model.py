@@ -441,6 +441,8 @@ class Line(_Answer):
     progress: tuple[int, int] | UnsetType = UNSET
     """Bytes done, and of how many."""
     truncated: bool | UnsetType = UNSET
+    is_stderr_cut: bool | UnsetType = UNSET
+    """`stderr` is the end of what the program wrote there."""
     data_base64: str | UnsetType = UNSET
     """What `data` shows with escapes, where it is not all text."""
     stderr_base64: str | UnsetType = UNSET

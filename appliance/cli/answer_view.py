@@ -59,6 +59,8 @@ class NodeAnswer:
     """Too long to be shown here."""
     is_truncated: bool = False
     """Thrown away in part where it was made."""
+    is_stderr_cut: bool = False
+    """Only the end of its error output came."""
     stopped_after_s: float | None = None
     is_held: bool = False
     signal: int | None = None
@@ -237,6 +239,7 @@ class Answers:
         item.has_more |= bool(line.has_more)
         item.is_cut |= bool(line.is_cut)
         item.is_truncated |= bool(line.truncated)
+        item.is_stderr_cut |= bool(line.is_stderr_cut)
         item.is_held |= bool(line.is_held)
         item.stopped_after_s = line.stopped_after_seconds or item.stopped_after_s
         item.signal = line.signal or item.signal
@@ -313,6 +316,7 @@ class Answers:
             "reason": item.reason or item.describe_ending(),
             "is_cut": item.is_cut,
             "is_truncated": item.is_truncated,
+            "is_stderr_cut": item.is_stderr_cut,
             "stopped_after_seconds": item.stopped_after_s,
             "is_held": item.is_held,
             "signal": item.signal,

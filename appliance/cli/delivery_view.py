@@ -47,7 +47,8 @@ class _Delivery:
     @property
     def has_failed(self) -> bool:
         return self.progress.has_failed or any(
-            reply.exit_status and reply.exit_status != "0" for reply in self.replies
+            reply.truncated or (reply.exit_status and reply.exit_status != "0")
+            for reply in self.replies
         )
 
 
@@ -218,6 +219,8 @@ class Deliveries:
             words += self._say(item, "what the program left behind held its output and was ended")
         if line.truncated:
             words += self._say(item, "the output is not complete: it was cut at max_output_bytes")
+        if line.is_stderr_cut:
+            words += self._say(item, "of its error output only the end is shown")
         if line.is_cut:
             words.append(("    … cut here; the whole is in the reply's file", True))
         if said and not says_why and not item.said_stderr:
@@ -268,6 +271,7 @@ _SOMETIMES = (
     "has_more",
     "progress",
     "truncated",
+    "is_stderr_cut",
     "stopped_after_seconds",
     "is_held",
     "signal",

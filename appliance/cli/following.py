@@ -90,6 +90,8 @@ def tell_troubles(answers: Answers) -> None:
             )
         elif item.is_cut:
             warn(f"{item.node}: the answer is too long to be shown and was cut")
+        if item.is_stderr_cut:
+            warn(f"{item.node}: of its error output only the end came")
     if answers.lost_events:
         warn(
             f"{answers.lost_events} pieces were lost because they were not read quickly enough:"

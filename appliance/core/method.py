@@ -60,6 +60,8 @@ class MethodInfo:
     """Methods subscribed with this one, with its settings."""
     is_companion: bool = False
     """Comes along with another method and is never declared by itself."""
+    adds_up: bool = False
+    """Whether data that arrives in several messages, one after the other, comes to the same as in one."""
     for_answers: bool = True
     """Whether an answer may arrive as this method without more being said; only asked of events."""
 

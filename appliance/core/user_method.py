@@ -160,6 +160,11 @@ class FileCall:
     )
     content: str = text("{data}", "What is written.", reload=_SWAP)
 
+    @property
+    def adds_up(self) -> bool:
+        """Whether data in several messages makes the file that it would make in one."""
+        return self.mode == "append" and self.content == "{data}"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UserMethod:
@@ -222,6 +227,7 @@ class UserMethod:
             on_crash=self.on_crash,
             journals=self.file is not None and self.file.mode == "append",
             for_answers=self.file is not None,
+            adds_up=self.file is not None and self.file.adds_up,
             options=frozenset({"runner"}) if self.exec is not None else frozenset(),
         )
 

@@ -1,7 +1,8 @@
 """REQHttpGet: fetch a URL from where the node is, and reply with what is there.
 
 methodArgs: the URL. Which may be fetched is the config's `allow_urls`; a machine that no pattern names must be on the
-open internet (`_http`, `core.urls`). A body longer than `max_output_bytes` is cut, and says so, as a command's output.
+open internet (`_http`, `core.urls`). A body longer than `max_output_bytes` is cut, which is
+told as of a command's output: appliances beside it, Go nodes in a last line.
 An answer with another status than 2xx is a failure: the asker and the error log are told, each once.
 """
 
@@ -13,7 +14,7 @@ from appliance.core.names import Category, MethodName
 from appliance.errors import ArgumentsInvalid, FetchFailed
 from appliance.methods.base import HandlerContext, Method, Result
 from appliance.methods.http.client import fetch
-from appliance.methods.texts import shorten
+from appliance.methods.texts import mark_cut, shorten
 
 INFO = MethodInfo(
     name=MethodName("REQHttpGet"),
@@ -52,7 +53,10 @@ class HttpGet:
                 f"answered with status {fetched.status} {shorten(fetched.reason)}"
                 f"{': ' if said else ''}{said}",
             )
-        return Result(output=fetched.body, exit_status=0, is_truncated=fetched.is_truncated)
+        output = fetched.body
+        if fetched.is_truncated and not context.asker_is_appliance:
+            output = mark_cut(output, context.spec.max_output_bytes)
+        return Result(output=output, exit_status=0, is_truncated=fetched.is_truncated)
 
 
 METHOD = Method(info=INFO, make=HttpGet)

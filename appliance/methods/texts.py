@@ -29,3 +29,9 @@ def shorten(text: str) -> str:
     """Text from a message, short and harmless, for a line of ours."""
     line = escape_line(text)
     return line if len(line) <= _SHOWN_CHARACTERS else f"{line[:_SHOWN_CHARACTERS]}…"
+
+
+def mark_cut(output: bytes, max_bytes: int) -> bytes:
+    """With a last line that says where it was cut: for whoever reads no headers."""
+    gap = b"" if not output or output.endswith(b"\n") else b"\n"
+    return output + gap + b" [cut at %d bytes]\n" % max_bytes

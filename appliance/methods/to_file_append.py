@@ -17,6 +17,7 @@ INFO = MethodInfo(
     summary="Append the data to a file.",
     category=Category.EVENT,
     journals=True,
+    adds_up=True,
 )
 
 

@@ -26,6 +26,8 @@ class ReplyFacts:
     has_more: bool = False
     is_truncated: bool = False
     """The answerer threw output away that exceeded its bound."""
+    is_stderr_cut: bool = False
+    """`stderr` is the end of more."""
     progress: tuple[int, int] | None = None
     ending: Ending = PLAIN_END
     """How the program ended beside its status."""
@@ -209,6 +211,8 @@ class MessageTelemetry(EventLog):
                     more["stderr_base64"] = base64.b64encode(facts.stderr).decode()
             if facts.is_truncated:
                 more["truncated"] = True
+            if facts.is_stderr_cut:
+                more["is_stderr_cut"] = True
             stopped_after_s, is_held, number = facts.ending
             if stopped_after_s is not None:
                 more["stopped_after_seconds"] = stopped_after_s

@@ -20,6 +20,7 @@ from appliance.core.specs import AckOn, SubscriberSpec
 from appliance.delivery.base import Confirmation, Intake
 from appliance.dialect.base import Answer, AnswerKind
 from appliance.errors import (
+    AnswerTooLarge,
     AnswerUnwanted,
     ApplianceError,
     ArgumentsInvalid,
@@ -89,7 +90,7 @@ class Executor:
         self._store = parts.store
         self._telemetry = parts.telemetry
         self._error_reports = parts.error_reports
-        self._reply_policy = ReplyPolicy(parts.router, lambda: self.spec)
+        self._reply_policy = ReplyPolicy(parts, lambda: self.spec)
         self.reply_builder = ReplyBuilder(
             parts, self._reply_policy, lambda: self.spec, lambda: self.method
         )
@@ -376,7 +377,11 @@ class Executor:
         stats.handler.observe(self._mono() - started)
         if work.is_reply:
             self._reply_order.say(work)
-        records = self.reply_builder.of_result(work, message, result, outlet)
+        try:
+            records = self.reply_builder.of_result(work, message, result, outlet)
+        except AnswerTooLarge as error:
+            self._fail(work, message, error, outlet)
+            return
         self._finish((work, records, DONE_VERDICT))
 
     def _conclude_failure(

@@ -12,6 +12,7 @@ from appliance.dialect.headers import (
     EXIT_HEADER,
     MORE_HEADER,
     PROGRESS_HEADER,
+    STDERR_CUT_HEADER,
     STDERR_HEADER,
     STREAM_HEADER,
     TRUNCATED_HEADER,
@@ -27,7 +28,7 @@ MAX_STDERR_BYTES = 16_384
 """Of a command's stderr in a header: its end, where the reason mostly stands."""
 _REPLY_HEADERS = frozenset(
     {
-        *(EXIT_HEADER, STDERR_HEADER, TRUNCATED_HEADER, ENDED_HEADER),
+        *(EXIT_HEADER, STDERR_HEADER, STDERR_CUT_HEADER, TRUNCATED_HEADER, ENDED_HEADER),
         *(STREAM_HEADER, MORE_HEADER, PROGRESS_HEADER, TURN_HEADER),
     }
 )
@@ -47,6 +48,8 @@ def final_headers(
         headers[EXIT_HEADER] = str(exit_status)
     if stderr:
         headers[STDERR_HEADER] = base64.b64encode(stderr[-MAX_STDERR_BYTES:]).decode()
+    if len(stderr) > MAX_STDERR_BYTES:
+        headers[STDERR_CUT_HEADER] = "1"
     if is_truncated:
         headers[TRUNCATED_HEADER] = "1"
     said = "" if ending is None else write_ending(ending)
@@ -66,6 +69,7 @@ def read_reply_facts(headers: Mapping[str, str]) -> ReplyFacts:
         stream=stream if stream in _STREAMS else None,
         has_more=MORE_HEADER in headers,
         is_truncated=TRUNCATED_HEADER in headers,
+        is_stderr_cut=STDERR_CUT_HEADER in headers,
         ending=read_ending(headers.get(ENDED_HEADER)),
         progress=_read_progress(headers.get(PROGRESS_HEADER)),
     )

@@ -4,15 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from appliance.core.message import Message, bytes_to_text, make_reply
+from appliance.core.message import CALLER_FILE, Message, bytes_to_text, make_reply
 from appliance.core.relay import RELAY_METHOD, forward_reply, is_relayed_reply
 from appliance.core.specs import AckOn, SubscriberSpec
-from appliance.dialect.headers import EXIT_HEADER, header_text
-from appliance.errors import RequestInvalid
+from appliance.dialect.headers import (
+    EXIT_HEADER,
+    MORE_HEADER,
+    STREAM_HEADER,
+    header_text,
+)
+from appliance.errors import AnswerTooLarge, RequestInvalid
 from appliance.methods.base import DONE, Method, Result
 from appliance.outbox.records import OutboxRecord
 from appliance.workers.incoming import Incoming
-from appliance.workers.replies import final_headers, read_reply_facts, reply_headers
+from appliance.workers.replies import (
+    MAX_STDERR_BYTES,
+    final_headers,
+    read_reply_facts,
+    reply_headers,
+)
+from appliance.workers.reply_pieces import Turns
 from appliance.workers.reply_policy import ReplyPolicy, bounded_reply
 from appliance.workers.reply_writer import ReplyWriter
 from appliance.workers.services import WorkerServices
@@ -33,6 +44,7 @@ class ReplyBuilder:
         self._telemetry = parts.telemetry
         self._error_reports = parts.error_reports
         self._desired = parts.desired
+        self._is_appliance = parts.peers.is_appliance
         self._reply_policy = reply_policy
         self._spec = spec
         self._method = method
@@ -58,7 +70,11 @@ class ReplyBuilder:
     def of_result(
         self, work: Incoming, message: Message, result: Result, outlet: ReplyWriter | None
     ) -> tuple[OutboxRecord, ...]:
-        """Everything that goes out because a message was handled; `outlet` is None where the handler never looked at it."""
+        """Everything that goes out because a message was handled; `outlet` is None where the handler never looked at it.
+
+        Raises:
+            AnswerTooLarge: the output fits no message, and may not come in pieces.
+        """
         if result is DONE and not message.is_reply:
             return ()
         node = self._spec().node
@@ -73,17 +89,34 @@ class ReplyBuilder:
         if has_spoken and not result.output and work.identity.instance is None:
             # a Go node reads no headers: an empty end would be one more answer to it
             return sent
+        turns = outlet.turns if outlet is not None else Turns()
+        stderr, said = self._long_stderr(work, message, result.stderr, turns)
         headers = final_headers(
             result.exit_status,
-            result.stderr,
+            stderr,
             is_truncated=result.is_truncated,
             ending=result.ending,
         )
         # the end is a piece of the stream, or it could overtake what it ends
-        if outlet is not None and has_spoken:
-            headers |= outlet.next_turn()
+        if turns.have_begun:
+            headers |= turns.take()
         reply = make_reply(message, node, bytes_to_text(result.output))
-        return sent + self.reply_records(reply, headers)
+        to_appliance = work.identity.instance is not None
+        return sent + said + self.reply_records(reply, headers, turns, to_appliance=to_appliance)
+
+    def _long_stderr(
+        self, work: Incoming, message: Message, stderr: bytes, turns: Turns
+    ) -> tuple[bytes, tuple[OutboxRecord, ...]]:
+        """What of stderr goes in a header, and records of the rest: whoever waits at an appliance is told all of it.
+
+        Not what is filed: there pieces of stderr would stand among those of the output.
+        """
+        is_shown = work.identity.instance is not None and message.file_name == CALLER_FILE
+        if len(stderr) <= MAX_STDERR_BYTES or not is_shown:
+            return stderr, ()
+        headers = turns.take() | {MORE_HEADER: "1", STREAM_HEADER: "stderr"}
+        reply = make_reply(message, self._spec().node, bytes_to_text(stderr))
+        return b"", self.reply_records(reply, headers, turns, to_appliance=True)
 
     def forwarded(self, work: Incoming, reply: Message) -> tuple[OutboxRecord, ...]:
         """The copy of an answer for somebody who asked through this node."""
@@ -96,17 +129,22 @@ class ReplyBuilder:
                 raise RequestInvalid(found)
             copy, spec = found
             self._router.check_reply_method(copy.method, allowed=spec.allow_reply_methods)
-            headers = reply_headers(work.headers)
-            record = self._router.make_record(bounded_reply(copy), headers=headers)
-        except RequestInvalid as error:
+            records = self._reply_policy.pieces.make(
+                bounded_reply(copy),
+                reply_headers(work.headers),
+                Turns(work.stream),
+                lambda reply, headers: self._router.make_record(reply, headers=headers),
+                to_appliance=self._is_appliance(copy.to_node),
+            )
+        except (RequestInvalid, AnswerTooLarge) as error:
             self._error_reports.report(
                 node,
                 f"the answer from {reply.from_node[:60]} is not passed on: {error}",
                 method=self._spec().method,
             )
             return ()
-        self.must_send.add(record.id)
-        return (record,)
+        self.must_send.update(record.id for record in records)
+        return records
 
     def _relay_specs(self) -> list[SubscriberSpec]:
         return [
@@ -119,35 +157,53 @@ class ReplyBuilder:
 
     def _sent_messages(self, result: Result) -> tuple[OutboxRecord, ...]:
         """Records of what a handler wants sent; what cannot be sent is reported instead."""
-        records = []
+        records: list[OutboxRecord] = []
         for outgoing in result.messages:
             message = outgoing.message._replace(from_node=self._spec().node)
             headers = dict(outgoing.headers) if outgoing.headers else None
+            expires_s = outgoing.expires_s
+
+            def make(
+                text: Message, headers: dict[str, str] | None, expires_s: float | None = expires_s
+            ) -> OutboxRecord:
+                return self._router.make_record(text, expires_s=expires_s, headers=headers)
+
             try:
-                record = self._router.make_record(
-                    message, expires_s=outgoing.expires_s, headers=headers
+                made = self._reply_policy.pieces.make(
+                    message, headers or {}, Turns(), make, to_appliance=False
                 )
-            except RequestInvalid as error:
+            except (RequestInvalid, AnswerTooLarge) as error:
                 self._error_reports.report(
                     self._spec().node,
                     f"cannot send to {message.to_node[:60]}: {error}",
                     method=self._spec().method,
                 )
             else:
-                self.must_send.add(record.id)
-                records.append(record)
+                self.must_send.update(record.id for record in made)
+                records += made
         return tuple(records)
 
     def reply_records(
-        self, reply: Message, headers: dict[str, str] | None
+        self,
+        reply: Message,
+        headers: dict[str, str],
+        turns: Turns | None = None,
+        *,
+        to_appliance: bool,
     ) -> tuple[OutboxRecord, ...]:
-        """The outbox record of a reply; a reply that cannot be sent is reported instead."""
+        """The outbox records of a reply, mostly one; a reply that cannot be sent is reported instead.
+
+        Raises:
+            AnswerTooLarge: it fits no message, and may not come in pieces.
+        """
         try:
             if self._store.is_crowded:
                 raise RequestInvalid(
                     "the outbox is nearly full; its last room is for messages handed over here"
                 )
-            return (self._reply_policy.make_reply_record(reply, headers),)
+            return self._reply_policy.make_records(
+                reply, headers, turns or Turns(), to_appliance=to_appliance
+            )
         except RequestInvalid as error:
             self._error_reports.report(
                 self._spec().node,
@@ -168,7 +224,16 @@ class ReplyBuilder:
         ):
             return ()
         reply = make_reply(message, self._spec().node, "")
+        turns = outlet.turns if outlet is not None else Turns()
+        return self.failure_records(reply, text, turns)
+
+    def failure_records(self, reply: Message, text: str, turns: Turns) -> tuple[OutboxRecord, ...]:
+        """An empty reply that tells an appliance why there is no other."""
         headers = {EXIT_HEADER: f"failed: {header_text(text)}"}
-        if outlet is not None and outlet.has_spoken:
-            headers |= outlet.next_turn()
-        return self.reply_records(reply, headers)
+        # the end of a stream is shown and not handled: it empties no file that it would replace
+        if turns.have_begun or not self._reply_policy.pieces.may_split(reply, to_appliance=True):
+            headers |= turns.take()
+        try:
+            return self.reply_records(reply, headers, turns, to_appliance=True)
+        except AnswerTooLarge:
+            return ()  # with its request beside it not even this fits; errorCentral was told why

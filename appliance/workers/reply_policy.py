@@ -8,7 +8,8 @@ from appliance.core.message import Message
 from appliance.core.names import MethodName
 from appliance.core.specs import SubscriberSpec
 from appliance.outbox.records import OutboxRecord
-from appliance.workers.router import Router
+from appliance.workers.reply_pieces import ReplyPieces, Turns
+from appliance.workers.services import WorkerServices
 
 MAX_REPLY_ACK_TIMEOUT_S = 600
 MAX_REPLY_RETRIES = 100
@@ -17,12 +18,27 @@ MAX_REPLY_RETRIES = 100
 class ReplyPolicy:
     """Belongs to one subscriber, whose `allow_reply_methods` of the moment counts."""
 
-    def __init__(self, router: Router, spec: Callable[[], SubscriberSpec]) -> None:
-        self._router = router
+    def __init__(self, parts: WorkerServices, spec: Callable[[], SubscriberSpec]) -> None:
+        self._router = parts.router
         self._spec = spec
+        self.pieces = ReplyPieces(parts.bus, parts.router, parts.desired)
+        """For answers that are made in another way, as those that are passed on."""
+
+    def make_records(
+        self, reply: Message, headers: dict[str, str], turns: Turns, *, to_appliance: bool
+    ) -> tuple[OutboxRecord, ...]:
+        """The records of a reply, more than one where it is too large for one message.
+
+        Raises:
+            AnswerTooLarge: as `ReplyPieces.make`.
+            RequestInvalid: as `make_reply_record`.
+        """
+        return self.pieces.make(
+            reply, headers, turns, self.make_reply_record, to_appliance=to_appliance
+        )
 
     def make_reply_record(self, reply: Message, headers: dict[str, str] | None) -> OutboxRecord:
-        """The record of a reply.
+        """The record of a reply that is small.
 
         Raises:
             RequestInvalid: the asker wants it as a method that is not for answers here, or it cannot be sent.

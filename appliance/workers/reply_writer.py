@@ -8,7 +8,6 @@ as what is there to say, not a line each.
 from __future__ import annotations
 
 import asyncio
-import secrets
 from collections import deque
 from collections.abc import Callable
 
@@ -18,12 +17,12 @@ from appliance.dialect.headers import (
     MORE_HEADER,
     PROGRESS_HEADER,
     STREAM_HEADER,
-    TURN_HEADER,
 )
 from appliance.errors import AnswerUnwanted, HandlerError, RequestInvalid
 from appliance.methods.base import Outgoing
 from appliance.outbox.records import OutboxRecord
 from appliance.workers.incoming import Incoming
+from appliance.workers.reply_pieces import Turns
 from appliance.workers.reply_policy import ReplyPolicy
 from appliance.workers.sending import RETRY_S, Delivering
 from appliance.workers.services import WorkerServices
@@ -104,9 +103,8 @@ class ReplyWriter:
         self._waiters = parts.waiters
         self._reply_policy = reply_policy
         self._asker_is_appliance = asker_is_appliance
-        self._stream = ""
-        """Random; made for an answer that comes in pieces, which most do not."""
-        self._turn = 0
+        self.turns = Turns()
+        """The stream that everything said here is part of."""
         self._unsettled: list[asyncio.Future[Fate]] = []
         self._is_unwanted = False
         """Whether the asker's side has told that nobody waits for the rest."""
@@ -117,27 +115,21 @@ class ReplyWriter:
     @property
     def has_spoken(self) -> bool:
         """Whether a part of the answer is out already."""
-        return self._turn > 0
-
-    def next_turn(self) -> dict[str, str]:
-        """Headers that put a reply behind those before it."""
-        self._stream = self._stream or secrets.token_hex(6)
-        self._turn += 1
-        return {TURN_HEADER: f"{self._stream}.{self._turn}"}
+        return self.turns.have_begun
 
     async def reply(self, data: bytes, *, stream: str = "stdout") -> None:
         """A piece of the answer; waits while too many pieces are unsettled."""
         await self._wait_for_room()
         if self._is_unwanted:
             raise AnswerUnwanted
-        headers = self.next_turn() | {MORE_HEADER: "1", STREAM_HEADER: stream}
+        headers = self.turns.take() | {MORE_HEADER: "1", STREAM_HEADER: stream}
         reply = make_reply(self._request, self._node, bytes_to_text(data))
-        record = self._make(reply, headers)
-        # before it is put: it may be acknowledged before the put returns
-        fate = self._waiters.expect(record.id)
-        fate.add_done_callback(self._note_fate)
-        self._unsettled.append(fate)
-        await self._delivering.put(record)
+        for record in self._make(reply, headers):
+            # before it is put: it may be acknowledged before the put returns
+            fate = self._waiters.expect(record.id)
+            fate.add_done_callback(self._note_fate)
+            self._unsettled.append(fate)
+            await self._delivering.put(record)
 
     async def progress(self, done_bytes: int, total_bytes: int) -> None:
         """A reply without data that appliances show and nobody files."""
@@ -149,7 +141,7 @@ class ReplyWriter:
         if self._progress_fate is not None and not self._progress_fate.done():
             return  # the one before has not got through: while a link is down they must not pile up
         self._progress_due_mono = now + PROGRESS_INTERVAL_S
-        headers = self.next_turn() | {
+        headers = self.turns.take() | {
             MORE_HEADER: "1",
             PROGRESS_HEADER: f"{done_bytes}/{total_bytes}",
         }
@@ -170,9 +162,11 @@ class ReplyWriter:
         if not fate.cancelled() and fate.result().is_unwanted:
             self._is_unwanted = True
 
-    def _make(self, reply: Message, headers: dict[str, str]) -> OutboxRecord:
+    def _make(self, reply: Message, headers: dict[str, str]) -> tuple[OutboxRecord, ...]:
         try:
-            return self._reply_policy.make_reply_record(reply, headers)
+            return self._reply_policy.make_records(
+                reply, headers, self.turns, to_appliance=self._asker_is_appliance
+            )
         except RequestInvalid as error:
             raise HandlerError(f"cannot reply to {reply.to_node[:60]}: {error}") from error
 

@@ -32,7 +32,6 @@ from appliance.core.names import REPLY_TOKEN, WorkerKey, parse_subject
 from appliance.core.specs import AckOn, SubscriberSpec, WorkerSpec
 from appliance.delivery.base import Confirmation
 from appliance.dialect.base import Answer, AnswerKind
-from appliance.dialect.headers import EXIT_HEADER
 from appliance.errors import BusError, StoreError
 from appliance.methods.base import FilePosition, Method
 from appliance.outbox.records import FinishItem, InboxRow, OutboxRecord, TakeIn, TakeInResult, Taken
@@ -41,6 +40,7 @@ from appliance.workers.base import DrainReport
 from appliance.workers.executor import Executor
 from appliance.workers.inbox_owners import scope_of
 from appliance.workers.incoming import Admission, Incoming, KeptBack, Refusal
+from appliance.workers.reply_pieces import Turns
 from appliance.workers.services import WorkerServices
 
 MAX_BATCH = 256
@@ -711,9 +711,7 @@ class Subscriber:
         replies: tuple[OutboxRecord, ...] = ()
         if self._method.info.replies and not message.is_reply:
             reply = make_reply(message, self._spec.node, "")
-            replies = self._executor.reply_builder.reply_records(
-                reply, {EXIT_HEADER: f"failed: {text}"}
-            )
+            replies = self._executor.reply_builder.failure_records(reply, text, Turns())
         await self._end_row(row, f"failed: {text}", replies)
         if work.ack_on is AckOn.DONE and work.identity.instance is not None and work.reply_tos:
             self._intake.confirm([self._answer(work, Answer(AnswerKind.FAILED, detail=text))])

@@ -19,7 +19,7 @@ from appliance.core.templates import Template, Values, parse_template, render, v
 from appliance.core.user_method import HttpCall
 from appliance.errors import ArgumentsInvalid, BusUnauthorized, HandlerError
 from appliance.methods.base import HandlerContext, Result
-from appliance.methods.texts import shorten
+from appliance.methods.texts import mark_cut, shorten
 from appliance.running_time import running_timeout
 
 MAX_URL_BYTES = 8_192
@@ -50,16 +50,20 @@ class HttpHandler:
         body = _to_bytes(render(self._body, values) or "")
         try:
             async with running_timeout(context.timeout_s):
-                status, output = await self._ask(url, headers, body, context.spec.max_output_bytes)
+                status, output, is_cut = await self._ask(
+                    url, headers, body, context.spec.max_output_bytes
+                )
         except TimeoutError:
             what = f"gave no answer within {context.timeout_s:g} s"
             return _failed(self._say(message, what), EXIT_TIMEOUT)
         except (aiohttp.ClientError, OSError, ValueError) as error:
             return _failed(self._say(message, f"failed: {shorten(_text_of(error))}"), EXIT_FAILED)
+        if is_cut and not context.asker_is_appliance:
+            output = mark_cut(output, context.spec.max_output_bytes)
         if self._is_success(status):
-            return Result(output=output, exit_status=0)
+            return Result(output=output, exit_status=0, is_truncated=is_cut)
         report = self._say(message, f"was answered with status {status}")
-        return Result(output=output, exit_status=EXIT_FAILED, report=report)
+        return Result(output=output, exit_status=EXIT_FAILED, report=report, is_truncated=is_cut)
 
     async def _read_secrets(self) -> dict[str, str]:
         """Read for every request, so that a new secret counts without a word."""
@@ -75,7 +79,7 @@ class HttpHandler:
 
     async def _ask(
         self, url: str, headers: dict[str, str], body: bytes, max_bytes: int
-    ) -> tuple[int, bytes]:
+    ) -> tuple[int, bytes, bool]:
         method, place = self._call.method, URL(url, encoded=True)
         first, own = place.origin(), headers
         # a session for each request: nothing of one message may ride along with the next
@@ -95,7 +99,7 @@ class HttpHandler:
                 ) as response:
                     target = self._find_target(response)
                     if target is None:
-                        return response.status, await _read(response, max_bytes)
+                        return response.status, *(await _read(response, max_bytes))
                 if response.status == 303 or (response.status in (301, 302) and method == "POST"):
                     # as browsers do: the answer to what was sent stands elsewhere, and is not sent again
                     method, body = "GET" if method != "HEAD" else method, b""
@@ -129,17 +133,16 @@ class HttpHandler:
         return f"{self._call.method} {place} for {sender}, message {message.id}, {what}"
 
 
-async def _read(response: aiohttp.ClientResponse, max_bytes: int) -> bytes:
-    """The body up to a bound, with a last line that says so where something was left out."""
+async def _read(response: aiohttp.ClientResponse, max_bytes: int) -> tuple[bytes, bool]:
+    """The body up to a bound, and whether something was left out."""
     kept = bytearray()
     async for chunk in response.content.iter_any():
         room = max_bytes - len(kept)
         kept += chunk[:room]
         if len(chunk) > room:
-            gap = b"" if not kept or kept.endswith(b"\n") else b"\n"
             response.close()
-            return bytes(kept) + gap + b" [cut at %d bytes]\n" % max_bytes
-    return bytes(kept)
+            return bytes(kept), True
+    return bytes(kept), False
 
 
 def fill_url(template: Template, values: Values) -> str:

@@ -33,7 +33,7 @@ class _AddressForbidden(OSError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fetched:
-    """An answer. `body` ends with a line that says so where it `is_truncated`."""
+    """An answer. `is_truncated` tells that `body` goes on where it was found."""
 
     asked: str
     url: str
@@ -139,8 +139,7 @@ async def _read(response: aiohttp.ClientResponse, max_bytes: int) -> tuple[bytes
         kept += chunk[:room]
         if len(chunk) > room:
             response.close()
-            gap = b"" if not kept or kept.endswith(b"\n") else b"\n"
-            return bytes(kept) + gap + b" [cut at %d bytes]\n" % max_bytes, True
+            return bytes(kept), True
     return bytes(kept), False
 
 

@@ -28,7 +28,7 @@ from appliance.errors import ArgumentsInvalid, CommandForbidden, HandlerError, S
 from appliance.methods.base import HandlerContext, Outgoing, Result
 from appliance.methods.programs.command import CommandResult, make_environment, run_command
 from appliance.methods.programs.runner_client import run_remote
-from appliance.methods.texts import join_data, shorten
+from appliance.methods.texts import join_data, mark_cut, shorten
 
 # What becomes of a program's end: the output as the reply carries it, and a report where something is amiss.
 
@@ -52,8 +52,7 @@ def output_of(
     if not is_marked:
         return output
     if result.truncated and max_bytes is not None and len(output) >= max_bytes:
-        output += b"" if not output or output.endswith(b"\n") else b"\n"
-        output += b" [cut at %d bytes]\n" % max_bytes
+        output = mark_cut(output, max_bytes)
     if result.timed_out:
         ends_line = output.endswith(b"\n") if output else result.ends_line
         output += (b"" if ends_line else b"\n") + f"[stopped after {timeout_s:g} s]\n".encode()

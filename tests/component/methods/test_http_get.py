@@ -100,7 +100,7 @@ async def test_what_is_packed_against_our_word_is_not_unpacked(site):
 async def test_a_body_without_end_is_cut_and_says_so(site):
     site.bench.spec_fields["max_output_bytes"] = 1_000
     result = await site.get(site.url("/flood"))
-    assert result.output == b"x" * 1_000 + b"\n [cut at 1000 bytes]\n"
+    assert result.output == b"x" * 1_000
     assert result.is_truncated
 
 
