@@ -13,6 +13,7 @@ import typer
 from appliance import __version__, early
 from appliance.cli import (
     bench_command,
+    broker_commands,
     config_commands,
     context_commands,
     copy_command,
@@ -94,6 +95,7 @@ def make_app() -> typer.Typer:
         outbox_commands,
         inbox_commands,
         context_commands,
+        broker_commands,
         wire_command,
         bench_command,
         runner_command,

@@ -541,6 +541,13 @@ _ALL = (
         "Write the file, let the daemon's user read it, or renew what has expired. It is taken as soon as it is there.",
     ),
     ErrorCode(
+        "E245",
+        "public-key-mistyped",
+        "What `public_keys` holds has the look of a public NKEY and is none: the checksum at its end is wrong.",
+        "nodes: {ship1: {public_keys: [UD…X]}}  # one letter another",
+        "Copy the key again. `appliance keys show FILE` prints the public key of a seed.",
+    ),
+    ErrorCode(
         "W207",
         "secret-expires-soon",
         "A certificate or login that the config names ends within two weeks.",

@@ -12,6 +12,7 @@ from enum import StrEnum
 
 from appliance.core.hidden import NOTHING_HIDDEN, Hidden
 from appliance.core.names import MethodName, NodeName, Subject, WorkerKey, WorkerKind
+from appliance.core.public_keys import PUBLIC_KEY_PATTERN
 from appliance.core.settings import (
     LABEL,
     METHOD,
@@ -470,7 +471,7 @@ def _read_labels(value: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NodeTraits:
-    """What a node of the fleet is chosen by, beside its name. No worker depends on it."""
+    """What a node of the fleet is chosen and known by, beside its name. No worker depends on it."""
 
     roles: tuple[str, ...] = texts(
         (),
@@ -490,6 +491,19 @@ class NodeTraits:
         tells_default=False,
     )
     """By name, in order."""
+    public_keys: tuple[str, ...] = texts(
+        (),
+        "The public NKEYs that this node may log in to the broker by, as `appliance keys` prints them; two while one "
+        "takes the other's place. `appliance broker-conf` writes the broker's users from them.",
+        "a list of public NKEYs of users",
+        {
+            "type": "string",
+            "x-expects": "a public NKEY of a user: U and 55 letters and digits, as `appliance keys` prints it",
+            "pattern": PUBLIC_KEY_PATTERN,
+        },
+        shape={"maxItems": 4},
+        tells_default=False,
+    )
 
 
 NO_TRAITS = NodeTraits()

@@ -324,6 +324,8 @@ class CoreIntake:
 
     def say_here(self, to: Sequence[str]) -> None:
         """See `base.Intake`."""
+        if not self._spec.wants_ack:
+            return  # who sends here waits for nothing, and hears nothing
         here = Answer(AnswerKind.HERE)
         subjects = [here_subject(self._spec.subject), *(f"{begins}here" for begins in to)]
         self.confirm([Confirmation(subject, 0, here, True) for subject in subjects])

@@ -25,6 +25,7 @@ from appliance.config.compiler.layers import (
 from appliance.config.compiler.local_checks import CRON_ONLY, OWN_NODE, Known, idle_schedule_fields
 from appliance.core.method import MethodInfo
 from appliance.core.names import MethodName, NodeName
+from appliance.core.public_keys import PUBLIC_KEYS
 from appliance.core.specs import (
     ACK_MODE,
     AckOn,
@@ -35,7 +36,7 @@ from appliance.core.specs import (
     SubscriberSpec,
 )
 
-NOT_SETTINGS = frozenset({"roles", "labels", "subscribe", "publish"})
+NOT_SETTINGS = frozenset({"roles", "labels", PUBLIC_KEYS, "subscribe", "publish"})
 """Keys of a role or node that are no worker settings."""
 
 

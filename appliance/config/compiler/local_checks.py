@@ -14,6 +14,7 @@ from appliance.config.compiler.layers import Tree, as_map, find_value
 from appliance.config.compiler.section_checks import check_bounds
 from appliance.core.method import MethodTable
 from appliance.core.names import MethodName, NodeName
+from appliance.core.public_keys import PUBLIC_KEYS, is_user_key
 from appliance.core.settings import METHOD, Setting, leaves_of, settings_of
 from appliance.core.specs import PublisherSettings, Schedule, SubscriberDefaults, SubscriberSpec
 from appliance.core.suggest import did_you_mean_quoted, find_nearest, shorten
@@ -164,6 +165,16 @@ def _check_owner(findings: Findings, prefix: KeyPath, owner: Tree, known: Known)
     for index, role in enumerate(roles):
         if role not in known.roles:
             known.miss("role", role, (*prefix, "roles", index))
+    keys = owner.get(PUBLIC_KEYS) or ()
+    _check_twice(findings, (*prefix, PUBLIC_KEYS), keys)
+    for index, key in enumerate(keys):
+        if not is_user_key(key):
+            findings.add(
+                "E245",
+                (*prefix, PUBLIC_KEYS, index),
+                f"{shorten(key)} is no public key: its checksum is wrong",
+                hint="copy it again; `appliance keys show FILE` prints it",
+            )
     for method, entry in as_map(owner.get("subscribe")).items():
         _check_subscribe(findings, (*prefix, "subscribe", method), method, as_map(entry), known)
     for name, entry in as_map(owner.get("publish")).items():

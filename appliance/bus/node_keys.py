@@ -1,0 +1,144 @@
+"""NKEYs of nodes, and what is signed by the keys of an account and an operator. A seed is a secret, its public key is not.
+
+Source: the NKEYS format and version 2 of NATS's JWTs, as nats-server reads them.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import os
+from collections.abc import Mapping, Sequence
+from enum import Enum
+from typing import Any
+
+import nkeys
+
+_SEED_BYTES = 32
+_HEADER = {"typ": "JWT", "alg": "ed25519-nkey"}
+_UNLIMITED = -1
+
+
+class KeyKind(Enum):
+    """What a key stands for: the letter that its public key begins with."""
+
+    USER = "U"
+    ACCOUNT = "A"
+    OPERATOR = "O"
+
+
+_PREFIXES = {
+    KeyKind.USER: nkeys.PREFIX_BYTE_USER,
+    KeyKind.ACCOUNT: nkeys.PREFIX_BYTE_ACCOUNT,
+    KeyKind.OPERATOR: nkeys.PREFIX_BYTE_OPERATOR,
+}
+
+
+def make_seed(kind: KeyKind = KeyKind.USER) -> str:
+    """A new seed, from the system's randomness."""
+    seed: bytes = nkeys.encode_seed(os.urandom(_SEED_BYTES), _PREFIXES[kind])
+    return seed.decode()
+
+
+def public_key_of(seed: str, kind: KeyKind = KeyKind.USER) -> str:
+    """The public key that belongs to a seed.
+
+    Raises:
+        ValueError: it is none, or of another kind; the text quotes nothing of it.
+    """
+    pair = _read_pair(seed, kind)
+    public: bytes = pair.public_key
+    pair.wipe()
+    return public.decode()
+
+
+def write_credentials(seed: str, user_jwt: str) -> str:
+    """The text of a credentials file, which `broker.auth.credentials` names."""
+    return (
+        f"-----BEGIN NATS USER JWT-----\n{user_jwt.strip()}\n------END NATS USER JWT------\n\n"
+        f"-----BEGIN USER NKEY SEED-----\n{seed.strip()}\n------END USER NKEY SEED------\n"
+    )
+
+
+def sign_user(
+    account_seed: str,
+    public_key: str,
+    name: str,
+    publish: Sequence[str],
+    subscribe: Sequence[str],
+    *,
+    issued_at: int,
+) -> str:
+    """The JWT of a user of the account, with its permissions."""
+    facts = {
+        "pub": {"allow": list(publish)},
+        "sub": {"allow": list(subscribe)},
+        "subs": _UNLIMITED,
+        "data": _UNLIMITED,
+        "payload": _UNLIMITED,
+        "type": "user",
+    }
+    return _sign(account_seed, KeyKind.ACCOUNT, public_key, name, facts, issued_at)
+
+
+def sign_account(operator_seed: str, account_key: str, name: str, *, issued_at: int) -> str:
+    """The JWT of an account without limits."""
+    names = ("subs", "data", "payload", "imports", "exports", "conn", "leaf")
+    limits: dict[str, Any] = {**dict.fromkeys(names, _UNLIMITED), "wildcards": True}
+    facts = {"limits": limits, "default_permissions": {"pub": {}, "sub": {}}, "type": "account"}
+    return _sign(operator_seed, KeyKind.OPERATOR, account_key, name, facts, issued_at)
+
+
+def sign_operator(operator_seed: str, name: str, *, issued_at: int) -> str:
+    """The JWT of an operator, signed by itself."""
+    own = public_key_of(operator_seed, KeyKind.OPERATOR)
+    return _sign(operator_seed, KeyKind.OPERATOR, own, name, {"type": "operator"}, issued_at)
+
+
+def _sign(
+    seed: str, kind: KeyKind, subject: str, name: str, facts: Mapping[str, Any], issued_at: int
+) -> str:
+    pair = _read_pair(seed, kind)
+    try:
+        claims: dict[str, Any] = {
+            "jti": "",
+            "iat": issued_at,
+            "iss": pair.public_key.decode(),
+            "name": name,
+            "sub": subject,
+            "nats": {**facts, "version": 2},
+        }
+        # the id is the hash of all else
+        digest = hashlib.new("sha512_256", _compact(claims)).digest()
+        claims["jti"] = base64.b32encode(digest).decode().rstrip("=")
+        signed = f"{_encode(_compact(_HEADER))}.{_encode(_compact(claims))}"
+        return f"{signed}.{_encode(pair.sign(signed.encode()))}"
+    finally:
+        pair.wipe()
+
+
+def _read_pair(seed: str, kind: KeyKind) -> nkeys.KeyPair:
+    try:
+        pair = nkeys.from_seed(seed.strip().encode())
+    except Exception:  # noqa: BLE001 - nkeys raises its own errors and those of what it calls; none may quote the seed
+        raise ValueError("holds no NKEY seed") from None
+    if not pair.public_key.decode().startswith(kind.value):
+        pair.wipe()
+        raise ValueError(f"holds a seed, but not that of {_A_KIND[kind]}")
+    return pair
+
+
+_A_KIND = {
+    KeyKind.USER: "a user",
+    KeyKind.ACCOUNT: "an account",
+    KeyKind.OPERATOR: "an operator",
+}
+
+
+def _compact(value: Mapping[str, Any]) -> bytes:
+    return json.dumps(value, separators=(",", ":"), sort_keys=True).encode()
+
+
+def _encode(raw: bytes) -> str:
+    return base64.urlsafe_b64encode(raw).decode().rstrip("=")

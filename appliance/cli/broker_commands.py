@@ -1,0 +1,338 @@
+"""`keys` and `broker-conf`: who may log in to the broker, and what the broker lets each of them do, out of the config."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterable
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from appliance.cli.options import (
+    Exit,
+    Output,
+    OutputOption,
+    UnusedStateDirOption,
+    print_json,
+    warn,
+)
+from appliance.core.names import is_node_name
+
+if TYPE_CHECKING:
+    from appliance.bus.node_keys import KeyKind
+    from appliance.core.broker_conf import Login
+
+MAX_SEED_FILE_BYTES = 4_096
+_NO_KEY_SHOWN = 5
+"""So many nodes without a key are named."""
+_CONTROL_LINE_BYTES = 4_096
+"""What nats-server reads of a line unless `max_control_line` says more."""
+_BESIDE_JWT_BYTES = 1_024
+
+SeedFile = Annotated[
+    Path, typer.Argument(metavar="FILE", readable=False, help="The file that holds the seed.")
+]
+
+
+class Format(StrEnum):
+    """What `broker-conf` writes."""
+
+    NATS = "nats"
+    JWT = "jwt"
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands."""
+    keys = typer.Typer(help="NKEYs, by which nodes log in to the broker.", no_args_is_help=True)
+    keys.command("new")(new)
+    keys.command("show")(show)
+    keys.command("creds")(creds)
+    app.add_typer(keys, name="keys")
+    app.command("broker-conf")(broker_conf)
+
+
+def new(
+    node: Annotated[str, typer.Argument(metavar="NODE", help="The node that will log in by it.")],
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "--out", metavar="FILE", readable=False, help="Where the seed goes. Default: NODE.nk."
+        ),
+    ] = None,
+    output: OutputOption = Output.TEXT,
+    _state_dir: UnusedStateDirOption = None,
+) -> int:
+    """Make a key for a node: the seed into a file for its owner alone, the public key on stdout.
+
+    Make it on the machine of the node: the seed need never leave it. The line on stdout belongs to the node in the config;
+    a second one, beside the first, lets it change its key without a gap: put both into the config, let the broker know them
+    (`broker-conf`), give the node the new seed, take the old key out.
+    """
+    from appliance.bus.node_keys import make_seed, public_key_of
+
+    if not is_node_name(node):
+        raise typer.BadParameter(f"{node[:60]!r} is no node name", param_hint="NODE")
+    path = out if out is not None else Path(f"{node}.nk")
+    seed = make_seed()
+    try:
+        # never over another: the seed that is lost could be the one in use
+        seed_fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
+    except FileExistsError:
+        warn(f"{path} is there already, and is left as it is; name another file with --out")
+        return Exit.FAILED
+    except OSError as error:
+        warn(f"{path} cannot be written: {error.strerror}")
+        return Exit.NO_PERMISSION if isinstance(error, PermissionError) else Exit.FAILED
+    with os.fdopen(seed_fd, "w") as file:
+        file.write(f"{seed}\n")
+        file.flush()
+        os.fsync(file.fileno())
+    public_key = public_key_of(seed)
+    if output is Output.JSON:
+        print_json({"node": node, "public_key": public_key, "seed_file": str(path)})
+        return Exit.OK
+    typer.echo(f"{node}: {{public_keys: [{public_key}]}}")
+    warn(
+        f"the seed is in {path}: name it in the node's own config,"
+        f" broker: {{auth: {{nkey_seed: {{file: {path.absolute()}}}}}}}"
+    )
+    return Exit.OK
+
+
+def show(
+    path: SeedFile, output: OutputOption = Output.TEXT, _state_dir: UnusedStateDirOption = None
+) -> int:
+    """Print the public key that belongs to a seed."""
+    from appliance.bus.node_keys import public_key_of
+
+    public_key = _read(path, public_key_of)
+    if public_key is None:
+        return Exit.DATA
+    if output is Output.JSON:
+        print_json({"public_key": public_key})
+    else:
+        typer.echo(public_key)
+    return Exit.OK
+
+
+def creds(
+    path: SeedFile,
+    jwt: Annotated[
+        Path,
+        typer.Argument(metavar="JWT", readable=False, help="The JWT that `broker-conf` wrote."),
+    ],
+    _state_dir: UnusedStateDirOption = None,
+) -> int:
+    """Print the credentials file of a node, its seed and its JWT together, for broker.auth.credentials."""
+    from appliance.bus.node_keys import public_key_of, write_credentials
+
+    if _read(path, public_key_of) is None:
+        return Exit.DATA
+    text = _read(jwt, lambda text: text)
+    if text is None:
+        return Exit.DATA
+    typer.echo(write_credentials(path.read_text(), text), nl=False)
+    return Exit.OK
+
+
+def broker_conf(
+    paths: Annotated[
+        list[str], typer.Argument(help="Config files and directories.", metavar="PATH…")
+    ],
+    report_format: Annotated[
+        Format,
+        typer.Option(
+            "--format", help="`nats`: a part of nats-server.conf; `jwt`: signed files in --out."
+        ),
+    ] = Format.NATS,
+    account: Annotated[
+        str | None,
+        typer.Option(
+            "--account", metavar="NAME", help="Put the users into this account of the broker."
+        ),
+    ] = None,
+    bench: Annotated[
+        bool, typer.Option("--bench", help="Also allow what `appliance bench` needs.")
+    ] = False,
+    against: Annotated[
+        Path | None,
+        typer.Option(
+            "--against",
+            metavar="FILE",
+            readable=False,
+            help="Show what differs from this file, which an earlier call wrote; exit 2 where anything does.",
+        ),
+    ] = None,
+    account_seed: Annotated[
+        Path | None,
+        typer.Option(
+            "--account-seed", metavar="FILE", readable=False, help="With `jwt`: signs users."
+        ),
+    ] = None,
+    operator_seed: Annotated[
+        Path | None,
+        typer.Option(
+            "--operator-seed",
+            metavar="FILE",
+            readable=False,
+            help="With `jwt`: signs the account, too, and writes resolver.conf.",
+        ),
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", metavar="DIR", readable=False, help="With `jwt`: where files go."),
+    ] = None,
+    output: OutputOption = Output.TEXT,
+    _state_dir: UnusedStateDirOption = None,
+) -> int:
+    """Write the users of the broker, and exactly what each may publish and subscribe.
+
+    Every node with `public_keys` becomes a user (nodes that share a key become one). It may subscribe what its entries
+    say, publish to whoever takes its messages (`accept_from`) and to what its publish entries name, and hear the
+    acknowledgements; nothing else. Nodes without a key are named on stderr, and get no login.
+
+    \b
+    Examples:
+      appliance broker-conf /etc/appliance > /etc/nats/fleet.conf   # include fleet.conf
+      appliance broker-conf . --against /etc/nats/fleet.conf        # what a change would change
+      appliance broker-conf . --format jwt --account-seed acc.nk --operator-seed op.nk --out jwt
+    """
+    from appliance.config.loader import load_desired
+    from appliance.core.broker_conf import diff_conf, make_logins, render_conf
+    from appliance.core.permissions import find_permissions
+    from appliance.garbage import no_look_for_garbage
+    from appliance.methods.registry import METHOD_TABLE
+
+    if report_format is Format.JWT and (account_seed is None or out is None):
+        raise typer.BadParameter("jwt needs --account-seed and --out", param_hint="--format")
+    with no_look_for_garbage():
+        desired = load_desired(paths, environ=os.environ, methods=METHOD_TABLE).desired
+        keys = {
+            node: traits.public_keys
+            for node, traits in desired.traits.items()
+            if traits.public_keys
+        }
+        logins = make_logins(find_permissions(desired, bench=bench), keys)
+    _tell_keyless(desired.declared_nodes - keys.keys())
+    if not logins:
+        warn("no node has public_keys, so there is nobody to let in: appliance keys new NODE")
+        return Exit.FAILED
+    if report_format is Format.JWT:
+        assert account_seed is not None
+        assert out is not None
+        return _write_jwts(logins, account or "fleet", account_seed, operator_seed, out)
+    text = render_conf(logins, account)
+    if against is not None:
+        try:
+            old = against.read_text()
+        except OSError as error:
+            warn(f"{against} cannot be read: {error.strerror}")
+            return Exit.FAILED
+        changes = diff_conf(old, text, str(against))
+        typer.echo(changes, nl=False)
+        return Exit.CHANGES if changes else Exit.OK
+    if output is Output.JSON:
+        print_json({"logins": [_facts_of(login) for login in logins]})
+    else:
+        typer.echo(text, nl=False)
+    return Exit.OK
+
+
+def _tell_keyless(nodes: Iterable[str]) -> None:
+    keyless = sorted(nodes)
+    if keyless:
+        more = len(keyless) - _NO_KEY_SHOWN
+        shown = ", ".join(keyless[:_NO_KEY_SHOWN]) + (f" and {more} more" if more > 0 else "")
+        warn(f"without public_keys, and so without a login: {shown}")
+
+
+def _facts_of(login: Login) -> dict[str, object]:
+    return {
+        "public_key": login.public_key,
+        "nodes": login.nodes,
+        "publish": login.permissions.publish,
+        "subscribe": login.permissions.subscribe,
+    }
+
+
+def _write_jwts(
+    logins: list[Login], account: str, account_file: Path, operator_file: Path | None, out: Path
+) -> int:
+    from appliance.bus.node_keys import (
+        KeyKind,
+        public_key_of,
+        sign_account,
+        sign_operator,
+        sign_user,
+    )
+
+    now = int(time.time())
+    account_seed = _read_seed(account_file, KeyKind.ACCOUNT)
+    if account_seed is None:
+        return Exit.DATA
+    account_key = public_key_of(account_seed, KeyKind.ACCOUNT)
+    files: dict[str, str] = {}
+    for login in logins:
+        name = "+".join(login.nodes)
+        allowed = login.permissions
+        user = sign_user(
+            account_seed,
+            login.public_key,
+            name[:100],
+            allowed.publish,
+            allowed.subscribe,
+            issued_at=now,
+        )
+        # a key in the name: a node that changes its key has two files
+        files[f"{login.nodes[0]}-{login.public_key[-8:]}.jwt"] = f"{user}\n"
+    # the login's JWT is in one line, beside a signature and our name
+    longest = max(len(text) for text in files.values()) + _BESIDE_JWT_BYTES
+    line_bytes = max(_CONTROL_LINE_BYTES, 1 << longest.bit_length())
+    if operator_file is not None:
+        operator_seed = _read_seed(operator_file, KeyKind.OPERATOR)
+        if operator_seed is None:
+            return Exit.DATA
+        operator = sign_operator(operator_seed, "appliance", issued_at=now)
+        of_account = sign_account(operator_seed, account_key, account, issued_at=now)
+        files["resolver.conf"] = (
+            f"max_control_line: {line_bytes}\noperator: {operator}\nresolver: MEMORY\n"
+            f"resolver_preload: {{\n  {account_key}: {of_account}\n}}\n"
+        )
+    elif line_bytes > _CONTROL_LINE_BYTES:
+        warn(
+            f"the longest login has {longest} bytes: the broker needs max_control_line: {line_bytes}"
+        )
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        for file_name, text in files.items():
+            (out / file_name).write_text(text)
+    except OSError as error:
+        warn(f"{error.filename} cannot be written: {error.strerror}")
+        return Exit.FAILED
+    typer.echo(f"{len(files)} files in {out}")
+    return Exit.OK
+
+
+def _read_seed(path: Path, kind: KeyKind) -> str | None:
+    from appliance.bus.node_keys import public_key_of
+
+    def check(text: str) -> str:
+        public_key_of(text, kind)
+        return text
+
+    return _read(path, check)
+
+
+def _read(path: Path, check: Callable[[str], str]) -> str | None:
+    """What `check` makes of a small file; None where it is none, which is told."""
+    try:
+        with path.open() as file:
+            return check(file.read(MAX_SEED_FILE_BYTES))
+    except OSError as error:
+        warn(f"{path} cannot be read: {error.strerror}")
+    except ValueError as error:
+        warn(f"{path} {error}")
+    return None

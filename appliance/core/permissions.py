@@ -1,0 +1,162 @@
+"""What each node needs of a NATS broker: the subjects it publishes and subscribes, read off the config of the fleet. Pure.
+
+A permission is given for what the config declares and for nothing else: that one node takes a method, and from whom
+(`accept_from`), that another has a publisher for it, and what goes beside a message, its acknowledgement. Who may ask a
+node may be answered by it because he subscribes what answers arrive as; that is a subscription as any other.
+
+With a login of its own for each node the broker keeps a node from hearing what is another's, from asking whom it may not
+ask, and from answering in another's place. Who a message says it is from is still a word in its body: among those who
+may send to a subject each can say he is another of them.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from appliance.core.names import (
+    ERROR_CENTRAL,
+    REPLY_TOKEN,
+    Category,
+    MethodName,
+    NodeName,
+    make_kind,
+    make_subject,
+    parse_subject,
+)
+from appliance.core.specs import ANY_SENDER, DesiredState, PublisherSpec, SubscriberSpec
+
+BENCH_TOKEN = "bench"
+"""`appliance bench` measures below ``<node>.bench``."""
+ERROR_METHOD = MethodName("REQErrorLog")
+MIN_FOLDED = 4
+"""So many subjects that differ in the node alone become one with a ``*``."""
+
+
+class Permissions(NamedTuple):
+    """What one login may do, each sorted. A subscription reads ``<subject> <queue group>`` where it is one of a group."""
+
+    publish: tuple[str, ...]
+    subscribe: tuple[str, ...]
+
+
+class _Grants:
+    """What one node may do beside what all may do, as it is found."""
+
+    def __init__(self) -> None:
+        self.sends: dict[str, bool] = {}
+        """Subjects of requests; whether they are acknowledged."""
+        self.takes: dict[str, bool] = {}
+
+
+def find_permissions(fleet: DesiredState, *, bench: bool = False) -> dict[NodeName, Permissions]:
+    """The permissions of every declared node.
+
+    Args:
+        fleet: a config compiled for all of its nodes.
+        bench: also what `appliance bench` needs.
+    """
+    grants: defaultdict[NodeName, _Grants] = defaultdict(_Grants)
+    # everybody reports what went wrong, also where this config does not say who hears it
+    reports = make_subject(ERROR_CENTRAL, ERROR_METHOD, make_kind(Category.EVENT, wants_ack=True))
+    open_to_all: dict[str, bool] = {reports: True}
+    for spec in fleet.workers.values():
+        if isinstance(spec, PublisherSpec):
+            grants[spec.node].sends[spec.subject] = spec.wants_ack
+            continue
+        grants[spec.node].takes[spec.subject] = spec.wants_ack
+        senders = find_senders(spec, fleet.declared_nodes)
+        if senders == fleet.declared_nodes:
+            open_to_all[spec.subject] = spec.wants_ack
+            continue
+        for sender in senders:
+            grants[sender].sends[spec.subject] = spec.wants_ack
+    fold = _Fold(open_to_all, grants.values())
+    return {
+        node: _write(node, grants[node], fold, bench=bench) for node in sorted(fleet.declared_nodes)
+    }
+
+
+def find_senders(spec: SubscriberSpec, declared: frozenset[NodeName]) -> frozenset[NodeName]:
+    """The declared nodes whose messages a subscription takes."""
+    if spec.accept_from is None or spec.accept_from == ANY_SENDER:
+        return declared
+    return spec.accept_from & declared
+
+
+def join_permissions(of_nodes: Iterable[Permissions]) -> Permissions:
+    """Those of a login that several nodes share."""
+    found = list(of_nodes)
+    return Permissions(
+        tuple(sorted({subject for one in found for subject in one.publish})),
+        tuple(sorted({subject for one in found for subject in one.subscribe})),
+    )
+
+
+def _write(node: str, granted: _Grants, fold: _Fold, *, bench: bool) -> Permissions:
+    publish: set[str] = set()
+    subscribe: set[str] = set()
+    for subject, wants_ack in granted.takes.items():
+        # as a member of the subject's own queue group alone: beside it nobody listens along
+        subscribe.add(f"{subject} {subject}")
+        if wants_ack:
+            publish |= _replies(subject)
+    for subject in fold.fold(granted.sends):
+        publish.add(subject)
+        # an acknowledged kind ends in ACK, whatever stands for the node
+        if not subject.endswith("NACK"):
+            subscribe |= _replies(subject)
+    if bench:
+        for subjects in (publish, subscribe):
+            subjects.add(f"{node}.{BENCH_TOKEN}.>")
+    return Permissions(tuple(sorted(publish)), tuple(sorted(subscribe)))
+
+
+def _replies(subject: str) -> set[str]:
+    """Where acknowledgements arrive: at Steward's Go nodes on the first, at ours below it."""
+    return {f"{subject}.{REPLY_TOKEN}", f"{subject}.{REPLY_TOKEN}.>"}
+
+
+class _Fold:
+    """Writes a pattern in place of all subjects of the fleet that differ in the node alone, where all are allowed.
+
+    Else each login of a fleet of a thousand nodes would name every one of them. No login hears what else a pattern
+    would reach, so nothing more is carried.
+    """
+
+    def __init__(self, open_to_all: Iterable[str], grants: Iterable[_Grants]) -> None:
+        self._open = frozenset(open_to_all)
+        families: defaultdict[str, set[str]] = defaultdict(set)
+        for subject in self._open.union(
+            *(granted.sends for granted in grants), *(granted.takes for granted in grants)
+        ):
+            families[_pattern(subject)].add(subject)
+        self._families = {
+            pattern: subjects
+            for pattern, subjects in families.items()
+            if len(subjects) >= MIN_FOLDED
+        }
+        self._folded: frozenset[str] = frozenset()
+        """Of those open to all: the same for every node, so found once."""
+        self._folded = frozenset(self._fold(self._open))
+
+    def fold(self, own: Iterable[str]) -> frozenset[str] | set[str]:
+        """What is open to all and the subjects in `own`."""
+        beside = frozenset(own) - self._open
+        return self._fold(beside) if beside else self._folded
+
+    def _fold(self, subjects: frozenset[str]) -> set[str]:
+        found = self._folded | set(subjects)
+        for pattern in {_pattern(subject) for subject in subjects}:
+            family = self._families.get(pattern, set())
+            # one that is missing must stay out of reach
+            if family and all(one in subjects or one in self._open for one in family):
+                found = (found - family) | {pattern}
+        return set(found)
+
+
+def _pattern(subject: str) -> str:
+    """The subject with a ``*`` for each token of the node's name."""
+    node, method, kind = parse_subject(subject)
+    return ".".join([*("*" for _ in node.split(".")), method, kind])

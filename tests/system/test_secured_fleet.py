@@ -1,0 +1,255 @@
+"""A broker with the users that `broker-conf` wrote: all that is declared works, and one node's login opens no more."""
+
+import asyncio
+import contextlib
+import json
+import os
+
+import nats
+import nkeys
+import pytest
+
+from tests.support import forked
+from tests.support.appliance import Appliance, settle
+from tests.support.nats_login import make_nkey
+from tests.support.nats_server import NatsServer
+from tests.support.waiting import until
+
+NODES = ("central", "ship1", "ship2")
+CONFIG = """
+version: 1
+broker: {{servers: ["{url}"], auth: {{{auth}}}, reconnect_wait: 50ms}}
+reload: {{settle: 1ms, watch: false, poll_interval: 10m}}
+defaults: {{ack: {{timeout: 1s}}}}
+roles:
+  ship:
+    subscribe:
+      REQPing: {{}}
+      REQCliCommand: {{accept_from: [central], allow_commands: [[echo, "**"]]}}
+      REQCliCommandCont: {{accept_from: [central], allow_commands: [[echo, "**"]]}}
+      REQCopyFileFrom: {{accept_from: [central], allow_paths: ["{root}/**"]}}
+      REQCopyFileTo: {{accept_from: [central], allow_paths: ["{root}/**"]}}
+    publish: {{hello: {{to: central, method: REQHello, every: 1s}}}}
+nodes:
+  central:
+    public_keys: [{central}]
+    subscribe:
+      REQHello: {{}}
+      REQErrorLog: {{}}
+      REQToFileAppend: {{}}
+      REQPong: {{}}
+      REQCopyFileTo: {{accept_from: [ship1, ship2]}}
+  ship1: {{roles: [ship], public_keys: [{ship1}]}}
+  ship2: {{roles: [ship], public_keys: [{ship2}]}}
+"""
+
+
+class Fleet:
+    """central and ship1, each with its own key, on a broker that lets each do what the config says."""
+
+    def __init__(self, directory, *, with_jwt=False):
+        self.directory = directory
+        self.root = directory / "files"
+        self.root.mkdir()
+        self.seeds = {}
+        self.keys = {}
+        for node in NODES:
+            done = forked.run(
+                ["keys", "new", node, "--out", str(directory / f"{node}.nk"), "-o", "json"]
+            )
+            assert done.returncode == 0, done.stderr
+            self.keys[node] = json.loads(done.stdout)["public_key"]
+            self.seeds[node] = directory / f"{node}.nk"
+        self.with_jwt = with_jwt
+        self.daemons = {}
+
+    def text(self, node, url):
+        auth = (
+            f"credentials: {{file: {self.directory / node}.creds}}"
+            if self.with_jwt
+            else f"nkey_seed: {{file: {self.seeds[node]}}}"
+        )
+        return CONFIG.format(url=url, auth=auth, root=self.root, **self.keys)
+
+    def broker_conf(self, *options):
+        path = self.directory / "fleet.yaml"
+        path.write_text(self.text("central", "nats://127.0.0.1:4222"))
+        return forked.run(["broker-conf", str(path), *options])
+
+    def run(self, *arguments):
+        environment = {**os.environ, "APPLIANCE_STATE_DIR": str(self.daemons["central"].state)}
+        return forked.run(arguments, env=environment, timeout=60)
+
+    @contextlib.contextmanager
+    def started(self, url):
+        with contextlib.ExitStack() as stack:
+            for node in ("central", "ship1"):
+                daemon = Appliance(
+                    self.text(node, url), self.directory / node, args=["--node", node]
+                )
+                daemon.only_named = True
+                self.daemons[node] = stack.enter_context(daemon)
+            yield self
+
+
+def files_of(daemon):
+    """What was filed there."""
+    return [path for path in daemon.data().rglob("*") if path.is_file()]
+
+
+def use(fleet):
+    """Everything that the config declares, once."""
+    done = fleet.run("exec", "ship1", "--", "echo", "hallo")
+    assert (done.returncode, done.stdout) == (0, "hallo\n"), done.stderr
+    done = fleet.run("exec", "--stream", "ship1", "--", "echo", "in pieces")
+    assert (done.returncode, done.stdout) == (0, "in pieces\n"), done.stderr
+    done = fleet.run("send", "--to", "ship1", "REQPing", "--wait", "20s")
+    assert done.returncode == 0, done.stderr
+    source = fleet.root / "source"
+    source.write_bytes(os.urandom(3_000_000))
+    done = fleet.run("cp", f"ship1:{source}", str(fleet.directory / "fetched"))
+    assert done.returncode == 0, done.stderr
+    done = fleet.run("cp", str(source), f"ship1:{fleet.root}/brought")
+    assert done.returncode == 0, done.stderr
+    assert (fleet.root / "brought").read_bytes() == (fleet.directory / "fetched").read_bytes()
+    # what is refused there is reported to errorCentral, which central is
+    done = fleet.run("exec", "ship1", "--", "true")
+    assert done.returncode == 1
+    central = fleet.daemons["central"]
+    until(lambda: any(b"allow_commands" in path.read_bytes() for path in files_of(central)))
+    until(lambda: central.status()["hellos"].get("ship1"))
+
+
+def test_all_that_is_declared_works_and_nothing_is_denied(tmp_path):
+    fleet = Fleet(tmp_path)
+    written = fleet.broker_conf()
+    assert (written.returncode, written.stderr) == (0, "")
+    with NatsServer(written.stdout) as broker, fleet.started(broker.url):
+        use(fleet)
+        settle(*fleet.daemons.values())
+        for daemon in fleet.daemons.values():
+            assert "ermission" not in daemon.log()
+            assert daemon.status()["outbox"]["dead"] <= 1
+        assert "ermissions Violation" not in broker.log
+
+
+def test_the_same_by_jwts_of_an_account(tmp_path):
+    fleet = Fleet(tmp_path, with_jwt=True)
+    for name, prefix in (
+        ("account", nkeys.PREFIX_BYTE_ACCOUNT),
+        ("operator", nkeys.PREFIX_BYTE_OPERATOR),
+    ):
+        (tmp_path / f"{name}.nk").write_text(make_nkey(prefix).seed)
+    out = tmp_path / "jwt"
+    words = ["--format", "jwt", "--account-seed", str(tmp_path / "account.nk")]
+    written = fleet.broker_conf(
+        *words, "--operator-seed", str(tmp_path / "operator.nk"), "--out", str(out)
+    )
+    assert written.returncode == 0, written.stderr
+    for node in NODES:
+        (jwt,) = out.glob(f"{node}-*.jwt")
+        made = forked.run(["keys", "creds", str(fleet.seeds[node]), str(jwt)])
+        (tmp_path / f"{node}.creds").write_text(made.stdout)
+    with NatsServer((out / "resolver.conf").read_text()) as broker, fleet.started(broker.url):
+        use(fleet)
+        assert "ermissions Violation" not in broker.log
+
+
+def attacks(subjects):
+    return pytest.mark.parametrize(("verb", "subject"), subjects)
+
+
+@pytest.fixture(scope="module")
+def secured(tmp_path_factory):
+    """The broker of a fleet, and the seed of ship1, which somebody has stolen."""
+    fleet = Fleet(tmp_path_factory.mktemp("secured"))
+    with NatsServer(fleet.broker_conf().stdout) as broker:
+        yield broker, str(fleet.seeds["ship1"])
+
+
+@attacks(
+    [
+        ("publish", "ship2.REQCliCommand.CommandACK"),  # command another ship
+        ("publish", "ship2.REQCopyFileTo.CommandACK"),  # write there
+        ("publish", "ship2.REQCliCommand.CommandACK.reply.1a2b.3c4d"),  # answer in its place
+        (
+            "publish",
+            "central.REQToFileAppend.EventACK.reply.1a2b.3c4d",
+        ),  # acknowledge in central's place
+        ("publish", "errorCentral.REQErrorLog.EventACK.reply.1a2b.3c4d"),
+        ("publish", "$SYS.REQ.SERVER.PING"),
+        ("publish", "$JS.API.STREAM.CREATE.all"),
+        ("subscribe", ">"),
+        ("subscribe", "*.REQCliCommand.CommandACK"),
+        ("subscribe", "ship2.REQCliCommand.CommandACK"),  # read along
+        ("subscribe", "ship2.REQCliCommand.CommandACK.reply.>"),
+        ("subscribe", "central.REQToFileAppend.EventACK"),  # read all answers
+        ("subscribe", "errorCentral.REQErrorLog.EventACK"),
+        ("subscribe", "ship1.REQCliCommand.CommandACK"),  # beside its own group
+    ]
+)
+async def test_the_login_of_one_node_opens_nothing_that_is_anothers(secured, verb, subject):
+    broker, seed = secured
+    denied = asyncio.Queue()
+
+    async def on_error(error):
+        denied.put_nowait(str(error))
+
+    client = await nats.connect(broker.url, nkeys_seed=seed, error_cb=on_error)
+    try:
+        if verb == "publish":
+            await client.publish(subject, b"x")
+        else:
+            await client.subscribe(subject)
+        async with asyncio.timeout(10):
+            told = await denied.get()
+        assert "permissions violation" in told.lower()
+        assert subject.lower() in told
+    finally:
+        await client.close()
+
+
+async def test_nobody_is_let_in_without_a_key_of_the_config(secured):
+    broker, _ = secured
+    stranger = make_nkey()
+    for options in ({}, {"nkeys_seed_str": stranger.seed}):
+        with pytest.raises(Exception, match=r"(?i)authorization"):
+            await nats.connect(
+                broker.url, allow_reconnect=False, max_reconnect_attempts=0, **options
+            )
+
+
+def test_what_a_change_would_change_is_shown_before_it_is_made(tmp_path):
+    fleet = Fleet(tmp_path)
+    path = tmp_path / "conf"
+    path.write_text(fleet.broker_conf().stdout)
+    same = fleet.broker_conf("--against", str(path))
+    assert (same.returncode, same.stdout) == (0, "")
+    config = tmp_path / "other.yaml"
+    text = fleet.text("central", "nats://127.0.0.1:4222")
+    config.write_text(text.replace("REQPing: {}", "REQPing: {accept_from: [central]}"))
+    other = forked.run(["broker-conf", str(config), "--against", str(path)])
+    assert other.returncode == 2
+    assert '-          "ship2.REQPing.EventACK"' in other.stdout
+    assert "REQCliCommand" not in "".join(
+        line for line in other.stdout.splitlines() if line[:1] in "+-"
+    )
+
+
+def test_a_seed_is_made_once_and_for_its_owner_alone(tmp_path):
+    path = tmp_path / "ship1.nk"
+    made = forked.run(["keys", "new", "ship1", "--out", str(path)])
+    assert made.returncode == 0
+    assert path.stat().st_mode & 0o777 == 0o600
+    seed = path.read_text()
+    assert seed.strip() not in made.stdout + made.stderr
+    shown = forked.run(["keys", "show", str(path)])
+    assert shown.stdout.strip() in made.stdout
+    again = forked.run(["keys", "new", "ship1", "--out", str(path)])
+    assert again.returncode == 1
+    assert "there already" in again.stderr
+    assert path.read_text() == seed
+    path.write_text("no seed at all")
+    wrong = forked.run(["keys", "show", str(path)])
+    assert wrong.returncode == 65
+    assert "no seed at all" not in wrong.stderr

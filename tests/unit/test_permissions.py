@@ -1,0 +1,171 @@
+"""The broker's permissions of every node are read off the config: what it declares, and nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import nkeys
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from appliance.core.broker_conf import diff_conf, make_logins, render_conf
+from appliance.core.names import NodeName
+from appliance.core.permissions import Permissions, find_permissions
+from appliance.core.public_keys import is_user_key
+from appliance.core.specs import DesiredState, PublisherSpec, SubscriberSpec
+from tests.support.config_files import load_text
+from tests.support.config_strategies import to_yaml
+from tests.support.nats_login import make_nkey
+
+REPORTS = "errorCentral.REQErrorLog.EventACK"
+METHODS = ("REQPing", "REQHello", "REQToConsole", "REQCliCommand", "REQTailFile")
+HEAD = {"version": 1, "broker": {"embedded": True}}
+
+
+def matches(pattern: str, subject: str) -> bool:
+    """NATS's rule for a subject that is allowed."""
+    wanted, found = pattern.split("."), subject.split(".")
+    for at, token in enumerate(wanted):
+        if token == ">":
+            return len(found) > at
+        if at >= len(found) or token not in ("*", found[at]):
+            return False
+    return len(wanted) == len(found)
+
+
+def lets(allowed: Iterable[str], subject: str) -> bool:
+    return any(matches(pattern, subject) for pattern in allowed)
+
+
+@st.composite
+def fleets(draw: st.DrawFn) -> dict[str, Any]:
+    """Nodes that take some methods from some others, and send where nobody may be."""
+    names = [f"n{number}" for number in range(draw(st.integers(1, 7)))]
+    names += draw(st.sampled_from(([], ["north.buoy"], ["north.buoy", "south.buoy"])))
+    nodes: dict[str, Any] = {}
+    for name in names:
+        subscribe = {}
+        for method in draw(st.lists(st.sampled_from(METHODS), unique=True)):
+            senders = (
+                st.none()
+                | st.just("any")
+                | st.lists(st.sampled_from(names), unique=True, min_size=1)
+            )
+            accept = draw(senders)
+            subscribe[method] = {} if accept is None else {"accept_from": accept}
+        nodes[name] = {"subscribe": subscribe}
+    for name in names:
+        to = draw(st.none() | st.sampled_from(names))
+        if to is not None:
+            nodes[name]["publish"] = {"p": {"to": to, "method": "REQPong"}}
+            nodes[to]["subscribe"]["REQPong"] = {"accept_from": "any"}
+    return {**HEAD, "nodes": nodes}
+
+
+def compile_tree(directory: Path, tree: dict[str, Any]) -> DesiredState:
+    return load_text(directory, to_yaml(tree)).desired
+
+
+@settings(max_examples=150, deadline=None)
+@given(tree=fleets())
+def test_a_node_may_do_what_the_config_declares_and_nothing_else(
+    tmp_path_factory: pytest.TempPathFactory, tree: dict[str, Any]
+) -> None:
+    fleet = compile_tree(tmp_path_factory.mktemp("fleet"), tree)
+    found = find_permissions(fleet)
+    assert set(found) == set(fleet.declared_nodes)
+    takers = [spec for spec in fleet.workers.values() if isinstance(spec, SubscriberSpec)]
+    sent = {
+        (spec.node, spec.subject)
+        for spec in fleet.workers.values()
+        if isinstance(spec, PublisherSpec)
+    }
+    for node, allowed in found.items():
+        for spec in takers:
+            is_own = spec.node == node
+            listed = tree["nodes"][spec.node]["subscribe"][spec.method].get("accept_from", "any")
+            may_send = listed == "any" or node in listed or (node, spec.subject) in sent
+            heard = may_send and spec.wants_ack
+            assert lets(allowed.publish, spec.subject) is may_send, (node, spec.subject)
+            for answer in (f"{spec.subject}.reply", f"{spec.subject}.reply.1a.2b"):
+                assert lets(allowed.publish, answer) is (is_own and spec.wants_ack), (node, answer)
+                assert lets(allowed.subscribe, answer) is heard, (node, answer)
+            grouped = f"{spec.subject} {spec.subject}"
+            assert (grouped in allowed.subscribe) is is_own
+            assert not lets(allowed.subscribe, spec.subject), "without the group nobody listens"
+        assert lets(allowed.publish, REPORTS)
+        assert lets(allowed.subscribe, f"{REPORTS}.reply.1a.2b")
+
+
+def test_what_all_nodes_may_do_is_one_line_however_many_they_are(tmp_path: Path) -> None:
+    nodes: dict[str, Any] = {f"n{number}": {"subscribe": {"REQPing": {}}} for number in range(500)}
+    found = find_permissions(compile_tree(tmp_path, {**HEAD, "nodes": nodes}))
+    assert max(len(one.publish) + len(one.subscribe) for one in found.values()) < 12
+    assert "*.REQPing.EventACK" in found[NodeName("n7")].publish
+    # one that keeps to itself is not reached by a pattern
+    nodes["n3"]["subscribe"]["REQPing"] = {"accept_from": ["n4"]}
+    found = find_permissions(compile_tree(tmp_path, {**HEAD, "nodes": nodes}))
+    assert lets(found[NodeName("n4")].publish, "n3.REQPing.EventACK")
+    assert not lets(found[NodeName("n5")].publish, "n3.REQPing.EventACK")
+    assert lets(found[NodeName("n5")].publish, "n6.REQPing.EventACK")
+
+
+def test_companions_relays_and_bench_are_part_of_it(tmp_path: Path) -> None:
+    text = """
+version: 1
+broker: {embedded: true}
+nodes:
+  central: {subscribe: {REQToFileAppend: {}}}
+  hub: {subscribe: {REQRelay: {relay_to: [far], relay_methods: [REQPing], accept_from: [central]}}}
+  far: {subscribe: {REQPing: {accept_from: [hub]}, REQCopyFileTo: {accept_from: [hub]}}}
+"""
+    fleet = load_text(tmp_path, text).desired
+    found = find_permissions(fleet, bench=True)
+    central, hub = found[NodeName("central")], found[NodeName("hub")]
+    assert lets(central.publish, "far.hub.REQRelay.EventACK")
+    assert not lets(central.publish, "far.REQPing.EventACK")
+    assert lets(hub.publish, "far.REQPing.EventACK")
+    assert any(
+        lets(hub.publish, f"far.REQCopyFileChunk.{kind}") for kind in ("EventACK", "CommandACK")
+    )
+    assert "hub.bench.>" in hub.publish
+    assert "hub.bench.>" in hub.subscribe
+    assert not any(
+        "bench" in subject for subject in find_permissions(fleet)[NodeName("hub")].publish
+    )
+
+
+def test_nodes_that_share_a_key_are_one_login_and_two_keys_are_two() -> None:
+    permissions = {
+        NodeName("a"): Permissions(("p",), ("s",)),
+        NodeName("b"): Permissions(("q",), ("s",)),
+        NodeName("c"): Permissions(("r",), ("t",)),
+    }
+    keys = {NodeName("a"): ("UA",), NodeName("b"): ("UA", "UB")}
+    both, new = make_logins(permissions, keys)
+    assert (both.public_key, both.nodes) == ("UA", ("a", "b"))
+    assert both.permissions == Permissions(("p", "q"), ("s",))
+    assert (new.public_key, new.nodes, new.permissions.publish) == ("UB", ("b",), ("q",))
+
+
+def test_a_login_without_any_right_is_written_as_one_that_may_nothing() -> None:
+    logins = make_logins({NodeName("a"): Permissions((), ())}, {NodeName("a"): ("UA",)})
+    # NB: nats-server reads an empty list as one that allows everything
+    assert 'publish: {deny: [\n          ">"' in render_conf(logins)
+
+
+def test_a_difference_is_told_as_diff_does() -> None:
+    assert diff_conf("a\n", "a\n", "conf") == ""
+    assert diff_conf("a\n", "b\n", "conf").splitlines()[-2:] == ["-a", "+b"]
+
+
+def test_a_mistyped_public_key_is_seen() -> None:
+    key = make_nkey().public
+    assert is_user_key(key)
+    for at in range(1, len(key)):
+        assert not is_user_key(key[:at] + ("A" if key[at] != "A" else "B") + key[at + 1 :])
+    account = make_nkey(nkeys.PREFIX_BYTE_ACCOUNT).public
+    assert not account.startswith("U")
