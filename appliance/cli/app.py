@@ -14,6 +14,7 @@ from appliance import __version__, early
 from appliance.cli import (
     bench_command,
     broker_commands,
+    can_command,
     config_commands,
     context_commands,
     copy_command,
@@ -96,6 +97,7 @@ def make_app() -> typer.Typer:
         inbox_commands,
         context_commands,
         broker_commands,
+        can_command,
         wire_command,
         bench_command,
         runner_command,

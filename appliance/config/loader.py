@@ -11,10 +11,10 @@ from typing import Any
 from appliance.config.arguments import find_argument_problem, find_schema_problem
 from appliance.config.compiler.compile import ChooseNodes, Compiled, compile_settings
 from appliance.config.compiler.findings import CASCADING, PLACE, Finding
-from appliance.config.compiler.layers import as_map
+from appliance.config.compiler.layers import as_map, find_value
 from appliance.config.files import FileSet
 from appliance.config.load import RawConfig, compose, read_config
-from appliance.config.positions import make_problem
+from appliance.config.positions import Place, make_problem
 from appliance.config.secrets import add_excerpts
 from appliance.config.shape import find_problems, prune
 from appliance.config.zones import ZONES, find_cron_error
@@ -37,6 +37,10 @@ class LoadedConfig:
     warnings: tuple[Problem, ...] = ()
     place: Callable[[Problem], Problem] = field(default=lambda problem: problem, compare=False)
     """Gives a problem that was found later, and knows its path only, its place in the files."""
+    find_setting: Callable[[str, str, str], Place | None] = field(
+        default=lambda _node, _method, _setting: None, compare=False
+    )
+    """Where the setting in force of a node's subscription stands; the entry for "", None where nothing says it."""
 
 
 def load_desired(
@@ -128,7 +132,23 @@ def _compile(
         blank=raw.blank,
         warnings=tuple(problems),
         place=partial(_place_problem, raw),
+        find_setting=partial(_find_setting, raw),
     )
+
+
+def _find_setting(raw: RawConfig, node: str, method: str, setting: str) -> Place | None:
+    if setting == "args":
+        return raw.place_of(("methods", method, setting), on_key=True)
+    own = as_map(find_value(raw.tree, ("nodes", node)))
+    # the nearest layer wins: the node's own entry, then its roles, the last one first
+    owners = [("nodes", node)]
+    owners += [("roles", role) for role in reversed(own.get("roles") or ())]
+    for owner in owners:
+        path = (*owner, "subscribe", method, *((setting,) if setting else ()))
+        subscribed = as_map(find_value(raw.tree, (*owner, "subscribe")))
+        if method in subscribed and (not setting or setting in as_map(subscribed[method])):
+            return raw.place_of(path, on_key=True)
+    return None
 
 
 def _hide(raw: RawConfig, problem: Problem) -> Problem:

@@ -47,6 +47,8 @@ class MethodInfo:
     options: frozenset[str] = frozenset()
     directory: str = ""
     file_name: str = ""
+    path_argument: int | None = None
+    """Which argument is the file at the node that `allow_paths` must cover; None where none is."""
     arguments: str = ""
     """The arguments in the words of a usage line, such as ``PROGRAM [ARG…]``."""
     acks_when_done: bool | None = None

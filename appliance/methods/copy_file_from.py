@@ -29,6 +29,7 @@ INFO = MethodInfo(
     acks_when_done=False,
     keeps_time=True,
     options=frozenset({"allow_paths"}),
+    path_argument=0,
     arguments="PATH NODE PATH-THERE [mkdir]",
     for_answers=False,
 )

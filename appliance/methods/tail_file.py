@@ -28,6 +28,7 @@ INFO = MethodInfo(
     replies=True,
     on_crash=OnCrash.INTERRUPT,
     options=frozenset({"allow_paths"}),
+    path_argument=0,
     arguments="PATH [-n COUNT]",
     for_answers=False,
 )

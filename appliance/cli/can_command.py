@@ -1,0 +1,93 @@
+"""`can`: whether one node may have another do something, and the line of the config that says so."""
+
+from __future__ import annotations
+
+import os
+import shlex
+from typing import Annotated
+
+import typer
+
+from appliance.cli.options import (
+    Exit,
+    Output,
+    OutputOption,
+    UnusedStateDirOption,
+    print_json,
+    split_paths,
+)
+from appliance.core.escape import escape_controls
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command("can")(can)
+
+
+def can(
+    node: Annotated[str, typer.Argument(metavar="NODE", help="The node that would do it.")],
+    method: Annotated[str, typer.Argument(metavar="METHOD", help="The method.")],
+    arguments: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[ARG]…", help="Its arguments; behind -- where one begins with -."),
+    ] = None,
+    sender: Annotated[
+        str, typer.Option("--from", metavar="NODE", help="The node that would ask.")
+    ] = "central",
+    config: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--config",
+            metavar="PATH",
+            help="Config files and directories; may be repeated. Default: APPLIANCE_CONFIG.",
+        ),
+    ] = None,
+    output: OutputOption = Output.TEXT,
+    _state_dir: UnusedStateDirOption = None,
+) -> int:
+    """Say whether a node lets another have it do something, and where in the config that stands.
+
+    Nothing is sent, and no daemon is asked: the config alone is read, by the functions by which nodes judge messages. Exit 0
+    for yes, 1 for no, so a pipeline can hold a config to what it must never allow.
+
+    \b
+    Examples:
+      appliance can ship1 REQCliCommand --config . -- systemctl restart nginx
+      appliance can ship1 REQTailFile /var/log/syslog --from ship2 --config /etc/appliance
+      ! appliance can ship1 REQCliCommand --config . -- rm -rf /     # a test of a pipeline
+    """
+    from appliance.config.arguments import find_argument_problem
+    from appliance.config.loader import load_desired
+    from appliance.core.policy import Question, judge
+    from appliance.methods.registry import METHOD_TABLE
+
+    paths = config or split_paths(os.environ.get("APPLIANCE_CONFIG", ""))
+    if not paths:
+        raise typer.BadParameter("name the config, or set APPLIANCE_CONFIG", param_hint="--config")
+    loaded = load_desired(paths, environ=os.environ, methods=METHOD_TABLE)
+    fleet = loaded.desired
+    methods = {
+        **METHOD_TABLE,
+        **{name: declared.info for name, declared in fleet.methods.items()},
+    }
+    question = Question(node, method, tuple(arguments or ()), sender)
+    verdict = judge(question, fleet, methods, find_argument_problem)
+    place = loaded.find_setting(node, method, verdict.setting)
+    if output is Output.JSON:
+        print_json(
+            {
+                **question._asdict(),
+                **verdict._asdict(),
+                "place": str(place) if place is not None else None,
+            }
+        )
+        return Exit.OK if verdict.is_allowed else Exit.FAILED
+    word = "yes" if verdict.is_allowed else "no"
+    asked = shlex.join([method, *question.arguments])
+    typer.echo(escape_controls(f"{word}: {asked} at {node} from {sender}: {verdict.because}"))
+    if place is not None:
+        item = "" if verdict.item is None else f", number {verdict.item + 1} of its list"
+        typer.echo(f"  {place}: {verdict.setting or 'the entry'}{item}")
+    for note in verdict.notes:
+        typer.echo(f"  {note}")
+    return Exit.OK if verdict.is_allowed else Exit.FAILED

@@ -1,0 +1,122 @@
+"""`can` answers as the node would, and names the line that says so."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from appliance.cli import main
+
+CONFIG = """\
+version: 1
+broker: {embedded: true}
+defaults: {}
+methods:
+  Restart: {exec: [systemctl, restart, "{args.0}"], args: {prefixItems: [{enum: [web, db]}], items: false, minItems: 1}}
+roles:
+  managed:
+    subscribe:
+      REQPing: {}
+      REQCliCommand:
+        accept_from: [central]
+        allow_commands: [[uptime], [systemctl, status, "*"], [echo, "**"]]
+      REQTailFile: {accept_from: [central, ship2], allow_paths: [/var/log/*.log, /srv/**]}
+      REQHttpGet: {accept_from: [central], allow_urls: ["http://127.0.0.1:8080/status"]}
+      Restart: {accept_from: [central]}
+nodes:
+  central: {subscribe: {REQErrorLog: {}}}
+  ship1: {roles: [managed]}
+  ship2:
+    roles: [managed]
+    subscribe:
+      REQCliCommand: {allow_commands: any, runner: /run/runner.sock}
+      REQCopyFileTo: {accept_from: any, allow_paths: any}
+"""
+
+
+@pytest.fixture
+def ask(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    path = tmp_path / "fleet.yaml"
+    path.write_text(CONFIG)
+
+    def ask(*words: str, sender: str = "central") -> tuple[int, dict]:
+        node, method, *arguments = words
+        options = ["--config", str(path), "--from", sender, "-o", "json"]
+        code = main(["can", node, method, *options, "--", *arguments])
+        return code, json.loads(capsys.readouterr().out)
+
+    return ask
+
+
+@pytest.mark.parametrize(
+    ("words", "sender", "line", "item"),
+    [
+        (("ship1", "REQPing"), "ship2", 9, None),
+        (("ship1", "REQCliCommand", "uptime"), "central", 12, 0),
+        (("ship1", "REQCliCommand", "echo", "-n", "--", "x"), "central", 12, 2),
+        (("ship2", "REQCliCommand", "rm", "-rf", "/"), "central", 22, None),
+        (("ship1", "REQTailFile", "/var/log/app.log", "-n", "5"), "ship2", 13, 0),
+        (("ship1", "REQTailFile", "/srv/a/b"), "central", 13, 1),
+        (("ship1", "REQHttpGet", "http://127.0.0.1:8080/status"), "central", 14, 0),
+        (("ship1", "Restart", "web"), "central", 15, None),
+        (("ship2", "REQCopyFileTo", "/a", "ship2", "/etc/x"), "anybody", 23, None),
+    ],
+)
+def test_yes_and_where_it_stands(ask, words, sender, line, item):
+    code, told = ask(*words, sender=sender)
+    assert (code, told["is_allowed"]) == (0, True), told
+    assert told["place"].split(":")[-2] == str(line)
+    assert told["item"] == item
+
+
+@pytest.mark.parametrize(
+    ("words", "sender", "line", "because"),
+    [
+        (("ship1", "REQCliCommand", "uptime"), "ship2", 11, "not in accept_from"),
+        (("ship1", "REQPing"), "stranger", 9, "not a declared node"),
+        (("ship1", "REQCliCommand", "uptime", "-p"), "central", 12, "no pattern"),
+        (("ship1", "REQCliCommand", "systemctl", "status", "--host=x"), "central", 12, "no pattern"),
+        (("ship1", "REQCliCommand"), "central", None, "no program"),
+        (("ship1", "REQTailFile", "/var/log/x/y.log"), "central", 13, "no pattern"),
+        (("ship1", "REQTailFile", "/srv/../etc/shadow"), "central", 13, "without . and .."),
+        (("ship1", "REQTailFile"), "central", None, "path is missing"),
+        (("ship1", "REQHttpGet", "http://127.0.0.1:8080/other"), "central", 14, "no pattern"),
+        (("ship1", "REQHttpGet", "file:///etc/passwd"), "central", None, ""),
+        (("ship1", "Restart", "mail"), "central", 5, ""),
+        (("ship1", "REQCopyFileTo", "/a", "ship1", "/b"), "central", None, "does not subscribe"),
+        (("shp1", "REQPing"), "central", None, "did you mean ship1?"),
+        (("ship1", "REQPng"), "central", None, "did you mean"),
+    ],
+)  # fmt: skip
+def test_no_and_why(ask, words, sender, line, because):
+    code, told = ask(*words, sender=sender)
+    assert (code, told["is_allowed"]) == (1, False), told
+    assert because in told["because"]
+    if line is not None:
+        assert told["place"].split(":")[-2] == str(line)
+
+
+def test_what_the_node_decides_beside_the_config_is_named(ask):
+    assert "runner at /run/runner.sock" in ask("ship2", "REQCliCommand", "reboot")[1]["notes"][0]
+    assert "where the path leads" in ask("ship1", "REQTailFile", "/srv/x")[1]["notes"][0]
+
+
+def test_in_words_it_is_a_line_and_its_place(tmp_path, capsys):
+    path = tmp_path / "fleet.yaml"
+    path.write_text(CONFIG)
+    assert (
+        main(["can", "ship1", "REQCliCommand", "--config", str(path), "--", "rm", "-rf", "/"]) == 1
+    )
+    told = capsys.readouterr().out
+    assert told == (
+        "no: REQCliCommand rm -rf / at ship1 from central: no pattern covers it\n"
+        f"  {path}:12:9: allow_commands\n"
+    )
+
+
+def test_without_a_config_it_is_asked_for(monkeypatch, capsys):
+    monkeypatch.delenv("APPLIANCE_CONFIG", raising=False)
+    assert main(["can", "ship1", "REQPing"]) == 64
+    assert "APPLIANCE_CONFIG" in capsys.readouterr().err
