@@ -173,6 +173,7 @@ class DeliveryWatch:
         line = _line("accepted", item, Standing(DeliveryState.ACCEPTED))
         line.from_node, line.replies = item.from_node, item.replies
         line.via, line.note = item.via or UNSET, item.note or UNSET
+        line.job = item.job or UNSET
         return line
 
     def _answer(self, event: Event) -> Line:

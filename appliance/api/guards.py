@@ -278,6 +278,11 @@ async def read_body(request: web.Request) -> bytes:
         return await request.read()
 
 
+async def may_see_values(request: web.Request) -> bool:
+    """Whether what stands in the config may be shown: on TCP to who brings the token."""
+    return not request.app[FACE].is_tcp or await has_token(request)
+
+
 def name_peer(request: web.Request) -> str:
     """A user of this machine on the unix socket, an address on TCP; "" where it cannot be told."""
     transport = request.transport

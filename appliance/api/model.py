@@ -245,6 +245,14 @@ class Outbox(_Answer):
     oldest_seconds: float = 0.0
 
 
+class JobsKept(_Answer):
+    """What commands of operators asked: jobs of which something is still to come, all that are kept, their bytes."""
+
+    open: int = 0
+    kept: int = 0
+    bytes: int = 0
+
+
 class Status(_Answer):
     """Everything an operator asks first."""
 
@@ -267,6 +275,7 @@ class Status(_Answer):
     store: Store = msgspec.field(default_factory=Store)
     outbox: Outbox = msgspec.field(default_factory=Outbox)
     waiting: dict[str, int] = {}
+    jobs: JobsKept = msgspec.field(default_factory=JobsKept)
     secrets: dict[str, Secret] = {}
 
 
@@ -403,6 +412,8 @@ class Submitted(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What kind of error: `arguments` where the method's own usage would help."""
     note: str | None = None
     """What looks like a slip although it was accepted."""
+    job: str | None = None
+    """The job that it is part of."""
     id_text: str | None = None
     """The id for readers whose numbers end at 2^53."""
 
@@ -463,6 +474,7 @@ class Line(_Answer):
     code: str | UnsetType = UNSET
     via: str | UnsetType = UNSET
     note: str | UnsetType = UNSET
+    job: str | UnsetType = UNSET
     count: int | UnsetType = UNSET
     # of the end
     delivered: int | UnsetType = UNSET
@@ -543,6 +555,114 @@ class Count(_Answer):
 
     count: int = 0
     held: int | UnsetType = UNSET
+
+
+# -- jobs -----------------------------------------------------------------------------------------
+
+
+class JobCounts(_Answer):
+    """How many of its messages came to what; `silent` are those of which something is still to come."""
+
+    total: int = 0
+    done: int = 0
+    failed: int = 0
+    silent: int = 0
+
+
+class JobNode(_Answer):
+    """What became of a job at one node: `state` and `why` are the words of `core.delivery`, `rejected` for a message
+    that was not accepted; `kind` is how it counts.
+    """
+
+    to: str = ""
+    from_node: str = msgspec.field(name="from", default="")
+    via: str | UnsetType = UNSET
+    id: int | None = None
+    state: str = ""
+    why: str = ""
+    kind: str = ""
+    is_delivered: bool = False
+    is_answered: bool = False
+    exit_status: int | None = None
+    is_status_unknown: bool = False
+    signal: int | None = None
+    stopped_after_seconds: float | None = None
+    is_held: bool = False
+    is_truncated: bool = False
+    is_cut: bool = False
+    output_bytes: int = 0
+    """What is kept of its output."""
+    forgotten_bytes: int = 0
+    """What is not: its beginning."""
+    filed: str | UnsetType = UNSET
+    """Where its answer lies below the state directory."""
+    stopped: str | UnsetType = UNSET
+    """What came of cancelling it."""
+    id_text: str = ""
+
+    def __post_init__(self) -> None:
+        self.id_text = self.id_text or ("" if self.id is None else str(self.id))
+
+
+class Job(_Answer):
+    """What one command sent. `state` is open, or over where nothing more is to come."""
+
+    id: str = ""
+    at: str | None = None
+    age_seconds: float = 0.0
+    state: str = ""
+    command: str = ""
+    by: str = ""
+    from_node: str = msgspec.field(name="from", default="")
+    method: str = ""
+    args: list[str] = []
+    data_bytes: int = 0
+    bytes: int = 0
+    counts: JobCounts = msgspec.field(default_factory=JobCounts)
+    cancelled_by: str | UnsetType = UNSET
+    cancelled_at: str | UnsetType = UNSET
+    nodes: list[JobNode] | UnsetType = UNSET
+    values_hidden: bool | UnsetType = UNSET
+    """Arguments are for who brings the token."""
+
+
+class Jobs(_Answer):
+    """The newest first."""
+
+    jobs: list[Job] = []
+
+
+class JobPiece(_Answer):
+    """A piece of what a node said; `data_base64` where it is not all text."""
+
+    number: int = 0
+    to: str = ""
+    id: int | None = None
+    stream: str = ""
+    data: str = ""
+    data_base64: str | UnsetType = UNSET
+
+
+class JobOutput(_Answer):
+    """Pieces in order; `next` is where to go on, None when that was all there is."""
+
+    pieces: list[JobPiece] = []
+    next: int | None = None
+
+
+class JobWord(_Answer):
+    """What came of an order at one node."""
+
+    to: str = ""
+    done: bool = False
+    words: str = ""
+
+
+class JobWords(_Answer):
+    """Node by node."""
+
+    job: str = ""
+    nodes: list[JobWord] = []
 
 
 # -- copies ---------------------------------------------------------------------------------------

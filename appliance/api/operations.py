@@ -9,7 +9,8 @@ import msgspec
 from appliance.api import model
 from appliance.api.copy_jobs import CopyJobs
 from appliance.api.inbox import Inbox
-from appliance.api.requests import Once, PlanRequest, SubmitRequest
+from appliance.api.jobs import JobsView
+from appliance.api.requests import JobRequest, Once, PlanRequest, SubmitRequest
 from appliance.api.standings import Standings
 from appliance.api.status import StatusView, describe_dead, describe_overrides, describe_record
 from appliance.api.submission import Submission
@@ -41,6 +42,7 @@ class Operations:
         abandoned: AbandonedRequests,
         copies: CopyJobs,
         targets: TargetChooser,
+        jobs: JobsView,
         store: MessageStore,
         inbox: Inbox,
         history: History,
@@ -51,6 +53,7 @@ class Operations:
         self.events = events
         self.copies = copies
         self.targets = targets
+        self.jobs = jobs
         self._view = view
         self._submission = submission
         self._standings = standings
@@ -161,17 +164,23 @@ class Operations:
     # -- messages ---------------------------------------------------------------------------------
 
     async def submit(
-        self, requests: Sequence[SubmitRequest], *, atomic: bool = False, once: Once | None = None
+        self,
+        requests: Sequence[SubmitRequest],
+        *,
+        atomic: bool = False,
+        once: Once | None = None,
+        job: JobRequest | None = None,
     ) -> list[model.Submitted]:
         """Accept messages; returns when they are on disk.
 
-        With `atomic` one that is refused refuses all. `once` is committed together with the messages.
+        With `atomic` one that is refused refuses all. `once` is committed together with the messages; with `job` what
+        becomes of them is kept together.
 
         Raises:
             RequestInvalid: the request as a whole cannot be used.
             StoreError: nothing was accepted.
         """
-        return await self._submission.submit(requests, atomic=atomic, once=once)
+        return await self._submission.submit(requests, atomic=atomic, once=once, job=job)
 
     async def is_accepted(self, once: Once) -> bool:
         """Whether messages were accepted under this mark."""
@@ -208,11 +217,17 @@ class Operations:
 
     async def outbox_retry(self, ids: Sequence[int] | None) -> int:
         """Try dead letters (None: all) again, as new attempts; how many."""
-        return await self._store.retry_dead(ids)
+        count = await self._store.retry_dead(ids)
+        await self.jobs.note_retried(ids)
+        return count
 
-    async def outbox_drop(self, ids: Sequence[int] | None, *, dead_only: bool = True) -> int:
+    async def outbox_drop(
+        self, ids: Sequence[int] | None, *, dead_only: bool = True, by: str = ""
+    ) -> int:
         """Forget dead letters (None: all of them), or with ids also pending records; how many."""
-        return await self._store.drop(ids, dead_only=dead_only)
+        count = await self._store.drop(ids, dead_only=dead_only)
+        self.jobs.note_dropped(ids or (), by)
+        return count
 
     async def inbox_list(self, limit: int) -> list[model.InboxRecord]:
         """Messages taken in and not finished, oldest first."""

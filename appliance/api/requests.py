@@ -80,6 +80,20 @@ class ChooseRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     """The node that asks, which `local` stands for; chosen as for a message."""
 
 
+JOB_COMMANDS = frozenset({"exec", "send", "cp"})
+
+
+class JobRequest(NamedTuple):
+    """That the messages of a call are one job, and of which command of which operator."""
+
+    command: str
+    by: str = ""
+    wants_status: bool = False
+    """An answer without an exit status is a failure."""
+    is_now: bool = False
+    """Only for nodes that are there: nothing is to wait for the others."""
+
+
 class Once(NamedTuple):
     """A mark that is committed together with messages, so that a caller who was cut off can ask about it.
 

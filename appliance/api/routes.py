@@ -14,6 +14,7 @@ from appliance.api.guards import (
     FACE,
     has_token,
     may_read_as_we,
+    may_see_values,
     name_peer,
     read_body,
     refuse_without_token,
@@ -23,6 +24,8 @@ from appliance.api.operations import Operations
 from appliance.api.page import PageRoutes, wants_page
 from appliance.api.replies import refuse, reply
 from appliance.api.requests import (
+    JOB_COMMANDS,
+    JobRequest,
     read_choose,
     read_ids,
     read_inbox_drop,
@@ -53,6 +56,7 @@ INDEX = f"""appliance {__version__}
 /api/v1/events    what happens, as server-sent events
 /api/v1/outbox    pending messages, ?state=dead dead letters; POST …/retry, …/drop
 /api/v1/inbox     messages taken in and not finished; POST …/drop
+/api/v1/jobs      what commands of operators asked, and what came of it; …/ID, …/ID/output; POST …/ID/cancel, …/retry
 /api/v1/history   config sets applied and refused
 """
 MAX_LISTED = 10_000
@@ -200,10 +204,11 @@ class Routes:
         """202 when everything that could be accepted is on disk, 422 when nothing could."""
         requests = read_messages(await read_body(request))
         wait_s = read_wait(request)
+        job = read_job(request)
         if wait_s is not None and NDJSON in request.headers.get("Accept", ""):
             idle_s = read_wait(request, "idle")
-            return await self.streams.follow_messages(request, requests, wait_s, idle_s)
-        submitted = await self.control.submit(requests)
+            return await self.streams.follow_messages(request, requests, wait_s, idle_s, job)
+        submitted = await self.control.submit(requests, job=job)
         if any(item.accepted for item in submitted):
             return reply({"messages": submitted}, 202)
         first = submitted[0].error if submitted else "nothing to send"
@@ -228,7 +233,9 @@ class Routes:
         asked = read_ids(await read_body(request))
         if asked.pending and asked.ids is None:
             raise RequestInvalid("pending messages are dropped by their ids only")
-        count = await self.control.outbox_drop(asked.numbers(), dead_only=not asked.pending)
+        count = await self.control.outbox_drop(
+            asked.numbers(), dead_only=not asked.pending, by=name_peer(request)
+        )
         return reply(Count(count=count))
 
     async def inbox(self, request: web.Request) -> web.Response:
@@ -258,9 +265,23 @@ class Routes:
         return reply(record if await may_see_values(request) else without_values(record))
 
 
-async def may_see_values(request: web.Request) -> bool:
-    """Whether what stands in the config may be shown: on TCP to who brings the token."""
-    return not request.app[FACE].is_tcp or await has_token(request)
+def read_job(request: web.Request) -> JobRequest | None:
+    """Whether the messages of a call are one job; a query says so.
+
+    Raises:
+        RequestInvalid: of no command that we know.
+    """
+    command = request.query.get("job")
+    if command is None:
+        return None
+    if command not in JOB_COMMANDS:
+        raise RequestInvalid(f"job is one of {', '.join(sorted(JOB_COMMANDS))}")
+    return JobRequest(
+        command=command,
+        by=name_peer(request),
+        wants_status=request.query.get("wants_status") == "true",
+        is_now=request.query.get("now") == "true",
+    )
 
 
 def without_values(answer: object) -> dict[str, Any]:

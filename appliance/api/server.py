@@ -16,6 +16,7 @@ from appliance.api.clients import find_address, find_uid
 from appliance.api.copies import CopyRoutes
 from appliance.api.guards import FACE, HIDING, MAX_BODY_BYTES, ListenerKind, add_headers, guard
 from appliance.api.guards import turn_errors_into_json as turn_errors
+from appliance.api.job_routes import JobRoutes
 from appliance.api.operations import Operations
 from appliance.api.page import PageRoutes
 from appliance.api.port import Port, cannot_listen, close_server, http_log, split_listen
@@ -118,6 +119,7 @@ class AdminServer:
         app.on_response_prepare.append(add_headers)
         self._routes.add_to(app)
         CopyRoutes(self._routes.control.copies).add_to(app)
+        JobRoutes(self._routes.control.jobs).add_to(app)
         return app
 
     async def _listen_or_take_over(self, listen: str) -> _Listening:

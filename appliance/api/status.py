@@ -31,6 +31,7 @@ from appliance.core.overrides import Overrides
 from appliance.core.problems import Problem
 from appliance.core.specs import Phase, PublisherSpec
 from appliance.core.times import clock_time, rfc3339
+from appliance.jobs.ledger import JobLedger
 from appliance.methods.registry import METHOD_TABLE
 from appliance.outbox.records import DeadLetter, OutboxRecord
 from appliance.outbox.store import MessageStore
@@ -99,6 +100,7 @@ class StatusView:
         events: EventHub,
         inputs: OpenInputs,
         secrets: FoundSecrets,
+        jobs: JobLedger,
     ) -> None:
         self._config_paths = list(config_paths)
         self._is_broker_embedded = is_broker_embedded
@@ -114,6 +116,7 @@ class StatusView:
         self._events = events
         self._inputs = inputs
         self._secrets = secrets
+        self._jobs = jobs
         self._started_at = time.time()
         self._life = life
 
@@ -163,6 +166,11 @@ class StatusView:
                 oldest_seconds=round(self._age_s(counts.oldest_created_at), 3),
             ),
             waiting=self._standings.waiting(),
+            jobs=model.JobsKept(
+                open=self._jobs.open_count,
+                kept=len(self._jobs.jobs),
+                bytes=self._jobs.size_bytes,
+            ),
             secrets={
                 place: model.Secret(
                     kind=item.ref.kind,
@@ -297,6 +305,8 @@ class StatusView:
             outbox_in_flight=self._in_flight(),
             outbox_dead=counts.dead,
             outbox_oldest_s=self._age_s(counts.oldest_created_at),
+            jobs_open=self._jobs.open_count,
+            jobs_bytes=self._jobs.size_bytes,
             waiting=self._standings.waiting(),
             inbox_unfinished=self._unfinished() + self._orphaned,
             inbox_orphaned=self._orphaned,

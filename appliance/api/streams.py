@@ -13,7 +13,7 @@ from appliance.api.guards import FACE, find_client
 from appliance.api.model import Line
 from appliance.api.operations import Operations
 from appliance.api.replies import encode_json, refuse, with_id_texts
-from appliance.api.requests import SubmitRequest
+from appliance.api.requests import JobRequest, SubmitRequest
 from appliance.core.durations import parse_duration
 from appliance.errors import RequestInvalid
 from appliance.telemetry.events import Event, Listener
@@ -55,6 +55,7 @@ class Streams:
         requests: Sequence[SubmitRequest],
         wait_s: float,
         idle_s: float | None = None,
+        job: JobRequest | None = None,
     ) -> web.StreamResponse:
         """Submit, then one JSON line per thing that happens, until all is settled, the wait is
         over, or no node gave a sign of life for `idle_s`.
@@ -70,7 +71,7 @@ class Streams:
 
         # NB: listening starts before the put: an ack may be quicker than our answer to the caller
         with self._followed.held(client), self._control.events.listen(wants) as listener:
-            watch = DeliveryWatch(await self._control.submit(requests))
+            watch = DeliveryWatch(await self._control.submit(requests, job=job))
             response = web.StreamResponse(status=202, headers={"Content-Type": NDJSON})
             try:
                 await response.prepare(request)

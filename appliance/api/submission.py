@@ -6,7 +6,8 @@ import contextlib
 from collections.abc import Iterator, Sequence
 
 from appliance.api.model import Submitted
-from appliance.api.requests import Once, SubmitRequest
+from appliance.api.new_job import describe_job, describe_message
+from appliance.api.requests import JobRequest, Once, SubmitRequest
 from appliance.core.file_names import name_parts
 from appliance.core.hidden import Hiding
 from appliance.core.message import CALLER_FILE, DEFAULT_REPLY_METHOD, Message, make_reply
@@ -14,7 +15,9 @@ from appliance.core.names import ERROR_CENTRAL, MethodName, NodeName
 from appliance.core.relay import RELAY_METHOD, relay_token, wrap
 from appliance.core.specs import ANY_SENDER, DesiredState, PublisherSpec, SubscriberSpec
 from appliance.core.suggest import find_nearest
-from appliance.errors import ArgumentsRefused, HandlerError, RequestInvalid
+from appliance.dialect.headers import JOB_HEADER
+from appliance.errors import ArgumentsRefused, HandlerError, RequestInvalid, StoreError
+from appliance.jobs.ledger import JobLedger
 from appliance.outbox.records import FinishItem, OutboxRecord, TakeIn, TakeInResult
 from appliance.outbox.store import MessageStore
 from appliance.reconcile.reconciler import Reconciler
@@ -48,9 +51,11 @@ class Submission:
         reconciler: Reconciler,
         telemetry: Telemetry,
         hiding: Hiding,
+        jobs: JobLedger,
     ) -> None:
         self._hiding = hiding
         self._store = store
+        self._jobs = jobs
         self._router = router
         self._reconciler = reconciler
         self._telemetry = telemetry
@@ -61,14 +66,16 @@ class Submission:
         *,
         atomic: bool = False,
         once: Once | None = None,
+        job: JobRequest | None = None,
     ) -> list[Submitted]:
         """Accept messages; answers when they are on disk."""
         answers: list[Submitted] = []
         records: list[OutboxRecord] = []
+        job_id = None if job is None else self._jobs.new_id()
         for request in requests:
             for to_node in request.to_nodes:
                 try:
-                    record = self._make_record(request, to_node)
+                    record = self._make_record(request, to_node, job_id)
                 except RequestInvalid as error:
                     code = "arguments" if isinstance(error, ArgumentsRefused) else None
                     # the schema of declared arguments may hold what the config took from the environment
@@ -91,18 +98,44 @@ class Submission:
                         note=self._note(
                             request, record, record.node if to_node == LOCAL else to_node
                         ),
+                        job=job_id,
                     )
                 )
         if atomic and len(records) < len(answers):
             return [_withdraw(answer) for answer in answers]
         if records:
-            if once is None:
+            if job is not None and job_id is not None:
+                await self._put_job(job_id, job, requests, answers, records)
+            elif once is None:
                 await self._store.put(records)
             else:
                 # in one commit: neither the mark nor the messages are there without the other
                 await self._store.finish([self._mark(once)], records)
             self._telemetry.messages_accepted(len(records))
         return answers
+
+    async def _put_job(
+        self,
+        job_id: str,
+        job: JobRequest,
+        requests: Sequence[SubmitRequest],
+        answers: Sequence[Submitted],
+        records: Sequence[OutboxRecord],
+    ) -> None:
+        """The job is on disk before its messages; that they were accepted, in one commit with them."""
+        asked = [request for request in requests for _ in request.to_nodes]
+        facts = describe_job(job, requests[0], records[0].node, self._hiding)
+        messages = [
+            describe_message(request, answer)
+            for request, answer in zip(asked, answers, strict=True)
+        ]
+        kept = await self._jobs.begin(job_id, facts, messages)
+        try:
+            await self._store.put(records, facts=self._jobs.facts_with(job_id))
+        except StoreError:
+            self._jobs.withdraw(kept)
+            raise
+        self._jobs.accepted(kept)
 
     async def is_accepted(self, once: Once) -> bool:
         """Whether messages were accepted under this mark."""
@@ -134,7 +167,9 @@ class Submission:
             message_id=once.number,
         )
 
-    def _make_record(self, request: SubmitRequest, to_node: str) -> OutboxRecord:
+    def _make_record(
+        self, request: SubmitRequest, to_node: str, job_id: str | None
+    ) -> OutboxRecord:
         node = self.sender(request.from_node, to_node, request.method)
         message = Message(
             to_node=node if to_node == LOCAL else to_node,
@@ -177,7 +212,12 @@ class Submission:
         if message.relay_via_node:
             with _about("relay_via_node"):
                 message = self._relay(message)
-        return self._router.make_record(message, expires_s=request.expires, retries=request.retries)
+        return self._router.make_record(
+            message,
+            expires_s=request.expires,
+            retries=request.retries,
+            headers=None if job_id is None else {JOB_HEADER: job_id},
+        )
 
     def _files_answer(self, message: Message) -> bool:
         info = self._router.methods.get(MethodName(message.method))

@@ -149,9 +149,10 @@ def execute(
         wants_status=not accept_unknown,
     )
     client = connect(state_dir)
+    job = {"job": "exec", **({} if accept_unknown else {"wants_status": "true"})}
     body = {name: value for name, value in body.items() if value is not None}
     try:
-        is_whole = follow(client, body, wait_s, answers)
+        is_whole = follow(client, body, wait_s, answers, job=job)
     finally:
         # also of a daemon that went away: what had come until then is known
         if output is Output.JSON and answers.nodes:

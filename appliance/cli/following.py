@@ -33,6 +33,7 @@ def follow(
     answers: Answers,
     *,
     idle_s: float | None = None,
+    job: Mapping[str, str] | None = None,
 ) -> bool:
     """Submit and write until all is answered or the wait is over; False when it was interrupted.
 
@@ -41,7 +42,7 @@ def follow(
     Raises:
         DaemonUnreachable: the daemon is not there, or went away in the middle; what came until then is written.
     """
-    query = {"wait": f"{wait_s:g}s"}
+    query = {"wait": f"{wait_s:g}s", **(job or {})}
     if idle_s is not None:
         query["idle"] = f"{idle_s:g}s"
     asked = {**body, "for_caller": True}

@@ -164,7 +164,7 @@ def send(
 def _submit_only(
     client: ApiClient, body: Mapping[str, Any], output: SendOutput, deliveries: Deliveries
 ) -> None:
-    answer = client.post("/api/v1/messages", Messages, body, accept=[422])
+    answer = client.post("/api/v1/messages?job=send", Messages, body, accept=[422])
     for item, facts in zip(answer.value.messages, answer.plain.get("messages", ()), strict=True):
         kind, error = "accepted" if item.accepted else "rejected", item.error
         _take(deliveries, Answer.of(Line, {"event": kind, "reason": error, **facts}), output)
@@ -177,7 +177,7 @@ def _submit_and_follow(
     output: SendOutput,
     deliveries: Deliveries,
 ) -> None:
-    query = {"wait": f"{wait_s:g}s"}
+    query = {"wait": f"{wait_s:g}s", "job": "send"}
     view = ProgressView()
     view.begin(body["method"])
     has_bar = output is SendOutput.TEXT and view.is_terminal and len(body["to_nodes"]) == 1

@@ -801,6 +801,30 @@ class StateSettings:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class JobSettings:
+    """What is kept of what the command line asked for (`exec`, `send`, `cp`), and of what came of it."""
+
+    keep_s: float = duration(
+        7 * 86_400.0,
+        "How long a job is kept: who asked for what, what became of it at each node, and its output.",
+        0,
+        10 * _YEAR_S,
+    )
+    max_bytes: int = whole(
+        256 * _MIB,
+        "Bytes that all jobs together may take; the oldest go first.",
+        _MIB,
+        2**50,
+    )
+    max_output_bytes: int = whole(
+        4 * _MIB,
+        "Bytes of one node's output that are kept with a job. Of more the end is kept.",
+        0,
+        2**40,
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class SourceSettings:
     """Where the config comes from. `source` is `files` or `git`; `signed_by` are SSH public keys."""
 
@@ -884,6 +908,9 @@ class DesiredState:
         "Steward's inputs: they take its JSON and YAML message lists. Each is off unless its section is there.",
     )
     state: StateSettings = section(StateSettings(), "What is kept on disk.")
+    jobs: JobSettings = section(
+        JobSettings(), "What is kept of the jobs of the command line: `appliance jobs`."
+    )
     reload: ReloadSettings = section(ReloadSettings(), "How changes of the config are taken.")
     start: StartSettings = section(StartSettings(), "How the daemon starts.")
     limits: LimitSettings = section(LimitSettings(), "Bounds on what comes in.")

@@ -18,6 +18,7 @@ from appliance.api.copy_jobs import CopyJobs
 from appliance.api.fleet import FleetView
 from appliance.api.health import watch_store
 from appliance.api.inbox import Inbox, keep_orphans
+from appliance.api.jobs import JobsView
 from appliance.api.operations import Operations
 from appliance.api.server import AdminServer
 from appliance.api.standings import Standings
@@ -53,10 +54,12 @@ from appliance.delivery.modes import DeliveryModes
 from appliance.dialect.spoken import make_dialect
 from appliance.errors import StoreError
 from appliance.inputs.inputs import Inputs
+from appliance.jobs.ledger import JobLedger
 from appliance.methods.copies.receiver import CopyTaker
 from appliance.methods.copies.spool import CopySpool
 from appliance.methods.files.data_dir import DataFiles
 from appliance.methods.registry import METHOD_TABLE, METHODS
+from appliance.outbox.job_file import JobFile
 from appliance.outbox.store import MessageStore
 from appliance.reconcile.activation import Reloadable
 from appliance.reconcile.contracts import DrainOutcome
@@ -109,6 +112,7 @@ class Daemon:
         self._state_dir = state_dir
         self.desired = Current(start.built)
         self._hidden_environment = Current(secret_variables(start.built))
+        self._job_settings = Current(start.built.jobs)
         self.hiding = Hiding(start.built.hidden)
         hide_in_logs(self.hiding)
         self.events = EventHub(hiding=self.hiding)
@@ -174,6 +178,7 @@ class Daemon:
             "store watch": lambda: watch_store(self.store.health, self.telemetry),
             "orphans": lambda: keep_orphans(self.inbox_owners, self.telemetry, self._report),
             "expiry": expiry.run,
+            "jobs": self.jobs.run,
             "stale schedules": self._forget_schedules,
         }
 
@@ -188,6 +193,13 @@ class Daemon:
         # first: its lock keeps a second daemon out, and everything else keeps something in it
         self.store = await MessageStore.open(self._state_dir, desired.state)
         self._stack.push_async_callback(self.store.close)
+        self.jobs = JobLedger(
+            await JobFile.open(self._state_dir, self.telemetry.jobs_troubled),
+            self.store,
+            self._job_settings,
+        )
+        await self.jobs.load()
+        self._stack.push_async_callback(self.jobs.close)
         history = History(self._state_dir / "history")
         await asyncio.to_thread(history.open)
         self.broker: EmbeddedBroker | None = None
@@ -247,7 +259,7 @@ class Daemon:
             wall=time.time,
         )
         submission = Submission(
-            self.store, self.router, self.reconciler, self.telemetry, self.hiding
+            self.store, self.router, self.reconciler, self.telemetry, self.hiding, self.jobs
         )
         self.inputs = Inputs(
             submission,
@@ -297,6 +309,7 @@ class Daemon:
             events=self.events,
             inputs=self.inputs,
             secrets=self.secrets,
+            jobs=self.jobs,
         )
         copies = CopyJobs(
             self.spool, self.parts, desired=self.desired, choose_sender=submission.sender
@@ -310,6 +323,7 @@ class Daemon:
             standings=self.standings,
             abandoned=self.abandoned,
             copies=copies,
+            jobs=JobsView(self.jobs, self.store, self.standings),
             store=self.store,
             inbox=Inbox(self.store, self.inbox_owners),
             history=history,
@@ -376,6 +390,7 @@ class Daemon:
             wall=time.time,
             abandoned=self.abandoned,
             hiding=self.hiding,
+            jobs=self.jobs,
             stall=StallWatch(passed_s),
             hello_report=lambda: self.fleet.say(),
             report_given_up=given_up.report_given_up,
@@ -422,6 +437,7 @@ class Daemon:
         # first: whatever follows may have something to tell
         desired.follow(lambda new: self.hiding.add_set(new.hidden))
         desired.follow(follow_state)
+        desired.follow(lambda new: self._job_settings.put(new.jobs))
         desired.follow(self._source.follow)
         desired.follow(lambda new: self._hidden_environment.put(secret_variables(new)))
         desired.follow(self.router.follow)

@@ -20,6 +20,9 @@ TAKER_HEADER = "appl-taker"
 ATTEMPT_HEADER = "appl-attempt"
 """On a message: how often an operator has had it tried anew. What had failed is run again then, and only that."""
 
+JOB_HEADER = "appl-job"
+"""On a message: the job of the operator's command that it is part of, for whoever looks at what runs on a node."""
+
 WORKING_HEADER = "appl-working"
 """On an acknowledgement subject: the message is durably taken and waits or runs; the value names the daemon."""
 BUSY_HEADER = "appl-busy"

@@ -387,6 +387,15 @@ def find_dead(database: Database, to_node: str, reason_begins: str) -> list[int]
     return [number for number, subject in rows if subject.rsplit(".", 2)[0] == to_node]
 
 
+def dead_reasons(database: Database, ids: Sequence[int]) -> dict[int, str]:
+    """By id, of those that are dead letters; their bodies are not read."""
+    rows = database.connection.execute(
+        "SELECT id, reason FROM letters WHERE id IN (SELECT value FROM json_each(?))",
+        (pack(list(ids)).decode(),),
+    )
+    return dict(rows.fetchall())
+
+
 @dataclass(slots=True)
 class Revived:
     """Records that wait again; `last_id` is where to go on, None when that was all."""

@@ -457,6 +457,10 @@ class MessageStore:
             lambda database: queries.find_dead(database, to_node, reason_begins)
         )
 
+    async def dead_reasons(self, ids: Sequence[int]) -> dict[int, str]:
+        """Why records became dead letters, of those that are some."""
+        return await self._call(lambda database: queries.dead_reasons(database, ids))
+
     async def retry_dead(self, ids: Sequence[int] | None = None) -> int:
         """Put dead letters back into their lanes as a new attempt, with fresh tries; how many."""
         now, after_id, count = self.now(), -1, 0

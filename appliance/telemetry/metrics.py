@@ -85,6 +85,8 @@ class MetricsFacts:
     outbox_in_flight: int = 0
     outbox_dead: int = 0
     outbox_oldest_s: float = 0.0
+    jobs_open: int = 0
+    jobs_bytes: int = 0
     waiting: Mapping[str, int] = field(default_factory=dict)
     """Messages that wait, by the kind of the reason."""
     inbox_unfinished: int = 0
@@ -398,6 +400,14 @@ def _fleet_families(facts: MetricsFacts) -> list[Metric]:
     return [
         fleet,
         outbox,
+        _gauge(
+            "jobs_open",
+            "Jobs of the command line of which something is still to come.",
+            facts.jobs_open,
+        ),
+        _gauge(
+            "jobs_bytes", "What all jobs that are kept take, outputs included.", facts.jobs_bytes
+        ),
         _gauge(
             "outbox_oldest_seconds", "Age of the oldest pending message.", facts.outbox_oldest_s
         ),

@@ -71,6 +71,11 @@ class Telemetry(MessageTelemetry):
         self._log(logging.INFO, "dead letters of an earlier version are tried again", fields)
         self._events.emit("letters_revived", **fields)
 
+    def jobs_troubled(self, text: str) -> None:
+        """The file of jobs cannot be used as it is."""
+        self._log(logging.ERROR, "jobs troubled", {"error": text})
+        self._events.emit("jobs_troubled", error=text)
+
     def secret_changed(self, places: Sequence[str]) -> None:
         """Secrets or certificates that the config names hold something else than before."""
         self._log(logging.INFO, "secrets changed", {"places": ", ".join(places)})

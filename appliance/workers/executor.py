@@ -292,6 +292,9 @@ class Executor:
             text = self._parts.hiding.text(str(error))
             self._finish((work, (), f"failed: undecodable: {text}"))
             return
+        if work.is_reply:
+            # before anything that waits: pieces are kept in the order in which they came
+            self.reply_builder.file_reply(work, message)
         if work.is_reply and is_for_caller_only(work, message):
             self._reply_order.say(work)
             # who still speaks hears of it with the word that this piece is done
@@ -567,6 +570,9 @@ class Executor:
         replies = [record for _, records, _ in batch for record in records]
         # where the acknowledgement is out already, nobody waits for this commit
         is_urgent = bool(replies) or any(work.ack_on is AckOn.DONE for work, _, _ in batch)
+        if self._parts.jobs.holds_answers:
+            # an answer is on disk with its job before anybody is told that it is here
+            await self._parts.jobs.written()
         full_count = 0
         while done or items or replies:
             try:

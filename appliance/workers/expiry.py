@@ -78,4 +78,5 @@ class LaneExpiry:
             self._store.settle_dead(record, reason)
             telemetry.message_dead(key, record.id, record.to_node, record.method, reason)
         self._parts.waiters.tell(record.id, reason)
+        self._parts.jobs.concluded(record.id, reason)
         self._parts.report_given_up(record, reason)

@@ -11,7 +11,7 @@ import contextlib
 from collections.abc import Callable, Sequence
 
 from appliance.bus.base import Denial
-from appliance.core.delivery import Standing
+from appliance.core.delivery import DeliveryState, Standing
 from appliance.core.message import Message
 from appliance.core.names import WorkerKey
 from appliance.core.specs import PublisherSpec, WorkerSpec
@@ -230,6 +230,12 @@ class Publisher:
                     is_done=flight.is_done,
                     is_unwanted=flight.is_unwanted,
                 )
+        jobs = self._parts.jobs
+        if jobs.is_watching:
+            plain = DeliveryState.TAKEN if self._spec.wants_ack else DeliveryState.SENT
+            for flight in flights:
+                state = DeliveryState.DONE if flight.is_done else plain
+                jobs.concluded(flight.record.id, reason, state=state)
         if reason is not None:
             for flight in flights:
                 self._parts.report_given_up(flight.record, reason)

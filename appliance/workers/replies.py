@@ -7,6 +7,7 @@ import binascii
 from collections.abc import Mapping
 
 from appliance.core.message import CALLER_FILE, Message
+from appliance.core.outcome import AnswerFacts
 from appliance.dialect.headers import (
     ENDED_HEADER,
     EXIT_HEADER,
@@ -72,6 +73,21 @@ def read_reply_facts(headers: Mapping[str, str]) -> ReplyFacts:
         is_stderr_cut=STDERR_CUT_HEADER in headers,
         ending=read_ending(headers.get(ENDED_HEADER)),
         progress=_read_progress(headers.get(PROGRESS_HEADER)),
+    )
+
+
+def describe_answer(facts: ReplyFacts, *, is_cut: bool) -> AnswerFacts:
+    """What of it counts for what became of the question."""
+    stopped_after_s, is_held, number = facts.ending
+    return AnswerFacts(
+        exit_status=facts.exit_status,
+        has_more=facts.has_more,
+        tells_stream=facts.stream is not None,
+        is_cut=is_cut,
+        is_truncated=facts.is_truncated,
+        is_held=is_held,
+        stopped_after_s=stopped_after_s,
+        signal=number,
     )
 
 

@@ -4,7 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from appliance.core.message import CALLER_FILE, Message, bytes_to_text, make_reply
+from appliance.core.message import (
+    CALLER_FILE,
+    Message,
+    bytes_to_text,
+    make_reply,
+    text_to_bytes,
+)
 from appliance.core.relay import RELAY_METHOD, forward_reply, is_relayed_reply
 from appliance.core.specs import AckOn, SubscriberSpec
 from appliance.dialect.headers import (
@@ -16,9 +22,11 @@ from appliance.dialect.headers import (
 from appliance.errors import AnswerTooLarge, RequestInvalid
 from appliance.methods.base import DONE, Method, Result
 from appliance.outbox.records import OutboxRecord
+from appliance.telemetry.messages import MAX_REPLY_CHARACTERS
 from appliance.workers.incoming import Incoming
 from appliance.workers.replies import (
     MAX_STDERR_BYTES,
+    describe_answer,
     final_headers,
     read_reply_facts,
     reply_headers,
@@ -45,6 +53,7 @@ class ReplyBuilder:
         self._error_reports = parts.error_reports
         self._desired = parts.desired
         self._is_appliance = parts.peers.is_appliance
+        self._jobs = parts.jobs
         self._reply_policy = reply_policy
         self._spec = spec
         self._method = method
@@ -66,6 +75,22 @@ class ReplyBuilder:
                 "".join(message.data or ()),
                 read_reply_facts(work.headers),
             )
+
+    def file_reply(self, work: Incoming, message: Message) -> None:
+        """Keep an answer with the job that asked for it, whether or not anybody waits for it."""
+        request = message.previous_message
+        if request is None or not self._jobs.knows(request.id):
+            return
+        facts = read_reply_facts(work.headers)
+        data = "".join(message.data or ())
+        instance = work.identity.instance
+        self._jobs.answered(
+            request.id,
+            message.from_node,
+            describe_answer(facts, is_cut=len(data) > MAX_REPLY_CHARACTERS),
+            [(facts.stream or "stdout", text_to_bytes(data)), ("stderr", facts.stderr)],
+            None if instance is None else f"{instance}-{work.identity.message_id}",
+        )
 
     def of_result(
         self, work: Incoming, message: Message, result: Result, outlet: ReplyWriter | None

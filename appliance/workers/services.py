@@ -5,11 +5,14 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from appliance.bus.base import Bus
 from appliance.core.current import Current
+from appliance.core.delivery import DeliveryState
 from appliance.core.hidden import Hiding
 from appliance.core.names import NodeName
+from appliance.core.outcome import AnswerFacts
 from appliance.core.specs import DesiredState
 from appliance.delivery.base import DeliveryMode
 from appliance.dialect.base import Dialect
@@ -38,6 +41,67 @@ class HandlerServices:
     list_workers: Callable[[NodeName], Sequence[WorkerLine]]
     switch: WorkerSwitch
     files_taker: FileTaker | None = None
+
+
+class Jobs(Protocol):
+    """Who keeps what became of the messages that an operator's command sent: `jobs.ledger`."""
+
+    @property
+    def is_watching(self) -> bool:
+        """Whether any message in the outbox belongs to a job; who would tell of many asks first."""
+        ...
+
+    def concluded(
+        self, record_id: int, reason: str | None, *, state: DeliveryState = DeliveryState.TAKEN
+    ) -> None:
+        """A message left the outbox: delivered to where `state` says, or with `reason` as a dead letter."""
+        ...
+
+    def knows(self, number: int) -> bool:
+        """Whether an answer to a message with this number in its body is waited for."""
+        ...
+
+    def answered(
+        self,
+        number: int,
+        from_node: str,
+        facts: AnswerFacts,
+        pieces: Sequence[tuple[str, bytes]],
+        source: str | None,
+    ) -> None:
+        """An answer to a message of ours, or a piece of one; `source` is what tells it from a resend."""
+        ...
+
+    @property
+    def holds_answers(self) -> bool:
+        """Whether there are answers that are not on disk yet."""
+        ...
+
+    async def written(self) -> None:
+        """Until everything that was told so far is on disk, or turned out not to be possible."""
+        ...
+
+
+class _NoJobs:
+    is_watching = holds_answers = False
+
+    def concluded(
+        self, record_id: int, reason: str | None, *, state: DeliveryState = DeliveryState.TAKEN
+    ) -> None: ...
+
+    def knows(self, number: int) -> bool:
+        return False
+
+    def answered(
+        self,
+        number: int,
+        from_node: str,
+        facts: AnswerFacts,
+        pieces: Sequence[tuple[str, bytes]],
+        source: str | None,
+    ) -> None: ...
+
+    async def written(self) -> None: ...
 
 
 def _report_nothing(_record: OutboxRecord, _reason: str) -> None: ...
@@ -69,3 +133,4 @@ class WorkerServices:
     stall: StallWatch = field(default_factory=lambda: StallWatch(time.monotonic))
     waiters: DeliveryWaiters = field(default_factory=DeliveryWaiters)
     abandoned: AbandonedRequests = field(default_factory=AbandonedRequests)
+    jobs: Jobs = field(default_factory=_NoJobs)

@@ -134,6 +134,7 @@ class FakeControl:
     def readiness(self):
         return (True, "ready") if self.is_ready else (False, "not connected to the broker")
 
+    jobs = None
     copies = None
     """No copies: what is asked of them is tested against a daemon."""
 
@@ -171,7 +172,7 @@ class FakeControl:
     async def is_accepted(self, once):
         return once in self.marks
 
-    async def submit(self, requests, *, atomic=False, once=None):
+    async def submit(self, requests, *, atomic=False, once=None, job=None):
         self._check()
         if atomic and any("nowhere" in request.to_nodes for request in requests):
             return [
@@ -216,7 +217,7 @@ class FakeControl:
         self.calls.append(("outbox_retry", ids))
         return len(ids) if ids is not None else 7
 
-    async def outbox_drop(self, ids, *, dead_only=True):
+    async def outbox_drop(self, ids, *, dead_only=True, by=""):
         self.calls.append(("outbox_drop", ids, dead_only))
         return len(ids) if ids is not None else 7
 

@@ -1,0 +1,220 @@
+"""`jobs`: what commands of operators asked of whom, and what came of it, late answers included."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+from msgspec import UNSET
+
+from appliance.api.model import Job, JobNode, JobOutput, JobPiece, Jobs, Line
+from appliance.cli.answer_view import Answers
+from appliance.cli.api_client import ApiClient
+from appliance.cli.following import terminal_streams, write
+from appliance.cli.job_view import (
+    describe_counts,
+    describe_head,
+    describe_node,
+    describe_what,
+    exit_code_of,
+)
+from appliance.cli.options import (
+    Exit,
+    Output,
+    OutputOption,
+    StateDirOption,
+    print_json,
+    print_json_line,
+    warn,
+)
+from appliance.cli.server_options import connect
+from appliance.cli.terminal import print_table
+from appliance.core.escape import escape_line
+from appliance.core.times import say_span
+
+LOOK_S = 10
+INTERRUPTED = 130
+
+JobArgument = Annotated[
+    str, typer.Argument(metavar="ID", help="The job, or the beginning of its id.")
+]
+LimitOption = Annotated[int, typer.Option("--limit", min=1, max=1_000, help="At most so many.")]
+NodeOption = Annotated[
+    str | None, typer.Option("--node", metavar="NODE", help="Of this node alone.")
+]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the group."""
+    jobs = typer.Typer(
+        help="What `exec`, `send` and `cp` asked of whom, and what came of it; alone it lists.",
+    )
+    jobs.callback(invoke_without_command=True)(_list_alone)
+    jobs.command("list")(jobs_list)
+    jobs.command("show")(jobs_show)
+    jobs.command("watch")(jobs_watch)
+    jobs.command("output")(jobs_output)
+    app.add_typer(jobs, name="jobs")
+
+
+def _list_alone(
+    context: typer.Context,
+    limit: LimitOption = 20,
+    output: OutputOption = Output.TEXT,
+    state_dir: StateDirOption = None,
+) -> int | None:
+    if context.invoked_subcommand is None:
+        return jobs_list(limit, output, state_dir)
+    return None
+
+
+def jobs_list(
+    limit: LimitOption = 20,
+    output: OutputOption = Output.TEXT,
+    state_dir: StateDirOption = None,
+) -> int:
+    """List jobs, the newest first: who asked for what, and how far it is."""
+    client = connect(state_dir)
+    found = client.get("/api/v1/jobs", Jobs, {"limit": str(limit)})
+    if output is Output.JSON:
+        print_json(found.plain)
+        return Exit.OK
+    if not found.value.jobs:
+        typer.echo("no jobs")
+        return Exit.OK
+    rows = [
+        [
+            *(job.id, say_span(job.age_seconds), escape_line(job.by), job.command),
+            *(describe_counts(job), escape_line(describe_what(job))),
+        ]
+        for job in found.value.jobs
+    ]
+    print_table(("ID", "AGE", "BY", "COMMAND", "NODES", "WHAT"), rows)
+    return Exit.OK
+
+
+def jobs_show(
+    id_: JobArgument, output: OutputOption = Output.TEXT, state_dir: StateDirOption = None
+) -> int:
+    """Show what became of a job at each node.
+
+    Exits as `exec` does: one node's own status; 0 all done, 1 some failed, 3 something is still to come.
+    """
+    found = connect(state_dir).get(f"/api/v1/jobs/{id_}", Job)
+    job = found.value
+    if output is Output.JSON:
+        print_json(found.plain)
+    else:
+        typer.echo(escape_line(describe_head(job)))
+        typer.echo(f"  {escape_line(describe_what(job))}")
+        for node in _nodes(job):
+            typer.echo(f"  {escape_line(node.to)}  {escape_line(describe_node(node))}")
+    return exit_code_of(_nodes(job))
+
+
+def jobs_output(
+    id_: JobArgument,
+    node: NodeOption = None,
+    output: OutputOption = Output.TEXT,
+    state_dir: StateDirOption = None,
+) -> int:
+    """Print what is kept of a job's output, as `exec` would have shown it. Exits as `jobs show`."""
+    client = connect(state_dir)
+    job = client.get(f"/api/v1/jobs/{id_}", Job).value
+    shown = _Shown(client, job, node, output)
+    shown.show_new()
+    shown.finish()
+    return exit_code_of(shown.nodes)
+
+
+def jobs_watch(
+    id_: JobArgument,
+    node: NodeOption = None,
+    output: OutputOption = Output.TEXT,
+    state_dir: StateDirOption = None,
+) -> int:
+    """Show a job's output as it comes, from its beginning, until nothing more is to come.
+
+    Ctrl-C ends the watching, and nothing else. Exits as `exec` would have.
+    """
+    client = connect(state_dir)
+    job = client.get(f"/api/v1/jobs/{id_}", Job).value
+    shown = _Shown(client, job, node, output)
+    try:
+        while True:
+            shown.show_new()
+            if not any(item.kind == "silent" for item in shown.nodes):
+                break
+            shown.take(client.get(f"/api/v1/jobs/{job.id}", Job, {"wait": f"{LOOK_S}s"}).value)
+        # what came between the last look at the output and the end
+        shown.show_new()
+    except KeyboardInterrupt:
+        shown.finish()
+        warn(f"job {job.id} goes on: {describe_counts(shown.job)}")
+        return INTERRUPTED
+    shown.finish()
+    return exit_code_of(shown.nodes)
+
+
+class _Shown:
+    """A job whose output is printed as `exec` prints it."""
+
+    def __init__(self, client: ApiClient, job: Job, node: str | None, output: Output) -> None:
+        self._client = client
+        self._node = node
+        self._is_json = output is Output.JSON
+        self.job = job
+        self._after = 0
+        self._told: dict[str, str] = {}
+        several = len(self.nodes) > 1
+        self._answers = Answers(prefixes=several, in_lines=several, escapes=terminal_streams())
+        for item in self.nodes:
+            self._answers.take(Line(event="accepted", to=item.to, id=item.id or 0))
+
+    @property
+    def nodes(self) -> list[JobNode]:
+        """Those that are asked about."""
+        return [item for item in _nodes(self.job) if self._node in (None, item.to)]
+
+    def take(self, job: Job) -> None:
+        """The job as it is now; what has changed at its nodes is told."""
+        self.job = job
+
+    def show_new(self) -> None:
+        """What came since."""
+        while True:
+            query = {"after": str(self._after)}
+            if self._node is not None:
+                query["node"] = self._node
+            found = self._client.get(f"/api/v1/jobs/{self.job.id}/output", JobOutput, query)
+            for piece, plain in zip(found.value.pieces, found.plain["pieces"], strict=True):
+                self._after = piece.number
+                if self._is_json:
+                    print_json_line(plain)
+                else:
+                    write(self._answers.take(_line(piece)))
+            if found.value.next is None:
+                return
+
+    def finish(self) -> None:
+        """The rest, and what went wrong, on stderr."""
+        write(self._answers.finish())
+        for item in self.nodes:
+            if item.forgotten_bytes or item.is_cut or item.is_truncated or item.state != "done":
+                warn(f"{item.to}: {describe_node(item)}")
+
+
+def _line(piece: JobPiece) -> Line:
+    return Line(
+        event="reply",
+        id=piece.id or 0,
+        to=piece.to,
+        stream=piece.stream,
+        data=piece.data,
+        data_base64=piece.data_base64,
+        has_more=True,
+    )
+
+
+def _nodes(job: Job) -> list[JobNode]:
+    return [] if job.nodes is UNSET else job.nodes

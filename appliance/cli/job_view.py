@@ -1,0 +1,84 @@
+"""Jobs in words. Pure: what the API tells in, lines of text out."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Sequence
+
+from msgspec import UNSET
+
+from appliance.api.model import Job, JobNode
+from appliance.cli.options import Exit
+from appliance.cli.progress_view import say_bytes
+from appliance.core.outcome import Kind
+from appliance.core.times import say_span
+
+MAX_WHAT_CHARACTERS = 200
+
+
+def describe_what(job: Job) -> str:
+    """Method and arguments, as they would be typed."""
+    words = [job.method, *map(shlex.quote, job.args)]
+    if job.values_hidden is True:
+        words.append("(arguments need the token)")
+    if job.data_bytes:
+        words.append(f"({say_bytes(job.data_bytes)} of data)")
+    text = " ".join(words)
+    return text if len(text) <= MAX_WHAT_CHARACTERS else f"{text[: MAX_WHAT_CHARACTERS - 1]}…"
+
+
+def describe_counts(job: Job) -> str:
+    """``3 of 4 done, 1 failed``; what is still to come last."""
+    counts = job.counts
+    parts = [f"{counts.done} of {counts.total} done"]
+    if counts.failed:
+        parts.append(f"{counts.failed} failed")
+    if counts.silent:
+        parts.append(f"{counts.silent} open")
+    return ", ".join(parts)
+
+
+def describe_head(job: Job) -> str:
+    """Who asked for what, when."""
+    by = f", by {job.by}" if job.by else ""
+    head = f"job {job.id}: {job.command} from {job.from_node}{by}, {say_span(job.age_seconds)} ago"
+    if job.cancelled_by is not UNSET:
+        head += f"; cancelled by {job.cancelled_by or 'somebody'}"
+    return head
+
+
+def describe_node(node: JobNode) -> str:
+    """Where it stands and how it ended, in one line."""
+    words = [f"{node.state}: {node.why}" if node.why else node.state]
+    if node.exit_status is not None:
+        words.append(f"exit {node.exit_status}")
+    elif node.is_status_unknown and node.kind == Kind.FAILED:
+        words.append("exit status unknown")
+    if node.stopped_after_seconds is not None:
+        words.append(f"stopped after {node.stopped_after_seconds:g} s")
+    if node.is_held:
+        words.append("what it left behind held its output and was ended")
+    if node.is_truncated or node.is_cut:
+        words.append("its output is not complete")
+    if node.output_bytes:
+        words.append(f"{say_bytes(node.output_bytes)} of output")
+    if node.forgotten_bytes:
+        words.append(f"the first {say_bytes(node.forgotten_bytes)} are not kept")
+    if node.filed is not UNSET:
+        words.append(f"filed at {node.filed}")
+    if node.stopped is not UNSET:
+        words.append(node.stopped)
+    return ", ".join(words)
+
+
+def exit_code_of(nodes: Sequence[JobNode]) -> int:
+    """As `exec` ends: with one node the program's own status, with several what became of all."""
+    if len(nodes) == 1:
+        (node,) = nodes
+        is_whole = not (node.is_cut or node.is_truncated)
+        if node.exit_status is not None and (node.exit_status or is_whole):
+            return min(node.exit_status, 255)
+    kinds = {node.kind for node in nodes}
+    if Kind.FAILED in kinds:
+        return Exit.FAILED
+    return Exit.SILENT if Kind.SILENT in kinds else Exit.OK

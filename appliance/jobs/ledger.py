@@ -1,0 +1,538 @@
+"""The book of jobs: what was asked of whom, what came of it so far, and the output.
+
+A job is on disk before its messages are accepted; that they were is a fact in the same commit as the messages. What
+becomes of them is told here by those who learn it, folded into `core.outcome`, and written soon; an answer is on disk
+before it is acknowledged. In memory is what something may still come of: a message that is part of no job costs one
+look into an empty dictionary.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections.abc import Iterable, Mapping, Sequence
+from typing import NamedTuple, Protocol
+
+import msgspec
+
+from appliance.core.current import Current
+from appliance.core.delivery import DeliveryState, Standing, state_of_reason, why_of_reason
+from appliance.core.message import body_number
+from appliance.core.outcome import AnswerFacts
+from appliance.core.specs import JobSettings
+from appliance.errors import StoreError
+from appliance.jobs.records import JobFacts, KeptJob, Target, TargetFacts, TargetState
+from appliance.outbox.facts import FactChanges
+from appliance.outbox.job_file import JobFile, Statement
+from appliance.outbox.texts import plain_text
+
+FACT_KIND = "job"
+"""Of the facts that tell, by job, that its messages were accepted: committed with them."""
+ID_CHARACTERS = "23456789abcdefghjkmnpqrstuvwxyz"
+"""Without those that are read for one another."""
+ID_LENGTH = 8
+MAX_JOBS = 10_000
+MAX_OPEN = 200_000
+"""Messages of all jobs of which something may still come; beyond it the oldest jobs are forgotten."""
+ROW_BYTES = 300
+"""What a job or a message takes beside its texts, generously."""
+RETRY_S = 1.0
+FORGET_EVERY_S = 10.0
+SLACK = 1.25
+"""Output is cut back when it exceeds its bound by that much, not with every piece."""
+NOT_ACCEPTED = "the appliance stopped before it was accepted"
+OUTBOX_LOST = "the outbox that it waited in is gone"
+
+_INSERT_JOB = "INSERT INTO job (key, id, at, is_accepted, facts) VALUES (?, ?, ?, 0, ?)"
+_INSERT_TARGET = "INSERT INTO target (key, job, message, is_open, kind, facts, state) VALUES (?, ?, ?, ?, ?, ?, ?)"
+_UPDATE_TARGET = "UPDATE target SET is_open = ?, kind = ?, state = ? WHERE key = ?"
+_INSERT_PIECE = (
+    "INSERT OR IGNORE INTO piece (job, target, source, stream, data) VALUES (?, ?, ?, ?, ?)"
+)
+
+
+class Outbox(Protocol):
+    """What is asked of the store."""
+
+    instance: str
+
+    def now(self) -> float:
+        """Steady seconds."""
+        ...
+
+    def is_pending(self, record_id: int) -> bool:
+        """Whether a record was accepted and is not settled."""
+        ...
+
+    def facts(self, kind: str) -> Mapping[str, str]:
+        """What is remembered of a kind, by key."""
+        ...
+
+    async def dead_reasons(self, ids: Sequence[int]) -> Mapping[int, str]:
+        """Why records became dead letters, of those that are some."""
+        ...
+
+
+class NewMessage(NamedTuple):
+    """A message of a job that is about to be accepted; `id` is None for one that is refused."""
+
+    id: int | None
+    facts: TargetFacts
+    state: TargetState
+
+
+class Piece(NamedTuple):
+    """Something that a node said, until it is written."""
+
+    target: Target
+    source: str | None
+    stream: str
+    data: bytes
+
+
+class JobLedger:
+    """One for a daemon; `load` it before the first message is sent."""
+
+    def __init__(self, file: JobFile, outbox: Outbox, settings: Current[JobSettings]) -> None:
+        self.file = file
+        self._outbox = outbox
+        self._settings = settings
+        self._jobs: dict[str, KeptJob] = {}
+        """By id, the oldest first."""
+        self._by_message: dict[int, Target] = {}
+        """Those that have not left the outbox."""
+        self._by_number: dict[int, Target] = {}
+        """Those whose answer is not complete."""
+        self._next_key = 1
+        self._stale_facts: dict[str, None] = {}
+        self._changed: dict[Target, None] = {}
+        self._pieces: list[Piece] = []
+        self._orders: list[Statement] = []
+        self._has_answers = self._is_writing_answers = False
+        self._writing: asyncio.Task[None] | None = None
+        self._waiting: list[asyncio.Future[None]] = []
+        """For what was told to be written."""
+        self._watching: list[asyncio.Future[None]] = []
+        """For anything to change."""
+
+    # -- what is there ----------------------------------------------------------------------------
+
+    @property
+    def is_watching(self) -> bool:
+        """Whether any message in the outbox belongs to a job."""
+        return bool(self._by_message)
+
+    @property
+    def jobs(self) -> Mapping[str, KeptJob]:
+        """All that are kept, by id, the oldest first."""
+        return self._jobs
+
+    @property
+    def open_count(self) -> int:
+        """Jobs of which something may still come."""
+        return sum(1 for job in self._jobs.values() if job.open)
+
+    @property
+    def size_bytes(self) -> int:
+        """What all of them take, outputs included."""
+        return sum(job.size_bytes for job in self._jobs.values())
+
+    def knows(self, number: int) -> bool:
+        """Whether an answer to a message with this number in its body is waited for."""
+        return bool(self._by_number) and body_number(number) in self._by_number
+
+    @property
+    def holds_answers(self) -> bool:
+        """Whether there are answers that are not on disk yet."""
+        return self._has_answers or self._is_writing_answers
+
+    def unsettled(self) -> list[Target]:
+        """Messages in the outbox."""
+        return list(self._by_message.values())
+
+    async def wait_for_change(self, timeout_s: float) -> None:
+        """Until something changes at any job, or the time is over."""
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._watching.append(future)
+        try:
+            await asyncio.wait({future}, timeout=timeout_s)
+        finally:
+            if future in self._watching:
+                self._watching.remove(future)
+
+    # -- a new job --------------------------------------------------------------------------------
+
+    def new_id(self) -> str:
+        """An id that no job has."""
+        while True:
+            found = "".join(secrets.choice(ID_CHARACTERS) for _ in range(ID_LENGTH))
+            if found not in self._jobs:
+                return found
+
+    async def begin(self, id_: str, facts: JobFacts, messages: Sequence[NewMessage]) -> KeptJob:
+        """Record a job, before its messages are accepted.
+
+        Raises:
+            StoreError: nothing was recorded.
+        """
+        facts.instance = self._outbox.instance
+        encoded = msgspec.json.encode(facts)
+        job = KeptJob(self._take_key(), id_, self._outbox.now(), len(encoded) + ROW_BYTES)
+        statements: list[Statement] = [(_INSERT_JOB, (job.key, id_, job.at, encoded))]
+        targets = []
+        for message, where, state in messages:
+            target = Target(
+                *(self._take_key(), job, message, where, state),
+                wants_status=facts.wants_status,
+                is_now=facts.is_now,
+            )
+            described, known = msgspec.json.encode(where), msgspec.json.encode(state)
+            job.size_bytes += len(described) + ROW_BYTES
+            standing = (target.key, job.key, message, target.is_open, str(target.kind))
+            statements.append((_INSERT_TARGET, (*standing, described, known)))
+            targets.append(target)
+        await self.file.write(statements)
+        self._jobs[id_] = job
+        # before they are put: one may be acknowledged before the put returns
+        for target in targets:
+            self._follow(target)
+        return job
+
+    def facts_with(self, id_: str) -> FactChanges:
+        """What is committed together with the messages: that they were accepted."""
+        stale, self._stale_facts = self._stale_facts, {}
+        return {(FACT_KIND, id_): "1", **{(FACT_KIND, old): None for old in stale}}
+
+    def accepted(self, job: KeptJob) -> None:
+        """Its messages are on disk. Nobody waits for this to be written: the fact says it, too."""
+        self._stale_facts[job.id] = None
+        self._order("UPDATE job SET is_accepted = 1 WHERE key = ?", (job.key,))
+        self._make_room()
+
+    def withdraw(self, job: KeptJob) -> None:
+        """Its messages were not taken: there is no job."""
+        self._forget(job)
+
+    # -- what becomes of it -----------------------------------------------------------------------
+
+    def concluded(
+        self, record_id: int, reason: str | None, *, state: DeliveryState = DeliveryState.TAKEN
+    ) -> None:
+        """A message left the outbox: delivered to where `state` says, or with `reason` as a dead letter."""
+        target = self._by_message.get(record_id)
+        if target is not None:
+            self._settle(target, state, reason)
+
+    def dropped(self, ids: Iterable[int], why: str) -> list[Target]:
+        """Messages were taken out of the outbox by hand; which of them were of a job."""
+        found = []
+        for record_id in ids:
+            target = self._by_message.get(record_id)
+            if target is not None and not self._outbox.is_pending(record_id):
+                target.outcome.stand(Standing(DeliveryState.FAILED, why), settles=True)
+                self._note(target)
+                found.append(target)
+        return found
+
+    def answered(
+        self,
+        number: int,
+        from_node: str,
+        facts: AnswerFacts,
+        pieces: Sequence[tuple[str, bytes]],
+        source: str | None,
+    ) -> None:
+        """An answer to a message of ours, or a piece of one; `source` is what tells it from a resend."""
+        target = self._by_number.get(body_number(number))
+        if target is None or target.answerer != from_node:
+            return
+        target.outcome.answer(facts)
+        self._has_answers = True
+        for stream, data in pieces:
+            if data:
+                target.kept_bytes += len(data)
+                target.job.size_bytes += len(data)
+                name = None if source is None else f"{source} {stream}"
+                self._pieces.append(Piece(target, name, stream, data))
+        self._note(target)
+
+    def begin_again(self, targets: Iterable[Target]) -> None:
+        """Dead letters of these are messages again."""
+        for target in targets:
+            target.outcome.begin_again()
+            target.state.stopped = ""
+            self._follow(target)
+            self._note(target)
+
+    def note(self, target: Target, stopped: str) -> None:
+        """What came of stopping it, in words."""
+        target.state.stopped = stopped
+        self._note(target)
+
+    async def note_facts(self, job: KeptJob, facts: JobFacts) -> None:
+        """What is known of the whole has changed."""
+        await self.file.write(
+            [("UPDATE job SET facts = ? WHERE key = ?", (msgspec.json.encode(facts), job.key))]
+        )
+
+    def _settle(self, target: Target, state: DeliveryState, reason: str | None) -> None:
+        standing = Standing(state)
+        if reason is not None:
+            # NB: a reason may quote the other side
+            standing = Standing(state_of_reason(reason), plain_text(why_of_reason(reason)))
+        target.outcome.stand(standing, settles=True)
+        self._note(target)
+
+    def _note(self, target: Target) -> None:
+        outcome = target.outcome
+        if outcome.is_settled:
+            self._by_message.pop(target.message or 0, None)
+        if not target.is_open:
+            target.job.open.pop(target, None)
+            if self._by_number.get(target.number) is target:
+                del self._by_number[target.number]
+        self._changed[target] = None
+        self._stir()
+
+    def _follow(self, target: Target) -> None:
+        if target.message is None or not target.is_open:
+            return
+        target.job.open[target] = None
+        if not target.outcome.is_settled:
+            self._by_message[target.message] = target
+        if target.outcome.wants_answer:
+            self._by_number[target.number] = target
+
+    def _take_key(self) -> int:
+        self._next_key += 1
+        return self._next_key
+
+    # -- writing ----------------------------------------------------------------------------------
+
+    async def written(self) -> None:
+        """Until everything that was told so far is on disk, or turned out not to be possible."""
+        if self._writing is None or self._writing.done():
+            if not self._has_work:
+                return
+            self._stir()
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting.append(future)
+        await future
+
+    async def close(self) -> None:
+        """Write what is left, then close the file."""
+        await self.written()
+        if self._writing is not None:
+            self._writing.cancel()
+        await self.file.close()
+
+    @property
+    def _has_work(self) -> bool:
+        return bool(self._changed or self._pieces or self._orders)
+
+    def _order(self, text: str, values: Sequence[object]) -> None:
+        self._orders.append((text, values))
+        self._stir()
+
+    def _stir(self) -> None:
+        if self._writing is None or self._writing.done():
+            loop = asyncio.get_running_loop()
+            self._writing = loop.create_task(self._write(), name="write jobs")
+
+    async def _write(self) -> None:
+        while self._has_work or self._waiting:
+            waiting, self._waiting = self._waiting, []
+            self._is_writing_answers, self._has_answers = self._has_answers, False
+            changed, self._changed = self._changed, {}
+            pieces, self._pieces = self._pieces, []
+            orders, self._orders = self._orders, []
+            statements = [_update(target) for target in changed]
+            statements += [_insert(piece) for piece in pieces] + orders
+            is_failing = False
+            try:
+                await self.file.write(statements)
+                await self._cut_back({piece.target for piece in pieces})
+            except StoreError:
+                # what came of it is written some day; what it said meanwhile is lost, and that is told with it
+                is_failing = True
+                self._changed = {**changed, **self._changed}
+                self._orders = orders + self._orders
+                for piece in pieces:
+                    piece.target.state.forgotten_bytes += len(piece.data)
+                    piece.target.kept_bytes -= len(piece.data)
+                    piece.target.job.size_bytes -= len(piece.data)
+            self._is_writing_answers = False
+            for future in waiting:
+                if not future.done():
+                    future.set_result(None)
+            watching, self._watching = self._watching, []
+            for future in watching:
+                if not future.done():
+                    future.set_result(None)
+            if is_failing:
+                await asyncio.sleep(RETRY_S)
+
+    async def _cut_back(self, targets: Iterable[Target]) -> None:
+        """Of a long output the end is kept."""
+        limit = self._settings.value.max_output_bytes
+        for target in targets:
+            if target.kept_bytes <= limit * SLACK:
+                continue
+            rows = await self.file.read(
+                "SELECT seq, length(data) FROM piece WHERE target = ? ORDER BY seq", (target.key,)
+            )
+            excess = sum(size for _, size in rows) - limit
+            last, gone = 0, 0
+            for seq, size in rows:
+                if gone >= excess:
+                    break
+                last, gone = seq, gone + size
+            target.kept_bytes -= gone
+            target.job.size_bytes -= gone
+            target.state.forgotten_bytes += gone
+            await self.file.write(
+                [
+                    ("DELETE FROM piece WHERE target = ? AND seq <= ?", (target.key, last)),
+                    _update(target),
+                ]
+            )
+
+    # -- forgetting -------------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Forget what is old, until cancelled."""
+        while True:
+            self._make_room()
+            await asyncio.sleep(FORGET_EVERY_S)
+
+    def _make_room(self) -> None:
+        settings = self._settings.value
+        oldest_at = self._outbox.now() - settings.keep_s
+        total = self.size_bytes
+        open_total = sum(len(job.open) for job in self._jobs.values())
+        # what is over goes before what is not, whatever their age; of these the oldest
+        for job in sorted(self._jobs.values(), key=lambda job: (bool(job.open), job.at)):
+            is_old = job.at < oldest_at
+            is_crowded = (
+                total > settings.max_bytes or len(self._jobs) > MAX_JOBS or open_total > MAX_OPEN
+            )
+            if not (is_old or is_crowded):
+                continue
+            # what still waits in the outbox goes on, and is asked about here
+            if is_old and not is_crowded and any(not item.outcome.is_settled for item in job.open):
+                continue
+            total -= job.size_bytes
+            open_total -= len(job.open)
+            self._forget(job)
+
+    def _forget(self, job: KeptJob) -> None:
+        for target in tuple(job.open):
+            self._by_message.pop(target.message or 0, None)
+            if self._by_number.get(target.number) is target:
+                del self._by_number[target.number]
+            self._changed.pop(target, None)
+        job.open.clear()
+        self._jobs.pop(job.id, None)
+        for table, column in (("piece", "job"), ("target", "job"), ("job", "key")):
+            self._order(f"DELETE FROM {table} WHERE {column} = ?", (job.key,))
+        self._order("PRAGMA incremental_vacuum", ())
+
+    # -- the start --------------------------------------------------------------------------------
+
+    async def load(self) -> None:
+        """Read what is kept, and find out what became of it while nobody looked.
+
+        Where the file cannot be read there is nothing yet: it has told so.
+        """
+        try:
+            await self._load()
+        except StoreError:
+            self._jobs.clear()
+
+    async def _load(self) -> None:
+        read = self.file.read
+        by_key: dict[int, KeptJob] = {}
+        accepted: dict[int, tuple[bool, JobFacts]] = {}
+        query = "SELECT key, id, at, is_accepted, length(facts) FROM job ORDER BY at, key"
+        for key, id_, at, is_accepted, size in await read(query):
+            by_key[key] = self._jobs[id_] = KeptJob(key, id_, at, size + ROW_BYTES)
+            accepted[key] = (bool(is_accepted), JobFacts(command=""))
+        query = "SELECT job, sum(length(facts)) + count(*) * ?, max(key) FROM target GROUP BY job"
+        for key, size, last in await read(query, (ROW_BYTES,)):
+            if key in by_key:
+                by_key[key].size_bytes += size
+            self._next_key = max(self._next_key, last)
+        self._next_key = max(self._next_key, *by_key, 1)
+        for key, size in await read("SELECT job, sum(length(data)) FROM piece GROUP BY job"):
+            if key in by_key:
+                by_key[key].size_bytes += size
+        query = "SELECT key, facts FROM job WHERE key IN (SELECT job FROM target WHERE is_open)"
+        for key, facts in await read(query):
+            accepted[key] = (accepted[key][0], msgspec.json.decode(facts, type=JobFacts))
+        targets: list[Target] = []
+        query = "SELECT key, job, message, facts, state FROM target WHERE is_open ORDER BY key"
+        for key, job, message, facts, state in await read(query):
+            if job not in by_key:
+                continue
+            asked = accepted[job][1]
+            target = Target(
+                *(key, by_key[job], message),
+                msgspec.json.decode(facts, type=TargetFacts),
+                msgspec.json.decode(state, type=TargetState),
+                wants_status=asked.wants_status,
+                is_now=asked.is_now,
+            )
+            target.job.open[target] = None
+            targets.append(target)
+        sizes: dict[int, int] = dict(
+            await read(
+                "SELECT target, sum(length(data)) FROM piece"
+                " WHERE target IN (SELECT key FROM target WHERE is_open) GROUP BY target"
+            )
+        )
+        for target in targets:
+            target.kept_bytes = sizes.get(target.key, 0)
+        await self._find_out(targets, accepted)
+
+    async def _find_out(
+        self, targets: Sequence[Target], accepted: Mapping[int, tuple[bool, JobFacts]]
+    ) -> None:
+        """What became of messages that were in the outbox when the daemon before this one ended."""
+        known = self._outbox.facts(FACT_KIND)
+        self._stale_facts = dict.fromkeys(known)
+        away = [
+            item.message
+            for item in targets
+            if item.message is not None
+            and not item.outcome.is_settled
+            and not self._outbox.is_pending(item.message)
+        ]
+        reasons = await self._outbox.dead_reasons(away) if away else {}
+        for target in targets:
+            message, outcome = target.message, target.outcome
+            is_accepted, facts = accepted[target.job.key]
+            if message is None or outcome.is_settled or self._outbox.is_pending(message):
+                self._follow(target)
+            elif not is_accepted and target.job.id not in known:
+                outcome.reject(NOT_ACCEPTED)
+                self._note(target)
+            elif facts.instance != self._outbox.instance:
+                self._follow(target)
+                self._settle(target, DeliveryState.FAILED, f"failed: {OUTBOX_LOST}")
+            else:
+                self._follow(target)
+                # it leaves the outbox when it is delivered, or as a dead letter
+                self._settle(target, DeliveryState.TAKEN, reasons.get(message))
+        for job in self._jobs.values():
+            if not accepted[job.key][0] and job.id in known:
+                self._order("UPDATE job SET is_accepted = 1 WHERE key = ?", (job.key,))
+
+
+def _update(target: Target) -> Statement:
+    state = msgspec.json.encode(target.state)
+    return _UPDATE_TARGET, (target.is_open, str(target.kind), state, target.key)
+
+
+def _insert(piece: Piece) -> Statement:
+    target = piece.target
+    return _INSERT_PIECE, (target.job.key, target.key, piece.source, piece.stream, piece.data)

@@ -1,0 +1,110 @@
+"""What is kept of a job, as the file holds it. Keys are read by later versions: extend them, do not rename them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import msgspec
+
+from appliance.core.message import body_number
+from appliance.core.outcome import Kind, Outcome
+
+
+class JobFacts(msgspec.Struct, kw_only=True, omit_defaults=True):
+    """What was asked, by whom."""
+
+    command: str
+    """The command that asked: `exec`, `send`, `cp`."""
+    by: str = ""
+    """The operator, in the words of the audit."""
+    node: str = ""
+    """The own node that asks."""
+    method: str = ""
+    args: list[str] = []
+    """Without the values that nobody may see."""
+    data_bytes: int = 0
+    for_caller: bool = False
+    """The answers are for whoever asked, and filed nowhere but here."""
+    wants_status: bool = False
+    """An answer that tells no exit status is a failure."""
+    is_now: bool = False
+    """Only nodes that are there: for the others nothing waits."""
+    instance: str = ""
+    """The store whose outbox the messages wait in."""
+    cancelled_by: str = ""
+    cancelled_at: float = 0.0
+
+
+class TargetFacts(msgspec.Struct, kw_only=True, omit_defaults=True):
+    """One message of a job: where it goes."""
+
+    to: str
+    node: str = ""
+    subject: str = ""
+    via: str = ""
+    filed: str = ""
+    """Where its answer lies, below the state directory, where a file method files it."""
+
+
+class TargetState(msgspec.Struct, kw_only=True, omit_defaults=True):
+    """What became of it so far."""
+
+    outcome: Outcome = msgspec.field(default_factory=Outcome)
+    forgotten_bytes: int = 0
+    """Of the beginning of its output."""
+    stopped: str = ""
+    """What came of stopping it, in words."""
+
+
+@dataclass(slots=True, eq=False)
+class KeptJob:
+    """What is known in memory of every job that is kept. `at` in steady seconds."""
+
+    key: int
+    id: str
+    at: float
+    size_bytes: int = 0
+    open: dict[Target, None] = field(default_factory=dict)
+    """Messages of which something may still come."""
+
+
+@dataclass(slots=True, eq=False)
+class Target:
+    """A message of a job of which something may still come; `message` is None for one that was not accepted."""
+
+    key: int
+    job: KeptJob
+    message: int | None
+    facts: TargetFacts
+    state: TargetState
+    wants_status: bool = False
+    is_now: bool = False
+    kept_bytes: int = 0
+
+    @property
+    def outcome(self) -> Outcome:
+        """What became of it so far."""
+        return self.state.outcome
+
+    @property
+    def number(self) -> int:
+        """The number in its body, which answers repeat."""
+        return body_number(self.message or 0)
+
+    @property
+    def answerer(self) -> str:
+        """The node whose answer counts."""
+        return self.facts.via or self.facts.to
+
+    @property
+    def kind(self) -> Kind:
+        """How it counts."""
+        return self.outcome.judge(wants_status=self.wants_status)
+
+    @property
+    def is_open(self) -> bool:
+        """Whether anything may still come: also an answer to what was given up because nobody acknowledged it."""
+        outcome = self.outcome
+        if not outcome.is_settled:
+            return True
+        return outcome.wants_answer and not outcome.is_answered and not outcome.is_refused
