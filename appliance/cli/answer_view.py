@@ -159,6 +159,8 @@ class Answers:
         self.nodes: list[NodeAnswer] = []
         self._by_id: dict[int, NodeAnswer] = {}
         self.lost_events = 0
+        self.job: str | None = None
+        """Where what comes of it is kept."""
 
     @property
     def failed(self) -> list[NodeAnswer]:
@@ -203,6 +205,7 @@ class Answers:
     def facts(self) -> dict[str, Any]:
         """Everything as JSON, once `keeps` was asked for."""
         return {
+            "job": self.job,
             "nodes": [self._facts_of(item) for item in self.nodes],
             "summary": {
                 "total": len(self.nodes),
@@ -217,6 +220,7 @@ class Answers:
     def _open(self, line: Line) -> list[Chunk]:
         item = NodeAnswer(line.to or "", line.id or None)
         item.streams, item.wants_status = self._streams, self._wants_status
+        self.job = line.job or self.job
         self.nodes.append(item)
         if line.event == "rejected":
             item.progress.reject(line.reason or "not accepted")

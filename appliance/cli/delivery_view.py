@@ -63,6 +63,8 @@ class Deliveries:
         self._speaker: _Delivery | None = None
         """Whose lines were the last ones, so that a change is marked."""
         self.is_interrupted = False
+        self.job: str | None = None
+        """Where what comes of it is kept."""
         self.misuse: str | None = None
         """Why the arguments are none that the method takes; it is the same for every node."""
 
@@ -70,6 +72,11 @@ class Deliveries:
     def failed(self) -> list[str]:
         """Nodes that refused, failed or could not be sent to."""
         return [item.to for item in self._all if item.has_failed]
+
+    @property
+    def accepted(self) -> list[str]:
+        """Nodes whose messages were accepted."""
+        return [item.to for item in self._all if item.id is not None]
 
     @property
     def silent(self) -> list[str]:
@@ -122,6 +129,7 @@ class Deliveries:
     def facts(self) -> dict[str, Any]:
         """Everything as JSON."""
         return {
+            "job": self.job,
             "messages": [
                 {
                     "to": item.to,
@@ -151,6 +159,7 @@ class Deliveries:
     def _open(self, line: Line) -> Words:
         item = _Delivery(line.to or "", line.id or None, line.via or None)
         item.wants_reply = bool(line.replies)
+        self.job = line.job or self.job
         self._all.append(item)
         self._width = min(40, max(self._width, len(item.to)))
         if line.event == "rejected":

@@ -10,6 +10,7 @@ from typer.core import TyperCommand
 from appliance.cli.answer_view import Answers
 from appliance.cli.following import (
     follow,
+    tell_job,
     tell_silence,
     tell_summary,
     tell_troubles,
@@ -160,6 +161,8 @@ def execute(
     tell_troubles(answers)
     options = daemon_words(state_dir)
     tell_silence(answers, "the command", in_pieces=stream, options=options)
+    if answers.silent or not is_whole:
+        tell_job(answers.job, options)
     if not is_whole:
         return INTERRUPTED
     tell_summary(answers)

@@ -106,6 +106,12 @@ def tell_silence(answers: Answers, what: str, *, in_pieces: bool, options: str =
         warn(f"{item.node}: {_describe_silence(item, what, options, in_pieces=in_pieces)}")
 
 
+def tell_job(job: str | None, options: str = "") -> None:
+    """Where to find what is still to come."""
+    if job is not None:
+        warn(f"job {job}: appliance jobs watch{options} {job} shows what comes later")
+
+
 def tell_summary(answers: Answers) -> None:
     """With several nodes: how many did well, and which did not."""
     total, failed, silent = len(answers.nodes), answers.failed, answers.silent

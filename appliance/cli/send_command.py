@@ -14,6 +14,7 @@ import typer
 from appliance.api.model import Line, Messages
 from appliance.cli.api_client import Answer, ApiClient
 from appliance.cli.delivery_view import Deliveries
+from appliance.cli.following import tell_job
 from appliance.cli.method_commands import show_usage
 from appliance.cli.options import (
     Exit,
@@ -25,7 +26,7 @@ from appliance.cli.options import (
     warn,
 )
 from appliance.cli.progress_view import ProgressView
-from appliance.cli.server_options import connect
+from appliance.cli.server_options import connect, daemon_words
 from appliance.core.message import DEFAULT_REPLY_METHOD
 
 HANDLER_TIME_S = 10.0
@@ -154,6 +155,8 @@ def send(
     else:
         _submit_and_follow(client, body, wait_s, output, deliveries)
     exit_code = _finish(deliveries, output)
+    if deliveries.silent or deliveries.is_interrupted or (wait_s == 0 and deliveries.accepted):
+        tell_job(deliveries.job, daemon_words(state_dir))
     if deliveries.misuse is not None:
         warn(deliveries.misuse)
         show_usage(client, method)

@@ -1,0 +1,205 @@
+"""Jobs: what a command asked of whom is kept, with late answers, over kills of the daemon that asked."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+
+import pytest
+
+from tests.support import forked
+from tests.support.appliance import Appliance
+from tests.support.nats_server import NatsServer
+from tests.support.programs import ended
+from tests.support.waiting import until
+
+CONFIG = """
+version: 1
+broker: {{servers: ["{url}"]}}
+reload: {{settle: 1ms, watch: false, poll_interval: 10m}}
+roles:
+  ship:
+    subscribe:
+      REQPing: {{}}
+      REQCliCommand: {{accept_from: [central], allow_commands: any}}
+      REQCliCommandCont: {{accept_from: [central], allow_commands: any}}
+nodes:
+  central: {{subscribe: {{REQErrorLog: {{}}, REQToFileAppend: {{}}}}}}
+  ship1: {{roles: [ship]}}
+  ship2: {{roles: [ship], subscribe: {{REQCliCommand: {{allow_commands: [[uptime]]}}}}}}
+  away: {{roles: [ship]}}
+"""
+
+
+class Fleet:
+    """Central and the ships, a daemon for each side."""
+
+    def __init__(self, url, root):
+        text = CONFIG.format(url=url)
+        self.central = Appliance(text, root / "central", args=["--node", "central"])
+        self.ships = Appliance(text, root / "ships", args=["--node", "ship1", "--node", "ship2"])
+        self.away = Appliance(text, root / "away", args=["--node", "away"])
+        for daemon in (self.central, self.ships, self.away):
+            daemon.only_named = True
+
+    def words(self, *words):
+        return [*words[:1], "--state-dir", str(self.central.state), *words[1:]]
+
+    def run(self, *words):
+        return forked.run(self.words(*words))
+
+    def jobs(self, *words):
+        """`appliance jobs WORD …` with the place of the daemon behind it."""
+        return forked.run(["jobs", words[0], "--state-dir", str(self.central.state), *words[1:]])
+
+    def show(self, job):
+        return json.loads(self.jobs("show", job, "-o", "json").stdout)
+
+    def newest(self):
+        return self.central.request("GET", "/api/v1/jobs?limit=1")[1]["jobs"][0]
+
+    def start(self, *words):
+        command = [sys.executable, "-m", "appliance", *self.words(*words)]
+        return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+
+    def wait_over(self, job):
+        found = {}
+
+        def is_over():
+            found.update(self.central.request("GET", f"/api/v1/jobs/{job}")[1])
+            return found["state"] == "over"
+
+        until(is_over, tell=lambda: f"{found}\n{self.central.log()}")
+        return found
+
+
+@pytest.fixture(scope="module")
+def fleet(tmp_path_factory):
+    with NatsServer() as broker:
+        fleet = Fleet(broker.url, tmp_path_factory.mktemp("jobs"))
+        with fleet.central, fleet.ships:
+            yield fleet
+            fleet.away.close()
+
+
+def test_what_was_asked_and_what_came_of_it_is_kept(fleet):
+    done = fleet.run(
+        "exec", "ship1", "-o", "json", "--", "sh", "-c", "echo hi; echo oh >&2; exit 3"
+    )
+    told = json.loads(done.stdout)
+    assert (done.returncode, done.stderr) == (3, "")
+    job = fleet.show(told["job"])
+    assert (job["command"], job["from"], job["state"]) == ("exec", "central", "over")
+    assert job["args"] == ["sh", "-c", "echo hi; echo oh >&2; exit 3"]
+    assert f"uid {os.getuid()}" in job["by"]
+    (node,) = job["nodes"]
+    assert (node["to"], node["state"], node["exit_status"]) == ("ship1", "done", 3)
+    shown = fleet.jobs("output", told["job"])
+    assert (shown.returncode, shown.stdout, shown.stderr) == (3, "hi\n", "oh\n")
+
+
+def test_several_nodes_stand_there_each_with_its_end(fleet):
+    done = fleet.run("exec", "ship1", "ship2", "--", "hostname")
+    assert done.returncode == 1
+    assert "job" not in done.stderr, "nothing is left to come"
+    job = fleet.show(fleet.newest()["id"])
+    found = {node["to"]: (node["state"], node["kind"]) for node in job["nodes"]}
+    assert found["ship1"] == ("done", "done")
+    assert found["ship2"][1] == "failed"
+    assert job["counts"] == {"total": 2, "done": 1, "failed": 1, "silent": 0}
+    assert fleet.jobs("show", job["id"]).returncode == 1
+
+
+def test_a_silent_node_is_told_with_the_job_and_its_late_answer_is_kept(fleet):
+    done = fleet.run("exec", "away", "--wait", "1s", "--", "echo", "late")
+    assert done.returncode == 3
+    job = fleet.newest()["id"]
+    assert f"appliance jobs watch --state-dir {fleet.central.state} {job}" in done.stderr
+    assert fleet.show(job)["nodes"][0]["why"] == "nobody there"
+    assert fleet.jobs("show", job).returncode == 3
+    fleet.central.kill()
+    fleet.central.start()
+    assert fleet.show(job)["state"] == "open"
+    fleet.away.start()
+    watched = fleet.jobs("watch", job)
+    assert (watched.returncode, watched.stdout) == (0, "late\n")
+    fleet.away.close()
+
+
+def test_the_list_and_the_status_count_them(fleet):
+    fleet.run("send", "--to", "ship1", "REQPing")
+    shown = fleet.jobs("list").stdout
+    assert "REQPing" in shown
+    assert shown.splitlines()[0].split()[:2] == ["ID", "AGE"]
+    assert forked.run(["jobs", "--state-dir", str(fleet.central.state)]).stdout.startswith("ID")
+    kept = fleet.central.status()["jobs"]
+    assert kept["kept"] >= 1
+    assert kept["bytes"] > 0
+    metrics = fleet.central.request("GET", "/metrics")[1]
+    assert "appliance_jobs_open" in metrics
+    assert "appliance_jobs_bytes" in metrics
+
+
+def test_a_filed_answer_says_where_it_lies(fleet):
+    fleet.run("send", "--to", "ship1", "REQCliCommand", "hostname")
+    (node,) = fleet.show(fleet.newest()["id"])["nodes"]
+    file = fleet.central.state / node["filed"]
+    fleet.central.wait_until(lambda _: file.exists())
+
+
+def test_an_id_may_be_shortened_and_an_unknown_one_is_told(fleet):
+    job = fleet.newest()["id"]
+    assert fleet.jobs("show", job[:6]).returncode in (0, 1, 3)
+    done = fleet.jobs("show", "zzzz0000")
+    assert done.returncode == 1
+    assert "no job" in done.stderr
+
+
+@pytest.mark.parametrize("kills", [3])
+def test_no_kill_of_the_asking_daemon_loses_a_job_or_what_came_of_it(fleet, kills):
+    """Every command whose messages left is a job that tells what became of it, whenever the daemon was killed."""
+    for number in range(kills):
+        asked = []
+        stop = threading.Event()
+
+        def ask(asked=asked, stop=stop):
+            while not stop.is_set():
+                body = {"to_nodes": ["ship1"], "method": "REQCliCommand", "for_caller": True,
+                        "method_args": ["echo", str(len(asked))]}  # fmt: skip
+                try:
+                    code, found = fleet.central.request("POST", "/api/v1/messages?job=exec", body)
+                except OSError:
+                    return
+                assert code == 202, found
+                asked.append(found["messages"][0]["job"])
+
+        asking = threading.Thread(target=ask)
+        asking.start()
+        until(lambda asked=asked, number=number: len(asked) >= 5 + 7 * number)
+        fleet.central.kill()
+        stop.set()
+        asking.join()
+        fleet.central.start()
+        for at, job in enumerate(asked):
+            found = fleet.wait_over(job)
+            assert found["counts"]["done"] == 1, found
+            pieces = fleet.central.request("GET", f"/api/v1/jobs/{job}/output")[1]["pieces"]
+            assert [piece["data"] for piece in pieces] == [f"{at}\n"]
+        # those that were on their way to the disk when it was killed are whole as well
+        for job in fleet.central.request("GET", "/api/v1/jobs")[1]["jobs"]:
+            assert fleet.wait_over(job["id"])["counts"]["total"] >= 1
+
+
+def test_an_interrupted_wait_leaves_the_program_to_its_job(fleet):
+    with ended(fleet.start("exec", "ship1", "--", "sh", "-c", "sleep 4; echo end")) as process:
+        name = "ship1.REQCliCommand.CommandACK_subscriber"
+        fleet.ships.wait_until(lambda _: fleet.ships.worker(name)["in_flight"] == 1)
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=30)
+    assert process.returncode == 130
+    job = fleet.newest()["id"]
+    assert job in err.decode()
+    assert fleet.wait_over(job)["counts"]["done"] == 1
+    assert fleet.jobs("output", job).stdout == "end\n"
