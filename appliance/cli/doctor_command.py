@@ -1,0 +1,190 @@
+"""`doctor`: the checklist of a machine that is part of a fleet, looked at here and now."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import shutil
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from appliance import __version__
+from appliance.cli.options import (
+    Exit,
+    Output,
+    OutputOption,
+    StateDirOption,
+    find_state_dir,
+    print_json,
+    split_paths,
+)
+from appliance.cli.terminal import print_table
+from appliance.core.checklist import (
+    DaemonFacts,
+    FileFacts,
+    Grade,
+    Point,
+    check_broker,
+    check_clock,
+    check_daemon,
+    check_keys,
+    check_listeners,
+    check_readers,
+    check_rights,
+    check_room,
+    check_source,
+    check_writers,
+    count_grades,
+    worst_of,
+)
+from appliance.core.specs import DesiredState
+from appliance.errors import ApplianceError
+
+RUNNER_ALLOW = Path("/etc/appliance/runner.allow")
+_TIMEX_BYTES = 512
+"""Room for struct timex, of which only the kernel's answer is read (Linux: 208 bytes)."""
+_TIME_ERROR = 5
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command("doctor")(doctor)
+
+
+def doctor(
+    paths: Annotated[
+        list[str] | None,
+        typer.Argument(
+            help="Config files and directories. Default: APPLIANCE_CONFIG.", metavar="[PATH]…"
+        ),
+    ] = None,
+    output: OutputOption = Output.TEXT,
+    state_dir: StateDirOption = None,
+) -> int:
+    """Go through the checklist of docs/security.md on this machine.
+
+    Who may change the config and read its secrets, how the daemon gets to the broker and as whom, what nodes let others do,
+    what listens, whether the daemon is well and is the one that is installed, clock and room. Nothing is changed. What
+    cannot be seen from here is told as unknown: ask as root. Exit 0 where no point is bad, 1 where one is.
+    """
+    from appliance.config.loader import load_desired
+    from appliance.methods.registry import METHOD_TABLE
+
+    given = paths or split_paths(os.environ.get("APPLIANCE_CONFIG", ""))
+    if not given:
+        raise typer.BadParameter("name the config, or set APPLIANCE_CONFIG", param_hint="PATH")
+    loaded = load_desired(given, environ=os.environ, methods=METHOD_TABLE)
+    directory = find_state_dir(state_dir)
+    points = list(_look(loaded.desired, [*given, *loaded.files], directory))
+    counts = count_grades(points)
+    worst = worst_of(points)
+    if output is Output.JSON:
+        print_json(
+            {
+                "ok": worst is not Grade.BAD,
+                "points": [point._asdict() for point in points],
+                "summary": {str(grade): count for grade, count in counts.items()},
+            }
+        )
+    else:
+        rows = [(point.name, str(point.grade), _say(point)) for point in points]
+        print_table(("POINT", "IS", "WHAT"), rows)
+        told = ", ".join(f"{count} {grade}" for grade, count in counts.items() if count)
+        typer.echo(f"{len(points)} points: {told}")
+    return Exit.FAILED if worst is Grade.BAD else Exit.OK
+
+
+def _say(point: Point) -> str:
+    return f"{point.text} ({point.remedy})" if point.remedy else point.text
+
+
+def _look(fleet: DesiredState, config_paths: Iterable[str], state_dir: Path) -> Iterator[Point]:
+    from appliance.core.secret_refs import find_secret_refs
+
+    daemon, error = _ask_daemon(state_dir)
+    trusted = {0, os.geteuid()}
+    if daemon is not None and daemon.user_id is not None:
+        trusted.add(daemon.user_id)
+    files = {Path(path) for path in config_paths}
+    yield check_writers("config", _facts_up(files), frozenset(trusted), "the config")
+    secrets = [Path(ref.name) for ref in find_secret_refs(fleet).values() if ref.kind == "file"]
+    yield check_readers("secrets", map(_facts, secrets), "secrets that the config names")
+    yield check_writers("secret files", _facts_up(secrets), frozenset(trusted), "what is a secret")
+    yield check_readers("state", [_facts(state_dir)], "the state directory")
+    if RUNNER_ALLOW.exists():
+        yield check_writers(
+            "runner", _facts_up([RUNNER_ALLOW]), frozenset({0}), "what the runner runs"
+        )
+    yield from check_broker(fleet.broker)
+    yield check_keys(fleet)
+    yield from check_rights(fleet)
+    yield from check_listeners(fleet)
+    yield check_source(fleet)
+    yield from check_daemon(daemon, error, __version__)
+    yield check_clock(_is_clock_kept())
+    yield _check_room(state_dir)
+
+
+def _facts_up(paths: Iterable[Path]) -> Iterator[FileFacts]:
+    """The files, and every directory above them: who may write there may put another file in the place."""
+    seen: set[Path] = set()
+    for path in paths:
+        # where it leads counts, and so does who may make the name lead elsewhere
+        for start in (path.absolute(), Path(os.path.realpath(path))):
+            for one in (start, *start.parents):
+                if one not in seen:
+                    seen.add(one)
+                    yield _facts(one)
+
+
+def _facts(path: Path) -> FileFacts:
+    try:
+        found = path.stat()
+    except OSError as error:
+        return FileFacts(str(path), error=error.strerror or type(error).__name__)
+    return FileFacts(str(path), found.st_mode, found.st_uid)
+
+
+def _ask_daemon(state_dir: Path) -> tuple[DaemonFacts | None, str]:
+    from appliance.api.model import Status
+    from appliance.cli.api_client import ApiClient, UnixWay
+
+    try:
+        status = ApiClient(UnixWay(state_dir)).get("/api/v1/status", Status).value
+    except ApplianceError as error:
+        return None, str(error)
+    try:
+        user_id = Path(f"/proc/{status.pid}").stat().st_uid
+    except OSError:
+        user_id = None
+    facts = DaemonFacts(
+        version=status.version or "",
+        user_id=user_id,
+        is_healthy=bool(status.healthy),
+        degraded_by=tuple(status.degraded_by),
+    )
+    return facts, ""
+
+
+def _is_clock_kept() -> bool | None:
+    """Whether the kernel says that something disciplines its clock. Source: adjtimex(2)."""
+    try:
+        libc = ctypes.CDLL(None, use_errno=True)
+        # nothing is set: the modes, which come first, are 0
+        state: int = libc.adjtimex(ctypes.create_string_buffer(_TIMEX_BYTES))
+    except (OSError, AttributeError):
+        return None
+    return None if state < 0 else state != _TIME_ERROR
+
+
+def _check_room(state_dir: Path) -> Point:
+    try:
+        usage = shutil.disk_usage(state_dir)
+    except OSError as error:
+        return Point(
+            "room", Grade.UNKNOWN, f"{state_dir}: {error.strerror}", "--state-dir names it"
+        )
+    return check_room(usage.free, usage.total, str(state_dir))
