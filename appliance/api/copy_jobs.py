@@ -13,6 +13,7 @@ from typing import Any
 import msgspec
 
 from appliance.api import model
+from appliance.api.requests import EncodedData, carried
 from appliance.api.submission import accepts, describe_unknown, describe_unsubscribed
 from appliance.core.copying import COPY_FROM, COPY_TO, MAKE_DIRECTORIES, Copied, describe_copied
 from appliance.core.current import Current
@@ -41,8 +42,8 @@ class CopyRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
 
     from_node: str | None = None
     to_node: str | None = None
-    path: str | None = None
-    name: str = ""
+    path: str | EncodedData | None = None
+    name: str | EncodedData = ""
     """What the file is called at the caller's, for texts."""
     make_directories: bool = False
     """Whether missing directories of `path` are made."""
@@ -83,17 +84,18 @@ class CopyJobs:
         other = request.from_node or request.to_node or ""
         if not is_node_name(other):
             raise RequestInvalid(f"{other[:60]!r} is no node name")
+        path = carried(request.path or "")
         method = MethodName(COPY_FROM if request.from_node is not None else COPY_TO)
         node = self._choose_sender(request.node, other, method)
         if request.from_node is not None:
             self._check_can_come(node, other)
-        elif not (request.path or "").startswith("/"):
+        elif not path.startswith("/"):
             raise RequestInvalid("the path at the other node begins with a slash")
         entry = self._spool.add(
             node,
             other,
-            target=request.path or "",
-            name=request.name or "a file",
+            target=path,
+            name=carried(request.name) or "a file",
             makes_directories=request.make_directories,
         )
         return model.CopyBegun(

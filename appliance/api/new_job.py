@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from appliance.api.model import Submitted
-from appliance.api.requests import JobRequest, SubmitRequest
+from appliance.api.requests import JobRequest, SubmitRequest, carried
+from appliance.core.command_options import show_arguments
 from appliance.core.file_names import join_parts
 from appliance.core.hidden import Hiding
 from appliance.core.message import DEFAULT_REPLY_METHOD
@@ -23,7 +24,9 @@ def describe_job(job: JobRequest, request: SubmitRequest, node: str, hiding: Hid
     """Who asked for what; without the values that nobody may see."""
     args = [
         _plain(hiding.text(argument))[:MAX_ARGUMENT_CHARACTERS]
-        for argument in (request.method_args or ())[:MAX_ARGUMENTS]
+        for argument in show_arguments(list(map(carried, request.method_args or ())))[
+            :MAX_ARGUMENTS
+        ]
     ]
     return JobFacts(
         command=job.command,
@@ -66,7 +69,9 @@ def _find_file(request: SubmitRequest, answer: Submitted) -> str:
     if request.for_caller or not answer.replies or method not in _FILING:
         return ""
     try:
-        parts = join_parts(request.directory or "", answer.to, request.file_name or "")
+        parts = join_parts(
+            carried(request.directory or ""), answer.to, carried(request.file_name or "")
+        )
     except HandlerError:
         return ""
     return plain_text("/".join(("data", *parts)))

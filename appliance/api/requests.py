@@ -28,7 +28,7 @@ class Seconds(float):
 
 
 class EncodedData(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Data that is no text."""
+    """Bytes that are no text: JSON has none."""
 
     base64: str
 
@@ -39,12 +39,12 @@ class SubmitRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     to_nodes: list[str]
     method: str
     from_node: str | None = None
-    method_args: list[str] | None = None
+    method_args: list[str | EncodedData] | None = None
     data: list[str | EncodedData] | None = None
     reply_method: str | None = None
-    reply_method_args: list[str] | None = None
-    directory: str | None = None
-    file_name: str | None = None
+    reply_method_args: list[str | EncodedData] | None = None
+    directory: str | EncodedData | None = None
+    file_name: str | EncodedData | None = None
     ack_timeout: WholeSeconds | None = None
     retries: int | None = None
     reply_ack_timeout: WholeSeconds | None = None
@@ -67,7 +67,7 @@ class SubmitRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
         """
         if self.data is None:
             return None
-        return tuple(item if isinstance(item, str) else _decode(item) for item in self.data)
+        return tuple(map(carried, self.data))
 
 
 class ChooseRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -163,11 +163,18 @@ class InboxDropRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
         return IdsRequest(ids=self.ids).numbers()
 
 
-def _decode(item: EncodedData) -> str:
+def carried(item: str | EncodedData) -> str:
+    """A text as a message carries it: bytes of any kind.
+
+    Raises:
+        RequestInvalid: it is no base64.
+    """
+    if isinstance(item, str):
+        return item
     try:
         return bytes_to_text(base64.b64decode(item.base64, validate=True))
     except (binascii.Error, ValueError) as error:
-        raise RequestInvalid(f"data is no base64: {error}") from error
+        raise RequestInvalid(f"base64 holds something else: {error}") from error
 
 
 def _convert(wanted: type, value: Any) -> Any:

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 
 from appliance.api.model import Submitted
 from appliance.api.new_job import describe_job, describe_message
-from appliance.api.requests import JobRequest, Once, SubmitRequest
+from appliance.api.requests import EncodedData, JobRequest, Once, SubmitRequest, carried
 from appliance.core.file_names import name_parts
 from appliance.core.hidden import Hiding
 from appliance.core.message import CALLER_FILE, DEFAULT_REPLY_METHOD, Message, make_reply
@@ -176,11 +176,9 @@ class Submission:
             from_node=node,
             data=request.texts(),
             method=request.method,
-            method_args=tuple(request.method_args) if request.method_args is not None else None,
+            method_args=_texts(request.method_args),
             reply_method=request.reply_method or "",
-            reply_method_args=tuple(request.reply_method_args)
-            if request.reply_method_args is not None
-            else None,
+            reply_method_args=_texts(request.reply_method_args),
             # NB: plain numbers; the request's own types do not go on the wire
             ack_timeout_s=int(request.ack_timeout or 0),
             retries=int(request.retries or 0),
@@ -188,8 +186,8 @@ class Submission:
             reply_retries=int(request.reply_retries or 0),
             method_timeout_s=int(request.method_timeout or 0),
             reply_method_timeout_s=int(request.reply_method_timeout or 0),
-            directory=request.directory or "",
-            file_name=request.file_name or "",
+            directory=carried(request.directory or ""),
+            file_name=carried(request.file_name or ""),
             relay_via_node=request.relay_via_node or "",
             relay_reply_method=request.relay_reply_method or "",
         )
@@ -307,6 +305,10 @@ class Submission:
         raise RequestInvalid(
             f"say which node sends (--from): this appliance runs {', '.join(nodes[:10])}"
         )
+
+
+def _texts(items: Sequence[str | EncodedData] | None) -> tuple[str, ...] | None:
+    return None if items is None else tuple(map(carried, items))
 
 
 @contextlib.contextmanager

@@ -4,10 +4,12 @@ start quickly.
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import grp
 import http.client
 import json
+import os
 import socket
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -313,7 +315,7 @@ class ApiClient:
         raw = None
         headers = {**self._way.headers, **headers}
         if body is not None:
-            raw = json.dumps(body).encode()
+            raw = json.dumps(_carried(body)).encode()
             headers = {**headers, "Content-Type": "application/json"}
         connection.request(verb, path, raw, headers)
         return connection.getresponse()
@@ -344,6 +346,21 @@ class ApiClient:
                 f"the daemon on {self._way.name} is of another version: it does not know that",
             )
         raise ApiRefused(status, words)
+
+
+def _carried(value: Any) -> Any:
+    """A body with texts that are not UTF-8 (arguments and names that were typed so) as the bytes they are: JSON has none."""
+    if isinstance(value, str):
+        if value.isascii():
+            return value
+        try:
+            value.encode()
+        except UnicodeEncodeError:
+            return {"base64": base64.b64encode(os.fsencode(value)).decode()}
+        return value
+    if isinstance(value, dict):
+        return {key: _carried(item) for key, item in value.items()}
+    return [_carried(item) for item in value] if isinstance(value, (list, tuple)) else value
 
 
 def _find_group(path: Path) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Annotated, Any
 
 import typer
@@ -27,6 +28,14 @@ from appliance.cli.options import (
     warn,
 )
 from appliance.cli.server_options import connect, daemon_words
+from appliance.core.command_options import (
+    MAX_STDIN_BYTES,
+    MAX_VARIABLES,
+    VARIABLE,
+    CommandOptions,
+    join_options,
+)
+from appliance.core.message import bytes_to_text
 
 PROGRAM_KEY = "appliance.program"
 DEFAULT_WAIT_S = 60.0
@@ -52,6 +61,11 @@ Our own, told from the program's by a line on stderr that begins with "appliance
   1 refused, not sent, output cut, or the node does not tell the program's exit status (Go nodes;
   --accept-unknown), 3 no answer in time, 64 wrong use, 69 no daemon, 130 interrupted
 
+With -i the program reads what comes on standard input here, up to 512 KiB, the same on every node; without it
+nothing is read, so that a loop (`while read node; do appliance exec "$node" -- uptime; done`) keeps its lines. --user,
+--cwd and --env are as the node's allow_users, allow_directories and allow_environment let them. A node that knows none
+of these (a Go node, an earlier version) does not run the command.
+
 What a silent node has not taken stays in the outbox and is run when the node is back; the line on
 stderr says how to forget it. Interrupted, a command that was taken runs on; with --stream it ends
 with its next output, as with a closed pipe.
@@ -62,6 +76,7 @@ Examples:
   appliance exec ship1 ship2 -- systemctl status nginx
   appliance exec ship1 -- journalctl -n 100 > ship1.log
   appliance exec ship1 --stream --timeout 1h -- ping -c 100 ship2
+  gzip -dc dump.gz | appliance exec -i ship1 --user postgres -- psql app
 """
 
 
@@ -119,6 +134,19 @@ def execute(
             help="Take it for 0 where a node does not tell the exit status, as Go nodes do not.",
         ),
     ] = False,
+    with_stdin: Annotated[
+        bool, typer.Option("-i", "--stdin", help="Give the program what is read here, to its end.")
+    ] = False,
+    user: Annotated[
+        str | None, typer.Option("--user", metavar="NAME", help="The user to run it as there.")
+    ] = None,
+    cwd: Annotated[
+        str | None, typer.Option("--cwd", metavar="DIR", help="The directory to run it in there.")
+    ] = None,
+    env: Annotated[
+        list[str] | None,
+        typer.Option("--env", metavar="NAME=VALUE", help="A variable for it; may be repeated."),
+    ] = None,
     no_prefix: Annotated[
         bool, typer.Option("--no-prefix", help="With several nodes: lines without the node's name.")
     ] = False,
@@ -134,10 +162,12 @@ def execute(
     wait_s = read_duration("--wait", wait)
     if wait_s is None:
         wait_s = DEFAULT_WAIT_S if timeout_s is None else timeout_s + DELIVERY_WAIT_S
+    given = CommandOptions(with_stdin, user or "", _read_directory(cwd), _read_variables(env))
     body = {
         "to_nodes": names,
         "method": "REQCliCommandCont" if stream else "REQCliCommand",
-        "method_args": program,
+        "method_args": join_options(given, program),
+        "data": [_read_stdin()] if with_stdin else None,
         "from_node": from_node,
         "method_timeout": timeout_s,
     }
@@ -169,6 +199,44 @@ def execute(
     if answers.silent:
         warn(f"no answer within {wait_s:g} s (--wait)")
     return exit_code_of(answers)
+
+
+def _read_stdin() -> str:
+    """All of it. Raises BadParameter where it is more than a message should carry."""
+    try:
+        raw = sys.stdin.buffer.read(MAX_STDIN_BYTES + 1)
+    except OSError as error:
+        raise typer.BadParameter(
+            f"cannot read standard input: {error.strerror or error}", param_hint="--stdin"
+        ) from None
+    if len(raw) > MAX_STDIN_BYTES:
+        raise typer.BadParameter(
+            f"standard input holds more than {MAX_STDIN_BYTES} bytes; copy it to the node"
+            " (appliance cp) and have the program read the file",
+            param_hint="--stdin",
+        )
+    return bytes_to_text(raw)
+
+
+def _read_directory(text: str | None) -> str:
+    if text and (not text.startswith("/") or ".." in text.split("/")):
+        raise typer.BadParameter("an absolute path without `..`", param_hint="--cwd")
+    return text or ""
+
+
+def _read_variables(texts: list[str] | None) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for text in texts or ():
+        name, equals, value = text.partition("=")
+        if not equals or not VARIABLE.fullmatch(name):
+            raise typer.BadParameter(
+                f"{name!r}: write NAME=VALUE, the name of letters, digits and '_'",
+                param_hint="--env",
+            )
+        found[name] = value
+    if len(found) > MAX_VARIABLES:
+        raise typer.BadParameter(f"more than {MAX_VARIABLES} variables", param_hint="--env")
+    return found
 
 
 def exit_code_of(answers: Answers) -> int:

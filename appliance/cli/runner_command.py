@@ -53,7 +53,8 @@ def runner(
     A subscription of REQCliCommand or REQCliCommandCont with `runner: PATH` has its commands run here, after its own
     `allow_commands` let them. The allow list has one command a line, in words as a shell reads them: `*` stands for
     one argument that is no option, as a part of one (`/srv/app/*`) for a part of one name; a last `**` stands for any
-    rest. It is read again for every command.
+    rest. It is read again for every command. Lines `@user NAME…`, `@directory PATTERN…` and `@variable NAME…` list what
+    a command may be run with (`exec --user`, `--cwd`, `--env`).
     """
     import os
 

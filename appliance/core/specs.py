@@ -319,6 +319,38 @@ class SubscriberSpec(SubscriberDefaults):
         lambda commands: tuple(tuple(map(str, argv)) for argv in commands),
         fills_node=True,
     )
+    allow_users: tuple[str, ...] = texts(
+        (),
+        "Users that a sender may have a command run as (`exec --user`), by name. Nobody but the daemon's own user unless "
+        "it is listed; another one takes root's rights, or a `runner`. REQCliCommand and REQCliCommandCont only.",
+        "a list of users' names",
+        {
+            "type": "string",
+            "x-expects": "a user's name",
+            "pattern": "^[A-Za-z_][A-Za-z0-9_.-]*[$]?$",
+        },
+    )
+    allow_directories: tuple[str, ...] | None = texts_or_any(
+        (),
+        "Directories that a sender may have a command run in (`exec --cwd`), as absolute paths; patterns as those of "
+        "`allow_paths`, links are resolved first. None unless it is listed; `any` allows every one. REQCliCommand and "
+        "REQCliCommandCont only.",
+        "a list of paths",
+        _SOME_TEXT,
+        None,
+        fills_node=True,
+    )
+    allow_environment: tuple[str, ...] = texts(
+        (),
+        "Variables that a sender may give a command (`exec --env NAME=VALUE`), each by its name: some make a program "
+        "run others (LD_PRELOAD, PATH). None unless it is listed. REQCliCommand and REQCliCommandCont only.",
+        "a list of names of variables",
+        {
+            "type": "string",
+            "x-expects": "a variable's name: letters, digits and '_'",
+            "pattern": "^[A-Za-z_][A-Za-z0-9_]*$",
+        },
+    )
     runner: str | None = text(
         None,
         "The socket of a runner (`appliance runner`; packaged as /run/appliance-runner.sock), which runs the "

@@ -9,7 +9,6 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Sequence
 from enum import StrEnum
-from typing import Any
 
 from appliance.api.requests import MAX_TOTAL_BYTES, SubmitRequest
 from appliance.config.parse import MISSING, Document, parse_foreign
@@ -207,6 +206,9 @@ def _bound(reading: Reading, max_messages: int) -> None:
 
 
 def _size_of(request: SubmitRequest) -> int:
-    pieces: list[Any] = list(request.data or ())
-    texts = (*pieces, *(request.method_args or ()), *(request.reply_method_args or ()))
+    texts = (
+        *(request.data or ()),
+        *(request.method_args or ()),
+        *(request.reply_method_args or ()),
+    )
     return sum(len(item if isinstance(item, str) else item.base64) for item in texts)

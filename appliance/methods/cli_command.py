@@ -12,7 +12,7 @@ from appliance.core.message import Message
 from appliance.core.method import MethodInfo, OnCrash
 from appliance.core.names import Category, MethodName
 from appliance.methods.base import HandlerContext, Method, Result
-from appliance.methods.programs.steward import read_command, run_whole
+from appliance.methods.programs.steward import COMMAND_OPTIONS, read_command, run_whole
 
 INFO = MethodInfo(
     name=MethodName("REQCliCommand"),
@@ -20,7 +20,7 @@ INFO = MethodInfo(
     category=Category.COMMAND,
     replies=True,
     on_crash=OnCrash.INTERRUPT,
-    options=frozenset({"allow_commands", "runner"}),
+    options=COMMAND_OPTIONS,
     arguments="PROGRAM [ARG…]",
 )
 

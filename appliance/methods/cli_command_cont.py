@@ -14,6 +14,7 @@ from appliance.methods.base import HandlerContext, Method, Result
 from appliance.methods.programs.command import stream_command
 from appliance.methods.programs.runner_client import run_remote
 from appliance.methods.programs.steward import (
+    COMMAND_OPTIONS,
     ending_of,
     output_of,
     read_command,
@@ -27,7 +28,7 @@ INFO = MethodInfo(
     category=Category.COMMAND,
     replies=True,
     on_crash=OnCrash.INTERRUPT,
-    options=frozenset({"allow_commands", "runner"}),
+    options=COMMAND_OPTIONS,
     arguments="PROGRAM [ARG…]",
 )
 
@@ -58,15 +59,20 @@ class CliCommandCont:
                 timeout_s=context.timeout_s,
                 stop_grace_s=context.spec.stop_grace_s,
                 say=say,
+                stdin=command.stdin,
+                options=command.options,
             )
         else:
-            result = await stream_command(
-                command.argv,
-                environment=command.environment,
-                timeout_s=context.timeout_s,
-                stop_grace_s=context.spec.stop_grace_s,
-                say=say,
-            )
+            with command.launch() as launch:
+                result = await stream_command(
+                    command.argv,
+                    environment=command.environment,
+                    timeout_s=context.timeout_s,
+                    stop_grace_s=context.spec.stop_grace_s,
+                    say=say,
+                    stdin=command.stdin,
+                    launch=launch,
+                )
         return Result(
             output=output_of(result, context.timeout_s, is_marked=not context.asker_is_appliance),
             report=report_of_stream(command.arguments, message, context.timeout_s, result),

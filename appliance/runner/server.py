@@ -23,7 +23,10 @@ from pathlib import Path
 from appliance.api.unix_socket import listen_unix
 from appliance.core.allow import is_command_allowed
 from appliance.core.message import bytes_to_text
-from appliance.errors import ApplianceError, DaemonError
+from appliance.errors import ApplianceError, DaemonError, HandlerError, PathForbidden
+from appliance.methods.files.paths import open_directory
+from appliance.methods.programs.account import find_account
+from appliance.methods.programs.child import AS_WE_ARE, Launch
 from appliance.methods.programs.command import CommandResult, run_command, stream_command
 from appliance.methods.programs.runner_client import (
     MAX_REQUEST_BYTES,
@@ -31,12 +34,13 @@ from appliance.methods.programs.runner_client import (
     Ended,
     Refused,
     RunRequest,
+    RunWithRequest,
     Said,
     read_frame,
     read_request,
     to_frame,
 )
-from appliance.runner.allow import parse_allow_list
+from appliance.runner.allow import RunnerRules, parse_rules
 from appliance.service_manager import ServiceManager, settings_of_process
 
 _log = logging.getLogger("appliance.runner")
@@ -70,8 +74,8 @@ class RunnerSettings:
     max_commands: int = 16
 
 
-def read_allow_list(path: Path) -> tuple[tuple[str, ...], ...]:
-    """The patterns of the file.
+def read_allow_list(path: Path) -> RunnerRules:
+    """The rules of the file.
 
     Raises:
         AllowListUnusable: see there.
@@ -83,7 +87,7 @@ def read_allow_list(path: Path) -> tuple[tuple[str, ...], ...]:
                 raise AllowListUnusable(f"{path} belongs to another user")
             if facts.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
                 raise AllowListUnusable(f"{path} can be written by others than its owner")
-            return parse_allow_list(file.read())
+            return parse_rules(file.read())
     except OSError as error:
         raise AllowListUnusable(f"cannot read {path}: {error.strerror or error}") from error
     except ValueError as error:
@@ -184,12 +188,13 @@ class Runner:
         with self._seat() as is_free:
             if is_free:
                 # the file is read anew for each command, and may lie on a disk that is slow
-                refusal = await asyncio.to_thread(self._find_refusal, words)
+                rules = await asyncio.to_thread(self._find_rules, words, request)
             else:
-                refusal = Refused("failed", f"{self._running} commands run already")
-            if refusal is None:
-                await self._run_while_asked(request, shown, reader, writer)
+                rules = Refused("failed", f"{self._running} commands run already")
+            if isinstance(rules, RunnerRules):
+                await self._run_while_asked(request, rules, shown, reader, writer)
                 return
+            refusal = rules
         _log.warning("command refused", extra={"fields": {**shown, "reason": refusal.reason}})
         await _send(writer, refusal)
 
@@ -205,31 +210,49 @@ class Runner:
         finally:
             self._running -= 1
 
-    def _find_refusal(self, words: Sequence[str]) -> Refused | None:
+    def _find_rules(self, words: Sequence[str], request: RunRequest) -> RunnerRules | Refused:
+        """The rules, as far as they let this be run; where it is run is looked at when it is."""
         # the kernel would end the word there, and the list would have judged another one
         if any("\0" in word for word in words):
             return Refused("failed", "no command")
         try:
-            patterns = read_allow_list(self._settings.allow_path)
+            rules = read_allow_list(self._settings.allow_path)
         except AllowListUnusable as error:
             return Refused("failed", str(error))
-        if not is_command_allowed(words, patterns):
+        if not is_command_allowed(words, rules.commands):
             return Refused("forbidden", "it is not in the runner's allow list")
-        return None
+        if isinstance(request, RunWithRequest):
+            if request.user and request.user not in rules.users:
+                return Refused(
+                    "forbidden", f"no line `@user {request.user[:60]}` in its allow list"
+                )
+            for name in request.variables:
+                if name not in rules.variables:
+                    return Refused(
+                        "forbidden", f"no line `@variable {name[:60]}` in its allow list"
+                    )
+        return rules
 
     async def _run_while_asked(
         self,
         request: RunRequest,
+        rules: RunnerRules,
         shown: dict[str, str],
         reader: asyncio.StreamReader,
         writer: asyncio.StreamWriter,
     ) -> None:
-        running = asyncio.create_task(self._run(request, writer), name="program")
+        running = asyncio.create_task(self._run_with(request, rules, writer), name="program")
         leaving = asyncio.create_task(_until_gone(reader), name="leaving")
         try:
             await asyncio.wait({running, leaving}, return_when=asyncio.FIRST_COMPLETED)
             if running.done():
                 result = running.result()
+                if isinstance(result, Refused):
+                    _log.warning(
+                        "command refused", extra={"fields": {**shown, "reason": result.reason}}
+                    )
+                    await _send(writer, result)
+                    return
                 _log.info(
                     "command ended", extra={"fields": {**shown, "exit_status": result.exit_status}}
                 )
@@ -242,9 +265,41 @@ class Runner:
             leaving.cancel()
             await asyncio.wait({running, leaving})
 
-    async def _run(self, request: RunRequest, writer: asyncio.StreamWriter) -> CommandResult:
+    async def _run_with(
+        self, request: RunRequest, rules: RunnerRules, writer: asyncio.StreamWriter
+    ) -> CommandResult | Refused:
+        if not isinstance(request, RunWithRequest):
+            return await self._run(request, writer, AS_WE_ARE, {})
+        directory_fd = None
+        try:
+            account = find_account(request.user) if request.user else None
+            if request.directory:
+                path = bytes_to_text(request.directory)
+                patterns = rules.directories
+                directory_fd = await asyncio.to_thread(
+                    open_directory, path, patterns, "the lines `@directory` of its allow list"
+                )
+            given = {name: bytes_to_text(raw) for name, raw in request.variables.items()}
+            variables = {**({} if account is None else account.variables), **given}
+            return await self._run(request, writer, Launch(account, directory_fd), variables)
+        except PathForbidden as error:
+            return Refused("forbidden", str(error))
+        except HandlerError as error:
+            return Refused("failed", str(error))
+        finally:
+            if directory_fd is not None:
+                os.close(directory_fd)
+
+    async def _run(
+        self,
+        request: RunRequest,
+        writer: asyncio.StreamWriter,
+        launch: Launch,
+        variables: Mapping[str, str],
+    ) -> CommandResult:
         environment = {
             **self._base,
+            **variables,
             # nothing else that was asked for: who can set LD_PRELOAD needs no allow list
             **{
                 name: _to_text(request.environment[name])
@@ -266,6 +321,8 @@ class Runner:
                 timeout_s=timeout_s,
                 say=say,
                 stop_grace_s=stop_grace_s,
+                stdin=request.stdin,
+                launch=launch,
             )
         limit_bytes = min(request.max_output_bytes, MAX_OUTPUT_BYTES)
         return await run_command(
@@ -275,6 +332,7 @@ class Runner:
             max_output_bytes=limit_bytes,
             stdin=request.stdin,
             stop_grace_s=stop_grace_s,
+            launch=launch,
         )
 
 

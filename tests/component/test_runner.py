@@ -11,6 +11,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from appliance.core.command_options import CommandOptions
 from appliance.core.message import Message
 from appliance.errors import ArgumentsInvalid, CommandForbidden, DaemonError, HandlerError
 from appliance.methods.declared.methods import make_user_method
@@ -448,3 +449,50 @@ def test_frame_begins_with_its_length():
 
     frame = to_frame(Said("stdout", b"x" * 10))
     assert int.from_bytes(frame[:4]) == len(frame) - 4
+
+
+GIVING = f"""{ALLOWED}
+cat
+@user nobody
+@directory /usr/**
+@variable GREETING
+"""
+
+
+@pytest.fixture(scope="module")
+def giving(tmp_path_factory):
+    process = RunnerProcess(tmp_path_factory.mktemp("g"), text=GIVING).wait_ready()
+    yield process
+    assert process.stop() == 0
+
+
+async def test_streamed_command_reads_what_it_was_given(giving):
+    said = []
+
+    async def say(data, _stream):
+        said.append(data)
+
+    await run(giving, "cat", stdin=b"a\0\xff", say=say)
+    assert b"".join(said) == b"a\0\xff"
+
+
+async def test_directory_variables_and_user_are_given_as_the_list_says(giving):
+    options = CommandOptions(directory="/usr/lib", variables={"GREETING": "caf\udce9"})
+    result = await run(giving, "sh", "-c", 'pwd; printf %s "$GREETING"', options=options)
+    assert result.stdout == b"/usr/lib\ncaf\xe9"
+    if os.geteuid() == 0:
+        result = await run(giving, "sh", "-c", "id -un", options=CommandOptions(user="nobody"))
+        assert result.stdout == b"nobody\n"
+
+
+@pytest.mark.parametrize(
+    ("options", "line"),
+    [
+        (CommandOptions(user="daemon"), "@user"),
+        (CommandOptions(directory="/etc"), "@directory"),
+        (CommandOptions(variables={"LD_PRELOAD": "x"}), "@variable"),
+    ],
+)
+async def test_what_the_list_does_not_give_is_forbidden(giving, options, line):
+    with pytest.raises(CommandForbidden, match=line):
+        await run(giving, "sh", "-c", "true", options=options)

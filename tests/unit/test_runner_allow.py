@@ -3,7 +3,7 @@
 import pytest
 
 from appliance.core.allow import is_command_allowed
-from appliance.runner.allow import parse_allow_list
+from appliance.runner.allow import parse_rules
 
 LIST = """
 # services
@@ -49,11 +49,11 @@ cat /srv/*/log?/today
     ],
 )
 def test_list_covers_exactly_what_it_says(command, allowed):
-    assert is_command_allowed(command, parse_allow_list(LIST)) is allowed
+    assert is_command_allowed(command, parse_rules(LIST).commands) is allowed
 
 
 def test_empty_list_allows_nothing():
-    assert parse_allow_list("\n# nothing\n") == ()
+    assert parse_rules("\n# nothing\n").commands == ()
     assert not is_command_allowed(["true"], ())
 
 
@@ -67,4 +67,4 @@ def test_empty_list_allows_nothing():
 )
 def test_line_that_cannot_be_meant_is_named(text, message):
     with pytest.raises(ValueError, match=message):
-        parse_allow_list(text)
+        parse_rules(text)

@@ -239,14 +239,17 @@ def _check_subscribe(
 
 
 def _check_paths(findings: Findings, path: KeyPath, entry: Tree) -> None:
-    patterns = entry.get("allow_paths")
-    if not isinstance(patterns, (list, tuple)):
-        return
-    for index, pattern in enumerate(patterns):
+    listed = [
+        (field, index, pattern)
+        for field in ("allow_paths", "allow_directories")
+        if isinstance(entry.get(field), (list, tuple))
+        for index, pattern in enumerate(entry[field])
+    ]
+    for field, index, pattern in listed:
         if not pattern.startswith("/") or ".." in pattern.split("/") or "\0" in pattern:
             findings.add(
                 "E225",
-                (*path, "allow_paths", index),
+                (*path, field, index),
                 f"{shorten(pattern)} is no absolute path without `..`",
                 hint="as in /var/log/*.log, or /var/log/** for everything below",
             )

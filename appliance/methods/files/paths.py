@@ -76,6 +76,24 @@ def open_socket(path: str, patterns: Sequence[str] | None) -> int:
     return _open_found(path, patterns, _LOOK, stat.S_ISSOCK, "socket")[0]
 
 
+def open_directory(
+    path: str, patterns: Sequence[str] | None, setting: str = "allow_directories"
+) -> int:
+    """A descriptor of an allowed directory.
+
+    Raises:
+        PathForbidden: not allowed.
+        CopyFailed: missing, none, no permission.
+    """
+    real = os.path.realpath(_checked(path))
+    resolved = bytes_to_text(real)
+    _check_allowed(path, resolved, patterns, setting)
+    try:
+        return _walk(real)
+    except OSError as error:
+        raise failed(path, error) from error
+
+
 def _open_found(
     path: str,
     patterns: Sequence[str] | None,
@@ -174,14 +192,16 @@ def _checked(path: str) -> bytes:
     return raw
 
 
-def _check_allowed(path: str, resolved: str, patterns: Sequence[str] | None) -> None:
+def _check_allowed(
+    path: str, resolved: str, patterns: Sequence[str] | None, setting: str = "allow_paths"
+) -> None:
     if _OF_A_PROCESS.match(resolved):
         # among them our own: `any` and `/proc/**` do not mean the daemon's environment and memory
         raise PathForbidden(f"{shorten(path)} is of a process, and no file")
     if is_path_allowed(resolved, patterns):
         return
     shown = shorten(path) if path == resolved else f"{shorten(path)} ({shorten(resolved)})"
-    raise PathForbidden(f"{shown} is not in allow_paths")
+    raise PathForbidden(f"{shown} is not in {setting}")
 
 
 def _walk(path: bytes, patterns: Sequence[str] | None = (), *, makes: bool = False) -> int:

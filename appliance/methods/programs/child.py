@@ -23,8 +23,9 @@ import subprocess
 import termios
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Generic, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar
 
+from appliance.methods.programs.account import Account
 from appliance.methods.programs.chunks import Chunker
 
 KILL_WAIT_S = 2.0
@@ -185,6 +186,27 @@ def _open_stdin(data: bytes) -> Iterator[int]:
         os.close(stdin_fd)
 
 
+class Launch(NamedTuple):
+    """As whom and where a program is started. `directory_fd` is open as long as it is being started."""
+
+    account: Account | None = None
+    directory_fd: int | None = None
+
+    def popen_words(self) -> dict[str, Any]:
+        """Arguments of `subprocess.Popen`."""
+        words: dict[str, Any] = {}
+        if self.account is not None and self.account.is_other:
+            words["user"], words["group"] = self.account.user_id, self.account.group_id
+            words["extra_groups"] = self.account.groups
+        if self.directory_fd is not None:
+            # by the descriptor: what was judged is where it runs, whatever the name stands for by now
+            words["cwd"] = f"/proc/self/fd/{self.directory_fd}"
+        return words
+
+
+AS_WE_ARE = Launch()
+
+
 class Child(Generic[_P]):
     """A started program with its pipes."""
 
@@ -195,6 +217,7 @@ class Child(Generic[_P]):
         make_pipe: MakePipe[_P],
         stdin: bytes = b"",
         stop_grace_s: float = STOP_GRACE_S,
+        launch: Launch = AS_WE_ARE,
     ) -> None:
         self.exited = asyncio.Event()
         self.exit_status = 0
@@ -219,6 +242,7 @@ class Child(Generic[_P]):
                     env=environment,
                     # a group of its own, which can be killed as a whole
                     start_new_session=True,
+                    **launch.popen_words(),
                 )
         except BaseException:
             for pipe_fd in pipe_fds:

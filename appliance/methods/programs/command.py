@@ -11,7 +11,14 @@ from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 
 from appliance.core.message import Message
-from appliance.methods.programs.child import STOP_GRACE_S, Child, KeptPipe, TalkingPipe
+from appliance.methods.programs.child import (
+    AS_WE_ARE,
+    STOP_GRACE_S,
+    Child,
+    KeptPipe,
+    Launch,
+    TalkingPipe,
+)
 from appliance.methods.programs.chunks import Chunker, Say, run_talk
 from appliance.running_time import running_timeout
 
@@ -83,6 +90,7 @@ async def run_command(
     max_output_bytes: int,
     stdin: bytes = b"",
     stop_grace_s: float = STOP_GRACE_S,
+    launch: Launch = AS_WE_ARE,
 ) -> CommandResult:
     """Run `argv` without a shell and wait for its end.
 
@@ -102,6 +110,7 @@ async def run_command(
             lambda loop, pipe_fd, _: KeptPipe(loop, pipe_fd, max_output_bytes),
             stdin,
             stop_grace_s,
+            launch,
         )
     except OSError as error:
         return _not_started(argv, error)
@@ -138,6 +147,8 @@ async def stream_command(
     timeout_s: float,
     say: Say,
     stop_grace_s: float = STOP_GRACE_S,
+    stdin: bytes = b"",
+    launch: Launch = AS_WE_ARE,
 ) -> CommandResult:
     """Run `argv` without a shell and `say` what it writes while it runs; a listener who is behind slows it down.
 
@@ -152,7 +163,9 @@ async def stream_command(
             argv,
             environment,
             lambda loop, pipe_fd, stream: TalkingPipe(loop, pipe_fd, talk, stream, TAIL_BYTES),
-            stop_grace_s=stop_grace_s,
+            stdin,
+            stop_grace_s,
+            launch,
         )
     except OSError as error:
         return _not_started(argv, error)

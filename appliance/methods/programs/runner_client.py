@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 
+from appliance.core.command_options import NO_OPTIONS, CommandOptions
 from appliance.core.message import text_to_bytes
 from appliance.errors import CommandForbidden, HandlerError
 from appliance.methods.programs.child import STOP_GRACE_S
@@ -25,6 +26,7 @@ MAX_REQUEST_BYTES = 4 * 1024 * 1024
 """Arguments and data; Linux itself takes some 2 MiB."""
 MAX_ARGUMENTS = 10_000
 MAX_VARIABLES = 16
+MAX_GIVEN_VARIABLES = 64
 LONGEST_TIMEOUT_S = 1e9
 """Beyond it the number is no time: infinite, or none at all."""
 MAX_ANSWER_BYTES = 192 * 1024 * 1024
@@ -46,6 +48,17 @@ class RunRequest(msgspec.Struct, frozen=True, tag="run"):
     max_output_bytes: Annotated[int, msgspec.Meta(ge=0)] | None = None
     stdin: bytes = b""
     stop_grace_s: Annotated[float, msgspec.Meta(ge=0, le=LONGEST_TIMEOUT_S)] = STOP_GRACE_S
+
+
+class RunWithRequest(RunRequest, frozen=True, tag="run with"):
+    """A command with what a runner of an earlier version would run it without; that one refuses it by its tag."""
+
+    user: str = ""
+    directory: bytes = b""
+    variables: Annotated[dict[str, bytes], msgspec.Meta(max_length=MAX_GIVEN_VARIABLES)] = (
+        msgspec.field(default_factory=dict)
+    )
+    """Beside those of the message."""
 
 
 class Said(msgspec.Struct, frozen=True, tag="said"):
@@ -79,7 +92,9 @@ class Refused(msgspec.Struct, frozen=True, tag="refused"):
 
 Answer = Said | Ended | Refused
 _answers: msgspec.msgpack.Decoder[Answer] = msgspec.msgpack.Decoder(Answer)
-_requests = msgspec.msgpack.Decoder(RunRequest)
+_requests: msgspec.msgpack.Decoder[RunRequest | RunWithRequest] = msgspec.msgpack.Decoder(
+    RunRequest | RunWithRequest
+)
 
 
 def to_frame(value: RunRequest | Answer) -> bytes:
@@ -121,6 +136,7 @@ async def run_remote(
     say: Say | None = None,
     stdin: bytes = b"",
     stop_grace_s: float = STOP_GRACE_S,
+    options: CommandOptions = NO_OPTIONS,
 ) -> CommandResult:
     """Run `argv` by the runner at `socket_path`, as `run_command`, or with `say` as `stream_command` would.
 
@@ -143,6 +159,14 @@ async def run_remote(
         stdin=stdin,
         stop_grace_s=stop_grace_s,
     )
+    # an earlier runner reads no stdin where it passes on what a program says
+    if options._replace(has_stdin=False) != NO_OPTIONS or (stdin and say is not None):
+        request = RunWithRequest(
+            **msgspec.structs.asdict(request),
+            user=options.user,
+            directory=text_to_bytes(options.directory),
+            variables={name: text_to_bytes(text) for name, text in options.variables.items()},
+        )
     try:
         async with asyncio.timeout(CONNECT_TIMEOUT_S):
             reader, writer = await asyncio.open_unix_connection(socket_path)

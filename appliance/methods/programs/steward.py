@@ -7,12 +7,19 @@ way of this node's own REQToFileAppend.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from appliance.core.allow import is_command_allowed
+from appliance.core.allow import is_command_allowed, is_path_allowed
+from appliance.core.command_options import (
+    MAX_STDIN_BYTES,
+    NO_OPTIONS,
+    CommandOptions,
+    split_options,
+)
 from appliance.core.escape import escape_controls
 from appliance.core.file_names import name_parts
 from appliance.core.message import (
@@ -26,11 +33,19 @@ from appliance.core.names import WorkerKind, parse_subject
 from appliance.dialect.headers import Ending
 from appliance.errors import ArgumentsInvalid, CommandForbidden, HandlerError, SubjectInvalid
 from appliance.methods.base import HandlerContext, Outgoing, Result
+from appliance.methods.files.paths import open_directory
+from appliance.methods.programs.account import Account, find_account
+from appliance.methods.programs.child import Launch
 from appliance.methods.programs.command import CommandResult, make_environment, run_command
 from appliance.methods.programs.runner_client import run_remote
 from appliance.methods.texts import join_data, mark_cut, shorten
 
 # What becomes of a program's end: the output as the reply carries it, and a report where something is amiss.
+
+COMMAND_OPTIONS = frozenset(
+    {"allow_commands", "allow_users", "allow_directories", "allow_environment", "runner"}
+)
+"""Settings of the methods that run a sender's command."""
 
 REPORTED_STDERR_BYTES = 8_192
 """How much of stderr an error report carries."""
@@ -110,6 +125,23 @@ class Command:
     """As they were sent."""
     argv: list[bytes]
     environment: dict[str, str]
+    options: CommandOptions = NO_OPTIONS
+    stdin: bytes = b""
+    account: Account | None = None
+    directories: tuple[str, ...] | None = ()
+    """Which it may run in."""
+
+    @contextlib.contextmanager
+    def launch(self) -> Iterator[Launch]:
+        """As whom and where it is started here; raises HandlerError where that cannot be."""
+        if not self.options.directory:
+            yield Launch(self.account)
+            return
+        directory_fd = open_directory(self.options.directory, self.directories)
+        try:
+            yield Launch(self.account, directory_fd)
+        finally:
+            os.close(directory_fd)
 
 
 def read_command(message: Message, context: HandlerContext) -> Command:
@@ -123,24 +155,80 @@ def read_command(message: Message, context: HandlerContext) -> Command:
         ArgumentsInvalid: no program is given, or an argument or the data cannot be passed to one.
         CommandForbidden: the subscriber's `allow_commands` does not cover it, as it was sent.
     """
-    arguments = message.method_args or ()
+    options, arguments = split_options(message.method_args or ())
     argv = _to_argv(arguments)
     if not is_command_allowed(arguments, context.spec.allow_commands):
         raise CommandForbidden(
             f"command {show_command(arguments)} from {shorten(message.from_node)} "
             f"is not in allow_commands of {context.spec.subject}"
         )
+    _check_options(options, context)
     environment = make_environment(
         os.environ,
         message,
         passed=context.spec.pass_environment,
         hidden=context.hidden_environment,
     )
+    account = None
+    if options.user and context.spec.runner is None:
+        account = find_account(options.user)
+        environment |= account.variables
+    if context.spec.runner is None:
+        environment |= options.variables
     if any(DATA_PLACEHOLDER in argument for argument in arguments):
         old, new = DATA_PLACEHOLDER.encode(), f"${DATA_VARIABLE}".encode()
         argv = [argument.replace(old, new) for argument in argv]
         environment[DATA_VARIABLE] = bytes_to_text(_read_data(message))
-    return Command(arguments=arguments, argv=argv, environment=environment)
+    return Command(
+        arguments=arguments,
+        argv=argv,
+        environment=environment,
+        options=options,
+        stdin=_read_stdin(options, message),
+        account=account,
+        directories=context.spec.allow_directories,
+    )
+
+
+def _check_options(options: CommandOptions, context: HandlerContext) -> None:
+    """Whether the subscriber lets a command have these.
+
+    Raises:
+        CommandForbidden: it does not; the text names the setting.
+    """
+    spec = context.spec
+    if options.user and options.user not in spec.allow_users:
+        raise CommandForbidden(
+            f"user {shorten(options.user)} is not in allow_users of {spec.subject}"
+        )
+    for name in options.variables:
+        if name not in spec.allow_environment:
+            raise CommandForbidden(
+                f"variable {shorten(name)} is not in allow_environment of {spec.subject}"
+            )
+        _to_argv((f"{name}={options.variables[name]}",))
+    directory = options.directory
+    if not directory:
+        return
+    if ".." in directory.split("/"):
+        raise ArgumentsInvalid("write the directory of the command without `..`")
+    # with a runner the links on the way are resolved there, and judged by its own list, too
+    if spec.runner is not None and not is_path_allowed(directory, spec.allow_directories):
+        raise CommandForbidden(
+            f"{shorten(directory)} is not in allow_directories of {spec.subject}"
+        )
+
+
+def _read_stdin(options: CommandOptions, message: Message) -> bytes:
+    if not options.has_stdin:
+        return b""
+    data = join_data(message)
+    if len(data) > MAX_STDIN_BYTES:
+        raise ArgumentsInvalid(
+            f"standard input of {len(data)} bytes exceeds the limit of {MAX_STDIN_BYTES};"
+            " copy it to the node (cp) and have the program read the file"
+        )
+    return data
 
 
 async def run_whole(command: Command, message: Message, context: HandlerContext) -> Result:
@@ -154,15 +242,20 @@ async def run_whole(command: Command, message: Message, context: HandlerContext)
             timeout_s=context.timeout_s,
             stop_grace_s=context.spec.stop_grace_s,
             max_output_bytes=limit_bytes,
+            stdin=command.stdin,
+            options=command.options,
         )
     else:
-        result = await run_command(
-            command.argv,
-            environment=command.environment,
-            timeout_s=context.timeout_s,
-            stop_grace_s=context.spec.stop_grace_s,
-            max_output_bytes=limit_bytes,
-        )
+        with command.launch() as launch:
+            result = await run_command(
+                command.argv,
+                environment=command.environment,
+                timeout_s=context.timeout_s,
+                stop_grace_s=context.spec.stop_grace_s,
+                max_output_bytes=limit_bytes,
+                stdin=command.stdin,
+                launch=launch,
+            )
     output = output_of(
         result,
         context.timeout_s,
@@ -227,8 +320,6 @@ def _is_filing(kind: str, subject: str, context: HandlerContext) -> bool:
 
 
 def _to_argv(arguments: tuple[str, ...]) -> list[bytes]:
-    if not arguments or not arguments[0]:
-        raise ArgumentsInvalid("methodArgs must hold a program and its arguments")
     if any("\0" in argument for argument in arguments):
         raise ArgumentsInvalid("an argument holds a NUL, which no program can be given")
     try:

@@ -1,0 +1,107 @@
+"""`exec` with standard input, arguments of any bytes, and what a command is run with: from the shell to the program."""
+
+import json
+import subprocess
+import sys
+
+import nats
+import pytest
+
+from appliance.wire.frame import decode_frame
+from tests.support.appliance import Appliance
+from tests.support.nats_server import NatsServer
+from tests.support.waiting import until_async
+
+CONFIG = """
+version: 1
+broker: {{servers: ["{url}"]}}
+reload: {{settle: 1ms, watch: false, poll_interval: 10m}}
+nodes:
+  central: {{subscribe: {{REQToFileAppend: {{}}, REQErrorLog: {{}}}}}}
+  ship1:
+    subscribe:
+      REQCliCommand: {{allow_commands: any, allow_directories: ["/usr/**"], allow_environment: [GREETING]}}
+      REQCliCommandCont: {{allow_commands: any}}
+  goer: {{}}
+"""
+
+
+@pytest.fixture(scope="module")
+def fleet(tmp_path_factory):
+    with (
+        NatsServer() as broker,
+        Appliance(CONFIG.format(url=broker.url), tmp_path_factory.mktemp("f")) as daemon,
+    ):
+        daemon.url = broker.url
+        yield daemon
+
+
+def execute(daemon, *words, stdin=b""):
+    command = [
+        *(sys.executable, "-m", "appliance", "exec"),
+        *("--state-dir", str(daemon.state), "--from", "central", *words),
+    ]
+    return subprocess.run(command, input=stdin, capture_output=True, timeout=60, check=False)
+
+
+@pytest.mark.parametrize("stream", [[], ["--stream"]], ids=["whole", "stream"])
+def test_program_reads_what_comes_on_standard_input_as_the_bytes_it_is(fleet, stream):
+    done = execute(fleet, "-i", *stream, "ship1", "--", "cat", stdin=b"a\n\0\xff\xfe")
+    assert (done.returncode, done.stdout, done.stderr) == (0, b"a\n\0\xff\xfe", b"")
+
+
+def test_without_the_option_a_loop_keeps_its_lines(fleet):
+    done = execute(fleet, "ship1", "--", "cat", stdin=b"the loop's\n")
+    assert (done.returncode, done.stdout) == (0, b"")
+    words = f"{sys.executable} -m appliance exec --state-dir {fleet.state} --from central"
+    script = f'printf "one\\ntwo\\n" | while read name; do {words} ship1 -- echo "$name"; done'
+    done = subprocess.run(["sh", "-c", script], capture_output=True, timeout=60, check=False)
+    assert done.stdout == b"one\ntwo\n"
+
+
+def test_too_much_is_refused_here_before_anything_is_sent(fleet, tmp_path):
+    mark = tmp_path / "mark"
+    done = execute(fleet, "-i", "ship1", "--", "touch", str(mark), stdin=b"x" * 600_000)
+    assert done.returncode == 64
+    assert b"more than 524288 bytes" in done.stderr
+    assert not mark.exists()
+
+
+def test_arguments_are_the_bytes_that_were_typed(fleet):
+    done = execute(fleet, "ship1", "--", "printf", "%s", b"caf\xe9")
+    assert (done.returncode, done.stdout) == (0, b"caf\xe9")
+
+
+def test_directory_and_variables_are_given_and_refused_as_the_node_lets_them(fleet):
+    given = ["--cwd", "/usr/lib", "--env", b"GREETING=caf\xe9"]
+    done = execute(fleet, *given, "ship1", "--", "sh", "-c", 'pwd; printf %s "$GREETING"')
+    assert (done.returncode, done.stdout) == (0, b"/usr/lib\ncaf\xe9")
+    for words, setting in (
+        (["--cwd", "/etc"], "allow_directories"),
+        (["--env", "PATH=/x"], "allow_environment"),
+        (["--user", "root"], "allow_users"),
+    ):
+        done = execute(fleet, *words, "-o", "json", "ship1", "--", "true")
+        assert done.returncode == 1
+        assert setting in json.loads(done.stdout)["nodes"][0]["why"]
+
+
+async def test_a_node_that_knows_no_options_is_asked_for_what_it_cannot_run(fleet):
+    """What a Go node would start is a program without a name; an earlier appliance refuses just that."""
+    client = await nats.connect(fleet.url)
+    heard = []
+
+    async def take(message):
+        heard.append(decode_frame(message.data, dict(message.headers)))
+        await client.publish(message.reply, b"confirmed from: goer: 5")
+
+    try:
+        await client.subscribe("goer.REQCliCommand.CommandACK", cb=take)
+        await client.flush()
+        request = {"to_nodes": ["goer"], "from_node": "central", "method": "REQCliCommand"}
+        arguments = ["", '{"stdin": true}', "cat"]
+        fleet.send({**request, "method_args": arguments, "data": ["x"]})
+        await until_async(lambda: heard)
+        assert heard[0].method_args[0] == ""
+    finally:
+        await client.close()
