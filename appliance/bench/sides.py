@@ -95,7 +95,9 @@ class _Nothing:
         return DONE
 
 
-_INFO = MethodInfo(name=METHOD, summary="Sent by `appliance bench`.", category=Category.EVENT)
+_INFO = MethodInfo(
+    name=METHOD, summary="Sent by `appliance bench`.", category=Category.EVENT, is_prompt=True
+)
 _METHOD = Method(info=_INFO, make=_Nothing)
 
 

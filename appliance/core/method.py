@@ -42,6 +42,11 @@ class MethodInfo:
     on_crash: OnCrash = OnCrash.RERUN
     journals: bool = False
     """The handler notes durably where it is about to write, so its messages are kept on disk until handled."""
+    is_prompt: bool = False
+    """The handler never waits, and what it does may be done twice: its messages are taken in and done in one commit.
+
+    Where they are acknowledged when received, too. See `workers.at_once`.
+    """
     relays: bool = False
     """Subscribes ``<final>.<own>`` for each node in `relay_to`, and not the own node."""
     options: frozenset[str] = frozenset()
@@ -66,6 +71,9 @@ class MethodInfo:
     """Whether data that arrives in several messages, one after the other, comes to the same as in one."""
     for_answers: bool = True
     """Whether an answer may arrive as this method without more being said; only asked of events."""
+
+    def __post_init__(self) -> None:
+        assert not (self.is_prompt and (self.journals or self.on_crash is OnCrash.INTERRUPT))
 
     @property
     def may_reply(self) -> bool:

@@ -12,6 +12,7 @@ INFO = MethodInfo(
     name=MethodName("REQOpProcessList"),
     summary="Reply with one line per worker of the node.",
     category=Category.COMMAND,
+    is_prompt=True,
     replies=True,
 )
 

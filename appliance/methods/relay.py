@@ -17,6 +17,7 @@ INFO = MethodInfo(
     name=MethodName("REQRelay"),
     summary="Pass a message on to a node of relay_to.",
     category=Category.EVENT,
+    is_prompt=True,
     relays=True,
     options=frozenset({"relay_to", "relay_methods"}),
 )

@@ -17,6 +17,7 @@ INFO = MethodInfo(
     name=MethodName("REQRelayInitial"),
     summary="Send a message of the own node on by way of another one.",
     category=Category.EVENT,
+    is_prompt=True,
 )
 
 

@@ -13,6 +13,7 @@ INFO = MethodInfo(
     name=MethodName("REQToConsole"),
     summary="Show the data on the daemon's standard output, control characters escaped.",
     category=Category.EVENT,
+    is_prompt=True,
     arguments="[stderr]",
     adds_up=True,
 )

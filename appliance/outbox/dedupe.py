@@ -95,7 +95,7 @@ ReadVerdict = Callable[[int, int], "Verdict | None"]
 
 
 class Dedupe:
-    """Changed by the writer's thread only. `is_surely_fresh` may be asked by others at any time."""
+    """Changed by the writer's thread only. `newness` reads it on another thread."""
 
     def __init__(self, read_block: ReadBlock, read_verdict: ReadVerdict) -> None:
         self._read_block = read_block
@@ -111,11 +111,6 @@ class Dedupe:
         self._round: deque[Sender] = deque()
 
     # Asking.
-
-    def is_surely_fresh(self, key: SeenKey, message_id: int) -> bool:
-        """Whether an id is above all that are remembered of its sender; False when it must be looked up."""
-        sender = self.senders.get(key)
-        return sender is None or message_id > sender.highest
 
     def find(self, key: SeenKey, message_id: int) -> Verdict | None:
         """Attempt and verdict of a remembered id; None for one that is not remembered."""

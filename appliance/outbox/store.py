@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
@@ -22,6 +22,7 @@ from appliance.outbox.database import Database
 from appliance.outbox.facts import FactChanges, Facts
 from appliance.outbox.ids import IdSource, id_time
 from appliance.outbox.lane import MAX_BYTES, Lane
+from appliance.outbox.newness import IdKey, Newness
 from appliance.outbox.operations import Annotate, Call, Finish, Moved, Put, Settle, Stop, Take
 from appliance.outbox.records import (
     Counts,
@@ -92,6 +93,11 @@ class MessageStore:
             on_outcomes=self._on_outcomes,
         )
         self._settling = Settling(self._loop, self._writer.submit)
+        self._newness = Newness(database.dedupe, database.inbox)
+        self.are_surely_new: Callable[[str, Iterable[IdKey | None]], bool] = (
+            self._newness.are_surely_new
+        )
+        """See there."""
 
     @classmethod
     async def open(
@@ -291,35 +297,11 @@ class MessageStore:
         if not items:
             return []
         # spares a round through the writer's thread where a crash could lose nothing that was promised
-        if self._are_surely_fresh(items):
+        if self._newness.needs_no_commit(items):
             return [_FRESH] * len(items)
         operation = Take(items, self._loop.create_future())
         await self._submit(operation)
         return operation.results
-
-    def _are_surely_fresh(self, items: Sequence[TakeIn]) -> bool:
-        """Whether nothing has to be written for any of them, and each is newer than all of its sender.
-
-        NB: this reads what the writer's thread changes. A message that is being finished just now may be missed;
-        who finishes it still has it in hand.
-        """
-        is_fresh, unfinished = (
-            self._database.dedupe.is_surely_fresh,
-            self._database.inbox.unfinished,
-        )
-        asked: set[tuple[str, str, str, int]] = set()
-        for item in items:
-            # its body must be on disk before anybody is told
-            if item.keep_body:
-                return False
-            if item.instance is None:
-                continue
-            key = (item.scope, item.sender, item.instance)
-            # what is not surely new is looked up exactly, by the writer
-            if key in unfinished or not is_fresh(key, item.message_id):
-                return False
-            asked.add((*key, item.message_id))
-        return len(asked) == sum(item.instance is not None for item in items)
 
     async def mark_started(self, row_ids: Sequence[int]) -> None:
         """The handlers are about to begin: after a crash the rows say so."""

@@ -41,6 +41,7 @@ from appliance.workers.reply_builder import ReplyBuilder
 from appliance.workers.reply_policy import ReplyPolicy
 from appliance.workers.reply_writer import ReplyOrder, ReplyWriter
 from appliance.workers.services import WorkerServices
+from appliance.workers.telling import Telling
 
 MAX_FINISH_BATCH = 256
 RETRY_FIRST_S = 0.2
@@ -48,17 +49,16 @@ RETRY_MAX_S = 5.0
 YIELD_EVERY = 64
 MAX_RUN_S = 0.01
 """How long handlers that never wait may go on before everybody else gets a turn."""
+SOON_S = 0.05
+"""Until its turn comes a message may be on no disk and not acknowledged for so long, where it needs to be on none before."""
 MAX_REPLY_WAITS = 50
 """Tries to find room for replies (about ten seconds) before the messages are finished without them."""
-TELL_AFTER_S = 0.25
-"""What is done sooner needs no word that it is being worked on."""
-TELL_LOOK_S = 0.25
-TELL_EVERY_MIN_S, TELL_EVERY_MAX_S = 0.3, 10.0
 _DISK_TROUBLE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE, errno.EROFS})
 _REFUSALS = (PathForbidden, CommandForbidden, ArgumentsInvalid, UrlForbidden)
 """Errors of handlers that say that it is not allowed, rather than that it went wrong."""
 
 DONE_VERDICT = "done"
+_TAKEN = Answer(AnswerKind.TAKEN)
 
 
 Finished = tuple[Incoming, tuple[OutboxRecord, ...], str]
@@ -111,9 +111,7 @@ class Executor:
         self._finished: deque[Finished] = deque()
         self._committing = 0
         self._has_finished = asyncio.Event()
-        self._to_tell: dict[Incoming, None] = {}
-        """Messages whose senders are to hear that they are worked on."""
-        self._has_to_tell = asyncio.Event()
+        self._telling = Telling(intake, parts.store.instance, parts.mono)
         self.leaving = asyncio.Event()
         """Set by the subscriber that begins to drain."""
         self.leaves_by_mono: float | None = None
@@ -136,6 +134,13 @@ class Executor:
     def count(self) -> int:
         """Messages in hand, those whose commit is under way included."""
         return len(self.queue) + len(self._running) + len(self._finished) + self._committing
+
+    @property
+    def comes_round_soon(self) -> bool:
+        """Whether the handler of a message that comes now begins within a moment, going by how long others took."""
+        taken = self._stats.handler
+        mean_s = taken.sum / taken.count if taken.count else 0.0
+        return not self._running and len(self.queue) * mean_s <= SOON_S
 
     @property
     def held_count(self) -> int:
@@ -215,7 +220,7 @@ class Executor:
         async with asyncio.TaskGroup() as group:
             self._group = group
             self.spawn_loops()
-            telling = group.create_task(self._tell_loop(), name=f"tell {self.spec.key.name}")
+            telling = group.create_task(self._telling.run(), name=f"tell {self.spec.key.name}")
             try:
                 await self._finish_loop()
             finally:
@@ -327,6 +332,9 @@ class Executor:
         work, message, context = begun.work, begun.message, begun.context
         delay_s = RETRY_FIRST_S
         failure = begun.error
+        if work.reply_tos and work.ack_on is AckOn.RECEIVED:
+            # it was to be done at once (see `at_once`), and so was what is behind it
+            self._telling.add_unacknowledged([work, *self.queue])
         handling, waits_for = begun.handling, begun.waits_for
         self._on_handler_waits()
         while True:
@@ -449,48 +457,13 @@ class Executor:
             return float(message.method_timeout_s)
         return self.spec.method_timeout_s
 
-    # -- telling senders that there is somebody ---------------------------------------------------
-
     def will_tell(self, work: Incoming, said: list[Confirmation]) -> None:
-        """The sender of a message that is acknowledged when done is to hear in the meantime that it is worked on.
+        """The sender of a message that is not acknowledged yet is to hear in the meantime that it is worked on.
 
         At once for what must not be begun by another daemon as well; that word goes to `said`.
         """
-        if not work.identity.hears:
-            return
-        message = work.message
-        asked_s = float(message.ack_timeout_s) if message is not None else 1.0
-        work.tell_every_s = min(TELL_EVERY_MAX_S, max(TELL_EVERY_MIN_S, asked_s / 3))
-        delay_s = min(TELL_AFTER_S, work.tell_every_s)
-        if self.method.info.on_crash is OnCrash.INTERRUPT and not self.spec.rerun:
-            said += self._working_words(work)
-            delay_s = work.tell_every_s
-        work.tell_due_mono = self._mono() + delay_s
-        self._to_tell[work] = None
-        self._has_to_tell.set()
-
-    def _working_words(self, work: Incoming) -> list[Confirmation]:
-        answer = Answer(AnswerKind.WORKING, detail=self._store.instance)
-        # the newest reply subject is the one that is listened to
-        return [
-            Confirmation(reply_to, work.message_id, answer, True)
-            for reply_to in work.reply_tos[-1:]
-        ]
-
-    async def _tell_loop(self) -> None:
-        while True:
-            await self._has_to_tell.wait()
-            await asyncio.sleep(TELL_LOOK_S)
-            now = self._mono()
-            said: list[Confirmation] = []
-            for work in self._to_tell:
-                if now >= work.tell_due_mono:
-                    work.tell_due_mono = now + work.tell_every_s
-                    said += self._working_words(work)
-            if said:
-                self._intake.confirm(said)
-            if not self._to_tell:
-                self._has_to_tell.clear()
+        is_alone = self.method.info.on_crash is OnCrash.INTERRUPT and not self.spec.rerun
+        self._telling.add(work, said if is_alone else None)
 
     # -- outcomes ---------------------------------------------------------------------------------
 
@@ -569,7 +542,7 @@ class Executor:
         done, items = self._sort_out(batch)
         replies = [record for _, records, _ in batch for record in records]
         # where the acknowledgement is out already, nobody waits for this commit
-        is_urgent = bool(replies) or any(work.ack_on is AckOn.DONE for work, _, _ in batch)
+        is_urgent = bool(replies) or any(work.reply_tos for work, _, _ in batch)
         if self._parts.jobs.holds_answers:
             # an answer is on disk with its job before anybody is told that it is here
             await self._parts.jobs.written()
@@ -584,6 +557,7 @@ class Executor:
                     self.spec.key, f"cannot commit handled messages: {error}"
                 )
                 full_count += 1
+                self._telling.add_unacknowledged([work for work, _, _ in batch])
                 kept = [record for record in replies if record.id in self.reply_builder.must_send]
                 if len(kept) < len(replies) and full_count > MAX_REPLY_WAITS:
                     self._error_reports.report(
@@ -601,7 +575,7 @@ class Executor:
 
     def _conclude(self, batch: list[Finished]) -> None:
         """The commit is through: nothing of these is in hand any more, and their senders may know."""
-        to_tell, done, active = self._to_tell, AckOn.DONE, self.active
+        active = self.active
         said: list[Confirmation] = []
         rows: list[int] = []
         for finished in batch:
@@ -611,10 +585,9 @@ class Executor:
                 del active[key]
             if work.row_id is not None:
                 rows.append(work.row_id)
-            if to_tell:
-                to_tell.pop(work, None)
-            if work.ack_on is done and work.reply_tos:
+            if work.reply_tos:
                 said += self._last_words(finished)
+        self._telling.remove(batch)
         # not before the commit: until then they are still rows of ours
         self._parts.inbox.held.difference_update(rows)
         self.rows.difference_update(rows)
@@ -624,15 +597,18 @@ class Executor:
 
     def _last_words(self, finished: Finished) -> list[Confirmation]:
         work, _, verdict = finished
-        if verdict == DONE_VERDICT:
+        to_appliance = work.identity.instance is not None
+        if work.ack_on is AckOn.RECEIVED:
+            # whatever came of it: it is remembered, and no more was promised
+            answer, to_appliance = _TAKEN, work.identity.hears
+        elif verdict == DONE_VERDICT:
             answer = Answer(AnswerKind.DONE, is_unwanted=work.is_unwanted)
-        elif work.identity.instance is None:
+        elif not to_appliance:
             return []  # a Go node hears nothing of a failure, and asks again
         else:
             word, _, why = verdict.partition(": ")
             kind = AnswerKind.REFUSED if word == "refused" else AnswerKind.FAILED
             answer = Answer(kind, detail=why)
-        to_appliance = work.identity.instance is not None
         return [
             Confirmation(reply_to, work.message_id, answer, to_appliance)
             for reply_to in work.reply_tos

@@ -19,7 +19,6 @@ bound stay, so nothing is lost, doubled or overtaken.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
 from collections import deque
 from collections.abc import Callable
@@ -28,7 +27,7 @@ from appliance.bus.base import BusMessage, Denial
 from appliance.core.admission import is_reply_subject_safe
 from appliance.core.message import make_reply
 from appliance.core.method import OnCrash
-from appliance.core.names import REPLY_TOKEN, WorkerKey, parse_subject
+from appliance.core.names import WorkerKey, parse_subject
 from appliance.core.specs import AckOn, SubscriberSpec, WorkerSpec
 from appliance.delivery.base import Confirmation
 from appliance.dialect.base import Answer, AnswerKind
@@ -36,10 +35,12 @@ from appliance.errors import BusError, StoreError
 from appliance.methods.base import FilePosition, Method
 from appliance.outbox.records import FinishItem, InboxRow, OutboxRecord, TakeIn, TakeInResult, Taken
 from appliance.telemetry.stats import WorkerStats
+from appliance.workers.at_once import may_be_done_at_once
 from appliance.workers.base import DrainReport
 from appliance.workers.executor import Executor
 from appliance.workers.inbox_owners import scope_of
 from appliance.workers.incoming import Admission, Incoming, KeptBack, Refusal
+from appliance.workers.known_senders import KnownSenders
 from appliance.workers.reply_pieces import Turns
 from appliance.workers.services import WorkerServices
 
@@ -60,9 +61,6 @@ MAX_ADMIT_S = 0.005
 MAX_REPLY_TOS = 16
 """Senders of copies of one message that are answered together."""
 MIN_BUSY_MS, MAX_BUSY_MS = 100, 5_000
-MAX_KNOWN_SENDERS = 1_024
-SENDER_FACT_KIND = "sender"
-"""Of the facts that tell how the reply subjects of a daemon begin that sends to a subject of ours."""
 
 _TAKEN = Answer(AnswerKind.TAKEN)
 _DONE = Answer(AnswerKind.DONE)
@@ -108,10 +106,7 @@ class Subscriber:
         self._is_subscribed = False
         self._denied: str | None = None
         self._answers_denied: str | None = None
-        self._heard_from = self._known_senders()
-        """How the newest reply subject of every sender begins, to tell that this node is back. By instance and name: a
-        daemon has a lane for each of its nodes.
-        """
+        self._senders = KnownSenders(spec.subject, parts.store)
         self._adopting: set[asyncio.Task[None]] = set()
         self._endings: list[Callable[[], None]] = []
 
@@ -192,6 +187,7 @@ class Subscriber:
         self._endings.clear()
         for task in self._adopting:
             task.cancel()
+        self._senders.close()
         await self._stop_intake()
         # before the scope is given up, which lets a successor claim them
         self._executor.let_go_of_rows()
@@ -318,38 +314,7 @@ class Subscriber:
         """Where somebody else takes part in our subject (a stream that records it), nothing tells senders that nobody was
         there, nor that somebody is.
         """
-        self._intake.say_here(list(self._heard_from.values()))
-
-    def _note_sender(self, whose: str, reply_to: str) -> None:
-        """Somebody sends here whose lane is new to us: remembered on disk, to greet it after a restart, too."""
-        if reply_to.endswith(f".{REPLY_TOKEN}"):
-            return  # shared with everybody who sends here: nothing below it is heard
-        begins = reply_to.rpartition(".")[0] + "."
-        heard_from = self._heard_from
-        heard_from[whose] = begins
-        changes: dict[str, str | None] = {f"{self._spec.subject} {whose}": begins}
-        if len(heard_from) > MAX_KNOWN_SENDERS:
-            oldest = next(iter(heard_from))
-            del heard_from[oldest]
-            changes[f"{self._spec.subject} {oldest}"] = None
-        task = asyncio.get_running_loop().create_task(
-            self._remember_senders(changes), name=f"remember who sends to {self.key.name}"
-        )
-        self._adopting.add(task)
-        task.add_done_callback(self._adopting.discard)
-
-    async def _remember_senders(self, changes: dict[str, str | None]) -> None:
-        # a full disk only means that they are not greeted after a restart
-        with contextlib.suppress(StoreError):
-            await self._store.remember(SENDER_FACT_KIND, changes)
-
-    def _known_senders(self) -> dict[str, str]:
-        mine = f"{self._spec.subject} "
-        return {
-            key[len(mine) :]: begins
-            for key, begins in self._store.facts(SENDER_FACT_KIND).items()
-            if key.startswith(mine)
-        }
+        self._intake.say_here(self._senders.reply_subjects)
 
     async def _take_until_drained(self, group: asyncio.TaskGroup) -> None:
         committing: asyncio.Task[None] | None = None
@@ -372,6 +337,9 @@ class Subscriber:
                     if not self._spec.wants_ack:
                         # nothing is promised for these: what a crash loses is lost as it is with core NATS
                         self._executor.enqueue(fresh)
+                    elif fresh and self._are_done_at_once(fresh):
+                        self._senders.note(fresh)
+                        self._executor.enqueue(fresh)
                     elif fresh:
                         self._committing = len(fresh)
                         taking = self._take_in(fresh)
@@ -390,6 +358,12 @@ class Subscriber:
             self._note_drained()
         if committing is not None:
             await asyncio.wait({committing})
+
+    def _are_done_at_once(self, works: list[Incoming]) -> bool:
+        """Whether one commit is enough for these, see `at_once`."""
+        return self._executor.comes_round_soon and may_be_done_at_once(
+            works, self._method.info, self._scope, self._store
+        )
 
     def _has_queue_room(self) -> bool:
         return self._executor.held_count < self._spec.backlog or self._intake_stopped
@@ -457,13 +431,13 @@ class Subscriber:
 
     async def _take_in(self, works: list[Incoming]) -> None:
         results = await self._commit_taken(self._take_in_items(works))
+        self._senders.note(works)
         accepted: list[Incoming] = []
         rows: list[int] = []
         said: list[Confirmation] = []
         held_rows, own_rows = self._parts.inbox.held, self._executor.rows
         received, fresh = AckOn.RECEIVED, TakeInResult.FRESH
         new = tuple.__new__  # NB: Confirmation(...) costs twice as much
-        heard_from = self._heard_from
         for work, taken in zip(works, results, strict=True):
             work.is_taken = True
             identity = work.identity
@@ -476,11 +450,6 @@ class Subscriber:
                 work.row_id = row_id
                 rows.append(row_id)
             accepted.append(work)
-            if to_appliance and work.reply_tos and identity.instance is not None:
-                whose = f"{identity.instance} {work.sender}"
-                known = heard_from.get(whose)
-                if known is None or not work.reply_tos[0].startswith(known):
-                    self._note_sender(whose, work.reply_tos[0])
             if work.ack_on is received:
                 is_unwanted = work.is_reply and self._is_unwanted(work)
                 answer = Answer(AnswerKind.TAKEN, is_unwanted=True) if is_unwanted else _TAKEN

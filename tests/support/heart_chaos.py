@@ -109,6 +109,7 @@ class Chaos:
     async def run(self) -> list[str]:
         """Everything from the making of the daemons to the checks."""
         plan, world = self.plan, self.world
+        world.has_prompt_handlers = plan.seed % 2 == 0
         alpha = await world.add_daemon("alpha", plan.config(), ["alpha"], start=False)
         await world.add_daemon("beta", plan.config(), ["beta"], start=False)
         if plan.has_second:

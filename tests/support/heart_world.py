@@ -517,7 +517,12 @@ class Daemon:
             stall=StallWatch(world.clocks.steady),
         )
         methods = {
-            name: Method(info=method.info, make=functools.partial(EffectHandler, world))
+            name: Method(
+                info=method.info
+                if world.has_prompt_handlers
+                else dataclasses.replace(method.info, is_prompt=False),
+                make=functools.partial(EffectHandler, world),
+            )
             for name, method in METHODS.items()
         }
         hello = METHODS[HELLO]
@@ -674,6 +679,8 @@ class World:
 
     line_class: type[Line] = Line
     store_class: type[MemoryStore] = MemoryStore
+    has_prompt_handlers: bool = True
+    """Whether those never wait that say so; a scenario in which they do is one of two commits."""
 
     def __init__(self, seed: int = 0) -> None:
         self.rng = random.Random(seed)

@@ -22,6 +22,7 @@ from appliance.core.specs import StateSettings
 from appliance.errors import StoreError, StoreFull, StoreUnusable
 from appliance.outbox.ids import IdSource
 from appliance.outbox.lane import MAX_BYTES, Lane
+from appliance.outbox.newness import IdKey
 from appliance.outbox.records import (
     Counts,
     DeadLetter,
@@ -384,6 +385,15 @@ class MemoryStore:
             disk.row_of[key] = row_id
         self._witness("taken", item.message_id, item.scope)
         return Taken(TakeInResult.FRESH, row_id, None)
+
+    def are_surely_new(self, scope: str, ids: Iterable[IdKey | None]) -> bool:
+        """Whether each id is above all of its sender, finished or not."""
+        highest: dict[tuple[str, str], int] = {}
+        for seen in [*self.disk.seen, *self.disk.row_of]:
+            if seen.scope == scope:
+                whose = (seen.sender, seen.instance)
+                highest[whose] = max(highest.get(whose, -1), seen.message_id)
+        return all(key is None or key[2] > highest.get(key[:2], -1) for key in ids)
 
     async def mark_started(self, row_ids: Sequence[int]) -> None:
         """The handlers are about to begin: after a crash the rows say so."""

@@ -10,7 +10,7 @@ import pytest
 from appliance.bus.memory import Permissions
 from appliance.core.delivery import DeliveryState, state_of_reason
 from appliance.wire.headers import encode_headers
-from appliance.workers.subscriber import SENDER_FACT_KIND
+from appliance.workers.known_senders import SENDER_FACT_KIND
 from tests.component.heart.worlds import add_pair, config, numbered, play
 from tests.support.bare_publisher import seed_message
 from tests.support.heart_checks import find_violations
@@ -217,6 +217,7 @@ def test_message_that_may_run_twice_goes_to_the_other_daemon():
 
 def test_rows_of_the_inbox_go_to_the_worker_that_took_over_another_kind_of_subject():
     async def scenario(world: World) -> None:
+        world.has_prompt_handlers = False
         alpha, beta = await add_pair(world, config(events=", concurrency: 1"))
         world.default_behaviour = Behaviour(8.0)
         texts = numbered(5)

@@ -247,6 +247,26 @@ async def test_verdict_is_what_a_repeat_hears(open_it: OpenStore):
         ]
 
 
+async def test_only_what_was_never_seen_is_surely_new(open_it: OpenStore):
+    async with open_it() as store:
+        await store.finish([make_finish(make_item(5))], [])
+        await store.take_in([make_item(7, keep_body=True)])
+
+        def is_new(*ids: int, sender: str = "alpha", scope: str = "beta.REQToConsole") -> bool:
+            return store.are_surely_new(scope, [(sender, INSTANCE, number) for number in ids])
+
+        assert is_new(8, 9)
+        assert not any(is_new(number) for number in (4, 5, 7))
+        assert not is_new(8, 5)
+        assert is_new(5, sender="gamma")
+        assert is_new(5, scope="beta.REQPing")
+        assert store.are_surely_new("beta.REQToConsole", [None])
+    async with open_it() as store:
+        assert is_new(8)
+        assert not is_new(5)
+        assert not is_new(7)
+
+
 async def test_new_attempt_is_fresh_unless_it_was_done(open_it: OpenStore):
     async with open_it() as store:
         done, failed = make_item(1), make_item(2)
