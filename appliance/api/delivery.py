@@ -12,6 +12,7 @@ from appliance.api.model import Line, Submitted
 from appliance.core.delivery import (
     DeliveryState,
     Standing,
+    WaitReason,
     state_of_reason,
     why_of_missed,
     why_of_reason,
@@ -33,6 +34,7 @@ SIGNS_OF_LIFE = EVENTS - {"attempt_missed", "message_waits", "message_dead"}
 MAX_ASKED = 256
 """Messages whose standing is asked for at once."""
 
+_NOBODY_THERE = Standing(DeliveryState.WAITING, WaitReason.NOBODY)
 _EVENT_OF = {
     DeliveryState.WAITING: "waits",
     DeliveryState.SENT: "sent",
@@ -69,6 +71,12 @@ class DeliveryWatch:
     def is_over(self) -> bool:
         """Whether nothing more is to come."""
         return not (self._unsettled or self._unanswered)
+
+    @property
+    def is_rest_absent(self) -> bool:
+        """Whether nobody is there for anything that is still to come."""
+        absent = (self._told.get(id_) == _NOBODY_THERE for id_ in self._unsettled)
+        return bool(self._unsettled) and all(absent) and self._unanswered <= self._unsettled
 
     @property
     def unanswered(self) -> list[int]:
@@ -114,6 +122,9 @@ class DeliveryWatch:
             return None
         event = _EVENT_OF.get(standing.state)
         if event is None:
+            return None
+        if standing.state is DeliveryState.SENT and self._told.get(item.id) == _NOBODY_THERE:
+            # one more try that is just under way: whether somebody is there now is told when that is known
             return None
         self._told[item.id] = standing
         return _line(event, item, standing)

@@ -207,7 +207,10 @@ class Routes:
         job = read_job(request)
         if wait_s is not None and NDJSON in request.headers.get("Accept", ""):
             idle_s = read_wait(request, "idle")
-            return await self.streams.follow_messages(request, requests, wait_s, idle_s, job)
+            absent_s = read_wait(request, "absent")
+            return await self.streams.follow_messages(
+                request, requests, wait_s, idle_s, absent_s, job
+            )
         submitted = await self.control.submit(requests, job=job)
         if any(item.accepted for item in submitted):
             return reply({"messages": submitted}, 202)

@@ -55,10 +55,11 @@ class Streams:
         requests: Sequence[SubmitRequest],
         wait_s: float,
         idle_s: float | None = None,
+        absent_s: float | None = None,
         job: JobRequest | None = None,
     ) -> web.StreamResponse:
         """Submit, then one JSON line per thing that happens, until all is settled, the wait is
-        over, or no node gave a sign of life for `idle_s`.
+        over, no node gave a sign of life for `idle_s`, or for `absent_s` nobody was there for all that is left.
         """
         client = await find_client(request)
         if not self._followed.has_room(client, MAX_FOLLOWED):
@@ -75,7 +76,9 @@ class Streams:
             response = web.StreamResponse(status=202, headers={"Content-Type": NDJSON})
             try:
                 await response.prepare(request)
-                await self._tell_fates(request, response, watch, listener, deadline_mono, idle_s)
+                await self._tell_fates(
+                    request, response, watch, listener, deadline_mono, idle_s, absent_s
+                )
             except ConnectionError:
                 pass  # the one who asked has gone
             finally:
@@ -92,14 +95,20 @@ class Streams:
         listener: Listener,
         deadline_mono: float,
         idle_s: float | None,
+        absent_s: float | None = None,
     ) -> None:
         await response.write(b"".join(map(_line, watch.opening())))
         dropped = 0
         loop = asyncio.get_running_loop()
         idle_mono = deadline_mono if idle_s is None else loop.time() + idle_s
         asked_mono = loop.time()
+        absent_mono = deadline_mono
         while not watch.is_over:
-            left_s = min(deadline_mono, idle_mono) - loop.time()
+            if absent_s is not None:
+                # the first that somebody is there for again begins the time anew
+                ends_mono = loop.time() + absent_s
+                absent_mono = min(absent_mono, ends_mono) if watch.is_rest_absent else deadline_mono
+            left_s = min(deadline_mono, idle_mono, absent_mono) - loop.time()
             if left_s <= 0 or _is_gone(request):
                 break
             # no longer, for nobody tells that the one who asked has gone

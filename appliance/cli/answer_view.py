@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import base64
 import codecs
-from collections.abc import Set
+from collections.abc import Iterable, Set
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, NamedTuple
@@ -23,6 +23,8 @@ from appliance.core.times import say_again
 MAX_LINE_BYTES = 65_536
 """A line longer than this is broken, so that one without an end cannot fill the memory."""
 
+MAX_KEPT_BYTES = 256 * 1024 * 1024
+"""What is kept of all nodes until the end; what comes beyond it is cut, and told."""
 
 STATUS_UNKNOWN = (
     "the exit status is unknown: the node tells none, as Go nodes do"
@@ -46,6 +48,25 @@ class Chunk(NamedTuple):
     data: bytes
 
 
+class Said(NamedTuple):
+    """All that one node wrote."""
+
+    out: bytes
+    err: bytes
+
+    def show(self, stream: Stream) -> str | dict[str, str]:
+        """One of the two for JSON: text, or base64 where it is none."""
+        raw = self.out if stream is Stream.OUT else self.err
+        try:
+            return raw.decode()
+        except UnicodeDecodeError:
+            return {"base64": base64.b64encode(raw).decode()}
+
+
+NOT_ASKED = "not asked"
+"""Where a node stands that was chosen and never sent anything."""
+
+
 @dataclass(slots=True)
 class NodeAnswer:
     """One node and what it said."""
@@ -53,6 +74,12 @@ class NodeAnswer:
     node: str
     id: int | None = None
     progress: Progress = field(default_factory=Progress)
+    job: str = ""
+    batch: int = 1
+    why_not_asked: str = ""
+    wants_answer: bool = True
+    seconds: float | None = None
+    """Until it was delivered."""
     is_answered: bool = False
     exit_status: int | None = None
     is_cut: bool = False
@@ -99,9 +126,26 @@ class NodeAnswer:
         return is_heard and self.exit_status is None and not self.progress.has_failed
 
     @property
+    def is_not_asked(self) -> bool:
+        """Whether it was chosen, and others kept it from being sent anything."""
+        return bool(self.why_not_asked)
+
+    @property
+    def word(self) -> str:
+        """Where its message stands, as a word."""
+        return NOT_ASKED if self.is_not_asked else self.progress.word
+
+    @property
     def is_pending(self) -> bool:
         """Whether anything may still come."""
+        if self.is_not_asked or (self.progress.is_settled and not self.wants_answer):
+            return False
         return not self.is_answered and not self.progress.has_failed
+
+    @property
+    def is_absent(self) -> bool:
+        """Whether nobody is there who could take it."""
+        return self.is_pending and self.progress.is_absent
 
     @property
     def is_silent(self) -> bool:
@@ -116,6 +160,8 @@ class NodeAnswer:
 
     def describe(self) -> str:
         """Words for what went wrong."""
+        if self.is_not_asked:
+            return f"{NOT_ASKED}: {self.why_not_asked}"
         if self.progress.has_failed:
             is_told = self.progress.word == REJECTED and self.progress.why
             return self.progress.why if is_told else self.progress.describe()
@@ -131,10 +177,10 @@ class NodeAnswer:
 class Answers:
     """All nodes of one call.
 
-    `prefixes` puts each line behind its node's name, `in_lines` keeps lines of several nodes apart
-    without, `escapes` names the streams that are shown on a terminal, `keeps` collects everything for `facts`
-    instead. With `streams` an answer may come in pieces, and `wants_status` tells a node as failed that does not
-    say how its program ended.
+    `prefixes` puts each line behind its node's name, `in_lines` keeps lines of several nodes apart without, `escapes`
+    names the streams that are shown on a terminal, `keeps` collects everything for `facts` and `said` instead. With
+    `streams` an answer may come in pieces, and `wants_status` tells a node as failed that does not say how its program
+    ended. Without `tells_absence` it is not told at once that nobody is there.
     """
 
     def __init__(
@@ -146,6 +192,7 @@ class Answers:
         streams: bool = False,
         wants_status: bool = False,
         in_lines: bool = False,
+        tells_absence: bool = True,
     ) -> None:
         self._prefixes = prefixes
         self._in_lines = in_lines or prefixes
@@ -153,14 +200,16 @@ class Answers:
         self._keeps = keeps
         self._streams = streams
         self._wants_status = wants_status
+        self._tells_absence = tells_absence
+        self._batch = 1
         self._decoders: dict[tuple[str, Stream], codecs.IncrementalDecoder] = {}
         """Of characters that a piece may end in the middle of."""
+        self._kept_bytes = 0
         self._kept: dict[str, dict[Stream, bytearray]] = {}
         self.nodes: list[NodeAnswer] = []
         self._by_id: dict[int, NodeAnswer] = {}
         self.lost_events = 0
-        self.job: str | None = None
-        """Where what comes of it is kept."""
+        self.is_interrupted = False
 
     @property
     def failed(self) -> list[NodeAnswer]:
@@ -171,6 +220,40 @@ class Answers:
     def silent(self) -> list[NodeAnswer]:
         """Those that have not answered."""
         return [item for item in self.nodes if not item.has_failed and item.is_silent]
+
+    @property
+    def absent(self) -> list[NodeAnswer]:
+        """Those of the silent at which nobody is there."""
+        return [item for item in self.silent if item.is_absent]
+
+    @property
+    def not_asked(self) -> list[NodeAnswer]:
+        """Those that were chosen and not asked."""
+        return [item for item in self.nodes if item.is_not_asked]
+
+    @property
+    def jobs_to_come(self) -> list[str]:
+        """Where what is still to come is kept: each batch is a job."""
+        return _jobs(self.silent)
+
+    @property
+    def troubled_count(self) -> int:
+        """How many failed, or were there and gave no answer in time: what speaks against asking others."""
+        return len(self.failed) + len(self.silent) - len(self.absent)
+
+    def begin_batch(self, number: int) -> None:
+        """Those that are asked from now on are asked together."""
+        self._batch = number
+
+    def skip(self, nodes: Iterable[str], why: str) -> None:
+        """These are not asked any more."""
+        for name in nodes:
+            self.nodes.append(NodeAnswer(name, batch=0, why_not_asked=why))
+
+    def said(self, item: NodeAnswer) -> Said:
+        """All that a node wrote, once `keeps` was asked for."""
+        kept = self._kept.get(item.node, {})
+        return Said(bytes(kept.get(Stream.OUT, b"")), bytes(kept.get(Stream.ERR, b"")))
 
     def are_complete(self, node_count: int) -> bool:
         """Whether nothing more can come from so many nodes."""
@@ -190,10 +273,10 @@ class Answers:
             case "missed":
                 return self._miss(item, line)
             case "waits":
-                is_news = item.progress.take(line)
-                return [_note(f"{item.node}: {item.progress.describe()}")] if is_news else []
+                return self._tell_standing(item, is_news=item.progress.take(line))
             case "delivered" | "sent" | "working" | "refused" | "dead":
                 item.progress.take(line)
+                item.seconds = line.seconds or item.seconds
             case "reply":
                 return self._answer(item, line)
         return []
@@ -205,22 +288,31 @@ class Answers:
     def facts(self) -> dict[str, Any]:
         """Everything as JSON, once `keeps` was asked for."""
         return {
-            "job": self.job,
+            "job": next(iter(_jobs(self.nodes)), None),
+            "jobs": _jobs(self.nodes),
             "nodes": [self._facts_of(item) for item in self.nodes],
-            "summary": {
-                "total": len(self.nodes),
-                "failed": [item.node for item in self.failed],
-                "silent": [item.node for item in self.silent],
-                "lost_pieces": self.lost_events,
-            },
+            "summary": self.summary(),
+        }
+
+    def summary(self) -> dict[str, Any]:
+        """How many there are, and which of them did not do well."""
+        return {
+            "total": len(self.nodes),
+            "failed": [item.node for item in self.failed],
+            "silent": [item.node for item in self.silent],
+            "absent": [item.node for item in self.absent],
+            "not_asked": [item.node for item in self.not_asked],
+            "interrupted": self.is_interrupted,
+            "lost_pieces": self.lost_events,
         }
 
     # -- lines ------------------------------------------------------------------------------------
 
     def _open(self, line: Line) -> list[Chunk]:
-        item = NodeAnswer(line.to or "", line.id or None)
+        item = NodeAnswer(line.to or "", line.id or None, batch=self._batch)
+        item.wants_answer = line.replies is UNSET or bool(line.replies)
         item.streams, item.wants_status = self._streams, self._wants_status
-        self.job = line.job or self.job
+        item.job = line.job or ""
         self.nodes.append(item)
         if line.event == "rejected":
             item.progress.reject(line.reason or "not accepted")
@@ -233,7 +325,12 @@ class Answers:
         if line.outcome != "no_responder":
             said = f"try {line.attempt or 0} not acknowledged{say_again(line.next_in_seconds)}"
             return [_note(f"{item.node}: {said}")]
-        return [_note(f"{item.node}: {item.progress.describe()}")] if is_news else []
+        return self._tell_standing(item, is_news=is_news)
+
+    def _tell_standing(self, item: NodeAnswer, *, is_news: bool) -> list[Chunk]:
+        if not is_news or (item.progress.is_absent and not self._tells_absence):
+            return []
+        return [_note(f"{item.node}: {item.progress.describe()}")]
 
     def _answer(self, item: NodeAnswer, line: Line) -> list[Chunk]:
         stream = Stream.ERR if line.stream == "stderr" else Stream.OUT
@@ -266,6 +363,10 @@ class Answers:
         if not data:
             return []
         if self._keeps:
+            self._kept_bytes += len(data)
+            if self._kept_bytes > MAX_KEPT_BYTES:
+                item.is_cut = True
+                return []
             self._kept.setdefault(item.node, {}).setdefault(stream, bytearray()).extend(data)
             return []
         if not self._in_lines:
@@ -311,13 +412,15 @@ class Answers:
             "node": item.node,
             "id": item.id,
             "id_text": None if item.id is None else str(item.id),
-            "state": item.progress.word,
-            "why": item.progress.why,
+            "state": item.word,
+            "why": item.why_not_asked or item.progress.why,
+            "batch": item.batch,
+            "seconds": item.seconds,
             "is_delivered": item.progress.is_delivered,
             "is_answered": item.is_answered,
             "exit_status": item.exit_status,
             "is_status_unknown": item.is_status_unknown,
-            "reason": item.reason or item.describe_ending(),
+            "reason": item.why_not_asked or item.reason or item.describe_ending(),
             "is_cut": item.is_cut,
             "is_truncated": item.is_truncated,
             "is_stderr_cut": item.is_stderr_cut,
@@ -325,13 +428,14 @@ class Answers:
             "is_held": item.is_held,
             "signal": item.signal,
         }
+        said = self.said(item)
         for stream in (Stream.OUT, Stream.ERR):
-            raw = bytes(self._kept.get(item.node, {}).get(stream, b""))
-            try:
-                facts[stream.value] = raw.decode()
-            except UnicodeDecodeError:
-                facts[stream.value] = {"base64": base64.b64encode(raw).decode()}
+            facts[stream.value] = said.show(stream)
         return facts
+
+
+def _jobs(items: Iterable[NodeAnswer]) -> list[str]:
+    return list(dict.fromkeys(item.job for item in items if item.job))
 
 
 def _new_decoder() -> codecs.IncrementalDecoder:

@@ -9,9 +9,26 @@ import typer
 from typer.core import TyperCommand
 
 from appliance.cli.answer_view import Answers
+from appliance.cli.choosing import (
+    ABSENT_GRACE_S,
+    TARGETS_HELP,
+    AbsentOption,
+    BatchOption,
+    DryRunOption,
+    ExcludeOption,
+    GroupOption,
+    MaxFailOption,
+    RawOption,
+    Rollout,
+    choose_nodes,
+    show_dry_run,
+    tell_choice,
+    waits_for_absent,
+)
 from appliance.cli.following import (
     follow,
-    tell_job,
+    show_kept,
+    tell_jobs,
     tell_silence,
     tell_summary,
     tell_troubles,
@@ -22,9 +39,7 @@ from appliance.cli.options import (
     Output,
     OutputOption,
     StateDirOption,
-    print_json,
     read_duration,
-    split_names,
     warn,
 )
 from appliance.cli.server_options import connect, daemon_words
@@ -52,14 +67,24 @@ No shell is between: the program gets the words after -- as they are. Which prog
 its `allow_commands` (REQCliCommand, with --stream REQCliCommandCont).
 
 \b
+NODE is one of these; several are joined, and what is left out goes last:
+  ship1           a node             'ship*'     nodes by name, * and ?
+  @ROLE           nodes of a role    LABEL=VALUE nodes with a label
+  all             all of the config  '!TARGET'   not these (or -x TARGET)
+The shell wants * and ! in quotes. The daemon goes by the config in force.
+
+With --batch so many nodes are asked at a time, and with --max-fail no more once too many failed or
+gave no answer in --wait; those where nobody is there do not count.
+
+\b
 Exit status, one node:
   0-255  the program's own: 124 its time was over, 126 not executable, 127 no such
          program, 128+N ended by signal N
 Several nodes:
-  0 all ended with 0, 1 some failed, 3 some were silent
+  0 all ended with 0, 1 some failed or were not asked any more, 3 some were silent
 Our own, told from the program's by a line on stderr that begins with "appliance:":
   1 refused, not sent, output cut, or the node does not tell the program's exit status (Go nodes;
-  --accept-unknown), 3 no answer in time, 64 wrong use, 69 no daemon, 130 interrupted
+  --accept-unknown), 3 no answer in time, 64 wrong use or no such node, 69 no daemon, 130 interrupted
 
 With -i the program reads what comes on standard input here, up to 512 KiB, the same on every node; without it
 nothing is read, so that a loop (`while read node; do appliance exec "$node" -- uptime; done`) keeps its lines. --user,
@@ -67,13 +92,16 @@ nothing is read, so that a loop (`while read node; do appliance exec "$node" -- 
 of these (a Go node, an earlier version) does not run the command.
 
 What a silent node has not taken stays in the outbox and is run when the node is back; the line on
-stderr says how to forget it. Interrupted, a command that was taken runs on; with --stream it ends
-with its next output, as with a closed pipe.
+stderr says how to forget it. Of several nodes those where nobody is there are not waited for
+(--wait-for-absent). Interrupted, a command that was taken runs on; with --stream it ends with its
+next output, as with a closed pipe.
 
 \b
 Examples:
   appliance exec ship1 -- uptime
   appliance exec ship1 ship2 -- systemctl status nginx
+  appliance exec @edge -x site=oslo --group -- df -h /
+  appliance exec all --batch 10% --max-fail 2 -- systemctl restart nginx
   appliance exec ship1 -- journalctl -n 100 > ship1.log
   appliance exec ship1 --stream --timeout 1h -- ping -c 100 ship2
   gzip -dc dump.gz | appliance exec -i ship1 --user postgres -- psql app
@@ -108,7 +136,9 @@ def register(app: typer.Typer) -> None:
 
 def execute(
     context: typer.Context,
-    nodes: Annotated[list[str], typer.Argument(metavar="NODE", help="Where to run it.")],
+    nodes: Annotated[
+        list[str], typer.Argument(metavar="NODE", help=f"Where to run it. {TARGETS_HELP}")
+    ],
     from_node: Annotated[
         str | None, typer.Option("--from", metavar="N", help="The node that asks.")
     ] = None,
@@ -150,6 +180,13 @@ def execute(
     no_prefix: Annotated[
         bool, typer.Option("--no-prefix", help="With several nodes: lines without the node's name.")
     ] = False,
+    exclude: ExcludeOption = None,
+    dry_run: DryRunOption = False,
+    batch: BatchOption = None,
+    max_fail: MaxFailOption = None,
+    wait_for_absent: AbsentOption = None,
+    group: GroupOption = False,
+    raw: RawOption = False,
     output: OutputOption = Output.TEXT,
     state_dir: StateDirOption = None,
 ) -> int:
@@ -157,46 +194,60 @@ def execute(
     program: list[str] = context.meta.get(PROGRAM_KEY, [])
     if not program:
         raise typer.BadParameter("name a program after --", param_hint="PROGRAM")
-    names = split_names(nodes)
     timeout_s = read_duration("--timeout", timeout)
     wait_s = read_duration("--wait", wait)
     if wait_s is None:
         wait_s = DEFAULT_WAIT_S if timeout_s is None else timeout_s + DELIVERY_WAIT_S
     given = CommandOptions(with_stdin, user or "", _read_directory(cwd), _read_variables(env))
+    method = "REQCliCommandCont" if stream else "REQCliCommand"
+    client = connect(state_dir)
+    chosen = choose_nodes(
+        client, nodes, exclude or (), method=method, from_node=from_node, always_asks=dry_run
+    )
+    rollout = Rollout.plan(chosen.names, batch, max_fail)
+    if dry_run:
+        show_dry_run(chosen, rollout, method, program, as_json=output is Output.JSON)
+        return Exit.OK
+    tell_choice(chosen)
     body = {
-        "to_nodes": names,
-        "method": "REQCliCommandCont" if stream else "REQCliCommand",
+        "method": method,
         "method_args": join_options(given, program),
         "data": [_read_stdin()] if with_stdin else None,
         "from_node": from_node,
         "method_timeout": timeout_s,
     }
+    body = {name: value for name, value in body.items() if value is not None}
+    count = len(chosen.names)
+    absent_s = ABSENT_GRACE_S if not waits_for_absent(wait_for_absent, count) else None
     answers = Answers(
-        prefixes=len(names) > 1 and not no_prefix,
-        in_lines=len(names) > 1,
-        escapes=terminal_streams(),
-        keeps=output is Output.JSON,
+        prefixes=count > 1 and not no_prefix,
+        in_lines=count > 1,
+        escapes=frozenset() if raw else terminal_streams(),
+        keeps=group or output is Output.JSON,
         streams=stream,
         wants_status=not accept_unknown,
+        tells_absence=absent_s is None,
     )
-    client = connect(state_dir)
     job = {"job": "exec", **({} if accept_unknown else {"wants_status": "true"})}
-    body = {name: value for name, value in body.items() if value is not None}
+
+    def ask(names: list[str]) -> bool:
+        asked = {"to_nodes": names, **body}
+        return follow(client, asked, wait_s, answers, absent_s=absent_s, job=job)
+
     try:
-        is_whole = follow(client, body, wait_s, answers, job=job)
+        rollout.run(ask, answers)
     finally:
         # also of a daemon that went away: what had come until then is known
-        if output is Output.JSON and answers.nodes:
-            print_json(answers.facts())
+        if answers.nodes:
+            show_kept(answers, output, groups=group, raw=raw)
     tell_troubles(answers)
     options = daemon_words(state_dir)
     tell_silence(answers, "the command", in_pieces=stream, options=options)
-    if answers.silent or not is_whole:
-        tell_job(answers.job, options)
-    if not is_whole:
-        return INTERRUPTED
+    tell_jobs(answers, options)
     tell_summary(answers)
-    if answers.silent:
+    if answers.is_interrupted:
+        return INTERRUPTED
+    if len(answers.silent) > len(answers.absent) or (answers.silent and absent_s is None):
         warn(f"no answer within {wait_s:g} s (--wait)")
     return exit_code_of(answers)
 
@@ -246,6 +297,6 @@ def exit_code_of(answers: Answers) -> int:
         is_whole = not (item.is_cut or item.is_truncated or answers.lost_events)
         if item.exit_status is not None and (item.exit_status or is_whole):
             return min(item.exit_status, 255)
-    if answers.failed or answers.lost_events:
+    if answers.failed or answers.not_asked or answers.lost_events:
         return Exit.FAILED
     return Exit.SILENT if answers.silent else Exit.OK

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 from collections.abc import Mapping
 from typing import Any
@@ -9,7 +10,8 @@ from typing import Any
 from appliance.api.model import Line
 from appliance.cli.answer_view import Answers, Chunk, NodeAnswer, Stream
 from appliance.cli.api_client import ApiClient
-from appliance.cli.options import warn
+from appliance.cli.grouping import WIDTH, describe_groups, make_groups, show_groups
+from appliance.cli.options import Output, print_json, warn
 from appliance.core.delivery import DeliveryState
 from appliance.errors import DaemonUnreachable
 
@@ -33,11 +35,13 @@ def follow(
     answers: Answers,
     *,
     idle_s: float | None = None,
+    absent_s: float | None = None,
     job: Mapping[str, str] | None = None,
 ) -> bool:
     """Submit and write until all is answered or the wait is over; False when it was interrupted.
 
-    With `idle_s` the wait is also over when no node gave a sign of life for so long.
+    With `idle_s` the wait is also over when no node gave a sign of life for so long, with `absent_s` when for so long
+    nobody was there for all that is left. May be called again for further nodes.
 
     Raises:
         DaemonUnreachable: the daemon is not there, or went away in the middle; what came until then is written.
@@ -45,13 +49,17 @@ def follow(
     query = {"wait": f"{wait_s:g}s", **(job or {})}
     if idle_s is not None:
         query["idle"] = f"{idle_s:g}s"
+    if absent_s is not None:
+        query["absent"] = f"{absent_s:g}s"
     asked = {**body, "for_caller": True}
+    node_count = len(answers.nodes) + len(body["to_nodes"])
     try:
         for line in client.stream("/api/v1/messages", Line, asked, query, wait_s):
             write(answers.take(line.value))
-            if answers.are_complete(len(body["to_nodes"])):
+            if answers.are_complete(node_count):
                 break  # an answer tells more than the acknowledgement that may follow
     except KeyboardInterrupt:
+        answers.is_interrupted = True
         write(answers.finish())
         return False
     except DaemonUnreachable:
@@ -71,6 +79,19 @@ def write(chunks: list[Chunk]) -> None:
         target.flush()
         target.buffer.write(data)
         target.flush()
+
+
+def show_kept(answers: Answers, output: Output, *, groups: bool, raw: bool) -> None:
+    """What was kept until the end: as JSON, or in groups of nodes that said the same."""
+    if output is not Output.JSON and not groups:
+        return
+    found = make_groups((item, answers.said(item)) for item in answers.nodes)
+    if output is Output.JSON:
+        told = {"groups": describe_groups(found)} if groups else {}
+        print_json({**answers.facts(), **told})
+        return
+    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else WIDTH
+    write(show_groups(found, frozenset() if raw else terminal_streams(), width))
 
 
 def tell_troubles(answers: Answers) -> None:
@@ -101,9 +122,23 @@ def tell_troubles(answers: Answers) -> None:
 
 
 def tell_silence(answers: Answers, what: str, *, in_pieces: bool, options: str = "") -> None:
-    """For each node without an answer what goes on there, and how to end it."""
+    """What goes on at nodes without an answer, those alike together, and how to end it."""
+    alike: dict[tuple[str, bool], list[NodeAnswer]] = {}
     for item in answers.silent:
-        warn(f"{item.node}: {_describe_silence(item, what, options, in_pieces=in_pieces)}")
+        words = _describe_silence(item, what, in_pieces=in_pieces)
+        alike.setdefault((words, item.progress.is_settled), []).append(item)
+    for (words, is_settled), items in alike.items():
+        forget = ""
+        if not is_settled and not _is_worked_on(items[0]):
+            ids = " ".join(str(item.id) for item in items)
+            forget = f" (forget it: appliance outbox drop{options} {ids})"
+        warn(f"{_names(items)}: {words}{forget}")
+
+
+def tell_jobs(answers: Answers, options: str = "") -> None:
+    """Where to find what is still to come."""
+    for job in answers.jobs_to_come:
+        tell_job(job, options)
 
 
 def tell_job(job: str | None, options: str = "") -> None:
@@ -115,24 +150,30 @@ def tell_job(job: str | None, options: str = "") -> None:
 def tell_summary(answers: Answers) -> None:
     """With several nodes: how many did well, and which did not."""
     total, failed, silent = len(answers.nodes), answers.failed, answers.silent
-    if total < 2 or not (failed or silent):
+    not_asked = answers.not_asked
+    if total < 2 or not (failed or silent or not_asked):
         return
-    parts = [f"{total - len(failed) - len(silent)} of {total} done"]
+    parts = [f"{total - len(failed) - len(silent) - len(not_asked)} of {total} done"]
     if failed:
         parts.append(f"{len(failed)} failed: {_names(failed)}")
     if silent:
         parts.append(f"{len(silent)} silent: {_names(silent)}")
+    if not_asked:
+        parts.append(
+            f"{len(not_asked)} not asked ({not_asked[0].why_not_asked}): {_names(not_asked)}"
+        )
     warn("; ".join(parts))
 
 
-def _describe_silence(item: NodeAnswer, what: str, options: str, *, in_pieces: bool) -> str:
-    if item.progress.state is DeliveryState.WORKING:
+def _is_worked_on(item: NodeAnswer) -> bool:
+    return item.progress.state is DeliveryState.WORKING
+
+
+def _describe_silence(item: NodeAnswer, what: str, *, in_pieces: bool) -> str:
+    if _is_worked_on(item):
         return f"{what} is there and is worked on, or waits for its turn; its answer is not shown"
     if not item.progress.is_settled:
-        return (
-            f"{item.progress.describe_silence()}; {what} stays in the outbox and goes on being tried"
-            f" (forget it: appliance outbox drop{options} {item.id})"
-        )
+        return f"{item.progress.describe_silence()}; {what} stays in the outbox and goes on being tried"
     if in_pieces and item.is_appliance:
         return f"{what} was taken and ends there with what comes next, as with a closed pipe"
     return (

@@ -408,3 +408,57 @@ async def test_requests_that_wait_for_their_messages_are_bounded(unix, control, 
         async with ask() as second:
             assert second.status == 503
     assert sum(call[0] == "submit" for call in control.calls) == 1
+
+
+async def test_whoever_does_not_wait_for_the_absent_hears_the_end_when_nobody_is_there_for_the_rest(
+    unix, control
+):
+    def after(submitted):
+        control.miss(submitted[0])
+        control.deliver(submitted[1])
+
+    control.after_submit = after
+    control.standings = {"ship1": Standing(DeliveryState.WAITING, "nobody there")}
+    lines = await follow(unix, "60s&absent=10ms")
+    assert lines[-1]["event"] == "end"
+    assert lines[-1]["waiting"] == ["ship1"]
+
+
+@pytest.mark.parametrize(
+    ("said", "lasts_s"),
+    [
+        (["nobody there"] * 9, 3.0),
+        # somebody is there: waited for, and the patience begins anew when nobody is again
+        (["nobody there", "silent", "nobody there", "nobody there"], 7.0),
+        # a try that is under way, where nobody was there before, says nothing yet
+        (["nobody there", "", "", ""], 3.0),
+        (["silent"] * 9, 60.0),
+        (["broker away"] * 9, 60.0),
+    ],
+)
+def test_only_where_nobody_is_there_for_a_while_the_wait_ends_early(said, lasts_s):
+    async def scenario():
+        control = FakeControl()
+        item = Submitted(to="ship1", accepted=True, id=1)
+        control.standings = {"ship1": Standing(DeliveryState.WAITING, said[0])}
+        reader, watch = Reader(), DeliveryWatch([item])
+        loop = asyncio.get_running_loop()
+
+        async def tell():
+            for why in said:
+                state = DeliveryState.WAITING if why else DeliveryState.SENT
+                control.standings = {"ship1": Standing(state, why)}
+                if why:
+                    control.events.emit_frequent("message_waits", id=1, to="ship1", why=why)
+                await asyncio.sleep(2.0)
+
+        telling = asyncio.create_task(tell())
+        with control.events.listen() as listener:
+            began = loop.time()
+            streams = Streams(control)
+            await streams._tell_fates(reader, reader, watch, listener, began + 60.0, None, 3.0)
+        telling.cancel()
+        await asyncio.wait({telling})
+        return loop.time() - began
+
+    assert run_virtual(scenario()) == pytest.approx(lasts_s, abs=0.2)
