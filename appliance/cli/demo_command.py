@@ -21,6 +21,8 @@ from appliance.cli.own_program import find_own_command
 
 CLONE = Path("configs/demo")
 START_TIMEOUT_S = 30.0
+ASKED = (["uptime"], ["--", "uname", "-a"])
+"""What the ships are asked, and what where a small system has no such program."""
 _HINT = """
 The fleet is up. In another terminal:
 
@@ -51,7 +53,7 @@ def register(app: typer.Typer) -> None:
         ] = None,
         once: Annotated[bool, typer.Option("--once", help="End after the answers came.")] = False,
     ) -> None:
-        """Run the demo fleet, send `uptime` to both ships and print their answers."""
+        """Run the demo fleet, send `uptime` (or `uname -a`) to both ships and print their answers."""
         raise typer.Exit(run_demo(path, state_dir, once=once))
 
 
@@ -76,11 +78,9 @@ def run_demo(path: Path | None, state_dir: str | None, *, once: bool) -> int:
                 daemon.terminate()
             return daemon.wait() or 70
         options = f" --state-dir {shlex.quote(state_dir)}" if state_dir else ""
-        typer.echo(f"\n$ appliance send{options} --to ship1 --to ship2 REQCliCommand uptime")
-        sent = subprocess.run(
-            [*command, "send", "--to", "ship1", "--to", "ship2", *state, "REQCliCommand", "uptime"],
-            check=False,
-        )
+        asked = ["--to", "ship1", "--to", "ship2", "REQCliCommand", *_find_asked()]
+        typer.echo(f"\n$ appliance send{options} {shlex.join(asked)}")
+        sent = subprocess.run([*command, "send", *state, *asked], check=False)
         if once or sent.returncode:
             daemon.terminate()
             daemon.wait()
@@ -93,6 +93,11 @@ def run_demo(path: Path | None, state_dir: str | None, *, once: bool) -> int:
             daemon.terminate()
             daemon.wait()
         signal.signal(signal.SIGINT, previous)
+
+
+def _find_asked() -> list[str]:
+    usual, everywhere = ASKED
+    return usual if shutil.which(usual[0]) else everywhere
 
 
 def _find_place() -> str | None:

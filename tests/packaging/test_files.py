@@ -208,7 +208,15 @@ def test_scripts_are_shell_that_parses():
     scripts = [*(PACKAGING / "scripts").iterdir(), PACKAGING / "files/check-config"]
     by_hand = [
         PACKAGING / name
-        for name in ("build", "image", "lock", "repository", "verify", "verify-booted")
+        for name in (
+            "build",
+            "image",
+            "lock",
+            "repository",
+            "verify",
+            "verify-booted",
+            "verify-image",
+        )
     ]
     for script in (*scripts, *by_hand, *(PACKAGING / "oldest").glob("[bp]*")):
         shell = "bash" if "bash" in script.read_text().partition("\n")[0] else "sh"

@@ -1,6 +1,7 @@
 """`appliance demo` where there is no clone: an installation has all it needs."""
 
 import os
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -37,6 +38,18 @@ def test_it_runs_a_copy_of_the_fleet_that_can_be_edited(tmp_path):
     mine.write_text(mine.read_text() + "# mine\n")
     assert demo(tmp_path, program, "--state-dir", str(state)).returncode == 0
     assert mine.read_text().endswith("# mine\n")
+
+
+def test_it_asks_what_every_system_can_tell_where_there_is_no_uptime(tmp_path):
+    """A small Debian has no procps."""
+    programs = tmp_path / "bin"
+    programs.mkdir()
+    (programs / "uname").symlink_to(shutil.which("uname"))
+    program = [sys.executable, "-m", "appliance"]
+    done = demo(tmp_path, program, "--state-dir", str(tmp_path / "s"), PATH=str(programs))
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "REQCliCommand -- uname -a\n" in done.stdout
+    assert done.stdout.count(os.uname().version) == 2
 
 
 def test_it_starts_itself_as_it_was_started(tmp_path):
