@@ -50,6 +50,14 @@ class Action:
     spec: WorkerSpec | None = None
     changed: Changes = field(default_factory=dict)
 
+    @property
+    def needs_new_worker(self) -> bool:
+        """Whether another worker takes the place of the one that runs, once that has drained.
+
+        All else changes behind a way to the broker that stays; here it is the way itself.
+        """
+        return self.kind is ActionKind.SWAP and "delivery" in self.changed
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:

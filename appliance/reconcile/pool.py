@@ -133,6 +133,12 @@ class WorkerPool:
         handle = self.handles.get(action.key)
         if handle is None or handle.worker is None:
             return  # it ended between plan and act; the next pass spawns it with its new spec
+        if action.needs_new_worker:
+            await self._cancel(action.key, deadline_mono, report)
+            # one that does not end keeps its key, and nobody takes its place
+            if action.key not in self.handles:
+                await self._spawn(action.key, action.spec, report)
+            return
         names = sorted(action.changed)
         is_update = action.kind is ActionKind.UPDATE
         try:

@@ -2,13 +2,13 @@
 
 import asyncio
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import ClassVar, cast
 
 import pytest
 
 from appliance.core.names import MethodName, NodeName, Subject
 from appliance.core.plan import make_plan
-from appliance.core.specs import AckOn, Phase, SubscriberSpec
+from appliance.core.specs import AckOn, Delivery, Phase, SubscriberSpec
 from appliance.reconcile.pool import WorkerPool
 from appliance.telemetry.stats import WorkerStats
 from appliance.workers.base import DrainReport
@@ -123,6 +123,37 @@ async def test_workers_are_spawned_updated_swapped_and_cancelled_without_touchin
     assert [drain.worker for drain in report.drains] == ["a.REQPing.EventACK_subscriber"]
     assert set(pool.handles) == {spec("b").key}
     assert telemetry.names().count("worker_stopped") == 1
+
+
+OTHER_MODE = cast(Delivery, "other")
+
+
+async def test_another_mode_of_delivery_takes_another_worker_after_the_first_has_drained(world):
+    pool, converge, telemetry, built, _ = world
+    await converge(spec("a"), spec("b"))
+    first, neighbour = built
+    # `ToyWorker.start` holds that no two of one key are there at once
+    report = await converge(spec("a", delivery=OTHER_MODE), spec("b"))
+    assert first.closed
+    assert first.updates == neighbour.updates == []
+    assert [worker.spec.delivery for worker in built] == ["core", "core", "other"]
+    assert [drain.worker for drain in report.drains] == ["a.REQPing.EventACK_subscriber"]
+    assert telemetry.names()[-2:] == ["worker_stopped", "worker_started"]
+    assert pool.handles[spec("a").key].phase is Phase.RUNNING
+    assert (await converge(spec("a", delivery=OTHER_MODE), spec("b"))).drains == []
+
+
+async def test_one_that_cannot_start_with_another_mode_backs_off_with_its_reason(world):
+    pool, converge, *_ = world
+    await converge(spec("a"))
+    ToyWorker.refuses = {"REQPing"}
+    try:
+        report = await converge(spec("a", delivery=OTHER_MODE))
+    finally:
+        ToyWorker.refuses = set()
+    assert report.failed == {"a.REQPing.EventACK_subscriber": "OSError: no such thing"}
+    assert pool.handles[spec("a").key].phase is Phase.BACKING_OFF
+    assert pool.handles[spec("a").key].spec.delivery == OTHER_MODE
 
 
 @pytest.mark.parametrize("changes", [{"concurrency": 2}, {"ack_on": AckOn.DONE}])
