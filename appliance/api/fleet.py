@@ -34,6 +34,10 @@ class Hellos(Protocol):
         """The last hello of every declared node that said one."""
         ...
 
+    def undeclared(self) -> Mapping[NodeName, NodeSighting]:
+        """The last hello of those that no config declares."""
+        ...
+
 
 class FleetView:
     """Made once by the daemon."""
@@ -99,6 +103,7 @@ class FleetView:
             self.own_report(),
             time.monotonic(),
             self._started_mono,
+            self._hellos.undeclared(),
         )
 
     def describe(self) -> list[model.FleetStanding]:

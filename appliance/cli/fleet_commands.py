@@ -34,9 +34,17 @@ _WORDS = {
     "refused": "refused",
     "silent": "silent",
     "unknown": "says hello, but not which config",
+    "undeclared": "undeclared",
 }
+NOT_DECLARED = "runs, and no config here declares it"
 NOT_HEARD = "not heard yet"
-_STYLES = {"in_sync": "green", "behind": "yellow", "refused": "red", "silent": "red"}
+_STYLES = {
+    "in_sync": "green",
+    "behind": "yellow",
+    "refused": "red",
+    "silent": "red",
+    "undeclared": "yellow",
+}
 
 
 def register(app: typer.Typer) -> None:
@@ -58,7 +66,8 @@ def fleet_status(
     """Name the nodes that are not in sync: behind, refused (with the first problem), silent.
 
     Exits 0 when all are in sync, 1 when some are behind or refused the config, 3 when some are silent, or not heard
-    yet, and the others in sync. Nodes that never say which config they run (Go nodes) do not count.
+    yet, and the others in sync. Nodes that never say which config they run (Go nodes) do not count, nor do undeclared
+    ones: nodes that say hello here and that the config does not declare (any more).
     """
     status = connect(state_dir).get("/api/v1/status", Status)
     standings = status.value.fleet
@@ -105,7 +114,7 @@ def fleet_wait(
         # the daemon that is asked is of the fleet too; nodes that never tell their config cannot be waited for
         here = _own_standing(status.value)
         standings = status.value.fleet
-        counted = [item for item in standings if not _is_mute(item)]
+        counted = [item for item in standings if not _is_mute(item) and not _is_foreign(item)]
         left = [item for item in [here, *counted] if not _has(item, revision, digest)]
         if not (left and standings) or time.monotonic() >= ends:
             break
@@ -154,6 +163,11 @@ def _own_standing(status: Status) -> FleetStanding:
 def _is_mute(item: FleetStanding) -> bool:
     """A Go node, or an older version."""
     return item.state == "unknown" and bool(item.last_hello_at)
+
+
+def _is_foreign(item: FleetStanding) -> bool:
+    """One that does not belong to the fleet, as far as the config says."""
+    return item.state == "undeclared"
 
 
 def _has(item: FleetStanding, revision: str | None, digest: str | None) -> bool:
@@ -207,6 +221,8 @@ def _print_rows(standings: Sequence[FleetStanding]) -> None:
         seen = say_ago(item.last_hello_at, now) if item.last_hello_at else "never"
         more = (item.problems or 0) - 1
         why = (item.first_problem or "") + (f" (and {more} more)" if more > 0 else "")
+        if _is_foreign(item):
+            why = NOT_DECLARED
         state = Text(_say_state(item), style=_STYLES.get(item.state, ""))
         labels = " ".join(f"{name}={value}" for name, value in (item.labels or {}).items())
         shown = [labels] if has_labels else []

@@ -10,6 +10,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
+from types import MappingProxyType
 
 from appliance.core.names import NodeName
 
@@ -33,6 +34,8 @@ class NodeState(StrEnum):
     SILENT = "silent"
     UNKNOWN = "unknown"
     """It says hello and nothing of its config: a Go node, or an older version."""
+    UNDECLARED = "undeclared"
+    """It says hello, and no config here declares it: it was removed and still runs, or never belonged here."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -143,6 +146,7 @@ def judge_fleet(
     own: NodeReport,
     now_mono: float,
     started_mono: float,
+    undeclared: Mapping[NodeName, NodeSighting] = MappingProxyType({}),
 ) -> list[NodeStanding]:
     """Where every node stands.
 
@@ -152,9 +156,15 @@ def judge_fleet(
         own: the config in force here, which the others are compared with.
         now_mono: monotonic seconds.
         started_mono: since when hellos are heard; before that nobody is silent.
+        undeclared: last hellos of nodes that the config does not declare.
     """
-    standings = []
-    for node in sorted({*expected, *sightings}):
+    standings = [
+        NodeStanding(
+            node=node, state=NodeState.UNDECLARED, last_hello_at=seen.at, report=seen.report
+        )
+        for node, seen in undeclared.items()
+    ]
+    for node in {*expected, *sightings}:
         interval_s = expected.get(node) or DEFAULT_INTERVAL_S
         silent_after_s = SILENT_AFTER_HELLOS * interval_s + GRACE_S
         seen = sightings.get(node)
@@ -168,7 +178,7 @@ def judge_fleet(
                 report=seen.report if seen is not None else None,
             )
         )
-    return standings
+    return sorted(standings, key=lambda item: item.node)
 
 
 def _judge(seen: NodeSighting | None, own: NodeReport, *, is_silent: bool) -> NodeState:

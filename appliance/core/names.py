@@ -24,6 +24,8 @@ ERROR_CENTRAL = NodeName("errorCentral")
 
 REPLY_TOKEN = "reply"
 """Acknowledgements travel below ``<subject>.reply``, where deployed broker permissions expect them."""
+REFUSALS_TOKEN = "refusals"
+"""How the reply subject ends of a message that asks for no acknowledgement: only a refusal is told there."""
 
 NODE_PATTERN = r"[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]+)*"
 METHOD_PATTERN = r"[A-Za-z0-9_-]+"
@@ -85,6 +87,11 @@ class SubjectParts(NamedTuple):
 def is_node_name(text: str) -> bool:
     """Whether `text` may name a node."""
     return _NODE.fullmatch(text) is not None and len(text) <= 200
+
+
+def is_for_refusals(reply_to: str) -> bool:
+    """Whether a reply subject asks for refusals only."""
+    return reply_to.endswith(f".{REFUSALS_TOKEN}")
 
 
 def is_method_name(text: str) -> bool:

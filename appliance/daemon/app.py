@@ -354,7 +354,12 @@ class Daemon:
         self.spool = CopySpool(self._state_dir / "copies" / "spool", taker)
         await self.spool.open()
         self._stack.push_async_callback(self.spool.close)
-        self.presence = Presence(self.desired, time.time, self._node_seen)
+        self.presence = Presence(
+            self.desired,
+            time.time,
+            self._node_seen,
+            on_undeclared=self.telemetry.undeclared_hello,
+        )
         tools = HandlerServices(
             files=files,
             console=console,

@@ -96,6 +96,14 @@ class LaneCarrier(Protocol):
         """
         ...
 
+    async def hear_refusals(self) -> None:
+        """Hear who refuses what asks for no acknowledgement. A broker that denies this takes only this; twice is once.
+
+        Raises:
+            BusUnavailable: the broker is away.
+        """
+        ...
+
     def update(self, spec: PublisherSpec) -> None:
         """Follow changed settings, the encoding among them. Raises EncodeError before anything has changed."""
         ...

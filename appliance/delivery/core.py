@@ -24,7 +24,7 @@ from appliance.bus.base import (
     Subscription,
 )
 from appliance.core.message import body_number
-from appliance.core.names import REPLY_TOKEN
+from appliance.core.names import REFUSALS_TOKEN, REPLY_TOKEN, is_for_refusals
 from appliance.core.specs import PublisherSpec, SubscriberSpec
 from appliance.delivery.base import (
     Answered,
@@ -88,6 +88,9 @@ class CoreCarrier:
         self._fresh_tokens: list[str] = []
         self._subscription: Subscription | None = None
         self._here: Subscription | None = None
+        self._refusals: Subscription | None = None
+        self._refusals_to = ""
+        """The reply subject of what asks for no acknowledgement; "" where refusals are not heard."""
         self._shared = ""
         """The reply subject that all senders share, where no other is allowed; "" else."""
         self._by_number: dict[int, Flight] = {}
@@ -119,6 +122,19 @@ class CoreCarrier:
             )
         if self._subscription is None:
             self._subscription = await self._hear()
+
+    async def hear_refusals(self) -> None:
+        """See `base.LaneCarrier`."""
+        if self._refusals is not None:
+            return
+        self._refusals_to = f"{self._prefix}{REFUSALS_TOKEN}"
+
+        def do_without(_: Denial) -> None:
+            self._refusals_to = ""
+
+        self._refusals = await self._bus.subscribe(
+            self._refusals_to, self._take_answers, on_denied=do_without
+        )
 
     async def _hear(self) -> Subscription:
         denials: list[Denial] = []
@@ -186,7 +202,7 @@ class CoreCarrier:
                 too_large = PayloadTooLarge(len(payload) + len(block), self._bus.max_payload)
                 unsendable.append((flight, str(too_large)))
                 continue
-            reply_to = ""
+            reply_to = self._refusals_to
             if self._shared and (wants_ack or record.wants_ack):
                 number = body_number(record.id)
                 self._by_number[number] = flight
@@ -225,7 +241,8 @@ class CoreCarrier:
         # first: what still arrives while it unsubscribes has no owner any more
         self._on_answers = self._on_denied = None
         self._end_denials()
-        subscriptions, self._subscription, self._here = (self._subscription, self._here), None, None
+        subscriptions = (self._subscription, self._here, self._refusals)
+        self._subscription = self._here = self._refusals = None
         for subscription in subscriptions:
             if subscription is not None:
                 await subscription.stop_intake()
@@ -331,8 +348,12 @@ class CoreIntake:
         self.confirm([Confirmation(subject, 0, here, True) for subject in subjects])
 
     def _on_publish_denied(self, denial: Denial) -> None:
-        # a greeting that is denied keeps nobody from hearing what became of his messages
-        if denial.subject not in (self._spec.subject, here_subject(self._spec.subject)):
+        # a greeting that is denied keeps nobody from hearing what became of his messages, nor does a word to a stranger
+        is_courtesy = denial.subject in (
+            self._spec.subject,
+            here_subject(self._spec.subject),
+        ) or is_for_refusals(denial.subject)
+        if not is_courtesy:
             self._on_answers_denied(denial)
             self._is_denied = True
             self._tried_mono = None

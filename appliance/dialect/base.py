@@ -33,13 +33,17 @@ class AnswerKind(Enum):
 
 
 class Answer(NamedTuple):
-    """One answer. `detail` is the reason of a refusal or failure, or the daemon that works; `wait_ms` of a busy one."""
+    """One answer. `detail` is the reason of a refusal or failure, or the daemon that works; `wait_ms` of a busy one.
+
+    `is_undeclared` says that the sender is refused because no config there declares it.
+    """
 
     kind: AnswerKind
     from_appliance: bool = False
     detail: str = ""
     wait_ms: int = 0
     is_unwanted: bool = False
+    is_undeclared: bool = False
 
 
 class Asked(NamedTuple):

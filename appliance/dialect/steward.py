@@ -26,6 +26,7 @@ from appliance.dialect.headers import (
     NOBODY,
     REFUSED_HEADER,
     TAKER_HEADER,
+    UNDECLARED_HEADER,
     UNWANTED_HEADER,
     VERSION,
     VERSION_HEADER,
@@ -267,6 +268,8 @@ class StewardDialect:
                 headers[FAILED_HEADER] = reason
             # NB: earlier appliances know this header only, and would take anything else for an acknowledgement
             headers[REFUSED_HEADER] = reason
+            if answer.is_undeclared:
+                headers[UNDECLARED_HEADER] = "1"
         text = f"{said}: {node}: {message_id}"
         if kind in (AnswerKind.REFUSED, AnswerKind.FAILED):
             text += f": {answer.detail}"
@@ -305,7 +308,12 @@ def _read_words(headers: Mapping[str, str], payload: bytes) -> Answer:
         return Answer(AnswerKind.FAILED, True, failed[:MAX_REASON_CHARACTERS])
     refused = headers.get(REFUSED_HEADER)
     if refused is not None:
-        return Answer(AnswerKind.REFUSED, True, refused[:MAX_REASON_CHARACTERS])
+        return Answer(
+            AnswerKind.REFUSED,
+            True,
+            refused[:MAX_REASON_CHARACTERS],
+            is_undeclared=UNDECLARED_HEADER in headers,
+        )
     working = headers.get(WORKING_HEADER)
     if working is not None:
         return Answer(AnswerKind.WORKING, True, working[:40])

@@ -213,7 +213,7 @@ class HelloSink(Protocol):
     """Told about every hello, so that presence shows in metrics and status."""
 
     def saw_hello(self, node: NodeName, report: str | None) -> None:
-        """`node` said hello now; `report` is what it says of its config, as it came."""
+        """`node`, declared or not, said hello now; `report` is what it says of its config, as it came."""
         ...
 
 

@@ -4,8 +4,9 @@ import { byId, cell, el, keepInStep, makeTable, pill, setHidden, setText, setTon
 import { ago, count, moment, plural, shortDigest } from "./words.js";
 
 const MAX_ROWS = 200;
-const ORDER = ["refused", "silent", "behind", "unknown", "in_sync"];
-const TONES = { in_sync: "good", behind: "warn", refused: "bad", silent: "bad", unknown: "quiet" };
+const ORDER = ["refused", "silent", "behind", "undeclared", "unknown", "in_sync"];
+const TONES = { in_sync: "good", behind: "warn", refused: "bad", silent: "bad", undeclared: "warn", unknown: "quiet" };
+const UNDECLARED = "runs, and no config here declares it";
 
 const COLUMNS = {
   node: { name: "Node", class: "wide" },
@@ -53,8 +54,9 @@ function makeRow() {
     setText(version, item.version ? `generation ${item.generation}${item.version === ownVersion ? "" : `, version ${item.version}`}` : "");
     setText(hello, ago(item.last_hello_at));
     hello.title = moment(item.last_hello_at);
-    setText(problem, item.first_problem ?? "");
-    setHidden(problem, !item.first_problem);
+    const why = item.state === "undeclared" ? UNDECLARED : item.first_problem ?? "";
+    setText(problem, why);
+    setHidden(problem, !why);
   };
   return row;
 }

@@ -144,6 +144,25 @@ class MessageTelemetry(EventLog):
             logging.WARNING, "answer of a stranger", "foreign_answer", key, fields, storm="foreign"
         )
 
+    def node_not_declared(self, key: WorkerKey, to_node: str) -> None:
+        """The node that is asked refuses what ours sends, as no config there declares it."""
+        fields: dict[str, object] = {"to": to_node}
+        self._worker(
+            logging.WARNING, "this node is not declared there", "node_not_declared", key, fields
+        )
+
+    def node_declared_again(self, key: WorkerKey, to_node: str) -> None:
+        """That is over."""
+        fields: dict[str, object] = {"to": to_node}
+        self._worker(
+            logging.INFO, "this node is declared there again", "node_declared_again", key, fields
+        )
+
+    def undeclared_hello(self, node: str) -> None:
+        """A node that no config declares said hello, for the first time as far as is known."""
+        self._log(logging.WARNING, "hello of a node that is not declared", {"node": node})
+        self._events.emit("undeclared_hello", node=node)
+
     def answers_denied(self, key: WorkerKey, text: str) -> None:
         """The broker keeps a subscriber's acknowledgements from going out: senders never hear that it did its work."""
         self._worker(

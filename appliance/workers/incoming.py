@@ -8,7 +8,7 @@ from collections.abc import Callable, Collection, Mapping
 from appliance.bus.base import BusMessage
 from appliance.core.admission import find_refusal, is_reply_subject_safe
 from appliance.core.message import Message
-from appliance.core.names import REPLY_TOKEN
+from appliance.core.names import REPLY_TOKEN, is_for_refusals, is_node_name
 from appliance.core.specs import AckOn, DesiredState, SubscriberSpec
 from appliance.dialect.base import Dialect
 from appliance.dialect.headers import MORE_HEADER, NOBODY, TURN_HEADER, Identity
@@ -180,11 +180,23 @@ class Incoming:
 
 
 class Refusal:
-    """Why a delivery was not admitted; `sender` is "" when it could not even be read."""
+    """Why a delivery was not admitted; `sender` is "" when it could not even be read.
 
-    __slots__ = ("identity", "message_id", "reason", "sender")
+    `is_undeclared` says that the sender's name is that of a node, and of none that the config declares.
+    """
 
-    def __init__(self, sender: str, identity: Identity, reason: str, message_id: int = 0) -> None:
+    __slots__ = ("identity", "is_undeclared", "message_id", "reason", "sender")
+
+    def __init__(
+        self,
+        sender: str,
+        identity: Identity,
+        reason: str,
+        message_id: int = 0,
+        *,
+        is_undeclared: bool = False,
+    ) -> None:
+        self.is_undeclared = is_undeclared
         self.sender = sender
         self.identity = identity
         self.reason = reason
@@ -236,7 +248,8 @@ class Admission:
         ):
             refusal = find_refusal(spec, self._subject_node, message, self.fleet.declared_nodes)
             if refusal is not None:
-                return Refusal(sender, identity, refusal, message.id)
+                is_undeclared = is_node_name(sender) and sender not in self.fleet.declared_nodes
+                return Refusal(sender, identity, refusal, message.id, is_undeclared=is_undeclared)
             # the names of the config are few; with `accept_from: any` they are whatever peers write
             if len(self._welcome) < 10_000:
                 self._welcome.add(sender)
@@ -247,6 +260,8 @@ class Admission:
         ):
             # else our right to publish there would be the sender's
             return Refusal(sender, identity, "its reply subject is a request subject", message.id)
+        if reply_to and is_for_refusals(reply_to):
+            reply_to = ""  # it is none, and that is all that the sender wants to know
         # NB: an appliance that names a reply subject here had promised to deliver, when this was still acknowledged
         is_awaited = bool(reply_to) and identity.hears and not spec.wants_ack
         ack_on = AckOn.DONE if is_awaited else spec.ack_on

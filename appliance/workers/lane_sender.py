@@ -108,6 +108,8 @@ MIN_BUSY_WAIT_S = 0.1
 """However soon a receiver without room asks to be asked again."""
 HERE_EVERY_S = 1.0
 """A node that says more often that it is back is not heard."""
+SENDS_THAT_CLEAR = 3
+"""So many hellos that are not refused mean that the node is declared again."""
 _NEVER = float("inf")
 
 OnConcluded = Callable[[Sequence[Flight], str | None], None]
@@ -161,6 +163,8 @@ class LaneSender:
         self._told_reason = ""
         self._silent_since_at = 0.0
         self._here_mono = -_NEVER
+        self._sends_since_undeclared: int | None = None
+        """What was sent since the node that is asked said that no config there declares ours; None where it did not."""
         self.is_draining = False
         self.needs_answers = False
         """Whether something cannot be sent before the carrier hears answers."""
@@ -175,6 +179,11 @@ class LaneSender:
     def is_idle(self) -> bool:
         """Whether there is nothing to send and nothing in hand."""
         return not self._flights and not self._lane.depth
+
+    @property
+    def is_undeclared(self) -> bool:
+        """Whether the node that is asked refuses everything of ours, as no config there declares it."""
+        return self._sends_since_undeclared is not None
 
     def follow(self, spec: PublisherSpec) -> None:
         """Timeouts, retries and the window hold from the next decision on."""
@@ -436,6 +445,11 @@ class LaneSender:
             flight.sent_mono = now
         if over:
             self._settle_delivered(over, now)
+        if self._sends_since_undeclared is not None:
+            # it answers nothing but that, so silence is what tells that it is over
+            self._sends_since_undeclared += len(over)
+            if self._sends_since_undeclared > SENDS_THAT_CLEAR:
+                self._note_declared()
 
     def _without_promised(self, flights: list[Flight], now: float) -> list[Flight]:
         """Leave out what was accepted when its destination still acknowledged: it waits until somebody is there.
@@ -598,6 +612,8 @@ class LaneSender:
                 heard += 1
             is_ours = is_ours or answer.from_appliance
             self._take_word(flight, answer, now)
+        if confirmed and self._sends_since_undeclared is not None:
+            self._note_declared()
         if is_ours:
             # before records end: that the node remembers ids decides how the rest is sent again
             self._peers.learn(self._spec.to_node)
@@ -650,6 +666,10 @@ class LaneSender:
             self._pace.wake(now)
             self._make_due()
             return
+        if answer.is_undeclared:
+            if self._sends_since_undeclared is None:
+                self._telemetry.node_not_declared(self._key, self._spec.to_node)
+            self._sends_since_undeclared = 0
         if flight is None or flight.phase is FlightPhase.SETTLED:
             return
         record = flight.record
@@ -738,6 +758,11 @@ class LaneSender:
                 self._key, record.id, record.to_node, record.method, reason
             )
         self._on_concluded([flight], reason)
+
+    def _note_declared(self) -> None:
+        """The node that is asked takes what is sent again."""
+        self._sends_since_undeclared = None
+        self._telemetry.node_declared_again(self._key, self._spec.to_node)
 
     def _let_go(self, flight: Flight) -> None:
         self._to_idle(flight)

@@ -22,10 +22,9 @@ from appliance.telemetry.stats import WorkerStats
 from appliance.workers.base import DrainReport
 from appliance.workers.lane_sender import LaneSender
 from appliance.workers.router import lane_key
-from appliance.workers.schedule import Facts, Scheduler, fill_facts
+from appliance.workers.schedule import HELLO_METHOD, Facts, Scheduler, fill_facts
 from appliance.workers.services import WorkerServices
 
-HELLO_METHOD = "REQHello"
 IDLE_RETIRE_S = 60.0
 """A publisher made on demand is no longer desired after this long without a record."""
 
@@ -77,8 +76,11 @@ class Publisher:
 
     @property
     def trouble(self) -> str | None:
-        """Nothing that does not show in what waits."""
-        return None
+        """That nothing of ours is taken there; all else shows in what waits."""
+        if not self._sender.is_undeclared:
+            return None
+        node, to_node = self._spec.node, self._spec.to_node
+        return f"{to_node} refuses what {node} sends: its config does not declare {node} (any more)"
 
     def standing(self, record_id: int) -> Standing | None:
         """Where a record of this lane stands; None for one that only waits behind others."""
@@ -116,6 +118,10 @@ class Publisher:
             # before the turn: news that comes during it is for the next one
             self._wake.clear()
             self._raise_if_denied()
+            if self._spec.method == HELLO_METHOD and bus.is_connected:
+                # before the first one: whoever was removed from the fleet learns it by that
+                with contextlib.suppress(BusUnavailable):
+                    await self._carrier.hear_refusals()
             delay_s = sender.turn()
             if sender.needs_answers:
                 # the first record that must be answered, on a lane that otherwise hears nothing

@@ -27,14 +27,16 @@ from appliance.bus.base import BusMessage, Denial
 from appliance.core.admission import is_reply_subject_safe
 from appliance.core.message import make_reply
 from appliance.core.method import OnCrash
-from appliance.core.names import WorkerKey, parse_subject
+from appliance.core.names import NodeName, WorkerKey, parse_subject
 from appliance.core.specs import AckOn, SubscriberSpec, WorkerSpec
 from appliance.delivery.base import Confirmation
 from appliance.dialect.base import Answer, AnswerKind
+from appliance.dialect.headers import HELLO_HEADER
 from appliance.errors import BusError, StoreError
 from appliance.methods.base import FilePosition, Method
 from appliance.outbox.records import FinishItem, InboxRow, OutboxRecord, TakeIn, TakeInResult, Taken
 from appliance.telemetry.stats import WorkerStats
+from appliance.wire.headers import parse_headers
 from appliance.workers.at_once import may_be_done_at_once
 from appliance.workers.base import DrainReport
 from appliance.workers.executor import Executor
@@ -42,6 +44,7 @@ from appliance.workers.inbox_owners import scope_of
 from appliance.workers.incoming import Admission, Incoming, KeptBack, Refusal
 from appliance.workers.known_senders import KnownSenders
 from appliance.workers.reply_pieces import Turns
+from appliance.workers.schedule import HELLO_METHOD
 from appliance.workers.services import WorkerServices
 
 MAX_BATCH = 256
@@ -397,7 +400,7 @@ class Subscriber:
                 yield_at = loop.time() + MAX_ADMIT_S
             work = admit(delivery, handler)
             if work.__class__ is Refusal:
-                self._refuse(work, delivery.reply_to, said)
+                self._refuse(work, delivery.reply_to, said, delivery.block)
                 continue
             assert isinstance(work, Incoming)
             decoded_bytes += work.measure()
@@ -584,21 +587,32 @@ class Subscriber:
             if answer.kind is AnswerKind.DONE or work.identity.hears or work.identity.instance:
                 said.append(self._answer(work, answer))
 
-    def _refuse(self, refusal: Refusal, reply_to: str, said: list[Confirmation]) -> None:
+    def _refuse(
+        self, refusal: Refusal, reply_to: str, said: list[Confirmation], block: bytes = b""
+    ) -> None:
         self.stats.refused += 1
         # once, for everybody who hears of it
         refusal.reason = self._parts.hiding.text(refusal.reason)
-        self._telemetry.message_refused(self.key, refusal.sender, refusal.reason)
-        self._parts.error_reports.report(
-            self._spec.node,
-            f"{self._spec.subject}: message refused: {refusal.reason}",
-            method=self._spec.method,
-            is_refusal=True,
-        )
+        if refusal.is_undeclared and self._spec.method == HELLO_METHOD:
+            # a node that was removed says it every half minute: it shows in the fleet, and is told of once
+            report = parse_headers(block).get(HELLO_HEADER) if block else None
+            self._parts.tools.hellos.saw_hello(NodeName(refusal.sender), report)
+        else:
+            self._telemetry.message_refused(self.key, refusal.sender, refusal.reason)
+            self._parts.error_reports.report(
+                self._spec.node,
+                f"{self._spec.subject}: message refused: {refusal.reason}",
+                method=self._spec.method,
+                is_refusal=True,
+            )
         if refusal.identity.instance is not None and reply_to.startswith(
             f"{self._spec.subject}.reply."
         ):
-            answer = Answer(AnswerKind.REFUSED, detail=refusal.reason)
+            answer = Answer(
+                AnswerKind.REFUSED,
+                detail=refusal.reason,
+                is_undeclared=refusal.is_undeclared,
+            )
             said.append(Confirmation(reply_to, refusal.message_id, answer, True))
 
     # -- what an earlier run or worker left ---------------------------------------------------------

@@ -95,3 +95,66 @@ def test_the_nodes_that_are_not_in_sync_are_named_and_no_others(fleet):
         fleet.write(name, newer)
     central.wait_until(lambda status: sorted(set(fleet.states().values())) == ["in_sync", "silent"])
     assert fleet.command("wait", "--timeout", "0")[0] == 3
+
+
+SMALL = """
+version: 1
+broker: {{servers: ["{url}"]}}
+reload: {{settle: 20ms}}
+nodes:
+  central: {{subscribe: {{REQHello: {{}}, REQErrorLog: {{}}}}}}
+  ship1: {{publish: {{hello: {{to: central, method: REQHello, every: 200ms}}}}}}
+"""
+REMOVED = "  ship2: {publish: {hello: {to: central, method: REQHello, every: 200ms}}}\n"
+
+
+def test_a_removed_node_that_still_runs_is_seen_by_the_operator_and_learns_it(tmp_path):
+    with NatsServer() as broker:
+        small = SMALL.format(url=broker.url)
+        central = Appliance(small + REMOVED, tmp_path / "central", args=["--node", "central"])
+        ships = [
+            Appliance(small + REMOVED, tmp_path / name, args=["--node", name])
+            for name in ("ship1", "ship2")
+        ]
+        for daemon in (central, *ships):
+            daemon.only_named = True
+        ship1, ship2 = ships
+        with central, ship1, ship2:
+            both = Fleet({"central": central}, broker.url)
+            central.wait_until(
+                lambda _: both.states() == dict.fromkeys(("ship1", "ship2"), "in_sync")
+            )
+            central.write_config(small)
+            ship1.write_config(small)
+            central.wait_until(
+                lambda _: both.states() == {"ship1": "in_sync", "ship2": "undeclared"}
+            )
+            code, shown = both.command("status")
+            # it is none of this fleet any more: nothing waits for it
+            assert code == 0
+            assert "ship2  undeclared" in shown
+            assert "no config here declares it" in shown
+            assert "2 nodes: 1 in sync, 1 undeclared" in shown
+            assert both.command("wait", "--timeout", "0")[0] == 0
+            _, exposition = central.request("GET", "/metrics")
+            assert 'appliance_fleet_nodes{state="undeclared"} 1.0' in exposition
+            trouble = (
+                "worker central.REQHello.EventNACK_publisher: central refuses what ship2 sends: "
+                "its config does not declare ship2 (any more)"
+            )
+            status = ship2.wait_until(lambda status: trouble in status["degraded_by"])
+            assert not status["healthy"]
+            assert ship1.status()["healthy"]
+            assert central.status()["healthy"]
+            # however often it says hello, it is told of once; errorCentral hears nothing of it
+            sent = ship2.worker("central.REQHello.EventNACK_publisher")["sent"]
+            ship2.wait_until(
+                lambda _: ship2.worker("central.REQHello.EventNACK_publisher")["sent"] > sent + 5
+            )
+            assert central.log().count("hello of a node that is not declared") == 1
+            assert "message refused" not in central.log()
+            assert ship2.log().count("this node is not declared there") == 1
+            central.write_config(small + REMOVED)
+            central.wait_until(lambda _: both.states()["ship2"] != "undeclared")
+            ship2.wait_until(lambda status: status["healthy"])
+            assert "this node is declared there again" in ship2.log()
