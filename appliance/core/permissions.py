@@ -17,6 +17,7 @@ from typing import NamedTuple
 
 from appliance.core.names import (
     ERROR_CENTRAL,
+    REFUSALS_TOKEN,
     REPLY_TOKEN,
     Category,
     MethodName,
@@ -30,6 +31,7 @@ from appliance.core.specs import ANY_SENDER, DesiredState, PublisherSpec, Subscr
 BENCH_TOKEN = "bench"
 """`appliance bench` measures below ``<node>.bench``."""
 ERROR_METHOD = MethodName("REQErrorLog")
+HELLO_METHOD = MethodName("REQHello")
 MIN_FOLDED = 4
 """So many subjects that differ in the node alone become one with a ``*``."""
 
@@ -102,11 +104,15 @@ def _write(node: str, granted: _Grants, fold: _Fold, *, bench: bool) -> Permissi
         subscribe.add(f"{subject} {subject}")
         if wants_ack:
             publish |= _replies(subject)
+        elif _is_hello(subject):
+            publish.add(_refusals(subject))
     for subject in fold.fold(granted.sends):
         publish.add(subject)
         # an acknowledged kind ends in ACK, whatever stands for the node
         if not subject.endswith("NACK"):
             subscribe |= _replies(subject)
+        elif _is_hello(subject):
+            subscribe.add(_refusals(subject))
     if bench:
         for subjects in (publish, subscribe):
             subjects.add(f"{node}.{BENCH_TOKEN}.>")
@@ -116,6 +122,15 @@ def _write(node: str, granted: _Grants, fold: _Fold, *, bench: bool) -> Permissi
 def _replies(subject: str) -> set[str]:
     """Where acknowledgements arrive: at Steward's Go nodes on the first, at ours below it."""
     return {f"{subject}.{REPLY_TOKEN}", f"{subject}.{REPLY_TOKEN}.>"}
+
+
+def _is_hello(subject: str) -> bool:
+    return subject.split(".")[-2] == HELLO_METHOD
+
+
+def _refusals(subject: str) -> str:
+    """Where a node learns that whoever hears its hellos does not declare it (any more)."""
+    return f"{subject}.{REPLY_TOKEN}.*.{REFUSALS_TOKEN}"
 
 
 class _Fold:

@@ -119,6 +119,13 @@ CASES = {
         ],
         {"instance": "a:1", "place": "broker.tls.cert"},
     ),
+    "ApplianceNodeUndeclared": Case(
+        {SILENT.replace("silent", "undeclared"): "2x60", SILENT: "1x60"},
+        "16m",
+        "2 nodes that are not declared say hello to a:1",
+        [({SILENT.replace("silent", "undeclared"): "2x9 0x60"}, "60m"), ({SILENT: "2x60"}, "60m")],
+        {"instance": "a:1", "state": "undeclared"},
+    ),
     "ApplianceFleetNotInSync": Case(
         {SILENT.replace("silent", "refused"): "2x60", SILENT: "1x60"},
         "16m",

@@ -93,6 +93,10 @@ def test_a_node_may_do_what_the_config_declares_and_nothing_else(
             for answer in (f"{spec.subject}.reply", f"{spec.subject}.reply.1a.2b"):
                 assert lets(allowed.publish, answer) is (is_own and spec.wants_ack), (node, answer)
                 assert lets(allowed.subscribe, answer) is heard, (node, answer)
+            if spec.method == "REQHello":
+                told = f"{spec.subject}.reply.1a.refusals"
+                assert lets(allowed.publish, told) is is_own
+                assert lets(allowed.subscribe, told) is may_send
             grouped = f"{spec.subject} {spec.subject}"
             assert (grouped in allowed.subscribe) is is_own
             assert not lets(allowed.subscribe, spec.subject), "without the group nobody listens"
