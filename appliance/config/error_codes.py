@@ -548,6 +548,31 @@ _ALL = (
         "Copy the key again. `appliance keys show FILE` prints the public key of a seed.",
     ),
     ErrorCode(
+        "E246",
+        "caller-named-twice",
+        "Two tokens or certificates of the listener have one name, or two entries name one certificate: the history could "
+        "not tell who asked.",
+        "admin: {tokens: [{name: ci, token: {env: A}, scopes: [read]}, {name: ci, token: {env: B}, scopes: [send]}]}",
+        "Give each a name of its own. To renew a token, write the new one into its file: it holds from the next request on.",
+    ),
+    ErrorCode(
+        "E247",
+        "certificate-unclear",
+        "A client certificate of the listener that nobody can bring, because no `tls.client_ca` says who signs them, or "
+        "that nothing, or two things, tell apart from others.",
+        "admin: {certificates: [{name: anna, scopes: [read]}]}",
+        "Name the authority (`tls: {client_ca: {file: clients.pem}}`), and in each entry one of `cn` and `san`.",
+    ),
+    ErrorCode(
+        "W208",
+        "listen-without-tls",
+        "The listener is reachable from other machines and has no TLS: whoever is on the way reads the tokens and all "
+        "answers.",
+        "admin: {listen: 0.0.0.0:8090, token: {file: admin.token}}",
+        "Add `tls: {cert: {file: node.pem}, key: {file: node.key}}`. Where a proxy that speaks TLS stands before it on this "
+        "machine, listen on loopback. Where the network is safe, as within a pod's, say so: `insecure_http: true`.",
+    ),
+    ErrorCode(
         "W207",
         "secret-expires-soon",
         "A certificate or login that the config names ends within two weeks.",

@@ -14,7 +14,7 @@ from appliance.config.positions import KeyPath, Place, SourceMap, make_problem, 
 from appliance.config.secrets import find_secrets, redact
 from appliance.core.hidden import NOTHING_HIDDEN, Hidden
 from appliance.core.problems import Problem
-from appliance.core.settings import leaves_of
+from appliance.core.settings import leaves_of, settings_of
 from appliance.core.specs import DesiredState
 
 # Several files to one tree: maps merge by key, the same leaf in two places is an error that names
@@ -178,6 +178,25 @@ def compose(found: FileSet, environ: Mapping[str, str]) -> RawConfig:
     return raw_config
 
 
+_ENTRY_SETTINGS = tuple(
+    (setting.keys, (*part.keys, "file"))
+    for setting in leaves_of(DesiredState)
+    if setting.entry is not None
+    for part in settings_of(setting.entry)
+    if part.is_secret
+)
+"""Lists whose entries name a path, and where in each."""
+
+
+def _entry_paths(tree: dict[str, Any]) -> Iterator[KeyPath]:
+    for keys, inner in _ENTRY_SETTINGS:
+        found: Any = tree
+        for key in keys:
+            found = found.get(key) if isinstance(found, dict) else None
+        for index in range(len(found) if isinstance(found, list) else 0):
+            yield (*keys, index, *inner)
+
+
 def _header_paths(tree: dict[str, Any]) -> Iterator[KeyPath]:
     """Where secrets of methods may name a file."""
     methods = tree.get("methods")
@@ -189,11 +208,14 @@ def _header_paths(tree: dict[str, Any]) -> Iterator[KeyPath]:
 
 
 def _resolve_paths(raw: RawConfig) -> None:
-    for path in (*_PATH_SETTINGS, *_header_paths(raw.tree)):
+    for path in (*_PATH_SETTINGS, *_header_paths(raw.tree), *_entry_paths(raw.tree)):
         holder: Any = raw.tree
         for part in path[:-1]:
-            holder = holder.get(part) if isinstance(holder, dict) else None
-        name = path[-1]
+            if isinstance(part, int) and isinstance(holder, list):
+                holder = holder[part]
+            else:
+                holder = holder.get(part) if isinstance(holder, dict) else None
+        name = str(path[-1])
         if not isinstance(holder, dict) or not isinstance(holder.get(name), str):
             continue
         spot = raw.spot.find(path)

@@ -237,6 +237,10 @@ def _leaf(setting: Setting) -> Schema:
         described["type"] = setting.type if named else list(setting.type)
         described["x-expects"] = setting.expects
     described |= {"x-reload": str(setting.reload), **setting.shape}
+    if setting.entry is not None:
+        parts = settings_of(setting.entry)
+        required = [item.keys[-1] for item in parts if item.is_required]
+        described["items"] = {**_map("One of them.", _parts(parts), required), "type": "object"}
     if setting.written_default is not None:
         described["default"] = setting.written_default
     return described

@@ -15,7 +15,7 @@ from appliance.config.compiler.methods import SECRET_HEADERS
 from appliance.config.positions import KeyPath, Place, SourceMap
 from appliance.core.escape import escape_line
 from appliance.core.problems import Problem
-from appliance.core.settings import leaves_of
+from appliance.core.settings import leaves_of, settings_of
 from appliance.core.specs import DesiredState
 
 BLOT = "********"
@@ -29,6 +29,14 @@ _REFERENCE_NAME = re.compile(r"[\w./~-]+|\$\{[^{}]*\}")
 _PATHS = tuple(setting.keys for setting in leaves_of(DesiredState) if setting.is_secret)
 _SECTIONS = {path[:-1] for path in _PATHS}
 _KNOWN = {setting.keys for setting in leaves_of(DesiredState)}
+_ENTRIES: dict[KeyPath, frozenset[str]] = {
+    setting.keys: frozenset(
+        part.keys[-1] for part in settings_of(setting.entry) if not part.is_secret
+    )
+    for setting in leaves_of(DesiredState)
+    if setting.entry is not None and any(part.is_secret for part in settings_of(setting.entry))
+}
+"""Lists of maps in which secrets stand, and what in these is none."""
 _HEADERS = ("http", "headers")
 _LINE = re.compile(
     rf"(?P<name>[\w-]*(?:{_WORDS})[\w-]*[\"']?\s*[:=]\s*)"
@@ -60,6 +68,8 @@ def _walk(value: Any, spot: SourceMap, path: KeyPath, *, is_below: bool) -> Iter
             here = (*path, key)
             is_secret = is_below or _is_secret(here)
             child = value.get(key)
+            if here in _ENTRIES and isinstance(child, list):
+                is_secret = False  # it is what stands in its maps
             if is_reference and isinstance(child, str) and _REFERENCE_NAME.fullmatch(child):
                 continue
             if is_secret and key not in value:
@@ -72,7 +82,8 @@ def _walk(value: Any, spot: SourceMap, path: KeyPath, *, is_below: bool) -> Iter
         for index, child in enumerate(value):
             found = spot.children.get(index)
             if found is not None:
-                yield from _walk(child, found, (*path, index), is_below=is_below)
+                is_stray = path in _ENTRIES and not isinstance(child, dict)
+                yield from _walk(child, found, (*path, index), is_below=is_below or is_stray)
     elif is_below and value is not None and not isinstance(value, bool):
         yield Secret(spot.place, str(value))
 
@@ -83,6 +94,8 @@ def _is_secret(path: KeyPath) -> bool:
         return len(path) > 4 and (key.lower() in SECRET_HEADERS or bool(_KEY.search(key)))
     if path[0] == "nodes" and len(path) == 2:
         return False  # a node may be called anything
+    if path[:-2] in _ENTRIES:
+        return key not in _ENTRIES[path[:-2]]
     if path[:-1] in _SECTIONS and path not in _KNOWN and not _is_section(path):
         return True  # misspelt, where a secret may have been meant
     return path in _PATHS or _KEY.search(key) is not None

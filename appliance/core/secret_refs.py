@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from appliance.core.settings import Section, parts_of
+from appliance.core.settings import Section, Setting, parts_of
 from appliance.core.specs import DesiredState, SecretRef
 
 
@@ -29,5 +29,9 @@ def _find(spec: type, value: object, prefix: str) -> Iterator[tuple[str, SecretR
         place = prefix + ".".join(part.keys)
         if isinstance(there, SecretRef):
             yield place, there
+        elif isinstance(part, Setting) and part.entry is not None:
+            for item in there or ():
+                # by its name: another place in the list is no other secret
+                yield from _find(part.entry, item, f"{place}.{item.name}.")
         elif isinstance(part, Section) and there is not None:
             yield from _find(part.spec, there, f"{place}." if part.keys else prefix)

@@ -9,7 +9,7 @@ Bounds are in the unit of the field: seconds, or a fraction.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import MISSING, dataclass, field, fields, replace
 from enum import Enum, StrEnum
 from functools import cache
@@ -29,6 +29,9 @@ REQUIRED: Any = MISSING
 """In the place of a default."""
 
 _Value = TypeVar("_Value")
+_Entry = TypeVar("_Entry")
+
+MAX_ENTRIES = 100
 
 TEXT: Shape = {"type": "string", "x-expects": "text"}
 NODE: Shape = {"$ref": "#/$defs/node_name"}
@@ -82,6 +85,8 @@ class Setting:
     is_path: bool = False
     """Whether it is a path that counts from the file it stands in."""
     tells_default: bool = True
+    entry: Any = None
+    """Of a list of maps: the dataclass that each becomes."""
     keys: tuple[str, ...] = ()
     attr: str = ""
     default: Any = None
@@ -221,6 +226,21 @@ def texts_or_any(
         read=lambda value: anything if value == "any" else read(value),
         **facts,
     )
+
+
+def entries(spec: type[_Entry], words: str, expects: str, **facts: Any) -> tuple[_Entry, ...]:
+    """A list of maps, each of which becomes a `spec`; the field is a tuple."""
+
+    def read(found: Iterable[Mapping[str, Any]]) -> tuple[_Entry, ...]:
+        return tuple(_read_entry(spec, item) for item in found)
+
+    facts = {"shape": {"maxItems": MAX_ENTRIES}, **facts}
+    return setting((), words, type="array", expects=expects, entry=spec, read=read, **facts)
+
+
+def _read_entry(spec: Any, tree: Mapping[str, Any]) -> Any:
+    there = ((part, tree.get(part.keys[-1])) for part in settings_of(spec))
+    return spec(**{part.attr: part.read(value) for part, value in there if value is not None})
 
 
 @cache

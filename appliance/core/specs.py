@@ -23,7 +23,9 @@ from appliance.core.settings import (
     TEXT,
     ReloadClass,
     Setting,
+    Shape,
     duration,
+    entries,
     percent,
     section,
     setting,
@@ -606,17 +608,143 @@ class BrokerSettings:
     )
 
 
+class Scope(StrEnum):
+    """What a caller of the API on TCP may do; the unix socket is guarded by the rights of its file."""
+
+    READ = "read"
+    """Look: status, plan, history, metrics, events, what waits."""
+    SEND = "send"
+    """Send messages and files, retry and drop what waits."""
+    RELOAD = "reload"
+    """Reload and roll back."""
+    CONFIG_VALUES = "config-values"
+    """See the values of the config in plans and in the history."""
+
+
+class ReadingBy(StrEnum):
+    """Who may look at a listener without a token or certificate."""
+
+    ANYBODY = "anybody"
+    KNOWN = "known"
+
+
+ALL_SCOPES = frozenset(Scope)
+_NAME_OF_CALLER: Shape = {"pattern": "^[A-Za-z0-9_](?:[A-Za-z0-9_.@-]{0,98}[A-Za-z0-9_])?$"}
+_NAME_EXPECTED = "a name: letters, digits, '_', '-', and '.' or '@' within"
+
+
+def _scopes() -> frozenset[Scope]:
+    return texts(
+        REQUIRED,
+        "What is allowed: `read` (look), `send` (messages, copies, the outbox), `reload` (and roll back), "
+        "`config-values` (values of the config in plans and history).",
+        "a list of scopes",
+        {"enum": list(Scope), "x-expects": "one of read, send, reload, config-values"},
+        shape={"minItems": 1},
+        read=lambda found: frozenset(map(Scope, found)),
+    )
+
+
+def _expires_at() -> str | None:
+    return text(
+        None,
+        "When it ends, as 2027-01-31T00:00:00Z; a date alone is its first instant in UTC.",
+        "a time such as 2027-01-31T00:00:00Z",
+        shape={
+            "maxLength": 40,
+            "pattern": "^[0-9]{4}-[0-9]{2}-[0-9]{2}"
+            "(?:[T ][0-9]{2}:[0-9]{2}(?::[0-9]{2}(?:\\.[0-9]{1,6})?)?(?:Z|[+-][0-9]{2}:[0-9]{2}))?$",
+        },
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AdminTls:
+    """TLS on the listener."""
+
+    cert: SecretRef | None = _secret(
+        "The listener's certificate, with its chain.", ReloadClass.LIVE
+    )
+    key: SecretRef | None = _secret("The key of the certificate.", ReloadClass.LIVE)
+    client_ca: SecretRef | None = _secret(
+        "The authority whose certificates callers may bring instead of a token; `certificates` names them.",
+        ReloadClass.LIVE,
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AdminToken:
+    """A token with a name, so that the history tells who asked, and one can be taken back alone."""
+
+    name: str = text(
+        REQUIRED, "Who brings it, as the history tells.", _NAME_EXPECTED, shape=_NAME_OF_CALLER
+    )
+    token: SecretRef = setting(REQUIRED, "The token.", shape=SECRET, read=_read_secret)
+    scopes: frozenset[Scope] = _scopes()
+    expires_at: str | None = _expires_at()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AdminCertificate:
+    """A client certificate with a name. One of `cn` and `san` says which."""
+
+    name: str = text(
+        REQUIRED, "Who brings it, as the history tells.", _NAME_EXPECTED, shape=_NAME_OF_CALLER
+    )
+    cn: str | None = text(
+        None,
+        "The common name (CN) of its subject.",
+        "a common name",
+        shape={"minLength": 1, "maxLength": 200},
+    )
+    san: str | None = text(
+        None,
+        "One of its alternative names (SAN): a DNS name, an email address, a URI or an IP address.",
+        "a name such as anna@example.org",
+        shape={"minLength": 1, "maxLength": 300},
+    )
+    scopes: frozenset[Scope] = _scopes()
+    expires_at: str | None = _expires_at()
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AdminSettings:
-    """The optional TCP listener. `listen` is ``host:port``; `token` unlocks the writing part."""
+    """The optional TCP listener. `listen` is ``host:port``; what a caller may beyond reading is said by what it brings:
+    `token` everything, one of `tokens` or `certificates` its scopes.
+    """
 
     listen: str | None = text(
         None,
-        "Address and port to listen on, such as 127.0.0.1:8090. Beyond loopback a token is needed.",
+        "Address and port to listen on, such as 127.0.0.1:8090. Beyond loopback a token or certificates are needed.",
         "an address and port such as 127.0.0.1:8090",
         reload=_SWAP,
     )
-    token: SecretRef | None = _secret("The bearer token that allows changes.")
+    token: SecretRef | None = _secret("The bearer token that allows everything.")
+    tls: AdminTls | None = section(
+        None,
+        "TLS on the listener. Files that change are taken without a reload, and no connection ends.",
+        spec=AdminTls,
+        needs_content=True,
+    )
+    tokens: tuple[AdminToken, ...] = entries(
+        AdminToken, "Bearer tokens with a name and scopes of their own.", "a list of tokens"
+    )
+    certificates: tuple[AdminCertificate, ...] = entries(
+        AdminCertificate,
+        "Client certificates, signed by `tls.client_ca`, with a name and scopes.",
+        "a list of certificates",
+    )
+    reading: ReadingBy = word(
+        ReadingBy.ANYBODY,
+        "Who may look: `anybody` who reaches the listener, or who is `known` by a token or certificate with the scope "
+        "`read`. The probes /livez and /readyz are for everybody.",
+        tuple(ReadingBy),
+        read=ReadingBy,
+    )
+    insecure_http: bool = switch(
+        False,
+        "That a listener beyond loopback without TLS is meant, as within the network of a pod: `check` does not warn.",
+    )
     hosts: tuple[str, ...] = texts(
         (),
         "Names under which the listener is asked, beside its address and this machine's name: in DNS, or those of a "

@@ -42,6 +42,15 @@ def read_time(text: object) -> float | None:
         return None
 
 
+def read_utc(text: str) -> float | None:
+    """As `read_time`; a time without a zone is one of UTC, and means the same on every machine."""
+    try:
+        at = datetime.datetime.fromisoformat(text.replace("Z", "+00:00"))
+    except ValueError:
+        return None
+    return (at if at.tzinfo is not None else at.replace(tzinfo=datetime.UTC)).timestamp()
+
+
 def say_span(seconds: float) -> str:
     """``3 s``, ``5 min``, ``2 h``, ``4 d``: two figures are enough to judge."""
     for limit, size, unit in ((120, 1, "s"), (7_200, 60, "min"), (172_800, 3_600, "h")):

@@ -9,6 +9,7 @@ from appliance.config.compiler.findings import PLACE, Findings, KeyPath
 from appliance.config.compiler.layers import Tree, as_map, find_value
 from appliance.core.settings import Setting, leaves_of
 from appliance.core.specs import DesiredState
+from appliance.core.times import read_utc
 from appliance.core.urls import find_broker_address_problem
 
 if TYPE_CHECKING:
@@ -203,10 +204,13 @@ def is_loopback(host: str) -> bool:
     return is_v4 or host in ("localhost", "::1")
 
 
+_BESIDE_LISTEN = ("token", "tls", "tokens", "certificates", "hosts")
+
+
 def _check_admin(findings: Findings, admin: Tree) -> None:
     listen = admin.get("listen")
     if listen is None:
-        for key in ("token", "hosts"):
+        for key in _BESIDE_LISTEN:
             if admin.get(key):
                 findings.add(
                     "W202",
@@ -214,7 +218,14 @@ def _check_admin(findings: Findings, admin: Tree) -> None:
                     f"`{key}` has no effect without `listen`",
                     on_key=True,
                 )
-        return
+    else:
+        _check_admin_address(findings, admin, listen)
+    tls = as_map(admin.get("tls"))
+    _check_admin_tls(findings, tls)
+    _check_callers(findings, admin, tls)
+
+
+def _check_admin_address(findings: Findings, admin: Tree, listen: str) -> None:
     address = split_listen(listen)
     if address is None:
         findings.add(
@@ -223,10 +234,96 @@ def _check_admin(findings: Findings, admin: Tree) -> None:
             "not an address and port",
             hint="write 127.0.0.1:8090, [::1]:8090 or localhost:8090",
         )
-    elif not is_loopback(address[0]) and not admin.get("token"):
+        return
+    if is_loopback(address[0]):
+        return
+    if not any(admin.get(name) for name in ("token", "tokens", "certificates")):
         findings.add(
             "E219",
             ("admin", "listen"),
             f"{address[0]} is reachable from other machines and no `token` protects changes",
             hint="listen on 127.0.0.1, or add `token: {file: …}`",
         )
+    elif not (admin.get("tls") or admin.get("insecure_http")):
+        findings.add(
+            "W208",
+            ("admin", "listen"),
+            f"{address[0]} is reachable from other machines, and without `tls` tokens and answers can be read on the way",
+            hint="add `tls: {cert: …, key: …}`, listen on 127.0.0.1, or say that it is meant: `insecure_http: true`",
+        )
+
+
+def _check_admin_tls(findings: Findings, tls: Tree) -> None:
+    base: KeyPath = ("admin", "tls")
+    for have, lack in (("cert", "key"), ("key", "cert")):
+        if tls.get(have) and not tls.get(lack):
+            findings.add(
+                "E216",
+                (*base, have),
+                f"`{have}` without `{lack}`: a listener's certificate needs both",
+                on_key=True,
+            )
+    if tls.get("client_ca") and not (tls.get("cert") or tls.get("key")):
+        findings.add(
+            "E216",
+            (*base, "client_ca"),
+            "`client_ca` without `cert` and `key`: there is no TLS without a certificate of its own",
+            on_key=True,
+        )
+
+
+def _check_callers(findings: Findings, admin: Tree, tls: Tree) -> None:
+    """Names that stand twice, times that are none, certificates that nobody can bring or that nothing tells apart."""
+    names: dict[str, KeyPath] = {}
+    subjects: dict[tuple[str, str], KeyPath] = {}
+    for section in ("tokens", "certificates"):
+        for number, entry in enumerate(admin.get(section) or ()):
+            base: KeyPath = ("admin", section, number)
+            name, expires_at = entry.get("name"), entry.get("expires_at")
+            if name in names:
+                findings.add(
+                    "E246",
+                    (*base, "name"),
+                    f'"{name}" is the name of another one at {PLACE}',
+                    hint="the history tells who asked by this name",
+                    also=names[name],
+                )
+            names.setdefault(name, (*base, "name"))
+            if isinstance(expires_at, str) and read_utc(expires_at) is None:
+                findings.add(
+                    "E106",
+                    (*base, "expires_at"),
+                    f"{expires_at} is no time such as 2027-01-31T00:00:00Z",
+                )
+            if section == "certificates":
+                _check_certificate(findings, base, entry, subjects)
+    if admin.get("certificates") and not tls.get("client_ca"):
+        findings.add(
+            "E247",
+            ("admin", "certificates"),
+            "nobody can bring a certificate: `tls.client_ca` does not say who signs them",
+            hint="add `tls: {cert: …, key: …, client_ca: {file: …}}`",
+            on_key=True,
+        )
+
+
+def _check_certificate(
+    findings: Findings, base: KeyPath, entry: Tree, subjects: dict[tuple[str, str], KeyPath]
+) -> None:
+    said = [(key, entry[key]) for key in ("cn", "san") if entry.get(key)]
+    if len(said) != 1:
+        findings.add(
+            "E247",
+            base,
+            "one of `cn` and `san` says which certificate it is",
+            hint="write `cn: anna`, or `san: anna@example.org`",
+        )
+        return
+    if said[0] in subjects:
+        findings.add(
+            "E246",
+            (*base, said[0][0]),
+            f"this certificate is named at {PLACE}",
+            also=subjects[said[0]],
+        )
+    subjects.setdefault(said[0], (*base, said[0][0]))
