@@ -1,4 +1,4 @@
-"""Files through the API, on the unix socket only: brought to be sent to a node, or fetched once a node has sent them."""
+"""Files through the API: brought to be sent to a node, or fetched once a node has sent them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import msgspec
 from aiohttp import web
 
 from appliance.api.copy_jobs import CopyJobs, CopyRequest
-from appliance.api.guards import FACE, HIDING, OCTETS, read_body
+from appliance.api.guards import HIDING, OCTETS, read_body
 from appliance.api.model import CopyKept, CopyLine
 from appliance.api.replies import encode_json, refuse, reply
 from appliance.api.streams import NDJSON, read_wait
@@ -33,9 +33,7 @@ class CopyRoutes:
         self._copies = copies
 
     def add_to(self, app: web.Application) -> None:
-        """Make the routes known; on TCP there are none."""
-        if app[FACE].is_tcp:
-            return
+        """Make the routes known."""
         app.router.add_post("/api/v1/copies", self.begin)
         app.router.add_put("/api/v1/copies/{token}/content", self.bring)
         app.router.add_get("/api/v1/copies/{token}/content", self.fetch, allow_head=False)

@@ -1,10 +1,10 @@
 """What stands before every route: who may ask what on which face, and what becomes of errors.
 
-The unix socket is guarded by the rights of its file. On TCP the Host header is checked (a page in a
-browser must not reach us under a name of its own), and what changes something needs the bearer
-token. A writing request with an Origin header comes from a browser: it is taken on TCP only, from the page that this
-very listener served, and with the token like any other. Browsers tell when another site's page asks; it may not even
-read, save for a person who follows a link to us. A proxy's name, or one of DNS, is ours when `admin.hosts` says so.
+The unix socket is guarded by the rights of its file. On TCP the Host header is checked (a page in a browser must not
+reach us under a name of its own), and each route asks for a scope (`access`): what changes something needs a token or
+certificate. A writing request with an Origin header comes from a browser: it is taken on TCP only, from the page that
+this very listener served, and with the token like any other. Browsers tell when another site's page asks; it may not
+even read, save for a person who follows a link to us. A proxy's name, or one of DNS, is ours when `admin.hosts` says so.
 """
 
 from __future__ import annotations
@@ -14,19 +14,22 @@ import contextlib
 import hmac
 import ipaddress
 import logging
+import math
 import os
 import pwd
 import re
 import socket
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Awaitable, Callable, Collection, Iterator
 from dataclasses import dataclass, field
 
 from aiohttp import web
 
 from appliance import __version__
+from appliance.api.access import Caller, Gate, Refusal, RequestKey, find_client_of, find_scopes
 from appliance.api.clients import Client, find_address, find_uid
 from appliance.api.replies import refuse, refuse_error
 from appliance.core.hidden import Hiding
+from appliance.core.specs import Scope
 from appliance.errors import ApplianceError
 
 _log = logging.getLogger(__name__)
@@ -45,7 +48,13 @@ _USUAL_OVERFLOW_UID = 65_534
 _ALL_USERS = 2**32 - 1
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
-ReadToken = Callable[[], Awaitable[str | None]]
+
+RECHECK_S = 1.0
+"""How soon a stream of somebody whose token or certificate was taken away ends."""
+GRACE_S = 3.0
+"""What it has to say so itself."""
+WITHDRAWN = RequestKey("withdrawn", str)
+"""Under this name a request holds the words for it, once its rights are gone."""
 
 
 class TurnedAway:
@@ -65,19 +74,18 @@ class TurnedAway:
         _log.warning("turned away: asked under a name that is not ours", extra={"fields": fields})
 
 
-def _no_hosts() -> Collection[str]:
-    return ()
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ListenerKind:
-    """One way in. On TCP `host` is the one listened on; `read_token` and `read_hosts` give those of now."""
+    """One way in. On TCP `host` is the one listened on, and `gate` knows who may do what."""
 
-    is_tcp: bool = False
+    gate: Gate | None = None
     host: str = ""
-    read_token: ReadToken | None = None
-    read_hosts: Callable[[], Collection[str]] = _no_hosts
     turned_away: TurnedAway = field(default_factory=lambda: TurnedAway("admin.hosts"))
+
+    @property
+    def is_tcp(self) -> bool:
+        """Whether anybody on the network may knock."""
+        return self.gate is not None
 
 
 FACE = web.AppKey("face", ListenerKind)
@@ -148,46 +156,80 @@ async def turn_errors_into_json(request: web.Request, handler: Handler) -> web.S
 
 @web.middleware
 async def guard(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Host, origin, token and content type."""
+    """Host, origin, rights and content type."""
     face = request.app[FACE]
     # before anything else: a page under a foreign name must not even read
-    if face.is_tcp and not await _is_meant_for_us(request):
+    if face.gate is not None and not await _is_meant_for_us(request, face.gate):
         face.turned_away.note(request.headers.get("Host", ""), request.remote)
         return refuse(
             421, "this Host header names nobody here: admin.hosts lists names, or bring the token"
         )
     if _is_of_another_site(request):
         return refuse(403, "pages of other sites may not ask here")
-    # reading needs no token; what follows is for requests that change something
-    if request.method in ("GET", "HEAD"):
-        return await handler(request)
-    if "Origin" in request.headers and not (face.is_tcp and _is_of_our_page(request)):
+    is_reading = request.method in ("GET", "HEAD")
+    is_foreign = "Origin" in request.headers and not (face.is_tcp and _is_of_our_page(request))
+    if not is_reading and is_foreign:
         return refuse(403, "writing requests from web pages are not taken, but from the own page")
-    if face.is_tcp and not await has_token(request):
-        return refuse_without_token()
-    wanted = OCTETS if request.method == "PUT" else "application/json"
-    # a foreign page's form can send neither of these types
-    if request.body_exists and request.content_type != wanted:
-        return refuse(415, f"the body must be {wanted}")
-    return await handler(request)
+    if face.gate is not None:
+        refusal = await face.gate.find_refusal(request)
+        if refusal is not None:
+            return refuse_for(refusal)
+    if not is_reading:
+        wanted = OCTETS if request.method == "PUT" else "application/json"
+        # a foreign page's form can send neither of these types
+        if request.body_exists and request.content_type != wanted:
+            return refuse(415, f"the body must be {wanted}")
+    if face.gate is None or Scope.RELOAD in find_scopes(request):
+        return await handler(request)  # a reload answers also whom it takes the token away
+    with _watched(request, face.gate):
+        return await handler(request)
 
 
-async def _is_meant_for_us(request: web.Request) -> bool:
+@contextlib.contextmanager
+def _watched(request: web.Request, gate: Gate) -> Iterator[None]:
+    """Within the block: a request that goes on is told when its rights are gone, and cut off when it goes on still."""
+
+    async def watch() -> None:
+        refusal = None
+        while refusal is None:
+            await asyncio.sleep(RECHECK_S)
+            refusal = await gate.find_withdrawal(request)
+        request[WITHDRAWN] = refusal.error
+        await asyncio.sleep(GRACE_S)
+        if request.transport is not None:
+            request.transport.abort()
+
+    tasks: list[asyncio.Task[None]] = []
+    loop = asyncio.get_running_loop()
+    # most requests are answered long before
+    begin = loop.call_later(RECHECK_S, lambda: tasks.append(loop.create_task(watch())))
+    try:
+        yield
+    finally:
+        begin.cancel()
+        for task in tasks:
+            task.cancel()
+
+
+async def _is_meant_for_us(request: web.Request, gate: Gate) -> bool:
     """Whether it is no page that a name server made us a part of.
 
-    Such a page does not know the token. What a monitoring system reads is for everybody who reaches the listener, by
-    whatever name, where that is not this machine alone: there the page could reach nothing that others could not.
+    Such a page does not know the token, and no browser takes our certificate for its name. What a monitoring system
+    reads is for everybody who reaches the listener, by whatever name, where that is not this machine alone: there the
+    page could reach nothing that others could not.
     """
     face, header = request.app[FACE], request.headers.get("Host", "")
-    if is_host_allowed(header, face.host, face.read_hosts()):
+    if is_host_allowed(header, face.host, gate.hosts):
         return True
     if _HOST_HEADER.fullmatch(header) is None:
         return False
+    if request.secure:
+        return True
     is_reading = request.method in ("GET", "HEAD")
     if is_reading and request.path in MONITORING and not is_loopback(face.host):
         return True
     # NB: to a page under a foreign name somebody might have told it
-    return "Origin" not in request.headers and await has_token(request)
+    return "Origin" not in request.headers and (await gate.find_caller(request)).is_known
 
 
 def _is_of_our_page(request: web.Request) -> bool:
@@ -204,7 +246,8 @@ def _is_of_our_page(request: web.Request) -> bool:
     if origin in (f"http://{host}", f"https://{host}"):
         return True
     scheme, _, asked = origin.partition("://")
-    names = {name.lower() for name in request.app[FACE].read_hosts()}
+    gate = request.app[FACE].gate
+    names = {name.lower() for name in gate.hosts} if gate is not None else set()
     return scheme in ("http", "https") and split_host(asked) in names
 
 
@@ -229,23 +272,29 @@ def may_read_as_we(request: web.Request) -> bool:
 
 async def find_client(request: web.Request) -> Client:
     """Whose share of what is bounded this request takes."""
-    if not request.app[FACE].is_tcp:
+    gate = request.app[FACE].gate
+    if gate is None:
         return Client("unix", str(find_uid(request.transport)))
-    kind = "token" if await has_token(request) else "stranger"
-    return Client(kind, find_address(request.transport))
+    return find_client_of(await gate.find_caller(request), find_address(request.transport))
 
 
-async def has_token(request: web.Request) -> bool:
-    """Whether the request brings the token of its face."""
-    face = request.app[FACE]
-    wanted = await face.read_token() if face.read_token is not None else None
-    return is_bearer_of(request.headers.get("Authorization", ""), wanted)
+async def find_caller(request: web.Request) -> Caller | None:
+    """Who asks; None on the unix socket."""
+    gate = request.app[FACE].gate
+    return None if gate is None else await gate.find_caller(request)
 
 
-def refuse_without_token() -> web.Response:
-    """401, in words."""
-    answer = refuse(401, "writing over TCP needs the bearer token of admin.token")
-    answer.headers["WWW-Authenticate"] = 'Bearer realm="appliance"'
+def refuse_for(refusal: Refusal) -> web.Response:
+    """401, 403 or 429, in words, with the scope that is missing."""
+    more = {} if refusal.missing is None else {"missing_scope": str(refusal.missing)}
+    answer = refuse(refusal.status, refusal.error, **more)
+    if refusal.status == 401:
+        # a connection whose certificate does not hold any more gets another chance by a new one
+        answer.force_close()
+        scope = f', scope="{refusal.missing}"' if refusal.missing is not None else ""
+        answer.headers["WWW-Authenticate"] = f'Bearer realm="appliance"{scope}'
+    if refusal.retry_after_s:
+        answer.headers["Retry-After"] = str(max(1, math.ceil(refusal.retry_after_s)))
     return answer
 
 
@@ -279,17 +328,27 @@ async def read_body(request: web.Request) -> bytes:
 
 
 async def may_see_values(request: web.Request) -> bool:
-    """Whether what stands in the config may be shown: on TCP to who brings the token."""
-    return not request.app[FACE].is_tcp or await has_token(request)
+    """Whether what stands in the config may be shown."""
+    caller = await find_caller(request)
+    return caller is None or Scope.CONFIG_VALUES in caller.scopes
 
 
-def name_peer(request: web.Request) -> str:
-    """A user of this machine on the unix socket, an address on TCP; "" where it cannot be told."""
+async def may_see_contents(request: web.Request) -> bool:
+    """Whether what was sent and answered may be shown: to who may send it as well."""
+    caller = await find_caller(request)
+    return caller is None or Scope.SEND in caller.scopes
+
+
+async def name_peer(request: web.Request) -> str:
+    """A user of this machine on the unix socket, on TCP who it is by token or certificate, and the address; "" where it
+    cannot be told.
+    """
     transport = request.transport
     if transport is None:
         return ""
-    if request.app[FACE].is_tcp:
-        return f"token, from {request.remote}"
+    caller = await find_caller(request)
+    if caller is not None:
+        return caller.describe(request.remote or "")
     uid = find_uid(transport)
     if uid is None:
         return ""

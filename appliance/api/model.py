@@ -26,14 +26,14 @@ class _Answer(msgspec.Struct, kw_only=True):
 
 
 class Access(_Answer):
-    """Who asks, as far as the daemon knows, and what they may do."""
+    """What the one who asks may do, and who it is where the config has a name for them."""
 
     may_write: bool = False
     token_configured: bool = False
-    name: str = ""
-    by: str = ""
-    scopes: list[str] = []
-    expires_at: str | None = None
+    name: str | UnsetType = UNSET
+    by: str | UnsetType = UNSET
+    scopes: list[str] | UnsetType = UNSET
+    expires_at: str | UnsetType = UNSET
 
 
 # -- the status -----------------------------------------------------------------------------------

@@ -8,18 +8,27 @@ from typing import Any
 
 import msgspec
 from aiohttp import web
+from msgspec import UNSET
 
 from appliance import __version__
+from appliance.api.access import Refusal
 from appliance.api.guards import (
     FACE,
-    has_token,
     may_read_as_we,
     may_see_values,
     name_peer,
     read_body,
-    refuse_without_token,
+    refuse_for,
 )
-from appliance.api.model import Count, InboxRecords, Methods, OutboxRecords, Plan
+from appliance.api.model import (
+    Access,
+    Count,
+    InboxRecords,
+    Methods,
+    OutboxRecords,
+    Plan,
+    ReloadResult,
+)
 from appliance.api.operations import Operations
 from appliance.api.page import PageRoutes, wants_page
 from appliance.api.replies import refuse, reply
@@ -35,6 +44,7 @@ from appliance.api.requests import (
     read_rollback,
 )
 from appliance.api.streams import NDJSON, Streams, read_count, read_wait
+from appliance.core.specs import Scope
 from appliance.errors import RequestInvalid
 from appliance.telemetry.metrics import Exposition, render
 
@@ -48,11 +58,11 @@ INDEX = f"""appliance {__version__}
 /api/v1/methods   what can be sent, with its arguments
 /api/v1/targets   nodes, roles and labels of the fleet; POST: which nodes targets mean
 /api/v1/traffic   what all workers counted together
-/api/v1/access    whether the token that comes along may write
+/api/v1/access    who asks, by what comes along, and what they may do
 /api/v1/reload    POST: look at the config now
 /api/v1/rollback  POST: go back to a config that was in force
 /api/v1/messages  POST: submit messages; ?wait=10s and Accept: {NDJSON} follow them
-/api/v1/copies    POST: bring a file for a node, or fetch one (unix socket only)
+/api/v1/copies    POST: bring a file for a node, or fetch one
 /api/v1/events    what happens, as server-sent events
 /api/v1/outbox    pending messages, ?state=dead dead letters; POST …/retry, …/drop
 /api/v1/inbox     messages taken in and not finished; POST …/drop
@@ -60,7 +70,7 @@ INDEX = f"""appliance {__version__}
 /api/v1/history   config sets applied and refused
 """
 MAX_LISTED = 10_000
-_HIDDEN = ("(needs the token)", "(needs the token)")
+_HIDDEN = ("(needs the scope config-values)", "(needs the scope config-values)")
 _NOT_BY_PATH = (
     "a path is read for root and the daemon's own user only, on the unix socket; others send the files: "
     "POST /api/v1/plan"
@@ -156,13 +166,22 @@ class Routes:
         return reply(self.exposition.traffic())
 
     async def access(self, request: web.Request) -> web.Response:
-        """What the one who asks may do; 401 for a token that is none."""
-        face = request.app[FACE]
-        may_write = not face.is_tcp or await has_token(request)
-        if not may_write and "Authorization" in request.headers:
-            return refuse_without_token()
-        is_configured = face.read_token is not None and await face.read_token() is not None
-        return reply({"may_write": may_write, "token_configured": is_configured})
+        """Who the one who asks is, and what they may; 401 for a token that is none."""
+        gate = request.app[FACE].gate
+        if gate is None:
+            return reply(Access(may_write=True))
+        caller = await gate.find_caller(request)
+        if caller.trouble or ("Authorization" in request.headers and not caller.is_known):
+            return refuse_for(Refusal(401, caller.trouble or "this is no bearer token"))
+        found = Access(
+            may_write=bool(caller.scopes & {Scope.SEND, Scope.RELOAD}),
+            token_configured=gate.has_tokens,
+        )
+        if caller.has_name:
+            found.name, found.by = caller.name, caller.kind
+            found.scopes = sorted(map(str, caller.scopes))
+            found.expires_at = caller.expires_at or UNSET
+        return reply(found)
 
     async def plan(self, request: web.Request) -> web.Response:
         """What a reload would do, with `force=true` one that is forced.
@@ -182,29 +201,30 @@ class Routes:
         """What a reload would do with files that the caller read."""
         asked = read_plan(await read_body(request))
         may_see = may_read_as_we(request)
-        return reply(await self.control.plan_given(asked, may_see_environment=may_see))
+        planned = await self.control.plan_given(asked, may_see_environment=may_see)
+        return reply(planned if await may_see_values(request) else without_values(planned))
 
     async def reload(self, request: web.Request) -> web.Response:
         """200 applied or unchanged, 422 refused; the verdict either way."""
         asked = read_reload(await read_body(request))
         verdict = await self.control.reload(
-            force=asked.force, trigger="request", by=name_peer(request)
+            force=asked.force, trigger="request", by=await name_peer(request)
         )
-        return reply(verdict, 422 if verdict.result == "refused" else 200)
+        return await _reply_verdict(request, verdict)
 
     async def rollback(self, request: web.Request) -> web.Response:
         """200 when the older set is in force and pinned, 422 when it was refused or is not there."""
         asked = read_rollback(await read_body(request))
         verdict = await self.control.roll_back(
-            to=asked.to, force=asked.force, by=name_peer(request)
+            to=asked.to, force=asked.force, by=await name_peer(request)
         )
-        return reply(verdict, 422 if verdict.result == "refused" else 200)
+        return await _reply_verdict(request, verdict)
 
     async def messages(self, request: web.Request) -> web.StreamResponse:
         """202 when everything that could be accepted is on disk, 422 when nothing could."""
         requests = read_messages(await read_body(request))
         wait_s = read_wait(request)
-        job = read_job(request)
+        job = await read_job(request)
         if wait_s is not None and NDJSON in request.headers.get("Accept", ""):
             idle_s = read_wait(request, "idle")
             absent_s = read_wait(request, "absent")
@@ -237,7 +257,7 @@ class Routes:
         if asked.pending and asked.ids is None:
             raise RequestInvalid("pending messages are dropped by their ids only")
         count = await self.control.outbox_drop(
-            asked.numbers(), dead_only=not asked.pending, by=name_peer(request)
+            asked.numbers(), dead_only=not asked.pending, by=await name_peer(request)
         )
         return reply(Count(count=count))
 
@@ -268,7 +288,7 @@ class Routes:
         return reply(record if await may_see_values(request) else without_values(record))
 
 
-def read_job(request: web.Request) -> JobRequest | None:
+async def read_job(request: web.Request) -> JobRequest | None:
     """Whether the messages of a call are one job; a query says so.
 
     Raises:
@@ -281,10 +301,15 @@ def read_job(request: web.Request) -> JobRequest | None:
         raise RequestInvalid(f"job is one of {', '.join(sorted(JOB_COMMANDS))}")
     return JobRequest(
         command=command,
-        by=name_peer(request),
+        by=await name_peer(request),
         wants_status=request.query.get("wants_status") == "true",
         is_now=request.query.get("now") == "true",
     )
+
+
+async def _reply_verdict(request: web.Request, verdict: ReloadResult) -> web.Response:
+    shown = verdict if await may_see_values(request) else without_values(verdict)
+    return reply(shown, 422 if verdict.result == "refused" else 200)
 
 
 def without_values(answer: object) -> dict[str, Any]:

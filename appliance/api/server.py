@@ -12,6 +12,7 @@ from pathlib import Path
 
 from aiohttp import web
 
+from appliance.api.access import Gate
 from appliance.api.clients import find_address, find_uid
 from appliance.api.copies import CopyRoutes
 from appliance.api.guards import FACE, HIDING, MAX_BODY_BYTES, ListenerKind, add_headers, guard
@@ -22,8 +23,10 @@ from appliance.api.page import PageRoutes
 from appliance.api.port import Port, cannot_listen, close_server, http_log, split_listen
 from appliance.api.routes import Routes
 from appliance.api.streams import Streams
+from appliance.api.tls_opening import TlsOpening
 from appliance.api.unix_socket import listen_unix
-from appliance.bus.auth import read_secret
+from appliance.bus.auth import ListenerContext, make_listener_context, read_secret
+from appliance.core.current import Current
 from appliance.core.hidden import Hiding
 from appliance.core.specs import AdminSettings
 from appliance.errors import ApplianceError, DaemonError
@@ -47,7 +50,8 @@ class AdminServer:
         self._hiding = hiding or Hiding()
         self._streams = Streams(control)
         self._routes = Routes(control, Exposition(control.metrics()), self._streams, PageRoutes())
-        self._settings = AdminSettings()
+        self._settings = Current(AdminSettings())
+        self._gate = Gate(self._settings)
         self._unix: _Listening | None = None
         self._unix_path: Path | None = None
         self._unix_inode = 0
@@ -77,17 +81,28 @@ class AdminServer:
         Raises:
             DaemonError: the address or the token cannot be used; everything is as it was.
         """
-        if settings.token is not None:
-            # read once, so that a token that cannot be had refuses the set and not each request
-            await self._read_token(settings)
-        staged = StagedListener(self, self._settings, self._tcp)
-        if settings.listen != self._settings.listen:
+        # read once, so that what cannot be had refuses the set and not each request
+        await self._check_tokens(settings)
+        tls = await self._read_tls(settings)
+        staged = StagedListener(self, self._settings.value, self._tcp)
+        if settings.listen != self._settings.value.listen:
             new: _Listening | None = None
             if settings.listen is not None:
-                new = await self._listen_or_take_over(settings.listen)
+                new = await self._listen_or_take_over(settings.listen, tls)
             self._tcp = new
-        self._settings = settings
+        self._use_tls(tls)
+        self._settings.put(settings)
         return staged
+
+    async def renew_tls(self) -> None:
+        """Take certificate, key and authority as they are now; connections go on. Raises DaemonError as `stage_tcp`."""
+        self._use_tls(await self._read_tls(self._settings.value))
+
+    def _use_tls(self, tls: ListenerContext | None) -> None:
+        """For connections to come; those that are there go on."""
+        self._gate.tls = tls
+        if self._tcp is not None:
+            self._tcp.tls = tls
 
     async def move_tcp(self, settings: AdminSettings) -> None:
         """Serve as `settings` say and no longer as before. Raises DaemonError as `stage_tcp`."""
@@ -95,7 +110,7 @@ class AdminServer:
 
     def leaving_port(self, settings: AdminSettings) -> Port | None:
         """The port that `settings` give up."""
-        if self._tcp is None or settings.listen == self._settings.listen:
+        if self._tcp is None or settings.listen == self._settings.value.listen:
             return None
         return self._tcp.port
 
@@ -122,13 +137,13 @@ class AdminServer:
         JobRoutes(self._routes.control.jobs).add_to(app)
         return app
 
-    async def _listen_or_take_over(self, listen: str) -> _Listening:
+    async def _listen_or_take_over(self, listen: str, tls: ListenerContext | None) -> _Listening:
         """Listen; where only our own old listener is in the way (same port, wider address) it goes
         first.
         """
         host, port = split_listen(listen)
         try:
-            return await self._listen(host, port)
+            return await self._listen(host, port, tls)
         except OSError as error:
             old = self._tcp
             if old is None or old.address is None or port != old.address[1]:
@@ -136,26 +151,30 @@ class AdminServer:
             # connections that are there go on; the two cannot listen side by side
             await old.pause()
             try:
-                return await self._listen(host, port)
+                return await self._listen(host, port, tls)
             except OSError as again:
                 await old.resume()
                 raise cannot_listen(listen, again) from again
 
-    async def _listen(self, host: str, port: int) -> _Listening:
-        face = ListenerKind(
-            is_tcp=True,
-            host=host,
-            read_token=lambda: self._read_token(self._settings),
-            read_hosts=lambda: self._settings.hosts,
-        )
-        return await _Listening.start(self._make_app(face), host=host, port=port)
+    async def _listen(self, host: str, port: int, tls: ListenerContext | None) -> _Listening:
+        face = ListenerKind(gate=self._gate, host=host)
+        return await _Listening.start(self._make_app(face), host=host, port=port, tls=tls)
 
-    async def _read_token(self, settings: AdminSettings) -> str | None:
-        """The token of this moment: a file that was changed holds from the next request on."""
-        if settings.token is None:
+    async def _check_tokens(self, settings: AdminSettings) -> None:
+        refs = {f"admin.tokens.{item.name}": item.token for item in settings.tokens}
+        if settings.token is not None:
+            refs["admin.token"] = settings.token
+        for place, ref in refs.items():
+            try:
+                await asyncio.to_thread(read_secret, ref, place)
+            except ApplianceError as error:
+                raise DaemonError(str(error)) from error
+
+    async def _read_tls(self, settings: AdminSettings) -> ListenerContext | None:
+        if settings.tls is None or settings.listen is None:
             return None
         try:
-            return await asyncio.to_thread(read_secret, settings.token, "admin.token")
+            return await asyncio.to_thread(make_listener_context, settings.tls)
         except ApplianceError as error:
             raise DaemonError(str(error)) from error
 
@@ -169,6 +188,7 @@ class StagedListener:
         self._server = server
         self._old_settings = old_settings
         self._old = old
+        self._old_tls = old.tls if old is not None else None
 
     async def commit(self) -> None:
         """The old one ends."""
@@ -178,7 +198,9 @@ class StagedListener:
     async def abandon(self) -> None:
         """The new one ends, and the old one goes on. Raises OSError when it cannot listen any more."""
         new = self._server._tcp
-        self._server._tcp, self._server._settings = self._old, self._old_settings
+        self._server._tcp = self._old
+        self._server._settings.put(self._old_settings)
+        self._server._use_tls(self._old_tls)
         if new is self._old:
             return
         if new is not None:
@@ -190,9 +212,19 @@ class StagedListener:
 class _Listening:
     """One listener with the application behind it."""
 
-    def __init__(self, runner: web.AppRunner, host: str, port: int, *, is_tcp: bool) -> None:
+    def __init__(
+        self,
+        runner: web.AppRunner,
+        host: str,
+        port: int,
+        *,
+        is_tcp: bool,
+        tls: ListenerContext | None = None,
+    ) -> None:
         self._runner = runner
         self._is_tcp = is_tcp
+        self.tls = tls
+        """What the next connection is made with."""
         self._port = Port(self._make, host, port, unread_timeout_ms=UNREAD_TIMEOUT_MS)
         self._unix: asyncio.Server | None = None
         self._open: dict[asyncio.BaseProtocol, str] = {}
@@ -205,6 +237,7 @@ class _Listening:
         listener: socket.socket | None = None,
         host: str = "",
         port: int = 0,
+        tls: ListenerContext | None = None,
     ) -> _Listening:
         runner = web.AppRunner(
             app,
@@ -215,7 +248,7 @@ class _Listening:
             handle_signals=False,
             keepalive_timeout=IDLE_TIMEOUT_S,
         )
-        listening = cls(runner, host, port, is_tcp=listener is None)
+        listening = cls(runner, host, port, is_tcp=listener is None, tls=tls)
         try:
             await runner.setup()
             if listener is None:
@@ -256,30 +289,30 @@ class _Listening:
         await self.pause()
         await self._runner.cleanup()
 
-    def _make(self) -> asyncio.Protocol:
+    def _make(self) -> asyncio.BaseProtocol:
         """A connection, unless there are too many: operators must not be the way to our end, and strangers not in
         theirs.
         """
         assert self._runner.server is not None
+        if self.tls is not None:
+            return TlsOpening(self.tls, self._runner.server, self._admit, self._open)
         protocol: asyncio.Protocol = self._runner.server()
         loop = asyncio.get_running_loop()
         # NB: two turns: in the first one the protocol is given its transport
         loop.call_soon(loop.call_soon, self._admit, protocol)
         return protocol
 
-    def _admit(self, protocol: asyncio.BaseProtocol) -> None:
+    def _admit(self, protocol: asyncio.BaseProtocol) -> bool:
         transport = getattr(protocol, "transport", None)
         if transport is None:
-            return
-        self._open = {
-            known: name_of
-            for known, name_of in self._open.items()
-            if getattr(known, "transport", None) is not None
-        }
+            return False
+        for known in [one for one in self._open if getattr(one, "transport", None) is None]:
+            del self._open[known]
         name = find_address(transport) if self._is_tcp else str(find_uid(transport))
         most = MAX_TCP_CONNECTIONS if self._is_tcp else MAX_UNIX_CONNECTIONS
         of_client = sum(known == name for known in self._open.values())
         if len(self._open) >= most or of_client >= max(1, most // 2):
             transport.close()
-        else:
-            self._open[protocol] = name
+            return False
+        self._open[protocol] = name
+        return True

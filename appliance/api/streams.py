@@ -9,7 +9,7 @@ from aiohttp import web
 
 from appliance.api.clients import Shares
 from appliance.api.delivery import EVENTS, SIGNS_OF_LIFE, DeliveryWatch
-from appliance.api.guards import FACE, find_client
+from appliance.api.guards import FACE, WITHDRAWN, find_client
 from appliance.api.model import Line
 from appliance.api.operations import Operations
 from appliance.api.replies import encode_json, refuse, with_id_texts
@@ -109,7 +109,7 @@ class Streams:
                 ends_mono = loop.time() + absent_s
                 absent_mono = min(absent_mono, ends_mono) if watch.is_rest_absent else deadline_mono
             left_s = min(deadline_mono, idle_mono, absent_mono) - loop.time()
-            if left_s <= 0 or _is_gone(request):
+            if left_s <= 0 or _is_gone(request) or WITHDRAWN in request:
                 break
             # no longer, for nobody tells that the one who asked has gone
             event = await listener.next(min(left_s, GONE_CHECK_S))
@@ -131,6 +131,10 @@ class Streams:
         if listener.is_closed:
             # no word of an end: what was accepted goes on when we are back, and nobody's time is over
             await response.write(_line(Line(event="stopping")))
+            await response.write_eof()
+        elif WITHDRAWN in request:
+            # what was accepted goes on; only nobody is told any more
+            await response.write(_line(Line(event="withdrawn", reason=request[WITHDRAWN])))
             await response.write_eof()
         elif not _is_gone(request):
             # once more, as a message may have come to stand elsewhere within the last second
@@ -165,9 +169,17 @@ class Streams:
             await response.prepare(request)
             begin = b"".join(_frame(event, hides_data) for event in past if wants(event))
             await response.write(b": listening\n\n" + begin)
-            dropped = 0
+            dropped, quiet_s = 0, 0.0
             while not listener.is_closed:
-                event = await listener.next(HEARTBEAT_S)
+                event = await listener.next(GONE_CHECK_S)
+                if WITHDRAWN in request:
+                    withdrawn = {"event": "withdrawn", "reason": request[WITHDRAWN]}
+                    await response.write(_frame(withdrawn, hides_data))
+                    break
+                quiet_s = 0.0 if event is not None else quiet_s + GONE_CHECK_S
+                if event is None and not listener.is_closed and quiet_s < HEARTBEAT_S:
+                    continue
+                quiet_s = 0.0
                 if listener.dropped > dropped:
                     dropped = listener.dropped
                     lost = {"event": "events_lost", "count": dropped}

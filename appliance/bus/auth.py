@@ -11,7 +11,7 @@ import ssl
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from appliance.core.specs import AuthSettings, SecretRef, TlsSettings
+from appliance.core.specs import AdminTls, AuthSettings, SecretRef, TlsSettings
 from appliance.errors import BusUnauthorized
 
 _MAX_SECRET_BYTES = 64 * 1024
@@ -125,6 +125,40 @@ def _make_context(tls: TlsSettings) -> ssl.SSLContext:
         reason = getattr(error, "reason", None) or type(error).__name__
         raise BusUnauthorized(f"the tls certificates or key are unusable: {reason}") from None
     context.minimum_version = ssl.TLSVersion.TLSv1_2
+    return context
+
+
+class ListenerContext(ssl.SSLContext):
+    """TLS of a listener."""
+
+    client_ca: str = ""
+    """The authorities of callers' certificates, as they were read."""
+
+
+def make_listener_context(tls: AdminTls) -> ListenerContext:
+    """Read certificate, key and authority. Blocks on files.
+
+    Raises:
+        BusUnauthorized: one cannot be read, or they do not belong together.
+    """
+    context = ListenerContext(ssl.PROTOCOL_TLS_SERVER)
+    try:
+        if tls.cert is not None and tls.key is not None:
+            pem = read_secret(tls.cert, "admin.tls.cert"), read_secret(tls.key, "admin.tls.key")
+            _load_certificate(context, "\n".join((*pem, "")))
+        if tls.client_ca is not None:
+            context.client_ca = read_secret(tls.client_ca, "admin.tls.client_ca")
+            context.load_verify_locations(cadata=context.client_ca)
+            # tokens and browsers without a certificate are welcome, too: what one may is decided with each request
+            context.verify_mode = ssl.CERT_OPTIONAL
+    except (ssl.SSLError, OSError, ValueError) as error:
+        reason = getattr(error, "reason", None) or type(error).__name__
+        raise BusUnauthorized(f"certificates or key of admin.tls are unusable: {reason}") from None
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    # a session that is taken up again would not be asked for its certificate
+    context.num_tickets = 0
+    context.options |= ssl.OP_NO_TICKET
+    context.set_alpn_protocols(["http/1.1"])
     return context
 
 

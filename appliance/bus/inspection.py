@@ -15,14 +15,15 @@ from typing import NamedTuple
 
 import msgspec
 
-from appliance.bus.auth import check_tls, is_credentials, read_secret
-from appliance.core.specs import SecretRef, TlsSettings
+from appliance.bus.auth import check_tls, is_credentials, make_listener_context, read_secret
+from appliance.core.specs import AdminTls, SecretRef, TlsSettings
 from appliance.errors import BusUnauthorized
 
 EXPIRES_SOON_S = 14 * 86_400.0
 """How long before its end a certificate or login is told of: two weeks, in which somebody is at work."""
 
-_CA, _CERT, _KEY = "broker.tls.ca", "broker.tls.cert", "broker.tls.key"
+_BROKER, _LISTENER = "broker.tls", "admin.tls"
+_PARTS = {_BROKER: ("cert", "ca", "key"), _LISTENER: ("cert", "key", "client_ca")}
 _SEED, _CREDENTIALS = "broker.auth.nkey_seed", "broker.auth.credentials"
 _MAX_CERTIFICATES = 1_000
 """A bundle of all public authorities holds some hundred and fifty."""
@@ -42,7 +43,12 @@ class Inspected(NamedTuple):
     """The secret itself, to be hidden; "" for what everybody may see."""
 
 
-_PUBLIC = frozenset({"broker.auth.user", "broker.tls.ca", "broker.tls.cert"})
+_PUBLIC = frozenset(
+    {
+        *("broker.auth.user", "broker.tls.ca", "broker.tls.cert"),
+        *("admin.tls.cert", "admin.tls.client_ca"),
+    }
+)
 
 
 def texts_to_hide(found: Iterable[Inspected]) -> dict[str, str]:
@@ -50,19 +56,32 @@ def texts_to_hide(found: Iterable[Inspected]) -> dict[str, str]:
     return {one.text: f"{{{one.ref.kind}: {one.ref.name}}}" for one in found if one.text}
 
 
-def inspect_secrets(refs: Mapping[str, SecretRef], now: float) -> Mapping[str, Inspected]:
-    """Read every secret and judge it, by the place that names it. Blocks on files."""
+def inspect_secrets(
+    refs: Mapping[str, SecretRef], now: float, ends: Mapping[str, float] | None = None
+) -> Mapping[str, Inspected]:
+    """Read every secret and judge it, by the place that names it; `ends` are those that the config sets. Blocks on files."""
     found = {place: _inspect(place, ref, now) for place, ref in refs.items()}
-    tls = {name: refs.get(f"broker.tls.{name}") for name in ("ca", "cert", "key")}
-    parts = [place for place in (_CA, _CERT, _KEY) if place in found]
-    if parts and all(found[place].trouble is None for place in parts):
+    for place, ends_at in (ends or {}).items():
+        item = found[place]
+        words = f"{place} has expired" if ends_at <= now else item.trouble
+        found[place] = item._replace(trouble=item.trouble or words, expires_at=ends_at)
+    for section, names in _PARTS.items():
+        places = [f"{section}.{name}" for name in names if f"{section}.{name}" in found]
+        if not places or any(found[place].trouble is not None for place in places):
+            continue
         # each can be read, but do they belong together?
         try:
-            check_tls(TlsSettings(**tls))
+            _check_together(section, {name: refs.get(f"{section}.{name}") for name in names})
         except BusUnauthorized as error:
-            place = _CERT if _CERT in found else parts[0]
-            found[place] = found[place]._replace(trouble=str(error))
+            found[places[0]] = found[places[0]]._replace(trouble=str(error))
     return found
+
+
+def _check_together(section: str, parts: Mapping[str, SecretRef | None]) -> None:
+    if section == _BROKER:
+        check_tls(TlsSettings(**parts))
+    else:
+        make_listener_context(AdminTls(**parts))
 
 
 def expires_soon(inspected: Inspected, now: float) -> bool:
@@ -92,10 +111,10 @@ def _inspect(place: str, ref: SecretRef, now: float) -> Inspected:
 def _find_end(place: str, text: str) -> float | None:
     """When it ends. Raises ValueError, which never quotes the text, where it is not what its place asks for."""
     match place:
-        case "broker.tls.cert":
+        case "broker.tls.cert" | "admin.tls.cert":
             # a chain ends with the first of it
             return min(_certificate_ends(text))
-        case "broker.tls.ca":
+        case "broker.tls.ca" | "admin.tls.client_ca":
             # of a bundle the authorities end one by one: it can be used until the last has
             return max(_certificate_ends(text))
         case "broker.auth.credentials":

@@ -152,11 +152,12 @@ def check(
 def _find_secret_problems(desired: DesiredState) -> list[Problem]:
     """What is wrong with the secrets and certificates that a set names, and what soon will be."""
     from appliance.bus.inspection import expires_soon, inspect_secrets
-    from appliance.core.secret_refs import find_secret_refs
+    from appliance.core.secret_refs import find_secret_ends, find_secret_refs
 
     now = time.time()
     found = []
-    for place, item in inspect_secrets(find_secret_refs(desired), now).items():
+    refs, ends = find_secret_refs(desired), find_secret_ends(desired)
+    for place, item in inspect_secrets(refs, now, ends).items():
         if item.trouble is not None:
             found.append(Problem(code="E244", path=place, message=item.trouble))
         elif item.expires_at is not None and expires_soon(item, now):

@@ -197,7 +197,7 @@ def try_out(
     who = found.name or "nobody by name"
     if not (found.name or found.token_configured):
         who += " (no token is set up there)"
-    may = ", ".join(found.scopes) or ("everything" if found.may_write else "nothing but look")
+    may = ", ".join(found.scopes or ()) or ("everything" if found.may_write else "nothing but look")
     typer.echo(escape_line(f"we are {who}, and may: {may}"))
     if found.expires_at:
         typer.echo(escape_line(f"until {found.expires_at}"))

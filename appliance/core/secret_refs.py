@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 
 from appliance.core.settings import Section, Setting, parts_of
 from appliance.core.specs import DesiredState, SecretRef
+from appliance.core.times import read_utc
 
 
 def find_secret_refs(desired: DesiredState) -> Mapping[str, SecretRef]:
@@ -16,6 +17,16 @@ def find_secret_refs(desired: DesiredState) -> Mapping[str, SecretRef]:
             place = f"methods.{name}.http.headers.{secret.header}"
             found[place] = SecretRef(kind=secret.kind, name=secret.name)
     return found
+
+
+def find_secret_ends(desired: DesiredState) -> Mapping[str, float]:
+    """When those end for which the config says so: wall-clock seconds by the place of the secret."""
+    ends = {
+        f"admin.tokens.{item.name}.token": read_utc(item.expires_at)
+        for item in desired.admin.tokens
+        if item.expires_at is not None
+    }
+    return {place: at for place, at in ends.items() if at is not None}
 
 
 def secret_variables(desired: DesiredState) -> frozenset[str]:

@@ -48,7 +48,7 @@ from appliance.daemon.collector import Collector
 from appliance.daemon.console import StdoutConsole
 from appliance.daemon.presence import Presence
 from appliance.daemon.reloadables import BrokerPart, InputsPart, ListenerPart, PortsPart
-from appliance.daemon.secret_watch import SecretWatch
+from appliance.daemon.secret_watch import Follower, SecretWatch
 from appliance.daemon.source import FileConfigSource
 from appliance.delivery.modes import DeliveryModes
 from appliance.dialect.spoken import make_dialect
@@ -229,7 +229,11 @@ class Daemon:
         self.secrets = SecretWatch(
             self.desired,
             self.telemetry,
-            renew=self.bus.renew,
+            followers=(
+                Follower("broker", "broker.", self.bus.renew),
+                # NB: the listener is made later than the one that looks at its files
+                Follower("listener", "admin.tls.", lambda: self.admin.renew_tls()),
+            ),
             wall=time.time,
             mono=asyncio.get_running_loop().time,
             hiding=self.hiding,

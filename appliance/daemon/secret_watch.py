@@ -1,29 +1,29 @@
 """Keeps an eye on what the config names as secrets and certificates: told when they cannot be used or end soon, taken
 when they change.
 
-What is read for every request (tokens, headers) needs no more than that. A connection to the broker goes on with what
-it was made with; so when that has changed, and can be used, another takes its place, as with a change of `broker`.
+What is read for every request (tokens, headers) needs no more than that. A connection to the broker, and a listener with
+TLS, go on with what they were made with; so when that has changed, and can be used, another takes its place, as with a
+change of `broker` or `admin`.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Protocol
 
 from appliance.bus.inspection import Inspected, expires_soon, inspect_secrets, texts_to_hide
 from appliance.core.current import Current
 from appliance.core.hidden import Hiding
-from appliance.core.secret_refs import find_secret_refs
+from appliance.core.secret_refs import find_secret_ends, find_secret_refs
 from appliance.core.specs import DesiredState, SecretRef
-from appliance.errors import BusError
+from appliance.errors import ApplianceError
 
 LOOK_EVERY_S = 2.0
 READ_TIMEOUT_S = 10.0
 """A file system that hangs must not keep us from telling so."""
 RETRY_BROKER_S = 60.0
 """A broker that does not take what is new is asked again after this long, whatever else changes at once."""
-BROKER = "broker."
 
 
 class SecretTelemetry(Protocol):
@@ -37,7 +37,56 @@ class SecretTelemetry(Protocol):
 
     def secret_expires_soon(self, place: str, expires_at: float) -> None: ...
 
-    def secret_not_taken(self, error: str) -> None: ...
+    def secret_not_taken(self, by: str, error: str) -> None: ...
+
+
+Renew = Callable[[], Awaitable[None]]
+"""Take what is new. Raises an `ApplianceError` where that fails."""
+
+
+class Follower:
+    """One who goes on with the secrets it was made with, those whose places begin with `prefix`."""
+
+    def __init__(self, name: str, prefix: str, renew: Renew) -> None:
+        self.name = name
+        self._prefix = prefix
+        self._renew = renew
+        self._used: dict[str, Inspected] = {}
+        """What it was made with, as far as it is known."""
+        self._retry_mono = float("-inf")
+
+    async def follow(
+        self,
+        before: Mapping[str, Inspected],
+        found: Mapping[str, Inspected],
+        mono: Callable[[], float],
+    ) -> None:
+        """Have it take what changed, once that can be used.
+
+        Raises:
+            ApplianceError: it was not taken; that is tried again after a while.
+        """
+        mine = {place: item for place, item in found.items() if place.startswith(self._prefix)}
+        if any(item.trouble is not None for item in mine.values()):
+            return  # what is there goes on; certificate and key may come one after the other
+        if any(before.get(place) != item for place, item in mine.items()):
+            return  # it is taken when a second look finds the same: whoever writes them may not be done
+        used = self._used
+        if _digests(used) == _digests(mine):
+            return
+        if {place: item.ref for place, item in used.items()} != {
+            place: item.ref for place, item in mine.items()
+        }:
+            self._used = mine  # another set names others, and was made with them
+            return
+        now_mono = mono()
+        if now_mono < self._retry_mono:
+            return
+        # kept until it went well: what failed is due again
+        self._retry_mono = now_mono + RETRY_BROKER_S
+        await self._renew()
+        self._retry_mono = float("-inf")
+        self._used = mine
 
 
 class SecretWatch:
@@ -48,7 +97,7 @@ class SecretWatch:
         desired: Current[DesiredState],
         telemetry: SecretTelemetry,
         *,
-        renew: Callable[[], Awaitable[None]],
+        followers: Sequence[Follower],
         wall: Callable[[], float],
         mono: Callable[[], float],
         hiding: Hiding | None = None,
@@ -56,14 +105,11 @@ class SecretWatch:
         self._hiding = hiding or Hiding()
         self._desired = desired
         self._telemetry = telemetry
-        self._renew = renew
+        self._followers = followers
         self._wall = wall
         self._mono = mono
         self.found: Mapping[str, Inspected] = {}
-        self._used: dict[str, Inspected] = {}
-        """What the connection to the broker was made with, as far as it is known."""
         self._told_soon: dict[str, float] = {}
-        self._retry_mono = float("-inf")
 
     async def run(self) -> None:
         """Look again and again, until cancelled."""
@@ -73,16 +119,21 @@ class SecretWatch:
 
     async def look(self) -> None:
         """Look once."""
-        refs = find_secret_refs(self._desired.value)
+        desired = self._desired.value
+        refs, ends = find_secret_refs(desired), find_secret_ends(desired)
         try:
             async with asyncio.timeout(READ_TIMEOUT_S):
-                found = await asyncio.to_thread(inspect_secrets, refs, self._wall())
+                found = await asyncio.to_thread(inspect_secrets, refs, self._wall(), ends)
         except TimeoutError:
             found = self._hanging(refs)
         before, self.found = self.found, found
         self._hiding.put_secrets(texts_to_hide(found.values()))
         self._tell(before, found)
-        await self._follow_broker(before, found)
+        for follower in self._followers:
+            try:
+                await follower.follow(before, found, self._mono)
+            except ApplianceError as error:
+                self._telemetry.secret_not_taken(follower.name, str(error))
 
     def troubles(self) -> list[str]:
         """What cannot be used, in words."""
@@ -116,33 +167,6 @@ class SecretWatch:
                 self._telemetry.secret_expires_soon(place, at)
         if changed:
             self._telemetry.secret_changed(tuple(changed))
-
-    async def _follow_broker(
-        self, before: Mapping[str, Inspected], found: Mapping[str, Inspected]
-    ) -> None:
-        mine = {place: item for place, item in found.items() if place.startswith(BROKER)}
-        if any(item.trouble is not None for item in mine.values()):
-            return  # the connection that is there goes on; certificate and key may come one after the other
-        if any(before.get(place) != item for place, item in mine.items()):
-            return  # it is taken when a second look finds the same: whoever writes them may not be done
-        used = self._used
-        if _digests(used) == _digests(mine):
-            return
-        if {place: item.ref for place, item in used.items()} != {
-            place: item.ref for place, item in mine.items()
-        }:
-            self._used = mine  # another set names others, and connected by them
-            return
-        now_mono = self._mono()
-        if now_mono < self._retry_mono:
-            return
-        try:
-            await self._renew()
-        except BusError as error:
-            self._retry_mono = now_mono + RETRY_BROKER_S
-            self._telemetry.secret_not_taken(str(error))
-        else:
-            self._used = mine
 
 
 def _digests(found: Mapping[str, Inspected]) -> dict[str, str]:

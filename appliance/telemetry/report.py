@@ -97,10 +97,10 @@ class Telemetry(MessageTelemetry):
         self._log(logging.WARNING, "secret expires soon", fields)
         self._events.emit("secret_expires_soon", **fields)
 
-    def secret_not_taken(self, error: str) -> None:
+    def secret_not_taken(self, by: str, error: str) -> None:
         """The broker does not take what is new; the connection that is there goes on."""
-        self._log(logging.WARNING, "changed secrets not taken by the broker", {"error": error})
-        self._events.emit("secret_not_taken", error=error)
+        self._log(logging.WARNING, f"changed secrets not taken by the {by}", {"error": error})
+        self._events.emit("secret_not_taken", by=by, error=error)
 
     def input_troubled(self, error: str | None) -> None:
         """The read folder cannot be used, or with None can again."""

@@ -16,7 +16,7 @@ from appliance.core.specs import (
     DesiredState,
     SecretRef,
 )
-from appliance.daemon.secret_watch import RETRY_BROKER_S, SecretWatch
+from appliance.daemon.secret_watch import RETRY_BROKER_S, Follower, SecretWatch
 from appliance.errors import BusUnauthorized
 
 
@@ -49,7 +49,11 @@ class World:
         self.refuses: str | None = None
         self.mono = 0.0
         self.watch = SecretWatch(
-            self.desired, self.told, renew=self._renew, wall=lambda: 1e9, mono=lambda: self.mono
+            self.desired,
+            self.told,
+            followers=[Follower("broker", "broker.", self._renew)],
+            wall=lambda: 1e9,
+            mono=lambda: self.mono,
         )
 
     @staticmethod
@@ -136,7 +140,7 @@ async def test_a_broker_that_refuses_what_is_new_is_asked_again_after_a_while(wo
     world.refuses = "authorization violation"
     await world.looks(5)
     assert world.renewals == 1
-    assert world.take()[-1] == ("not_taken", "authorization violation")
+    assert world.take()[-1] == ("not_taken", "broker", "authorization violation")
     world.refuses = None
     world.mono += RETRY_BROKER_S + 1.0
     await world.looks()

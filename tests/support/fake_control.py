@@ -109,6 +109,7 @@ class FakeControl:
             "reload": {"result": "unchanged", "generation": 12, "problems": [], "actions": []},
         }
         self.calls = []
+        self.asked_by = ""
         self.is_ready = True
         self.replies = False
         self.after_submit = None
@@ -163,10 +164,12 @@ class FakeControl:
     async def roll_back(self, *, to, force, by=""):
         self._check()
         self.calls.append(("rollback", to, force))
+        self.asked_by = by
         return msgspec.convert(self.answers["reload"], model.ReloadResult)
 
     async def reload(self, *, force, trigger, by=""):
         self.calls.append(("reload", force, trigger))
+        self.asked_by = by
         return msgspec.convert(self.answers["reload"], model.ReloadResult)
 
     async def is_accepted(self, once):

@@ -562,7 +562,7 @@ def test_a_bug_is_one_line_and_exit_70(run, monkeypatch, capsys):
     def break_down(_flag):
         raise KeyError("oops")
 
-    monkeypatch.setattr("appliance.cli.daemon_commands.find_state_dir", break_down)
+    monkeypatch.setattr("appliance.cli.daemon_commands.connect", break_down)
     assert run("status")[0::2] == (
         70,
         "appliance: internal error: KeyError: 'oops' (--debug shows where)\n",

@@ -51,11 +51,11 @@ async def test_writing_over_tcp_needs_the_bearer_token(tcp, control, path):
     assert len(control.calls) == 1
 
 
-async def test_files_are_copied_over_the_unix_socket_alone(tcp):
-    token = {"Authorization": f"Bearer {TOKEN}"}
-    begun = await tcp.post("/api/v1/copies", json={"from_node": "ship1"}, headers=token)
-    content = await tcp.get(f"/api/v1/copies/{'0' * 32}/content", headers=token)
-    assert (begun.status, content.status) == (404, 404)
+async def test_files_are_copied_over_tcp_by_who_may_send(tcp):
+    begun = await tcp.post("/api/v1/copies", json={"from_node": "ship1"})
+    content = await tcp.get(f"/api/v1/copies/{'0' * 32}/content")
+    assert (begun.status, content.status) == (401, 401)
+    assert content.json()["missing_scope"] == "send"
 
 
 async def test_without_a_configured_token_nothing_is_written_over_tcp(server, control):
@@ -151,7 +151,7 @@ async def test_a_foreign_name_needs_the_token_for_all_else(wide, control):
 async def test_a_name_in_the_config_is_ours_until_it_is_not(wide, server):
     headers = {"Host": "ships.example"}
     assert (await wide.get("/api/v1/status", headers=headers)).status == 200
-    await server.move_tcp(replace(server._settings, hosts=()))
+    await server.move_tcp(replace(server._settings.value, hosts=()))
     assert (await wide.get("/api/v1/status", headers=headers)).status == 421
 
 

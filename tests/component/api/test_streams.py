@@ -140,7 +140,7 @@ async def test_a_wait_that_was_told_of_is_not_told_again(unix, control):
     assert [line["event"] for line in lines] == ["accepted", "missed", "end"]
 
 
-class Reader:
+class Reader(dict):
     """Whoever follows, without a socket: stays, and keeps the lines."""
 
     transport = type("Open", (), {"is_closing": lambda self: False})()

@@ -1,0 +1,89 @@
+"""How often one may ask, and how often guess, before it is to wait."""
+
+from __future__ import annotations
+
+import logging
+from collections import OrderedDict
+from collections.abc import Callable, Hashable
+
+_log = logging.getLogger(__name__)
+
+MAX_FAILED_LOGINS = 10
+"""From one address in a row; then one more every `FAILED_LOGIN_S`."""
+FAILED_LOGIN_S = 6.0
+MAX_STRANGE_REQUESTS, STRANGE_REQUESTS_PER_S = 300, 50.0
+"""Of one address without a name: in a row, and from then on. A page that is opened asks some thirty times."""
+MAX_KNOWN_REQUESTS, KNOWN_REQUESTS_PER_S = 2_000, 400.0
+"""Of one name at one address."""
+MAX_REMEMBERED = 4_096
+"""Addresses and names that are counted; beyond it the one that was quiet the longest is forgotten."""
+
+
+class Limits:
+    """Counts requests and failed logins by who asks, and says how long one is to wait."""
+
+    def __init__(self, mono: Callable[[], float]) -> None:
+        self._mono = mono
+        self._failed = Buckets(MAX_FAILED_LOGINS, 1 / FAILED_LOGIN_S)
+        self._strangers = Buckets(MAX_STRANGE_REQUESTS, STRANGE_REQUESTS_PER_S)
+        self._known = Buckets(MAX_KNOWN_REQUESTS, KNOWN_REQUESTS_PER_S)
+        self._let_in: OrderedDict[tuple[str, str, str], None] = OrderedDict()
+        """Who was known at which address: others who guess there do not shut them out."""
+
+    def count(self, who: tuple[str, str] | None, address: str, *, is_guess: bool = False) -> float:
+        """Count a request of somebody known, or of a stranger: the seconds to wait, 0 where it may be served."""
+        now_mono = self._mono()
+        if is_guess:
+            wait_s = self._failed.take(address, now_mono)
+            if wait_s > 0 and self._failed.is_news(address):
+                _log.warning("too many failed logins", extra={"fields": {"from": address}})
+            return wait_s
+        if who is None:
+            return self._strangers.take(address, now_mono)
+        there = (*who, address)
+        # a right guess is told no earlier than a wrong one
+        if there not in self._let_in and (wait_s := self._failed.wait_s(address, now_mono)) > 0:
+            return wait_s
+        self._let_in[there] = None
+        self._let_in.move_to_end(there)
+        if len(self._let_in) > MAX_REMEMBERED:
+            self._let_in.popitem(last=False)
+        return self._known.take(there, now_mono)
+
+
+class Buckets:
+    """For each key so many at once, and so many per second."""
+
+    def __init__(self, most: float, per_s: float) -> None:
+        self._most = most
+        self._per_s = per_s
+        self._left: OrderedDict[Hashable, tuple[float, float]] = OrderedDict()
+        """What is left, and since when."""
+        self._told: set[Hashable] = set()
+
+    def take(self, key: Hashable, now_mono: float) -> float:
+        """Take one; 0, or the seconds until there is one."""
+        left = self._look(key, now_mono)
+        wait_s = 0.0 if left >= 1 else (1 - left) / self._per_s
+        self._left[key] = (left - 1 if wait_s == 0 else left, now_mono)
+        self._left.move_to_end(key)
+        if wait_s == 0:
+            self._told.discard(key)
+        if len(self._left) > MAX_REMEMBERED:
+            gone, _ = self._left.popitem(last=False)
+            self._told.discard(gone)
+        return wait_s
+
+    def wait_s(self, key: Hashable, now_mono: float) -> float:
+        """The seconds until there is one; nothing is taken."""
+        return max(0.0, 1 - self._look(key, now_mono)) / self._per_s
+
+    def is_news(self, key: Hashable) -> bool:
+        """Whether nobody asked since there was one."""
+        is_new = key not in self._told
+        self._told.add(key)
+        return is_new
+
+    def _look(self, key: Hashable, now_mono: float) -> float:
+        left, since_mono = self._left.get(key, (self._most, now_mono))
+        return min(self._most, left + (now_mono - since_mono) * self._per_s)
