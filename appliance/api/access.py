@@ -51,6 +51,8 @@ _OF_SCOPES: dict[Scope, tuple[tuple[str, str], ...]] = {
         ("GET", "/api/v1/plan"),
         ("POST", "/api/v1/plan"),
         ("GET", "/api/v1/methods"),
+        ("GET", "/api/v1/targets"),
+        ("POST", "/api/v1/targets"),
         ("GET", "/api/v1/traffic"),
         ("GET", "/api/v1/events"),
         ("GET", "/api/v1/outbox"),
