@@ -16,7 +16,7 @@ from appliance.cli.options import (
     Exit,
     Output,
     OutputOption,
-    StateDirOption,
+    OwnStateDirOption,
     find_state_dir,
     print_json,
     split_paths,
@@ -62,7 +62,7 @@ def doctor(
         ),
     ] = None,
     output: OutputOption = Output.TEXT,
-    state_dir: StateDirOption = None,
+    state_dir: OwnStateDirOption = None,
 ) -> int:
     """Go through the checklist of docs/security.md on this machine.
 

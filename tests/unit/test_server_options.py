@@ -224,7 +224,7 @@ def test_a_file_of_contexts_that_others_may_write_is_refused(home):
 
 # -- every command --------------------------------------------------------------------------------
 
-DAEMONS_THEMSELVES = {"run", "bench", "demo", "service-check"}
+OF_THIS_MACHINE = {"run", "bench", "demo", "service-check", "doctor"}
 
 
 def commands(group, prefix=""):
@@ -240,11 +240,12 @@ def test_every_command_that_talks_to_a_daemon_takes_a_server():
         options = {opt for item in command.params for opt in item.opts}
         asks = any("--state-dir" in item.opts and not item.hidden for item in command.params)
         is_taught = {"--server", "--context", "--ca", "--token-file"} <= options
-        assert is_taught is (asks and name not in DAEMONS_THEMSELVES) or name == "context add"
+        assert is_taught is (asks and name not in OF_THIS_MACHINE) or name == "context add"
 
 
 def test_every_command_finds_its_daemon_in_the_one_place_that_knows_servers():
     folder = Path(__file__).parents[2] / "appliance" / "cli"
     makers = {path.name for path in folder.glob("*.py") if "ApiClient(" in path.read_text()}
-    # the start asks the daemon it replaces; a context is tried by its name
-    assert makers == {"server_options.py", "start_check.py", "context_commands.py"}
+    # a start asks the daemon it replaces, the doctor that of the machine it looks at; a context is tried by its name
+    of_this_machine = {"start_check.py", "doctor_command.py"}
+    assert makers == {"server_options.py", "context_commands.py"} | of_this_machine

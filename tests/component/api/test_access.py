@@ -103,7 +103,9 @@ async def test_what_changes_something_always_asks_for_a_scope():
 @pytest.mark.parametrize(("verb", "path"), sorted(ROUTE_SCOPES))
 async def test_a_route_is_for_those_who_have_its_scope(named, verb, path):
     scope = ROUTE_SCOPES[verb, path]
-    path = path.replace("{key}", "1").replace("{token}", "0" * 32).replace("{name}", "main.js")
+    parts = {"{key}": "1", "{id}": "1", "{token}": "0" * 32, "{name}": "main.js"}
+    for name, value in parts.items():
+        path = path.replace(name, value)
     options = {} if verb == "GET" else {"data": b"x", "headers": {"Content-Type": "text/none"}}
 
     async def ask(headers):
