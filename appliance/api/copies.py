@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator
 import msgspec
 from aiohttp import web
 
+from appliance.api.audit import tell_audit
 from appliance.api.copy_jobs import CopyJobs, CopyRequest
 from appliance.api.guards import HIDING, OCTETS, read_body
 from appliance.api.model import CopyKept, CopyLine
@@ -48,6 +49,13 @@ class CopyRoutes:
             raise RequestInvalid(f"unusable body: {error}") from error
         if (asked.from_node is None) == (asked.to_node is None):
             raise RequestInvalid("one of from_node and to_node is given")
+        tell_audit(
+            request,
+            command="cp",
+            from_node=asked.from_node,
+            to=[asked.to_node] if asked.to_node else None,
+            path=asked.path,
+        )
         return reply(self._copies.begin(asked), 201)
 
     async def bring(self, request: web.Request) -> web.Response:

@@ -12,6 +12,7 @@ from msgspec import UNSET
 
 from appliance import __version__
 from appliance.api.access import Refusal
+from appliance.api.audit import tell_audit
 from appliance.api.guards import (
     FACE,
     may_read_as_we,
@@ -207,6 +208,7 @@ class Routes:
     async def reload(self, request: web.Request) -> web.Response:
         """200 applied or unchanged, 422 refused; the verdict either way."""
         asked = read_reload(await read_body(request))
+        tell_audit(request, force=asked.force)
         verdict = await self.control.reload(
             force=asked.force, trigger="request", by=await name_peer(request)
         )
@@ -215,6 +217,7 @@ class Routes:
     async def rollback(self, request: web.Request) -> web.Response:
         """200 when the older set is in force and pinned, 422 when it was refused or is not there."""
         asked = read_rollback(await read_body(request))
+        tell_audit(request, to=asked.to, force=asked.force)
         verdict = await self.control.roll_back(
             to=asked.to, force=asked.force, by=await name_peer(request)
         )
@@ -225,6 +228,14 @@ class Routes:
         requests = read_messages(await read_body(request))
         wait_s = read_wait(request)
         job = await read_job(request)
+        tell_audit(
+            request,
+            command=job.command if job is not None else "",
+            methods=[one.method for one in requests],
+            to=[node for one in requests for node in one.to_nodes],
+            count=sum(len(one.to_nodes) for one in requests),
+            from_node=next((one.from_node for one in requests if one.from_node), None),
+        )
         if wait_s is not None and NDJSON in request.headers.get("Accept", ""):
             idle_s = read_wait(request, "idle")
             absent_s = read_wait(request, "absent")
@@ -249,6 +260,7 @@ class Routes:
     async def outbox_retry(self, request: web.Request) -> web.Response:
         """Dead letters back into the outbox."""
         asked = read_ids(await read_body(request))
+        tell_audit(request, ids=asked.numbers() or "all dead letters")
         return reply(Count(count=await self.control.outbox_retry(asked.numbers())))
 
     async def outbox_drop(self, request: web.Request) -> web.Response:
@@ -256,6 +268,7 @@ class Routes:
         asked = read_ids(await read_body(request))
         if asked.pending and asked.ids is None:
             raise RequestInvalid("pending messages are dropped by their ids only")
+        tell_audit(request, ids=asked.numbers() or "all dead letters")
         count = await self.control.outbox_drop(
             asked.numbers(), dead_only=not asked.pending, by=await name_peer(request)
         )
@@ -269,6 +282,7 @@ class Routes:
     async def inbox_drop(self, request: web.Request) -> web.Response:
         """Forget messages that no worker takes."""
         asked = read_inbox_drop(await read_body(request))
+        tell_audit(request, ids=asked.numbers() or "all without a worker")
         return reply(await self.control.inbox_drop(asked.numbers()))
 
     async def history(self, request: web.Request) -> web.Response:

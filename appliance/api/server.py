@@ -13,6 +13,7 @@ from pathlib import Path
 from aiohttp import web
 
 from appliance.api.access import Gate
+from appliance.api.audit import TRAIL, Trail, enter
 from appliance.api.clients import find_address, find_uid
 from appliance.api.copies import CopyRoutes
 from appliance.api.guards import FACE, HIDING, MAX_BODY_BYTES, ListenerKind, add_headers, guard
@@ -46,8 +47,11 @@ UNREAD_TIMEOUT_MS = 60_000
 class AdminServer:
     """Owns both listeners. Closing it ends every stream and connection."""
 
-    def __init__(self, control: Operations, hiding: Hiding | None = None) -> None:
+    def __init__(
+        self, control: Operations, hiding: Hiding | None = None, trail: Trail | None = None
+    ) -> None:
         self._hiding = hiding or Hiding()
+        self._trail = trail
         self._streams = Streams(control)
         self._routes = Routes(control, Exposition(control.metrics()), self._streams, PageRoutes())
         self._settings = Current(AdminSettings())
@@ -132,6 +136,9 @@ class AdminServer:
         app[FACE] = face
         app[HIDING] = self._hiding
         app.on_response_prepare.append(add_headers)
+        if self._trail is not None:
+            app[TRAIL] = self._trail
+            app.on_response_prepare.append(enter)
         self._routes.add_to(app)
         CopyRoutes(self._routes.control.copies).add_to(app)
         JobRoutes(self._routes.control.jobs).add_to(app)

@@ -12,6 +12,7 @@ import typer
 
 from appliance import __version__, early
 from appliance.cli import (
+    audit_command,
     bench_command,
     broker_commands,
     can_command,
@@ -102,6 +103,7 @@ def make_app() -> typer.Typer:
         broker_commands,
         can_command,
         doctor_command,
+        audit_command,
         wire_command,
         bench_command,
         runner_command,

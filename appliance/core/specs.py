@@ -985,6 +985,18 @@ class JobSettings:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class AuditSettings:
+    """The trail of what operators asked: `audit.jsonl` in the state directory."""
+
+    max_bytes: int = whole(
+        8 * _MIB, "Bytes of one file; a full one makes room for a new one.", 4_096, 2**40
+    )
+    keep_files: int = whole(
+        8, "Full files that are kept beside the one in use; the oldest goes.", 1, 1_000
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class SourceSettings:
     """Where the config comes from. `source` is `files` or `git`; `signed_by` are SSH public keys."""
 
@@ -1074,6 +1086,10 @@ class DesiredState:
     reload: ReloadSettings = section(ReloadSettings(), "How changes of the config are taken.")
     start: StartSettings = section(StartSettings(), "How the daemon starts.")
     limits: LimitSettings = section(LimitSettings(), "Bounds on what comes in.")
+    audit: AuditSettings = section(
+        AuditSettings(),
+        "The trail of what operators asked, each line bound to the one before: `appliance audit`.",
+    )
     log: LogSettings = section(LogSettings(), "What the daemon says on stderr.")
     source: SourceSettings = section(
         SourceSettings(), "Where the config itself comes from.", keys=("config",)

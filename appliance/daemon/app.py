@@ -69,10 +69,12 @@ from appliance.reconcile.overrides import OverrideBook
 from appliance.reconcile.pins import PIN_FILE, PinBook, PinKeeper
 from appliance.reconcile.pool import WorkerPool
 from appliance.reconcile.reconciler import Reconciler
+from appliance.reconcile.reload_result import ReloadResult
 from appliance.reconcile.start import Start
 from appliance.reconcile.trial import TRIAL_FILE, TrialBook
 from appliance.service_manager import ServiceManager, settings_of_process
 from appliance.supervision import keep_running
+from appliance.telemetry.audit_file import AuditFile
 from appliance.telemetry.events import EventHub
 from appliance.telemetry.logs import hide_in_logs, set_log_level
 from appliance.telemetry.report import Telemetry
@@ -113,6 +115,7 @@ class Daemon:
         self.desired = Current(start.built)
         self._hidden_environment = Current(secret_variables(start.built))
         self._job_settings = Current(start.built.jobs)
+        self._audit_settings = Current(start.built.audit)
         self.hiding = Hiding(start.built.hidden)
         hide_in_logs(self.hiding)
         self.events = EventHub(hiding=self.hiding)
@@ -149,7 +152,7 @@ class Daemon:
                 ]
                 # signals given while this was starting are one look afterwards
                 with self._collector.starting():
-                    await self.reconciler.start(self._start)
+                    self._note_verdict(await self.reconciler.start(self._start))
                 reconciling = group.create_task(self.reconciler.run(), name="reconciler")
                 self._collector.settle(self.pool.moves, len(self.pool.handles))
                 self.reconciler.on_look = self._on_look
@@ -179,14 +182,28 @@ class Daemon:
             "orphans": lambda: keep_orphans(self.inbox_owners, self.telemetry, self._report),
             "expiry": expiry.run,
             "jobs": self.jobs.run,
+            "audit trail": self.trail.run,
             "stale schedules": self._forget_schedules,
         }
 
     def _on_look(self, begins: bool) -> None:
         self.manager.follow_look(begins)
         if not begins:
+            self._note_verdict(self.reconciler.last_attempt)
             self.fleet.follow_verdict()
             self._collector.settle(self.pool.moves, len(self.pool.handles))
+
+    def _note_verdict(self, verdict: ReloadResult | None) -> None:
+        """A set that came into force or was refused, whoever caused it: files that somebody has put there, too."""
+        if verdict is None or verdict.result == "unchanged":
+            return
+        what = {
+            "generation": verdict.generation,
+            "digest": verdict.digest,
+            "revision": verdict.revision,
+            "trigger": verdict.trigger,
+        }
+        self.trail.note(by=verdict.by, asked="config", what=what, outcome=verdict.result)
 
     async def _build(self) -> None:
         desired = self.desired.value
@@ -200,6 +217,9 @@ class Daemon:
         )
         await self.jobs.load()
         self._stack.push_async_callback(self.jobs.close)
+        self.trail = AuditFile(self._state_dir, self._audit_settings, self.store.now)
+        await self.trail.open()
+        self._stack.push_async_callback(self.trail.close)
         history = History(self._state_dir / "history")
         await asyncio.to_thread(history.open)
         self.broker: EmbeddedBroker | None = None
@@ -273,7 +293,9 @@ class Daemon:
             desired=self.desired,
             on_trouble=self.telemetry.input_troubled,
         )
-        self.admin = AdminServer(self._build_operations(submission, history), self.hiding)
+        self.admin = AdminServer(
+            self._build_operations(submission, history), self.hiding, self.trail
+        )
         # NB: what moves with a set is not there yet when the reconciler is made, for it asks the reconciler
         reloadables += [
             PortsPart(self.admin, self.inputs),
@@ -447,6 +469,7 @@ class Daemon:
         desired.follow(lambda new: self.hiding.add_set(new.hidden))
         desired.follow(follow_state)
         desired.follow(lambda new: self._job_settings.put(new.jobs))
+        desired.follow(lambda new: self._audit_settings.put(new.audit))
         desired.follow(self._source.follow)
         desired.follow(lambda new: self._hidden_environment.put(secret_variables(new)))
         desired.follow(self.router.follow)

@@ -1,0 +1,117 @@
+"""The audit trail on disk: files that take turns, ends that a crash has torn, disks that are full."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from appliance.core.audit import verify
+from appliance.core.current import Current
+from appliance.core.specs import AuditSettings
+from appliance.telemetry import audit_file
+from appliance.telemetry.audit_file import AUDIT_FILE, AuditFile, find_trail, read_lines
+
+
+@asynccontextmanager
+async def opened(state_dir: Path, **settings: int) -> AsyncIterator[AuditFile]:
+    trail = AuditFile(state_dir, Current(AuditSettings(**settings)), lambda: 0.0)
+    await trail.open()
+    running = asyncio.create_task(trail.run())
+    try:
+        yield trail
+    finally:
+        running.cancel()
+        await asyncio.wait({running})
+        await trail.close()
+
+
+def enter(trail: AuditFile, *numbers: int) -> None:
+    for number in numbers:
+        trail.note(by="root", asked="reload", what={"number": number}, outcome=200)
+
+
+def look(state_dir: Path) -> list[dict]:
+    found = verify((path.name, read_lines(path)) for path in find_trail(state_dir))
+    assert found.breaks == ()
+    return [json.loads(line) for path in find_trail(state_dir) for line in read_lines(path)]
+
+
+async def test_the_chain_goes_on_over_restarts(tmp_path: Path) -> None:
+    for number in range(3):
+        async with opened(tmp_path) as trail:
+            enter(trail, number)
+    entries = look(tmp_path)
+    assert [(one["number"], one["what"]["number"]) for one in entries] == [(1, 0), (2, 1), (3, 2)]
+    assert (tmp_path / AUDIT_FILE).stat().st_mode & 0o777 == 0o600
+
+
+async def test_full_files_take_turns_and_the_oldest_goes(tmp_path: Path) -> None:
+    for _ in range(6):
+        async with opened(tmp_path, max_bytes=4_096, keep_files=2) as trail:
+            enter(trail, *range(40))
+    entries = look(tmp_path)
+    assert len(find_trail(tmp_path)) <= 3
+    assert entries[-1]["number"] == 240
+    assert entries[0]["number"] > 1
+
+
+async def test_a_line_that_a_crash_has_torn_is_taken_off_and_told(tmp_path: Path) -> None:
+    async with opened(tmp_path) as trail:
+        enter(trail, 1, 2)
+    path = tmp_path / AUDIT_FILE
+    whole = path.read_bytes()
+    path.write_bytes(whole + whole[:40])
+    async with opened(tmp_path) as trail:
+        enter(trail, 3)
+    entries = look(tmp_path)
+    assert [one["what"] for one in entries[2:]] == [{"cut_bytes": 40}, {"number": 3}]
+
+
+async def test_what_a_full_disk_does_not_take_is_written_later_in_order(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(audit_file, "AGAIN_S", 0.0)
+    tries = 0
+    written = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    real = audit_file.os.fdatasync
+
+    def full(descriptor: int) -> None:
+        nonlocal tries
+        tries += 1
+        if tries <= 3:
+            raise OSError(28, "No space left on device")
+        real(descriptor)
+        loop.call_soon_threadsafe(written.set)
+
+    monkeypatch.setattr(audit_file.os, "fdatasync", full)
+    async with opened(tmp_path) as trail:
+        enter(trail, 1, 2)
+        async with asyncio.timeout(10):
+            await written.wait()
+        enter(trail, 3)
+    assert [one["what"]["number"] for one in look(tmp_path)] == [1, 2, 3]
+
+
+async def test_more_than_may_wait_is_counted_and_the_number_is_an_entry(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(audit_file, "MAX_WAITING", 5)
+    async with opened(tmp_path) as trail:
+        enter(trail, *range(8))
+    entries = look(tmp_path)
+    assert len(entries) == 6
+    assert (entries[-1]["outcome"], entries[-1]["what"]) == ("lost", {"entries": 3})
+
+
+async def test_files_that_are_nonsense_keep_nobody_from_starting(tmp_path: Path) -> None:
+    (tmp_path / AUDIT_FILE).write_bytes(b"\xff" * 1_000_000)
+    async with opened(tmp_path) as trail:
+        enter(trail, 1)
+    lines = [line for path in find_trail(tmp_path) for line in read_lines(path)]
+    assert json.loads(lines[-1])["what"] == {"number": 1}

@@ -1,0 +1,83 @@
+"""The audit trail as a chain: whatever is done to a line is seen."""
+
+from __future__ import annotations
+
+import json
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from appliance.core.audit import BEGINNING, Head, digest_of, make_line, verify
+
+FACTS = st.dictionaries(
+    st.sampled_from(("by", "asked", "what", "outcome")), st.text(max_size=20) | st.integers(0, 9)
+)
+
+
+def chain(facts: list[dict[str, object]], head: Head | None = None) -> list[bytes]:
+    lines = []
+    at = head or Head()
+    for one in facts:
+        line, at = make_line(at, one)
+        lines.append(line)
+    return lines
+
+
+def test_lines_count_and_hold_the_hash_of_the_one_before() -> None:
+    first, second = chain([{"by": "root"}, {"by": "root"}])
+    assert json.loads(first) == {"number": 1, "by": "root", "previous": BEGINNING}
+    assert json.loads(second)["previous"] == digest_of(first)
+
+
+@given(st.lists(FACTS, min_size=1, max_size=8), st.data())
+def test_every_change_of_a_line_is_seen(
+    facts: list[dict[str, object]], data: st.DataObject
+) -> None:
+    lines = chain(facts)
+    whole = verify([("old", lines[:3]), ("new", lines[3:])])
+    assert (whole.breaks, whole.entries, whole.head.number) == ((), len(lines), len(lines))
+    at = data.draw(st.integers(0, len(lines) - 1))
+    digest = digest_of(lines[-1])
+    match data.draw(st.sampled_from(("change", "drop", "double", "swap", "cut"))):
+        case "change":
+            spot = data.draw(st.integers(0, len(lines[at]) - 1))
+            flipped = bytes([lines[at][spot] ^ 1])
+            lines[at] = lines[at][:spot] + flipped + lines[at][spot + 1 :]
+        case "drop":
+            del lines[at]
+        case "double":
+            lines.insert(at, lines[at])
+        case "swap":
+            lines.insert(0, lines.pop(at))
+            if at == 0:
+                return
+        case "cut":
+            del lines[at:]
+    seen = verify([("file", lines)], digest)
+    # the end and the beginning are held by the digest that the log said, the rest by the chain
+    is_beginning = not seen.breaks and seen.holds
+    assert not is_beginning or seen.first > 1 or lines == chain(facts)
+
+
+def test_a_trail_written_anew_is_seen_by_the_digest_of_the_log() -> None:
+    true = chain([{"by": "root", "asked": "reload"}, {"by": "root", "asked": "rollback"}])
+    forged = chain([{"by": "nobody", "asked": "reload"}, {"by": "nobody", "asked": "rollback"}])
+    assert verify([("file", forged)]).breaks == ()
+    assert not verify([("file", forged)], digest_of(true[-1])).holds
+    assert verify([("file", true)], digest_of(true[0])).holds
+
+
+def test_the_oldest_file_may_have_gone_in_time() -> None:
+    lines = chain([{"by": str(number)} for number in range(5)])
+    found = verify([("file", lines[2:])])
+    assert (found.breaks, found.first, found.head.number) == ((), 3, 5)
+
+
+def test_what_is_no_entry_is_named_by_file_and_line() -> None:
+    lines = chain([{}, {}])
+    (one,) = verify([("audit.jsonl", [lines[0], b"[" * 100_000, lines[1]])]).breaks
+    assert (one.file, one.line, one.why) == ("audit.jsonl", 2, "is no entry")
+
+
+def test_an_empty_trail_is_whole() -> None:
+    assert verify([]) == (0, 0, Head(), (), True)
