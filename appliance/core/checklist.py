@@ -224,7 +224,7 @@ def check_listeners(fleet: DesiredState) -> Iterator[Point]:
     """What this daemon listens on beside the broker's connection."""
     clear: list[str] = []
     admin, inputs = fleet.admin, fleet.inputs
-    if admin.listen is not None and not _is_loopback(_host_of(admin.listen)):
+    if admin.listen is not None and admin.tls is None and not _is_loopback(_host_of(admin.listen)):
         clear.append(f"admin.listen {admin.listen}")
     for name, section in (("tcp", inputs.tcp), ("http", inputs.http)):
         if section is not None and not _is_loopback(_host_of(section.listen)):
@@ -234,7 +234,7 @@ def check_listeners(fleet: DesiredState) -> Iterator[Point]:
         clear,
         "the token goes over the network in clear",
         "nothing that takes a token listens beyond this machine in clear",
-        "loopback, behind a proxy with TLS",
+        "admin.tls; inputs on loopback, behind a proxy with TLS",
     )
 
 

@@ -153,6 +153,8 @@ def test_a_listener_beyond_this_machine_in_clear_is_warned_of(tmp_path: Path) ->
     point = only(check_listeners(fleet(tmp_path, f"{text}nodes: {{a: {{}}}}\n")))
     assert point.grade is Grade.WARNING
     assert "admin.listen 0.0.0.0:1, inputs.http.listen [::]:2" in point.text
+    tls = "admin: {listen: '0.0.0.0:1', token: {env: T}, tls: {cert: {file: c}, key: {file: k}}}\n"
+    assert only(check_listeners(fleet(tmp_path, f"{tls}nodes: {{a: {{}}}}\n"))).grade is Grade.OK
 
 
 def test_commits_that_nobody_signed_are_warned_of(tmp_path: Path) -> None:
