@@ -69,6 +69,9 @@ RawOption = Annotated[
     typer.Option("--raw", help="Show bytes on a terminal as they are, control characters too."),
 ]
 
+INTERRUPTED_WORD = "interrupted"
+"""Why nodes are not asked any more where the one who waits has ended it."""
+
 ABSENT_GRACE_S = 2.0
 """So long nobody must be there for all that is left before it is not waited for: a daemon that restarts is back by then."""
 
@@ -177,25 +180,24 @@ class Rollout:
         """Why nodes are not asked once too many have failed."""
         return "one failed" if self.max_fail == 0 else f"more than {self.max_fail} failed"
 
-    def run(self, ask: Callable[[list[str]], bool], answers: Answers) -> None:
+    def run(self, ask: Callable[[list[str]], str], answers: Answers) -> None:
         """Ask one batch after the other; of nodes that are not asked any more that is noted in `answers`.
 
-        `ask` says whether it may go on: not when the one who waits has interrupted it.
+        `ask` says why no other batch is to follow, "" where one may.
         """
         for number, batch in enumerate(self.batches, 1):
             if len(self.batches) > 1:
                 warn(f"batch {number} of {len(self.batches)}: {say_nodes(batch)}")
             answers.begin_batch(number)
             try:
-                goes_on = ask(batch)
+                why = ask(batch)
             except ApplianceError:
                 answers.skip(self._after(number), "the daemon did not answer")
                 raise
-            if not goes_on:
-                answers.skip(self._after(number), "interrupted")
-                return
             if self.max_fail is not None and answers.troubled_count > self.max_fail:
-                answers.skip(self._after(number), self.stop_reason)
+                why = why or self.stop_reason
+            if why:
+                answers.skip(self._after(number), why)
                 return
 
     def _after(self, number: int) -> list[str]:

@@ -4,12 +4,14 @@ text out.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
 import msgspec
 
 from appliance.api.model import Line
+from appliance.cli.answer_view import NOT_ASKED
 from appliance.cli.progress_view import say_bytes
 from appliance.cli.standing import Progress
 from appliance.core.delivery import DELIVERED
@@ -35,6 +37,7 @@ class _Delivery:
     wants_reply: bool = False
     seconds: float | None = None
     note: str | None = None
+    why_not_asked: str = ""
     has_ended: bool = False
     """Whether its answer is complete."""
     said_stderr: bool = False
@@ -46,6 +49,9 @@ class _Delivery:
 
     @property
     def has_failed(self) -> bool:
+        return not self.why_not_asked and self._is_bad()
+
+    def _is_bad(self) -> bool:
         return self.progress.has_failed or any(
             reply.truncated or (reply.exit_status and reply.exit_status != "0")
             for reply in self.replies
@@ -85,6 +91,15 @@ class Deliveries:
             return []
         return [item.to for item in self._all if not item.has_failed and self._is_silent(item)]
 
+    @property
+    def not_asked(self) -> list[str]:
+        """Nodes that were chosen and not sent anything any more."""
+        return [item.to for item in self._all if item.why_not_asked]
+
+    def skip(self, nodes: Iterable[str], why: str) -> None:
+        """These are not asked any more."""
+        self._all += [_Delivery(node, why_not_asked=why) for node in nodes]
+
     def interrupt(self) -> None:
         """The one who waited has stopped waiting."""
         self.is_interrupted = True
@@ -115,14 +130,18 @@ class Deliveries:
         """The last line."""
         total = len(self._all)
         failed, silent = len(self.failed), len(self.silent)
-        good = total - failed - silent
+        good = total - failed - silent - len(self.not_asked)
         done = "accepted" if not self._follows else "done"
         parts = [f"{good} of {total} {done}"]
         if failed:
             parts.append(f"{failed} failed: {_list(self.failed)}")
         if silent:
             parts.append(f"{silent} silent: {_list(self.silent)}")
-        if self._follows and any(not item.progress.is_settled for item in self._all):
+        if self.not_asked:
+            why = self._all[-1].why_not_asked
+            parts.append(f"{len(self.not_asked)} not asked ({why}): {_list(self.not_asked)}")
+        asked = [item for item in self._all if not item.why_not_asked]
+        if self._follows and any(not item.progress.is_settled for item in asked):
             parts.append("what waits stays in the outbox")
         return "; ".join(parts)
 
@@ -135,8 +154,8 @@ class Deliveries:
                     "to": item.to,
                     "id": item.id,
                     "id_text": None if item.id is None else str(item.id),
-                    "state": item.progress.word,
-                    "why": item.progress.why,
+                    "state": NOT_ASKED if item.why_not_asked else item.progress.word,
+                    "why": item.why_not_asked or item.progress.why,
                     "is_delivered": item.progress.is_delivered,
                     "seconds": item.seconds,
                     "reason": item.progress.why if item.progress.has_failed else None,
@@ -154,6 +173,8 @@ class Deliveries:
         }
 
     def _is_silent(self, item: _Delivery) -> bool:
+        if item.why_not_asked:
+            return False
         return not item.has_ended and (not item.progress.is_settled or item.wants_reply)
 
     def _open(self, line: Line) -> Words:

@@ -11,6 +11,7 @@ from typer.core import TyperCommand
 from appliance.cli.answer_view import Answers
 from appliance.cli.choosing import (
     ABSENT_GRACE_S,
+    INTERRUPTED_WORD,
     TARGETS_HELP,
     AbsentOption,
     BatchOption,
@@ -230,9 +231,10 @@ def execute(
     )
     job = {"job": "exec", **({} if accept_unknown else {"wants_status": "true"})}
 
-    def ask(names: list[str]) -> bool:
+    def ask(names: list[str]) -> str:
         asked = {"to_nodes": names, **body}
-        return follow(client, asked, wait_s, answers, absent_s=absent_s, job=job)
+        is_whole = follow(client, asked, wait_s, answers, absent_s=absent_s, job=job)
+        return "" if is_whole else INTERRUPTED_WORD
 
     try:
         rollout.run(ask, answers)

@@ -10,7 +10,7 @@ from typing import Any
 from appliance.api.model import Line
 from appliance.cli.answer_view import Answers, Chunk, NodeAnswer, Stream
 from appliance.cli.api_client import ApiClient
-from appliance.cli.grouping import WIDTH, describe_groups, make_groups, show_groups
+from appliance.cli.grouping import WIDTH, Group, describe_groups, make_groups, show_groups
 from appliance.cli.options import Output, print_json, warn
 from appliance.core.delivery import DeliveryState
 from appliance.errors import DaemonUnreachable
@@ -85,13 +85,21 @@ def show_kept(answers: Answers, output: Output, *, groups: bool, raw: bool) -> N
     """What was kept until the end: as JSON, or in groups of nodes that said the same."""
     if output is not Output.JSON and not groups:
         return
-    found = make_groups((item, answers.said(item)) for item in answers.nodes)
     if output is Output.JSON:
-        told = {"groups": describe_groups(found)} if groups else {}
-        print_json({**answers.facts(), **told})
+        print_json({**answers.facts(), **groups_of(answers, wanted=groups)})
         return
+    found = _groups(answers)
     width = shutil.get_terminal_size().columns if sys.stdout.isatty() else WIDTH
     write(show_groups(found, frozenset() if raw else terminal_streams(), width))
+
+
+def groups_of(answers: Answers, *, wanted: bool) -> dict[str, Any]:
+    """The groups as they stand in JSON, where they are wanted."""
+    return {"groups": describe_groups(_groups(answers))} if wanted else {}
+
+
+def _groups(answers: Answers) -> list[Group]:
+    return make_groups((item, answers.said(item)) for item in answers.nodes)
 
 
 def tell_troubles(answers: Answers) -> None:

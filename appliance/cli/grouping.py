@@ -47,6 +47,8 @@ def describe_outcome(item: NodeAnswer) -> str:
     words = []
     if item.has_failed or item.is_silent or item.is_not_asked:
         words.append(item.describe())
+    elif not item.wants_answer:
+        words.append(item.word)
     ending = item.describe_ending()
     if ending is not None:
         words.append(ending)

@@ -8,11 +8,22 @@ import typer
 
 from appliance.api.model import Count
 from appliance.cli.answer_view import Answers
+from appliance.cli.choosing import (
+    TARGETS_HELP,
+    DryRunOption,
+    ExcludeOption,
+    RawOption,
+    Rollout,
+    choose_nodes,
+    show_dry_run,
+    tell_choice,
+)
 from appliance.cli.exec_command import INTERRUPTED, exit_code_of
 from appliance.cli.following import follow, tell_summary, tell_troubles, terminal_streams
-from appliance.cli.options import StateDirOption, read_duration, split_names, warn
+from appliance.cli.options import Exit, StateDirOption, read_duration, warn
 from appliance.cli.server_options import connect
 
+METHOD = "REQTailFile"
 DEFAULT_FOR = "1h"
 DELIVERY_WAIT_S = 30.0
 PATIENCE_S = 5.0
@@ -22,19 +33,20 @@ _HELP = """Follow a file on one or more nodes as `tail -f` does, through rotatio
 
 With one node its bytes come out as they are; with several each line is put behind the node's name.
 Which files a node shows is its `allow_paths` (REQTailFile). A Go node begins at the file's end,
-whatever -n says.
+whatever -n says. NODE is a node or a target, as for exec: 'ship*', @ROLE, LABEL=VALUE, all, '!TARGET'.
 
 Interrupted, it ends on the node with the next line of the file, or when the time of --for is over;
 what a node that is away has not taken is taken back.
 
 \b
 Exits 0 when the time of --for is over, 1 when a node refused or failed, 3 when one was silent, 64
-for wrong use, 69 without a daemon, 130 when interrupted.
+for wrong use or no such node, 69 without a daemon, 130 when interrupted.
 
 \b
 Examples:
   appliance tail ship1 /var/log/syslog
   appliance tail ship1 ship2 -n 20 /var/log/nginx/access.log
+  appliance tail @edge -x site=oslo /var/log/syslog
   appliance tail ship1 --for 10m /var/log/syslog | grep -i error
 """
 
@@ -45,7 +57,9 @@ def register(app: typer.Typer) -> None:
 
 
 def tail(
-    nodes: Annotated[list[str], typer.Argument(metavar="NODE", help="Where the file is.")],
+    nodes: Annotated[
+        list[str], typer.Argument(metavar="NODE", help=f"Where the file is. {TARGETS_HELP}")
+    ],
     path: Annotated[str, typer.Argument(metavar="PATH", help="The whole path there.")],
     lines: Annotated[
         int,
@@ -60,17 +74,29 @@ def tail(
     no_prefix: Annotated[
         bool, typer.Option("--no-prefix", help="With several nodes: lines without the node's name.")
     ] = False,
+    exclude: ExcludeOption = None,
+    dry_run: DryRunOption = False,
+    raw: RawOption = False,
     state_dir: StateDirOption = None,
 ) -> int:
     """Ask for the file and show it."""
-    names = split_names(nodes)
     span_s = read_duration("--for", span) or 0.0
     if not 1 <= span_s <= 86_400:
         raise typer.BadParameter("between 1s and 24h", param_hint="--for")
+    arguments = [path, *(["-n", str(lines)] if lines else [])]
+    client = connect(state_dir)
+    chosen = choose_nodes(
+        client, nodes, exclude or (), method=METHOD, from_node=from_node, always_asks=dry_run
+    )
+    names = chosen.names
+    if dry_run:
+        show_dry_run(chosen, Rollout([names]), METHOD, arguments, as_json=False)
+        return Exit.OK
+    tell_choice(chosen)
     body: dict[str, Any] = {
         "to_nodes": names,
-        "method": "REQTailFile",
-        "method_args": [path, *(["-n", str(lines)] if lines else [])],
+        "method": METHOD,
+        "method_args": arguments,
         "method_timeout": span_s,
         # later than anybody waits here: what was not taken is taken back, and never a dead letter
         "expires": span_s + 2 * DELIVERY_WAIT_S,
@@ -80,10 +106,9 @@ def tail(
     answers = Answers(
         prefixes=len(names) > 1 and not no_prefix,
         in_lines=len(names) > 1,
-        escapes=terminal_streams(),
+        escapes=frozenset() if raw else terminal_streams(),
         streams=True,
     )
-    client = connect(state_dir)
     is_whole = follow(client, body, span_s + DELIVERY_WAIT_S, answers, idle_s=span_s + PATIENCE_S)
     tell_troubles(answers)
     pending = [item for item in answers.silent if not item.progress.is_delivered and item.id]

@@ -102,3 +102,50 @@ def test_targets_that_mean_nobody_and_numbers_that_are_none_are_wrong_use(run, t
     done = run("exec", *targets, "--", "uptime")
     assert done.returncode == 64
     assert words in done.stderr
+
+
+def test_send_shows_and_tells_what_exec_does_in_the_same_words(run):
+    targets = ["--batch", "2", "--max-fail", "0", "--group", "-o", "json"]
+    ran = json.loads(run("exec", "ship1*", "-x", "ship19", *targets, "--", *PROGRAM).stdout)
+    sent = run("send", "--to", "ship1*", "-x", "ship19", *targets, "REQCliCommand", "--", *PROGRAM)
+    assert sent.returncode == 1
+    told = json.loads(sent.stdout)
+    assert told.keys() == ran.keys() | {"messages"}
+    assert told["summary"] == ran["summary"]
+    assert [item["to"] for item in told["messages"]] == [item["node"] for item in told["nodes"]]
+    assert [item["state"] for item in told["messages"]][-1] == "not asked"
+
+    def of_each(facts):
+        own = ("id", "id_text", "seconds", "job")
+        return [{key: value for key, value in item.items() if key not in own} for item in facts]
+
+    assert of_each(told["nodes"]) == of_each(ran["nodes"])
+    assert told["groups"] == ran["groups"]
+    assert {item["node"]: item["stderr"] for item in told["nodes"]}["ship13"] == "disk full\n"
+
+
+def test_send_in_groups_keeps_quiet_about_each_node(run):
+    done = run("send", "--to", "@ship", "--group", "REQCliCommand", "--", *PROGRAM)
+    assert done.returncode == 1
+    assert " (44 nodes):\n    restarted\n" in done.stdout
+    said = done.stderr.splitlines()
+    assert said[0].startswith("appliance: 50 nodes: ")
+    assert said[1].startswith("44 of 50 done; 1 failed: ship13; 5 silent: ")
+    assert all("jobs watch" in line for line in said[2:])
+
+
+def test_json_lines_tell_what_was_not_asked(run):
+    words = ["--to", "ship13,ship14", "--batch", "1", "--max-fail", "0", "-o", "jsonl"]
+    done = run("send", *words, "REQCliCommand", "--", *PROGRAM)
+    assert json.loads(done.stdout.splitlines()[-1]) == {
+        "event": "not_asked",
+        "to": "ship14",
+        "state": "not asked",
+        "why": "one failed",
+    }
+
+
+def test_tail_takes_targets_too(run):
+    shown = run("tail", "site=oslo", "-x", "ship?", "--dry-run", "/var/log/syslog")
+    assert shown.returncode == 64
+    assert "none of them subscribes REQTailFile" in shown.stderr

@@ -10,6 +10,7 @@ import sys
 import pytest
 
 from appliance.cli import main
+from appliance.core.delivery import DeliveryState, Standing
 from tests.support.fake_control import ServedControl
 from tests.support.programs import ended
 
@@ -234,3 +235,58 @@ def test_a_tail_outlives_the_message_that_asks_for_it_so_that_none_dies(run, con
     ((_, request),) = [call for call in control.calls if call[0] == "submit"]
     assert request.expires > request.method_timeout
     assert "outbox_drop" in [call[0] for call in control.calls]
+
+
+def test_a_batch_is_one_request_for_all_of_its_nodes(run, control):
+    answer_all(control, "up\n")
+    code, _, err = run("exec", "ship1,ship2", "ship3", "--batch", "2", "--", "uptime")
+    assert code == 0
+    asked = [request.to_nodes for what, request in control.calls if what == "submit"]
+    assert asked == [["ship1", "ship2"], ["ship3"]]
+    assert err.splitlines() == [
+        "appliance: batch 1 of 2: 2 nodes: ship1, ship2",
+        "appliance: batch 2 of 2: 1 node: ship3",
+    ]
+
+
+def test_silence_counts_as_failure_where_somebody_is_there_and_not_where_nobody_is(run, control):
+    def act(submitted):
+        for item in submitted:
+            control.miss(item) if item.to == "ship1" else control.deliver(item)
+
+    control.after_submit = act
+    control.standings = {"ship1": Standing(DeliveryState.WAITING, "nobody there")}
+    once = ("--batch", "1", "--max-fail", "0", "--wait", "300ms", "-o", "json", "--", "uptime")
+    code, out, _ = run("exec", "ship1", "ship2", "ship3", "--wait-for-absent", *once)
+    assert code == 1
+    summary = json.loads(out)["summary"]
+    assert summary["silent"] == ["ship1", "ship2"]
+    assert summary["absent"] == ["ship1"]
+    assert summary["not_asked"] == ["ship3"]
+
+
+def test_raw_bytes_reach_the_terminal_as_they_are(daemon_terminal):
+    shown = daemon_terminal("exec", "ship1", "--raw", "--", "x")
+    assert b"\x1b[31mred" in shown
+    assert b"\x1b[31mred" not in daemon_terminal("exec", "ship1", "--", "x")
+
+
+@pytest.fixture
+def daemon_terminal(control, short_dir):
+    """What a command shows on a terminal."""
+    answer_all(control, "\x1b[31mred\n")
+
+    def show(*arguments):
+        at = arguments.index("--")
+        words = [*arguments[:at], "--state-dir", str(short_dir), *arguments[at:]]
+        ours, theirs = pty.openpty()
+        code = subprocess.run(
+            [sys.executable, "-m", "appliance", *words], stdout=theirs, stdin=theirs, timeout=60
+        ).returncode
+        os.close(theirs)
+        shown = os.read(ours, 65_536)
+        os.close(ours)
+        assert code == 0
+        return shown
+
+    return show
