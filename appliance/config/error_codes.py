@@ -795,8 +795,9 @@ _ALL = (
     ErrorCode(
         "E314",
         "older-commit",
-        "Only signed commits are taken, and the commit came before the one in force: an old one, "
-        "signed as well, may have been put there again.",
+        "Only signed commits are taken, and the commit came before the newest one that was in force: an old one, "
+        "signed as well, may have been put there again. Older is what that one follows from; of another branch, or where "
+        "a shallow clone has no history, what was committed before it.",
         "git reset --hard HEAD~3",
         "Go back with a new commit, signed (git revert), or take it as it is with appliance reload --force.",
     ),

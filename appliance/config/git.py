@@ -16,12 +16,15 @@ import hashlib
 import os
 import stat
 import struct
+from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from nacl.exceptions import BadSignatureError
 from nacl.signing import VerifyKey
+
+from appliance.config.revision import SignedCommit
 
 if TYPE_CHECKING:
     from dulwich.repo import Repo
@@ -35,6 +38,7 @@ _MAX_SIGNATURE_BYTES = 8_192
 _MAX_AUTHOR_CHARACTERS = 200
 _MAX_TREE_ENTRIES = 100_000
 _MAX_TREE_DEPTH = 32
+_MAX_COMMITS = 10_000
 _MAX_LINKS = 40
 """As the kernel."""
 _SUFFIXES = (".yaml", ".yml")
@@ -54,15 +58,21 @@ class CommitFacts:
     signer: str | None
     """The comment of the allowed key that signed the commit; None when none did."""
     signature_problem: str | None
+    committed_at: float = 0.0
     is_older: bool = False
     """Whether it came before the commit that it was compared with."""
+
+    @property
+    def signed(self) -> SignedCommit | None:
+        """The commit itself, if an allowed key signed it."""
+        return None if self.signer is None else SignedCommit(self.commit, self.committed_at)
 
 
 def read_commit(
     paths: Sequence[str],
     files: Mapping[str, str],
     allowed: Sequence[str],
-    in_force: str | None = None,
+    in_force: SignedCommit | None = None,
 ) -> CommitFacts:
     """Compare the config with the commit that its work tree stands at.
 
@@ -88,7 +98,8 @@ def read_commit(
                 differing=differing,
                 signer=signer,
                 signature_problem=problem,
-                is_older=_is_before(repo, head, in_force),
+                committed_at=float(commit.commit_time),
+                is_older=in_force is not None and _is_before(repo, commit, in_force),
             )
     except GitTrouble:
         raise
@@ -98,14 +109,35 @@ def read_commit(
         ) from error
 
 
-def _is_before(repo: Repo, head: Any, in_force: str | None) -> bool:
-    """Whether `head` is an ancestor of a commit; not of one that is not there (any more)."""
-    from dulwich.graph import can_fast_forward
+def _is_before(repo: Repo, commit: Any, in_force: SignedCommit) -> bool:
+    """Whether a commit is older than the one in force: it leads to that one, or else was made before it.
 
-    other: Any = (in_force or "").encode()
-    if not other or other == head or other not in repo.object_store:
+    By its time goes what does not follow from the other in this repository: a commit of another branch, one that was
+    made anew (an amended one, a rebased branch), and everything where a shallow clone has no history.
+    """
+    other = in_force.commit.encode()
+    if other == commit.id or _leads_to(repo, other, commit.id):
         return False
-    return bool(can_fast_forward(repo, head, other))
+    if _leads_to(repo, commit.id, other):
+        return True
+    return in_force.committed_at is not None and commit.commit_time < in_force.committed_at
+
+
+def _leads_to(repo: Repo, old: bytes, new: bytes) -> bool:
+    """Whether `new` comes after `old`, as far as the history is here; looked for among the nearest commits only."""
+    waiting, seen = deque([new]), {new}
+    while waiting and len(seen) <= _MAX_COMMITS:
+        try:
+            commit: Any = repo[waiting.popleft()]
+        except KeyError:
+            continue  # a shallow clone ends somewhere
+        for parent in commit.parents:
+            if parent == old:
+                return True
+            if parent not in seen:
+                seen.add(parent)
+                waiting.append(parent)
+    return False
 
 
 def _open(paths: Sequence[str]) -> Repo:

@@ -18,6 +18,8 @@ import stat
 from dataclasses import dataclass
 from pathlib import Path
 
+import msgspec
+
 _MAX_LEVELS = 64
 """Directories looked at between the path and the root."""
 
@@ -42,6 +44,16 @@ class Revision:
     dirty: bool | None = None
     author: str | None = None
     """Who made the commit, and whose key signed it."""
+
+
+class SignedCommit(msgspec.Struct, frozen=True):
+    """A commit by an allowed key; `committed_at` is what it says of its own time, and stands below the signature.
+
+    None where that is not known: an earlier version has not kept it.
+    """
+
+    commit: str
+    committed_at: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

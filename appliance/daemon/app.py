@@ -28,6 +28,7 @@ from appliance.api.targets import TargetChooser
 from appliance.bus.broker import EmbeddedBroker
 from appliance.bus.events import BusEvents
 from appliance.bus.nats import NatsBus
+from appliance.config.revision import SignedCommit
 from appliance.config.watch import watch_paths
 from appliance.core.current import Current
 from appliance.core.durations import format_duration
@@ -70,6 +71,7 @@ from appliance.reconcile.pins import PIN_FILE, PinBook, PinKeeper
 from appliance.reconcile.pool import WorkerPool
 from appliance.reconcile.reconciler import Reconciler
 from appliance.reconcile.reload_result import ReloadResult
+from appliance.reconcile.signed_commits import SIGNED_COMMIT_FILE, SignedCommits
 from appliance.reconcile.start import Start
 from appliance.reconcile.trial import TRIAL_FILE, TrialBook
 from appliance.service_manager import ServiceManager, settings_of_process
@@ -245,6 +247,10 @@ class Daemon:
             next_id=self.store.next_id,
             wall=self.store.now,
         )
+        self.commits = SignedCommits(
+            self._state_dir / SIGNED_COMMIT_FILE, self.telemetry.history_not_written
+        )
+        await asyncio.to_thread(self.commits.load)
         self._begin_to_follow()
         self.secrets = SecretWatch(
             self.desired,
@@ -278,6 +284,7 @@ class Daemon:
             extra_workers=self._extra_workers,
             overrides=self.overrides,
             pins=PinKeeper(PinBook(self._state_dir / PIN_FILE), self.telemetry.history_not_written),
+            commits=self.commits,
             trial_book=TrialBook(self._state_dir / TRIAL_FILE),
             is_connected=lambda: self.bus.is_connected,
             wall=time.time,
@@ -450,14 +457,16 @@ class Daemon:
 
     # -- what the reconciler asks -------------------------------------------------------------------
 
-    def _find_commit_in_force(self) -> str | None:
+    def _find_newest_commit(self) -> SignedCommit | None:
         applied = self.reconciler.applied
-        return applied.revision if applied is not None else None
+        if self.commits.newest is not None or applied is None or applied.revision is None:
+            return self.commits.newest
+        return SignedCommit(applied.revision)  # an earlier version has kept no more
 
     def _begin_to_follow(self) -> None:
         """Everything that reads the desired state and keeps something of it takes the new one over, in this order."""
         desired, state = self.desired, self.desired.value.state
-        self._source.compare_with(self._find_commit_in_force)
+        self._source.compare_with(self._find_newest_commit)
 
         def follow_state(new: DesiredState) -> None:
             nonlocal state

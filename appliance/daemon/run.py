@@ -21,6 +21,7 @@ from appliance.garbage import no_look_for_garbage
 from appliance.reconcile.history import HISTORY_DIR, History
 from appliance.reconcile.pins import PIN_FILE, PinBook
 from appliance.reconcile.reload_result import find_emptied, find_older, find_rejections
+from appliance.reconcile.signed_commits import SIGNED_COMMIT_FILE, SignedCommits
 from appliance.reconcile.start import Start, find_start
 from appliance.telemetry.logs import setup_logging
 
@@ -122,6 +123,7 @@ def _start_below(state_dir: Path, options: RunOptions, source: FileConfigSource)
         source,
         History(state_dir / HISTORY_DIR),
         PinBook(state_dir / PIN_FILE),
+        SignedCommits(state_dir / SIGNED_COMMIT_FILE),
         path=", ".join(source.paths),
     )
 

@@ -10,7 +10,7 @@ from appliance.config.files import fingerprint
 from appliance.config.git import CommitFacts, GitTrouble, parse_key, read_commit
 from appliance.config.load import read_config
 from appliance.config.loader import load_desired, load_given, load_kept
-from appliance.config.revision import Revision, read_revision
+from appliance.config.revision import Revision, SignedCommit, read_revision
 from appliance.core.names import NodeName
 from appliance.core.problems import Problem
 from appliance.core.run_nodes import choose_run_nodes
@@ -39,7 +39,7 @@ class FileConfigSource:
         self._hostname = hostname
         self._signed_by = os.path.abspath(signed_by) if signed_by is not None else None
         self._trusted: tuple[str, ...] | None = None
-        self._find_in_force: Callable[[], str | None] = lambda: None
+        self._find_newest: Callable[[], SignedCommit | None] = lambda: None
 
     def fingerprint(self) -> str:
         """Digest of the files as they are now; "" when they cannot be read."""
@@ -86,11 +86,11 @@ class FileConfigSource:
         dirty: bool | None = None
         author: str | None = None
         facts: CommitFacts | None = None
-        in_force: str | None = None
+        newest: SignedCommit | None = None
         if allowed or loaded.desired.source.source == "git":
             # whoever asks for git or for signatures has the set refused where that fails
-            in_force = self._find_in_force() if allowed else None
-            facts = _check_commit(paths, loaded.files, allowed, in_force)
+            newest = self._find_newest() if allowed else None
+            facts = _check_commit(paths, loaded.files, allowed, newest)
         elif revision is not None:
             # only to be shown: a repository that cannot be read refuses nothing
             facts = _look_at_commit(paths, loaded.files)
@@ -104,7 +104,8 @@ class FileConfigSource:
             branch=revision.branch if revision else None,
             dirty=dirty,
             author=author,
-            older_than=in_force if facts is not None and facts.is_older else None,
+            signed=facts.signed if facts is not None and allowed else None,
+            older_than=newest.commit if newest and facts and facts.is_older else None,
             files=loaded.files,
             blank=loaded.blank,
             warnings=loaded.warnings,
@@ -115,9 +116,9 @@ class FileConfigSource:
         """The keys of the set in force decide about the next one."""
         self._trusted = desired.source.signed_by
 
-    def compare_with(self, find_in_force: Callable[[], str | None]) -> None:
+    def compare_with(self, find_newest: Callable[[], SignedCommit | None]) -> None:
         """A signed commit is compared with the one that this finds."""
-        self._find_in_force = find_in_force
+        self._find_newest = find_newest
 
     def _allowed_keys(self, desired: DesiredState) -> tuple[str, ...]:
         """Who may sign: the file that the daemon was started with, the set in force, at the start the set itself."""
@@ -184,7 +185,7 @@ def _check_commit(
     paths: Sequence[str],
     files: Mapping[str, str],
     allowed: Sequence[str],
-    in_force: str | None,
+    in_force: SignedCommit | None,
 ) -> CommitFacts:
     """The commit of a set from git; with keys it must be signed by one, and the files must be the commit's.
 

@@ -30,6 +30,7 @@ from appliance.reconcile.reload_result import (
     find_older,
     find_rejections,
 )
+from appliance.reconcile.signed_commits import SignedCommits
 
 
 class Staged(Protocol):
@@ -99,6 +100,7 @@ class Activation:
         *,
         overrides: OverrideBook,
         pins: PinKeeper,
+        commits: SignedCommits,
         recorder: Recorder,
         telemetry: ReloadTelemetry,
         on_accepted: Callable[[DesiredState], None],
@@ -108,6 +110,7 @@ class Activation:
         self._reloadables = reloadables
         self._overrides = overrides
         self._pins = pins
+        self._commits = commits
         self._recorder = recorder
         self._telemetry = telemetry
         self._on_accepted = on_accepted
@@ -148,7 +151,8 @@ class Activation:
         """Why a valid set would be refused all the same."""
         old = self._compared_with(loaded, way)
         filled = self.applied.filled if self.applied is not None else way.old_filled
-        older = () if way.force or way.goes_back else find_older(loaded)
+        is_same = loaded.digest == (self.applied.digest if self.applied else self.last_digest)
+        older = () if way.force or way.goes_back or is_same else find_older(loaded)
         if older:
             return tuple(map(loaded.place, older))
         # before the guard of the plan, which could only count workers: this one names the file
@@ -230,6 +234,7 @@ class Activation:
             way.trigger,
             verdict.result,
         )
+        await self._note_commit(loaded, way)
         if way.failures:
             self._telemetry.config_reverted(way.failures)
         # last, as it tells what became of the workers; no disk keeps them from moving
@@ -240,6 +245,12 @@ class Activation:
             files=loaded.files,
         )
         return verdict
+
+    async def _note_commit(self, loaded: LoadedSet, way: Way) -> None:
+        """What older commits are told by: a way back does not lower it, only somebody who insists does."""
+        if loaded.signed is None or way.goes_back or (loaded.older_than and not way.force):
+            return
+        await self._commits.put(loaded.signed)
 
     def _next_generation(self, loaded: LoadedSet, way: Way) -> int:
         if self.applied is None:
@@ -252,6 +263,7 @@ class Activation:
         """The files hold the set in force: whatever was wrong with them is over, and nothing is pinned any more."""
         assert self.applied is not None
         await self._pins.put(None)
+        await self._note_commit(loaded, way)
         # a commit may have changed nothing here: the status still says where the files stand
         self.applied = replace(
             self.applied, revision=loaded.revision, branch=loaded.branch, dirty=loaded.dirty

@@ -39,6 +39,7 @@ from appliance.reconcile.reload_result import (
     pinned_note,
 )
 from appliance.reconcile.rollback import Rollback
+from appliance.reconcile.signed_commits import SignedCommits
 from appliance.reconcile.start import Start
 from appliance.reconcile.trial import TrialBook
 from appliance.reconcile.trigger import Request, Trigger
@@ -67,6 +68,7 @@ class Reconciler:
         extra_workers: Callable[[], Mapping[WorkerKey, WorkerSpec]],
         overrides: OverrideBook,
         pins: PinKeeper,
+        commits: SignedCommits,
         trial_book: TrialBook,
         is_connected: Callable[[], bool] = lambda: True,
         wall: Callable[[], float],
@@ -81,6 +83,7 @@ class Reconciler:
             reloadables,
             overrides=overrides,
             pins=pins,
+            commits=commits,
             recorder=Recorder(history, telemetry),
             telemetry=telemetry,
             on_accepted=on_accepted,
@@ -142,7 +145,11 @@ class Reconciler:
                 old_filled=start.last_good.filled if start.last_good else frozenset(),
                 observed=start.observed,
             )
-            verdict = await self.activation.bring_into_force(start.first, way)
+            attempt = self.activation.bring_into_force(start.first, way)
+            # what is unforeseen refuses a start as it refuses a reload
+            found = await self._within_boundary(way, attempt, digest=start.first.digest)
+            assert found is not None
+            verdict = found
             if verdict.result == "refused":
                 # an address or a broker may be gone, which refuses a start as it refuses a reload
                 refusal = verdict
@@ -310,7 +317,7 @@ class Reconciler:
         self.on_look(False)
 
     async def _within_boundary(
-        self, way: Way, attempt: Awaitable[ReloadResult | None]
+        self, way: Way, attempt: Awaitable[ReloadResult | None], *, digest: str = ""
     ) -> ReloadResult | None:
         """The boundary around everything that may change the set in force: the daemon must go on."""
         started = self._mono()
@@ -323,7 +330,11 @@ class Reconciler:
                 code="E306", message=f"internal error: {type(error).__name__}: {error}"
             )
             return await self.activation.refuse(
-                (problem,), way, started, digest=self.files.digest, known=self._known(way)
+                (problem,),
+                way,
+                started,
+                digest=digest or self.files.digest,
+                known=self._known(way),
             )
 
     def _known(self, way: Way) -> ReloadResult | None:

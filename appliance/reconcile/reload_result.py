@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from appliance.config.revision import Revision
+from appliance.config.revision import Revision, SignedCommit
 from appliance.core.hidden import NOTHING_HIDDEN, Hidden
 from appliance.core.names import WorkerKey
 from appliance.core.plan import Plan, find_excess_cancels, find_restart_fields
@@ -33,8 +33,10 @@ class LoadedSet:
     dirty: bool | None = None
     """Whether the files differ from the commit; None where that is not known."""
     author: str | None = None
+    signed: SignedCommit | None = None
+    """The commit that it is of, where only signed ones are taken."""
     older_than: str | None = None
-    """The commit in force, where the set is of a signed commit that came before it."""
+    """The newest commit that was in force, where the set is of a signed one that came before it."""
     warnings: Sequence[Problem] = ()
     place: Callable[[Problem], Problem] = field(default=lambda problem: problem, compare=False)
     """Gives a problem that knows its path only its place in the files."""
@@ -182,7 +184,7 @@ def find_older(loaded: LoadedSet) -> tuple[Problem, ...]:
         Problem(
             code="E314",
             path="config.signed_by",
-            message=f"commit {(loaded.revision or '')[:12]} is older than {loaded.older_than[:12]}, which is in force",
+            message=f"commit {(loaded.revision or '')[:12]} is older than {loaded.older_than[:12]}, which was in force",
             hint="go back with a new commit, signed (git revert); if it is meant: `appliance reload --force`",
         ),
     )

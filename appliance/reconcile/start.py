@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
+from appliance.config.revision import SignedCommit
 from appliance.core.plan import apply_to_model, find_restart_fields, make_plan
 from appliance.core.problems import Problem
 from appliance.core.specs import DesiredState, ObservedState, StartFallback
@@ -20,6 +21,7 @@ from appliance.reconcile.disk import LOAD_TIMEOUT_S, READ_TIMEOUT_S
 from appliance.reconcile.history import History
 from appliance.reconcile.pins import Pin, PinBook
 from appliance.reconcile.reload_result import LoadedSet, find_problems_of
+from appliance.reconcile.signed_commits import SignedCommits
 from appliance.reconcile.trigger import ConfigSource
 
 T = TypeVar("T")
@@ -59,7 +61,9 @@ class Start:
         return apply_to_model(make_plan(self.last_good.desired.workers, {}, 0.0), {})
 
 
-def find_start(source: ConfigSource, history: History, pins: PinBook, *, path: str) -> Start:
+def find_start(
+    source: ConfigSource, history: History, pins: PinBook, commits: SignedCommits, *, path: str
+) -> Start:
     """Decide what to start with. Blocks.
 
     Raises:
@@ -89,9 +93,8 @@ def find_start(source: ConfigSource, history: History, pins: PinBook, *, path: s
         source.follow(last_good.desired)
         if last_good.desired.start.fallback is StartFallback.NONE:
             last_good = None
-    if last_good is not None:
-        in_force = last_good.revision
-        source.compare_with(lambda: in_force)
+    newest = commits.load() or _commit_of(last)
+    source.compare_with(lambda: newest)
     try:
         if not is_answering:
             raise _no_answer(path)
@@ -110,7 +113,15 @@ def find_start(source: ConfigSource, history: History, pins: PinBook, *, path: s
     if found.digest == last_digest:
         # they have become the last good ones between fingerprint and load
         last_good = None
+        # an older commit that says the same puts nothing back
+        found = replace(found, older_than=None, signed=None) if found.older_than else found
     return Start(first=found, last_good=last_good, files_digest=found.digest)
+
+
+def _commit_of(last: Mapping[str, object]) -> SignedCommit | None:
+    """Of the last set in force, where an earlier version has kept no more."""
+    revision = last.get("revision")
+    return SignedCommit(revision) if isinstance(revision, str) and revision else None
 
 
 def _load_kept(source: ConfigSource, history: History, digest: str) -> LoadedSet | None:

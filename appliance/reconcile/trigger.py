@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from appliance.config.revision import Revision
+from appliance.config.revision import Revision, SignedCommit
 from appliance.core.specs import DesiredState
 from appliance.reconcile.reload_result import LoadedSet, ReloadResult
 
@@ -85,8 +85,8 @@ class ConfigSource(Protocol):
         """The set in force decides whose signature the next one needs."""
         ...
 
-    def compare_with(self, find_in_force: Callable[[], str | None]) -> None:
-        """What finds the commit in force, which no signed commit may come before."""
+    def compare_with(self, find_newest: Callable[[], SignedCommit | None]) -> None:
+        """What finds the newest commit that was in force, which no signed commit may come before."""
         ...
 
     def load_from(self, paths: Sequence[str]) -> LoadedSet:

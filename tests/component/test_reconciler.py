@@ -17,6 +17,7 @@ from appliance.reconcile.pins import PinBook, PinKeeper
 from appliance.reconcile.pool import WorkerPool
 from appliance.reconcile.reconciler import Reconciler
 from appliance.reconcile.reload_result import LoadedSet
+from appliance.reconcile.signed_commits import SignedCommits
 from appliance.reconcile.start import Start
 from appliance.reconcile.trial import TrialBook
 from tests.component.test_pool import Recorder, ToyWorker, spec
@@ -94,6 +95,7 @@ async def world(tmp_path, tasks):
         on_accepted=lambda desired: None,
         extra_workers=dict,
         pins=PinKeeper(PinBook(tmp_path / "pin.json"), telemetry.history_not_written),
+        commits=SignedCommits(tmp_path / "commit.json"),
         trial_book=TrialBook(tmp_path / "trial.json"),
         overrides=OverrideBook(
             tmp_path / "overrides.json",

@@ -20,6 +20,7 @@ from appliance.reconcile.overrides import OverrideBook
 from appliance.reconcile.pins import PinBook, PinKeeper
 from appliance.reconcile.pool import WorkerPool
 from appliance.reconcile.reconciler import Reconciler
+from appliance.reconcile.signed_commits import SIGNED_COMMIT_FILE, SignedCommits
 from appliance.reconcile.start import find_start
 from appliance.reconcile.trial import TrialBook
 from tests.component.test_pool import Recorder, ToyWorker
@@ -100,7 +101,9 @@ class Node:
         )
         self.history.open()
         book = PinBook(self.state / "pin.json")
-        start = find_start(self.source, self.history, book, path=str(self.files))
+        commits = SignedCommits(self.state / SIGNED_COMMIT_FILE)
+        start = find_start(self.source, self.history, book, commits, path=str(self.files))
+        self.source.compare_with(lambda: commits.newest)
         pool = self.pool = WorkerPool(
             ToyWorker, self.telemetry, wall=lambda: self.wall, on_ended=lambda: None
         )
@@ -124,6 +127,7 @@ class Node:
             extra_workers=dict,
             overrides=overrides,
             pins=PinKeeper(book, self.telemetry.history_not_written),
+            commits=commits,
             trial_book=TrialBook(self.state / "trial.json"),
             is_connected=lambda: self.is_connected,
             wall=lambda: self.wall,

@@ -6,6 +6,7 @@ import subprocess
 import pytest
 
 from appliance.config.git import GitTrouble, parse_key, read_commit
+from appliance.config.revision import SignedCommit
 from tests.support.appliance import Appliance
 
 BASE = """
@@ -26,6 +27,7 @@ class Repository:
 
     def __init__(self, root):
         self.root = root
+        self.clock = {}
         self.folder = root / "repo" / "fleet"
         self.folder.mkdir(parents=True)
         self.git("init", "-q", "-b", "main")
@@ -38,7 +40,7 @@ class Repository:
             self.keys[name] = path
 
     def git(self, *words, text=None):
-        environment = {**os.environ, **ENVIRONMENT}
+        environment = {**os.environ, **ENVIRONMENT, **self.clock}
         return subprocess.run(
             ["git", "-C", self.root / "repo", *words],
             env=environment,
@@ -54,8 +56,10 @@ class Repository:
     def write(self, text, name="fleet.yaml"):
         (self.folder / name).write_text(text)
 
-    def commit(self, signer=None, message="m"):
+    def commit(self, signer=None, message="m", at=None):
         self.git("add", "-A")
+        if at is not None:
+            self.clock = {"GIT_COMMITTER_DATE": f"@{at} +0000", "GIT_AUTHOR_DATE": f"@{at} +0000"}
         sign = (
             ["-c", "gpg.format=ssh", "-c", f"user.signingkey={self.keys[signer]}"] if signer else []
         )
@@ -407,3 +411,108 @@ def test_without_asking_for_git_an_edit_on_top_of_the_commit_is_seen_all_the_sam
         repository.write(f"{BASE}{NODES.format(more=', REQPong: {}')}")
         daemon.reload()
         assert daemon.status()["config"]["dirty"] is True
+
+
+def is_older(repository, than, at=None, folder=None):
+    """Whether the commit that is checked out counts as older than another one, committed `at`."""
+    folder = folder or repository.folder
+    facts = read_commit([str(folder)], {}, [repository.public("anna")], SignedCommit(than, at))
+    return facts.is_older
+
+
+@pytest.fixture
+def story(repository):
+    """Three commits of one branch, a minute apart, and two of other branches that grew from the first."""
+    commits = {}
+    for minute, (name, text) in enumerate(
+        [("first", "a: 1"), ("second", "a: 2"), ("third", "a: 1")]
+    ):
+        repository.write(f"{text}\n")
+        commits[name] = repository.commit("anna", name, at=1_000 + 60 * minute)
+    for name, at in (("old branch", 1_030), ("new branch", 2_000)):
+        repository.git("checkout", "-q", commits["first"])
+        repository.write(f"b: {at}\n")
+        commits[name] = repository.commit("anna", name, at=at)
+    return repository, commits
+
+
+@pytest.mark.parametrize(
+    ("name", "older"),
+    [
+        ("first", True),
+        ("second", True),
+        ("third", False),
+        ("old branch", True),
+        ("new branch", False),
+    ],
+)
+def test_a_commit_is_older_that_leads_to_the_one_in_force_or_was_made_before_it_elsewhere(
+    story, name, older
+):
+    repository, commits = story
+    repository.git("checkout", "-q", commits[name])
+    assert is_older(repository, commits["third"], 1_120.0) is older
+    # without its time only what leads there is known
+    assert is_older(repository, commits["third"]) is (older and name != "old branch")
+
+
+def test_a_commit_that_follows_is_not_older_whatever_its_clock_said(story):
+    repository, commits = story
+    repository.git("checkout", "-q", commits["third"])
+    repository.commit("anna", "nothing changes", at=500)
+    assert not is_older(repository, commits["third"], 1_120.0)
+
+
+def test_a_commit_made_anew_is_not_older_and_one_that_is_gone_is_told_by_its_time(story):
+    repository, commits = story
+    repository.git("checkout", "-q", commits["second"])
+    repository.commit("anna", "amended", at=1_500)
+    assert not is_older(repository, commits["third"], 1_120.0)
+    assert not is_older(repository, "0" * 40, 1_120.0)
+    assert is_older(repository, "0" * 40, 1_600.0)
+    assert not is_older(repository, "0" * 40)
+
+
+def test_a_shallow_clone_tells_by_the_time_what_its_history_does_not_hold(story):
+    repository, commits = story
+    clone = repository.root / "clone"
+    for name, older in (("second", True), ("third", False), ("new branch", False)):
+        repository.git("branch", "-f", "shown", commits[name])
+        url = f"file://{repository.root / 'repo'}"
+        repository.git("clone", "-q", "--depth", "1", "--branch", "shown", url, str(clone))
+        assert is_older(repository, commits["third"], 1_120.0, clone / "fleet") is older
+        subprocess.run(["rm", "-r", clone], check=True)
+
+
+def test_an_older_commit_with_the_same_files_opens_no_door_to_what_was_taken_back(repository):
+    key = repository.public("anna")
+    signed = BASE + f"config: {{source: git, signed_by: ['{key}']}}\n"
+    good, bad = (signed + NODES.format(more=more) for more in ("", ", REQPong: {}"))
+    commits = []
+    for minute, text in enumerate((good, bad, good)):  # the third takes the second back
+        repository.write(text)
+        commits.append(repository.commit("anna", at=1_000 + 60 * minute))
+    daemon = Appliance(None, repository.root / "daemon", config_path=repository.folder)
+
+    def codes():
+        return [
+            problem["code"] for problem in daemon.status()["config"]["last_attempt"]["problems"]
+        ]
+
+    with daemon:
+        repository.git("checkout", "-q", commits[0])
+        assert daemon.reload()["result"] == "unchanged"  # the files are the same
+        repository.git("checkout", "-q", commits[1])
+        assert daemon.reload()["result"] == "refused"
+        assert codes() == ["E314"]
+        repository.git("checkout", "-q", commits[0])
+        assert daemon.reload()["result"] == "unchanged"
+        assert daemon.stop() == 0
+        daemon.start()
+        repository.git("checkout", "-q", commits[1])
+        assert daemon.reload()["result"] == "refused"
+        assert codes() == ["E314"]
+        assert daemon.stop() == 0
+        daemon.start()
+        assert codes() == ["E314"]
+        assert daemon.reload(force=True)["result"] == "applied"
