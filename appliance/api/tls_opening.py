@@ -1,6 +1,6 @@
 """A connection that begins with TLS: counted before its handshake, and made with the certificate of that moment.
 
-asyncio can do TLS itself, yet by one context for the life of a listener, and it shows a connection only when the
+A listener of asyncio can do TLS itself, yet by one context for all its life, and it shows a connection only when the
 handshake is over: a renewed certificate would need another listener, and strangers could hold as many half-open
 connections as they like.
 """
@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
+import socket
 import ssl
 from collections.abc import Callable, MutableMapping
 
@@ -26,7 +28,8 @@ class TlsOpening(asyncio.Protocol):
         admit: Callable[[asyncio.BaseProtocol], bool],
         admitted: MutableMapping[asyncio.BaseProtocol, str],
     ) -> None:
-        self.transport: asyncio.Transport | None = None
+        self.transport: asyncio.BaseTransport | None = None
+        """Of the connection, until the handshake is over."""
         self._context = context
         self._make = make
         self._admit = admit
@@ -35,35 +38,32 @@ class TlsOpening(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Count it, and shake hands."""
-        assert isinstance(transport, asyncio.Transport)
         self.transport = transport
-        # what comes is for the one who shakes hands
-        transport.pause_reading()
-        if self._admit(self):
-            self.keep_alive = asyncio.get_running_loop().create_task(self._open(transport))
-
-    def connection_lost(self, _error: Exception | None) -> None:
-        """It ended before the handshake."""
-        self.transport = None
-
-    async def _open(self, transport: asyncio.Transport) -> None:
-        protocol = self._make()
-        opened: asyncio.Transport | None = None
-        # who speaks no TLS, or brings a certificate of somebody else, is nothing to tell of
-        with contextlib.suppress(OSError, TimeoutError):
-            opened = await asyncio.get_running_loop().start_tls(
-                transport,
-                protocol,
-                self._context,
-                server_side=True,
-                ssl_handshake_timeout=HANDSHAKE_TIMEOUT_S,
-                ssl_shutdown_timeout=SHUTDOWN_TIMEOUT_S,
-            )
-        name = self._admitted.pop(self, None)
-        self.transport = None
-        if opened is None:
-            transport.abort()
+        if not self._admit(self):
             return
-        if name is not None:
-            self._admitted[protocol] = name
-        protocol.connection_made(opened)
+        # NB: a transport that was given to us reads what belongs to the handshake, with uvloop even when it is paused;
+        # one that is closed here has read nothing, and the connection stays open by the second descriptor
+        own = socket.socket(fileno=os.dup(transport.get_extra_info("socket").fileno()))
+        transport.close()
+        self.keep_alive = asyncio.get_running_loop().create_task(self._open(own))
+
+    async def _open(self, own: socket.socket) -> None:
+        own.setblocking(False)
+        opened: asyncio.BaseProtocol | None = None
+        try:
+            # who speaks no TLS, or brings a certificate of somebody else, is nothing to tell of
+            with contextlib.suppress(OSError):
+                _, opened = await asyncio.get_running_loop().connect_accepted_socket(
+                    self._make,
+                    own,
+                    ssl=self._context,
+                    ssl_handshake_timeout=HANDSHAKE_TIMEOUT_S,
+                    ssl_shutdown_timeout=SHUTDOWN_TIMEOUT_S,
+                )
+        finally:
+            if opened is None:
+                own.close()
+            self.transport = None
+            name = self._admitted.pop(self, None)
+            if opened is not None and name is not None:
+                self._admitted[opened] = name

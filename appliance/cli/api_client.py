@@ -11,7 +11,7 @@ import http.client
 import json
 import os
 import socket
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, NoReturn, Protocol, TypeVar
@@ -36,6 +36,8 @@ _UNKNOWN_ROUTE = frozenset({"not found", "method not allowed"})
 
 STOPPING = "stopping"
 """What a stream ends with whose daemon stops."""
+WITHDRAWN = "withdrawn"
+"""What one ends with whose asker was known, and is not any more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +75,10 @@ class NotKnownThere(ApiRefused):
     """The daemon knows no such request: it is of another version."""
 
 
+class AccessWithdrawn(DaemonUnreachable):
+    """We were let in, and then not any more."""
+
+
 class SocketForbidden(DaemonError):
     """The socket is there, or may be, and we may not use it."""
 
@@ -93,6 +99,35 @@ class _UnixConnection(http.client.HTTPConnection):
         from appliance.api.unix_socket import connect_unix
 
         self.sock: socket.socket = connect_unix(self._path, self._timeout_s)
+
+
+class Content:
+    """What comes from a daemon as it is. A connection that breaks is told as such, and is not the end."""
+
+    def __init__(
+        self,
+        response: http.client.HTTPResponse,
+        explain: Callable[[Exception], DaemonError],
+        name: str,
+    ) -> None:
+        self.headers = response.headers
+        self._response = response
+        self._explain = explain
+        self._name = name
+
+    def read(self, amount: int) -> bytes:
+        """The next bytes; empty at the end.
+
+        Raises:
+            DaemonUnreachable: there is more, and it does not come.
+        """
+        try:
+            block = self._response.read(amount)
+        except (OSError, http.client.HTTPException) as error:
+            raise self._explain(error) from error
+        if not block and amount and self._response.length:
+            raise DaemonUnreachable(f"the daemon on {self._name} went away in the middle")
+        return block
 
 
 class Way(Protocol):
@@ -215,8 +250,15 @@ class ApiClient:
                 self._refuse(response.status, response.read())
             last = ""
             while raw := response.readline(MAX_LINE_BYTES):
+                if not raw.endswith(b"\n"):
+                    break  # cut off in its middle
                 line = Answer(msgspec.json.decode(raw, type=kind), raw)
                 last = line.value.event
+                if last == WITHDRAWN:
+                    raise AccessWithdrawn(
+                        f"{self._way.name} does not let us in any more: {line.value.reason or 'it does not say why'};"
+                        " what it had accepted goes on"
+                    )
                 if last == STOPPING:
                     raise DaemonUnreachable(
                         f"the daemon on {self._way.name} stopped in the middle; what it had accepted goes on when it is"
@@ -263,10 +305,8 @@ class ApiClient:
             connection.close()
 
     @contextlib.contextmanager
-    def fetch(
-        self, path: str, query: Mapping[str, str], wait_s: float
-    ) -> Iterator[http.client.HTTPResponse]:
-        """Get content; the response is read within the block. Raises as `get`."""
+    def fetch(self, path: str, query: Mapping[str, str], wait_s: float) -> Iterator[Content]:
+        """Get content, which is read within the block. Raises as `get`."""
         connection = self._way.open(wait_s + ANSWER_TIMEOUT_S)
         try:
             try:
@@ -275,7 +315,7 @@ class ApiClient:
                     self._refuse(response.status, response.read())
             except (OSError, http.client.HTTPException) as error:
                 raise self._unreachable(error) from error
-            yield response
+            yield Content(response, self._unreachable, self._way.name)
         finally:
             connection.close()
 
@@ -336,7 +376,9 @@ class ApiClient:
         try:
             error = str(json.loads(raw)["error"])
         except (ValueError, KeyError, TypeError):
-            error = raw[:200].decode("utf-8", "replace").strip() or f"status {status}"
+            raise DaemonUnreachable(
+                f"what answers on {self._way.name} is no appliance, or does not reach one: status {status}"
+            ) from None
         words = self._way.explain_refusal(status, error)
         if status in (401, 403):
             raise NotPermitted(status, words)

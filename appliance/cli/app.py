@@ -38,7 +38,7 @@ from appliance.cli import (
     tail_command,
     wire_command,
 )
-from appliance.cli.api_client import ApiRefused, NotPermitted, SocketForbidden
+from appliance.cli.api_client import AccessWithdrawn, ApiRefused, NotPermitted, SocketForbidden
 from appliance.cli.contexts import ContextsUnusable
 from appliance.cli.options import PROGRAM, Exit, unknown_variables, warn
 from appliance.cli.remote_way import ServerInvalid
@@ -201,7 +201,7 @@ def _code_of(error: ApplianceError) -> Exit:
         return Exit.CONFIG
     if isinstance(error, ServerInvalid | ContextsUnusable):
         return Exit.USAGE
-    if isinstance(error, SocketForbidden | StateDirForeign | NotPermitted):
+    if isinstance(error, AccessWithdrawn | NotPermitted | SocketForbidden | StateDirForeign):
         return Exit.NO_PERMISSION
     if isinstance(error, DaemonError):
         return Exit.UNAVAILABLE

@@ -10,6 +10,7 @@ from typing import Annotated
 
 import typer
 
+from appliance.cli.api_client import NotPermitted
 from appliance.cli.copy_job import Copier, NobodyAnswers
 from appliance.cli.copy_places import Job, PlacesUnclear, plan_copies
 from appliance.cli.copy_report import CopyOutcome, CopyState, exit_code_of, facts_of, summary_of
@@ -103,7 +104,7 @@ def copy(
         makes_directories=mkdir,
     )
     outcomes: list[CopyOutcome] = []
-    broken: DaemonError | None = None
+    broken: ApplianceError | None = None
     with _ending_like_interrupted() as ended_by:
         for job in jobs:
             outcome, broken = _copy_one(copier, view, job)
@@ -146,11 +147,11 @@ def _ending_like_interrupted() -> Iterator[list[int]]:
 
 def _copy_one(
     copier: Copier, view: ProgressView, job: Job
-) -> tuple[CopyOutcome, DaemonError | None]:
+) -> tuple[CopyOutcome, ApplianceError | None]:
     """What came of it, told already; beside it what makes all others fail as well."""
     began_mono = time.monotonic()
     outcome = CopyOutcome(job)
-    broken = None
+    broken: ApplianceError | None = None
     try:
         with view.ticking():
             outcome.copied = copier.copy(job)
@@ -159,7 +160,7 @@ def _copy_one(
         outcome.state, outcome.reason = CopyState.INTERRUPTED, copier.describe_interrupted(job)
     except NobodyAnswers as error:
         outcome.state, outcome.reason = CopyState.SILENT, str(error)
-    except DaemonError as error:
+    except (DaemonError, NotPermitted) as error:
         outcome.reason, broken = str(error), error
     except ApplianceError as error:
         outcome.reason = str(error)

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from appliance.api.model import CopyBegun, CopyKept, CopyLine, Count, Line, Status
-from appliance.cli.api_client import ApiClient, ApiRefused
+from appliance.cli.api_client import AccessWithdrawn, ApiClient, ApiRefused, NotPermitted
 from appliance.cli.copy_asked import CopyAsked
 from appliance.cli.copy_local import LocalSource, check_writable, write_file
 from appliance.cli.copy_places import Job, Place
@@ -89,6 +89,8 @@ class Copier:
                     return self._bring(job.source.path, job.target)
                 check_writable(job.target.path)
                 return self._fetch(job.source, job.target.path)
+            except AccessWithdrawn:
+                raise
             except DaemonUnreachable:
                 restarts += 1
                 if not self._is_begun or restarts > MAX_RESTARTS or not self._wait_for_daemon():
@@ -166,6 +168,8 @@ class Copier:
                 with self._client.fetch(place, query, self._wait_s) as response:
                     sha256 = response.headers.get(SHA256_HEADER, "")
                     return Copied(write_file(path, response, sha256), sha256, True)
+            except NotPermitted:
+                raise
             except ApiRefused as error:
                 raise NobodyAnswers(f"{source}: {error}") from error
 

@@ -8,7 +8,7 @@ from urllib.parse import quote
 import typer
 
 from appliance.api.model import History, HistoryRecord, ReloadResult
-from appliance.cli.api_client import ApiRefused
+from appliance.cli.api_client import ApiRefused, NotPermitted
 from appliance.cli.daemon_commands import RELOAD_TIMEOUT_S, has_many_nodes, show_verdict
 from appliance.cli.options import (
     Exit,
@@ -160,6 +160,8 @@ def rollback(
             accept=[422],
             timeout_s=RELOAD_TIMEOUT_S,
         )
+    except NotPermitted:
+        raise
     except ApiRefused as error:
         warn(str(error))
         return Exit.FAILED

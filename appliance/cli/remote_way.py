@@ -168,14 +168,17 @@ class RemoteWay:
                 return f"no daemon answers on {name}: nobody listens there"
             case _Unconnected():
                 return f"cannot reach {name}: {error}"
-            case http.client.BadStatusLine() if self._tls is None:
-                return f"what answers on {name} is no HTTP; perhaps it is https://{host}:{self._url.port}"
-            case http.client.HTTPException():
-                return f"what answers on {name} is no appliance: {type(error).__name__}"
             case OSError(errno=errno.ETIMEDOUT | errno.EHOSTUNREACH | errno.ENETUNREACH as code):
                 return f"the line to {name} is cut: {os.strerror(code).lower()}"
-            case ConnectionError():
-                return f"the connection with {name} broke: {error.strerror or error}"
+            case http.client.BadStatusLine() if self._tls is None:
+                return f"what answers on {name} is no HTTP; perhaps it is https://{host}:{self._url.port}"
+            case http.client.IncompleteRead() | ConnectionError():
+                words = getattr(error, "strerror", None) or "no whole answer came"
+                return (
+                    f"the connection with {name} broke: {words.lower()}{self._hint_certificate()}"
+                )
+            case http.client.HTTPException():
+                return f"what answers on {name} is no appliance: {type(error).__name__}"
         return None
 
     def _explain_tls(self, error: ssl.SSLError) -> str:
@@ -193,8 +196,12 @@ class RemoteWay:
                 return f"{name} does not take {given}: {words}"
             return f"{name} ended TLS: {words}"
         if isinstance(error, ssl.SSLEOFError | ssl.SSLZeroReturnError):
-            return f"the connection with {name} broke"
+            return f"the connection with {name} broke{self._hint_certificate()}"
         return f"no TLS with {name}: {reason or type(error).__name__}"
+
+    def _hint_certificate(self) -> str:
+        # NB: a server tells after the handshake, and what it says may be lost with the connection
+        return "; it may not take our certificate" if self._server.cert is not None else ""
 
 
 def _explain_certificate(error: ssl.SSLCertVerificationError, host: str) -> str:

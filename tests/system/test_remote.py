@@ -1,0 +1,460 @@
+"""The command line from a laptop: every command that asks a daemon, over TLS, by token and by certificate."""
+
+import json
+import os
+import re
+import signal
+import socket
+import ssl
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.support import forked
+from tests.support.appliance import Appliance
+from tests.support.authority import Authority
+from tests.support.waiting import until
+
+CONFIG = """
+version: 1
+broker: {{embedded: true}}
+reload: {{settle: 1ms, poll_interval: 50ms}}
+roles:
+  ship:
+    subscribe:
+      REQPing: {{}}
+      REQCliCommand: {{allow_commands: [[sh, -c, "*"]]}}
+      REQCliCommandCont: {{allow_commands: [[sh, -c, "*"]]}}
+      REQTailFile: {{allow_paths: ["{root}/ship1/**"]}}
+      REQCopyFileTo: {{allow_paths: ["{root}/ship1/**"]}}
+      REQCopyFileFrom: {{allow_paths: ["{root}/ship1/**"]}}
+nodes:
+  central: {{subscribe: {{REQErrorLog: {{}}, REQToFileAppend: {{}}, REQPong: {{}}, REQCopyFileTo: {{}}}}}}
+  ship1: {{roles: [ship]}}
+admin:
+  listen: 127.0.0.1:{port}
+  reading: known
+  tls: {{cert: {{file: server.pem}}, key: {{file: server.key}}, client_ca: {{file: clients.pem}}}}
+  tokens:
+    - {{name: operator, token: {{file: operator.token}}, scopes: [read, send, reload, config-values]}}
+    - {{name: watcher, token: {{file: watcher.token}}, scopes: [read]}}
+    {more}
+  certificates:
+    - {{name: anna, cn: anna, scopes: [read, send]}}
+"""
+TEMPORARY = "- {name: temporary, token: {file: temporary.token}, scopes: [read, send]}"
+
+
+class Laptop:
+    """A directory of its own, with nothing of the daemon's but what is brought along."""
+
+    def __init__(self, directory: Path, port: int) -> None:
+        self.home = directory
+        self.url = f"https://127.0.0.1:{port}"
+        (directory / "config").mkdir(parents=True)
+
+    def environment(self, **more: str) -> dict[str, str]:
+        kept = {
+            name: value for name, value in os.environ.items() if not name.startswith("APPLIANCE_")
+        }
+        return {
+            **kept,
+            "HOME": str(self.home),
+            "XDG_CONFIG_HOME": str(self.home / "config"),
+            "LC_ALL": "C",
+            "COLUMNS": "80",
+            **more,
+        }
+
+    def run(self, *arguments, context="operator", environ=(), **options):
+        words = ["-c", context, *arguments] if context else arguments
+        return forked.run(
+            list(words),
+            env=self.environment(**dict(environ)),
+            timeout=100,
+            cwd=self.home,
+            **options,
+        )
+
+
+class World:
+    def __init__(self, directory: Path) -> None:
+        self.root = directory / "files"
+        (self.root / "ship1").mkdir(parents=True)
+        with socket.socket() as found:
+            found.bind(("127.0.0.1", 0))
+            self.port = found.getsockname()[1]
+        self.directory = directory / "daemon"
+        self.directory.mkdir()
+        self.authority = Authority(directory / "ca")
+        self.clients = Authority(directory / "clients", "clients")
+        (self.directory / "clients.pem").write_bytes(self.clients.pem.read_bytes())
+        self.renew(self.authority.issue("ship1"))
+        for name in ("operator", "watcher", "temporary"):
+            (self.directory / f"{name}.token").write_text(f"secret-of-{name}\n")
+        self.daemon = Appliance(self.config(TEMPORARY), self.directory)
+        self.laptop = Laptop(directory / "laptop", self.port)
+        self.anna = self.clients.issue("anna")
+
+    def config(self, more: str = "") -> str:
+        return CONFIG.format(root=self.root, port=self.port, more=more)
+
+    def renew(self, pair) -> None:
+        (self.directory / "server.key").write_bytes(pair.key.read_bytes())
+        (self.directory / "server.pem").write_bytes(pair.cert.read_bytes())
+
+    def add_contexts(self) -> None:
+        ca = ["--ca", str(self.authority.pem)]
+        for name in ("operator", "watcher", "temporary"):
+            done = self.laptop.run(
+                *("context", "add", name, "--server", self.laptop.url, "--token-stdin", *ca),
+                context=None,
+                input=f"secret-of-{name}\n".encode(),
+            )
+            assert done.returncode == 0, done.stderr
+        files = ["--cert", str(self.anna.cert), "--key", str(self.anna.key)]
+        done = self.laptop.run(
+            "context", "add", "anna", "--server", self.laptop.url, *ca, *files, context=None
+        )
+        assert done.returncode == 0, done.stderr
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory):
+    made = World(tmp_path_factory.mktemp("remote"))
+    with made.daemon:
+        made.add_contexts()
+        yield made
+
+
+@pytest.fixture
+def run(world):
+    return world.laptop.run
+
+
+# -- every command --------------------------------------------------------------------------------
+
+COMMANDS = {
+    "status": (["status"], 0, "ship1"),
+    "status json": (["status", "-o", "json"], 0, '"nodes"'),
+    "plan": (["plan"], 0, "no change"),
+    "reload": (["reload"], 0, "unchanged"),
+    "history": (["history"], 0, "applied"),
+    "history show": (["history", "show", "1"], 0, "record 1"),
+    "fleet status": (["fleet", "status"], 0, ""),
+    "outbox list": (["outbox", "list"], 0, "nothing is pending"),
+    "outbox retry": (["outbox", "retry", "--all"], 0, "0"),
+    "outbox drop": (["outbox", "drop", "--all-dead"], 0, "0"),
+    "inbox list": (["inbox", "list"], 0, "nothing is unfinished"),
+    "methods": (["methods"], 0, "REQPing"),
+    "methods NAME": (["methods", "REQCliCommand"], 0, "REQCliCommand"),
+    "send": (["send", "--to", "ship1", "REQCliCommand", "--", "sh", "-c", "echo sent"], 0, "sent"),
+    "exec": (["exec", "ship1", "--", "sh", "-c", "echo done"], 0, "done"),
+    "exec fails": (["exec", "ship1", "--", "sh", "-c", "exit 7"], 7, ""),
+    "exec --stream": (["exec", "ship1", "--stream", "--", "sh", "-c", "echo piece"], 0, "piece"),
+    "jobs": (["jobs"], 0, ""),
+    "context test": (["context", "test", "operator"], 0, "we are operator"),
+}
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_a_command_does_on_a_laptop_what_it_does_beside_the_daemon(run, name):
+    words, code, shown = COMMANDS[name]
+    done = run(*words)
+    assert done.returncode == code, done.stderr
+    assert shown in done.stdout + done.stderr
+
+
+def test_options_stand_before_the_command_or_behind_it(run, world):
+    token = world.directory / "operator.token"
+    options = [
+        "--server",
+        world.laptop.url,
+        "--token-file",
+        str(token),
+        "--ca",
+        str(world.authority.pem),
+    ]
+    for words in (["status", *options], [*options, "status"], ["history", *options, "show", "1"]):
+        done = run(*words, context=None)
+        assert done.returncode == 0, done.stderr
+    environ = {
+        "APPLIANCE_SERVER": world.laptop.url,
+        "APPLIANCE_TOKEN": "secret-of-operator",
+        "APPLIANCE_CA": str(world.authority.pem),
+    }
+    assert run("status", context=None, environ=environ).returncode == 0
+
+
+def test_a_plan_is_of_the_files_on_the_laptop(run, world):
+    config = world.laptop.home / "appliance.yaml"
+    for name in ("server.pem", "server.key", "clients.pem"):
+        assert not (world.laptop.home / name).exists()
+    config.write_text(world.config(TEMPORARY).replace("REQPing: {}", "REQPing: {concurrency: 3}"))
+    done = run("plan", "appliance.yaml")
+    assert done.returncode == 2, done.stderr
+    assert "concurrency" in done.stdout
+    config.write_text("nodes: [")
+    done = run("plan", "appliance.yaml")
+    assert done.returncode == 78
+    assert "appliance.yaml" in done.stderr
+    done = run("plan", "not-here.yaml")
+    assert done.returncode == 78
+    assert "not-here.yaml" in done.stderr
+
+
+def test_files_are_copied_from_and_to_the_laptop(run, world):
+    (world.laptop.home / "note").write_bytes(b"from the laptop" * 100_000)
+    there = world.root / "ship1" / "note"
+    done = run("cp", "note", f"ship1:{there}")
+    assert done.returncode == 0, done.stderr
+    assert there.read_bytes() == b"from the laptop" * 100_000
+    done = run("cp", f"ship1:{there}", "back")
+    assert done.returncode == 0, done.stderr
+    assert (world.laptop.home / "back").read_bytes() == b"from the laptop" * 100_000
+
+
+def test_a_file_is_followed(run, world):
+    path = world.root / "ship1" / "log"
+    path.write_text("one\ntwo\n")
+    done = run("tail", "ship1", str(path), "--for", "1s")
+    assert (done.returncode, done.stdout) == (0, "one\ntwo\n"), done.stderr
+
+
+@pytest.mark.parametrize("command", ["run", "check", "bench", "doctor"])
+def test_what_works_on_its_own_machine_alone_says_so(run, command, tmp_path):
+    done = run(command, str(tmp_path))
+    assert done.returncode == 64
+    assert "works on this machine alone" in done.stderr.replace("\n", " ")
+
+
+# -- rights ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("context", "words", "scope"),
+    [
+        ("watcher", ["reload"], "reload"),
+        ("watcher", ["rollback"], "reload"),
+        ("watcher", ["exec", "ship1", "--", "sh", "-c", "true"], "send"),
+        ("watcher", ["send", "--to", "ship1", "REQPing"], "send"),
+        ("watcher", ["cp", "ship1:/etc/hostname", "x"], "send"),
+        ("watcher", ["outbox", "drop", "--all-dead"], "send"),
+        ("anna", ["reload"], "reload"),
+    ],
+)
+def test_what_one_may_not_do_names_the_scope_that_is_missing(run, context, words, scope):
+    done = run(*words, context=context)
+    assert done.returncode == 77
+    (line,) = done.stderr.splitlines()
+    assert f"lacks the scope {scope}" in line
+    assert context in line
+
+
+def test_a_certificate_is_enough_to_look_and_to_send(run):
+    assert run("status", context="anna").returncode == 0
+    done = run("exec", "ship1", "--", "sh", "-c", "echo hers", context="anna")
+    assert (done.returncode, done.stdout) == (0, "hers\n")
+    done = run("context", "test", "anna", context=None)
+    assert "we are anna, and may: read, send" in done.stdout
+
+
+def test_the_history_names_who_asked(run, world):
+    text = world.config(TEMPORARY).replace("REQPong: {}", "REQPong: {concurrency: 2}")
+    assert run("reload").returncode == 0
+    world.daemon.write_config(text)
+    until(lambda: world.daemon.status()["config"]["last_attempt"]["result"] == "applied")
+    done = run("rollback", "--force")
+    assert done.returncode == 0, done.stderr
+    assert "token operator, from 127.0.0.1" in run("history").stdout
+    world.daemon.write_config(world.config(TEMPORARY))
+    until(lambda: world.daemon.status()["config"]["pinned"] is None)
+
+
+def test_nothing_of_a_token_is_written_anywhere(run, world):
+    run("status")
+    run("reload", context="watcher")
+    world.laptop.run("status", context="nobody")
+    told = [
+        world.daemon.log(),
+        json.dumps(world.daemon.status()),
+        run("history", "-o", "json").stdout,
+    ]
+    told += [run("context", "list").stdout, run("context", "show", "operator").stdout]
+    told.append((world.laptop.home / "config/appliance/contexts.yaml").read_text())
+    assert not re.search("secret-of", "".join(told))
+    kept = world.laptop.home / "config/appliance/tokens/operator"
+    assert kept.stat().st_mode & 0o777 == 0o600
+
+
+# -- what goes wrong ------------------------------------------------------------------------------
+
+
+def fails(run, *words, code, says, **options):
+    done = run(*words, **options)
+    assert done.returncode == code, done.stderr
+    assert done.stdout == ""
+    (line,) = done.stderr.splitlines()
+    assert re.search(says, line), line
+
+
+def test_each_thing_that_keeps_one_from_the_daemon_has_words_of_its_own(run, world, tmp_path):
+    port = world.port
+    options = {"context": None}
+    ca = ["--ca", str(world.authority.pem)]
+    (tmp_path / "wrong").write_text("wrong")
+    says = "the certificate of https://127.0.0.1:[0-9]+ is not trusted: .*--ca"
+    fails(run, "--server", world.laptop.url, "status", code=69, says=says, **options)
+    fails(
+        *(run, "--server", f"https://127.0.0.2:{port}", *ca, "status"),
+        code=69,
+        says="nobody listens there|for another name than 127.0.0.2",
+        **options,
+    )
+    fails(
+        *(run, "--server", world.laptop.url, *ca, "status"),
+        code=77,
+        says=r"does not know who asks: .*scope read.*none was given \(--token-file",
+        **options,
+    )
+    fails(
+        *(
+            run,
+            "--server",
+            world.laptop.url,
+            *ca,
+            "--token-file",
+            str(tmp_path / "wrong"),
+            "status",
+        ),
+        code=77,
+        says="does not know who asks: the token is none of this daemon",
+        **options,
+    )
+    fails(
+        *(run, "--server", f"http://127.0.0.1:{port}", "status"),
+        code=69,
+        says=f"perhaps it is https://127.0.0.1:{port}|the connection .* broke",
+        **options,
+    )
+    fails(
+        *(run, "--server", "https://no-such-host.invalid:1", "status"),
+        code=69,
+        says="no address is known for no-such-host.invalid",
+        **options,
+    )
+    fails(run, "--token-file", "/nowhere", "status", code=64, says="cannot read the token")
+    fails(run, "status", context="nobody", code=64, says="no context 'nobody'")
+    other = world.authority.issue("anna")
+    files = ["--cert", str(other.cert), "--key", str(other.key)]
+    fails(
+        *(run, "--server", world.laptop.url, *ca, *files, "status"),
+        code=69,
+        says="does not take our certificate: unknown ca|broke.*may not take our certificate",
+        **options,
+    )
+
+
+def test_a_server_that_speaks_no_tls_or_is_no_appliance_is_told_as_such(run, world):
+    # Python's own server is near enough to any other
+    with subprocess.Popen(
+        ["python3", "-u", "-m", "http.server", "--bind", "127.0.0.1", "0"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        cwd=world.laptop.home,
+    ) as process:
+        assert process.stdout is not None
+        port = re.search(r"port (\d+)", process.stdout.readline()).group(1)
+        try:
+            fails(
+                *(run, "--server", f"https://127.0.0.1:{port}", "status"),
+                code=69,
+                says="speaks no TLS; perhaps it is http://",
+                context=None,
+            )
+            done = run("--server", f"http://127.0.0.1:{port}", "status", context=None)
+            assert done.returncode == 69, done.stderr
+            assert "no appliance" in done.stderr
+        finally:
+            process.terminate()
+
+
+def test_an_expired_certificate_is_told_on_both_sides_and_a_renewed_one_taken_live(run, world):
+    good = world.authority.issue("ship1")
+    world.renew(world.authority.issue("ship1", days=-1))
+
+    def troubled():
+        secrets = world.daemon.status()["secrets"]
+        return "expired" in (secrets["admin.tls.cert"].get("error") or "")
+
+    try:
+        until(troubled)
+        # what cannot be used is not taken: the one before goes on
+        assert run("status").returncode in (0, 1)
+    finally:
+        world.renew(good)
+    serial = ssl.PEM_cert_to_DER_cert(good.cert.read_text())
+
+    def is_served():
+        context = ssl.create_default_context(cafile=str(world.authority.pem))
+        with (
+            socket.create_connection(("127.0.0.1", world.port)) as raw,
+            context.wrap_socket(raw, server_hostname="127.0.0.1") as wrapped,
+        ):
+            return wrapped.getpeercert(binary_form=True) == serial
+
+    until(is_served, timeout_s=30.0)
+    assert run("status").returncode == 0
+
+
+def test_a_stream_of_a_token_that_is_taken_away_ends_with_words_and_77(run, world):
+    path = world.root / "ship1" / "followed"
+    path.write_text("begun\n")
+    done: dict[str, object] = {}
+    following = start(world, "temporary", "tail", "ship1", str(path))
+    try:
+        assert following.stdout.readline() == "begun\n"
+        world.daemon.write_config(world.config())
+        out, err = following.communicate(timeout=60)
+        done.update(out=out, err=err, code=following.returncode)
+    finally:
+        following.kill()
+        world.daemon.write_config(world.config(TEMPORARY))
+    assert done["code"] == 77, done
+    assert "does not let us in any more: the token is none of this daemon" in str(done["err"])
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["exec", "ship1", "--stream", "--", "sh", "-c", "echo begun; sleep 60"],
+        ["status", "--watch"],
+    ],
+)
+def test_a_daemon_that_goes_away_in_the_middle_is_told(run, world, words):
+    following = start(world, "operator", *words)
+    try:
+        assert following.stdout.readline()
+        world.daemon.signal(signal.SIGKILL)
+        out, err = following.communicate(timeout=60)
+    finally:
+        following.kill()
+        world.daemon.kill()
+        world.daemon.start()
+    assert following.returncode == 69, (out, err)
+    assert re.search("went away|broke|nobody listens|no daemon answers", err.splitlines()[-1])
+
+
+def start(world, context, *words):
+    return subprocess.Popen(
+        [sys.executable, "-m", "appliance", "-c", context, *words],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=world.laptop.environment(PYTHONUNBUFFERED="1"),
+        cwd=world.laptop.home,
+    )
