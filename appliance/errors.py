@@ -3,7 +3,7 @@
 ApplianceError
 |- ConfigError            ConfigUnreadable, ConfigInvalid(problems), RunNodesUnclear(nodes)
 |- WireError              EncodeError, DecodeError
-|- BusError               BusUnavailable, BusUnauthorized, SubjectInvalid, PayloadTooLarge
+|- BusError               BusUnavailable, BusUnauthorized, SubjectInvalid, PayloadTooLarge, StreamRefused
 |- StoreError             StoreFull, StoreUnusable, StoreLocked
 |- HandlerError           PathForbidden, CommandForbidden, ArgumentsInvalid, FileFailed, CopyFailed,
 |                         FetchFailed (UrlForbidden)
@@ -88,6 +88,16 @@ class BusUnavailable(BusError):
 
 class BusUnauthorized(BusError):
     """The broker refused our credentials at start."""
+
+
+class StreamRefused(BusError):
+    """JetStream does not do what was asked of it; `code` is its own number of the error, 0 where it has none."""
+
+    retryable = True
+
+    def __init__(self, what: str, reason: str, code: int = 0) -> None:
+        super().__init__(f"{what}: {reason}")
+        self.code = code
 
 
 class SubjectInvalid(BusError):

@@ -25,7 +25,7 @@ from appliance.bench.report import DEFAULT_RATE, BenchOptions, BenchReport, Summ
 from appliance.bench.sides import BenchOrder, SendingSide, find_cause, settle_process
 from appliance.bus.broker import EmbeddedBroker
 from appliance.core.run_nodes import choose_run_nodes
-from appliance.core.specs import PublisherDefaults, SubscriberDefaults
+from appliance.core.specs import Delivery, PublisherDefaults, SubscriberDefaults
 from appliance.daemon.source import FileConfigSource
 from appliance.errors import (
     BenchFailed,
@@ -109,8 +109,9 @@ async def _measure(options: BenchOptions, on_progress: OnProgress) -> BenchRepor
             server_urls=urls,
             limits=desired.limits,
             state=desired.state,
-            sends=replace(sends, **options.sends),
-            takes=takes,
+            # from this side to that one: a stream between would be measured, and left behind
+            sends=replace(sends, **options.sends, delivery=Delivery.CORE),
+            takes=replace(takes, delivery=Delivery.CORE),
         )
         trouble: asyncio.Queue[Exception] = asyncio.Queue()
         side, receiver = SendingSide(order), Receiver(order)

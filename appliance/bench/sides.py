@@ -228,7 +228,7 @@ async def _open_parts(
         bus=bus,
         store=store,
         dialect=dialect,
-        delivery=DeliveryModes(bus, dialect, store.instance),
+        delivery=DeliveryModes(bus, dialect, store.instance, store),
         peers=PeerBook(store),
         inbox=InboxOwners(store),
         router=router,

@@ -33,6 +33,8 @@ class BusMessage(msgspec.Struct, gc=False, eq=False):
     block: bytes = b""
     reply_to: str = ""
     _headers: dict[str, str] | None = None
+    origin: tuple[str, int] | None = None
+    """What tells it from all others where its sender does not: who lends the number, and the number."""
 
     @property
     def headers(self) -> Mapping[str, str]:

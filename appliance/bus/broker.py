@@ -81,9 +81,15 @@ class EmbeddedBroker:
     """
 
     def __init__(
-        self, store_dir: Path, port: int = 0, *, report: Callable[[str], None] = _say_nothing
+        self,
+        store_dir: Path,
+        port: int = 0,
+        *,
+        jetstream: bool = False,
+        report: Callable[[str], None] = _say_nothing,
     ) -> None:
         self._dir = store_dir
+        self._jetstream = jetstream
         self._port = port
         self._report = report
         self._process: asyncio.subprocess.Process | None = None
@@ -236,7 +242,7 @@ class EmbeddedBroker:
             ) from error
 
     def _write_config(self) -> None:
-        lines = (
+        lines = [
             f'listen: "127.0.0.1:{self._port or -1}"',
             f"max_payload: {_MAX_PAYLOAD_BYTES}",
             f"ports_file_dir: {json.dumps(str(self._dir))}",
@@ -244,7 +250,11 @@ class EmbeddedBroker:
             f"log_file: {json.dumps(str(self._log_path))}",
             "logfile_size_limit: 1048576",
             "logfile_max_num: 2",
-        )
+        ]
+        if self._jetstream:
+            directory = json.dumps(str(self._dir / "jetstream"))
+            # always: by default it has said that it has a message up to two minutes before the disk does
+            lines.append(f"jetstream {{store_dir: {directory}, sync_interval: always}}")
         self._config_path.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
     def _clear(self) -> None:

@@ -24,7 +24,13 @@ REJECTED = "rejected"
 _STATES = {str(state): state for state in DeliveryState}
 _ENDS = frozenset({DeliveryState.REFUSED, DeliveryState.FAILED, DeliveryState.EXPIRED})
 _SETTLED_BY = frozenset({"delivered", "refused", "dead"})
-_ORDER = (DeliveryState.SENT, DeliveryState.TAKEN, DeliveryState.WORKING, DeliveryState.DONE)
+_ORDER = (
+    DeliveryState.SENT,
+    DeliveryState.STORED,
+    DeliveryState.TAKEN,
+    DeliveryState.WORKING,
+    DeliveryState.DONE,
+)
 
 
 @dataclass(slots=True)

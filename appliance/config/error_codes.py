@@ -629,6 +629,65 @@ _ALL = (
         "nodes: {ship1: {subscribe: {REQCliCommand: {allow_commands: [[uptime]]}}}}",
         "Let the node from which the fleet is watched take them: central: {subscribe: {REQErrorLog: {}}}",
     ),
+    # Of streams.
+    ErrorCode(
+        "E260",
+        "no-jetstream",
+        "Messages are to be kept by a stream, and the broker that starts with the daemon keeps none.",
+        "broker: {embedded: true}\ndefaults: {delivery: jetstream}",
+        "Start it with JetStream: broker: {embedded: {jetstream: true}}",
+    ),
+    ErrorCode(
+        "E261",
+        "stream-of-two-kinds",
+        "Two subscriptions name one stream and give it different settings. Each daemon would make it "
+        "what its own nodes want, over and over.",
+        "ship1: {delivery: jetstream, stream: {name: fleet, max_age: 168h}}\n"
+        "ship2: {delivery: jetstream, stream: {name: fleet, max_age: 24h}}",
+        "Write the settings of a shared stream once, in `defaults` or in a role, or give each node its own.",
+    ),
+    ErrorCode(
+        "E262",
+        "overlapping-streams",
+        "Several nodes subscribe one subject (errorCentral, mostly), and want it kept by different streams, or by "
+        "one and by none. The broker lets no two streams record one subject.",
+        "a: {subscribe: {REQErrorLog: {delivery: jetstream}}}\nb: {subscribe: {REQErrorLog: {}}}",
+        "Give all of them one `delivery` and one `stream: {name: …}`.",
+    ),
+    ErrorCode(
+        "E263",
+        "way-of-the-other-side",
+        "How messages of a subject are carried is said where it is subscribed, and holds for its senders. A publish "
+        "entry says otherwise: a sender by core would wait for an acknowledgement of the node, which a stream's own "
+        "is not; a sender to a stream would wait for one that is not there.",
+        "ship1: {subscribe: {REQToFile: {delivery: jetstream}}}\n"
+        "central: {publish: {files: {to: ship1, method: REQToFile, delivery: core}}}",
+        "Drop `delivery` at the publish entry.",
+    ),
+    ErrorCode(
+        "E264",
+        "kept-without-ack",
+        "A stream is to keep messages that nothing acknowledges. The stream's own word is an acknowledgement, and who "
+        "sends to a subject without them waits for none.",
+        "ship1: {subscribe: {REQHello: {delivery: jetstream}}}",
+        "Drop `delivery`, or write `ack: {mode: required}` on both sides.",
+    ),
+    ErrorCode(
+        "W260",
+        "stream-without-a-bound",
+        "A stream may grow as long as the broker's disk has room: it has neither an age nor a size. A node that "
+        "never comes back would fill it, for all others too.",
+        "defaults: {delivery: jetstream, stream: {max_age: 0, max_bytes: 0}}",
+        "Set one of them: max_age (720h unless set), max_bytes (256 MiB unless set).",
+    ),
+    ErrorCode(
+        "W261",
+        "replicas-beyond-servers",
+        "A stream is to be kept on more servers than the config names. Where the cluster is no larger, the broker "
+        "refuses to make it; where it is, name its other servers, too, so that one of them is always found.",
+        'broker: {servers: ["nats://a:4222"]}\ndefaults: {delivery: jetstream, stream: {replicas: 3}}',
+        "Name all servers of the cluster in `broker.servers`, or lower `replicas`.",
+    ),
     # Of methods that the config declares.
     ErrorCode(
         "E230",

@@ -349,7 +349,8 @@ def _written(schema: Schema, *, is_name: bool = False) -> Schema:
         reference = "text_with_reference" if is_limited else ""
     else:
         # A number or a truth value is read from a text that is one reference and nothing else.
-        reference = "reference" if types in ("integer", "boolean") else ""
+        is_scalar = types in ("integer", "boolean") or "boolean" in types
+        reference = "reference" if is_scalar else ""
     if reference:
         value = {key: found.pop(key) for key in _OF_VALUES if key in found}
         found["anyOf"] = [value, {"$ref": f"#/$defs/{reference}"}]

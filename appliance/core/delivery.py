@@ -1,7 +1,8 @@
 """What became of a message: the words that store, API, command line, page and metrics share. Pure.
 
 A message is `accepted` when it is on disk here, then waits, is sent, taken by the other side, worked on and done; or it
-ends as refused, failed or expired, with a reason. "Delivered" is `taken` or better.
+ends as refused, failed or expired, with a reason. Where a stream carries it, it is `stored` there, which is the sender's
+end of it. "Delivered" is `stored` or better.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ class DeliveryState(StrEnum):
     ACCEPTED = "accepted"
     WAITING = "waiting"
     SENT = "sent"
+    STORED = "stored"
     TAKEN = "taken"
     WORKING = "working"
     DONE = "done"
@@ -24,14 +26,17 @@ class DeliveryState(StrEnum):
     EXPIRED = "expired"
 
 
-DELIVERED = frozenset({DeliveryState.TAKEN, DeliveryState.WORKING, DeliveryState.DONE})
-"""The receiver has it; nothing more depends on the sender."""
+DELIVERED = frozenset(
+    {DeliveryState.STORED, DeliveryState.TAKEN, DeliveryState.WORKING, DeliveryState.DONE}
+)
+"""The receiver has it, or a stream for him; nothing more depends on the sender."""
 
 
 class WaitReason(StrEnum):
-    """Why a message waits. `SILENT` is shown with the time since, `DENIED` with the broker's words."""
+    """Why a message waits. `SILENT` is shown with the time since, `DENIED` and `STREAM` with the broker's words."""
 
     NOBODY = "nobody there"
+    STREAM = "stream"
     SILENT = "silent"
     BROKER_AWAY = "broker away"
     DENIED = "denied"

@@ -26,10 +26,23 @@ from appliance.core.names import (
     make_subject,
     parse_subject,
 )
-from appliance.core.specs import ANY_SENDER, DesiredState, PublisherSpec, SubscriberSpec
+from appliance.core.specs import (
+    ANY_SENDER,
+    Delivery,
+    DesiredState,
+    PublisherSpec,
+    SubscriberSpec,
+)
+from appliance.core.streams import (
+    claim_subject,
+    inbox_subjects,
+    name_of_consumer,
+    name_of_stream,
+)
 
 BENCH_TOKEN = "bench"
 """`appliance bench` measures below ``<node>.bench``."""
+_API = "$JS.API"
 ERROR_METHOD = MethodName("REQErrorLog")
 HELLO_METHOD = MethodName("REQHello")
 MIN_FOLDED = 4
@@ -50,6 +63,10 @@ class _Grants:
         self.sends: dict[str, bool] = {}
         """Subjects of requests; whether they are acknowledged."""
         self.takes: dict[str, bool] = {}
+        self.keeps: dict[str, str] = {}
+        """Of the subjects taken those that a stream keeps, with the stream's name."""
+        self.fills: set[str] = set()
+        """Streams that keep what it sends."""
 
 
 def find_permissions(fleet: DesiredState, *, bench: bool = False) -> dict[NodeName, Permissions]:
@@ -66,7 +83,11 @@ def find_permissions(fleet: DesiredState, *, bench: bool = False) -> dict[NodeNa
     for spec in fleet.workers.values():
         if isinstance(spec, PublisherSpec):
             grants[spec.node].sends[spec.subject] = spec.wants_ack
+            if spec.delivery is Delivery.JETSTREAM:
+                grants[spec.node].fills.add(name_of_stream(spec.stream, spec.subject))
             continue
+        if spec.delivery is Delivery.JETSTREAM:
+            grants[spec.node].keeps[spec.subject] = name_of_stream(spec.stream, spec.subject)
         grants[spec.node].takes[spec.subject] = spec.wants_ack
         senders = find_senders(spec, fleet.declared_nodes)
         if senders == fleet.declared_nodes:
@@ -74,6 +95,8 @@ def find_permissions(fleet: DesiredState, *, bench: bool = False) -> dict[NodeNa
             continue
         for sender in senders:
             grants[sender].sends[spec.subject] = spec.wants_ack
+            if spec.delivery is Delivery.JETSTREAM:
+                grants[sender].fills.add(name_of_stream(spec.stream, spec.subject))
     fold = _Fold(open_to_all, grants.values())
     return {
         node: _write(node, grants[node], fold, bench=bench) for node in sorted(fleet.declared_nodes)
@@ -106,6 +129,7 @@ def _write(node: str, granted: _Grants, fold: _Fold, *, bench: bool) -> Permissi
             publish |= _replies(subject)
         elif _is_hello(subject):
             publish.add(_refusals(subject))
+    _add_streams(node, granted, publish, subscribe)
     for subject in fold.fold(granted.sends):
         publish.add(subject)
         # an acknowledged kind ends in ACK, whatever stands for the node
@@ -117,6 +141,27 @@ def _write(node: str, granted: _Grants, fold: _Fold, *, bench: bool) -> Permissi
         for subjects in (publish, subscribe):
             subjects.add(f"{node}.{BENCH_TOKEN}.>")
     return Permissions(tuple(sorted(publish)), tuple(sorted(subscribe)))
+
+
+def _add_streams(node: str, granted: _Grants, publish: set[str], subscribe: set[str]) -> None:
+    """What JetStream needs. A sender may make a stream that is not there, and change none."""
+    for subject, stream in granted.keeps.items():
+        consumer = name_of_consumer(subject)
+        publish |= {f"{_API}.STREAM.{word}.{stream}" for word in ("INFO", "CREATE", "UPDATE")}
+        publish |= {
+            f"{_API}.CONSUMER.{word}.{stream}.{consumer}" for word in ("INFO", "MSG.NEXT", "DELETE")
+        }
+        publish |= {
+            f"{_API}.STREAM.MSG.GET.{stream}",
+            f"{_API}.CONSUMER.CREATE.{stream}.{consumer}.{subject}",
+            f"$JS.ACK.{stream}.{consumer}.>",
+            claim_subject(subject, stream, "*"),
+        }
+        subscribe.add(f"$JS.EVENT.ADVISORY.CONSUMER.MAX_DELIVERIES.{stream}.{consumer}")
+    for stream in granted.fills:
+        publish |= {f"{_API}.STREAM.{word}.{stream}" for word in ("INFO", "CREATE")}
+    if granted.keeps or granted.fills:
+        subscribe.add(inbox_subjects(node))
 
 
 def _replies(subject: str) -> set[str]:

@@ -6,9 +6,10 @@ A crash and an edit of the config are therefore healed by the same lines.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from enum import StrEnum
+from typing import Any
 
 from appliance.core.names import WorkerKey
 from appliance.core.settings import ReloadClass, Section, parts_of, reload_class
@@ -85,8 +86,10 @@ class Plan:
 
 def find_changes(old: WorkerSpec, new: WorkerSpec) -> Changes:
     """Fields in which two specs of one worker differ, with both values."""
-    if old == new:
-        return {}
+    return {} if old == new else _differences(old, new)
+
+
+def _differences(old: Any, new: Any) -> Changes:
     return {
         item.name: (getattr(old, item.name), getattr(new, item.name))
         for item in fields(new)
@@ -94,11 +97,20 @@ def find_changes(old: WorkerSpec, new: WorkerSpec) -> Changes:
     }
 
 
-def classify(spec: WorkerSpec, changes: Iterable[str]) -> ReloadClass:
-    """The heaviest reload class among the changed fields of a worker."""
-    worker: type = type(spec)
-    classes = {reload_class(worker, name) for name in changes}
+def classify(spec: WorkerSpec, changes: Changes) -> ReloadClass:
+    """The heaviest reload class among the changed fields of a worker; of a section those count that differ in it."""
+    classes = set(_classes(type(spec), changes))
     return ReloadClass.LIVE if classes <= {ReloadClass.LIVE} else ReloadClass.SWAP
+
+
+def _classes(worker: type, changes: Changes) -> Iterator[ReloadClass]:
+    sections = {part.attr: part.spec for part in parts_of(worker) if isinstance(part, Section)}
+    for name, (old, new) in changes.items():
+        section = sections.get(name)
+        if section is not None and type(old) is type(new) is section:
+            yield from _classes(section, _differences(old, new))
+        else:
+            yield reload_class(worker, name)
 
 
 _ALIVE = frozenset({Phase.STARTING, Phase.RUNNING})

@@ -204,13 +204,99 @@ class Delivery(StrEnum):
     """How messages are carried: each is the file of that name in `delivery/`."""
 
     CORE = "core"
+    JETSTREAM = "jetstream"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlacementSettings:
+    """Where in a cluster of brokers a stream lies."""
+
+    cluster: str = text(
+        "",
+        "The cluster that keeps the stream; the broker's choice when missing.",
+        "the name of a cluster",
+        shape={"maxLength": 200},
+    )
+    tags: tuple[str, ...] = texts(
+        (),
+        "Only servers with all of these tags keep it.",
+        "a list of tags",
+        _SOME_TEXT,
+        shape={"maxItems": 100},
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StreamSettings:
+    """The stream that keeps what goes by `delivery: jetstream`. It has the bounds that stand here; 0 is none."""
+
+    name: str = text(
+        "",
+        "The stream's name. Without it each node has a stream of its own, `appl-NODE` (with `=` for a dot). The nodes "
+        "that name one stream share it.",
+        "a stream's name: letters, digits, '_', '-' and '='",
+        shape={"pattern": "^[A-Za-z0-9_=-]{1,200}$"},
+        reload=_SWAP,
+    )
+    replicas: int = whole(1, "On how many servers of a cluster the stream is kept.", 1, 5)
+    max_age_s: float = duration(
+        30 * 86_400.0,
+        "How long a message waits in the stream before it is forgotten; 0: for ever.",
+        0,
+        10 * _YEAR_S,
+    )
+    max_bytes: int = whole(
+        256 * _MIB,
+        "Bytes the stream may hold, which the broker sets aside; 0: whatever there is room for. What does not fit waits "
+        "with its senders.",
+        0,
+        2**50,
+    )
+    discard: str = word(
+        "new",
+        "What a full stream does: `new` takes no more, and senders wait; `old` forgets its oldest messages, which "
+        "nobody is told.",
+        ("new", "old"),
+        expects="new or old",
+    )
+    storage: str = word(
+        "file",
+        "Where the broker keeps it. What is in `memory` is lost when the broker stops.",
+        ("file", "memory"),
+        expects="file or memory",
+        reload=_SWAP,
+    )
+    placement: PlacementSettings = section(
+        PlacementSettings(), "Where in a cluster of brokers the stream lies."
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Carried:
-    """What both sides of a subject have. `delivery` becomes a setting with the second choice."""
+    """What both sides of a subject have. Where the receiver is declared, what it says holds for both."""
 
-    delivery: Delivery = Delivery.CORE
+    delivery: Delivery = word(
+        Delivery.CORE,
+        "How messages are carried. `core`: from this disk to that one, while the other side is there. `jetstream`: "
+        "a stream of the broker keeps them, so that who sends need not wait for who receives. What is not acknowledged "
+        "(`ack.mode: none`) goes by core.",
+        tuple(Delivery),
+        read=Delivery,
+        reload=_SWAP,
+    )
+    stream: StreamSettings = section(
+        StreamSettings(), "The stream, with `delivery: jetstream`. Its subscriber's settings count."
+    )
+
+    def is_carried_as(self, other: Carried) -> bool:
+        """Whether a worker can go from one to the other without ending."""
+        if self.delivery is not other.delivery:
+            return False
+        ours, theirs = self.stream, other.stream
+        return self.delivery is Delivery.CORE or (ours.name, ours.storage) == (
+            theirs.name,
+            theirs.storage,
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -565,12 +651,44 @@ class AuthSettings:
     token: SecretRef | None = _secret("A token.")
 
 
+class Embedded(StrEnum):
+    """Which broker starts with the daemon; the first is none, and false."""
+
+    NONE = ""
+    CORE = "core"
+    JETSTREAM = "jetstream"
+
+
+def _read_embedded(value: bool | Mapping[str, bool]) -> Embedded:
+    if isinstance(value, Mapping):
+        return Embedded.JETSTREAM if value.get("jetstream") else Embedded.CORE
+    return Embedded.CORE if value else Embedded.NONE
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BrokerSettings:
     """Which broker to use. With `embedded` a private nats-server on loopback; `port` 0 picks a free one."""
 
-    embedded: bool = switch(
-        False, "Start a private nats-server on loopback with this daemon.", reload=_RESTART
+    embedded: Embedded = setting(
+        Embedded.NONE,
+        "Start a private nats-server on loopback with this daemon; `{jetstream: true}` starts it with JetStream, which "
+        "writes every message to the state directory before it says that it has it.",
+        type=("boolean", "object"),
+        expects="true, false or {jetstream: true}",
+        shape={
+            "additionalProperties": False,
+            "properties": {
+                "jetstream": {
+                    "description": "Whether it keeps streams.",
+                    "type": "boolean",
+                    "x-expects": "true or false",
+                    "x-reload": "restart",
+                }
+            },
+        },
+        read=_read_embedded,
+        tells_default=False,
+        reload=_RESTART,
     )
     port: int = whole(
         0, "The embedded broker's port; 0 picks a free one.", 0, 65_535, reload=_RESTART
@@ -1062,6 +1180,8 @@ class DesiredState:
     subscriber_defaults: Mapping[NodeName, SubscriberDefaults] = field(default_factory=dict)
     declared_acks: Mapping[tuple[NodeName, MethodName], bool] = field(default_factory=dict)
     """For every declared subscription of the fleet, whether it stands on the ACK subject of its method."""
+    declared_ways: Mapping[tuple[NodeName, MethodName], Carried] = field(default_factory=dict)
+    """For every declared subscription of the fleet that does not go by core, how it is carried."""
     hellos: Mapping[NodeName, Mapping[NodeName, float | None]] = field(default_factory=dict)
     """For every node that the fleet says hello to: who does, and every how many seconds (None: by cron)."""
     switched_off: Mapping[WorkerKey, SubscriberSpec] = field(default_factory=dict)

@@ -37,7 +37,7 @@ from appliance.core.names import NodeName, WorkerKey, WorkerKind
 from appliance.core.overrides import apply_overrides
 from appliance.core.run_options import RunOptions
 from appliance.core.secret_refs import secret_variables
-from appliance.core.specs import DesiredState, WorkerSpec
+from appliance.core.specs import DesiredState, Embedded, WorkerSpec
 from appliance.daemon.assembly import (
     LaneFollower,
     WorkerFactory,
@@ -227,7 +227,10 @@ class Daemon:
         self.broker: EmbeddedBroker | None = None
         if desired.broker.embedded:
             self.broker = EmbeddedBroker(
-                self._state_dir / "broker", desired.broker.port, report=self.telemetry.broker_error
+                self._state_dir / "broker",
+                desired.broker.port,
+                jetstream=desired.broker.embedded is Embedded.JETSTREAM,
+                report=self.telemetry.broker_error,
             )
             await self.broker.start()
             self._stack.push_async_callback(self.broker.stop)
@@ -417,7 +420,7 @@ class Daemon:
             bus=self.bus,
             store=self.store,
             dialect=dialect,
-            delivery=DeliveryModes(self.bus, dialect, self.store.instance),
+            delivery=DeliveryModes(self.bus, dialect, self.store.instance, self.store),
             peers=self.peers,
             inbox=self.inbox_owners,
             router=self.router,

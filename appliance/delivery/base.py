@@ -6,7 +6,7 @@ may go now, all messages of one read. Which answers mean what is the dialect's; 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from enum import Enum
 from typing import NamedTuple, Protocol
 
@@ -44,6 +44,7 @@ class Flight:
         "phase",
         "record",
         "sent_mono",
+        "stored_as",
         "stream",
         "tokens",
         "unanswered",
@@ -63,6 +64,8 @@ class Flight:
         self.was_absent = False
         self.is_done = False
         self.is_unwanted = False
+        self.stored_as = ""
+        """The stream that keeps it and its place there."""
         turn = record.headers.get(TURN_HEADER) if record.headers else None
         self.stream = turn.rpartition(".")[0] if turn else ""
 
@@ -81,6 +84,11 @@ class LaneCarrier(Protocol):
         Raises:
             BusUnavailable: the broker is away or denies it.
         """
+        ...
+
+    @property
+    def may_repeat(self) -> bool:
+        """Whether a message that is sent again is known again on the way, whoever it is for."""
         ...
 
     @property
@@ -145,6 +153,32 @@ class Intake(Protocol):
         """
         ...
 
+    def update(self, spec: SubscriberSpec) -> None:
+        """Follow changed settings."""
+        ...
+
+    @property
+    def is_asked(self) -> bool:
+        """Whether messages come only as they are asked for, with `want`."""
+        ...
+
+    def want(self, count: int) -> None:
+        """There is room for so many more messages than have been handed over."""
+        ...
+
+    async def claim(self, reply_tos: Sequence[str]) -> list[bool]:
+        """Which of these messages, left by an earlier run, are still this daemon's to finish.
+
+        Raises:
+            BusError: that cannot be found out now.
+        """
+        ...
+
+    @property
+    def trouble(self) -> str | None:
+        """What keeps messages from coming in, in words; None where nothing is known to."""
+        ...
+
     def confirm(self, confirmations: Sequence[Confirmation]) -> None:
         """Answer senders, in order. Without a connection nothing is said, and they ask again."""
         ...
@@ -163,8 +197,24 @@ class Intake(Protocol):
         ...
 
 
+class Notes(Protocol):
+    """Small durable facts of the ways themselves."""
+
+    def facts(self, kind: str) -> Mapping[str, str]:
+        """What is remembered of a kind."""
+        ...
+
+    async def remember(self, kind: str, changes: Mapping[str, str | None]) -> None:
+        """Change some; None forgets one.
+
+        Raises:
+            StoreError: the disk takes nothing now.
+        """
+        ...
+
+
 class DeliveryMode(Protocol):
-    """One way to carry messages; `delivery.core` is the first."""
+    """How messages get out and in; `delivery.core` is the first way."""
 
     def make_carrier(self, spec: PublisherSpec) -> LaneCarrier:
         """The way out of a publisher's lane."""
@@ -172,4 +222,12 @@ class DeliveryMode(Protocol):
 
     def make_intake(self, spec: SubscriberSpec, on_answers_denied: OnDenied) -> Intake:
         """The way into a subscription; `on_answers_denied` is told when the broker keeps our answers from going out."""
+        ...
+
+
+class Way(DeliveryMode, Protocol):
+    """One way to carry messages, as `delivery.modes` puts them together."""
+
+    def with_rests(self, main: Intake, spec: SubscriberSpec) -> Intake:
+        """`main` with whatever else fetches what this way holds for the subject under an earlier config."""
         ...

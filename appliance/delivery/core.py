@@ -30,6 +30,8 @@ from appliance.delivery.base import (
     Answered,
     Confirmation,
     Flight,
+    Intake,
+    Notes,
     OnAnswers,
 )
 from appliance.dialect.base import Answer, AnswerKind, Dialect
@@ -55,7 +57,7 @@ _FRAME_SPARE_BYTES = 16
 class CoreDelivery:
     """Implements `base.DeliveryMode`."""
 
-    def __init__(self, bus: Bus, dialect: Dialect, instance: str) -> None:
+    def __init__(self, bus: Bus, dialect: Dialect, instance: str, _notes: Notes) -> None:
         self._bus = bus
         self._dialect = dialect
         self._instance = instance
@@ -68,6 +70,10 @@ class CoreDelivery:
         """See `base.DeliveryMode`."""
         return CoreIntake(self._bus, self._dialect, spec, on_answers_denied)
 
+    def with_rests(self, main: Intake, _spec: SubscriberSpec) -> Intake:
+        """See `base.DeliveryMode`. Nothing lies anywhere but with its senders."""
+        return main
+
 
 MODE = CoreDelivery
 """See `modes`."""
@@ -75,6 +81,10 @@ MODE = CoreDelivery
 
 class CoreCarrier:
     """Implements `base.LaneCarrier`."""
+
+    may_repeat = False
+    may_share = True
+    """Whether the shared reply subject will do where no other is allowed."""
 
     def __init__(self, bus: Bus, dialect: Dialect, instance: str, spec: PublisherSpec) -> None:
         self._bus = bus
@@ -151,6 +161,8 @@ class CoreCarrier:
         if not denials:
             return own
         await own.stop_intake()
+        if not self.may_share:
+            raise BusUnavailable(denials[0].text)
         self._shared = f"{self._spec.subject}.{REPLY_TOKEN}"
 
         def give_up(_: Denial) -> None:
@@ -317,6 +329,24 @@ class CoreIntake:
             queue=self._spec.subject,
             on_denied=on_denied,
         )
+
+    is_asked = False
+
+    def update(self, spec: SubscriberSpec) -> None:
+        """See `base.Intake`."""
+        self._spec = spec
+
+    def want(self, count: int) -> None:
+        """See `base.Intake`. Messages come when they are sent."""
+
+    async def claim(self, reply_tos: Sequence[str]) -> list[bool]:
+        """See `base.Intake`. Nobody else was given them."""
+        return [True] * len(reply_tos)
+
+    @property
+    def trouble(self) -> str | None:
+        """See `base.Intake`."""
+        return None
 
     def confirm(self, confirmations: Sequence[Confirmation]) -> None:
         """See `base.Intake`."""

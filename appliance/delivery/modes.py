@@ -7,11 +7,11 @@ from collections.abc import Callable, Mapping
 
 from appliance.bus.base import Bus, OnDenied
 from appliance.core.specs import Delivery, PublisherSpec, SubscriberSpec
-from appliance.delivery.base import DeliveryMode, Intake, LaneCarrier
+from appliance.delivery.base import Intake, LaneCarrier, Notes, Way
 from appliance.dialect.base import Dialect
 
-MakeMode = Callable[[Bus, Dialect, str], DeliveryMode]
-"""Of the connection, the dialect spoken over it, and the own instance."""
+MakeMode = Callable[[Bus, Dialect, str, Notes], Way]
+"""Of the connection, the dialect spoken over it, the own instance, and what is remembered on disk."""
 
 # NB: all of them at the import: by the first use of one an upgrade may have taken its file away
 _MODES: Mapping[str, MakeMode] = {
@@ -22,13 +22,16 @@ _MODES: Mapping[str, MakeMode] = {
 class DeliveryModes:
     """Implements `base.DeliveryMode`: carries each subject as its spec says."""
 
-    def __init__(self, bus: Bus, dialect: Dialect, instance: str) -> None:
-        self._modes = {name: make(bus, dialect, instance) for name, make in _MODES.items()}
+    def __init__(self, bus: Bus, dialect: Dialect, instance: str, notes: Notes) -> None:
+        self._modes = {name: make(bus, dialect, instance, notes) for name, make in _MODES.items()}
 
     def make_carrier(self, spec: PublisherSpec) -> LaneCarrier:
         """See `base.DeliveryMode`."""
         return self._modes[spec.delivery].make_carrier(spec)
 
     def make_intake(self, spec: SubscriberSpec, on_answers_denied: OnDenied) -> Intake:
-        """See `base.DeliveryMode`."""
-        return self._modes[spec.delivery].make_intake(spec, on_answers_denied)
+        """See `base.DeliveryMode`. What another way still holds for the subject comes in beside the spec's own."""
+        intake = self._modes[spec.delivery].make_intake(spec, on_answers_denied)
+        for mode in self._modes.values():
+            intake = mode.with_rests(intake, spec)
+        return intake

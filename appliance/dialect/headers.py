@@ -114,7 +114,14 @@ class Identity(NamedTuple):
     taker: str = ""
     attempt: int = 0
 
+    @property
+    def is_appliance(self) -> bool:
+        """Whether the sender is one; what a stream lends a message of somebody else is no sender's."""
+        return self.instance is not None and not self.instance.startswith(LENT_PREFIX)
 
+
+LENT_PREFIX = "stream-"
+"""How the instance begins that stands for a stream, whose numbers tell messages apart that bring no id."""
 NOBODY = Identity(None, 0, False)
 
 

@@ -650,7 +650,7 @@ class _MessageContext:
         executor, work, message = self._executor, self._work, self._message
         parts, spec = executor._parts, executor.spec
         tools = parts.tools
-        is_appliance = work.identity.instance is not None
+        is_appliance = work.identity.is_appliance
         self.outlet = ReplyWriter(
             message, spec.node, parts, executor._reply_policy, asker_is_appliance=is_appliance
         )

@@ -237,8 +237,12 @@ class Admission:
         try:
             # decoded first: who sent it stands in the body, which the bounds of the decoder keep small
             message, identity = self._dialect.read(block, delivery.payload, self.limits)
+            if identity.instance is None and delivery.origin is not None:
+                identity = Identity(*delivery.origin, False)
         except DecodeError as error:
             identity = self._dialect.identify(block) if block else NOBODY
+            if identity.instance is None and delivery.origin is not None:
+                identity = Identity(*delivery.origin, False)
             return Refusal("", identity, f"undecodable: {error}")
         sender, reply_to = message.from_node, delivery.reply_to
         if (

@@ -161,6 +161,8 @@ class LaneSender:
         self._sweep_due_mono = 0.0
         self._epoch = bus.connection_epoch
         self._told_reason = ""
+        self._held_reason = ""
+        """Why no stream takes anything, while the lane stands still for that."""
         self._silent_since_at = 0.0
         self._here_mono = -_NEVER
         self._sends_since_undeclared: int | None = None
@@ -198,6 +200,8 @@ class LaneSender:
         reason = self._pace.reason(self._mono())
         if reason is WaitReason.SILENT:
             return f"silent since {clock_time(self._silent_since_at)}"
+        if reason is WaitReason.NOBODY and self._held_reason:
+            return self._held_reason
         return "" if reason is None else str(reason)
 
     def standing(self, record_id: int) -> Standing | None:
@@ -478,6 +482,11 @@ class LaneSender:
             retries=ack.retries if record.retries is None else record.retries,
         )
 
+    @property
+    def _may_repeat(self) -> bool:
+        """Whether a message that is sent again is known again; what does not know it may run it twice."""
+        return self._carrier.may_repeat or self._peers.is_appliance(self._spec.to_node)
+
     def _wait_s(self, flight: Flight) -> float:
         """How long the send that is made now is waited for."""
         ack = self._ack_of(flight.record)
@@ -485,7 +494,7 @@ class LaneSender:
             return ack.timeout_s
         if not flight.unanswered and not self._pace.silences:
             return ack.timeout_s
-        if self._peers.is_appliance(self._spec.to_node):
+        if self._may_repeat:
             return ack_wait_s(ack.timeout_s, max(flight.unanswered, self._pace.silences))
         sends = flight.record.sends
         if sends > len(STRANGER_GAPS_S):
@@ -495,7 +504,7 @@ class LaneSender:
     def _not_before(self, flight: Flight, now: float) -> float:
         """When a record may be sent again though its send may have been heard: strangers are spared."""
         sends = flight.record.sends
-        if not sends or self._peers.is_appliance(self._spec.to_node):
+        if not sends or self._may_repeat:
             return now
         if self._ack_of(flight.record).retries is not None:
             return now
@@ -516,7 +525,7 @@ class LaneSender:
             return []
         due: list[Flight] = []
         noted: list[OutboxRecord] = []
-        is_appliance = self._peers.is_appliance(self._spec.to_node)
+        may_repeat = self._may_repeat
         has_fallen_silent = False
         for flight in flights:
             record = flight.record
@@ -529,7 +538,7 @@ class LaneSender:
             decision: SendAgain | GiveUp = SendAgain(0.0)
             if ack.retries is not None:
                 decision = decide_counted(record.attempts, ack, jitter=random.random())
-            elif not is_appliance:
+            elif not may_repeat:
                 decision = decide_stranger(record.sends, now - flight.sent_mono)
             # also for one that is given up: it was a sign of silence like any other
             if self._pace.unanswered(now, flight.sent_mono):
@@ -572,7 +581,7 @@ class LaneSender:
             lifetime_s = (record.expires_at or 0.0) - record.created_at
             if not self._bus.is_connected:
                 why = NO_BROKER
-            elif flight.was_absent or self._pace.absences:
+            elif flight.was_absent or (self._pace.absences and not self._held_reason):
                 why = NOBODY_THERE
             elif flight.phase is FlightPhase.WORKING or record.taker:
                 why = "the node has taken it, and nothing was heard of its end"
@@ -591,7 +600,7 @@ class LaneSender:
         # NB: what is for none of ours says nothing of the lane: anybody may send it, and as often as he likes
         for flight, answer in answers:
             kind = answer.kind
-            if kind is AnswerKind.TAKEN or kind is AnswerKind.DONE:
+            if kind is AnswerKind.TAKEN or kind is AnswerKind.DONE or kind is AnswerKind.STORED:
                 if flight is not None:
                     heard += 1
                     confirmed += 1
@@ -602,10 +611,12 @@ class LaneSender:
                     self._awaiting -= 1
                 flight.phase = FlightPhase.SETTLED
                 flight.is_done = kind is AnswerKind.DONE
+                if kind is AnswerKind.STORED:
+                    flight.stored_as = answer.detail
                 flight.is_unwanted = answer.is_unwanted
                 delivered.append(flight)
                 continue
-            if kind is AnswerKind.NOBODY or kind is AnswerKind.FOREIGN:
+            if kind is AnswerKind.NOBODY or kind is AnswerKind.HELD or kind is AnswerKind.FOREIGN:
                 self._take_no_answer(flight, answer, now)
                 continue
             if flight is not None and kind is not AnswerKind.HERE:
@@ -643,7 +654,8 @@ class LaneSender:
             return
         self._stats.missed += 1
         self._to_idle(flight)
-        flight.was_absent = True
+        flight.was_absent = answer.kind is AnswerKind.NOBODY
+        self._held_reason = answer.detail
         # nobody can have heard it, so it is none of the few sends that a stranger gets
         flight.record.sends -= 1
         is_news = self._pace.nobody(now, jitter=random.random())
@@ -732,6 +744,8 @@ class LaneSender:
         for flight in flights:
             record = flight.record
             state = DeliveryState.TAKEN if self._spec.wants_ack else DeliveryState.SENT
+            if flight.stored_as:
+                state = DeliveryState.STORED
             self._telemetry.message_delivered(
                 record.node,
                 record.id,

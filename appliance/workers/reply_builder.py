@@ -12,7 +12,7 @@ from appliance.core.message import (
     text_to_bytes,
 )
 from appliance.core.relay import RELAY_METHOD, forward_reply, is_relayed_reply
-from appliance.core.specs import AckOn, SubscriberSpec
+from appliance.core.specs import AckOn, Delivery, SubscriberSpec
 from appliance.dialect.headers import (
     EXIT_HEADER,
     MORE_HEADER,
@@ -111,7 +111,7 @@ class ReplyBuilder:
         if result.output is None:
             return sent
         has_spoken = outlet is not None and outlet.has_spoken
-        if has_spoken and not result.output and work.identity.instance is None:
+        if has_spoken and not result.output and not work.identity.is_appliance:
             # a Go node reads no headers: an empty end would be one more answer to it
             return sent
         turns = outlet.turns if outlet is not None else Turns()
@@ -244,8 +244,9 @@ class ReplyBuilder:
         if (
             not self._method().info.replies
             or message.is_reply  # nobody waits for the answer to an answer
-            or work.ack_on is AckOn.DONE
-            or work.identity.instance is None
+            # heard with the acknowledgement, unless a stream has given that already
+            or (work.ack_on is AckOn.DONE and self._spec().delivery is Delivery.CORE)
+            or not work.identity.is_appliance
         ):
             return ()
         reply = make_reply(message, self._spec().node, "")

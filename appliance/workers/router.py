@@ -23,7 +23,13 @@ from appliance.core.names import (
     make_kind,
     make_subject,
 )
-from appliance.core.specs import ANY_METHOD, DesiredState, PublisherDefaults, PublisherSpec
+from appliance.core.specs import (
+    ANY_METHOD,
+    Carried,
+    DesiredState,
+    PublisherDefaults,
+    PublisherSpec,
+)
 from appliance.core.suggest import did_you_mean, find_nearest
 from appliance.core.user_method import NO_METHODS, UserMethod
 from appliance.dialect.headers import ID_HEADER
@@ -124,12 +130,18 @@ class Router:
     ) -> PublisherSpec:
         """The on-demand publisher for a lane whose subject is given (left by an earlier run or config)."""
         defaults = self._defaults(node)
+        wants_ack = not subject.endswith("NACK")
+        way: Carried = self._way(NodeName(to_node), MethodName(method), defaults)
+        if not wants_ack:
+            way = Carried()
         return PublisherSpec(
             node=node,
             subject=subject,
             to_node=NodeName(to_node),
             method=MethodName(method),
-            wants_ack=not subject.endswith("NACK"),
+            wants_ack=wants_ack,
+            delivery=way.delivery,
+            stream=way.stream,
             ack=defaults.ack,
             window=defaults.window,
             serialization=defaults.serialization,
@@ -277,6 +289,13 @@ class Router:
         if self._desired is None:
             return PublisherDefaults()
         return self._desired.publisher_defaults.get(NodeName(node), PublisherDefaults())
+
+    def _way(self, to_node: NodeName, method: MethodName, defaults: Carried) -> Carried:
+        """As the receiver's entry says where the config knows it, else as the sender's defaults."""
+        desired = self._desired
+        if desired is None or (to_node, method) not in desired.declared_acks:
+            return defaults
+        return desired.declared_ways.get((to_node, method), Carried())
 
     def _on_demand(self, node: str, to_node: str, method: str) -> PublisherSpec:
         info = self._methods.get(MethodName(method))

@@ -31,7 +31,7 @@ from appliance.core.names import NodeName, WorkerKey, parse_subject
 from appliance.core.specs import AckOn, SubscriberSpec, WorkerSpec
 from appliance.delivery.base import Confirmation
 from appliance.dialect.base import Answer, AnswerKind
-from appliance.dialect.headers import HELLO_HEADER
+from appliance.dialect.headers import HELLO_HEADER, LENT_PREFIX
 from appliance.errors import BusError, StoreError
 from appliance.methods.base import FilePosition, Method
 from appliance.outbox.records import FinishItem, InboxRow, OutboxRecord, TakeIn, TakeInResult, Taken
@@ -39,7 +39,7 @@ from appliance.telemetry.stats import WorkerStats
 from appliance.wire.headers import parse_headers
 from appliance.workers.at_once import may_be_done_at_once
 from appliance.workers.base import DrainReport
-from appliance.workers.executor import Executor
+from appliance.workers.executor import DONE_VERDICT, Executor
 from appliance.workers.inbox_owners import scope_of
 from appliance.workers.incoming import Admission, Incoming, KeptBack, Refusal
 from appliance.workers.known_senders import KnownSenders
@@ -56,6 +56,8 @@ MAX_DECODED_BYTES = 8 * 1024 * 1024
 """Of it for decoded messages; those that come on top are kept as the bytes they came in until their turn."""
 MAX_SENDER_SHARE = 0.75
 """Of either bound for any one sender."""
+ASKED_SHARE = 0.5
+"""Of either bound for what is asked for: below every other share, so that nothing of it is turned away."""
 RESUMED_SHARE = 0.5
 """A sender that was kept waiting goes on when it holds less than this: what is kept back is decoded anew."""
 STORE_RETRY_S = 0.2
@@ -128,6 +130,7 @@ class Subscriber:
         await self._claim()
         await self._intake.start(self._on_messages, self._on_denied)
         self._is_subscribed = True
+        self._ask_for_more()
         # not earlier: those who have waited send as soon as they hear it
         self._say_here()
         self._endings.append(self._parts.bus.on_connected(self._on_connected))
@@ -146,6 +149,7 @@ class Subscriber:
         self.spec = self._spec = self._executor.spec = spec
         # more concurrency holds for what is queued already, more backlog for what waits
         self._executor.spawn_loops()
+        self._intake.update(spec)
         self._arrived.set()
 
     async def swap(self, spec: WorkerSpec) -> None:
@@ -201,7 +205,16 @@ class Subscriber:
             self._is_subscribed = False
             await self._intake.stop()
 
+    def _ask_for_more(self) -> None:
+        """Tell a way that can be asked for messages how many there is room for: never so many that one is turned away."""
+        held_bytes = self._incoming_bytes + self._executor.queue_bytes
+        room = int(self._spec.backlog * ASKED_SHARE) - self.unfinished
+        has_room = self._is_subscribed and held_bytes < MAX_BACKLOG_BYTES * ASKED_SHARE
+        self._intake.want(max(room, 0) if has_room else 0)
+
     def _note_progress(self) -> None:
+        if self._intake.is_asked:
+            self._ask_for_more()
         if not self._decoding and self._can_take():
             self._arrived.set()  # there is room again
         self._note_drained()
@@ -227,7 +240,9 @@ class Subscriber:
     @property
     def trouble(self) -> str | None:
         """What keeps this worker from doing all of its work while it runs; None where nothing does."""
-        return None if self._intake.answers_get_out else self._answers_denied
+        return self._intake.trouble or (
+            None if self._intake.answers_get_out else self._answers_denied
+        )
 
     # -- intake -----------------------------------------------------------------------------------
 
@@ -269,7 +284,7 @@ class Subscriber:
             waiting = untaken + executor.held_count
             held_bytes = self._incoming_bytes + executor.queue_bytes
             has_room = waiting < backlog and held_bytes < MAX_BACKLOG_BYTES
-            if not has_room and b"appl-v" in message.block:
+            if not has_room and (b"appl-v" in message.block or message.origin is not None):
                 turned_away.append(message)
             elif untaken < backlog and held_bytes < MAX_BACKLOG_BYTES:
                 self._incoming.append(message)
@@ -357,6 +372,8 @@ class Subscriber:
                 finally:
                     self._decoding = 0
                 self._take_up_kept_back()
+            if self._intake.is_asked:
+                self._ask_for_more()
             # what the full backlog left goes on when the executor has made room: asked for here, it would never wait
             self._note_drained()
         if committing is not None:
@@ -540,7 +557,7 @@ class Subscriber:
 
     def _turn_away(self, work: Incoming, delivery: BusMessage) -> None:
         """One sender has more here than any one may have."""
-        if work.identity.hears and work.reply_tos:
+        if (work.identity.hears or delivery.origin is not None) and work.reply_tos:
             self._say_busy([(work.reply_tos[0], work.message_id)])
         elif (
             len(self._kept_back) < self._spec.backlog * MAX_SENDER_SHARE
@@ -630,7 +647,7 @@ class Subscriber:
             try:
                 await self._claim()
                 return
-            except StoreError as error:
+            except (StoreError, BusError) as error:
                 self._telemetry.worker_troubled(self.key, f"cannot take over messages: {error}")
                 if not error.retryable:
                     return
@@ -639,6 +656,7 @@ class Subscriber:
     async def _claim(self) -> None:
         spec = self._spec
         rows = await self._parts.inbox.claim(spec.node, spec.method, self._scope)
+        rows = await self._those_of_ours(rows)
         self._executor.rows.update(row.row_id for row in rows)
         for at, row in enumerate(rows):
             try:
@@ -650,10 +668,28 @@ class Subscriber:
                 self._executor.rows -= left
                 raise
 
+    async def _those_of_ours(self, rows: list[InboxRow]) -> list[InboxRow]:
+        """Leave out, and forget, what another daemon of this node has taken over since."""
+        asked = [row for row in rows if row.reply_to]
+        if not asked:
+            return rows
+        try:
+            ours = await self._intake.claim([row.reply_to for row in asked])
+        except BusError:
+            self._parts.inbox.held -= {row.row_id for row in rows}
+            raise
+        gone = {row.row_id for row, is_ours in zip(asked, ours, strict=True) if not is_ours}
+        for row in asked:
+            if row.row_id in gone:
+                await self._end_row(row, DONE_VERDICT, ())
+        return [row for row in rows if row.row_id not in gone]
+
     async def _resume(self, row: InboxRow) -> None:
         spec = self._spec
         # NB: without its reply subject, which may stand below a subject of another kind and was admitted with that
         delivery = BusMessage(spec.subject, row.payload, row.block)
+        if row.instance is not None and row.instance.startswith(LENT_PREFIX):
+            delivery.origin = (row.instance, row.message_id)
         admission = self._new_admission()
         work = admission.admit(delivery, self._handler)
         if isinstance(work, Refusal):

@@ -17,15 +17,15 @@ from tests.support.heart_chaos import Verdict, make_plan, run_seed
 CHUNK = 200
 
 
-def try_chunk(first: int, count: int) -> tuple[int, list[Verdict], float]:
+def try_chunk(first: int, count: int, delivery: str) -> tuple[int, list[Verdict], float]:
     """Seeds tried, those that violate something, and the virtual hours that passed."""
     broken = []
     virtual_s = 0.0
     for seed in range(first, first + count):
         try:
-            verdict = run_seed(seed)
+            verdict = run_seed(seed, delivery=delivery)
         except Exception as error:
-            verdict = Verdict(make_plan(seed), [f"{type(error).__name__}: {error}"], [])
+            verdict = Verdict(make_plan(seed, delivery), [f"{type(error).__name__}: {error}"], [])
         virtual_s += verdict.virtual_s
         if verdict.violations:
             broken.append(verdict)
@@ -39,6 +39,7 @@ def main() -> int:
     parser.add_argument("--first", type=int, default=0)
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--show", type=int, default=10, help="failures to print in full")
+    parser.add_argument("--delivery", choices=("core", "jetstream"), default="core")
     options = parser.parse_args()
     began = time.monotonic()
     tried = 0
@@ -48,7 +49,7 @@ def main() -> int:
     last = options.first + options.seeds
     with concurrent.futures.ProcessPoolExecutor(options.jobs) as pool:
         chunks = [
-            pool.submit(try_chunk, first, min(CHUNK, last - first))
+            pool.submit(try_chunk, first, min(CHUNK, last - first), options.delivery)
             for first in range(options.first, last, CHUNK)
         ]
         for chunk in concurrent.futures.as_completed(chunks):

@@ -42,9 +42,15 @@ class Plan:
     lose: float
     double: float
     late_s: float
+    delivery: str = "core"
 
     def config(
-        self, *, window: int | None = None, concurrency: int | None = None, ack_on: str = ""
+        self,
+        *,
+        window: int | None = None,
+        concurrency: int | None = None,
+        ack_on: str = "",
+        delivery: str = "",
     ) -> str:
         """The fleet's config, with some settings changed by a reload."""
         subscriptions = ", ".join(
@@ -56,7 +62,7 @@ class Plan:
         return f"""
 version: 1
 broker: {{servers: ["nats://127.0.0.1:4222"]}}
-defaults: {{window: {window or self.window}}}
+defaults: {{window: {window or self.window}, delivery: {delivery or self.delivery}}}
 nodes:
   alpha: {{subscribe: {{REQToFileAppend: {{accept_from: [beta]}}, REQErrorLog: {{accept_from: any}}}}}}
   beta: {{subscribe: {{{subscriptions}}}}}
@@ -80,7 +86,7 @@ class Verdict:
         return "\n  ".join(lines)
 
 
-def make_plan(seed: int) -> Plan:
+def make_plan(seed: int, delivery: str = "core") -> Plan:
     """The plan of a seed."""
     rng = random.Random(seed)
     return Plan(
@@ -93,6 +99,7 @@ def make_plan(seed: int) -> Plan:
         lose=rng.choice((0.0, 0.05, 0.3)),
         double=rng.choice((0.0, 0.1)),
         late_s=rng.choice((0.001, 0.02, 3.0)),
+        delivery=delivery,
     )
 
 
@@ -226,6 +233,7 @@ class Chaos:
             window=self.rng.choice((1, 2, 64)),
             concurrency=self.rng.choice((1, 2, 8)),
             ack_on=self.rng.choice(("received", "done")),
+            delivery=self.rng.choice(("core", "jetstream")) if self.plan.delivery != "core" else "",
         )
         daemon.reload(desired_of(other, nodes))
         await asyncio.sleep(seconds)
@@ -312,8 +320,9 @@ def run_seed(
     *,
     line_class: type[Line] = Line,
     store_class: type[MemoryStore] = MemoryStore,
+    delivery: str = "core",
 ) -> Verdict:
     """Carry out what a seed means. What leaves tasks behind or never comes to rest raises, see `run_virtual`."""
-    plan = make_plan(seed)
+    plan = make_plan(seed, delivery)
     with quiet_logs():
         return run_virtual(_run(plan, line_class, store_class), seed=seed)

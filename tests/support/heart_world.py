@@ -30,7 +30,7 @@ from typing import Any, cast
 
 from appliance.api.inbox import keep_orphans
 from appliance.bus.base import Bus, BusMessage, Denial, Frame, OnDenied, OnMessages, Subscription
-from appliance.bus.memory import MemoryBroker, MemoryBus, Passage, Permissions
+from appliance.bus.memory import MemoryBus, Passage, Permissions
 from appliance.core.current import Current
 from appliance.core.message import Message
 from appliance.core.names import MethodName, NodeName, WorkerKey, WorkerKind
@@ -64,6 +64,7 @@ from appliance.workers.services import HandlerServices, WorkerServices
 from appliance.workers.stall import StallWatch
 from appliance.workers.waiters import AbandonedRequests, DeliveryWaiters
 from tests.support.config_files import load_text
+from tests.support.memory_jetstream import StreamingBroker
 from tests.support.memory_store import MemoryDisk, MemoryStore
 from tests.support.virtual_time import Clocks, VirtualLoop
 
@@ -501,7 +502,7 @@ class Daemon:
             bus=bus,
             store=store,
             dialect=dialect,
-            delivery=DeliveryModes(bus, dialect, store.instance),
+            delivery=DeliveryModes(bus, dialect, store.instance, store),
             router=self.router,
             telemetry=self.telemetry,
             error_reports=self.error_reports,
@@ -686,7 +687,7 @@ class World:
         self.rng = random.Random(seed)
         self.seed = seed
         self.clocks = Clocks()
-        self.broker = MemoryBroker(
+        self.broker = StreamingBroker(
             rng=random.Random(seed), policy=lambda passage: self.policy(passage)
         )
         self.policy: Callable[[Passage], Iterable[float]] = lambda _: (0.0,)
@@ -845,7 +846,14 @@ class World:
             and not daemon.disk.inbox
             and all(_is_at_rest(handle.worker) for handle in daemon.pool.handles.values())
             for daemon in self.daemons.values()
-        )
+        ) and not any(self.kept_messages())
+
+    def kept_messages(self) -> Iterator[str]:
+        """Subjects of the messages that streams hold for nodes."""
+        for stream in self.broker.streams.values():
+            for subject, _, _ in stream.messages.values():
+                if ".claim." not in subject:
+                    yield subject
 
 
 @dataclass(slots=True)

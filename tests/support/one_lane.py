@@ -59,7 +59,7 @@ class Shore:
             bus=bus,
             store=real,
             dialect=dialect,
-            delivery=DeliveryModes(bus, dialect, INSTANCE),
+            delivery=DeliveryModes(bus, dialect, INSTANCE, real),
             router=nothing,
             telemetry=Telemetry(EventHub()),
             error_reports=nothing,

@@ -18,9 +18,12 @@ from appliance.core.specs import (
     AckOn,
     AckSettings,
     CatchUp,
+    Delivery,
     DesiredState,
+    Embedded,
     PublisherSpec,
     Schedule,
+    StreamSettings,
     SubscriberSpec,
 )
 from appliance.errors import ConfigInvalid, RunNodesUnclear
@@ -246,7 +249,7 @@ log: {level: debug, format: json}
     )
     broker = desired.broker
     assert broker.servers == ("nats://a:4222", "tls://[::1]:4222")
-    assert (broker.embedded, broker.ping_interval_s) == (False, 1.0)
+    assert (bool(broker.embedded), broker.ping_interval_s) == (False, 1.0)
     assert broker.tls is not None
     assert broker.tls.ca is not None
     assert broker.auth is not None
@@ -515,3 +518,51 @@ nodes:
     )
     assert schedule is not None
     assert (schedule.timezone, schedule.catch_up) == ("America/New_York", CatchUp.ONCE)
+
+
+KEPT = """version: 1
+broker: {embedded: {jetstream: true}}
+defaults: {stream: {max_age: 48h}}
+"""
+
+
+def test_how_a_subscription_is_carried_holds_for_its_senders_and_for_those_on_demand(
+    tmp_path: Path,
+) -> None:
+    text = KEPT + (
+        "nodes:\n"
+        "  central: {publish: {files: {to: n, method: REQToFile, data: [x], every: 5s}}}\n"
+        "  n: {delivery: jetstream, stream: {name: kept}, subscribe: {REQToFile: {}, REQHello: {}}}\n"
+    )
+    desired = desired_of(tmp_path, text)
+    receiver = subscriber(desired, "n", "REQToFile")
+    (sender,) = (spec for spec in desired.workers.values() if isinstance(spec, PublisherSpec))
+    assert receiver.delivery is sender.delivery is Delivery.JETSTREAM
+    assert receiver.stream == sender.stream == StreamSettings(name="kept", max_age_s=48 * 3600)
+    assert desired.declared_ways.keys() == {(NodeName("n"), MethodName("REQToFile"))}
+    assert desired.broker.embedded is Embedded.JETSTREAM
+
+
+def test_what_nothing_acknowledges_goes_by_core_whatever_the_layers_say(tmp_path: Path) -> None:
+    text = KEPT + "nodes: {n: {delivery: jetstream, subscribe: {REQHello: {}}}}\n"
+    desired = desired_of(tmp_path, text)
+    assert subscriber(desired, "n", "REQHello").delivery is Delivery.CORE
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "kind", "is_carried_as_before"),
+    [
+        ("max_age: 48h", "max_age: 24h", ReloadClass.LIVE, True),
+        ("max_age: 48h", "replicas: 3", ReloadClass.LIVE, True),
+        ("max_age: 48h", "name: other", ReloadClass.SWAP, False),
+        ("delivery: jetstream", "delivery: core", ReloadClass.SWAP, False),
+    ],
+)
+def test_limits_of_a_stream_are_live_and_another_stream_or_way_needs_another_worker(
+    tmp_path: Path, old: str, new: str, kind: ReloadClass, is_carried_as_before: bool
+) -> None:
+    text = KEPT + "nodes: {n: {delivery: jetstream, subscribe: {REQToFile: {}}}}\n"
+    before = subscriber(desired_of(tmp_path, text), "n", "REQToFile")
+    after = subscriber(desired_of(tmp_path, text.replace(old, new)), "n", "REQToFile")
+    assert classify(after, find_changes(before, after)) is kind
+    assert after.is_carried_as(before) is is_carried_as_before

@@ -24,11 +24,24 @@ class Other:
     def make_intake(self, spec, on_answers_denied):
         return "its intake"
 
+    def with_rests(self, main, spec):
+        return main
+
+
+class NoNotes:
+    """Nothing is remembered."""
+
+    def facts(self, kind):
+        return {}
+
+    async def remember(self, kind, changes):
+        raise AssertionError("nothing is noted here")
+
 
 def test_a_subject_is_carried_as_its_spec_says(monkeypatch):
     word = cast(Delivery, "other")
     monkeypatch.setattr(modes, "_MODES", {**modes._MODES, word: Other})
-    delivery = DeliveryModes(NOTHING, NOTHING, "0" * 16)
+    delivery = DeliveryModes(NOTHING, NOTHING, "0" * 16, NoNotes())
     subject = Subject("a.REQPing.EventACK")
     common: dict[str, Any] = {
         "node": NodeName("a"), "subject": subject, "method": MethodName("REQPing"), "wants_ack": True

@@ -16,6 +16,7 @@ from itertools import islice
 from typing import Any, TypeVar
 
 from appliance.config.compiler.cross_checks import (
+    SubscriptionIndex,
     check_ends,
     check_reports_heard,
     index_subscriptions,
@@ -46,15 +47,18 @@ from appliance.config.compiler.promises import (
     find_longest_expiry,
 )
 from appliance.config.compiler.section_checks import check_inputs, check_sections
+from appliance.config.compiler.stream_checks import check_streams
 from appliance.core.method import MethodTable
 from appliance.core.names import MethodName, NodeName, WorkerKey, make_kind, make_subject
 from appliance.core.settings import Section, parts_of, settings_of
 from appliance.core.specs import (
+    Delivery,
     DesiredState,
     NodeTraits,
     PublisherSettings,
     PublisherSpec,
     Schedule,
+    StreamSettings,
     SubscriberSpec,
     WorkerSpec,
 )
@@ -119,6 +123,14 @@ def compile_settings(
         return Compiled(None, findings.all())
     index = index_subscriptions(subscriptions)
     check_ends(findings, subscriptions, publications, index, known)
+    check_streams(
+        findings,
+        tree,
+        subscriptions,
+        publications,
+        index,
+        lambda node: expander.base(node).layers,
+    )
     _check_scheduled(findings, publications, user_methods, find_argument_problem)
     _check_unused_roles(findings, known.roles, known.nodes)
     longest = find_longest_expiry(expander.bases(), publications)
@@ -127,7 +139,7 @@ def compile_settings(
     # who hears error reports can be told only of a config that holds together
     if not findings.has_errors:
         check_reports_heard(findings, subscriptions)
-    workers = _build_workers(findings, subscriptions, publications, frozenset(chosen))
+    workers = _build_workers(findings, subscriptions, publications, frozenset(chosen), index)
     if findings.has_errors:
         return Compiled(None, findings.all())
     desired = DesiredState(
@@ -143,6 +155,9 @@ def compile_settings(
         subscriber_defaults={node: expander.base(node).subscriber for node in chosen},
         # of the whole fleet: who sends on demand must use the subject that the destination listens on
         declared_acks={key: end.wants_ack for key, end in index.items()},
+        declared_ways={
+            key: end.way for key, end in index.items() if end.way.delivery is not Delivery.CORE
+        },
         hellos=_find_hellos(publications),
         switched_off=_build_switched_off(expander, chosen, workers),
         methods=user_methods,
@@ -221,6 +236,7 @@ def _build_workers(
     subscriptions: Iterable[Subscription],
     publications: Iterable[Publication],
     run_nodes: frozenset[NodeName],
+    index: SubscriptionIndex,
 ) -> dict[WorkerKey, WorkerSpec]:
     """Specs of the nodes to run.
 
@@ -236,7 +252,7 @@ def _build_workers(
     for entry in publications:
         if entry.node in run_nodes:
             for to in entry.resolved.to:
-                publisher = make_publisher(entry, resolve_own(to, entry.node))
+                publisher = make_publisher(entry, resolve_own(to, entry.node), index)
                 workers[publisher.key] = publisher
     return workers
 
@@ -286,9 +302,21 @@ def make_subscriber(item: Subscription) -> SubscriberSpec:
     )
 
 
-def make_publisher(entry: Publication, to: NodeName) -> PublisherSpec:
-    """The spec of one destination of a publish entry."""
+def make_publisher(
+    entry: Publication, to: NodeName, index: SubscriptionIndex | None = None
+) -> PublisherSpec:
+    """The spec of one destination of a publish entry; how it is carried is the receiver's to say."""
     resolved = entry.resolved
+    end = (index or {}).get((to, resolved.info.name))
+    way = resolved.settings if end is None else end.way
+    settings = {
+        part.attr: getattr(resolved.settings, part.attr) for part in parts_of(PublisherSettings)
+    }
+    carried = (
+        {"delivery": way.delivery, "stream": way.stream}
+        if resolved.wants_ack
+        else {"delivery": Delivery.CORE, "stream": StreamSettings()}
+    )
     kind = make_kind(resolved.info.category, wants_ack=resolved.wants_ack)
     return PublisherSpec(
         node=entry.node,
@@ -298,9 +326,7 @@ def make_publisher(entry: Publication, to: NodeName) -> PublisherSpec:
         wants_ack=resolved.wants_ack,
         schedule=_fill_schedule(resolved.schedule, entry.node) if resolved.schedule else None,
         entry=entry.name,
-        **{
-            part.attr: getattr(resolved.settings, part.attr) for part in parts_of(PublisherSettings)
-        },
+        **settings | carried,
     )
 
 

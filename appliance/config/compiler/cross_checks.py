@@ -20,7 +20,7 @@ from appliance.core.names import (
     make_kind,
     make_subject,
 )
-from appliance.core.specs import ANY_SENDER
+from appliance.core.specs import ANY_SENDER, Carried
 from appliance.core.suggest import shorten
 from appliance.errors import SubjectInvalid
 
@@ -41,6 +41,13 @@ class SubjectEnd:
     def wants_ack(self) -> bool:
         """The acknowledged subject, where nodes that share a token disagree."""
         return True in self.acks
+
+    @property
+    def way(self) -> Carried:
+        """How it is carried; where nodes that share a token disagree, the first counts."""
+        settings = self.first.resolved.settings
+        names = ("delivery", "stream")
+        return Carried(**{name: settings[name] for name in names if name in settings})
 
 
 SubscriptionIndex = Mapping[tuple[NodeName, MethodName], SubjectEnd]

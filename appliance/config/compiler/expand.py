@@ -29,6 +29,7 @@ from appliance.core.public_keys import PUBLIC_KEYS
 from appliance.core.specs import (
     ACK_MODE,
     AckOn,
+    Delivery,
     PublisherDefaults,
     PublisherSettings,
     Schedule,
@@ -250,6 +251,10 @@ class Expander:
                 )
             # A default of `done` for the fleet means nothing where nothing is acknowledged.
             settings.pop("ack_on", None)
+            self._check_kept(info, entry, layers)
+            # as a default for the fleet it means nothing here, either
+            settings.pop("delivery", None)
+            settings.pop("stream", None)
         if info.acks_when_done is not None:
             settings["ack_on"] = AckOn.DONE if info.acks_when_done else AckOn.RECEIVED
         definition = self._known.user_methods.get(info.name)
@@ -302,6 +307,8 @@ class Expander:
             return None
         merged = merge_layers((base.merged, entry))
         to = entry["to"]
+        if not decide_ack(info, base, entry):
+            self._check_kept(info, entry, layers)
         return ResolvedPublication(
             info=info,
             to=(to,) if isinstance(to, str) else tuple(dict.fromkeys(to)),
@@ -310,6 +317,16 @@ class Expander:
             schedule=_make_schedule(entry, info),
             reply_method=entry.get("reply_method") or "",
         )
+
+    def _check_kept(self, info: MethodInfo, entry: Tree, layers: tuple[Layer, ...]) -> None:
+        """An entry that nothing acknowledges and that asks to be kept by a stream."""
+        if entry.get("delivery") == Delivery.JETSTREAM and entry.get("enabled") is not False:
+            self._findings.add(
+                "E264",
+                find_origin(layers, ("delivery",)) or layers[-1][0],
+                f"`delivery: jetstream` needs acknowledgements, and {info.name} has none here",
+                hint="drop `delivery`, or write `ack: {mode: required}` on both sides",
+            )
 
     def _check_schedule(self, layers: tuple[Layer, ...], entry: Tree) -> None:
         if entry.get("every") is not None and entry.get("cron") is not None:

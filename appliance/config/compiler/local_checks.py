@@ -16,7 +16,13 @@ from appliance.core.method import MethodTable
 from appliance.core.names import MethodName, NodeName
 from appliance.core.public_keys import PUBLIC_KEYS, is_user_key
 from appliance.core.settings import METHOD, Setting, leaves_of, settings_of
-from appliance.core.specs import PublisherSettings, Schedule, SubscriberDefaults, SubscriberSpec
+from appliance.core.specs import (
+    Carried,
+    PublisherSettings,
+    Schedule,
+    SubscriberDefaults,
+    SubscriberSpec,
+)
 from appliance.core.suggest import did_you_mean_quoted, find_nearest, shorten
 from appliance.core.urls import find_pattern_problem
 from appliance.core.user_method import NO_METHODS, UserMethod
@@ -49,9 +55,14 @@ _DURATIONS = tuple(
     for setting in leaves_of(spec)
     if setting.show is not None
 )
-_ON_SUBSCRIBE_IDLE = leaves_of(PublisherSettings)
+_OF_BOTH = frozenset(setting.keys for setting in leaves_of(Carried))
+_ON_SUBSCRIBE_IDLE = tuple(
+    setting for setting in leaves_of(PublisherSettings) if setting.keys not in _OF_BOTH
+)
 _ON_PUBLISH_IDLE = tuple(
-    setting for setting in settings_of(SubscriberDefaults) if setting.attr != "method_timeout_s"
+    setting
+    for setting in settings_of(SubscriberDefaults)
+    if setting.attr != "method_timeout_s" and setting.keys not in _OF_BOTH
 )
 _LISTS_OF_METHODS = tuple(
     setting.keys[0]

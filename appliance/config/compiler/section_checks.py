@@ -113,7 +113,7 @@ def check_sections(findings: Findings, tree: Tree) -> None:
 
 def _check_broker(findings: Findings, broker: Tree) -> None:
     servers = broker.get("servers") or ()
-    embedded = broker.get("embedded") is True
+    embedded = broker.get("embedded") not in (None, False)
     if embedded and servers:
         findings.add(
             "E215",

@@ -1,0 +1,281 @@
+"""JetStream's own API, asked over the bus: makes streams and consumers what a config asks for, and says what is.
+
+No client library is between: a stream's settings go back to the broker with everything in them that we do not know, and
+there is no second connection with a login of its own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import secrets
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from appliance.bus.base import Bus, BusMessage, Denial, Frame, Subscription
+from appliance.core.specs import StreamSettings
+from appliance.core.streams import (
+    Config,
+    Json,
+    consumer_config,
+    describe_drift,
+    differences,
+    fixed_config,
+    inbox_subjects,
+    name_of_consumer,
+    recorded_subjects,
+    stream_config,
+    with_subjects,
+    without_subjects,
+)
+from appliance.errors import BusUnavailable, StreamRefused
+
+API_TIMEOUT_S = 5.0
+"""A cluster that chooses a leader answers nothing meanwhile."""
+API = "$JS.API"
+_NO_RESPONDERS = b"NATS/1.0 503"
+STREAM_NOT_FOUND = 10059
+CONSUMER_NOT_FOUND = 10014
+_STREAM_IN_USE = 10058
+_CONSUMER_EXISTS = 10148
+OUR_MARK = {"appliance": "1"}
+"""The metadata of streams and consumers that we have made."""
+
+
+class StreamState(NamedTuple):
+    """A stream as it is: its settings and what it holds."""
+
+    config: Config
+    state: Config
+    created: str
+
+
+class ConsumerState(NamedTuple):
+    """A consumer as it is."""
+
+    config: Config
+    waiting: int
+    """Messages not delivered yet."""
+    in_hand: int
+    """Delivered and not acknowledged."""
+
+
+def new_inbox(node: str) -> str:
+    """How the subjects begin at which a node hears what it asked for; what comes after the node cannot be guessed."""
+    return f"{inbox_subjects(node)[:-1]}{secrets.token_hex(8)}"
+
+
+class JetStreamApi:
+    """Requests of one node and their answers; nothing is subscribed before the first request."""
+
+    def __init__(self, bus: Bus, node: str) -> None:
+        self._bus = bus
+        self._inbox = new_inbox(node)
+        self._tokens = 0
+        self._waiting: dict[str, asyncio.Future[BusMessage]] = {}
+        self._subscription: Subscription | None = None
+        self._subscribing = asyncio.Lock()
+        self._denied = ""
+
+    async def request(
+        self,
+        subject: str,
+        body: bytes = b"",
+        *,
+        block: bytes = b"",
+        timeout_s: float = API_TIMEOUT_S,
+    ) -> BusMessage:
+        """Ask, and wait for the one answer.
+
+        Raises:
+            BusUnavailable: the broker is away, nobody answers in time, or it denies the question or the answer.
+
+        Cancellation: the answer is ignored.
+        """
+        await self._listen()
+        self._tokens += 1
+        token = f"{self._inbox}.{self._tokens}"
+        answered: asyncio.Future[BusMessage] = asyncio.get_running_loop().create_future()
+        self._waiting[token] = answered
+
+        def note(denial: Denial) -> None:
+            if not answered.done():
+                answered.set_exception(BusUnavailable(denial.text))
+
+        end_denials = self._bus.on_publish_denied(subject, note)
+        try:
+            frame: Frame = (subject, token, block, body)
+            self._bus.send([frame])
+            async with asyncio.timeout(timeout_s):
+                return await answered
+        except TimeoutError:
+            raise BusUnavailable(f"no answer of the broker on {subject}") from None
+        finally:
+            end_denials()
+            del self._waiting[token]
+            if not answered.cancel() and not answered.cancelled():
+                answered.exception()  # marks it as seen
+
+    async def _listen(self) -> None:
+        async with self._subscribing:
+            if self._denied:
+                subscription, self._subscription, self._denied = self._subscription, None, ""
+                if subscription is not None:
+                    await subscription.stop_intake()
+            if self._subscription is None:
+                self._subscription = await self._bus.subscribe(
+                    f"{self._inbox}.*", self._take, on_denied=self._on_denied
+                )
+            if self._denied:
+                raise BusUnavailable(self._denied)
+
+    def _on_denied(self, denial: Denial) -> None:
+        self._denied = denial.text
+        for answered in self._waiting.values():
+            if not answered.done():
+                answered.set_exception(BusUnavailable(denial.text))
+
+    def _take(self, messages: list[BusMessage]) -> None:
+        for message in messages:
+            answered = self._waiting.get(message.subject)
+            if answered is not None and not answered.done():
+                answered.set_result(message)
+
+    async def ask(self, words: str, body: Config | None = None) -> Json:
+        """One request of the API, such as ``STREAM.INFO.<name>``.
+
+        Raises:
+            BusUnavailable: the broker is away or denies it, or has no JetStream.
+            StreamRefused: JetStream says no.
+        """
+        data = json.dumps(body).encode() if body else b""
+        answer = await self.request(f"{API}.{words}", data)
+        if answer.block.startswith(_NO_RESPONDERS):
+            raise BusUnavailable("the broker has no JetStream for this user")
+        try:
+            found = json.loads(answer.payload)
+        except (ValueError, RecursionError):
+            found = None
+        if not isinstance(found, dict):
+            raise BusUnavailable(f"the broker's answer on {words} cannot be read")
+        error = found.get("error")
+        if isinstance(error, dict):
+            code = error.get("err_code", 0)
+            raise StreamRefused(
+                f"JetStream refuses {words}",
+                str(error.get("description", error.get("code", "")))[:200],
+                code if isinstance(code, int) else 0,
+            )
+        return found
+
+    # -- streams ----------------------------------------------------------------------------------
+
+    async def find_stream(self, name: str) -> StreamState | None:
+        """A stream as it is; None where there is none of that name. Raises as `ask`."""
+        try:
+            found = await self.ask(f"STREAM.INFO.{name}")
+        except StreamRefused as error:
+            if error.code == STREAM_NOT_FOUND:
+                return None
+            raise
+        return StreamState(
+            found.get("config") or {}, found.get("state") or {}, str(found.get("created"))
+        )
+
+    async def ensure_stream(
+        self, settings: StreamSettings, name: str, subject: str, *, is_ours: bool
+    ) -> tuple[StreamState, str]:
+        """Make the stream, or make it what the config asks for; what was not so, in words.
+
+        Only the subject's own node (`is_ours`) changes limits: a sender whose config is older must not undo them.
+
+        Raises as `ask`.
+        """
+        wanted = stream_config(settings, name)
+        found = await self.find_stream(name)
+        if found is None:
+            subjects = list(recorded_subjects(subject, name))
+            made = {**wanted, **fixed_config(settings), "subjects": subjects, "metadata": OUR_MARK}
+            try:
+                await self.ask(f"STREAM.CREATE.{name}", made)
+            except StreamRefused as error:
+                # another daemon was quicker, by a config of its own
+                if error.code != _STREAM_IN_USE:
+                    raise
+            found = await self.find_stream(name)
+            if found is None:
+                raise BusUnavailable(f"the stream {name} is gone as soon as it is made")
+        subjects = with_subjects(
+            found.config.get("subjects") or (), recorded_subjects(subject, name)
+        )
+        drift = differences(wanted, found.config) if is_ours else {}
+        if drift or subjects != list(found.config.get("subjects") or ()):
+            changed = {**found.config, **drift, "subjects": subjects}
+            await self.ask(f"STREAM.UPDATE.{name}", changed)
+        fixed = differences(fixed_config(settings), found.config) if is_ours else {}
+        told = describe_drift("stream", name, {**drift, **fixed}, found.config)
+        return found, told if drift or fixed else ""
+
+    async def release_subject(self, name: str, subject: str) -> StreamState | None:
+        """Have a stream record a subject no longer; None where there is no such stream. Raises as `ask`."""
+        found = await self.find_stream(name)
+        if found is None:
+            return None
+        recorded: Sequence[str] = found.config.get("subjects") or ()
+        subjects = without_subjects(recorded, (subject,))
+        if subjects != list(recorded):
+            await self.ask(f"STREAM.UPDATE.{name}", {**found.config, "subjects": subjects})
+        return found
+
+    # -- consumers --------------------------------------------------------------------------------
+
+    async def find_consumer(self, stream: str, subject: str) -> ConsumerState | None:
+        """The durable consumer of a subject as it is; None where there is none. Raises as `ask`."""
+        try:
+            found = await self.ask(f"CONSUMER.INFO.{stream}.{name_of_consumer(subject)}")
+        except StreamRefused as error:
+            if error.code in (CONSUMER_NOT_FOUND, STREAM_NOT_FOUND):
+                return None
+            raise
+        return ConsumerState(
+            found.get("config") or {},
+            int(found.get("num_pending", 0)),
+            int(found.get("num_ack_pending", 0)),
+        )
+
+    async def ensure_consumer(self, stream: str, subject: str, concurrency: int) -> str:
+        """Make the durable consumer of a subject, or make it what it has to be; what was not so, in words.
+
+        Raises as `ask`.
+        """
+        wanted = consumer_config(subject, concurrency)
+        found = await self.find_consumer(stream, subject)
+        words = f"CONSUMER.CREATE.{stream}.{name_of_consumer(subject)}.{subject}"
+        if found is None:
+            made = {**wanted, "name": name_of_consumer(subject), "metadata": OUR_MARK}
+            try:
+                await self.ask(words, {"stream_name": stream, "config": made, "action": "create"})
+            except StreamRefused as error:
+                if error.code != _CONSUMER_EXISTS:  # another daemon of this node was quicker
+                    raise
+            return ""
+        drift = differences(wanted, found.config)
+        if not drift:
+            return ""
+        changed = {**found.config, **drift}
+        await self.ask(words, {"stream_name": stream, "config": changed, "action": "update"})
+        return describe_drift("consumer", name_of_consumer(subject), drift, found.config)
+
+    async def delete_consumer(self, stream: str, subject: str) -> None:
+        """Forget a durable consumer, if it is there. Raises as `ask`."""
+        try:
+            await self.ask(f"CONSUMER.DELETE.{stream}.{name_of_consumer(subject)}")
+        except StreamRefused as error:
+            if error.code not in (CONSUMER_NOT_FOUND, STREAM_NOT_FOUND):
+                raise
+
+    async def close(self) -> None:
+        """Hear nothing more."""
+        subscription, self._subscription = self._subscription, None
+        if subscription is not None:
+            await subscription.stop_intake()

@@ -1,0 +1,153 @@
+"""Streams and their consumers as values: names, what a config asks of them, and what an acknowledgement names. Pure.
+
+A stream is a work queue: what a node has acknowledged leaves it, so its bounds are bounds of what waits. Each subject of
+a node has one durable consumer, which all daemons of that node share.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from appliance.core.names import parse_subject
+from appliance.core.specs import StreamSettings
+
+STREAM_PREFIX = "appl-"
+"""How the names of streams begin that no config names."""
+CLAIM_TOKEN = "claim"
+"""Below a subject: who has a message in hand that was delivered more than once."""
+ACK_WAIT_S = 30.0
+"""A message of which nothing is heard for so long goes to the next daemon; one in hand is spoken of in time."""
+MAX_DELIVER = 100
+"""Deliveries of one message, nearly all of them to daemons that died of it, before the broker parks it."""
+MAX_ACK_PENDING = 4_096
+"""Messages of one subject that may be in the hands of daemons."""
+DUPLICATE_WINDOW_S = 120.0
+"""How long the broker knows a message again that is sent once more; the receiver's memory of ids is longer."""
+UNUSED_SUBJECT = "unused"
+"""What a stream records that is left without a subject of a node: it must have one."""
+_NANOSECONDS = 1_000_000_000
+
+Json = dict[str, Any]
+Config = Mapping[str, Any]
+"""A stream's or a consumer's settings as the broker's API writes them."""
+
+
+def name_of_stream(settings: StreamSettings, subject: str) -> str:
+    """The stream that keeps a subject."""
+    return settings.name or STREAM_PREFIX + parse_subject(subject).node.replace(".", "=")
+
+
+def name_of_consumer(subject: str) -> str:
+    """The durable consumer of a subject."""
+    return subject.replace(".", "=")
+
+
+def claim_subject(subject: str, stream: str, sequence: str) -> str:
+    """Where a daemon says that it has a message of the stream in hand; `*` for all of them."""
+    return f"{subject}.{CLAIM_TOKEN}.{stream}.{sequence}"
+
+
+def recorded_subjects(subject: str, stream: str) -> tuple[str, ...]:
+    """What the stream has to record for a subject of a node."""
+    return subject, claim_subject(subject, stream, "*")
+
+
+def inbox_subjects(node: str) -> str:
+    """Where a node hears what it asked of JetStream."""
+    return f"_INBOX.appl.{node}.>"
+
+
+def stream_config(settings: StreamSettings, name: str) -> Json:
+    """What the config asks of a stream, without its subjects, as far as the broker can change it."""
+    placement: Json = {}
+    if settings.placement.cluster:
+        placement["cluster"] = settings.placement.cluster
+    if settings.placement.tags:
+        placement["tags"] = list(settings.placement.tags)
+    max_age = round(settings.max_age_s * _NANOSECONDS)
+    window = round(DUPLICATE_WINDOW_S * _NANOSECONDS)
+    return {
+        "name": name,
+        "num_replicas": settings.replicas,
+        "max_age": max_age,
+        "max_bytes": settings.max_bytes or -1,
+        "discard": settings.discard,
+        "duplicate_window": min(window, max_age) if max_age else window,
+        **({"placement": placement} if placement else {}),
+    }
+
+
+def fixed_config(settings: StreamSettings) -> Json:
+    """What a stream is made with and keeps."""
+    return {"retention": "workqueue", "storage": settings.storage}
+
+
+def consumer_config(subject: str, concurrency: int) -> Json:
+    """What the durable consumer of a subject is. One handler at a time is a promise of order: one message at a time, too."""
+    return {
+        "durable_name": name_of_consumer(subject),
+        "filter_subject": subject,
+        "ack_policy": "explicit",
+        "deliver_policy": "all",
+        "replay_policy": "instant",
+        "ack_wait": round(ACK_WAIT_S * _NANOSECONDS),
+        "max_deliver": MAX_DELIVER,
+        "max_ack_pending": MAX_ACK_PENDING if concurrency > 1 else 1,
+    }
+
+
+def differences(wanted: Config, found: Config) -> Json:
+    """What of `wanted` is otherwise in `found`; the broker leaves out what is nothing."""
+    return {
+        key: value for key, value in wanted.items() if (found.get(key) or None) != (value or None)
+    }
+
+
+def with_subjects(found: Sequence[str], wanted: Sequence[str]) -> list[str]:
+    """The subjects of a stream with those that it has to record, in the order in which they came."""
+    kept = [subject for subject in found if subject != UNUSED_SUBJECT]
+    return list(dict.fromkeys((*kept, *wanted)))
+
+
+def without_subjects(found: Sequence[str], released: Sequence[str]) -> list[str]:
+    """The subjects of a stream without some, and never none."""
+    return [subject for subject in found if subject not in released] or [UNUSED_SUBJECT]
+
+
+def describe_drift(kind: str, name: str, drift: Config, found: Config) -> str:
+    """A difference in words."""
+    told = ", ".join(
+        f"{key} is {found.get(key)!r} and shall be {value!r}" for key, value in drift.items()
+    )
+    return f"the {kind} {name} was changed: {told}"
+
+
+class Receipt(NamedTuple):
+    """Which delivery of a stream an acknowledgement is for."""
+
+    ack_subject: str
+    """Where the broker takes it."""
+    stream: str
+    delivered: int
+    """How often the message was delivered, this time counted."""
+    sequence: int
+    """Its place in the stream."""
+
+
+def read_receipt(ack_subject: str) -> Receipt | None:
+    """What the reply subject of a delivered message says; None where it is none of a stream's.
+
+    ``$JS.ACK.<stream>.<consumer>.<delivered>.<stream sequence>.<consumer sequence>.<time>.<pending>``, from servers 2.11
+    on with the domain and a hash of the account after ``ACK``.
+    """
+    words = ack_subject.split(".")
+    if len(words) < 9 or words[:2] != ["$JS", "ACK"]:
+        return None
+    first = 2 if len(words) == 9 else 4
+    if len(words) < first + 7:
+        return None
+    stream, delivered, sequence = words[first], words[first + 2], words[first + 3]
+    if not (delivered.isdecimal() and sequence.isdecimal()):
+        return None
+    return Receipt(ack_subject, stream, int(delivered), int(sequence))

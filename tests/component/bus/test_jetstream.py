@@ -1,0 +1,281 @@
+"""What delivery by a stream promises, in sentences that hold on a real nats-server and on its double within the process."""
+
+import random
+from contextlib import AsyncExitStack
+
+import pytest
+
+from appliance.bus.jetstream import JetStreamApi
+from appliance.bus.memory import MemoryBus
+from appliance.bus.nats import NatsBus
+from appliance.core.names import MethodName, NodeName, Subject
+from appliance.core.specs import Delivery, PublisherSpec, StreamSettings, SubscriberSpec
+from appliance.core.streams import name_of_consumer
+from appliance.delivery.base import Confirmation, Flight
+from appliance.delivery.jetstream import JetStreamDelivery
+from appliance.dialect.base import Answer, AnswerKind
+from appliance.dialect.spoken import make_dialect
+from appliance.errors import StreamRefused
+from appliance.outbox.records import OutboxRecord
+from tests.support.memory_jetstream import StreamingBroker
+from tests.support.nats_server import NatsServer
+from tests.support.waiting import until_async, until_taken
+
+from .conftest import Inbox, make_settings
+
+SUBJECT = Subject("ship.REQPing.EventACK")
+STREAM = "appl-ship"
+ONE, TWO = "1" * 16, "2" * 16
+
+
+class Notes:
+    def __init__(self):
+        self.known = {}
+
+    def facts(self, kind):
+        return self.known.get(kind, {})
+
+    async def remember(self, kind, changes):
+        kept = {**self.known.get(kind, {}), **changes}
+        self.known[kind] = {key: value for key, value in kept.items() if value is not None}
+
+
+class World:
+    """A broker with JetStream, and what two daemons have of it."""
+
+    def __init__(self, open_bus):
+        self._open = open_bus
+        self.bus = None
+
+    async def side(self, instance=ONE, **stream):
+        return await Side(await self._open(), instance, StreamSettings(**stream)).opened()
+
+
+class Side:
+    def __init__(self, bus, instance, stream):
+        self.bus = bus
+        self.stream = stream
+        self.notes = Notes()
+        self.mode = JetStreamDelivery(bus, make_dialect(), instance, self.notes)
+        self.api = JetStreamApi(bus, "watcher")
+        self.answers = []
+        self.inbox = Inbox()
+        self.numbers = 0
+
+    async def opened(self):
+        return self
+
+    def publisher(self, **fields):
+        return PublisherSpec(
+            node=NodeName("central"), subject=SUBJECT, to_node=NodeName("ship"),
+            method=MethodName("REQPing"), wants_ack=True, compression="none",
+            delivery=Delivery.JETSTREAM, stream=self.stream, **fields,
+        )  # fmt: skip
+
+    def subscriber(self, **fields):
+        return SubscriberSpec(
+            node=NodeName("ship"), subject=SUBJECT, method=MethodName("REQPing"), wants_ack=True,
+            delivery=Delivery.JETSTREAM, stream=self.stream, **fields,
+        )  # fmt: skip
+
+    async def sender(self):
+        await self.api.ensure_stream(self.stream, STREAM, SUBJECT, is_ours=True)
+        self.carrier = self.mode.make_carrier(self.publisher())
+        await self.carrier.start(self.answers.extend, lambda denial: None)
+        return self.carrier
+
+    def flight(self, text=b"[]"):
+        self.numbers += 1
+        return Flight(
+            OutboxRecord(
+                id=self.numbers, node="central", subject=SUBJECT, to_node="ship", method="REQPing",
+                payload=text, encoding="cbor", wants_ack=True, created_at=0.0, expires_at=1e9,
+            )
+        )  # fmt: skip
+
+    async def said(self, count=1):
+        await until_async(lambda: len(self.answers) >= count)
+        return [answer for _, answer in self.answers]
+
+    async def receiver(self, **fields):
+        self.intake = self.mode.with_rests(
+            self.mode.make_intake(self.subscriber(**fields), lambda denial: None),
+            self.subscriber(**fields),
+        )
+        await self.intake.start(self.inbox, lambda denial: None)
+        return self.intake
+
+    def confirm(self, message, kind, **words):
+        self.intake.confirm([Confirmation(message.reply_to, 1, Answer(kind, **words), True)])
+
+    async def kept(self):
+        found = await self.api.find_stream(STREAM)
+        return 0 if found is None else found.state["messages"]
+
+    async def until_kept(self, count):
+        async def look():
+            assert await self.kept() == count
+
+        await until_taken(look, AssertionError)
+
+
+@pytest.fixture(params=["nats-server", "memory"])
+async def world(request, tmp_path):
+    async with AsyncExitStack() as stack:
+        if request.param == "memory":
+            broker = StreamingBroker(rng=random.Random(1))
+
+            async def open_bus():
+                bus = await MemoryBus.open(broker, name="test")
+                stack.push_async_callback(bus.close)
+                return bus
+        else:
+            config = f'jetstream {{store_dir: "{tmp_path}/jetstream"}}'
+            server = stack.enter_context(NatsServer(config))
+
+            async def open_bus():
+                bus = await NatsBus.open(make_settings(server.url), name="test")
+                stack.push_async_callback(bus.close)
+                return bus
+
+        yield World(open_bus)
+
+
+async def test_a_message_is_stored_once_however_often_it_is_sent(world):
+    side = await world.side()
+    carrier = await side.sender()
+    flight = side.flight()
+    for _ in range(3):
+        assert carrier.send([flight]) == []
+    said = await side.said(3)
+    assert {(one.kind, one.detail) for one in said} == {(AnswerKind.STORED, f"{STREAM} 1")}
+    assert await side.kept() == 1
+    carrier.forget(flight)
+    flight.record.attempt = 1  # an operator wants it done anew
+    carrier.send([flight])
+    await side.until_kept(2)
+
+
+async def test_no_more_comes_than_was_asked_for_and_what_is_done_leaves_the_stream(world):
+    side = await world.side()
+    carrier = await side.sender()
+    carrier.send([side.flight(b"1"), side.flight(b"2"), side.flight(b"3")])
+    intake = await side.receiver()
+    intake.want(1)
+    (first,) = await side.inbox.wait_for(1)
+    assert (first.payload, first.subject) == (b"1", SUBJECT)
+    assert first.headers.get("appl-id") == f"{ONE}-1-m"
+    assert not [name for name in first.headers if name.startswith("Nats-")]
+    side.confirm(first, AnswerKind.TAKEN)
+    await side.until_kept(2)
+    assert len(side.inbox.messages) == 1
+    intake.want(5)
+    assert [one.payload for one in await side.inbox.wait_for(3)] == [b"1", b"2", b"3"]
+    side.confirm(side.inbox.messages[1], AnswerKind.DONE)
+    side.confirm(side.inbox.messages[2], AnswerKind.REFUSED, detail="not here")
+    await side.until_kept(0)
+    await intake.stop()
+
+
+async def test_a_message_of_a_plain_client_has_a_name_of_the_stream(world):
+    side = await world.side()
+    intake = await side.receiver()
+    side.bus.send([(SUBJECT, "", b"", b"go")])
+    intake.want(5)
+    (message,) = await side.inbox.wait_for(1)
+    lender, number = message.origin
+    assert (lender.startswith("stream-"), number) == (True, 1)
+    await intake.stop()
+
+
+async def test_a_message_that_is_given_back_comes_again_and_belongs_to_the_first_who_claims_it(
+    world,
+):
+    side, other = await world.side(ONE), await world.side(TWO)
+    carrier = await side.sender()
+    carrier.send([side.flight()])
+    intake = await side.receiver()
+    intake.want(5)
+    (message,) = await side.inbox.wait_for(1)
+    side.confirm(message, AnswerKind.BUSY, wait_ms=10)
+    await side.inbox.wait_for(2)
+    rival = await other.receiver()
+    reply_tos = [one.reply_to for one in side.inbox.messages]
+    assert await rival.claim(reply_tos) == [False, False]
+    assert await intake.claim(reply_tos) == [True, True]
+    assert await intake.claim([f"{SUBJECT}.reply.of.core"]) == [True]
+    await intake.stop()
+    await rival.stop()
+
+
+async def test_a_stream_that_is_full_or_is_not_there_says_so(world):
+    side = await world.side(max_bytes=2_000)
+    carrier = await side.sender()
+    carrier.send([side.flight(b"x" * 1_000) for _ in range(3)])
+    said = await side.said(3)
+    assert [one.kind for one in said].count(AnswerKind.HELD) >= 1
+    assert any("maximum bytes" in one.detail and STREAM in one.detail for one in said)
+    await side.api.ask(f"STREAM.DELETE.{STREAM}")
+    side.answers.clear()
+    carrier.send([side.flight()])
+    said_of_none, *_ = await side.said()
+    assert said_of_none.kind is AnswerKind.HELD
+
+    async def look():
+        assert await side.api.find_stream(STREAM) is not None
+
+    await until_taken(look, AssertionError)  # it is made anew
+
+
+async def test_limits_follow_the_config_and_a_stream_of_others_keeps_what_else_it_has(world):
+    side = await world.side(max_bytes=1_000_000)
+    await (await side.receiver()).stop()
+    api = side.api
+    found = await api.find_stream(STREAM)
+    assert found.config["retention"] == "workqueue"
+    changed = {**found.config, "description": "ours", "max_bytes": 5_000, "subjects": ["other.x"]}
+    await api.ask(f"STREAM.UPDATE.{STREAM}", changed)
+    _, told = await api.ensure_stream(side.stream, STREAM, SUBJECT, is_ours=False)
+    assert told == ""
+    assert (await api.find_stream(STREAM)).config["max_bytes"] == 5_000
+    _, told = await api.ensure_stream(side.stream, STREAM, SUBJECT, is_ours=True)
+    assert "max_bytes is 5000 and shall be 1000000" in told
+    found = await api.find_stream(STREAM)
+    assert found.config["description"] == "ours"
+    assert found.config["subjects"] == ["other.x", SUBJECT, f"{SUBJECT}.claim.{STREAM}.*"]
+    _, told = await api.ensure_stream(side.stream, STREAM, SUBJECT, is_ours=True)
+    assert told == ""
+
+
+async def test_the_order_of_one_handler_is_one_message_at_a_time(world):
+    side = await world.side()
+    await (await side.receiver(concurrency=1)).stop()
+    found = await side.api.find_consumer(STREAM, SUBJECT)
+    assert found.config["max_ack_pending"] == 1
+    assert found.config["durable_name"] == name_of_consumer(SUBJECT)
+
+
+async def test_a_subject_that_changes_its_stream_has_the_old_one_emptied_first_and_forgotten(world):
+    side = await world.side()
+    carrier = await side.sender()
+    carrier.send([side.flight(b"old")])
+    await side.said()
+    await (await side.receiver()).stop()
+    side.stream = StreamSettings(name="other")
+    intake = await side.receiver()
+    assert side.notes.facts("stream").keys() == {f"{SUBJECT} {STREAM}", f"{SUBJECT} other"}
+    side.bus.send([(SUBJECT, "", b"", b"new")])
+    intake.want(5)
+    await side.inbox.wait_for(2)
+    assert {one.payload for one in side.inbox.messages} == {b"old", b"new"}
+    for message in side.inbox.messages:
+        side.confirm(message, AnswerKind.DONE)
+    await until_async(lambda: side.notes.facts("stream").keys() == {f"{SUBJECT} other"})
+    assert await side.api.find_consumer(STREAM, SUBJECT) is None
+    await intake.stop()
+
+
+async def test_what_jetstream_refuses_is_told_in_its_words(world):
+    side = await world.side()
+    with pytest.raises(StreamRefused, match="stream not found"):
+        await side.api.ask("STREAM.UPDATE.nothing", {"name": "nothing", "subjects": ["a.b"]})
