@@ -94,6 +94,17 @@ class Broker(_Answer):
     reconnects: int = 0
 
 
+class KeptByStream(_Answer):
+    """What a stream of the broker keeps for a subscription, as it was some seconds ago."""
+
+    stream: str = ""
+    waiting: int = 0
+    in_hand: int = 0
+    redelivered: int = 0
+    parked: int = 0
+    oldest_at: str | None = None
+
+
 class Worker(_Answer):
     """One worker; of one that should be there and is not only the first four are known."""
 
@@ -112,6 +123,7 @@ class Worker(_Answer):
     repeats: int | UnsetType = UNSET
     dropped: int | UnsetType = UNSET
     turned_away: int | UnsetType = UNSET
+    kept: KeptByStream | UnsetType = UNSET
     # a publisher's
     sent: int | UnsetType = UNSET
     missed: int | UnsetType = UNSET
@@ -520,6 +532,42 @@ class OutboxRecords(_Answer):
 
     state: str = ""
     records: list[OutboxRecord] = []
+
+
+class StreamKept(_Answer):
+    """What a stream of the broker keeps of one subject; `is_wanted` where the config in force asks for it."""
+
+    stream: str = ""
+    subject: str = ""
+    is_wanted: bool = True
+    exists: bool = True
+    waiting: int = 0
+    in_hand: int = 0
+    redelivered: int = 0
+    oldest_at: str | None = None
+    bytes: int = 0
+    """Of the whole stream."""
+
+
+class StreamsKept(_Answer):
+    """Those of the own nodes."""
+
+    streams: list[StreamKept] = []
+
+
+class StreamPruned(_Answer):
+    """A subject of a stream that no config asks for, and whether it was taken away with its messages."""
+
+    stream: str = ""
+    subject: str = ""
+    messages: int = 0
+    is_pruned: bool = False
+
+
+class StreamsPruned(_Answer):
+    """What was left over."""
+
+    streams: list[StreamPruned] = []
 
 
 class InboxRecord(_Answer):

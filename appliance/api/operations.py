@@ -13,6 +13,7 @@ from appliance.api.jobs import JobsView
 from appliance.api.requests import JobRequest, Once, PlanRequest, SubmitRequest
 from appliance.api.standings import Standings
 from appliance.api.status import StatusView, describe_dead, describe_overrides, describe_record
+from appliance.api.streams_kept import StreamsKept
 from appliance.api.submission import Submission
 from appliance.api.targets import TargetChooser
 from appliance.core.delivery import Standing
@@ -45,6 +46,7 @@ class Operations:
         jobs: JobsView,
         store: MessageStore,
         inbox: Inbox,
+        streams: StreamsKept,
         history: History,
         reader: SourceReader,
         reconciler: Reconciler,
@@ -60,6 +62,7 @@ class Operations:
         self._abandoned = abandoned
         self._store = store
         self._inbox = inbox
+        self._streams = streams
         self._history = history
         self._reader = reader
         self._reconciler = reconciler
@@ -236,6 +239,14 @@ class Operations:
     async def inbox_drop(self, ids: Sequence[int] | None) -> model.Count:
         """Forget messages that no worker takes (None: all of them); those asked for that a worker has in hand stay."""
         return await self._inbox.drop(ids)
+
+    async def streams_list(self) -> list[model.StreamKept]:
+        """What streams of the broker keep for the own nodes. Raises BusError."""
+        return await self._streams.list()
+
+    async def streams_prune(self, *, force: bool) -> list[model.StreamPruned]:
+        """Take away what no config asks for any more. Raises BusError."""
+        return list(await self._streams.prune(force=force))
 
 
 def describe_verdict(verdict: ReloadResult) -> model.ReloadResult:

@@ -146,6 +146,12 @@ class IdsRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             raise RequestInvalid("an id is a number") from None
 
 
+class PruneRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Whether what still holds messages goes, too."""
+
+    force: bool = False
+
+
 class InboxDropRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Which messages of the inbox; `all` must be said, so that an empty body drops nothing."""
 
@@ -194,6 +200,7 @@ _PLAN = msgspec.json.Decoder(PlanRequest)
 _ROLLBACK = msgspec.json.Decoder(RollbackRequest)
 _IDS = msgspec.json.Decoder(IdsRequest)
 _INBOX_DROP = msgspec.json.Decoder(InboxDropRequest)
+_PRUNE = msgspec.json.Decoder(PruneRequest)
 
 
 def _read(decoder: msgspec.json.Decoder[Any], body: bytes) -> Any:
@@ -289,6 +296,16 @@ def read_ids(body: bytes) -> IdsRequest:
         RequestInvalid: it is neither.
     """
     found: IdsRequest = _read(_IDS, body) if body.strip() else IdsRequest()
+    return found
+
+
+def read_prune(body: bytes) -> PruneRequest:
+    """The body of a request to prune streams.
+
+    Raises:
+        RequestInvalid: it is none.
+    """
+    found: PruneRequest = _read(_PRUNE, body or b"{}")
     return found
 
 

@@ -29,6 +29,8 @@ from appliance.api.model import (
     OutboxRecords,
     Plan,
     ReloadResult,
+    StreamsKept,
+    StreamsPruned,
 )
 from appliance.api.operations import Operations
 from appliance.api.page import PageRoutes, wants_page
@@ -41,6 +43,7 @@ from appliance.api.requests import (
     read_inbox_drop,
     read_messages,
     read_plan,
+    read_prune,
     read_reload,
     read_rollback,
 )
@@ -67,6 +70,7 @@ INDEX = f"""appliance {__version__}
 /api/v1/events    what happens, as server-sent events
 /api/v1/outbox    pending messages, ?state=dead dead letters; POST …/retry, …/drop
 /api/v1/inbox     messages taken in and not finished; POST …/drop
+/api/v1/streams   what streams of the broker keep for the own nodes; POST …/prune
 /api/v1/jobs      what commands of operators asked, and what came of it; …/ID, …/ID/output; POST …/ID/cancel, …/retry
 /api/v1/history   config sets applied and refused
 """
@@ -114,6 +118,8 @@ class Routes:
         app.router.add_post("/api/v1/outbox/drop", self.outbox_drop)
         app.router.add_get("/api/v1/inbox", self.inbox)
         app.router.add_post("/api/v1/inbox/drop", self.inbox_drop)
+        app.router.add_get("/api/v1/streams", self.streams_list)
+        app.router.add_post("/api/v1/streams/prune", self.streams_prune)
         app.router.add_get("/api/v1/history", self.history)
         app.router.add_get("/api/v1/history/{key}", self.history_record)
 
@@ -284,6 +290,15 @@ class Routes:
         asked = read_inbox_drop(await read_body(request))
         tell_audit(request, ids=asked.numbers() or "all without a worker")
         return reply(await self.control.inbox_drop(asked.numbers()))
+
+    async def streams_list(self, _: web.Request) -> web.Response:
+        """What streams of the broker keep for the own nodes."""
+        return reply(StreamsKept(streams=await self.control.streams_list()))
+
+    async def streams_prune(self, request: web.Request) -> web.Response:
+        """Take away what no config asks for any more."""
+        asked = read_prune(await read_body(request))
+        return reply(StreamsPruned(streams=await self.control.streams_prune(force=asked.force)))
 
     async def history(self, request: web.Request) -> web.Response:
         """Records of config sets, newest first."""

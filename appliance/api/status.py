@@ -280,15 +280,7 @@ class StatusView:
     def facts(self) -> MetricsFacts:
         """The facts of one scrape."""
         applied, counts = self._reconciler.applied, self._store.counts()
-        workers = [
-            WorkerView(
-                key=key,
-                phase=handle.phase,
-                restarts=handle.restarts,
-                stats=handle.worker.stats if handle.worker is not None else None,
-            )
-            for key, handle in self._pool.handles.items()
-        ]
+        workers = [view_worker(key, handle) for key, handle in self._pool.handles.items()]
         return MetricsFacts(
             version=__version__,
             counts=self._telemetry.counts,
@@ -340,6 +332,27 @@ class StatusView:
             for key, handle in self._pool.handles.items()
             if handle.worker is not None and key.kind is WorkerKind.PUBLISHER
         )
+
+
+def view_worker(key: WorkerKey, handle: Handle) -> WorkerView:
+    """One worker as the metrics show it."""
+    kept = handle.worker.kept if isinstance(handle.worker, Subscriber) else None
+    by_state: dict[str, int] | None = None
+    oldest_s = 0.0
+    if kept is not None:
+        by_state = {name: getattr(kept, name) for name in KEPT_STATES}
+        oldest_s = max(0.0, time.time() - kept.oldest_at) if kept.oldest_at is not None else 0.0
+    return WorkerView(
+        key=key,
+        phase=handle.phase,
+        restarts=handle.restarts,
+        stats=handle.worker.stats if handle.worker is not None else None,
+        kept=by_state,
+        kept_oldest_s=oldest_s,
+    )
+
+
+KEPT_STATES = ("waiting", "in_hand", "redelivered", "parked")
 
 
 def describe_attempt(attempt: ReloadResult) -> model.Attempt:
@@ -417,6 +430,10 @@ def describe_worker(key: WorkerKey, handle: Handle | None) -> model.Worker:
         names = ("sent", "missed", "foreign") if sends else _TAKEN_COUNTERS
         for name in names:
             setattr(described, name, getattr(stats, name))
+    kept = handle.worker.kept if isinstance(handle.worker, Subscriber) else None
+    if kept is not None:
+        oldest_at = None if kept.oldest_at is None else rfc3339(kept.oldest_at)
+        described.kept = model.KeptByStream(**{**kept._asdict(), "oldest_at": oldest_at})
     if isinstance(handle.spec, PublisherSpec):
         described.declared = handle.spec.entry is not None
         described.entry = handle.spec.entry

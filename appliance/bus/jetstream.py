@@ -10,6 +10,7 @@ import asyncio
 import json
 import secrets
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from typing import NamedTuple
 
 from appliance.bus.base import Bus, BusMessage, Denial, Frame, Subscription
@@ -36,6 +37,7 @@ API = "$JS.API"
 _NO_RESPONDERS = b"NATS/1.0 503"
 STREAM_NOT_FOUND = 10059
 CONSUMER_NOT_FOUND = 10014
+NO_MESSAGE = 10037
 _STREAM_IN_USE = 10058
 _CONSUMER_EXISTS = 10148
 OUR_MARK = {"appliance": "1"}
@@ -58,6 +60,20 @@ class ConsumerState(NamedTuple):
     """Messages not delivered yet."""
     in_hand: int
     """Delivered and not acknowledged."""
+    redelivered: int
+    """Of these the ones that were delivered more than once."""
+    floor: int
+    """Everything up to this place in the stream is acknowledged."""
+
+
+def _seconds_of(moment: object) -> float | None:
+    """RFC 3339 with nanoseconds, as Go writes it, in seconds since the epoch."""
+    try:
+        whole, _, fraction = str(moment).rstrip("Z").partition(".")
+        seconds = datetime.fromisoformat(whole).replace(tzinfo=UTC).timestamp()
+        return seconds + float(f"0.{fraction or 0}")
+    except ValueError:
+        return None
 
 
 def new_inbox(node: str) -> str:
@@ -227,6 +243,21 @@ class JetStreamApi:
             await self.ask(f"STREAM.UPDATE.{name}", {**found.config, "subjects": subjects})
         return found
 
+    async def drop_subject(self, name: str, subject: str) -> None:
+        """Have a stream forget a subject with all that it holds of it. Raises as `ask`."""
+        found = await self.find_stream(name)
+        if found is None:
+            return
+        gone = recorded_subjects(subject, name)
+        for one in gone:
+            await self.ask(f"STREAM.PURGE.{name}", {"filter": one})
+        subjects = without_subjects(found.config.get("subjects") or (), gone)
+        await self.ask(f"STREAM.UPDATE.{name}", {**found.config, "subjects": subjects})
+
+    async def delete_stream(self, name: str) -> None:
+        """Delete a stream and all that it holds. Raises as `ask`."""
+        await self.ask(f"STREAM.DELETE.{name}")
+
     # -- consumers --------------------------------------------------------------------------------
 
     async def find_consumer(self, stream: str, subject: str) -> ConsumerState | None:
@@ -241,6 +272,8 @@ class JetStreamApi:
             found.get("config") or {},
             int(found.get("num_pending", 0)),
             int(found.get("num_ack_pending", 0)),
+            int(found.get("num_redelivered", 0)),
+            int((found.get("ack_floor") or {}).get("stream_seq", 0)),
         )
 
     async def ensure_consumer(self, stream: str, subject: str, concurrency: int) -> str:
@@ -265,6 +298,17 @@ class JetStreamApi:
         changed = {**found.config, **drift}
         await self.ask(words, {"stream_name": stream, "config": changed, "action": "update"})
         return describe_drift("consumer", name_of_consumer(subject), drift, found.config)
+
+    async def stored_at(self, stream: str, subject: str, sequence: int) -> float | None:
+        """When the first message of a subject from a place on was stored; None where there is none. Raises as `ask`."""
+        asked = {"seq": max(1, sequence), "next_by_subj": subject}
+        try:
+            found = await self.ask(f"STREAM.MSG.GET.{stream}", asked)
+        except StreamRefused as error:
+            if error.code in (NO_MESSAGE, STREAM_NOT_FOUND):
+                return None
+            raise
+        return _seconds_of((found.get("message") or {}).get("time"))
 
     async def delete_consumer(self, stream: str, subject: str) -> None:
         """Forget a durable consumer, if it is there. Raises as `ask`."""

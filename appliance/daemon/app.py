@@ -23,6 +23,7 @@ from appliance.api.operations import Operations
 from appliance.api.server import AdminServer
 from appliance.api.standings import Standings
 from appliance.api.status import Life, StatusView
+from appliance.api.streams_kept import StreamsKept
 from appliance.api.submission import Submission
 from appliance.api.targets import TargetChooser
 from appliance.bus.broker import EmbeddedBroker
@@ -362,6 +363,7 @@ class Daemon:
             jobs=JobsView(self.jobs, self.store, self.standings),
             store=self.store,
             inbox=Inbox(self.store, self.inbox_owners),
+            streams=StreamsKept(self.bus, self.store, lambda: self.desired.value),
             history=history,
             reader=self.reader,
             reconciler=self.reconciler,

@@ -142,6 +142,22 @@ class Confirmation(NamedTuple):
     to_appliance: bool
 
 
+class Kept(NamedTuple):
+    """What a stream keeps for one subscription, as it was a moment ago."""
+
+    stream: str
+    waiting: int
+    """Messages that no daemon of the node has been given yet."""
+    in_hand: int
+    """Those that one has been given, and that are not acknowledged."""
+    redelivered: int
+    """Of these the ones that were given more than once."""
+    parked: int
+    """Messages that are delivered no more, as far as this daemon has heard."""
+    oldest_at: float | None = None
+    """When the oldest of all was stored, in seconds since the epoch; None where there is none, or it is not known."""
+
+
 class Intake(Protocol):
     """The way into one subscription."""
 
@@ -177,6 +193,11 @@ class Intake(Protocol):
     @property
     def trouble(self) -> str | None:
         """What keeps messages from coming in, in words; None where nothing is known to."""
+        ...
+
+    @property
+    def kept(self) -> Kept | None:
+        """What a stream keeps for the subscription; None where none does."""
         ...
 
     def confirm(self, confirmations: Sequence[Confirmation]) -> None:

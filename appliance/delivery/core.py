@@ -331,6 +331,7 @@ class CoreIntake:
         )
 
     is_asked = False
+    kept = None
 
     def update(self, spec: SubscriberSpec) -> None:
         """See `base.Intake`."""

@@ -24,7 +24,7 @@ from typing import Any
 import msgspec
 
 from appliance.bus.base import Bus, BusMessage, Denial, Frame, OnDenied, OnMessages, Subscription
-from appliance.bus.jetstream import API, JetStreamApi, new_inbox
+from appliance.bus.jetstream import API, NO_MESSAGE, JetStreamApi, new_inbox
 from appliance.core.names import REPLY_TOKEN
 from appliance.core.specs import Delivery, PublisherSpec, SubscriberSpec
 from appliance.core.streams import (
@@ -35,7 +35,7 @@ from appliance.core.streams import (
     name_of_stream,
     read_receipt,
 )
-from appliance.delivery.base import Answered, Confirmation, Intake, Notes, OnAnswers
+from appliance.delivery.base import Answered, Confirmation, Intake, Kept, Notes, OnAnswers
 from appliance.delivery.core import CoreCarrier, CoreIntake
 from appliance.dialect.base import Answer, AnswerKind, Asked, Dialect, Received
 from appliance.dialect.headers import LENT_PREFIX, Identity, header_text
@@ -52,6 +52,8 @@ RESYNC_S = 30.0
 """How often stream and consumer are compared with what the config asks for."""
 REPAIR_FIRST_S, REPAIR_MAX_S = 0.2, 10.0
 TELL_EVERY_S = ACK_WAIT_S / 3
+KEPT_LOOK_S = 5.0
+"""How old what is told of the stream's content may be."""
 RECENT_ACKS = 4_096
 NOTE_KIND = "stream"
 """Of the facts that tell which streams record a subject of ours: what is left there is fetched whatever the config says."""
@@ -60,7 +62,6 @@ _NANOSECONDS = 1_000_000_000
 _EXPECTED = b"Nats-Expected-Stream: "
 _NO_RESPONDERS = b"NATS/1.0 503"
 _WRONG_LAST_SEQUENCE = 10071
-_NO_MESSAGE = 10037
 _ACK = b"+ACK"
 
 
@@ -255,7 +256,9 @@ class JetStreamIntake:
         self._drift: str | None = None
         self._repair_at = 0.0
         self._repair_delay_s = REPAIR_FIRST_S
+        self._look_at_kept_at = 0.0
         self._parked = 0
+        self._kept: Kept | None = None
 
     # -- life -------------------------------------------------------------------------------------
 
@@ -313,6 +316,30 @@ class JetStreamIntake:
         for subscription in subscriptions:
             await subscription.stop_intake()
         self._in_hand.clear()
+
+    @property
+    def kept(self) -> Kept | None:
+        """See `base.Intake`."""
+        return self._kept
+
+    async def _look_at_kept(self) -> None:
+        """What waits there; the asking for it is not made to fail by an answer that does not come."""
+        subject = self._spec.subject
+        with contextlib.suppress(BusError):
+            found = await self._api.find_consumer(self._stream, subject)
+            if found is None:
+                return
+            oldest_at = None
+            if found.waiting or found.in_hand:
+                oldest_at = await self._api.stored_at(self._stream, subject, found.floor + 1)
+            self._kept = Kept(
+                self._stream,
+                found.waiting,
+                found.in_hand,
+                found.redelivered,
+                self._parked,
+                oldest_at,
+            )
 
     def _spawn(self, coroutine: Coroutine[Any, Any, None], what: str) -> None:
         task = asyncio.get_running_loop().create_task(
@@ -473,7 +500,7 @@ class JetStreamIntake:
         try:
             found = await self._api.ask(f"STREAM.MSG.GET.{stream}", {"last_by_subj": subject})
         except StreamRefused as error:
-            if error.code == _NO_MESSAGE:
+            if error.code == NO_MESSAGE:
                 return self._instance  # forgotten meanwhile: as old as the stream keeps anything
             raise
         message = found.get("message")
@@ -540,6 +567,9 @@ class JetStreamIntake:
                 self._repair_at = 0.0
             if now >= self._repair_at:
                 await self._repair()
+            if now >= self._look_at_kept_at:
+                self._look_at_kept_at = now + KEPT_LOOK_S
+                await self._look_at_kept()
             self._tell_in_hand(self._mono())
             self._pull()
             if self._is_rest and not self._in_hand:
@@ -659,6 +689,11 @@ class WithRests:
     def say_here(self, to: Sequence[str]) -> None:
         """See `base.Intake`."""
         self._main.say_here(to)
+
+    @property
+    def kept(self) -> Kept | None:
+        """See `base.Intake`. Of the way in force, or else of what is left of another."""
+        return self._main.kept or next((rest.kept for rest in self._rests if rest.kept), None)
 
     @property
     def answers_get_out(self) -> bool:

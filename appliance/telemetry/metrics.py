@@ -64,6 +64,9 @@ class WorkerView:
     phase: Phase
     restarts: int = 0
     stats: WorkerStats | None = None
+    kept: Mapping[str, int] | None = None
+    """Messages that a stream keeps for it, by where they stand; None where none does."""
+    kept_oldest_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -263,11 +266,25 @@ def _worker_families(facts: MetricsFacts) -> list[Metric]:
         "Messages being handled, or sent and not settled.",
         labels=["node", "worker"],
     )
+    kept = GaugeMetricFamily(
+        "appliance_stream_messages",
+        "Messages that a stream of the broker keeps for a subscription, as of some seconds ago.",
+        labels=["node", "worker", "state"],
+    )
+    oldest = GaugeMetricFamily(
+        "appliance_stream_oldest_seconds",
+        "How long ago the oldest message that a stream keeps for a subscription was stored.",
+        labels=["node", "worker"],
+    )
     shown = facts.workers[:MAX_LABELLED_WORKERS]
     blank = WorkerStats()
     for view in shown:
         # NB: two nodes of one daemon may publish on one subject, and their workers then share a name
         node, name = _label(view.key.node), _label(view.key.name)
+        if view.kept is not None:
+            for state, count in view.kept.items():
+                kept.add_metric([node, name, state], count)
+            oldest.add_metric([node, name], view.kept_oldest_s)
         stats = view.stats or blank
         restarts.add_metric([node, name], view.restarts)
         in_flight.add_metric([node, name], stats.in_flight)
@@ -281,7 +298,7 @@ def _worker_families(facts: MetricsFacts) -> list[Metric]:
         "Workers beyond the bound, which have no series of their own.",
         len(facts.workers) - len(shown),
     )
-    return [_phase_family(facts), restarts, messages, in_flight, omitted]
+    return [_phase_family(facts), restarts, messages, in_flight, kept, oldest, omitted]
 
 
 def _phase_family(facts: MetricsFacts) -> Metric:

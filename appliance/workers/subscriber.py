@@ -29,7 +29,7 @@ from appliance.core.message import make_reply
 from appliance.core.method import OnCrash
 from appliance.core.names import NodeName, WorkerKey, parse_subject
 from appliance.core.specs import AckOn, SubscriberSpec, WorkerSpec
-from appliance.delivery.base import Confirmation
+from appliance.delivery.base import Confirmation, Kept
 from appliance.dialect.base import Answer, AnswerKind
 from appliance.dialect.headers import HELLO_HEADER, LENT_PREFIX
 from appliance.errors import BusError, StoreError
@@ -243,6 +243,11 @@ class Subscriber:
         return self._intake.trouble or (
             None if self._intake.answers_get_out else self._answers_denied
         )
+
+    @property
+    def kept(self) -> Kept | None:
+        """What a stream keeps for the subscription; None where none does."""
+        return self._intake.kept
 
     # -- intake -----------------------------------------------------------------------------------
 

@@ -199,10 +199,20 @@ class StreamingBroker(MemoryBroker):
         return {"config": stream.config, "state": state, "created": stream.created}
 
     def _read(self, stream: Stream | None, body: dict[str, Any]) -> Mapping[str, Any]:
-        at = 0 if stream is None else stream.last_of.get(body["last_by_subj"], 0)
-        if stream is None or at not in stream.messages:
+        if stream is None:
+            return _error(10059, "stream not found")
+        if "next_by_subj" in body:
+            wanted = body["next_by_subj"]
+            found = (
+                at for at, one in stream.messages.items() if at >= body["seq"] and one[0] == wanted
+            )
+            at = next(found, 0)
+        else:
+            at = stream.last_of.get(body["last_by_subj"], 0)
+        if at not in stream.messages:
             return _error(10037, "no message found")
-        return {"message": {"data": base64.b64encode(stream.messages[at][2]).decode()}}
+        data = base64.b64encode(stream.messages[at][2]).decode()
+        return {"message": {"seq": at, "data": data, "time": "2026-01-01T00:00:00.5Z"}}
 
     def _answer_consumer(
         self, stream: Stream, verb: str, name: str, body: dict[str, Any]
@@ -227,6 +237,7 @@ class StreamingBroker(MemoryBroker):
             "num_pending": len(waiting),
             "num_ack_pending": len(consumer.pending) + len(consumer.again),
             "num_redelivered": sum(count > 1 for count in consumer.deliveries.values()),
+            "ack_floor": {"stream_seq": min(stream.messages, default=stream.last + 1) - 1},
         }
 
     @staticmethod

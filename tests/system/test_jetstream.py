@@ -308,3 +308,36 @@ def test_the_permissions_that_broker_conf_writes_are_enough(tmp_path, monkeypatc
                 ship.start()
                 until(lambda: lines_of(ship) == Counter("123"), tell=ship.log)
             assert "iolation" not in central.log() + ship.log()
+
+
+def test_what_waits_is_told_and_what_nobody_asks_for_any_more_is_taken_away_on_demand(
+    broker, tmp_path
+):
+    text = config(broker.url) + "reload: {max_cancel: 100%}\n"
+    with daemon(tmp_path, "ship", text) as ship, daemon(tmp_path, "central", text) as central:
+        worker = ship.status()["nodes"]["ship"]["workers"][0]
+
+        def kept():
+            return ship.status()["nodes"]["ship"]["workers"][0].get("kept", {})
+
+        until(lambda: kept().get("stream") == STREAM, tell=ship.log)
+        assert kept()["waiting"] == 0
+        assert "appliance_stream_messages" in ship.request("GET", "/metrics")[1]
+        listed = ship.request("GET", "/api/v1/streams")[1]["streams"]
+        assert [(one["stream"], one["subject"], one["is_wanted"]) for one in listed] == [
+            (STREAM, worker["subject"], True)
+        ]
+        assert ship.request("POST", "/api/v1/streams/prune", {})[1] == {"streams": []}
+        ship.kill()
+        central.send(append("1\n"))
+        until(lambda: waiting_in_stream(broker.url) == 1)
+        without = text.replace("  ship: {subscribe", "  ship: {}\n  gone: {subscribe")
+        ship.config_path.write_text(without)
+        ship.start()
+        pruned = ship.request("POST", "/api/v1/streams/prune", {})[1]["streams"]
+        assert [(one["messages"], one["is_pruned"]) for one in pruned] == [(1, False)]
+        assert waiting_in_stream(broker.url) == 1
+        pruned = ship.request("POST", "/api/v1/streams/prune", {"force": True})[1]["streams"]
+        assert [one["is_pruned"] for one in pruned] == [True]
+        assert "error" in api(broker.url, f"STREAM.INFO.{STREAM}")
+        assert ship.request("GET", "/api/v1/streams")[1] == {"streams": []}

@@ -1,0 +1,126 @@
+"""Streams of the broker as operators see them: what they keep for this daemon's nodes, and what of them is left over."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Protocol
+
+from appliance.api import model
+from appliance.bus.base import Bus
+from appliance.bus.jetstream import JetStreamApi
+from appliance.core.names import NodeName, Subject, WorkerKind
+from appliance.core.specs import Delivery, DesiredState, SubscriberSpec
+from appliance.core.streams import UNUSED_SUBJECT, name_of_stream
+from appliance.core.times import rfc3339
+from appliance.delivery.jetstream import NOTE_KIND
+
+
+class Notes(Protocol):
+    """What is remembered on disk of streams."""
+
+    def facts(self, kind: str) -> Mapping[str, str]:
+        """What is remembered of a kind."""
+        ...
+
+    async def remember(self, kind: str, changes: Mapping[str, str | None]) -> None:
+        """Change some; None forgets one."""
+        ...
+
+
+class StreamsKept:
+    """Lists what streams keep, and takes away what no config asks for any more."""
+
+    def __init__(self, bus: Bus, notes: Notes, desired: Callable[[], DesiredState]) -> None:
+        self._bus = bus
+        self._notes = notes
+        self._desired = desired
+
+    async def list(self) -> list[model.StreamKept]:
+        """Every stream that keeps a subject of the own nodes, or did, and is not forgotten yet.
+
+        Raises:
+            BusError: the broker is away, or has no JetStream for this login.
+        """
+        wanted = set(_wanted(self._desired()))
+        known = {(Subject(key.split(" ")[0]), key.split(" ")[1]) for key in self._facts()}
+        found = [
+            await self._describe(subject, stream, is_wanted=(subject, stream) in wanted)
+            for subject, stream in sorted(wanted | known)
+        ]
+        return [one for one in found if one is not None]
+
+    def _facts(self) -> Iterable[str]:
+        return [key for key in self._notes.facts(NOTE_KIND) if " " in key]
+
+    async def _describe(
+        self, subject: Subject, stream: str, *, is_wanted: bool
+    ) -> model.StreamKept | None:
+        api = self._api(subject)
+        try:
+            found = await api.find_stream(stream)
+            consumer = None if found is None else await api.find_consumer(stream, subject)
+            described = model.StreamKept(stream=stream, subject=subject, is_wanted=is_wanted)
+            if found is None:
+                described.exists = False
+                return described
+            described.bytes = int(found.state.get("bytes", 0))
+            if consumer is not None:
+                described.waiting, described.in_hand = consumer.waiting, consumer.in_hand
+                described.redelivered = consumer.redelivered
+                if consumer.waiting or consumer.in_hand:
+                    at = await api.stored_at(stream, subject, consumer.floor + 1)
+                    described.oldest_at = None if at is None else rfc3339(at)
+            return described
+        finally:
+            await api.close()
+
+    def _api(self, subject: Subject) -> JetStreamApi:
+        nodes = self._desired().run_nodes
+        own = [spec.node for spec in _subscribers(self._desired()) if spec.subject == subject]
+        return JetStreamApi(self._bus, (own or list(nodes) or [NodeName("local")])[0])
+
+    async def prune(self, *, force: bool) -> Sequence[model.StreamPruned]:
+        """Take away what no config of these nodes asks for any more: consumers, subjects, streams without a subject.
+
+        What still holds messages stays, unless it is forced.
+
+        Raises:
+            BusError: the broker is away, or has no JetStream for this login.
+        """
+        done: list[model.StreamPruned] = []
+        for kept in await self.list():
+            if kept.is_wanted:
+                continue
+            held = kept.waiting + kept.in_hand
+            pruned = model.StreamPruned(
+                stream=kept.stream, subject=kept.subject, messages=held, is_pruned=force or not held
+            )
+            if pruned.is_pruned and kept.exists:
+                await self._take_away(Subject(kept.subject), kept.stream)
+            if pruned.is_pruned:
+                await self._notes.remember(NOTE_KIND, {f"{kept.subject} {kept.stream}": None})
+            done.append(pruned)
+        return done
+
+    async def _take_away(self, subject: Subject, stream: str) -> None:
+        api = self._api(subject)
+        try:
+            await api.delete_consumer(stream, subject)
+            await api.drop_subject(stream, subject)
+            found = await api.find_stream(stream)
+            if found is not None and found.config.get("subjects") == [UNUSED_SUBJECT]:
+                await api.delete_stream(stream)
+        finally:
+            await api.close()
+
+
+def _subscribers(desired: DesiredState) -> Iterable[SubscriberSpec]:
+    for key, spec in desired.workers.items():
+        if key.kind is WorkerKind.SUBSCRIBER and isinstance(spec, SubscriberSpec):
+            yield spec
+
+
+def _wanted(desired: DesiredState) -> Iterable[tuple[Subject, str]]:
+    for spec in _subscribers(desired):
+        if spec.delivery is Delivery.JETSTREAM:
+            yield spec.subject, name_of_stream(spec.stream, spec.subject)
