@@ -1,0 +1,209 @@
+"""Long runs of delivery by streams, with real daemons and real brokers: ``python -m tests.measure.streams NAME [--count N] [--seeds N]``.
+
+- `away`: a node is away while so many messages are stored for it; the rate of storing, and of doing them when it is back
+- `leader`: a cluster of three whose stream's leader is killed again and again while messages flow
+- `reload`: the config goes to and fro between `core` and `jetstream` under load
+- `pair`: two daemons of one node, one of which is killed again and again
+
+Each tells what was lost and doubled; it exits with 1 if anything was.
+"""
+
+from __future__ import annotations
+
+import argparse
+import random
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, suppress
+from pathlib import Path
+
+from tests.support.appliance import PLAIN_COMMAND, Appliance
+from tests.support.nats_cluster import Cluster
+from tests.support.nats_server import NatsServer
+from tests.support.waiting import pace, until
+
+METHOD = "REQToFileAppend"
+AT_ONCE = 50
+PATIENCE_S = 600.0
+CONFIG = """
+version: 1
+broker: {{servers: [{servers}], reconnect_wait: 50ms, ping_interval: 1s}}
+defaults: {{compression: none, delivery: {delivery}, stream: {{replicas: {replicas}, max_bytes: 200000000}}}}
+nodes:
+  central: {{subscribe: {{REQErrorLog: {{}}}}}}
+  ship: {{subscribe: {{REQToFileAppend: {{accept_from: [central], ack: {{on: {ack_on}}}}}}}}}
+"""
+
+
+def config(*urls: str, delivery: str = "jetstream", ack_on: str = "received") -> str:
+    servers = ", ".join(f'"{url}"' for url in urls)
+    replicas = 3 if len(urls) > 1 else 1
+    return CONFIG.format(servers=servers, delivery=delivery, replicas=replicas, ack_on=ack_on)
+
+
+class Run:
+    """One run in a directory of its own, with a load that goes on until it is stopped."""
+
+    def __init__(self, directory: Path, seed: int) -> None:
+        self.directory = directory
+        self.rng = random.Random(seed)
+        self.sent = 0
+
+    def daemon(self, name: str, text: str, *nodes: str) -> Appliance:
+        args = [word for node in nodes or (name,) for word in ("--node", node)]
+        made = Appliance(text, self.directory / name, args=args, command=PLAIN_COMMAND)
+        made.only_named = True
+        return made
+
+    def send(self, sender: Appliance, count: int) -> None:
+        while count > 0:
+            texts = [f"{self.sent + at}\n" for at in range(min(count, AT_ONCE))]
+            sender.send(
+                *(
+                    {
+                        "from_node": "central", "to_nodes": ["ship"], "method": METHOD, "data": [text],
+                        "directory": "t", "file_name": "f",
+                    }
+                    for text in texts
+                )
+            )  # fmt: skip
+            self.sent += len(texts)
+            count -= len(texts)
+
+    def flow(self, sender: Appliance, seconds: float, rate: float) -> None:
+        """Send at a rate for a time."""
+        due_mono = began = time.monotonic()
+        while due_mono < began + seconds:
+            self.send(sender, AT_ONCE)
+            due_mono += AT_ONCE / rate
+            pace(due_mono)
+
+    def lines(self, *daemons: Appliance) -> Counter[str]:
+        found: Counter[str] = Counter()
+        for one in daemons:
+            path = one.data("t", "ship", "f")
+            if path.exists():
+                found.update(path.read_text().split())
+        return found
+
+    def settle(self, sender: Appliance, *daemons: Appliance) -> str:
+        """Wait until all is done; what was lost and doubled, "" for nothing."""
+        until(lambda: not sender.status()["outbox"]["pending"], timeout_s=PATIENCE_S, every_s=0.2)
+        with suppress(AssertionError):
+            until(lambda: len(self.lines(*daemons)) >= self.sent, timeout_s=120, every_s=0.2)
+        found = self.lines(*daemons)
+        lost = self.sent - len(found)
+        doubled = sum(count - 1 for count in found.values())
+        dead = sender.status()["outbox"]["dead"]
+        print(
+            f"  {self.sent} sent, {lost} lost, {doubled} doubled, {dead} dead letters", flush=True
+        )
+        return "" if not (lost or doubled or dead) else "lost or doubled"
+
+
+def away(run: Run, count: int) -> str:
+    with jetstream(run) as server:
+        text = config(server.url)
+        with run.daemon("central", text) as central:
+            began = time.monotonic()
+            run.send(central, count)
+            until(lambda: not central.status()["outbox"]["pending"], timeout_s=PATIENCE_S)
+            print(f"  stored at {count / (time.monotonic() - began):.0f}/s")
+            began = time.monotonic()
+            with run.daemon("ship", text) as ship:
+                until(lambda: handled(ship) >= count, timeout_s=PATIENCE_S, every_s=0.1)
+                print(f"  done at {count / (time.monotonic() - began):.0f}/s, start included")
+                return run.settle(central, ship)
+
+
+def handled(daemon: Appliance) -> int:
+    return sum(one["handled"] for one in daemon.status()["nodes"]["ship"]["workers"])
+
+
+def leader(run: Run, count: int) -> str:
+    with Cluster(run.directory) as cluster:
+        text = config(*cluster.urls)
+        with run.daemon("ship", text) as ship, run.daemon("central", text) as central:
+            for kill in range(count):
+                run.flow(central, 1.0, 1_000)
+                victim = cluster.leader("appl-ship")
+                if victim is not None:
+                    victim.kill()
+                run.flow(central, 1.0, 1_000)
+                if victim is not None:
+                    victim.start()
+                cluster.wait_whole("appl-ship")
+                print(f"  kill {kill + 1}: {run.sent} sent", flush=True)
+            return run.settle(central, ship)
+
+
+def reload(run: Run, count: int) -> str:
+    with jetstream(run) as server:
+        texts = [config(server.url, delivery=delivery) for delivery in ("core", "jetstream")]
+        with run.daemon("all", texts[0], "central", "ship") as both:
+            for turn in range(count):
+                run.flow(both, 1.0, 2_000)
+                both.config_path.write_text(texts[(turn + 1) % 2])
+                result = both.reload()["result"]
+                assert result == "applied", result
+            return run.settle(both, both)
+
+
+def pair(run: Run, count: int) -> str:
+    with jetstream(run) as server:
+        text = config(server.url, ack_on=run.rng.choice(("received", "done")))
+        with (
+            run.daemon("central", text) as central,
+            run.daemon("one", text, "ship") as one,
+            run.daemon("two", text, "ship") as two,
+        ):
+            for _ in range(count):
+                run.flow(central, 1.0, 1_000)
+                victim = run.rng.choice((one, two))
+                victim.kill()
+                run.flow(central, run.rng.uniform(0.2, 2.0), 1_000)
+                victim.start()
+            return run.settle(central, one, two)
+
+
+def jetstream(run: Run) -> NatsServer:
+    return NatsServer(
+        f'jetstream {{store_dir: "{run.directory}/jetstream", sync_interval: always}}'
+    )
+
+
+RUNS: dict[str, tuple[Callable[[Run, int], str], int]] = {
+    "away": (away, 100_000),
+    "leader": (leader, 20),
+    "reload": (reload, 50),
+    "pair": (pair, 10),
+}
+
+
+def directories(seeds: int) -> Iterator[tuple[int, Path]]:
+    for seed in range(seeds):
+        with tempfile.TemporaryDirectory(prefix="streams-") as directory:
+            yield seed, Path(directory)
+
+
+def main() -> int:
+    """Run from the command line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("name", choices=RUNS)
+    parser.add_argument("--count", type=int, help="messages, kills or reloads")
+    parser.add_argument("--seeds", type=int, default=1)
+    options = parser.parse_args()
+    act, usual = RUNS[options.name]
+    bad = 0
+    for seed, directory in directories(options.seeds):
+        print(f"{options.name}, seed {seed}", flush=True)
+        with ExitStack():
+            bad += bool(act(Run(directory, seed), options.count or usual))
+    return 1 if bad else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
