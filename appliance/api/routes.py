@@ -298,6 +298,7 @@ class Routes:
     async def streams_prune(self, request: web.Request) -> web.Response:
         """Take away what no config asks for any more."""
         asked = read_prune(await read_body(request))
+        tell_audit(request, force=asked.force)
         return reply(StreamsPruned(streams=await self.control.streams_prune(force=asked.force)))
 
     async def history(self, request: web.Request) -> web.Response:

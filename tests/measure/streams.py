@@ -1,4 +1,4 @@
-"""Long runs of delivery by streams, with real daemons and real brokers: ``python -m tests.measure.streams NAME [--count N] [--seeds N]``.
+"""Long runs of delivery by streams, with real daemons and brokers: ``python -m tests.measure.streams NAME [--count N]``.
 
 - `away`: a node is away while so many messages are stored for it; the rate of storing, and of doing them when it is back
 - `leader`: a cluster of three whose stream's leader is killed again and again while messages flow
