@@ -340,7 +340,12 @@ def view_worker(key: WorkerKey, handle: Handle) -> WorkerView:
     by_state: dict[str, int] | None = None
     oldest_s = 0.0
     if kept is not None:
-        by_state = {name: getattr(kept, name) for name in KEPT_STATES}
+        by_state = {
+            "waiting": kept.waiting,
+            "in_hand": kept.in_hand,
+            "redelivered": kept.redelivered,
+            "parked": kept.parked,
+        }
         oldest_s = max(0.0, time.time() - kept.oldest_at) if kept.oldest_at is not None else 0.0
     return WorkerView(
         key=key,
@@ -350,9 +355,6 @@ def view_worker(key: WorkerKey, handle: Handle) -> WorkerView:
         kept=by_state,
         kept_oldest_s=oldest_s,
     )
-
-
-KEPT_STATES = ("waiting", "in_hand", "redelivered", "parked")
 
 
 def describe_attempt(attempt: ReloadResult) -> model.Attempt:
