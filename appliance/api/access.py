@@ -65,6 +65,9 @@ _OF_SCOPES: dict[Scope, tuple[tuple[str, str], ...]] = {
     Scope.SEND: (
         ("POST", "/api/v1/messages"),
         ("GET", "/api/v1/jobs/{id}/output"),
+        ("POST", "/api/v1/jobs/{id}/cancel"),
+        ("POST", "/api/v1/jobs/{id}/retry"),
+        ("POST", "/api/v1/programs"),
         ("POST", "/api/v1/outbox/retry"),
         ("POST", "/api/v1/outbox/drop"),
         ("POST", "/api/v1/inbox/drop"),

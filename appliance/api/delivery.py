@@ -23,12 +23,14 @@ Event = dict[str, Any]
 EVENTS = frozenset(
     {
         *("message_delivered", "attempt_missed", "message_dead", "reply_received"),
-        *("message_waits", "message_working"),
+        *("message_waits", "message_working", "message_taken_back"),
     }
 )
 """The facts that concern a submitted message."""
 
-SIGNS_OF_LIFE = EVENTS - {"attempt_missed", "message_waits", "message_dead"}
+SIGNS_OF_LIFE = EVENTS - {
+    *("attempt_missed", "message_waits", "message_dead", "message_taken_back")
+}
 """Facts that come from the other side."""
 
 MAX_ASKED = 256
@@ -82,6 +84,10 @@ class DeliveryWatch:
     def unanswered(self) -> list[int]:
         """Ids of messages whose answers have not ended."""
         return sorted(self._unanswered)
+
+    def left_speaking(self, *, is_kept: bool) -> list[int]:
+        """Ids of messages whose answers have not ended; where answers are kept, of those that have no end of their own."""
+        return [id_ for id_ in self.unanswered if self._by_id[id_].streams or not is_kept]
 
     def concerns(self, event: Event) -> bool:
         """Whether an event is about one of ours."""

@@ -10,6 +10,7 @@ from msgspec import UNSET
 
 from appliance.api import model
 from appliance.api.standings import Standings
+from appliance.core.delivery import DeliveryState, Standing
 from appliance.core.escape import escape_controls
 from appliance.core.outcome import Kind
 from appliance.core.times import rfc3339
@@ -122,7 +123,9 @@ class JobsView:
 
     def note_dropped(self, ids: Sequence[int], by: str) -> None:
         """An operator took messages out of the outbox."""
-        self._ledger.dropped(ids, f"dropped by {by or 'an operator'}")
+        self._ledger.dropped(
+            ids, Standing(DeliveryState.FAILED, f"dropped by {by or 'an operator'}")
+        )
 
     async def note_retried(self, ids: Sequence[int] | None) -> list[Target]:
         """Dead letters (None: all) may be messages again; which of them are of a job."""

@@ -698,6 +698,33 @@ class JobOutput(_Answer):
     next: int | None = None
 
 
+class RunningProgram(_Answer):
+    """A program that runs on a node: `id` is that of the message that started it, `from_node` who sent that."""
+
+    job: str = ""
+    from_node: str = msgspec.field(name="from", default="")
+    id: str = ""
+    method: str = ""
+    program: str = ""
+    seconds: float = 0.0
+    pid: int | None = None
+
+
+class ProgramsOfNode(_Answer):
+    """What runs on one node, or why that is not known."""
+
+    node: str = ""
+    programs: list[RunningProgram] = []
+    is_silent: bool = False
+    error: str | None = None
+
+
+class Programs(_Answer):
+    """In the order in which they were asked about."""
+
+    nodes: list[ProgramsOfNode] = []
+
+
 class JobWord(_Answer):
     """What came of an order at one node."""
 

@@ -9,7 +9,9 @@ import msgspec
 from appliance.api import model
 from appliance.api.copy_jobs import CopyJobs
 from appliance.api.inbox import Inbox
+from appliance.api.job_ending import JobEnding
 from appliance.api.jobs import JobsView
+from appliance.api.programs import ProgramWords
 from appliance.api.requests import JobRequest, Once, PlanRequest, SubmitRequest
 from appliance.api.standings import Standings
 from appliance.api.status import StatusView, describe_dead, describe_overrides, describe_record
@@ -44,6 +46,8 @@ class Operations:
         copies: CopyJobs,
         targets: TargetChooser,
         jobs: JobsView,
+        ending: JobEnding,
+        programs: ProgramWords,
         store: MessageStore,
         inbox: Inbox,
         streams: StreamsKept,
@@ -56,6 +60,8 @@ class Operations:
         self.copies = copies
         self.targets = targets
         self.jobs = jobs
+        self.ending = ending
+        self.programs = programs
         self._view = view
         self._submission = submission
         self._standings = standings

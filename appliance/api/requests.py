@@ -80,6 +80,13 @@ class ChooseRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     """The node that asks, which `local` stands for; chosen as for a message."""
 
 
+class ProgramsRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Nodes of which is asked what runs there."""
+
+    nodes: list[str]
+    from_node: str | None = None
+
+
 JOB_COMMANDS = frozenset({"exec", "send", "cp"})
 
 
@@ -198,6 +205,7 @@ _CHOOSE = msgspec.json.Decoder(ChooseRequest)
 _RELOAD = msgspec.json.Decoder(ReloadRequest)
 _PLAN = msgspec.json.Decoder(PlanRequest)
 _ROLLBACK = msgspec.json.Decoder(RollbackRequest)
+_PROGRAMS = msgspec.json.Decoder(ProgramsRequest)
 _IDS = msgspec.json.Decoder(IdsRequest)
 _INBOX_DROP = msgspec.json.Decoder(InboxDropRequest)
 _PRUNE = msgspec.json.Decoder(PruneRequest)
@@ -306,6 +314,18 @@ def read_prune(body: bytes) -> PruneRequest:
         RequestInvalid: it is none.
     """
     found: PruneRequest = _read(_PRUNE, body or b"{}")
+    return found
+
+
+def read_programs(body: bytes) -> ProgramsRequest:
+    """The body of a question for what runs.
+
+    Raises:
+        RequestInvalid: it is none, or names too many nodes.
+    """
+    found: ProgramsRequest = _read(_PROGRAMS, body)
+    if len(found.nodes) > MAX_TARGETS:
+        raise RequestInvalid(f"more than {MAX_TARGETS} nodes")
     return found
 
 

@@ -72,6 +72,7 @@ INDEX = f"""appliance {__version__}
 /api/v1/inbox     messages taken in and not finished; POST …/drop
 /api/v1/streams   what streams of the broker keep for the own nodes; POST …/prune
 /api/v1/jobs      what commands of operators asked, and what came of it; …/ID, …/ID/output; POST …/ID/cancel, …/retry
+/api/v1/programs  POST: which programs run on nodes
 /api/v1/history   config sets applied and refused
 """
 MAX_LISTED = 10_000

@@ -141,7 +141,8 @@ class AdminServer:
             app.on_response_prepare.append(enter)
         self._routes.add_to(app)
         CopyRoutes(self._routes.control.copies).add_to(app)
-        JobRoutes(self._routes.control.jobs).add_to(app)
+        control = self._routes.control
+        JobRoutes(control.jobs, control.ending, control.programs).add_to(app)
         return app
 
     async def _listen_or_take_over(self, listen: str, tls: ListenerContext | None) -> _Listening:

@@ -82,9 +82,10 @@ class Streams:
             except ConnectionError:
                 pass  # the one who asked has gone
             finally:
-                if watch.unanswered and any(asked.for_caller for asked in requests):
-                    # so that who still answers a caller that has gone is told to stop
-                    self._control.left(watch.unanswered)
+                left = watch.left_speaking(is_kept=job is not None)
+                if left and any(asked.for_caller for asked in requests):
+                    # so that who still speaks to a caller that has gone is told to stop; other answers are kept
+                    self._control.left(left)
             return response
 
     async def _tell_fates(

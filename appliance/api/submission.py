@@ -232,6 +232,13 @@ class Submission:
             method = choose_answer_method(applied.desired, message.from_node, message.to_node)
         return message._replace(reply_method=method, file_name=CALLER_FILE)
 
+    def answer_method(self, node: str, to_node: str) -> MethodName:
+        """As which method an answer of `to_node` may come to `node`. Raises RequestInvalid where none may."""
+        applied = self._reconciler.applied
+        if applied is None:
+            raise RequestInvalid("no config is in force")
+        return choose_answer_method(applied.desired, node, to_node)
+
     def _note(self, request: SubmitRequest, record: OutboxRecord, to_node: str) -> str | None:
         """What to say of a destination that no config names, or not with this method, since it may exist and may be
         a slip; and of an answer that would be lost.

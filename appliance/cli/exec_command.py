@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from typing import Annotated, Any
+from urllib.parse import urlencode
 
 import typer
 from typer.core import TyperCommand
 
+from appliance.api.model import Line, Messages
 from appliance.cli.answer_view import Answers
+from appliance.cli.api_client import Answer, ApiClient
 from appliance.cli.choosing import (
     ABSENT_GRACE_S,
     INTERRUPTED_WORD,
@@ -34,12 +38,16 @@ from appliance.cli.following import (
     tell_summary,
     tell_troubles,
     terminal_streams,
+    write,
 )
+from appliance.cli.interrupts import Interrupts
+from appliance.cli.job_commands import cancel_job, print_words
 from appliance.cli.options import (
     Exit,
     Output,
     OutputOption,
     StateDirOption,
+    print_json,
     read_duration,
     warn,
 )
@@ -94,8 +102,11 @@ of these (a Go node, an earlier version) does not run the command.
 
 What a silent node has not taken stays in the outbox and is run when the node is back; the line on
 stderr says how to forget it. Of several nodes those where nobody is there are not waited for
-(--wait-for-absent). Interrupted, a command that was taken runs on; with --stream it ends with its
-next output, as with a closed pipe.
+(--wait-for-absent). What comes later is kept with the job (`jobs`).
+
+Ctrl-C ends the waiting: a command that was taken runs on; with --stream it ends with its next
+output, as with a closed pipe. A second Ctrl-C within three seconds cancels the job: what waits is
+taken back, what runs is ended.
 
 \b
 Examples:
@@ -105,6 +116,7 @@ Examples:
   appliance exec all --batch 10% --max-fail 2 -- systemctl restart nginx
   appliance exec ship1 -- journalctl -n 100 > ship1.log
   appliance exec ship1 --stream --timeout 1h -- ping -c 100 ship2
+  appliance exec ship1 ship2 --detach --expires 2h -- apt-get update
   gzip -dc dump.gz | appliance exec -i ship1 --user postgres -- psql app
 """
 
@@ -178,6 +190,18 @@ def execute(
         list[str] | None,
         typer.Option("--env", metavar="NAME=VALUE", help="A variable for it; may be repeated."),
     ] = None,
+    detach: Annotated[
+        bool,
+        typer.Option("--detach", help="Print the job's id and end; `jobs watch` shows the rest."),
+    ] = False,
+    expires: Annotated[
+        str | None,
+        typer.Option("--expires", metavar="TIME", help="What is not taken by then is not run."),
+    ] = None,
+    now: Annotated[
+        bool,
+        typer.Option("--now", help="Only on nodes that are there: for the others nothing waits."),
+    ] = False,
     no_prefix: Annotated[
         bool, typer.Option("--no-prefix", help="With several nodes: lines without the node's name.")
     ] = False,
@@ -216,6 +240,7 @@ def execute(
         "data": [_read_stdin()] if with_stdin else None,
         "from_node": from_node,
         "method_timeout": timeout_s,
+        "expires": read_duration("--expires", expires),
     }
     body = {name: value for name, value in body.items() if value is not None}
     count = len(chosen.names)
@@ -229,11 +254,22 @@ def execute(
         wants_status=not accept_unknown,
         tells_absence=absent_s is None,
     )
-    job = {"job": "exec", **({} if accept_unknown else {"wants_status": "true"})}
+    job = {"job": "exec"}
+    job |= {} if accept_unknown else {"wants_status": "true"}
+    job |= {"now": "true"} if now else {}
+    if detach:
+        if len(rollout.batches) > 1:
+            raise typer.BadParameter(
+                "batches are waited for: not with --batch", param_hint="--detach"
+            )
+        return _detach(client, {"to_nodes": chosen.names, **body}, job, answers, output)
+    options = daemon_words(state_dir)
+    interrupts = Interrupts()
 
     def ask(names: list[str]) -> str:
         asked = {"to_nodes": names, **body}
-        is_whole = follow(client, asked, wait_s, answers, absent_s=absent_s, job=job)
+        with interrupts.heard(lambda: _tell_second(answers, options)):
+            is_whole = follow(client, asked, wait_s, answers, absent_s=absent_s, job=job)
         return "" if is_whole else INTERRUPTED_WORD
 
     try:
@@ -243,7 +279,10 @@ def execute(
         if answers.nodes:
             show_kept(answers, output, groups=group, raw=raw)
     tell_troubles(answers)
-    options = daemon_words(state_dir)
+    if interrupts.is_second:
+        for name in answers.jobs_to_come:
+            print_words(cancel_job(client, name), Output.TEXT, is_result=False)
+        return INTERRUPTED
     tell_silence(answers, "the command", in_pieces=stream, options=options)
     tell_jobs(answers, options)
     tell_summary(answers)
@@ -252,6 +291,38 @@ def execute(
     if len(answers.silent) > len(answers.absent) or (answers.silent and absent_s is None):
         warn(f"no answer within {wait_s:g} s (--wait)")
     return exit_code_of(answers)
+
+
+def _tell_second(answers: Answers, options: str) -> bool:
+    jobs = answers.jobs_to_come
+    for job in jobs:
+        cancel = f"appliance jobs cancel{options} {job}"
+        warn(f"job {job}: Ctrl-C again cancels it; else it goes on ({cancel})")
+    return bool(jobs)
+
+
+def _detach(
+    client: ApiClient,
+    body: Mapping[str, Any],
+    job: Mapping[str, str],
+    answers: Answers,
+    output: Output,
+) -> int:
+    """Have it accepted, and say as what."""
+    asked = {**body, "for_caller": True}
+    place = f"/api/v1/messages?{urlencode(job)}"
+    answer = client.post(place, Messages, asked, accept=[422])
+    for item, facts in zip(answer.value.messages, answer.plain.get("messages", ()), strict=True):
+        kind = "accepted" if item.accepted else "rejected"
+        line = Answer.of(Line, {"event": kind, "reason": item.error, **facts})
+        write(answers.take(line.value))
+    tell_troubles(answers)
+    if output is Output.JSON:
+        print_json(answers.facts())
+    else:
+        for name in answers.jobs_to_come:
+            typer.echo(name)
+    return Exit.FAILED if answers.failed else Exit.OK
 
 
 def _read_stdin() -> str:

@@ -7,9 +7,9 @@ from typing import Annotated
 import typer
 from msgspec import UNSET
 
-from appliance.api.model import Job, JobNode, JobOutput, JobPiece, Jobs, Line
+from appliance.api.model import Job, JobNode, JobOutput, JobPiece, Jobs, JobWords, Line
 from appliance.cli.answer_view import Answers
-from appliance.cli.api_client import ApiClient
+from appliance.cli.api_client import Answer, ApiClient
 from appliance.cli.following import terminal_streams, write
 from appliance.cli.job_view import (
     describe_counts,
@@ -54,6 +54,8 @@ def register(app: typer.Typer) -> None:
     jobs.command("show")(jobs_show)
     jobs.command("watch")(jobs_watch)
     jobs.command("output")(jobs_output)
+    jobs.command("cancel")(jobs_cancel)
+    jobs.command("retry")(jobs_retry)
     app.add_typer(jobs, name="jobs")
 
 
@@ -154,6 +156,47 @@ def jobs_watch(
         return INTERRUPTED
     shown.finish()
     return exit_code_of(shown.nodes)
+
+
+def jobs_cancel(
+    id_: JobArgument, output: OutputOption = Output.TEXT, state_dir: StateDirOption = None
+) -> int:
+    """End a job: what waits is taken back from the outbox, what runs is ended at its node.
+
+    A program gets SIGTERM with its group, and SIGKILL after the node's `stop_grace`. What was there is told for each
+    node. A Go node cannot be told to end a program. Exits 1 where something could not be cancelled.
+    """
+    return print_words(cancel_job(connect(state_dir), id_), output)
+
+
+def jobs_retry(
+    id_: JobArgument, output: OutputOption = Output.TEXT, state_dir: StateDirOption = None
+) -> int:
+    """Try again what was given up (refused, failed, expired), as `outbox retry` does.
+
+    What was answered is not asked again, whatever its exit status. Exits 1 where there was nothing to try.
+    """
+    found = connect(state_dir).post(f"/api/v1/jobs/{id_}/retry", JobWords, {})
+    return print_words(found, output)
+
+
+def cancel_job(client: ApiClient, id_: str) -> Answer[JobWords]:
+    """Have the daemon cancel it. Raises as `ApiClient.post`."""
+    return client.post(f"/api/v1/jobs/{id_}/cancel", JobWords, {})
+
+
+def print_words(found: Answer[JobWords], output: Output, *, is_result: bool = True) -> int:
+    """What came of an order, node by node; the exit code."""
+    if output is Output.JSON:
+        print_json(found.plain)
+    else:
+        for node in found.value.nodes:
+            text = f"{escape_line(node.to)}: {escape_line(node.words)}"
+            if is_result:
+                typer.echo(text)
+            else:
+                warn(text)
+    return Exit.OK if all(node.done for node in found.value.nodes) else Exit.FAILED
 
 
 class _Shown:

@@ -65,6 +65,8 @@ class MethodInfo:
     """The handler may take longer than its methodTimeout: it bounds each step by it instead."""
     companions: tuple[MethodName, ...] = ()
     """Methods subscribed with this one, with its settings."""
+    runs_programs: bool = False
+    """Its subject takes the words of `core.programs`, too: to see and end what it has started."""
     is_companion: bool = False
     """Comes along with another method and is never declared by itself."""
     adds_up: bool = False

@@ -228,6 +228,7 @@ class UserMethod:
             journals=self.file is not None and self.file.mode == "append",
             for_answers=self.file is not None,
             adds_up=self.file is not None and self.file.adds_up,
+            runs_programs=self.exec is not None,
             options=frozenset({"runner"}) if self.exec is not None else frozenset(),
         )
 

@@ -18,8 +18,10 @@ from appliance.api.copy_jobs import CopyJobs
 from appliance.api.fleet import FleetView
 from appliance.api.health import watch_store
 from appliance.api.inbox import Inbox, keep_orphans
+from appliance.api.job_ending import JobEnding
 from appliance.api.jobs import JobsView
 from appliance.api.operations import Operations
+from appliance.api.programs import ProgramWords
 from appliance.api.server import AdminServer
 from appliance.api.standings import Standings
 from appliance.api.status import Life, StatusView
@@ -186,6 +188,7 @@ class Daemon:
             "expiry": expiry.run,
             "jobs": self.jobs.run,
             "audit trail": self.trail.run,
+            "jobs of now": self.ending.run,
             "stale schedules": self._forget_schedules,
         }
 
@@ -352,6 +355,24 @@ class Daemon:
             self.spool, self.parts, desired=self.desired, choose_sender=submission.sender
         )
         self._stack.push_async_callback(copies.close)
+        view_of_jobs = JobsView(self.jobs, self.store, self.standings)
+        programs = ProgramWords(
+            self.router,
+            self.store,
+            self.jobs.asking,
+            self.peers,
+            submission,
+            lambda: self.desired.value,
+        )
+        self.ending = JobEnding(
+            view_of_jobs,
+            self.jobs,
+            self.store,
+            self.standings,
+            self.telemetry,
+            programs,
+        )
+        self._stack.push_async_callback(self.ending.close)
         return Operations(
             view=self.view,
             events=self.events,
@@ -360,7 +381,9 @@ class Daemon:
             standings=self.standings,
             abandoned=self.abandoned,
             copies=copies,
-            jobs=JobsView(self.jobs, self.store, self.standings),
+            jobs=view_of_jobs,
+            ending=self.ending,
+            programs=programs,
             store=self.store,
             inbox=Inbox(self.store, self.inbox_owners),
             streams=StreamsKept(self.bus, self.store, lambda: self.desired.value),

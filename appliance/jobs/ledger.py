@@ -21,6 +21,7 @@ from appliance.core.message import body_number
 from appliance.core.outcome import AnswerFacts
 from appliance.core.specs import JobSettings
 from appliance.errors import StoreError
+from appliance.jobs.asking import Asking
 from appliance.jobs.records import JobFacts, KeptJob, Target, TargetFacts, TargetState
 from appliance.outbox.facts import FactChanges
 from appliance.outbox.job_file import JobFile, Statement
@@ -103,6 +104,8 @@ class JobLedger:
         """Those that have not left the outbox."""
         self._by_number: dict[int, Target] = {}
         """Those whose answer is not complete."""
+        self.asking = Asking()
+        """What the daemon itself asks of nodes."""
         self._next_key = 1
         self._stale_facts: dict[str, None] = {}
         self._changed: dict[Target, None] = {}
@@ -120,7 +123,7 @@ class JobLedger:
     @property
     def is_watching(self) -> bool:
         """Whether any message in the outbox belongs to a job."""
-        return bool(self._by_message)
+        return bool(self._by_message or self.asking)
 
     @property
     def jobs(self) -> Mapping[str, KeptJob]:
@@ -139,7 +142,9 @@ class JobLedger:
 
     def knows(self, number: int) -> bool:
         """Whether an answer to a message with this number in its body is waited for."""
-        return bool(self._by_number) and body_number(number) in self._by_number
+        return (bool(self._by_number) and body_number(number) in self._by_number) or (
+            bool(self.asking) and self.asking.knows(number)
+        )
 
     @property
     def holds_answers(self) -> bool:
@@ -219,17 +224,19 @@ class JobLedger:
         self, record_id: int, reason: str | None, *, state: DeliveryState = DeliveryState.TAKEN
     ) -> None:
         """A message left the outbox: delivered to where `state` says, or with `reason` as a dead letter."""
+        if self.asking:
+            self.asking.concluded(record_id, reason)
         target = self._by_message.get(record_id)
         if target is not None:
             self._settle(target, state, reason)
 
-    def dropped(self, ids: Iterable[int], why: str) -> list[Target]:
+    def dropped(self, ids: Iterable[int], end: Standing) -> list[Target]:
         """Messages were taken out of the outbox by hand; which of them were of a job."""
         found = []
         for record_id in ids:
             target = self._by_message.get(record_id)
             if target is not None and not self._outbox.is_pending(record_id):
-                target.outcome.stand(Standing(DeliveryState.FAILED, why), settles=True)
+                target.outcome.stand(end, settles=True)
                 self._note(target)
                 found.append(target)
         return found
@@ -243,6 +250,8 @@ class JobLedger:
         source: str | None,
     ) -> None:
         """An answer to a message of ours, or a piece of one; `source` is what tells it from a resend."""
+        if self.asking:
+            self.asking.answered(number, from_node, pieces[0][1], facts.exit_status)
         target = self._by_number.get(body_number(number))
         if target is None or target.answerer != from_node:
             return
@@ -264,9 +273,9 @@ class JobLedger:
             self._follow(target)
             self._note(target)
 
-    def note(self, target: Target, stopped: str) -> None:
-        """What came of stopping it, in words."""
-        target.state.stopped = stopped
+    def note_stop(self, target: Target, words: str, *, is_in_vain: bool) -> None:
+        """What came of stopping it."""
+        target.state.stopped, target.state.is_stop_in_vain = plain_text(words), is_in_vain
         self._note(target)
 
     async def note_facts(self, job: KeptJob, facts: JobFacts) -> None:

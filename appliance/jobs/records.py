@@ -54,6 +54,7 @@ class TargetState(msgspec.Struct, kw_only=True, omit_defaults=True):
     """Of the beginning of its output."""
     stopped: str = ""
     """What came of stopping it, in words."""
+    is_stop_in_vain: bool = False
 
 
 @dataclass(slots=True, eq=False)

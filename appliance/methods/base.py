@@ -18,6 +18,7 @@ from appliance.core.method import MethodInfo
 from appliance.core.names import NodeName
 from appliance.core.specs import SubscriberSpec
 from appliance.dialect.headers import Ending
+from appliance.methods.programs.running import NO_PROGRAM, ProgramKey, RunningPrograms
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -256,6 +257,10 @@ class HandlerContext:
     resume: FilePosition | None = None
     hidden_environment: frozenset[str] = frozenset()
     """Environment variables that hold secrets of the daemon's."""
+    programs: RunningPrograms = field(default_factory=RunningPrograms)
+    """What runs here, of all messages."""
+    program_key: ProgramKey = NO_PROGRAM
+    """What a program that this message starts is known by."""
 
 
 class Handler(Protocol):
@@ -276,5 +281,7 @@ class Method:
 
     info: MethodInfo
     make: Callable[[], Handler]
+    orders: Mapping[str, Callable[[], Handler]] = field(default_factory=dict)
+    """Words about what it has started, by method, with what obeys them: they come on its own subject."""
     renew: Callable[[SubscriberSpec], Method] | None = None
     """Makes the method of another spec where the spec itself defines what is done; asked on a swap."""

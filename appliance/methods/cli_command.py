@@ -12,6 +12,7 @@ from appliance.core.message import Message
 from appliance.core.method import MethodInfo, OnCrash
 from appliance.core.names import Category, MethodName
 from appliance.methods.base import HandlerContext, Method, Result
+from appliance.methods.programs.orders import PROGRAM_ORDERS
 from appliance.methods.programs.steward import COMMAND_OPTIONS, read_command, run_whole
 
 INFO = MethodInfo(
@@ -20,6 +21,7 @@ INFO = MethodInfo(
     category=Category.COMMAND,
     replies=True,
     on_crash=OnCrash.INTERRUPT,
+    runs_programs=True,
     options=COMMAND_OPTIONS,
     arguments="PROGRAM [ARG…]",
 )
@@ -38,4 +40,4 @@ class CliCommand:
         return await run_whole(read_command(message, context), message, context)
 
 
-METHOD = Method(info=INFO, make=CliCommand)
+METHOD = Method(info=INFO, make=CliCommand, orders=PROGRAM_ORDERS)

@@ -12,6 +12,7 @@ from appliance.core.method import MethodInfo, OnCrash
 from appliance.core.names import Category, MethodName
 from appliance.methods.base import HandlerContext, Method, Result
 from appliance.methods.programs.command import stream_command
+from appliance.methods.programs.orders import CANCELLED, PROGRAM_ORDERS, held
 from appliance.methods.programs.runner_client import run_remote
 from appliance.methods.programs.steward import (
     COMMAND_OPTIONS,
@@ -28,6 +29,7 @@ INFO = MethodInfo(
     category=Category.COMMAND,
     replies=True,
     on_crash=OnCrash.INTERRUPT,
+    runs_programs=True,
     options=COMMAND_OPTIONS,
     arguments="PROGRAM [ARG…]",
 )
@@ -51,28 +53,31 @@ class CliCommandCont:
         async def say(data: bytes, stream: str) -> None:
             await context.outlet.reply(data, stream=stream)
 
-        if context.spec.runner is not None:
-            result = await run_remote(
-                context.spec.runner,
-                command.argv,
-                environment=command.environment,
-                timeout_s=context.timeout_s,
-                stop_grace_s=context.spec.stop_grace_s,
-                say=say,
-                stdin=command.stdin,
-                options=command.options,
-            )
-        else:
-            with command.launch() as launch:
-                result = await stream_command(
+        with held(message, context, command.arguments) as leash:
+            if context.spec.runner is not None:
+                running = run_remote(
+                    context.spec.runner,
                     command.argv,
                     environment=command.environment,
                     timeout_s=context.timeout_s,
                     stop_grace_s=context.spec.stop_grace_s,
                     say=say,
                     stdin=command.stdin,
-                    launch=launch,
+                    options=command.options,
                 )
+                result = await leash.race(running) or CANCELLED
+            else:
+                with command.launch() as launch:
+                    result = await stream_command(
+                        command.argv,
+                        environment=command.environment,
+                        timeout_s=context.timeout_s,
+                        stop_grace_s=context.spec.stop_grace_s,
+                        say=say,
+                        stdin=command.stdin,
+                        launch=launch,
+                        leash=leash,
+                    )
         return Result(
             output=output_of(result, context.timeout_s, is_marked=not context.asker_is_appliance),
             report=report_of_stream(command.arguments, message, context.timeout_s, result),
@@ -83,4 +88,4 @@ class CliCommandCont:
         )
 
 
-METHOD = Method(info=INFO, make=CliCommandCont)
+METHOD = Method(info=INFO, make=CliCommandCont, orders=PROGRAM_ORDERS)

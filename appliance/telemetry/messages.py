@@ -137,6 +137,13 @@ class MessageTelemetry(EventLog):
         fields |= {"reason": reason, "state": state}
         self._worker(logging.ERROR, "dead letter", "message_dead", key, fields, storm="dead")
 
+    def message_taken_back(self, node: str, id_: int, to_node: str, reason: str) -> None:
+        """An operator took a message out of the outbox; the reason begins with the word for its end."""
+        if self._events.has_listeners:
+            self._events.emit_frequent(
+                "message_taken_back", node=node, id=id_, to=to_node, reason=reason
+            )
+
     def foreign_answer(self, key: WorkerKey, said: str) -> None:
         """Something answered a message of ours that is not the node asked; the message goes on waiting for that."""
         fields = {"said": said or "no acknowledgement of the node that was asked"}

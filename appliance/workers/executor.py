@@ -32,6 +32,7 @@ from appliance.errors import (
     UrlForbidden,
 )
 from appliance.methods.base import FilePosition, HandlerContext, Method, Result
+from appliance.methods.programs.running import ProgramKey
 from appliance.outbox.records import DoneRun, FinishItem, OutboxRecord
 from appliance.telemetry.stats import WorkerStats
 from appliance.workers.bounded import rest_within
@@ -168,6 +169,23 @@ class Executor:
             if work.stream:
                 self._reply_order.enter(work)
         self.spawn_loops()
+
+    def obey(self, works: list[Incoming]) -> None:
+        """Words about what runs here wait for none of it, however many run."""
+        if self._group is None:
+            self.enqueue(works)
+            return
+        for work in works:
+            self.release(work)
+            self._running.add(work)
+            self._group.create_task(self._obey(work), name=f"obey {self.spec.key.name}")
+
+    async def _obey(self, work: Incoming) -> None:
+        try:
+            await self._handle_opened(work)
+        finally:
+            self._running.discard(work)
+            self._on_progress()
 
     def has_share(self, sender: str, count: int, share: float, max_bytes: int) -> bool:
         """Whether the sender may have one more message here: no one may have all of the room."""
@@ -682,6 +700,10 @@ class _MessageContext:
             leaving=executor.leaving,
             resume=work.resume,
             hidden_environment=tools.hidden_environment.value,
+            programs=tools.programs,
+            program_key=ProgramKey(
+                work.sender, work.identity.instance or "", work.identity.message_id
+            ),
         )
 
 

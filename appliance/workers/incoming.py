@@ -68,6 +68,7 @@ class Incoming:
     its body in the inbox, None where none is kept. `message` is None while only its bytes are kept, see `put_aside`.
     """
 
+    is_order = False
     __slots__ = (
         "_headers",
         "ack_on",
@@ -179,6 +180,13 @@ class Incoming:
         return message
 
 
+class Order(Incoming):
+    """A word about what the method has started, on its subject: handled at once."""
+
+    __slots__ = ()
+    is_order = True
+
+
 class Refusal:
     """Why a delivery was not admitted; `sender` is "" when it could not even be read.
 
@@ -220,7 +228,12 @@ class Admission:
     """
 
     def __init__(
-        self, spec: SubscriberSpec, subject_node: str, fleet: DesiredState, dialect: Dialect
+        self,
+        spec: SubscriberSpec,
+        subject_node: str,
+        fleet: DesiredState,
+        dialect: Dialect,
+        orders: Mapping[str, Handler] = {},
     ) -> None:
         self.spec = spec
         self.fleet = fleet
@@ -228,6 +241,9 @@ class Admission:
         self._subject_node = subject_node
         self._dialect = dialect
         self._own_replies = f"{spec.subject}.{REPLY_TOKEN}."
+        self._orders = orders
+        self.has_orders = False
+        """Whether any was ever let in."""
         self._welcome: set[str] = set()
         """Senders that are let in: names of the config mostly, so few."""
 
@@ -245,12 +261,17 @@ class Admission:
                 identity = Identity(*delivery.origin, False)
             return Refusal("", identity, f"undecodable: {error}")
         sender, reply_to = message.from_node, delivery.reply_to
+        make: type[Incoming] = Incoming
         if (
             sender not in self._welcome
             or message.method != spec.method
             or message.to_node != self._subject_node
         ):
-            refusal = find_refusal(spec, self._subject_node, message, self.fleet.declared_nodes)
+            asked = message
+            if message.method in self._orders and identity.instance is not None:
+                make, handler, self.has_orders = Order, self._orders[message.method], True
+                asked = message._replace(method=spec.method)
+            refusal = find_refusal(spec, self._subject_node, asked, self.fleet.declared_nodes)
             if refusal is not None:
                 is_undeclared = is_node_name(sender) and sender not in self.fleet.declared_nodes
                 return Refusal(sender, identity, refusal, message.id, is_undeclared=is_undeclared)
@@ -269,4 +290,4 @@ class Admission:
         # NB: an appliance that names a reply subject here had promised to deliver, when this was still acknowledged
         is_awaited = bool(reply_to) and identity.hears and not spec.wants_ack
         ack_on = AckOn.DONE if is_awaited else spec.ack_on
-        return Incoming(message, identity, ack_on, handler, delivery.payload, block, reply_to)
+        return make(message, identity, ack_on, handler, delivery.payload, block, reply_to)

@@ -176,20 +176,23 @@ class Router:
         headers: dict[str, str] | None = None,
         retries: int | None = None,
         in_name_of: str = "",
+        order: str = "",
     ) -> OutboxRecord:
         """Give the message its id, its subject and its bytes.
 
         `retries` is for who wants none: on the wire 0 means that nothing was asked for. With `in_name_of` the body
-        names that node as the sender, while lane and record are those of the node that sends.
+        names that node as the sender, while lane and record are those of the node that sends. With `order` the body
+        names that method: a word about what the message's method has started.
 
         Raises:
             RequestInvalid: unknown method, bad destination, or the message cannot be encoded; ArgumentsRefused
                 where the config says which arguments the method takes and these are none.
         """
-        form = None if in_name_of else self._form_of(message)
+        form = None if in_name_of or order else self._form_of(message)
         if form is None:
             spec = self.publisher_for(message.from_node, message.to_node, message.method)
-            self._check_arguments(spec, message)
+            if not order:
+                self._check_arguments(spec, message)
         else:
             spec = form[0]
         now = self._wall()
@@ -200,7 +203,8 @@ class Router:
             self._sent_numbers.popitem(last=False)
         encoded = None if form is None else form[1].encode(number, message.data)
         if encoded is None:
-            encoded = self._encode(message, spec, number, in_name_of)
+            written = message._replace(method=order) if order else message
+            encoded = self._encode(written, spec, number, in_name_of)
         if message.method_timeout_s >= 1:
             # NB: without a word of its own the dialect says that the time was filled in, which is the rule
             headers = {ID_HEADER: f"{self._instance}-{message_id}", **(headers or {})}

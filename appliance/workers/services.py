@@ -17,6 +17,7 @@ from appliance.core.specs import DesiredState
 from appliance.delivery.base import DeliveryMode
 from appliance.dialect.base import Dialect
 from appliance.methods.base import Console, Files, FileTaker, HelloSink, WorkerLine, WorkerSwitch
+from appliance.methods.programs.running import RunningPrograms
 from appliance.outbox.records import OutboxRecord
 from appliance.outbox.store import MessageStore
 from appliance.telemetry.report import Telemetry
@@ -41,6 +42,7 @@ class HandlerServices:
     list_workers: Callable[[NodeName], Sequence[WorkerLine]]
     switch: WorkerSwitch
     files_taker: FileTaker | None = None
+    programs: RunningPrograms = field(default_factory=RunningPrograms)
 
 
 class Jobs(Protocol):

@@ -86,6 +86,8 @@ class Subscriber:
         self._subject_node = parse_subject(spec.subject).node
         self._scope = scope_of(spec.subject)
         self._handler = method.make()
+        self._orders = {name: make() for name, make in method.orders.items()}
+        """Words about what the method has started, which come on its subject."""
         self._admission = self._new_admission()
         self._intake = parts.delivery.make_intake(spec, self._on_answers_denied)
         self._executor = Executor(
@@ -117,7 +119,11 @@ class Subscriber:
 
     def _new_admission(self) -> Admission:
         return Admission(
-            self._spec, self._subject_node, self._parts.desired.value, self._parts.dialect
+            self._spec,
+            self._subject_node,
+            self._parts.desired.value,
+            self._parts.dialect,
+            self._orders,
         )
 
     # -- life -------------------------------------------------------------------------------------
@@ -491,6 +497,9 @@ class Subscriber:
             # before they are handled: with `on: received` the promise is kept already, whatever handlers do
             self._intake.confirm(said)
         self._committing = 0
+        if self._orders and self._admission.has_orders:
+            self._executor.obey([work for work in accepted if work.is_order])
+            accepted = [work for work in accepted if not work.is_order]
         self._executor.enqueue(accepted)
         self._note_progress()
 

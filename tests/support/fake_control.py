@@ -136,6 +136,8 @@ class FakeControl:
         return (True, "ready") if self.is_ready else (False, "not connected to the broker")
 
     jobs = None
+    ending = None
+    programs = None
     copies = None
     """No copies: what is asked of them is tested against a daemon."""
 

@@ -64,6 +64,11 @@ class Fleet:
         command = [sys.executable, "-m", "appliance", *self.words(*words)]
         return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
 
+    def wait_over_or_expired(self, job):
+        """Until its only message was given up."""
+        until(lambda: self.show(job)["nodes"][0]["state"] == "expired", tell=self.central.log)
+        return self.show(job)
+
     def wait_over(self, job):
         found = {}
 
@@ -203,3 +208,124 @@ def test_an_interrupted_wait_leaves_the_program_to_its_job(fleet):
     assert job in err.decode()
     assert fleet.wait_over(job)["counts"]["done"] == 1
     assert fleet.jobs("output", job).stdout == "end\n"
+
+
+def running(fleet, node="ship1", method="REQCliCommand"):
+    return fleet.ships.worker(f"{node}.{method}.CommandACK_subscriber")["in_flight"]
+
+
+def wait_running(fleet, count, **where):
+    fleet.ships.wait_until(lambda _: running(fleet, **where) == count)
+
+
+def detach(fleet, *words):
+    done = fleet.run("exec", "--detach", *words)
+    assert (done.returncode, done.stderr) == (0, "")
+    job = done.stdout.strip()
+    assert len(job) == 8
+    return job
+
+
+def test_a_detached_job_is_watched_to_its_end(fleet):
+    job = detach(fleet, "ship1", "--", "sh", "-c", "echo a; sleep 0.3; echo b; exit 4")
+    done = fleet.jobs("watch", job)
+    assert (done.returncode, done.stdout) == (4, "a\nb\n")
+
+
+def test_a_detached_stream_goes_on_though_nobody_looks(fleet):
+    job = detach(
+        fleet, "ship1", "--stream", "--", "sh", "-c", "for n in 1 2 3; do echo $n; sleep 0.3; done"
+    )
+    assert fleet.wait_over(job)["counts"]["done"] == 1
+    assert fleet.jobs("output", job).stdout == "1\n2\n3\n"
+
+
+def test_what_expires_says_so(fleet):
+    job = detach(fleet, "away", "--expires", "1s", "--", "echo", "never")
+    (node,) = fleet.wait_over_or_expired(job)["nodes"]
+    assert node["state"] == "expired"
+    assert "nobody there" in node["why"]
+
+
+def test_now_is_for_those_that_are_there(fleet):
+    done = fleet.run("exec", "--now", "ship1", "away", "-o", "json", "--", "echo", "here")
+    assert done.returncode == 1
+    told = json.loads(done.stdout)
+    found = {node["node"]: node["state"] for node in told["nodes"]}
+    assert found == {"ship1": "done", "away": "expired"}
+    assert fleet.central.status()["outbox"]["pending"] == 0
+    shown = {node["to"]: node["state"] for node in fleet.show(told["job"])["nodes"]}
+    assert shown == found
+
+
+def test_cancelling_takes_back_what_waits_and_ends_what_runs(fleet):
+    marks = fleet.central.state.parent / "marks"
+    script = f"trap 'echo tidy; touch {marks}; exit 9' TERM; echo begun; sleep 60 & wait"
+    job = detach(fleet, "ship1", "away", "--timeout", "2m", "--", "sh", "-c", script)
+    wait_running(fleet, 1)
+    done = fleet.jobs("cancel", job)
+    assert done.returncode == 0, done.stdout
+    assert "away: taken back: it was not sent" in done.stdout
+    assert "ship1: told to end (SIGTERM" in done.stdout
+    found = fleet.wait_over(job)
+    nodes = {node["to"]: node for node in found["nodes"]}
+    assert (nodes["ship1"]["state"], nodes["ship1"]["exit_status"]) == ("done", 9)
+    assert nodes["away"]["state"] == "failed"
+    assert "cancelled by" in nodes["away"]["why"]
+    assert found["cancelled_by"]
+    assert marks.exists()
+    assert (
+        "begun\ntidy\n"
+        in fleet.central.request("GET", f"/api/v1/jobs/{job}/output")[1]["pieces"][0]["data"]
+    )
+    assert fleet.central.status()["outbox"]["pending"] == 0
+    wait_running(fleet, 0)
+
+
+def test_a_stream_and_what_waits_for_its_turn_are_cancelled_too(fleet):
+    job = detach(fleet, "ship1", "--stream", "--timeout", "2m", "--", "sleep", "60")
+    wait_running(fleet, 1, method="REQCliCommandCont")
+    assert fleet.jobs("cancel", job).returncode == 0
+    (node,) = fleet.wait_over(job)["nodes"]
+    assert (node["exit_status"], node["signal"]) == (143, 15)
+    # as many as run at once, and one that waits for its turn
+    crowd = [detach(fleet, "ship1", "--timeout", "2m", "--", "sleep", "60") for _ in range(16)]
+    wait_running(fleet, 16)
+    last = detach(fleet, "ship1", "--timeout", "2m", "--", "touch", "/nowhere")
+    done = fleet.jobs("cancel", last)
+    assert "will not begin" in done.stdout
+    shown = forked.run(["ps", "ship1", "--state-dir", str(fleet.central.state)])
+    assert shown.returncode == 0
+    assert shown.stdout.count("sleep 60") == 16
+    for other in crowd:
+        assert other in shown.stdout
+        assert fleet.jobs("cancel", other).returncode == 0
+    (node,) = fleet.wait_over(last)["nodes"]
+    assert (node["state"], node["why"]) == ("failed", "cancelled before it began")
+
+
+def test_a_second_interrupt_cancels(fleet):
+    with ended(fleet.start("exec", "ship1", "--timeout", "2m", "--", "sleep", "60")) as process:
+        wait_running(fleet, 1)
+        process.send_signal(signal.SIGINT)
+        line = process.stderr.readline().decode()
+        assert "Ctrl-C again cancels it" in line
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert b"ship1: told to end" in err
+    (node,) = fleet.wait_over(fleet.newest()["id"])["nodes"]
+    assert node["exit_status"] == 143
+    wait_running(fleet, 0)
+
+
+def test_what_was_refused_is_tried_again(fleet):
+    job = detach(fleet, "away", "--expires", "1s", "--", "echo", "again")
+    fleet.wait_over_or_expired(job)
+    fleet.away.start()
+    assert "is tried again" in fleet.jobs("retry", job).stdout
+    assert fleet.jobs("watch", job).stdout == "again\n"
+    fleet.away.close()
+    done = fleet.jobs("retry", job)
+    assert done.returncode == 1
+    assert "it ran, exit 0" in done.stdout

@@ -14,6 +14,7 @@ from appliance.config.compiler.layers import Tree, as_map, find_value
 from appliance.config.compiler.section_checks import check_bounds
 from appliance.core.method import MethodTable
 from appliance.core.names import MethodName, NodeName
+from appliance.core.programs import PROGRAM_ORDERS
 from appliance.core.public_keys import PUBLIC_KEYS, is_user_key
 from appliance.core.settings import METHOD, Setting, leaves_of, settings_of
 from appliance.core.specs import (
@@ -199,7 +200,11 @@ def _check_subscribe(
     if info is None:
         known.miss("method", method, path, on_key=True)
     elif info.is_companion:
-        owners = sorted(name for name, other in known.methods.items() if method in other.companions)
+        owners = sorted(
+            name
+            for name, other in known.methods.items()
+            if method in other.companions or (other.runs_programs and method in PROGRAM_ORDERS)
+        )
         findings.add(
             "E228",
             path,

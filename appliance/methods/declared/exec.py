@@ -25,7 +25,9 @@ from appliance.core.user_method import ExecCall
 from appliance.errors import ArgumentsInvalid
 from appliance.methods.base import HandlerContext, Result
 from appliance.methods.programs.command import CommandResult, make_environment, run_command
+from appliance.methods.programs.orders import CANCELLED, held
 from appliance.methods.programs.runner_client import run_remote
+from appliance.methods.programs.running import Leash
 from appliance.methods.programs.steward import ending_of, output_of, report_of
 from appliance.methods.texts import shorten
 
@@ -48,10 +50,12 @@ class ExecHandler:
         argv = self.fill(values)
         words = [_to_bytes(element) for element in argv]
         stdin = _to_bytes(render(self._stdin, values) or "", may_hold_nul=True)
-        if context.spec.runner is not None:
-            result = await self._run_by_runner(context.spec.runner, words, stdin, context, message)
-        else:
-            result = await self._run_here(words, stdin, context, message, values)
+        with held(message, context, tuple(argv)) as leash:
+            if context.spec.runner is not None:
+                running = self._run_by_runner(context.spec.runner, words, stdin, context, message)
+                result = await leash.race(running) or CANCELLED
+            else:
+                result = await self._run_here(words, stdin, context, message, values, leash)
         return Result(
             output=output_of(
                 result,
@@ -95,6 +99,7 @@ class ExecHandler:
         context: HandlerContext,
         message: Message,
         values: Values,
+        leash: Leash,
     ) -> CommandResult:
         environment = make_environment(
             os.environ,
@@ -110,6 +115,7 @@ class ExecHandler:
             stop_grace_s=context.spec.stop_grace_s,
             max_output_bytes=context.spec.max_output_bytes,
             stdin=stdin,
+            leash=leash,
         )
 
     def fill(self, values: Values) -> list[str]:

@@ -11,6 +11,7 @@ from appliance.methods.base import Handler, HandlerContext, Method, Result
 from appliance.methods.declared.exec import ExecHandler
 from appliance.methods.declared.file import FileHandler
 from appliance.methods.declared.http import HttpHandler
+from appliance.methods.programs.orders import PROGRAM_ORDERS
 
 
 class CheckedHandler:
@@ -33,7 +34,10 @@ def make_user_method(spec: SubscriberSpec) -> Method:
     definition = spec.definition
     assert definition is not None
     return Method(
-        info=definition.info, make=lambda: make_handler(definition), renew=make_user_method
+        info=definition.info,
+        make=lambda: make_handler(definition),
+        orders=PROGRAM_ORDERS if definition.info.runs_programs else {},
+        renew=make_user_method,
     )
 
 

@@ -281,6 +281,11 @@ class Child(Generic[_P]):
         with contextlib.suppress(RuntimeError):  # the loop is gone, and whoever waited with it
             self._loop.call_soon_threadsafe(self.exited.set)
 
+    @property
+    def pid(self) -> int:
+        """The process's number."""
+        return self._popen.pid
+
     def ask_to_end(self) -> None:
         """Have the child and all it started tidy up and end, save what opened a session of its own; `stop` sees to it."""
         if self._stop_grace_s and not self._is_asked:

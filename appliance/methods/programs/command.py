@@ -20,6 +20,7 @@ from appliance.methods.programs.child import (
     TalkingPipe,
 )
 from appliance.methods.programs.chunks import Chunker, Say, run_talk
+from appliance.methods.programs.running import Leash
 from appliance.running_time import running_timeout
 
 LAST_OUTPUT_S = 0.25
@@ -91,6 +92,7 @@ async def run_command(
     stdin: bytes = b"",
     stop_grace_s: float = STOP_GRACE_S,
     launch: Launch = AS_WE_ARE,
+    leash: Leash | None = None,
 ) -> CommandResult:
     """Run `argv` without a shell and wait for its end.
 
@@ -98,6 +100,8 @@ async def run_command(
 
     `max_output_bytes` bounds stdout and stderr each; what exceeds it is read and thrown away, so
     that a program is not ended for talking too much.
+
+    By `leash` it can be told to end; its status is then its own.
 
     A program whose time is over is asked to end (SIGTERM to its group) and killed after `stop_grace_s`.
 
@@ -114,16 +118,20 @@ async def run_command(
         )
     except OSError as error:
         return _not_started(argv, error)
-    timed_out = is_held = False
+    timed_out = is_held = is_told = False
     try:
         try:
             async with running_timeout(timeout_s):
-                await child.exited.wait()
-                is_held = not await child.hear_out()
+                if leash is None:
+                    await child.exited.wait()
+                else:
+                    leash.pid = child.pid
+                    is_told = not await leash.holds_until(child.exited)
+                is_held = not is_told and not await child.hear_out()
         except TimeoutError:
             timed_out = not child.exited.is_set()
             is_held = not timed_out
-        if timed_out or is_held:
+        if timed_out or is_held or is_told:
             # what is said until all of it has ended is still heard
             await child.stop()
             await child.wait_for_outputs(LAST_OUTPUT_S)
@@ -149,6 +157,7 @@ async def stream_command(
     stop_grace_s: float = STOP_GRACE_S,
     stdin: bytes = b"",
     launch: Launch = AS_WE_ARE,
+    leash: Leash | None = None,
 ) -> CommandResult:
     """Run `argv` without a shell and `say` what it writes while it runs; a listener who is behind slows it down.
 
@@ -170,6 +179,8 @@ async def stream_command(
     except OSError as error:
         return _not_started(argv, error)
     speech = _Speech(child)
+    if leash is not None:
+        leash.pid = child.pid
     try:
         is_stopped = await run_talk(
             talk,
@@ -178,12 +189,14 @@ async def stream_command(
             timeout_s=timeout_s,
             stop=speech.stop,
             stop_grace_s=stop_grace_s,
+            leaving=None if leash is None else leash.asked,
         )
         has_more = not (child.stdout.ended.is_set() and child.stderr.ended.is_set())
     finally:
         await speech.end()
     rest = talk.rest()
-    timed_out = is_stopped and speech.was_running
+    is_told = leash is not None and leash.asked.is_set()
+    timed_out = is_stopped and speech.was_running and not is_told
     return CommandResult(
         exit_status=124 if timed_out else child.exit_status,
         stdout=rest.get("stdout", b""),
@@ -192,7 +205,7 @@ async def stream_command(
         ends_line=not child.stdout.tail or child.stdout.tail.endswith(b"\n"),
         timed_out=timed_out,
         truncated=has_more,
-        is_held=speech.is_held or (is_stopped and not timed_out),
+        is_held=speech.is_held or (is_stopped and not timed_out and not is_told),
         signal=child.signal,
     )
 

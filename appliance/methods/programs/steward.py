@@ -37,6 +37,7 @@ from appliance.methods.files.paths import open_directory
 from appliance.methods.programs.account import Account, find_account
 from appliance.methods.programs.child import Launch
 from appliance.methods.programs.command import CommandResult, make_environment, run_command
+from appliance.methods.programs.orders import CANCELLED, held
 from appliance.methods.programs.runner_client import run_remote
 from appliance.methods.texts import join_data, mark_cut, shorten
 
@@ -234,28 +235,31 @@ def _read_stdin(options: CommandOptions, message: Message) -> bytes:
 async def run_whole(command: Command, message: Message, context: HandlerContext) -> Result:
     """Run it and give its output back in one piece, to whom it is due."""
     limit_bytes = context.spec.max_output_bytes
-    if context.spec.runner is not None:
-        result = await run_remote(
-            context.spec.runner,
-            command.argv,
-            environment=command.environment,
-            timeout_s=context.timeout_s,
-            stop_grace_s=context.spec.stop_grace_s,
-            max_output_bytes=limit_bytes,
-            stdin=command.stdin,
-            options=command.options,
-        )
-    else:
-        with command.launch() as launch:
-            result = await run_command(
+    with held(message, context, command.arguments) as leash:
+        if context.spec.runner is not None:
+            running = run_remote(
+                context.spec.runner,
                 command.argv,
                 environment=command.environment,
                 timeout_s=context.timeout_s,
                 stop_grace_s=context.spec.stop_grace_s,
                 max_output_bytes=limit_bytes,
                 stdin=command.stdin,
-                launch=launch,
+                options=command.options,
             )
+            result = await leash.race(running) or CANCELLED
+        else:
+            with command.launch() as launch:
+                result = await run_command(
+                    command.argv,
+                    environment=command.environment,
+                    timeout_s=context.timeout_s,
+                    stop_grace_s=context.spec.stop_grace_s,
+                    max_output_bytes=limit_bytes,
+                    stdin=command.stdin,
+                    launch=launch,
+                    leash=leash,
+                )
     output = output_of(
         result,
         context.timeout_s,

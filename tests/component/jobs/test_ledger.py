@@ -6,7 +6,7 @@ import sqlite3
 import pytest
 
 from appliance.core.current import Current
-from appliance.core.delivery import DeliveryState
+from appliance.core.delivery import DeliveryState, Standing
 from appliance.core.message import body_number
 from appliance.core.outcome import AnswerFacts, Outcome
 from appliance.core.specs import JobSettings
@@ -280,7 +280,7 @@ async def test_what_was_dropped_by_hand_says_by_whom(open_ledger, outbox):
     ledger = await open_ledger()
     job = await begin(ledger, outbox, message(1), message(2, "ship2"))
     outbox.pending.discard(1)
-    ledger.dropped([1, 2], "dropped by root")
+    ledger.dropped([1, 2], Standing(DeliveryState.FAILED, "dropped by root"))
     found = await rows(ledger, job)
     assert [kind for kind, _, _ in found] == ["failed", "silent"]
     assert b"dropped by root" in found[0][2]
