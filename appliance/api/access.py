@@ -59,6 +59,7 @@ _OF_SCOPES: dict[Scope, tuple[tuple[str, str], ...]] = {
         ("GET", "/api/v1/inbox"),
         ("GET", "/api/v1/jobs"),
         ("GET", "/api/v1/jobs/{id}"),
+        ("GET", "/api/v1/streams"),
         ("GET", "/api/v1/history"),
         ("GET", "/api/v1/history/{key}"),
     ),
@@ -81,6 +82,7 @@ _OF_SCOPES: dict[Scope, tuple[tuple[str, str], ...]] = {
         ("POST", "/api/v1/reload"),
         ("POST", "/-/reload"),
         ("POST", "/api/v1/rollback"),
+        ("POST", "/api/v1/streams/prune"),
     ),
 }
 ROUTE_SCOPES: Mapping[tuple[str, str], Scope | None] = {

@@ -734,7 +734,7 @@ class Scope(StrEnum):
     SEND = "send"
     """Send messages and files, retry and drop what waits."""
     RELOAD = "reload"
-    """Reload and roll back."""
+    """Reload and roll back, and take away what no config asks for."""
     CONFIG_VALUES = "config-values"
     """See the values of the config in plans and in the history."""
 
@@ -754,7 +754,7 @@ _NAME_EXPECTED = "a name: letters, digits, '_', '-', and '.' or '@' within"
 def _scopes() -> frozenset[Scope]:
     return texts(
         REQUIRED,
-        "What is allowed: `read` (look), `send` (messages, copies, the outbox), `reload` (and roll back), "
+        "What is allowed: `read` (look), `send` (messages, copies, the outbox), `reload` (and roll back, prune streams), "
         "`config-values` (values of the config in plans and history).",
         "a list of scopes",
         {"enum": list(Scope), "x-expects": "one of read, send, reload, config-values"},
