@@ -57,6 +57,7 @@ _OF_SCOPES: dict[Scope, tuple[tuple[str, str], ...]] = {
         ("GET", "/api/v1/events"),
         ("GET", "/api/v1/outbox"),
         ("GET", "/api/v1/inbox"),
+        ("GET", "/api/v1/streams"),
         ("GET", "/api/v1/jobs"),
         ("GET", "/api/v1/jobs/{id}"),
         ("GET", "/api/v1/streams"),
