@@ -60,7 +60,6 @@ _OF_SCOPES: dict[Scope, tuple[tuple[str, str], ...]] = {
         ("GET", "/api/v1/streams"),
         ("GET", "/api/v1/jobs"),
         ("GET", "/api/v1/jobs/{id}"),
-        ("GET", "/api/v1/streams"),
         ("GET", "/api/v1/history"),
         ("GET", "/api/v1/history/{key}"),
     ),
