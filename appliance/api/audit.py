@@ -16,7 +16,7 @@ from appliance.api.guards import FACE, name_peer
 
 MAX_NAMES = 20
 """So many nodes or methods of a request are named."""
-QUESTIONS = frozenset({"/api/v1/plan", "/api/v1/targets"})
+QUESTIONS = frozenset({"/api/v1/plan", "/api/v1/targets", "/api/v1/programs"})
 """Requests that bring something along and change nothing."""
 _FACTS: web.RequestKey[dict[str, Any] | None] = web.RequestKey("audit")
 
