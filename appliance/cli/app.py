@@ -16,6 +16,7 @@ from appliance.cli import (
     bench_command,
     broker_commands,
     can_command,
+    completing,
     config_commands,
     context_commands,
     copy_command,
@@ -112,6 +113,7 @@ def make_app() -> typer.Typer:
         bench_command,
         runner_command,
         setup_command,
+        completing,
         demo_command,
     ):
         commands.register(app)

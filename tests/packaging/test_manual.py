@@ -7,12 +7,14 @@ import re
 import select
 import shutil
 import subprocess
+import sys
 import time
 from pathlib import Path
 
 import pytest
 import typer
 
+from appliance.cli.app import main as run_command_line
 from appliance.cli.app import make_app
 from tests.packaging.conftest import PACKAGING, needs
 
@@ -112,6 +114,102 @@ def test_zsh_completes_commands_options_and_values(written):
         }.items():
             terminal.say(f"appliance {begun}\t\x18")
             assert terminal.until(r"<(.*)>\r\n").strip() == f"appliance {completed}"
+
+
+FLEET = """
+version: 1
+broker: {embedded: true}
+roles: {edge: {subscribe: {REQPing: {}}}}
+methods: {RestartWeb: {exec: [true]}}
+nodes:
+  central: {subscribe: {REQErrorLog: {}}}
+  ship1: {roles: [edge], labels: {site: oslo}}
+  ship22: {roles: [edge], labels: {tier: edge}}
+"""
+COMPLETED = {
+    "exec cen": "exec central",
+    "exec @ed": "exec @edge",
+    "exec site=o": "exec site=oslo",
+    "exec ship1,@ed": "exec ship1,@edge",
+    "exec ship1 -x tie": "exec ship1 -x tier=edge",
+    "send --to @e": "send --to @edge",
+    "send --from cent": "send --from central",
+    "send Rest": "send RestartWeb",
+    "tail --state-dir /nowhere @ed": "tail --state-dir /nowhere @edge",
+}
+"""What is begun, and what the key makes of it."""
+
+
+@pytest.fixture
+def knowing(tmp_path, monkeypatch):
+    """An environment in which the config names a fleet, no daemon answers, and `appliance` is ours."""
+    (tmp_path / "fleet.yaml").write_text(FLEET)
+    program = tmp_path / "bin/appliance"
+    program.parent.mkdir()
+    program.write_text(f'#!/bin/sh\nexec {sys.executable} -m appliance "$@"\n')
+    program.chmod(0o755)
+    monkeypatch.setenv("APPLIANCE_CONFIG", str(tmp_path / "fleet.yaml"))
+    monkeypatch.setenv("PATH", f"{program.parent}:{os.environ['PATH']}")
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+
+
+def test_bash_completes_nodes_roles_labels_and_methods(written, knowing):
+    with _Terminal(["/bin/bash", "--norc", "--noprofile", "-i"]) as terminal:
+        file = written / "usr/share/bash-completion/completions/appliance"
+        terminal.say(
+            f"PS1=; bind 'set enable-bracketed-paste off'; source {file};"
+            """ show() { echo "<$READLINE_LINE>"; READLINE_LINE=; };"""
+            """ bind -x '"\\C-t": show'; echo RE''ADY\n"""
+        )
+        terminal.until(r"READY\r\n")
+        for begun, completed in COMPLETED.items():
+            terminal.say(f"appliance {begun}\t\x14")
+            assert terminal.until(r"<(.*)>\r\n").strip() == f"appliance {completed}"
+
+
+def test_zsh_completes_nodes_roles_labels_and_methods(written, knowing):
+    zsh = needs("zsh")
+    with _Terminal([zsh, "-f", "-i"]) as terminal:
+        functions = written / "usr/share/zsh/vendor-completions"
+        terminal.say(
+            f"PS1=; fpath=({functions} $fpath); autoload -Uz compinit; compinit -u -D;"
+            ' show() { print -r -- "<$BUFFER>"; BUFFER=; zle accept-line }; zle -N show;'
+            " bindkey '^X' show; bindkey '^I' complete-word; print RE''ADY\n"
+        )
+        terminal.until(r"READY\r\n")
+        for begun, completed in COMPLETED.items():
+            terminal.say(f"appliance {begun}\t\x18")
+            assert terminal.until(r"<(.*)>\r\n").strip() == f"appliance {completed}"
+
+
+def test_fish_completes_nodes_roles_labels_and_methods(written, knowing):
+    fish = needs("fish")
+    file = written / "usr/share/fish/vendor_completions.d/appliance.fish"
+    # fish offers words, and takes a list with commas for one
+    asked = {begun: done.split()[-1] for begun, done in COMPLETED.items() if "," not in begun}
+    for begun, word in asked.items():
+        script = f"source {file}\ncomplete -C 'appliance {begun}'\n"
+        done = subprocess.run(
+            [fish, "--no-config", "-c", script], capture_output=True, text=True, check=True
+        )
+        assert word in [line.split("\t")[0] for line in done.stdout.splitlines()], begun
+
+
+def test_words_for_a_shell_are_of_the_daemon_or_the_config_and_none_where_there_is_neither(
+    knowing, tmp_path, monkeypatch, capsys
+):
+    def words(*arguments):
+        return run_command_line(["complete-words", *arguments]), capsys.readouterr()
+
+    code, said = words("targets", "--state-dir", str(tmp_path / "nowhere"))
+    assert (code, said.err) == (0, "")
+    assert said.out.split() == [
+        *("central", "ship1", "ship22", "@edge", "site=oslo", "tier=edge", "all", "local"),
+    ]
+    monkeypatch.setenv("APPLIANCE_CONFIG", str(tmp_path / "none.yaml"))
+    for arguments in (["targets"], ["nodes", "-c", "nobody"]):
+        code, said = words(*arguments)
+        assert (code, said.out.strip(), said.err) == (0, "", "")
 
 
 class _Terminal:
