@@ -12,7 +12,7 @@ from appliance.core.names import NodeName, Subject, WorkerKind
 from appliance.core.specs import Delivery, DesiredState, SubscriberSpec
 from appliance.core.streams import UNUSED_SUBJECT, name_of_stream
 from appliance.core.times import rfc3339
-from appliance.delivery.jetstream import NOTE_KIND
+from appliance.delivery.pulling import NOTE_KIND
 
 
 class Notes(Protocol):

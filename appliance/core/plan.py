@@ -14,11 +14,13 @@ from typing import Any
 from appliance.core.names import WorkerKey
 from appliance.core.settings import ReloadClass, Section, parts_of, reload_class
 from appliance.core.specs import (
+    Delivery,
     DesiredState,
     ObservedState,
     ObservedWorker,
     Phase,
     PublisherSpec,
+    StreamSettings,
     WorkerSpec,
 )
 
@@ -57,7 +59,16 @@ class Action:
 
         All else changes behind a way to the broker that stays; here it is the way itself.
         """
-        return self.kind is ActionKind.SWAP and "delivery" in self.changed
+        if self.kind is not ActionKind.SWAP or self.spec is None:
+            return False
+        old, new = self.changed.get("stream", (None, None))
+        is_other_stream = (
+            self.spec.delivery is Delivery.JETSTREAM
+            and isinstance(old, StreamSettings)
+            and isinstance(new, StreamSettings)
+            and not new.is_same_stream(old)
+        )
+        return is_other_stream or "delivery" in self.changed
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

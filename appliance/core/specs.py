@@ -270,6 +270,10 @@ class StreamSettings:
         PlacementSettings(), "Where in a cluster of brokers the stream lies."
     )
 
+    def is_same_stream(self, other: StreamSettings) -> bool:
+        """Whether one stream can become the other: a name and what keeps it are for good."""
+        return (self.name, self.storage) == (other.name, other.storage)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Carried:
@@ -287,16 +291,6 @@ class Carried:
     stream: StreamSettings = section(
         StreamSettings(), "The stream, with `delivery: jetstream`. Its subscriber's settings count."
     )
-
-    def is_carried_as(self, other: Carried) -> bool:
-        """Whether a worker can go from one to the other without ending."""
-        if self.delivery is not other.delivery:
-            return False
-        ours, theirs = self.stream, other.stream
-        return self.delivery is Delivery.CORE or (ours.name, ours.storage) == (
-            theirs.name,
-            theirs.storage,
-        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -73,12 +73,16 @@ class Flight:
 Answered = tuple[Flight | None, Answer]
 """An answer and the record it is for; None where it is for none in hand (settled already, or `HERE`)."""
 OnAnswers = Callable[[list[Answered]], None]
+OnVerdict = Callable[[int, Answer], None]
+"""Told of the end of a message, by its id, that left the outbox long ago: a stream had it."""
 
 
 class LaneCarrier(Protocol):
     """The way out of one lane."""
 
-    async def start(self, on_answers: OnAnswers, on_denied: OnDenied) -> None:
+    async def start(
+        self, on_answers: OnAnswers, on_denied: OnDenied, on_verdict: OnVerdict
+    ) -> None:
         """Be ready to send and to hear answers.
 
         Raises:
@@ -241,8 +245,15 @@ class DeliveryMode(Protocol):
         """The way out of a publisher's lane."""
         ...
 
-    def make_intake(self, spec: SubscriberSpec, on_answers_denied: OnDenied) -> Intake:
-        """The way into a subscription; `on_answers_denied` is told when the broker keeps our answers from going out."""
+    def make_intake(
+        self, spec: SubscriberSpec, on_answers_denied: OnDenied, *, must_not_repeat: bool
+    ) -> Intake:
+        """The way into a subscription.
+
+        Args:
+            on_answers_denied: told when the broker keeps our answers from going out.
+            must_not_repeat: whether what a daemon has begun is no other one's to begin.
+        """
         ...
 
 

@@ -33,6 +33,7 @@ from appliance.delivery.base import (
     Intake,
     Notes,
     OnAnswers,
+    OnVerdict,
 )
 from appliance.dialect.base import Answer, AnswerKind, Dialect
 from appliance.errors import (
@@ -66,8 +67,10 @@ class CoreDelivery:
         """See `base.DeliveryMode`."""
         return CoreCarrier(self._bus, self._dialect, self._instance, spec)
 
-    def make_intake(self, spec: SubscriberSpec, on_answers_denied: OnDenied) -> CoreIntake:
-        """See `base.DeliveryMode`."""
+    def make_intake(
+        self, spec: SubscriberSpec, on_answers_denied: OnDenied, *, must_not_repeat: bool
+    ) -> CoreIntake:
+        """See `base.DeliveryMode`. A resend names the daemon that has begun it."""
         return CoreIntake(self._bus, self._dialect, spec, on_answers_denied)
 
     def with_rests(self, main: Intake, _spec: SubscriberSpec) -> Intake:
@@ -111,7 +114,9 @@ class CoreCarrier:
         self._on_denied: OnDenied | None = None
         self._end_denials: Callable[[], None] = _nothing
 
-    async def start(self, on_answers: OnAnswers, on_denied: OnDenied) -> None:
+    async def start(
+        self, on_answers: OnAnswers, on_denied: OnDenied, _on_verdict: OnVerdict
+    ) -> None:
         """See `base.LaneCarrier`. What needs no acknowledgement needs no subscription."""
         self._on_answers, self._on_denied = on_answers, on_denied
         self._end_denials = self._bus.on_publish_denied(self._spec.subject, self._on_publish_denied)

@@ -1,87 +1,43 @@
 """Delivery by JetStream: a stream of the broker keeps each message until the node has taken it or done it.
 
 Who sends is done with a message when the broker says that the stream has it; the message's id goes along, so that the
-stream knows what is sent again. Who receives pulls, as much as he has room for, from the one durable consumer of the
-subject, which all daemons of the node share, and acknowledges as `ack.on` says. While a message is in hand the broker is
-told so, else it goes to the next daemon.
-
-A message that is delivered again may be in the hands of another daemon of the node, or of one that died and comes back.
-So it is claimed first: one small message in the stream that only the first can write. What a daemon finds on its disk
-when it starts is claimed in the same way.
+stream knows what is sent again. What the node makes of it later comes as a word of its own, where it is an end that
+somebody should know. Who receives pulls (`delivery.pulling`).
 """
 
 from __future__ import annotations
 
 import asyncio
-import base64
 import contextlib
-import hashlib
-import json
-from collections import deque
-from collections.abc import Coroutine, Mapping, Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
 
 import msgspec
 
-from appliance.bus.base import Bus, BusMessage, Denial, Frame, OnDenied, OnMessages, Subscription
-from appliance.bus.jetstream import API, NO_MESSAGE, JetStreamApi, new_inbox
-from appliance.core.names import REPLY_TOKEN
+from appliance.bus.base import Bus, BusMessage, Denial, OnDenied, OnMessages, Subscription
+from appliance.bus.jetstream import JetStreamApi
 from appliance.core.specs import Delivery, PublisherSpec, SubscriberSpec
-from appliance.core.streams import (
-    ACK_WAIT_S,
-    MAX_DELIVER,
-    claim_subject,
-    name_of_consumer,
-    name_of_stream,
-    read_receipt,
+from appliance.core.streams import name_of_stream
+from appliance.delivery.base import (
+    Answered,
+    Confirmation,
+    Intake,
+    Kept,
+    Notes,
+    OnAnswers,
+    OnVerdict,
 )
-from appliance.delivery.base import Answered, Confirmation, Intake, Kept, Notes, OnAnswers
-from appliance.delivery.core import CoreCarrier, CoreIntake
+from appliance.delivery.core import CoreCarrier
+from appliance.delivery.pulling import NOTE_KIND, JetStreamIntake
+from appliance.delivery.stream_words import (
+    EXPECTED_STREAM,
+    NO_RESPONDERS,
+    read_puback,
+    verdict_prefix,
+)
 from appliance.dialect.base import Answer, AnswerKind, Asked, Dialect, Received
-from appliance.dialect.headers import LENT_PREFIX, Identity, header_text
-from appliance.errors import BusError, BusUnavailable, StoreError, StreamRefused
+from appliance.dialect.headers import Identity, header_text
+from appliance.errors import BusError
 from appliance.wire.frame import WireLimits
-from appliance.wire.headers import parse_headers
-
-MAX_PULLED = 1_024
-"""Messages that may be on their way from a stream to one subscriber."""
-MAX_PULLED_BYTES = 8 * 1024 * 1024
-PULL_EXPIRES_S, PULL_HEARTBEAT_S = 30.0, 5.0
-LOOK_S = 1.0
-RESYNC_S = 30.0
-"""How often stream and consumer are compared with what the config asks for."""
-REPAIR_FIRST_S, REPAIR_MAX_S = 0.2, 10.0
-TELL_EVERY_S = ACK_WAIT_S / 3
-KEPT_LOOK_S = 5.0
-"""How old what is told of the stream's content may be."""
-RECENT_ACKS = 4_096
-NOTE_KIND = "stream"
-"""Of the facts that tell which streams record a subject of ours: what is left there is fetched whatever the config says."""
-
-_NANOSECONDS = 1_000_000_000
-_EXPECTED = b"Nats-Expected-Stream: "
-_NO_RESPONDERS = b"NATS/1.0 503"
-_WRONG_LAST_SEQUENCE = 10071
-_ACK = b"+ACK"
-
-
-# -- sending --------------------------------------------------------------------------------------------------------
-
-
-class _Error(msgspec.Struct):
-    description: str = ""
-    err_code: int = 0
-
-
-class _PubAck(msgspec.Struct):
-    """The broker's answer to a message that a stream was to keep."""
-
-    stream: str = ""
-    seq: int = 0
-    error: _Error | None = None
-
-
-_read_puback = msgspec.json.Decoder(_PubAck).decode
 
 
 class _StreamDialect:
@@ -90,7 +46,7 @@ class _StreamDialect:
     def __init__(self, dialect: Dialect, stream: str) -> None:
         self._dialect = dialect
         self._stream = stream
-        self._expects = _EXPECTED + stream.encode() + b"\r\nNats-Msg-Id: "
+        self._expects = EXPECTED_STREAM + stream.encode() + b"\r\nNats-Msg-Id: "
 
     def write_headers(
         self,
@@ -116,12 +72,12 @@ class _StreamDialect:
         """What the stream says; a node that hears the subject itself is heard as ever."""
         if payload.startswith(b"{"):
             with contextlib.suppress(msgspec.DecodeError):
-                said = _read_puback(payload)
+                said = read_puback(payload)
                 if said.error is not None:
                     return self._held(f"{said.error.description} ({said.error.err_code})")
                 if said.stream == self._stream:
                     return Answer(AnswerKind.STORED, detail=f"{said.stream} {said.seq}")
-        if not payload and block.startswith(_NO_RESPONDERS):
+        if not payload and block.startswith(NO_RESPONDERS):
             return self._held("no stream records the subject")
         return self._dialect.read_answer(block, payload, asked)
 
@@ -164,8 +120,12 @@ class JetStreamCarrier(CoreCarrier):
         super().__init__(bus, _StreamDialect(dialect, self._stream), instance, spec)
         self._api = api
         self._making: asyncio.Task[None] | None = None
+        self._verdicts: Subscription | None = None
+        self._on_verdict: OnVerdict | None = None
 
-    async def start(self, on_answers: OnAnswers, on_denied: OnDenied) -> None:
+    async def start(
+        self, on_answers: OnAnswers, on_denied: OnDenied, on_verdict: OnVerdict
+    ) -> None:
         """See `base.LaneCarrier`. A stream that is there is not looked at; one that is not is made when that shows."""
 
         def look_at(answers: list[Answered]) -> None:
@@ -173,7 +133,23 @@ class JetStreamCarrier(CoreCarrier):
                 self._make_later()
             on_answers(answers)
 
-        await super().start(look_at, on_denied)
+        self._on_verdict = on_verdict
+        if self._verdicts is None:
+            self._verdicts = await self._bus.subscribe(
+                f"{verdict_prefix(self._spec.subject, self._instance)}*",
+                self._take_verdicts,
+                on_denied=_ignore,
+            )
+        await super().start(look_at, on_denied, on_verdict)
+
+    def _take_verdicts(self, messages: list[BusMessage]) -> None:
+        """What the node made of messages that the stream had: told where it is an end that somebody should know."""
+        for message in messages:
+            answer = self._dialect.read_answer(message.block, message.payload, self._asked_node)
+            number = message.subject.rpartition(".")[2]
+            is_end = answer.kind in (AnswerKind.REFUSED, AnswerKind.FAILED)
+            if is_end and number.isdecimal() and len(number) < 20 and self._on_verdict is not None:
+                self._on_verdict(int(number), answer)
 
     def _make_later(self) -> None:
         if self._making is None or self._making.done():
@@ -193,445 +169,11 @@ class JetStreamCarrier(CoreCarrier):
         """See `base.LaneCarrier`."""
         if self._making is not None:
             self._making.cancel()
+        self._on_verdict = None
+        verdicts, self._verdicts = self._verdicts, None
+        if verdicts is not None:
+            await verdicts.stop_intake()
         await super().close()
-
-
-# -- receiving ------------------------------------------------------------------------------------------------------
-
-
-def _token_prefix(subject: str) -> str:
-    """How the reply subjects begin that stand for deliveries of a stream; they are of the same form as a sender's."""
-    return f"{subject}.{REPLY_TOKEN}.stream."
-
-
-class JetStreamIntake:
-    """Implements `base.Intake`: pulls from the durable consumer of the subject.
-
-    A delivery's reply subject, as the subscriber sees it, holds all that an acknowledgement needs, also after a restart:
-    ``<subject>.reply.stream.<life of the stream>/<the broker's acknowledgement subject, with / for the dots>``.
-    """
-
-    def __init__(
-        self,
-        bus: Bus,
-        api: JetStreamApi,
-        dialect: Dialect,
-        instance: str,
-        spec: SubscriberSpec,
-        on_answers_denied: OnDenied,
-        notes: Notes,
-        stream: str = "",
-    ) -> None:
-        """With `stream` it empties that one, which is not the config's any more."""
-        self._bus = bus
-        self._api = api
-        self._instance = instance
-        self._spec = spec
-        self._notes = notes
-        self._is_rest = bool(stream)
-        self._stream = stream or name_of_stream(spec.stream, spec.subject)
-        self._consumer = name_of_consumer(spec.subject)
-        self._prefix = _token_prefix(spec.subject)
-        self._plain = CoreIntake(bus, dialect, spec, on_answers_denied)
-        """Answers messages that came by core, under another config."""
-        self._inbox = new_inbox(spec.node)
-        self._next_subject = f"{API}.CONSUMER.MSG.NEXT.{self._stream}.{self._consumer}"
-        self._mono = asyncio.get_running_loop().time
-        self._life = ""
-        """Tells this stream from another of its name; part of the numbers it lends."""
-        self._on_messages: OnMessages | None = None
-        self._subscriptions: list[Subscription] = []
-        self._tasks: set[asyncio.Task[None]] = set()
-        self._pulls = 0
-        self._room = 0
-        self._asked = 0
-        """Messages that the broker was asked for and has not sent."""
-        self._heard_mono = 0.0
-        self._epoch = bus.connection_epoch
-        self._in_hand: dict[str, float] = {}
-        """When the broker was last told of a delivery that is not acknowledged yet, by its acknowledgement subject."""
-        self._acked: deque[tuple[float, Frame]] = deque(maxlen=RECENT_ACKS)
-        """What was said of deliveries: said again when the connection was lost upon it."""
-        self._trouble: str | None = None
-        self._drift: str | None = None
-        self._repair_at = 0.0
-        self._repair_delay_s = REPAIR_FIRST_S
-        self._look_at_kept_at = 0.0
-        self._parked = 0
-        self._kept: Kept | None = None
-
-    # -- life -------------------------------------------------------------------------------------
-
-    async def start(self, on_messages: OnMessages, on_denied: OnDenied) -> None:
-        """See `base.Intake`. Nothing comes before `want`."""
-        try:
-            await self._ready()
-        except BusError as error:
-            if not self._is_rest:
-                raise
-            # what is left there keeps nothing else from coming in
-            self._trouble = str(error)
-        self._on_messages = on_messages
-        self._subscriptions.append(
-            await self._bus.subscribe(f"{self._inbox}.*", self._take, on_denied=on_denied)
-        )
-        advisory = f"$JS.EVENT.ADVISORY.CONSUMER.MAX_DELIVERIES.{self._stream}.{self._consumer}"
-        # what is denied here is a word of the broker less, and nothing else
-        self._subscriptions.append(
-            await self._bus.subscribe(advisory, self._note_parked, on_denied=lambda _: None)
-        )
-        self._spawn(self._watch(), "watch the stream of")
-
-    async def _ready(self) -> None:
-        """Have stream and consumer as they should be."""
-        spec, name = self._spec, self._stream
-        if self._is_rest:
-            # what is sent from here on goes another way
-            found = await self._api.release_subject(name, spec.subject)
-            self._life = "" if found is None else _life_of(found.created)
-            self._repair_at = self._mono() + RESYNC_S
-            return
-        await self._note_stream(name)
-        found, drift = await self._api.ensure_stream(spec.stream, name, spec.subject, is_ours=True)
-        self._life = _life_of(found.created)
-        drift = await self._api.ensure_consumer(name, spec.subject, spec.concurrency) or drift
-        self._drift = drift or None
-        self._repair_at = self._mono() + RESYNC_S
-
-    async def _note_stream(self, name: str) -> None:
-        """From here on messages may lie there for us, whatever the config says later."""
-        key = f"{self._spec.subject} {name}"
-        if key not in self._notes.facts(NOTE_KIND):
-            try:
-                await self._notes.remember(NOTE_KIND, {key: ""})
-            except StoreError as error:
-                raise BusUnavailable(str(error)) from error
-
-    async def stop(self) -> None:
-        """See `base.Intake`."""
-        self._room = 0
-        for task in self._tasks:
-            task.cancel()
-        subscriptions, self._subscriptions = self._subscriptions, []
-        for subscription in subscriptions:
-            await subscription.stop_intake()
-        self._in_hand.clear()
-
-    @property
-    def kept(self) -> Kept | None:
-        """See `base.Intake`."""
-        return self._kept
-
-    async def _look_at_kept(self) -> None:
-        """What waits there; the asking for it is not made to fail by an answer that does not come."""
-        subject = self._spec.subject
-        with contextlib.suppress(BusError):
-            found = await self._api.find_consumer(self._stream, subject)
-            if found is None:
-                return
-            oldest_at = None
-            if found.waiting or found.in_hand:
-                oldest_at = await self._api.stored_at(self._stream, subject, found.floor + 1)
-            self._kept = Kept(
-                self._stream,
-                found.waiting,
-                found.in_hand,
-                found.redelivered,
-                self._parked,
-                oldest_at,
-            )
-
-    def _spawn(self, coroutine: Coroutine[Any, Any, None], what: str) -> None:
-        task = asyncio.get_running_loop().create_task(
-            coroutine, name=f"{what} {self._spec.key.name}"
-        )
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-
-    @property
-    def answers_get_out(self) -> bool:
-        """See `base.Intake`."""
-        return self._plain.answers_get_out
-
-    @property
-    def trouble(self) -> str | None:
-        """See `base.Intake`."""
-        if self._trouble is None and self._parked:
-            return (
-                f"{self._parked} messages of the stream {self._stream} were delivered {MAX_DELIVER} times and are "
-                "delivered no more"
-            )
-        return self._trouble
-
-    # -- pulling ----------------------------------------------------------------------------------
-
-    is_asked = True
-
-    def update(self, spec: SubscriberSpec) -> None:
-        """See `base.Intake`. New limits are the stream's in a moment."""
-        if (spec.stream, spec.concurrency) != (self._spec.stream, self._spec.concurrency):
-            self._repair_at = 0.0
-        self._spec = spec
-
-    def want(self, count: int) -> None:
-        """See `base.Intake`."""
-        self._room = count
-        self._pull()
-
-    def _pull(self) -> None:
-        """Ask for as much as there is room for, not for a few at a time."""
-        wanted = min(self._room, MAX_PULLED) - self._asked
-        if wanted <= 0 or (self._asked and wanted < MAX_PULLED // 4) or not self._subscriptions:
-            return
-        self._pulls += 1
-        body = {
-            "batch": wanted,
-            "max_bytes": MAX_PULLED_BYTES,
-            "expires": round(PULL_EXPIRES_S * _NANOSECONDS),
-            "idle_heartbeat": round(PULL_HEARTBEAT_S * _NANOSECONDS),
-        }
-        frame = (self._next_subject, f"{self._inbox}.{self._pulls}", b"", json.dumps(body).encode())
-        with contextlib.suppress(BusUnavailable):
-            self._bus.send([frame])
-            self._asked += wanted
-            self._heard_mono = self._mono()
-
-    def _take(self, messages: list[BusMessage]) -> None:
-        """Everything of one read: messages, and what the broker says of the asking."""
-        now = self._heard_mono = self._mono()
-        fresh: list[BusMessage] = []
-        again: list[BusMessage] = []
-        subject, prefix, lender = self._spec.subject, self._prefix, LENT_PREFIX + self._life
-        in_hand = self._in_hand
-        for message in messages:
-            receipt = read_receipt(message.reply_to) if message.reply_to else None
-            if receipt is None:
-                self._take_status(message)
-                continue
-            self._asked = max(0, self._asked - 1)
-            ack = receipt.ack_subject
-            in_hand[ack] = now
-            block = message.block
-            at = block.find(_EXPECTED)
-            if at > 0:
-                block = block[:at] + b"\r\n"
-            taken = BusMessage(
-                subject,
-                message.payload,
-                block,
-                f"{prefix}{self._life}/{ack.replace('.', '/')}",
-                origin=(lender, receipt.sequence),
-            )
-            (fresh if receipt.delivered == 1 else again).append(taken)
-        if again:
-            self._spawn(self._take_again(again), "claim messages of")
-        self._room = max(0, self._room - len(fresh) - len(again))
-        if fresh and self._on_messages is not None:
-            self._on_messages(fresh)
-        self._pull()
-
-    def _take_status(self, message: BusMessage) -> None:
-        block = message.block
-        if not block.startswith(b"NATS/1.0 ") or message.payload:
-            return
-        headers = parse_headers(block)
-        left = headers.get("Nats-Pending-Messages", "")
-        status = headers.get("Status", "")
-        if left.isdecimal() and len(left) < 10:
-            self._asked = max(0, self._asked - int(left))
-        if status == "100":
-            return
-        if not left:
-            # of another kind than the end of one asking: everything is looked at anew
-            self._asked = 0
-        if status not in ("404", "408") and "MaxBytes" not in headers.get("Description", ""):
-            self._repair_at = min(self._repair_at, self._mono() + self._repair_delay_s)
-
-    # -- claims -----------------------------------------------------------------------------------
-
-    async def _take_again(self, messages: list[BusMessage]) -> None:
-        """Deliveries that are not the first: another daemon may have the message."""
-        try:
-            ours = await self.claim([message.reply_to for message in messages])
-        except BusError:
-            for message in messages:
-                # delivered once more in a while
-                self._in_hand.pop(_ack_subject(message.reply_to), None)
-            return
-        mine = [message for message, is_mine in zip(messages, ours, strict=True) if is_mine]
-        for message, is_mine in zip(messages, ours, strict=True):
-            if not is_mine:  # nothing more is said of it: it is the other one's to acknowledge
-                self._in_hand.pop(_ack_subject(message.reply_to), None)
-        if mine and self._on_messages is not None:
-            self._on_messages(mine)
-
-    async def claim(self, reply_tos: Sequence[str]) -> list[bool]:
-        """See `base.Intake`. What came by core is ours."""
-        claims = [
-            self._claim_one(reply_to) if reply_to.startswith(self._prefix) else _yes()
-            for reply_to in reply_tos
-        ]
-        found: list[bool] = []
-        for at in range(0, len(claims), 64):
-            found += await asyncio.gather(*claims[at : at + 64])
-        return found
-
-    async def _claim_one(self, reply_to: str) -> bool:
-        receipt = read_receipt(_ack_subject(reply_to))
-        if receipt is None:
-            return True
-        life = reply_to[len(self._prefix) :].partition("/")[0]
-        subject = claim_subject(self._spec.subject, receipt.stream, f"{life}-{receipt.sequence}")
-        block = b"NATS/1.0\r\nNats-Expected-Last-Subject-Sequence: 0\r\n\r\n"
-        answer = await self._api.request(subject, self._instance.encode(), block=block)
-        if answer.block.startswith(_NO_RESPONDERS):
-            return True  # there is no such stream any more, and nobody else to have it
-        try:
-            said = _read_puback(answer.payload)
-        except msgspec.DecodeError:
-            raise BusUnavailable("the answer to a claim cannot be read") from None
-        if said.error is None:
-            return True
-        if said.error.err_code != _WRONG_LAST_SEQUENCE:
-            raise BusUnavailable(f"stream {receipt.stream}: {said.error.description}")
-        return await self._owner(receipt.stream, subject) == self._instance
-
-    async def _owner(self, stream: str, subject: str) -> str:
-        try:
-            found = await self._api.ask(f"STREAM.MSG.GET.{stream}", {"last_by_subj": subject})
-        except StreamRefused as error:
-            if error.code == NO_MESSAGE:
-                return self._instance  # forgotten meanwhile: as old as the stream keeps anything
-            raise
-        message = found.get("message")
-        data = message.get("data", "") if isinstance(message, dict) else ""
-        return base64.b64decode(data).decode("ascii", "replace")
-
-    # -- acknowledging ----------------------------------------------------------------------------
-
-    def confirm(self, confirmations: Sequence[Confirmation]) -> None:
-        """See `base.Intake`."""
-        now = self._mono()
-        frames: list[Frame] = []
-        plain: list[Confirmation] = []
-        prefix, in_hand, acked = self._prefix, self._in_hand, self._acked
-        for confirmation in confirmations:
-            if not confirmation.reply_to.startswith(prefix):
-                plain.append(confirmation)
-                continue
-            ack = _ack_subject(confirmation.reply_to)
-            kind = confirmation.answer.kind
-            if kind is AnswerKind.WORKING:
-                in_hand[ack] = now
-                frames.append((ack, "", b"", b"+WPI"))
-                continue
-            in_hand.pop(ack, None)
-            frame = (ack, "", b"", _word(confirmation.answer))
-            frames.append(frame)
-            acked.append((now, frame))
-        if plain:
-            self._plain.confirm(plain)
-        self._send(frames)
-
-    def _send(self, frames: list[Frame]) -> None:
-        if frames:
-            with contextlib.suppress(BusError):  # said again after the next connect
-                self._bus.send(frames)
-
-    def owns(self, reply_to: str) -> bool:
-        """Whether this is a delivery of its stream."""
-        if not reply_to.startswith(self._prefix):
-            return False
-        receipt = read_receipt(_ack_subject(reply_to))
-        return receipt is not None and receipt.stream == self._stream
-
-    def say_here(self, to: Sequence[str]) -> None:
-        """See `base.Intake`. Nobody waits for the node: the stream has taken what it was sent."""
-
-    # -- watching ---------------------------------------------------------------------------------
-
-    async def _watch(self) -> None:
-        """Keep the asking going, the broker told of what is in hand, and stream and consumer as they should be."""
-        while True:
-            await asyncio.sleep(LOOK_S)
-            if not self._bus.is_connected:
-                continue
-            now = self._mono()
-            if self._bus.connection_epoch != self._epoch:
-                self._epoch = self._bus.connection_epoch
-                self._asked = 0
-                self._send([frame for at, frame in self._acked if now - at < ACK_WAIT_S])
-                self._repair_at = 0.0
-            elif self._asked and now - self._heard_mono > 2.5 * PULL_HEARTBEAT_S:
-                self._asked = 0
-                self._repair_at = 0.0
-            if now >= self._repair_at:
-                await self._repair()
-            if now >= self._look_at_kept_at:
-                self._look_at_kept_at = now + KEPT_LOOK_S
-                await self._look_at_kept()
-            self._tell_in_hand(self._mono())
-            self._pull()
-            if self._is_rest and not self._in_hand:
-                await self._end_rest()
-
-    async def _repair(self) -> None:
-        try:
-            async with asyncio.timeout(RESYNC_S):
-                await self._ready()
-        except (BusError, TimeoutError) as error:
-            self._trouble = str(error) or "the broker does not answer"
-            self._repair_delay_s = min(self._repair_delay_s * 2, REPAIR_MAX_S)
-            self._repair_at = self._mono() + self._repair_delay_s
-        else:
-            self._trouble = self._drift
-            self._repair_delay_s = REPAIR_FIRST_S
-            self._repair_at = self._mono() + RESYNC_S
-
-    def _tell_in_hand(self, now: float) -> None:
-        due = [ack for ack, told in self._in_hand.items() if now - told >= TELL_EVERY_S]
-        for ack in due:
-            self._in_hand[ack] = now
-        self._send([(ack, "", b"", b"+WPI") for ack in due])
-
-    async def _end_rest(self) -> None:
-        """Once a stream that is not the config's any more holds nothing for us, it is forgotten."""
-        subject = self._spec.subject
-        with contextlib.suppress(BusError, StoreError):
-            found = await self._api.find_consumer(self._stream, subject)
-            if found is not None:
-                if found.waiting or found.in_hand:
-                    return
-                await self._api.delete_consumer(self._stream, subject)
-            await self._notes.remember(NOTE_KIND, {f"{subject} {self._stream}": None})
-            self._room = 0
-            self._is_rest = False
-
-    def _note_parked(self, messages: list[BusMessage]) -> None:
-        self._parked += len(messages)
-
-
-def _ack_subject(reply_to: str) -> str:
-    """Where the broker takes what is said of a delivery."""
-    return reply_to.rpartition(".")[2].partition("/")[2].replace("/", ".")
-
-
-def _word(answer: Answer) -> bytes:
-    """What the broker is told of a delivery."""
-    kind = answer.kind
-    if kind is AnswerKind.BUSY:
-        return b'-NAK {"delay": %d}' % (answer.wait_ms * 1_000_000)
-    if kind is AnswerKind.REFUSED or kind is AnswerKind.FAILED:
-        return f"+TERM {kind.value}: {header_text(answer.detail)}".encode()
-    return _ACK
-
-
-def _life_of(created: str) -> str:
-    return hashlib.sha256(created.encode()).hexdigest()[:12]
-
-
-async def _yes() -> bool:
-    return True
 
 
 class WithRests:
@@ -728,13 +270,15 @@ class JetStreamDelivery:
         api = self._api(spec.node)
         return JetStreamCarrier(self._bus, api, self._dialect, self._instance, spec)
 
-    def make_intake(self, spec: SubscriberSpec, on_answers_denied: OnDenied) -> JetStreamIntake:
-        """See `base.DeliveryMode`."""
-        return self._make_intake(spec, on_answers_denied)
-
-    def _make_intake(
-        self, spec: SubscriberSpec, on_answers_denied: OnDenied, stream: str = ""
+    def make_intake(
+        self,
+        spec: SubscriberSpec,
+        on_answers_denied: OnDenied,
+        *,
+        must_not_repeat: bool,
+        stream: str = "",
     ) -> JetStreamIntake:
+        """See `base.DeliveryMode`. With `stream` one that empties that."""
         return JetStreamIntake(
             self._bus,
             self._api(spec.node),
@@ -743,7 +287,8 @@ class JetStreamDelivery:
             spec,
             on_answers_denied,
             self._notes,
-            stream,
+            must_not_repeat=must_not_repeat,
+            stream=stream,
         )
 
     def with_rests(self, main: Intake, spec: SubscriberSpec) -> Intake:
@@ -754,7 +299,11 @@ class JetStreamDelivery:
         names = [
             key[len(subject) :] for key in self._notes.facts(NOTE_KIND) if key.startswith(subject)
         ]
-        rests = [self._make_intake(spec, _ignore, name) for name in names if name != stream]
+        rests = [
+            self.make_intake(spec, _ignore, must_not_repeat=False, stream=name)
+            for name in names
+            if name != stream
+        ]
         return WithRests(main, rests) if rests else main
 
 

@@ -29,9 +29,13 @@ class DeliveryModes:
         """See `base.DeliveryMode`."""
         return self._modes[spec.delivery].make_carrier(spec)
 
-    def make_intake(self, spec: SubscriberSpec, on_answers_denied: OnDenied) -> Intake:
+    def make_intake(
+        self, spec: SubscriberSpec, on_answers_denied: OnDenied, *, must_not_repeat: bool
+    ) -> Intake:
         """See `base.DeliveryMode`. What another way still holds for the subject comes in beside the spec's own."""
-        intake = self._modes[spec.delivery].make_intake(spec, on_answers_denied)
+        intake = self._modes[spec.delivery].make_intake(
+            spec, on_answers_denied, must_not_repeat=must_not_repeat
+        )
         for mode in self._modes.values():
             intake = mode.with_rests(intake, spec)
         return intake

@@ -137,6 +137,7 @@ const STATE_TONES = {
   accepted: "quiet",
   waiting: "warn",
   sent: "info",
+  stored: "good",
   taken: "good",
   working: "info",
   done: "good",

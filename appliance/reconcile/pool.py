@@ -140,12 +140,6 @@ class WorkerPool:
                 await self._spawn(action.key, action.spec, report)
             return
         names = sorted(action.changed)
-        if not action.spec.is_carried_as(handle.spec):
-            # another way in or out: nothing of the old worker can be kept
-            await self._cancel(action.key, deadline_mono, report)
-            if action.key not in self.handles:
-                await self._spawn(action.key, action.spec, report)
-            return
         is_update = action.kind is ActionKind.UPDATE
         try:
             if is_update:

@@ -778,6 +778,30 @@ class LaneSender:
         self._sends_since_undeclared = None
         self._telemetry.node_declared_again(self._key, self._spec.to_node)
 
+    def take_verdict(self, message_id: int, answer: Answer) -> None:
+        """What a stream had taken over is refused or has failed at the node: told as a dead letter, which is not kept."""
+        spec = self._spec
+        state = DeliveryState.FAILED
+        if answer.kind is AnswerKind.REFUSED:
+            state = DeliveryState.REFUSED
+        reason = self._hiding.text(end_reason(state, answer.detail))
+        now = self._store.now()
+        record = OutboxRecord(
+            id=message_id,
+            node=spec.node,
+            subject=spec.subject,
+            to_node=spec.to_node,
+            method=spec.method,
+            payload=b"",
+            encoding="",
+            wants_ack=True,
+            created_at=now,
+            expires_at=now,
+        )
+        self._stats.dead += 1
+        self._telemetry.message_dead(self._key, message_id, spec.to_node, spec.method, reason)
+        self._on_concluded([Flight(record)], reason)
+
     def _let_go(self, flight: Flight) -> None:
         self._to_idle(flight)
         if self._flights.remove(flight):

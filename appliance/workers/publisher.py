@@ -95,7 +95,9 @@ class Publisher:
     async def start(self) -> None:
         """Be ready for answers. Raises BusUnavailable when the broker is away or denies it; the pool tries again."""
         try:
-            await self._carrier.start(self._sender.take_answers, self._on_denied)
+            await self._carrier.start(
+                self._sender.take_answers, self._on_denied, self._sender.take_verdict
+            )
         except BusUnavailable:
             self._sender.sweep()  # times end without a broker, too
             raise

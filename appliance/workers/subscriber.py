@@ -89,7 +89,9 @@ class Subscriber:
         self._orders = {name: make() for name, make in method.orders.items()}
         """Words about what the method has started, which come on its subject."""
         self._admission = self._new_admission()
-        self._intake = parts.delivery.make_intake(spec, self._on_answers_denied)
+        self._intake = parts.delivery.make_intake(
+            spec, self._on_answers_denied, must_not_repeat=self._must_not_run_twice
+        )
         self._executor = Executor(
             spec,
             method,

@@ -139,6 +139,10 @@ def test_a_message_that_is_refused_leaves_the_stream_and_is_told(broker, tmp_pat
             return [text for text in found if "other may not send" in text or "refused" in text]
 
         until(reports, tell=ship.log)
+        # and who sent it hears of it, though it was done with it when the stream had it
+        until(
+            lambda: "sender not accepted" in other.log() or "refused" in other.log(), tell=other.log
+        )
 
 
 def test_a_stream_that_is_full_makes_its_senders_wait_and_says_so(broker, tmp_path):

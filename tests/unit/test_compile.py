@@ -10,7 +10,7 @@ from appliance.config.compiler.compile import compile_settings
 from appliance.core.describe import describe_settings
 from appliance.core.method import MethodInfo
 from appliance.core.names import Category, MethodName, NodeName, WorkerKind
-from appliance.core.plan import classify, find_changes
+from appliance.core.plan import classify, find_changes, make_plan
 from appliance.core.run_nodes import choose_run_nodes
 from appliance.core.settings import ReloadClass
 from appliance.core.specs import (
@@ -21,6 +21,8 @@ from appliance.core.specs import (
     Delivery,
     DesiredState,
     Embedded,
+    ObservedWorker,
+    Phase,
     PublisherSpec,
     Schedule,
     StreamSettings,
@@ -565,4 +567,6 @@ def test_limits_of_a_stream_are_live_and_another_stream_or_way_needs_another_wor
     before = subscriber(desired_of(tmp_path, text), "n", "REQToFile")
     after = subscriber(desired_of(tmp_path, text.replace(old, new)), "n", "REQToFile")
     assert classify(after, find_changes(before, after)) is kind
-    assert after.is_carried_as(before) is is_carried_as_before
+    observed = {before.key: ObservedWorker(spec=before, phase=Phase.RUNNING)}
+    (action,) = make_plan({after.key: after}, observed, 0.0).actions
+    assert action.needs_new_worker is not is_carried_as_before

@@ -21,7 +21,7 @@ class Other:
     def make_carrier(self, spec):
         return "its carrier"
 
-    def make_intake(self, spec, on_answers_denied):
+    def make_intake(self, spec, on_answers_denied, *, must_not_repeat):
         return "its intake"
 
     def with_rests(self, main, spec):
@@ -49,7 +49,7 @@ def test_a_subject_is_carried_as_its_spec_says(monkeypatch):
     publisher = PublisherSpec(**common, to_node=NodeName("a"), delivery=word)
     subscriber = SubscriberSpec(**common, delivery=word)
     carried: object = delivery.make_carrier(publisher)
-    taken: object = delivery.make_intake(subscriber, NOTHING)
+    taken: object = delivery.make_intake(subscriber, NOTHING, must_not_repeat=False)
     assert (carried, taken) == ("its carrier", "its intake")
 
 

@@ -9,7 +9,7 @@ from appliance.bus.jetstream import JetStreamApi
 from appliance.bus.memory import MemoryBus
 from appliance.bus.nats import NatsBus
 from appliance.core.names import MethodName, NodeName, Subject
-from appliance.core.specs import Delivery, PublisherSpec, StreamSettings, SubscriberSpec
+from appliance.core.specs import AckOn, Delivery, PublisherSpec, StreamSettings, SubscriberSpec
 from appliance.core.streams import name_of_consumer
 from appliance.delivery.base import Confirmation, Flight
 from appliance.delivery.jetstream import JetStreamDelivery
@@ -61,6 +61,7 @@ class Side:
         self.answers = []
         self.inbox = Inbox()
         self.numbers = 0
+        self.verdicts = []
 
     async def opened(self):
         return self
@@ -81,8 +82,11 @@ class Side:
     async def sender(self):
         await self.api.ensure_stream(self.stream, STREAM, SUBJECT, is_ours=True)
         self.carrier = self.mode.make_carrier(self.publisher())
-        await self.carrier.start(self.answers.extend, lambda denial: None)
+        await self.carrier.start(self.answers.extend, lambda denial: None, self.hear_verdict)
         return self.carrier
+
+    def hear_verdict(self, message_id, answer):
+        self.verdicts.append((message_id, answer.kind, answer.detail))
 
     def flight(self, text=b"[]"):
         self.numbers += 1
@@ -97,9 +101,11 @@ class Side:
         await until_async(lambda: len(self.answers) >= count)
         return [answer for _, answer in self.answers]
 
-    async def receiver(self, **fields):
+    async def receiver(self, *, must_not_repeat=False, **fields):
         self.intake = self.mode.with_rests(
-            self.mode.make_intake(self.subscriber(**fields), lambda denial: None),
+            self.mode.make_intake(
+                self.subscriber(**fields), lambda denial: None, must_not_repeat=must_not_repeat
+            ),
             self.subscriber(**fields),
         )
         await self.intake.start(self.inbox, lambda denial: None)
@@ -174,6 +180,8 @@ async def test_no_more_comes_than_was_asked_for_and_what_is_done_leaves_the_stre
     side.confirm(side.inbox.messages[1], AnswerKind.DONE)
     side.confirm(side.inbox.messages[2], AnswerKind.REFUSED, detail="not here")
     await side.until_kept(0)
+    await until_async(lambda: side.verdicts)
+    assert side.verdicts == [(1, AnswerKind.REFUSED, "not here")]
     await intake.stop()
 
 
@@ -279,3 +287,16 @@ async def test_what_jetstream_refuses_is_told_in_its_words(world):
     side = await world.side()
     with pytest.raises(StreamRefused, match="stream not found"):
         await side.api.ask("STREAM.UPDATE.nothing", {"name": "nothing", "subjects": ["a.b"]})
+
+
+async def test_what_must_not_be_begun_twice_is_claimed_before_it_is_handed_over(world):
+    side, other = await world.side(ONE), await world.side(TWO)
+    carrier = await side.sender()
+    carrier.send([side.flight()])
+    intake = await side.receiver(must_not_repeat=True, ack_on=AckOn.DONE)
+    rival = await other.receiver(must_not_repeat=True, ack_on=AckOn.DONE)
+    intake.want(5)
+    (message,) = await side.inbox.wait_for(1)
+    assert await rival.claim([message.reply_to]) == [False]
+    await intake.stop()
+    await rival.stop()

@@ -10,7 +10,7 @@ import pytest
 
 from appliance.core.specs import Delivery, DesiredState
 from appliance.delivery import modes
-from appliance.delivery.base import DeliveryMode, Intake, LaneCarrier
+from appliance.delivery.base import Intake, LaneCarrier, Way
 from tests.component.heart.worlds import config, numbered, play
 from tests.support.heart_checks import find_violations
 from tests.support.heart_world import Behaviour, World
@@ -27,7 +27,7 @@ HEART_METHODS = {COMMAND, CONSOLE}
 class Noted:
     """Carries as the first mode does, and notes what it was asked for and what has ended."""
 
-    def __init__(self, mode: DeliveryMode, made: list[str]) -> None:
+    def __init__(self, mode: Way, made: list[str]) -> None:
         self._mode = mode
         self._made = made
 
@@ -35,9 +35,12 @@ class Noted:
         self._made.append(f"carrier {spec.method}")
         return self._mode.make_carrier(spec)
 
-    def make_intake(self, spec, on_answers_denied) -> Intake:
+    def make_intake(self, spec, on_answers_denied, *, must_not_repeat) -> Intake:
         self._made.append(f"intake {spec.method}")
-        return self._mode.make_intake(spec, on_answers_denied)
+        return self._mode.make_intake(spec, on_answers_denied, must_not_repeat=must_not_repeat)
+
+    def with_rests(self, main, spec) -> Intake:
+        return self._mode.with_rests(main, spec)
 
 
 def carried_as(desired: DesiredState, mode: Delivery) -> DesiredState:
@@ -52,7 +55,7 @@ def carried_as(desired: DesiredState, mode: Delivery) -> DesiredState:
 def test_both_sides_change_the_mode_of_delivery_under_load(monkeypatch, seed):
     made: list[str] = []
 
-    def make_other(*parts) -> DeliveryMode:
+    def make_other(*parts) -> Way:
         return Noted(modes._MODES[Delivery.CORE](*parts), made)
 
     monkeypatch.setattr(modes, "_MODES", {**modes._MODES, OTHER: make_other})

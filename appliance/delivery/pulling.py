@@ -1,0 +1,534 @@
+"""The way in from a stream: pulls from the durable consumer of a subject, which all daemons of the node share.
+
+As much is asked for as the subscriber has room for, and acknowledged as `ack.on` says. While a message is in hand the
+broker is told so, else it goes to the next daemon.
+
+A message that is delivered again may be in the hands of another daemon of the node, or of one that died and comes back.
+So it is claimed first: one small message in the stream that only the first can write. What a daemon finds on its disk
+when it starts is claimed in the same way. What must not be begun twice, and is acknowledged when it is done, is claimed
+at once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import contextlib
+import hashlib
+import json
+from collections import deque
+from collections.abc import Coroutine, Sequence
+from typing import Any
+
+import msgspec
+
+from appliance.bus.base import Bus, BusMessage, Frame, OnDenied, OnMessages, Subscription
+from appliance.bus.jetstream import API, NO_MESSAGE, JetStreamApi, new_inbox
+from appliance.core.names import REPLY_TOKEN
+from appliance.core.specs import AckOn, SubscriberSpec
+from appliance.core.streams import (
+    ACK_WAIT_S,
+    MAX_DELIVER,
+    claim_subject,
+    name_of_consumer,
+    name_of_stream,
+    read_receipt,
+)
+from appliance.delivery.base import Confirmation, Kept, Notes
+from appliance.delivery.core import CoreIntake
+from appliance.delivery.stream_words import (
+    EXPECTED_STREAM,
+    NO_RESPONDERS,
+    read_puback,
+    verdict_prefix,
+)
+from appliance.dialect.base import Answer, AnswerKind, Dialect
+from appliance.dialect.headers import ID_HEADER, LENT_PREFIX, header_text
+from appliance.errors import BusError, BusUnavailable, StoreError, StreamRefused
+from appliance.wire.headers import parse_headers
+
+MAX_PULLED = 1_024
+"""Messages that may be on their way from a stream to one subscriber."""
+MAX_PULLED_BYTES = 8 * 1024 * 1024
+PULL_EXPIRES_S, PULL_HEARTBEAT_S = 30.0, 5.0
+LOOK_S = 1.0
+RESYNC_S = 30.0
+"""How often stream and consumer are compared with what the config asks for."""
+REPAIR_FIRST_S, REPAIR_MAX_S = 0.2, 10.0
+TELL_EVERY_S = ACK_WAIT_S / 3
+KEPT_LOOK_S = 5.0
+"""How old what is told of the stream's content may be."""
+RECENT_ACKS = 4_096
+NOTE_KIND = "stream"
+"""Of the facts that tell which streams record a subject of ours: what is left there is fetched whatever the config says."""
+INSTANCE_LENGTH = 16
+
+_NANOSECONDS = 1_000_000_000
+_ID = f"{ID_HEADER}: ".encode()
+_WRONG_LAST_SEQUENCE = 10071
+_ACK = b"+ACK"
+
+
+def _token_prefix(subject: str) -> str:
+    """How the reply subjects begin that stand for deliveries of a stream; they are of the same form as a sender's."""
+    return f"{subject}.{REPLY_TOKEN}.stream."
+
+
+class JetStreamIntake:
+    """Implements `base.Intake`: pulls from the durable consumer of the subject.
+
+    A delivery's reply subject, as the subscriber sees it, holds all that an acknowledgement needs, also after a restart:
+    ``<subject>.reply.stream.<life of the stream>/<instance of the sender>/<the broker's acknowledgement subject>``, the
+    latter with ``/`` for the dots.
+    """
+
+    def __init__(
+        self,
+        bus: Bus,
+        api: JetStreamApi,
+        dialect: Dialect,
+        instance: str,
+        spec: SubscriberSpec,
+        on_answers_denied: OnDenied,
+        notes: Notes,
+        *,
+        must_not_repeat: bool,
+        stream: str = "",
+    ) -> None:
+        """With `stream` it empties that one, which is not the config's any more."""
+        self._must_not_repeat = must_not_repeat
+        self._dialect = dialect
+        self._bus = bus
+        self._api = api
+        self._instance = instance
+        self._spec = spec
+        self._notes = notes
+        self._is_rest = bool(stream)
+        self._stream = stream or name_of_stream(spec.stream, spec.subject)
+        self._consumer = name_of_consumer(spec.subject)
+        self._prefix = _token_prefix(spec.subject)
+        self._plain = CoreIntake(bus, dialect, spec, on_answers_denied)
+        """Answers messages that came by core, under another config."""
+        self._inbox = new_inbox(spec.node)
+        self._next_subject = f"{API}.CONSUMER.MSG.NEXT.{self._stream}.{self._consumer}"
+        self._mono = asyncio.get_running_loop().time
+        self._life = ""
+        """Tells this stream from another of its name; part of the numbers it lends."""
+        self._on_messages: OnMessages | None = None
+        self._subscriptions: list[Subscription] = []
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._pulls = 0
+        self._room = 0
+        self._asked = 0
+        """Messages that the broker was asked for and has not sent."""
+        self._heard_mono = 0.0
+        self._epoch = bus.connection_epoch
+        self._in_hand: dict[str, float] = {}
+        """When the broker was last told of a delivery that is not acknowledged yet, by its acknowledgement subject."""
+        self._acked: deque[tuple[float, Frame]] = deque(maxlen=RECENT_ACKS)
+        """What was said of deliveries: said again when the connection was lost upon it."""
+        self._trouble: str | None = None
+        self._drift: str | None = None
+        self._repair_at = 0.0
+        self._repair_delay_s = REPAIR_FIRST_S
+        self._look_at_kept_at = 0.0
+        self._parked = 0
+        self._kept: Kept | None = None
+
+    # -- life -------------------------------------------------------------------------------------
+
+    async def start(self, on_messages: OnMessages, on_denied: OnDenied) -> None:
+        """See `base.Intake`. Nothing comes before `want`."""
+        try:
+            await self._ready()
+        except BusError as error:
+            if not self._is_rest:
+                raise
+            # what is left there keeps nothing else from coming in
+            self._trouble = str(error)
+        self._on_messages = on_messages
+        self._subscriptions.append(
+            await self._bus.subscribe(f"{self._inbox}.*", self._take, on_denied=on_denied)
+        )
+        advisory = f"$JS.EVENT.ADVISORY.CONSUMER.MAX_DELIVERIES.{self._stream}.{self._consumer}"
+        # what is denied here is a word of the broker less, and nothing else
+        self._subscriptions.append(
+            await self._bus.subscribe(advisory, self._note_parked, on_denied=lambda _: None)
+        )
+        self._spawn(self._watch(), "watch the stream of")
+
+    async def _ready(self) -> None:
+        """Have stream and consumer as they should be."""
+        spec, name = self._spec, self._stream
+        if self._is_rest:
+            # what is sent from here on goes another way
+            found = await self._api.release_subject(name, spec.subject)
+            self._life = "" if found is None else _life_of(found.created)
+            self._repair_at = self._mono() + RESYNC_S
+            return
+        await self._note_stream(name)
+        found, drift = await self._api.ensure_stream(spec.stream, name, spec.subject, is_ours=True)
+        self._life = _life_of(found.created)
+        drift = await self._api.ensure_consumer(name, spec.subject, spec.concurrency) or drift
+        self._drift = drift or None
+        self._repair_at = self._mono() + RESYNC_S
+
+    async def _note_stream(self, name: str) -> None:
+        """From here on messages may lie there for us, whatever the config says later."""
+        key = f"{self._spec.subject} {name}"
+        if key not in self._notes.facts(NOTE_KIND):
+            try:
+                await self._notes.remember(NOTE_KIND, {key: ""})
+            except StoreError as error:
+                raise BusUnavailable(str(error)) from error
+
+    async def stop(self) -> None:
+        """See `base.Intake`."""
+        self._room = 0
+        for task in self._tasks:
+            task.cancel()
+        subscriptions, self._subscriptions = self._subscriptions, []
+        for subscription in subscriptions:
+            await subscription.stop_intake()
+        self._in_hand.clear()
+
+    @property
+    def kept(self) -> Kept | None:
+        """See `base.Intake`."""
+        return self._kept
+
+    async def _look_at_kept(self) -> None:
+        """What waits there; the asking for it is not made to fail by an answer that does not come."""
+        subject = self._spec.subject
+        with contextlib.suppress(BusError):
+            found = await self._api.find_consumer(self._stream, subject)
+            if found is None:
+                return
+            oldest_at = None
+            if found.waiting or found.in_hand:
+                oldest_at = await self._api.stored_at(self._stream, subject, found.floor + 1)
+            self._kept = Kept(
+                self._stream,
+                found.waiting,
+                found.in_hand,
+                found.redelivered,
+                self._parked,
+                oldest_at,
+            )
+
+    def _spawn(self, coroutine: Coroutine[Any, Any, None], what: str) -> None:
+        task = asyncio.get_running_loop().create_task(
+            coroutine, name=f"{what} {self._spec.key.name}"
+        )
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    @property
+    def answers_get_out(self) -> bool:
+        """See `base.Intake`."""
+        return self._plain.answers_get_out
+
+    @property
+    def trouble(self) -> str | None:
+        """See `base.Intake`."""
+        if self._trouble is None and self._parked:
+            return (
+                f"{self._parked} messages of the stream {self._stream} were delivered {MAX_DELIVER} times and are "
+                "delivered no more"
+            )
+        return self._trouble
+
+    # -- pulling ----------------------------------------------------------------------------------
+
+    is_asked = True
+
+    def update(self, spec: SubscriberSpec) -> None:
+        """See `base.Intake`. New limits are the stream's in a moment."""
+        if (spec.stream, spec.concurrency) != (self._spec.stream, self._spec.concurrency):
+            self._repair_at = 0.0
+        self._spec = spec
+
+    def want(self, count: int) -> None:
+        """See `base.Intake`."""
+        self._room = count
+        self._pull()
+
+    def _pull(self) -> None:
+        """Ask for as much as there is room for, not for a few at a time."""
+        wanted = min(self._room, MAX_PULLED) - self._asked
+        if wanted <= 0 or (self._asked and wanted < MAX_PULLED // 4) or not self._subscriptions:
+            return
+        self._pulls += 1
+        body = {
+            "batch": wanted,
+            "max_bytes": MAX_PULLED_BYTES,
+            "expires": round(PULL_EXPIRES_S * _NANOSECONDS),
+            "idle_heartbeat": round(PULL_HEARTBEAT_S * _NANOSECONDS),
+        }
+        frame = (self._next_subject, f"{self._inbox}.{self._pulls}", b"", json.dumps(body).encode())
+        with contextlib.suppress(BusUnavailable):
+            self._bus.send([frame])
+            self._asked += wanted
+            self._heard_mono = self._mono()
+
+    def _take(self, messages: list[BusMessage]) -> None:
+        """Everything of one read: messages, and what the broker says of the asking."""
+        now = self._heard_mono = self._mono()
+        fresh: list[BusMessage] = []
+        again: list[BusMessage] = []
+        subject, prefix, lender = self._spec.subject, self._prefix, LENT_PREFIX + self._life
+        in_hand = self._in_hand
+        # what is begun here must be begun nowhere else, whatever becomes of this daemon
+        claims_all = self._must_not_repeat and self._spec.ack_on is AckOn.DONE
+        for message in messages:
+            receipt = read_receipt(message.reply_to) if message.reply_to else None
+            if receipt is None:
+                self._take_status(message)
+                continue
+            self._asked = max(0, self._asked - 1)
+            ack = receipt.ack_subject
+            in_hand[ack] = now
+            block = message.block
+            at = block.find(EXPECTED_STREAM)
+            if at > 0:
+                block = block[:at] + b"\r\n"
+            taken = BusMessage(
+                subject,
+                message.payload,
+                block,
+                f"{prefix}{self._life}/{_sender_of(block)}/{ack.replace('.', '/')}",
+                origin=(lender, receipt.sequence),
+            )
+            (fresh if receipt.delivered == 1 and not claims_all else again).append(taken)
+        if again:
+            self._spawn(self._take_again(again), "claim messages of")
+        self._room = max(0, self._room - len(fresh) - len(again))
+        if fresh and self._on_messages is not None:
+            self._on_messages(fresh)
+        self._pull()
+
+    def _take_status(self, message: BusMessage) -> None:
+        block = message.block
+        if not block.startswith(b"NATS/1.0 ") or message.payload:
+            return
+        headers = parse_headers(block)
+        left = headers.get("Nats-Pending-Messages", "")
+        status = headers.get("Status", "")
+        if left.isdecimal() and len(left) < 10:
+            self._asked = max(0, self._asked - int(left))
+        if status == "100":
+            return
+        if not left:
+            # of another kind than the end of one asking: everything is looked at anew
+            self._asked = 0
+        if status not in ("404", "408") and "MaxBytes" not in headers.get("Description", ""):
+            self._repair_at = min(self._repair_at, self._mono() + self._repair_delay_s)
+
+    # -- claims -----------------------------------------------------------------------------------
+
+    async def _take_again(self, messages: list[BusMessage]) -> None:
+        """Deliveries that are not the first: another daemon may have the message."""
+        try:
+            ours = await self.claim([message.reply_to for message in messages])
+        except BusError:
+            for message in messages:
+                # delivered once more in a while
+                self._in_hand.pop(_ack_subject(message.reply_to), None)
+            return
+        mine = [message for message, is_mine in zip(messages, ours, strict=True) if is_mine]
+        for message, is_mine in zip(messages, ours, strict=True):
+            if not is_mine:  # nothing more is said of it: it is the other one's to acknowledge
+                self._in_hand.pop(_ack_subject(message.reply_to), None)
+        if mine and self._on_messages is not None:
+            self._on_messages(mine)
+
+    async def claim(self, reply_tos: Sequence[str]) -> list[bool]:
+        """See `base.Intake`. What came by core is ours."""
+        claims = [
+            self._claim_one(reply_to) if reply_to.startswith(self._prefix) else _yes()
+            for reply_to in reply_tos
+        ]
+        found: list[bool] = []
+        for at in range(0, len(claims), 64):
+            found += await asyncio.gather(*claims[at : at + 64])
+        return found
+
+    async def _claim_one(self, reply_to: str) -> bool:
+        receipt = read_receipt(_ack_subject(reply_to))
+        if receipt is None:
+            return True
+        life = reply_to[len(self._prefix) :].partition("/")[0]
+        subject = claim_subject(self._spec.subject, receipt.stream, f"{life}-{receipt.sequence}")
+        block = b"NATS/1.0\r\nNats-Expected-Last-Subject-Sequence: 0\r\n\r\n"
+        answer = await self._api.request(subject, self._instance.encode(), block=block)
+        if answer.block.startswith(NO_RESPONDERS):
+            return True  # there is no such stream any more, and nobody else to have it
+        try:
+            said = read_puback(answer.payload)
+        except msgspec.DecodeError:
+            raise BusUnavailable("the answer to a claim cannot be read") from None
+        if said.error is None:
+            return True
+        if said.error.err_code != _WRONG_LAST_SEQUENCE:
+            raise BusUnavailable(f"stream {receipt.stream}: {said.error.description}")
+        return await self._owner(receipt.stream, subject) == self._instance
+
+    async def _owner(self, stream: str, subject: str) -> str:
+        try:
+            found = await self._api.ask(f"STREAM.MSG.GET.{stream}", {"last_by_subj": subject})
+        except StreamRefused as error:
+            if error.code == NO_MESSAGE:
+                return self._instance  # forgotten meanwhile: as old as the stream keeps anything
+            raise
+        message = found.get("message")
+        data = message.get("data", "") if isinstance(message, dict) else ""
+        return base64.b64decode(data).decode("ascii", "replace")
+
+    # -- acknowledging ----------------------------------------------------------------------------
+
+    def confirm(self, confirmations: Sequence[Confirmation]) -> None:
+        """See `base.Intake`."""
+        now = self._mono()
+        frames: list[Frame] = []
+        plain: list[Confirmation] = []
+        prefix, in_hand, acked = self._prefix, self._in_hand, self._acked
+        for confirmation in confirmations:
+            if not confirmation.reply_to.startswith(prefix):
+                plain.append(confirmation)
+                continue
+            ack = _ack_subject(confirmation.reply_to)
+            kind = confirmation.answer.kind
+            if kind is AnswerKind.WORKING:
+                in_hand[ack] = now
+                frames.append((ack, "", b"", b"+WPI"))
+                continue
+            in_hand.pop(ack, None)
+            if kind is AnswerKind.REFUSED or kind is AnswerKind.FAILED:
+                frames += self._verdict(confirmation)
+            frame = (ack, "", b"", _word(confirmation.answer))
+            frames.append(frame)
+            acked.append((now, frame))
+        if plain:
+            self._plain.confirm(plain)
+        self._send(frames)
+
+    def _verdict(self, confirmation: Confirmation) -> list[Frame]:
+        """The end of a message, for the appliance that sent it, if it is there."""
+        _, message_id, answer, _ = confirmation
+        instance = confirmation.reply_to[len(self._prefix) :].split("/", 2)[1]
+        if not instance:
+            return []
+        spec = self._spec
+        block, payload = self._dialect.write_answer(
+            answer, spec.node, message_id, to_appliance=True
+        )
+        return [(f"{verdict_prefix(spec.subject, instance)}{message_id}", "", block, payload)]
+
+    def _send(self, frames: list[Frame]) -> None:
+        if frames:
+            with contextlib.suppress(BusError):  # said again after the next connect
+                self._bus.send(frames)
+
+    def owns(self, reply_to: str) -> bool:
+        """Whether this is a delivery of its stream."""
+        if not reply_to.startswith(self._prefix):
+            return False
+        receipt = read_receipt(_ack_subject(reply_to))
+        return receipt is not None and receipt.stream == self._stream
+
+    def say_here(self, to: Sequence[str]) -> None:
+        """See `base.Intake`. Nobody waits for the node: the stream has taken what it was sent."""
+
+    # -- watching ---------------------------------------------------------------------------------
+
+    async def _watch(self) -> None:
+        """Keep the asking going, the broker told of what is in hand, and stream and consumer as they should be."""
+        while True:
+            await asyncio.sleep(LOOK_S)
+            if not self._bus.is_connected:
+                continue
+            now = self._mono()
+            if self._bus.connection_epoch != self._epoch:
+                self._epoch = self._bus.connection_epoch
+                self._asked = 0
+                self._send([frame for at, frame in self._acked if now - at < ACK_WAIT_S])
+                self._repair_at = 0.0
+            elif self._asked and now - self._heard_mono > 2.5 * PULL_HEARTBEAT_S:
+                self._asked = 0
+                self._repair_at = 0.0
+            if now >= self._repair_at:
+                await self._repair()
+            if now >= self._look_at_kept_at:
+                self._look_at_kept_at = now + KEPT_LOOK_S
+                await self._look_at_kept()
+            self._tell_in_hand(self._mono())
+            self._pull()
+            if self._is_rest and not self._in_hand:
+                await self._end_rest()
+
+    async def _repair(self) -> None:
+        try:
+            async with asyncio.timeout(RESYNC_S):
+                await self._ready()
+        except (BusError, TimeoutError) as error:
+            self._trouble = str(error) or "the broker does not answer"
+            self._repair_delay_s = min(self._repair_delay_s * 2, REPAIR_MAX_S)
+            self._repair_at = self._mono() + self._repair_delay_s
+        else:
+            self._trouble = self._drift
+            self._repair_delay_s = REPAIR_FIRST_S
+            self._repair_at = self._mono() + RESYNC_S
+
+    def _tell_in_hand(self, now: float) -> None:
+        due = [ack for ack, told in self._in_hand.items() if now - told >= TELL_EVERY_S]
+        for ack in due:
+            self._in_hand[ack] = now
+        self._send([(ack, "", b"", b"+WPI") for ack in due])
+
+    async def _end_rest(self) -> None:
+        """Once a stream that is not the config's any more holds nothing for us, it is forgotten."""
+        subject = self._spec.subject
+        with contextlib.suppress(BusError, StoreError):
+            found = await self._api.find_consumer(self._stream, subject)
+            if found is not None:
+                if found.waiting or found.in_hand:
+                    return
+                await self._api.delete_consumer(self._stream, subject)
+            await self._notes.remember(NOTE_KIND, {f"{subject} {self._stream}": None})
+            self._room = 0
+            self._is_rest = False
+
+    def _note_parked(self, messages: list[BusMessage]) -> None:
+        self._parked += len(messages)
+
+
+def _ack_subject(reply_to: str) -> str:
+    """Where the broker takes what is said of a delivery."""
+    return reply_to.rpartition(".")[2].split("/", 2)[2].replace("/", ".")
+
+
+def _sender_of(block: bytes) -> str:
+    """The instance of the appliance that sent a message; "" where nobody says."""
+    at = block.find(_ID)
+    if at < 0:
+        return ""
+    instance = block[at + len(_ID) : at + len(_ID) + INSTANCE_LENGTH]
+    return instance.decode() if instance.isalnum() else ""
+
+
+def _word(answer: Answer) -> bytes:
+    """What the broker is told of a delivery."""
+    kind = answer.kind
+    if kind is AnswerKind.BUSY:
+        return b'-NAK {"delay": %d}' % (answer.wait_ms * 1_000_000)
+    if kind is AnswerKind.REFUSED or kind is AnswerKind.FAILED:
+        return f"+TERM {kind.value}: {header_text(answer.detail)}".encode()
+    return _ACK
+
+
+def _life_of(created: str) -> str:
+    return hashlib.sha256(created.encode()).hexdigest()[:12]
+
+
+async def _yes() -> bool:
+    return True

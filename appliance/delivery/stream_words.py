@@ -1,0 +1,33 @@
+"""What both ends of a stream must agree on: the broker's answer to a message, and where ends of messages are told."""
+
+from __future__ import annotations
+
+import msgspec
+
+from appliance.core.names import REPLY_TOKEN
+
+EXPECTED_STREAM = b"Nats-Expected-Stream: "
+"""The first of the headers that are for the stream alone; they stand last, and the receiver cuts them off."""
+NO_RESPONDERS = b"NATS/1.0 503"
+"""How the broker's word begins that nobody is there."""
+
+
+class _Error(msgspec.Struct):
+    description: str = ""
+    err_code: int = 0
+
+
+class PubAck(msgspec.Struct):
+    """The broker's answer to a message that a stream was to keep."""
+
+    stream: str = ""
+    seq: int = 0
+    error: _Error | None = None
+
+
+read_puback = msgspec.json.Decoder(PubAck).decode
+
+
+def verdict_prefix(subject: str, instance: str) -> str:
+    """How the subjects begin on which a sender hears what became of messages that a stream had; the id ends them."""
+    return f"{subject}.{REPLY_TOKEN}.{instance}."
