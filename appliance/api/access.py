@@ -8,7 +8,9 @@ known by name has shares of its own, so that strangers at the same address canno
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import hmac
+import os
 import ssl
 import time
 from collections.abc import Callable, Mapping
@@ -114,8 +116,8 @@ class Caller:
     scopes: frozenset[Scope] = frozenset()
     expires_at: str | None = None
     trouble: str = ""
-    is_guess: bool = False
-    """Whether a token was brought that is none."""
+    guess: bytes = b""
+    """Of a token that is none what tells it from others, and not what it is."""
 
     @property
     def is_known(self) -> bool:
@@ -167,6 +169,7 @@ class Gate:
         self._settings = settings
         self._wall = wall
         self._limits = Limits(mono)
+        self._salt = os.urandom(16)
         self.tls: ListenerContext | None = None
         """What connections are made with now."""
 
@@ -193,9 +196,9 @@ class Gate:
         caller = await self.find_caller(request)
         address = find_address(request.transport)
         who = (caller.kind, caller.name) if caller.is_known else None
-        wait_s = self._limits.count(who, address, is_guess=caller.is_guess)
+        wait_s = self._limits.count(who, address, guess=caller.guess)
         if wait_s > 0:
-            words = "too many failed logins from here" if caller.is_guess else "too many requests"
+            words = "too many failed logins from here" if caller.guess else "too many requests"
             return Refusal(429, f"{words}; try again in {max(1, round(wait_s))} s", None, wait_s)
         return self._refuse(request, caller)
 
@@ -239,7 +242,7 @@ class Gate:
         )
         kept += settings.tokens
         if not kept:
-            return Caller(trouble="no token is set up here (admin.tokens)", is_guess=True)
+            return Caller(trouble="no token is set up here (admin.tokens)")
         texts = await asyncio.to_thread(_read_all, [item.token for item in kept])
         raw = given.encode("utf-8", "surrogateescape")
         found: AdminToken | None = None
@@ -249,7 +252,8 @@ class Gate:
             if is_it and text and found is None:
                 found = item
         if found is None:
-            return Caller(trouble="the token is none of this daemon", is_guess=True)
+            guess = hashlib.blake2b(raw, digest_size=16, key=self._salt).digest()
+            return Caller(trouble="the token is none of this daemon", guess=guess)
         return self._make_caller("token", found)
 
     def _judge_certificate(self, request: web.Request) -> Caller:

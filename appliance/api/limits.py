@@ -27,13 +27,15 @@ class Limits:
         self._failed = Buckets(MAX_FAILED_LOGINS, 1 / FAILED_LOGIN_S)
         self._strangers = Buckets(MAX_STRANGE_REQUESTS, STRANGE_REQUESTS_PER_S)
         self._known = Buckets(MAX_KNOWN_REQUESTS, KNOWN_REQUESTS_PER_S)
+        self._guesses: OrderedDict[str, OrderedDict[bytes, None]] = OrderedDict()
+        """The newest of each address, as digests."""
         self._let_in: OrderedDict[tuple[str, str, str], None] = OrderedDict()
         """Who was known at which address: others who guess there do not shut them out."""
 
-    def count(self, who: tuple[str, str] | None, address: str, *, is_guess: bool = False) -> float:
+    def count(self, who: tuple[str, str] | None, address: str, *, guess: bytes = b"") -> float:
         """Count a request of somebody known, or of a stranger: the seconds to wait, 0 where it may be served."""
         now_mono = self._mono()
-        if is_guess:
+        if guess and not self._is_repeated(address, guess):
             wait_s = self._failed.take(address, now_mono)
             if wait_s > 0 and self._failed.is_news(address):
                 _log.warning("too many failed logins", extra={"fields": {"from": address}})
@@ -49,6 +51,22 @@ class Limits:
         if len(self._let_in) > MAX_REMEMBERED:
             self._let_in.popitem(last=False)
         return self._known.take(there, now_mono)
+
+    def _is_repeated(self, address: str, guess: bytes) -> bool:
+        """Whether it was told already that this is no token: who asks again with it finds nothing out."""
+        known = self._guesses.setdefault(address, OrderedDict())
+        self._guesses.move_to_end(address)
+        if guess in known:
+            known.move_to_end(guess)
+            return True
+        if self._failed.wait_s(address, self._mono()) > 0:
+            return False  # it is not looked at
+        known[guess] = None
+        if len(known) > MAX_FAILED_LOGINS:
+            known.popitem(last=False)
+        if len(self._guesses) > MAX_REMEMBERED:
+            self._guesses.popitem(last=False)
+        return False
 
 
 class Buckets:

@@ -45,8 +45,7 @@ function keepToken(value) {
   }
 }
 
-/** The header that brings the token, where there is one. */
-export function authorization(value = token) {
+function authorization(value = token) {
   return value === null ? {} : { Authorization: `Bearer ${value}` };
 }
 
@@ -102,14 +101,19 @@ async function errorText(answer) {
   }
 }
 
+/** GET with the token. With one that is not accepted any more, what everybody may see is shown until it is needed. */
+export async function look(path, accept, signal) {
+  const ask = (headers) => fetch(path, { headers: { Accept: accept, ...headers }, cache: "no-store", signal });
+  const answer = await ask(authorization());
+  if (answer.status !== 401 || token === null) return answer;
+  const openly = await ask({});
+  if (openly.status === 401) lock();
+  return openly;
+}
+
 /** GET, decoded. The token goes along: without it plans and the history show no values. */
 export async function get(path) {
-  const signal = AbortSignal.timeout(TIMEOUT_MS);
-  const answer = await fetch(path, {
-    headers: { Accept: "application/json", ...authorization() },
-    cache: "no-store",
-    signal,
-  });
+  const answer = await look(path, "application/json", AbortSignal.timeout(TIMEOUT_MS));
   noteServerTime(answer.headers.get("Date"));
   if (!answer.ok) throw new ApiError(answer.status, await errorText(answer), null);
   return await answer.json();

@@ -1,7 +1,7 @@
 // Server-sent events, read by hand: a browser's own reader cannot take events of kinds it was not told
 // of, and gives every single one a turn, so that a storm of them would stand the page still.
 
-import { authorization } from "./api.js";
+import { look } from "./api.js";
 
 const QUIET_MS = 40_000; // the daemon sends a comment every 15 s
 const FIRST_WAIT_MS = 500;
@@ -68,7 +68,7 @@ export class EventReader {
     };
     feed();
     try {
-      const answer = await fetch(this.address, { headers: { Accept: "text/event-stream", ...authorization() }, cache: "no-store", signal: stopped.signal });
+      const answer = await look(this.address, "text/event-stream", stopped.signal);
       if (!answer.ok) throw new Error((await answer.json().catch(() => null))?.error ?? `the daemon answered ${answer.status}`);
       this.waitMs = FIRST_WAIT_MS;
       this.tell(true, "");
