@@ -44,11 +44,14 @@ EXITS = (
     ("3", "commands to several nodes: some stayed silent, and none failed"),
     ("64", "wrong usage"),
     ("65", "bad data"),
-    ("69", "no daemon, or no broker where one is required"),
+    ("69", "no daemon that is reached and trusted, or no broker where one is required"),
     ("70", "an error of the program itself"),
     ("74", "what was to be written to standard output or error could not be"),
     ("75", "`run`: the deadline of the stop passed with work in hand"),
-    ("77", "not permitted"),
+    (
+        "77",
+        "not permitted: by the system, or by the daemon, which does not know who asks or names the scope that is missing",
+    ),
     ("78", "bad configuration, or (`reload`, `rollback`) the configuration was refused"),
     ("130", "interrupted"),
     ("141", "whoever read the output has gone, as at the other end of a pipe"),
@@ -183,6 +186,10 @@ def main_page(command: Any, names: dict[str, Any], version: str) -> str:
         ("/etc/appliance/*.yaml, /etc/appliance/conf.d/*.yaml", "the configuration of the service"),
         ("/etc/default/appliance, /etc/sysconfig/appliance", "its environment"),
         ("/var/lib/appliance", "its state: outbox, inbox, history, data"),
+        (
+            "~/.config/appliance/contexts.yaml",
+            "servers by name, as `appliance context` writes them",
+        ),
         ("/usr/share/appliance/appliance.schema.json", "the JSON Schema of the configuration"),
     ):
         page += f".TP\n\\fI{roff(path)}\\fR\n{roff(meaning)}\n"
@@ -245,6 +252,9 @@ def walk(
         yield (*path, name), found
         if "secret" not in child.get("$ref", ""):
             yield from walk(schema, found, (*path, name))
+        items = found.get("items")
+        if isinstance(items, dict) and "properties" in items:
+            yield from walk(schema, items, (*path, f"{name}[]"))
     more = node.get("additionalProperties")
     if not isinstance(more, dict) or more.get("$ref", "").endswith((*LAYERED, "secret")):
         return

@@ -133,6 +133,9 @@ class Content:
 class Way(Protocol):
     """How one daemon is reached."""
 
+    is_remote: bool
+    """Whether it sees other files than we do."""
+
     @property
     def name(self) -> str:
         """Where it is, as messages say it."""
@@ -159,6 +162,7 @@ class Way(Protocol):
 class UnixWay:
     """By the socket in a state directory."""
 
+    is_remote = False
     headers: Mapping[str, str] = {}
 
     def __init__(self, state_dir: Path) -> None:
@@ -201,6 +205,7 @@ class ApiClient:
 
     def __init__(self, way: Way) -> None:
         self._way = way
+        self.is_remote = way.is_remote
 
     def get(
         self,

@@ -193,12 +193,21 @@ def _ask_plan(client: ApiClient, paths: Sequence[str], *, force: bool) -> Answer
     if problems:
         # in a container or under another root the daemon may see what we do not
         with contextlib.suppress(ApiRefused):
-            return client.get("/api/v1/plan", Plan, [("path", path) for path in absolute] + query)
+            if not client.is_remote:
+                asked = [("path", path) for path in absolute] + query
+                return client.get("/api/v1/plan", Plan, asked)
         return Answer.of(Plan, Plan(result="refused", problems=problems))
     contents = {name: b64encode(raw).decode() for name, raw in files.contents.items()}
-    return client.post(
-        "/api/v1/plan", Plan, {"files": contents, "digest": files.digest, "force": force}
-    )
+    body = {"digest": files.digest, "force": force}
+    if not client.is_remote:
+        return client.post("/api/v1/plan", Plan, {**body, "files": contents})
+    from appliance.cli.plan_places import Places
+
+    there = client.get("/api/v1/status", Status).value.config.paths
+    places = Places(contents, absolute, there)
+    moved = {places.there(name): content for name, content in contents.items()}
+    found = client.post("/api/v1/plan", Plan, {**body, "files": moved})
+    return Answer.of(Plan, places.told_here(found.plain))
 
 
 def _keep_nodes(found: Answer[Plan], nodes: list[str]) -> Answer[Plan]:

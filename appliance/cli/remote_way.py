@@ -129,6 +129,8 @@ def check_token(raw: bytes, what: str) -> str:
 class RemoteWay:
     """See `api_client.Way`."""
 
+    is_remote = True
+
     def __init__(self, server: Server) -> None:
         """Raises ServerInvalid where a certificate or key cannot be used."""
         self._server = server

@@ -29,7 +29,8 @@ def test_every_command_has_a_page_and_every_key_a_paragraph(written):
     assert ".SH EXIT STATUS" in _page(written, "man1/appliance.1")
     assert "\\-\\-all\\-nodes" in _page(written, "man1/appliance-run.1")
     config = _page(written, "man5/appliance.yaml.5")
-    for key in ("broker.embedded", "nodes.NODE.subscribe", "state.dir", "reload.max_cancel"):
+    keys = ("broker.embedded", "nodes.NODE.subscribe", "state.dir", "reload.max_cancel")
+    for key in (*keys, "admin.tls.client_ca", "admin.tokens[].scopes"):
         assert f"\\fB{key}\\fR" in config.replace("\\-", "-")
 
 

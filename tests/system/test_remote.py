@@ -192,10 +192,15 @@ def test_a_plan_is_of_the_files_on_the_laptop(run, world):
     config = world.laptop.home / "appliance.yaml"
     for name in ("server.pem", "server.key", "clients.pem"):
         assert not (world.laptop.home / name).exists()
+    config.write_text(world.config(TEMPORARY))
+    done = run("plan", "appliance.yaml")
+    # what they name beside them lies at the daemon
+    assert (done.returncode, done.stderr) == (0, ""), done.stdout
     config.write_text(world.config(TEMPORARY).replace("REQPing: {}", "REQPing: {concurrency: 3}"))
     done = run("plan", "appliance.yaml")
     assert done.returncode == 2, done.stderr
     assert "concurrency" in done.stdout
+    assert "settings" not in done.stdout
     config.write_text("nodes: [")
     done = run("plan", "appliance.yaml")
     assert done.returncode == 78

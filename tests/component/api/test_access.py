@@ -433,6 +433,25 @@ async def test_a_renewed_certificate_is_for_new_connections_and_ends_none(
         assert server.tcp_address == (host, port)
 
 
+async def test_tls_comes_and_goes_on_the_same_address_and_ends_no_stream(server, authority):
+    plain = AdminSettings(listen="127.0.0.1:0")
+    await server.move_tcp(plain)
+    host, port = server.tcp_address
+    async with (
+        aiohttp.ClientSession(f"http://{host}:{port}") as session,
+        session.get("/api/v1/events") as stream,
+    ):
+        assert await stream.content.readline() == b": listening\n"
+        await server.move_tcp(replace(plain, tls=tls_of(authority.issue("ship1"))))
+        assert (await ask(server, trusting(authority))).status == 200
+        assert not stream.content.at_eof()
+    staged = await server.stage_tcp(plain)
+    async with aiohttp.ClientSession(f"http://{host}:{port}") as session:
+        assert (await Client(session).get("/livez")).status == 200
+    await staged.abandon()
+    assert (await ask(server, trusting(authority))).status == 200
+
+
 async def test_tls_that_cannot_be_used_refuses_the_set_and_the_listener_goes_on(
     server, authority, clients
 ):
