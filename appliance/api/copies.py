@@ -11,7 +11,7 @@ from aiohttp import web
 
 from appliance.api.audit import tell_audit
 from appliance.api.copy_jobs import CopyJobs, CopyRequest
-from appliance.api.guards import HIDING, OCTETS, read_body
+from appliance.api.guards import HIDING, OCTETS, name_peer, read_body
 from appliance.api.model import CopyKept, CopyLine
 from appliance.api.replies import encode_json, refuse, reply
 from appliance.api.streams import NDJSON, read_wait
@@ -70,7 +70,8 @@ class CopyRoutes:
         """One JSON line now and then, the last one says what came of it."""
         wait_s = read_wait(request) or DEFAULT_WAIT_S
         response = web.StreamResponse(headers={"Content-Type": NDJSON})
-        async with contextlib.aclosing(self._copies.send(_token(request), wait_s)) as lines:
+        by = await name_peer(request)
+        async with contextlib.aclosing(self._copies.send(_token(request), wait_s, by)) as lines:
             # what is wrong with the request itself is told by its status
             first = await anext(lines)
             await response.prepare(request)

@@ -17,15 +17,20 @@ from appliance.api.requests import EncodedData, carried
 from appliance.api.submission import accepts, describe_unknown, describe_unsubscribed
 from appliance.core.copying import COPY_FROM, COPY_TO, MAKE_DIRECTORIES, Copied, describe_copied
 from appliance.core.current import Current
+from appliance.core.delivery import DeliveryState
 from appliance.core.message import Message
 from appliance.core.names import MethodName, NodeName, is_node_name
+from appliance.core.outcome import Outcome
 from appliance.core.specs import DesiredState, SubscriberSpec
-from appliance.errors import RequestInvalid
+from appliance.errors import RequestInvalid, StoreError
+from appliance.jobs.ledger import JobLedger, NewMessage
+from appliance.jobs.records import JobFacts, TargetFacts, TargetState
 from appliance.methods.base import Outgoing
 from appliance.methods.copies.receiver import KEPT_FREE_BYTES
 from appliance.methods.copies.sender import TELL_EVERY_S, CopySender
 from appliance.methods.copies.source import SourceFile
 from appliance.methods.copies.spool import CopySpool, SpoolEntry
+from appliance.outbox.texts import plain_text
 from appliance.workers.sending import Delivering
 from appliance.workers.services import WorkerServices
 
@@ -61,7 +66,9 @@ class CopyJobs:
         *,
         desired: Current[DesiredState],
         choose_sender: ChooseSender,
+        ledger: JobLedger,
     ) -> None:
+        self._ledger = ledger
         self._spool = spool
         self._parts = parts
         self._desired = desired
@@ -158,7 +165,9 @@ class CopyJobs:
         entry.arrived.set()
         return entry.sha256
 
-    async def send(self, token: str, wait_s: float) -> AsyncGenerator[model.CopyLine, None]:
+    async def send(
+        self, token: str, wait_s: float, by: str = ""
+    ) -> AsyncGenerator[model.CopyLine, None]:
         """Send what was brought; how far it is, and at last what came of it."""
         entry = self._entry(token)
         if not entry.target or not entry.arrived.is_set():
@@ -166,7 +175,9 @@ class CopyJobs:
         line = _Line(NodeName(entry.node), self._parts, entry.path.stat().st_size)
         # its file must not be swept while it is sent
         entry.users += 1
+        kept = await self._begin_job(entry, by)
         job = asyncio.create_task(self._send(entry, line, wait_s), name=f"copy to {entry.other}")
+        job.add_done_callback(lambda ended: self._end_job(kept, ended))
         job.add_done_callback(lambda _: line.changed.set())
         try:
             yield line.facts()
@@ -188,6 +199,33 @@ class CopyJobs:
             # the stream was closed: nobody waits for this copy any more
             job.cancel()
             await asyncio.gather(job, return_exceptions=True)
+
+    async def _begin_job(self, entry: SpoolEntry, by: str) -> int:
+        """Keep that a file is brought to a node; by which number its end is told."""
+        number = self._parts.store.next_id()
+        facts = JobFacts(
+            command="cp",
+            by=by,
+            node=entry.node,
+            method=COPY_TO,
+            args=[plain_text(entry.name), plain_text(f"{entry.other}:{entry.target}")],
+        )
+        where = TargetFacts(to=entry.other, node=entry.node)
+        message = NewMessage(number, where, TargetState(outcome=Outcome()))
+        # a copy is worth more than what is kept of it
+        with contextlib.suppress(StoreError):
+            await self._ledger.begin(self._ledger.new_id(), facts, [message])
+        return number
+
+    def _end_job(self, number: int, ended: asyncio.Task[Copied]) -> None:
+        if ended.cancelled():
+            self._ledger.concluded(number, "failed: interrupted")
+        elif (error := ended.exception()) is not None:
+            self._ledger.concluded(number, f"failed: {error}")
+        else:
+            is_told = ended.result().is_confirmed
+            state = DeliveryState.DONE if is_told else DeliveryState.TAKEN
+            self._ledger.concluded(number, None, state=state)
 
     async def _send(self, entry: SpoolEntry, line: _Line, wait_s: float) -> Copied:
         source = await SourceFile.open(str(entry.path), None, None)

@@ -17,6 +17,7 @@ from appliance.core.delivery import (
     why_of_missed,
     why_of_reason,
 )
+from appliance.core.outcome import AnswerFacts, Outcome
 
 Event = dict[str, Any]
 
@@ -60,8 +61,11 @@ class DeliveryWatch:
         self._unanswered = {id_ for id_, item in self._by_id.items() if item.replies}
         self._told: dict[int, Standing] = {}
         """What was said last of messages that are not settled."""
-        self._in_pieces: set[int] = set()
-        """Whose answerer tells when more is to come, which a Go node does not."""
+        self._outcomes = {
+            id_: Outcome(wants_answer=item.replies, streams=item.streams)
+            for id_, item in self._by_id.items()
+        }
+        """Of the answers: whether they are complete."""
         self._delivered = 0
         self._failed = sum(1 for item in self._all if not item.accepted)
 
@@ -195,14 +199,10 @@ class DeliveryWatch:
 
     def _answer(self, event: Event) -> Line:
         id_ = event["previous_id"]
-        if event.get("has_more"):
-            self._in_pieces.add(id_)
-        elif (
-            event.get("exit_status") is not None
-            or id_ in self._in_pieces
-            # a Go node does not say whether more is to come, and its answers in pieces have no end
-            or not self._by_id[id_].streams
-        ):
+        facts = AnswerFacts(
+            exit_status=event.get("exit_status"), has_more=bool(event.get("has_more"))
+        )
+        if self._outcomes[id_].answer(facts):
             self._unanswered.discard(id_)
         line = Line(event="reply", id=id_, to=self._by_id[id_].to, from_node=event["from"])
         for name in ("method", "data", "is_cut", "exit_status"):

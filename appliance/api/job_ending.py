@@ -93,6 +93,9 @@ class JobEnding:
             if heard is _Heard.NO:
                 word.done, word.words = True, "taken back: it was not sent"
                 continue
+            if not self._words.can_end(facts.method):
+                word.words = f"it was begun, and {facts.method} cannot be ended from here"
+                continue
             if not self._words.understands(target.answerer) or target.facts.via:
                 word.done = heard is _Heard.PERHAPS
                 word.words = HEARD_PERHAPS if word.done else NO_WORD

@@ -192,7 +192,8 @@ class JobsView:
     def _describe_node(self, target: Target, kept_bytes: int) -> model.JobNode:
         outcome, facts = target.outcome, target.facts
         state, why = outcome.word, outcome.why
-        if not outcome.is_settled and target.message is not None:
+        # a copy that this daemon brings is none of the outbox's
+        if not outcome.is_settled and target.message is not None and facts.subject:
             standing = self._standings.of_record(facts.node, facts.subject, target.message)
             state, why = str(standing.state), standing.why
         return model.JobNode(
@@ -212,6 +213,7 @@ class JobsView:
             is_held=outcome.is_held,
             is_truncated=outcome.is_truncated,
             is_cut=outcome.is_cut,
+            is_stderr_cut=outcome.is_stderr_cut,
             output_bytes=kept_bytes,
             forgotten_bytes=target.state.forgotten_bytes,
             filed=facts.filed or UNSET,

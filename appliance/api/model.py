@@ -638,6 +638,7 @@ class JobNode(_Answer):
     is_held: bool = False
     is_truncated: bool = False
     is_cut: bool = False
+    is_stderr_cut: bool = False
     output_bytes: int = 0
     """What is kept of its output."""
     forgotten_bytes: int = 0

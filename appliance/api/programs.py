@@ -55,6 +55,11 @@ class ProgramWords:
         """Whether a node is known to understand such words; to others they are not said."""
         return self._peers.is_appliance(node) or node in self._desired().run_nodes
 
+    def can_end(self, method: str) -> bool:
+        """Whether what a method has started can be ended."""
+        info = self._router.methods.get(MethodName(method))
+        return info is not None and info.runs_programs
+
     async def ask(
         self,
         node: str,

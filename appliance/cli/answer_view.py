@@ -16,8 +16,9 @@ from typing import Any, NamedTuple
 from msgspec import UNSET, UnsetType
 
 from appliance.api.model import Line
-from appliance.cli.standing import REJECTED, Progress
+from appliance.cli.standing import Progress
 from appliance.core.escape import escape_controls, escape_line
+from appliance.core.outcome import REJECTED, STATUS_UNKNOWN, Kind
 from appliance.core.times import say_again
 
 MAX_LINE_BYTES = 65_536
@@ -25,11 +26,6 @@ MAX_LINE_BYTES = 65_536
 
 MAX_KEPT_BYTES = 256 * 1024 * 1024
 """What is kept of all nodes until the end; what comes beyond it is cut, and told."""
-
-STATUS_UNKNOWN = (
-    "the exit status is unknown: the node tells none, as Go nodes do"
-    " (--accept-unknown takes that for 0)"
-)
 
 
 class Stream(StrEnum):
@@ -77,53 +73,23 @@ class NodeAnswer:
     job: str = ""
     batch: int = 1
     why_not_asked: str = ""
-    wants_answer: bool = True
     seconds: float | None = None
     """Until it was delivered."""
-    is_answered: bool = False
-    exit_status: int | None = None
-    is_cut: bool = False
-    """Too long to be shown here."""
-    is_truncated: bool = False
-    """Thrown away in part where it was made."""
-    is_stderr_cut: bool = False
-    """Only the end of its error output came."""
-    stopped_after_s: float | None = None
-    is_held: bool = False
-    signal: int | None = None
-    is_appliance: bool = False
     wants_status: bool = False
     """Whether it is told as failed where it does not say how its program ended."""
-    streams: bool = False
-    """Whether its answer may come in pieces."""
-    has_more: bool = False
-    """Whether it tells when more is to come, which a Go node does not: there only time tells that no more is."""
-    has_spoken: bool = False
     pending: dict[Stream, bytes] = field(default_factory=dict)
 
     @property
     def has_failed(self) -> bool:
         """Whether it could not be sent, was refused, or ended with another status than 0."""
-        return (
-            self.progress.has_failed
-            or bool(self.exit_status)
-            or self.is_cut
-            or self.is_truncated
-            or (self.wants_status and self.is_status_unknown)
-        )
+        return self.progress.judge(wants_status=self.wants_status) is Kind.FAILED
 
     @property
     def reason(self) -> str | None:
         """Why it failed, where it did and that was told."""
         if self.progress.has_failed:
             return self.progress.why or self.progress.word
-        return STATUS_UNKNOWN if self.wants_status and self.is_status_unknown else None
-
-    @property
-    def is_status_unknown(self) -> bool:
-        """Whether it answered and did not say how its program ended: unknown is not 0."""
-        is_heard = self.has_spoken and (self.is_answered or not self.has_more)
-        return is_heard and self.exit_status is None and not self.progress.has_failed
+        return STATUS_UNKNOWN if self.wants_status and self.progress.is_status_unknown else None
 
     @property
     def is_not_asked(self) -> bool:
@@ -138,9 +104,7 @@ class NodeAnswer:
     @property
     def is_pending(self) -> bool:
         """Whether anything may still come."""
-        if self.is_not_asked or (self.progress.is_settled and not self.wants_answer):
-            return False
-        return not self.is_answered and not self.progress.has_failed
+        return not self.is_not_asked and not self.progress.is_over
 
     @property
     def is_absent(self) -> bool:
@@ -150,13 +114,7 @@ class NodeAnswer:
     @property
     def is_silent(self) -> bool:
         """Whether its answer is still to come, as far as anybody can tell."""
-        return self.is_pending and (self.has_more or not self.has_spoken)
-
-    def describe_ending(self) -> str | None:
-        """Words for how the program ended where that was not by itself and as a whole."""
-        if self.stopped_after_s is not None:
-            return f"stopped after {self.stopped_after_s:g} s"
-        return "what it left behind held its output and was ended" if self.is_held else None
+        return not self.is_not_asked and self.progress.is_silent
 
     def describe(self) -> str:
         """Words for what went wrong."""
@@ -165,11 +123,11 @@ class NodeAnswer:
         if self.progress.has_failed:
             is_told = self.progress.word == REJECTED and self.progress.why
             return self.progress.why if is_told else self.progress.describe()
-        if self.exit_status:
-            return f"exit {self.exit_status}"
-        if self.is_truncated or self.is_cut:
+        if self.progress.exit_status:
+            return f"exit {self.progress.exit_status}"
+        if self.progress.is_incomplete:
             return "the output is not complete"
-        if self.wants_status and self.is_status_unknown:
+        if self.wants_status and self.progress.is_status_unknown:
             return STATUS_UNKNOWN
         return "no answer yet" if self.progress.is_delivered else self.progress.describe_silence()
 
@@ -310,8 +268,8 @@ class Answers:
 
     def _open(self, line: Line) -> list[Chunk]:
         item = NodeAnswer(line.to or "", line.id or None, batch=self._batch)
-        item.wants_answer = line.replies is UNSET or bool(line.replies)
-        item.streams, item.wants_status = self._streams, self._wants_status
+        item.progress.wants_answer = line.replies is UNSET or bool(line.replies)
+        item.progress.streams, item.wants_status = self._streams, self._wants_status
         item.job = line.job or ""
         self.nodes.append(item)
         if line.event == "rejected":
@@ -334,27 +292,11 @@ class Answers:
 
     def _answer(self, item: NodeAnswer, line: Line) -> list[Chunk]:
         stream = Stream.ERR if line.stream == "stderr" else Stream.OUT
-        status = None if line.exit_status is UNSET else line.exit_status
-        item.is_appliance |= line.stream is not UNSET or status is not None
-        item.has_spoken = True
-        item.has_more |= bool(line.has_more)
-        item.is_cut |= bool(line.is_cut)
-        item.is_truncated |= bool(line.truncated)
-        item.is_stderr_cut |= bool(line.is_stderr_cut)
-        item.is_held |= bool(line.is_held)
-        item.stopped_after_s = line.stopped_after_seconds or item.stopped_after_s
-        item.signal = line.signal or item.signal
+        is_complete = item.progress.hear(line)
         chunks = self._write(item, stream, _read_bytes(line.data, line.data_base64))
         chunks += self._write(item, Stream.ERR, _read_bytes(line.stderr, line.stderr_base64))
-        # as `api.delivery` has it: a piece of an answer of which nothing tells whether more is to come
-        is_piece = item.streams and not item.has_more and status is None
-        if line.has_more or is_piece:
+        if not is_complete:
             return chunks
-        item.is_answered = True
-        if status is not None and status.isascii() and status.isdecimal() and len(status) < 10:
-            item.exit_status = int(status)
-        is_failure = status is not None and item.exit_status is None
-        item.progress.answer((status or "").removeprefix("failed: ") if is_failure else None)
         return chunks + self._flush(item)
 
     # -- bytes ------------------------------------------------------------------------------------
@@ -365,7 +307,7 @@ class Answers:
         if self._keeps:
             self._kept_bytes += len(data)
             if self._kept_bytes > MAX_KEPT_BYTES:
-                item.is_cut = True
+                item.progress.is_cut = True
                 return []
             self._kept.setdefault(item.node, {}).setdefault(stream, bytearray()).extend(data)
             return []
@@ -417,16 +359,16 @@ class Answers:
             "batch": item.batch,
             "seconds": item.seconds,
             "is_delivered": item.progress.is_delivered,
-            "is_answered": item.is_answered,
-            "exit_status": item.exit_status,
-            "is_status_unknown": item.is_status_unknown,
-            "reason": item.why_not_asked or item.reason or item.describe_ending(),
-            "is_cut": item.is_cut,
-            "is_truncated": item.is_truncated,
-            "is_stderr_cut": item.is_stderr_cut,
-            "stopped_after_seconds": item.stopped_after_s,
-            "is_held": item.is_held,
-            "signal": item.signal,
+            "is_answered": item.progress.is_answered,
+            "exit_status": item.progress.exit_status,
+            "is_status_unknown": item.progress.is_status_unknown,
+            "reason": item.why_not_asked or item.reason or item.progress.describe_ending(),
+            "is_cut": item.progress.is_cut,
+            "is_truncated": item.progress.is_truncated,
+            "is_stderr_cut": item.progress.is_stderr_cut,
+            "stopped_after_seconds": item.progress.stopped_after_s,
+            "is_held": item.progress.is_held,
+            "signal": item.progress.signal,
         }
         said = self.said(item)
         for stream in (Stream.OUT, Stream.ERR):

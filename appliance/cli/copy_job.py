@@ -204,7 +204,7 @@ class Copier:
         if node is not None:
             body["from_node"] = node
         asked = CopyAsked(source)
-        query = {"wait": f"{MAX_COPY_S:g}s", "idle": f"{idle_s:g}s"}
+        query = {"wait": f"{MAX_COPY_S:g}s", "idle": f"{idle_s:g}s", "job": "cp"}
         try:
             for answer in self._client.stream("/api/v1/messages", Line, body, query, idle_s):
                 line = answer.value

@@ -16,6 +16,7 @@ from appliance.cli.progress_view import say_bytes
 from appliance.cli.standing import Progress
 from appliance.core.delivery import DELIVERED
 from appliance.core.escape import escape_controls, escape_line
+from appliance.core.outcome import Kind
 from appliance.core.times import say_again, say_short
 
 Words = list[tuple[str, bool]]
@@ -34,12 +35,9 @@ class _Delivery:
     via: str | None = None
     """The node that passes it on: what is delivered is delivered to that one."""
     progress: Progress = field(default_factory=Progress)
-    wants_reply: bool = False
     seconds: float | None = None
     note: str | None = None
     why_not_asked: str = ""
-    has_ended: bool = False
-    """Whether its answer is complete."""
     said_stderr: bool = False
     tenths: int = 0
     """Of the way that was told of last."""
@@ -52,10 +50,7 @@ class _Delivery:
         return not self.why_not_asked and self._is_bad()
 
     def _is_bad(self) -> bool:
-        return self.progress.has_failed or any(
-            reply.truncated or (reply.exit_status and reply.exit_status != "0")
-            for reply in self.replies
-        )
+        return self.progress.judge() is Kind.FAILED
 
 
 class Deliveries:
@@ -173,13 +168,11 @@ class Deliveries:
         }
 
     def _is_silent(self, item: _Delivery) -> bool:
-        if item.why_not_asked:
-            return False
-        return not item.has_ended and (not item.progress.is_settled or item.wants_reply)
+        return not item.why_not_asked and not item.progress.is_over
 
     def _open(self, line: Line) -> Words:
         item = _Delivery(line.to or "", line.id or None, line.via or None)
-        item.wants_reply = bool(line.replies)
+        item.progress.wants_answer = bool(line.replies)
         self.job = line.job or self.job
         self._all.append(item)
         self._width = min(40, max(self._width, len(item.to)))
@@ -221,12 +214,9 @@ class Deliveries:
         stream = "stderr" if line.stream == "stderr" else "stdout"
         body = self._lines(item, stream, line.data or "")
         body += self._lines(item, "stderr", line.stderr or "")
-        if line.has_more:
+        if not item.progress.hear(line, is_filed=True):
             return self._head(item, "") + body if body else []
-        item.has_ended = True
         status = line.exit_status or ""
-        has_run = status.isdecimal() or not status
-        item.progress.answer(None if has_run else status.removeprefix("failed: "))
         said = (
             ""
             if status in ("", "0")

@@ -367,9 +367,9 @@ def exit_code_of(answers: Answers) -> int:
     """With one node the program's own status; with several what became of all of them."""
     if len(answers.nodes) == 1:
         (item,) = answers.nodes
-        is_whole = not (item.is_cut or item.is_truncated or answers.lost_events)
-        if item.exit_status is not None and (item.exit_status or is_whole):
-            return min(item.exit_status, 255)
+        is_whole = not (item.progress.is_cut or item.progress.is_truncated or answers.lost_events)
+        if item.progress.exit_status is not None and (item.progress.exit_status or is_whole):
+            return min(item.progress.exit_status, 255)
     if answers.failed or answers.not_asked or answers.lost_events:
         return Exit.FAILED
     return Exit.SILENT if answers.silent else Exit.OK

@@ -109,18 +109,18 @@ def tell_troubles(answers: Answers) -> None:
         if not (is_one and item.reason is None):
             warn(f"{item.node}: {item.describe()}")
     for item in answers.nodes:
-        if item.stopped_after_s is not None:
-            warn(f"{item.node}: {STOPPED_WORDS.format(item.stopped_after_s)}")
-        if item.is_held:
+        if item.progress.stopped_after_s is not None:
+            warn(f"{item.node}: {STOPPED_WORDS.format(item.progress.stopped_after_s)}")
+        if item.progress.is_held:
             warn(f"{item.node}: {HELD_WORDS}")
-        if item.is_truncated:
+        if item.progress.is_truncated:
             warn(
                 f"{item.node}: the output exceeds what the node keeps (max_output_bytes) and was"
                 " cut; --stream has no such bound"
             )
-        elif item.is_cut:
+        elif item.progress.is_cut:
             warn(f"{item.node}: the answer is too long to be shown and was cut")
-        if item.is_stderr_cut:
+        if item.progress.is_stderr_cut:
             warn(f"{item.node}: of its error output only the end came")
     if answers.lost_events:
         warn(
@@ -182,7 +182,7 @@ def _describe_silence(item: NodeAnswer, what: str, *, in_pieces: bool) -> str:
         return f"{what} is there and is worked on, or waits for its turn; its answer is not shown"
     if not item.progress.is_settled:
         return f"{item.progress.describe_silence()}; {what} stays in the outbox and goes on being tried"
-    if in_pieces and item.is_appliance:
+    if in_pieces and item.progress.is_appliance:
         return f"{what} was taken and ends there with what comes next, as with a closed pipe"
     return (
         f"{what} was taken there: it runs, or will when its turn comes, until its time is over;"

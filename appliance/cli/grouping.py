@@ -29,7 +29,7 @@ def make_groups(answers: Iterable[tuple[NodeAnswer, Said]]) -> list[Group]:
     found: dict[tuple[object, ...], Group] = {}
     for item, said in sorted(answers, key=lambda pair: natural_key(pair[0].node)):
         outcome = describe_outcome(item)
-        key = (_rank(item), outcome, item.exit_status, said)
+        key = (_rank(item), outcome, item.progress.exit_status, said)
         found.setdefault(key, Group(outcome, said, item)).nodes.append(item.node)
     return sorted(found.values(), key=lambda group: _rank(group.first))
 
@@ -47,14 +47,14 @@ def describe_outcome(item: NodeAnswer) -> str:
     words = []
     if item.has_failed or item.is_silent or item.is_not_asked:
         words.append(item.describe())
-    elif not item.wants_answer:
+    elif not item.progress.wants_answer:
         words.append(item.word)
-    ending = item.describe_ending()
+    ending = item.progress.describe_ending()
     if ending is not None:
         words.append(ending)
-    if item.exit_status and (item.is_truncated or item.is_cut):
+    if item.progress.exit_status and (item.progress.is_truncated or item.progress.is_cut):
         words.append("the output is not complete")
-    if item.is_stderr_cut:
+    if item.progress.is_stderr_cut:
         words.append("of its error output only the end came")
     return ", ".join(words)
 
@@ -72,7 +72,11 @@ def _show(group: Group, escapes: bool, width: int) -> Iterator[bytes]:
     yield f"{wrap_names(group.nodes, tail=tail, width=width)}\n".encode()
     yield from _lines(b"    ", group.said.out, escapes)
     yield from _lines(b"  ! ", group.said.err, escapes)
-    if not (group.said.out or group.said.err) and not group.outcome and group.first.is_answered:
+    if (
+        not (group.said.out or group.said.err)
+        and not group.outcome
+        and group.first.progress.is_answered
+    ):
         yield b"    (answered, empty)\n"
 
 
@@ -103,7 +107,7 @@ def describe_groups(groups: Sequence[Group]) -> list[dict[str, Any]]:
         {
             "nodes": group.nodes,
             "state": group.first.word,
-            "exit_status": group.first.exit_status,
+            "exit_status": group.first.progress.exit_status,
             "reason": group.outcome or None,
             "stdout": group.said.show(Stream.OUT),
             "stderr": group.said.show(Stream.ERR),

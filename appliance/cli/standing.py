@@ -1,101 +1,52 @@
-"""Where one message stands, read off the lines that the API tells of it: the model behind `send`, `exec`, `tail` and `cp`.
+"""Where one message stands, read off the lines that the API tells of it: what `send`, `exec`, `tail` and `cp` know of it.
 
-Pure. The words are those of `core.delivery`; a message that was not accepted at all never became one, and is
-`REJECTED`.
+Pure. It is the model of the daemon's own view of a job, fed with lines.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
+from msgspec import UNSET
+
 from appliance.api.model import Line
 from appliance.core.delivery import (
-    DELIVERED,
     DeliveryState,
     Standing,
-    WaitReason,
     state_of_reason,
     why_of_missed,
     why_of_reason,
 )
-
-REJECTED = "rejected"
+from appliance.core.outcome import AnswerFacts, Outcome
 
 _STATES = {str(state): state for state in DeliveryState}
-_ENDS = frozenset({DeliveryState.REFUSED, DeliveryState.FAILED, DeliveryState.EXPIRED})
 _SETTLED_BY = frozenset({"delivered", "refused", "dead"})
-_ORDER = (
-    DeliveryState.SENT,
-    DeliveryState.STORED,
-    DeliveryState.TAKEN,
-    DeliveryState.WORKING,
-    DeliveryState.DONE,
-)
 
 
 @dataclass(slots=True)
-class Progress:
-    """Of one message. `take` follows a line; `state` is None for one that was not accepted."""
-
-    state: DeliveryState | None = DeliveryState.ACCEPTED
-    why: str = ""
-    is_settled: bool = False
-    """Whether nothing more depends on this side; the other may still be at work."""
+class Progress(Outcome):
+    """`core.outcome` fed with lines of the API."""
 
     def take(self, line: Line) -> bool:
         """Note a line of this message; whether it stands elsewhere now, or for another reason."""
         found = _read_standing(line)
-        if found is None or self.has_failed:
-            return False
-        is_known = self.is_settled and found.state not in _ENDS and not self._is_before(found.state)
-        self.is_settled |= line.event in _SETTLED_BY
-        if is_known or (self.state, self.why) == (found.state, found.why):
-            return False
-        self.state, self.why = found.state, found.why
-        return True
+        return found is not None and self.stand(found, settles=line.event in _SETTLED_BY)
 
-    def reject(self, why: str) -> None:
-        """It was not accepted."""
-        self.state, self.why, self.is_settled = None, why, True
-
-    def answer(self, failure: str | None) -> None:
-        """Its answer is complete; with `failure` it says that the work was not done."""
-        self.state = DeliveryState.DONE if failure is None else DeliveryState.FAILED
-        self.why, self.is_settled = failure or "", True
-
-    @property
-    def has_failed(self) -> bool:
-        """Whether it ended without having been done, or was never accepted."""
-        return self.state is None or self.state in _ENDS
-
-    @property
-    def is_delivered(self) -> bool:
-        """Whether the other side has it, or whoever asks for no acknowledgement has sent it."""
-        return self.state in DELIVERED or (self.is_settled and not self.has_failed)
-
-    @property
-    def is_absent(self) -> bool:
-        """Whether nobody takes it at its destination."""
-        return self.state is DeliveryState.WAITING and self.why == WaitReason.NOBODY
-
-    @property
-    def word(self) -> str:
-        """The state as a word."""
-        return REJECTED if self.state is None else str(self.state)
-
-    def describe(self) -> str:
-        """``waiting: nobody there``, ``failed: disk full``, ``taken``."""
-        return f"{self.word}: {self.why}" if self.why else self.word
-
-    def describe_silence(self) -> str:
-        """The same where the acknowledgement has not come; that it was accepted, or sent, is no news then."""
-        is_told = self.state not in (DeliveryState.ACCEPTED, DeliveryState.SENT)
-        return self.describe() if is_told else "not acknowledged yet"
-
-    def _is_before(self, state: DeliveryState) -> bool:
-        """Whether `state` tells more than is known."""
-        known = _ORDER.index(self.state) if self.state in _ORDER else -1
-        return state in _ORDER and _ORDER.index(state) > known
+    def hear(self, line: Line, *, is_filed: bool = False) -> bool:
+        """Note an answer, or a piece of one; whether it is complete by that. One that is filed is whole there."""
+        return self.answer(
+            AnswerFacts(
+                exit_status=line.exit_status or None,
+                has_more=bool(line.has_more),
+                tells_stream=line.stream is not UNSET,
+                is_cut=bool(line.is_cut) and not is_filed,
+                is_truncated=bool(line.truncated),
+                is_stderr_cut=bool(line.is_stderr_cut),
+                is_held=bool(line.is_held),
+                stopped_after_s=line.stopped_after_seconds or None,
+                signal=line.signal or None,
+            )
+        )
 
 
 def _read_standing(line: Line) -> Standing | None:

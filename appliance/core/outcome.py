@@ -6,7 +6,7 @@ after, folds the same facts into the same value, so that no two views of it can 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from enum import StrEnum
 
 from appliance.core.delivery import DELIVERED, DeliveryState, Standing, WaitReason
@@ -19,7 +19,13 @@ STATUS_UNKNOWN = (
     " (--accept-unknown takes that for 0)"
 )
 _ENDS = frozenset({DeliveryState.REFUSED, DeliveryState.FAILED, DeliveryState.EXPIRED})
-_ORDER = (DeliveryState.SENT, DeliveryState.TAKEN, DeliveryState.WORKING, DeliveryState.DONE)
+_ORDER = (
+    DeliveryState.SENT,
+    DeliveryState.STORED,
+    DeliveryState.TAKEN,
+    DeliveryState.WORKING,
+    DeliveryState.DONE,
+)
 _MAX_STATUS_DIGITS = 9
 
 
@@ -41,6 +47,7 @@ class AnswerFacts:
     tells_stream: bool = False
     is_cut: bool = False
     is_truncated: bool = False
+    is_stderr_cut: bool = False
     is_held: bool = False
     stopped_after_s: float | None = None
     signal: int | None = None
@@ -69,6 +76,8 @@ class Outcome:
     """Too long to be shown or kept here as a whole."""
     is_truncated: bool = False
     """Thrown away in part where it was made."""
+    is_stderr_cut: bool = False
+    """Only the end of its error output came."""
     is_held: bool = False
     stopped_after_s: float | None = None
     signal: int | None = None
@@ -102,6 +111,7 @@ class Outcome:
         self.has_more |= facts.has_more
         self.is_cut |= facts.is_cut
         self.is_truncated |= facts.is_truncated
+        self.is_stderr_cut |= facts.is_stderr_cut
         self.is_held |= facts.is_held
         self.stopped_after_s = facts.stopped_after_s or self.stopped_after_s
         self.signal = facts.signal or self.signal
@@ -120,8 +130,8 @@ class Outcome:
     def begin_again(self) -> None:
         """An operator has it tried anew: nothing of before counts."""
         fresh = Outcome(wants_answer=self.wants_answer, streams=self.streams)
-        for name in self.__slots__:
-            setattr(self, name, getattr(fresh, name))
+        for item in fields(Outcome):
+            setattr(self, item.name, getattr(fresh, item.name))
 
     # -- words ------------------------------------------------------------------------------------
 

@@ -352,7 +352,11 @@ class Daemon:
             jobs=self.jobs,
         )
         copies = CopyJobs(
-            self.spool, self.parts, desired=self.desired, choose_sender=submission.sender
+            self.spool,
+            self.parts,
+            desired=self.desired,
+            choose_sender=submission.sender,
+            ledger=self.jobs,
         )
         self._stack.push_async_callback(copies.close)
         view_of_jobs = JobsView(self.jobs, self.store, self.standings)

@@ -743,16 +743,13 @@ class LaneSender:
     def _tell_delivered(self, flights: list[Flight], now: float) -> None:
         for flight in flights:
             record = flight.record
-            state = DeliveryState.TAKEN if self._spec.wants_ack else DeliveryState.SENT
-            if flight.stored_as:
-                state = DeliveryState.STORED
             self._telemetry.message_delivered(
                 record.node,
                 record.id,
                 record.to_node,
                 record.method,
                 now - flight.sent_mono,
-                DeliveryState.DONE if flight.is_done else state,
+                delivered_as(flight, wants_ack=self._spec.wants_ack),
             )
 
     def _give_up(self, flight: Flight, reason: str) -> None:
@@ -857,3 +854,12 @@ class LaneSender:
             next_in_s=delay_s,
             is_known=is_known,
         )
+
+
+def delivered_as(flight: Flight, *, wants_ack: bool) -> DeliveryState:
+    """Where a message stands that has left the outbox without a failure."""
+    if flight.is_done:
+        return DeliveryState.DONE
+    if flight.stored_as:
+        return DeliveryState.STORED
+    return DeliveryState.TAKEN if wants_ack else DeliveryState.SENT

@@ -11,7 +11,7 @@ import contextlib
 from collections.abc import Callable, Sequence
 
 from appliance.bus.base import Denial
-from appliance.core.delivery import DeliveryState, Standing
+from appliance.core.delivery import Standing
 from appliance.core.message import Message
 from appliance.core.names import WorkerKey
 from appliance.core.specs import PublisherSpec, WorkerSpec
@@ -20,7 +20,7 @@ from appliance.dialect.headers import HELLO_HEADER
 from appliance.errors import BusUnavailable
 from appliance.telemetry.stats import WorkerStats
 from appliance.workers.base import DrainReport
-from appliance.workers.lane_sender import LaneSender
+from appliance.workers.lane_sender import LaneSender, delivered_as
 from appliance.workers.router import lane_key
 from appliance.workers.schedule import HELLO_METHOD, Facts, Scheduler, fill_facts
 from appliance.workers.services import WorkerServices
@@ -240,9 +240,8 @@ class Publisher:
                 )
         jobs = self._parts.jobs
         if jobs.is_watching:
-            plain = DeliveryState.TAKEN if self._spec.wants_ack else DeliveryState.SENT
             for flight in flights:
-                state = DeliveryState.DONE if flight.is_done else plain
+                state = delivered_as(flight, wants_ack=self._spec.wants_ack)
                 jobs.concluded(flight.record.id, reason, state=state)
         if reason is not None:
             for flight in flights:

@@ -85,6 +85,7 @@ def describe_answer(facts: ReplyFacts, *, is_cut: bool) -> AnswerFacts:
         tells_stream=facts.stream is not None,
         is_cut=is_cut,
         is_truncated=facts.is_truncated,
+        is_stderr_cut=facts.is_stderr_cut,
         is_held=is_held,
         stopped_after_s=stopped_after_s,
         signal=number,

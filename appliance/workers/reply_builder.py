@@ -83,11 +83,13 @@ class ReplyBuilder:
             return
         facts = read_reply_facts(work.headers)
         data = "".join(message.data or ())
+        is_shown = request.file_name == CALLER_FILE
         instance = work.identity.instance
         self._jobs.answered(
             request.id,
             message.from_node,
-            describe_answer(facts, is_cut=len(data) > MAX_REPLY_CHARACTERS),
+            # what is filed is whole there
+            describe_answer(facts, is_cut=is_shown and len(data) > MAX_REPLY_CHARACTERS),
             [(facts.stream or "stdout", text_to_bytes(data)), ("stderr", facts.stderr)],
             None if instance is None else f"{instance}-{work.identity.message_id}",
         )
