@@ -82,7 +82,9 @@ class Streams:
             except ConnectionError:
                 pass  # the one who asked has gone
             finally:
-                left = watch.left_speaking(is_kept=job is not None)
+                # a copy that nobody waits for is given up; what a program says is kept all the same
+                is_kept = job is not None and job.command != "cp"
+                left = watch.left_speaking(is_kept=is_kept)
                 if left and any(asked.for_caller for asked in requests):
                     # so that who still speaks to a caller that has gone is told to stop; other answers are kept
                     self._control.left(left)

@@ -64,7 +64,7 @@ def describe_node(node: JobNode) -> str:
         words.append(f"{say_bytes(node.output_bytes)} of output")
     if node.forgotten_bytes:
         words.append(f"the first {say_bytes(node.forgotten_bytes)} are not kept")
-    if node.filed is not UNSET:
+    if node.filed is not UNSET and node.is_answered:
         words.append(f"filed at {node.filed}")
     if node.stopped is not UNSET:
         words.append(node.stopped)

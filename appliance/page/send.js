@@ -118,7 +118,7 @@ async function send() {
     }
     item.take(line);
   };
-  const done = postLines(`api/v1/messages?wait=${fields.wait.value}`, request, take, item.stopped.signal);
+  const done = postLines(`api/v1/messages?job=send&wait=${fields.wait.value}`, request, take, item.stopped.signal);
   done.then(
     () => item.end(),
     (error) => {
