@@ -19,6 +19,8 @@ from appliance.core.problems import Problem
 from appliance.errors import ConfigUnreadable
 
 MAX_TOTAL_BYTES = 8 * 1024**2
+MAX_ENTRIES = 100_000
+"""Files and directories looked at below one path: a wrong one may be the root of a disk."""
 _MAX_DEPTH = 32
 _SUFFIXES = (".yaml", ".yml")
 
@@ -104,21 +106,26 @@ def _find_files(path: str) -> Iterator[tuple[str, str]]:
     if not stat.S_ISDIR(status.st_mode):
         yield path, os.path.basename(path)
         return
-    for relative in sorted(_walk(path, "", frozenset({os.path.realpath(path)}))):
+    left = iter(range(MAX_ENTRIES))
+    for relative in sorted(_walk(path, "", frozenset({os.path.realpath(path)}), left)):
         yield os.path.join(path, relative), relative
 
 
-def _walk(root: str, below: str, above: frozenset[str]) -> Iterator[str]:
+def _walk(root: str, below: str, above: frozenset[str], left: Iterator[int]) -> Iterator[str]:
     """Relative names of the files below a directory, and of directories that cannot be entered.
 
     Links are followed, but never in a circle.
 
     Raises:
-        ConfigUnreadable: the root itself cannot be entered.
+        ConfigUnreadable: the root itself cannot be entered, or too much is below it.
     """
     try:
         with os.scandir(os.path.join(root, below)) as entries:
-            listed = sorted(entries, key=lambda entry: entry.name)
+            listed = sorted(
+                # a directory may hold more than memory does
+                (entry for entry in entries if next(left, None) is not None or _give_up(root)),
+                key=lambda entry: entry.name,
+            )
     except OSError as error:
         if not below:
             raise ConfigUnreadable(root, _reason(error)) from error
@@ -131,9 +138,15 @@ def _walk(root: str, below: str, above: frozenset[str]) -> Iterator[str]:
         if _is_directory(entry):
             real = os.path.realpath(entry.path)
             if real not in above and len(above) < _MAX_DEPTH:
-                yield from _walk(root, relative, above | {real})
+                yield from _walk(root, relative, above | {real}, left)
         elif entry.name.endswith(_SUFFIXES):
             yield relative
+
+
+def _give_up(root: str) -> bool:
+    raise ConfigUnreadable(
+        root, f"more than {MAX_ENTRIES} files and directories are below it: it is no config"
+    )
 
 
 def _is_directory(entry: os.DirEntry[str]) -> bool:

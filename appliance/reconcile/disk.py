@@ -53,6 +53,37 @@ async def call_in_thread(function: Callable[..., T], *args: object) -> T:
     return await future
 
 
+class _OtherPaths:
+    """Sets that somebody asks about, wherever they lie."""
+
+    def __init__(self, source: ConfigSource) -> None:
+        self._source = source
+        self._loading: asyncio.Task[LoadedSet] | None = None
+
+    async def load(self, paths: Sequence[str]) -> LoadedSet:
+        """See `SourceReader.load_from`."""
+        named = ", ".join(paths)
+        if self._loading is not None and not self._loading.done():
+            raise ConfigUnreadable(named, "other paths are being read; ask again later")
+        task = self._loading = asyncio.ensure_future(call_in_thread(self._source.load_from, paths))
+        task.add_done_callback(_forget)
+        # NB: shielded by `wait`: who asked may go, and the thread goes on all the same
+        done, _ = await asyncio.wait({task}, timeout=LOAD_TIMEOUT_S)
+        if not done:
+            raise ConfigUnreadable(named, "the file system does not answer")
+        return task.result()
+
+    def close(self) -> None:
+        """Leave alone what hangs."""
+        if self._loading is not None:
+            self._loading.cancel()
+
+
+def _forget(task: asyncio.Task[LoadedSet]) -> None:
+    if not task.cancelled():
+        task.exception()  # whoever asked has it, or has gone
+
+
 class SourceReader:
     """A config source, asked without waiting for it for ever."""
 
@@ -61,6 +92,7 @@ class SourceReader:
         self._path = path
         self._hanging: set[asyncio.Task[Any]] = set()
         self._asking = 0
+        self._others = _OtherPaths(source)
 
     @property
     def is_asking(self) -> bool:
@@ -88,8 +120,13 @@ class SourceReader:
         return await self._ask(self._source.load, timeout_s=LOAD_TIMEOUT_S)
 
     async def load_from(self, paths: Sequence[str]) -> LoadedSet:
-        """Read, check and compile other paths. Raises ConfigInvalid, ConfigUnreadable, RunNodesUnclear."""
-        return await call_in_thread(self._source.load_from, paths)
+        """Read, check and compile other paths, those of one caller at a time.
+
+        Raises:
+            ConfigInvalid, ConfigUnreadable, RunNodesUnclear.
+        """
+        # apart from the own ones: where others hang, nothing is wrong with these
+        return await self._others.load(paths)
 
     async def load_given(
         self, files: Mapping[str, bytes], digest: str, variables: Collection[str] | None
@@ -141,6 +178,7 @@ class SourceReader:
 
     async def close(self) -> None:
         """Leave alone what hangs."""
+        self._others.close()
         for task in tuple(self._hanging):
             task.cancel()
         if self._hanging:

@@ -36,6 +36,7 @@ from appliance.core.specs import (
     SubscriberDefaults,
     SubscriberSpec,
 )
+from appliance.core.user_method import UserMethod
 
 NOT_SETTINGS = frozenset({"roles", "labels", PUBLIC_KEYS, "subscribe", "publish"})
 """Keys of a role or node that are no worker settings."""
@@ -260,6 +261,7 @@ class Expander:
         definition = self._known.user_methods.get(info.name)
         if definition is not None:
             settings["definition"] = definition
+            self._check_runner(definition, entry, layers)
             if definition.timeout_s is not None and entry.get("method_timeout") is None:
                 # nearer than what a layer says for all methods, further than the entry itself
                 settings["method_timeout_s"] = definition.timeout_s
@@ -316,6 +318,23 @@ class Expander:
             settings=read_section(PublisherSettings, merged),
             schedule=_make_schedule(entry, info),
             reply_method=entry.get("reply_method") or "",
+        )
+
+    def _check_runner(self, definition: UserMethod, entry: Tree, layers: tuple[Layer, ...]) -> None:
+        """Each message would be refused."""
+        if (
+            entry.get("runner") is None
+            or entry.get("enabled") is False
+            or definition.exec is None
+            or not definition.exec.environment
+        ):
+            return
+        self._findings.add(
+            "E209",
+            find_origin(layers, ("runner",)) or layers[-1][0],
+            f"a runner gives programs its own environment, and {definition.name} has an `environment`",
+            hint="drop `runner`, or the method's `environment`",
+            on_key=True,
         )
 
     def _check_kept(self, info: MethodInfo, entry: Tree, layers: tuple[Layer, ...]) -> None:
