@@ -92,6 +92,8 @@ class Broker(_Answer):
     server: str | None = None
     embedded: bool = False
     reconnects: int = 0
+    error: str | None = None
+    """Why there is no connection."""
 
 
 class KeptByStream(_Answer):

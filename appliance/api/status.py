@@ -28,7 +28,7 @@ from appliance.core.delivery import Standing, state_of_reason, why_of_reason
 from appliance.core.describe_methods import describe_methods
 from appliance.core.names import WorkerKey, WorkerKind
 from appliance.core.overrides import Overrides
-from appliance.core.problems import Problem
+from appliance.core.problems import Problem, Severity
 from appliance.core.specs import Phase, PublisherSpec
 from appliance.core.times import clock_time, rfc3339
 from appliance.jobs.ledger import JobLedger
@@ -146,6 +146,7 @@ class StatusView:
                 server=bus.server,
                 embedded=self._is_broker_embedded,
                 reconnects=bus.reconnects,
+                error=None if bus.is_connected else bus.trouble or NOT_REACHED,
             ),
             nodes=describe_nodes(self._pool, applied, hellos, self._overrides.all),
             overrides=describe_overrides(self._overrides.all),
@@ -406,10 +407,15 @@ def describe_nodes(
     for key in [*sorted(pool.handles), *sorted(wanted.keys() - pool.handles.keys())]:
         worker = describe_worker(key, pool.handles.get(key))
         worker.override = actions.get(key.name, msgspec.UNSET)
+        if worker.override is not msgspec.UNSET and key not in pool.handles:
+            worker.last_error = None  # that somebody has stopped it is the reason
         nodes.setdefault(str(key.node), model.Node()).workers.append(worker)
     for name, node in nodes.items():
         node.last_hello_at = hellos.get(name)
     return nodes
+
+
+NOT_STARTED = "it has not been started yet"
 
 
 def describe_worker(key: WorkerKey, handle: Handle | None) -> model.Worker:
@@ -418,6 +424,7 @@ def describe_worker(key: WorkerKey, handle: Handle | None) -> model.Worker:
         name=key.name, kind=str(key.kind), subject=key.subject, phase=str(Phase.STOPPED)
     )
     if handle is None:
+        described.last_error = NOT_STARTED
         return described
     stats = handle.worker.stats if handle.worker is not None else None
     sends = key.kind is WorkerKind.PUBLISHER
@@ -445,9 +452,12 @@ def describe_worker(key: WorkerKey, handle: Handle | None) -> model.Worker:
 _TAKEN_COUNTERS = ("refused", "repeats", "dropped", "turned_away")
 
 
+NOT_REACHED = "it has not been reached yet"
+
+
 def say_unconnected(trouble: str) -> str:
     """That there is no broker, with the words of whoever refused or lost the connection."""
-    return "not connected to the broker" + (f": {trouble}" if trouble else "")
+    return f"not connected to the broker: {trouble or NOT_REACHED}"
 
 
 def find_trouble(handle: Handle) -> str | None:
@@ -510,27 +520,44 @@ def find_degradations(
     if broker_trouble is not None:
         reasons.append(say_unconnected(broker_trouble))
     if attempt is not None and attempt.result == "reverted":
-        reasons.append("the last config was taken back after its trial")
+        first = _say_first(attempt.problems)
+        reasons.append(f"the last config was taken back after its trial{first}")
     if attempt is not None and attempt.result == "refused":
         count = len(attempt.problems)
-        reasons.append(f"the last config was refused ({count} problem{'s' if count != 1 else ''})")
-    broken = [
-        key.name
+        first = _say_first(attempt.problems)
+        reasons.append(
+            f"the last config was refused ({count} problem{'s' if count != 1 else ''}){first}"
+        )
+    broken = {
+        key.name: handle.last_error
         for key, handle in pool.handles.items()
         if handle.phase in (Phase.BACKING_OFF, Phase.FAILED, Phase.STOPPED)
-    ]
+    }
     # what an operator has stopped by hand is drift, and told as that
     wanted = applied.desired.workers.keys() - overrides.keys() if applied else set()
     missing = len(wanted - pool.handles.keys())
     if broken or missing:
-        names = ", ".join(broken[:3])
+        names = ", ".join(list(broken)[:3])
+        # mostly one reason for all; the others stand beside each worker
+        why = next((why for why in broken.values() if why), "" if broken else NOT_STARTED)
         count = len(broken) + missing
         said = "1 worker does not run" if count == 1 else f"{count} workers do not run"
-        reasons.append(f"{said}{': ' + names if names else ''}")
+        named = f"{said}: {names}" if names else said
+        # without a connection that is the reason, and stands above
+        reasons.append(f"{named} ({why})" if why and broker_trouble is None else named)
     reasons += delivery
     if dead:
         reasons.append(f"{dead} dead letter{'s' if dead != 1 else ''}")
     return reasons
+
+
+def _say_first(problems: Sequence[Problem]) -> str:
+    """The first problem, where there is one: what is wrong is not told without why."""
+    first = next((one for one in problems if one.severity is Severity.ERROR), None)
+    if first is None:
+        return ""
+    place = f"{os.path.basename(first.file)}:{first.line} " if first.line else ""
+    return f": {first.code} {place}{first.message}"
 
 
 def describe_state(

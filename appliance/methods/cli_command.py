@@ -1,7 +1,7 @@
 """REQCliCommand: run a program and reply with what it wrote to its standard output.
 
 The arguments are the program and its arguments, run as they are: no shell, no expansion save that of
-``{{STEWARD_DATA}}`` (see `_commands`). Which programs a subscriber may run is the config's `allow_commands`. Go nodes
+``{{STEWARD_DATA}}`` (see `programs.steward`). Which programs a subscriber may run is the config's `allow_commands`. Go nodes
 expect stdout as the reply and nothing else there, so the exit status and stderr travel as an error report; nodes of
 ours find the status beside the reply as well.
 """

@@ -1,4 +1,8 @@
-"""Keeps overrides: in force at once, and on disk before anybody is told so, for a restart must not undo them."""
+"""Keeps overrides, workers that a peer has started or stopped beside the config (REQOpProcessStart, REQOpProcessStop).
+
+They are in force at once, and on disk before whoever asked is told so: a restart does not undo them. A set that is
+brought into force does, where it says `reload: {overrides: clear}`; and each goes whose worker the config has as it is.
+"""
 
 from __future__ import annotations
 

@@ -56,7 +56,7 @@ class ApplyReport:
 
 
 class WorkerPool:
-    """Applies plans. `run_guarded` tasks are owned here and joined before they are forgotten."""
+    """Applies plans. The tasks of the workers, each in a `_guard`, are owned here and joined before they are forgotten."""
 
     def __init__(
         self,

@@ -133,12 +133,18 @@ def setup_logging(level: str = "info", format_: str = "text", stream: TextIO | N
     if format_ != "json":
         formatter = TextFormatter(for_journal=_is_journal(target))
     handler.setFormatter(formatter)
+    handler.addFilter(_is_worth_a_line)
     # a closed stderr must not make the daemon write about it, to stderr
     logging.raiseExceptions = False
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(logging.WARNING)
     set_log_level(level)
+
+
+def _is_worth_a_line(record: logging.LogRecord) -> bool:
+    """nats-py makes the second half of a TLS connection itself, and asyncio remarks on it whenever one ends."""
+    return "eof_received() has no effect" not in str(record.msg)
 
 
 def hide_in_logs(hiding: Hiding) -> None:

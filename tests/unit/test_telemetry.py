@@ -313,3 +313,17 @@ def test_a_message_costs_next_to_nothing_while_nobody_listens(telemetry):
         )
     )
     assert seconds / 10_000 < 20e-6  # measured: below 1 µs
+
+
+def test_what_asyncio_remarks_on_every_end_of_a_tls_connection_is_no_line():
+    stream = io.StringIO()
+    before = logging.getLogger().handlers[:]
+    try:
+        logs.setup_logging("info", "text", stream)
+        logging.getLogger("asyncio").warning(
+            "returning true from eof_received() has no effect when using ssl"
+        )
+        logging.getLogger("asyncio").warning("something else")
+    finally:
+        logging.getLogger().handlers[:] = before
+    assert [line.split()[-2:] for line in stream.getvalue().splitlines()] == [["something", "else"]]

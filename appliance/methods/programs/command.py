@@ -1,7 +1,7 @@
 """Run a program: bounded in time and output, killed whole, never waited for without end.
 
 `run_command` keeps what it says, up to a limit. `stream_command` passes it on while it runs; there nothing but the
-time bounds the whole, while what is held at once is bounded (`_talk`).
+time bounds the whole, while what is held at once is bounded (`chunks`).
 """
 
 from __future__ import annotations
