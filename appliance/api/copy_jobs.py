@@ -15,7 +15,16 @@ import msgspec
 from appliance.api import model
 from appliance.api.requests import EncodedData, carried
 from appliance.api.submission import accepts, describe_unknown, describe_unsubscribed
-from appliance.core.copying import COPY_FROM, COPY_TO, MAKE_DIRECTORIES, Copied, describe_copied
+from appliance.core.copying import (
+    COPY_FROM,
+    COPY_TO,
+    Attributes,
+    Copied,
+    TargetPlace,
+    describe_copied,
+    find_attribute_problem,
+    join_target,
+)
 from appliance.core.current import Current
 from appliance.core.delivery import DeliveryState
 from appliance.core.message import Message
@@ -52,6 +61,10 @@ class CopyRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     """What the file is called at the caller's, for texts."""
     make_directories: bool = False
     """Whether missing directories of `path` are made."""
+    mode: int | None = None
+    owner: str = ""
+    modified_ns: int | None = None
+    """What the file has there beside its content; without these as the node has it."""
     node: str | None = None
     """The own node that takes part."""
 
@@ -98,12 +111,15 @@ class CopyJobs:
             self._check_can_come(node, other)
         elif not path.startswith("/"):
             raise RequestInvalid("the path at the other node begins with a slash")
+        attributes = Attributes(request.mode, request.owner, request.modified_ns)
+        problem = find_attribute_problem(attributes)
+        if problem is not None:
+            raise RequestInvalid(problem)
         entry = self._spool.add(
             node,
             other,
-            target=path,
+            target=TargetPlace(path, request.make_directories, attributes),
             name=carried(request.name) or "a file",
-            makes_directories=request.make_directories,
         )
         return model.CopyBegun(
             token=entry.token,
@@ -138,7 +154,7 @@ class CopyJobs:
     async def store(self, token: str, size: int, blocks: AsyncIterator[bytes]) -> str:
         """Keep what the caller brings; its SHA-256."""
         entry = self._entry(token)
-        if not entry.target:
+        if not entry.is_outgoing:
             raise RequestInvalid("this copy comes from a node: nothing is brought for it")
         if entry.users or entry.arrived.is_set():
             raise RequestInvalid("its content is here already, or on its way")
@@ -170,7 +186,7 @@ class CopyJobs:
     ) -> AsyncGenerator[model.CopyLine, None]:
         """Send what was brought; how far it is, and at last what came of it."""
         entry = self._entry(token)
-        if not entry.target or not entry.arrived.is_set():
+        if not entry.is_outgoing or not entry.arrived.is_set():
             raise RequestInvalid("nothing was brought to be sent")
         line = _Line(NodeName(entry.node), self._parts, entry.path.stat().st_size)
         # its file must not be swept while it is sent
@@ -188,7 +204,7 @@ class CopyJobs:
                 line.changed.clear()
                 yield line.facts()
             copied = job.result()
-            text = describe_copied(entry.name, f"{entry.other}:{entry.target}", copied)
+            text = describe_copied(entry.name, f"{entry.other}:{entry.target.path}", copied)
             yield model.CopyLine(event="copied", text=text, **copied._asdict())
         except (GeneratorExit, asyncio.CancelledError):
             # whoever brought the file died before it was told: nobody will say that it can go
@@ -235,14 +251,11 @@ class CopyJobs:
             source,
             Message(
                 method=COPY_FROM,
-                method_args=(
-                    *(entry.name, entry.other, entry.target),
-                    *([MAKE_DIRECTORIES] if entry.makes_directories else []),
-                ),
+                method_args=(entry.name, entry.other, *join_target(entry.target)),
             ),
             node=entry.node,
             to_node=entry.other,
-            path=entry.target,
+            path=entry.target.path,
             line=line,
             max_payload_bytes=self._parts.bus.max_payload,
             wait_s=wait_s,
@@ -310,7 +323,11 @@ def _open_new(path: Path, size: int) -> int:
 
 
 def _append(file_fd: int, block: bytes, hasher: Any) -> None:
-    view = memoryview(block)
-    while view:
-        view = view[os.write(file_fd, view) :]
+    if block.strip(b"\0"):
+        view = memoryview(block)
+        while view:
+            view = view[os.write(file_fd, view) :]
+    else:
+        # a hole stays one
+        os.ftruncate(file_fd, os.lseek(file_fd, len(block), os.SEEK_CUR))
     hasher.update(block)

@@ -11,6 +11,7 @@ import http.client
 import json
 import os
 import socket
+import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -200,12 +201,44 @@ class UnixWay:
         return hint if other != self._path else ""
 
 
+class _EndableWay:
+    """A way that knows the connections that were opened by it."""
+
+    def __init__(self, way: Way) -> None:
+        self.explain, self.explain_refusal = way.explain, way.explain_refusal
+        self._way = way
+        self._opened: weakref.WeakSet[http.client.HTTPConnection] = weakref.WeakSet()
+
+    def open(self, timeout_s: float | None) -> http.client.HTTPConnection:
+        connection = self._way.open(timeout_s)
+        self._opened.add(connection)
+        return connection
+
+    @property
+    def name(self) -> str:
+        return self._way.name
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        return self._way.headers
+
+    def end_all(self) -> None:
+        for connection in list(self._opened):
+            if connection.sock is not None:
+                with contextlib.suppress(OSError):
+                    connection.sock.shutdown(socket.SHUT_RDWR)
+
+
 class ApiClient:
     """One daemon. Every call opens a connection of its own."""
 
     def __init__(self, way: Way) -> None:
-        self._way = way
+        self._way = _EndableWay(way)
         self.is_remote = way.is_remote
+
+    def end_requests(self) -> None:
+        """End those that are under way in other threads, as if the daemon had gone."""
+        self._way.end_all()
 
     def get(
         self,

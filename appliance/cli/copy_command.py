@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import signal
-import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Annotated
 
 import typer
 
-from appliance.cli.api_client import NotPermitted
-from appliance.cli.copy_job import Copier, NobodyAnswers
-from appliance.cli.copy_places import Job, PlacesUnclear, plan_copies
+from appliance.cli.api_client import ApiClient
+from appliance.cli.copy_finder import FleetFinder
+from appliance.cli.copy_job import Copier
+from appliance.cli.copy_many import ManyCopies, ManyView, copy_one
+from appliance.cli.copy_places import Job, PlacesUnclear
+from appliance.cli.copy_plan import CopyWishes, Planner, make_directories
 from appliance.cli.copy_report import CopyOutcome, CopyState, exit_code_of, facts_of, summary_of
 from appliance.cli.exec_command import INTERRUPTED
 from appliance.cli.options import (
@@ -25,20 +27,28 @@ from appliance.cli.options import (
 )
 from appliance.cli.progress_view import ProgressView
 from appliance.cli.server_options import connect
-from appliance.errors import ApplianceError, DaemonError
+from appliance.core.copying import MAX_MODE, Attributes, find_attribute_problem
+from appliance.errors import ApplianceError
 
 DEFAULT_WAIT = "30s"
 
 _HELP = """Copy files from a node, to a node, or between nodes, as scp does.
 
 A file at a node is written NODE:/PATH, with an absolute path. Several sources, or a target that ends
-with a slash, copy into a directory. Regular files are copied, no directories, up to max_file_bytes of
-either node (1 GiB unless its config says more): what is larger than a message goes in pieces, is
-checked by SHA-256, and goes on after broken lines and restarts of either node. A file that grows
-meanwhile, as logs do, is copied as it was at the beginning.
+with a slash, copy into a directory. Regular files are copied, up to max_file_bytes of either node (1
+GiB unless its config says more): what is larger than a message goes in pieces, is checked by SHA-256,
+and goes on after broken lines and restarts of either node. A file that grows meanwhile, as logs do,
+is copied as it was at the beginning; holes stay holes.
+
+In place of a NODE stand targets of several: ship1,ship2, patterns ('ship*'), @role, label=value, all.
+From several nodes each file goes into a directory of its node: ./logs/ship1/syslog. To several nodes
+each gets its own. A path at a node may be a pattern of * ? and [...], which the node answers within
+allow_paths. With -r directories are copied with what is below them, those at the target made as they
+are needed; links are not followed out of them, and what is no regular file is told and left out.
 
 The target is replaced in one step when the whole is there and right. It keeps the mode of the file
-that was there; a new one at a node is for its owner alone (0600). Its directory must be there;
+that was there; a new one at a node is for its owner alone (0600). -p keeps mode and time of change of
+the source, --mode and --owner say what it gets; where that cannot be, nothing is replaced. Its directory must be there;
 --mkdir makes it, at a node, where allow_paths has the directory, too.
 
 What may be read at a node is allow_paths of its REQCopyFileFrom, what may be written that of its
@@ -56,6 +66,8 @@ Examples:
   appliance cp ./nginx.conf ship1:/etc/nginx/nginx.conf
   appliance cp ship1:/var/log/a.log ship2:/var/log/b.log ./logs/
   appliance cp ship1:/srv/backup.tar ship2:/srv/
+  appliance cp 'ship*:/var/log/syslog' ./logs/
+  appliance cp -r ./site '@web:/srv/www/'
 """
 
 
@@ -75,6 +87,23 @@ def copy(
     mkdir: Annotated[
         bool, typer.Option("--mkdir", help="Make the target's missing directories at a node.")
     ] = False,
+    is_recursive: Annotated[
+        bool,
+        typer.Option("-r", "--recursive", help="Copy directories with all that is below them."),
+    ] = False,
+    preserves: Annotated[
+        bool, typer.Option("-p", "--preserve", help="Keep mode and time of change of each file.")
+    ] = False,
+    mode: Annotated[
+        str | None, typer.Option("--mode", metavar="OCTAL", help="The mode of each file, as 0640.")
+    ] = None,
+    owner: Annotated[
+        str | None,
+        typer.Option("--owner", metavar="USER[:GROUP]", help="The owner of each file."),
+    ] = None,
+    at_once: Annotated[
+        int, typer.Option("--at-once", metavar="N", min=1, max=16, help="Files at once.")
+    ] = 8,
     from_node: Annotated[
         str | None, typer.Option("--from", metavar="N", help="The own node that takes part.")
     ] = None,
@@ -91,35 +120,118 @@ def copy(
     wait_s = read_duration("--wait", wait) or 0.0
     if not 1 <= wait_s <= 3_600:
         raise typer.BadParameter("between 1s and 1h", param_hint="--wait")
+    client = connect(state_dir)
+    wishes = CopyWishes(
+        is_recursive=is_recursive,
+        preserves=preserves,
+        mode=_read_mode(mode),
+        owner=_read_owner(owner),
+    )
+    finder = FleetFinder(client, node=from_node, wait_s=wait_s)
     try:
-        jobs = plan_copies([*sources, target])
+        with _ending_like_interrupted() as ended_by:
+            plan = Planner(finder, wishes).plan([*sources, target])
+            make_directories(plan.directories, target)
     except PlacesUnclear as error:
         raise typer.BadParameter(str(error), param_hint="SOURCE… TARGET") from None
-    view = ProgressView(is_quiet=is_quiet)
-    copier = Copier(
-        connect(state_dir),
-        view,
-        node=from_node,
-        wait_s=wait_s,
-        makes_directories=mkdir,
-    )
-    outcomes: list[CopyOutcome] = []
-    broken: ApplianceError | None = None
+    except KeyboardInterrupt:
+        return 128 + ended_by[0] if ended_by else INTERRUPTED
+    for outcome in plan.known:
+        _tell_known(outcome)
+    copies = _Copies(client, from_node, wait_s, makes_directories=mkdir, is_quiet=is_quiet)
     with _ending_like_interrupted() as ended_by:
-        for job in jobs:
-            outcome, broken = _copy_one(copier, view, job)
-            outcomes.append(outcome)
-            if broken is not None or outcome.state is CopyState.INTERRUPTED:
-                break
+        outcomes, broken = (
+            copies.copy_in_row(plan.jobs)
+            if len(plan.jobs) == 1 or at_once == 1
+            else copies.copy_at_once(plan.jobs, at_once)
+        )
+    outcomes = [*plan.known, *outcomes]
+    total = len(plan.jobs) + len(plan.known)
     if output is Output.JSON:
-        print_json(facts_of(outcomes, len(jobs)))
+        print_json(facts_of(outcomes, total))
     if broken is not None:
         raise broken
-    if len(jobs) > 1 and (words := summary_of(outcomes, len(jobs))):
+    if total > 1 and (words := summary_of(outcomes, total)):
         warn(words)
-    if outcomes[-1].state is CopyState.INTERRUPTED:
+    if any(outcome.state is CopyState.INTERRUPTED for outcome in outcomes):
         return 128 + ended_by[0] if ended_by else INTERRUPTED
     return exit_code_of(outcomes)
+
+
+class _Copies:
+    """How the files of one call are copied."""
+
+    def __init__(
+        self,
+        client: ApiClient,
+        node: str | None,
+        wait_s: float,
+        *,
+        makes_directories: bool,
+        is_quiet: bool,
+    ) -> None:
+        self._client = client
+        self._node = node
+        self._wait_s = wait_s
+        self._makes_directories = makes_directories
+        self._is_quiet = is_quiet
+
+    def _copier(self, view: ProgressView, is_stopped: Callable[[], bool]) -> Copier:
+        return Copier(
+            self._client,
+            view,
+            node=self._node,
+            wait_s=self._wait_s,
+            makes_directories=self._makes_directories,
+            is_stopped=is_stopped,
+        )
+
+    def copy_in_row(self, jobs: Sequence[Job]) -> tuple[list[CopyOutcome], ApplianceError | None]:
+        """One after the other, each with a view of its own."""
+        view = ProgressView(is_quiet=self._is_quiet)
+        copier = self._copier(view, lambda: False)
+        outcomes: list[CopyOutcome] = []
+        for job in jobs:
+            with view.ticking():
+                outcome, broken = copy_one(copier, job)
+            view.end()
+            outcomes.append(outcome)
+            if outcome.reason is not None and broken is None:
+                warn(outcome.reason)
+            if broken is not None or outcome.state is CopyState.INTERRUPTED:
+                return outcomes, broken
+        return outcomes, None
+
+    def copy_at_once(
+        self, jobs: Sequence[Job], at_once: int
+    ) -> tuple[list[CopyOutcome], ApplianceError | None]:
+        """Several at once, with one view of all."""
+        view = ManyView(jobs, is_quiet=self._is_quiet)
+        many = ManyCopies(lambda: self._copier(view, many.is_stopped.is_set), view, at_once)
+        with view.ticking():
+            return many.run(jobs, self._client.end_requests)
+
+
+def _tell_known(outcome: CopyOutcome) -> None:
+    said = outcome.reason or ""
+    if outcome.state is CopyState.SKIPPED:
+        said = f"{outcome.job.source}: {said}: it is not copied"
+    warn(said)
+
+
+def _read_mode(text: str | None) -> int | None:
+    if text is None:
+        return None
+    if not text or len(text) > 4 or set(text) - set("01234567") or int(text, 8) > MAX_MODE:
+        raise typer.BadParameter("octal, up to 0777, as in 0640", param_hint="--mode")
+    return int(text, 8)
+
+
+def _read_owner(text: str | None) -> str:
+    problem = find_attribute_problem(Attributes(owner=text or ""))
+    if problem is not None:
+        raise typer.BadParameter(problem, param_hint="--owner")
+    return text or ""
 
 
 @contextlib.contextmanager
@@ -143,29 +255,3 @@ def _ending_like_interrupted() -> Iterator[list[int]]:
     finally:
         for number in numbers:
             signal.signal(number, signal.SIG_DFL)
-
-
-def _copy_one(
-    copier: Copier, view: ProgressView, job: Job
-) -> tuple[CopyOutcome, ApplianceError | None]:
-    """What came of it, told already; beside it what makes all others fail as well."""
-    began_mono = time.monotonic()
-    outcome = CopyOutcome(job)
-    broken: ApplianceError | None = None
-    try:
-        with view.ticking():
-            outcome.copied = copier.copy(job)
-        outcome.state = CopyState.COPIED
-    except KeyboardInterrupt:
-        outcome.state, outcome.reason = CopyState.INTERRUPTED, copier.describe_interrupted(job)
-    except NobodyAnswers as error:
-        outcome.state, outcome.reason = CopyState.SILENT, str(error)
-    except (DaemonError, NotPermitted) as error:
-        outcome.reason, broken = str(error), error
-    except ApplianceError as error:
-        outcome.reason = str(error)
-    outcome.seconds = time.monotonic() - began_mono
-    view.end()
-    if outcome.reason is not None and broken is None:
-        warn(outcome.reason)
-    return outcome, broken

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from appliance.api.model import CopyBegun, CopyKept, CopyLine, Count, Line, Status
@@ -15,7 +15,7 @@ from appliance.cli.copy_local import LocalSource, check_writable, write_file
 from appliance.cli.copy_places import Job, Place
 from appliance.cli.options import warn
 from appliance.cli.progress_view import ProgressView
-from appliance.core.copying import COPY_FROM, MAKE_DIRECTORIES, NOBODY_TOOK, Copied
+from appliance.core.copying import COPY_FROM, NOBODY_TOOK, Copied, TargetPlace, join_target
 from appliance.errors import ApplianceError, DaemonUnreachable
 
 MAX_COPY_S = 86_400.0
@@ -45,12 +45,15 @@ class Copier:
         node: str | None,
         wait_s: float,
         makes_directories: bool = False,
+        is_stopped: Callable[[], bool] = lambda: False,
     ) -> None:
         self._client = client
         self._view = view
         self._node = node
         self._wait_s = wait_s
         self._makes_directories = makes_directories
+        self._is_stopped = is_stopped
+        """Whether nobody waits any more, though this thread was not interrupted itself."""
         self._is_begun = self._goes_on = False
 
     def copy(self, job: Job) -> Copied | None:
@@ -65,7 +68,7 @@ class Copier:
         copied: Copied | None
         try:
             if job.source.node is not None and job.target.node is not None:
-                copied = self._pass_on(job.source, job.target)
+                copied = self._pass_on(job)
             else:
                 copied = self._copy_over_restarts(job)
         except CopyProblem as error:
@@ -86,12 +89,14 @@ class Copier:
             self._is_begun = False
             try:
                 if job.source.node is None:
-                    return self._bring(job.source.path, job.target)
+                    return self._bring(job)
                 check_writable(job.target.path)
-                return self._fetch(job.source, job.target.path)
+                return self._fetch(job)
             except AccessWithdrawn:
                 raise
-            except DaemonUnreachable:
+            except DaemonUnreachable as error:
+                if self._is_stopped():
+                    raise KeyboardInterrupt from error
                 restarts += 1
                 if not self._is_begun or restarts > MAX_RESTARTS or not self._wait_for_daemon():
                     raise
@@ -119,16 +124,20 @@ class Copier:
 
     # -- from here to a node ----------------------------------------------------------------------
 
-    def _bring(self, path: str, target: Place) -> Copied:
+    def _bring(self, job: Job) -> Copied:
+        path, target, attributes = job.source.path, job.target, job.attributes
         source = LocalSource(path)
         with contextlib.closing(source):
-            body: dict[str, str | bool | None] = {
+            body: dict[str, str | int | None] = {
                 "to_node": target.node,
                 "path": target.path,
                 "name": os.path.abspath(path),
             }
-            if self._makes_directories:
+            if self._makes_directories or job.makes_directories:
                 body["make_directories"] = True
+            body |= {name: value for name, value in attributes._asdict().items() if value}
+            if attributes.mode is not None:
+                body["mode"] = attributes.mode
             begun = self._begin(body)
             token = begun.token
             with self._forgetting(token):
@@ -156,7 +165,8 @@ class Copier:
 
     # -- from a node ------------------------------------------------------------------------------
 
-    def _fetch(self, source: Place, path: str) -> Copied:
+    def _fetch(self, job: Job) -> Copied:
+        source, path = job.source, job.target.path
         begun = self._begin({"from_node": source.node})
         token = begun.token
         with self._forgetting(token):
@@ -167,18 +177,20 @@ class Copier:
             try:
                 with self._client.fetch(place, query, self._wait_s) as response:
                     sha256 = response.headers.get(SHA256_HEADER, "")
-                    return Copied(write_file(path, response, sha256), sha256, True)
+                    size = write_file(path, response, sha256, job.attributes)
+                    return Copied(size, sha256, True)
             except NotPermitted:
                 raise
             except ApiRefused as error:
                 raise NobodyAnswers(f"{source}: {error}") from error
 
-    def _pass_on(self, source: Place, target: Place) -> Copied | None:
+    def _pass_on(self, job: Job) -> Copied | None:
+        source, target = job.source, job.target
         assert target.node is not None
+        makes = self._makes_directories or job.makes_directories
+        place = TargetPlace(target.path, makes, job.attributes)
         try:
-            arguments = [source.path, target.node, target.path]
-            if self._makes_directories:
-                arguments.append(MAKE_DIRECTORIES)
+            arguments = [source.path, target.node, *join_target(place)]
             return self._ask(source, arguments, self._node, idle_s=self._wait_s + ANSWER_S)
         except KeyboardInterrupt:
             self._goes_on = self._is_begun
@@ -214,10 +226,12 @@ class Copier:
                 elif line.event == "accepted" and hint is None:
                     hint = asked.note
                     self._tell_unknown(hint)
-        except KeyboardInterrupt:
+        except (KeyboardInterrupt, DaemonUnreachable) as error:
+            if not (isinstance(error, KeyboardInterrupt) or self._is_stopped()):
+                raise
             self._withdraw(asked)
             self._is_begun = asked.is_delivered
-            raise
+            raise KeyboardInterrupt from error
         if asked.problem is not None:
             is_named = source.path in asked.problem
             raise _problem(f"{source.node if is_named else source}: {asked.problem}")
@@ -237,7 +251,7 @@ class Copier:
 
     # -- tokens -----------------------------------------------------------------------------------
 
-    def _begin(self, body: dict[str, str | bool | None]) -> CopyBegun:
+    def _begin(self, body: dict[str, str | int | None]) -> CopyBegun:
         if self._node is not None:
             body["node"] = self._node
         begun = self._client.post("/api/v1/copies", CopyBegun, body).value

@@ -11,8 +11,9 @@ import stat
 from collections.abc import Callable, Iterator
 from typing import BinaryIO, Protocol
 
-from appliance.core.copying import HASH_DIFFERS
+from appliance.core.copying import HASH_DIFFERS, NO_ATTRIBUTES, Attributes
 from appliance.errors import ApplianceError
+from appliance.methods.copies.attributes import set_attributes
 
 BLOCK_BYTES = 256 * 1024
 MAX_OF_KERNEL_BYTES = 4 * 1024 * 1024
@@ -118,10 +119,13 @@ def check_writable(path: str) -> None:
         raise LocalFailed(path, "no permission to write in its directory")
 
 
-def write_file(path: str, content: Readable, sha256: str) -> int:
+def write_file(
+    path: str, content: Readable, sha256: str, attributes: Attributes = NO_ATTRIBUTES
+) -> int:
     """Write beside the target, check, rename over it: it is there whole or not at all.
 
-    Links are followed and a device or a pipe is written to, as cp does. Returns the size.
+    Links are followed and a device or a pipe is written to, as cp does. What is nothing but zeros stays a hole. Returns
+    the size.
 
     Raises:
         LocalFailed: it cannot be written, or what came is not what was sent.
@@ -130,15 +134,19 @@ def write_file(path: str, content: Readable, sha256: str) -> int:
     try:
         if _is_special(real):
             with open(real, "wb", buffering=0) as file:
-                return _copy(path, content, file, sha256)
+                return _copy(path, content, file, sha256, leaves_holes=False)
         directory, name = os.path.split(real)
         temporary = os.path.join(directory, f".{name[:60]}.part-{secrets.token_hex(6)}")
         try:
             with open(temporary, "xb") as file:
-                size = _copy(path, content, file, sha256)
+                size = _copy(path, content, file, sha256, leaves_holes=True)
                 with contextlib.suppress(FileNotFoundError):
                     os.fchmod(file.fileno(), stat.S_IMODE(os.stat(real).st_mode) & 0o777)
                 file.flush()
+                try:
+                    set_attributes(file.fileno(), attributes)
+                except ValueError as error:
+                    raise LocalFailed(path, str(error)) from None
                 os.fsync(file.fileno())
             os.replace(temporary, real)
             return size
@@ -150,15 +158,20 @@ def write_file(path: str, content: Readable, sha256: str) -> int:
         raise _failed(path, error) from error
 
 
-def _copy(path: str, content: Readable, file: BinaryIO, sha256: str) -> int:
+def _copy(path: str, content: Readable, file: BinaryIO, sha256: str, *, leaves_holes: bool) -> int:
     hasher = hashlib.sha256()
     size = 0
     while block := content.read(BLOCK_BYTES):
         hasher.update(block)
         size += len(block)
+        if leaves_holes and not block.strip(b"\0"):
+            file.seek(len(block), os.SEEK_CUR)
+            continue
         view = memoryview(block)
         while view:
             view = view[file.write(view) :]
+    if leaves_holes:
+        file.truncate(size)
     if hasher.hexdigest() != sha256:
         raise LocalFailed(path, f"what arrived is not what was sent ({HASH_DIFFERS})")
     return size

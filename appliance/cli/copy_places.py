@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import os
 import posixpath
-from collections.abc import Sequence
 from typing import NamedTuple
 
-from appliance.cli.copy_local import LocalFailed
+from appliance.core.copying import NO_ATTRIBUTES, Attributes
 from appliance.core.names import is_node_name
+from appliance.core.targets import read_targets
+from appliance.errors import TargetsUnclear
+
+_TARGET_MARKS = frozenset("*?@=!,")
 
 
 class PlacesUnclear(ValueError):
@@ -16,7 +19,7 @@ class PlacesUnclear(ValueError):
 
 
 class Place(NamedTuple):
-    """A file or directory: at `node`, or here where that is None."""
+    """A file or directory: at `node`, or here where that is None. Of what was typed, `node` may be targets of several."""
 
     node: str | None
     path: str
@@ -30,6 +33,11 @@ class Job(NamedTuple):
 
     source: Place
     target: Place
+    attributes: Attributes = NO_ATTRIBUTES
+    makes_directories: bool = False
+    """It lies below a directory that is copied: those on the way to it are made."""
+    size: int | None = None
+    """Where that is known before it is copied."""
 
 
 def read_place(text: str) -> Place:
@@ -43,7 +51,7 @@ def read_place(text: str) -> Place:
         if not text:
             raise PlacesUnclear("an empty path names no file")
         return Place(None, text)
-    if not is_node_name(head):
+    if not is_node_name(head) and not _are_targets(head):
         raise PlacesUnclear(f"{head!r} is no node name (a file here: write ./{text})")
     if not path.startswith("/"):
         raise PlacesUnclear(
@@ -54,48 +62,25 @@ def read_place(text: str) -> Place:
     return Place(head, path)
 
 
-def plan_copies(texts: Sequence[str]) -> list[Job]:
-    """One job per source; the last text is where they go.
-
-    Raises:
-        PlacesUnclear: with the reason.
-        LocalFailed: the directory to copy into is none.
-    """
-    *sources, target = [read_place(text) for text in texts]
-    is_directory = _is_directory(target)
-    if len(sources) > 1 and not is_directory:
-        if target.node is not None:
-            target = Place(target.node, target.path + "/")
-        else:
-            raise LocalFailed(target.path, f"no directory, and there are {len(sources)} sources")
-    jobs = [Job(source, _inside(target, source)) for source in sources]
-    for job in jobs:
-        if job.source.node is None and job.target.node is None:
-            raise PlacesUnclear("both are here: one side is NODE:PATH (cp copies between nodes)")
-    names = [str(job.target) for job in jobs]
-    twice = next((name for name in names if names.count(name) > 1), None)
-    if twice is not None:
-        raise PlacesUnclear(f"two sources would become {twice}")
-    return jobs
+def _are_targets(text: str) -> bool:
+    """Whether words before a colon mean nodes: a list, a pattern, a role, a label."""
+    if not _TARGET_MARKS & set(text):
+        return False
+    try:
+        read_targets([text])
+    except TargetsUnclear as error:
+        raise PlacesUnclear(str(error)) from None
+    return True
 
 
-def _is_directory(place: Place) -> bool:
+def is_directory(place: Place) -> bool:
+    """Whether a target is one to copy into."""
     if place.node is None:
         return place.path.endswith("/") or os.path.isdir(place.path)
     return place.path.endswith("/")
 
 
-def _inside(target: Place, source: Place) -> Place:
-    """Where one source goes."""
-    name = (os.path if source.node is None else posixpath).basename(source.path)
-    if not name or name in (".", ".."):
-        raise PlacesUnclear(f"{source} is a directory: regular files are copied")
-    if target.node is not None:
-        if not target.path.endswith("/"):
-            return target
-        return Place(target.node, posixpath.join(target.path, name))
-    if not _is_directory(target):
-        return target
-    if not os.path.isdir(target.path):
-        raise LocalFailed(target.path, "no such directory")
-    return Place(None, os.path.join(target.path, name))
+def place_inside(target: Place, below: str) -> Place:
+    """Where something goes in a directory."""
+    join = os.path.join if target.node is None else posixpath.join
+    return Place(target.node, join(target.path, below))

@@ -19,6 +19,8 @@ class CopyState(StrEnum):
     FAILED = "failed"
     SILENT = "silent"
     INTERRUPTED = "interrupted"
+    SKIPPED = "skipped"
+    """No regular file: nothing that is copied."""
 
 
 @dataclass(slots=True, eq=False)

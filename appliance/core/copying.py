@@ -12,6 +12,7 @@ import binascii
 import hashlib
 import json
 import re
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from appliance.core.message import Texts, text_to_bytes
@@ -47,6 +48,8 @@ _ID = re.compile(r"[0-9a-f]{32}")
 _HASH = re.compile(r"[0-9a-f]{64}")
 _KEYS = frozenset({"id", "offset", "size", "sha256"})
 _MAX_HEADER_CHARACTERS = 300
+_MAX_PLACE_CHARACTERS = 40_000
+_PLACE_KEYS = frozenset({"path", "mkdir", "mode", "owner", "modified_ns"})
 
 
 class Piece(NamedTuple):
@@ -56,6 +59,91 @@ class Piece(NamedTuple):
     offset: int
     size: int
     sha256: str
+
+
+class Attributes(NamedTuple):
+    """What a file has beside its content, where the one who copies says so: the rest is as the target's rules have it."""
+
+    mode: int | None = None
+    owner: str = ""
+    """``user``, ``user:group`` or ``:group``, names or numbers."""
+    modified_ns: int | None = None
+
+
+NO_ATTRIBUTES = Attributes()
+MAX_MODE = 0o777
+_OWNER = re.compile(r"[A-Za-z0-9_.$-]{0,64}(:[A-Za-z0-9_.$-]{1,64})?")
+
+
+class TargetPlace(NamedTuple):
+    """Where a copy goes."""
+
+    path: str
+    makes_directories: bool = False
+    attributes: Attributes = NO_ATTRIBUTES
+
+
+NOWHERE = TargetPlace("")
+
+
+def find_attribute_problem(attributes: Attributes) -> str | None:
+    """Words for what no file can have; None where there is nothing."""
+    if attributes.mode is not None and not 0 <= attributes.mode <= MAX_MODE:
+        return "a mode is 0 to 0777"
+    if attributes.owner and (not _OWNER.fullmatch(attributes.owner) or attributes.owner == ":"):
+        return "an owner is USER, USER:GROUP or :GROUP"
+    if attributes.modified_ns is not None and not 0 <= attributes.modified_ns < 2**63:
+        return "a time of change is nanoseconds since 1970"
+    return None
+
+
+def join_target(place: TargetPlace) -> list[str]:
+    """The arguments that follow source and node.
+
+    With attributes the path stands in JSON behind an empty text: whoever does not know that finds no path and refuses,
+    and no file comes to be without what was asked for.
+    """
+    if place.attributes == NO_ATTRIBUTES:
+        return [place.path, *([MAKE_DIRECTORIES] if place.makes_directories else [])]
+    said: dict[str, object] = {"path": place.path, "mkdir": place.makes_directories}
+    said |= {
+        name: value for name, value in place.attributes._asdict().items() if value not in (None, "")
+    }
+    return ["", json.dumps(said)]
+
+
+def split_target(arguments: Sequence[str]) -> TargetPlace:
+    """The place that the arguments of a message that copies name.
+
+    Raises:
+        ArgumentsInvalid: they name none, or ask for what is not known here.
+    """
+    if len(arguments) < 3 or not all(arguments[:2]) or (not arguments[2] and len(arguments) < 4):
+        raise ArgumentsInvalid("methodArgs must hold source path, node and destination path")
+    if arguments[2]:
+        return TargetPlace(arguments[2], MAKE_DIRECTORIES in arguments[3:])
+    try:
+        found = json.loads(arguments[3]) if len(arguments[3]) <= _MAX_PLACE_CHARACTERS else None
+    except (ValueError, RecursionError):
+        found = None
+    if not isinstance(found, dict) or found.keys() - _PLACE_KEYS:
+        raise ArgumentsInvalid(
+            "what this version knows of a destination is path, mkdir, mode, owner, modified_ns"
+        )
+    path, mode, modified_ns = found.get("path"), found.get("mode"), found.get("modified_ns")
+    owner, mkdir = found.get("owner", ""), found.get("mkdir", False)
+    are_right = isinstance(path, str) and isinstance(owner, str) and isinstance(mkdir, bool)
+    if (
+        not are_right
+        or not path
+        or not all(type(n) in (int, type(None)) for n in (mode, modified_ns))
+    ):
+        raise ArgumentsInvalid("the destination is of another type than it should be")
+    attributes = Attributes(mode, owner, modified_ns)
+    problem = find_attribute_problem(attributes)
+    if problem is not None:
+        raise ArgumentsInvalid(problem)
+    return TargetPlace(path, mkdir, attributes)
 
 
 class Copied(NamedTuple):

@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from appliance.core.copying import Piece
+from appliance.core.copying import NO_ATTRIBUTES, Attributes, Piece
 from appliance.core.message import Message
 from appliance.core.method import MethodInfo
 from appliance.core.names import NodeName
@@ -175,6 +175,8 @@ class WriteRights:
     allow_paths: tuple[str, ...] | None
     max_bytes: int
     makes_directories: bool = True
+    attributes: Attributes = NO_ATTRIBUTES
+    """Likewise: what the file has beside its content."""
 
 
 class FileTaker(Protocol):

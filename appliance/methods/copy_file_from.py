@@ -10,7 +10,8 @@ A copy of any length may take its time: methodTimeout is how long the first sign
 
 from __future__ import annotations
 
-from appliance.core.copying import COPY_FROM, describe_copied
+from appliance.core.copying import COPY_FROM, describe_copied, split_target
+from appliance.core.listing import COPY_LIST
 from appliance.core.message import Message, text_to_bytes
 from appliance.core.method import MethodInfo
 from appliance.core.names import Category, MethodName, is_node_name
@@ -27,6 +28,7 @@ INFO = MethodInfo(
     replies=True,
     journals=True,
     acks_when_done=False,
+    companions=(MethodName(COPY_LIST),),
     keeps_time=True,
     options=frozenset({"allow_paths"}),
     path_argument=0,
@@ -48,9 +50,8 @@ class CopyFileFrom:
             HandlerError: it cannot be read, it changed, or the receiver has not got it.
         """
         arguments = message.method_args or ()
-        if len(arguments) < 3 or not all(arguments[:3]):
-            raise ArgumentsInvalid("methodArgs must hold source path, node and destination path")
-        path, to_node, target = arguments[:3]
+        target = split_target(arguments).path
+        path, to_node = arguments[:2]
         if to_node == _LOCAL:
             to_node = context.node
         if not is_node_name(to_node):

@@ -9,10 +9,10 @@ from __future__ import annotations
 from appliance.core.copying import (
     COPY_CHUNK,
     COPY_TO,
-    MAKE_DIRECTORIES,
     PIECE_HEADER,
     SHA256_HEADER,
     is_sha256,
+    split_target,
 )
 from appliance.core.message import Message, text_to_bytes
 from appliance.core.method import MethodInfo
@@ -67,11 +67,8 @@ class CopyFileTo:
 
 
 def target_path(message: Message) -> str:
-    """The third argument: where the file goes. Raises ArgumentsInvalid."""
-    arguments = message.method_args or ()
-    if len(arguments) < 3 or not arguments[2]:
-        raise ArgumentsInvalid("methodArgs must hold source path, node and destination path")
-    return arguments[2]
+    """Where the file goes. Raises ArgumentsInvalid."""
+    return split_target(message.method_args or ()).path
 
 
 def find_taker(context: HandlerContext) -> FileTaker:
@@ -83,13 +80,14 @@ def find_taker(context: HandlerContext) -> FileTaker:
 
 def rights_of(message: Message, context: HandlerContext) -> WriteRights:
     """What the subscriber lets be written at this moment, and what the asker wants made."""
-    spec = context.spec
+    spec, place = context.spec, split_target(message.method_args or ())
     # a Go node, which sends neither, knows no other way than to make them
     is_copy = SHA256_HEADER in context.headers or PIECE_HEADER in context.headers
     return WriteRights(
         allow_paths=spec.allow_paths,
         max_bytes=spec.max_file_bytes,
-        makes_directories=not is_copy or MAKE_DIRECTORIES in (message.method_args or ())[3:],
+        makes_directories=not is_copy or place.makes_directories,
+        attributes=place.attributes,
     )
 
 

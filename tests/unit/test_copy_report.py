@@ -137,5 +137,6 @@ def test_machines_get_every_fact():
             "failed": ["ship1:/a"],
             "silent": [],
             "interrupted": [],
+            "skipped": [],
         },
     }

@@ -101,6 +101,7 @@ def test_every_method_of_the_table_is_found_with_its_facts():
         "REQCopyFileTo",
         "REQHttpGet",
         "REQPing",
+        "REQCopyFileList",
         "REQTailFile",
     }
     quiet = {

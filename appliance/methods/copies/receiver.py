@@ -24,10 +24,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from appliance.core.copying import BEGIN_AGAIN, HASH_DIFFERS, Piece, check_piece
+from appliance.core.copying import (
+    BEGIN_AGAIN,
+    HASH_DIFFERS,
+    NO_ATTRIBUTES,
+    Attributes,
+    Piece,
+    check_piece,
+)
 from appliance.core.message import text_to_bytes
 from appliance.errors import CopyFailed, HandlerError
 from appliance.methods.base import WriteRights
+from appliance.methods.copies.attributes import set_attributes
 from appliance.methods.files.confine import write_all
 from appliance.methods.files.paths import Target, failed, open_target, refuse_special
 from appliance.methods.texts import shorten
@@ -267,7 +275,7 @@ class CopyTaker:
             file_fd = os.open(temporary, flags, FILE_MODE, dir_fd=target.directory_fd)
             try:
                 write_all(file_fd, data)
-                _put_in_place(target, temporary, file_fd)
+                _put_in_place(target, temporary, file_fd, rights.attributes)
             except BaseException:
                 with contextlib.suppress(FileNotFoundError):
                     os.unlink(temporary, dir_fd=target.directory_fd)
@@ -303,7 +311,7 @@ class CopyTaker:
                 self._extend(transfer, file_fd, data, piece)
                 self._notes.touch(key)
                 if piece.offset + len(data) == piece.size:
-                    self._finish(transfer, key, target, part, file_fd, piece)
+                    self._finish(transfer, key, target, part, file_fd, piece, rights.attributes)
             except OSError as error:
                 if error.errno in _NO_ROOM:
                     # a full disk must not be kept full by parts that cannot be completed
@@ -383,6 +391,7 @@ class CopyTaker:
         part: bytes,
         file_fd: int,
         piece: Piece,
+        attributes: Attributes,
     ) -> None:
         """Check the whole and put it in place; a part that is wrong is removed."""
         if os.fstat(file_fd).st_size == piece.size:
@@ -393,7 +402,11 @@ class CopyTaker:
                 shorten(target.path),
                 f"what arrived is not what was sent ({HASH_DIFFERS}); nothing was replaced",
             )
-        _put_in_place(target, part, file_fd)
+        try:
+            _put_in_place(target, part, file_fd, attributes)
+        except HandlerError:
+            self._discard(transfer, key, target, part)
+            raise
         found = os.fstat(file_fd)
         transfer.finished = (found.st_ino, found.st_size, found.st_mtime_ns)
         self._notes.remove(key)
@@ -465,6 +478,13 @@ def _hash_up_to(transfer: _Transfer, file_fd: int, end: int) -> None:
 
 
 def _write_at(file_fd: int, data: bytes, offset: int) -> None:
+    if not data.strip(b"\0"):
+        # nothing but zeros: a hole, or a file of little would take all of its size on the disk
+        end = offset + len(data)
+        if not os.pread(file_fd, len(data), offset).strip(b"\0"):
+            if os.fstat(file_fd).st_size < end:
+                os.ftruncate(file_fd, end)
+            return
     view = memoryview(data)
     while view:
         count = os.pwrite(file_fd, view, offset)
@@ -472,14 +492,20 @@ def _write_at(file_fd: int, data: bytes, offset: int) -> None:
         offset += count
 
 
-def _put_in_place(target: Target, part: bytes, file_fd: int) -> None:
-    """Rename, durably; mode and owner of a file that is replaced stay, without set-id bits."""
+def _put_in_place(target: Target, part: bytes, file_fd: int, attributes: Attributes) -> None:
+    """Rename, durably; mode and owner of a file that is replaced stay, without set-id bits, unless others are asked for."""
     refuse_special(target)
     old = target.stat()
     if old is not None:
         with contextlib.suppress(PermissionError):
             os.fchown(file_fd, old.st_uid, old.st_gid)
         os.fchmod(file_fd, stat.S_IMODE(old.st_mode) & 0o777)
+    if attributes != NO_ATTRIBUTES:
+        try:
+            set_attributes(file_fd, attributes)
+        except (OSError, ValueError) as error:
+            reason = (error.strerror or str(error)).lower() if isinstance(error, OSError) else error
+            raise CopyFailed(shorten(target.path), f"{reason}; nothing was replaced") from error
     # content before name: a rename that survives a power cut must not show an empty file
     os.fsync(file_fd)
     os.rename(part, target.name, src_dir_fd=target.directory_fd, dst_dir_fd=target.directory_fd)

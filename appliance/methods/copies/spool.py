@@ -20,7 +20,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from appliance.core.copying import Piece
+from appliance.core.copying import NOWHERE, Piece, TargetPlace
 from appliance.errors import AnswerUnwanted, PathForbidden, RequestInvalid
 from appliance.methods.base import WriteRights
 from appliance.methods.copies.receiver import CopyTaker
@@ -45,15 +45,18 @@ class SpoolEntry:
     node: str
     other: str
     touched_mono: float
-    target: str = ""
-    """Of a file that goes out: its path at the other node."""
+    target: TargetPlace = NOWHERE
+    """Of a file that goes out: where at the other node."""
     name: str = ""
     sha256: str | None = None
     arrived: asyncio.Event = field(default_factory=asyncio.Event)
-    makes_directories: bool = False
-    """Of a file that goes out: whether missing directories are made there."""
     users: int = 0
     """How many read or write it now: then it is not removed for its age."""
+
+    @property
+    def is_outgoing(self) -> bool:
+        """Whether it goes to the other node, and does not come from there."""
+        return bool(self.target.path)
 
     @property
     def word(self) -> str:
@@ -92,9 +95,8 @@ class CopySpool:
         node: str,
         other: str,
         *,
-        target: str = "",
+        target: TargetPlace = NOWHERE,
         name: str = "",
-        makes_directories: bool = False,
     ) -> SpoolEntry:
         """Room for one file.
 
@@ -114,7 +116,6 @@ class CopySpool:
             self._mono(),
             target=target,
             name=name,
-            makes_directories=makes_directories,
         )
         self._entries[token] = entry
         return entry
@@ -179,7 +180,7 @@ class CopySpool:
         """
         token = path.removeprefix(PREFIX)
         entry = self.find(token) or self._gone.get(token)
-        if entry is None or entry.target:
+        if entry is None or entry.is_outgoing:
             raise _unexpected()
         # NB: a Go node sends the file in the name of whoever asked for it
         if sender != entry.other and not (is_whole and sender == entry.node):

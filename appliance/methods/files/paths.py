@@ -180,6 +180,11 @@ def failed(path: str, error: OSError) -> CopyFailed:
     return CopyFailed(shorten(path), (error.strerror or str(error)).lower())
 
 
+def is_of_a_process(resolved: str) -> bool:
+    """Whether a resolved path is below the directory of a process in /proc."""
+    return _OF_A_PROCESS.match(resolved) is not None
+
+
 def _checked(path: str) -> bytes:
     try:
         raw = text_to_bytes(path)
@@ -195,7 +200,7 @@ def _checked(path: str) -> bytes:
 def _check_allowed(
     path: str, resolved: str, patterns: Sequence[str] | None, setting: str = "allow_paths"
 ) -> None:
-    if _OF_A_PROCESS.match(resolved):
+    if is_of_a_process(resolved):
         # among them our own: `any` and `/proc/**` do not mean the daemon's environment and memory
         raise PathForbidden(f"{shorten(path)} is of a process, and no file")
     if is_path_allowed(resolved, patterns):

@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from appliance.core.copying import Piece
+from appliance.core.copying import Piece, TargetPlace
 from appliance.errors import (
     AnswerUnwanted,
     CopyFailed,
@@ -110,7 +110,7 @@ async def test_a_go_node_sends_its_file_in_the_name_of_who_asked(spooling):
 
 
 async def test_what_goes_out_is_not_overwritten_from_outside(spooling):
-    entry = spooling.spool.add("central", "ship1", target="/srv/x", name="x")
+    entry = spooling.spool.add("central", "ship1", target=TargetPlace("/srv/x"), name="x")
     entry.path.write_bytes(b"to be sent")
     for bring in (spooling.file(entry.word), spooling.piece(entry.word, 0, SIZE)):
         with pytest.raises(PathForbidden):

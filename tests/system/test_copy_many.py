@@ -1,0 +1,166 @@
+"""`appliance cp` of many: directories both ways, patterns, several nodes, what a file has beside its content, holes."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from tests.support.copy_fleet import copy_fleet
+from tests.support.programs import ended
+from tests.support.waiting import until
+
+TREE = {"a": b"one\n", "d/b": b"\xff\0" * 300_000, "d/e/caf\udce9": b"x", "d/empty": b""}
+
+
+@pytest.fixture(scope="module")
+def fleet(tmp_path_factory):
+    with copy_fleet(tmp_path_factory.mktemp("many"), compression="zstd") as fleet:
+        yield fleet
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def make_tree(root, tree=TREE):
+    for name, data in tree.items():
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data)
+    return root
+
+
+def read_tree(root):
+    return {
+        str(path.relative_to(root)): path.read_bytes() for path in root.rglob("*") if path.is_file()
+    }
+
+
+def test_directory_comes_and_goes_whole_and_links_lead_out_of_neither(fleet, here):
+    source = make_tree(fleet.at("ship1", "tree"))
+    (source / "nothing").mkdir()
+    (source / "out").symlink_to("/etc/hostname")
+    (source / "secret").symlink_to(fleet.at("central", "elsewhere"))
+    (source / "in").symlink_to("a")
+    done = fleet.run("cp", "-r", f"ship1:{source}", "got")
+    assert done.returncode == 0, done.stderr
+    assert read_tree(here / "got") == {**TREE, "in": b"one\n"}
+    assert (here / "got" / "nothing").is_dir()
+    assert done.stderr.count("a link that leads out of what is copied: it is not copied") == 2
+
+    (here / "got" / "out").symlink_to("/etc/hostname")
+    done = fleet.run("cp", "-r", "got", f"ship1:{fleet.at('ship1', 'back')}/")
+    assert done.returncode == 0, done.stderr
+    assert read_tree(fleet.at("ship1", "back") / "got") == {**TREE, "in": b"one\n"}
+    done = fleet.run("cp", "-r", f"ship1:{source}", f"central:{fleet.at('central', 'passed')}/")
+    assert done.returncode == 0, done.stderr
+    assert read_tree(fleet.at("central", "passed") / "tree") == {**TREE, "in": b"one\n"}
+    fleet.settle()
+    assert fleet.leftovers() == []
+
+
+def test_pattern_is_answered_by_the_node_and_tells_nothing_beyond_what_it_may_read(fleet, here):
+    logs = make_tree(fleet.at("ship1", "logs"), {"a.log": b"a", "b.log": b"b", "c.txt": b"c"})
+    done = fleet.run("cp", f"ship1:{logs}/*.log", "got")
+    assert done.returncode == 0, done.stderr
+    assert read_tree(here / "got") == {"a.log": b"a", "b.log": b"b"}
+    refused = [
+        fleet.run("cp", f"ship1:{path}", "none/").stderr.replace(path, "PATH")
+        for path in ("/etc/host*", "/etc/no-such*", f"{logs}/no-such*")
+    ]
+    assert refused[0] == refused[1] == refused[2]
+    assert "in allow_paths" in refused[0]
+
+
+def test_from_several_nodes_and_to_several(fleet, here):
+    for node in ("central", "ship1"):
+        fleet.at(node, "same").write_text(node)
+    (here / "f").write_text("new")
+    root = fleet.root
+    paths = {node: str(fleet.at(node, "same")) for node in ("central", "ship1")}
+    done = fleet.run("cp", "-o", "json", f"ship*,central:{paths['ship1']}", "got/")
+    copies = {copy["source"]: copy for copy in json.loads(done.stdout)["copies"]}
+    assert copies[f"ship1:{paths['ship1']}"]["state"] == "copied"
+    assert copies[f"central:{paths['ship1']}"]["state"] == "failed"
+    assert done.returncode == 1
+    assert read_tree(here / "got") == {"ship1/same": b"ship1"}
+    done = fleet.run("cp", "f", f"central,ship1:{root}/ship1/f")
+    assert done.returncode == 1
+    assert (root / "ship1" / "f").read_text() == "new"
+    assert "1 of 2 copied, 1 failed" in done.stderr
+
+
+def test_a_node_that_is_away_is_told_and_keeps_no_other(fleet, here):
+    fleet.at("ship1", "x1").write_text("x")
+    done = fleet.run("cp", "--wait", "1s", f"ship1,away:{fleet.root}/ship1/x*", "got")
+    assert done.returncode == 3, done.stderr
+    assert "away:" in done.stderr
+    assert (here / "got" / "ship1" / "x1").read_text() == "x"
+
+
+def test_mode_owner_and_time_are_kept_and_set_or_nothing_is_replaced(fleet, here):
+    source, target = fleet.at("ship1", "kept"), fleet.at("ship1", "given")
+    source.write_text("x")
+    source.chmod(0o754)
+    os.utime(source, (1_000_000_000, 1_000_000_000))
+    assert fleet.run("cp", "-p", f"ship1:{source}", "kept").returncode == 0
+    facts = os.stat("kept")
+    assert (facts.st_mode & 0o7777, facts.st_mtime) == (0o754, 1_000_000_000)
+    done = fleet.run("cp", "-p", "kept", f"ship1:{target}")
+    assert (done.returncode, done.stderr) == (0, "")
+    facts = target.stat()
+    assert (facts.st_mode & 0o7777, facts.st_mtime) == (0o754, 1_000_000_000)
+    assert fleet.run("cp", "--mode", "0640", "kept", f"ship1:{target}").returncode == 0
+    assert target.stat().st_mode & 0o7777 == 0o640
+    passed = fleet.at("central", "given")
+    done = fleet.run("cp", "-p", "--mode", "0", f"ship1:{source}", f"central:{passed}")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert (passed.stat().st_mode & 0o777, passed.stat().st_mtime) == (0, 1_000_000_000)
+    (here / "kept").write_text("other")
+    done = fleet.run("cp", "--owner", "no-such-user", "kept", f"ship1:{target}")
+    assert done.returncode == 1
+    assert "there is no user no-such-user; nothing was replaced" in done.stderr
+    assert target.read_text() == "x"
+    for words in (("--mode", "4755"), ("--mode", "9"), ("--owner", "a b")):
+        assert fleet.run("cp", *words, "kept", f"ship1:{target}").returncode == 64
+
+
+def test_holes_stay_holes_on_every_disk_on_the_way(fleet, here):
+    size = 64 * 1024 * 1024
+    source, back = fleet.at("ship1", "sparse"), fleet.at("ship1", "sparse-back")
+    with source.open("wb") as file:
+        file.write(b"begin")
+        file.seek(size - 3)
+        file.write(b"end")
+    for words, path in (((f"ship1:{source}", "sparse"), here / "sparse"),
+                        (("sparse", f"ship1:{back}"), back)):  # fmt: skip
+        done = fleet.run("cp", *words)
+        assert done.returncode == 0, done.stderr
+        assert path.stat().st_size == size
+        assert path.stat().st_blocks * 512 < 8 * 1024 * 1024
+        with path.open("rb") as file:
+            assert file.read(5) == b"begin"
+            file.seek(-3, os.SEEK_END)
+            assert file.read() == b"end"
+
+
+def test_interrupted_it_leaves_nothing_half_done_and_nothing_behind(fleet, here):
+    source = make_tree(fleet.at("ship1", "much"), {f"f{n}": b"x" * 200_000 for n in range(300)})
+    command = [sys.executable, "-m", "appliance", "cp", "-r", f"ship1:{source}", "much"]
+    environment = {**os.environ, "APPLIANCE_STATE_DIR": str(fleet.central.state)}
+    with ended(
+        subprocess.Popen(command, stderr=subprocess.PIPE, env=environment, text=True)
+    ) as copying:
+        until(lambda: len(list(here.rglob("f*"))) > 3)
+        copying.send_signal(signal.SIGINT)
+        _, said = copying.communicate(timeout=60)
+    assert copying.returncode == 130, said
+    assert all(data == b"x" * 200_000 for data in read_tree(here / "much").values())
+    assert not list(here.rglob(".*"))
+    fleet.settle()
+    until(lambda: fleet.leftovers() == [])
