@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator, Sequence
 
+import msgspec
+
 from appliance.api.model import Submitted
 from appliance.api.new_job import describe_job, describe_message
 from appliance.api.requests import EncodedData, JobRequest, Once, SubmitRequest, carried
@@ -105,7 +107,8 @@ class Submission:
             return [_withdraw(answer) for answer in answers]
         if records:
             if job is not None and job_id is not None:
-                await self._put_job(job_id, job, requests, answers, records)
+                if not await self._put_job(job_id, job, requests, answers, records):
+                    answers = [msgspec.structs.replace(answer, job=None) for answer in answers]
             elif once is None:
                 await self._store.put(records)
             else:
@@ -121,21 +124,28 @@ class Submission:
         requests: Sequence[SubmitRequest],
         answers: Sequence[Submitted],
         records: Sequence[OutboxRecord],
-    ) -> None:
-        """The job is on disk before its messages; that they were accepted, in one commit with them."""
+    ) -> bool:
+        """The job is on disk before its messages; that they were accepted, in one commit with them. Whether it is."""
         asked = [request for request in requests for _ in request.to_nodes]
         facts = describe_job(job, requests[0], records[0].node, self._hiding)
         messages = [
             describe_message(request, answer)
             for request, answer in zip(asked, answers, strict=True)
         ]
-        kept = await self._jobs.begin(job_id, facts, messages)
+        try:
+            kept = await self._jobs.begin(job_id, facts, messages)
+        except StoreError as error:
+            # what was asked is worth more than what is kept of it
+            self._telemetry.jobs_troubled(f"a job is not kept: {error}")
+            await self._store.put(records)
+            return False
         try:
             await self._store.put(records, facts=self._jobs.facts_with(job_id))
         except StoreError:
             self._jobs.withdraw(kept)
             raise
         self._jobs.accepted(kept)
+        return True
 
     async def is_accepted(self, once: Once) -> bool:
         """Whether messages were accepted under this mark."""

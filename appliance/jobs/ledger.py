@@ -419,6 +419,10 @@ class JobLedger:
         oldest_at = self._outbox.now() - settings.keep_s
         total = self.size_bytes
         open_total = sum(len(job.open) for job in self._jobs.values())
+        oldest = next(iter(self._jobs.values()), None)
+        is_within = total <= settings.max_bytes and len(self._jobs) <= MAX_JOBS
+        if oldest is None or (is_within and open_total <= MAX_OPEN and oldest.at >= oldest_at):
+            return
         # what is over goes before what is not, whatever their age; of these the oldest
         for job in sorted(self._jobs.values(), key=lambda job: (bool(job.open), job.at)):
             is_old = job.at < oldest_at

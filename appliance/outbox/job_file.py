@@ -62,6 +62,7 @@ class JobFile:
             queue.SimpleQueue()
         )
         self._connection: sqlite3.Connection | None = None
+        self._is_troubled = False
         self._thread = threading.Thread(target=self._run, name="job writer", daemon=True)
 
     @classmethod
@@ -136,10 +137,19 @@ class JobFile:
             results = [outcomes]
         else:
             results = outcomes
+        self._tell_trouble(results)
         futures = [future for _, future in batch]
         # the loop is gone where the daemon was torn down, and whoever waited with it
         with contextlib.suppress(RuntimeError):
             self._loop.call_soon_threadsafe(_tell, futures, results)
+
+    def _tell_trouble(self, results: Sequence[Any]) -> None:
+        """Once, until it works again."""
+        troubles = [result for result in results if isinstance(result, StoreError)]
+        if troubles and not self._is_troubled:
+            with contextlib.suppress(RuntimeError):
+                self._loop.call_soon_threadsafe(self._report, f"jobs are not kept: {troubles[0]}")
+        self._is_troubled = bool(troubles)
 
     def _attempt(self, works: Sequence[Work]) -> list[Any] | StoreError:
         try:

@@ -329,3 +329,21 @@ def test_what_was_refused_is_tried_again(fleet):
     done = fleet.jobs("retry", job)
     assert done.returncode == 1
     assert "it ran, exit 0" in done.stdout
+
+
+def test_where_no_job_can_be_kept_what_was_asked_is_done_all_the_same(fleet):
+    fleet.central.stop()
+    file = fleet.central.state / "jobs.db"
+    kept = file.rename(file.with_name("jobs.kept"))
+    file.mkdir()
+    fleet.central.start()
+    done = fleet.run("exec", "ship1", "-o", "json", "--", "echo", "hi")
+    (node,) = json.loads(done.stdout)["nodes"]
+    assert (done.returncode, node["stdout"]) == (0, "hi\n")
+    assert json.loads(done.stdout)["job"] is None
+    assert "jobs are not kept" in fleet.central.log()
+    fleet.central.stop()
+    file.rmdir()
+    kept.rename(file)
+    fleet.central.start()
+    assert fleet.jobs("list").returncode == 0
