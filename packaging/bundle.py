@@ -68,7 +68,7 @@ def main() -> None:
             is_open = path.is_dir() or path.parent == prefix / "bin"
             path.chmod(0o755 if is_open else 0o644)
     slim.check_imports(python, packages)
-    run(python, "-I", "-c", "import ssl, sqlite3, ctypes")
+    run(python, "-I", "-B", "-c", "import ssl, sqlite3, ctypes")
     print(max(needed_glibc(path) for path in elves)[1])
 
 
@@ -96,7 +96,7 @@ def find_packages(python: Path, prefix: Path) -> Path:
     """Where the copied interpreter looks for packages; Debian's looks elsewhere than its authors' does."""
     asked = "import site; print(*site.getsitepackages(), sep='\\n')"
     found = subprocess.run(
-        [python, "-I", "-c", asked], capture_output=True, text=True, check=True
+        [python, "-I", "-B", "-c", asked], capture_output=True, text=True, check=True
     ).stdout
     ours = prefix / "lib" / VERSION
     return next(path for path in map(Path, found.splitlines()) if path.parent == ours)

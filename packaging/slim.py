@@ -87,6 +87,8 @@ def compile_modules(prefix: Path, shown_at: str) -> None:
 
     Libraries' modules take their sources' place. Nothing asks for their texts, and `inspect` does without.
     """
+    for cache in list(prefix.rglob("__pycache__")):  # of what ran while the bundle was made
+        _remove(cache)
     for source in sorted(prefix.rglob("*.py")):
         inner = source.relative_to(prefix)
         shown = f"{shown_at}/{inner}"

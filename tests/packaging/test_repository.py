@@ -69,6 +69,7 @@ def package(tmp_path):
 
 @pytest.mark.skipif(bool(missing), reason=f"not installed: {missing}")
 def test_the_same_packages_and_key_make_the_same_signed_files(tmp_path, key, package):
+    (tmp_path / "before").touch()
     for name in ("one", "two"):
         words = (
             "--key",
@@ -87,6 +88,8 @@ def test_the_same_packages_and_key_make_the_same_signed_files(tmp_path, key, pac
         if path.is_file():
             assert path.read_bytes() == (tmp_path / "two" / inner).read_bytes(), inner
     signed = tmp_path / "one/deb/dists/stable/InRelease"
+    # apt asks by it whether there is something new, also where the release is the same and a package more
+    assert signed.stat().st_mtime >= (tmp_path / "before").stat().st_mtime
     check = ["gpgv", "--keyring", tmp_path / "one/appliance.gpg"]
     assert subprocess.run([*check, signed], capture_output=True, check=False).returncode == 0
     signed.write_text(signed.read_text().replace("stable", "unstable", 1))

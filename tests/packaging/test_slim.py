@@ -51,6 +51,16 @@ def test_a_librarys_module_stays_compiled_alone_and_works_without_its_words(slim
     assert code.co_filename == "/usr/lib/appliance/library.py"
 
 
+def test_nothing_stays_of_what_an_interpreter_wrote_while_the_bundle_was_made(slim, tmp_path):
+    """It bears the time of its source, and no two builds would be the same."""
+    cache = tmp_path / "library/__pycache__"
+    cache.mkdir(parents=True)
+    (cache / "__init__.cpython-311.pyc").touch()
+    (tmp_path / "library/__init__.py").write_text(LIBRARY)
+    slim.compile_modules(tmp_path, "/usr/lib/appliance")
+    assert [path.name for path in (tmp_path / "library").iterdir()] == ["__init__.pyc"]
+
+
 def test_our_own_modules_keep_their_sources_and_words(slim, tmp_path):
     ours = tmp_path / "appliance/module.py"
     ours.parent.mkdir()
