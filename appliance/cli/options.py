@@ -45,6 +45,7 @@ class Exit(IntEnum):
     SILENT = 3
     USAGE = 64
     DATA = 65
+    NO_INPUT = 66
     UNAVAILABLE = 69
     BUG = 70
     NOT_WRITTEN = 74

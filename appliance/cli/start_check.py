@@ -7,6 +7,7 @@ is asked, too: what it refused for a reason that lies outside of the files, the 
 
 from __future__ import annotations
 
+import glob
 import json
 import os
 import pwd
@@ -31,6 +32,8 @@ _PROPERTIES = (
     *("ExecStart", "Environment", "EnvironmentFiles", "StateDirectory"),
     *("User", "Group", "SupplementaryGroups"),
 )
+_EXISTS = ("ConditionPathExists", "ConditionPathExistsGlob")
+_FILES = ("*.yaml", "*.yml", "conf.d/*.yaml", "conf.d/*.yml")
 _VARIABLE = re.compile(r"\$\$|\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
 _WHOLE_VARIABLE = re.compile(r"\$([A-Za-z_][A-Za-z0-9_]*)")
 _USER = "appliance"
@@ -102,6 +105,8 @@ class ServiceStart:
     user: str = ""
     group: str = ""
     groups: Sequence[str] = ()
+    needs: Sequence[str] = ()
+    """Patterns of paths, one of which must be there; without any it starts in any case."""
 
 
 def service_check(
@@ -111,13 +116,19 @@ def service_check(
     ] = None,
     unit: Annotated[str, typer.Option("--unit", help="Asked of systemd.")] = "appliance.service",
 ) -> int:
-    """Say whether a service would start: `run --check` with its command line, environment and user."""
+    """Say whether a service would start: `run --check` with its command line, environment and user.
+
+    Ends with 66 where there is nothing that it could start with.
+    """
     start = ask_systemd(unit) or ServiceStart(
         arguments=["run", *paths],
         files=[(path, True) for path in environment_file or ()],
         state_dir=str(SYSTEM_STATE_DIR),
         user=_USER,
+        needs=[f"{path}/{name}" for path in paths for name in _FILES],
     )
+    if start.needs and not any(map(glob.glob, start.needs)):
+        return Exit.NO_INPUT
     environment = make_environment(start, os.environ)
     arguments = expand_arguments(start.arguments, environment)
     if "run" not in arguments:
@@ -135,17 +146,21 @@ def ask_systemd(unit: str) -> ServiceStart | None:
     path = "/org/freedesktop/systemd1/unit/" + re.sub(
         r"[^A-Za-z0-9]", lambda found: f"_{ord(found[0]):02x}", unit
     )
-    service = ("org.freedesktop.systemd1", path, "org.freedesktop.systemd1.Service")
-    try:
+
+    def ask(kind: str, *names: str) -> dict[str, Any]:
+        place = ("org.freedesktop.systemd1", path, f"org.freedesktop.systemd1.{kind}")
         done = subprocess.run(
-            [busctl, "--json=short", "get-property", *service, *_PROPERTIES],
+            [busctl, "--json=short", "get-property", *place, *names],
             capture_output=True,
             text=True,
             timeout=_BUS_TIMEOUT_S,
             check=False,
         )
         answers = [json.loads(line)["data"] for line in done.stdout.splitlines()]
-        return read_answers(dict(zip(_PROPERTIES, answers, strict=True)))
+        return dict(zip(names, answers, strict=True))
+
+    try:
+        return read_answers({**ask("Service", *_PROPERTIES), **ask("Unit", "Conditions")})
     except (OSError, subprocess.TimeoutExpired, ValueError, LookupError, TypeError):
         return None
 
@@ -164,6 +179,11 @@ def read_answers(found: Mapping[str, Any]) -> ServiceStart | None:
         user=str(found["User"]),
         group=str(found["Group"]),
         groups=[str(name) for name in found["SupplementaryGroups"]],
+        needs=[
+            str(pattern)
+            for kind, is_one_of, is_negated, pattern, _ in found["Conditions"]
+            if kind in _EXISTS and is_one_of and not is_negated
+        ],
     )
 
 

@@ -29,6 +29,12 @@ ANSWERS = {
     "User": "appliance",
     "Group": "appliance",
     "SupplementaryGroups": ["adm"],
+    "Conditions": [
+        ["ConditionPathExistsGlob", True, False, "/srv/my fleet/*.yaml", 1],
+        ["ConditionPathExists", True, False, "/srv/marker", 0],
+        ["ConditionPathExists", True, True, "/srv/away", 0],
+        ["ConditionVirtualization", True, False, "yes", 0],
+    ],
 }
 
 
@@ -42,6 +48,7 @@ def test_the_command_line_of_a_drop_in_counts():
         user="appliance",
         group="appliance",
         groups=["adm"],
+        needs=["/srv/my fleet/*.yaml", "/srv/marker"],
     )
 
 
@@ -51,11 +58,16 @@ def test_a_unit_that_systemd_does_not_know_says_nothing():
 
 def test_systemd_is_asked_where_it_runs(tmp_path, monkeypatch):
     busctl = tmp_path / "busctl"
-    lines = [json.dumps({"type": "x", "data": ANSWERS[name]}) for name in start_check._PROPERTIES]
-    (tmp_path / "answers").write_text("\n".join(lines))
-    busctl.write_text(
-        f'#!/bin/sh\ncase "$*" in *appliance_2eservice*) cat {tmp_path}/answers;; esac\n'
-    )
+    for kind, names in (("Service", start_check._PROPERTIES), ("Unit", ["Conditions"])):
+        lines = [json.dumps({"type": "x", "data": ANSWERS[name]}) for name in names]
+        (tmp_path / kind).write_text("\n".join(lines))
+    program = f"""
+        case "$*" in
+            *appliance_2eservice*systemd1.Service*) cat {tmp_path}/Service;;
+            *appliance_2eservice*systemd1.Unit*) cat {tmp_path}/Unit;;
+        esac
+    """
+    busctl.write_text(f"#!/bin/sh\n{program}")
     busctl.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
     assert ask_systemd("appliance.service") is None
@@ -102,3 +114,18 @@ def test_the_program_starts_itself_by_what_it_was_started_with(tmp_path):
     assert find_own_command(str(program)) == [str(program)]
     assert find_own_command(str(tmp_path / "__main__.py"))[-2:] == ["-m", "appliance"]
     assert find_own_command("-c")[-2:] == ["-m", "appliance"]
+
+
+@pytest.mark.parametrize(
+    ("needs", "code"), [(["{}/*.yaml"], 66), (["{}/*.yaml", "{}/x"], 0), ([], 0)]
+)
+def test_a_unit_whose_conditions_do_not_hold_has_nothing_to_start_with(
+    tmp_path, monkeypatch, needs, code
+):
+    """With a drop-in it may run other paths than those of the packages, and say so in its conditions."""
+    (tmp_path / "x").touch()
+    words = ["run", "/srv/fleet"]
+    start = ServiceStart(arguments=words, needs=[text.format(tmp_path) for text in needs])
+    monkeypatch.setattr(start_check, "ask_systemd", lambda _: start)
+    monkeypatch.setattr(start_check, "find_own_command", lambda: ["true"])
+    assert start_check.service_check(["/etc/appliance"]) == code
