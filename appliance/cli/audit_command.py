@@ -11,7 +11,7 @@ from appliance.cli.options import (
     Exit,
     Output,
     OutputOption,
-    StateDirOption,
+    OwnStateDirOption,
     find_state_dir,
     print_json,
     warn,
@@ -33,7 +33,7 @@ def register(app: typer.Typer) -> None:
 def show(
     limit: Annotated[int, typer.Option("-n", "--limit", min=1, help="The newest so many.")] = 20,
     output: OutputOption = Output.TEXT,
-    state_dir: StateDirOption = None,
+    state_dir: OwnStateDirOption = None,
 ) -> int:
     """The newest entries: who asked, what for, and what was answered.
 
@@ -72,7 +72,7 @@ def verify(
         ),
     ] = "",
     output: OutputOption = Output.TEXT,
-    state_dir: StateDirOption = None,
+    state_dir: OwnStateDirOption = None,
 ) -> int:
     """Whether no line was changed, taken out or put in; exit 1 where one was.
 

@@ -84,9 +84,9 @@ STATE_DIR = _state_dir(
 """By this a command that talks to a daemon is known: it takes another one by `--context` and `--server`, too."""
 StateDirOption = Annotated[Path | None, STATE_DIR]
 OwnStateDirOption = Annotated[
-    Path | None, _state_dir("The state directory of the daemon: it names the daemon to run.")
+    Path | None, _state_dir("The state directory of the daemon of this machine.")
 ]
-"""Of a command that is one itself."""
+"""Of a command that is a daemon itself, or reads the files of one: it works on their machine alone."""
 
 
 UnusedStateDirOption = Annotated[

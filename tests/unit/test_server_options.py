@@ -1,5 +1,6 @@
 """Which daemon a command talks to, and what it brings there."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -224,7 +225,7 @@ def test_a_file_of_contexts_that_others_may_write_is_refused(home):
 
 # -- every command --------------------------------------------------------------------------------
 
-OF_THIS_MACHINE = {"run", "bench", "demo", "service-check", "doctor"}
+OF_THIS_MACHINE = {"run", "bench", "demo", "service-check", "doctor", "audit show", "audit verify"}
 
 
 def commands(group, prefix=""):
@@ -249,3 +250,12 @@ def test_every_command_finds_its_daemon_in_the_one_place_that_knows_servers():
     # a start asks the daemon it replaces, the doctor that of the machine it looks at; a context is tried by its name
     of_this_machine = {"start_check.py", "doctor_command.py"}
     assert makers == {"server_options.py", "context_commands.py"} | of_this_machine
+
+
+def test_a_command_that_takes_a_server_asks_it_and_reads_no_state_directory():
+    folder = Path(__file__).parents[2] / "appliance" / "cli"
+    for path in folder.glob("*.py"):
+        text = path.read_text()
+        if re.search(r": StateDirOption\b", text):
+            assert "connect(" in text, path.name
+            assert "find_state_dir(" not in text, path.name
