@@ -66,6 +66,8 @@ class DeliveryWatch:
             for id_, item in self._by_id.items()
         }
         """Of the answers: whether they are complete."""
+        self._open_ended: set[int] = set()
+        """Whose answers come in pieces that tell nothing of an end, as a Go node's."""
         self._delivered = 0
         self._failed = sum(1 for item in self._all if not item.accepted)
 
@@ -83,6 +85,13 @@ class DeliveryWatch:
         """Whether nobody is there for anything that is still to come."""
         absent = (self._told.get(id_) == _NOBODY_THERE for id_ in self._unsettled)
         return bool(self._unsettled) and all(absent) and self._unanswered <= self._unsettled
+
+    @property
+    def is_rest_open_ended(self) -> bool:
+        """Whether all that is still to come are answers of which nobody tells when they are complete."""
+        return (
+            not self._unsettled and bool(self._unanswered) and self._unanswered <= self._open_ended
+        )
 
     @property
     def unanswered(self) -> list[int]:
@@ -204,6 +213,10 @@ class DeliveryWatch:
         )
         if self._outcomes[id_].answer(facts):
             self._unanswered.discard(id_)
+        if facts.has_more or facts.exit_status is not None:
+            self._open_ended.discard(id_)
+        elif not event.get("progress"):
+            self._open_ended.add(id_)
         line = Line(event="reply", id=id_, to=self._by_id[id_].to, from_node=event["from"])
         for name in ("method", "data", "is_cut", "exit_status"):
             setattr(line, name, event.get(name))

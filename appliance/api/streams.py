@@ -17,6 +17,7 @@ from appliance.api.requests import JobRequest, SubmitRequest
 from appliance.core.durations import parse_duration
 from appliance.errors import RequestInvalid
 from appliance.telemetry.events import Event, Listener
+from appliance.workers.router import GO_METHOD_TIMEOUT_S
 
 MAX_WAIT_S = 90_000.0
 """A day and an hour: a file may be followed for a day."""
@@ -35,6 +36,7 @@ nothing is to be told.
 MAX_NUMBER_DIGITS = 18
 """Of an event; a longer one is none of ours."""
 NDJSON = "application/x-ndjson"
+LAST_WORDS_S = 5.0
 
 
 class Streams:
@@ -77,7 +79,14 @@ class Streams:
             try:
                 await response.prepare(request)
                 await self._tell_fates(
-                    request, response, watch, listener, deadline_mono, idle_s, absent_s
+                    request,
+                    response,
+                    watch,
+                    listener,
+                    deadline_mono,
+                    idle_s,
+                    absent_s,
+                    seed_s=_seed_time_s(requests),
                 )
             except ConnectionError:
                 pass  # the one who asked has gone
@@ -99,19 +108,24 @@ class Streams:
         deadline_mono: float,
         idle_s: float | None,
         absent_s: float | None = None,
+        *,
+        seed_s: float = MAX_WAIT_S,
     ) -> None:
         await response.write(b"".join(map(_line, watch.opening())))
         dropped = 0
         loop = asyncio.get_running_loop()
         idle_mono = deadline_mono if idle_s is None else loop.time() + idle_s
         asked_mono = loop.time()
-        absent_mono = deadline_mono
+        absent_mono = seed_mono = deadline_mono
         while not watch.is_over:
             if absent_s is not None:
                 # the first that somebody is there for again begins the time anew
                 ends_mono = loop.time() + absent_s
                 absent_mono = min(absent_mono, ends_mono) if watch.is_rest_absent else deadline_mono
-            left_s = min(deadline_mono, idle_mono, absent_mono) - loop.time()
+            if watch.is_rest_open_ended and seed_mono == deadline_mono:
+                # what a Go node runs has spoken, so it began before now, and is ended there when its time is over
+                seed_mono = min(deadline_mono, loop.time() + seed_s)
+            left_s = min(deadline_mono, idle_mono, absent_mono, seed_mono) - loop.time()
             if left_s <= 0 or _is_gone(request) or WITHDRAWN in request:
                 break
             # no longer, for nobody tells that the one who asked has gone
@@ -196,6 +210,12 @@ class Streams:
         if last.isdecimal() and len(last) <= MAX_NUMBER_DIGITS:
             return self._control.events.recent(after=int(last))
         return self._control.events.recent(limit=read_count(request, "recent", 0, 1_000))
+
+
+def _seed_time_s(requests: Sequence[SubmitRequest]) -> float:
+    """How long a Go node goes on with what was asked of it, and what its last words take to come."""
+    times = [asked.method_timeout or GO_METHOD_TIMEOUT_S for asked in requests]
+    return max(times, default=GO_METHOD_TIMEOUT_S) + LAST_WORDS_S
 
 
 _CONTENTS = frozenset({"data", "data_base64", "stderr", "stderr_base64"})

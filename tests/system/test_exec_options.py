@@ -1,13 +1,16 @@
 """`exec` with standard input, arguments of any bytes, and what a command is run with: from the shell to the program."""
 
+import asyncio
 import json
 import subprocess
 import sys
+import time
 
 import nats
 import pytest
 
-from appliance.wire.frame import decode_frame
+from appliance.core.message import make_reply
+from appliance.wire.frame import decode_frame, encode_frame
 from tests.support.appliance import Appliance
 from tests.support.nats_server import NatsServer
 from tests.support.waiting import until_async
@@ -84,6 +87,29 @@ def test_directory_and_variables_are_given_and_refused_as_the_node_lets_them(fle
         done = execute(fleet, *words, "-o", "json", "ship1", "--", "true")
         assert done.returncode == 1
         assert setting in json.loads(done.stdout)["nodes"][0]["why"]
+
+
+async def test_pieces_of_a_go_node_are_waited_for_no_longer_than_its_program_can_run(fleet):
+    client = await nats.connect(fleet.url)
+
+    async def take(message):
+        await client.publish(message.reply, b"confirmed from: goer: 5")
+        asked = decode_frame(message.data, dict(message.headers))
+        reply = make_reply(asked, "goer", "tick\n")
+        payload, headers = encode_frame(reply, "cbor", "none")
+        await client.publish("central.REQToFileAppend.EventACK", payload, headers=headers)
+
+    try:
+        await client.subscribe("goer.REQCliCommandCont.CommandACK", cb=take)
+        await client.flush()
+        words = ["--stream", "--timeout", "1s", "--wait", "59s", "goer", "--", "x"]
+        began = time.monotonic()
+        done = await asyncio.to_thread(execute, fleet, *words)
+        assert (done.returncode, done.stdout) == (1, b"tick\n"), done.stderr
+        assert b"the exit status is unknown" in done.stderr
+        assert time.monotonic() - began < 40
+    finally:
+        await client.close()
 
 
 async def test_a_node_that_knows_no_options_is_asked_for_what_it_cannot_run(fleet):
