@@ -57,7 +57,8 @@ class DeliveryWatch:
     def __init__(self, submitted: Iterable[Submitted]) -> None:
         self._all = list(submitted)
         self._by_id = {item.id: item for item in self._all if item.accepted and item.id is not None}
-        self._unsettled = set(self._by_id)
+        self._unsettled = dict.fromkeys(self._by_id)
+        """In the order in which they are asked after."""
         self._unanswered = {id_ for id_, item in self._by_id.items() if item.replies}
         self._told: dict[int, Standing] = {}
         """What was said last of messages that are not settled."""
@@ -84,7 +85,7 @@ class DeliveryWatch:
     def is_rest_absent(self) -> bool:
         """Whether nobody is there for anything that is still to come."""
         absent = (self._told.get(id_) == _NOBODY_THERE for id_ in self._unsettled)
-        return bool(self._unsettled) and all(absent) and self._unanswered <= self._unsettled
+        return bool(self._unsettled) and all(absent) and self._unanswered <= self._unsettled.keys()
 
     @property
     def is_rest_open_ended(self) -> bool:
@@ -132,8 +133,11 @@ class DeliveryWatch:
         return self._bury(item, str(event.get("reason") or ""))
 
     def unsettled(self) -> list[Submitted]:
-        """Messages of which nothing is known for good, at most `MAX_ASKED`."""
-        return [self._by_id[id_] for id_ in islice(self._unsettled, MAX_ASKED)]
+        """Messages of which nothing is known for good, at most `MAX_ASKED`; the next time the others."""
+        asked = list(islice(self._unsettled, MAX_ASKED))
+        for id_ in asked if len(asked) < len(self._unsettled) else ():
+            self._unsettled[id_] = self._unsettled.pop(id_)
+        return [self._by_id[id_] for id_ in asked]
 
     def note(self, item: Submitted, standing: Standing) -> Line | None:
         """The line for where a message stands now; None when that was said before, or says nothing."""
@@ -158,7 +162,7 @@ class DeliveryWatch:
         return line
 
     def _settle(self, item: Submitted, event: Event) -> Line:
-        self._unsettled.discard(event["id"])
+        self._unsettled.pop(event["id"], None)
         self._delivered += 1
         state = DeliveryState(event.get("state") or DeliveryState.TAKEN)
         line = _line("delivered", item, Standing(state))
@@ -167,7 +171,7 @@ class DeliveryWatch:
 
     def _bury(self, item: Submitted, reason: str) -> Line:
         assert item.id is not None
-        self._unsettled.discard(item.id)
+        self._unsettled.pop(item.id, None)
         self._failed += 1
         # what never arrived is never answered
         self._unanswered.discard(item.id)
@@ -179,7 +183,7 @@ class DeliveryWatch:
 
     def end(self, *, lost_events: int = 0) -> Line:
         """The last line: what came of it all."""
-        silent = sorted(self._unsettled | self._unanswered)
+        silent = sorted(self._unsettled.keys() | self._unanswered)
         return Line(
             event="end",
             delivered=self._delivered,

@@ -462,3 +462,12 @@ def test_only_where_nobody_is_there_for_a_while_the_wait_ends_early(said, lasts_
         return loop.time() - began
 
     assert run_virtual(scenario()) == pytest.approx(lasts_s, abs=0.2)
+
+
+def test_of_very_many_messages_each_is_asked_after_in_turn():
+    watch = DeliveryWatch(Submitted(to=f"s{id_}", accepted=True, id=id_) for id_ in range(1, 601))
+    asked = [item.id for _ in range(3) for item in watch.unsettled()]
+    assert set(asked) == set(range(1, 601))
+    for item in [item for _ in range(3) for item in watch.unsettled()]:
+        watch.note(item, Standing(DeliveryState.WAITING, "nobody there"))
+    assert watch.is_rest_absent
