@@ -12,6 +12,7 @@ from appliance.core.permissions import find_permissions
 from tests.support.appliance import Appliance
 from tests.support.bare_publisher import seed_message
 from tests.support.config_files import load_text
+from tests.support.nats_cluster import Cluster
 from tests.support.nats_server import NatsServer
 from tests.support.waiting import until
 
@@ -345,3 +346,40 @@ def test_what_waits_is_told_and_what_nobody_asks_for_any_more_is_taken_away_on_d
         assert [one["is_pruned"] for one in pruned] == [True]
         assert "error" in api(broker.url, f"STREAM.INFO.{STREAM}")
         assert ship.request("GET", "/api/v1/streams")[1] == {"streams": []}
+
+
+def test_the_embedded_broker_keeps_messages_over_a_kill_of_all(tmp_path):
+    text = """
+version: 1
+broker: {embedded: {jetstream: true}}
+defaults: {delivery: jetstream}
+nodes:
+  central: {}
+  ship: {subscribe: {REQToFileAppend: {accept_from: [central], ack: {on: done}}}}
+"""
+    central = daemon(tmp_path, "all", text, node="central")
+    with central:
+        assert '"state":"stored"' in central.follow(append("1\n"))
+        written = (central.state / "broker" / "nats-server.conf").read_text()
+        assert "sync_interval: always" in written
+        central.kill()
+        central.args = ["--node", "central", "--node", "ship"]
+        central.start()
+        until(lambda: lines_of(central) == Counter("1"), tell=central.log)
+
+
+def test_a_cluster_whose_leader_is_killed_loses_and_doubles_nothing(tmp_path):
+    with Cluster(tmp_path) as cluster:
+        servers = '", "'.join(cluster.urls)
+        text = config(servers, stream="replicas: 3", ack_on="received")
+        with daemon(tmp_path, "ship", text) as ship, daemon(tmp_path, "central", text) as central:
+            cluster.wait_whole(STREAM)
+            for number in range(300):
+                central.send(append(f"{number}\n"))
+                if number == 150:
+                    victim = cluster.leader(STREAM)
+                    assert victim is not None
+                    victim.kill()
+            until(lambda: not central.status()["outbox"]["pending"], tell=central.log)
+            until(lambda: len(lines_of(ship)) == 300, timeout_s=90, tell=ship.log)
+            assert set(lines_of(ship).values()) == {1}

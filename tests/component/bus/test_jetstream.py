@@ -300,3 +300,20 @@ async def test_what_must_not_be_begun_twice_is_claimed_before_it_is_handed_over(
     assert await rival.claim([message.reply_to]) == [False]
     await intake.stop()
     await rival.stop()
+
+
+async def test_what_is_delivered_no_more_is_the_trouble_of_the_worker(world, request):
+    if "memory" in request.node.name:
+        pytest.skip("the double parks nothing")
+    side = await world.side()
+    intake = await side.receiver()
+    found = await side.api.find_consumer(STREAM, SUBJECT)
+    words = f"CONSUMER.CREATE.{STREAM}.{name_of_consumer(SUBJECT)}.{SUBJECT}"
+    config = {**found.config, "max_deliver": 1}
+    await side.api.ask(words, {"stream_name": STREAM, "config": config, "action": "update"})
+    side.bus.send([(SUBJECT, "", b"", b"go")])
+    intake.want(5)
+    (message,) = await side.inbox.wait_for(1)
+    side.confirm(message, AnswerKind.BUSY, wait_ms=10)
+    await until_async(lambda: "are delivered no more" in (intake.trouble or ""))
+    await intake.stop()
