@@ -17,12 +17,12 @@ import contextlib
 import hashlib
 import json
 from collections import deque
-from collections.abc import Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
 import msgspec
 
-from appliance.bus.base import Bus, BusMessage, Frame, OnDenied, OnMessages, Subscription
+from appliance.bus.base import Bus, BusMessage, Denial, Frame, OnDenied, OnMessages, Subscription
 from appliance.bus.jetstream import API, NO_MESSAGE, JetStreamApi, new_inbox
 from appliance.core.names import REPLY_TOKEN
 from appliance.core.specs import AckOn, SubscriberSpec
@@ -129,6 +129,10 @@ class JetStreamIntake:
         """What was said of deliveries: said again when the connection was lost upon it."""
         self._trouble: str | None = None
         self._drift: str | None = None
+        self._is_change_ours = False
+        """Whether what the next look mends is a change of the config, and nobody else's."""
+        self._denied: str | None = None
+        self._end_denials: Callable[[], None] = _nothing
         self._repair_at = 0.0
         self._repair_delay_s = REPAIR_FIRST_S
         self._look_at_kept_at = 0.0
@@ -155,6 +159,7 @@ class JetStreamIntake:
         self._subscriptions.append(
             await self._bus.subscribe(advisory, self._note_parked, on_denied=lambda _: None)
         )
+        self._end_denials = self._bus.on_publish_denied(self._next_subject, self._note_denied)
         self._spawn(self._watch(), "watch the stream of")
 
     async def _ready(self) -> None:
@@ -185,6 +190,7 @@ class JetStreamIntake:
     async def stop(self) -> None:
         """See `base.Intake`."""
         self._room = 0
+        self._end_denials()
         for task in self._tasks:
             task.cancel()
         subscriptions, self._subscriptions = self._subscriptions, []
@@ -236,7 +242,11 @@ class JetStreamIntake:
                 f"{self._parked} messages of the stream {self._stream} were delivered {MAX_DELIVER} times and are "
                 "delivered no more"
             )
-        return self._trouble
+        return self._trouble or self._denied
+
+    def _note_denied(self, denial: Denial) -> None:
+        """The broker does not let us ask for messages; the next that comes says that it does again."""
+        self._denied = denial.text
 
     # -- pulling ----------------------------------------------------------------------------------
 
@@ -246,6 +256,7 @@ class JetStreamIntake:
         """See `base.Intake`. New limits are the stream's in a moment."""
         if (spec.stream, spec.concurrency) != (self._spec.stream, self._spec.concurrency):
             self._repair_at = 0.0
+            self._is_change_ours = True
         self._spec = spec
 
     def want(self, count: int) -> None:
@@ -274,6 +285,7 @@ class JetStreamIntake:
     def _take(self, messages: list[BusMessage]) -> None:
         """Everything of one read: messages, and what the broker says of the asking."""
         now = self._heard_mono = self._mono()
+        self._denied = None
         fresh: list[BusMessage] = []
         again: list[BusMessage] = []
         subject, prefix, lender = self._spec.subject, self._prefix, LENT_PREFIX + self._life
@@ -475,7 +487,8 @@ class JetStreamIntake:
             self._repair_delay_s = min(self._repair_delay_s * 2, REPAIR_MAX_S)
             self._repair_at = self._mono() + self._repair_delay_s
         else:
-            self._trouble = self._drift
+            self._trouble = None if self._is_change_ours else self._drift
+            self._is_change_ours = False
             self._repair_delay_s = REPAIR_FIRST_S
             self._repair_at = self._mono() + RESYNC_S
 
@@ -528,6 +541,9 @@ def _word(answer: Answer) -> bytes:
 
 def _life_of(created: str) -> str:
     return hashlib.sha256(created.encode()).hexdigest()[:12]
+
+
+def _nothing() -> None: ...
 
 
 async def _yes() -> bool:

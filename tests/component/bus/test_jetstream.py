@@ -6,7 +6,7 @@ from contextlib import AsyncExitStack
 import pytest
 
 from appliance.bus.jetstream import JetStreamApi
-from appliance.bus.memory import MemoryBus
+from appliance.bus.memory import MemoryBus, Permissions
 from appliance.bus.nats import NatsBus
 from appliance.core.names import MethodName, NodeName, Subject
 from appliance.core.specs import AckOn, Delivery, PublisherSpec, StreamSettings, SubscriberSpec
@@ -317,3 +317,34 @@ async def test_what_is_delivered_no_more_is_the_trouble_of_the_worker(world, req
     side.confirm(message, AnswerKind.BUSY, wait_ms=10)
     await until_async(lambda: "are delivered no more" in (intake.trouble or ""))
     await intake.stop()
+
+
+async def test_limits_that_the_config_changes_are_no_trouble_and_what_others_change_is(world):
+    side = await world.side(max_bytes=1_000_000)
+    intake = await side.receiver()
+    side.stream = StreamSettings(max_bytes=2_000_000)
+    intake.update(side.subscriber())
+
+    async def look():
+        assert (await side.api.find_stream(STREAM)).config["max_bytes"] == 2_000_000
+
+    await until_taken(look, AssertionError)
+    assert intake.trouble is None
+    found = await side.api.find_stream(STREAM)
+    await side.api.ask(f"STREAM.UPDATE.{STREAM}", {**found.config, "max_bytes": 5_000})
+    intake._repair_at = 0.0  # not in half a minute
+    await until_async(lambda: "max_bytes is 5000" in (intake.trouble or ""))
+    await until_taken(look, AssertionError)
+    await intake.stop()
+
+
+async def test_a_node_that_may_not_ask_for_messages_says_so(request):
+    broker = StreamingBroker(rng=random.Random(1))
+    denied = Permissions(publish_deny=("$JS.API.CONSUMER.MSG.NEXT.>",))
+    bus = await MemoryBus.open(broker, name="test", permissions=denied)
+    side = await Side(bus, ONE, StreamSettings()).opened()
+    intake = await side.receiver()
+    intake.want(5)
+    await until_async(lambda: "Permissions Violation" in (intake.trouble or ""))
+    await intake.stop()
+    await bus.close()
