@@ -295,6 +295,8 @@ class _Listening:
     async def stop(self) -> None:
         """The end, for connections too."""
         await self.pause()
+        for opening in [one for one in self._open if isinstance(one, TlsOpening)]:
+            opening.abandon()
         await self._runner.cleanup()
 
     def _make(self) -> asyncio.BaseProtocol:

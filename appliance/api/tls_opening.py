@@ -47,6 +47,11 @@ class TlsOpening(asyncio.Protocol):
         transport.close()
         self.keep_alive = asyncio.get_running_loop().create_task(self._open(own))
 
+    def abandon(self) -> None:
+        """The listener ends: so does a handshake that goes on."""
+        if self.keep_alive is not None:
+            self.keep_alive.cancel()
+
     async def _open(self, own: socket.socket) -> None:
         own.setblocking(False)
         opened: asyncio.BaseProtocol | None = None

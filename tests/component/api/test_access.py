@@ -407,6 +407,15 @@ async def test_connections_that_never_shake_hands_are_counted(server, authority,
         open_one.close()
 
 
+async def test_a_listener_that_ends_leaves_no_handshake_behind(server, authority):
+    await server.move_tcp(AdminSettings(listen="127.0.0.1:0", tls=tls_of(authority.issue("ship1"))))
+    reader, writer = await asyncio.open_connection(*server.tcp_address)
+    await until_async(lambda: server._tcp._open)
+    await server.close()
+    assert await asyncio.wait_for(reader.read(), 5.0) == b""
+    writer.close()
+
+
 async def test_a_renewed_certificate_is_for_new_connections_and_ends_none(
     server, authority, tmp_path
 ):
