@@ -37,7 +37,7 @@ _PLACES = {
     "bus": "frames parser",
     "telemetry": "stats",
     "outbox": "disk_index ids lane steady",
-    "workers": "executor incoming lane_sender reply_builder router subscriber",
+    "workers": "executor finishing incoming lane_sender reply_builder router subscriber",
 }
 MODULES = [f"{place}/{name}" for place, names in _PLACES.items() for name in names.split()]
 """Where a profile of `tests/measure/heart_bench.py` finds time spent in Python's own steps.

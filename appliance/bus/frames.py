@@ -96,7 +96,7 @@ def write_frames(
 
     Args:
         max_payload: bytes of headers and payload that the broker takes in one message.
-        known: subjects that were checked before; the caller keeps it, subjects of what wants an answer are added.
+        known: subjects that were checked before, and how such begin that come once only; the caller keeps it.
 
     Raises:
         PayloadTooLarge: the server would close the connection over one of them.
@@ -105,18 +105,15 @@ def write_frames(
     pieces: list[bytes] = []
     total_bytes = 0
     for subject, reply_to, block, payload in frames:
-        if subject not in known:
-            check_publish_subject(subject)
-            if reply_to:  # an answer goes to a subject that comes once only
-                _remember(subject, known)
         if reply_to:
-            # Another one for each message, so not worth remembering.
-            if _PUBLISHABLE(reply_to) is None or not (
-                (reply_to.isascii() and len(reply_to) <= MAX_SENT_SUBJECT_BYTES) or _fits(reply_to)
-            ):
-                raise SubjectInvalid(reply_to, _find_reason(reply_to, wildcards=False))
+            if subject not in known:
+                check_publish_subject(subject)
+                _remember(subject, known)
+            _check_single(reply_to, known)
             target = f"{subject} {reply_to}"
         else:
+            if subject not in known:
+                _check_single(subject, known)
             target = subject
         size = len(block) + len(payload)
         if size > max_payload:
@@ -128,6 +125,22 @@ def write_frames(
         else:
             pieces += (f"PUB {target} {size}\r\n".encode(), payload, b"\r\n")
     return pieces, total_bytes
+
+
+def _check_single(subject: str, known: set[str]) -> None:
+    """A subject for one answer: its last token is another one each time, what is before it comes again.
+
+    Raises:
+        SubjectInvalid: as `check_publish_subject`.
+    """
+    begins, _, token = subject.rpartition(".")
+    if begins in known and (
+        token.isalnum() and subject.isascii() and len(subject) <= MAX_SENT_SUBJECT_BYTES
+    ):
+        return
+    check_publish_subject(subject)
+    if begins:
+        _remember(begins, known)
 
 
 def _remember(subject: str, known: set[str]) -> None:

@@ -294,7 +294,8 @@ def encode_head(
 ) -> bytes:
     """The head, with its checksums."""
     anchor = ledger.anchor
-    rest = b"".join([*[column.tobytes() for column in columns], shape_bytes, misc_bytes])
+    # NB: most are empty in most commits
+    rest = b"".join([*[one.tobytes() for one in columns if one], shape_bytes, misc_bytes])
     fixed = bytearray(
         _FIXED.pack(
             0,

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from appliance.errors import StoreError
 from appliance.outbox.blobs import Tries
 from appliance.outbox.facts import FactChanges
 from appliance.outbox.letters import LetterRow
@@ -64,7 +65,8 @@ class Finish:
     items: Sequence[FinishItem]
     done: Sequence[DoneRun]
     replies: Sequence[OutboxRecord]
-    future: asyncio.Future[None]
+    then: Callable[[StoreError | None], None]
+    """Told in the end, why it failed or None."""
     is_urgent: bool = True
     """Whether somebody waits for the commit; else it may gather company for a moment."""
     since_mono: float = 0.0

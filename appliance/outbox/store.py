@@ -329,17 +329,34 @@ class MessageStore:
         Raises:
             StoreFull: no room; nothing of it happened.
         """
+        if not items and not replies and not done:
+            self._check_open()
+            return
+        future: asyncio.Future[None] = self._loop.create_future()
+        self.finish_soon(items, replies, partial(_tell, future), done=done, is_urgent=is_urgent)
+        await future
+
+    def finish_soon(
+        self,
+        items: Sequence[FinishItem],
+        replies: Sequence[OutboxRecord],
+        then: Callable[[StoreError | None], None],
+        *,
+        done: Sequence[DoneRun] = (),
+        is_urgent: bool = True,
+    ) -> None:
+        """`finish` without waiting: `then` is told why it failed, or None; it must not raise.
+
+        Raises:
+            StoreFull: no room; `then` is not told.
+        """
         self._check_open()
         # asked before anything is written: what does not fit fails whole
         if replies:
             self._check_room(len(replies))
-        if not items and not replies and not done:
-            return
         self._accepting += len(replies)
-        try:
-            await self._submit(Finish(items, done, replies, self._loop.create_future(), is_urgent))
-        finally:
-            self._accepting -= len(replies)
+        self._settling.hand_over()
+        self._writer.submit(Finish(items, done, replies, then, is_urgent))
 
     async def claim_inbox(self, node: str, method: str) -> list[InboxRow]:
         """Messages of a node and method taken in and not finished, whatever their kind, oldest first."""
@@ -483,7 +500,7 @@ class MessageStore:
         if self._is_closed:
             raise StoreUnusable("the store is closed")
 
-    async def _submit(self, operation: Put | Take | Finish | Annotate) -> None:
+    async def _submit(self, operation: Put | Take | Annotate) -> None:
         # so that what publishers concluded rides in the same commit, before this
         self._settling.hand_over()
         self._writer.submit(operation)
@@ -505,13 +522,18 @@ class MessageStore:
         goes on in a later turn of the loop, when answers of later commits may have been noted already.
         """
         touched: set[LaneKey] = set()
+        finished: list[tuple[Finish, StoreError | None]] = []
         for operation, error, result in outcomes:
+            if isinstance(operation, Finish):
+                self._accepting -= len(operation.replies)
+                if error is None and operation.replies:
+                    self._add(operation.replies, touched)
+                finished.append((operation, error))
+                continue
             if error is None and isinstance(operation, Put):
                 self._add(operation.records, touched)
                 if operation.facts:
                     self._facts.learn(operation.facts)
-            elif error is None and isinstance(operation, Finish):
-                self._add(operation.replies, touched)
             elif error is None and isinstance(operation, Call) and operation.note is not None:
                 operation.note(result)
             if isinstance(operation, Settle):
@@ -528,6 +550,9 @@ class MessageStore:
                 future.set_result(result)
         for key in touched:
             self._announce(key)
+        # last: they go on in this very turn
+        for finish, error in finished:
+            finish.then(error)
 
     def _note_moved(self, operation: Moved) -> None:
         """Records are elsewhere on disk; whatever was handed over with the old places is found by the writer."""
@@ -591,3 +616,12 @@ class MessageStore:
                 add,
             )
         )
+
+
+def _tell(future: asyncio.Future[None], error: StoreError | None) -> None:
+    if future.done():
+        return  # its caller was cancelled
+    if error is None:
+        future.set_result(None)
+    else:
+        future.set_exception(error)

@@ -50,6 +50,10 @@ HOUSEKEEPING_BUSY_S = 0.1
 SHORT_OF_ROOM_S = 0.5
 SETTLE_PIECE = 64
 
+_ALONE = (Call, Stop)
+_SETTLING = (Settle, Bury)
+# NB: tuples, since a union is made anew each time that it is written
+
 Outcome = tuple[Operation | Call | Stop | Moved, StoreError | None, Any]
 """An operation, why it failed, and for a `Call` what it returned."""
 
@@ -153,7 +157,7 @@ class Writer:
             except queue.Empty:
                 break
             for operation in together:
-                if isinstance(operation, Call | Stop):  # the last of them
+                if isinstance(operation, _ALONE):  # the last of them
                     self._is_stopping = isinstance(operation, Stop)
                     return operations, operation
                 operations.append(operation)
@@ -207,7 +211,7 @@ class Writer:
             else:
                 outcomes += [(operation, None, None) for operation in operations]
                 # that settling went through says nothing of the room: it has a reserve of its own
-                if not all(isinstance(one, Settle | Bury) for one in operations):
+                if not all(isinstance(one, _SETTLING) for one in operations):
                     self._no_room, self._is_read_only = "", False
                 operations = []
         if self._broken is not None:

@@ -31,13 +31,13 @@ class LightHistogram:
         self.sum = 0.0
         self.count = 0
 
-    def observe(self, seconds: float) -> None:
-        """Count one duration. A negative one (a clock that was set back) counts as zero."""
+    def observe(self, seconds: float, count: int = 1) -> None:
+        """Count one duration, or as many equal ones. A negative one (a clock that was set back) counts as zero."""
         if seconds < 0.0:
             seconds = 0.0
-        self._counts[bisect_left(BOUNDS_S, seconds)] += 1
-        self.sum += seconds
-        self.count += 1
+        self._counts[bisect_left(BOUNDS_S, seconds)] += count
+        self.sum += seconds * count
+        self.count += count
 
     def buckets(self) -> list[tuple[str, int]]:
         """Upper bound as text and cumulative count, ``+Inf`` last."""

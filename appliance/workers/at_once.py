@@ -18,6 +18,7 @@ it. What that rests on, and what each condition is for:
   before. What may be a repeat is looked up by the writer, before the handler begins.
 - *The store can commit, and has room for answers.* Else a handler would run whose end cannot be written down, again after
   each restart, and its sender would take the node for silent.
+- *No stream keeps it* (`Intake.is_asked`). Which of two daemons has such a message is settled when it is taken in.
 - *It is no answer.* Those have an order among themselves, and their acknowledgement may say that nobody wants more.
 
 With `ack.on: done` the same messages have always had one commit, with the same conditions of a crash; what is journaled or

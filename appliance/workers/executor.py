@@ -11,7 +11,7 @@ import asyncio
 import errno
 import json
 from collections import deque
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine
 from typing import Any, NamedTuple
 
 from appliance.core.message import Message
@@ -33,10 +33,10 @@ from appliance.errors import (
 )
 from appliance.methods.base import FilePosition, HandlerContext, Method, Result
 from appliance.methods.programs.running import ProgramKey
-from appliance.outbox.records import DoneRun, FinishItem, OutboxRecord
 from appliance.telemetry.stats import WorkerStats
 from appliance.workers.bounded import rest_within
-from appliance.workers.incoming import DedupeKey, Incoming, wire_limits
+from appliance.workers.finishing import Finishing
+from appliance.workers.incoming import Incoming, wire_limits
 from appliance.workers.replies import is_for_caller_only
 from appliance.workers.reply_builder import ReplyBuilder
 from appliance.workers.reply_policy import ReplyPolicy
@@ -62,13 +62,6 @@ DONE_VERDICT = "done"
 _TAKEN = Answer(AnswerKind.TAKEN)
 
 
-Finished = tuple[Incoming, tuple[OutboxRecord, ...], str]
-"""What came of one message, until it is committed: the message, what goes out because of it, and its verdict.
-
-NB: a plain tuple, which costs a tenth of an object.
-"""
-
-
 class Executor:
     """Queue of admitted messages, handler loops, finish loop."""
 
@@ -86,8 +79,6 @@ class Executor:
         self.spec = spec
         self.method = method
         self._parts = parts
-        self._intake = intake
-        self._scope = scope
         self._store = parts.store
         self._telemetry = parts.telemetry
         self._error_reports = parts.error_reports
@@ -99,20 +90,25 @@ class Executor:
         self._stats = stats
         self._mono = parts.mono
         self._on_progress = on_progress
-        self.active: dict[DedupeKey, Incoming] = {}
         self.queue: deque[Incoming] = deque()
         self.queue_bytes = 0
         self.decoded_bytes = 0
         """Of `queue_bytes` what decoded messages hold."""
         self._held_by_sender: dict[str, int] = {}
         self._bytes_by_sender: dict[str, int] = {}
-        self.rows: set[int] = set()
-        """Rows of the inbox that this worker has in hand."""
         self._running: set[Incoming] = set()
-        self._finished: deque[Finished] = deque()
-        self._committing = 0
-        self._has_finished = asyncio.Event()
         self._telling = Telling(intake, parts.store.instance, parts.mono)
+        self._finishing = Finishing(
+            spec,
+            parts,
+            intake=intake,
+            scope=scope,
+            telling=self._telling,
+            must_send=self.reply_builder.must_send,
+            on_progress=on_progress,
+        )
+        self.active = self._finishing.active
+        self.rows = self._finishing.rows
         self.leaving = asyncio.Event()
         """Set by the subscriber that begins to drain."""
         self.leaves_by_mono: float | None = None
@@ -134,24 +130,22 @@ class Executor:
     @property
     def count(self) -> int:
         """Messages in hand, those whose commit is under way included."""
-        return len(self.queue) + len(self._running) + len(self._finished) + self._committing
+        return len(self.queue) + len(self._running) + len(self._finishing)
 
-    @property
-    def comes_round_soon(self) -> bool:
-        """Whether the handler of a message that comes now begins within a moment, going by how long others took."""
+    def end_soon(self, count: int) -> bool:
+        """Whether so many messages that come now are handled within a moment, going by how long others took."""
         taken = self._stats.handler
         mean_s = taken.sum / taken.count if taken.count else 0.0
-        return not self._running and len(self.queue) * mean_s <= SOON_S
+        return not self._running and (len(self.queue) + count) * mean_s <= SOON_S
 
     @property
     def held_count(self) -> int:
         """Messages that wait: for their turn, or handled for their commit."""
-        return len(self.queue) + len(self._finished) + self._committing
+        return len(self.queue) + len(self._finishing)
 
     def unfinished(self) -> list[Incoming]:
         """Everything that a stop now would cut off."""
-        finished = (work for work, _, _ in self._finished)
-        return [*self.queue, *self._left, *self._running, *finished]
+        return [*self.queue, *self._left, *self._running, *self._finishing.works]
 
     def busy_ms(self, least: int, most: int) -> int:
         """After how many milliseconds there may be room, going by how long handlers have taken so far."""
@@ -231,6 +225,11 @@ class Executor:
         self._parts.inbox.held.difference_update(self.rows)
         self.rows.clear()
 
+    def follow(self, spec: SubscriberSpec) -> None:
+        """More concurrency holds for what is queued already."""
+        self.spec = self._finishing.spec = spec
+        self.spawn_loops()
+
     # -- loops ------------------------------------------------------------------------------------
 
     async def run(self) -> None:
@@ -240,7 +239,7 @@ class Executor:
             self.spawn_loops()
             telling = group.create_task(self._telling.run(), name=f"tell {self.spec.key.name}")
             try:
-                await self._finish_loop()
+                await self._finishing.run()
             finally:
                 self._group = None
                 telling.cancel()
@@ -306,6 +305,35 @@ class Executor:
             self.spawn_loops()
         self._on_progress()
 
+    @property
+    def is_free(self) -> bool:
+        """Whether a message that comes now can be handled in this very turn of the event loop, and overtakes none."""
+        return self._group is not None and not self.queue and not self._running
+
+    def handle_now(self, works: list[Incoming]) -> None:
+        """Handle messages that wait for nothing (see `at_once`), and hand over what came of them; none of them is held."""
+        for work in works:
+            message = work.message
+            assert message is not None
+            begun = self._begin(work, message)
+            if begun is None:
+                work.message = None  # its commit may take a while, and memory with it
+            else:
+                assert self._group is not None
+                self._running.add(work)
+                self._group.create_task(
+                    self._go_on_alone(begun), name=f"handle {self.spec.key.name}"
+                )
+        self._finishing.flush()
+
+    async def _go_on_alone(self, begun: _Begun) -> None:
+        try:
+            await self._go_on(begun)
+        finally:
+            self._running.discard(begun.work)
+            self._stats.in_flight = len(self._running)
+            self._on_progress()
+
     async def _handle_opened(self, work: Incoming) -> None:
         try:
             message = work.message or work.opened(
@@ -313,7 +341,7 @@ class Executor:
             )
         except DecodeError as error:
             text = self._parts.hiding.text(str(error))
-            self._finish((work, (), f"failed: undecodable: {text}"))
+            self._finishing.add((work, (), f"failed: undecodable: {text}"))
             return
         if work.is_reply:
             # before anything that waits: pieces are kept in the order in which they came
@@ -322,7 +350,7 @@ class Executor:
             self._reply_order.say(work)
             # who still speaks hears of it with the word that this piece is done
             work.is_unwanted = self._parts.abandoned.is_unwanted(work, message)
-            self._finish((work, self.reply_builder.forwarded(work, message), DONE_VERDICT))
+            self._finishing.add((work, self.reply_builder.forwarded(work, message), DONE_VERDICT))
             return
         await self._handle(work, message)
 
@@ -411,7 +439,7 @@ class Executor:
         except AnswerTooLarge as error:
             self._fail(work, message, error, outlet)
             return
-        self._finish((work, records, DONE_VERDICT))
+        self._finishing.add((work, records, DONE_VERDICT))
 
     def _conclude_failure(
         self, work: Incoming, message: Message, error: Exception, context: _MessageContext
@@ -420,7 +448,7 @@ class Executor:
         if isinstance(error, AnswerUnwanted):
             work.is_unwanted = True
             self._stats.handled += 1
-            self._finish((work, (), DONE_VERDICT))
+            self._finishing.add((work, (), DONE_VERDICT))
             return
         self._fail(work, message, error, context.outlet)
 
@@ -505,132 +533,7 @@ class Executor:
         )
         word = "refused" if isinstance(error, _REFUSALS) else "failed"
         records = self.reply_builder.of_failure(work, message, text, outlet)
-        self._finish((work, records, f"{word}: {text}"))
-
-    def _finish(self, finished: Finished) -> None:
-        if not self._finished:
-            self._has_finished.set()
-        self._finished.append(finished)
-
-    async def _finish_loop(self) -> None:
-        while True:
-            await self._has_finished.wait()
-            self._has_finished.clear()
-            while self._finished:
-                count = min(len(self._finished), MAX_FINISH_BATCH)
-                batch = [self._finished.popleft() for _ in range(count)]
-                # counted until it is on disk: an executor that looks empty ends a drain
-                self._committing = count
-                await self._commit(batch)
-                self._committing = 0
-                self._on_progress()
-            self._stats.in_flight = len(self._running)
-            self._on_progress()
-
-    def _sort_out(self, batch: Sequence[Finished]) -> tuple[list[DoneRun], list[FinishItem]]:
-        """What the store has to note: by sender what was plainly done, and each of the others."""
-        scope, remembers, wants_ack = self._scope, self.spec.dedupe, self.spec.wants_ack
-        runs: list[DoneRun] = []
-        items: list[FinishItem] = []
-        sender = known_as = None
-        row_ids: list[int] = []
-        message_ids: list[int] = []
-        for work, _, verdict in batch:
-            instance, message_id, _, _, _, attempt = work.identity
-            row_id = work.row_id
-            if row_id is None and not (wants_ack and instance is not None):
-                continue
-            if not remembers:
-                instance = None
-            if attempt or verdict != DONE_VERDICT:
-                whose = (scope, work.sender, instance)
-                items.append(FinishItem(row_id, *whose, message_id, attempt, verdict))
-                continue
-            if work.sender != sender or instance != known_as:  # mostly all of a batch are of one
-                sender, known_as = work.sender, instance
-                row_ids, message_ids = [], []
-                runs.append(DoneRun(scope, sender, known_as, row_ids, message_ids))
-            if row_id is not None:
-                row_ids.append(row_id)
-            if instance is not None:
-                message_ids.append(message_id)
-        return runs, items
-
-    async def _commit(self, batch: list[Finished]) -> None:
-        done, items = self._sort_out(batch)
-        replies = [record for _, records, _ in batch for record in records]
-        # where the acknowledgement is out already, nobody waits for this commit
-        is_urgent = bool(replies) or any(work.reply_tos for work, _, _ in batch)
-        if self._parts.jobs.holds_answers:
-            # an answer is on disk with its job before anybody is told that it is here
-            await self._parts.jobs.written()
-        full_count = 0
-        while done or items or replies:
-            try:
-                await self._store.finish(items, replies, done=done, is_urgent=is_urgent)
-            except StoreError as error:
-                if not error.retryable:
-                    raise
-                self._telemetry.worker_troubled(
-                    self.spec.key, f"cannot commit handled messages: {error}"
-                )
-                full_count += 1
-                self._telling.add_unacknowledged([work for work, _, _ in batch])
-                kept = [record for record in replies if record.id in self.reply_builder.must_send]
-                if len(kept) < len(replies) and full_count > MAX_REPLY_WAITS:
-                    self._error_reports.report(
-                        self.spec.node,
-                        f"{self.spec.subject}: {len(replies) - len(kept)} replies dropped: {error}",
-                        method=self.spec.method,
-                    )
-                    # what was handled stays handled; its sender must not stall everybody behind
-                    replies = kept
-                await asyncio.sleep(RETRY_FIRST_S)
-            else:
-                break
-        self.reply_builder.must_send.difference_update(record.id for record in replies)
-        self._conclude(batch)
-
-    def _conclude(self, batch: list[Finished]) -> None:
-        """The commit is through: nothing of these is in hand any more, and their senders may know."""
-        active = self.active
-        said: list[Confirmation] = []
-        rows: list[int] = []
-        for finished in batch:
-            work = finished[0]
-            key = work.key
-            if key is not None and active.get(key) is work:
-                del active[key]
-            if work.row_id is not None:
-                rows.append(work.row_id)
-            if work.reply_tos:
-                said += self._last_words(finished)
-        self._telling.remove(batch)
-        # not before the commit: until then they are still rows of ours
-        self._parts.inbox.held.difference_update(rows)
-        self.rows.difference_update(rows)
-        if said:
-            # last: an acknowledgement says that a resend is known from now on
-            self._intake.confirm(said)
-
-    def _last_words(self, finished: Finished) -> list[Confirmation]:
-        work, _, verdict = finished
-        to_appliance = work.identity.instance is not None
-        if work.ack_on is AckOn.RECEIVED:
-            # whatever came of it: it is remembered, and no more was promised
-            answer, to_appliance = _TAKEN, work.identity.hears
-        elif verdict == DONE_VERDICT:
-            answer = Answer(AnswerKind.DONE, is_unwanted=work.is_unwanted)
-        elif not to_appliance:
-            return []  # a Go node hears nothing of a failure, and asks again
-        else:
-            word, _, why = verdict.partition(": ")
-            kind = AnswerKind.REFUSED if word == "refused" else AnswerKind.FAILED
-            answer = Answer(kind, detail=why)
-        return [
-            Confirmation(reply_to, work.message_id, answer, to_appliance)
-            for reply_to in work.reply_tos
-        ]
+        self._finishing.add((work, records, f"{word}: {text}"))
 
 
 def _own_cancellation() -> HandlerError:

@@ -13,8 +13,7 @@ cannot put an earlier line behind a later one; everything else overtakes them fr
 from __future__ import annotations
 
 import random
-from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from appliance.bus.base import Bus
@@ -46,60 +45,8 @@ from appliance.outbox.store import MessageStore
 from appliance.telemetry.report import Telemetry
 from appliance.telemetry.stats import WorkerStats
 from appliance.workers.error_reports import REPORT_ORIGIN
+from appliance.workers.in_flight import InFlight
 from appliance.workers.peers import PeerBook
-
-# The records that a publisher has in hand, by id and, where order matters, by the stream they belong to.
-
-
-class InFlight:
-    """All flights of one publisher, in the order in which they were taken."""
-
-    def __init__(self) -> None:
-        self._by_id: dict[int, Flight] = {}
-        self._streams: dict[str, deque[Flight]] = {}
-
-    def __len__(self) -> int:
-        return len(self._by_id)
-
-    def __iter__(self) -> Iterator[Flight]:
-        return iter(self._by_id.values())
-
-    def __contains__(self, flight: Flight) -> bool:
-        return self._by_id.get(flight.record.id) is flight
-
-    def find(self, record_id: int) -> Flight | None:
-        """The flight of a record in hand."""
-        return self._by_id.get(record_id)
-
-    def add(self, records: Sequence[OutboxRecord]) -> list[Flight]:
-        """Take records in; those of them that may be sent now, which are all but later ones of a stream."""
-        may_go: list[Flight] = []
-        for record in records:
-            flight = self._by_id[record.id] = Flight(record)
-            if flight.stream:
-                waiting = self._streams.setdefault(flight.stream, deque())
-                waiting.append(flight)
-                if waiting[0] is not flight:
-                    continue
-            may_go.append(flight)
-        return may_go
-
-    def has_to_wait(self, flight: Flight) -> bool:
-        """Whether an earlier message of its stream is not settled yet."""
-        return bool(flight.stream) and self._streams[flight.stream][0] is not flight
-
-    def remove(self, flight: Flight) -> bool:
-        """The record is settled or given back; whether that lets another one of its stream go."""
-        known = self._by_id.pop(flight.record.id, None)
-        if known is None or not flight.stream:
-            return False
-        waiting = self._streams[flight.stream]
-        was_first = waiting[0] is flight
-        waiting.remove(flight)
-        if not waiting:
-            del self._streams[flight.stream]
-        return was_first and bool(waiting)
-
 
 EXPIRY_SWEEP_S = 1.0
 WORKING_WAIT_S = 5.0
@@ -719,17 +666,21 @@ class LaneSender:
 
     def _settle_delivered(self, flights: list[Flight], now: float) -> None:
         remove, forget = self._flights.remove, self._carrier.forget
-        observe = self._stats.delivery.observe
         frees_another = False
+        sent_mono, alike = flights[0].sent_mono, 0
         for flight in flights:
+            if flight.sent_mono != sent_mono:
+                self._stats.delivery.observe(now - sent_mono, alike)
+                sent_mono, alike = flight.sent_mono, 0
+            alike += 1
             if flight.phase is FlightPhase.AWAITING:
                 self._awaiting -= 1
             if remove(flight):
                 frees_another = True
             # its tokens go: an answer that comes later finds nobody
             forget(flight)
-            observe(now - flight.sent_mono)
         stats = self._stats
+        stats.delivery.observe(now - sent_mono, alike)
         stats.acked += len(flights)
         stats.in_flight = len(self._flights)
         self._store.settle_done([flight.record for flight in flights])

@@ -19,13 +19,11 @@ bound stay, so nothing is lost, doubled or overtaken.
 from __future__ import annotations
 
 import asyncio
-import json
 from collections import deque
 from collections.abc import Callable
 
 from appliance.bus.base import BusMessage, Denial
 from appliance.core.admission import is_reply_subject_safe
-from appliance.core.message import make_reply
 from appliance.core.method import OnCrash
 from appliance.core.names import NodeName, WorkerKey, parse_subject
 from appliance.core.specs import AckOn, SubscriberSpec, WorkerSpec
@@ -33,17 +31,17 @@ from appliance.delivery.base import Confirmation, Kept
 from appliance.dialect.base import Answer, AnswerKind
 from appliance.dialect.headers import HELLO_HEADER, LENT_PREFIX
 from appliance.errors import BusError, StoreError
-from appliance.methods.base import FilePosition, Method
-from appliance.outbox.records import FinishItem, InboxRow, OutboxRecord, TakeIn, TakeInResult, Taken
+from appliance.methods.base import Method
+from appliance.outbox.records import InboxRow, TakeIn, TakeInResult, Taken
 from appliance.telemetry.stats import WorkerStats
 from appliance.wire.headers import parse_headers
 from appliance.workers.at_once import may_be_done_at_once
 from appliance.workers.base import DrainReport
-from appliance.workers.executor import DONE_VERDICT, Executor
+from appliance.workers.executor import Executor
 from appliance.workers.inbox_owners import scope_of
 from appliance.workers.incoming import Admission, Incoming, KeptBack, Refusal
 from appliance.workers.known_senders import KnownSenders
-from appliance.workers.reply_pieces import Turns
+from appliance.workers.leftovers import STORE_RETRY_S, Leftovers
 from appliance.workers.schedule import HELLO_METHOD
 from appliance.workers.services import WorkerServices
 
@@ -60,7 +58,6 @@ ASKED_SHARE = 0.5
 """Of either bound for what is asked for: below every other share, so that nothing of it is turned away."""
 RESUMED_SHARE = 0.5
 """A sender that was kept waiting goes on when it holds less than this: what is kept back is decoded anew."""
-STORE_RETRY_S = 0.2
 MAX_ADMIT_S = 0.005
 """How long decoding may go on before everybody else gets a turn."""
 MAX_REPLY_TOS = 16
@@ -105,6 +102,8 @@ class Subscriber:
         self._kept_back = KeptBack()
         self._incoming_bytes = 0
         """Of `_incoming` and `_kept_back` together."""
+        self._admitted: list[Incoming] = []
+        """What was to be done at once and has to be taken in first; they count as being decoded."""
         self._arrived = asyncio.Event()
         self._drained = asyncio.Event()
         self._decoding = 0
@@ -114,9 +113,17 @@ class Subscriber:
         self._intake_stopped = False
         self._is_subscribed = False
         self._denied: str | None = None
+        self._bug: Exception | None = None
         self._answers_denied: str | None = None
         self._senders = KnownSenders(spec.subject, parts.store)
-        self._adopting: set[asyncio.Task[None]] = set()
+        self._leftovers = Leftovers(
+            self._executor,
+            parts,
+            self._intake,
+            self._scope,
+            admit=self._admit_row,
+            refuse=self._refuse_row,
+        )
         self._endings: list[Callable[[], None]] = []
 
     def _new_admission(self) -> Admission:
@@ -133,9 +140,9 @@ class Subscriber:
     async def start(self) -> None:
         """Pick up what an earlier run or worker left unfinished, then subscribe. Raises BusError when that is denied."""
         # before the claim: rows that a worker leaves from here on are told to us
-        self._parts.inbox.own(self._scope, self._adopt)
+        self._leftovers.watch()
         # before subscribing: what was left is older than everything that will come
-        await self._claim()
+        await self._leftovers.claim()
         await self._intake.start(self._on_messages, self._on_denied)
         self._is_subscribed = True
         self._ask_for_more()
@@ -154,9 +161,9 @@ class Subscriber:
     def update(self, spec: WorkerSpec) -> None:
         """Timeouts, limits and allow lists hold for the next message."""
         assert isinstance(spec, SubscriberSpec)
-        self.spec = self._spec = self._executor.spec = spec
-        # more concurrency holds for what is queued already, more backlog for what waits
-        self._executor.spawn_loops()
+        self.spec = self._spec = spec
+        self._executor.follow(spec)
+        # more backlog holds for what waits
         self._intake.update(spec)
         self._arrived.set()
 
@@ -200,13 +207,12 @@ class Subscriber:
         for ending in self._endings:
             ending()
         self._endings.clear()
-        for task in self._adopting:
-            task.cancel()
+        self._leftovers.stop()
         self._senders.close()
         await self._stop_intake()
         # before the scope is given up, which lets a successor claim them
         self._executor.let_go_of_rows()
-        self._parts.inbox.disown(self._scope, self._adopt)
+        self._leftovers.unwatch()
 
     async def _stop_intake(self) -> None:
         if self._is_subscribed:
@@ -263,6 +269,13 @@ class Subscriber:
         executor = self._executor
         if self._parts.stall.may_be_stale and self._must_not_run_twice:
             messages = self._ask_again(messages)
+        if self._is_free_for(messages):
+            try:
+                self._do_at_once(messages)
+            except Exception as bug:  # noqa: BLE001 - the boundary: it ends this worker, as one in its loop would
+                self._bug = bug
+                self._arrived.set()
+            return
         # mostly all fit, and one look is enough; only else each is looked at
         size_bytes = sum([len(message.payload) for message in messages])
         if (
@@ -275,6 +288,42 @@ class Subscriber:
         else:
             self._take_what_fits(messages)
         self._arrived.set()
+
+    def _is_free_for(self, messages: list[BusMessage]) -> bool:
+        """Whether nothing is before these, so that what is `at_once` can be done in this very turn of the event loop."""
+        executor = self._executor
+        return (
+            self._method.info.is_prompt
+            and not (self._orders or self._intake.is_asked)
+            and executor.is_free
+            and not (self._incoming or self._kept_back or self._decoding or self._committing)
+            and not (self._intake_stopped or self._denied)
+            and executor.held_count + len(messages) <= min(MAX_BATCH, self._spec.backlog)
+        )
+
+    def _do_at_once(self, messages: list[BusMessage]) -> None:
+        admit, handler = self._current_admission().admit, self._handler
+        works: list[Incoming] = []
+        said: list[Confirmation] = []
+        for delivery in messages:
+            work = admit(delivery, handler)
+            if work.__class__ is Refusal:
+                self._refuse(work, delivery.reply_to, said, delivery.block)
+                continue
+            assert isinstance(work, Incoming)
+            if self._is_in_hand(work, said):
+                works.append(work)
+        if said:
+            self._intake.confirm(said)
+        if self._are_done_at_once(works):
+            self._senders.note(works)
+            self._executor.handle_now(works)
+        elif works:
+            for work in works:
+                self._account_for(work)
+            self._admitted = works
+            self._decoding = len(works)
+            self._arrived.set()
 
     @property
     def _must_not_run_twice(self) -> bool:
@@ -332,6 +381,8 @@ class Subscriber:
         self._answers_denied = f"the broker denies its acknowledgements: {denial.text}"
 
     def _raise_if_denied(self) -> None:
+        if self._bug is not None:
+            raise self._bug
         if self._denied is not None:
             raise BusError(self._denied)
 
@@ -356,12 +407,12 @@ class Subscriber:
             self._raise_if_denied()
             self._take_up_kept_back()
             # a backlog that is full stops the intake: what is not taken yet is still the sender's
-            while self._incoming and self._has_queue_room() and not self._drained.is_set():
-                count = self._decoding = min(len(self._incoming), MAX_BATCH)
-                batch = [self._incoming.popleft() for _ in range(count)]
-                self._incoming_bytes -= sum([len(message.payload) for message in batch])
+            while (
+                self._admitted or (self._incoming and self._has_queue_room())
+            ) and not self._drained.is_set():
                 try:
-                    fresh = await self._admit_batch(batch)
+                    fresh = self._admitted or await self._admit_batch(self._next_batch())
+                    self._admitted = []
                     # one commit at a time, so that messages are taken in as they came
                     if committing is not None and not committing.done():
                         await asyncio.wait({committing})  # its error, if it has one, is the group's
@@ -394,8 +445,10 @@ class Subscriber:
 
     def _are_done_at_once(self, works: list[Incoming]) -> bool:
         """Whether one commit is enough for these, see `at_once`."""
-        return self._executor.comes_round_soon and may_be_done_at_once(
-            works, self._method.info, self._scope, self._store
+        return (
+            not self._intake.is_asked
+            and self._executor.end_soon(len(works))
+            and may_be_done_at_once(works, self._method.info, self._scope, self._store)
         )
 
     def _has_queue_room(self) -> bool:
@@ -407,15 +460,47 @@ class Subscriber:
             return True
         return bool(self._incoming) and self._has_queue_room()
 
+    def _next_batch(self) -> list[BusMessage]:
+        count = self._decoding = min(len(self._incoming), MAX_BATCH)
+        batch = [self._incoming.popleft() for _ in range(count)]
+        self._incoming_bytes -= sum([len(message.payload) for message in batch])
+        return batch
+
+    def _current_admission(self) -> Admission:
+        admission = self._admission
+        # a sender who was let in under the old config is looked at anew under the next
+        if admission.spec is not self._spec or admission.fleet is not self._parts.desired.value:
+            admission = self._admission = self._new_admission()
+        return admission
+
+    def _is_in_hand(self, work: Incoming, said: list[Confirmation]) -> bool:
+        """Whether it is a message of ours from now on; another copy of one that is, or another daemon's, is answered."""
+        key = work.key
+        if key is None or not (self._spec.dedupe and self._spec.wants_ack):
+            return True
+        active = self._executor.active
+        first = active.get(key)
+        if first is not None:
+            self._repeat_of_active(first, work, said)
+            return False
+        if work.identity.taker and self._is_left_to_its_taker(work):
+            said.append(self._answer(work, self._working_at(work.identity.taker)))
+            return False
+        # before its commit: a resend may come in the same read, and must not be taken for a new message
+        active[key] = work
+        return True
+
+    def _account_for(self, work: Incoming) -> None:
+        """It waits for its turn, decoded if that leaves room."""
+        executor = self._executor
+        if executor.decoded_bytes + work.measure() > MAX_DECODED_BYTES:
+            work.put_aside()
+        executor.hold(work)
+
     async def _admit_batch(self, batch: list[BusMessage]) -> list[Incoming]:
         """Those of them that are new and may enter; the others are answered."""
         spec, handler, executor = self._spec, self._handler, self._executor
-        admission = self._admission
-        # a sender who was let in under the old config is looked at anew under the next
-        if admission.spec is not spec or admission.fleet is not self._parts.desired.value:
-            admission = self._admission = self._new_admission()
-        admit, active = admission.admit, executor.active
-        remembers = spec.dedupe and spec.wants_ack
+        admit = self._current_admission().admit
         fresh: list[Incoming] = []
         said: list[Confirmation] = []
         decoded_bytes = executor.decoded_bytes
@@ -437,17 +522,8 @@ class Subscriber:
             if decoded_bytes > MAX_DECODED_BYTES:
                 decoded_bytes -= work.held_bytes
                 work.put_aside()
-            key = work.key if remembers else None
-            if key is not None:
-                first = active.get(key)
-                if first is not None:
-                    self._repeat_of_active(first, work, said)
-                    continue
-                if work.identity.taker and self._is_left_to_its_taker(work):
-                    said.append(self._answer(work, self._working_at(work.identity.taker)))
-                    continue
-                # before its commit: a resend may come in the same read, and must not be taken for a new message
-                active[key] = work
+            if not self._is_in_hand(work, said):
+                continue
             # NB: where all of them together leave room, nobody needs to be looked at alone
             is_within = has_plenty and executor.queue_bytes < plenty_bytes
             if (self._kept_back and work.sender in self._kept_back) or not (
@@ -650,116 +726,15 @@ class Subscriber:
 
     # -- what an earlier run or worker left ---------------------------------------------------------
 
-    def _adopt(self) -> None:
-        """Another worker has left rows of ours on disk."""
-        task = asyncio.get_running_loop().create_task(
-            self._claim_guarded(), name=f"adopt rows for {self.key.name}"
-        )
-        self._adopting.add(task)
-        task.add_done_callback(self._adopting.discard)
-
-    async def _claim_guarded(self) -> None:
-        while True:
-            try:
-                await self._claim()
-                return
-            except (StoreError, BusError) as error:
-                self._telemetry.worker_troubled(self.key, f"cannot take over messages: {error}")
-                if not error.retryable:
-                    return
-            await asyncio.sleep(STORE_RETRY_S)
-
-    async def _claim(self) -> None:
-        spec = self._spec
-        rows = await self._parts.inbox.claim(spec.node, spec.method, self._scope)
-        rows = await self._those_of_ours(rows)
-        self._executor.rows.update(row.row_id for row in rows)
-        for at, row in enumerate(rows):
-            try:
-                await self._resume(row)
-            except StoreError:
-                left = {one.row_id for one in rows[at:]}
-                # what was not resumed stays on disk for the next claim
-                self._parts.inbox.held -= left
-                self._executor.rows -= left
-                raise
-
-    async def _those_of_ours(self, rows: list[InboxRow]) -> list[InboxRow]:
-        """Leave out, and forget, what another daemon of this node has taken over since."""
-        asked = [row for row in rows if row.reply_to]
-        if not asked:
-            return rows
-        try:
-            ours = await self._intake.claim([row.reply_to for row in asked])
-        except BusError:
-            self._parts.inbox.held -= {row.row_id for row in rows}
-            raise
-        gone = {row.row_id for row, is_ours in zip(asked, ours, strict=True) if not is_ours}
-        for row in asked:
-            if row.row_id in gone:
-                await self._end_row(row, DONE_VERDICT, ())
-        return [row for row in rows if row.row_id not in gone]
-
-    async def _resume(self, row: InboxRow) -> None:
-        spec = self._spec
+    def _admit_row(self, row: InboxRow) -> Incoming | Refusal:
         # NB: without its reply subject, which may stand below a subject of another kind and was admitted with that
-        delivery = BusMessage(spec.subject, row.payload, row.block)
+        delivery = BusMessage(self._spec.subject, row.payload, row.block)
         if row.instance is not None and row.instance.startswith(LENT_PREFIX):
             delivery.origin = (row.instance, row.message_id)
-        admission = self._new_admission()
-        work = admission.admit(delivery, self._handler)
-        if isinstance(work, Refusal):
-            self._refuse(work, "", [])
-            await self._end_row(row, f"refused: {work.reason}", ())
-            return
-        work.row_id = row.row_id
-        work.is_taken = True
-        if row.reply_to:
-            work.reply_tos.append(row.reply_to)
-        if row.note:
-            path, offset, length = json.loads(row.note)
-            work.resume = FilePosition(path, offset, length)
-        if row.started and self._method.info.on_crash is OnCrash.INTERRUPT and not spec.rerun:
-            await self._interrupt(row, work)
-            return
-        key = work.key
-        if key is not None and spec.dedupe:
-            self._executor.active[key] = work
-        if work.ack_on is AckOn.RECEIVED:
-            work.reply_tos.clear()
-        else:
-            self._executor.will_tell(work, [])
-        work.measure()
-        work.put_aside()
-        self._executor.hold(work)
-        self._executor.enqueue([work])
+        return self._new_admission().admit(delivery, self._handler)
 
-    async def _interrupt(self, row: InboxRow, work: Incoming) -> None:
-        """The daemon died while this ran: say so, to errorCentral and to the requester, and do not run it again."""
-        message = work.message
-        assert message is not None
-        self._telemetry.message_interrupted(self.key, message.from_node, message.id)
-        text = "interrupted: the appliance stopped while it ran; it was not run again"
-        self._parts.error_reports.report(
-            self._spec.node, f"{message.method} {message.id} {text}", method=message.method
-        )
-        replies: tuple[OutboxRecord, ...] = ()
-        if self._method.info.replies and not message.is_reply:
-            reply = make_reply(message, self._spec.node, "")
-            replies = self._executor.reply_builder.failure_records(reply, text, Turns())
-        await self._end_row(row, f"failed: {text}", replies)
-        if work.ack_on is AckOn.DONE and work.identity.instance is not None and work.reply_tos:
-            self._intake.confirm([self._answer(work, Answer(AnswerKind.FAILED, detail=text))])
-
-    async def _end_row(
-        self, row: InboxRow, verdict: str, replies: tuple[OutboxRecord, ...]
-    ) -> None:
-        item = FinishItem(
-            row.row_id, self._scope, row.sender, row.instance, row.message_id, row.attempt, verdict
-        )
-        await self._store.finish([item], replies)
-        self._parts.inbox.held.discard(row.row_id)
-        self._executor.rows.discard(row.row_id)
+    def _refuse_row(self, refusal: Refusal) -> None:
+        self._refuse(refusal, "", [])
 
 
 def verdict_answer(verdict: str) -> Answer:

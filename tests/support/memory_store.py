@@ -425,10 +425,30 @@ class MemoryStore:
     ) -> None:
         """Remember verdicts, drop bodies and accept the replies, in one commit. Raises StoreFull."""
         self._check_open()
+        if items or replies or done:
+            future: asyncio.Future[Any] = self._loop.create_future()
+            self.finish_soon(
+                items,
+                replies,
+                lambda error: _answer(future, error=error),
+                done=done,
+                is_urgent=is_urgent,
+            )
+            await future
+
+    def finish_soon(
+        self,
+        items: Sequence[FinishItem],
+        replies: Sequence[OutboxRecord],
+        then: Callable[[StoreError | None], None],
+        *,
+        done: Sequence[DoneRun] = (),
+        is_urgent: bool = True,
+    ) -> None:
+        """As `finish`; `then` is told why it failed, or None. Raises StoreFull."""
+        self._check_open()
         if replies:
             self._check_room(len(replies))
-        if not items and not replies and not done:
-            return
         kept = [_copy(record) for record in replies]
         items = [*self._items_of(done), *items]
 
@@ -437,13 +457,21 @@ class MemoryStore:
                 self._finish(item)
             self._put_on_disk(kept)
 
-        self._accepting += len(replies)
-        try:
-            await self._submit(
-                apply, lambda _: self._add(replies), needs_room=True, is_verdict=bool(items)
-            )
-        finally:
+        def note(_: Any) -> None:
             self._accepting -= len(replies)
+            self._add(replies)
+
+        def tell(told: asyncio.Future[Any]) -> None:
+            error = told.exception()
+            if error is not None:
+                self._accepting -= len(replies)
+            if not self.is_crashed:
+                then(error if isinstance(error, StoreError) else None)
+
+        self._accepting += len(replies)
+        future: asyncio.Future[Any] = self._loop.create_future()
+        future.add_done_callback(tell)
+        self._enqueue(_Operation(apply, future, note, needs_room=True, is_verdict=bool(items)))
 
     def _items_of(self, runs: Sequence[DoneRun]) -> list[FinishItem]:
         """The same, one by one: rows with the ids they carry, then the ids of those that had no row."""

@@ -2,27 +2,23 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
-from appliance.workers.executor import Executor
+from appliance.workers import finishing
 from appliance.workers.subscriber import Subscriber
 
 _take_in_items = Subscriber._take_in_items
-_sort_out = Executor._sort_out
+_sort_out = finishing.sort_out
 
 
 def _take_in_strangers(self, works):  # type: ignore[no-untyped-def]
     return [item._replace(instance=None) for item in _take_in_items(self, works)]
 
 
-def _finish_strangers(self, batch):  # type: ignore[no-untyped-def]
-    done, items = _sort_out(self, batch)
-    strangers = [replace(run, instance=None, message_ids=[]) for run in done]
-    return strangers, [item._replace(instance=None) for item in items]
+def _finish_strangers(finished, scope, *, remembers, wants_ack):  # type: ignore[no-untyped-def]
+    return _sort_out(finished, scope, remembers=False, wants_ack=wants_ack)
 
 
 Subscriber._take_in_items = _take_in_strangers  # type: ignore[method-assign]
-Executor._sort_out = _finish_strangers  # type: ignore[method-assign]
+finishing.sort_out = _finish_strangers
 
 if __name__ == "__main__":
     from appliance.__main__ import main

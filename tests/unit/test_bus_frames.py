@@ -146,6 +146,29 @@ def test_subjects_that_are_remembered_have_a_bound() -> None:
     assert not any(subject.startswith("r.") for subject in known)
 
 
+WRONG_TOKENS = ("", "*", ">", "a b", "a\r\n", "\x7f", "ä*", "\udcff", "x" * 600)
+
+
+@pytest.mark.parametrize("token", WRONG_TOKENS)
+@pytest.mark.parametrize("is_reply", [False, True])
+def test_token_behind_a_known_beginning_is_checked_like_any_other(
+    token: str, is_reply: bool
+) -> None:
+    known: set[str] = set()
+
+    def write(token: str) -> None:
+        subject = f"node.REQPing.reply.{token}"
+        frame = ("node.REQPing", subject, b"", b"") if is_reply else (subject, "", b"", b"")
+        write_frames([frame], max_payload=10, known=known)
+
+    write("0a1b")
+    assert "node.REQPing.reply" in known
+    for good in ("ff00", "a-b", "ä", "a.b"):
+        write(good)
+    with pytest.raises(SubjectInvalid):
+        write(token)
+
+
 header_names = st.text("abcABC-_09", min_size=1, max_size=12)
 header_values = st.text(st.characters(codec="utf-8", exclude_characters="\r\n"), max_size=30)
 

@@ -29,7 +29,7 @@ class World:
 
     def make_finish(self, *, is_urgent=False, count=1):
         items = [None] * count
-        return Finish(items, (), (), self.loop.create_future(), is_urgent)
+        return Finish(items, (), (), lambda _: None, is_urgent)
 
     def make_put(self):
         return Put([], self.loop.create_future())

@@ -1,0 +1,291 @@
+"""What came of messages, committed in batches: a slow disk delays acknowledgements and not handlers.
+
+One commit at a time; what ends meanwhile is the next batch. Nothing here waits but where the store has no room: a batch is
+handed over as soon as it is there, and concluded within the turn of the event loop in which its commit is told.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any
+
+from appliance.core.specs import AckOn, SubscriberSpec
+from appliance.delivery.base import Confirmation, Intake
+from appliance.dialect.base import Answer, AnswerKind
+from appliance.errors import StoreError
+from appliance.outbox.records import DONE_VERDICT, DoneRun, FinishItem, OutboxRecord
+from appliance.workers.incoming import DedupeKey, Incoming
+from appliance.workers.services import WorkerServices
+from appliance.workers.telling import Telling
+
+MAX_FINISH_BATCH = 256
+RETRY_S = 0.2
+MAX_REPLY_WAITS = 50
+"""Tries to find room for replies (about ten seconds) before the messages are finished without them."""
+
+_TAKEN = Answer(AnswerKind.TAKEN)
+_DONE = Answer(AnswerKind.DONE)
+
+Finished = tuple[Incoming, tuple[OutboxRecord, ...], str]
+"""What came of one message, until it is committed: the message, what goes out because of it, and its verdict.
+
+NB: a plain tuple, which costs a tenth of an object.
+"""
+
+
+class Batch:
+    """What one commit is to say."""
+
+    __slots__ = ("done", "finished", "is_urgent", "items", "replies")
+
+    def __init__(
+        self, finished: list[Finished], scope: str, *, remembers: bool, wants_ack: bool
+    ) -> None:
+        self.finished = finished
+        self.done, self.items = sort_out(finished, scope, remembers=remembers, wants_ack=wants_ack)
+        self.replies = [record for _, records, _ in finished for record in records]
+        # where the acknowledgement is out already, nobody waits for this commit
+        self.is_urgent = bool(self.replies) or any(work.reply_tos for work, _, _ in finished)
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing has to be written."""
+        return not (self.done or self.items or self.replies)
+
+
+class Finishing:
+    """Of one subscriber; also knows which messages are in hand, until they are concluded."""
+
+    def __init__(
+        self,
+        spec: SubscriberSpec,
+        parts: WorkerServices,
+        *,
+        intake: Intake,
+        scope: str,
+        telling: Telling,
+        must_send: set[int],
+        on_progress: Callable[[], None],
+    ) -> None:
+        """`must_send` are ids of replies that are not given up for want of room."""
+        self.spec = spec
+        self.active: dict[DedupeKey, Incoming] = {}
+        self.rows: set[int] = set()
+        """Rows of the inbox that this worker has in hand."""
+        self._parts = parts
+        self._intake = intake
+        self._scope = scope
+        self._telling = telling
+        self._must_send = must_send
+        self._on_progress = on_progress
+        self._waiting: deque[Finished] = deque()
+        self._committing = 0
+        """Counted until it is on disk: an executor that looks empty ends a drain."""
+        self._is_flush_due = False
+        self._group: asyncio.TaskGroup | None = None
+        self._ending: asyncio.Future[None] | None = None
+        """While it runs; what ends it is set there."""
+
+    def __len__(self) -> int:
+        return len(self._waiting) + self._committing
+
+    @property
+    def works(self) -> list[Incoming]:
+        """Those that are in no commit yet."""
+        return [work for work, _, _ in self._waiting]
+
+    async def run(self) -> None:
+        """Commit what is added until cancelled. Raises StoreError when the store is of no use any more."""
+        async with asyncio.TaskGroup() as group:
+            self._group = group
+            self._ending = asyncio.get_running_loop().create_future()
+            try:
+                self.flush()
+                await self._ending
+            finally:
+                self._group = self._ending = None
+
+    def add(self, finished: Finished) -> None:
+        """A message has been handled; committed with what else this turn of the event loop ends, or `flush` asks for."""
+        self._waiting.append(finished)
+        if not self._is_flush_due and not self._committing and self._ending is not None:
+            self._is_flush_due = True
+            asyncio.get_running_loop().call_soon(self.flush)
+
+    def flush(self) -> None:
+        """Hand over what waits, unless a commit is under way."""
+        self._is_flush_due = False
+        while self._waiting and not self._committing and self._ending is not None:
+            count = self._committing = min(len(self._waiting), MAX_FINISH_BATCH)
+            spec = self.spec
+            batch = Batch(
+                [self._waiting.popleft() for _ in range(count)],
+                self._scope,
+                remembers=spec.dedupe,
+                wants_ack=spec.wants_ack,
+            )
+            if self._parts.jobs.holds_answers:
+                self._start(self._commit_after_jobs(batch))
+            elif batch.is_empty:
+                self._conclude(batch)
+                self._on_progress()
+            else:
+                self._hand_over(batch)
+
+    def _hand_over(self, batch: Batch) -> None:
+        def then(error: StoreError | None) -> None:
+            if self._ending is None:
+                return  # the worker has ended: whoever takes over knows what is on disk
+            if error is not None:
+                self._refused(batch, error)
+                return
+            try:
+                self._conclude(batch)
+                self.flush()
+                self._on_progress()
+            except Exception as bug:  # noqa: BLE001 - the boundary: it ends this worker, and nobody else's
+                self._end(bug)
+
+        try:
+            self._parts.store.finish_soon(
+                batch.items, batch.replies, then, done=batch.done, is_urgent=batch.is_urgent
+            )
+        except StoreError as error:
+            self._refused(batch, error)
+
+    async def _commit_after_jobs(self, batch: Batch) -> None:
+        # an answer is on disk with its job before anybody is told that it is here
+        await self._parts.jobs.written()
+        if not batch.is_empty:
+            self._hand_over(batch)
+            return
+        self._conclude(batch)
+        self.flush()
+        self._on_progress()
+
+    def _refused(self, batch: Batch, error: StoreError) -> None:
+        if error.retryable:
+            self._start(self._try_again(batch, error))
+        else:
+            self._end(error)
+
+    def _end(self, error: Exception) -> None:
+        if self._ending is not None and not self._ending.done():
+            self._ending.set_exception(error)
+
+    async def _try_again(self, batch: Batch, error: StoreError) -> None:
+        """While the store has no room; the replies are given up in the end, what was handled stays handled."""
+        spec, count = self.spec, 0
+        while not batch.is_empty:
+            self._parts.telemetry.worker_troubled(
+                spec.key, f"cannot commit handled messages: {error}"
+            )
+            count += 1
+            self._telling.add_unacknowledged([work for work, _, _ in batch.finished])
+            kept = [record for record in batch.replies if record.id in self._must_send]
+            if len(kept) < len(batch.replies) and count > MAX_REPLY_WAITS:
+                self._parts.error_reports.report(
+                    spec.node,
+                    f"{spec.subject}: {len(batch.replies) - len(kept)} replies dropped: {error}",
+                    method=spec.method,
+                )
+                # the sender of one message must not stall everybody behind it
+                batch.replies = kept
+            await asyncio.sleep(RETRY_S)
+            try:
+                await self._parts.store.finish(
+                    batch.items, batch.replies, done=batch.done, is_urgent=batch.is_urgent
+                )
+            except StoreError as again:
+                if not again.retryable:
+                    raise
+                error = again
+            else:
+                break
+        self._conclude(batch)
+        self.flush()
+        self._on_progress()
+
+    def _start(self, work: Coroutine[Any, Any, None]) -> None:
+        assert self._group is not None
+        self._group.create_task(work, name=f"commit what came of {self.spec.key.name}")
+
+    def _conclude(self, batch: Batch) -> None:
+        """The commit is through: nothing of these is in hand any more, and their senders may know."""
+        self._must_send.difference_update([record.id for record in batch.replies])
+        active = self.active
+        said: list[Confirmation] = []
+        rows: list[int] = []
+        for finished in batch.finished:
+            work = finished[0]
+            key = work.key
+            if key is not None and active.get(key) is work:
+                del active[key]
+            if work.row_id is not None:
+                rows.append(work.row_id)
+            if work.reply_tos:
+                said += last_words(finished)
+        self._telling.remove(batch.finished)
+        if rows:
+            # not before the commit: until then they are still rows of ours
+            self._parts.inbox.held.difference_update(rows)
+            self.rows.difference_update(rows)
+        self._committing = 0
+        if said:
+            # last: an acknowledgement says that a resend is known from now on
+            self._intake.confirm(said)
+
+
+def sort_out(
+    finished: Sequence[Finished], scope: str, *, remembers: bool, wants_ack: bool
+) -> tuple[list[DoneRun], list[FinishItem]]:
+    """What the store has to note: by sender what was plainly done, and each of the others."""
+    runs: list[DoneRun] = []
+    items: list[FinishItem] = []
+    sender = known_as = None
+    row_ids: list[int] = []
+    message_ids: list[int] = []
+    for work, _, verdict in finished:
+        instance, message_id, _, _, _, attempt = work.identity
+        row_id = work.row_id
+        if row_id is None and not (wants_ack and instance is not None):
+            continue
+        if not remembers:
+            instance = None
+        if attempt or verdict != DONE_VERDICT:
+            whose = (scope, work.sender, instance)
+            items.append(FinishItem(row_id, *whose, message_id, attempt, verdict))
+            continue
+        if work.sender != sender or instance != known_as:  # mostly all of a batch are of one
+            sender, known_as = work.sender, instance
+            row_ids, message_ids = [], []
+            runs.append(DoneRun(scope, sender, known_as, row_ids, message_ids))
+        if row_id is not None:
+            row_ids.append(row_id)
+        if instance is not None:
+            message_ids.append(message_id)
+    return runs, items
+
+
+def last_words(finished: Finished) -> list[Confirmation]:
+    """The acknowledgements of a message, one for each copy that came."""
+    work, _, verdict = finished
+    to_appliance = work.identity.instance is not None
+    if work.ack_on is AckOn.RECEIVED:
+        # whatever came of it: it is remembered, and no more was promised
+        answer, to_appliance = _TAKEN, work.identity.hears
+    elif verdict == DONE_VERDICT:
+        answer = Answer(AnswerKind.DONE, is_unwanted=True) if work.is_unwanted else _DONE
+    elif not to_appliance:
+        return []  # a Go node hears nothing of a failure, and asks again
+    else:
+        word, _, why = verdict.partition(": ")
+        kind = AnswerKind.REFUSED if word == "refused" else AnswerKind.FAILED
+        answer = Answer(kind, detail=why)
+    new = tuple.__new__  # NB: Confirmation(...) costs twice as much
+    return [
+        new(Confirmation, (reply_to, work.message_id, answer, to_appliance))
+        for reply_to in work.reply_tos
+    ]

@@ -1,0 +1,175 @@
+"""What an earlier run or another worker took in and did not finish: claimed, and run or reported as interrupted."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Callable
+
+from appliance.core.message import make_reply
+from appliance.core.method import OnCrash
+from appliance.core.specs import AckOn
+from appliance.delivery.base import Confirmation, Intake
+from appliance.dialect.base import Answer, AnswerKind
+from appliance.errors import BusError, StoreError
+from appliance.methods.base import FilePosition
+from appliance.outbox.records import DONE_VERDICT, FinishItem, InboxRow, OutboxRecord
+from appliance.workers.executor import Executor
+from appliance.workers.incoming import Incoming, Refusal
+from appliance.workers.reply_pieces import Turns
+from appliance.workers.services import WorkerServices
+
+STORE_RETRY_S = 0.2
+
+
+class Leftovers:
+    """Of one subscriber: rows of the inbox for its node and method, in whose hands they are not yet."""
+
+    def __init__(
+        self,
+        executor: Executor,
+        parts: WorkerServices,
+        intake: Intake,
+        scope: str,
+        *,
+        admit: Callable[[InboxRow], Incoming | Refusal],
+        refuse: Callable[[Refusal], None],
+    ) -> None:
+        self._executor = executor
+        self._parts = parts
+        self._intake = intake
+        self._scope = scope
+        self._admit = admit
+        self._refuse = refuse
+        self._adopting: set[asyncio.Task[None]] = set()
+
+    def watch(self) -> None:
+        """From now on rows that another worker leaves are ours."""
+        self._parts.inbox.own(self._scope, self._adopt)
+
+    def stop(self) -> None:
+        """Claim nothing more."""
+        for task in self._adopting:
+            task.cancel()
+
+    def unwatch(self) -> None:
+        """Rows that are left from now on are another worker's."""
+        self._parts.inbox.disown(self._scope, self._adopt)
+
+    def _adopt(self) -> None:
+        """Another worker has left rows of ours on disk."""
+        task = asyncio.get_running_loop().create_task(
+            self._claim_guarded(), name=f"adopt rows for {self._executor.spec.key.name}"
+        )
+        self._adopting.add(task)
+        task.add_done_callback(self._adopting.discard)
+
+    async def _claim_guarded(self) -> None:
+        while True:
+            try:
+                await self.claim()
+                return
+            except (StoreError, BusError) as error:
+                self._parts.telemetry.worker_troubled(
+                    self._executor.spec.key, f"cannot take over messages: {error}"
+                )
+                if not error.retryable:
+                    return
+            await asyncio.sleep(STORE_RETRY_S)
+
+    async def claim(self) -> None:
+        """Take what nobody has in hand. Raises StoreError, BusError."""
+        spec = self._executor.spec
+        rows = await self._parts.inbox.claim(spec.node, spec.method, self._scope)
+        rows = await self._those_of_ours(rows)
+        self._executor.rows.update(row.row_id for row in rows)
+        for at, row in enumerate(rows):
+            try:
+                await self._resume(row)
+            except StoreError:
+                left = {one.row_id for one in rows[at:]}
+                # what was not resumed stays on disk for the next claim
+                self._parts.inbox.held -= left
+                self._executor.rows -= left
+                raise
+
+    async def _those_of_ours(self, rows: list[InboxRow]) -> list[InboxRow]:
+        """Leave out, and forget, what another daemon of this node has taken over since."""
+        asked = [row for row in rows if row.reply_to]
+        if not asked:
+            return rows
+        try:
+            ours = await self._intake.claim([row.reply_to for row in asked])
+        except BusError:
+            self._parts.inbox.held -= {row.row_id for row in rows}
+            raise
+        gone = {row.row_id for row, is_ours in zip(asked, ours, strict=True) if not is_ours}
+        for row in asked:
+            if row.row_id in gone:
+                await self._end_row(row, DONE_VERDICT, ())
+        return [row for row in rows if row.row_id not in gone]
+
+    async def _resume(self, row: InboxRow) -> None:
+        executor = self._executor
+        spec = executor.spec
+        work = self._admit(row)
+        if isinstance(work, Refusal):
+            self._refuse(work)
+            await self._end_row(row, f"refused: {work.reason}", ())
+            return
+        work.row_id = row.row_id
+        work.is_taken = True
+        if row.reply_to:
+            work.reply_tos.append(row.reply_to)
+        if row.note:
+            path, offset, length = json.loads(row.note)
+            work.resume = FilePosition(path, offset, length)
+        if (
+            row.started
+            and self._executor.method.info.on_crash is OnCrash.INTERRUPT
+            and not spec.rerun
+        ):
+            await self._interrupt(row, work)
+            return
+        key = work.key
+        if key is not None and spec.dedupe:
+            self._executor.active[key] = work
+        if work.ack_on is AckOn.RECEIVED:
+            work.reply_tos.clear()
+        else:
+            self._executor.will_tell(work, [])
+        work.measure()
+        work.put_aside()
+        self._executor.hold(work)
+        self._executor.enqueue([work])
+
+    async def _interrupt(self, row: InboxRow, work: Incoming) -> None:
+        """The daemon died while this ran: say so, to errorCentral and to the requester, and do not run it again."""
+        message = work.message
+        assert message is not None
+        self._parts.telemetry.message_interrupted(
+            self._executor.spec.key, message.from_node, message.id
+        )
+        text = "interrupted: the appliance stopped while it ran; it was not run again"
+        self._parts.error_reports.report(
+            self._executor.spec.node, f"{message.method} {message.id} {text}", method=message.method
+        )
+        replies: tuple[OutboxRecord, ...] = ()
+        if self._executor.method.info.replies and not message.is_reply:
+            reply = make_reply(message, self._executor.spec.node, "")
+            replies = self._executor.reply_builder.failure_records(reply, text, Turns())
+        await self._end_row(row, f"failed: {text}", replies)
+        if work.ack_on is AckOn.DONE and work.identity.instance is not None and work.reply_tos:
+            answer = Answer(AnswerKind.FAILED, detail=text)
+            said = Confirmation(work.reply_tos[0], work.message_id, answer, work.identity.hears)
+            self._intake.confirm([said])
+
+    async def _end_row(
+        self, row: InboxRow, verdict: str, replies: tuple[OutboxRecord, ...]
+    ) -> None:
+        item = FinishItem(
+            row.row_id, self._scope, row.sender, row.instance, row.message_id, row.attempt, verdict
+        )
+        await self._parts.store.finish([item], replies)
+        self._parts.inbox.held.discard(row.row_id)
+        self._executor.rows.discard(row.row_id)
