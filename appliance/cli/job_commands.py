@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Annotated
 
 import typer
@@ -65,8 +66,13 @@ def _list_alone(
     output: OutputOption = Output.TEXT,
     state_dir: StateDirOption = None,
 ) -> int | None:
-    if context.invoked_subcommand is None:
+    command = context.invoked_subcommand
+    if command is None:
         return jobs_list(limit, output, state_dir)
+    # what stands before the word holds for what comes behind it
+    if state_dir is not None:
+        os.environ["APPLIANCE_STATE_DIR"] = str(state_dir)
+    context.default_map = {command: {"output": output.value}}
     return None
 
 

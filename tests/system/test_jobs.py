@@ -138,7 +138,10 @@ def test_the_list_and_the_status_count_them(fleet):
     shown = fleet.jobs("list").stdout
     assert "REQPing" in shown
     assert shown.splitlines()[0].split()[:2] == ["ID", "AGE"]
-    assert forked.run(["jobs", "--state-dir", str(fleet.central.state)]).stdout.startswith("ID")
+    words = ["jobs", "--state-dir", str(fleet.central.state)]
+    assert forked.run(words).stdout.startswith("ID")
+    before = forked.run([*words, "-o", "json", "show", fleet.newest()["id"]])
+    assert json.loads(before.stdout)["id"] == fleet.newest()["id"]
     kept = fleet.central.status()["jobs"]
     assert kept["kept"] >= 1
     assert kept["bytes"] > 0
