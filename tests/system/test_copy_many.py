@@ -8,6 +8,7 @@ import sys
 
 import pytest
 
+from tests.measure.copy_many_files import run_both_ways
 from tests.support.copy_fleet import copy_fleet
 from tests.support.programs import ended
 from tests.support.waiting import until
@@ -164,3 +165,9 @@ def test_interrupted_it_leaves_nothing_half_done_and_nothing_behind(fleet, here)
     assert not list(here.rglob(".*"))
     fleet.settle()
     until(lambda: fleet.leftovers() == [])
+
+
+def test_many_small_files_come_and_go_with_every_byte_right(fleet):
+    """The short form of tests/measure/copy_many_files."""
+    for outcome in run_both_ways(fleet, 60).values():
+        assert (outcome.exit_code, outcome.said, outcome.wrong) == (0, "", 0)
