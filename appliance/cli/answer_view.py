@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import base64
 import codecs
-from collections.abc import Iterable, Set
+from collections.abc import Iterable, Sequence, Set
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, NamedTuple
@@ -151,6 +151,7 @@ class Answers:
         wants_status: bool = False,
         in_lines: bool = False,
         tells_absence: bool = True,
+        labels: Sequence[str] = (),
     ) -> None:
         self._prefixes = prefixes
         self._in_lines = in_lines or prefixes
@@ -159,6 +160,8 @@ class Answers:
         self._streams = streams
         self._wants_status = wants_status
         self._tells_absence = tells_absence
+        self._labels = labels
+        """What each is called, in the order in which they are asked, where that is not its node's name."""
         self._batch = 1
         self._decoders: dict[tuple[str, Stream], codecs.IncrementalDecoder] = {}
         """Of characters that a piece may end in the middle of."""
@@ -267,7 +270,9 @@ class Answers:
     # -- lines ------------------------------------------------------------------------------------
 
     def _open(self, line: Line) -> list[Chunk]:
-        item = NodeAnswer(line.to or "", line.id or None, batch=self._batch)
+        at = len(self.nodes)
+        name = self._labels[at] if at < len(self._labels) else line.to or ""
+        item = NodeAnswer(name, line.id or None, batch=self._batch)
         item.progress.wants_answer = line.replies is UNSET or bool(line.replies)
         item.progress.streams, item.wants_status = self._streams, self._wants_status
         item.job = line.job or ""

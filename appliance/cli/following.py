@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from appliance.api.model import Line
@@ -30,7 +30,7 @@ def terminal_streams() -> frozenset[Stream]:
 
 def follow(
     client: ApiClient,
-    body: Mapping[str, Any],
+    body: Mapping[str, Any] | Sequence[Mapping[str, Any]],
     wait_s: float,
     answers: Answers,
     *,
@@ -51,8 +51,9 @@ def follow(
         query["idle"] = f"{idle_s:g}s"
     if absent_s is not None:
         query["absent"] = f"{absent_s:g}s"
-    asked = {**body, "for_caller": True}
-    node_count = len(answers.nodes) + len(body["to_nodes"])
+    bodies = [body] if isinstance(body, Mapping) else list(body)
+    asked = [{**each, "for_caller": True} for each in bodies]
+    node_count = len(answers.nodes) + sum(len(each["to_nodes"]) for each in bodies)
     try:
         for line in client.stream("/api/v1/messages", Line, asked, query, wait_s):
             write(answers.take(line.value))

@@ -24,6 +24,7 @@ from appliance.cli.options import Exit, StateDirOption, read_duration, warn
 from appliance.cli.server_options import connect
 
 METHOD = "REQTailFile"
+MAX_FILES = 64
 DEFAULT_FOR = "1h"
 DELIVERY_WAIT_S = 30.0
 PATIENCE_S = 5.0
@@ -31,7 +32,8 @@ PATIENCE_S = 5.0
 
 _HELP = """Follow a file on one or more nodes as `tail -f` does, through rotation and truncation.
 
-With one node its bytes come out as they are; with several each line is put behind the node's name.
+With one node its bytes come out as they are; with several each line is put behind the node's name,
+with several files behind the file's, too. What begins with a slash is a file, all else a node.
 Which files a node shows is its `allow_paths` (REQTailFile). A Go node begins at the file's end,
 whatever -n says. NODE is a node or a target, as for exec: 'ship*', @ROLE, LABEL=VALUE, all, '!TARGET'.
 
@@ -47,6 +49,7 @@ Examples:
   appliance tail ship1 /var/log/syslog
   appliance tail ship1 ship2 -n 20 /var/log/nginx/access.log
   appliance tail @edge -x site=oslo /var/log/syslog
+  appliance tail ship1 /var/log/syslog /var/log/auth.log
   appliance tail ship1 --for 10m /var/log/syslog | grep -i error
 """
 
@@ -60,7 +63,7 @@ def tail(
     nodes: Annotated[
         list[str], typer.Argument(metavar="NODE", help=f"Where the file is. {TARGETS_HELP}")
     ],
-    path: Annotated[str, typer.Argument(metavar="PATH", help="The whole path there.")],
+    path: Annotated[str, typer.Argument(metavar="PATH…", help="The whole path there, or several.")],
     lines: Annotated[
         int,
         typer.Option("-n", "--lines", min=0, max=100_000, help="Begin with its last N lines."),
@@ -83,7 +86,12 @@ def tail(
     span_s = read_duration("--for", span) or 0.0
     if not 1 <= span_s <= 86_400:
         raise typer.BadParameter("between 1s and 24h", param_hint="--for")
-    arguments = [path, *(["-n", str(lines)] if lines else [])]
+    paths = list(dict.fromkeys([*(word for word in nodes if word.startswith("/")), path]))
+    nodes = [word for word in nodes if not word.startswith("/")]
+    if len(paths) > MAX_FILES:
+        raise typer.BadParameter(f"at most {MAX_FILES} files", param_hint="PATH")
+    rest = ["-n", str(lines)] if lines else []
+    arguments = [path, *rest]
     client = connect(state_dir)
     chosen = choose_nodes(
         client, nodes, exclude or (), method=METHOD, from_node=from_node, always_asks=dry_run
@@ -96,7 +104,6 @@ def tail(
     body: dict[str, Any] = {
         "to_nodes": names,
         "method": METHOD,
-        "method_args": arguments,
         "method_timeout": span_s,
         # later than anybody waits here: what was not taken is taken back, and never a dead letter
         "expires": span_s + 2 * DELIVERY_WAIT_S,
@@ -104,12 +111,14 @@ def tail(
     if from_node is not None:
         body["from_node"] = from_node
     answers = Answers(
-        prefixes=len(names) > 1 and not no_prefix,
-        in_lines=len(names) > 1,
+        prefixes=len(names) * len(paths) > 1 and not no_prefix,
+        in_lines=len(names) * len(paths) > 1,
+        labels=_labels(names, paths),
         escapes=frozenset() if raw else terminal_streams(),
         streams=True,
     )
-    is_whole = follow(client, body, span_s + DELIVERY_WAIT_S, answers, idle_s=span_s + PATIENCE_S)
+    bodies = [{**body, "method_args": [each, *rest]} for each in paths]
+    is_whole = follow(client, bodies, span_s + DELIVERY_WAIT_S, answers, idle_s=span_s + PATIENCE_S)
     tell_troubles(answers)
     pending = [item for item in answers.silent if not item.progress.is_delivered and item.id]
     if pending:
@@ -122,3 +131,12 @@ def tail(
         tell_summary(answers)
         return exit_code_of(answers)
     return INTERRUPTED
+
+
+def _labels(names: list[str], paths: list[str]) -> list[str]:
+    """What stands before the lines of each file of each node, in the order in which they are asked for."""
+    if len(paths) == 1:
+        return names
+    if len(names) == 1:
+        return paths
+    return [f"{name}:{path}" for path in paths for name in names]

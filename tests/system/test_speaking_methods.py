@@ -147,6 +147,15 @@ def test_the_end_of_the_time_ends_a_tail_well_and_a_program_with_its_mark(fleet)
     assert done.returncode == 124
 
 
+def test_several_files_are_followed_each_line_behind_its_file(fleet):
+    logs = [fleet.work / "first.log", fleet.work / "second.log"]
+    for log in logs:
+        log.write_text(f"of {log.name}\n")
+    done = fleet.run("tail", "ship1", "--for", "1s", "-n", "1", *map(str, logs))
+    assert (done.returncode, done.stderr) == (0, "")
+    assert sorted(done.stdout.splitlines()) == [f"{log}: of {log.name}" for log in logs]
+
+
 def test_refusals_are_told(fleet):
     done = fleet.run("tail", "ship1", "/etc/passwd")
     assert done.returncode == 1
