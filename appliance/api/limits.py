@@ -13,8 +13,8 @@ MAX_FAILED_LOGINS = 10
 FAILED_LOGIN_S = 6.0
 MAX_STRANGE_REQUESTS, STRANGE_REQUESTS_PER_S = 300, 50.0
 """Of one address without a name: in a row, and from then on. A page that is opened asks some thirty times."""
-MAX_KNOWN_REQUESTS, KNOWN_REQUESTS_PER_S = 2_000, 400.0
-"""Of one name at one address."""
+MAX_KNOWN_REQUESTS, KNOWN_REQUESTS_PER_S = 5_000, 1_000.0
+"""Of one name at one address: a program that sends one message a request is quicker than a person."""
 MAX_REMEMBERED = 4_096
 """Addresses and names that are counted; beyond it the one that was quiet the longest is forgotten."""
 
