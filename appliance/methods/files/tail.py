@@ -17,6 +17,7 @@ import asyncio
 import contextlib
 import os
 import threading
+import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
@@ -27,6 +28,7 @@ from appliance.methods.files.paths import failed, open_source
 from appliance.methods.programs.chunks import Chunker
 
 POLL_S = 0.2
+SIZELESS_POLL_S = 1.0
 STREAM = "stdout"
 NOTE_STREAM = "stderr"
 """What is not the file's own goes here, as with the command of that name."""
@@ -54,6 +56,9 @@ class FollowedFile:
         self._is_closed = False
         self._file_fd = -1
         self._offset = 0
+        self._shown = b""
+        """Of a file that tells no size: what it said last."""
+        self._due_mono = 0.0
 
     def open_first(self, last_lines: int) -> bool:
         """Open what is there and go to its last lines; False when nothing is there, which is no trouble.
@@ -96,11 +101,25 @@ class FollowedFile:
     def _read(self, max_bytes: int) -> Look:
         is_replaced = self._is_replaced()  # asked first: what is read next is then its end
         # cut short, as `>` does: what stands there is all new
-        if os.fstat(self._file_fd).st_size < self._offset:
+        size = os.fstat(self._file_fd).st_size
+        if size < self._offset:
             self._offset = 0
         data = os.pread(self._file_fd, min(max_bytes, _BLOCK_BYTES), self._offset)
+        # asked again: it may have been cut short and written to in between
+        if data and not size and not os.fstat(self._file_fd).st_size:
+            return self._look_at_sizeless(data)
         self._offset += len(data)
         return Look(data, may_have_more=bool(data) or (is_replaced and self._open_next()))
+
+    def _look_at_sizeless(self, data: bytes) -> Look:
+        """A file of the kernel (/proc, /sys) has no end to go on from: it is shown anew when it says something else, and
+        not more often than somebody can read.
+        """
+        now = time.monotonic()
+        if data == self._shown or now < self._due_mono:
+            return Look(b"", may_have_more=False)
+        self._shown, self._due_mono = data, now + SIZELESS_POLL_S
+        return Look(data, may_have_more=False)
 
     def _is_replaced(self) -> bool:
         """Whether the name stands for another file, in which something was written already."""

@@ -409,3 +409,34 @@ async def test_a_subscriber_that_leaves_ends_it_at_once_and_says_so(
         with pytest.raises(HandlerError, match="ended early"):
             async with asyncio.timeout(30):
                 await task
+
+
+def test_file_without_a_size_is_shown_when_it_says_something_else_and_not_without_end():
+    with open("/proc/version", "rb") as file:
+        said = file.read()
+    for path in (
+        "/proc/version",
+        "/proc/uptime",
+    ):  # one that stays, and one that is another each time
+        file = _tail.FollowedFile(path, None)
+        try:
+            assert file.open_first(10)
+            looks = [file.look(HELD_BYTES) for _ in range(50)]
+        finally:
+            file.close()
+        assert looks[0].data
+        assert path != "/proc/version" or looks[0].data == said
+        assert not any(look.may_have_more for look in looks)
+        assert len([look for look in looks if look.data]) == 1
+
+
+def test_file_without_a_size_is_shown_again_when_its_time_has_come(monkeypatch):
+    monkeypatch.setattr(_tail, "SIZELESS_POLL_S", 0.0)
+    file = _tail.FollowedFile("/proc/uptime", None)
+    try:
+        assert file.open_first(0)
+        seen = {file.look(HELD_BYTES).data}
+        while len(seen) < 3:
+            seen.add(file.look(HELD_BYTES).data)
+    finally:
+        file.close()
