@@ -5,7 +5,7 @@ everything.
 from __future__ import annotations
 
 import typer
-from msgspec import UNSET
+from msgspec import UNSET, UnsetType
 from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
@@ -316,8 +316,17 @@ def _worker_cells(worker: Worker, now: float) -> list[RenderableType]:
 
 def _say_trouble(worker: Worker) -> str:
     """The last error of a worker and how often it was started again."""
-    said = escape_line(worker.last_error or "")
+    said = escape_line(worker.last_error or "") or _say_kept(worker)
     return f"{said} ({say_count(worker.restarts, 'restart')})".strip() if worker.restarts else said
+
+
+def _say_kept(worker: Worker) -> str:
+    """What a stream holds for it, where that is something."""
+    kept = worker.kept
+    if isinstance(kept, UnsetType) or not (kept.waiting or kept.in_hand):
+        return ""
+    stream = escape_line(kept.stream)
+    return f"{say_count(kept.waiting + kept.in_hand, 'message')} in the stream {stream}"
 
 
 def _phase(phase: str) -> Text:

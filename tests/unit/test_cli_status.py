@@ -75,6 +75,15 @@ def test_a_worker_that_does_not_run_shows_why():
     assert "permission denied\\x1b[2J\\n (3 restarts)" in text
 
 
+def test_a_worker_tells_what_a_stream_holds_for_it():
+    status = make_status()
+    kept = {"stream": "appl-ship1", "waiting": 2, "in_hand": 1}
+    status["nodes"]["ship1"]["workers"][0]["kept"] = kept
+    assert "3 messages in the stream appl-ship1" in show(status)
+    kept |= {"waiting": 0, "in_hand": 0}
+    assert "appl-ship1" not in show(status)
+
+
 def test_hundreds_of_workers_are_summed_up_but_never_those_in_trouble():
     status = make_status()
     worker = status["nodes"]["ship1"]["workers"][0]
