@@ -130,6 +130,7 @@ def test_unit_keeps_what_the_daemon_relies_on():
         "RestartPreventExitStatus=78",
         "StateDirectory=appliance",
         "ConditionPathExistsGlob=|/var/lib/appliance/history/?*",
+        "SystemCallFilter=@setuid",
     ):
         assert line in unit.splitlines()
 
