@@ -173,13 +173,14 @@ class JobEnding:
             for target in targets
             if target.message is not None and target.outcome.has_failed
         ]
+        was = {target.key: _describe(target) for target in targets}
+        again = {target.message for target in await self._view.expect_retry(ids)} if ids else set()
         if ids:
             await self._store.retry_dead(ids)
-        again = {target.message for target in await self._view.note_retried(ids)}
         words = []
         for target in targets:
             is_again = target.message in again and target.message is not None
-            said = "is tried again" if is_again else f"not tried again: {_describe(target)}"
+            said = "is tried again" if is_again else f"not tried again: {was[target.key]}"
             words.append(JobWord(to=target.facts.to, done=is_again, words=said))
         return JobWords(job=job.id, nodes=words)
 

@@ -127,8 +127,11 @@ class JobsView:
             ids, Standing(DeliveryState.FAILED, f"dropped by {by or 'an operator'}")
         )
 
-    async def note_retried(self, ids: Sequence[int] | None) -> list[Target]:
-        """Dead letters (None: all) may be messages again; which of them are of a job."""
+    async def expect_retry(self, ids: Sequence[int] | None) -> list[Target]:
+        """Dead letters (None: all) are about to be messages again; which of them are of a job.
+
+        NB: before they are, for one may be delivered before the order to the store returns.
+        """
         ledger = self._ledger
         if not ledger.jobs:
             return []
@@ -141,16 +144,17 @@ class JobsView:
         rows = await ledger.file.read(
             f"SELECT job, key, message, facts, state FROM target WHERE {where}", values
         )
+        dead = await self._store.dead_reasons([row[2] for row in rows if row[2] is not None])
         by_key = {job.key: job for job in ledger.jobs.values()}
         again: list[Target] = []
         for key, *row in rows:
             job = by_key.get(key)
-            if job is None or row[1] is None or not self._store.is_pending(row[1]):
+            if job is None or row[1] not in dead:
                 continue
             live = {target.key: target for target in job.open}
-            target = live.get(row[0]) or _read_target(tuple(row), job, await self.read_facts(job))
-            if target.outcome.is_settled:
-                again.append(target)
+            again.append(
+                live.get(row[0]) or _read_target(tuple(row), job, await self.read_facts(job))
+            )
         ledger.begin_again(again)
         return again
 

@@ -226,9 +226,8 @@ class Operations:
 
     async def outbox_retry(self, ids: Sequence[int] | None) -> int:
         """Try dead letters (None: all) again, as new attempts; how many."""
-        count = await self._store.retry_dead(ids)
-        await self.jobs.note_retried(ids)
-        return count
+        await self.jobs.expect_retry(ids)
+        return await self._store.retry_dead(ids)
 
     async def outbox_drop(
         self, ids: Sequence[int] | None, *, dead_only: bool = True, by: str = ""
