@@ -42,9 +42,6 @@ class Noted:
     def with_rests(self, main, spec) -> Intake:
         return self._mode.with_rests(main, spec)
 
-    def with_rests(self, main, spec) -> Intake:
-        return main
-
 
 def carried_as(desired: DesiredState, mode: Delivery) -> DesiredState:
     workers = {
