@@ -133,9 +133,9 @@ def test_the_fleet_is_shown_with_where_each_node_stands(page):
     fleet = page.locator("#fleet")
     expect(fleet).to_contain_text("3 nodes: 2 in sync, 1 silent")
     expect(fleet.locator("tbody tr")).to_have_count(1)
-    expect(fleet.get_by_role("row", name=re.compile("ship3 silent"))).to_be_visible()
+    expect(fleet.get_by_role("row", name=re.compile("ship3 @ship silent"))).to_be_visible()
     page.get_by_label("those in sync too").check()
-    expect(fleet.get_by_role("row", name=re.compile("ship1 in sync"))).to_be_visible()
+    expect(fleet.get_by_role("row", name=re.compile("ship1 @ship in sync"))).to_be_visible()
 
 
 def test_workers_can_be_filtered_and_folded(page):

@@ -24,7 +24,7 @@ FROM_ENVIRONMENT = {
         "URL_PATH", "HEADER", "SUMMARY", "COMMAND", "READ_PATH", "ALLOWED_URL", "ENUM", "HOSTS", "FOLDED",
     )
 } | {
-    "WINDOW": "481", "TIMEOUT": "47m13s", "PIN": "z9q4",
+    "WINDOW": "481", "TIMEOUT": "47m13.271s", "PIN": "z9q4",
     "QUOTES": 'cnry"quo\\tes', "LINES": "cnryfirstline\ncnrysecondline",
 }  # fmt: skip
 IN_REFUSED = {
@@ -119,8 +119,8 @@ REFUSED = {
 SECRETS = [*sorted(
     {word for value in (*FROM_ENVIRONMENT.values(), *IN_REFUSED.values(), *TYPED.values()) for word in value.split()}
     - {"481"}
-), "cnry", "4815162342", "SUcnryseed00", "2833"]  # fmt: skip
-"""2833 are the seconds of `TIMEOUT`; `window` is looked for beside its name."""
+), "cnry", "4815162342", "SUcnryseed00", "2833.271"]  # fmt: skip
+"""2833.271 are the seconds of `TIMEOUT`; `window` is looked for beside its name."""
 
 
 def free_port():
