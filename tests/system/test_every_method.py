@@ -276,5 +276,7 @@ def test_no_method_is_forgotten_here():
     elsewhere = {
         "REQRelayInitial",  # for a Go process of one's own name: test_relay
         "REQCopyFileList",  # test_copy_many
+        "REQProgramList",  # test_jobs
+        "REQProgramStop",
     }
     assert set(METHOD_TABLE) - tested == elsewhere

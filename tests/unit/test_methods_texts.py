@@ -94,6 +94,8 @@ def test_every_method_of_the_table_is_found_with_its_facts():
         "REQOpProcessList",
         "REQOpProcessStart",
         "REQOpProcessStop",
+        "REQProgramList",
+        "REQProgramStop",
     }
     answering = {
         *commands,
