@@ -58,7 +58,7 @@ def to_json(report: BenchReport) -> dict[str, object]:
     """Everything for machines, times in seconds."""
     options, order = report.options, report.order
     return {
-        "broker": {"server": report.server, "embedded": order.broker.embedded},
+        "broker": {"server": report.server, "embedded": bool(order.broker.embedded)},
         "node": order.below,
         "state_dir": report.state_dir,
         "settings": {

@@ -25,7 +25,8 @@ if TYPE_CHECKING:
     from appliance.bus.node_keys import KeyKind
     from appliance.core.broker_conf import Login
 
-MAX_SEED_FILE_BYTES = 4_096
+MAX_FILE_BYTES = 1_048_576
+"""Of a seed or a JWT, which holds all permissions of a node."""
 _NO_KEY_SHOWN = 5
 """So many nodes without a key are named."""
 _CONTROL_LINE_BYTES = 4_096
@@ -330,7 +331,7 @@ def _read(path: Path, check: Callable[[str], str]) -> str | None:
     """What `check` makes of a small file; None where it is none, which is told."""
     try:
         with path.open() as file:
-            return check(file.read(MAX_SEED_FILE_BYTES))
+            return check(file.read(MAX_FILE_BYTES))
     except OSError as error:
         warn(f"{path} cannot be read: {error.strerror}")
     except ValueError as error:

@@ -225,7 +225,8 @@ def test_045_files_that_are_no_messages_harm_none_of_those_beside_them(solo):
 
 
 def test_046_a_damaged_store_is_told_and_not_touched(fleet, tmp_path):
-    (name,) = [path.name for path in fleet.daemon.state.iterdir() if path.suffix == ".db"]
+    name = "store.db"
+    assert (fleet.daemon.state / name).exists()
     daemon = Appliance("version: 1\nbroker: {embedded: true}\nnodes: {n: {}}\n", tmp_path)
     daemon.state.mkdir(mode=0o700)
     raw = b"this is no database at all" * 500

@@ -110,8 +110,7 @@ def test_118_data_is_text_where_it_is_written_as_text(solo):
 
 def commits(daemon):
     """How many commits stand in the store's write-ahead log: frames that end one name the size after it."""
-    (log,) = daemon.state.glob("*.db-wal")
-    raw = log.read_bytes()
+    raw = (daemon.state / "store.db-wal").read_bytes()
     (page_bytes,) = struct.unpack(">I", raw[8:12])
     salt = raw[16:24]
     found = 0

@@ -1,6 +1,7 @@
 """Messages that a stream of the broker keeps: real daemons, a real nats-server."""
 
 import asyncio
+import contextlib
 import json
 from collections import Counter
 
@@ -264,7 +265,7 @@ def test_without_jetstream_the_worker_says_so_in_the_brokers_words(tmp_path):
         with daemon(tmp_path, "central", text) as central:
             central.send(append("1\n"))
             ship = daemon(tmp_path, "ship", text)
-            with ship.start(ready=False):
+            with contextlib.closing(ship.start(ready=False)):
                 ship.wait_api()
 
                 def said():

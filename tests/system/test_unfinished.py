@@ -8,19 +8,28 @@ HELD_STORE = """
 import asyncio, pathlib, sys
 from appliance.outbox.store import MessageStore
 
-def hold(name):
-    real = getattr(MessageStore, name)
-    async def held(self, *args, **kwargs):
-        found = await real(self, *args, **kwargs) if name == "take_in" else None
-        folder = pathlib.Path(sys.argv[2]).parent
-        (folder / f"{name}-reached").touch()
-        while not (folder / f"{name}-go").exists():
-            await asyncio.sleep(0.005)
-        return found if name == "take_in" else await real(self, *args, **kwargs)
-    setattr(MessageStore, name, held)
+folder = pathlib.Path(sys.argv[2]).parent
 
-hold("take_in")
-hold("finish")
+async def held_back(name):
+    (folder / f"{name}-reached").touch()
+    while not (folder / f"{name}-go").exists():
+        await asyncio.sleep(0.005)
+
+take_in, finish_soon = MessageStore.take_in, MessageStore.finish_soon
+later = set()
+
+async def held_take_in(self, items):
+    found = await take_in(self, items)
+    await held_back("take_in")
+    return found
+
+def held_finish(self, *args, **kwargs):
+    async def finish():
+        await held_back("finish")
+        finish_soon(self, *args, **kwargs)
+    later.add(asyncio.get_running_loop().create_task(finish()))
+
+MessageStore.take_in, MessageStore.finish_soon = held_take_in, held_finish
 from appliance.__main__ import main
 sys.exit(main())
 """

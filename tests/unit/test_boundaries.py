@@ -14,7 +14,7 @@ ROOT = Path(appliance.__file__).parent
 OWN_BOUNDARY = {
     # each catches what may break one of its turns itself, or is a part of a worker or handler, whose boundary holds
     "bench/sides.py", "bench/run.py", "cli/following.py",
-    "workers/publisher.py", "workers/subscriber.py", "workers/executor.py", "workers/schedule.py",
+    "workers/publisher.py", "workers/subscriber.py", "workers/leftovers.py", "workers/executor.py", "workers/schedule.py",
     "workers/lane_sender.py", "reconcile/convergence.py", "reconcile/reconciler.py", "inputs/folder.py",
     "inputs/stream.py", "inputs/connection.py", "supervision.py", "methods/programs/chunks.py",
 }  # fmt: skip
