@@ -11,15 +11,14 @@ from appliance.core.message import Message
 from appliance.core.method import MethodInfo, OnCrash
 from appliance.core.names import Category, MethodName
 from appliance.methods.base import HandlerContext, Method, Result
-from appliance.methods.programs.command import stream_command
-from appliance.methods.programs.orders import CANCELLED, PROGRAM_ORDERS, held
-from appliance.methods.programs.runner_client import run_remote
+from appliance.methods.programs.orders import PROGRAM_ORDERS
 from appliance.methods.programs.steward import (
     COMMAND_OPTIONS,
     ending_of,
     output_of,
     read_command,
     report_of_stream,
+    run_held,
     run_whole,
 )
 
@@ -53,31 +52,7 @@ class CliCommandCont:
         async def say(data: bytes, stream: str) -> None:
             await context.outlet.reply(data, stream=stream)
 
-        with held(message, context, command.arguments) as leash:
-            if context.spec.runner is not None:
-                running = run_remote(
-                    context.spec.runner,
-                    command.argv,
-                    environment=command.environment,
-                    timeout_s=context.timeout_s,
-                    stop_grace_s=context.spec.stop_grace_s,
-                    say=say,
-                    stdin=command.stdin,
-                    options=command.options,
-                )
-                result = await leash.race(running) or CANCELLED
-            else:
-                with command.launch() as launch:
-                    result = await stream_command(
-                        command.argv,
-                        environment=command.environment,
-                        timeout_s=context.timeout_s,
-                        stop_grace_s=context.spec.stop_grace_s,
-                        say=say,
-                        stdin=command.stdin,
-                        launch=launch,
-                        leash=leash,
-                    )
+        result = await run_held(command, message, context, say)
         return Result(
             output=output_of(result, context.timeout_s, is_marked=not context.asker_is_appliance),
             report=report_of_stream(command.arguments, message, context.timeout_s, result),

@@ -12,6 +12,7 @@ import json
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 from appliance.core.allow import is_command_allowed, is_path_allowed
 from appliance.core.command_options import (
@@ -36,7 +37,13 @@ from appliance.methods.base import HandlerContext, Outgoing, Result
 from appliance.methods.files.paths import open_directory
 from appliance.methods.programs.account import Account, find_account
 from appliance.methods.programs.child import Launch
-from appliance.methods.programs.command import CommandResult, make_environment, run_command
+from appliance.methods.programs.chunks import Say
+from appliance.methods.programs.command import (
+    CommandResult,
+    make_environment,
+    run_command,
+    stream_command,
+)
 from appliance.methods.programs.orders import CANCELLED, held
 from appliance.methods.programs.runner_client import run_remote
 from appliance.methods.texts import join_data, mark_cut, shorten
@@ -232,34 +239,46 @@ def _read_stdin(options: CommandOptions, message: Message) -> bytes:
     return data
 
 
-async def run_whole(command: Command, message: Message, context: HandlerContext) -> Result:
-    """Run it and give its output back in one piece, to whom it is due."""
-    limit_bytes = context.spec.max_output_bytes
+async def run_held(
+    command: Command, message: Message, context: HandlerContext, say: Say | None = None
+) -> CommandResult:
+    """Run it by the subscriber's runner or here, so that whoever asked can end it; with `say` it is heard while it runs."""
+    spec = context.spec
     with held(message, context, command.arguments) as leash:
-        if context.spec.runner is not None:
+        if spec.runner is not None:
             running = run_remote(
-                context.spec.runner,
+                spec.runner,
                 command.argv,
                 environment=command.environment,
                 timeout_s=context.timeout_s,
-                stop_grace_s=context.spec.stop_grace_s,
-                max_output_bytes=limit_bytes,
+                stop_grace_s=spec.stop_grace_s,
+                max_output_bytes=spec.max_output_bytes if say is None else None,
+                say=say,
                 stdin=command.stdin,
                 options=command.options,
             )
-            result = await leash.race(running) or CANCELLED
-        else:
-            with command.launch() as launch:
-                result = await run_command(
-                    command.argv,
-                    environment=command.environment,
-                    timeout_s=context.timeout_s,
-                    stop_grace_s=context.spec.stop_grace_s,
-                    max_output_bytes=limit_bytes,
-                    stdin=command.stdin,
-                    launch=launch,
-                    leash=leash,
-                )
+            return await leash.race(running) or CANCELLED
+        with command.launch() as launch:
+            run = (
+                partial(run_command, max_output_bytes=spec.max_output_bytes)
+                if say is None
+                else partial(stream_command, say=say)
+            )
+            return await run(
+                command.argv,
+                environment=command.environment,
+                timeout_s=context.timeout_s,
+                stop_grace_s=spec.stop_grace_s,
+                stdin=command.stdin,
+                launch=launch,
+                leash=leash,
+            )
+
+
+async def run_whole(command: Command, message: Message, context: HandlerContext) -> Result:
+    """Run it and give its output back in one piece, to whom it is due."""
+    limit_bytes = context.spec.max_output_bytes
+    result = await run_held(command, message, context)
     output = output_of(
         result,
         context.timeout_s,
