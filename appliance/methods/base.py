@@ -224,6 +224,10 @@ def _is_none(_node: str) -> bool:
     return False
 
 
+async def _call_off_nothing(_key: ProgramKey) -> None:
+    """For handlers that are tried alone."""
+
+
 @dataclass(slots=True, kw_only=True)
 class HandlerContext:
     """Everything a handler may touch. One per message.
@@ -263,6 +267,8 @@ class HandlerContext:
     """What runs here, of all messages."""
     program_key: ProgramKey = NO_PROGRAM
     """What a program that this message starts is known by."""
+    call_off: Callable[[ProgramKey], Awaitable[None]] = _call_off_nothing
+    """Has a message of this subject not begin any more, whatever restarts meanwhile."""
 
 
 class Handler(Protocol):

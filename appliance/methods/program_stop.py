@@ -38,6 +38,8 @@ class ProgramStop:
             raise ArgumentsInvalid("REQProgramStop takes the id of a message")
         key = ProgramKey(message.from_node, context.program_key.instance, int(text))
         leash = context.programs.end(key)
+        # before it is said: a restart must not begin it, nor begin it again
+        await context.call_off(key)
         if leash is None:
             words = "it does not run here: it has ended, or will not begin"
             return Result(output=words.encode(), exit_status=1)

@@ -15,6 +15,7 @@ from appliance.outbox.blobs import (
     SLOT_BITS,
     Content,
     Damaged,
+    SeenKey,
     decode_record,
     decode_row,
     give_tries,
@@ -31,7 +32,15 @@ from appliance.outbox.letters import (
 from appliance.outbox.letters import (
     decode_record as decode_letter_record,
 )
-from appliance.outbox.records import DeadLetter, InboxRow, LaneKey, OutboxRecord
+from appliance.outbox.records import (
+    CALLED_OFF_NOTE,
+    CALLED_OFF_VERDICT,
+    CalledOff,
+    DeadLetter,
+    InboxRow,
+    LaneKey,
+    OutboxRecord,
+)
 from appliance.outbox.segments import SLOT_MASK
 from appliance.outbox.texts import pack
 
@@ -39,6 +48,7 @@ FIRST_RECORDS = 20_000
 FIRST_BYTES = 16 * 1024 * 1024
 """What of all lanes together is read at the start."""
 DROPPED_VERDICT = "refused: dropped by an operator"
+ANY_ATTEMPT = 2**31 - 1
 DAMAGED_VERDICT = "failed: damaged on disk before it was handled"
 MOVE_BYTES = 1024 * 1024
 """Messages that are moved in one commit, and how many of them."""
@@ -357,12 +367,34 @@ def drop_inbox(database: Database, row_ids: Sequence[int] | None) -> int:
         plan = Plan()
         plan.content.settled = [places[row_id] for row_id in part]
         plan.finished = [(scopes[row_id], (row_id,)) for row_id in part]
+        attempts = {row.row_id: row.attempt for row in read_inbox(database, part)}
         for row_id in part:
             if row_id in keys:
                 key, message_id = keys[row_id]
-                plan.content.seen.setdefault(key, {})[message_id] = (0, DROPPED_VERDICT)
+                verdict = (attempts.get(row_id, 0), DROPPED_VERDICT)
+                plan.content.seen.setdefault(key, {})[message_id] = verdict
         database.commit(plan, database.last_id)
     return len(chosen)
+
+
+def call_off(
+    database: Database, key: SeenKey | None, message_id: int, row_id: int | None
+) -> CalledOff:
+    """Have a message not begin any more, wherever it is; `key` None where its id is not remembered."""
+    inbox, plan = database.inbox, Plan()
+    if key is not None:
+        row_id = inbox.unfinished.get(key, {}).get(message_id, row_id)
+    if row_id in inbox.places:
+        found = CalledOff.WAITS
+        plan.content.misc.notes = [(row_id, CALLED_OFF_NOTE)]
+    elif key is None or database.dedupe.find(key, message_id) is not None:
+        return CalledOff.HAS_ENDED
+    else:
+        # which attempt of it is on its way is not known; none of them is to begin
+        found = CalledOff.NEVER_CAME
+        plan.content.seen[key] = {message_id: (ANY_ATTEMPT, CALLED_OFF_VERDICT)}
+    database.commit(plan, database.last_id)
+    return found
 
 
 # Dead letters.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from enum import StrEnum
+from enum import Enum, StrEnum
 from typing import NamedTuple
 
 from appliance.core.names import NodeName, Subject
@@ -116,6 +116,21 @@ class FinishItem(NamedTuple):
     message_id: int
     attempt: int = 0
     verdict: str = DONE_VERDICT
+
+
+class CalledOff(Enum):
+    """Where a message was when its sender called it off."""
+
+    NEVER_CAME = "never came"
+    """It is remembered as failed, whenever it comes."""
+    WAITS = "waits"
+    """It is in the inbox, begun or not, and marked there."""
+    HAS_ENDED = "has ended"
+
+
+CALLED_OFF_NOTE = "called off"
+"""What is noted with a message in the inbox that was called off."""
+CALLED_OFF_VERDICT = "failed: cancelled before it began"
 
 
 @dataclass(slots=True)

@@ -18,6 +18,7 @@ from typing import TypeVar
 from appliance.core.specs import StateSettings
 from appliance.errors import StoreError, StoreFull, StoreUnusable
 from appliance.outbox import queries
+from appliance.outbox.blobs import SeenKey
 from appliance.outbox.database import Database
 from appliance.outbox.facts import FactChanges, Facts
 from appliance.outbox.ids import IdSource, id_time
@@ -25,6 +26,7 @@ from appliance.outbox.lane import MAX_BYTES, Lane
 from appliance.outbox.newness import IdKey, Newness
 from appliance.outbox.operations import Annotate, Call, Finish, Moved, Put, Settle, Stop, Take
 from appliance.outbox.records import (
+    CalledOff,
     Counts,
     DeadLetter,
     DoneRun,
@@ -380,6 +382,17 @@ class MessageStore:
     async def drop_inbox(self, row_ids: Sequence[int] | None = None) -> int:
         """Forget messages taken in (all: None): they never run; a resend is told that it was refused."""
         return await self._call(lambda database: queries.drop_inbox(database, row_ids))
+
+    async def call_off(
+        self, key: SeenKey | None, message_id: int, row_id: int | None = None
+    ) -> CalledOff:
+        """Have a message not begin any more, here or after a restart, whether or not it has come yet.
+
+        `key` is what its id is remembered by, None where ids are not; `row_id` its row, where that is known.
+        """
+        return await self._call(
+            lambda database: queries.call_off(database, key, message_id, row_id)
+        )
 
     # Facts.
 

@@ -32,9 +32,10 @@ from appliance.errors import (
     UrlForbidden,
 )
 from appliance.methods.base import FilePosition, HandlerContext, Method, Result
-from appliance.methods.programs.running import ProgramKey
+from appliance.methods.programs.running import CALLED_OFF, ProgramKey
 from appliance.telemetry.stats import WorkerStats
 from appliance.workers.bounded import rest_within
+from appliance.workers.calling_off import CallingOff
 from appliance.workers.finishing import Finishing
 from appliance.workers.incoming import Incoming, wire_limits
 from appliance.workers.replies import is_for_caller_only
@@ -106,6 +107,9 @@ class Executor:
             telling=self._telling,
             must_send=self.reply_builder.must_send,
             on_progress=on_progress,
+        )
+        self._calling_off = CallingOff(
+            parts, scope, lambda: self.spec, self.unfinished, self._conclude_called_off
         )
         self.active = self._finishing.active
         self.rows = self._finishing.rows
@@ -452,6 +456,22 @@ class Executor:
             return
         self._fail(work, message, error, context.outlet)
 
+    def _conclude_called_off(self, work: Incoming) -> None:
+        """Its turn does not come any more; what has begun meanwhile ends by itself."""
+        if work not in self.queue:
+            return
+        self.queue.remove(work)
+        self.release(work)
+        key = ProgramKey(work.sender, work.identity.instance or "", work.identity.message_id)
+        self._parts.tools.programs.let_begin(key)
+        try:
+            message = work.opened(self._parts.dialect, wire_limits(self._parts.desired.value))
+        except DecodeError:
+            self._finishing.add((work, (), f"failed: {CALLED_OFF}"))
+        else:
+            self._fail(work, message, HandlerError(CALLED_OFF), None)
+        self._on_progress()
+
     def _needs_mark(self, work: Incoming) -> bool:
         return (
             work.row_id is not None
@@ -604,6 +624,7 @@ class _MessageContext:
             resume=work.resume,
             hidden_environment=tools.hidden_environment.value,
             programs=tools.programs,
+            call_off=executor._calling_off.call_off,
             program_key=ProgramKey(
                 work.sender, work.identity.instance or "", work.identity.message_id
             ),

@@ -13,13 +13,25 @@ from appliance.delivery.base import Confirmation, Intake
 from appliance.dialect.base import Answer, AnswerKind
 from appliance.errors import BusError, StoreError
 from appliance.methods.base import FilePosition
-from appliance.outbox.records import DONE_VERDICT, FinishItem, InboxRow, OutboxRecord
+from appliance.methods.programs.running import CALLED_OFF
+from appliance.outbox.records import (
+    CALLED_OFF_NOTE,
+    DONE_VERDICT,
+    FinishItem,
+    InboxRow,
+    OutboxRecord,
+)
 from appliance.workers.executor import Executor
 from appliance.workers.incoming import Incoming, Refusal
 from appliance.workers.reply_pieces import Turns
 from appliance.workers.services import WorkerServices
 
 STORE_RETRY_S = 0.2
+INTERRUPTED = "interrupted: the appliance stopped while it ran; it was not run again"
+CALLED_OFF_IN_VAIN = (
+    "cancelled; the appliance stopped before it had ended, and did not run it again"
+)
+"""Of what would have run again: whether it had begun is on no disk."""
 
 
 class Leftovers:
@@ -121,15 +133,16 @@ class Leftovers:
         work.is_taken = True
         if row.reply_to:
             work.reply_tos.append(row.reply_to)
-        if row.note:
+        if row.note and row.note != CALLED_OFF_NOTE:
             path, offset, length = json.loads(row.note)
             work.resume = FilePosition(path, offset, length)
-        if (
-            row.started
-            and self._executor.method.info.on_crash is OnCrash.INTERRUPT
-            and not spec.rerun
-        ):
-            await self._interrupt(row, work)
+        must_not_repeat = executor.method.info.on_crash is OnCrash.INTERRUPT and not spec.rerun
+        if row.started and must_not_repeat:
+            self._parts.telemetry.message_interrupted(spec.key, row.sender, work.message_id)
+            await self._end_with(row, work, INTERRUPTED)
+            return
+        if row.note == CALLED_OFF_NOTE:
+            await self._end_with(row, work, CALLED_OFF if must_not_repeat else CALLED_OFF_IN_VAIN)
             return
         key = work.key
         if key is not None and spec.dedupe:
@@ -143,14 +156,10 @@ class Leftovers:
         self._executor.hold(work)
         self._executor.enqueue([work])
 
-    async def _interrupt(self, row: InboxRow, work: Incoming) -> None:
-        """The daemon died while this ran: say so, to errorCentral and to the requester, and do not run it again."""
+    async def _end_with(self, row: InboxRow, work: Incoming, text: str) -> None:
+        """This is not run, or not again: say why, to errorCentral and to the requester."""
         message = work.message
         assert message is not None
-        self._parts.telemetry.message_interrupted(
-            self._executor.spec.key, message.from_node, message.id
-        )
-        text = "interrupted: the appliance stopped while it ran; it was not run again"
         self._parts.error_reports.report(
             self._executor.spec.node, f"{message.method} {message.id} {text}", method=message.method
         )

@@ -523,6 +523,7 @@ class Daemon:
                 if world.has_prompt_handlers
                 else dataclasses.replace(method.info, is_prompt=False),
                 make=functools.partial(EffectHandler, world),
+                orders=method.orders,
             )
             for name, method in METHODS.items()
         }
@@ -643,9 +644,12 @@ class Daemon:
         from_node: str | None = None,
         retries: int | None = None,
         expires_s: float | None = None,
+        order: str = "",
         **fields: Any,
     ) -> list[int]:
-        """Accept one message for each text; their ids. Raises what the store raises, and CancelledError when killed."""
+        """Accept one message for each text; their ids. With `order` it is a word about what the method has begun.
+
+        Raises what the store raises, and CancelledError when killed."""
         records = [
             self.router.make_record(
                 Message(
@@ -657,6 +661,7 @@ class Daemon:
                 ),
                 retries=retries,
                 expires_s=expires_s,
+                order=order,
             )
             for text in texts
         ]

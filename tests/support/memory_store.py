@@ -23,7 +23,11 @@ from appliance.errors import StoreError, StoreFull, StoreUnusable
 from appliance.outbox.ids import IdSource
 from appliance.outbox.lane import MAX_BYTES, Lane
 from appliance.outbox.newness import IdKey
+from appliance.outbox.queries import ANY_ATTEMPT
 from appliance.outbox.records import (
+    CALLED_OFF_NOTE,
+    CALLED_OFF_VERDICT,
+    CalledOff,
     Counts,
     DeadLetter,
     DoneRun,
@@ -550,6 +554,25 @@ class MemoryStore:
             verdict = "refused: dropped by an operator"
             self.disk.seen[key] = Remembered(row.attempt, verdict, self.now())
         return self._drop_row(row_id)
+
+    async def call_off(
+        self, key: tuple[str, str, str] | None, message_id: int, row_id: int | None = None
+    ) -> CalledOff:
+        """As the real one."""
+
+        def apply() -> CalledOff:
+            seen = None if key is None else SeenKey(*key, message_id)
+            row = None if seen is None else self.disk.row_of.get(seen)
+            row = row_id if row is None else row
+            if row in self.disk.inbox:
+                self.disk.inbox[row].note = CALLED_OFF_NOTE
+                return CalledOff.WAITS
+            if seen is None or seen in self.disk.seen:
+                return CalledOff.HAS_ENDED
+            self.disk.seen[seen] = Remembered(ANY_ATTEMPT, CALLED_OFF_VERDICT, self.now())
+            return CalledOff.NEVER_CAME
+
+        return CalledOff(await self._submit(apply))
 
     # Facts.
 

@@ -20,6 +20,7 @@ T = TypeVar("T")
 MAX_CALLED_OFF = 10_000
 """Messages that were called off before they began, remembered in case they still come."""
 MAX_SHOWN_CHARACTERS = 500
+CALLED_OFF = "cancelled before it began"
 
 
 class ProgramKey(NamedTuple):
@@ -92,7 +93,7 @@ class RunningPrograms:
             HandlerError: it was called off before it began.
         """
         if self._called_off.pop(key, 0) is None:
-            raise HandlerError("cancelled before it began")
+            raise HandlerError(CALLED_OFF)
         program = " ".join(arguments)[:MAX_SHOWN_CHARACTERS]
         leash = Leash(key, node, method, program, job, self._mono())
         self._running[key] = leash
@@ -112,6 +113,10 @@ class RunningPrograms:
         if len(self._called_off) > MAX_CALLED_OFF:
             self._called_off.popitem(last=False)
         return None
+
+    def let_begin(self, key: ProgramKey) -> None:
+        """Forget that it was called off: it has ended, and what comes with its id from now on is a new attempt."""
+        self._called_off.pop(key, None)
 
     def of_node(self, node: str) -> list[tuple[Leash, float]]:
         """What runs on a node, and for how many seconds, the oldest first."""

@@ -14,7 +14,13 @@ from hypothesis import HealthCheck, settings
 from appliance.core.names import NodeName, Subject
 from appliance.core.specs import StateSettings
 from appliance.errors import StoreFull, StoreUnusable
-from appliance.outbox.records import HealthState, TakeInResult
+from appliance.outbox.records import (
+    CALLED_OFF_NOTE,
+    CALLED_OFF_VERDICT,
+    CalledOff,
+    HealthState,
+    TakeInResult,
+)
 from appliance.outbox.store import MessageStore
 from tests.component.store.test_store_model import StoreAndModel
 from tests.support.memory_store import CrashPoint, MemoryDisk, MemoryStore
@@ -559,3 +565,53 @@ def test_commits_gather_company_and_keep_their_order():
         await store.close()
 
     run_virtual(scenario())
+
+
+async def test_message_that_is_called_off_before_it_comes_is_remembered_as_failed(
+    open_it: OpenStore,
+):
+    key = ("beta.REQToConsole", "alpha", INSTANCE)
+    async with open_it() as store:
+        assert await store.call_off(key, 7) is CalledOff.NEVER_CAME
+    async with open_it() as store:
+        for attempt in (0, 3):
+            item = make_item(7, keep_body=True, attempt=attempt)
+            assert await store.take_in([item]) == [(REPEAT_DONE, None, CALLED_OFF_VERDICT)]
+        assert (await store.take_in([make_item(8, keep_body=True)]))[0].result is FRESH
+
+
+@pytest.mark.parametrize("knows_ids", [True, False])
+async def test_message_that_is_called_off_while_it_waits_is_marked(
+    open_it: OpenStore, knows_ids: bool
+):
+    key = ("beta.REQToConsole", "alpha", INSTANCE) if knows_ids else None
+    item = make_item(7, keep_body=True, attempt=1, instance=INSTANCE if knows_ids else None)
+    async with open_it() as store:
+        ((_, row_id, _),) = await store.take_in([item])
+        found = await store.call_off(key, 7, None if knows_ids else row_id)
+        assert found is CalledOff.WAITS
+    async with open_it() as store:
+        (row,) = await store.claim_inbox("beta", "REQToConsole")
+        assert (row.row_id, row.note) == (row_id, CALLED_OFF_NOTE)
+
+
+async def test_message_that_has_ended_cannot_be_called_off(open_it: OpenStore):
+    key = ("beta.REQToConsole", "alpha", INSTANCE)
+    item = make_item(7, keep_body=True)
+    async with open_it() as store:
+        ((_, row_id, _),) = await store.take_in([item])
+        await store.finish([make_finish(item, row_id)], [])
+        assert await store.call_off(key, 7) is CalledOff.HAS_ENDED
+        assert await store.call_off(None, 7) is CalledOff.HAS_ENDED
+    async with open_it() as store:
+        assert await store.take_in([item]) == [(REPEAT_DONE, None, "done")]
+
+
+async def test_what_an_operator_dropped_in_a_later_attempt_does_not_come_back(open_it: OpenStore):
+    item = make_item(7, keep_body=True, attempt=2)
+    async with open_it() as store:
+        await store.take_in([item])
+        assert await store.drop_inbox() == 1
+    async with open_it() as store:
+        ((result, _, verdict),) = await store.take_in([item])
+        assert (result, verdict) == (REPEAT_DONE, "refused: dropped by an operator")
