@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from enum import Enum
+from collections.abc import Sequence
 
-from appliance.api.jobs import JobsView
+from appliance.api.jobs import JobsView, NoSuchJob
 from appliance.api.model import JobWord, JobWords
 from appliance.api.programs import ProgramWords
 from appliance.api.standings import Standings
 from appliance.core.delivery import DeliveryState, Standing, WaitReason, end_reason, kind_of_wait
 from appliance.core.programs import PROGRAM_STOP
 from appliance.errors import StoreError
-from appliance.jobs.ledger import JobLedger
-from appliance.jobs.records import JobFacts, Target
+from appliance.jobs.ledger import JobLedger, taken_back
+from appliance.jobs.records import Ending, JobFacts, Target
 from appliance.outbox.store import MessageStore
 from appliance.telemetry.report import Telemetry
 
@@ -33,12 +33,6 @@ NEVER_HEARD = frozenset({WaitReason.NOBODY, WaitReason.BEHIND, WaitReason.DENIED
 NO_WORD = "it was taken there and cannot be ended from here: the node is no appliance, as far as is known here"
 
 HEARD_PERHAPS = "taken back; an earlier try may have been heard, and run"
-
-
-class _Heard(Enum):
-    NO = 0
-    PERHAPS = 1
-    YES = 2
 
 
 class JobEnding:
@@ -81,31 +75,7 @@ class JobEnding:
             facts.cancelled_by, facts.cancelled_at = by or "an operator", self._store.now()
             # before anything is taken back: a kill in between leaves a job that says so
             await self._ledger.note_facts(job, facts)
-        words: list[JobWord] = []
-        asked: list[tuple[JobWord, Target, asyncio.Task[None]]] = []
-        for target in await self._view.targets(job, facts):
-            word = JobWord(to=target.facts.to)
-            words.append(word)
-            if target.outcome.is_over or target.message is None:
-                word.done, word.words = True, f"nothing to end: {target.outcome.describe()}"
-                continue
-            heard = await self._take_back(target, by)
-            if heard is _Heard.NO:
-                word.done, word.words = True, "taken back: it was not sent"
-                continue
-            if not self._words.can_end(facts.method):
-                word.words = f"it was begun, and {facts.method} cannot be ended from here"
-                continue
-            if not self._words.understands(target.answerer) or target.facts.via:
-                word.done = heard is _Heard.PERHAPS
-                word.words = HEARD_PERHAPS if word.done else NO_WORD
-                continue
-            task = asyncio.create_task(
-                self._stop(facts, target), name=f"stop {job.id} at {target.facts.to}"
-            )
-            self._stopping.add(task)
-            task.add_done_callback(self._stopping.discard)
-            asked.append((word, target, task))
+        words, asked = await self._end(await self._view.targets(job, facts), facts, by)
         if asked:
             await asyncio.wait([task for _, _, task in asked], timeout=STOP_WAIT_S)
         for word, target, task in asked:
@@ -115,20 +85,73 @@ class JobEnding:
             )
         return JobWords(job=job.id, nodes=words)
 
-    async def _take_back(self, target: Target, by: str) -> _Heard:
-        """Out of the outbox, unless it is under way; whether anybody may have heard it."""
+    async def resume(self) -> None:
+        """Go on with what was being ended when the daemon before this one ended; before anything is sent."""
+        for job in tuple(self._ledger.jobs.values()):
+            begun = [target for target in job.open if _is_being_ended(target)]
+            if not begun:
+                continue
+            with contextlib.suppress(StoreError, NoSuchJob):
+                facts = await self._view.read_facts(job)
+                if self._store.now() - facts.cancelled_at < STOP_EXPIRES_S:
+                    await self._end(begun, facts, facts.cancelled_by)
+
+    async def _end(
+        self, targets: Sequence[Target], facts: JobFacts, by: str
+    ) -> tuple[list[JobWord], list[tuple[JobWord, Target, asyncio.Task[None]]]]:
+        """What became of each at once, and who was asked to end what runs."""
+        await self._ledger.note_endings(
+            {
+                target: self._how_it_leaves(target)
+                for target in targets
+                if not target.outcome.is_over and target.message is not None
+            }
+        )
+        words: list[JobWord] = []
+        asked: list[tuple[JobWord, Target, asyncio.Task[None]]] = []
+        for target in targets:
+            word = JobWord(to=target.facts.to)
+            words.append(word)
+            if target.outcome.is_over or target.message is None:
+                word.done, word.words = True, f"nothing to end: {target.outcome.describe()}"
+                continue
+            ending = await self._take_back(target, by)
+            if ending is Ending.TAKING_BACK:
+                word.done, word.words = True, "taken back: it was not sent"
+                continue
+            if not self._words.can_end(facts.method):
+                word.words = f"it was begun, and {facts.method} cannot be ended from here"
+                continue
+            if not self._words.understands(target.answerer) or target.facts.via:
+                word.done = ending is Ending.LETTING_GO
+                word.words = HEARD_PERHAPS if word.done else NO_WORD
+                continue
+            task = asyncio.create_task(
+                self._stop(facts, target), name=f"stop {target.job.id} at {target.facts.to}"
+            )
+            self._stopping.add(task)
+            task.add_done_callback(self._stopping.discard)
+            asked.append((word, target, task))
+        return words, asked
+
+    def _how_it_leaves(self, target: Target) -> Ending:
+        """Whether it can be taken out of the outbox at this moment, and whether anybody may have heard it."""
         if target.message is None or not self._store.is_pending(target.message):
-            return _Heard.YES
+            return Ending.ASKED
         standing = self._where(target)
         if standing.state is not DeliveryState.WAITING:
             # it stays: the node that has it says what became of it
-            return _Heard.YES
-        why = f"cancelled by {by or 'an operator'}"
-        if kind_of_wait(standing.why) in NEVER_HEARD:
-            await self._drop(target, Standing(DeliveryState.FAILED, why))
-            return _Heard.NO
-        await self._drop(target, Standing(DeliveryState.EXPIRED, f"{why}; it may have been heard"))
-        return _Heard.PERHAPS
+            return Ending.ASKED
+        was_heard = kind_of_wait(standing.why) not in NEVER_HEARD
+        return Ending.LETTING_GO if was_heard else Ending.TAKING_BACK
+
+    async def _take_back(self, target: Target, by: str) -> Ending:
+        """Out of the outbox, unless it is under way by now."""
+        ending = self._how_it_leaves(target)
+        target.state.ending = ending
+        if ending is not Ending.ASKED:
+            await self._drop(target, taken_back(ending, by))
+        return ending
 
     async def _drop(self, target: Target, end: Standing) -> None:
         message = target.message
@@ -209,6 +232,11 @@ class JobEnding:
         if kind is WaitReason.NOBODY or (is_late and (kind in NOT_THERE or kind is None)):
             why = f"{standing.why}; it was for who is there now"
             await self._drop(target, Standing(DeliveryState.EXPIRED, why))
+
+
+def _is_being_ended(target: Target) -> bool:
+    state = target.state
+    return state.ending is not Ending.NOT_ASKED and not (state.stopped or target.outcome.is_over)
 
 
 def _describe(target: Target) -> str:

@@ -310,6 +310,7 @@ class Daemon:
         self.admin = AdminServer(
             self._build_operations(submission, history), self.hiding, self.trail
         )
+        await self.ending.resume()
         # NB: what moves with a set is not there yet when the reconciler is made, for it asks the reconciler
         reloadables += [
             PortsPart(self.admin, self.inputs),

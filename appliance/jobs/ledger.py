@@ -22,7 +22,7 @@ from appliance.core.outcome import AnswerFacts
 from appliance.core.specs import JobSettings
 from appliance.errors import StoreError
 from appliance.jobs.asking import Asking
-from appliance.jobs.records import JobFacts, KeptJob, Target, TargetFacts, TargetState
+from appliance.jobs.records import Ending, JobFacts, KeptJob, Target, TargetFacts, TargetState
 from appliance.outbox.facts import FactChanges
 from appliance.outbox.job_file import JobFile, Statement
 from appliance.outbox.texts import plain_text
@@ -42,6 +42,7 @@ FORGET_EVERY_S = 10.0
 SLACK = 1.25
 """Output is cut back when it exceeds its bound by that much, not with every piece."""
 NOT_ACCEPTED = "the appliance stopped before it was accepted"
+LEAVES_OUTBOX = (Ending.TAKING_BACK, Ending.LETTING_GO)
 OUTBOX_LOST = "the outbox that it waited in is gone"
 
 _INSERT_JOB = "INSERT INTO job (key, id, at, is_accepted, facts) VALUES (?, ?, ?, 0, ?)"
@@ -269,7 +270,7 @@ class JobLedger:
         """Dead letters of these are messages again."""
         for target in targets:
             target.outcome.begin_again()
-            target.state.stopped = ""
+            target.state.stopped, target.state.ending = "", Ending.NOT_ASKED
             self._follow(target)
             self._note(target)
 
@@ -277,6 +278,14 @@ class JobLedger:
         """What came of stopping it."""
         target.state.stopped, target.state.is_stop_in_vain = plain_text(words), is_in_vain
         self._note(target)
+
+    async def note_endings(self, endings: Mapping[Target, Ending]) -> None:
+        """How far the wish to end these has come; on disk when it returns, as far as the disk takes it."""
+        for target, ending in endings.items():
+            if target.state.ending is not ending:
+                target.state.ending = ending
+                self._note(target)
+        await self.written()
 
     async def note_facts(self, job: KeptJob, facts: JobFacts) -> None:
         """What is known of the whole has changed."""
@@ -532,6 +541,10 @@ class JobLedger:
             elif facts.instance != self._outbox.instance:
                 self._follow(target)
                 self._settle(target, DeliveryState.FAILED, f"failed: {OUTBOX_LOST}")
+            elif target.state.ending in LEAVES_OUTBOX and message not in reasons:
+                self._follow(target)
+                outcome.stand(taken_back(target.state.ending, facts.cancelled_by), settles=True)
+                self._note(target)
             else:
                 self._follow(target)
                 # it leaves the outbox when it is delivered, or as a dead letter
@@ -539,6 +552,14 @@ class JobLedger:
         for job in self._jobs.values():
             if not accepted[job.key][0] and job.id in known:
                 self._order("UPDATE job SET is_accepted = 1 WHERE key = ?", (job.key,))
+
+
+def taken_back(ending: Ending, by: str) -> Standing:
+    """The end of a message that an operator has taken out of the outbox."""
+    why = f"cancelled by {by or 'an operator'}"
+    if ending is Ending.LETTING_GO:
+        return Standing(DeliveryState.EXPIRED, f"{why}; it may have been heard")
+    return Standing(DeliveryState.FAILED, why)
 
 
 def _update(target: Target) -> Statement:

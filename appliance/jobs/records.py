@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from enum import StrEnum
 
 import msgspec
 
@@ -46,6 +47,17 @@ class TargetFacts(msgspec.Struct, kw_only=True, omit_defaults=True):
     """Where its answer lies, below the state directory, where a file method files it."""
 
 
+class Ending(StrEnum):
+    """How far an operator's wish to end a message has come."""
+
+    NOT_ASKED = ""
+    ASKED = "asked"
+    TAKING_BACK = "taking back"
+    """It is about to leave the outbox, and nobody has heard it; one that is not there any more has left it so."""
+    LETTING_GO = "letting go"
+    """Likewise, of one that may have been heard."""
+
+
 class TargetState(msgspec.Struct, kw_only=True, omit_defaults=True):
     """What became of it so far."""
 
@@ -55,6 +67,8 @@ class TargetState(msgspec.Struct, kw_only=True, omit_defaults=True):
     stopped: str = ""
     """What came of stopping it, in words."""
     is_stop_in_vain: bool = False
+    ending: Ending = Ending.NOT_ASKED
+    """How far an operator's wish to end it has come: a daemon that ends meanwhile goes on with it."""
 
 
 @dataclass(slots=True, eq=False)

@@ -307,6 +307,22 @@ def test_a_stream_and_what_waits_for_its_turn_are_cancelled_too(fleet):
     assert (node["state"], node["why"]) == ("failed", "cancelled before it began")
 
 
+def test_what_was_called_off_in_its_turn_does_not_begin_after_a_kill(fleet):
+    mark = fleet.ships.state.parent / "begun"
+    crowd = [detach(fleet, "ship1", "--timeout", "2m", "--", "sleep", "60") for _ in range(16)]
+    wait_running(fleet, 16)
+    last = detach(fleet, "ship1", "--timeout", "2m", "--", "touch", str(mark))
+    fleet.ships.wait_until(lambda status: status["inbox"]["unfinished"] == 17)
+    assert "will not begin" in fleet.jobs("cancel", last).stdout
+    fleet.ships.kill()
+    fleet.ships.start()
+    for job in (*crowd, last):
+        fleet.wait_over(job)
+    assert fleet.show(last)["nodes"][0]["why"] == "cancelled before it began"
+    assert "interrupted" in fleet.show(crowd[0])["nodes"][0]["why"]
+    assert not mark.exists()
+
+
 def test_a_second_interrupt_cancels(fleet):
     with ended(fleet.start("exec", "ship1", "--timeout", "2m", "--", "sleep", "60")) as process:
         wait_running(fleet, 1)
