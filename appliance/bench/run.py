@@ -94,19 +94,18 @@ async def _measure(options: BenchOptions, on_progress: OnProgress) -> BenchRepor
     async with AsyncExitStack() as stack:
         state_dir = options.state_dir or desired.state.dir or options.default_state_dir
         directory, words = _make_room(stack, Path(state_dir))
-        urls = desired.broker.servers
+        reached = desired.broker
         if desired.broker.embedded:  # one of our own: that of a daemon is the daemon's
             broker = EmbeddedBroker(directory / "broker")
             stack.push_async_callback(broker.stop)
             await broker.start()
-            urls = (broker.url,)
+            reached = replace(reached, servers=(broker.url,))
         sends: Any = desired.publisher_defaults.get(node, PublisherDefaults())
         takes = desired.subscriber_defaults.get(node, SubscriberDefaults())
         order = BenchOrder(
             below=node,
             token=secrets.token_hex(6),
-            broker=desired.broker,
-            server_urls=urls,
+            broker=reached,
             limits=desired.limits,
             state=desired.state,
             # from this side to that one: a stream between would be measured, and left behind

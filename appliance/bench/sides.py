@@ -60,7 +60,6 @@ class BenchOrder(msgspec.Struct, frozen=True, kw_only=True):
     token: str
     """Random; makes every subject the benchmark's own."""
     broker: BrokerSettings
-    server_urls: tuple[str, ...]
     limits: LimitSettings
     state: StateSettings
     sends: PublisherDefaults
@@ -206,10 +205,8 @@ async def _open_parts(
 ) -> tuple[WorkerServices, NatsBus]:
     store = await MessageStore.open(place, order.state)
     stack.push_async_callback(store.close)
-    name, urls = f"appliance bench {order.token} {place.name}", order.server_urls
-    bus = await NatsBus.open(
-        order.broker, server_urls=urls, name=name, events=events, require_connection=True
-    )
+    name = f"appliance bench {order.token} {place.name}"
+    bus = await NatsBus.open(order.broker, name=name, events=events, require_connection=True)
     stack.push_async_callback(bus.close)
     nodes = (order.sender, order.receiver)
     fleet = DesiredState(

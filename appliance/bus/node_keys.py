@@ -11,6 +11,7 @@ import json
 import os
 from collections.abc import Mapping, Sequence
 from enum import Enum
+from pathlib import Path
 from typing import Any
 
 import nkeys
@@ -39,6 +40,20 @@ def make_seed(kind: KeyKind = KeyKind.USER) -> str:
     """A new seed, from the system's randomness."""
     seed: bytes = nkeys.encode_seed(os.urandom(_SEED_BYTES), _PREFIXES[kind])
     return seed.decode()
+
+
+def write_seed(path: Path, seed: str) -> None:
+    """Write a seed into a new file, for its owner alone.
+
+    Raises:
+        FileExistsError: something is there, and is left as it is: the seed that is lost could be the one in use.
+        OSError: it cannot be written.
+    """
+    seed_fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
+    with os.fdopen(seed_fd, "w") as file:
+        file.write(f"{seed}\n")
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def public_key_of(seed: str, kind: KeyKind = KeyKind.USER) -> str:

@@ -72,25 +72,20 @@ def new(
     a second one, beside the first, lets it change its key without a gap: put both into the config, let the broker know them
     (`broker-conf`), give the node the new seed, take the old key out.
     """
-    from appliance.bus.node_keys import make_seed, public_key_of
+    from appliance.bus.node_keys import make_seed, public_key_of, write_seed
 
     if not is_node_name(node):
         raise typer.BadParameter(f"{node[:60]!r} is no node name", param_hint="NODE")
     path = out if out is not None else Path(f"{node}.nk")
     seed = make_seed()
     try:
-        # never over another: the seed that is lost could be the one in use
-        seed_fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
+        write_seed(path, seed)
     except FileExistsError:
         warn(f"{path} is there already, and is left as it is; name another file with --out")
         return Exit.FAILED
     except OSError as error:
         warn(f"{path} cannot be written: {error.strerror}")
         return Exit.NO_PERMISSION if isinstance(error, PermissionError) else Exit.FAILED
-    with os.fdopen(seed_fd, "w") as file:
-        file.write(f"{seed}\n")
-        file.flush()
-        os.fsync(file.fileno())
     public_key = public_key_of(seed)
     if output is Output.JSON:
         print_json({"node": node, "public_key": public_key, "seed_file": str(path)})
@@ -202,7 +197,7 @@ def broker_conf(
       appliance broker-conf . --format jwt --account-seed acc.nk --operator-seed op.nk --out jwt
     """
     from appliance.config.loader import load_desired
-    from appliance.core.broker_conf import diff_conf, make_logins, render_conf
+    from appliance.core.broker_conf import diff_conf, find_logins, render_conf
     from appliance.core.permissions import find_permissions
     from appliance.garbage import no_look_for_garbage
     from appliance.methods.registry import METHOD_TABLE
@@ -211,13 +206,9 @@ def broker_conf(
         raise typer.BadParameter("jwt needs --account-seed and --out", param_hint="--format")
     with no_look_for_garbage():
         desired = load_desired(paths, environ=os.environ, methods=METHOD_TABLE).desired
-        keys = {
-            node: traits.public_keys
-            for node, traits in desired.traits.items()
-            if traits.public_keys
-        }
-        logins = make_logins(find_permissions(desired, bench=bench), keys)
-    _tell_keyless(desired.declared_nodes - keys.keys())
+        logins = find_logins(desired, find_permissions(desired, bench=bench))
+    with_key = (node for node, traits in desired.traits.items() if traits.public_keys)
+    _tell_keyless(desired.declared_nodes.difference(with_key))
     if not logins:
         warn("no node has public_keys, so there is nobody to let in: appliance keys new NODE")
         return Exit.FAILED

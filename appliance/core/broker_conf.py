@@ -9,10 +9,12 @@ import difflib
 import json
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import chain
 from typing import NamedTuple
 
 from appliance.core.names import NodeName
-from appliance.core.permissions import Permissions, join_permissions
+from appliance.core.permissions import join_permissions
+from appliance.core.specs import DesiredState, Permissions
 
 _INDENT = "  "
 
@@ -39,6 +41,35 @@ def make_logins(
     return [
         Login(key, tuple(nodes), join_permissions(permissions[node] for node in nodes))
         for key, nodes in sorted(nodes_of.items(), key=lambda item: (item[1], item[0]))
+    ]
+
+
+def find_logins(
+    fleet: DesiredState, permissions: Mapping[NodeName, Permissions] | None = None
+) -> list[Login]:
+    """All that the config declares; `permissions` where they are not those of an embedded broker."""
+    keys = {node: traits.public_keys for node, traits in fleet.traits.items()}
+    return make_logins(fleet.rights if permissions is None else permissions, keys)
+
+
+def find_embedded_logins(fleet: DesiredState, daemon_key: str) -> list[Login]:
+    """Those of a secured embedded broker: all that the config declares, and the daemon, which may what its nodes may."""
+    own = join_permissions(fleet.rights[node] for node in fleet.run_nodes)
+    return [Login(daemon_key, fleet.run_nodes, own), *find_logins(fleet)]
+
+
+def join_logins(sets: Iterable[Iterable[Login]]) -> list[Login]:
+    """A login for every key of any set, which may what it may in any of them."""
+    of_key: defaultdict[str, list[Login]] = defaultdict(list)
+    for login in chain.from_iterable(sets):
+        of_key[login.public_key].append(login)
+    return [
+        Login(
+            key,
+            tuple(dict.fromkeys(node for login in found for node in login.nodes)),
+            join_permissions(login.permissions for login in found),
+        )
+        for key, found in of_key.items()
     ]
 
 

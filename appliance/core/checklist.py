@@ -110,6 +110,15 @@ def check_broker(broker: BrokerSettings) -> Iterator[Point]:
     """How this daemon gets to the broker, and as whom."""
     if broker.embedded:
         yield Point("broker", Grade.OK, "the broker is the daemon's own, on loopback")
+        if broker.embedded.secured:
+            yield Point("login", Grade.OK, "it lets in whom the config names, to what it declares")
+        else:
+            yield Point(
+                "login",
+                Grade.WARNING,
+                "every user of this machine may say and hear anything there",
+                "broker: {embedded: {secured: true}}",
+            )
         return
     clear = [
         address

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable
-from typing import NamedTuple
 
 from appliance.core.names import (
     ERROR_CENTRAL,
@@ -30,6 +29,7 @@ from appliance.core.specs import (
     ANY_SENDER,
     Delivery,
     DesiredState,
+    Permissions,
     PublisherSpec,
     SubscriberSpec,
 )
@@ -47,13 +47,6 @@ ERROR_METHOD = MethodName("REQErrorLog")
 HELLO_METHOD = MethodName("REQHello")
 MIN_FOLDED = 4
 """So many subjects that differ in the node alone become one with a ``*``."""
-
-
-class Permissions(NamedTuple):
-    """What one login may do, each sorted. A subscription reads ``<subject> <queue group>`` where it is one of a group."""
-
-    publish: tuple[str, ...]
-    subscribe: tuple[str, ...]
 
 
 class _Grants:

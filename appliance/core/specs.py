@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import NamedTuple
 
 from appliance.core.hidden import NOTHING_HIDDEN, Hidden
 from appliance.core.names import MethodName, NodeName, Subject, WorkerKey, WorkerKind
@@ -645,30 +646,31 @@ class AuthSettings:
     token: SecretRef | None = _secret("A token.")
 
 
-class Embedded(StrEnum):
-    """Which broker starts with the daemon; the first is none, and false."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Embedded:
+    """The broker that starts with the daemon."""
 
-    NONE = ""
-    CORE = "core"
-    JETSTREAM = "jetstream"
+    jetstream: bool = False
+    secured: bool = False
 
 
-def _read_embedded(value: bool | Mapping[str, bool]) -> Embedded:
+def _read_embedded(value: bool | Mapping[str, bool]) -> Embedded | None:
     if isinstance(value, Mapping):
-        return Embedded.JETSTREAM if value.get("jetstream") else Embedded.CORE
-    return Embedded.CORE if value else Embedded.NONE
+        return Embedded(jetstream=bool(value.get("jetstream")), secured=bool(value.get("secured")))
+    return Embedded() if value else None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BrokerSettings:
     """Which broker to use. With `embedded` a private nats-server on loopback; `port` 0 picks a free one."""
 
-    embedded: Embedded = setting(
-        Embedded.NONE,
+    embedded: Embedded | None = setting(
+        None,
         "Start a private nats-server on loopback with this daemon; `{jetstream: true}` starts it with JetStream, which "
-        "writes every message to the state directory before it says that it has it.",
+        "writes every message to the state directory before it says that it has it. With `{secured: true}` it lets in "
+        "this daemon and nodes with `public_keys` alone, and each of them to what the config declares.",
         type=("boolean", "object"),
-        expects="true, false or {jetstream: true}",
+        expects="true, false or {secured: true, jetstream: true}",
         shape={
             "additionalProperties": False,
             "properties": {
@@ -677,7 +679,14 @@ class BrokerSettings:
                     "type": "boolean",
                     "x-expects": "true or false",
                     "x-reload": "restart",
-                }
+                },
+                "secured": {
+                    "description": "Whether it has the users and permissions that `appliance broker-conf` writes. They "
+                    "follow the config without a restart.",
+                    "type": "boolean",
+                    "x-expects": "true or false",
+                    "x-reload": "restart",
+                },
             },
         },
         read=_read_embedded,
@@ -1159,6 +1168,15 @@ class LogSettings:
     format: str = word("text", "Lines for people, or JSON.", ("text", "json"))
 
 
+class Permissions(NamedTuple):
+    """What one login may do at the broker, each sorted. A subscription reads ``<subject> <queue group>`` where it is one
+    of a group.
+    """
+
+    publish: tuple[str, ...]
+    subscribe: tuple[str, ...]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DesiredState:
     """Everything one accepted config asks of this daemon, compiled."""
@@ -1182,6 +1200,8 @@ class DesiredState:
     """Subscriptions of the run nodes whose entries say `enabled: false`."""
     methods: Mapping[MethodName, UserMethod] = field(default_factory=lambda: NO_METHODS)
     """Methods that the config declares."""
+    rights: Mapping[NodeName, Permissions] = field(default_factory=dict)
+    """What the embedded broker lets each declared node do, where it is secured."""
     hidden: Hidden = field(default=NOTHING_HIDDEN, compare=False, repr=False)
     """What came from the environment: no difference of the config, and shown nowhere."""
     broker: BrokerSettings = section(BrokerSettings(), "The NATS broker.")

@@ -28,7 +28,6 @@ from appliance.api.status import Life, StatusView
 from appliance.api.streams_kept import StreamsKept
 from appliance.api.submission import Submission
 from appliance.api.targets import TargetChooser
-from appliance.bus.broker import EmbeddedBroker
 from appliance.bus.events import BusEvents
 from appliance.bus.nats import NatsBus
 from appliance.config.revision import SignedCommit
@@ -40,7 +39,7 @@ from appliance.core.names import NodeName, WorkerKey, WorkerKind
 from appliance.core.overrides import apply_overrides
 from appliance.core.run_options import RunOptions
 from appliance.core.secret_refs import secret_variables
-from appliance.core.specs import DesiredState, Embedded, WorkerSpec
+from appliance.core.specs import BrokerSettings, DesiredState, WorkerSpec
 from appliance.daemon.assembly import (
     LaneFollower,
     WorkerFactory,
@@ -50,8 +49,15 @@ from appliance.daemon.assembly import (
 from appliance.daemon.clock_watch import ClockWatch, passed_s
 from appliance.daemon.collector import Collector
 from appliance.daemon.console import StdoutConsole
+from appliance.daemon.own_broker import OwnBroker
 from appliance.daemon.presence import Presence
-from appliance.daemon.reloadables import BrokerPart, InputsPart, ListenerPart, PortsPart
+from appliance.daemon.reloadables import (
+    BrokerPart,
+    InputsPart,
+    ListenerPart,
+    PortsPart,
+    UsersPart,
+)
 from appliance.daemon.secret_watch import Follower, SecretWatch
 from appliance.daemon.source import FileConfigSource
 from appliance.delivery.modes import DeliveryModes
@@ -177,7 +183,7 @@ class Daemon:
     def _services(self) -> dict[str, Callable[[], Awaitable[None]]]:
         """What runs beside the reconciler as long as the daemon does."""
         expiry = LaneExpiry(self.parts, self.pool.gone, self.standings.lane_reason)
-        return {
+        services: dict[str, Callable[[], Awaitable[None]]] = {
             "error reports": self.error_reports.run,
             "config watch": self._watch,
             "clock watch": self.clock_watch.run,
@@ -191,6 +197,9 @@ class Daemon:
             "jobs of now": self.ending.run,
             "stale schedules": self._forget_schedules,
         }
+        if self.broker is not None:
+            services["users of the embedded broker"] = self.broker.run
+        return services
 
     def _on_look(self, begins: bool) -> None:
         self.manager.follow_look(begins)
@@ -201,6 +210,8 @@ class Daemon:
 
     def _note_verdict(self, verdict: ReloadResult | None) -> None:
         """A set that came into force or was refused, whoever caused it: files that somebody has put there, too."""
+        if self.broker is not None:
+            self.broker.settle()
         if verdict is None or verdict.result == "unchanged":
             return
         what = {
@@ -228,19 +239,18 @@ class Daemon:
         self._stack.push_async_callback(self.trail.close)
         history = History(self._state_dir / "history")
         await asyncio.to_thread(history.open)
-        self.broker: EmbeddedBroker | None = None
+        self.broker: OwnBroker | None = None
         if desired.broker.embedded:
-            self.broker = EmbeddedBroker(
+            self.broker = OwnBroker(
                 self._state_dir / "broker",
-                desired.broker.port,
-                jetstream=desired.broker.embedded is Embedded.JETSTREAM,
-                report=self.telemetry.broker_error,
+                self.desired,
+                desired.broker.embedded,
+                self.telemetry.broker_error,
             )
             await self.broker.start()
             self._stack.push_async_callback(self.broker.stop)
         self.bus = await NatsBus.open(
-            desired.broker,
-            server_urls=self._broker_urls(),
+            self._reach_broker(desired.broker),
             name=f"appliance {', '.join(desired.run_nodes)[:100]}",
             loopback_node=desired.run_nodes[0] if desired.run_nodes else None,
             events=self._bus_events(),
@@ -316,7 +326,8 @@ class Daemon:
             PortsPart(self.admin, self.inputs),
             ListenerPart(self.admin),
             InputsPart(self.inputs),
-            BrokerPart(self.bus, self._broker_urls),
+            *([] if self.broker is None else [UsersPart(self.broker)]),
+            BrokerPart(self.bus, self._reach_broker),
         ]
         self._stack.push_async_callback(self.reader.close)
         self._life.put(Life.STARTING)
@@ -476,8 +487,8 @@ class Daemon:
             hiding=self.hiding,
         )
 
-    def _broker_urls(self) -> tuple[str, ...] | None:
-        return (self.broker.url,) if self.broker is not None else None
+    def _reach_broker(self, settings: BrokerSettings) -> BrokerSettings:
+        return settings if self.broker is None else self.broker.reach(settings)
 
     def _is_subscriber_wanted(self, scope: str) -> bool:
         wanted = apply_overrides(self.desired.value.workers, self.overrides.all, self.desired.value)

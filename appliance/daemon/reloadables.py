@@ -9,10 +9,11 @@ from appliance.api.server import AdminServer, StagedListener
 from appliance.bus.nats import NatsBus
 from appliance.core.problems import Problem
 from appliance.core.specs import BrokerSettings, DesiredState
+from appliance.daemon.own_broker import OwnBroker
 from appliance.inputs.inputs import Inputs, Staged
 
-ServerUrls = Callable[[], tuple[str, ...] | None]
-"""Where the embedded broker is; None without one."""
+Reach = Callable[[BrokerSettings], BrokerSettings]
+"""With where the daemon's own broker is, and the way in, where it has one."""
 
 
 class PortsPart:
@@ -106,12 +107,47 @@ class InputsPart:
         return Problem(code="E307", path="inputs", message=f"cannot open an input: {error}")
 
 
+class UsersPart:
+    """Whom the daemon's own broker lets in."""
+
+    def __init__(self, broker: OwnBroker) -> None:
+        self._broker = broker
+
+    def differs(self, old: DesiredState, new: DesiredState) -> bool:
+        """Whether anybody else is let in, or to something else."""
+        return self._broker.users_differ(old, new)
+
+    async def stage(self, old: DesiredState, new: DesiredState, *, insist: bool) -> StagedUsers:
+        """Raises BusUnavailable."""
+        await self._broker.admit_both(old, new)
+        return StagedUsers(self._broker, old)
+
+    def describe(self, error: Exception) -> Problem:
+        """E304."""
+        return Problem(code="E304", path="broker", message=str(error))
+
+
+class StagedUsers:
+    """Who may something by the old set or by the new one is let in to it."""
+
+    def __init__(self, broker: OwnBroker, old: DesiredState) -> None:
+        self._broker = broker
+        self._old = old
+
+    async def commit(self) -> None:
+        """What only the old set allows ends when no worker needs it any more: `OwnBroker.settle`."""
+
+    async def abandon(self) -> None:
+        """Raises BusUnavailable."""
+        await self._broker.admit_only(self._old)
+
+
 class BrokerPart:
     """`broker`. Staged last: a connection that is exchanged is not exchanged back without need."""
 
-    def __init__(self, bus: NatsBus, server_urls: ServerUrls) -> None:
+    def __init__(self, bus: NatsBus, reach: Reach) -> None:
         self._bus = bus
-        self._server_urls = server_urls
+        self._reach = reach
 
     def differs(self, old: DesiredState, new: DesiredState) -> bool:
         """Whether anything of the section is another."""
@@ -119,9 +155,8 @@ class BrokerPart:
 
     async def stage(self, old: DesiredState, new: DesiredState, *, insist: bool) -> StagedBroker:
         """Raises BusUnauthorized, BusUnavailable."""
-        urls = self._server_urls()
-        await self._bus.reconfigure(new.broker, server_urls=urls, insist=insist)
-        return StagedBroker(self._bus, old.broker, urls)
+        await self._bus.reconfigure(self._reach(new.broker), insist=insist)
+        return StagedBroker(self._bus, self._reach(old.broker))
 
     def describe(self, error: Exception) -> Problem:
         """E304."""
@@ -131,14 +166,13 @@ class BrokerPart:
 class StagedBroker:
     """The new connection is in use, the old one is closed."""
 
-    def __init__(self, bus: NatsBus, old: BrokerSettings, urls: tuple[str, ...] | None) -> None:
+    def __init__(self, bus: NatsBus, old: BrokerSettings) -> None:
         self._bus = bus
         self._old = old
-        self._urls = urls
 
     async def commit(self) -> None:
         """Nothing is left to do."""
 
     async def abandon(self) -> None:
         """Go back; where the old broker is away, it is tried until it is there."""
-        await self._bus.reconfigure(self._old, server_urls=self._urls, insist=False)
+        await self._bus.reconfigure(self._old, insist=False)

@@ -21,7 +21,7 @@ from tests.support.waiting import until
 NODES = ("central", "ship1", "ship2")
 CONFIG = """
 version: 1
-broker: {{servers: ["{url}"], auth: {{{auth}}}, reconnect_wait: 50ms}}
+broker: {{{broker}, reconnect_wait: 50ms}}
 reload: {{settle: 1ms, watch: false, poll_interval: 10m}}
 defaults: {{ack: {{timeout: 1s}}}}
 roles:
@@ -67,12 +67,14 @@ class Fleet:
         self.daemons = {}
 
     def text(self, node, url):
+        """The config of a node; without a URL of one that has the broker."""
         auth = (
             f"credentials: {{file: {self.directory / node}.creds}}"
             if self.with_jwt
             else f"nkey_seed: {{file: {self.seeds[node]}}}"
         )
-        return CONFIG.format(url=url, auth=auth, root=self.root, **self.keys)
+        broker = f'servers: ["{url}"], auth: {{{auth}}}' if url else "embedded: {secured: true}"
+        return CONFIG.format(broker=broker, root=self.root, **self.keys)
 
     def broker_conf(self, *options):
         path = self.directory / "fleet.yaml"
@@ -84,15 +86,20 @@ class Fleet:
         return forked.run(arguments, env=environment, timeout=60)
 
     @contextlib.contextmanager
-    def started(self, url):
+    def started(self, url="", nodes=("central", "ship1")):
+        """Daemons of their own; without a URL the first has a broker that starts with it."""
         with contextlib.ExitStack() as stack:
-            for node in ("central", "ship1"):
+            for node in nodes:
                 daemon = Appliance(
                     self.text(node, url), self.directory / node, args=["--node", node]
                 )
                 daemon.only_named = True
                 self.daemons[node] = stack.enter_context(daemon)
+                url = url or daemon.status()["broker"]["server"]
             yield self
+
+    def broker_log(self):
+        return (self.daemons["central"].state / "broker" / "nats-server.log").read_text()
 
 
 def files_of(daemon):
@@ -158,16 +165,67 @@ def test_the_same_by_jwts_of_an_account(tmp_path):
         assert "ermissions Violation" not in broker.log
 
 
+def test_the_broker_that_starts_with_central_has_the_same_users(tmp_path):
+    fleet = Fleet(tmp_path)
+    with fleet.started():
+        use(fleet)
+        settle(*fleet.daemons.values())
+        for daemon in fleet.daemons.values():
+            assert "ermission" not in daemon.log()
+        denied = [line for line in fleet.broker_log().splitlines() if "Violation" in line]
+        # which nodes give up when it is denied: whether the broker still delivers
+        assert all("LOOPBACK" in line for line in denied)
+
+
+def test_nodes_come_and_go_while_the_broker_runs(tmp_path):
+    fleet = Fleet(tmp_path)
+    with fleet.started(nodes=("central",)):
+        central = fleet.daemons["central"]
+        broker = central.status()["broker"]
+        pid = (central.state / "broker" / "nats-server.pid").read_text()
+        text = central.config_path.read_text()
+        made = forked.run(
+            ["keys", "new", "ship3", "--out", str(tmp_path / "ship3.nk"), "-o", "json"]
+        )
+        key = json.loads(made.stdout)["public_key"]
+        come = text + f"  ship3: {{roles: [ship], public_keys: [{key}]}}\n"
+        auth = f"auth: {{nkey_seed: {{file: {tmp_path / 'ship3.nk'}}}}}"
+        for_ship3 = come.replace(
+            "embedded: {secured: true}", f'servers: ["{broker["server"]}"], {auth}'
+        )
+        ship3 = Appliance(for_ship3, tmp_path / "ship3", args=["--node", "ship3"])
+        ship3.only_named = True
+        ship3.start(ready=False)
+        try:
+            until(lambda: "uthorization" in ship3.log())
+            central.config_path.write_text(come)
+            fleet.run("reload")
+            done = fleet.run("exec", "ship3", "--", "echo", "hallo")
+            assert (done.returncode, done.stdout) == (0, "hallo\n"), done.stderr
+            central.config_path.write_text(text)
+            fleet.run("reload", "--force")
+            until(lambda: not ship3.status()["broker"]["connected"])
+        finally:
+            ship3.close()
+        assert (central.state / "broker" / "nats-server.pid").read_text() == pid
+        assert central.status()["broker"] == broker
+
+
 def attacks(subjects):
     return pytest.mark.parametrize(("verb", "subject"), subjects)
 
 
-@pytest.fixture(scope="module")
-def secured(tmp_path_factory):
+@pytest.fixture(scope="module", params=["broker-conf", "embedded"])
+def secured(request, tmp_path_factory):
     """The broker of a fleet, and the seed of ship1, which somebody has stolen."""
     fleet = Fleet(tmp_path_factory.mktemp("secured"))
+    seed = str(fleet.seeds["ship1"])
+    if request.param == "embedded":
+        with fleet.started(nodes=("central",)):
+            yield fleet.daemons["central"].status()["broker"]["server"], seed
+        return
     with NatsServer(fleet.broker_conf().stdout) as broker:
-        yield broker, str(fleet.seeds["ship1"])
+        yield broker.url, seed
 
 
 @attacks(
@@ -192,13 +250,13 @@ def secured(tmp_path_factory):
     ]
 )
 async def test_the_login_of_one_node_opens_nothing_that_is_anothers(secured, verb, subject):
-    broker, seed = secured
+    url, seed = secured
     denied = asyncio.Queue()
 
     async def on_error(error):
         denied.put_nowait(str(error))
 
-    client = await nats.connect(broker.url, nkeys_seed=seed, error_cb=on_error)
+    client = await nats.connect(url, nkeys_seed=seed, error_cb=on_error)
     try:
         if verb == "publish":
             await client.publish(subject, b"x")
@@ -213,14 +271,14 @@ async def test_the_login_of_one_node_opens_nothing_that_is_anothers(secured, ver
 
 
 async def test_nobody_is_let_in_without_a_key_of_the_config(secured, tmp_path):
-    broker, _ = secured
+    url, _ = secured
     stranger = tmp_path / "stranger.nk"
     stranger.write_text(make_nkey().seed)
     for auth in (
         AuthSettings(),
         AuthSettings(nkey_seed=SecretRef(kind="file", name=str(stranger))),
     ):
-        settings = BrokerSettings(servers=(broker.url,), auth=auth)
+        settings = BrokerSettings(servers=(url,), auth=auth)
         with pytest.raises(BusUnauthorized, match=r"(?i)authorization|credentials"):
             await NatsBus.open(settings, name="stranger", require_connection=True)
 

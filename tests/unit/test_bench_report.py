@@ -25,7 +25,6 @@ def make_report(*summaries):
             below="ship1",
             token="0123456789ab",
             broker=BrokerSettings(servers=("nats://127.0.0.1:4222",)),
-            server_urls=("nats://127.0.0.1:4222",),
             limits=LimitSettings(),
             state=StateSettings(),
             sends=PublisherDefaults(),

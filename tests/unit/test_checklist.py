@@ -90,9 +90,13 @@ def test_the_way_to_the_broker_and_the_login(
     assert points == {"broker": way, "login": login}
 
 
-def test_an_embedded_broker_is_nobody_elses(tmp_path: Path) -> None:
-    found = fleet(tmp_path, "nodes: {a: {}}\n")
-    assert only(check_broker(found.broker)).grade is Grade.OK
+@pytest.mark.parametrize(("secured", "login"), [("true", Grade.OK), ("false", Grade.WARNING)])
+def test_an_embedded_broker_is_nobody_elses_when_it_is_secured(
+    tmp_path: Path, secured: str, login: Grade
+) -> None:
+    found = fleet(tmp_path, f"broker: {{embedded: {{secured: {secured}}}}}\nnodes: {{a: {{}}}}\n")
+    points = {point.name: point.grade for point in check_broker(found.broker)}
+    assert points == {"broker": Grade.OK, "login": login}
     assert check_keys(found).grade is Grade.OK
 
 

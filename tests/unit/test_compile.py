@@ -542,7 +542,7 @@ def test_how_a_subscription_is_carried_holds_for_its_senders_and_for_those_on_de
     assert receiver.delivery is sender.delivery is Delivery.JETSTREAM
     assert receiver.stream == sender.stream == StreamSettings(name="kept", max_age_s=48 * 3600)
     assert desired.declared_ways.keys() == {(NodeName("n"), MethodName("REQToFile"))}
-    assert desired.broker.embedded is Embedded.JETSTREAM
+    assert desired.broker.embedded == Embedded(jetstream=True)
 
 
 def test_what_nothing_acknowledges_goes_by_core_whatever_the_layers_say(tmp_path: Path) -> None:

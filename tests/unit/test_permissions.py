@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +12,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from appliance.core.broker_conf import diff_conf, make_logins, render_conf
+from appliance.core.broker_conf import (
+    Login,
+    diff_conf,
+    find_embedded_logins,
+    join_logins,
+    make_logins,
+    render_conf,
+)
 from appliance.core.names import NodeName
-from appliance.core.permissions import Permissions, find_permissions
+from appliance.core.permissions import find_permissions
 from appliance.core.public_keys import is_user_key
-from appliance.core.specs import DesiredState, PublisherSpec, SubscriberSpec
+from appliance.core.specs import DesiredState, Permissions, PublisherSpec, SubscriberSpec
 from tests.support.config_files import load_text
 from tests.support.config_strategies import to_yaml
 from tests.support.nats_login import make_nkey
@@ -153,6 +161,42 @@ def test_nodes_that_share_a_key_are_one_login_and_two_keys_are_two() -> None:
     assert (both.public_key, both.nodes) == ("UA", ("a", "b"))
     assert both.permissions == Permissions(("p", "q"), ("s",))
     assert (new.public_key, new.nodes, new.permissions.publish) == ("UB", ("b",), ("q",))
+
+
+def test_between_two_sets_each_key_may_what_it_may_in_either() -> None:
+    old = [Login("UA", (NodeName("a"),), Permissions(("p",), ("s",)))]
+    new = [
+        Login("UA", (NodeName("a"),), Permissions(("q",), ("s",))),
+        Login("UB", (NodeName("b"),), Permissions((), ("t",))),
+    ]
+    both, added = join_logins([old, new])
+    assert both == Login("UA", (NodeName("a"),), Permissions(("p", "q"), ("s",)))
+    assert added == new[1]
+
+
+SECURED = "version: 1\nbroker: {embedded: {secured: true}}\n"
+
+
+def test_the_daemon_of_a_secured_broker_may_what_its_nodes_may(tmp_path: Path) -> None:
+    text = SECURED + "nodes: {a: {subscribe: {REQPing: {}}}, b: {subscribe: {REQPong: {}}}}\n"
+    loaded = load_text(tmp_path, text, run_nodes=["a"])
+    own, *others = find_embedded_logins(loaded.desired, "UD")
+    assert others == []
+    assert (own.public_key, own.nodes) == ("UD", ("a",))
+    assert own.permissions == find_permissions(load_text(tmp_path, text).desired)[NodeName("a")]
+    nobody = replace(loaded.desired, run_nodes=())
+    assert "publish: {deny: [" in render_conf(find_embedded_logins(nobody, "UD"))
+
+
+def test_who_cannot_log_in_at_a_secured_broker_is_told(tmp_path: Path) -> None:
+    key = make_nkey().public
+    text = SECURED + f"nodes: {{a: {{}}, b: {{}}, c: {{public_keys: [{key}]}}}}\n"
+    loaded = load_text(tmp_path, text, run_nodes=["a"])
+    told = [(problem.code, problem.path) for problem in loaded.warnings]
+    assert ("W280", "nodes.b") in told
+    assert len([code for code, _ in told if code == "W280"]) == 1
+    # a daemon that runs all of them needs no keys
+    assert "W280" not in {problem.code for problem in load_text(tmp_path, text).warnings}
 
 
 def test_a_login_without_any_right_is_written_as_one_that_may_nothing() -> None:

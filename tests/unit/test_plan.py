@@ -182,13 +182,9 @@ def test_settings_that_need_a_restart_are_named():
             run_nodes=(), declared_nodes=frozenset(), workers={}, publisher_defaults={}, **settings
         )
 
-    old = desired(
-        broker=BrokerSettings(embedded=Embedded.CORE, port=1), state=StateSettings(dir="a")
-    )
+    old = desired(broker=BrokerSettings(embedded=Embedded(), port=1), state=StateSettings(dir="a"))
     assert find_restart_fields(old, old) == ()
-    new = desired(
-        broker=BrokerSettings(embedded=Embedded.CORE, port=2), state=StateSettings(dir="b")
-    )
+    new = desired(broker=BrokerSettings(embedded=Embedded(), port=2), state=StateSettings(dir="b"))
     assert find_restart_fields(old, new) == ("broker.port", "state.dir")
     moved = desired(broker=BrokerSettings(servers=("nats://h:1",)), state=StateSettings(dir="a"))
     assert find_restart_fields(old, moved) == ("broker.embedded",)

@@ -50,6 +50,7 @@ from appliance.config.compiler.section_checks import check_inputs, check_section
 from appliance.config.compiler.stream_checks import check_streams
 from appliance.core.method import MethodTable
 from appliance.core.names import MethodName, NodeName, WorkerKey, make_kind, make_subject
+from appliance.core.permissions import find_permissions
 from appliance.core.settings import Section, parts_of, settings_of
 from appliance.core.specs import (
     Delivery,
@@ -163,6 +164,13 @@ def compile_settings(
         methods=user_methods,
         **_make_sections(tree, longest),
     )
+    if desired.broker.embedded and desired.broker.embedded.secured:
+        everywhere = _build_workers(
+            findings, subscriptions, publications, desired.declared_nodes, index
+        )
+        rights = find_permissions(replace(desired, workers=everywhere))
+        desired = replace(desired, rights=rights)
+        _check_logins(findings, desired)
     return Compiled(desired, findings.all())
 
 
@@ -206,6 +214,19 @@ def _make_sections(tree: Tree, longest: Expiry) -> dict[str, Any]:
         window_s = derive_dedupe_window_s(longest)
         sections["state"] = replace(sections["state"], dedupe_window_s=window_s)
     return sections
+
+
+def _check_logins(findings: Findings, desired: DesiredState) -> None:
+    """Who runs elsewhere gets in by a key of his own."""
+    for node in sorted(desired.declared_nodes.difference(desired.run_nodes)):
+        if not desired.traits[node].public_keys:
+            findings.add(
+                "W280",
+                ("nodes", node),
+                f"{node} has no `public_keys`, and so no login at the embedded broker",
+                hint=f"make a key on its machine: appliance keys new {node}; or: appliance enrol",
+                on_key=True,
+            )
 
 
 def _check_unused_roles(findings: Findings, roles: Tree, nodes: Tree) -> None:

@@ -18,7 +18,9 @@ import uvloop
 from appliance.bus import broker as broker_module
 from appliance.bus.broker import EmbeddedBroker, find_binary
 from appliance.bus.nats import NatsBus
+from appliance.core.specs import AuthSettings, SecretRef
 from appliance.errors import BusUnavailable
+from tests.support.nats_login import make_nkey
 from tests.support.waiting import pace_async
 
 from .conftest import Heard, Inbox, OpenBus, make_settings
@@ -219,6 +221,51 @@ async def test_a_start_that_is_cancelled_leaves_no_process(tmp_path: Path) -> No
         await asyncio.wait({starting})
         await broker.stop()
     assert list_processes(str(tmp_path)) == []
+
+
+def users(key: str, *subjects: str) -> str:
+    """A part of the configuration: one key that may these subjects."""
+    allowed = ", ".join(subjects)
+    return f"authorization {{users: [{{nkey: {key}, permissions: {{publish: [{allowed}]}}}}]}}"
+
+
+async def test_its_users_change_while_their_connections_go_on(
+    tmp_path: Path, open_bus: OpenBus
+) -> None:
+    key = make_nkey()
+    seed_file = tmp_path / "seed"
+    seed_file.write_text(key.seed)
+    auth = AuthSettings(nkey_seed=SecretRef(kind="file", name=str(seed_file)))
+    running = EmbeddedBroker(tmp_path / "broker", users=users(key.public, "a"))
+    await running.start()
+    try:
+        heard = Heard()
+        bus = await NatsBus.open(
+            make_settings(running.url, auth=auth), name="test", events=heard.make_events()
+        )
+        inbox = Inbox()
+        await bus.subscribe("b", inbox)
+        await bus.publish("b", b"denied")
+        await heard.until(lambda it: any('"b"' in error for error in it.errors))
+        await running.admit(users(key.public, "a", "b"))
+        await bus.publish("b", b"allowed")
+        await inbox.wait_for(1)
+        assert [message.payload for message in inbox.messages] == [b"allowed"]
+        assert "disconnected" not in heard.calls
+        pid = running.pid
+        assert pid is not None
+        # one that takes its place lets in the same
+        os.kill(pid, signal.SIGKILL)
+        await heard.until(lambda it: "reconnect" in it.calls)
+        await bus.publish("b", b"again")
+        await inbox.wait_for(2)
+        with pytest.raises(BusUnavailable, match="refuses its users"):
+            await running.admit("authorization {users: nonsense")
+        await running.admit(users(make_nkey().public, "a"))
+        await heard.until(lambda it: it.calls.count("disconnected") == 2)
+        await bus.close()
+    finally:
+        await running.stop()
 
 
 def test_it_works_on_uvloop(tmp_path: Path) -> None:
