@@ -37,6 +37,7 @@ CODES_TESTED_ELSEWHERE = {
     "W207": "reads files: component/bus/test_inspection",
     "E314": "needs a repository: system/test_git_source",
     "E313": "needs a repository: system/test_git_source",
+    "W280": "needs a choice of nodes: test_permissions",
     "W301": "needs a running daemon: system/test_going_back",
 }
 
