@@ -73,12 +73,14 @@ def can(
     question = Question(node, method, tuple(arguments or ()), sender)
     verdict = judge(question, fleet, methods, find_argument_problem)
     place = loaded.find_setting(node, method, verdict.setting)
+    senders_place = loaded.find_setting(node, method, "accept_from")
     if output is Output.JSON:
         print_json(
             {
                 **question._asdict(),
                 **verdict._asdict(),
                 "place": str(place) if place is not None else None,
+                "accept_from_place": str(senders_place) if senders_place is not None else None,
             }
         )
         return Exit.OK if verdict.is_allowed else Exit.FAILED
@@ -88,6 +90,8 @@ def can(
     if place is not None:
         item = "" if verdict.item is None else f", number {verdict.item + 1} of its list"
         typer.echo(f"  {place}: {verdict.setting or 'the entry'}{item}")
+    if verdict.is_allowed and senders_place is not None:
+        typer.echo(f"  {senders_place}: accept_from names {sender}")
     for note in verdict.notes:
         typer.echo(f"  {note}")
     return Exit.OK if verdict.is_allowed else Exit.FAILED

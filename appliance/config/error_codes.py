@@ -767,6 +767,13 @@ _ALL = (
         "broker: {embedded: {secured: true}}\nnodes: {central: {}, ship1: {}}, run as: appliance run --node central",
         "Make a key on its machine, and put the line that is printed into the config: appliance keys new ship1",
     ),
+    ErrorCode(
+        "W281",
+        "nobody-let-in",
+        "An item of `accept_from` chooses nodes by role, label or pattern, and means none of those declared.",
+        "ship1: {subscribe: {REQPing: {accept_from: [site=olso]}}}",
+        "Mend the name; or leave it, and nodes that come later are let in.",
+    ),
     # Of a set that is valid by itself but that a running daemon refuses.
     ErrorCode(
         "E301",

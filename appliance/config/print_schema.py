@@ -162,6 +162,12 @@ def _definitions() -> Schema:
     }
     return {
         "node_name": _name("a node name"),
+        "sender": {
+            "type": "string",
+            "x-expects": "a node name, a pattern of names such as ship*, a role such as @edge, or a label such as site=oslo",
+            "pattern": f"^(?:{_PATTERN_OF_NAMES}|@{_PATTERN_OF_NAMES}|{NODE_PATTERN}={_PATTERN_OF_NAMES})$",
+            "maxLength": 300,
+        },
         "name": _name("a name"),
         "label": _name("a label or its value", MAX_LABEL_CHARACTERS),
         "method_name": method_name,
@@ -258,6 +264,9 @@ def _map(words: str, properties: Mapping[str, Any], required: Iterable[str] = ()
     }
 
 
+_PATTERN_OF_NAMES = r"[A-Za-z0-9_*?-]+(?:\.[A-Za-z0-9_*?-]+)*"
+
+
 def _named(words: str, expects: str, names: Mapping[str, Any], entry: str) -> Schema:
     """A map whose keys are names, and its values entries of one kind."""
     return {
@@ -303,7 +312,7 @@ def _method_of(names: Iterable[str]) -> Schema:
     return {"anyOf": [{"enum": list(names)}, {"type": "string", "pattern": own, "maxLength": 100}]}
 
 
-_NAMES = ("node_name", "name", "label", "method_name", "method")
+_NAMES = ("node_name", "sender", "name", "label", "method_name", "method")
 """Definitions of what stands in keys too, where no reference is replaced."""
 
 _REFERENCE = r"\$\{(?!node\})[A-Za-z_][A-Za-z0-9_]*(?::-[^{}]*)?\}"

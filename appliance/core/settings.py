@@ -37,6 +37,7 @@ TEXT: Shape = {"type": "string", "x-expects": "text"}
 NODE: Shape = {"$ref": "#/$defs/node_name"}
 NAME: Shape = {"$ref": "#/$defs/name"}
 LABEL: Shape = {"$ref": "#/$defs/label"}
+SENDER: Shape = {"$ref": "#/$defs/sender"}
 METHOD: Shape = {"$ref": "#/$defs/method"}
 SECRET: Shape = {"$ref": "#/$defs/secret"}
 

@@ -21,6 +21,7 @@ from appliance.core.settings import (
     NODE,
     REQUIRED,
     SECRET,
+    SENDER,
     TEXT,
     ReloadClass,
     Setting,
@@ -380,9 +381,10 @@ class SubscriberSpec(SubscriberDefaults):
     wants_ack: bool
     accept_from: frozenset[NodeName] | None = texts_or_any(
         None,
-        "Who may send: a list of nodes, or `any`. Without it: every node that the config declares.",
-        "a list of node names",
-        NODE,
+        "Who may send: a list of nodes, or `any`. Nodes are named, or chosen as for commands: `ship*`, by role `@edge`, by "
+        "label `site=oslo`. Without it: every node that the config declares.",
+        "a list of nodes",
+        SENDER,
         ANY_SENDER,
         frozenset,
     )
@@ -598,7 +600,7 @@ class NodeTraits:
     labels: tuple[tuple[str, str], ...] = setting(
         (),
         "Words of your own about this node, such as `site: oslo`: commands choose nodes by them (`site=oslo`), and the "
-        "fleet is shown with them. Up to 32. They change nothing that runs.",
+        "fleet is shown with them, and `accept_from` may name them. Up to 32.",
         type=("object", "null"),
         expects="a map from label to text",
         shape={"propertyNames": LABEL, "additionalProperties": LABEL, "maxProperties": MAX_LABELS},

@@ -84,6 +84,11 @@ class Choice:
     named: frozenset[str]
 
 
+def is_selector(text: str) -> bool:
+    """Whether it may mean several nodes: a pattern, a role or a label, and no plain name."""
+    return bool(_MARKS & set(text))
+
+
 def split_targets(texts: Iterable[str]) -> list[str]:
     """Targets given one by one or separated by commas."""
     return [part for text in texts for part in map(str.strip, text.split(",")) if part]

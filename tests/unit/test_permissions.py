@@ -174,6 +174,22 @@ def test_between_two_sets_each_key_may_what_it_may_in_either() -> None:
     assert added == new[1]
 
 
+def test_roles_and_labels_of_accept_from_are_the_broker_s_too(tmp_path: Path) -> None:
+    text = """
+version: 1
+broker: {embedded: true}
+roles: {watch: {}}
+nodes:
+  oslo1: {roles: [watch]}
+  oslo2: {labels: {site: oslo}}
+  bergen1: {labels: {site: bergen}}
+  ship: {subscribe: {REQPing: {accept_from: ["@watch", site=oslo]}}}
+"""
+    found = find_permissions(load_text(tmp_path, text).desired)
+    asking = {node for node in found if lets(found[node].publish, "ship.REQPing.EventACK")}
+    assert asking == {"oslo1", "oslo2"}
+
+
 SECURED = "version: 1\nbroker: {embedded: {secured: true}}\n"
 
 

@@ -28,6 +28,11 @@ roles:
 nodes:
   central: {subscribe: {REQErrorLog: {}}}
   ship1: {roles: [managed]}
+  ship3:
+    labels: {site: oslo}
+    subscribe:
+      REQPing: {accept_from: ["@managed", site=oslo, "c*"]}
+      REQCliCommand: {accept_from: ["@managed"], allow_commands: [[uptime]]}
   ship2:
     roles: [managed]
     subscribe:
@@ -56,12 +61,15 @@ def ask(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
         (("ship1", "REQPing"), "ship2", 9, None),
         (("ship1", "REQCliCommand", "uptime"), "central", 12, 0),
         (("ship1", "REQCliCommand", "echo", "-n", "--", "x"), "central", 12, 2),
-        (("ship2", "REQCliCommand", "rm", "-rf", "/"), "central", 22, None),
+        (("ship2", "REQCliCommand", "rm", "-rf", "/"), "central", 27, None),
         (("ship1", "REQTailFile", "/var/log/app.log", "-n", "5"), "ship2", 13, 0),
         (("ship1", "REQTailFile", "/srv/a/b"), "central", 13, 1),
         (("ship1", "REQHttpGet", "http://127.0.0.1:8080/status"), "central", 14, 0),
         (("ship1", "Restart", "web"), "central", 15, None),
-        (("ship2", "REQCopyFileTo", "/a", "ship2", "/etc/x"), "anybody", 23, None),
+        (("ship3", "REQPing"), "ship1", 22, None),
+        (("ship3", "REQPing"), "ship3", 22, None),
+        (("ship3", "REQCliCommand", "uptime"), "ship2", 23, 0),
+        (("ship2", "REQCopyFileTo", "/a", "ship2", "/etc/x"), "anybody", 28, None),
     ],
 )
 def test_yes_and_where_it_stands(ask, words, sender, line, item):
@@ -86,6 +94,7 @@ def test_yes_and_where_it_stands(ask, words, sender, line, item):
         (("ship1", "REQHttpGet", "file:///etc/passwd"), "central", None, ""),
         (("ship1", "Restart", "mail"), "central", 5, ""),
         (("ship1", "REQCopyFileTo", "/a", "ship1", "/b"), "central", None, "does not subscribe"),
+        (("ship3", "REQCliCommand", "uptime"), "central", 23, "not in accept_from"),
         (("shp1", "REQPing"), "central", None, "did you mean ship1?"),
         (("ship1", "REQPng"), "central", None, "did you mean"),
     ],
@@ -96,6 +105,17 @@ def test_no_and_why(ask, words, sender, line, because):
     assert because in told["because"]
     if line is not None:
         assert told["place"].split(":")[-2] == str(line)
+
+
+def test_the_line_that_lets_the_asker_in_is_named_beside(ask, tmp_path, capsys):
+    assert ask("ship3", "REQPing", sender="ship1")[1]["accept_from_place"].split(":")[-2:] == [
+        "22",
+        "17",
+    ]
+    assert ask("ship1", "REQPing", sender="ship3")[1]["accept_from_place"] is None
+    path = str(tmp_path / "fleet.yaml")
+    assert main(["can", "ship3", "REQPing", "--from", "ship1", "--config", path]) == 0
+    assert f"{path}:22:17: accept_from names ship1" in capsys.readouterr().out
 
 
 def test_what_the_node_decides_beside_the_config_is_named(ask):

@@ -23,6 +23,7 @@ from appliance.config.compiler.layers import (
     read_values,
 )
 from appliance.config.compiler.local_checks import CRON_ONLY, OWN_NODE, Known, idle_schedule_fields
+from appliance.config.compiler.senders import SenderNames
 from appliance.core.method import MethodInfo
 from appliance.core.names import MethodName, NodeName
 from appliance.core.public_keys import PUBLIC_KEYS
@@ -64,7 +65,7 @@ class ResolvedSubscription:
     info: MethodInfo
     wants_ack: bool
     senders: frozenset[NodeName] | None
-    """As written: node names, ``local`` among them; None for any declared node."""
+    """Node names, ``local`` among them; None for any declared node."""
     settings: dict[str, Any]
     compression: str | None
     serialization: str | None
@@ -115,6 +116,7 @@ class Expander:
         self._defaults = as_map(tree.get("defaults"))
         self._known = known
         self._findings = findings
+        self._senders = SenderNames(known, findings)
         self._bases: dict[tuple[tuple[str, ...], str], Base] = {}
         self._from_roles: dict[tuple[tuple[str, ...], str], dict[str, tuple[Layer, ...]]] = {}
         self._subscriptions: dict[tuple[int, str, str], ResolvedSubscription] = {}
@@ -242,6 +244,7 @@ class Expander:
         merged = merge_layers((base.merged, entry))
         wants_ack = decide_ack(info, base, entry)
         settings = read_values(SubscriberSpec, merged)
+        settings.pop("accept_from", None)
         if not wants_ack:
             if enabled and find_value(entry, ("ack", "on")) == AckOn.DONE:
                 self._findings.add(
@@ -278,7 +281,9 @@ class Expander:
             info=info,
             wants_ack=wants_ack,
             # kept apart: `local` in it is another node for each that shares this result
-            senders=settings.pop("accept_from", None),
+            senders=self._senders.resolve(
+                entry.get("accept_from"), find_origin(layers, ("accept_from",)) or layers[-1][0]
+            ),
             settings=settings,
             compression=entry.get("compression"),
             serialization=entry.get("serialization"),

@@ -6,7 +6,7 @@ nodes share a role.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Container, Iterable, Mapping
 from dataclasses import dataclass
 
 from appliance.config.compiler.findings import PLACE, Findings, KeyPath
@@ -25,6 +25,7 @@ from appliance.core.specs import (
     SubscriberSpec,
 )
 from appliance.core.suggest import did_you_mean_quoted, find_nearest, shorten
+from appliance.core.targets import is_selector
 from appliance.core.urls import find_pattern_problem
 from appliance.core.user_method import NO_METHODS, UserMethod
 
@@ -229,7 +230,7 @@ def _check_subscribe(
             )
     senders = entry.get("accept_from")
     if isinstance(senders, (list, tuple)):
-        _check_nodes(findings, (*path, "accept_from"), senders, known)
+        _check_senders(findings, (*path, "accept_from"), senders, known)
     for field in _LISTS_OF_METHODS:
         listed = entry.get(field)
         if isinstance(listed, (list, tuple)):
@@ -334,6 +335,21 @@ def _add_idle(
                 hint="set it on the other side, or in a layer below",
                 on_key=True,
             )
+
+
+def _check_senders(findings: Findings, path: KeyPath, senders: Iterable[str], known: Known) -> None:
+    senders = list(senders)
+    _check_twice(findings, path, senders)
+    for index, text in enumerate(senders):
+        if not is_selector(text):
+            _check_node(findings, (*path, index), text, known, None)
+        elif names_unknown_role(text, known.roles):
+            known.miss("role", text[1:], (*path, index))
+
+
+def names_unknown_role(text: str, roles: Container[str]) -> bool:
+    """Whether an item of `accept_from` is a role, and no pattern, that is not declared."""
+    return text.startswith("@") and not is_selector(text[1:]) and text[1:] not in roles
 
 
 def _check_nodes(
