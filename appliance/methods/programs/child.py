@@ -225,6 +225,7 @@ class Child(Generic[_P]):
         """The signal that ended it, where one did."""
         self._stop_grace_s = stop_grace_s
         self._is_asked = False
+        self._is_killed = False
         self._loop = asyncio.get_running_loop()
         pipe_fds: list[int] = []
         try:
@@ -294,6 +295,7 @@ class Child(Generic[_P]):
 
     def kill_group(self) -> None:
         """Kill the child and all it started, save what opened a session of its own."""
+        self._is_killed = True
         self._signal_group(signal.SIGKILL)
 
     def _signal_group(self, number: signal.Signals) -> None:
@@ -311,7 +313,8 @@ class Child(Generic[_P]):
         """
         self.ask_to_end()
         try:
-            if self._stop_grace_s:
+            # what outlives a kill, in a session of its own, is not waited for a second time
+            if self._stop_grace_s and not self._is_killed:
                 async with asyncio.timeout(self._stop_grace_s):
                     await self.exited.wait()
                     await self.stdout.ended.wait()

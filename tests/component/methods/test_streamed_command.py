@@ -10,6 +10,7 @@ import time
 import pytest
 
 from appliance.errors import CommandForbidden, HandlerError
+from appliance.methods.programs import child as _child
 from appliance.methods.programs import chunks as _talk
 from appliance.methods.programs.chunks import PIECE_BYTES
 from tests.component.methods.test_run_command import children, wait_until_gone
@@ -110,13 +111,13 @@ async def test_a_program_that_cannot_start_is_an_error_at_once(anything):
 
 
 async def test_at_the_time_limit_all_of_it_is_killed_and_the_answer_says_so(anything):
-    anything.timeout_s = 1.0
+    anything.timeout_s = 0.5
     marker = "31.4159"
     result = await sh(anything, f"printf begun; sleep {marker} & sleep {marker}")
     assert anything.said() == b"begun"
-    assert (result.output, result.ending.stopped_after_s) == (b"", 1.0)
+    assert (result.output, result.ending.stopped_after_s) == (b"", 0.5)
     assert result.exit_status == 124
-    assert "was stopped after 1 s" in result.report
+    assert "was stopped after 0.5 s" in result.report
     await wait_until_gone(marker)
 
 
@@ -128,7 +129,10 @@ async def test_a_program_that_never_stops_talking_is_stopped_too(anything):
     assert set(anything.said()) == set(b"y\n")
 
 
-async def test_a_grandchild_that_holds_the_pipes_delays_nothing_and_loses_nothing(anything):
+async def test_a_grandchild_that_holds_the_pipes_delays_nothing_and_loses_nothing(
+    anything, monkeypatch
+):
+    monkeypatch.setattr(_child, "LINGER_S", 0.1)
     started = time.monotonic()
     result = await sh(anything, "sleep 27.18 & seq 1 2000; exit 0")
     assert time.monotonic() - started < 20
@@ -137,7 +141,8 @@ async def test_a_grandchild_that_holds_the_pipes_delays_nothing_and_loses_nothin
     await wait_until_gone("27.18")
 
 
-async def test_a_descendant_that_floods_on_after_the_end_is_ended(anything):
+async def test_a_descendant_that_floods_on_after_the_end_is_ended(anything, monkeypatch):
+    monkeypatch.setattr(_child, "MOST_LINGER_S", 0.5)
     started = time.monotonic()
     result = await sh(anything, "echo first; yes & exit 0")
     assert time.monotonic() - started < 20
@@ -178,6 +183,7 @@ async def test_what_did_not_fit_by_the_end_is_told_to_be_missing(anything, monke
     monkeypatch.setattr(_talk, "LAST_WORDS_S", 0.05)
     anything.listener = asyncio.Event()
     anything.timeout_s = 0.5
+    anything.spec_fields["stop_grace_s"] = 0.1
     result = await run(anything, "yes")
     assert result.is_truncated
     assert result.ending.stopped_after_s == 0.5
