@@ -36,6 +36,16 @@ def shared_fleet(browser, tmp_path_factory):
         yield fleet
 
 
+@pytest.fixture(scope="package")
+def window(browser, shared_fleet):
+    """Its pages are of one process, which is half of what a page costs: a small one keeps it for the next test."""
+    context = browser.new_context(reduced_motion="reduce")
+    kept = context.new_page()
+    kept.goto(f"{shared_fleet.url}livez")
+    yield context
+    context.close()
+
+
 @pytest.fixture
 def fleet(shared_fleet):
     """The daemon, put back to its plain config before each test."""
@@ -44,17 +54,17 @@ def fleet(shared_fleet):
 
 
 @pytest.fixture
-def open_page(browser, fleet):
+def open_page(window, fleet):
     """Opens the page as `open_page(viewport=…, color_scheme=…)`; `console_may` names complaints that are expected."""
     opened = []
 
-    def open_(*, console_may=(), url=None, **options):
-        context = browser.new_context(
-            **{"viewport": DESKTOP, "reduced_motion": "reduce", **options}
-        )
-        page = context.new_page()
+    def open_(*, console_may=(), url=None, viewport=DESKTOP, color_scheme=None):
+        page = window.new_page()
         page.set_default_timeout(WAIT_MS)
-        opened.append((context, Console(page), tuple(console_may)))
+        page.set_viewport_size(viewport)
+        if color_scheme is not None:
+            page.emulate_media(color_scheme=color_scheme)
+        opened.append((page, Console(page), tuple(console_may)))
         page.goto(url or fleet.url, wait_until="domcontentloaded")
         page.wait_for_selector("html[data-shown]")
         return page
@@ -66,8 +76,9 @@ def open_page(browser, fleet):
         for complaint in console.complaints
         if not any(text in complaint for text in may)
     ]
-    for context, _, _ in opened:
-        context.close()
+    for page, _, _ in opened:
+        page.evaluate("localStorage.clear()")  # what is of the tab goes with it
+        page.close()
     assert complaints == []
 
 

@@ -41,7 +41,8 @@ def open_browser() -> Iterator:
     with sync_playwright() as playwright:
         # NB: the sandbox needs rights that a container's root does not have; the page is our own
         browser = playwright.chromium.launch(
-            executable_path=find_chromium(), args=["--no-sandbox", "--disable-dev-shm-usage"]
+            executable_path=find_chromium(),
+            args=["--no-sandbox", "--disable-dev-shm-usage", "--process-per-site"],
         )
         try:
             yield browser

@@ -3,13 +3,12 @@
 import ast
 import asyncio
 import itertools
-from pathlib import Path
 
-import appliance
 from appliance.supervision import keep_running
+from tests.support.source_trees import APPLIANCE, GROUP, trees_below
 from tests.support.virtual_time import run_virtual
 
-ROOT = Path(appliance.__file__).parent
+pytestmark = GROUP
 
 OWN_BOUNDARY = {
     # each catches what may break one of its turns itself, or is a part of a worker or handler, whose boundary holds
@@ -40,9 +39,8 @@ def called_in_tasks(tree):
 
 def test_tasks_that_last_are_kept_running_or_named_here_with_a_boundary_of_their_own():
     found = []
-    for path in sorted(ROOT.rglob("*.py")):
-        name = str(path.relative_to(ROOT))
-        tree = ast.parse(path.read_text())
+    for path, tree in trees_below(APPLIANCE).items():
+        name = str(path.relative_to(APPLIANCE))
         lasting = set(lasting_functions(tree))
         for called, line in called_in_tasks(tree):
             if called in lasting and name not in OWN_BOUNDARY:

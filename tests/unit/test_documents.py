@@ -1,5 +1,6 @@
 """What the documents show is true: configs pass, commands and their options exist, links lead somewhere."""
 
+import functools
 import re
 import shlex
 from pathlib import Path
@@ -87,9 +88,15 @@ def all_commands_shown():
             yield pytest.param(words, id=f"{name_of(path)}: {' '.join(words)[:60]}")
 
 
+@functools.cache
+def command_line():
+    """Our command with all below it."""
+    return typer.main.get_command(make_app())
+
+
 def follow(words):
     """The command that words name, and the words that are left."""
-    command = typer.main.get_command(make_app())
+    command = command_line()
     while words and words[0] in getattr(command, "commands", {}):
         command, words = command.commands[words[0]], words[1:]
     return command, words
@@ -108,8 +115,7 @@ def test_every_command_stands_in_the_readme():
     text = (ROOT / "README.md").read_text()
     table = text[text.index("## Commands") : text.index("## Configs to learn from")]
     shown = {match.split()[0] for match in re.findall(r"`(?:appliance )?([a-z][^`]*)`", table)}
-    top = typer.main.get_command(make_app())
-    visible = {name for name, command in top.commands.items() if not command.hidden}
+    visible = {name for name, command in command_line().commands.items() if not command.hidden}
     assert visible - shown <= {"demo", "runner"}, "demo and runner stand above"
 
 

@@ -2,21 +2,21 @@
 
 import ast
 import re
-from pathlib import Path
 
-import appliance
+from tests.support.source_trees import APPLIANCE as ROOT
+from tests.support.source_trees import GROUP, trees_below
 
-ROOT = Path(appliance.__file__).parent
+pytestmark = GROUP
 PAGE = ROOT.parent / "docs" / "architecture.md"
 
 
 def modules():
-    for path in sorted(ROOT.rglob("*.py")):
-        yield ".".join(("appliance", *path.relative_to(ROOT).with_suffix("").parts)), path
+    for path, tree in trees_below(ROOT).items():
+        yield ".".join(("appliance", *path.relative_to(ROOT).with_suffix("").parts)), tree
 
 
-def imports_of(path):
-    for item in ast.walk(ast.parse(path.read_text())):
+def imports_of(tree):
+    for item in ast.walk(tree):
         if isinstance(item, ast.ImportFrom) and item.module and item.module.startswith("appliance"):
             for alias in item.names:
                 yield item.module, alias.name
@@ -25,8 +25,7 @@ def imports_of(path):
 def test_every_file_and_class_that_the_architecture_names_exists():
     text = re.sub(r"```.*?```", "", PAGE.read_text(), flags=re.DOTALL)
     classes = set()
-    for _, path in modules():
-        tree = ast.parse(path.read_text())
+    for _, tree in modules():
         classes |= {item.name for item in ast.walk(tree) if isinstance(item, ast.ClassDef)}
     named = re.findall(r"`([^`]+)`", text)
     assert len(named) > 50
@@ -39,8 +38,8 @@ def test_every_file_and_class_that_the_architecture_names_exists():
 
 def test_no_private_module_is_imported_from_another_package():
     found = []
-    for name, path in modules():
-        for module, imported in imports_of(path):
+    for name, tree in modules():
+        for module, imported in imports_of(tree):
             parts = [*module.split("."), imported]
             for index, part in enumerate(parts):
                 is_private = part.startswith("_") and not part.startswith("__")
@@ -54,9 +53,9 @@ def test_no_private_module_is_imported_from_another_package():
 def test_no_modules_import_one_another_in_a_circle():
     known = {name.removesuffix(".__init__") for name, _ in modules()}
     graph = {}
-    for name, path in modules():
+    for name, tree in modules():
         edges = set()
-        for item in ast.parse(path.read_text()).body:  # at the import, not within functions
+        for item in tree.body:  # at the import, not within functions
             if isinstance(item, ast.ImportFrom) and item.module:
                 for alias in item.names:
                     full = f"{item.module}.{alias.name}"

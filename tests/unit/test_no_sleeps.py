@@ -1,11 +1,12 @@
 """No test waits by sleeping: how long a thing takes is the machine's affair."""
 
 import ast
-from pathlib import Path
 
 import pytest
 
-TESTS = Path(__file__).parents[1]
+from tests.support.source_trees import GROUP, TESTS, trees_below
+
+pytestmark = GROUP
 MAY_SLEEP = {
     "support/waiting.py": "the one place where time passes",
     "support/cut_link.py": "a link has a speed",
@@ -42,7 +43,7 @@ def find_sleeps(tree):
 
 @pytest.fixture(scope="module")
 def trees():
-    return {path: ast.parse(path.read_text()) for path in TESTS.rglob("*.py")}
+    return trees_below(TESTS)
 
 
 @pytest.fixture(scope="module")

@@ -77,7 +77,7 @@ def compile_tree(directory: Path, tree: dict[str, Any]) -> DesiredState:
     return load_text(directory, to_yaml(tree)).desired
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=75, deadline=None)
 @given(tree=fleets())
 def test_a_node_may_do_what_the_config_declares_and_nothing_else(
     tmp_path_factory: pytest.TempPathFactory, tree: dict[str, Any]

@@ -180,7 +180,7 @@ numbers_of_a_day = st.sets(st.integers(0, 4), min_size=1, max_size=4)
     minutes=st.one_of(numbers_of_an_hour, st.sampled_from([1, 7, 10, 15, 20, 30])),
     hours=st.one_of(numbers_of_a_day, st.sampled_from([1, 2, 3, 5])),
 )
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=60, deadline=None)
 def test_times_around_a_change_are_those_that_a_minute_by_minute_walk_finds(
     zone: str, which: int, minutes: set[int] | int, hours: set[int] | int
 ) -> None:
