@@ -17,7 +17,7 @@ from appliance.core.delivery import (
     why_of_missed,
     why_of_reason,
 )
-from appliance.core.outcome import AnswerFacts, Outcome
+from appliance.core.outcome import AnswerFacts, Outcome, was_cut_off
 
 Event = dict[str, Any]
 
@@ -46,7 +46,7 @@ _EVENT_OF = {
 _SOMETIMES = (
     *("has_more", "stream", "stderr", "progress", "truncated", "is_stderr_cut"),
     *("data_base64", "stderr_base64"),
-    *("stopped_after_seconds", "is_held", "signal"),
+    *("stopped_after_seconds", "is_held", "signal", "place"),
 )
 """Fields of a reply that most do not have."""
 
@@ -60,6 +60,13 @@ class DeliveryWatch:
         self._unsettled = dict.fromkeys(self._by_id)
         """In the order in which they are asked after."""
         self._unanswered = {id_ for id_, item in self._by_id.items() if item.replies}
+        self._places: dict[int, str] = {}
+        """Where the answers have come to that tell it."""
+        self._asked = {id_: id_ for id_ in self._by_id}
+        """By the id of a message the one that was asked first: another may go on for it."""
+        self._now: dict[int, Submitted] = {}
+        """What goes on for which."""
+        self._went_on: set[int] = set()
         self._told: dict[int, Standing] = {}
         """What was said last of messages that are not settled."""
         self._outcomes = {
@@ -99,17 +106,47 @@ class DeliveryWatch:
         """Ids of messages whose answers have not ended."""
         return sorted(self._unanswered)
 
+    @property
+    def answered(self) -> list[int]:
+        """Ids of messages of which nothing more is to come, those that others went on for included."""
+        return [*(self._by_id.keys() | self._went_on) - {*self.left_speaking(is_kept=False)}]
+
     def left_speaking(self, *, is_kept: bool) -> list[int]:
         """Ids of messages whose answers have not ended; where answers are kept, of those that have no end of their own."""
-        return [id_ for id_ in self.unanswered if self._by_id[id_].streams or not is_kept]
+        left = [id_ for id_ in self.unanswered if self._by_id[id_].streams or not is_kept]
+        return [self._current(id_).id or id_ for id_ in left]
+
+    def cut_off(self, event: Event) -> tuple[Submitted, str] | None:
+        """Whose answer an event says to be cut off by the end of its node's daemon, and where it had come to."""
+        if event["event"] != "reply_received" or not self.concerns(event):
+            return None
+        asked = self._asked[event["previous_id"]]
+        place = self._places.get(asked)
+        if place is None or event.get("has_more") or not was_cut_off(event.get("exit_status")):
+            return None
+        return self._by_id[asked], place
+
+    def go_on(self, item: Submitted, by: Submitted, why: str) -> Line:
+        """Another message goes on for one of ours; what still comes of the one before counts no more."""
+        assert item.id is not None
+        assert by.id is not None
+        self._went_on.add(by.id)
+        del self._asked[self._current(item.id).id or item.id]
+        self._asked[by.id], self._now[item.id] = item.id, by
+        self._told.pop(item.id, None)
+        self._unsettled[item.id] = None
+        return _line("resumes", item, Standing(DeliveryState.WAITING, why))
+
+    def _current(self, asked: int) -> Submitted:
+        return self._now.get(asked, self._by_id[asked])
 
     def concerns(self, event: Event) -> bool:
         """Whether an event is about one of ours."""
         if event["event"] == "reply_received":
-            item = self._by_id.get(event["previous_id"])
+            item = self._by_id.get(self._asked.get(event["previous_id"], 0))
             # a node that was not asked may name our message in its own, too
             return item is not None and event.get("from") == (item.via or item.to)
-        return event.get("id") in self._by_id and event["event"] in EVENTS
+        return event.get("id") in self._asked and event["event"] in EVENTS
 
     def take(self, event: Event) -> Line | None:
         """The line for an event; None when it is not about one of ours or says nothing new."""
@@ -117,7 +154,7 @@ class DeliveryWatch:
             return None
         if event["event"] == "reply_received":
             return self._answer(event)
-        id_ = event["id"]
+        id_ = self._asked[event["id"]]
         item = self._by_id[id_]
         if id_ not in self._unsettled:
             return None
@@ -137,32 +174,35 @@ class DeliveryWatch:
         asked = list(islice(self._unsettled, MAX_ASKED))
         for id_ in asked if len(asked) < len(self._unsettled) else ():
             self._unsettled[id_] = self._unsettled.pop(id_)
-        return [self._by_id[id_] for id_ in asked]
+        return [self._current(id_) for id_ in asked]
 
     def note(self, item: Submitted, standing: Standing) -> Line | None:
         """The line for where a message stands now; None when that was said before, or says nothing."""
-        if item.id not in self._unsettled or self._told.get(item.id) == standing:
+        asked = self._asked.get(item.id or 0)
+        if asked not in self._unsettled or self._told.get(asked) == standing:
             return None
+        item = self._by_id[asked]
         event = _EVENT_OF.get(standing.state)
         if event is None:
             return None
-        if standing.state is DeliveryState.SENT and self._told.get(item.id) == _NOBODY_THERE:
+        if standing.state is DeliveryState.SENT and self._told.get(asked) == _NOBODY_THERE:
             # one more try that is just under way: whether somebody is there now is told when that is known
             return None
-        self._told[item.id] = standing
+        self._told[asked] = standing
         return _line(event, item, standing)
 
     def _miss(self, item: Submitted, event: Event) -> Line:
         why = why_of_missed(str(event.get("outcome") or ""))
         standing = Standing(DeliveryState.WAITING, why)
-        self._told[event["id"]] = standing
+        assert item.id is not None
+        self._told[item.id] = standing
         line = _line("missed", item, standing)
         line.outcome, line.attempt = event.get("outcome"), event.get("attempt")
         line.next_in_seconds = event.get("next_in_seconds")
         return line
 
     def _settle(self, item: Submitted, event: Event) -> Line:
-        self._unsettled.pop(event["id"], None)
+        self._unsettled.pop(item.id or 0, None)
         self._delivered += 1
         state = DeliveryState(event.get("state") or DeliveryState.TAKEN)
         line = _line("delivered", item, Standing(state))
@@ -211,7 +251,9 @@ class DeliveryWatch:
         return line
 
     def _answer(self, event: Event) -> Line:
-        id_ = event["previous_id"]
+        id_ = self._asked[event["previous_id"]]
+        if event.get("place"):
+            self._places[id_] = event["place"]
         facts = AnswerFacts(
             exit_status=event.get("exit_status"), has_more=bool(event.get("has_more"))
         )

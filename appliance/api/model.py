@@ -445,8 +445,9 @@ class Messages(_Answer):
 class Line(_Answer):
     """Something that happened to a message that is followed.
 
-    `event` is accepted, rejected, missed (an attempt), waits, sent, working, delivered, refused, dead, reply or
-    events_lost; the last line is `end`, with counts, or `stopping` where the daemon stops before. `state` and `why` are
+    `event` is accepted, rejected, missed (an attempt), waits, sent, working, delivered, refused, dead, reply, resumes
+    (an answer was cut off and goes on where it was) or events_lost; the last line is `end`, with counts, or `stopping`
+    where the daemon stops before. `state` and `why` are
     the words of `core.delivery`.
     """
 
@@ -462,6 +463,8 @@ class Line(_Answer):
     exit_status: str | UnsetType | None = UNSET
     has_more: bool | UnsetType = UNSET
     stream: str | UnsetType = UNSET
+    place: str | UnsetType = UNSET
+    """Where in a file it ends, in words of the node's own: `-a PLACE` of REQTailFile goes on there."""
     stderr: str | UnsetType = UNSET
     progress: tuple[int, int] | UnsetType = UNSET
     """Bytes done, and of how many."""

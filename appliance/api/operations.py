@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import msgspec
 
@@ -200,6 +200,14 @@ class Operations:
         if item.id is None or item.from_node is None or item.subject is None:
             return None
         return self._standings.of_record(item.from_node, item.subject, item.id)
+
+    def goes_on_with(self, method: str) -> str:
+        """The argument by which an answer of a method goes on where it was cut off; "" where it does not."""
+        return self._submission.goes_on_with(method)
+
+    async def forget_awaited(self, ids: Iterable[int]) -> None:
+        """The answers to these are complete. Raises StoreError."""
+        await self._submission.forget_awaited(ids)
 
     def left(self, ids: Sequence[int]) -> None:
         """Nobody waits for the answers to these messages any more."""

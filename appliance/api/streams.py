@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 
+import msgspec
 from aiohttp import web
 
 from appliance.api.clients import Shares
 from appliance.api.delivery import EVENTS, SIGNS_OF_LIFE, DeliveryWatch
 from appliance.api.guards import FACE, WITHDRAWN, find_client
-from appliance.api.model import Line
+from appliance.api.model import Line, Submitted
 from appliance.api.operations import Operations
 from appliance.api.replies import encode_json, refuse, with_id_texts
 from appliance.api.requests import JobRequest, SubmitRequest
 from appliance.core.durations import parse_duration
-from appliance.errors import RequestInvalid
+from appliance.errors import RequestInvalid, StoreError
 from appliance.telemetry.events import Event, Listener
 from appliance.workers.router import GO_METHOD_TIMEOUT_S
 
@@ -74,7 +77,8 @@ class Streams:
 
         # NB: listening starts before the put: an ack may be quicker than our answer to the caller
         with self._followed.held(client), self._control.events.listen(wants) as listener:
-            watch = DeliveryWatch(await self._control.submit(requests, job=job))
+            submitted = await self._control.submit(requests, job=job)
+            watch = DeliveryWatch(submitted)
             response = web.StreamResponse(status=202, headers={"Content-Type": NDJSON})
             try:
                 await response.prepare(request)
@@ -86,10 +90,14 @@ class Streams:
                     deadline_mono,
                     idle_s,
                     absent_s,
+                    asked=_asked_for_caller(requests, submitted),
                     seed_s=_seed_time_s(requests),
                 )
             except ConnectionError:
                 pass  # the one who asked has gone
+            else:
+                with contextlib.suppress(StoreError):
+                    await self._control.forget_awaited(watch.answered)
             finally:
                 # a copy that nobody waits for is given up; what a program says is kept all the same
                 is_kept = job is not None and job.command != "cp"
@@ -109,6 +117,7 @@ class Streams:
         idle_s: float | None,
         absent_s: float | None = None,
         *,
+        asked: Mapping[int, SubmitRequest] = MappingProxyType({}),
         seed_s: float = MAX_WAIT_S,
     ) -> None:
         await response.write(b"".join(map(_line, watch.opening())))
@@ -136,7 +145,10 @@ class Streams:
             if listener.dropped > dropped:
                 dropped = listener.dropped
                 await response.write(_line(Line(event="events_lost", count=dropped)))
-            line = watch.take(event) if event is not None else None
+            line = None
+            if event is not None:
+                left_s = deadline_mono - loop.time()
+                line = await self._go_on(watch, event, asked, left_s) or watch.take(event)
             if line is not None:
                 await response.write(_line(line))
             # only what the other side does counts: our own tries and waits go on for a silent node as well
@@ -158,6 +170,34 @@ class Streams:
             await self._tell_standings(response, watch)
             await response.write(_line(watch.end(lost_events=listener.dropped)))
             await response.write_eof()
+
+    async def _go_on(
+        self, watch: DeliveryWatch, event: Event, asked: Mapping[int, SubmitRequest], left_s: float
+    ) -> Line | None:
+        """Ask once more, from where an answer was cut off by the end of its node's daemon; the line that tells so."""
+        found = watch.cut_off(event)
+        if found is None or left_s < LAST_WORDS_S:
+            return None
+        item, place = found
+        first = asked.get(item.id or 0)
+        option = self._control.goes_on_with(first.method if first is not None else "")
+        if first is None or not option:
+            return None
+        again = msgspec.structs.replace(
+            first,
+            to_nodes=[item.to],
+            method_args=[*(first.method_args or ())[:1], option, place],
+            method_timeout=int(left_s),
+            expires=left_s + LAST_WORDS_S,
+        )
+        try:
+            (by,) = await self._control.submit([again])
+        except (RequestInvalid, StoreError):
+            return None
+        if not by.accepted:
+            return None
+        why = str(event.get("exit_status") or "").removeprefix("failed: ")
+        return watch.go_on(item, by, why)
 
     async def _tell_standings(self, response: web.StreamResponse, watch: DeliveryWatch) -> None:
         """Lines for messages that stand elsewhere than was told last."""
@@ -210,6 +250,18 @@ class Streams:
         if last.isdecimal() and len(last) <= MAX_NUMBER_DIGITS:
             return self._control.events.recent(after=int(last))
         return self._control.events.recent(limit=read_count(request, "recent", 0, 1_000))
+
+
+def _asked_for_caller(
+    requests: Sequence[SubmitRequest], submitted: Sequence[Submitted]
+) -> dict[int, SubmitRequest]:
+    """What was asked for whoever waits, by message; there is one for each node of a request, in order."""
+    asked = [request for request in requests for _ in request.to_nodes]
+    return {
+        item.id: request
+        for item, request in zip(submitted, asked, strict=False)
+        if item.id is not None and request.for_caller
+    }
 
 
 def _seed_time_s(requests: Sequence[SubmitRequest]) -> float:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import msgspec
 
@@ -20,6 +20,7 @@ from appliance.core.suggest import find_nearest
 from appliance.dialect.headers import JOB_HEADER
 from appliance.errors import ArgumentsRefused, HandlerError, RequestInvalid, StoreError
 from appliance.jobs.ledger import JobLedger
+from appliance.outbox.facts import FactChanges
 from appliance.outbox.records import FinishItem, OutboxRecord, TakeIn, TakeInResult
 from appliance.outbox.store import MessageStore
 from appliance.reconcile.reconciler import Reconciler
@@ -36,6 +37,8 @@ ANSWER_METHODS = (
 FILE_METHODS = frozenset({"REQToFile", "REQToFileAppend"})
 """Methods whose names of files can be judged before anything is accepted."""
 
+AWAITED = "awaited"
+"""Of the facts that tell, by message, whose answer in pieces is for a caller alone: none of them outlives the daemon."""
 STREAMED_METHODS = frozenset({"REQCliCommandCont", "REQTailFile"})
 """Methods whose answer comes in pieces."""
 
@@ -110,12 +113,24 @@ class Submission:
                 if not await self._put_job(job_id, job, requests, answers, records):
                     answers = [msgspec.structs.replace(answer, job=None) for answer in answers]
             elif once is None:
-                await self._store.put(records)
+                await self._store.put(records, facts=_awaited(requests, answers))
             else:
                 # in one commit: neither the mark nor the messages are there without the other
                 await self._store.finish([self._mark(once)], records)
             self._telemetry.messages_accepted(len(records))
         return answers
+
+    def goes_on_with(self, method: str) -> str:
+        """The argument by which an answer of a method goes on where it was cut off; "" where it does not."""
+        info = self._router.methods.get(MethodName(method))
+        return "" if info is None else info.goes_on_with
+
+    async def forget_awaited(self, ids: Iterable[int]) -> None:
+        """The answers to these are complete."""
+        known = self._store.facts(AWAITED)
+        gone = {str(id_): None for id_ in ids if str(id_) in known}
+        if gone:
+            await self._store.remember(AWAITED, gone)
 
     async def _put_job(
         self,
@@ -433,3 +448,13 @@ def _answer_specs(desired: DesiredState, node: str) -> Iterator[SubscriberSpec]:
         if isinstance(spec, SubscriberSpec) and spec.node == node and spec.method in ANSWER_METHODS
     }
     return (specs[method] for method in ANSWER_METHODS if method in specs)
+
+
+def _awaited(requests: Sequence[SubmitRequest], answers: Sequence[Submitted]) -> FactChanges:
+    """Facts of the messages whose answers in pieces are for whoever asks."""
+    asked = [request for request in requests for _ in request.to_nodes]
+    return {
+        (AWAITED, str(answer.id)): "1"
+        for request, answer in zip(asked, answers, strict=True)
+        if request.for_caller and answer.streams and answer.id is not None
+    }

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import codecs
+from collections import deque
 from collections.abc import Iterable, Sequence, Set
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -59,6 +60,8 @@ class Said(NamedTuple):
             return {"base64": base64.b64encode(raw).decode()}
 
 
+CUT_OFF = "its answer was cut off"
+GOES_ON = "goes on where it was as soon as that can be"
 NOT_ASKED = "not asked"
 """Where a node stands that was chosen and never sent anything."""
 
@@ -78,6 +81,8 @@ class NodeAnswer:
     wants_status: bool = False
     """Whether it is told as failed where it does not say how its program ended."""
     pending: dict[Stream, bytes] = field(default_factory=dict)
+    place: str = ""
+    """Where in a file its answer has come to."""
 
     @property
     def has_failed(self) -> bool:
@@ -169,6 +174,8 @@ class Answers:
         self._kept: dict[str, dict[Stream, bytearray]] = {}
         self.nodes: list[NodeAnswer] = []
         self._by_id: dict[int, NodeAnswer] = {}
+        self._again: deque[NodeAnswer] = deque()
+        """Those that are asked once more, in this order."""
         self.lost_events = 0
         self.is_interrupted = False
 
@@ -206,6 +213,17 @@ class Answers:
         """Those that are asked from now on are asked together."""
         self._batch = number
 
+    @property
+    def again_count(self) -> int:
+        """Of how many it is not known yet that they are asked once more."""
+        return len(self._again)
+
+    def ask_again(self, items: Iterable[NodeAnswer]) -> None:
+        """What is asked next goes on for these, in this order; what was asked for them before counts no more."""
+        self._again = deque(items)
+        ids = {item.id for item in self._again}
+        self._by_id = {id_: item for id_, item in self._by_id.items() if id_ not in ids}
+
     def skip(self, nodes: Iterable[str], why: str) -> None:
         """These are not asked any more."""
         for name in nodes:
@@ -239,7 +257,10 @@ class Answers:
                 item.progress.take(line)
                 item.seconds = line.seconds or item.seconds
             case "reply":
+                item.place = line.place or item.place
                 return self._answer(item, line)
+            case "resumes":
+                return [_note(f"{item.node}: {line.why or CUT_OFF}; it {GOES_ON}")]
         return []
 
     def finish(self) -> list[Chunk]:
@@ -270,6 +291,14 @@ class Answers:
     # -- lines ------------------------------------------------------------------------------------
 
     def _open(self, line: Line) -> list[Chunk]:
+        if self._again:
+            item = self._again.popleft()
+            item.id = line.id or None
+            if line.event == "rejected":
+                item.progress.reject(line.reason or "not accepted")
+            elif item.id is not None:
+                self._by_id[item.id] = item
+            return []
         at = len(self.nodes)
         name = self._labels[at] if at < len(self._labels) else line.to or ""
         item = NodeAnswer(name, line.id or None, batch=self._batch)

@@ -37,11 +37,13 @@ def follow(
     idle_s: float | None = None,
     absent_s: float | None = None,
     job: Mapping[str, str] | None = None,
+    goes_on: bool = False,
 ) -> bool:
     """Submit and write until all is answered or the wait is over; False when it was interrupted.
 
     With `idle_s` the wait is also over when no node gave a sign of life for so long, with `absent_s` when for so long
-    nobody was there for all that is left. May be called again for further nodes.
+    nobody was there for all that is left. May be called again for further nodes, or with `goes_on` for those that an end
+    of the daemon has cut off.
 
     Raises:
         DaemonUnreachable: the daemon is not there, or went away in the middle; what came until then is written.
@@ -53,7 +55,8 @@ def follow(
         query["absent"] = f"{absent_s:g}s"
     bodies = [body] if isinstance(body, Mapping) else list(body)
     asked = [{**each, "for_caller": True} for each in bodies]
-    node_count = len(answers.nodes) + sum(len(each["to_nodes"]) for each in bodies)
+    new_count = sum(len(each["to_nodes"]) for each in bodies) - answers.again_count
+    node_count = len(answers.nodes) + new_count
     try:
         for line in client.stream("/api/v1/messages", Line, asked, query, wait_s):
             write(answers.take(line.value))
@@ -64,7 +67,8 @@ def follow(
         write(answers.finish())
         return False
     except DaemonUnreachable:
-        write(answers.finish())
+        if not goes_on:
+            write(answers.finish())
         raise
     write(answers.finish())
     return True

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+import time
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, NamedTuple
 
 import typer
 
 from appliance.api.model import Count
-from appliance.cli.answer_view import Answers
+from appliance.cli.answer_view import GOES_ON, Answers, NodeAnswer
+from appliance.cli.api_client import AccessWithdrawn, ApiClient
 from appliance.cli.choosing import (
     TARGETS_HELP,
     DryRunOption,
@@ -19,9 +22,10 @@ from appliance.cli.choosing import (
     tell_choice,
 )
 from appliance.cli.exec_command import INTERRUPTED, exit_code_of
-from appliance.cli.following import follow, tell_summary, tell_troubles, terminal_streams
+from appliance.cli.following import follow, tell_summary, tell_troubles, terminal_streams, write
 from appliance.cli.options import Exit, StateDirOption, read_duration, warn
 from appliance.cli.server_options import connect
+from appliance.errors import DaemonUnreachable
 
 METHOD = "REQTailFile"
 MAX_FILES = 64
@@ -29,6 +33,8 @@ DEFAULT_FOR = "1h"
 DELIVERY_WAIT_S = 30.0
 PATIENCE_S = 5.0
 """How much longer than --for a node may say nothing at all."""
+RETRY_S = 1.0
+"""How often a daemon is looked for that has gone in the middle."""
 
 _HELP = """Follow a file on one or more nodes as `tail -f` does, through rotation and truncation.
 
@@ -37,7 +43,8 @@ with several files behind the file's, too. What begins with a slash is a file, a
 Which files a node shows is its `allow_paths` (REQTailFile). A Go node begins at the file's end,
 whatever -n says. NODE is a node or a target, as for exec: 'ship*', @ROLE, LABEL=VALUE, all, '!TARGET'.
 
-Interrupted, it ends on the node with the next line of the file, or when the time of --for is over;
+It goes on where it was when a node's daemon, or the one that is asked, comes back, over rotation
+too, and says so. Interrupted, it ends on the node with the next line of the file, or when the time of --for is over;
 what a node that is away has not taken is taken back.
 
 \b
@@ -90,19 +97,17 @@ def tail(
     nodes = [word for word in nodes if not word.startswith("/")]
     if len(paths) > MAX_FILES:
         raise typer.BadParameter(f"at most {MAX_FILES} files", param_hint="PATH")
-    rest = ["-n", str(lines)] if lines else []
-    arguments = [path, *rest]
+    begin = ("-n", str(lines)) if lines else ()
     client = connect(state_dir)
     chosen = choose_nodes(
         client, nodes, exclude or (), method=METHOD, from_node=from_node, always_asks=dry_run
     )
     names = chosen.names
     if dry_run:
-        show_dry_run(chosen, Rollout([names]), METHOD, arguments, as_json=False)
+        show_dry_run(chosen, Rollout([names]), METHOD, [path, *begin], as_json=False)
         return Exit.OK
     tell_choice(chosen)
     body: dict[str, Any] = {
-        "to_nodes": names,
         "method": METHOD,
         "method_timeout": span_s,
         # later than anybody waits here: what was not taken is taken back, and never a dead letter
@@ -117,8 +122,8 @@ def tail(
         escapes=frozenset() if raw else terminal_streams(),
         streams=True,
     )
-    bodies = [{**body, "method_args": [each, *rest]} for each in paths]
-    is_whole = follow(client, bodies, span_s + DELIVERY_WAIT_S, answers, idle_s=span_s + PATIENCE_S)
+    asked = [Asked(name, each, begin) for each in paths for name in names]
+    is_whole = _follow_on(client, body, asked, answers)
     tell_troubles(answers)
     pending = [item for item in answers.silent if not item.progress.is_delivered and item.id]
     if pending:
@@ -131,6 +136,73 @@ def tail(
         tell_summary(answers)
         return exit_code_of(answers)
     return INTERRUPTED
+
+
+class Asked(NamedTuple):
+    """A file of a node, in the order of the answers."""
+
+    node: str
+    path: str
+    begin: tuple[str, ...]
+    """Where to begin, while nothing has come."""
+
+
+def _follow_on(
+    client: ApiClient, body: Mapping[str, Any], asked: Sequence[Asked], answers: Answers
+) -> bool:
+    """Follow over restarts of the daemon that is asked, too; False when it was interrupted.
+
+    Raises:
+        DaemonUnreachable: it is not there, or not any more, and what came does not tell from where to go on.
+    """
+    began = time.monotonic()
+    span_s = left_s = body["method_timeout"]
+    bodies = _first_bodies(body, asked)
+    while True:
+        try:
+            return follow(
+                client,
+                bodies,
+                left_s + DELIVERY_WAIT_S,
+                answers,
+                idle_s=left_s + PATIENCE_S,
+                goes_on=True,
+            )
+        except DaemonUnreachable as error:
+            rest = [pair for pair in zip(answers.nodes, asked, strict=False) if pair[0].is_pending]
+            left_s = span_s - (time.monotonic() - began)
+            can_go_on = all(item.place or not item.progress.has_spoken for item, _ in rest)
+            if isinstance(error, AccessWithdrawn) or not rest or not can_go_on or left_s < 1:
+                write(answers.finish())
+                raise
+            if not answers.again_count:
+                warn(f"{error}; this {GOES_ON}")
+        answers.ask_again([item for item, _ in rest])
+        times = {"method_timeout": int(left_s), "expires": left_s + 2 * DELIVERY_WAIT_S}
+        bodies = [
+            {**body, **times, "to_nodes": [one.node], "method_args": [one.path, *_begin(item, one)]}
+            for item, one in rest
+        ]
+        try:
+            time.sleep(RETRY_S)
+        except KeyboardInterrupt:
+            write(answers.finish())
+            return False
+
+
+def _first_bodies(body: Mapping[str, Any], asked: Sequence[Asked]) -> list[dict[str, Any]]:
+    """One request for each file."""
+    nodes: dict[str, list[str]] = {}
+    for one in asked:
+        nodes.setdefault(one.path, []).append(one.node)
+    begin = asked[0].begin
+    return [
+        {**body, "to_nodes": names, "method_args": [path, *begin]} for path, names in nodes.items()
+    ]
+
+
+def _begin(item: NodeAnswer, asked: Asked) -> Sequence[str]:
+    return ("-a", item.place) if item.place else asked.begin
 
 
 def _labels(names: list[str], paths: list[str]) -> list[str]:

@@ -71,6 +71,8 @@ class MethodInfo:
     """Comes along with another method and is never declared by itself."""
     adds_up: bool = False
     """Whether data that arrives in several messages, one after the other, comes to the same as in one."""
+    goes_on_with: str = ""
+    """The argument by which an answer in pieces goes on behind a piece that tells its place; "" where none does."""
     for_answers: bool = True
     """Whether an answer may arrive as this method without more being said; only asked of events."""
 

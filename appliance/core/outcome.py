@@ -18,6 +18,9 @@ STATUS_UNKNOWN = (
     "the exit status is unknown: the node tells none, as Go nodes do"
     " (--accept-unknown takes that for 0)"
 )
+INTERRUPTED = "interrupted: "
+ENDED_EARLY = "ended early: "
+"""How the words begin of an answer that the end of its node's daemon, or of a worker there, has cut off."""
 _ENDS = frozenset({DeliveryState.REFUSED, DeliveryState.FAILED, DeliveryState.EXPIRED})
 _ORDER = (
     DeliveryState.SENT,
@@ -27,6 +30,12 @@ _ORDER = (
     DeliveryState.DONE,
 )
 _MAX_STATUS_DIGITS = 9
+
+
+def was_cut_off(status: str | None) -> bool:
+    """Whether an answer tells that its node ended it, and not what was asked for."""
+    why = (status or "").removeprefix("failed: ")
+    return why.startswith((INTERRUPTED, ENDED_EARLY))
 
 
 class Kind(StrEnum):

@@ -26,7 +26,7 @@ from appliance.api.server import AdminServer
 from appliance.api.standings import Standings
 from appliance.api.status import Life, StatusView
 from appliance.api.streams_kept import StreamsKept
-from appliance.api.submission import Submission
+from appliance.api.submission import AWAITED, Submission
 from appliance.api.targets import TargetChooser
 from appliance.bus.events import BusEvents
 from appliance.bus.nats import NatsBus
@@ -447,6 +447,8 @@ class Daemon:
             files_taker=self.spool,
         )
         self.abandoned = AbandonedRequests()
+        # nobody who waited for these lives on
+        self.abandoned.left(map(int, self.store.facts(AWAITED)))
         self.peers = PeerBook(self.store)
         self._stack.push_async_callback(self.peers.close)
         self.revival = Revival(self.store, self.telemetry, self.desired)

@@ -63,8 +63,10 @@ class Outgoing:
 class Outlet(Protocol):
     """How a handler speaks while it works. Everything said is in the outbox, on disk, when a call returns."""
 
-    async def reply(self, data: bytes, *, stream: str = "stdout") -> None:
+    async def reply(self, data: bytes, *, stream: str = "stdout", place: str = "") -> None:
         """A piece of the answer. Pieces of one message arrive in order, one at a time; the last is the `Result`.
+
+        `place` tells where it ends, where another request may go on behind it.
 
         Waits while the outbox is nearly full, so a program that talks too much is slowed down and not lost.
 

@@ -1,6 +1,7 @@
 """REQTailFile: follow a file and pass on what is written to it, line by line, until the message's time is over.
 
-methodArgs: the path; between appliances also ``-n COUNT``, to begin with the last lines. Which files may be read is
+methodArgs: the path; between appliances also ``-n COUNT``, to begin with the last lines, or ``-a PLACE``, to go on where
+an earlier answer was cut off: every piece tells where it ends (`places`). Which files may be read is
 the config's `allow_paths`, and what counts there is the file that the path leads to, not the links on the way. A file
 that is not there yet is waited for (`_tail`).
 
@@ -10,16 +11,19 @@ written meanwhile is not known.
 
 from __future__ import annotations
 
-from appliance.core.message import Message
+from appliance.core.message import CALLER_FILE, Message
 from appliance.core.method import MethodInfo, OnCrash
 from appliance.core.names import Category, MethodName
+from appliance.core.outcome import ENDED_EARLY
 from appliance.errors import ArgumentsInvalid, HandlerError
 from appliance.methods.base import HandlerContext, Method, Result
+from appliance.methods.files.places import Place, Places, read_place
 from appliance.methods.files.tail import STREAM, follow
 from appliance.methods.programs.chunks import Chunker, run_talk
 from appliance.methods.texts import shorten
 
 MAX_LAST_LINES = 100_000
+GOES_ON_WITH = "-a"
 
 INFO = MethodInfo(
     name=MethodName("REQTailFile"),
@@ -30,6 +34,7 @@ INFO = MethodInfo(
     options=frozenset({"allow_paths"}),
     path_argument=0,
     arguments="PATH [-n COUNT]",
+    goes_on_with=GOES_ON_WITH,
     for_answers=False,
 )
 
@@ -45,11 +50,17 @@ class TailFile:
             PathForbidden: not in `allow_paths`, or no regular file.
             HandlerError: it cannot be read, or the subscriber leaves.
         """
-        path, last_lines = _read_arguments(message.method_args or ())
-        talk = Chunker()
+        path, last_lines, place = _read_arguments(message.method_args or ())
+        talk, places = Chunker(), Places()
 
         async def say(data: bytes, stream: str) -> None:
-            await context.outlet.reply(data, stream=stream)
+            where = places.say(data) if stream == STREAM else ""
+            await context.outlet.reply(data, stream=stream, place=where)
+
+        async def begin() -> None:
+            # before anything is said: whoever goes on must know from where
+            if context.asker_is_appliance and message.file_name == CALLER_FILE:
+                await say(b"", STREAM)
 
         is_cut_off = await run_talk(
             talk,
@@ -58,6 +69,9 @@ class TailFile:
                 context.spec.allow_paths,
                 talk,
                 last_lines=last_lines,
+                place=place,
+                places=places,
+                on_begin=begin,
                 tells_absence=context.asker_is_appliance,
             ),
             say,
@@ -65,28 +79,33 @@ class TailFile:
             leaving=context.leaving,
         )
         if is_cut_off and context.leaving.is_set():
-            raise HandlerError("ended early: the node stops, or does not offer this any more")
+            raise HandlerError(f"{ENDED_EARLY}the node stops, or does not offer this any more")
         return Result(
             output=talk.rest().get(STREAM, b""), exit_status=0, is_truncated=not talk.room
         )
 
 
-def _read_arguments(arguments: tuple[str, ...]) -> tuple[str, int]:
+def _read_arguments(arguments: tuple[str, ...]) -> tuple[str, int, Place | None]:
     if not arguments or not arguments[0]:
         raise ArgumentsInvalid("methodArgs must hold the path of a file")
     path, *rest = arguments
     if not rest:
-        return path, 0
-    if len(rest) != 2 or rest[0] != "-n":
+        return path, 0, None
+    if len(rest) != 2 or rest[0] not in ("-n", GOES_ON_WITH):
         raise ArgumentsInvalid(
-            f"beside the path only -n COUNT may be given, not {shorten(' '.join(rest))}"
+            f"beside the path only -n COUNT or -a PLACE may be given, not {shorten(' '.join(rest))}"
         )
-    count = rest[1]
-    if not (count.isascii() and count.isdecimal() and len(count) < 7) or (
-        int(count) > MAX_LAST_LINES
+    option, value = rest
+    if option == GOES_ON_WITH:
+        place = read_place(value)
+        if place is None:
+            raise ArgumentsInvalid(f"-a takes a place that a piece told, not {shorten(value)}")
+        return path, 0, place
+    if not (value.isascii() and value.isdecimal() and len(value) < 7) or (
+        int(value) > MAX_LAST_LINES
     ):
-        raise ArgumentsInvalid(f"-n takes a number up to {MAX_LAST_LINES}, not {shorten(count)}")
-    return path, int(count)
+        raise ArgumentsInvalid(f"-n takes a number up to {MAX_LAST_LINES}, not {shorten(value)}")
+    return path, int(value), None
 
 
 METHOD = Method(info=INFO, make=TailFile)

@@ -31,6 +31,8 @@ class ReplyFacts:
     progress: tuple[int, int] | None = None
     ending: Ending = PLAIN_END
     """How the program ended beside its status."""
+    place: str = ""
+    """Where in a file it ends."""
 
 
 NO_FACTS = ReplyFacts()
@@ -248,6 +250,8 @@ class MessageTelemetry(EventLog):
                 more["signal"] = number
             if facts.stream is not None:
                 more["stream"] = facts.stream
+            if facts.place:
+                more["place"] = facts.place
             if facts.progress is not None:
                 more["progress"] = list(facts.progress)
             self._events.emit_frequent(

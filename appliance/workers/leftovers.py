@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 from appliance.core.message import make_reply
 from appliance.core.method import OnCrash
+from appliance.core.outcome import INTERRUPTED
 from appliance.core.specs import AckOn
 from appliance.delivery.base import Confirmation, Intake
 from appliance.dialect.base import Answer, AnswerKind
@@ -27,7 +28,7 @@ from appliance.workers.reply_pieces import Turns
 from appliance.workers.services import WorkerServices
 
 STORE_RETRY_S = 0.2
-INTERRUPTED = "interrupted: the appliance stopped while it ran; it was not run again"
+INTERRUPTED_WORDS = f"{INTERRUPTED}the appliance stopped while it ran; it was not run again"
 CALLED_OFF_IN_VAIN = (
     "cancelled; the appliance stopped before it had ended, and did not run it again"
 )
@@ -139,7 +140,7 @@ class Leftovers:
         must_not_repeat = executor.method.info.on_crash is OnCrash.INTERRUPT and not spec.rerun
         if row.started and must_not_repeat:
             self._parts.telemetry.message_interrupted(spec.key, row.sender, work.message_id)
-            await self._end_with(row, work, INTERRUPTED)
+            await self._end_with(row, work, INTERRUPTED_WORDS)
             return
         if row.note == CALLED_OFF_NOTE:
             await self._end_with(row, work, CALLED_OFF if must_not_repeat else CALLED_OFF_IN_VAIN)

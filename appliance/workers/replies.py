@@ -12,6 +12,7 @@ from appliance.dialect.headers import (
     ENDED_HEADER,
     EXIT_HEADER,
     MORE_HEADER,
+    PLACE_HEADER,
     PROGRESS_HEADER,
     STDERR_CUT_HEADER,
     STDERR_HEADER,
@@ -30,9 +31,10 @@ MAX_STDERR_BYTES = 16_384
 _REPLY_HEADERS = frozenset(
     {
         *(EXIT_HEADER, STDERR_HEADER, STDERR_CUT_HEADER, TRUNCATED_HEADER, ENDED_HEADER),
-        *(STREAM_HEADER, MORE_HEADER, PROGRESS_HEADER, TURN_HEADER),
+        *(STREAM_HEADER, MORE_HEADER, PROGRESS_HEADER, TURN_HEADER, PLACE_HEADER),
     }
 )
+MAX_PLACE_CHARACTERS = 200
 _STREAMS = frozenset({"stdout", "stderr"})
 
 
@@ -73,6 +75,7 @@ def read_reply_facts(headers: Mapping[str, str]) -> ReplyFacts:
         is_stderr_cut=STDERR_CUT_HEADER in headers,
         ending=read_ending(headers.get(ENDED_HEADER)),
         progress=_read_progress(headers.get(PROGRESS_HEADER)),
+        place=headers.get(PLACE_HEADER, "")[:MAX_PLACE_CHARACTERS],
     )
 
 

@@ -15,6 +15,7 @@ from appliance.core.message import Message, bytes_to_text, make_reply
 from appliance.core.names import NodeName
 from appliance.dialect.headers import (
     MORE_HEADER,
+    PLACE_HEADER,
     PROGRESS_HEADER,
     STREAM_HEADER,
 )
@@ -117,12 +118,14 @@ class ReplyWriter:
         """Whether a part of the answer is out already."""
         return self.turns.have_begun
 
-    async def reply(self, data: bytes, *, stream: str = "stdout") -> None:
+    async def reply(self, data: bytes, *, stream: str = "stdout", place: str = "") -> None:
         """A piece of the answer; waits while too many pieces are unsettled."""
         await self._wait_for_room()
         if self._is_unwanted:
             raise AnswerUnwanted
         headers = self.turns.take() | {MORE_HEADER: "1", STREAM_HEADER: stream}
+        if place and self._asker_is_appliance:
+            headers[PLACE_HEADER] = place
         reply = make_reply(self._request, self._node, bytes_to_text(data))
         for record in self._make(reply, headers):
             # before it is put: it may be acknowledged before the put returns

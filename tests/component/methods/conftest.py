@@ -60,6 +60,8 @@ class Bench:
     files_taker: FileTaker | None = None
     max_payload_bytes: int = 1_048_576
     switched: list[tuple[str, ...]] = field(default_factory=list)
+    places: list[str] = field(default_factory=list)
+    """Where each piece ended, in words of the method's own."""
     on_reply: Callable[[], None] = field(default=lambda: None)
     listener: asyncio.Event | None = None
     """Set while somebody takes partial replies; None: always."""
@@ -76,12 +78,13 @@ class Bench:
     async def intend(self, position: FilePosition) -> None:
         self.positions.append(position)
 
-    async def reply(self, data: bytes, *, stream: str = "stdout") -> None:
+    async def reply(self, data: bytes, *, stream: str = "stdout", place: str = "") -> None:
         if self.reply_error is not None:
             raise HandlerError(self.reply_error)
         if self.listener is not None:
             await self.listener.wait()
         self.replies.append((stream, data))
+        self.places.append(place)
         self.on_reply()
 
     def said(self, stream: str | None = None) -> bytes:
