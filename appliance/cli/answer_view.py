@@ -81,6 +81,8 @@ class NodeAnswer:
     wants_status: bool = False
     """Whether it is told as failed where it does not say how its program ended."""
     pending: dict[Stream, bytes] = field(default_factory=dict)
+    is_shown_in_part: bool = False
+    """Whether what is shown of it is the beginning of what is filed."""
     place: str = ""
     """Where in a file its answer has come to."""
 
@@ -143,7 +145,9 @@ class Answers:
     `prefixes` puts each line behind its node's name, `in_lines` keeps lines of several nodes apart without, `escapes`
     names the streams that are shown on a terminal, `keeps` collects everything for `facts` and `said` instead. With
     `streams` an answer may come in pieces, and `wants_status` tells a node as failed that does not say how its program
-    ended. Without `tells_absence` it is not told at once that nobody is there.
+    ended. With `is_filed` an answer that is too long to be shown is whole in its file.
+
+    Without `tells_absence` it is not told at once that nobody is there.
     """
 
     def __init__(
@@ -157,6 +161,7 @@ class Answers:
         in_lines: bool = False,
         tells_absence: bool = True,
         labels: Sequence[str] = (),
+        is_filed: bool = False,
     ) -> None:
         self._prefixes = prefixes
         self._in_lines = in_lines or prefixes
@@ -165,6 +170,7 @@ class Answers:
         self._streams = streams
         self._wants_status = wants_status
         self._tells_absence = tells_absence
+        self._is_filed = is_filed
         self._labels = labels
         """What each is called, in the order in which they are asked, where that is not its node's name."""
         self._batch = 1
@@ -326,7 +332,8 @@ class Answers:
 
     def _answer(self, item: NodeAnswer, line: Line) -> list[Chunk]:
         stream = Stream.ERR if line.stream == "stderr" else Stream.OUT
-        is_complete = item.progress.hear(line)
+        is_complete = item.progress.hear(line, is_filed=self._is_filed)
+        item.is_shown_in_part |= self._is_filed and bool(line.is_cut)
         chunks = self._write(item, stream, _read_bytes(line.data, line.data_base64))
         chunks += self._write(item, Stream.ERR, _read_bytes(line.stderr, line.stderr_base64))
         if not is_complete:
@@ -341,7 +348,8 @@ class Answers:
         if self._keeps:
             self._kept_bytes += len(data)
             if self._kept_bytes > MAX_KEPT_BYTES:
-                item.progress.is_cut = True
+                item.is_shown_in_part |= self._is_filed
+                item.progress.is_cut |= not self._is_filed
                 return []
             self._kept.setdefault(item.node, {}).setdefault(stream, bytearray()).extend(data)
             return []

@@ -219,6 +219,7 @@ def send(
             keeps=group or output is SendOutput.JSON,
             streams=method in IN_PIECES,
             tells_absence=absent_s is None,
+            is_filed=True,
         ),
         groups=group,
         raw=raw,

@@ -68,6 +68,7 @@ from appliance.jobs.ledger import JobLedger
 from appliance.methods.copies.receiver import CopyTaker
 from appliance.methods.copies.spool import CopySpool
 from appliance.methods.files.data_dir import DataFiles
+from appliance.methods.programs.running import RunningPrograms
 from appliance.methods.registry import METHOD_TABLE, METHODS
 from appliance.outbox.job_file import JobFile
 from appliance.outbox.store import MessageStore
@@ -445,6 +446,7 @@ class Daemon:
             list_workers=lambda node: list_workers(self.pool, node),
             switch=self.overrides,
             files_taker=self.spool,
+            programs=RunningPrograms(hide=self.hiding.text),
         )
         self.abandoned = AbandonedRequests()
         # nobody who waited for these lives on

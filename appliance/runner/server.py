@@ -50,6 +50,7 @@ ANSWER_TIMEOUT_S = 30.0
 """How long the last word of a command may wait for somebody who does not read it."""
 MAX_ASKING = 16
 """How many may be about to ask, beside those whose commands run."""
+MAX_SHOWN_CHARACTERS = 200
 MAX_TIMEOUT_S = 7 * 86_400.0
 MAX_STOP_GRACE_S = 600.0
 MAX_OUTPUT_BYTES = 64 * 1024 * 1024
@@ -184,7 +185,9 @@ class Runner:
         self, request: RunRequest, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
     ) -> None:
         words = [bytes_to_text(word) for word in request.argv]
-        shown = {"command": " ".join(words)[:500], **_origin(request)}
+        # arguments may be secrets, of the node's config, too, and nothing here knows which: the message tells them
+        program = words[0][:MAX_SHOWN_CHARACTERS] if words else ""
+        shown = {"program": program, "arguments": len(words) - 1, **_origin(request)}
         with self._seat() as is_free:
             if is_free:
                 # the file is read anew for each command, and may lie on a disk that is slow
@@ -237,7 +240,7 @@ class Runner:
         self,
         request: RunRequest,
         rules: RunnerRules,
-        shown: dict[str, str],
+        shown: dict[str, object],
         reader: asyncio.StreamReader,
         writer: asyncio.StreamWriter,
     ) -> None:

@@ -500,3 +500,19 @@ async def test_directory_variables_and_user_are_given_as_the_list_says(giving):
 async def test_what_the_list_does_not_give_is_forbidden(giving, options, line):
     with pytest.raises(CommandForbidden, match=line):
         await run(giving, "sh", "-c", "true", options=options)
+
+
+async def test_arguments_stand_in_no_line_of_the_log(runner):
+    origin = {"APPLIANCE_FROM_NODE": "central", "APPLIANCE_MESSAGE_ID": "4711"}
+    await run(runner, "sh", "-c", "exit 3", "Bearer-s3cret", environment=origin)
+    with pytest.raises(CommandForbidden):
+        await run(runner, "curl", "-H", "Bearer-s3cret", environment=origin)
+
+    def both_told():
+        text = runner.log.read_text()
+        return "program=sh arguments=3" in text and "program=curl arguments=2" in text
+
+    await until_async(both_told)
+    text = runner.log.read_text()
+    assert "message_id=4711" in text
+    assert "s3cret" not in text

@@ -8,8 +8,9 @@ from tests.support.api_answers import read
 TERMINAL = frozenset({Stream.OUT, Stream.ERR})
 
 
-def group(*lines, nodes, skipped=()):
-    answers = Answers(prefixes=False, escapes=frozenset(), keeps=True, wants_status=True)
+def group(*lines, nodes, skipped=(), **more):
+    more = {"wants_status": True, **more}
+    answers = Answers(prefixes=False, escapes=frozenset(), keeps=True, **more)
     opening = [
         {"event": "accepted", "to": node, "id": id_, "replies": True}
         for id_, node in enumerate(nodes, 1)
@@ -82,3 +83,23 @@ def test_bytes_of_nodes_command_no_terminal_and_stay_as_they_are_elsewhere():
     assert shown(groups, TERMINAL) == "a:\n    \\x1b[31mred\n"
     groups = group(end(1, "", "failed: \x1b[2J"), nodes=["a"])
     assert "\x1b" not in shown(groups)
+
+
+def test_an_answer_that_is_filed_whole_and_too_long_to_be_shown_has_gone_well():
+    lines = (end(1, "fine\n"), end(2, "long\n", is_cut=True), end(3, "bad\n", "2"))
+    groups = group(*lines, nodes="abc", is_filed=True, wants_status=False)
+    assert shown(groups) == (
+        "a:\n    fine\n\n"
+        "b (cut here; the whole is in the reply's file):\n    long\n\n"
+        "c (exit 2):\n    bad\n"
+    )
+    assert [item["nodes"] for item in describe_groups(groups)] == [["a"], ["b"], ["c"]]
+
+
+def test_what_is_beyond_the_memory_for_filed_answers_is_shown_in_part_and_has_not_failed(
+    monkeypatch,
+):
+    monkeypatch.setattr("appliance.cli.answer_view.MAX_KEPT_BYTES", 6)
+    groups = group(end(1, "fine\n"), end(2, "more\n"), nodes="ab", is_filed=True)
+    assert "b (cut here" in shown(groups)
+    assert not groups[1].first.has_failed

@@ -83,3 +83,12 @@ async def test_work_that_is_told_to_end_is_cancelled_and_what_ends_by_itself_is_
         asyncio.get_running_loop().call_soon(programs.end, KEY)
         assert await leash.race(wait()) is None
         assert ended.is_set()
+
+
+def test_what_nobody_may_see_of_arguments_is_not_listed_not_even_its_beginning():
+    programs = RunningPrograms(hide=lambda text: text.replace("s3cret" * 20, "${TOKEN}"))
+    arguments = ("curl", "-H", "x" * (running.MAX_SHOWN_CHARACTERS - 20) + "s3cret" * 20)
+    with enter(programs, arguments=arguments):
+        ((found, _),) = programs.of_node("ship1")
+    assert "s3cret" not in found.program
+    assert "${TOKEN}" in found.program

@@ -78,8 +78,12 @@ class Leash:
 class RunningPrograms:
     """All of a daemon."""
 
-    def __init__(self, mono: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, mono: Callable[[], float] = time.monotonic, hide: Callable[[str], str] = str
+    ) -> None:
+        """`hide` takes out of arguments what nobody may see: those of the config's own programs may hold it."""
         self._mono = mono
+        self._hide = hide
         self._running: dict[ProgramKey, Leash] = {}
         self._called_off: OrderedDict[ProgramKey, None] = OrderedDict()
 
@@ -94,7 +98,7 @@ class RunningPrograms:
         """
         if self._called_off.pop(key, 0) is None:
             raise HandlerError(CALLED_OFF)
-        program = " ".join(arguments)[:MAX_SHOWN_CHARACTERS]
+        program = self._hide(" ".join(arguments))[:MAX_SHOWN_CHARACTERS]
         leash = Leash(key, node, method, program, job, self._mono())
         self._running[key] = leash
         try:
