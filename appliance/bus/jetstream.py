@@ -7,9 +7,11 @@ there is no second connection with a login of its own.
 from __future__ import annotations
 
 import asyncio
+import base64
 import json
 import secrets
 from collections.abc import Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import NamedTuple
 
@@ -81,6 +83,32 @@ def new_inbox(node: str) -> str:
     return f"{inbox_subjects(node)[:-1]}{secrets.token_hex(8)}"
 
 
+Question = tuple[str, bytes, bytes]
+"""Subject, header block and body of a request."""
+
+
+class _Asked:
+    """Questions that were sent together, until all are answered."""
+
+    def __init__(self, count: int) -> None:
+        self.answers: list[BusMessage | None] = [None] * count
+        self.ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._open = count
+
+    def answer(self, at: int, message: BusMessage) -> None:
+        """One of them is answered."""
+        if self.answers[at] is None:
+            self.answers[at] = message
+            self._open -= 1
+            if not self._open and not self.ended.done():
+                self.ended.set_result(None)
+
+    def deny(self, denial: Denial) -> None:
+        """The broker takes one of them, or its answer, no further."""
+        if not self.ended.done():
+            self.ended.set_exception(BusUnavailable(denial.text))
+
+
 class JetStreamApi:
     """Requests of one node and their answers; nothing is subscribed before the first request."""
 
@@ -88,7 +116,7 @@ class JetStreamApi:
         self._bus = bus
         self._inbox = new_inbox(node)
         self._tokens = 0
-        self._waiting: dict[str, asyncio.Future[BusMessage]] = {}
+        self._waiting: dict[str, tuple[_Asked, int]] = {}
         self._subscription: Subscription | None = None
         self._subscribing = asyncio.Lock()
         self._denied = ""
@@ -108,29 +136,41 @@ class JetStreamApi:
 
         Cancellation: the answer is ignored.
         """
+        (answer,) = await self.request_all([(subject, block, body)], timeout_s=timeout_s)
+        if answer is None:
+            raise BusUnavailable(f"no answer of the broker on {subject}")
+        return answer
+
+    async def request_all(
+        self, questions: Sequence[Question], *, timeout_s: float = API_TIMEOUT_S
+    ) -> list[BusMessage | None]:
+        """Ask all at once, and wait for an answer to each; None for those that are not answered in time.
+
+        Raises:
+            BusUnavailable: the broker is away, or it denies one of the questions or the answers.
+
+        Cancellation: the answers are ignored.
+        """
         await self._listen()
-        self._tokens += 1
-        token = f"{self._inbox}.{self._tokens}"
-        answered: asyncio.Future[BusMessage] = asyncio.get_running_loop().create_future()
-        self._waiting[token] = answered
-
-        def note(denial: Denial) -> None:
-            if not answered.done():
-                answered.set_exception(BusUnavailable(denial.text))
-
-        end_denials = self._bus.on_publish_denied(subject, note)
+        asked = _Asked(len(questions))
+        frames: list[Frame] = []
+        for at, (subject, block, body) in enumerate(questions):
+            self._tokens += 1
+            token = f"{self._inbox}.{self._tokens}"
+            self._waiting[token] = asked, at
+            frames.append((subject, token, block, body))
+        endings = [self._bus.on_publish_denied(subject, asked.deny) for subject, _, _ in questions]
         try:
-            frame: Frame = (subject, token, block, body)
-            self._bus.send([frame])
-            async with asyncio.timeout(timeout_s):
-                return await answered
-        except TimeoutError:
-            raise BusUnavailable(f"no answer of the broker on {subject}") from None
+            self._bus.send(frames)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(timeout_s):
+                    await asked.ended
         finally:
-            end_denials()
-            del self._waiting[token]
-            if not answered.cancel() and not answered.cancelled():
-                answered.exception()  # marks it as seen
+            for end in endings:
+                end()
+            for _, token, _, _ in frames:
+                del self._waiting[token]
+        return asked.answers
 
     async def _listen(self) -> None:
         async with self._subscribing:
@@ -147,15 +187,14 @@ class JetStreamApi:
 
     def _on_denied(self, denial: Denial) -> None:
         self._denied = denial.text
-        for answered in self._waiting.values():
-            if not answered.done():
-                answered.set_exception(BusUnavailable(denial.text))
+        for asked, _ in self._waiting.values():
+            asked.deny(denial)
 
     def _take(self, messages: list[BusMessage]) -> None:
         for message in messages:
-            answered = self._waiting.get(message.subject)
-            if answered is not None and not answered.done():
-                answered.set_result(message)
+            asked = self._waiting.get(message.subject)
+            if asked is not None:
+                asked[0].answer(asked[1], message)
 
     async def ask(self, words: str, body: Config | None = None) -> Json:
         """One request of the API, such as ``STREAM.INFO.<name>``.
@@ -253,6 +292,21 @@ class JetStreamApi:
             await self.ask(f"STREAM.PURGE.{name}", {"filter": one})
         subjects = without_subjects(found.config.get("subjects") or (), gone)
         await self.ask(f"STREAM.UPDATE.{name}", {**found.config, "subjects": subjects})
+
+    async def purge(self, name: str, subject: str, before: int) -> None:
+        """Have a stream forget what it holds of a subject before a place. Raises as `ask`."""
+        await self.ask(f"STREAM.PURGE.{name}", {"filter": subject, "seq": before})
+
+    async def last_of(self, name: str, subject: str) -> tuple[int, bytes] | None:
+        """Place and body of the last message of a subject; None where there is none. Raises as `ask`."""
+        try:
+            found = await self.ask(f"STREAM.MSG.GET.{name}", {"last_by_subj": subject})
+        except StreamRefused as error:
+            if error.code in (NO_MESSAGE, STREAM_NOT_FOUND):
+                return None
+            raise
+        message = found.get("message") or {}
+        return int(message.get("seq", 0)), base64.b64decode(message.get("data", ""))
 
     async def delete_stream(self, name: str) -> None:
         """Delete a stream and all that it holds. Raises as `ask`."""

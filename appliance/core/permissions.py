@@ -34,6 +34,7 @@ from appliance.core.specs import (
     SubscriberSpec,
 )
 from appliance.core.streams import (
+    begun_subject,
     claim_subject,
     inbox_subjects,
     name_of_consumer,
@@ -148,7 +149,9 @@ def _add_streams(node: str, granted: _Grants, publish: set[str], subscribe: set[
             f"{_API}.STREAM.MSG.GET.{stream}",
             f"{_API}.CONSUMER.CREATE.{stream}.{consumer}.{subject}",
             f"$JS.ACK.{stream}.{consumer}.>",
+            f"{_API}.STREAM.PURGE.{stream}",
             claim_subject(subject, stream, "*"),
+            begun_subject(subject, stream, "*"),
         }
         subscribe.add(f"$JS.EVENT.ADVISORY.CONSUMER.MAX_DELIVERIES.{stream}.{consumer}")
     for stream in granted.fills:

@@ -15,7 +15,7 @@ from appliance.core.specs import StreamSettings
 STREAM_PREFIX = "appl-"
 """How the names of streams begin that no config names."""
 CLAIM_TOKEN = "claim"
-"""Below a subject: who has a message in hand that was delivered more than once."""
+"""Below a subject: who has a message in hand."""
 ACK_WAIT_S = 30.0
 """A message of which nothing is heard for so long goes to the next daemon; one in hand is spoken of in time."""
 MAX_DELIVER = 100
@@ -48,9 +48,14 @@ def claim_subject(subject: str, stream: str, sequence: str) -> str:
     return f"{subject}.{CLAIM_TOKEN}.{stream}.{sequence}"
 
 
+def begun_subject(subject: str, stream: str, sequence: str) -> str:
+    """Where a daemon says that it is about to begin a message of the stream; `*` for all of them."""
+    return f"{subject}.{CLAIM_TOKEN}.{stream}.begun.{sequence}"
+
+
 def recorded_subjects(subject: str, stream: str) -> tuple[str, ...]:
     """What the stream has to record for a subject of a node."""
-    return subject, claim_subject(subject, stream, "*")
+    return subject, claim_subject(subject, stream, "*"), begun_subject(subject, stream, "*")
 
 
 def inbox_subjects(node: str) -> str:

@@ -246,13 +246,13 @@ class DeliveryMode(Protocol):
         ...
 
     def make_intake(
-        self, spec: SubscriberSpec, on_answers_denied: OnDenied, *, must_not_repeat: bool
+        self, spec: SubscriberSpec, on_answers_denied: OnDenied, *, begins_once: bool
     ) -> Intake:
         """The way into a subscription.
 
         Args:
             on_answers_denied: told when the broker keeps our answers from going out.
-            must_not_repeat: whether what a daemon has begun is no other one's to begin.
+            begins_once: whether what a daemon has begun is no other one's to begin while it may come back.
         """
         ...
 
@@ -260,6 +260,6 @@ class DeliveryMode(Protocol):
 class Way(DeliveryMode, Protocol):
     """One way to carry messages, as `delivery.modes` puts them together."""
 
-    def with_rests(self, main: Intake, spec: SubscriberSpec) -> Intake:
+    def with_rests(self, main: Intake, spec: SubscriberSpec, *, begins_once: bool) -> Intake:
         """`main` with whatever else fetches what this way holds for the subject under an earlier config."""
         ...

@@ -68,12 +68,12 @@ class CoreDelivery:
         return CoreCarrier(self._bus, self._dialect, self._instance, spec)
 
     def make_intake(
-        self, spec: SubscriberSpec, on_answers_denied: OnDenied, *, must_not_repeat: bool
+        self, spec: SubscriberSpec, on_answers_denied: OnDenied, *, begins_once: bool
     ) -> CoreIntake:
         """See `base.DeliveryMode`. A resend names the daemon that has begun it."""
         return CoreIntake(self._bus, self._dialect, spec, on_answers_denied)
 
-    def with_rests(self, main: Intake, _spec: SubscriberSpec) -> Intake:
+    def with_rests(self, main: Intake, _spec: SubscriberSpec, *, begins_once: bool) -> Intake:
         """See `base.DeliveryMode`. Nothing lies anywhere but with its senders."""
         return main
 

@@ -275,7 +275,7 @@ class JetStreamDelivery:
         spec: SubscriberSpec,
         on_answers_denied: OnDenied,
         *,
-        must_not_repeat: bool,
+        begins_once: bool,
         stream: str = "",
     ) -> JetStreamIntake:
         """See `base.DeliveryMode`. With `stream` one that empties that."""
@@ -287,11 +287,11 @@ class JetStreamDelivery:
             spec,
             on_answers_denied,
             self._notes,
-            must_not_repeat=must_not_repeat,
+            begins_once=begins_once,
             stream=stream,
         )
 
-    def with_rests(self, main: Intake, spec: SubscriberSpec) -> Intake:
+    def with_rests(self, main: Intake, spec: SubscriberSpec, *, begins_once: bool) -> Intake:
         """An intake with those beside it that empty other streams of the subject, where there are any."""
         is_here = spec.delivery is Delivery.JETSTREAM
         stream = name_of_stream(spec.stream, spec.subject) if is_here else ""
@@ -300,7 +300,7 @@ class JetStreamDelivery:
             key[len(subject) :] for key in self._notes.facts(NOTE_KIND) if key.startswith(subject)
         ]
         rests = [
-            self.make_intake(spec, _ignore, must_not_repeat=False, stream=name)
+            self.make_intake(spec, _ignore, begins_once=begins_once, stream=name)
             for name in names
             if name != stream
         ]

@@ -30,12 +30,12 @@ class DeliveryModes:
         return self._modes[spec.delivery].make_carrier(spec)
 
     def make_intake(
-        self, spec: SubscriberSpec, on_answers_denied: OnDenied, *, must_not_repeat: bool
+        self, spec: SubscriberSpec, on_answers_denied: OnDenied, *, begins_once: bool
     ) -> Intake:
         """See `base.DeliveryMode`. What another way still holds for the subject comes in beside the spec's own."""
         intake = self._modes[spec.delivery].make_intake(
-            spec, on_answers_denied, must_not_repeat=must_not_repeat
+            spec, on_answers_denied, begins_once=begins_once
         )
         for mode in self._modes.values():
-            intake = mode.with_rests(intake, spec)
+            intake = mode.with_rests(intake, spec, begins_once=begins_once)
         return intake

@@ -4,47 +4,46 @@ As much is asked for as the subscriber has room for, and acknowledged as `ack.on
 broker is told so, else it goes to the next daemon.
 
 A message that is delivered again may be in the hands of another daemon of the node, or of one that died and comes back.
-So it is claimed first: one small message in the stream that only the first can write. What a daemon finds on its disk
-when it starts is claimed in the same way. What must not be begun twice, and is acknowledged when it is done, is claimed
-at once.
+So it is claimed first, see `claims`, as is what a daemon finds on its disk when it starts, and everything that must not be
+begun twice and is acknowledged when it is done.
 """
 
 from __future__ import annotations
 
 import asyncio
-import base64
 import contextlib
 import hashlib
 import json
+import random
 from collections import deque
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
-import msgspec
-
 from appliance.bus.base import Bus, BusMessage, Denial, Frame, OnDenied, OnMessages, Subscription
-from appliance.bus.jetstream import API, NO_MESSAGE, JetStreamApi, new_inbox
+from appliance.bus.jetstream import API, ConsumerState, JetStreamApi, new_inbox
 from appliance.core.names import REPLY_TOKEN
 from appliance.core.specs import AckOn, SubscriberSpec
 from appliance.core.streams import (
     ACK_WAIT_S,
     MAX_DELIVER,
-    claim_subject,
+    Receipt,
     name_of_consumer,
     name_of_stream,
     read_receipt,
 )
 from appliance.delivery.base import Confirmation, Kept, Notes
+from appliance.delivery.claims import Claim, Claims, pause_s
 from appliance.delivery.core import CoreIntake
-from appliance.delivery.stream_words import (
-    EXPECTED_STREAM,
-    NO_RESPONDERS,
-    read_puback,
-    verdict_prefix,
-)
+from appliance.delivery.stream_words import EXPECTED_STREAM, verdict_prefix
 from appliance.dialect.base import Answer, AnswerKind, Dialect
-from appliance.dialect.headers import ID_HEADER, LENT_PREFIX, header_text
-from appliance.errors import BusError, BusUnavailable, StoreError, StreamRefused
+from appliance.dialect.headers import (
+    BEGUN_ELSEWHERE,
+    ID_HEADER,
+    LENT_PREFIX,
+    header_text,
+    with_line,
+)
+from appliance.errors import BusError, BusUnavailable, StoreError
 from appliance.wire.headers import parse_headers
 
 MAX_PULLED = 1_024
@@ -65,7 +64,6 @@ INSTANCE_LENGTH = 16
 
 _NANOSECONDS = 1_000_000_000
 _ID = f"{ID_HEADER}: ".encode()
-_WRONG_LAST_SEQUENCE = 10071
 _ACK = b"+ACK"
 
 
@@ -92,11 +90,11 @@ class JetStreamIntake:
         on_answers_denied: OnDenied,
         notes: Notes,
         *,
-        must_not_repeat: bool,
+        begins_once: bool,
         stream: str = "",
     ) -> None:
         """With `stream` it empties that one, which is not the config's any more."""
-        self._must_not_repeat = must_not_repeat
+        self._begins_once = begins_once
         self._dialect = dialect
         self._bus = bus
         self._api = api
@@ -114,6 +112,7 @@ class JetStreamIntake:
         self._mono = asyncio.get_running_loop().time
         self._life = ""
         """Tells this stream from another of its name; part of the numbers it lends."""
+        self._claims = Claims(api, instance, spec.subject, self._mono)
         self._on_messages: OnMessages | None = None
         self._subscriptions: list[Subscription] = []
         self._tasks: set[asyncio.Task[None]] = set()
@@ -121,6 +120,8 @@ class JetStreamIntake:
         self._room = 0
         self._asked = 0
         """Messages that the broker was asked for and has not sent."""
+        self._first_counted = 1
+        """The first pull that is part of it: what becomes of earlier ones was given up."""
         self._heard_mono = 0.0
         self._epoch = bus.connection_epoch
         self._in_hand: dict[str, float] = {}
@@ -173,7 +174,10 @@ class JetStreamIntake:
             return
         await self._note_stream(name)
         found, drift = await self._api.ensure_stream(spec.stream, name, spec.subject, is_ours=True)
-        self._life = _life_of(found.created)
+        life = _life_of(found.created)
+        if life != self._life:
+            self._life = life
+            self._claims.begin_stream(int(found.state.get("last_seq", 0)))
         drift = await self._api.ensure_consumer(name, spec.subject, spec.concurrency) or drift
         self._drift = drift or None
         self._repair_at = self._mono() + RESYNC_S
@@ -206,10 +210,13 @@ class JetStreamIntake:
     async def _look_at_kept(self) -> None:
         """What waits there; the asking for it is not made to fail by an answer that does not come."""
         subject = self._spec.subject
+        newest_claim = self._claims.newest
         with contextlib.suppress(BusError):
             found = await self._api.find_consumer(self._stream, subject)
             if found is None:
                 return
+            if newest_claim:
+                await self._throw_claims_away(newest_claim, found)
             oldest_at = None
             if found.waiting or found.in_hand:
                 oldest_at = await self._api.stored_at(self._stream, subject, found.floor + 1)
@@ -273,7 +280,8 @@ class JetStreamIntake:
         body = {
             "batch": wanted,
             "max_bytes": MAX_PULLED_BYTES,
-            "expires": round(PULL_EXPIRES_S * _NANOSECONDS),
+            # the broker serves who has asked for longest: daemons that ask in step would not take turns
+            "expires": round(PULL_EXPIRES_S * random.uniform(0.5, 1.0) * _NANOSECONDS),
             "idle_heartbeat": round(PULL_HEARTBEAT_S * _NANOSECONDS),
         }
         frame = (self._next_subject, f"{self._inbox}.{self._pulls}", b"", json.dumps(body).encode())
@@ -281,6 +289,11 @@ class JetStreamIntake:
             self._bus.send([frame])
             self._asked += wanted
             self._heard_mono = self._mono()
+
+    def _give_up_pulls(self) -> None:
+        """Ask anew: nothing is known of what was asked for so far."""
+        self._asked = 0
+        self._first_counted = self._pulls + 1
 
     def _take(self, messages: list[BusMessage]) -> None:
         """Everything of one read: messages, and what the broker says of the asking."""
@@ -291,7 +304,7 @@ class JetStreamIntake:
         subject, prefix, lender = self._spec.subject, self._prefix, LENT_PREFIX + self._life
         in_hand = self._in_hand
         # what is begun here must be begun nowhere else, whatever becomes of this daemon
-        claims_all = self._must_not_repeat and self._spec.ack_on is AckOn.DONE
+        claims_all = self._begins_once and self._spec.ack_on is AckOn.DONE
         for message in messages:
             receipt = read_receipt(message.reply_to) if message.reply_to else None
             if receipt is None:
@@ -313,7 +326,7 @@ class JetStreamIntake:
             )
             (fresh if receipt.delivered == 1 and not claims_all else again).append(taken)
         if again:
-            self._spawn(self._take_again(again), "claim messages of")
+            self._spawn(self._take_claimed(again), "claim messages of")
         self._room = max(0, self._room - len(fresh) - len(again))
         if fresh and self._on_messages is not None:
             self._on_messages(fresh)
@@ -326,75 +339,60 @@ class JetStreamIntake:
         headers = parse_headers(block)
         left = headers.get("Nats-Pending-Messages", "")
         status = headers.get("Status", "")
-        if left.isdecimal() and len(left) < 10:
+        number = message.subject.rpartition(".")[2]
+        is_counted = number.isdecimal() and int(number[:18]) >= self._first_counted
+        if left.isdecimal() and len(left) < 10 and is_counted:
             self._asked = max(0, self._asked - int(left))
         if status == "100":
             return
         if not left:
             # of another kind than the end of one asking: everything is looked at anew
-            self._asked = 0
+            self._give_up_pulls()
         if status not in ("404", "408") and "MaxBytes" not in headers.get("Description", ""):
             self._repair_at = min(self._repair_at, self._mono() + self._repair_delay_s)
 
     # -- claims -----------------------------------------------------------------------------------
 
-    async def _take_again(self, messages: list[BusMessage]) -> None:
-        """Deliveries that are not the first: another daemon may have the message."""
+    async def _take_claimed(self, messages: list[BusMessage]) -> None:
+        """Deliveries of which another daemon may have had the message, or may get it later."""
+        receipts = [_receipt_of(message.reply_to) for message in messages]
         try:
-            ours = await self.claim([message.reply_to for message in messages])
+            claims = await self._claims.of_deliveries(receipts, self._life)
         except BusError:
-            for message in messages:
+            for receipt in receipts:
                 # delivered once more in a while
-                self._in_hand.pop(_ack_subject(message.reply_to), None)
+                self._in_hand.pop(receipt.ack_subject, None)
             return
-        mine = [message for message, is_mine in zip(messages, ours, strict=True) if is_mine]
-        for message, is_mine in zip(messages, ours, strict=True):
-            if not is_mine:  # nothing more is said of it: it is the other one's to acknowledge
-                self._in_hand.pop(_ack_subject(message.reply_to), None)
+        mine: list[BusMessage] = []
+        given_back: list[Frame] = []
+        for message, receipt, claim in zip(messages, receipts, claims, strict=True):
+            if claim is Claim.ANOTHERS:
+                self._in_hand.pop(receipt.ack_subject, None)
+                given_back.append((receipt.ack_subject, "", b"", _nak(pause_s(receipt))))
+                continue
+            if claim is Claim.TAKEN_OVER:
+                message.block = with_line(message.block, BEGUN_ELSEWHERE)
+            mine.append(message)
+        self._send(given_back)
         if mine and self._on_messages is not None:
             self._on_messages(mine)
 
     async def claim(self, reply_tos: Sequence[str]) -> list[bool]:
         """See `base.Intake`. What came by core is ours."""
-        claims = [
-            self._claim_one(reply_to) if reply_to.startswith(self._prefix) else _yes()
-            for reply_to in reply_tos
+        prefix = self._prefix
+        kept = [reply_to for reply_to in reply_tos if reply_to.startswith(prefix)]
+        receipts = [
+            (_receipt_of(reply_to), reply_to[len(prefix) :].partition("/")[0]) for reply_to in kept
         ]
-        found: list[bool] = []
-        for at in range(0, len(claims), 64):
-            found += await asyncio.gather(*claims[at : at + 64])
-        return found
+        of_kept = dict(zip(kept, await self._claims.of_rows(receipts), strict=True))
+        return [of_kept.get(reply_to, True) for reply_to in reply_tos]
 
-    async def _claim_one(self, reply_to: str) -> bool:
-        receipt = read_receipt(_ack_subject(reply_to))
-        if receipt is None:
-            return True
-        life = reply_to[len(self._prefix) :].partition("/")[0]
-        subject = claim_subject(self._spec.subject, receipt.stream, f"{life}-{receipt.sequence}")
-        block = b"NATS/1.0\r\nNats-Expected-Last-Subject-Sequence: 0\r\n\r\n"
-        answer = await self._api.request(subject, self._instance.encode(), block=block)
-        if answer.block.startswith(NO_RESPONDERS):
-            return True  # there is no such stream any more, and nobody else to have it
-        try:
-            said = read_puback(answer.payload)
-        except msgspec.DecodeError:
-            raise BusUnavailable("the answer to a claim cannot be read") from None
-        if said.error is None:
-            return True
-        if said.error.err_code != _WRONG_LAST_SEQUENCE:
-            raise BusUnavailable(f"stream {receipt.stream}: {said.error.description}")
-        return await self._owner(receipt.stream, subject) == self._instance
-
-    async def _owner(self, stream: str, subject: str) -> str:
-        try:
-            found = await self._api.ask(f"STREAM.MSG.GET.{stream}", {"last_by_subj": subject})
-        except StreamRefused as error:
-            if error.code == NO_MESSAGE:
-                return self._instance  # forgotten meanwhile: as old as the stream keeps anything
-            raise
-        message = found.get("message")
-        data = message.get("data", "") if isinstance(message, dict) else ""
-        return base64.b64decode(data).decode("ascii", "replace")
+    async def _throw_claims_away(self, newest: int, found: ConsumerState) -> None:
+        """Have the stream forget claims of what is acknowledged; `newest` is the newest that there was before the look."""
+        is_empty = not (found.waiting or found.in_hand)
+        before = newest + 1 if is_empty else found.floor + 1
+        with contextlib.suppress(BusError):
+            await self._claims.throw_away(self._stream, before)
 
     # -- acknowledging ----------------------------------------------------------------------------
 
@@ -462,15 +460,16 @@ class JetStreamIntake:
             now = self._mono()
             if self._bus.connection_epoch != self._epoch:
                 self._epoch = self._bus.connection_epoch
-                self._asked = 0
+                self._give_up_pulls()
                 self._send([frame for at, frame in self._acked if now - at < ACK_WAIT_S])
                 self._repair_at = 0.0
             elif self._asked and now - self._heard_mono > 2.5 * PULL_HEARTBEAT_S:
-                self._asked = 0
+                self._give_up_pulls()
                 self._repair_at = 0.0
             if now >= self._repair_at:
                 await self._repair()
-            if now >= self._look_at_kept_at:
+            # claims that nothing in hand needs any more take up room of the stream
+            if now >= self._look_at_kept_at or (self._claims.newest and not self._in_hand):
                 self._look_at_kept_at = now + KEPT_LOOK_S
                 await self._look_at_kept()
             self._tell_in_hand(self._mono())
@@ -520,6 +519,13 @@ def _ack_subject(reply_to: str) -> str:
     return reply_to.rpartition(".")[2].split("/", 2)[2].replace("/", ".")
 
 
+def _receipt_of(reply_to: str) -> Receipt:
+    """Which delivery of which stream the subscriber sees under this reply subject."""
+    receipt = read_receipt(_ack_subject(reply_to))
+    assert receipt is not None  # it was one when the reply subject was made
+    return receipt
+
+
 def _sender_of(block: bytes) -> str:
     """The instance of the appliance that sent a message; "" where nobody says."""
     at = block.find(_ID)
@@ -533,10 +539,14 @@ def _word(answer: Answer) -> bytes:
     """What the broker is told of a delivery."""
     kind = answer.kind
     if kind is AnswerKind.BUSY:
-        return b'-NAK {"delay": %d}' % (answer.wait_ms * 1_000_000)
+        return _nak(answer.wait_ms / 1_000)
     if kind is AnswerKind.REFUSED or kind is AnswerKind.FAILED:
         return f"+TERM {kind.value}: {header_text(answer.detail)}".encode()
     return _ACK
+
+
+def _nak(delay_s: float) -> bytes:
+    return b'-NAK {"delay": %d}' % round(delay_s * _NANOSECONDS)
 
 
 def _life_of(created: str) -> str:
@@ -544,7 +554,3 @@ def _life_of(created: str) -> str:
 
 
 def _nothing() -> None: ...
-
-
-async def _yes() -> bool:
-    return True

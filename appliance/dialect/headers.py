@@ -20,6 +20,10 @@ TAKER_HEADER = "appl-taker"
 ATTEMPT_HEADER = "appl-attempt"
 """On a message: how often an operator has had it tried anew. What had failed is run again then, and only that."""
 
+BEGUN_ELSEWHERE = b"appl-begun: 1\r\n"
+"""A header that a receiver writes, and nobody sends: another daemon of the node had this message of a stream, may have
+begun it, and stays away.
+"""
 JOB_HEADER = "appl-job"
 """On a message: the job of the operator's command that it is part of, for whoever looks at what runs on a node."""
 
@@ -78,6 +82,11 @@ class Ending(NamedTuple):
 
 
 PLAIN_END = Ending()
+
+
+def with_line(block: bytes, line: bytes) -> bytes:
+    """A header block, which may be none, with one line more."""
+    return (block[:-2] if block else b"NATS/1.0\r\n") + line + b"\r\n"
 
 
 def write_ending(ending: Ending) -> str:

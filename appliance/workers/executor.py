@@ -19,6 +19,7 @@ from appliance.core.method import OnCrash
 from appliance.core.specs import AckOn, SubscriberSpec
 from appliance.delivery.base import Confirmation, Intake
 from appliance.dialect.base import Answer, AnswerKind
+from appliance.dialect.headers import BEGUN_ELSEWHERE
 from appliance.errors import (
     AnswerTooLarge,
     AnswerUnwanted,
@@ -58,6 +59,10 @@ MAX_REPLY_WAITS = 50
 _DISK_TROUBLE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE, errno.EROFS})
 _REFUSALS = (PathForbidden, CommandForbidden, ArgumentsInvalid, UrlForbidden)
 """Errors of handlers that say that it is not allowed, rather than that it went wrong."""
+
+_BEGUN_ELSEWHERE_TEXT = (
+    "interrupted: the appliance that may have begun it stays away; it was not run again"
+)
 
 DONE_VERDICT = "done"
 _TAKEN = Answer(AnswerKind.TAKEN)
@@ -346,6 +351,9 @@ class Executor:
         except DecodeError as error:
             text = self._parts.hiding.text(str(error))
             self._finishing.add((work, (), f"failed: undecodable: {text}"))
+            return
+        if self._needs_mark(work) and BEGUN_ELSEWHERE in work.block:
+            self._fail(work, message, HandlerError(_BEGUN_ELSEWHERE_TEXT), None)
             return
         if work.is_reply:
             # before anything that waits: pieces are kept in the order in which they came

@@ -87,7 +87,9 @@ class Subscriber:
         """Words about what the method has started, which come on its subject."""
         self._admission = self._new_admission()
         self._intake = parts.delivery.make_intake(
-            spec, self._on_answers_denied, must_not_repeat=self._must_not_run_twice
+            spec,
+            self._on_answers_denied,
+            begins_once=self._must_not_run_twice or method.info.journals,
         )
         self._executor = Executor(
             spec,

@@ -172,6 +172,13 @@ class StreamingBroker(MemoryBroker):
             if self._overlaps(name, body):
                 return _error(10065, "subjects overlap with an existing stream")
             stream.config = body
+        elif verb == "PURGE":
+            for at, (subject, _, _) in tuple(stream.messages.items()):
+                if is_covered(subject, by=body["filter"]) and at < body.get("seq", at + 1):
+                    del stream.messages[at]
+                    if stream.last_of.get(subject) == at:
+                        del stream.last_of[subject]
+            return {"success": True}
         elif verb == "DELETE":
             del self.streams[name]
             return {"success": True}
@@ -289,6 +296,7 @@ class StreamingBroker(MemoryBroker):
                 return
             pull.left -= 1
             pull.heard_at = now
+            consumer.pulls.rotate(-1)  # in turns, whoever asked for more
             consumer.sent += 1
             count = consumer.deliveries[at] = consumer.deliveries.get(at, 0) + 1
             consumer.pending[at] = now + consumer.config["ack_wait"] / _NANOSECONDS

@@ -220,22 +220,12 @@ def share_over_kills(broker, tmp_path, ack_on):
         return lines_of(one), lines_of(two)
 
 
+@pytest.mark.parametrize("ack_on", ["received", "done"])
 def test_two_daemons_of_a_node_share_its_messages_and_a_kill_of_one_loses_and_doubles_nothing(
-    broker, tmp_path
+    broker, tmp_path, ack_on
 ):
-    one, two = share_over_kills(broker, tmp_path, "received")
+    one, two = share_over_kills(broker, tmp_path, ack_on)
     assert {line: count for line, count in (one + two).items() if count != 1} == {}
-    assert one
-    assert two
-
-
-def test_what_a_killed_daemon_had_done_and_not_yet_acknowledged_may_be_done_by_the_other_once_more(
-    broker, tmp_path
-):
-    one, two = share_over_kills(broker, tmp_path, "done")
-    # neither of them does anything twice, and what both did was in the hands of the one that was killed
-    assert set(one.values()) | set(two.values()) == {1}
-    assert len(one.keys() & two.keys()) <= 2 * 16, "its concurrency, at each kill"
     assert one
     assert two
 

@@ -21,10 +21,10 @@ class Other:
     def make_carrier(self, spec):
         return "its carrier"
 
-    def make_intake(self, spec, on_answers_denied, *, must_not_repeat):
+    def make_intake(self, spec, on_answers_denied, *, begins_once):
         return "its intake"
 
-    def with_rests(self, main, spec):
+    def with_rests(self, main, spec, *, begins_once):
         return main
 
 
@@ -49,7 +49,7 @@ def test_a_subject_is_carried_as_its_spec_says(monkeypatch):
     publisher = PublisherSpec(**common, to_node=NodeName("a"), delivery=word)
     subscriber = SubscriberSpec(**common, delivery=word)
     carried: object = delivery.make_carrier(publisher)
-    taken: object = delivery.make_intake(subscriber, NOTHING, must_not_repeat=False)
+    taken: object = delivery.make_intake(subscriber, NOTHING, begins_once=False)
     assert (carried, taken) == ("its carrier", "its intake")
 
 

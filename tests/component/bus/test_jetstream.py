@@ -11,6 +11,7 @@ from appliance.bus.nats import NatsBus
 from appliance.core.names import MethodName, NodeName, Subject
 from appliance.core.specs import AckOn, Delivery, PublisherSpec, StreamSettings, SubscriberSpec
 from appliance.core.streams import name_of_consumer
+from appliance.delivery import claims
 from appliance.delivery.base import Confirmation, Flight
 from appliance.delivery.jetstream import JetStreamDelivery
 from appliance.dialect.base import Answer, AnswerKind
@@ -101,12 +102,13 @@ class Side:
         await until_async(lambda: len(self.answers) >= count)
         return [answer for _, answer in self.answers]
 
-    async def receiver(self, *, must_not_repeat=False, **fields):
+    async def receiver(self, *, begins_once=False, **fields):
         self.intake = self.mode.with_rests(
             self.mode.make_intake(
-                self.subscriber(**fields), lambda denial: None, must_not_repeat=must_not_repeat
+                self.subscriber(**fields), lambda denial: None, begins_once=begins_once
             ),
             self.subscriber(**fields),
+            begins_once=begins_once,
         )
         await self.intake.start(self.inbox, lambda denial: None)
         return self.intake
@@ -250,7 +252,8 @@ async def test_limits_follow_the_config_and_a_stream_of_others_keeps_what_else_i
     assert "max_bytes is 5000 and shall be 1000000" in told
     found = await api.find_stream(STREAM)
     assert found.config["description"] == "ours"
-    assert found.config["subjects"] == ["other.x", SUBJECT, f"{SUBJECT}.claim.{STREAM}.*"]
+    claims = (f"{SUBJECT}.claim.{STREAM}.*", f"{SUBJECT}.claim.{STREAM}.begun.*")
+    assert found.config["subjects"] == ["other.x", SUBJECT, *claims]
     _, told = await api.ensure_stream(side.stream, STREAM, SUBJECT, is_ours=True)
     assert told == ""
 
@@ -289,17 +292,68 @@ async def test_what_jetstream_refuses_is_told_in_its_words(world):
         await side.api.ask("STREAM.UPDATE.nothing", {"name": "nothing", "subjects": ["a.b"]})
 
 
-async def test_what_must_not_be_begun_twice_is_claimed_before_it_is_handed_over(world):
+async def two_that_begin_once(world):
+    """Two daemons of a node, and a message that the first has begun and given no word of."""
     side, other = await world.side(ONE), await world.side(TWO)
     carrier = await side.sender()
     carrier.send([side.flight()])
-    intake = await side.receiver(must_not_repeat=True, ack_on=AckOn.DONE)
-    rival = await other.receiver(must_not_repeat=True, ack_on=AckOn.DONE)
-    intake.want(5)
+    intake = await side.receiver(begins_once=True, ack_on=AckOn.DONE)
+    rival = await other.receiver(begins_once=True, ack_on=AckOn.DONE)
+    intake.want(1)
     (message,) = await side.inbox.wait_for(1)
-    assert await rival.claim([message.reply_to]) == [False]
+    side.confirm(message, AnswerKind.BUSY, wait_ms=10)  # as if nothing were heard of it
+    rival.want(5)
+    return side, other, message
+
+
+async def test_what_one_daemon_has_begun_another_gives_back_until_it_is_there_again(
+    world, monkeypatch
+):
+    monkeypatch.setattr(claims, "PAUSE_FIRST_S", 0.01)
+    side, other, _ = await two_that_begin_once(world)
+
+    def redelivered():
+        return other.intake._claims._asked_mono
+
+    await until_async(redelivered)
+    side.intake.want(5)
+    _, again = await side.inbox.wait_for(2)
+    assert other.inbox.messages == []
+    side.confirm(again, AnswerKind.DONE)
+    await side.until_kept(
+        1
+    )  # what it wrote of the second delivery; the claim before the work is gone
+    await side.intake.stop()
+    await other.intake.stop()
+
+
+async def test_what_a_daemon_had_begun_that_stays_away_is_taken_over_and_not_its_any_more(
+    world, monkeypatch
+):
+    monkeypatch.setattr(claims, "PAUSE_FIRST_S", 0.01)
+    monkeypatch.setattr(claims, "TAKEOVER_S", 0.05)
+    side, other, message = await two_that_begin_once(world)
+    (taken,) = await other.inbox.wait_for(1)
+    assert taken.headers["appl-begun"] == "1"
+    assert taken.headers["appl-id"] == f"{ONE}-1-m"
+    assert await side.intake.claim([message.reply_to]) == [False]
+    assert await other.intake.claim([taken.reply_to]) == [True]
+    other.confirm(taken, AnswerKind.DONE)
+    await side.intake.stop()
+    await other.intake.stop()
+
+
+async def test_a_stream_without_room_for_claims_is_emptied_all_the_same(world):
+    side = await world.side(max_bytes=2_000)
+    carrier = await side.sender()
+    carrier.send([side.flight(b"x" * 1_000) for _ in range(2)])
+    await side.said(2)
+    intake = await side.receiver(begins_once=True, ack_on=AckOn.DONE)
+    side.bus.send([(SUBJECT, "", b"", b"x" * number) for number in range(600, 0, -1)])
+    intake.want(1)
+    (message,) = await side.inbox.wait_for(1)
+    side.confirm(message, AnswerKind.DONE)
     await intake.stop()
-    await rival.stop()
 
 
 async def test_what_is_delivered_no_more_is_the_trouble_of_the_worker(world, request):

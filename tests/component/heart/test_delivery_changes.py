@@ -35,12 +35,12 @@ class Noted:
         self._made.append(f"carrier {spec.method}")
         return self._mode.make_carrier(spec)
 
-    def make_intake(self, spec, on_answers_denied, *, must_not_repeat) -> Intake:
+    def make_intake(self, spec, on_answers_denied, *, begins_once) -> Intake:
         self._made.append(f"intake {spec.method}")
-        return self._mode.make_intake(spec, on_answers_denied, must_not_repeat=must_not_repeat)
+        return self._mode.make_intake(spec, on_answers_denied, begins_once=begins_once)
 
-    def with_rests(self, main, spec) -> Intake:
-        return self._mode.with_rests(main, spec)
+    def with_rests(self, main, spec, *, begins_once) -> Intake:
+        return self._mode.with_rests(main, spec, begins_once=begins_once)
 
 
 def carried_as(desired: DesiredState, mode: Delivery) -> DesiredState:
