@@ -18,7 +18,6 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-import typer
 from commands import (
     all_commands,
     arguments_of,
@@ -31,7 +30,7 @@ from commands import (
 )
 from completion import bash, fish, zsh
 
-from appliance.cli.app import make_app
+from appliance.cli.app import load_command
 from appliance.cli.options import ENVIRONMENT, PROGRAM
 from appliance.config.print_schema import make_schema
 
@@ -61,7 +60,7 @@ EXITS = (
 def main() -> None:
     """Write all files below ROOT."""
     root, version, changelog = Path(sys.argv[1]), sys.argv[2], Path(sys.argv[3])
-    command = typer.main.get_command(make_app())
+    command = load_command()
     man = root / "usr/share/man"
     names = dict(all_commands(command))
     write_gz(man / f"man1/{PROGRAM}.1.gz", main_page(command, names, version))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import sys
 import traceback
@@ -9,6 +10,7 @@ from collections.abc import Sequence
 from typing import Annotated
 
 import typer
+from typer.core import TyperGroup
 
 from appliance import __version__, early
 from appliance.cli import (
@@ -121,6 +123,12 @@ def make_app() -> typer.Typer:
     return app
 
 
+@functools.cache
+def load_command() -> TyperGroup:
+    """The command line with all commands, made when it is first needed: it takes longer than many a command runs."""
+    return typer.main.get_group(make_app())
+
+
 def _show_version(wanted: bool) -> None:
     if wanted:
         is_compiled = not str(message.__file__).endswith(".py")
@@ -164,9 +172,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(given: Sequence[str]) -> int:
-    command = typer.main.get_command(make_app())
     try:
-        result = command.main(args=given, prog_name=PROGRAM, standalone_mode=False)
+        result = load_command().main(args=given, prog_name=PROGRAM, standalone_mode=False)
     except OutputLost:
         raise
     except _CLICK.UsageError as error:

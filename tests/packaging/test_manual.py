@@ -12,10 +12,9 @@ import time
 from pathlib import Path
 
 import pytest
-import typer
 
+from appliance.cli.app import load_command
 from appliance.cli.app import main as run_command_line
-from appliance.cli.app import make_app
 from tests.packaging.conftest import PACKAGING, needs
 
 
@@ -258,6 +257,6 @@ def test_an_option_says_what_it_takes(monkeypatch, words, option, shown):
     monkeypatch.syspath_prepend(PACKAGING)
     import commands as told
 
-    command = dict(told.all_commands(typer.main.get_command(make_app())))[words]
+    command = dict(told.all_commands(load_command()))[words]
     found = next(item for item in told.options_of(command) if option in item.opts)
     assert told.metavar(found) == shown

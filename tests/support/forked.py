@@ -23,16 +23,24 @@ import runpy
 import select
 import signal
 import socket
+import struct
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Mapping, Sequence
 from typing import IO
 
 _MAX_REQUEST_BYTES = 1 << 20
 _PR_SET_PDEATHSIG = 1
-_libc = ctypes.CDLL(None)
-_PRELOADED = ("appliance.cli.app", "appliance.daemon.run")
+_PR_CAPBSET_DROP = 24
+_CAPABILITY_VERSION_3 = 0x20080522
+_libc = ctypes.CDLL(None, use_errno=True)
+_PRELOADED = (
+    *("appliance.cli.app", "appliance.daemon.run"),
+    # what a running daemon and commands that show tables import late
+    *("anyio._backends._asyncio", "encodings.utf_8_sig", "appliance.cli.status_view", "rich.table"),
+)
 
 
 class ForkedProcess:
@@ -96,8 +104,12 @@ def start(
     stderr: IO | int | None = None,
     env: Mapping[str, str] | None = None,
     cwd: str | os.PathLike[str] | None = None,
+    is_plain_user: bool = False,
 ) -> ForkedProcess:
-    """Start our command with these arguments; without a descriptor it reads and writes /dev/null."""
+    """Start our command with these arguments; without a descriptor it reads and writes /dev/null.
+
+    As a plain user it has not root's way around the rights of files.
+    """
     told, tells = socket.socketpair()
     with open(os.devnull, "r+b") as null, tells:
         files = [null if file is None else file for file in (stdin, stdout, stderr)]
@@ -106,6 +118,7 @@ def start(
             "arguments": [os.fspath(word) for word in arguments],
             "environment": dict(os.environ if env is None else env),
             "directory": os.fspath(cwd or os.getcwd()),
+            "is_plain_user": is_plain_user,
         }
         message = json.dumps(request).encode()
         socket.send_fds(_find_parent(), [message], [*descriptors, tells.fileno()])
@@ -120,6 +133,7 @@ def run(
     cwd: str | os.PathLike[str] | None = None,
     timeout: float = 60.0,
     is_text: bool = True,
+    is_plain_user: bool = False,
 ) -> subprocess.CompletedProcess:
     """As `subprocess.run` with captured output, which is UTF-8 unless it is no text."""
     with (
@@ -129,7 +143,8 @@ def run(
     ):
         fed.write(input)
         fed.seek(0)
-        process = start(arguments, stdin=fed, stdout=out, stderr=err, env=env, cwd=cwd)
+        process = start(arguments, stdin=fed, stdout=out, stderr=err, env=env, cwd=cwd,
+            is_plain_user=is_plain_user)  # fmt: skip
         try:
             code = process.wait(timeout)
         except subprocess.TimeoutExpired:
@@ -205,6 +220,15 @@ def _die_with_parent() -> None:
     _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
+def _give_up_capabilities() -> None:
+    """For good, and for whatever this process starts."""
+    for number in range(64):
+        _libc.prctl(_PR_CAPBSET_DROP, number, 0, 0, 0)
+    header = struct.pack("Ii", _CAPABILITY_VERSION_3, 0)
+    if _libc.capset(header, bytes(24)) != 0:
+        raise OSError(ctypes.get_errno(), "capset")
+
+
 def _tell_ends(ends: dict[int, socket.socket]) -> None:
     for pid in list(ends):
         found, status = os.waitpid(pid, os.WNOHANG)
@@ -215,6 +239,8 @@ def _tell_ends(ends: dict[int, socket.socket]) -> None:
 
 def _become(request: dict) -> None:
     """Run the command as an interpreter that was just started would."""
+    if request["is_plain_user"]:
+        _give_up_capabilities()
     os.environ.clear()
     os.environ.update(request["environment"])
     os.chdir(request["directory"])
@@ -222,13 +248,24 @@ def _become(request: dict) -> None:
     sys.stdin = os.fdopen(0, encoding="utf-8", closefd=False)
     sys.stdout = os.fdopen(1, "w", encoding="utf-8", closefd=False)
     sys.stderr = os.fdopen(2, "w", 1, encoding="utf-8", errors="backslashreplace", closefd=False)
-    runpy.run_module("appliance", run_name="__main__", alter_sys=True)
+    try:
+        runpy.run_module("appliance", run_name="__main__", alter_sys=True)
+    except SystemExit as ended:
+        # what an interpreter does at its end, save taking apart all that was loaded, module by module
+        if isinstance(ended.code, int):
+            threading._shutdown()
+            atexit._run_exitfuncs()
+            with contextlib.suppress(OSError, ValueError):
+                sys.stdout.flush()
+            os._exit(ended.code & 0xFF)
+        raise
 
 
 def main() -> None:
     _die_with_parent()
     for name in _PRELOADED:
         importlib.import_module(name)
+    sys.modules["appliance.cli.app"].load_command()
     gc.collect()
     gc.freeze()  # else the first collection of every child would copy all of its memory
     _become(_serve(socket.socket(fileno=int(sys.argv[1]))))

@@ -1,15 +1,13 @@
 """Who may not use a state directory is told so, and who may, whatever he asks; root does not take one from its owner."""
 
 import os
-import shutil
-import subprocess
-import sys
 
 import pytest
 
 from appliance.cli import api_client
 from appliance.cli.api_client import ApiClient, UnixWay
 from appliance.errors import DaemonUnreachable
+from tests.support import forked
 from tests.support.appliance import Appliance
 
 CONFIG = "version: 1\nbroker: {embedded: true}\nnodes: {a: {subscribe: {REQPing: {}}}}\n"
@@ -51,14 +49,9 @@ def place(tmp_path):
 
 def ask(place, words):
     """As a user without root's way around the rights of files."""
-    command = [sys.executable, "-m", "appliance", *words]
-    if os.geteuid() == 0:
-        setpriv = shutil.which("setpriv")
-        assert setpriv is not None  # of util-linux, as mount is
-        command = [setpriv, "--bounding-set=-all", "--inh-caps=-all", *command]
     env = {**os.environ, "HOME": str(place / "home")}
     env.pop("APPLIANCE_STATE_DIR", None)
-    return subprocess.run(command, capture_output=True, text=True, env=env, timeout=60)
+    return forked.run(words, env=env, is_plain_user=True)
 
 
 @pytest.mark.parametrize("words", ASKING)

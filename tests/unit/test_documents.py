@@ -1,15 +1,13 @@
 """What the documents show is true: configs pass, commands and their options exist, links lead somewhere."""
 
-import functools
 import re
 import shlex
 from pathlib import Path
 
 import pytest
-import typer.main
 import yaml
 
-from appliance.cli.app import make_app
+from appliance.cli.app import load_command
 from appliance.core.delivery import DeliveryState, WaitReason
 from appliance.telemetry.metrics import OTHER_REASON, STORE_STATES
 from appliance.telemetry.stats import ENDS, PUBLISHER_COUNTERS, SUBSCRIBER_COUNTERS
@@ -88,15 +86,9 @@ def all_commands_shown():
             yield pytest.param(words, id=f"{name_of(path)}: {' '.join(words)[:60]}")
 
 
-@functools.cache
-def command_line():
-    """Our command with all below it."""
-    return typer.main.get_command(make_app())
-
-
 def follow(words):
     """The command that words name, and the words that are left."""
-    command = command_line()
+    command = load_command()
     while words and words[0] in getattr(command, "commands", {}):
         command, words = command.commands[words[0]], words[1:]
     return command, words
@@ -115,7 +107,7 @@ def test_every_command_stands_in_the_readme():
     text = (ROOT / "README.md").read_text()
     table = text[text.index("## Commands") : text.index("## Configs to learn from")]
     shown = {match.split()[0] for match in re.findall(r"`(?:appliance )?([a-z][^`]*)`", table)}
-    visible = {name for name, command in command_line().commands.items() if not command.hidden}
+    visible = {name for name, command in load_command().commands.items() if not command.hidden}
     assert visible - shown <= {"demo", "runner"}, "demo and runner stand above"
 
 

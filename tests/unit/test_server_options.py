@@ -7,7 +7,7 @@ import pytest
 import typer
 import typer.main
 
-from appliance.cli.app import make_app
+from appliance.cli.app import load_command
 from appliance.cli.contexts import (
     Context,
     Contexts,
@@ -237,7 +237,7 @@ def commands(group, prefix=""):
 
 
 def test_every_command_that_talks_to_a_daemon_takes_a_server():
-    for name, command in commands(typer.main.get_command(make_app())):
+    for name, command in commands(load_command()):
         options = {opt for item in command.params for opt in item.opts}
         asks = any("--state-dir" in item.opts and not item.hidden for item in command.params)
         is_taught = {"--server", "--context", "--ca", "--token-file"} <= options
