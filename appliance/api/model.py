@@ -543,6 +543,8 @@ class StreamKept(_Answer):
     """What a stream of the broker keeps of one subject; `is_wanted` where the config in force asks for it."""
 
     stream: str = ""
+    domain: str = ""
+    """Of JetStream; "" is the broker's own."""
     subject: str = ""
     is_wanted: bool = True
     exists: bool = True
@@ -564,6 +566,7 @@ class StreamPruned(_Answer):
     """A subject of a stream that no config asks for, and whether it was taken away with its messages."""
 
     stream: str = ""
+    domain: str = ""
     subject: str = ""
     messages: int = 0
     is_pruned: bool = False

@@ -10,7 +10,13 @@ from appliance.bus.base import Bus
 from appliance.bus.jetstream import JetStreamApi
 from appliance.core.names import NodeName, Subject, WorkerKind
 from appliance.core.specs import Delivery, DesiredState, SubscriberSpec
-from appliance.core.streams import UNUSED_SUBJECT, name_of_stream
+from appliance.core.streams import (
+    UNUSED_SUBJECT,
+    StreamAddress,
+    address_of_stream,
+    read_note,
+    write_note,
+)
 from appliance.core.times import rfc3339
 from appliance.delivery.pulling import NOTE_KIND
 
@@ -42,24 +48,24 @@ class StreamsKept:
             BusError: the broker is away, or has no JetStream for this login.
         """
         wanted = set(_wanted(self._desired()))
-        known = {(Subject(key.split(" ")[0]), key.split(" ")[1]) for key in self._facts()}
+        notes = [note for key in self._notes.facts(NOTE_KIND) if (note := read_note(key))]
+        known = {(Subject(subject), stream) for subject, stream in notes}
         found = [
             await self._describe(subject, stream, is_wanted=(subject, stream) in wanted)
             for subject, stream in sorted(wanted | known)
         ]
         return [one for one in found if one is not None]
 
-    def _facts(self) -> Iterable[str]:
-        return [key for key in self._notes.facts(NOTE_KIND) if " " in key]
-
     async def _describe(
-        self, subject: Subject, stream: str, *, is_wanted: bool
+        self, subject: Subject, address: StreamAddress, *, is_wanted: bool
     ) -> model.StreamKept | None:
-        api = self._api(subject)
+        api, stream = self._api(subject, address), address.name
         try:
             found = await api.find_stream(stream)
             consumer = None if found is None else await api.find_consumer(stream, subject)
-            described = model.StreamKept(stream=stream, subject=subject, is_wanted=is_wanted)
+            described = model.StreamKept(
+                stream=stream, domain=address.domain, subject=subject, is_wanted=is_wanted
+            )
             if found is None:
                 described.exists = False
                 return described
@@ -74,10 +80,11 @@ class StreamsKept:
         finally:
             await api.close()
 
-    def _api(self, subject: Subject) -> JetStreamApi:
+    def _api(self, subject: Subject, stream: StreamAddress) -> JetStreamApi:
         nodes = self._desired().run_nodes
         own = [spec.node for spec in _subscribers(self._desired()) if spec.subject == subject]
-        return JetStreamApi(self._bus, (own or list(nodes) or [NodeName("local")])[0])
+        node = (own or list(nodes) or [NodeName("local")])[0]
+        return JetStreamApi(self._bus, node, stream.domain)
 
     async def prune(self, *, force: bool) -> Sequence[model.StreamPruned]:
         """Take away what no config of these nodes asks for any more: consumers, subjects, streams without a subject.
@@ -92,18 +99,23 @@ class StreamsKept:
             if kept.is_wanted:
                 continue
             held = kept.waiting + kept.in_hand
+            stream = StreamAddress(kept.stream, kept.domain)
             pruned = model.StreamPruned(
-                stream=kept.stream, subject=kept.subject, messages=held, is_pruned=force or not held
+                stream=stream.name,
+                domain=stream.domain,
+                subject=kept.subject,
+                messages=held,
+                is_pruned=force or not held,
             )
             if pruned.is_pruned and kept.exists:
-                await self._take_away(Subject(kept.subject), kept.stream)
+                await self._take_away(Subject(kept.subject), stream)
             if pruned.is_pruned:
-                await self._notes.remember(NOTE_KIND, {f"{kept.subject} {kept.stream}": None})
+                await self._notes.remember(NOTE_KIND, {write_note(kept.subject, stream): None})
             done.append(pruned)
         return done
 
-    async def _take_away(self, subject: Subject, stream: str) -> None:
-        api = self._api(subject)
+    async def _take_away(self, subject: Subject, address: StreamAddress) -> None:
+        api, stream = self._api(subject, address), address.name
         try:
             await api.delete_consumer(stream, subject)
             await api.drop_subject(stream, subject)
@@ -120,7 +132,7 @@ def _subscribers(desired: DesiredState) -> Iterable[SubscriberSpec]:
             yield spec
 
 
-def _wanted(desired: DesiredState) -> Iterable[tuple[Subject, str]]:
+def _wanted(desired: DesiredState) -> Iterable[tuple[Subject, StreamAddress]]:
     for spec in _subscribers(desired):
         if spec.delivery is Delivery.JETSTREAM:
-            yield spec.subject, name_of_stream(spec.stream, spec.subject)
+            yield spec.subject, address_of_stream(spec.stream, spec.subject)

@@ -20,6 +20,7 @@ from appliance.core.specs import StreamSettings
 from appliance.core.streams import (
     Config,
     Json,
+    api_prefix,
     consumer_config,
     describe_drift,
     differences,
@@ -35,7 +36,6 @@ from appliance.errors import BusUnavailable, StreamRefused
 
 API_TIMEOUT_S = 5.0
 """A cluster that chooses a leader answers nothing meanwhile."""
-API = "$JS.API"
 _NO_RESPONDERS = b"NATS/1.0 503"
 STREAM_NOT_FOUND = 10059
 CONSUMER_NOT_FOUND = 10014
@@ -110,10 +110,13 @@ class _Asked:
 
 
 class JetStreamApi:
-    """Requests of one node and their answers; nothing is subscribed before the first request."""
+    """Requests of one node to one domain and their answers; nothing is subscribed before the first request."""
 
-    def __init__(self, bus: Bus, node: str) -> None:
+    def __init__(self, bus: Bus, node: str, domain: str = "") -> None:
         self._bus = bus
+        self._domain = domain
+        self.prefix = api_prefix(domain)
+        """How the subjects of the API begin."""
         self._inbox = new_inbox(node)
         self._tokens = 0
         self._waiting: dict[str, tuple[_Asked, int]] = {}
@@ -204,9 +207,10 @@ class JetStreamApi:
             StreamRefused: JetStream says no.
         """
         data = json.dumps(body).encode() if body else b""
-        answer = await self.request(f"{API}.{words}", data)
+        answer = await self.request(f"{self.prefix}.{words}", data)
         if answer.block.startswith(_NO_RESPONDERS):
-            raise BusUnavailable("the broker has no JetStream for this user")
+            where = f"no domain {self._domain}" if self._domain else "no JetStream"
+            raise BusUnavailable(f"the broker reaches {where} for this user")
         try:
             found = json.loads(answer.payload)
         except (ValueError, RecursionError):

@@ -19,6 +19,7 @@ from appliance.cli.record_table import say_age
 from appliance.cli.server_options import connect
 from appliance.cli.terminal import print_table
 from appliance.core.escape import escape_line
+from appliance.core.streams import StreamAddress
 
 
 def register(app: typer.Typer) -> None:
@@ -79,11 +80,15 @@ def _row(one: StreamKept) -> list[str]:
         note = "not there"
     oldest = say_age(UNSET, one.oldest_at) if one.oldest_at else ""
     counts = [str(one.waiting), str(one.in_hand), str(one.redelivered)]
-    return [escape_line(one.stream), escape_line(one.subject), *counts, oldest, note]
+    return [_say_stream(one), escape_line(one.subject), *counts, oldest, note]
+
+
+def _say_stream(one: StreamKept | StreamPruned) -> str:
+    return escape_line(str(StreamAddress(one.stream, one.domain)))
 
 
 def _say_pruned(one: StreamPruned) -> str:
-    name = f"{escape_line(one.subject)} in {escape_line(one.stream)}"
+    name = f"{escape_line(one.subject)} in {_say_stream(one)}"
     count = f"{one.messages} message{'s' if one.messages != 1 else ''}"
     if one.is_pruned:
         return f"{name}: taken away" + (f" with {count}" if one.messages else "")

@@ -34,16 +34,17 @@ from appliance.core.specs import (
     SubscriberSpec,
 )
 from appliance.core.streams import (
+    StreamAddress,
+    address_of_stream,
+    api_prefix,
     begun_subject,
     claim_subject,
     inbox_subjects,
     name_of_consumer,
-    name_of_stream,
 )
 
 BENCH_TOKEN = "bench"
 """`appliance bench` measures below ``<node>.bench``."""
-_API = "$JS.API"
 ERROR_METHOD = MethodName("REQErrorLog")
 HELLO_METHOD = MethodName("REQHello")
 MIN_FOLDED = 4
@@ -57,9 +58,9 @@ class _Grants:
         self.sends: dict[str, bool] = {}
         """Subjects of requests; whether they are acknowledged."""
         self.takes: dict[str, bool] = {}
-        self.keeps: dict[str, str] = {}
-        """Of the subjects taken those that a stream keeps, with the stream's name."""
-        self.fills: set[str] = set()
+        self.keeps: dict[str, StreamAddress] = {}
+        """Of the subjects taken those that a stream keeps, with the stream."""
+        self.fills: set[StreamAddress] = set()
         """Streams that keep what it sends."""
 
 
@@ -78,10 +79,10 @@ def find_permissions(fleet: DesiredState, *, bench: bool = False) -> dict[NodeNa
         if isinstance(spec, PublisherSpec):
             grants[spec.node].sends[spec.subject] = spec.wants_ack
             if spec.delivery is Delivery.JETSTREAM:
-                grants[spec.node].fills.add(name_of_stream(spec.stream, spec.subject))
+                grants[spec.node].fills.add(address_of_stream(spec.stream, spec.subject))
             continue
         if spec.delivery is Delivery.JETSTREAM:
-            grants[spec.node].keeps[spec.subject] = name_of_stream(spec.stream, spec.subject)
+            grants[spec.node].keeps[spec.subject] = address_of_stream(spec.stream, spec.subject)
         grants[spec.node].takes[spec.subject] = spec.wants_ack
         senders = find_senders(spec, fleet.declared_nodes)
         if senders == fleet.declared_nodes:
@@ -90,7 +91,7 @@ def find_permissions(fleet: DesiredState, *, bench: bool = False) -> dict[NodeNa
         for sender in senders:
             grants[sender].sends[spec.subject] = spec.wants_ack
             if spec.delivery is Delivery.JETSTREAM:
-                grants[sender].fills.add(name_of_stream(spec.stream, spec.subject))
+                grants[sender].fills.add(address_of_stream(spec.stream, spec.subject))
     fold = _Fold(open_to_all, grants.values())
     return {
         node: _write(node, grants[node], fold, bench=bench) for node in sorted(fleet.declared_nodes)
@@ -139,23 +140,24 @@ def _write(node: str, granted: _Grants, fold: _Fold, *, bench: bool) -> Permissi
 
 def _add_streams(node: str, granted: _Grants, publish: set[str], subscribe: set[str]) -> None:
     """What JetStream needs. A sender may make a stream that is not there, and change none."""
-    for subject, stream in granted.keeps.items():
-        consumer = name_of_consumer(subject)
-        publish |= {f"{_API}.STREAM.{word}.{stream}" for word in ("INFO", "CREATE", "UPDATE")}
+    for subject, (stream, domain) in granted.keeps.items():
+        api, consumer = api_prefix(domain), name_of_consumer(subject)
+        publish |= {f"{api}.STREAM.{word}.{stream}" for word in ("INFO", "CREATE", "UPDATE")}
         publish |= {
-            f"{_API}.CONSUMER.{word}.{stream}.{consumer}" for word in ("INFO", "MSG.NEXT", "DELETE")
+            f"{api}.CONSUMER.{word}.{stream}.{consumer}" for word in ("INFO", "MSG.NEXT", "DELETE")
         }
         publish |= {
-            f"{_API}.STREAM.MSG.GET.{stream}",
-            f"{_API}.CONSUMER.CREATE.{stream}.{consumer}.{subject}",
+            f"{api}.STREAM.MSG.GET.{stream}",
+            f"{api}.CONSUMER.CREATE.{stream}.{consumer}.{subject}",
             f"$JS.ACK.{stream}.{consumer}.>",
-            f"{_API}.STREAM.PURGE.{stream}",
+            f"{api}.STREAM.PURGE.{stream}",
             claim_subject(subject, stream, "*"),
             begun_subject(subject, stream, "*"),
         }
         subscribe.add(f"$JS.EVENT.ADVISORY.CONSUMER.MAX_DELIVERIES.{stream}.{consumer}")
-    for stream in granted.fills:
-        publish |= {f"{_API}.STREAM.{word}.{stream}" for word in ("INFO", "CREATE")}
+    for stream, domain in granted.fills:
+        api = api_prefix(domain)
+        publish |= {f"{api}.STREAM.{word}.{stream}" for word in ("INFO", "CREATE")}
     if granted.keeps or granted.fills:
         subscribe.add(inbox_subjects(node))
 

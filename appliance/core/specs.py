@@ -240,6 +240,14 @@ class StreamSettings:
         shape={"pattern": "^[A-Za-z0-9_=-]{1,200}$"},
         reload=_SWAP,
     )
+    domain: str = text(
+        "",
+        "The domain of JetStream that keeps the stream, where that is not the broker's own: the one on shore, "
+        "for a node whose broker is a leaf node on board.",
+        "the name of a domain: letters, digits, '_' and '-'",
+        shape={"pattern": "^[A-Za-z0-9_-]{1,100}$"},
+        reload=_SWAP,
+    )
     replicas: int = whole(1, "On how many servers of a cluster the stream is kept.", 1, 5)
     max_age_s: float = duration(
         30 * 86_400.0,
@@ -273,8 +281,8 @@ class StreamSettings:
     )
 
     def is_same_stream(self, other: StreamSettings) -> bool:
-        """Whether one stream can become the other: a name and what keeps it are for good."""
-        return (self.name, self.storage) == (other.name, other.storage)
+        """Whether one stream can become the other: a name, where it lies and what keeps it are for good."""
+        return (self.name, self.domain, self.storage) == (other.name, other.domain, other.storage)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -33,9 +33,37 @@ Config = Mapping[str, Any]
 """A stream's or a consumer's settings as the broker's API writes them."""
 
 
-def name_of_stream(settings: StreamSettings, subject: str) -> str:
+class StreamAddress(NamedTuple):
+    """Which stream it is: one name may stand for another stream in each domain."""
+
+    name: str
+    domain: str = ""
+    """Of JetStream: "" is that of the broker which one is connected to."""
+
+    def __str__(self) -> str:
+        return f"{self.name}@{self.domain}" if self.domain else self.name
+
+
+def address_of_stream(settings: StreamSettings, subject: str) -> StreamAddress:
     """The stream that keeps a subject."""
-    return settings.name or STREAM_PREFIX + parse_subject(subject).node.replace(".", "=")
+    name = settings.name or STREAM_PREFIX + parse_subject(subject).node.replace(".", "=")
+    return StreamAddress(name, settings.domain)
+
+
+def write_note(subject: str, stream: StreamAddress) -> str:
+    """A subject and a stream that records it, as they are remembered on disk."""
+    return " ".join((subject, *filter(None, stream)))
+
+
+def read_note(note: str) -> tuple[str, StreamAddress] | None:
+    """What `write_note` wrote; None where it is none of these."""
+    subject, *address = note.split(" ")
+    return (subject, StreamAddress(*address)) if len(address) in (1, 2) else None
+
+
+def api_prefix(domain: str) -> str:
+    """How the subjects begin at which JetStream is asked; leaf nodes pass on what is for another domain."""
+    return f"$JS.{domain}.API" if domain else "$JS.API"
 
 
 def name_of_consumer(subject: str) -> str:

@@ -47,7 +47,8 @@ from appliance.wire.frame import encoding_name, frame_headers, transcode
 
 DENIAL_COMES_WITHIN_S = 5.0
 """An answer that the broker has not denied by then has got out."""
-TOKENS_AT_ONCE = 256
+FIRST_TOKENS, MAX_TOKENS_AT_ONCE = 4, 256
+"""Made in one go: the first of a lane, of which a broadcast begins thousands for a message each, and later ones."""
 TOKEN_BYTES = 8
 MAX_TOKENS = 64
 """Sends of one record that may still be answered: the newest ones."""
@@ -99,6 +100,7 @@ class CoreCarrier:
         self._prefix = f"{spec.subject}.{REPLY_TOKEN}.{secrets.token_hex(6)}."
         self._flights: dict[str, Flight] = {}
         self._fresh_tokens: list[str] = []
+        self._tokens_at_once = FIRST_TOKENS
         self._subscription: Subscription | None = None
         self._here: Subscription | None = None
         self._refusals: Subscription | None = None
@@ -304,7 +306,8 @@ class CoreCarrier:
 
     def _fill_tokens(self) -> None:
         size = 2 * TOKEN_BYTES
-        raw = secrets.token_hex(TOKEN_BYTES * TOKENS_AT_ONCE)
+        raw = secrets.token_hex(TOKEN_BYTES * self._tokens_at_once)
+        self._tokens_at_once = min(2 * self._tokens_at_once, MAX_TOKENS_AT_ONCE)
         self._fresh_tokens += [raw[at : at + size] for at in range(0, len(raw), size)]
 
 

@@ -16,7 +16,7 @@ import msgspec
 from appliance.bus.base import Bus, BusMessage, Denial, OnDenied, OnMessages, Subscription
 from appliance.bus.jetstream import JetStreamApi
 from appliance.core.specs import Delivery, PublisherSpec, SubscriberSpec
-from appliance.core.streams import name_of_stream
+from appliance.core.streams import StreamAddress, address_of_stream, read_note
 from appliance.delivery.base import (
     Answered,
     Confirmation,
@@ -43,10 +43,10 @@ from appliance.wire.frame import WireLimits
 class _StreamDialect:
     """Implements `dialect.base.Dialect`: with the words that the stream reads, and its answers."""
 
-    def __init__(self, dialect: Dialect, stream: str) -> None:
+    def __init__(self, dialect: Dialect, stream: StreamAddress) -> None:
         self._dialect = dialect
         self._stream = stream
-        self._expects = EXPECTED_STREAM + stream.encode() + b"\r\nNats-Msg-Id: "
+        self._expects = EXPECTED_STREAM + stream.name.encode() + b"\r\nNats-Msg-Id: "
 
     def write_headers(
         self,
@@ -75,7 +75,7 @@ class _StreamDialect:
                 said = read_puback(payload)
                 if said.error is not None:
                     return self._held(f"{said.error.description} ({said.error.err_code})")
-                if said.stream == self._stream:
+                if said.is_of(self._stream):
                     return Answer(AnswerKind.STORED, detail=f"{said.stream} {said.seq}")
         if not payload and block.startswith(NO_RESPONDERS):
             return self._held("no stream records the subject")
@@ -116,7 +116,7 @@ class JetStreamCarrier(CoreCarrier):
     def __init__(
         self, bus: Bus, api: JetStreamApi, dialect: Dialect, instance: str, spec: PublisherSpec
     ) -> None:
-        self._stream = name_of_stream(spec.stream, spec.subject)
+        self._stream = address_of_stream(spec.stream, spec.subject)
         super().__init__(bus, _StreamDialect(dialect, self._stream), instance, spec)
         self._api = api
         self._making: asyncio.Task[None] | None = None
@@ -161,7 +161,9 @@ class JetStreamCarrier(CoreCarrier):
         spec = self._spec
         # what it lacks is told by the next message that the stream does not take
         with contextlib.suppress(BusError):
-            await self._api.ensure_stream(spec.stream, self._stream, spec.subject, is_ours=False)
+            await self._api.ensure_stream(
+                spec.stream, self._stream.name, spec.subject, is_ours=False
+            )
             if self._on_answers is not None:
                 self._on_answers([(None, Answer(AnswerKind.HERE))])
 
@@ -260,14 +262,14 @@ class JetStreamDelivery:
         self._dialect = dialect
         self._instance = instance
         self._notes = notes
-        self._apis: dict[str, JetStreamApi] = {}
+        self._apis: dict[tuple[str, str], JetStreamApi] = {}
 
-    def _api(self, node: str) -> JetStreamApi:
-        return self._apis.setdefault(node, JetStreamApi(self._bus, node))
+    def _api(self, node: str, domain: str) -> JetStreamApi:
+        return self._apis.setdefault((node, domain), JetStreamApi(self._bus, node, domain))
 
     def make_carrier(self, spec: PublisherSpec) -> JetStreamCarrier:
         """See `base.DeliveryMode`."""
-        api = self._api(spec.node)
+        api = self._api(spec.node, spec.stream.domain)
         return JetStreamCarrier(self._bus, api, self._dialect, self._instance, spec)
 
     def make_intake(
@@ -276,33 +278,32 @@ class JetStreamDelivery:
         on_answers_denied: OnDenied,
         *,
         begins_once: bool,
-        stream: str = "",
+        rest: StreamAddress | None = None,
     ) -> JetStreamIntake:
-        """See `base.DeliveryMode`. With `stream` one that empties that."""
+        """See `base.DeliveryMode`. With `rest` one that empties that."""
+        stream = rest or address_of_stream(spec.stream, spec.subject)
         return JetStreamIntake(
             self._bus,
-            self._api(spec.node),
+            self._api(spec.node, stream.domain),
             self._dialect,
             self._instance,
             spec,
             on_answers_denied,
             self._notes,
+            stream,
             begins_once=begins_once,
-            stream=stream,
+            is_rest=rest is not None,
         )
 
     def with_rests(self, main: Intake, spec: SubscriberSpec, *, begins_once: bool) -> Intake:
         """An intake with those beside it that empty other streams of the subject, where there are any."""
         is_here = spec.delivery is Delivery.JETSTREAM
-        stream = name_of_stream(spec.stream, spec.subject) if is_here else ""
-        subject = f"{spec.subject} "
-        names = [
-            key[len(subject) :] for key in self._notes.facts(NOTE_KIND) if key.startswith(subject)
-        ]
+        stream = address_of_stream(spec.stream, spec.subject) if is_here else None
+        known = [note for key in self._notes.facts(NOTE_KIND) if (note := read_note(key))]
         rests = [
-            self.make_intake(spec, _ignore, begins_once=begins_once, stream=name)
-            for name in names
-            if name != stream
+            self.make_intake(spec, _ignore, begins_once=begins_once, rest=rest)
+            for subject, rest in known
+            if subject == spec.subject and rest != stream
         ]
         return WithRests(main, rests) if rests else main
 

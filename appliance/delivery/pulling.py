@@ -20,16 +20,17 @@ from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
 from appliance.bus.base import Bus, BusMessage, Denial, Frame, OnDenied, OnMessages, Subscription
-from appliance.bus.jetstream import API, ConsumerState, JetStreamApi, new_inbox
+from appliance.bus.jetstream import ConsumerState, JetStreamApi, new_inbox
 from appliance.core.names import REPLY_TOKEN
 from appliance.core.specs import AckOn, SubscriberSpec
 from appliance.core.streams import (
     ACK_WAIT_S,
     MAX_DELIVER,
     Receipt,
+    StreamAddress,
     name_of_consumer,
-    name_of_stream,
     read_receipt,
+    write_note,
 )
 from appliance.delivery.base import Confirmation, Kept, Notes
 from appliance.delivery.claims import Claim, Claims, pause_s
@@ -89,11 +90,12 @@ class JetStreamIntake:
         spec: SubscriberSpec,
         on_answers_denied: OnDenied,
         notes: Notes,
+        stream: StreamAddress,
         *,
         begins_once: bool,
-        stream: str = "",
+        is_rest: bool,
     ) -> None:
-        """With `stream` it empties that one, which is not the config's any more."""
+        """With `is_rest` it empties the stream, which is not the config's any more."""
         self._begins_once = begins_once
         self._dialect = dialect
         self._bus = bus
@@ -101,14 +103,15 @@ class JetStreamIntake:
         self._instance = instance
         self._spec = spec
         self._notes = notes
-        self._is_rest = bool(stream)
-        self._stream = stream or name_of_stream(spec.stream, spec.subject)
+        self._is_rest = is_rest
+        self._note = write_note(spec.subject, stream)
+        self._stream = stream.name
         self._consumer = name_of_consumer(spec.subject)
         self._prefix = _token_prefix(spec.subject)
         self._plain = CoreIntake(bus, dialect, spec, on_answers_denied)
         """Answers messages that came by core, under another config."""
         self._inbox = new_inbox(spec.node)
-        self._next_subject = f"{API}.CONSUMER.MSG.NEXT.{self._stream}.{self._consumer}"
+        self._next_subject = f"{api.prefix}.CONSUMER.MSG.NEXT.{self._stream}.{self._consumer}"
         self._mono = asyncio.get_running_loop().time
         self._life = ""
         """Tells this stream from another of its name; part of the numbers it lends."""
@@ -172,7 +175,7 @@ class JetStreamIntake:
             self._life = "" if found is None else _life_of(found.created)
             self._repair_at = self._mono() + RESYNC_S
             return
-        await self._note_stream(name)
+        await self._note_stream()
         found, drift = await self._api.ensure_stream(spec.stream, name, spec.subject, is_ours=True)
         life = _life_of(found.created)
         if life != self._life:
@@ -182,12 +185,11 @@ class JetStreamIntake:
         self._drift = drift or None
         self._repair_at = self._mono() + RESYNC_S
 
-    async def _note_stream(self, name: str) -> None:
+    async def _note_stream(self) -> None:
         """From here on messages may lie there for us, whatever the config says later."""
-        key = f"{self._spec.subject} {name}"
-        if key not in self._notes.facts(NOTE_KIND):
+        if self._note not in self._notes.facts(NOTE_KIND):
             try:
-                await self._notes.remember(NOTE_KIND, {key: ""})
+                await self._notes.remember(NOTE_KIND, {self._note: ""})
             except StoreError as error:
                 raise BusUnavailable(str(error)) from error
 
@@ -506,7 +508,7 @@ class JetStreamIntake:
                 if found.waiting or found.in_hand:
                     return
                 await self._api.delete_consumer(self._stream, subject)
-            await self._notes.remember(NOTE_KIND, {f"{subject} {self._stream}": None})
+            await self._notes.remember(NOTE_KIND, {self._note: None})
             self._room = 0
             self._is_rest = False
 

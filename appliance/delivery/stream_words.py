@@ -5,6 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from appliance.core.names import REPLY_TOKEN
+from appliance.core.streams import StreamAddress
 
 EXPECTED_STREAM = b"Nats-Expected-Stream: "
 """The first of the headers that are for the stream alone; they stand last, and the receiver cuts them off."""
@@ -21,8 +22,13 @@ class PubAck(msgspec.Struct):
     """The broker's answer to a message that a stream was to keep."""
 
     stream: str = ""
+    domain: str = ""
     seq: int = 0
     error: _Error | None = None
+
+    def is_of(self, stream: StreamAddress) -> bool:
+        """Whether that stream has the message; where no domain is asked for, the broker's own may have a name."""
+        return self.stream == stream.name and stream.domain in ("", self.domain)
 
 
 read_puback = msgspec.json.Decoder(PubAck).decode

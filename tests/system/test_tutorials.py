@@ -11,7 +11,9 @@ import pytest
 from appliance.core.message import Message
 from appliance.wire.frame import decode_frame, encode_frame
 from tests.support.appliance import Appliance
+from tests.support.cut_link import CutLink
 from tests.support.nats_server import NatsServer
+from tests.support.waiting import until
 
 pytestmark = pytest.mark.xdist_group("tutorials")  # they share the bridge's daemons
 CONFIGS = Path(__file__).parents[2] / "configs"
@@ -150,6 +152,17 @@ async def test_what_the_lists_and_the_broker_do_not_allow_does_not_happen(bridge
         assert central.got.empty()
 
 
+def hub_conf(tmp_path):
+    text = (CONFIGS / "satellite" / "hub.conf").read_text()
+    text = text.replace("listen: 127.0.0.1:4222", "").replace(":7422", ":-1")
+    return text.replace("/tmp/shore", str(tmp_path / "shore"))
+
+
+def ship_conf(leaf_port):
+    text = (CONFIGS / "satellite" / "ship.conf").read_text().replace("listen: 127.0.0.1:4223", "")
+    return text.replace(":7422", f":{leaf_port}").replace("reconnect: 5s", "reconnect: 1s")
+
+
 LEAF = re.compile(r"leafnode connections on 127\.0\.0\.1:(\d+)")
 
 
@@ -160,13 +173,8 @@ def test_what_is_sent_while_the_link_to_the_ship_is_away_is_done_once_when_it_is
     config.write_text(
         (satellite / "appliance.yaml").read_text().replace("timeout: 30s", "timeout: 2s")
     )
-    hub_rules = (satellite / "hub.conf").read_text().replace("listen: 127.0.0.1:4222", "")
-    with NatsServer(hub_rules.replace(":7422", ":-1")) as hub:
-        port = LEAF.search(hub.log)[1]
-        ship_rules = (satellite / "ship.conf").read_text().replace("listen: 127.0.0.1:4223", "")
-        ship_rules = ship_rules.replace(":7422", f":{port}").replace(
-            "reconnect: 5s", "reconnect: 1s"
-        )
+    with NatsServer(hub_conf(tmp_path)) as hub:
+        ship_rules = ship_conf(LEAF.search(hub.log)[1])
         with NatsServer(ship_rules) as board, contextlib.ExitStack() as stack:
             daemons = {}
             for name, url in (("central", hub.url), ("ship1", board.url)):
@@ -192,3 +200,31 @@ def test_what_is_sent_while_the_link_to_the_ship_is_away_is_done_once_when_it_is
                 60,
             )
             assert ship1.worker("ship1.REQCliCommand.CommandACK_subscriber")["handled"] == 2
+
+
+def test_a_stream_on_shore_keeps_orders_for_a_ship_out_of_reach_and_central_need_not_wait(tmp_path):
+    config = CONFIGS / "satellite" / "appliance.yaml"
+    orders = {"to_nodes": ["ship1"], "method": "REQToFileAppend",
+              "directory": "orders", "file_name": "today"}  # fmt: skip
+    with NatsServer(hub_conf(tmp_path)) as hub, CutLink(int(LEAF.search(hub.log)[1])) as link:
+        link.cut()
+        with daemon(
+            config, tmp_path / "central", "central", environment={"NATS_SERVER": hub.url}
+        ) as central:
+            for number in range(30):
+                central.send({**orders, "data": [f"{number}\n"]})
+            until(lambda: not central.status()["outbox"]["pending"], tell=central.log)
+        with (
+            NatsServer(ship_conf(link.port).replace("reconnect: 1s", "reconnect: 100ms")) as board,
+            daemon(
+                config, tmp_path / "ship1", "ship1", environment={"NATS_SERVER": board.url}
+            ) as ship1,
+        ):
+            worker = "ship1.REQToFileAppend.EventACK_subscriber"
+            until(lambda: "no domain shore" in (ship1.worker(worker)["last_error"] or ""))
+            link.mend()
+            written = ship1.data("orders", "ship1", "today")
+            until(
+                lambda: written.exists() and written.read_text().count("\n") == 30, tell=ship1.log
+            )
+            assert sorted(map(int, written.read_text().split())) == list(range(30))

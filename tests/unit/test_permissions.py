@@ -233,3 +233,29 @@ def test_a_mistyped_public_key_is_seen() -> None:
         assert not is_user_key(key[:at] + ("A" if key[at] != "A" else "B") + key[at + 1 :])
     account = make_nkey(nkeys.PREFIX_BYTE_ACCOUNT).public
     assert not account.startswith("U")
+
+
+def test_a_stream_of_another_domain_is_asked_for_there_and_acknowledged_as_any(
+    tmp_path: Path,
+) -> None:
+    text = to_yaml(
+        HEAD
+        | {
+            "nodes": {
+                "central": {},
+                "ship": {
+                    "delivery": "jetstream",
+                    "stream": {"domain": "shore"},
+                    "subscribe": {"REQToConsole": {"accept_from": ["central"]}},
+                },
+            }
+        }
+    ).replace("embedded: true", "embedded: {jetstream: true}")
+    found = find_permissions(load_text(tmp_path, text).desired)
+    consumer = "ship=REQToConsole=EventACK"
+    ship = found[NodeName("ship")].publish
+    assert f"$JS.shore.API.CONSUMER.MSG.NEXT.appl-ship.{consumer}" in ship
+    assert f"$JS.ACK.appl-ship.{consumer}.>" in ship
+    assert "$JS.shore.API.STREAM.INFO.appl-ship" in found[NodeName("central")].publish
+    every = [one for node in found.values() for one in node.publish]
+    assert not [one for one in every if one.startswith("$JS.API.")]

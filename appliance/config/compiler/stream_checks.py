@@ -11,7 +11,7 @@ from appliance.config.compiler.layers import Layer, Tree, as_map, find_origin, f
 from appliance.config.compiler.local_checks import resolve_own
 from appliance.core.names import MethodName, NodeName, make_kind, make_subject
 from appliance.core.specs import Delivery, StreamSettings
-from appliance.core.streams import name_of_stream
+from appliance.core.streams import address_of_stream
 from appliance.errors import SubjectInvalid
 
 
@@ -55,7 +55,8 @@ def check_streams(
                     f"the stream {name} has no bound: neither `max_age` nor `max_bytes`",
                     hint="a node that never comes back fills the broker's disk; set one of them",
                 )
-            if stream.replicas > servers:
+            # the servers of another domain are not those that this config names
+            if stream.replicas > servers and not stream.domain:
                 findings.add(
                     "W261",
                     origin("stream", "replicas"),
@@ -80,7 +81,7 @@ def _stream_of(item: Subscription, stream: StreamSettings) -> str:
     info = item.resolved.info
     try:
         kind = make_kind(info.category, wants_ack=item.resolved.wants_ack)
-        return name_of_stream(stream, make_subject(item.token, info.name, kind))
+        return str(address_of_stream(stream, make_subject(item.token, info.name, kind)))
     except SubjectInvalid:
         return stream.name  # told as too long
 

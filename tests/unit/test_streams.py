@@ -1,0 +1,49 @@
+"""Which stream a subject is kept by, and what is remembered and said of it."""
+
+from __future__ import annotations
+
+import pytest
+
+from appliance.core.specs import StreamSettings
+from appliance.core.streams import StreamAddress, address_of_stream, read_note, write_note
+from appliance.delivery.stream_words import PubAck
+
+SUBJECT = "ship.1.REQPing.EventACK"
+
+
+@pytest.mark.parametrize(
+    ("settings", "address", "told"),
+    [
+        (StreamSettings(), StreamAddress("appl-ship=1"), "appl-ship=1"),
+        (StreamSettings(name="all"), StreamAddress("all"), "all"),
+        (
+            StreamSettings(domain="shore"),
+            StreamAddress("appl-ship=1", "shore"),
+            "appl-ship=1@shore",
+        ),
+    ],
+)
+def test_a_stream_is_a_name_in_a_domain(
+    settings: StreamSettings, address: StreamAddress, told: str
+) -> None:
+    found = address_of_stream(settings, SUBJECT)
+    assert (found, str(found)) == (address, told)
+    assert read_note(write_note(SUBJECT, found)) == (SUBJECT, found)
+
+
+@pytest.mark.parametrize("note", ["", "subject", "a b c d"])
+def test_a_note_of_another_form_names_no_stream(note: str) -> None:
+    assert read_note(note) is None
+
+
+@pytest.mark.parametrize(("asked", "is_kept"), [("", True), ("shore", True), ("board", False)])
+def test_only_the_stream_of_the_domain_asked_for_says_that_it_has_a_message(
+    asked: str, is_kept: bool
+) -> None:
+    said = PubAck(stream="all", domain="shore", seq=1)
+    assert said.is_of(StreamAddress("all", asked)) is is_kept
+
+
+def test_one_name_in_two_domains_is_two_streams() -> None:
+    here, there = StreamSettings(name="all"), StreamSettings(name="all", domain="shore")
+    assert not here.is_same_stream(there)
