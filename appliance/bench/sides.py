@@ -33,6 +33,7 @@ from appliance.core.specs import (
     SubscriberDefaults,
     SubscriberSpec,
 )
+from appliance.daemon.collector import YOUNG_OBJECTS
 from appliance.daemon.run import SWITCH_INTERVAL_S
 from appliance.delivery.modes import DeliveryModes
 from appliance.dialect.spoken import make_dialect
@@ -197,6 +198,7 @@ def find_cause(error: BaseException) -> BaseException:
 def settle_process() -> None:
     """What the daemon does for its speed before its loop begins."""
     sys.setswitchinterval(SWITCH_INTERVAL_S)
+    gc.set_threshold(YOUNG_OBJECTS, 10, 10)
     gc.freeze()
 
 

@@ -5,9 +5,9 @@ part: its read loop dies of a reply subject that is not UTF-8, its flush overtak
 errors are lower-cased and its subscriptions cost a task switch per message. A `Wire` lives for one connection; when
 that is lost, `bus.nats` makes a new one.
 
-The one idea to read it: commands are appended to one list in the order of the calls. The first messages of a turn of
-the event loop are written at once, everything else of it together at its end. A PING is a command like any other, so
-its PONG proves that everything before it was processed.
+The one idea to read it: commands are appended to one list in the order of the calls. The first messages of a turn (of what
+one read brings about, or else of the event loop) are written at once, everything else of it together at its end. A PING is
+a command like any other, so its PONG proves that everything before it was processed.
 """
 
 from __future__ import annotations
@@ -75,6 +75,8 @@ class Wire(asyncio.Protocol):
         self._out: list[bytes] = []
         self._out_bytes = 0
         self._is_write_due = False
+        self._is_reading = False
+        """Whether a read is being handled, which ends with a write of what is left."""
         self._can_write = asyncio.Event()
         self._can_write.set()
         self._closed = asyncio.Event()
@@ -120,14 +122,11 @@ class Wire(asyncio.Protocol):
         self._out_bytes += size_bytes
         if not self._is_write_due:
             self._write_out()  # NB: what else this turn has to do may take long, and somebody waits for these
-            self._is_write_due = True
-            self._loop.call_soon(self._write_out)
+            self._write_at_end_of_turn()
         elif self._out_bytes > _WRITE_AT_BYTES:
             self._write_out()
-            self._is_write_due = (
-                True  # the call_soon of this turn is still to come and ends the congestion
-            )
-            self.is_congested = True
+            # the end of this turn is still to come, and with it the end of the congestion
+            self._is_write_due = self.is_congested = True
 
     async def wait_until_writable(self) -> None:
         """Wait for the next turn of the loop, and then while the socket takes no more.
@@ -205,7 +204,11 @@ class Wire(asyncio.Protocol):
         self._out.append(command)
         self._out_bytes += len(command)
         if not self._is_write_due:
-            self._is_write_due = True
+            self._write_at_end_of_turn()
+
+    def _write_at_end_of_turn(self) -> None:
+        self._is_write_due = True
+        if not self._is_reading:
             self._loop.call_soon(self._write_out)
 
     def _write_out(self) -> None:
@@ -258,10 +261,15 @@ class Wire(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         """Take bytes from the socket; whatever they are, this does not raise."""
         self.was_heard = True
+        self._is_reading = True
         try:
             self._parser.feed(data)
         except ValueError as error:
             self.drop(f"the broker sent what is no NATS protocol: {error}")
+        finally:
+            self._is_reading = False
+        if self._is_write_due:
+            self._write_out()
 
     def _deliver(self, sid: str, messages: list[BusMessage]) -> None:
         self.messages_in += len(messages)

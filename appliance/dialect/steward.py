@@ -63,7 +63,7 @@ _ENCODINGS = {
 }
 """What its first two words stand for."""
 
-_FILLED = b"-m\r\n\r\n"
+_FILLED = b"m\r\n\r\n"
 """How it ends where methodTimeout was filled in, as nearly always."""
 _ZERO = 0x30
 _MAX_SENDERS = 1_024
@@ -179,15 +179,13 @@ class StewardDialect:
 
     def _read_plain(self, block: bytes) -> tuple[Identity, tuple[str, str] | None] | None:
         """What the block says that nearly all messages of appliances come with; None for another one."""
-        if not block.endswith(_FILLED):
+        parts = block.rsplit(b"-", 2)
+        if len(parts) != 3 or parts[2] != _FILLED:
             return self._match_plain(block)
-        at = block.rfind(b"-", 0, -len(_FILLED))
-        known = self._senders.get(block[:at])
-        if known is None:
-            return self._match_plain(block)
-        digits = block[at + 1 : -len(_FILLED)]
+        begins, digits, _ = parts
+        known = self._senders.get(begins)
         # NB: isdigit is of ASCII alone for bytes
-        if not digits.isdigit() or len(digits) > 18 or digits[0] == _ZERO:
+        if known is None or not digits.isdigit() or len(digits) > 18 or digits[0] == _ZERO:
             return self._match_plain(block)
         instance, encoding = known
         # NB: as Identity(...), which costs twice as much

@@ -32,8 +32,8 @@ Tries = tuple[int, float, str, int, str]
 Verdict = tuple[int, str]
 """Attempt and verdict of an id that is remembered."""
 
-_FIXED = struct.Struct("<IIQQQQQddd16sIIIIII")
-_CHECKED_FROM = 8
+_CHECKSUMS = struct.Struct("<II")
+_FIXED = struct.Struct("<QQQQQddd16sIIIIII")
 _BOOT_BYTES = 16
 
 
@@ -296,33 +296,26 @@ def encode_head(
     anchor = ledger.anchor
     # NB: most are empty in most commits
     rest = b"".join([*[one.tobytes() for one in columns if one], shape_bytes, misc_bytes])
-    fixed = bytearray(
-        _FIXED.pack(
-            0,
-            0,
-            ledger.seq,
-            ledger.last_id,
-            ledger.flushed_seq,
-            ledger.rows_after,
-            ledger.sum_after,
-            anchor.steady,
-            anchor.mono,
-            anchor.wall,
-            bytes.fromhex(anchor.boot_id)
-            if len(anchor.boot_id) == 32
-            else anchor.boot_id.encode()[:16],
-            len(columns[0]),
-            len(columns[7]),
-            len(columns[15]),
-            len(columns[16]),
-            len(shape_bytes),
-            len(misc_bytes),
-        )
+    boot_id = anchor.boot_id
+    fixed = _FIXED.pack(
+        ledger.seq,
+        ledger.last_id,
+        ledger.flushed_seq,
+        ledger.rows_after,
+        ledger.sum_after,
+        anchor.steady,
+        anchor.mono,
+        anchor.wall,
+        bytes.fromhex(boot_id) if len(boot_id) == 32 else boot_id.encode()[:16],
+        len(columns[0]),
+        len(columns[7]),
+        len(columns[15]),
+        len(columns[16]),
+        len(shape_bytes),
+        len(misc_bytes),
     )
-    checked = bytes(fixed[_CHECKED_FROM:])
-    crc = zlib.crc32(rest, zlib.crc32(checked))
-    adler = zlib.adler32(rest, zlib.adler32(checked))
-    return struct.pack("<II", crc, adler) + checked + rest
+    checked = fixed + rest
+    return _CHECKSUMS.pack(zlib.crc32(checked), zlib.adler32(checked)) + checked
 
 
 def decode_head(raw: bytes) -> Head:
@@ -339,10 +332,10 @@ def decode_head(raw: bytes) -> Head:
 
 
 def _checked(raw: bytes) -> tuple[bytes, bool]:
-    if len(raw) < _FIXED.size:
+    if len(raw) < _CHECKSUMS.size + _FIXED.size:
         raise Damaged("damaged: too short")
-    crc, adler = struct.unpack_from("<II", raw)
-    checked = memoryview(raw)[_CHECKED_FROM:]
+    crc, adler = _CHECKSUMS.unpack_from(raw)
+    checked = memoryview(raw)[_CHECKSUMS.size :]
     is_crc_right, is_adler_right = zlib.crc32(checked) == crc, zlib.adler32(checked) == adler
     if is_crc_right and is_adler_right:
         return raw, False
@@ -351,13 +344,13 @@ def _checked(raw: bytes) -> tuple[bytes, bool]:
     mended = mend(bytes(checked), crc)
     if mended is None or zlib.adler32(mended) != adler:
         raise Damaged("damaged: checksum mismatch")
-    return raw[:_CHECKED_FROM] + mended, True
+    return raw[: _CHECKSUMS.size] + mended, True
 
 
 def _decode(data: bytes, was_mended: bool) -> Head:
-    (_, _, seq, last_id, flushed, rows_after, sum_after, steady, mono, wall, boot,
-     out, rows, settled, seen, shape_size, misc_size) = _FIXED.unpack_from(data)  # fmt: skip
-    at = _FIXED.size
+    (seq, last_id, flushed, rows_after, sum_after, steady, mono, wall, boot,
+     out, rows, settled, seen, shape_size, misc_size) = _FIXED.unpack_from(data, _CHECKSUMS.size)  # fmt: skip
+    at = _CHECKSUMS.size + _FIXED.size
     columns: list[array[Any]] = []
     kinds = [(kind, out) for kind in _OUT_COLUMNS] + [(kind, rows) for kind in _IN_COLUMNS]
     for kind, count in [*kinds, ("Q", settled), ("Q", seen)]:

@@ -146,8 +146,6 @@ class MessageStore:
         if self._is_closed:
             return
         self._is_closed = True
-        # first: what was concluded and not handed over would be sent once more by the next run
-        self._settling.hand_over()
         future: asyncio.Future[None] = self._loop.create_future()
         self._writer.submit(Stop(future))
         await future
@@ -357,7 +355,6 @@ class MessageStore:
         if replies:
             self._check_room(len(replies))
         self._accepting += len(replies)
-        self._settling.hand_over()
         self._writer.submit(Finish(items, done, replies, then, is_urgent))
 
     async def claim_inbox(self, node: str, method: str) -> list[InboxRow]:
@@ -514,8 +511,6 @@ class MessageStore:
             raise StoreUnusable("the store is closed")
 
     async def _submit(self, operation: Put | Take | Annotate) -> None:
-        # so that what publishers concluded rides in the same commit, before this
-        self._settling.hand_over()
         self._writer.submit(operation)
         await operation.future
 
@@ -523,7 +518,6 @@ class MessageStore:
         self, function: Callable[[Database], T], note: Callable[[T], None] | None = None
     ) -> T:
         self._check_open()
-        self._settling.hand_over()
         future: asyncio.Future[T] = self._loop.create_future()
         self._writer.submit(Call(function, future, note))
         return await future
@@ -605,7 +599,6 @@ class MessageStore:
             callback(key)
 
     def _request_page(self, lane: Lane, asked: list[tuple[int, int]]) -> None:
-        self._settling.hand_over()
         future: asyncio.Future[queries.Page] = self._loop.create_future()
 
         def add(page: queries.Page) -> None:

@@ -147,24 +147,25 @@ class Writer:
             first_wait_s = KEPT_RETRY_S
         elif self._is_short_of_room:
             first_wait_s = SHORT_OF_ROOM_S
-        while rows < MAX_BATCH_ROWS and size_bytes < MAX_BATCH_BYTES:
-            try:
-                together = (
-                    self._queue.get_nowait()
-                    if operations
-                    else self._queue.get(timeout=first_wait_s)
-                )
-            except queue.Empty:
-                break
+        try:
+            together = self._queue.get(timeout=first_wait_s)
+        except queue.Empty:
+            return operations, None
+        while True:
             for operation in together:
                 if isinstance(operation, _ALONE):  # the last of them
                     self._is_stopping = isinstance(operation, Stop)
                     return operations, operation
                 operations.append(operation)
+            if self._queue.empty():  # nobody else takes from it
+                return operations, None
+            for operation in together:
                 operation_rows, operation_bytes = measure(operation)
                 rows += operation_rows
                 size_bytes += operation_bytes
-        return operations, None
+            if rows >= MAX_BATCH_ROWS or size_bytes >= MAX_BATCH_BYTES:
+                return operations, None
+            together = self._queue.get_nowait()
 
     def _report(self, outcomes: list[Outcome]) -> None:
         with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more

@@ -321,6 +321,7 @@ class Executor:
 
     def handle_now(self, works: list[Incoming]) -> None:
         """Handle messages that wait for nothing (see `at_once`), and hand over what came of them; none of them is held."""
+        self._finishing.gather()
         for work in works:
             message = work.message
             assert message is not None

@@ -114,6 +114,10 @@ class Finishing:
             self._is_flush_due = True
             asyncio.get_running_loop().call_soon(self.flush)
 
+    def gather(self) -> None:
+        """What is added from here on waits for the next `flush`, which its caller sees to."""
+        self._is_flush_due = True
+
     def flush(self) -> None:
         """Hand over what waits, unless a commit is under way."""
         self._is_flush_due = False

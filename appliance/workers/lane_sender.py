@@ -576,13 +576,16 @@ class LaneSender:
             # before records end: that the node remembers ids decides how the rest is sent again
             self._peers.learn(self._spec.to_node)
         if delivered:
-            self._settle_delivered(delivered, now)
+            self._release(delivered)
         # NB: only what is confirmed makes room for more; "working" and "busy" say that somebody is there
         if heard and self._pace.answered(now, confirmed):
             self._make_due()
         if self._flights and (self._has_blocked or self._due_mono <= now):
             self._look_at_flights(now)
         self._send_fresh(now)
+        if delivered:
+            # after what goes out in their place: nobody waits for this
+            self._note_delivered(delivered, now)
         # all is done here already: waking the loop for nothing would cost every batch a switch of tasks
         if (
             self.is_draining
@@ -665,28 +668,33 @@ class LaneSender:
     # -- ends --------------------------------------------------------------------------------------------
 
     def _settle_delivered(self, flights: list[Flight], now: float) -> None:
+        self._release(flights)
+        self._note_delivered(flights, now)
+
+    def _release(self, flights: list[Flight]) -> None:
+        """These are delivered: others may go in their place."""
         remove, forget = self._flights.remove, self._carrier.forget
-        frees_another = False
-        sent_mono, alike = flights[0].sent_mono, 0
         for flight in flights:
-            if flight.sent_mono != sent_mono:
-                self._stats.delivery.observe(now - sent_mono, alike)
-                sent_mono, alike = flight.sent_mono, 0
-            alike += 1
             if flight.phase is FlightPhase.AWAITING:
                 self._awaiting -= 1
             if remove(flight):
-                frees_another = True
+                self._due_mono = 0.0
             # its tokens go: an answer that comes later finds nobody
             forget(flight)
+
+    def _note_delivered(self, flights: list[Flight], now: float) -> None:
         stats = self._stats
+        sent_mono, alike = flights[0].sent_mono, 0
+        for flight in flights:
+            if flight.sent_mono != sent_mono:
+                stats.delivery.observe(now - sent_mono, alike)
+                sent_mono, alike = flight.sent_mono, 0
+            alike += 1
         stats.delivery.observe(now - sent_mono, alike)
         stats.acked += len(flights)
         stats.in_flight = len(self._flights)
         self._store.settle_done([flight.record for flight in flights])
         self._on_concluded(flights, None)
-        if frees_another:
-            self._due_mono = 0.0
         if self._telemetry.follows_messages:
             self._tell_delivered(flights, now)
         self.last_used_mono = now

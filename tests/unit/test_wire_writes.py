@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from appliance.bus.protocol import Wire, WireEvents
+from appliance.bus.subscription import NatsSubscription
 
 
 class Socket(asyncio.Transport):
@@ -91,3 +92,19 @@ async def test_a_turn_that_sends_much_is_congested_until_the_next(wire):
     assert wire.is_congested
     await asyncio.sleep(0)
     assert not wire.is_congested
+
+
+async def test_what_a_read_brings_about_is_written_with_it_and_before_another_turn(wire, socket):
+
+    def answer(messages):
+        for message in messages:
+            wire.publish(frames(b"to " + message.payload))
+
+    wire._subscriptions["1"] = NatsSubscription(
+        sid="1", subject="a", queue="", on_messages=answer, on_denied=None, stop=answer
+    )
+    wire.data_received(b"MSG a 1 3\r\none\r\nMSG a 1 3\r\ntwo\r\nMSG a 1 3\r\nsix\r\nPING\r\n")
+    assert [data.count(b"to ") for data in socket.written] == [1, 2]
+    assert b"".join(socket.written).endswith(b"to six\r\nPONG\r\n")
+    wire.publish(frames(b"at once again"))
+    assert len(socket.written) == 3
