@@ -141,7 +141,7 @@ class Writer:
         alone.
         """
         operations: list[Operation] = []
-        rows = size_bytes = 0
+        measured = rows = size_bytes = 0
         first_wait_s = HOUSEKEEPING_S
         if self._kept:
             first_wait_s = KEPT_RETRY_S
@@ -159,12 +159,13 @@ class Writer:
                 operations.append(operation)
             if self._queue.empty():  # nobody else takes from it
                 return operations, None
-            for operation in together:
+            for operation in operations[measured:]:
                 operation_rows, operation_bytes = measure(operation)
                 rows += operation_rows
                 size_bytes += operation_bytes
             if rows >= MAX_BATCH_ROWS or size_bytes >= MAX_BATCH_BYTES:
                 return operations, None
+            measured = len(operations)
             together = self._queue.get_nowait()
 
     def _report(self, outcomes: list[Outcome]) -> None:
