@@ -188,9 +188,11 @@ def _run(given: Sequence[str]) -> int:
         return 130
     except ConfigInvalid as error:
         print_problems(error.problems, sys.stderr)
+        _warn_of_notes(error)
         return Exit.CONFIG
     except ApplianceError as error:
         warn(str(error))
+        _warn_of_notes(error)
         return _code_of(error)
     except PermissionError as error:
         if "--debug" in given:
@@ -207,6 +209,12 @@ def _run(given: Sequence[str]) -> int:
             warn(f"internal error: {type(error).__name__}: {error} (--debug shows where)")
         return Exit.BUG
     return int(result) if isinstance(result, int) else Exit.OK
+
+
+def _warn_of_notes(error: ApplianceError) -> None:
+    """What whoever passed the error on had to say about it."""
+    for note in getattr(error, "__notes__", ()):
+        warn(note)
 
 
 def _code_of(error: ApplianceError) -> Exit:

@@ -18,7 +18,7 @@ from appliance.core.problems import Problem
 from appliance.core.specs import DesiredState, ObservedState, StartFallback
 from appliance.errors import ConfigError, ConfigUnreadable
 from appliance.reconcile.disk import LOAD_TIMEOUT_S, READ_TIMEOUT_S
-from appliance.reconcile.history import History
+from appliance.reconcile.history import History, Record
 from appliance.reconcile.pins import Pin, PinBook
 from appliance.reconcile.reload_result import LoadedSet, find_problems_of
 from appliance.reconcile.signed_commits import SignedCommits
@@ -103,6 +103,8 @@ def find_start(
         # the files may hold the last good set itself and be refused for what lies outside, a signature say
         good = last_good or _load_kept(source, history, last_digest)
         if good is None or good.desired.start.fallback is StartFallback.NONE:
+            if last_digest:
+                error.add_note(_explain_no_fallback(source, history, last, good))
             raise
         return Start(
             first=good,
@@ -116,6 +118,24 @@ def find_start(
         # an older commit that says the same puts nothing back
         found = replace(found, older_than=None, signed=None) if found.older_than else found
     return Start(first=found, last_good=last_good, files_digest=found.digest)
+
+
+def _explain_no_fallback(
+    source: ConfigSource, history: History, last: Record, good: LoadedSet | None
+) -> str:
+    """Why the last set that was in force does not start instead."""
+    digest = str(last.get("digest") or "")
+    name = f"the last good set ({digest.removeprefix('sha256:')[:8]}, of {last.get('at', '?')})"
+    if good is not None:
+        return f"{name} does not start instead: it says `start: {{fallback: none}}`"
+    files = history.files_of(digest)
+    if files is None:
+        return f"{name} cannot start instead: its files are not in the history any more"
+    try:
+        source.load_kept(files, digest, history.revision_of(digest))
+    except ConfigError as error:
+        return f"{name} cannot start instead: {error}"
+    return f"{name} starts with the next try"  # it could not be read a moment ago
 
 
 def _commit_of(last: Mapping[str, object]) -> SignedCommit | None:

@@ -329,8 +329,32 @@ async def test_who_opts_out_gets_no_older_set_at_the_start(node):
     await node.start()
     await node.stop()
     node.write(GOOD + "typo: 1\n")
-    with pytest.raises(ConfigError):
+    with pytest.raises(ConfigError) as refused:
         await node.start()
+    assert "it says `start: {fallback: none}`" in refused.value.__notes__[0]
+
+
+async def test_a_start_says_which_variable_the_last_good_set_misses_too(node, monkeypatch):
+    monkeypatch.setenv("SITE_OF_TEST", "ship1")
+    node.write(GOOD.replace("REQHello: {}", "REQHello: {accept_from: ['${SITE_OF_TEST}']}"))
+    await node.start()
+    await node.stop()
+    monkeypatch.delenv("SITE_OF_TEST")
+    with pytest.raises(ConfigError) as refused:
+        await node.start()
+    (note,) = refused.value.__notes__
+    assert note.startswith("the last good set (")
+    assert "E013 the environment variable SITE_OF_TEST is not set" in note
+
+
+async def test_a_start_says_that_the_last_good_set_has_no_such_node_either(node):
+    node.write(GOOD)
+    await node.start()
+    await node.stop()
+    node.asked_nodes = ("gone",)
+    with pytest.raises(ConfigError) as refused:
+        await node.start()
+    assert "cannot start instead: node 'gone' is not declared" in refused.value.__notes__[0]
 
 
 async def test_what_only_a_restart_can_change_comes_into_force_by_one(node, tmp_path):

@@ -42,6 +42,16 @@ def test_it_says_no_where_a_start_would_fall_back_to_the_last_good_set(tmp_path)
     assert "fall back to the last set that was in force" in done.stderr
 
 
+def test_it_says_why_the_last_good_set_would_not_start_instead(tmp_path):
+    with Appliance(GOOD, tmp_path) as appliance:
+        pass
+    done = check(appliance, "--node", "gone")
+    assert done.returncode == 78
+    first, second = done.stderr.splitlines()
+    assert "node 'gone' is not declared" in first
+    assert "the last good set (" in second and "cannot start instead: node 'gone'" in second
+
+
 def test_it_says_no_where_a_start_would_cancel_too_much(tmp_path):
     many = "{REQPing: {}, REQPong: {}, REQHello: {}, REQToConsole: {}}"
     guarded = GOOD.replace("{REQPing: {}}", many) + "reload: {max_cancel: 50%}\n"
