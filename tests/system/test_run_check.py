@@ -49,7 +49,8 @@ def test_it_says_why_the_last_good_set_would_not_start_instead(tmp_path):
     assert done.returncode == 78
     first, second = done.stderr.splitlines()
     assert "node 'gone' is not declared" in first
-    assert "the last good set (" in second and "cannot start instead: node 'gone'" in second
+    assert "the last good set (" in second
+    assert "cannot start instead: node 'gone'" in second
 
 
 def test_it_says_no_where_a_start_would_cancel_too_much(tmp_path):
