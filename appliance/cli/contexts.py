@@ -101,9 +101,11 @@ def read_contexts(path: Path) -> Contexts:
         with path.open("rb") as file:
             status = os.fstat(file.fileno())
             raw = file.read(MAX_FILE_BYTES + 1)
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return Contexts()
     except OSError as error:
+        if _is_of_somebody_else(path):
+            return Contexts()
         raise ContextsUnusable(f"cannot read {path}: {error.strerror or error}") from error
     # who may write it decides where tokens are sent
     if status.st_mode & 0o022 or status.st_uid not in (0, os.geteuid()):
@@ -117,6 +119,17 @@ def read_contexts(path: Path) -> Contexts:
         problem = document.problems[0]
         raise ContextsUnusable(f"{path}:{problem.line}: {problem.message}")
     return _read_tree(path, document.tree)
+
+
+def _is_of_somebody_else(path: Path) -> bool:
+    """Whether it lies where this user may not even look: in the home that `runuser` or `setpriv` left in HOME."""
+    try:
+        path.stat()
+    except PermissionError:
+        return True
+    except OSError:
+        return False
+    return False
 
 
 def _read_tree(path: Path, tree: Any) -> Contexts:

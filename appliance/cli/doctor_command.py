@@ -7,7 +7,7 @@ import os
 import shutil
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -43,6 +43,9 @@ from appliance.core.checklist import (
 from appliance.core.specs import DesiredState
 from appliance.errors import ApplianceError
 
+if TYPE_CHECKING:
+    from appliance.api.model import Status
+
 RUNNER_ALLOW = Path("/etc/appliance/runner.allow")
 _TIMEX_BYTES = 512
 """Room for struct timex, of which only the kernel's answer is read (Linux: 208 bytes)."""
@@ -58,7 +61,8 @@ def doctor(
     paths: Annotated[
         list[str] | None,
         typer.Argument(
-            help="Config files and directories. Default: APPLIANCE_CONFIG.", metavar="[PATH]…"
+            help="Config files and directories. Default: APPLIANCE_CONFIG, else what the daemon runs.",
+            metavar="[PATH]…",
         ),
     ] = None,
     output: OutputOption = Output.TEXT,
@@ -73,11 +77,13 @@ def doctor(
     from appliance.config.loader import load_desired
     from appliance.methods.registry import METHOD_TABLE
 
-    given = paths or split_paths(os.environ.get("APPLIANCE_CONFIG", ""))
-    if not given:
-        raise typer.BadParameter("name the config, or set APPLIANCE_CONFIG", param_hint="PATH")
-    loaded = load_desired(given, environ=os.environ, methods=METHOD_TABLE)
     directory = find_state_dir(state_dir)
+    given = paths or split_paths(os.environ.get("APPLIANCE_CONFIG", "")) or _paths_of(directory)
+    if not given:
+        raise typer.BadParameter(
+            "name the config: no daemon that could be asked runs here", param_hint="PATH"
+        )
+    loaded = load_desired(given, environ=os.environ, methods=METHOD_TABLE)
     points = list(_look(loaded.desired, [*given, *loaded.files], directory))
     counts = count_grades(points)
     worst = worst_of(points)
@@ -148,12 +154,24 @@ def _facts(path: Path) -> FileFacts:
     return FileFacts(str(path), found.st_mode, found.st_uid)
 
 
-def _ask_daemon(state_dir: Path) -> tuple[DaemonFacts | None, str]:
+def _paths_of(state_dir: Path) -> list[str]:
+    """The config of the daemon that runs here; empty where none answers."""
+    try:
+        return list(_ask_status(state_dir).config.paths)
+    except ApplianceError:
+        return []
+
+
+def _ask_status(state_dir: Path) -> Status:
     from appliance.api.model import Status
     from appliance.cli.api_client import ApiClient, UnixWay
 
+    return ApiClient(UnixWay(state_dir)).get("/api/v1/status", Status).value
+
+
+def _ask_daemon(state_dir: Path) -> tuple[DaemonFacts | None, str]:
     try:
-        status = ApiClient(UnixWay(state_dir)).get("/api/v1/status", Status).value
+        status = _ask_status(state_dir)
     except ApplianceError as error:
         return None, str(error)
     try:

@@ -9,12 +9,20 @@ from difflib import get_close_matches
 def find_nearest(word: str, known: Iterable[str]) -> str | None:
     """The known word that `word` was probably meant to be."""
     candidates = list(known)
-    close = get_close_matches(word, candidates, n=1, cutoff=0.6)
-    if close:
-        return close[0]
+    found = _find_closest(word, candidates)
+    if found is not None:
+        return found
     lowered = {candidate.lower(): candidate for candidate in candidates}
-    close = get_close_matches(word.lower(), lowered, n=1, cutoff=0.6)
-    return lowered[close[0]] if close else None
+    found = _find_closest(word.lower(), lowered)
+    return lowered[found] if found is not None else None
+
+
+def _find_closest(word: str, candidates: Iterable[str]) -> str | None:
+    close = get_close_matches(word, candidates, n=5, cutoff=0.6)
+    # letters that changed places are the commonest slip, and the measure knows nothing of them
+    letters = sorted(word)
+    same = (candidate for candidate in close if sorted(candidate) == letters)
+    return next(same, close[0] if close else None)
 
 
 def did_you_mean(nearest: str | None) -> str:

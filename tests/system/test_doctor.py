@@ -28,6 +28,7 @@ def test_wrong_rights_are_seen_and_told_with_what_mends_them(tmp_path):
         code, points = look(*words)
         assert (code, points["config"]["grade"], points["secrets"]["grade"]) == (0, "ok", "ok")
         assert points["daemon"]["grade"] == points["version"]["grade"] == "ok"
+        assert look(*words[1:])[1]["config"] == points["config"], "the config of the daemon"
         token.chmod(0o644)
         code, points = look(*words)
         assert (code, points["secrets"]["grade"]) == (1, "bad")
@@ -45,6 +46,12 @@ def test_wrong_rights_are_seen_and_told_with_what_mends_them(tmp_path):
         told = forked.run(["doctor", *words])
         assert told.returncode == 0, told.stdout
         assert "secret-of-the-token" not in told.stdout + told.stderr
+
+
+def test_without_a_config_and_a_daemon_it_says_what_to_name(tmp_path):
+    done = forked.run(["doctor", "--state-dir", str(tmp_path / "nowhere")])
+    assert done.returncode == 64
+    assert "name the config: no daemon that could be asked runs here" in done.stderr
 
 
 def test_what_cannot_be_seen_is_unknown_and_not_good(tmp_path):

@@ -1,5 +1,7 @@
 """Which daemon a command talks to, and what it brings there."""
 
+import errno
+import os
 import re
 from pathlib import Path
 
@@ -191,6 +193,31 @@ def test_contexts_are_read_as_they_were_written_and_are_for_the_user_alone(home)
 
 def test_without_a_file_there_are_none(home):
     assert read_contexts(contexts_path(home)) == Contexts()
+
+
+@pytest.mark.parametrize("place", ["/dev/null", "/nonexistent"])
+def test_a_home_that_is_none_holds_none(place):
+    assert read_contexts(contexts_path({"HOME": place})) == Contexts()
+
+
+def test_in_a_home_of_somebody_else_there_are_none_of_mine(home, monkeypatch):
+    # what `runuser -u` and `setpriv` leave in HOME
+    def refuse(path, *_, **__):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+
+    monkeypatch.setattr(Path, "open", refuse)
+    monkeypatch.setattr(Path, "stat", refuse)
+    assert read_contexts(contexts_path(home)) == Contexts()
+
+
+def test_a_file_of_mine_that_cannot_be_read_is_told(home, monkeypatch):
+    def refuse(path, *_, **__):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+
+    keep(home, "prod", prod=Context(server=URL))
+    monkeypatch.setattr(Path, "open", refuse)
+    with pytest.raises(ContextsUnusable, match="Permission denied"):
+        read_contexts(contexts_path(home))
 
 
 @pytest.mark.parametrize(
