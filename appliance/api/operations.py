@@ -26,7 +26,13 @@ from appliance.reconcile.disk import SourceReader
 from appliance.reconcile.history import History, Record
 from appliance.reconcile.overrides import OverrideBook
 from appliance.reconcile.reconciler import Reconciler
-from appliance.reconcile.reload_result import LoadedSet, ReloadResult, drain_json, find_problems_of
+from appliance.reconcile.reload_result import (
+    LoadedSet,
+    ReloadResult,
+    drain_json,
+    find_problems_of,
+    unkept_pin_note,
+)
 from appliance.telemetry.events import EventHub
 from appliance.telemetry.metrics import MetricsSource
 from appliance.workers.waiters import AbandonedRequests
@@ -152,7 +158,10 @@ class Operations:
             RequestInvalid: there is no such set.
         """
         result = describe_verdict(await self._reconciler.roll_back(to=to, force=force, by=by))
-        result.pinned = self._reconciler.going_back.pin is not None
+        going_back = self._reconciler.going_back
+        result.pinned = going_back.pin is not None
+        if result.pinned and not going_back.is_pin_kept:
+            result.problems = [*result.problems, unkept_pin_note()]
         return result
 
     def history(self, limit: int) -> list[Record]:

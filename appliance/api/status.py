@@ -38,7 +38,7 @@ from appliance.outbox.store import MessageStore
 from appliance.reconcile.overrides import OverrideBook
 from appliance.reconcile.pool import Handle, WorkerPool
 from appliance.reconcile.reconciler import Reconciler
-from appliance.reconcile.reload_result import Applied, ReloadResult
+from appliance.reconcile.reload_result import Applied, ReloadResult, unkept_pin_note
 from appliance.reconcile.rollback import Rollback
 from appliance.telemetry.events import EventHub
 from appliance.telemetry.metrics import MetricsFacts, WorkerView
@@ -204,7 +204,10 @@ class StatusView:
         worker_troubles = [
             (key.name, find_trouble(handle)) for key, handle in sorted(self._pool.handles.items())
         ]
-        return find_degradations(
+        going_back = self._reconciler.going_back
+        is_pin_lost = going_back.pin is not None and not going_back.is_pin_kept
+        unkept = [unkept_pin_note().message] if is_pin_lost else []
+        return unkept + find_degradations(
             self._pool,
             self._reconciler.applied,
             self._reconciler.last_attempt,

@@ -61,6 +61,8 @@ def read_secret(ref: SecretRef, what: str) -> str:
     except (OSError, UnicodeDecodeError, KeyError, ValueError) as error:
         if isinstance(error, OSError):
             reason = error.strerror or type(error).__name__
+            if ref.kind == "credential" and isinstance(error, FileNotFoundError):
+                reason += _ONLY_AT_A_START
         elif isinstance(error, KeyError):
             reason = "the environment variable is not set"
         else:
@@ -70,6 +72,9 @@ def read_secret(ref: SecretRef, what: str) -> str:
     if not text:
         raise BusUnauthorized(f"{what} from {ref.kind} {ref.name} is empty")
     return text
+
+
+_ONLY_AT_A_START = " (systemd hands a unit the credentials that it lists, when it starts it)"
 
 
 def _read_text(ref: SecretRef) -> str:

@@ -883,6 +883,14 @@ _ALL = (
         "appliance rollback; appliance reload",
         "Change the files, or take them as they are with appliance reload --force.",
     ),
+    ErrorCode(
+        "W302",
+        "pin-not-kept",
+        "An older set is in force again, and the disk does not take the pin that would keep it there over a restart: it is "
+        "full, read-only or failing. Until it is written, a restart takes what the files say.",
+        "appliance rollback, with a full disk",
+        "Make room in the state directory (it is tried again every moment), or mend the files before the next restart.",
+    ),
 )
 
 ERROR_CODES: Mapping[str, ErrorCode] = MappingProxyType({one.code: one for one in sorted(_ALL)})

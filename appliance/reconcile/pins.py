@@ -86,6 +86,11 @@ class PinKeeper:
         self.pin = pin
         self._is_behind = not is_on_disk
 
+    @property
+    def is_kept(self) -> bool:
+        """Whether a restart would know of the pin, or that there is none."""
+        return not self._is_behind
+
     def holds(self, files_digest: str) -> bool:
         """Whether an older set is pinned, and the files are still those that it was pinned against."""
         return self.pin is not None and self.pin.files_digest == files_digest

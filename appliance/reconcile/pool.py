@@ -16,7 +16,7 @@ from appliance.core.names import WorkerKey
 from appliance.core.plan import Action, ActionKind, Plan
 from appliance.core.retry import backoff_s
 from appliance.core.specs import ObservedState, ObservedWorker, Phase, WorkerSpec
-from appliance.errors import ApplianceError
+from appliance.errors import ApplianceError, BusUnavailable
 from appliance.reconcile.contracts import DrainOutcome, PoolTelemetry, PoolWorker
 from appliance.telemetry.stats import WorkerStats
 
@@ -218,9 +218,11 @@ class WorkerPool:
         handle.phase = Phase.BACKING_OFF
         handle.since_at = self._wall()
         handle.retry_at_mono = now + delay_s
-        handle.last_error = self._words(error)
+        words = self._words(error)
+        is_news = words != handle.last_error and not isinstance(_cause(error), BusUnavailable)
+        handle.last_error = words
         handle.task = None
-        self._telemetry.worker_failed(key, handle.last_error, delay_s)
+        self._telemetry.worker_failed(key, words, delay_s, is_news=is_news)
         self._on_ended()
 
     async def _cancel(self, key: WorkerKey, deadline_mono: float, report: ApplyReport) -> None:
@@ -287,10 +289,15 @@ class WorkerPool:
         return self._hiding.text(_words(error))
 
 
-def _words(error: BaseException) -> str:
+def _cause(error: BaseException) -> BaseException:
     # a worker's own task group wraps what ended it, which is all that is worth telling
-    if isinstance(error, ExceptionGroup) and len(error.exceptions) == 1:
-        return _words(error.exceptions[0])
+    while isinstance(error, ExceptionGroup) and len(error.exceptions) == 1:
+        error = error.exceptions[0]
+    return error
+
+
+def _words(error: BaseException) -> str:
+    error = _cause(error)
     if isinstance(error, TimeoutError):
         return "did not start in time"
     text = str(error)

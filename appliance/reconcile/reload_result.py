@@ -220,6 +220,16 @@ def pinned_note(pin: Pin | None) -> Problem:
     )
 
 
+def unkept_pin_note() -> Problem:
+    """What somebody who went back must know before the next restart."""
+    return Problem(
+        code="W302",
+        severity=Severity.WARNING,
+        message="the pin could not be written: a restart would take what the files say",
+        hint="make room in the state directory; it is tried again every moment",
+    )
+
+
 def trial_problems(generation: int, failed: Mapping[str, str]) -> tuple[Problem, ...]:
     """What a set did wrong on its trial."""
     return tuple(

@@ -74,6 +74,11 @@ class Rollback:
         return self._pins.pin
 
     @property
+    def is_pin_kept(self) -> bool:
+        """Whether a restart would know of it."""
+        return self._pins.is_kept
+
+    @property
     def trial(self) -> Trial | None:
         """The oldest trial that runs: the first to be judged."""
         return self._trials[0] if self._trials else None

@@ -140,13 +140,22 @@ class Telemetry(MessageTelemetry):
             level = logging.ERROR if report.abandoned else logging.DEBUG
         self._worker(level, "worker stopped", "worker_stopped", key, counts)
 
-    def worker_failed(self, key: WorkerKey, error: str, retry_in_s: float) -> None:
-        """A worker ended or could not start; `retry_in_s` is 0 when it is not tried by itself."""
+    def worker_failed(
+        self, key: WorkerKey, error: str, retry_in_s: float, *, is_news: bool = True
+    ) -> None:
+        """A worker ended or could not start; `retry_in_s` is 0 when it is not tried by itself.
+
+        Where it is no news (it failed with the same words before, or for want of the broker, whose absence is a line of
+        its own) the line is for who looks for it.
+        """
         fields: dict[str, object] = {"error": error}
         if retry_in_s > 0:
             fields["retry_in_s"] = round(retry_in_s, 3)
-        level = logging.WARNING if retry_in_s > 0 else logging.ERROR
-        self._worker(level, "worker failed", "worker_failed", key, fields, storm="failed")
+        if is_news:
+            level = logging.WARNING if retry_in_s > 0 else logging.ERROR
+            self._worker(level, "worker failed", "worker_failed", key, fields, storm="failed")
+        else:
+            self._worker(logging.DEBUG, "worker failed again", "worker_failed", key, fields)
 
     def worker_recovered(self, key: WorkerKey) -> None:
         """A worker that had failed runs again."""

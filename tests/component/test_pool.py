@@ -9,10 +9,12 @@ import pytest
 from appliance.core.names import MethodName, NodeName, Subject
 from appliance.core.plan import make_plan
 from appliance.core.specs import AckOn, Delivery, Phase, SubscriberSpec
+from appliance.errors import BusUnavailable
 from appliance.reconcile.pool import WorkerPool
 from appliance.telemetry.stats import WorkerStats
 from appliance.workers.base import DrainReport
 from tests.support.virtual_time import run_virtual
+from tests.support.waiting import until_async
 
 
 def spec(name, **changes):
@@ -30,7 +32,7 @@ class Recorder:
     facts: list = field(default_factory=list)
 
     def __getattr__(self, name):
-        return lambda *args: self.facts.append((name, *args))
+        return lambda *args, **named: self.facts.append((name, *args, *named.values()))
 
     def names(self):
         return [fact[0] for fact in self.facts]
@@ -154,6 +156,33 @@ async def test_one_that_cannot_start_with_another_mode_backs_off_with_its_reason
     assert report.failed == {"a.REQPing.EventACK_subscriber": "OSError: no such thing"}
     assert pool.handles[spec("a").key].phase is Phase.BACKING_OFF
     assert pool.handles[spec("a").key].spec.delivery == OTHER_MODE
+
+
+async def test_a_failure_is_news_when_its_words_are_new_and_the_broker_is_there():
+    telemetry = Recorder()
+    errors = [
+        OSError("a"),
+        OSError("a"),
+        OSError("b"),
+        BusUnavailable("not connected"),
+        OSError("b"),
+    ]
+    errors += [ExceptionGroup("g", [BusUnavailable("not connected")])]
+
+    class Failing(ToyWorker):
+        async def run(self):
+            raise errors.pop(0)
+
+    pool = WorkerPool(Failing, telemetry, wall=lambda: 0.0, on_ended=lambda: None)
+    loop = asyncio.get_running_loop()
+    for count in range(1, 7):
+        plan = make_plan({spec("a").key: spec("a")}, pool.observe(), loop.time())
+        await pool.apply(plan, 5.0)
+        await until_async(lambda count=count: telemetry.names().count("worker_failed") == count)
+        pool.retry_now()
+    told = [fact[-1] for fact in telemetry.facts if fact[0] == "worker_failed"]
+    assert told == [True, False, True, False, True, False]
+    await pool.stop_all(loop.time() + 1, ["subscriber"])
 
 
 @pytest.mark.parametrize("changes", [{"concurrency": 2}, {"ack_on": AckOn.DONE}])

@@ -229,10 +229,12 @@ class NotedTelemetry(Telemetry):
         super().__init__(events)
         self._note = note
 
-    def worker_failed(self, key: WorkerKey, error: str, retry_in_s: float) -> None:
+    def worker_failed(
+        self, key: WorkerKey, error: str, retry_in_s: float, *, is_news: bool = True
+    ) -> None:
         """It ended by itself."""
         self._note(key)
-        super().worker_failed(key, error, retry_in_s)
+        super().worker_failed(key, error, retry_in_s, is_news=is_news)
 
     def worker_stopped(self, key: WorkerKey, report: DrainCounts | None) -> None:
         """It was stopped."""

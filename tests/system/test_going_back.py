@@ -8,6 +8,7 @@ import sys
 
 import pytest
 
+from tests.support import forked
 from tests.support.appliance import Appliance
 from tests.support.nats_server import NatsServer
 
@@ -44,6 +45,21 @@ def subjects(daemon):
 
 def applied(daemon, generation):
     return daemon.wait_until(lambda status: status["generation"] == generation)["config"]
+
+
+def test_a_pin_that_the_disk_does_not_take_is_told_until_it_is_written(broker, tmp_path):
+    with Appliance(text(broker), tmp_path) as daemon:
+        daemon.write_config(text(broker, "REQPong: {}"))
+        applied(daemon, 2)
+        (daemon.state / "pin.tmp").mkdir()
+        back = forked.run(["rollback", "--state-dir", str(daemon.state)])
+        assert back.returncode == 0
+        assert "W302 pin-not-kept" in back.stderr
+        told = "the pin could not be written: a restart would take what the files say"
+        assert told in daemon.status()["degraded_by"]
+        (daemon.state / "pin.tmp").rmdir()
+        daemon.wait_until(lambda status: status["healthy"])
+        assert (daemon.state / "pin.json").exists()
 
 
 def test_three_reloads_and_back_to_the_first_with_the_broker_down(broker, tmp_path):

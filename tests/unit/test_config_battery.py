@@ -39,6 +39,7 @@ CODES_TESTED_ELSEWHERE = {
     "E313": "needs a repository: system/test_git_source",
     "W280": "needs a choice of nodes: test_permissions",
     "W301": "needs a running daemon: system/test_going_back",
+    "W302": "needs a running daemon: system/test_going_back",
 }
 
 

@@ -57,6 +57,13 @@ def test_a_line_is_a_fixed_sentence_with_fields(telemetry, stream):
     assert 'error="no room = none" retry_in_s=1.5\n' in line
 
 
+def test_a_worker_that_fails_as_before_is_an_event_and_no_line(clock, stream):
+    hub = EventHub(wall=clock)
+    Telemetry(hub, wall=clock, mono=clock).worker_failed(KEY, "as before", 1.5, is_news=False)
+    assert stream.getvalue() == ""
+    assert [event["event"] for event in hub.recent()] == ["worker_failed"]
+
+
 def test_a_set_that_comes_from_no_repository_is_logged_without_a_revision(telemetry, stream):
     telemetry.config_applied(1, "sha256:1", None, {"spawn": 2}, 0.1, "start")
     assert "config applied generation=1 digest=sha256:1 trigger=start duration_s=0.1 spawn=2\n" in (

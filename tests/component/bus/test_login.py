@@ -249,7 +249,7 @@ async def test_secrets_come_from_the_environment_and_from_the_service_manager(
         ({"nkey_seed": ("file", "/nonexistent/seed")}, "No such file"),
         ({"nkey_seed": ("file", "/")}, "directory"),
         ({"token": ("env", "NOT_SET_ANYWHERE")}, "environment variable is not set"),
-        ({"token": ("credential", "x")}, "CREDENTIALS_DIRECTORY is not set"),
+        ({"token": ("credential", "x")}, "CREDENTIALS_DIRECTORY is not set .systemd hands a unit"),
         ({"token": ("file", "/dev/zero")}, "not text of at most 64 KiB"),
         ({"token": ("file", "/dev/null")}, "is empty"),
         ({"credentials": ("file", "/proc/self/status")}, "no user JWT"),
