@@ -21,6 +21,27 @@ INVISIBLE = re.compile(
 _BOTH = re.compile(f"{ALWAYS_REFUSED.pattern}|{INVISIBLE.pattern}")
 
 
+_CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+
+
+def split_reviewed(text: str) -> list[str]:
+    """The lines of a list that somebody wrote and others review: they end where git and editors end them, at newlines.
+
+    Raises:
+        ValueError: a character makes a line look other than it is read, as a line break that is none to an editor; those
+            without width or of unusual width may stand in a comment of its own. The text names line and character.
+    """
+    lines = [line.removesuffix("\r") for line in text.split("\n")]
+    for number, line in enumerate(lines, start=1):
+        found = ALWAYS_REFUSED.search(line) or _CONTROL.search(line)
+        if found is None and not line.lstrip(" \t").startswith("#"):
+            found = INVISIBLE.search(line)
+        if found is not None:
+            named = name_character(found[0])
+            raise ValueError(f"line {number}: {named}, makes it look other than it is read")
+    return lines
+
+
 def name_character(character: str) -> str:
     """Its code and name: ``U+200B, zero width space``."""
     name = unicodedata.name(character, "").lower() or "a control character"

@@ -6,6 +6,7 @@ import hashlib
 import os
 from collections.abc import Callable, Collection, Mapping, Sequence
 
+from appliance.config.characters import split_reviewed
 from appliance.config.files import fingerprint
 from appliance.config.git import CommitFacts, GitTrouble, parse_key, read_commit
 from appliance.config.load import read_config
@@ -241,9 +242,10 @@ def _read_keys(path: str) -> tuple[str, ...]:
         ConfigUnreadable: it cannot be read, holds no key or a damaged one.
     """
     try:
-        with open(path, encoding="utf-8") as file:
-            lines = file.read(MAX_KEY_FILE_BYTES).splitlines()
-    except (OSError, UnicodeDecodeError) as error:
+        # NB: no line ends but newlines, so that no key is hidden in what looks like a comment
+        with open(path, encoding="utf-8", newline="") as file:
+            lines = split_reviewed(file.read(MAX_KEY_FILE_BYTES))
+    except (OSError, ValueError) as error:
         raise ConfigUnreadable(path, str(error)) from error
     keys = tuple(line.strip() for line in lines if line.strip() and not line.startswith("#"))
     try:

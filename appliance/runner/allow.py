@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 from typing import NamedTuple
 
+from appliance.config.characters import split_reviewed
 from appliance.core.allow import WILDCARDS
 
 _MARKS = ("@user", "@directory", "@variable")
@@ -26,11 +27,11 @@ def parse_rules(text: str) -> RunnerRules:
     run with: users, patterns of directories as in `allow_paths`, names of variables.
 
     Raises:
-        ValueError: a line cannot be read, or would allow any program; the text names the line.
+        ValueError: a line cannot be read, looks other than it is read, or would allow any program; the text names the line.
     """
     patterns = []
     given: dict[str, list[str]] = {mark: [] for mark in _MARKS}
-    for number, line in enumerate(text.splitlines(), start=1):
+    for number, line in enumerate(split_reviewed(text), start=1):
         try:
             words = shlex.split(line, comments=True)
         except ValueError as error:

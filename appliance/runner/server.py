@@ -75,6 +75,9 @@ class RunnerSettings:
     max_commands: int = 16
 
 
+MAX_ALLOW_CHARACTERS = 1024 * 1024
+
+
 def read_allow_list(path: Path) -> RunnerRules:
     """The rules of the file.
 
@@ -82,13 +85,17 @@ def read_allow_list(path: Path) -> RunnerRules:
         AllowListUnusable: see there.
     """
     try:
-        with open(path, encoding="utf-8") as file:
+        # NB: no line ends but newlines, so that none is hidden in what looks like one line
+        with open(path, encoding="utf-8", newline="") as file:
             facts = os.fstat(file.fileno())
             if facts.st_uid not in (0, os.geteuid()):
                 raise AllowListUnusable(f"{path} belongs to another user")
             if facts.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
                 raise AllowListUnusable(f"{path} can be written by others than its owner")
-            return parse_rules(file.read())
+            text = file.read(MAX_ALLOW_CHARACTERS + 1)
+        if len(text) > MAX_ALLOW_CHARACTERS:
+            raise AllowListUnusable(f"{path} is longer than {MAX_ALLOW_CHARACTERS} characters")
+        return parse_rules(text)
     except OSError as error:
         raise AllowListUnusable(f"cannot read {path}: {error.strerror or error}") from error
     except ValueError as error:

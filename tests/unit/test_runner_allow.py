@@ -4,6 +4,7 @@ import pytest
 
 from appliance.core.allow import is_command_allowed
 from appliance.runner.allow import parse_rules
+from appliance.runner.server import MAX_ALLOW_CHARACTERS, AllowListUnusable, read_allow_list
 
 LIST = """
 # services
@@ -68,3 +69,42 @@ def test_empty_list_allows_nothing():
 def test_line_that_cannot_be_meant_is_named(text, message):
     with pytest.raises(ValueError, match=message):
         parse_rules(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "named"),
+    [
+        ("# harmless\u2028rm -rf /srv", "line 1: U.2028, line separator"),
+        ("# harmless\u2029rm -rf /srv", "U.2029"),
+        ("# harmless\x85rm -rf /srv", "U.0085"),
+        ("# harmless\rrm -rf /srv", "U.000D"),
+        ("# harmless\x0brm -rf /srv", "U.000B"),
+        ("# harmless\x0crm -rf /srv", "U.000C"),
+        ("# harmless\x1crm -rf /srv", "U.001C"),
+        ("true\n# a \u202e b", "line 2: U.202E, right-to-left override"),
+        ("true\ndate \u200b-u", "line 2: U.200B, zero width space"),
+        ("true\ndate\u00a0-u", "line 2: U.00A0, no-break space"),
+        ("true\x00", "U.0000"),
+    ],
+)
+def test_what_a_reviewer_does_not_see_is_refused_by_name(text, named):
+    with pytest.raises(ValueError, match=named):
+        parse_rules(text)
+
+
+def test_lines_end_as_in_editors_and_comments_may_hold_any_letters():
+    rules = parse_rules("true\r\n# höflich\u00a0genug \U0001f600\r\ndate -u\n")
+    assert rules.commands == (("true",), ("date", "-u"))
+
+
+def test_a_list_on_disk_is_read_with_the_ends_of_lines_that_it_has(tmp_path):
+    path = tmp_path / "runner.allow"
+    path.write_bytes(b"# harmless\rrm -rf /srv\n")
+    path.chmod(0o600)
+    with pytest.raises(AllowListUnusable, match=r"U.000D"):
+        read_allow_list(path)
+    path.write_text("true\n" + "#" * MAX_ALLOW_CHARACTERS)
+    with pytest.raises(AllowListUnusable, match="longer than"):
+        read_allow_list(path)
+    path.write_text("true\n")
+    assert read_allow_list(path).commands == (("true",),)
