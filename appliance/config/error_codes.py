@@ -573,6 +573,14 @@ _ALL = (
         "machine, listen on loopback. Where the network is safe, as within a pod's, say so: `insecure_http: true`.",
     ),
     ErrorCode(
+        "W210",
+        "one-word-command",
+        "A whole command line stands where the name of a program does. No shell takes it apart: a program with blanks in "
+        "its name is looked for.",
+        'subscribe: {REQCliCommand: {allow_commands: [["systemctl status nginx"]]}}',
+        "Write program and arguments as words of their own: [systemctl, status, nginx].",
+    ),
+    ErrorCode(
         "W207",
         "secret-expires-soon",
         "A certificate or login that the config names ends within two weeks.",

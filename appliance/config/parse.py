@@ -61,6 +61,24 @@ class Document:
     """False when reading stopped in the middle."""
 
 
+_WIDE = (
+    # NB: the longer ones first, which begin as the shorter ones do
+    *((b"\xff\xfe\0\0", "UTF-32"), (b"\0\0\xfe\xff", "UTF-32")),
+    *((b"\xff\xfe", "UTF-16"), (b"\xfe\xff", "UTF-16")),
+)
+"""Marks that a file begins with which was saved in another encoding."""
+
+
+def _find_wide_encoding(raw: bytes) -> str:
+    """The encoding of a text whose characters are all of two bytes or more; "" for any other."""
+    for mark, name in _WIDE:
+        if raw.startswith(mark):
+            return name
+    # without a mark: letters and signs of ASCII have zeros beside them
+    zeros = raw[:8].count(0)
+    return "UTF-32" if zeros >= 5 else "UTF-16" if zeros >= 3 else ""
+
+
 class _GaveUp(Exception):
     """Reading this file ends here."""
 
@@ -126,15 +144,17 @@ class _Reader:
             self._give_up("E005", 1, 1, f"not valid YAML: {str(error).splitlines()[0][:120]}")
 
     def _decode(self, raw: bytes) -> str:
+        encoding = _find_wide_encoding(raw)
+        if encoding:
+            reason = f"the file is {encoding}, not UTF-8"
+            self._give_up("E004", 1, 1, reason, "save it as UTF-8")
         try:
             return raw.decode("utf-8-sig")
         except UnicodeDecodeError as error:
             before = raw[: error.start]
             line = before.count(b"\n") + 1
             column = len(before.rpartition(b"\n")[2].decode("utf-8", "replace")) + 1
-            is_wide = raw[:2] in (b"\xff\xfe", b"\xfe\xff")
-            reason = "the file is UTF-16, not UTF-8" if is_wide else "the file is not UTF-8"
-            self._give_up("E004", line, column, reason, "save it as UTF-8")
+            self._give_up("E004", line, column, "the file is not UTF-8", "save it as UTF-8")
             raise AssertionError from error
 
     def _check_printable(self, text: str) -> None:

@@ -55,7 +55,7 @@ def find_problems(raw: RawConfig) -> tuple[list[Problem], list[KeyPath]]:
             trap = traps.get(where)
             if trap is not None and code in ("E102", "E104", "E106"):
                 trapped.add(where)
-                problems.append(_trap_error(trap, _expected(error)))
+                problems.append(_trap_error(trap, _expected(error), wants_text=_wants_text(error)))
                 continue
             place = raw.place_of(where, on_key=on_key)
             problems.append(make_problem(code, place, message, hint=hint, path=where))
@@ -291,7 +291,13 @@ class _Damage:
         return code == "E103" and not self._is_whole
 
 
-def _trap_error(trap: Trap, expected: str) -> Problem:
+def _wants_text(error: ValidationError) -> bool:
+    schema = error.schema if isinstance(error.schema, dict) else {}
+    types = schema.get("type", ())
+    return types == "string" or ("string" in types and not {"integer", "number"} & set(types))
+
+
+def _trap_error(trap: Trap, expected: str, *, wants_text: bool = False) -> Problem:
     value = trap.value if isinstance(trap.value, str) else None
     reads = "is text here" if value is not None else f"is {trap.value} here"
     return make_problem(
@@ -299,7 +305,7 @@ def _trap_error(trap: Trap, expected: str) -> Problem:
         trap.place,
         f"{shorten(trap.text)} {reads}, but {trap.reading} to a YAML 1.1 reader; "
         f"expected {expected}",
-        hint=_trap_hint(trap, expected),
+        hint=f'quote it: "{trap.text}"' if wants_text else _trap_hint(trap, expected),
         path=trap.path,
     )
 

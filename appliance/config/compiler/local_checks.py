@@ -252,7 +252,21 @@ def _check_subscribe(
                     "the program of a command must be written out, without wildcards",
                     hint="to allow every command write `allow_commands: any`",
                 )
+            if command:
+                check_program_word(findings, (*path, "allow_commands", index, 0), command[0])
     _add_idle(findings, path, _ON_SUBSCRIBE_IDLE, entry, "on a subscription: the sender decides")
+
+
+def check_program_word(findings: Findings, path: KeyPath, word: str) -> None:
+    """A command line written as one word would be the name of one program."""
+    parts = word.split()
+    if len(parts) > 1 and "/" not in parts[0]:
+        findings.add(
+            "W210",
+            path,
+            f"{shorten(word)} is the name of one program, blanks and all",
+            hint=f"program and arguments are words of their own: {', '.join(map(shorten, parts))}",
+        )
 
 
 def _check_paths(findings: Findings, path: KeyPath, entry: Tree) -> None:

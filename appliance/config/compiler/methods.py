@@ -16,6 +16,7 @@ from typing import Any
 from appliance.config.compiler.findings import Findings, KeyPath
 from appliance.config.compiler.interpreters import find_faults, free_value, is_loader
 from appliance.config.compiler.layers import Tree, as_map, find_value, read_values
+from appliance.config.compiler.local_checks import check_program_word
 from appliance.config.compiler.section_checks import check_bounds
 from appliance.core.arguments import NO_ARGUMENTS, most_arguments
 from appliance.core.file_names import check_parts
@@ -190,6 +191,8 @@ class _Checker:
                     self._add("E232", keys, reason)
             if "\0" in text:
                 self._add("E232", keys, "no program can be given a NUL")
+            if index == 0:
+                check_program_word(self._findings, (*self._path, *keys), text)
         stdin = self._parse(("stdin",), entry.get("stdin") or "", _WITH_DATA)
         for place, reason in find_faults(elements, stdin or (), self._arguments):
             self._add(
