@@ -60,6 +60,7 @@ _OF_SCOPES: dict[Scope, tuple[tuple[str, str], ...]] = {
         ("GET", "/api/v1/outbox"),
         ("GET", "/api/v1/inbox"),
         ("GET", "/api/v1/streams"),
+        ("GET", "/api/v1/enrolment"),
         ("GET", "/api/v1/jobs"),
         ("GET", "/api/v1/jobs/{id}"),
         ("GET", "/api/v1/history"),
@@ -85,6 +86,7 @@ _OF_SCOPES: dict[Scope, tuple[tuple[str, str], ...]] = {
         ("POST", "/-/reload"),
         ("POST", "/api/v1/rollback"),
         ("POST", "/api/v1/streams/prune"),
+        ("POST", "/api/v1/enrolment/reject"),
     ),
 }
 ROUTE_SCOPES: Mapping[tuple[str, str], Scope | None] = {

@@ -578,6 +578,25 @@ class StreamsPruned(_Answer):
     streams: list[StreamPruned] = []
 
 
+class EnrolmentRequest(_Answer):
+    """A new node that asks to be let in, and what to look at before it is accepted."""
+
+    node: str = ""
+    public_key: str = ""
+    fingerprint: str = ""
+    first_at: str = ""
+    last_at: str = ""
+    count: int = 0
+    warnings: list[str] = []
+
+
+class Enrolment(_Answer):
+    """Who asks; `turned_away` counts requests that were none, came too fast or found no room."""
+
+    requests: list[EnrolmentRequest] = []
+    turned_away: int = 0
+
+
 class InboxRecord(_Answer):
     """A message that was taken in and is not finished: waiting, working or orphaned."""
 

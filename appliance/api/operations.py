@@ -8,6 +8,7 @@ import msgspec
 
 from appliance.api import model
 from appliance.api.copy_jobs import CopyJobs
+from appliance.api.enrolment import Enrolment
 from appliance.api.inbox import Inbox
 from appliance.api.job_ending import JobEnding
 from appliance.api.jobs import JobsView
@@ -57,6 +58,7 @@ class Operations:
         store: MessageStore,
         inbox: Inbox,
         streams: StreamsKept,
+        enrolment: Enrolment,
         history: History,
         reader: SourceReader,
         reconciler: Reconciler,
@@ -75,6 +77,7 @@ class Operations:
         self._store = store
         self._inbox = inbox
         self._streams = streams
+        self.enrolment = enrolment
         self._history = history
         self._reader = reader
         self._reconciler = reconciler

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 import math
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import msgspec
 
@@ -159,6 +159,12 @@ class PruneRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     force: bool = False
 
 
+class RejectRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Keys that are to be turned away."""
+
+    public_keys: list[Annotated[str, msgspec.Meta(max_length=60)]]
+
+
 class InboxDropRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Which messages of the inbox; `all` must be said, so that an empty body drops nothing."""
 
@@ -209,6 +215,7 @@ _PROGRAMS = msgspec.json.Decoder(ProgramsRequest)
 _IDS = msgspec.json.Decoder(IdsRequest)
 _INBOX_DROP = msgspec.json.Decoder(InboxDropRequest)
 _PRUNE = msgspec.json.Decoder(PruneRequest)
+_REJECT = msgspec.json.Decoder(RejectRequest)
 
 
 def _read(decoder: msgspec.json.Decoder[Any], body: bytes) -> Any:
@@ -314,6 +321,16 @@ def read_prune(body: bytes) -> PruneRequest:
         RequestInvalid: it is none.
     """
     found: PruneRequest = _read(_PRUNE, body or b"{}")
+    return found
+
+
+def read_reject(body: bytes) -> RejectRequest:
+    """The body of a request to turn new nodes away.
+
+    Raises:
+        RequestInvalid: it is none.
+    """
+    found: RejectRequest = _read(_REJECT, body)
     return found
 
 

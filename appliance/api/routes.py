@@ -44,6 +44,7 @@ from appliance.api.requests import (
     read_messages,
     read_plan,
     read_prune,
+    read_reject,
     read_reload,
     read_rollback,
 )
@@ -71,6 +72,7 @@ INDEX = f"""appliance {__version__}
 /api/v1/outbox    pending messages, ?state=dead dead letters; POST …/retry, …/drop
 /api/v1/inbox     messages taken in and not finished; POST …/drop
 /api/v1/streams   what streams of the broker keep for the own nodes; POST …/prune
+/api/v1/enrolment new nodes that ask to be let in; POST …/reject
 /api/v1/jobs      what commands of operators asked, and what came of it; …/ID, …/ID/output; POST …/ID/cancel, …/retry
 /api/v1/programs  POST: which programs run on nodes
 /api/v1/history   config sets applied and refused
@@ -121,6 +123,8 @@ class Routes:
         app.router.add_post("/api/v1/inbox/drop", self.inbox_drop)
         app.router.add_get("/api/v1/streams", self.streams_list)
         app.router.add_post("/api/v1/streams/prune", self.streams_prune)
+        app.router.add_get("/api/v1/enrolment", self.enrolment_list)
+        app.router.add_post("/api/v1/enrolment/reject", self.enrolment_reject)
         app.router.add_get("/api/v1/history", self.history)
         app.router.add_get("/api/v1/history/{key}", self.history_record)
 
@@ -301,6 +305,16 @@ class Routes:
         asked = read_prune(await read_body(request))
         tell_audit(request, force=asked.force)
         return reply(StreamsPruned(streams=await self.control.streams_prune(force=asked.force)))
+
+    async def enrolment_list(self, _: web.Request) -> web.Response:
+        """New nodes that ask to be let in."""
+        return reply(self.control.enrolment.list())
+
+    async def enrolment_reject(self, request: web.Request) -> web.Response:
+        """Turn some of them away."""
+        asked = read_reject(await read_body(request))
+        tell_audit(request, public_keys=asked.public_keys)
+        return reply(await self.control.enrolment.reject(asked.public_keys))
 
     async def history(self, request: web.Request) -> web.Response:
         """Records of config sets, newest first."""

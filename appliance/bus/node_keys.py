@@ -15,6 +15,8 @@ from pathlib import Path
 from typing import Any
 
 import nkeys
+from nacl.exceptions import BadSignatureError
+from nacl.signing import VerifyKey
 
 _SEED_BYTES = 32
 _HEADER = {"typ": "JWT", "alg": "ed25519-nkey"}
@@ -66,6 +68,26 @@ def public_key_of(seed: str, kind: KeyKind = KeyKind.USER) -> str:
     public: bytes = pair.public_key
     pair.wipe()
     return public.decode()
+
+
+def sign(seed: str, data: bytes) -> bytes:
+    """The signature of a node's key over some bytes. Raises ValueError."""
+    pair = _read_pair(seed, KeyKind.USER)
+    try:
+        signature: bytes = pair.sign(data)
+    finally:
+        pair.wipe()
+    return signature
+
+
+def verify(public_key: str, data: bytes, signature: bytes) -> bool:
+    """Whether the holder of a key signed these bytes; a signature may be anything."""
+    raw = base64.b32decode(public_key)[1:-2]
+    try:
+        VerifyKey(raw).verify(data, signature)
+    except (BadSignatureError, ValueError):
+        return False
+    return True
 
 
 def write_credentials(seed: str, user_jwt: str) -> str:

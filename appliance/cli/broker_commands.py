@@ -19,6 +19,7 @@ from appliance.cli.options import (
     print_json,
     warn,
 )
+from appliance.cli.rotate_command import rotate
 from appliance.core.names import is_node_name
 
 if TYPE_CHECKING:
@@ -51,6 +52,7 @@ def register(app: typer.Typer) -> None:
     keys.command("new")(new)
     keys.command("show")(show)
     keys.command("creds")(creds)
+    keys.command("rotate")(rotate)
     app.add_typer(keys, name="keys")
     app.command("broker-conf")(broker_conf)
 
@@ -73,6 +75,7 @@ def new(
     (`broker-conf`), give the node the new seed, take the old key out.
     """
     from appliance.bus.node_keys import make_seed, public_key_of, write_seed
+    from appliance.core.public_keys import fingerprint_of
 
     if not is_node_name(node):
         raise typer.BadParameter(f"{node[:60]!r} is no node name", param_hint="NODE")
@@ -87,8 +90,16 @@ def new(
         warn(f"{path} cannot be written: {error.strerror}")
         return Exit.NO_PERMISSION if isinstance(error, PermissionError) else Exit.FAILED
     public_key = public_key_of(seed)
+    fingerprint = fingerprint_of(public_key)
     if output is Output.JSON:
-        print_json({"node": node, "public_key": public_key, "seed_file": str(path)})
+        print_json(
+            {
+                "node": node,
+                "public_key": public_key,
+                "fingerprint": fingerprint,
+                "seed_file": str(path),
+            }
+        )
         return Exit.OK
     typer.echo(f"{node}: {{public_keys: [{public_key}]}}")
     warn(
@@ -103,14 +114,17 @@ def show(
 ) -> int:
     """Print the public key that belongs to a seed."""
     from appliance.bus.node_keys import public_key_of
+    from appliance.core.public_keys import fingerprint_of
 
     public_key = _read(path, public_key_of)
     if public_key is None:
         return Exit.DATA
+    fingerprint = fingerprint_of(public_key)
     if output is Output.JSON:
-        print_json({"public_key": public_key})
+        print_json({"public_key": public_key, "fingerprint": fingerprint})
     else:
         typer.echo(public_key)
+        warn(f"fingerprint {fingerprint}")
     return Exit.OK
 
 

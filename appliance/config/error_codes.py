@@ -768,6 +768,20 @@ _ALL = (
         "or say in `args` which values there are.",
     ),
     ErrorCode(
+        "E280",
+        "enrolment-incomplete",
+        "Where new nodes may ask to be let in, one node keeps what they ask, and an invitation lets them ask.",
+        "enrolment: {node: central}",
+        "Make an invitation, and write its public key: appliance keys new invitation",
+    ),
+    ErrorCode(
+        "E281",
+        "invitation-is-a-nodes-key",
+        "An invitation is given to machines that are not known yet. Whoever has it could log in as the node of that key.",
+        "enrolment: {node: central, invitations: [UABC…]}\nnodes: {ship1: {public_keys: [UABC…]}}",
+        "Make a key for the invitation alone: appliance keys new invitation",
+    ),
+    ErrorCode(
         "W280",
         "no-login",
         "The embedded broker is secured: it lets in its own daemon, and nodes by their `public_keys`. This node is run "

@@ -13,10 +13,12 @@ from itertools import chain
 from typing import NamedTuple
 
 from appliance.core.names import NodeName
-from appliance.core.permissions import join_permissions
+from appliance.core.permissions import ASKING, join_permissions
 from appliance.core.specs import DesiredState, Permissions
 
 _INDENT = "  "
+INVITATION = NodeName("an invitation")
+"""In the place of the nodes that log in by a key: those that are not known yet."""
 
 
 class Login(NamedTuple):
@@ -49,7 +51,8 @@ def find_logins(
 ) -> list[Login]:
     """All that the config declares; `permissions` where they are not those of an embedded broker."""
     keys = {node: traits.public_keys for node, traits in fleet.traits.items()}
-    return make_logins(fleet.rights if permissions is None else permissions, keys)
+    logins = make_logins(fleet.rights if permissions is None else permissions, keys)
+    return logins + [Login(key, (INVITATION,), ASKING) for key in fleet.enrolment.invitations]
 
 
 def find_embedded_logins(fleet: DesiredState, daemon_key: str) -> list[Login]:

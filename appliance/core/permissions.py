@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable
 
+from appliance.core.enrolment import REPLIES, REQUESTS
 from appliance.core.names import (
     ERROR_CENTRAL,
     REFUSALS_TOKEN,
@@ -93,9 +94,18 @@ def find_permissions(fleet: DesiredState, *, bench: bool = False) -> dict[NodeNa
             if spec.delivery is Delivery.JETSTREAM:
                 grants[sender].fills.add(address_of_stream(spec.stream, spec.subject))
     fold = _Fold(open_to_all, grants.values())
-    return {
+    found = {
         node: _write(node, grants[node], fold, bench=bench) for node in sorted(fleet.declared_nodes)
     }
+    if fleet.enrolment.node is not None:
+        keeper = NodeName(fleet.enrolment.node)
+        keeps = Permissions((f"{REPLIES}.>",), (f"{REQUESTS} {REQUESTS}",))
+        found[keeper] = join_permissions([found[keeper], keeps])
+    return found
+
+
+ASKING = Permissions((REQUESTS,), (f"{REPLIES}.>",))
+"""What an invitation may: ask to be let in, and hear what is said to that."""
 
 
 def find_senders(spec: SubscriberSpec, declared: frozenset[NodeName]) -> frozenset[NodeName]:

@@ -594,6 +594,13 @@ def _read_labels(value: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
     return tuple(sorted((str(name), str(text)) for name, text in value.items()))
 
 
+PUBLIC_KEY: Shape = {
+    "type": "string",
+    "x-expects": "a public NKEY of a user: U and 55 letters and digits, as `appliance keys` prints it",
+    "pattern": PUBLIC_KEY_PATTERN,
+}
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NodeTraits:
     """What a node of the fleet is chosen and known by, beside its name. No worker depends on it."""
@@ -621,11 +628,7 @@ class NodeTraits:
         "The public NKEYs that this node may log in to the broker by, as `appliance keys` prints them; two while one "
         "takes the other's place. `appliance broker-conf` writes the broker's users from them.",
         "a list of public NKEYs of users",
-        {
-            "type": "string",
-            "x-expects": "a public NKEY of a user: U and 55 letters and digits, as `appliance keys` prints it",
-            "pattern": PUBLIC_KEY_PATTERN,
-        },
+        PUBLIC_KEY,
         shape={"maxItems": 4},
         tells_default=False,
     )
@@ -736,6 +739,34 @@ class BrokerSettings:
     )
     reconnect_wait_s: float = duration(
         0.25, "Time between attempts to connect, spread by chance.", 0.01, 600, reload=_SWAP
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EnrolmentSettings:
+    """How new nodes ask to be let in; off without `node`."""
+
+    node: str | None = setting(
+        None,
+        "The node whose daemon keeps the requests of new nodes: `appliance nodes pending` there.",
+        shape=NODE,
+        reload=_SWAP,
+    )
+    invitations: tuple[str, ...] = texts(
+        (),
+        "Public NKEYs, as `appliance keys new` prints them, of invitations: whoever has the seed of one may ask, by "
+        "`appliance enrol`, and nothing else. Taken out, it is worth nothing any more.",
+        "a list of public NKEYs",
+        PUBLIC_KEY,
+        shape={"maxItems": 100},
+        reload=_SWAP,
+    )
+    max_pending: int = whole(100, "Requests that may wait; more are told to come again.", 1, 10_000)
+    keep_s: float = duration(
+        7 * 86_400.0,
+        "How long a request waits that is not made again.",
+        60,
+        _YEAR_S,
     )
 
 
@@ -1235,6 +1266,9 @@ class DesiredState:
         "The trail of what operators asked, each line bound to the one before: `appliance audit`.",
     )
     log: LogSettings = section(LogSettings(), "What the daemon says on stderr.")
+    enrolment: EnrolmentSettings = section(
+        EnrolmentSettings(), "How new nodes ask to be let in: `appliance enrol`, `appliance nodes`."
+    )
     source: SourceSettings = section(
         SourceSettings(), "Where the config itself comes from.", keys=("config",)
     )

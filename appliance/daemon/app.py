@@ -15,6 +15,7 @@ import msgspec
 
 from appliance import early
 from appliance.api.copy_jobs import CopyJobs
+from appliance.api.enrolment import Enrolment
 from appliance.api.fleet import FleetView
 from appliance.api.health import watch_store
 from appliance.api.inbox import Inbox, keep_orphans
@@ -49,6 +50,7 @@ from appliance.daemon.assembly import (
 from appliance.daemon.clock_watch import ClockWatch, passed_s
 from appliance.daemon.collector import Collector
 from appliance.daemon.console import StdoutConsole
+from appliance.daemon.enrolment import EnrolmentDesk
 from appliance.daemon.own_broker import OwnBroker
 from appliance.daemon.presence import Presence
 from appliance.daemon.reloadables import (
@@ -197,6 +199,7 @@ class Daemon:
             "audit trail": self.trail.run,
             "jobs of now": self.ending.run,
             "stale schedules": self._forget_schedules,
+            "enrolment": self.enrolment.run,
         }
         if self.broker is not None:
             services["users of the embedded broker"] = self.broker.run
@@ -282,6 +285,10 @@ class Daemon:
             mono=asyncio.get_running_loop().time,
             hiding=self.hiding,
         )
+        self.enrolment = EnrolmentDesk(
+            self.bus, self.desired, self._state_dir / "enrolment.json", self.telemetry, time.time
+        )
+        await self.enrolment.open()
         self.error_reports = ErrorReports(
             store=self.store,
             router=self.router,
@@ -404,6 +411,7 @@ class Daemon:
             store=self.store,
             inbox=Inbox(self.store, self.inbox_owners),
             streams=StreamsKept(self.bus, self.store, lambda: self.desired.value),
+            enrolment=Enrolment(self.enrolment),
             history=history,
             reader=self.reader,
             reconciler=self.reconciler,

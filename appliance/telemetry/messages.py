@@ -172,6 +172,19 @@ class MessageTelemetry(EventLog):
         self._log(logging.WARNING, "hello of a node that is not declared", {"node": node})
         self._events.emit("undeclared_hello", node=node)
 
+    def node_asks(self, node: str, fingerprint: str, warnings: tuple[str, ...]) -> None:
+        """A new node asks to be let in, by a key that has not asked before."""
+        fields: dict[str, object] = {"node": node, "fingerprint": fingerprint}
+        if warnings:
+            fields["beware"] = "; ".join(warnings)
+        self._log(logging.WARNING, "a node asks to be let in", fields)
+        self._events.emit("node_asks", **fields)
+
+    def enrolment_troubled(self, trouble: str) -> None:
+        """New nodes cannot ask, or what they asked cannot be kept."""
+        self._log(logging.WARNING, "enrolment troubled", {"error": trouble})
+        self._events.emit("enrolment_troubled", error=trouble)
+
     def answers_denied(self, key: WorkerKey, text: str) -> None:
         """The broker keeps a subscriber's acknowledgements from going out: senders never hear that it did its work."""
         self._worker(

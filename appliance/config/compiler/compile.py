@@ -46,7 +46,7 @@ from appliance.config.compiler.promises import (
     derive_dedupe_window_s,
     find_longest_expiry,
 )
-from appliance.config.compiler.section_checks import check_inputs, check_sections
+from appliance.config.compiler.section_checks import check_enrolment, check_inputs, check_sections
 from appliance.config.compiler.stream_checks import check_streams
 from appliance.core.method import MethodTable
 from appliance.core.names import MethodName, NodeName, WorkerKey, make_kind, make_subject
@@ -112,6 +112,7 @@ def compile_settings(
         )
     check_sections(findings, tree)
     check_inputs(findings, tree, known)
+    check_enrolment(findings, tree, known)
     check_fragments(findings, tree, known)
     tell_missing(findings, known)
     expander = Expander(tree, known, findings)

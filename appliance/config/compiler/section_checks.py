@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from appliance.config.compiler.findings import PLACE, Findings, KeyPath
 from appliance.config.compiler.layers import Tree, as_map, find_value
+from appliance.core.public_keys import PUBLIC_KEYS, is_user_key
 from appliance.core.settings import Setting, leaves_of
 from appliance.core.specs import DesiredState
 from appliance.core.times import read_utc
@@ -154,6 +155,39 @@ def _check_broker(findings: Findings, broker: Tree) -> None:
                 )
     _check_tls(findings, as_map(broker.get("tls")))
     _check_auth(findings, as_map(broker.get("auth")))
+
+
+def check_enrolment(findings: Findings, tree: Tree, known: Known) -> None:
+    """Who keeps requests of new nodes, and by what they may ask."""
+    enrolment = as_map(tree.get("enrolment"))
+    if not enrolment:
+        return
+    for name, words in (("node", "who keeps the requests"), ("invitations", "who may ask")):
+        if not enrolment.get(name):
+            findings.add(
+                "E280",
+                ("enrolment",),
+                f"`{name}` is missing: {words}",
+                hint="enrolment: {node: central, invitations: [U…]}",
+                on_key=True,
+            )
+    keeper = enrolment.get("node")
+    if keeper is not None and keeper not in known.nodes:
+        known.miss("node", keeper, ("enrolment", "node"))
+    node_of = {
+        key: node for node, own in known.nodes.items() for key in as_map(own).get(PUBLIC_KEYS) or ()
+    }
+    for index, key in enumerate(enrolment.get("invitations") or ()):
+        path = ("enrolment", "invitations", index)
+        if not is_user_key(key):
+            findings.add("E245", path, f"{key} is no public key: its checksum is wrong")
+        elif key in node_of:
+            findings.add(
+                "E281",
+                path,
+                f"the key is that of {node_of[key]}: whoever has the invitation could log in as that node",
+                hint="appliance keys new invitation",
+            )
 
 
 def _check_tls(findings: Findings, tls: Tree) -> None:

@@ -1,0 +1,200 @@
+"""Keeps what new nodes ask, at the node that the config names for it: `enrolment` in the config, `appliance nodes`.
+
+Whoever has an invitation may send as much as the broker carries. So requests are looked at one after the other with a pause
+after each, and what comes meanwhile is counted and left; nothing of it is ever run, and nothing let in.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Protocol
+
+from appliance.bus.base import Bus, BusMessage, Denial, Subscription
+from appliance.bus.node_keys import verify
+from appliance.core.current import Current
+from appliance.core.enrolment import (
+    REPLIES,
+    REQUESTS,
+    EnrolmentBook,
+    EnrolmentRequest,
+    Keys,
+    Result,
+    Shown,
+    Waiting,
+    describe_answer,
+    read_request,
+)
+from appliance.core.public_keys import fingerprint_of
+from appliance.core.specs import DesiredState
+from appliance.durable_file import write_private
+from appliance.errors import BusError
+
+PAUSE_S = 0.05
+"""After each request: so many in a second are looked at at most, whatever comes."""
+MAX_QUEUED = 64
+MAX_FILE_BYTES = 32 * 1024**2
+LOOK_EVERY_S = 60.0
+_AGAIN_S = 5.0
+_MAX_REPLY_SUBJECT = 200
+
+
+class EnrolmentTelemetry(Protocol):
+    """Who is told."""
+
+    def node_asks(self, node: str, fingerprint: str, warnings: tuple[str, ...]) -> None: ...
+
+    def enrolment_troubled(self, trouble: str) -> None: ...
+
+
+class EnrolmentDesk:
+    """Life: `open`, then `run` in a task."""
+
+    def __init__(
+        self,
+        bus: Bus,
+        desired: Current[DesiredState],
+        path: Path,
+        telemetry: EnrolmentTelemetry,
+        wall: Callable[[], float],
+    ) -> None:
+        self._bus = bus
+        self._desired = desired
+        self._path = path
+        self._telemetry = telemetry
+        self._wall = wall
+        self._book = EnrolmentBook()
+        self._queue: deque[BusMessage] = deque()
+        self._woken = asyncio.Event()
+        self.turned_away = 0
+        """Requests that were none, came faster than they are looked at, or found no room; since the start."""
+        desired.follow(lambda _: self._woken.set())
+
+    async def open(self) -> None:
+        """Read who waits; a file that holds nothing of use is told and left behind."""
+        try:
+            raw = await asyncio.to_thread(_read, self._path)
+            if raw:
+                self._book.load(raw)
+        except (OSError, ValueError) as error:
+            self._telemetry.enrolment_troubled(f"{self._path.name} is unusable: {error}")
+
+    async def run(self) -> None:
+        """Take requests while the config says so, until cancelled."""
+        subscription: Subscription | None = None
+        try:
+            while True:
+                if self._is_ours and subscription is None:
+                    subscription = await self._subscribe()
+                elif subscription is not None and not self._is_ours:
+                    await subscription.stop_intake()
+                    subscription = None
+                    self._queue.clear()
+                await self._look()
+                await self._wait(
+                    _AGAIN_S if self._is_ours and subscription is None else LOOK_EVERY_S
+                )
+        finally:
+            if subscription is not None:
+                await subscription.stop_intake()
+
+    def show(self) -> list[Shown]:
+        """Who waits."""
+        return self._book.show(self._keys)
+
+    async def reject(self, public_keys: Sequence[str]) -> list[Waiting]:
+        """Turn some away for good. Raises OSError where that could not be written."""
+        gone = self._book.reject(public_keys)
+        if gone:
+            await self._keep()
+        return gone
+
+    @property
+    def _is_ours(self) -> bool:
+        return self._desired.value.enrolment.node in self._desired.value.run_nodes
+
+    @property
+    def _keys(self) -> Keys:
+        return {node: traits.public_keys for node, traits in self._desired.value.traits.items()}
+
+    async def _subscribe(self) -> Subscription | None:
+        try:
+            return await self._bus.subscribe(
+                REQUESTS, self._queue_up, queue=REQUESTS, on_denied=self._tell_denied
+            )
+        except BusError as error:
+            self._telemetry.enrolment_troubled(f"new nodes cannot ask: {error}")
+            return None
+
+    def _tell_denied(self, denial: Denial) -> None:
+        self._telemetry.enrolment_troubled(
+            f"the broker lets us hear no new nodes (appliance broker-conf): {denial.text}"
+        )
+
+    def _queue_up(self, messages: list[BusMessage]) -> None:
+        room = MAX_QUEUED - len(self._queue)
+        self._queue += messages[:room]
+        self.turned_away += max(0, len(messages) - room)
+        self._woken.set()
+
+    async def _wait(self, timeout_s: float) -> None:
+        try:
+            async with asyncio.timeout(timeout_s):
+                await self._woken.wait()
+        except TimeoutError:
+            return
+        self._woken.clear()
+
+    async def _look(self) -> None:
+        settings = self._desired.value.enrolment
+        if self._book.prune(self._keys, self._wall(), settings.keep_s):
+            await self._try_to_keep()
+        while self._queue and self._is_ours:
+            message = self._queue.popleft()
+            request = read_request(message.payload, verify)
+            if request is None:
+                self.turned_away += 1
+            else:
+                await self._take(request, message.reply_to)
+            await asyncio.sleep(PAUSE_S)
+
+    async def _take(self, request: EnrolmentRequest, reply_to: str) -> None:
+        most = self._desired.value.enrolment.max_pending
+        result, is_new = self._book.take(request, self._keys, self._wall(), most)
+        fingerprint = fingerprint_of(request.public_key)
+        self.turned_away += result is Result.FULL
+        if is_new:
+            # before it is answered: what was said to wait does so over a restart
+            await self._try_to_keep()
+            (shown,) = [one for one in self.show() if one.waiting.public_key == request.public_key]
+            self._telemetry.node_asks(request.node, fingerprint, shown.warnings)
+        # a stranger names the subject: nobody is answered anywhere else than where new nodes listen
+        if not reply_to.startswith(f"{REPLIES}.{request.public_key}."):
+            return
+        if len(reply_to) > _MAX_REPLY_SUBJECT:
+            return
+        try:
+            await self._bus.publish(reply_to, describe_answer(result, fingerprint))
+        except BusError:
+            return  # it asks again
+
+    async def _try_to_keep(self) -> None:
+        try:
+            await self._keep()
+        except OSError as error:
+            self._telemetry.enrolment_troubled(
+                f"{self._path.name} cannot be written: {error.strerror}"
+            )
+
+    async def _keep(self) -> None:
+        await asyncio.to_thread(write_private, self._path, self._book.dump())
+
+
+def _read(path: Path) -> bytes:
+    try:
+        with path.open("rb") as file:
+            return file.read(MAX_FILE_BYTES)
+    except FileNotFoundError:
+        return b""
