@@ -7,6 +7,7 @@ import shutil
 import sys
 import textwrap
 import time
+from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -105,6 +106,10 @@ def check(
         if wanted:
             declared = loaded.desired.declared_nodes
             choose_run_nodes(sorted(declared), wanted, all_nodes=False, hostname="")
+            embedded = loaded.desired.broker.embedded
+            if embedded and embedded.secured:
+                # which of the others could not log in at the broker of that daemon
+                loaded = replace(loaded, warnings=_warnings_for(paths, wanted))
     except ConfigInvalid as error:
         problems, exit_code = list(error.problems), EX_CONFIG
         counts["files"] = len({problem.file for problem in problems if problem.file})
@@ -147,6 +152,15 @@ def check(
             else:
                 typer.echo(render_summary(problems, counts["files"], exit_code))
     raise typer.Exit(exit_code)
+
+
+def _warnings_for(paths: list[str], run_nodes: list[str]) -> tuple[Problem, ...]:
+    from appliance.config.loader import load_desired
+    from appliance.methods.registry import METHOD_TABLE
+
+    return load_desired(
+        paths, environ=os.environ, methods=METHOD_TABLE, run_nodes=run_nodes
+    ).warnings
 
 
 def _find_secret_problems(desired: DesiredState) -> list[Problem]:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from appliance.core.enrolment import Result
     from appliance.core.specs import BrokerSettings
 
-ASK_EVERY_S = 5.0
+ASK_EVERY_S = 2.0
 _SAID = {
     "pending": "waits: at the node that keeps requests, `appliance nodes accept` writes what lets it in",
     "accepted": "stands in the config",

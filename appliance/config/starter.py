@@ -10,15 +10,6 @@ _MAIN = """\
 # Edit any file here while it runs: within a second the change is in force.
 version: 1
 
-# The NATS broker. `embedded` starts a private one beside the daemon, which is enough for one
-# machine (it needs the extra `broker`); `secured` lets nobody do there what is not declared here.
-# For a real fleet drop it and name the servers:
-broker:
-  embedded: {secured: true}
-  # servers: ["tls://nats.example.com:4222"]
-  # tls: {ca: {file: ca.pem}}
-  # auth: {nkey_seed: {file: /etc/appliance/node.nk}}   # secrets are named, never written here
-
 # The lowest layer of settings; roles, nodes and entries override it, in this order.
 defaults:
   ack: {mode: required, timeout: 5s, expires: 24h}   # sent again until acknowledged, for a day
@@ -67,4 +58,20 @@ nodes:
   ship2: {roles: [managed]}
 """
 
-STARTER_FILES = {"appliance.yaml": _MAIN, "nodes.yaml": _NODES}
+_BROKER = """\
+# yaml-language-server: $schema=appliance.schema.json
+#
+# The way to the NATS broker, in a file of its own: it is the one part in which machines differ.
+version: 1
+
+# `embedded` starts a private broker beside the daemon, which is enough for one machine (it needs the
+# extra `broker`); `secured` lets nobody do there what is not declared in these files.
+# For a real fleet drop it and name the servers:
+broker:
+  embedded: {secured: true}
+  # servers: ["tls://nats.example.com:4222"]
+  # tls: {ca: {file: ca.pem}}
+  # auth: {nkey_seed: {file: /etc/appliance/node.nk}}   # secrets are named, never written here
+"""
+
+STARTER_FILES = {"appliance.yaml": _MAIN, "nodes.yaml": _NODES, "broker.yaml": _BROKER}

@@ -151,7 +151,10 @@ class EnrolmentDesk:
         settings = self._desired.value.enrolment
         if self._book.prune(self._keys, self._wall(), settings.keep_s):
             await self._try_to_keep()
-        while self._queue and self._is_ours:
+        # no more than may have waited: in a flood, too, the config is looked at now and then
+        for _ in range(MAX_QUEUED):
+            if not self._queue or not self._is_ours:
+                return
             message = self._queue.popleft()
             request = read_request(message.payload, verify)
             if request is None:
