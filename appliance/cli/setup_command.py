@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import os
 import re
 from collections.abc import Iterable, Sequence
@@ -61,6 +62,14 @@ def allow(
         list[str] | None,
         typer.Option(metavar="CAP", help="A capability, such as CAP_NET_RAW; repeats."),
     ] = None,
+    address: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="ADDRESS",
+            help="An address or network such as 10.0.0.0/8 that it may reach: with the first one it reaches no other "
+            "beyond this machine; repeats.",
+        ),
+    ] = None,
     runner: Annotated[
         bool, typer.Option("--runner", help="Start the runner's socket with the daemon.")
     ] = False,
@@ -75,7 +84,7 @@ def allow(
     ] = UNITS_DIR,
     _state_dir: UnusedStateDirOption = None,
 ) -> None:
-    """Open the cage of the packaged service: paths, groups, capabilities; network for the runner.
+    """Open the cage of the packaged service: paths, groups, capabilities; network for the runner. --address closes it.
 
     What is asked for is added to a drop-in of the unit. The rights of files hold as ever: what the user `appliance` may not
     read or write, it may not in an open cage, either; hence --group.
@@ -87,6 +96,7 @@ def allow(
         capabilities=_checked(
             "--capability", [text.upper() for text in capability or ()], _CAPABILITY
         ),
+        addresses=_networks(address),
     )
     if runner:
         daemon = merge(daemon, RUNNER_PARTS)
@@ -97,7 +107,7 @@ def allow(
         files[directory / "appliance-runner.service.d" / DROP_IN] = NETWORK_PARTS
     if not files:
         raise typer.BadParameter(
-            "say what to allow: --read, --write, --group, --capability, --runner-network"
+            "say what to allow: --read, --write, --group, --capability, --address, --runner-network"
         )
     for path, wanted in files.items():
         text = render(merge(_read_sections(path), wanted))
@@ -124,6 +134,7 @@ def make_drop_in(
     write: Sequence[str] = (),
     groups: Sequence[str] = (),
     capabilities: Sequence[str] = (),
+    addresses: Sequence[str] = (),
 ) -> Sections:
     """The lines that open the cage of `appliance.service` so far."""
     lines: list[str] = []
@@ -147,6 +158,10 @@ def make_drop_in(
             f"AmbientCapabilities={name}",
             f"SystemCallFilter={calls}",
         ]
+    if addresses:
+        # what is allowed goes before what is denied, in whichever order it stands
+        lines += ["IPAddressDeny=any", "IPAddressAllow=localhost"]
+        lines += [f"IPAddressAllow={network}" for network in addresses]
     return {"Service": lines} if lines else {}
 
 
@@ -198,6 +213,16 @@ def _absolute(option: str, paths: Sequence[str] | None) -> list[str]:
         if not path.startswith("/") or not path.isprintable() or len(path) > 1000:
             raise typer.BadParameter("write an absolute path", param_hint=option)
     return found
+
+
+def _networks(addresses: Sequence[str] | None) -> list[str]:
+    try:
+        return [str(ipaddress.ip_network(text, strict=False)) for text in addresses or ()]
+    except ValueError:
+        raise typer.BadParameter(
+            "write an address or network, such as 192.0.2.7 or 10.0.0.0/8, and no name",
+            param_hint="--address",
+        ) from None
 
 
 def _checked(option: str, names: Sequence[str] | None, shape: re.Pattern[str]) -> list[str]:

@@ -131,8 +131,21 @@ def test_unit_keeps_what_the_daemon_relies_on():
         "StateDirectory=appliance",
         "ConditionPathExistsGlob=|/var/lib/appliance/history/?*",
         "SystemCallFilter=@setuid",
+        "MemoryMax=2G",
+        "TasksMax=1024",
+        "LimitCORE=0",
     ):
         assert line in unit.splitlines()
+
+
+@pytest.mark.parametrize("unit", ["appliance.service", "appliance-runner.service"])
+def test_nothing_that_a_unit_started_outlives_it(unit):
+    lines = (PACKAGING / "systemd" / unit).read_text().splitlines()
+    found = dict(line.split("=", 1) for line in lines if "=" in line and not line.startswith("#"))
+    # the control group, which no child leaves by a session of its own, ends with the main process
+    assert found["KillMode"] == "mixed"
+    assert found["LimitCORE"] == "0"
+    assert not {"SendSIGKILL", "Delegate"} & found.keys()
 
 
 class _Source:

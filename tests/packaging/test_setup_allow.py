@@ -13,6 +13,7 @@ from tests.packaging.conftest import PACKAGING, ROOT, needs
 ALL = [
     *("--read", "/home/anna/logs", "--write", "/var/spool/appliance", "--write", "/srv/my data%"),
     *("--write", "/tmp/there", "--group", "adm", "--capability", "cap_net_raw"),
+    *("--address", "192.0.2.7", "--address", "2001:db8::/32"),
     *("--runner", "--runner-network"),
 ]
 
@@ -47,12 +48,23 @@ def test_a_dry_run_prints_and_writes_nothing(tmp_path, capsys):
     assert "ProtectHome=tmpfs\nBindReadOnlyPaths=-/home/anna/logs\n" in out
     assert "BindPaths=-/tmp/there\n" in out
     assert "AmbientCapabilities=CAP_NET_RAW\n" in out
+    assert (
+        "IPAddressDeny=any\nIPAddressAllow=localhost\n"
+        "IPAddressAllow=192.0.2.7/32\nIPAddressAllow=2001:db8::/32\n"
+    ) in out
     assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize(
     "words",
-    [[], ["--write", "srv"], ["--write", "/a\nb"], ["--group", "a b"], ["--capability", "NET_RAW"]],
+    [
+        [],
+        ["--write", "srv"],
+        ["--write", "/a\nb"],
+        ["--group", "a b"],
+        ["--capability", "NET_RAW"],
+        ["--address", "nats.example.com"],
+    ],
 )
 def test_what_is_no_wish_is_wrong_use(tmp_path, words):
     assert allow(tmp_path, *words) == 64
