@@ -218,7 +218,8 @@ class Finishing:
 
     def _conclude(self, batch: Batch) -> None:
         """The commit is through: nothing of these is in hand any more, and their senders may know."""
-        self._must_send.difference_update([record.id for record in batch.replies])
+        if batch.replies:
+            self._must_send.difference_update([record.id for record in batch.replies])
         active = self.active
         said: list[Confirmation] = []
         rows: list[int] = []

@@ -73,7 +73,6 @@ def make_order(plan: Plan) -> BenchOrder:
         below="beta",
         token="measured",
         broker=BrokerSettings(servers=(plan.url,)),
-        server_urls=(plan.url,),
         limits=LimitSettings(),
         state=StateSettings(),
         sends=PublisherDefaults(

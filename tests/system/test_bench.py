@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -26,6 +27,7 @@ nodes:
   ship1: {{subscribe: {{REQPing: {{}}}}, serialization: gob}}
 """
 TIMEOUT_S = 110
+HEART_BENCH = Path(__file__).resolve().parents[1] / "measure" / "heart_bench.py"
 ONE_RUN = pytest.mark.xdist_group("bench")  # they share a run
 ONE_LOGIN = """
 authorization {{ users: [{{user: app, password: secret, permissions: {{
@@ -328,3 +330,14 @@ def is_alive(pid):
             return file.read().rpartition(")")[2].split()[0] != "Z"
     except OSError:
         return False
+
+
+def test_the_benchmark_of_the_heart_runs_and_tells_rate_and_processor_time_of_both_sides():
+    command = [sys.executable, HEART_BENCH, "--rounds", "1", "--count", "200", "--json"]
+    done = subprocess.run(
+        [*command, "--only", "heart 256 gob"], capture_output=True, text=True, timeout=TIMEOUT_S
+    )
+    assert done.returncode == 0, done.stderr
+    measured = json.loads(done.stdout)["cases"]["heart 256 gob"]
+    assert measured["messages_per_second"] > 0
+    assert measured["sender_us"]["loop"] > 0 < measured["receiver_us"]["loop"]
