@@ -36,6 +36,8 @@ from appliance.core.specs import (
 from appliance.daemon.collector import YOUNG_OBJECTS
 from appliance.daemon.run import SWITCH_INTERVAL_S
 from appliance.delivery.modes import DeliveryModes
+from appliance.delivery.signer import Signer
+from appliance.delivery.verifier import Verifier
 from appliance.dialect.spoken import make_dialect
 from appliance.errors import BenchDenied, BusUnavailable
 from appliance.methods.base import DONE, HandlerContext, Method, Result
@@ -223,18 +225,22 @@ async def _open_parts(
     router.follow(fleet)
     nobody: Any = _Nobody()
     dialect = make_dialect()
+    desired = Current(fleet)
+    signer = Signer()
+    verifier = Verifier(desired, store, wall=time.time, steady=store.now)
     parts = WorkerServices(
         bus=bus,
         store=store,
         dialect=dialect,
-        delivery=DeliveryModes(bus, dialect, store.instance, store),
+        delivery=DeliveryModes(bus, dialect, store.instance, store, signer, verifier),
+        verifier=verifier,
         peers=PeerBook(store),
         inbox=InboxOwners(store),
         router=router,
         telemetry=telemetry,
         error_reports=nobody,
         tools=nobody,
-        desired=Current(fleet),
+        desired=desired,
         wall=time.time,
     )
     return parts, bus

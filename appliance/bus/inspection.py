@@ -16,6 +16,7 @@ from typing import NamedTuple
 import msgspec
 
 from appliance.bus.auth import check_tls, is_credentials, make_listener_context, read_secret
+from appliance.bus.node_keys import read_seed
 from appliance.core.specs import AdminTls, SecretRef, TlsSettings
 from appliance.errors import BusUnauthorized
 
@@ -123,6 +124,8 @@ def _find_end(place: str, text: str) -> float | None:
             return _jwt_end(text)
         case "broker.auth.nkey_seed":
             _check_seed(text)
+        case "signing.key":
+            read_seed(text)
     return None
 
 

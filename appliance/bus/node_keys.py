@@ -90,6 +90,19 @@ def verify(public_key: str, data: bytes, signature: bytes) -> bool:
     return True
 
 
+def read_seed(text: str) -> bytes:
+    """The 32 bytes of a user's seed, of a file that holds the seed or of a credentials file.
+
+    Raises:
+        ValueError: there is none; the text quotes nothing of it.
+    """
+    _, marker, rest = text.partition("-----BEGIN USER NKEY SEED-----")
+    seed = rest.partition("-----END")[0].strip(" -\r\n") if marker else text.strip()
+    _read_pair(seed, KeyKind.USER).wipe()
+    raw: bytes = nkeys.decode_seed(seed.encode())[1]
+    return raw
+
+
 def write_credentials(seed: str, user_jwt: str) -> str:
     """The text of a credentials file, which `broker.auth.credentials` names."""
     return (

@@ -564,6 +564,33 @@ _ALL = (
         "Name the authority (`tls: {client_ca: {file: clients.pem}}`), and in each entry one of `cn` and `san`.",
     ),
     ErrorCode(
+        "E248",
+        "replay-unknown",
+        "Messages of a subscription are signed, and `dedupe: false` has it forget which have come. A signature tells who "
+        "made a message, not whether it comes for the first time; whoever kept a copy could have it done again.",
+        "subscribe: {REQToConsole: {signatures: prefer, dedupe: false}}",
+        "Drop `dedupe`, or write `signatures: off`.",
+    ),
+    ErrorCode(
+        "E249",
+        "signature-without-key",
+        "With `signatures: require` nothing counts that is not signed, and a node that takes part in the subject (its own, "
+        "one of `accept_from`, one that publishes to it) has no `public_keys` to check its signatures with. So it is with a "
+        "Go node, which cannot sign.",
+        "nodes: {ship1: {subscribe: {REQPing: {signatures: require}}}}  # and no public_keys",
+        "Make a key (`appliance keys new NODE`) and write its public key into the config; or `signatures: prefer`, which "
+        "lets in unsigned who has no key.",
+    ),
+    ErrorCode(
+        "E250",
+        "nothing-to-sign-with",
+        "`signatures` is on somewhere, and the config names no key to sign with: neither `signing.key` nor a login by "
+        "a seed.",
+        "defaults: {signatures: prefer}  # and broker: {auth: {user: a, password: {env: P}}}",
+        "Log in by a key (`broker: {auth: {nkey_seed: {credential: appliance.nkey}}}`), which then signs, too; or name one "
+        "that only signs: `signing: {key: {file: /etc/appliance/ship1.nk}}`.",
+    ),
+    ErrorCode(
         "W208",
         "listen-without-tls",
         "The listener is reachable from other machines and has no TLS: whoever is on the way reads the tokens and all "

@@ -29,6 +29,8 @@ _UNPRINTABLE = re.compile(
 )
 _KEYS_OF_OURS = frozenset({"on"})
 """Old truth values among our own keys; a warning on each `ack: {on: done}` would help nobody."""
+_WORDS_OF_OURS = frozenset({("signatures", "off")})
+"""And among the words of our settings, by the key that they stand under."""
 
 _CONFLICT_BEGINS = re.compile(r"^<{7}(?: .*)?$", re.MULTILINE)
 _CONFLICT_ENDS = re.compile(r"^>{7}(?: .*)?$", re.MULTILINE)
@@ -381,7 +383,7 @@ class _Reader:
 
     def _note_trap(self, event: Any, path: KeyPath, text: str, value: object) -> None:
         reading = find_old_reading(text)
-        if reading is not None:
+        if reading is not None and (*path[-1:], text) not in _WORDS_OF_OURS:
             self._document.traps.append(Trap(path, self._place(event), text, value, reading))
 
     def _place(self, event: Any) -> Place:

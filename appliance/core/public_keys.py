@@ -33,3 +33,8 @@ def is_user_key(text: str) -> bool:
     raw = base64.b32decode(text)
     key, checksum = raw[:_KEY_BYTES], raw[_KEY_BYTES:]
     return binascii.crc_hqx(key, 0).to_bytes(2, "little") == checksum
+
+
+def raw_user_key(text: str) -> bytes:
+    """The 32 bytes that a public key of a user stands for."""
+    return base64.b32decode(text)[1:_KEY_BYTES]

@@ -19,6 +19,13 @@ def find_secret_refs(desired: DesiredState) -> Mapping[str, SecretRef]:
     return found
 
 
+def find_signing_ref(desired: DesiredState) -> SecretRef | None:
+    """What the daemon signs with: a key of its own, or the one that it logs in by; None where there is neither."""
+    auth = desired.broker.auth
+    login = None if auth is None else auth.nkey_seed or auth.credentials
+    return desired.signing.key or login
+
+
 def find_secret_ends(desired: DesiredState) -> Mapping[str, float]:
     """When those end for which the config says so: wall-clock seconds by the place of the secret."""
     ends = {

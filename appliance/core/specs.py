@@ -285,10 +285,27 @@ class StreamSettings:
         return (self.name, self.domain, self.storage) == (other.name, other.domain, other.storage)
 
 
+class SignaturePolicy(StrEnum):
+    """Whether messages and their answers are signed, and whether those that are not count."""
+
+    OFF = "off"
+    PREFER = "prefer"
+    REQUIRE = "require"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Carried:
     """What both sides of a subject have. Where the receiver is declared, what it says holds for both."""
 
+    signatures: SignaturePolicy = word(
+        SignaturePolicy.OFF,
+        "Whether messages and their acknowledgements are signed, by the key of `signing`. `prefer`: what is signed is "
+        "checked, and a node that has a key in `public_keys` and was once heard to sign is heard no more without. "
+        "`require`: what is not signed is refused.",
+        tuple(SignaturePolicy),
+        expects="off, prefer or require",
+        read=SignaturePolicy,
+    )
     delivery: Delivery = word(
         Delivery.CORE,
         "How messages are carried. `core`: from this disk to that one, while the other side is there. `jetstream`: "
@@ -625,8 +642,9 @@ class NodeTraits:
     """By name, in order."""
     public_keys: tuple[str, ...] = texts(
         (),
-        "The public NKEYs that this node may log in to the broker by, as `appliance keys` prints them; two while one "
-        "takes the other's place. `appliance broker-conf` writes the broker's users from them.",
+        "The public NKEYs that this node may log in to the broker by, and that its signatures are checked with "
+        "(`signatures`), as `appliance keys` prints them; two while one takes the other's place. `appliance broker-conf` "
+        "writes the broker's users from them.",
         "a list of public NKEYs of users",
         PUBLIC_KEY,
         shape={"maxItems": 4},
@@ -635,6 +653,20 @@ class NodeTraits:
 
 
 NO_TRAITS = NodeTraits()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SigningSettings:
+    """What signs, and how exact clocks have to be. Without `key` the one that the daemon logs in by signs, too."""
+
+    key: SecretRef | None = _secret(
+        "The NKEY seed that the daemon signs with, for all of its nodes; without it that of `broker.auth` (`nkey_seed` or "
+        "`credentials`). A new one is taken without a reload.",
+        ReloadClass.LIVE,
+    )
+    clock_skew_s: float = duration(
+        300.0, "By how much the clocks of two nodes may differ.", 1, 6 * 3_600.0
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -1246,6 +1278,9 @@ class DesiredState:
     hidden: Hidden = field(default=NOTHING_HIDDEN, compare=False, repr=False)
     """What came from the environment: no difference of the config, and shown nowhere."""
     broker: BrokerSettings = section(BrokerSettings(), "The NATS broker.")
+    signing: SigningSettings = section(
+        SigningSettings(), "The key that messages are signed with; `signatures` says which are."
+    )
     admin: AdminSettings = section(
         AdminSettings(),
         "The HTTP listener; the unix socket in the state directory is always there.",

@@ -61,8 +61,11 @@ from appliance.daemon.reloadables import (
     UsersPart,
 )
 from appliance.daemon.secret_watch import Follower, SecretWatch
+from appliance.daemon.signing_keys import SigningKeys
 from appliance.daemon.source import FileConfigSource
 from appliance.delivery.modes import DeliveryModes
+from appliance.delivery.signer import Signer
+from appliance.delivery.verifier import Verifier
 from appliance.dialect.spoken import make_dialect
 from appliance.errors import StoreError
 from appliance.inputs.inputs import Inputs
@@ -280,6 +283,8 @@ class Daemon:
                 Follower("broker", "broker.", self.bus.renew),
                 # NB: the listener is made later than the one that looks at its files
                 Follower("listener", "admin.tls.", lambda: self.admin.renew_tls()),
+                Follower("signatures", "signing.", lambda: self.signing.load()),
+                Follower("signatures", "broker.auth.", lambda: self.signing.load()),
             ),
             wall=time.time,
             mono=asyncio.get_running_loop().time,
@@ -469,11 +474,21 @@ class Daemon:
         self.lane_follower = LaneFollower(self.store, self.router, lambda: self._wake_pass("lane"))
         self._stack.push_async_callback(self.lane_follower.close)
         dialect = make_dialect()
+        signer = Signer()
+        self.verifier = Verifier(self.desired, self.store, wall=time.time, steady=self.store.now)
+        self._stack.push_async_callback(self.verifier.close)
+        self.signing = SigningKeys(self.desired, signer)
+        # before any worker starts: what has to be signed cannot go out without
+        await self.signing.load()
+        self._stack.push_async_callback(self.signing.close)
         parts = WorkerServices(
             bus=self.bus,
             store=self.store,
             dialect=dialect,
-            delivery=DeliveryModes(self.bus, dialect, self.store.instance, self.store),
+            delivery=DeliveryModes(
+                self.bus, dialect, self.store.instance, self.store, signer, self.verifier
+            ),
+            verifier=self.verifier,
             peers=self.peers,
             inbox=self.inbox_owners,
             router=self.router,

@@ -138,12 +138,17 @@ class LaneCarrier(Protocol):
 
 
 class Confirmation(NamedTuple):
-    """An answer to one message: to the subject that it named, about the id that its body holds."""
+    """An answer to one message: to the subject that it named, about the id that its body holds.
+
+    `asker` is who is proved to have sent the message, "" where nobody is. The signature of an answer names him, or a copy
+    of somebody's message with something changed in it would bring him a refusal of his own.
+    """
 
     reply_to: str
     message_id: int
     answer: Answer
     to_appliance: bool
+    asker: str = ""
 
 
 class Kept(NamedTuple):

@@ -25,7 +25,8 @@ from appliance.bus.base import (
 )
 from appliance.core.message import body_number
 from appliance.core.names import REFUSALS_TOKEN, REPLY_TOKEN, is_for_refusals
-from appliance.core.specs import PublisherSpec, SubscriberSpec
+from appliance.core.signatures import FAULT_WORDS, Fault
+from appliance.core.specs import PublisherSpec, SignaturePolicy, SubscriberSpec
 from appliance.delivery.base import (
     Answered,
     Confirmation,
@@ -35,7 +36,10 @@ from appliance.delivery.base import (
     OnAnswers,
     OnVerdict,
 )
+from appliance.delivery.signer import Signer
+from appliance.delivery.verifier import Opened, Verifier
 from appliance.dialect.base import Answer, AnswerKind, Dialect
+from appliance.dialect.headers import header_text
 from appliance.errors import (
     BusError,
     BusUnavailable,
@@ -44,6 +48,7 @@ from appliance.errors import (
     PayloadTooLarge,
 )
 from appliance.wire.frame import encoding_name, frame_headers, transcode
+from appliance.wire.signature import MAX_LINE_BYTES
 
 DENIAL_COMES_WITHIN_S = 5.0
 """An answer that the broker has not denied by then has got out."""
@@ -52,6 +57,11 @@ FIRST_TOKENS, MAX_TOKENS_AT_ONCE = 4, 256
 TOKEN_BYTES = 8
 MAX_TOKENS = 64
 """Sends of one record that may still be answered: the newest ones."""
+_HERE_ENDING = ".here"
+_WORDS_OF_THE_BROKER = frozenset({AnswerKind.NOBODY, AnswerKind.STORED, AnswerKind.HELD})
+"""Which it cannot sign."""
+_WORDS_FOR_ALL = frozenset({AnswerKind.BUSY, AnswerKind.HERE})
+"""Which end nothing, and are said before anybody is proved to have asked."""
 _FRAME_SPARE_BYTES = 16
 """What the broker counts beside payload and headers, generously."""
 
@@ -59,20 +69,32 @@ _FRAME_SPARE_BYTES = 16
 class CoreDelivery:
     """Implements `base.DeliveryMode`."""
 
-    def __init__(self, bus: Bus, dialect: Dialect, instance: str, _notes: Notes) -> None:
+    def __init__(
+        self,
+        bus: Bus,
+        dialect: Dialect,
+        instance: str,
+        _notes: Notes,
+        signer: Signer,
+        verifier: Verifier,
+    ) -> None:
         self._bus = bus
         self._dialect = dialect
         self._instance = instance
+        self._signer = signer
+        self._verifier = verifier
 
     def make_carrier(self, spec: PublisherSpec) -> CoreCarrier:
         """See `base.DeliveryMode`."""
-        return CoreCarrier(self._bus, self._dialect, self._instance, spec)
+        return CoreCarrier(
+            self._bus, self._dialect, self._instance, spec, self._signer, self._verifier
+        )
 
     def make_intake(
         self, spec: SubscriberSpec, on_answers_denied: OnDenied, *, begins_once: bool
     ) -> CoreIntake:
         """See `base.DeliveryMode`. A resend names the daemon that has begun it."""
-        return CoreIntake(self._bus, self._dialect, spec, on_answers_denied)
+        return CoreIntake(self._bus, self._dialect, spec, on_answers_denied, self._signer)
 
     def with_rests(self, main: Intake, _spec: SubscriberSpec, *, begins_once: bool) -> Intake:
         """See `base.DeliveryMode`. Nothing lies anywhere but with its senders."""
@@ -90,7 +112,17 @@ class CoreCarrier:
     may_share = True
     """Whether the shared reply subject will do where no other is allowed."""
 
-    def __init__(self, bus: Bus, dialect: Dialect, instance: str, spec: PublisherSpec) -> None:
+    def __init__(
+        self,
+        bus: Bus,
+        dialect: Dialect,
+        instance: str,
+        spec: PublisherSpec,
+        signer: Signer,
+        verifier: Verifier,
+    ) -> None:
+        self._signer = signer
+        self._verifier = verifier
         self._bus = bus
         self._dialect = dialect
         self._instance = instance
@@ -120,6 +152,7 @@ class CoreCarrier:
         self, on_answers: OnAnswers, on_denied: OnDenied, _on_verdict: OnVerdict
     ) -> None:
         """See `base.LaneCarrier`. What needs no acknowledgement needs no subscription."""
+        must_have_key(self._signer, self._spec.signatures)
         self._on_answers, self._on_denied = on_answers, on_denied
         self._end_denials = self._bus.on_publish_denied(self._spec.subject, self._on_publish_denied)
         if self._spec.wants_ack:
@@ -196,6 +229,9 @@ class CoreCarrier:
         wanted, instance = self._encoding, self._instance
         write_headers = self._dialect.write_headers
         room_bytes = self._bus.max_payload - _FRAME_SPARE_BYTES
+        signs = self._spec.signatures is not SignaturePolicy.OFF
+        if signs:
+            room_bytes -= MAX_LINE_BYTES
         prefix, by_token, tokens = self._prefix, self._flights, self._fresh_tokens
         for flight in flights:
             record = flight.record
@@ -239,10 +275,15 @@ class CoreCarrier:
                 by_token[token] = flight
                 reply_to = prefix + token
             frames.append((record.subject, reply_to, block, payload))
+        if signs:
+            frames = self._sign(frames)
         if frames:
             # all at once: one write to the socket for the whole batch
             self._bus.send(frames)
         return unsendable
+
+    def _sign(self, frames: list[Frame]) -> list[Frame]:
+        return self._signer.sign_messages(frames, self._spec.node)
 
     def forget(self, flight: Flight) -> None:
         """See `base.LaneCarrier`."""
@@ -276,11 +317,51 @@ class CoreCarrier:
             return
         at = len(self._prefix)
         find, asked, read = self._flights.get, self._asked_node, self._dialect.read_answer
-        answers: list[Answered] = [
-            (find(message.subject[at:]), read(message.block, message.payload, asked))
-            for message in messages
-        ]
+        answers: list[Answered]
+        if self._spec.signatures is SignaturePolicy.OFF:
+            answers = [
+                (find(message.subject[at:]), read(message.block, message.payload, asked))
+                for message in messages
+            ]
+        else:
+            checked = self._read_checked
+            answers = [(find(message.subject[at:]), checked(message)) for message in messages]
         self._on_answers(answers)
+
+    def _find_fault_of_asker(self, opened: Opened, kind: AnswerKind) -> Fault | None:
+        """Who signs what he sends heeds no word about what only looks like his."""
+        if self._signer.key is None or kind in _WORDS_FOR_ALL or opened.is_for(self._spec.node):
+            return None
+        return self._verifier.count(Fault.NOT_ASKED)
+
+    def _read_answer(self, message: BusMessage) -> Answer:
+        if self._spec.signatures is SignaturePolicy.OFF:
+            return self._dialect.read_answer(message.block, message.payload, self._asked_node)
+        return self._read_checked(message)
+
+    def _read_checked(self, message: BusMessage) -> Answer:
+        """What an answer says, if it is really said by the node that it names."""
+        opened = self._verifier.open_answer(
+            message, checks_time=message.subject.endswith(_HERE_ENDING)
+        )
+        fault = opened.fault
+        name = self._dialect.read_name(message.payload)
+        if fault is None and opened.signer and opened.signer != name:
+            fault = self._verifier.count(Fault.OTHER_SENDER)
+        if fault is None:
+            answer = self._dialect.read_answer(opened.block, message.payload, self._asked_node)
+            if answer.kind in _WORDS_OF_THE_BROKER:
+                return answer
+            if opened.signer:
+                fault = self._find_fault_of_asker(opened, answer.kind)
+            else:
+                fault = self._verifier.find_unsigned_fault(
+                    name or self._spec.to_node, self._spec.signatures
+                )
+            if fault is None:
+                return answer
+        said = header_text(message.payload[:200].decode("utf-8", "replace"))
+        return Answer(AnswerKind.FOREIGN, detail=f"{said!r}: {FAULT_WORDS[fault]}")
 
     def _take_shared_answers(self, messages: list[BusMessage]) -> None:
         """Answers to everybody who sends to the subject; what is not for us says nothing here."""
@@ -288,7 +369,7 @@ class CoreCarrier:
             return
         answers: list[Answered] = []
         for message in messages:
-            answer = self._dialect.read_answer(message.block, message.payload, self._asked_node)
+            answer = self._read_answer(message)
             if answer.kind is AnswerKind.NOBODY:
                 # the broker names no message, but says it in the order in which they were sent
                 number = next(iter(self._asked), None)
@@ -315,8 +396,14 @@ class CoreIntake:
     """Implements `base.Intake`: a subscription in the queue group of its own subject."""
 
     def __init__(
-        self, bus: Bus, dialect: Dialect, spec: SubscriberSpec, on_answers_denied: OnDenied
+        self,
+        bus: Bus,
+        dialect: Dialect,
+        spec: SubscriberSpec,
+        on_answers_denied: OnDenied,
+        signer: Signer,
     ) -> None:
+        self._signer = signer
         self._bus = bus
         self._dialect = dialect
         self._spec = spec
@@ -330,6 +417,7 @@ class CoreIntake:
 
     async def start(self, on_messages: OnMessages, on_denied: OnDenied) -> None:
         """See `base.Intake`."""
+        must_have_key(self._signer, self._spec.signatures)
         self._end_denials = self._bus.on_publish_denied(self._spec.subject, self._on_publish_denied)
         self._subscription = await self._bus.subscribe(
             self._spec.subject,
@@ -361,9 +449,16 @@ class CoreIntake:
         """See `base.Intake`."""
         node, write = self._spec.node, self._dialect.write_answer
         frames: list[Frame] = []
-        for reply_to, message_id, answer, to_appliance in confirmations:
+        to_sign: list[Frame] = []
+        signs = self._spec.signatures is not SignaturePolicy.OFF
+        for reply_to, message_id, answer, to_appliance, asker in confirmations:
             block, payload = write(answer, node, message_id, to_appliance=to_appliance)
-            frames.append((reply_to, "", block, payload))
+            if signs and block:
+                to_sign.append((reply_to, asker, block, payload))
+            else:
+                frames.append((reply_to, "", block, payload))
+        if to_sign:
+            frames += self._signer.sign_answers(to_sign, node)
         if not frames or not self._bus.is_connected:
             return  # the senders ask again
         if self._is_denied and self._tried_mono is None:
@@ -411,6 +506,12 @@ class CoreIntake:
         if self._subscription is not None:
             subscription, self._subscription = self._subscription, None
             await subscription.stop_intake()
+
+
+def must_have_key(signer: Signer, policy: SignaturePolicy) -> None:
+    """Raises BusUnavailable where nothing would count that is said: it is tried again, and the key may be there then."""
+    if policy is SignaturePolicy.REQUIRE and signer.key is None:
+        raise BusUnavailable("`signatures: require`, and there is no key to sign with")
 
 
 def here_subject(subject: str) -> str:

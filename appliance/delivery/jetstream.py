@@ -13,8 +13,9 @@ from collections.abc import Mapping, Sequence
 
 import msgspec
 
-from appliance.bus.base import Bus, BusMessage, Denial, OnDenied, OnMessages, Subscription
+from appliance.bus.base import Bus, BusMessage, Denial, Frame, OnDenied, OnMessages, Subscription
 from appliance.bus.jetstream import JetStreamApi
+from appliance.core.signatures import VALID_S
 from appliance.core.specs import Delivery, PublisherSpec, SubscriberSpec
 from appliance.core.streams import StreamAddress, address_of_stream, read_note
 from appliance.delivery.base import (
@@ -28,16 +29,21 @@ from appliance.delivery.base import (
 )
 from appliance.delivery.core import CoreCarrier
 from appliance.delivery.pulling import NOTE_KIND, JetStreamIntake
+from appliance.delivery.signer import Signer
 from appliance.delivery.stream_words import (
     EXPECTED_STREAM,
     NO_RESPONDERS,
     read_puback,
     verdict_prefix,
 )
+from appliance.delivery.verifier import Verifier
 from appliance.dialect.base import Answer, AnswerKind, Asked, Dialect, Received
 from appliance.dialect.headers import Identity, header_text
 from appliance.errors import BusError
 from appliance.wire.frame import WireLimits
+
+_FOR_EVER_S = 10 * 366 * 86_400.0
+"""Of a stream without `max_age`; what the receiver remembers bounds it all the same."""
 
 
 class _StreamDialect:
@@ -96,6 +102,10 @@ class _StreamDialect:
         """As the dialect."""
         return self._dialect.read(block, payload, limits)
 
+    def read_name(self, payload: bytes) -> str | None:
+        """As the dialect."""
+        return self._dialect.read_name(payload)
+
     def read_number(self, payload: bytes) -> int | None:
         """As the dialect."""
         return self._dialect.read_number(payload)
@@ -114,10 +124,18 @@ class JetStreamCarrier(CoreCarrier):
     may_share = False  # the stream's answers name no message
 
     def __init__(
-        self, bus: Bus, api: JetStreamApi, dialect: Dialect, instance: str, spec: PublisherSpec
+        self,
+        bus: Bus,
+        api: JetStreamApi,
+        dialect: Dialect,
+        instance: str,
+        spec: PublisherSpec,
+        signer: Signer,
+        verifier: Verifier,
     ) -> None:
         self._stream = address_of_stream(spec.stream, spec.subject)
-        super().__init__(bus, _StreamDialect(dialect, self._stream), instance, spec)
+        stream_dialect = _StreamDialect(dialect, self._stream)
+        super().__init__(bus, stream_dialect, instance, spec, signer, verifier)
         self._api = api
         self._making: asyncio.Task[None] | None = None
         self._verdicts: Subscription | None = None
@@ -145,11 +163,26 @@ class JetStreamCarrier(CoreCarrier):
     def _take_verdicts(self, messages: list[BusMessage]) -> None:
         """What the node made of messages that the stream had: told where it is an end that somebody should know."""
         for message in messages:
-            answer = self._dialect.read_answer(message.block, message.payload, self._asked_node)
+            answer = self._read_answer(message)
             number = message.subject.rpartition(".")[2]
             is_end = answer.kind in (AnswerKind.REFUSED, AnswerKind.FAILED)
             if is_end and number.isdecimal() and len(number) < 20 and self._on_verdict is not None:
                 self._on_verdict(int(number), answer)
+
+    def _sign(self, frames: list[Frame]) -> list[Frame]:
+        """Good for as long as the stream keeps it. The words for the stream stay last, and are nobody's but its own."""
+        plain: list[Frame] = []
+        for_stream: list[bytes] = []
+        for subject, reply_to, block, payload in frames:
+            at = block.find(EXPECTED_STREAM)
+            plain.append((subject, reply_to, block[:at] + b"\r\n", payload))
+            for_stream.append(block[at:])
+        kept_s = self._spec.stream.max_age_s or _FOR_EVER_S
+        signed = self._signer.sign_messages(plain, self._spec.node, kept_s + VALID_S)
+        return [
+            (subject, reply_to, block[:-2] + rest, payload)
+            for (subject, reply_to, block, payload), rest in zip(signed, for_stream, strict=True)
+        ]
 
     def _make_later(self) -> None:
         if self._making is None or self._making.done():
@@ -257,11 +290,21 @@ def _ignore(_: Denial) -> None: ...
 class JetStreamDelivery:
     """Implements `base.Way`."""
 
-    def __init__(self, bus: Bus, dialect: Dialect, instance: str, notes: Notes) -> None:
+    def __init__(
+        self,
+        bus: Bus,
+        dialect: Dialect,
+        instance: str,
+        notes: Notes,
+        signer: Signer,
+        verifier: Verifier,
+    ) -> None:
         self._bus = bus
         self._dialect = dialect
         self._instance = instance
         self._notes = notes
+        self._signer = signer
+        self._verifier = verifier
         self._apis: dict[tuple[str, str], JetStreamApi] = {}
 
     def _api(self, node: str, domain: str) -> JetStreamApi:
@@ -270,7 +313,9 @@ class JetStreamDelivery:
     def make_carrier(self, spec: PublisherSpec) -> JetStreamCarrier:
         """See `base.DeliveryMode`."""
         api = self._api(spec.node, spec.stream.domain)
-        return JetStreamCarrier(self._bus, api, self._dialect, self._instance, spec)
+        return JetStreamCarrier(
+            self._bus, api, self._dialect, self._instance, spec, self._signer, self._verifier
+        )
 
     def make_intake(
         self,
@@ -291,6 +336,7 @@ class JetStreamDelivery:
             on_answers_denied,
             self._notes,
             stream,
+            self._signer,
             begins_once=begins_once,
             is_rest=rest is not None,
         )

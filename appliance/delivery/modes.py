@@ -8,10 +8,12 @@ from collections.abc import Callable, Mapping
 from appliance.bus.base import Bus, OnDenied
 from appliance.core.specs import Delivery, PublisherSpec, SubscriberSpec
 from appliance.delivery.base import Intake, LaneCarrier, Notes, Way
+from appliance.delivery.signer import Signer
+from appliance.delivery.verifier import Verifier
 from appliance.dialect.base import Dialect
 
-MakeMode = Callable[[Bus, Dialect, str, Notes], Way]
-"""Of the connection, the dialect spoken over it, the own instance, and what is remembered on disk."""
+MakeMode = Callable[[Bus, Dialect, str, Notes, Signer, Verifier], Way]
+"""Of the connection, the dialect spoken over it, the own instance, what is remembered on disk, and who signs and checks."""
 
 # NB: all of them at the import: by the first use of one an upgrade may have taken its file away
 _MODES: Mapping[str, MakeMode] = {
@@ -22,8 +24,19 @@ _MODES: Mapping[str, MakeMode] = {
 class DeliveryModes:
     """Implements `base.DeliveryMode`: carries each subject as its spec says."""
 
-    def __init__(self, bus: Bus, dialect: Dialect, instance: str, notes: Notes) -> None:
-        self._modes = {name: make(bus, dialect, instance, notes) for name, make in _MODES.items()}
+    def __init__(
+        self,
+        bus: Bus,
+        dialect: Dialect,
+        instance: str,
+        notes: Notes,
+        signer: Signer,
+        verifier: Verifier,
+    ) -> None:
+        self._modes = {
+            name: make(bus, dialect, instance, notes, signer, verifier)
+            for name, make in _MODES.items()
+        }
 
     def make_carrier(self, spec: PublisherSpec) -> LaneCarrier:
         """See `base.DeliveryMode`."""

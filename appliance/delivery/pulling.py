@@ -22,7 +22,7 @@ from typing import Any
 from appliance.bus.base import Bus, BusMessage, Denial, Frame, OnDenied, OnMessages, Subscription
 from appliance.bus.jetstream import ConsumerState, JetStreamApi, new_inbox
 from appliance.core.names import REPLY_TOKEN
-from appliance.core.specs import AckOn, SubscriberSpec
+from appliance.core.specs import AckOn, SignaturePolicy, SubscriberSpec
 from appliance.core.streams import (
     ACK_WAIT_S,
     MAX_DELIVER,
@@ -34,7 +34,8 @@ from appliance.core.streams import (
 )
 from appliance.delivery.base import Confirmation, Kept, Notes
 from appliance.delivery.claims import Claim, Claims, pause_s
-from appliance.delivery.core import CoreIntake
+from appliance.delivery.core import CoreIntake, must_have_key
+from appliance.delivery.signer import Signer
 from appliance.delivery.stream_words import EXPECTED_STREAM, verdict_prefix
 from appliance.dialect.base import Answer, AnswerKind, Dialect
 from appliance.dialect.headers import (
@@ -46,6 +47,7 @@ from appliance.dialect.headers import (
 )
 from appliance.errors import BusError, BusUnavailable, StoreError
 from appliance.wire.headers import parse_headers
+from appliance.wire.signature import cut_behind
 
 MAX_PULLED = 1_024
 """Messages that may be on their way from a stream to one subscriber."""
@@ -91,6 +93,7 @@ class JetStreamIntake:
         on_answers_denied: OnDenied,
         notes: Notes,
         stream: StreamAddress,
+        signer: Signer,
         *,
         begins_once: bool,
         is_rest: bool,
@@ -108,7 +111,8 @@ class JetStreamIntake:
         self._stream = stream.name
         self._consumer = name_of_consumer(spec.subject)
         self._prefix = _token_prefix(spec.subject)
-        self._plain = CoreIntake(bus, dialect, spec, on_answers_denied)
+        self._signer = signer
+        self._plain = CoreIntake(bus, dialect, spec, on_answers_denied, signer)
         """Answers messages that came by core, under another config."""
         self._inbox = new_inbox(spec.node)
         self._next_subject = f"{api.prefix}.CONSUMER.MSG.NEXT.{self._stream}.{self._consumer}"
@@ -147,6 +151,7 @@ class JetStreamIntake:
 
     async def start(self, on_messages: OnMessages, on_denied: OnDenied) -> None:
         """See `base.Intake`. Nothing comes before `want`."""
+        must_have_key(self._signer, self._spec.signatures)
         try:
             await self._ready()
         except BusError as error:
@@ -267,6 +272,7 @@ class JetStreamIntake:
             self._repair_at = 0.0
             self._is_change_ours = True
         self._spec = spec
+        self._plain.update(spec)
 
     def want(self, count: int) -> None:
         """See `base.Intake`."""
@@ -319,6 +325,8 @@ class JetStreamIntake:
             at = block.find(EXPECTED_STREAM)
             if at > 0:
                 block = block[:at] + b"\r\n"
+            # from here on what stands behind a signature is from this daemon
+            block = cut_behind(block)
             taken = BusMessage(
                 subject,
                 message.payload,
@@ -426,7 +434,7 @@ class JetStreamIntake:
 
     def _verdict(self, confirmation: Confirmation) -> list[Frame]:
         """The end of a message, for the appliance that sent it, if it is there."""
-        _, message_id, answer, _ = confirmation
+        _, message_id, answer, _, asker = confirmation
         instance = confirmation.reply_to[len(self._prefix) :].split("/", 2)[1]
         if not instance:
             return []
@@ -434,7 +442,10 @@ class JetStreamIntake:
         block, payload = self._dialect.write_answer(
             answer, spec.node, message_id, to_appliance=True
         )
-        return [(f"{verdict_prefix(spec.subject, instance)}{message_id}", "", block, payload)]
+        subject = f"{verdict_prefix(spec.subject, instance)}{message_id}"
+        if spec.signatures is SignaturePolicy.OFF:
+            return [(subject, "", block, payload)]
+        return self._signer.sign_answers([(subject, asker, block, payload)], spec.node)
 
     def _send(self, frames: list[Frame]) -> None:
         if frames:

@@ -105,6 +105,10 @@ class Dialect(Protocol):
         """What an answer says; anything that is none is `FOREIGN`."""
         ...
 
+    def read_name(self, payload: bytes) -> str | None:
+        """The node in whose name an answer is given, as its text says; None where it names none."""
+        ...
+
     def read_number(self, payload: bytes) -> int | None:
         """The number of the message that an answer is about, as its text repeats it; None where it names none."""
         ...

@@ -229,6 +229,11 @@ class StewardDialect:
             return _foreign(payload)
         return _read_words(headers, payload)
 
+    def read_name(self, payload: bytes) -> str | None:
+        """See `base.Dialect`."""
+        found = _SAYS(payload)
+        return None if found is None else found[1].decode()
+
     def read_number(self, payload: bytes) -> int | None:
         """See `base.Dialect`."""
         found = _NUMBER(payload)

@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
-from appliance.core.specs import AckOn, SubscriberSpec
+from appliance.core.specs import AckOn, SignaturePolicy, SubscriberSpec
 from appliance.delivery.base import Confirmation, Intake
 from appliance.dialect.base import Answer, AnswerKind
 from appliance.errors import StoreError
@@ -41,10 +41,12 @@ class Batch:
     __slots__ = ("done", "finished", "is_urgent", "items", "replies")
 
     def __init__(
-        self, finished: list[Finished], scope: str, *, remembers: bool, wants_ack: bool
+        self, finished: list[Finished], scope: str, *, remembers: bool, remembers_all: bool
     ) -> None:
         self.finished = finished
-        self.done, self.items = sort_out(finished, scope, remembers=remembers, wants_ack=wants_ack)
+        self.done, self.items = sort_out(
+            finished, scope, remembers=remembers, remembers_all=remembers_all
+        )
         self.replies = [record for _, records, _ in finished for record in records]
         # where the acknowledgement is out already, nobody waits for this commit
         self.is_urgent = bool(self.replies) or any(work.reply_tos for work, _, _ in finished)
@@ -128,7 +130,7 @@ class Finishing:
                 [self._waiting.popleft() for _ in range(count)],
                 self._scope,
                 remembers=spec.dedupe,
-                wants_ack=spec.wants_ack,
+                remembers_all=spec.wants_ack or spec.signatures is not SignaturePolicy.OFF,
             )
             if self._parts.jobs.holds_answers:
                 self._start(self._commit_after_jobs(batch))
@@ -244,7 +246,7 @@ class Finishing:
 
 
 def sort_out(
-    finished: Sequence[Finished], scope: str, *, remembers: bool, wants_ack: bool
+    finished: Sequence[Finished], scope: str, *, remembers: bool, remembers_all: bool
 ) -> tuple[list[DoneRun], list[FinishItem]]:
     """What the store has to note: by sender what was plainly done, and each of the others."""
     runs: list[DoneRun] = []
@@ -255,7 +257,7 @@ def sort_out(
     for work, _, verdict in finished:
         instance, message_id, _, _, _, attempt = work.identity
         row_id = work.row_id
-        if row_id is None and not (wants_ack and instance is not None):
+        if row_id is None and not (remembers_all and instance is not None):
             continue
         if not remembers:
             instance = None
@@ -291,6 +293,6 @@ def last_words(finished: Finished) -> list[Confirmation]:
         answer = Answer(kind, detail=why)
     new = tuple.__new__  # NB: Confirmation(...) costs twice as much
     return [
-        new(Confirmation, (reply_to, work.message_id, answer, to_appliance))
+        new(Confirmation, (reply_to, work.message_id, answer, to_appliance, work.signer))
         for reply_to in work.reply_tos
     ]

@@ -9,9 +9,18 @@ from appliance.bus.base import BusMessage
 from appliance.core.admission import find_refusal, is_reply_subject_safe
 from appliance.core.message import Message
 from appliance.core.names import REPLY_TOKEN, is_for_refusals, is_node_name
-from appliance.core.specs import AckOn, DesiredState, SubscriberSpec
+from appliance.core.signatures import FAULT_WORDS, Fault
+from appliance.core.specs import AckOn, DesiredState, SignaturePolicy, SubscriberSpec
+from appliance.delivery.verifier import Verifier
 from appliance.dialect.base import Dialect
-from appliance.dialect.headers import MORE_HEADER, NOBODY, TURN_HEADER, Identity
+from appliance.dialect.headers import (
+    BEGUN_ELSEWHERE,
+    MORE_HEADER,
+    NOBODY,
+    TURN_HEADER,
+    Identity,
+    with_line,
+)
 from appliance.errors import DecodeError
 from appliance.methods.base import FilePosition, Handler
 from appliance.wire.frame import WireLimits
@@ -87,6 +96,7 @@ class Incoming:
         "resume",
         "row_id",
         "sender",
+        "signer",
         "stream",
         "tell_due_mono",
         "tell_every_s",
@@ -110,6 +120,8 @@ class Incoming:
         self.block = block
         self.reply_tos: list[str] = [reply_to] if reply_to else []
         self.sender = message.from_node
+        self.signer = ""
+        """Who is proved to have sent it: the same, or nobody."""
         instance = identity.instance
         self.key: DedupeKey | None = (
             None if instance is None else (self.sender, instance, identity.message_id)
@@ -190,10 +202,19 @@ class Order(Incoming):
 class Refusal:
     """Why a delivery was not admitted; `sender` is "" when it could not even be read.
 
-    `is_undeclared` says that the sender's name is that of a node, and of none that the config declares.
+    `is_undeclared` says that the sender's name is that of a node, and of none that the config declares; `fault` what is
+    wrong with its signature, `signer` who is proved to have sent it, "" for nobody.
     """
 
-    __slots__ = ("identity", "is_undeclared", "message_id", "reason", "sender")
+    __slots__ = (
+        "fault",
+        "identity",
+        "is_undeclared",
+        "message_id",
+        "reason",
+        "sender",
+        "signer",
+    )
 
     def __init__(
         self,
@@ -203,8 +224,12 @@ class Refusal:
         message_id: int = 0,
         *,
         is_undeclared: bool = False,
+        fault: Fault | None = None,
+        signer: str = "",
     ) -> None:
+        self.signer = signer
         self.is_undeclared = is_undeclared
+        self.fault = fault
         self.sender = sender
         self.identity = identity
         self.reason = reason
@@ -221,6 +246,10 @@ def wire_limits(fleet: DesiredState) -> WireLimits:
     )
 
 
+_OFF = SignaturePolicy.OFF
+_BEGUN_ENDING = BEGUN_ELSEWHERE + b"\r\n"
+
+
 class Admission:
     """Decodes and checks what comes to one subscriber, with what it found out of senders before.
 
@@ -233,8 +262,10 @@ class Admission:
         subject_node: str,
         fleet: DesiredState,
         dialect: Dialect,
+        verifier: Verifier,
         orders: Mapping[str, Handler] = {},
     ) -> None:
+        self._verifier = verifier
         self.spec = spec
         self.fleet = fleet
         self.limits = wire_limits(fleet)
@@ -247,9 +278,24 @@ class Admission:
         self._welcome: set[str] = set()
         """Senders that are let in: names of the config mostly, so few."""
 
-    def admit(self, delivery: BusMessage, handler: Handler) -> Incoming | Refusal:
-        """The message, or why it is refused."""
+    def admit(
+        self, delivery: BusMessage, handler: Handler, *, is_known: bool = False
+    ) -> Incoming | Refusal:
+        """The message, or why it is refused. With `is_known` it was admitted before, and lay on our own disk since."""
         spec, block = self.spec, delivery.block
+        checks = spec.signatures is not _OFF
+        signer = ""
+        # NB: what is too large is refused for that, below, without a look at all of it
+        is_small = len(delivery.payload) <= self.limits.max_message_bytes
+        if checks and is_small and not is_known:
+            # before anything is unpacked: who has no key has nothing unpacked here
+            opened = self._verifier.open_message(delivery, spec.subject, spec.signatures)
+            block, signer = opened.block, opened.signer
+            if opened.fault is not None:
+                return self._refuse_unproven(opened.fault, delivery, block, signer)
+            if delivery.origin is not None and signer and delivery.block.endswith(_BEGUN_ENDING):
+                # noted by our own way in, behind the signature
+                block = with_line(block, BEGUN_ELSEWHERE)
         try:
             # decoded first: who sent it stands in the body, which the bounds of the decoder keep small
             message, identity = self._dialect.read(block, delivery.payload, self.limits)
@@ -259,8 +305,20 @@ class Admission:
             identity = self._dialect.identify(block) if block else NOBODY
             if identity.instance is None and delivery.origin is not None:
                 identity = Identity(*delivery.origin, False)
-            return Refusal("", identity, f"undecodable: {error}")
+            return Refusal("", identity, f"undecodable: {error}", signer=signer)
         sender, reply_to = message.from_node, delivery.reply_to
+        if checks and signer != sender:
+            if is_known:
+                # it was let in, so it had been signed where that is asked of its sender
+                signer = sender if self._verifier.must_sign(sender, spec.signatures) else ""
+            else:
+                fault = (
+                    self._verifier.count(Fault.OTHER_SENDER)
+                    if signer
+                    else self._verifier.find_unsigned_fault(sender, spec.signatures)
+                )
+                if fault is not None:
+                    return self._refuse_unproven(fault, delivery, block, sender, message.id)
         make: type[Incoming] = Incoming
         if (
             sender not in self._welcome
@@ -274,7 +332,14 @@ class Admission:
             refusal = find_refusal(spec, self._subject_node, asked, self.fleet.declared_nodes)
             if refusal is not None:
                 is_undeclared = is_node_name(sender) and sender not in self.fleet.declared_nodes
-                return Refusal(sender, identity, refusal, message.id, is_undeclared=is_undeclared)
+                return Refusal(
+                    sender,
+                    identity,
+                    refusal,
+                    message.id,
+                    is_undeclared=is_undeclared,
+                    signer=signer,
+                )
             # the names of the config are few; with `accept_from: any` they are whatever peers write
             if len(self._welcome) < 10_000:
                 self._welcome.add(sender)
@@ -284,10 +349,23 @@ class Admission:
             and not is_reply_subject_safe(reply_to, spec.subject)
         ):
             # else our right to publish there would be the sender's
-            return Refusal(sender, identity, "its reply subject is a request subject", message.id)
+            why = "its reply subject is a request subject"
+            return Refusal(sender, identity, why, message.id, signer=signer)
         if reply_to and is_for_refusals(reply_to):
             reply_to = ""  # it is none, and that is all that the sender wants to know
         # NB: an appliance that names a reply subject here had promised to deliver, when this was still acknowledged
         is_awaited = bool(reply_to) and identity.hears and not spec.wants_ack
         ack_on = AckOn.DONE if is_awaited else spec.ack_on
-        return make(message, identity, ack_on, handler, delivery.payload, block, reply_to)
+        work = make(message, identity, ack_on, handler, delivery.payload, block, reply_to)
+        if signer:
+            work.signer = signer
+        return work
+
+    def _refuse_unproven(
+        self, fault: Fault, delivery: BusMessage, block: bytes, sender: str, number: int = 0
+    ) -> Refusal:
+        identity = self._dialect.identify(block) if block else NOBODY
+        if identity.instance is None and delivery.origin is not None:
+            identity = Identity(*delivery.origin, False)
+        number = number or identity.message_id
+        return Refusal(sender, identity, FAULT_WORDS[fault], number, fault=fault)

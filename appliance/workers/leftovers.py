@@ -171,7 +171,8 @@ class Leftovers:
         await self._end_row(row, f"failed: {text}", replies)
         if work.ack_on is AckOn.DONE and work.identity.instance is not None and work.reply_tos:
             answer = Answer(AnswerKind.FAILED, detail=text)
-            said = Confirmation(work.reply_tos[0], work.message_id, answer, work.identity.hears)
+            hears = work.identity.hears
+            said = Confirmation(work.reply_tos[0], work.message_id, answer, hears, work.signer)
             self._intake.confirm([said])
 
     async def _end_row(

@@ -133,13 +133,14 @@ class Router:
         wants_ack = not subject.endswith("NACK")
         way: Carried = self._way(NodeName(to_node), MethodName(method), defaults)
         if not wants_ack:
-            way = Carried()
+            way = Carried(signatures=way.signatures)
         return PublisherSpec(
             node=node,
             subject=subject,
             to_node=NodeName(to_node),
             method=MethodName(method),
             wants_ack=wants_ack,
+            signatures=way.signatures,
             delivery=way.delivery,
             stream=way.stream,
             ack=defaults.ack,

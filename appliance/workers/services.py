@@ -15,6 +15,7 @@ from appliance.core.names import NodeName
 from appliance.core.outcome import AnswerFacts
 from appliance.core.specs import DesiredState
 from appliance.delivery.base import DeliveryMode
+from appliance.delivery.verifier import Verifier
 from appliance.dialect.base import Dialect
 from appliance.methods.base import Console, Files, FileTaker, HelloSink, WorkerLine, WorkerSwitch
 from appliance.methods.programs.running import RunningPrograms
@@ -117,6 +118,7 @@ class WorkerServices:
     store: MessageStore
     dialect: Dialect
     delivery: DeliveryMode
+    verifier: Verifier
     router: Router
     telemetry: Telemetry
     error_reports: ErrorReports

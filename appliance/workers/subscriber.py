@@ -26,7 +26,8 @@ from appliance.bus.base import BusMessage, Denial
 from appliance.core.admission import is_reply_subject_safe
 from appliance.core.method import OnCrash
 from appliance.core.names import NodeName, WorkerKey, parse_subject
-from appliance.core.specs import AckOn, SubscriberSpec, WorkerSpec
+from appliance.core.signatures import OF_TIME, Fault
+from appliance.core.specs import AckOn, SignaturePolicy, SubscriberSpec, WorkerSpec
 from appliance.delivery.base import Confirmation, Kept
 from appliance.dialect.base import Answer, AnswerKind
 from appliance.dialect.headers import HELLO_HEADER, LENT_PREFIX
@@ -63,6 +64,8 @@ MAX_ADMIT_S = 0.005
 MAX_REPLY_TOS = 16
 """Senders of copies of one message that are answered together."""
 MIN_BUSY_MS, MAX_BUSY_MS = 100, 5_000
+AHEAD_AGAIN_MS = 60_000
+"""After this a stream brings a message again that was signed in the future: by then a clock may have been set."""
 
 _TAKEN = Answer(AnswerKind.TAKEN)
 _DONE = Answer(AnswerKind.DONE)
@@ -134,6 +137,7 @@ class Subscriber:
             self._subject_node,
             self._parts.desired.value,
             self._parts.dialect,
+            self._parts.verifier,
             self._orders,
         )
 
@@ -328,6 +332,13 @@ class Subscriber:
             self._arrived.set()
 
     @property
+    def _remembers_all(self) -> bool:
+        """Whether ids of messages are remembered: what is signed may be brought again by whoever has a copy, also where
+        nothing is acknowledged.
+        """
+        return self._spec.wants_ack or self._spec.signatures is not SignaturePolicy.OFF
+
+    @property
     def _must_not_run_twice(self) -> bool:
         return self._method.info.on_crash is OnCrash.INTERRUPT and not self._spec.rerun
 
@@ -418,7 +429,7 @@ class Subscriber:
                     # one commit at a time, so that messages are taken in as they came
                     if committing is not None and not committing.done():
                         await asyncio.wait({committing})  # its error, if it has one, is the group's
-                    if not self._spec.wants_ack:
+                    if not self._remembers_all:
                         # nothing is promised for these: what a crash loses is lost as it is with core NATS
                         self._executor.enqueue(fresh)
                     elif fresh and self._are_done_at_once(fresh):
@@ -478,7 +489,7 @@ class Subscriber:
     def _is_in_hand(self, work: Incoming, said: list[Confirmation]) -> bool:
         """Whether it is a message of ours from now on; another copy of one that is, or another daemon's, is answered."""
         key = work.key
-        if key is None or not (self._spec.dedupe and self._spec.wants_ack):
+        if key is None or not (self._spec.dedupe and self._remembers_all):
             return True
         active = self._executor.active
         first = active.get(key)
@@ -565,7 +576,7 @@ class Subscriber:
                 is_unwanted = work.is_reply and self._is_unwanted(work)
                 answer = Answer(AnswerKind.TAKEN, is_unwanted=True) if is_unwanted else _TAKEN
                 for reply_to in work.reply_tos:
-                    about = (reply_to, work.message_id, answer, to_appliance)
+                    about = (reply_to, work.message_id, answer, to_appliance, work.signer)
                     said.append(new(Confirmation, about))
                 work.reply_tos.clear()
             elif to_appliance:
@@ -597,7 +608,7 @@ class Subscriber:
     def _take_in_items(self, works: list[Incoming]) -> list[TakeIn]:
         spec, info, scope = self._spec, self._method.info, self._scope
         must_keep = info.on_crash is OnCrash.INTERRUPT or info.journals
-        remembers, received = spec.dedupe, AckOn.RECEIVED
+        remembers, received, promises = spec.dedupe, AckOn.RECEIVED, spec.wants_ack
         node, method, subject = spec.node, spec.method, spec.subject
         new = tuple.__new__  # NB: TakeIn(...) costs twice as much
         items: list[TakeIn] = []
@@ -615,7 +626,7 @@ class Subscriber:
                 work.payload,
                 work.block,
                 work.reply_tos[0] if work.reply_tos else "",
-                must_keep or work.ack_on is received,
+                must_keep or (work.ack_on is received and promises),
             )
             items.append(new(TakeIn, item))
         return items
@@ -628,7 +639,7 @@ class Subscriber:
 
     def _answer(self, work: Incoming, answer: Answer) -> Confirmation:
         reply_to = work.reply_tos[0] if work.reply_tos else ""
-        return Confirmation(reply_to, work.message_id, answer, work.identity.hears)
+        return Confirmation(reply_to, work.message_id, answer, work.identity.hears, work.signer)
 
     def _working_at(self, instance: str) -> Answer:
         return Answer(AnswerKind.WORKING, detail=instance)
@@ -719,12 +730,21 @@ class Subscriber:
         if refusal.identity.instance is not None and reply_to.startswith(
             f"{self._spec.subject}.reply."
         ):
-            answer = Answer(
-                AnswerKind.REFUSED,
-                detail=refusal.reason,
-                is_undeclared=refusal.is_undeclared,
-            )
-            said.append(Confirmation(reply_to, refusal.message_id, answer, True))
+            answer = self._refusal_answer(refusal)
+            if answer is not None:
+                number = refusal.message_id
+                said.append(Confirmation(reply_to, number, answer, True, refusal.signer))
+
+    def _refusal_answer(self, refusal: Refusal) -> Answer | None:
+        """What the sender hears; nothing where his next try may go better, unless it is a stream's to make."""
+        if refusal.fault in OF_TIME:
+            if not self._intake.is_asked:
+                return None
+            if refusal.fault is Fault.AHEAD:
+                return Answer(AnswerKind.BUSY, wait_ms=AHEAD_AGAIN_MS)
+        return Answer(
+            AnswerKind.REFUSED, detail=refusal.reason, is_undeclared=refusal.is_undeclared
+        )
 
     # -- what an earlier run or worker left ---------------------------------------------------------
 
@@ -733,7 +753,7 @@ class Subscriber:
         delivery = BusMessage(self._spec.subject, row.payload, row.block)
         if row.instance is not None and row.instance.startswith(LENT_PREFIX):
             delivery.origin = (row.instance, row.message_id)
-        return self._new_admission().admit(delivery, self._handler)
+        return self._new_admission().admit(delivery, self._handler, is_known=True)
 
     def _refuse_row(self, refusal: Refusal) -> None:
         self._refuse(refusal, "", [])

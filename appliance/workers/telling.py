@@ -71,6 +71,6 @@ class Telling:
     def _words(self, work: Incoming) -> list[Confirmation]:
         # the newest reply subject is the one that is listened to
         return [
-            Confirmation(reply_to, work.message_id, self._answer, True)
+            Confirmation(reply_to, work.message_id, self._answer, True, work.signer)
             for reply_to in work.reply_tos[-1:]
         ]

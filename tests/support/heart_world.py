@@ -44,6 +44,8 @@ from appliance.daemon.assembly import (
 )
 from appliance.daemon.presence import Presence
 from appliance.delivery.modes import DeliveryModes
+from appliance.delivery.signer import Signer, SigningKey
+from appliance.delivery.verifier import Verifier
 from appliance.dialect.spoken import make_dialect
 from appliance.errors import AnswerUnwanted, BusUnavailable, HandlerError
 from appliance.methods.base import DONE, HandlerContext, Method, Result
@@ -421,6 +423,8 @@ class Daemon:
         self.life = 0
         self.died_at: list[float] = []
         """When it was killed, each time."""
+        self.signing_key: SigningKey | None = None
+        """What it signs with."""
         self.worker_ends: list[tuple[float, str]] = []
         """When a worker ended in a process that went on living, with its subject."""
         self.is_dead = True
@@ -500,11 +504,15 @@ class Daemon:
         self.given_up = GivenUp(self.error_reports, store, cast(Bus, self.line))
         self.inbox_owners = InboxOwners(store, self._is_subscriber_wanted)
         dialect = make_dialect()
+        self.signer = Signer(wall)
+        self.signer.key = self.signing_key
+        self.verifier = Verifier(self.current, store, wall=wall, steady=store.now)
         parts = WorkerServices(
             bus=bus,
             store=store,
             dialect=dialect,
-            delivery=DeliveryModes(bus, dialect, store.instance, store),
+            delivery=DeliveryModes(bus, dialect, store.instance, store, self.signer, self.verifier),
+            verifier=self.verifier,
             router=self.router,
             telemetry=self.telemetry,
             error_reports=self.error_reports,

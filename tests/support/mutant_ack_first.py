@@ -14,7 +14,7 @@ async def _take_in_after_acknowledging(self, works):  # type: ignore[no-untyped-
     taken = Answer(AnswerKind.TAKEN)
     self._intake.confirm(
         [
-            Confirmation(reply_to, work.message_id, taken, work.identity.hears)
+            Confirmation(reply_to, work.message_id, taken, work.identity.hears, work.signer)
             for work in works
             for reply_to in work.reply_tos
         ]

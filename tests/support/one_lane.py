@@ -13,6 +13,8 @@ from appliance.bus.memory import MemoryBroker, MemoryBus
 from appliance.core.names import MethodName, NodeName, Subject
 from appliance.core.specs import PublisherSpec
 from appliance.delivery.modes import DeliveryModes
+from appliance.delivery.signer import Signer
+from appliance.delivery.verifier import Verifier
 from appliance.dialect.spoken import make_dialect
 from appliance.outbox.records import OutboxRecord
 from appliance.outbox.store import MessageStore
@@ -55,11 +57,13 @@ class Shore:
         real = cast(MessageStore, store)
         dialect = make_dialect()
         nothing = cast(Any, None)
+        verifier = Verifier(nothing, real, wall=store.now, steady=store.now)
         self.parts = WorkerServices(
             bus=bus,
             store=real,
             dialect=dialect,
-            delivery=DeliveryModes(bus, dialect, INSTANCE, real),
+            delivery=DeliveryModes(bus, dialect, INSTANCE, real, Signer(), verifier),
+            verifier=verifier,
             router=nothing,
             telemetry=Telemetry(EventHub()),
             error_reports=nothing,

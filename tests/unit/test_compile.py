@@ -485,9 +485,9 @@ def test_a_window_that_covers_every_resend_is_taken_as_it_is(tmp_path: Path, wri
 @pytest.mark.parametrize(
     ("window", "of_node", "of_entry", "said"),
     [
-        ("23h", "1h", "2h", "`ack.expires`, which nothing sets, lets messages be resent for 24h"),
-        ("47h", "48h", "2h", ":7:15 lets messages be resent for 48h"),
-        ("47h", "1h", "50h", ":10:74 lets messages be resent for 50h"),
+        ("23h", "1h", "2h", "`ack.expires`, which nothing sets, lets messages come again for 24h"),
+        ("47h", "48h", "2h", ":7:15 lets messages come again for 48h"),
+        ("47h", "1h", "50h", ":10:74 lets messages come again for 50h"),
     ],
 )
 def test_a_window_shorter_than_a_resend_is_refused_with_both_places(

@@ -41,7 +41,7 @@ class NoNotes:
 def test_a_subject_is_carried_as_its_spec_says(monkeypatch):
     word = cast(Delivery, "other")
     monkeypatch.setattr(modes, "_MODES", {**modes._MODES, word: Other})
-    delivery = DeliveryModes(NOTHING, NOTHING, "0" * 16, NoNotes())
+    delivery = DeliveryModes(NOTHING, NOTHING, "0" * 16, NoNotes(), NOTHING, NOTHING)
     subject = Subject("a.REQPing.EventACK")
     common: dict[str, Any] = {
         "node": NodeName("a"), "subject": subject, "method": MethodName("REQPing"), "wants_ack": True

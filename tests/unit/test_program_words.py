@@ -1,5 +1,7 @@
 """Words about programs on the subject of the method that starts them: who may say them, and who may not."""
 
+from typing import Any
+
 import pytest
 
 from appliance.bus.base import BusMessage
@@ -12,6 +14,8 @@ from appliance.methods.programs.orders import PROGRAM_ORDERS as OBEYED
 from appliance.methods.registry import METHODS
 from appliance.workers.incoming import Admission, Incoming, Order, Refusal
 
+NO_VERIFIER: Any = None
+"""Nothing is signed here."""
 FLEET = DesiredState(
     run_nodes=(NodeName("ship1"),),
     declared_nodes=frozenset({NodeName("central"), NodeName("ship1"), NodeName("ship2")}),
@@ -44,7 +48,7 @@ def admit(method, *, sender="central", identity=APPLIANCE, accept_from=None, ord
     )
     message = Message(to_node="ship1", from_node=sender, method=method, method_args=("7",))
     obeyed = {PROGRAM_STOP: STOP_HANDLER, PROGRAM_LIST: STOP_HANDLER} if orders else {}
-    admission = Admission(spec, "ship1", FLEET, Dialect(message, identity), obeyed)
+    admission = Admission(spec, "ship1", FLEET, Dialect(message, identity), NO_VERIFIER, obeyed)
     return admission.admit(BusMessage(SUBJECT, b"", b""), PROGRAM_HANDLER)
 
 

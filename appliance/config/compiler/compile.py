@@ -47,6 +47,7 @@ from appliance.config.compiler.promises import (
     find_longest_expiry,
 )
 from appliance.config.compiler.section_checks import check_enrolment, check_inputs, check_sections
+from appliance.config.compiler.signature_checks import check_signatures
 from appliance.config.compiler.stream_checks import check_streams
 from appliance.core.method import MethodTable
 from appliance.core.names import MethodName, NodeName, WorkerKey, make_kind, make_subject
@@ -59,6 +60,7 @@ from appliance.core.specs import (
     PublisherSettings,
     PublisherSpec,
     Schedule,
+    SignaturePolicy,
     StreamSettings,
     SubscriberSpec,
     WorkerSpec,
@@ -135,7 +137,15 @@ def compile_settings(
     )
     _check_scheduled(findings, publications, user_methods, find_argument_problem)
     _check_unused_roles(findings, known.roles, known.nodes)
-    longest = find_longest_expiry(expander.bases(), publications)
+    check_signatures(
+        findings,
+        tree,
+        subscriptions,
+        publications,
+        index,
+        lambda node: expander.base(node).layers,
+    )
+    longest = find_longest_expiry(expander.bases(), publications, subscriptions)
     check_dedupe_window(findings, tree, longest)
     chosen = _choose(findings, tuple(map(NodeName, known.nodes)), run_nodes)
     # who hears error reports can be told only of a config that holds together
@@ -158,7 +168,10 @@ def compile_settings(
         # of the whole fleet: who sends on demand must use the subject that the destination listens on
         declared_acks={key: end.wants_ack for key, end in index.items()},
         declared_ways={
-            key: end.way for key, end in index.items() if end.way.delivery is not Delivery.CORE
+            key: end.way
+            for key, end in index.items()
+            if end.way.delivery is not Delivery.CORE
+            or end.way.signatures is not SignaturePolicy.OFF
         },
         hellos=_find_hellos(publications),
         switched_off=_build_switched_off(expander, chosen, workers),
@@ -348,7 +361,7 @@ def make_publisher(
         wants_ack=resolved.wants_ack,
         schedule=_fill_schedule(resolved.schedule, entry.node) if resolved.schedule else None,
         entry=entry.name,
-        **settings | carried,
+        **settings | carried | {"signatures": way.signatures},
     )
 
 

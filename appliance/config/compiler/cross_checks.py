@@ -46,7 +46,7 @@ class SubjectEnd:
     def way(self) -> Carried:
         """How it is carried; where nodes that share a token disagree, the first counts."""
         settings = self.first.resolved.settings
-        names = ("delivery", "stream")
+        names = ("signatures", "delivery", "stream")
         return Carried(**{name: settings[name] for name in names if name in settings})
 
 

@@ -2,6 +2,7 @@
 
 import random
 from contextlib import AsyncExitStack
+from typing import Any
 
 import pytest
 
@@ -14,6 +15,7 @@ from appliance.core.streams import name_of_consumer
 from appliance.delivery import claims
 from appliance.delivery.base import Confirmation, Flight
 from appliance.delivery.jetstream import JetStreamDelivery
+from appliance.delivery.signer import Signer
 from appliance.dialect.base import Answer, AnswerKind
 from appliance.dialect.spoken import make_dialect
 from appliance.errors import StreamRefused
@@ -57,7 +59,8 @@ class Side:
         self.bus = bus
         self.stream = stream
         self.notes = Notes()
-        self.mode = JetStreamDelivery(bus, make_dialect(), instance, self.notes)
+        nowhere: Any = None  # nothing is signed here
+        self.mode = JetStreamDelivery(bus, make_dialect(), instance, self.notes, Signer(), nowhere)
         self.api = JetStreamApi(bus, "watcher")
         self.answers = []
         self.inbox = Inbox()
