@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Sequence
+from pathlib import Path
 
 import msgspec
 from msgspec import UNSET
@@ -17,9 +18,11 @@ from appliance.core.times import rfc3339
 from appliance.errors import RequestInvalid
 from appliance.jobs.ledger import JobLedger
 from appliance.jobs.records import JobFacts, KeptJob, Target, TargetFacts, TargetState
+from appliance.methods.files.rotation import find_predecessors
 from appliance.outbox.job_file import Row
 from appliance.outbox.store import MessageStore
 
+MAX_MOVED_ASIDE = 3
 MAX_PIECES = 500
 MAX_PIECES_BYTES = 4 * 1024 * 1024
 """Of one answer; whoever wants more asks for what follows."""
@@ -34,7 +37,15 @@ class NoSuchJob(RequestInvalid):
 class JobsView:
     """Reads the ledger and its file; owns nothing."""
 
-    def __init__(self, ledger: JobLedger, store: MessageStore, standings: Standings) -> None:
+    def __init__(
+        self,
+        ledger: JobLedger,
+        store: MessageStore,
+        standings: Standings,
+        state_dir: Path | None = None,
+    ) -> None:
+        """Below `state_dir` answers are filed."""
+        self._state_dir = state_dir
         self._ledger = ledger
         self._store = store
         self._standings = standings
@@ -221,8 +232,15 @@ class JobsView:
             output_bytes=kept_bytes,
             forgotten_bytes=target.state.forgotten_bytes,
             filed=facts.filed or UNSET,
+            filed_before=self._moved_aside(facts.filed) or UNSET,
             stopped=target.state.stopped or UNSET,
         )
+
+    def _moved_aside(self, filed: str) -> list[str]:
+        if not filed or self._state_dir is None:
+            return []
+        found = find_predecessors(str(self._state_dir / filed), MAX_MOVED_ASIDE)
+        return [str(Path(filed).with_name(Path(path).name)) for path in found]
 
 
 def _read_facts(raw: bytes) -> JobFacts:

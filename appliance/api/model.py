@@ -671,7 +671,9 @@ class JobNode(_Answer):
     forgotten_bytes: int = 0
     """What is not: its beginning."""
     filed: str | UnsetType = UNSET
-    """Where its answer lies below the state directory."""
+    """Where its answer lies, below the state directory, if a file method files it."""
+    filed_before: list[str] | UnsetType = UNSET
+    """Files that this one was moved aside to, the newest first: an older answer may lie there."""
     stopped: str | UnsetType = UNSET
     """What came of cancelling it."""
     id_text: str = ""

@@ -65,7 +65,8 @@ def describe_node(node: JobNode) -> str:
     if node.forgotten_bytes:
         words.append(f"the first {say_bytes(node.forgotten_bytes)} are not kept")
     if node.filed is not UNSET and node.is_answered:
-        words.append(f"filed at {node.filed}")
+        before = f" or {node.filed_before[0]} …" if node.filed_before else ""
+        words.append(f"filed at {node.filed}{before}")
     if node.stopped is not UNSET:
         words.append(node.stopped)
     return ", ".join(words)

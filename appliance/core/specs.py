@@ -1179,6 +1179,28 @@ class JobSettings:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class FileSettings:
+    """What becomes of files that messages add to: answers, above all."""
+
+    max_bytes: int = whole(
+        0,
+        "Bytes of a file; one that would grow beyond is moved aside to `<name>.1` first, what was there to `<name>.2`, "
+        "and so on. 0: it grows.",
+        0,
+        2**50,
+    )
+    every_s: float = duration(
+        0.0,
+        "Begin a file anew with the first message after each multiple of this time (24h: after midnight, UTC). 0: never.",
+        0,
+        366 * 86_400.0,
+    )
+    keep_files: int = whole(
+        8, "Files moved aside that are kept of each name; the oldest goes.", 1, 1_000
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class AuditSettings:
     """The trail of what operators asked: `audit.jsonl` in the state directory."""
 
@@ -1292,6 +1314,10 @@ class DesiredState:
     state: StateSettings = section(StateSettings(), "What is kept on disk.")
     jobs: JobSettings = section(
         JobSettings(), "What is kept of the jobs of the command line: `appliance jobs`."
+    )
+    files: FileSettings = section(
+        FileSettings(),
+        "Files below `data` that messages add to: when they begin anew, and how many are kept.",
     )
     reload: ReloadSettings = section(ReloadSettings(), "How changes of the config are taken.")
     start: StartSettings = section(StartSettings(), "How the daemon starts.")

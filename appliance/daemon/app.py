@@ -133,6 +133,7 @@ class Daemon:
         self._hidden_environment = Current(secret_variables(start.built))
         self._job_settings = Current(start.built.jobs)
         self._audit_settings = Current(start.built.audit)
+        self._file_settings = Current(start.built.files)
         self.hiding = Hiding(start.built.hidden)
         hide_in_logs(self.hiding)
         self.events = EventHub(hiding=self.hiding)
@@ -384,7 +385,7 @@ class Daemon:
             ledger=self.jobs,
         )
         self._stack.push_async_callback(copies.close)
-        view_of_jobs = JobsView(self.jobs, self.store, self.standings)
+        view_of_jobs = JobsView(self.jobs, self.store, self.standings, self._state_dir)
         programs = ProgramWords(
             self.router,
             self.store,
@@ -438,7 +439,7 @@ class Daemon:
         await asyncio.to_thread(self.overrides.load)
         console = StdoutConsole()
         self._stack.callback(console.close)
-        files = DataFiles(self._state_dir / "data")
+        files = DataFiles(self._state_dir / "data", self._file_settings)
         await self._stack.enter_async_context(files)
         taker = CopyTaker(self._state_dir / "copies" / "parts", now=self.store.now)
         self._stack.push_async_callback(taker.close)
@@ -550,6 +551,7 @@ class Daemon:
         desired.follow(follow_state)
         desired.follow(lambda new: self._job_settings.put(new.jobs))
         desired.follow(lambda new: self._audit_settings.put(new.audit))
+        desired.follow(lambda new: self._file_settings.put(new.files))
         desired.follow(self._source.follow)
         desired.follow(lambda new: self._hidden_environment.put(secret_variables(new)))
         desired.follow(self.router.follow)

@@ -152,9 +152,16 @@ def test_the_list_and_the_status_count_them(fleet):
 
 def test_a_filed_answer_says_where_it_lies(fleet):
     fleet.run("send", "--to", "ship1", "REQCliCommand", "hostname")
-    (node,) = fleet.show(fleet.newest()["id"])["nodes"]
+    job = fleet.newest()["id"]
+    (node,) = fleet.show(job)["nodes"]
     file = fleet.central.state / node["filed"]
     fleet.central.wait_until(lambda _: file.exists())
+    assert "filed_before" not in node
+    moved = file.with_name(f"{file.name}.1")
+    moved.touch()
+    assert fleet.show(job)["nodes"][0]["filed_before"] == [f"{node['filed']}.1"]
+    assert f"or {node['filed']}.1 …" in fleet.jobs("show", job).stdout
+    moved.unlink()
 
 
 def test_an_id_may_be_shortened_and_an_unknown_one_is_told(fleet):

@@ -18,13 +18,14 @@ from __future__ import annotations
 import json
 import os
 import struct
+import time
 import zlib
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from urllib.parse import quote, unquote_to_bytes
 
-from appliance.core.file_names import MAX_PART_BYTES, RESERVED_PREFIX
+from appliance.core.file_names import RESERVED_PREFIX
 from appliance.core.message import bytes_to_text, text_to_bytes
 from appliance.errors import PathForbidden
 from appliance.methods.base import FilePosition
@@ -36,6 +37,7 @@ from appliance.methods.files.confine import (
     open_root,
     write_all,
 )
+from appliance.methods.files.rotation import Rotation, move_aside, predecessor
 
 SLOT_COUNT = 8
 """Batches that may be under way at once, each in another file."""
@@ -45,7 +47,8 @@ _SLOT_BYTES = 16_384
 _SLOT_HEADER = struct.Struct(">II")  # crc32 and length of the JSON that follows
 _NO_BATCH = bytes(_SLOT_HEADER.size)
 _REMEMBERED_FILES = 65_536
-_PREDECESSOR = b".1"
+MAX_LOOKED_AT = 16
+"""Files moved aside in which a repeat is looked for: so many rotations may lie between a write and a crash."""
 
 
 def position_path(parts: Sequence[str]) -> str:
@@ -80,8 +83,9 @@ class Target:
 class AppendFiles:
     """Appending below the data directory; blocks. Calls for one file must not overlap."""
 
-    def __init__(self, root_path: str) -> None:
+    def __init__(self, root_path: str, wall: Callable[[], float] = time.time) -> None:
         self._root_path = root_path
+        self._wall = wall
         self._slot_fds: list[int] = []
         self._first_sizes: OrderedDict[tuple[int, int], int] = OrderedDict()
         self.root_fd = -1
@@ -112,7 +116,7 @@ class AppendFiles:
             self.root_fd = -1
 
     def open_target(
-        self, parts: Sequence[str], candidates: Sequence[Candidate], rotate_at_bytes: int | None
+        self, parts: Sequence[str], candidates: Sequence[Candidate], rotation: Rotation
     ) -> Target:
         """Open the file of a batch and find out which candidates stand in it already.
 
@@ -125,15 +129,15 @@ class AppendFiles:
             target = self._open(directory_fd, name, position_path(parts))
             try:
                 self._find_written(target, candidates)
-                if rotate_at_bytes is not None:
-                    self._find_rotated(directory_fd, name, target, candidates)
-                    growth_bytes = sum(
-                        len(candidate.data)
-                        for candidate, is_written in zip(candidates, target.written, strict=True)
-                        if not is_written
-                    )
-                    if target.size_bytes and target.size_bytes + growth_bytes > rotate_at_bytes:
-                        target = self._rotate(directory_fd, name, target)
+                self._find_rotated(directory_fd, name, target, candidates)
+                growth_bytes = sum(
+                    len(candidate.data)
+                    for candidate, is_written in zip(candidates, target.written, strict=True)
+                    if not is_written
+                )
+                written_at = os.fstat(target.file_fd).st_mtime
+                if rotation.is_due(target.size_bytes, growth_bytes, written_at, self._wall()):
+                    target = self._rotate(directory_fd, name, target, rotation.keep_files)
             except BaseException:
                 target.close()
                 raise
@@ -209,20 +213,30 @@ class AppendFiles:
         # none of them is a repeat, so none can have been written before
         if all(candidate.resume is None for candidate in candidates):
             return
-        try:
-            file_fd = open_file(directory_fd, _predecessor(name), os.O_RDONLY)
-        except (FileNotFoundError, PathForbidden):
-            return
-        try:
-            first_size = self._first_size(os.fstat(file_fd))
-            for index, candidate in enumerate(candidates):
-                if not target.written[index]:
-                    target.written[index] = _stands_in(file_fd, first_size, target.path, candidate)
-        finally:
-            os.close(file_fd)
+        # NB: whatever the config says now: it may have said otherwise when they were written
+        for number in range(1, MAX_LOOKED_AT + 1):
+            is_sought = [
+                candidate.resume is not None and not target.written[index]
+                for index, candidate in enumerate(candidates)
+            ]
+            if not any(is_sought):
+                return
+            try:
+                file_fd = open_file(directory_fd, predecessor(name, number), os.O_RDONLY)
+            except (FileNotFoundError, PathForbidden):
+                continue
+            try:
+                first_size = self._first_size(os.fstat(file_fd))
+                for index, candidate in enumerate(candidates):
+                    if is_sought[index]:
+                        target.written[index] = _stands_in(
+                            file_fd, first_size, target.path, candidate
+                        )
+            finally:
+                os.close(file_fd)
 
-    def _rotate(self, directory_fd: int, name: bytes, full: Target) -> Target:
-        os.rename(name, _predecessor(name), src_dir_fd=directory_fd, dst_dir_fd=directory_fd)
+    def _rotate(self, directory_fd: int, name: bytes, full: Target, keep_files: int) -> Target:
+        move_aside(directory_fd, name, keep_files)
         fresh = self._open(directory_fd, name, full.path)
         fresh.written = full.written
         full.close()
@@ -263,10 +277,6 @@ def _read_note(slot: bytes) -> tuple[bytes, int, int, int] | None:
         return None
     path, inode, begin, length = json.loads(text)
     return unquote_to_bytes(path), inode, begin, length
-
-
-def _predecessor(name: bytes) -> bytes:
-    return name[: MAX_PART_BYTES - len(_PREDECESSOR)] + _PREDECESSOR
 
 
 def _stands_in(file_fd: int, first_size: int, path: str, candidate: Candidate) -> bool:

@@ -22,7 +22,9 @@ from hashlib import blake2b
 from types import TracebackType
 from typing import TypeVar
 
+from appliance.core.current import Current
 from appliance.core.file_names import RESERVED_PREFIX, check_parts
+from appliance.core.specs import FileSettings
 from appliance.errors import FileFailed, PathForbidden
 from appliance.methods.base import FilePosition, Intend
 from appliance.methods.files.append import (
@@ -33,6 +35,7 @@ from appliance.methods.files.append import (
     position_path,
 )
 from appliance.methods.files.confine import open_parent, replace_file
+from appliance.methods.files.rotation import Rotation
 
 _T = TypeVar("_T")
 Parts = tuple[str, ...]
@@ -74,8 +77,13 @@ class _Lane:
 class DataFiles:
     """Implements `base.Files`. An async context manager; or `start` first and `close` last."""
 
-    def __init__(self, root: str | os.PathLike[str]) -> None:
+    def __init__(
+        self,
+        root: str | os.PathLike[str],
+        settings: Current[FileSettings] | None = None,
+    ) -> None:
         self._root = os.fspath(root)
+        self._settings = settings if settings is not None else Current(FileSettings())
         self._files = AppendFiles(self._root)
         self._lanes: dict[Parts, _Lane] = {}
         self._orphans: OrderedDict[FilePosition, None] = OrderedDict()
@@ -208,7 +216,7 @@ class DataFiles:
             self._files.open_target,
             parts,
             [Candidate(job.data, job.resume) for job in jobs],
-            _rotation(jobs),
+            self._rotation(jobs),
         )
         try:
             waiting: list[_Append] = []
@@ -257,6 +265,12 @@ class DataFiles:
             jobs = [job for job in jobs if not job.told.done()]
         return []
 
+    def _rotation(self, jobs: Sequence[_Append]) -> Rotation:
+        bounds = [job.rotate_at_bytes for job in jobs if job.rotate_at_bytes is not None]
+        # a log's own bound is for its own lines alone
+        at_bytes = min(bounds) if len(bounds) == len(jobs) else None
+        return Rotation.of(self._settings.value, at_bytes)
+
     def _remember_orphan(self, position: FilePosition) -> None:
         self._orphans[position] = None
         if len(self._orphans) > _REMEMBERED_ORPHANS:
@@ -300,12 +314,6 @@ def _take_jobs(lane: _Lane) -> list[_Append] | list[_Write]:
 
 def _place(job: _Append) -> tuple[bool, int]:
     return (job.resume is None, 0 if job.resume is None else job.resume.offset)
-
-
-def _rotation(jobs: Sequence[_Append]) -> int | None:
-    bounds = [job.rotate_at_bytes for job in jobs if job.rotate_at_bytes is not None]
-    # a message that asks for no rotation must find its file growing, not moved aside
-    return min(bounds) if len(bounds) == len(jobs) else None
 
 
 def _tell(job: _Append | _Write) -> bool:

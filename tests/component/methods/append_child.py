@@ -16,6 +16,8 @@ import sys
 import time
 from pathlib import Path
 
+from appliance.core.current import Current
+from appliance.core.specs import FileSettings
 from appliance.methods.base import FilePosition
 from appliance.methods.files import append as _append
 from appliance.methods.files.data_dir import DataFiles
@@ -51,7 +53,7 @@ def write_slowly(file_fd: int, data: bytes) -> None:
         time.sleep(0.0005)
 
 
-async def main(folder: Path, seed: int, new_count: int) -> None:
+async def main(folder: Path, seed: int, new_count: int, max_bytes: int) -> None:
     accepted, unfinished = read_journal(folder / "journal")
     journal_fd = os.open(folder / "journal", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     todo: list[tuple[int, FilePosition | None, bool]] = [
@@ -77,7 +79,8 @@ async def main(folder: Path, seed: int, new_count: int) -> None:
             await files.append(PARTS, make_line(number), resume=resume, intend=intend)
             note(f"d {number}")
 
-    async with DataFiles(folder / "data") as files:
+    settings = FileSettings(max_bytes=max_bytes, keep_files=1_000)
+    async with DataFiles(folder / "data", Current(settings)) as files:
         sys.stdout.write("ready\n")
         sys.stdout.flush()
         async with asyncio.TaskGroup() as group:
@@ -87,4 +90,4 @@ async def main(folder: Path, seed: int, new_count: int) -> None:
 
 if __name__ == "__main__":
     _append.write_all = write_slowly
-    asyncio.run(main(Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])))
+    asyncio.run(main(Path(sys.argv[1]), *map(int, sys.argv[2:])))

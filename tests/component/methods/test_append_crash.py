@@ -8,17 +8,21 @@ import sys
 from collections import Counter
 from pathlib import Path
 
+import pytest
 from append_child import PARTS, make_line, read_journal
 
+from appliance.methods.files.rotation import find_predecessors
 from tests.support.waiting import at_a_random_moment
 
 CHILD = Path(__file__).with_name("append_child.py")
 
 
-def run_child(folder: Path, seed: int, new_count: int, chance: random.Random | None) -> None:
+def run_child(
+    folder: Path, seed: int, new_count: int, chance: random.Random | None, max_bytes: int
+) -> None:
     """Start it, and kill it at a moment that `chance` gives; without one it ends by itself."""
     child = subprocess.Popen(
-        [sys.executable, str(CHILD), str(folder), str(seed), str(new_count)],
+        [sys.executable, str(CHILD), str(folder), str(seed), str(new_count), str(max_bytes)],
         stdout=subprocess.PIPE,
     )
     assert child.stdout is not None
@@ -36,17 +40,21 @@ def accepted_numbers(folder: Path) -> list[int]:
     return [int(line[2:]) for line in lines if line.startswith("a ")]
 
 
-def test_every_accepted_message_stands_in_the_file_once_after_many_kills(tmp_path):
+@pytest.mark.parametrize(("max_bytes", "count"), [(0, 16), (1_000_000, 10)])
+def test_every_accepted_message_stands_in_a_file_once_after_many_kills(tmp_path, max_bytes, count):
     chance = random.Random(4)
-    for seed in range(16):
-        run_child(tmp_path, seed, 100_000, chance)
-    run_child(tmp_path, 0, 0, None)
+    for seed in range(count):
+        run_child(tmp_path, seed, 100_000, chance, max_bytes)
+    run_child(tmp_path, 0, 0, None, max_bytes)
 
     _, unfinished = read_journal(tmp_path / "journal")
     assert unfinished == {}
     numbers = accepted_numbers(tmp_path)
     assert len(numbers) > 100
-    content = (tmp_path / "data").joinpath(*PARTS).read_bytes()
+    path = (tmp_path / "data").joinpath(*PARTS)
+    files = [path, *map(Path, find_predecessors(str(path)))]
+    assert (len(files) > 1) == bool(max_bytes)
+    content = b"".join(file.read_bytes() for file in files)
     lines = content.splitlines(keepends=True)
     found = Counter(int(line.split(b" ")[0]) for line in lines)
     assert found == Counter(numbers)
