@@ -204,6 +204,13 @@ class RequestInvalid(ApplianceError):
     key: str | None = None
 
 
+class JobCancelled(RequestInvalid):
+    """A further batch of a job that was cancelled."""
+
+    def __init__(self, job: str) -> None:
+        super().__init__(f"job {job} was cancelled: nothing more is asked for it")
+
+
 class ArgumentsRefused(RequestInvalid):
     """The arguments are not such as the method takes: the config says which are."""
 

@@ -198,6 +198,7 @@ class JobsView:
             data_bytes=facts.data_bytes,
             bytes=job.size_bytes,
             counts=counts,
+            batches=facts.batches,
             cancelled_by=facts.cancelled_by or UNSET,
             cancelled_at=rfc3339(store.wall_of(facts.cancelled_at))
             if facts.cancelled_by
@@ -231,6 +232,7 @@ class JobsView:
             is_stderr_cut=outcome.is_stderr_cut,
             output_bytes=kept_bytes,
             forgotten_bytes=target.state.forgotten_bytes,
+            batch=facts.batch,
             filed=facts.filed or UNSET,
             filed_before=self._moved_aside(facts.filed) or UNSET,
             stopped=target.state.stopped or UNSET,

@@ -670,6 +670,8 @@ class JobNode(_Answer):
     """What is kept of its output."""
     forgotten_bytes: int = 0
     """What is not: its beginning."""
+    batch: int = 1
+    """Which batch of the job it was asked in."""
     filed: str | UnsetType = UNSET
     """Where its answer lies, below the state directory, if a file method files it."""
     filed_before: list[str] | UnsetType = UNSET
@@ -697,6 +699,8 @@ class Job(_Answer):
     data_bytes: int = 0
     bytes: int = 0
     counts: JobCounts = msgspec.field(default_factory=JobCounts)
+    batches: int = 1
+    """In how many batches it was to be asked; those after one in which too many failed are not."""
     cancelled_by: str | UnsetType = UNSET
     cancelled_at: str | UnsetType = UNSET
     nodes: list[JobNode] | UnsetType = UNSET

@@ -40,10 +40,11 @@ def describe_job(job: JobRequest, request: SubmitRequest, node: str, hiding: Hid
         for_caller=request.for_caller,
         wants_status=job.wants_status,
         is_now=job.is_now,
+        batches=job.batches,
     )
 
 
-def describe_message(request: SubmitRequest, answer: Submitted) -> NewMessage:
+def describe_message(request: SubmitRequest, answer: Submitted, batch: int) -> NewMessage:
     """Where one message goes, and whether it was accepted."""
     facts = TargetFacts(
         to=plain_text(answer.to),
@@ -51,6 +52,7 @@ def describe_message(request: SubmitRequest, answer: Submitted) -> NewMessage:
         subject=answer.subject or "",
         via=answer.via or "",
         filed=_find_file(request, answer),
+        batch=batch,
     )
     outcome = Outcome(wants_answer=answer.replies, streams=answer.streams)
     if not answer.accepted:

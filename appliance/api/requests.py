@@ -99,6 +99,11 @@ class JobRequest(NamedTuple):
     """An answer without an exit status is a failure."""
     is_now: bool = False
     """Only for nodes that are there: nothing is to wait for the others."""
+    into: str = ""
+    """The id of the job of which this is a further batch."""
+    batch: int = 1
+    batches: int = 1
+    """Which batch, and of how many."""
 
 
 class Once(NamedTuple):

@@ -78,6 +78,7 @@ INDEX = f"""appliance {__version__}
 /api/v1/history   config sets applied and refused
 """
 MAX_LISTED = 10_000
+MAX_BATCHES = 1_000_000
 _HIDDEN = ("(needs the scope config-values)", "(needs the scope config-values)")
 _NOT_BY_PATH = (
     "a path is read for root and the daemon's own user only, on the unix socket; others send the files: "
@@ -349,6 +350,9 @@ async def read_job(request: web.Request) -> JobRequest | None:
         by=await name_peer(request),
         wants_status=request.query.get("wants_status") == "true",
         is_now=request.query.get("now") == "true",
+        into=request.query.get("into", ""),
+        batch=max(1, read_count(request, "batch", 1, MAX_BATCHES)),
+        batches=max(1, read_count(request, "batches", 1, MAX_BATCHES)),
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
 
 import msgspec
 
@@ -18,7 +19,13 @@ from appliance.core.relay import RELAY_METHOD, relay_token, wrap
 from appliance.core.specs import ANY_SENDER, DesiredState, PublisherSpec, SubscriberSpec
 from appliance.core.suggest import find_nearest
 from appliance.dialect.headers import JOB_HEADER
-from appliance.errors import ArgumentsRefused, HandlerError, RequestInvalid, StoreError
+from appliance.errors import (
+    ArgumentsRefused,
+    HandlerError,
+    JobCancelled,
+    RequestInvalid,
+    StoreError,
+)
 from appliance.jobs.ledger import JobLedger
 from appliance.outbox.facts import FactChanges
 from appliance.outbox.records import FinishItem, OutboxRecord, TakeIn, TakeInResult
@@ -76,7 +83,7 @@ class Submission:
         """Accept messages; answers when they are on disk."""
         answers: list[Submitted] = []
         records: list[OutboxRecord] = []
-        job_id = None if job is None else self._jobs.new_id()
+        job_id = None if job is None else self._id_of(job)
         for request in requests:
             for to_node in request.to_nodes:
                 try:
@@ -144,23 +151,43 @@ class Submission:
         asked = [request for request in requests for _ in request.to_nodes]
         facts = describe_job(job, requests[0], records[0].node, self._hiding)
         messages = [
-            describe_message(request, answer)
+            describe_message(request, answer, job.batch)
             for request, answer in zip(asked, answers, strict=True)
         ]
+        known = self._jobs.jobs.get(job_id) if job.into else None
         try:
-            kept = await self._jobs.begin(job_id, facts, messages)
+            if known is None:
+                kept = await self._jobs.begin(job_id, facts, messages)
+                withdraw = partial(self._jobs.withdraw, kept)
+            else:
+                kept = known
+                batch = await self._jobs.extend(kept, facts, messages)
+                withdraw = partial(self._jobs.withdraw_batch, batch)
         except StoreError as error:
             # what was asked is worth more than what is kept of it
             self._telemetry.jobs_troubled(f"a job is not kept: {error}")
             await self._store.put(records)
             return False
+        if kept.is_cancelled:
+            withdraw()
+            raise JobCancelled(job_id)
         try:
-            await self._store.put(records, facts=self._jobs.facts_with(job_id))
+            await self._store.put(records, facts=self._jobs.facts_with(job_id, job.batch))
         except StoreError:
-            self._jobs.withdraw(kept)
+            withdraw()
             raise
-        self._jobs.accepted(kept)
+        self._jobs.accepted(kept, job.batch)
         return True
+
+    def _id_of(self, job: JobRequest) -> str:
+        if not job.into:
+            return self._jobs.new_id()
+        kept = self._jobs.jobs.get(job.into)
+        if kept is None:
+            raise RequestInvalid(f"job {job.into[:40]!r} is not there any more: begin another one")
+        if kept.is_cancelled:
+            raise JobCancelled(kept.id)
+        return kept.id
 
     async def is_accepted(self, once: Once) -> bool:
         """Whether messages were accepted under this mark."""

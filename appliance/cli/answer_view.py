@@ -173,7 +173,8 @@ class Answers:
         self._is_filed = is_filed
         self._labels = labels
         """What each is called, in the order in which they are asked, where that is not its node's name."""
-        self._batch = 1
+        self.batch = 1
+        """The one that is asked now."""
         self._decoders: dict[tuple[str, Stream], codecs.IncrementalDecoder] = {}
         """Of characters that a piece may end in the middle of."""
         self._kept_bytes = 0
@@ -207,8 +208,13 @@ class Answers:
 
     @property
     def jobs_to_come(self) -> list[str]:
-        """Where what is still to come is kept: each batch is a job."""
+        """Where what is still to come is kept."""
         return _jobs(self.silent)
+
+    @property
+    def first_job(self) -> str | None:
+        """The job that keeps what came of it; None where none does."""
+        return next(iter(_jobs(self.nodes)), None)
 
     @property
     def troubled_count(self) -> int:
@@ -217,7 +223,7 @@ class Answers:
 
     def begin_batch(self, number: int) -> None:
         """Those that are asked from now on are asked together."""
-        self._batch = number
+        self.batch = number
 
     @property
     def again_count(self) -> int:
@@ -276,7 +282,7 @@ class Answers:
     def facts(self) -> dict[str, Any]:
         """Everything as JSON, once `keeps` was asked for."""
         return {
-            "job": next(iter(_jobs(self.nodes)), None),
+            "job": self.first_job,
             "jobs": _jobs(self.nodes),
             "nodes": [self._facts_of(item) for item in self.nodes],
             "summary": self.summary(),
@@ -307,7 +313,7 @@ class Answers:
             return []
         at = len(self.nodes)
         name = self._labels[at] if at < len(self._labels) else line.to or ""
-        item = NodeAnswer(name, line.id or None, batch=self._batch)
+        item = NodeAnswer(name, line.id or None, batch=self.batch)
         item.progress.wants_answer = line.replies is UNSET or bool(line.replies)
         item.progress.streams, item.wants_status = self._streams, self._wants_status
         item.job = line.job or ""

@@ -191,6 +191,12 @@ class Rollout:
             answers.begin_batch(number)
             try:
                 why = ask(batch)
+            except ApiRefused as error:
+                if number == 1 or error.status != 400:
+                    raise
+                # cancelled meanwhile
+                why = str(error)
+                answers.skip(batch, why)
             except ApplianceError:
                 answers.skip(self._after(number), "the daemon did not answer")
                 raise
@@ -199,6 +205,14 @@ class Rollout:
             if why:
                 answers.skip(self._after(number), why)
                 return
+
+    def part_of(self, answers: Answers) -> dict[str, str]:
+        """For the query of a batch: that it belongs to the job that the first one began."""
+        if len(self.batches) == 1:
+            return {}
+        facts = {"batch": f"{answers.batch}", "batches": f"{len(self.batches)}"}
+        begun = answers.first_job
+        return {**facts, "into": begun} if begun and answers.batch > 1 else facts
 
     def _after(self, number: int) -> list[str]:
         return [name for batch in self.batches[number:] for name in batch]

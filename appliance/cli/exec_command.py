@@ -267,9 +267,9 @@ def execute(
     interrupts = Interrupts()
 
     def ask(names: list[str]) -> str:
-        asked = {"to_nodes": names, **body}
+        asked, part = {"to_nodes": names, **body}, {**job, **rollout.part_of(answers)}
         with interrupts.heard(lambda: _tell_second(answers, options)):
-            is_whole = follow(client, asked, wait_s, answers, absent_s=absent_s, job=job)
+            is_whole = follow(client, asked, wait_s, answers, absent_s=absent_s, job=part)
         return "" if is_whole else INTERRUPTED_WORD
 
     try:

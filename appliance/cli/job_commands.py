@@ -115,7 +115,11 @@ def jobs_show(
     else:
         typer.echo(escape_line(describe_head(job)))
         typer.echo(f"  {escape_line(describe_what(job))}")
+        last_batch = 0
         for node in _nodes(job):
+            if job.batches > 1 and node.batch != last_batch:
+                last_batch = node.batch
+                typer.echo(f"  batch {last_batch} of {job.batches}:")
             typer.echo(f"  {escape_line(node.to)}  {escape_line(describe_node(node))}")
     return exit_code_of(_nodes(job))
 

@@ -233,7 +233,11 @@ def send(
         try:
             rollout.run(
                 lambda names: _submit_and_follow(
-                    client, {**body, "to_nodes": names}, query, wait_s, sending
+                    client,
+                    {**body, "to_nodes": names},
+                    {**query, **rollout.part_of(answers)},
+                    wait_s,
+                    sending,
                 ),
                 answers,
             )

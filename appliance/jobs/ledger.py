@@ -47,6 +47,8 @@ OUTBOX_LOST = "the outbox that it waited in is gone"
 
 _INSERT_JOB = "INSERT INTO job (key, id, at, is_accepted, facts) VALUES (?, ?, ?, 0, ?)"
 _INSERT_TARGET = "INSERT INTO target (key, job, message, is_open, kind, facts, state) VALUES (?, ?, ?, ?, ?, ?, ?)"
+_ACCEPT = "UPDATE job SET is_accepted = max(is_accepted, ?) WHERE key = ?"
+"""Up to which batch; one is asked after the other."""
 _UPDATE_TARGET = "UPDATE target SET is_open = ?, kind = ?, state = ? WHERE key = ?"
 _INSERT_PIECE = (
     "INSERT OR IGNORE INTO piece (job, target, source, stream, data) VALUES (?, ?, ?, ?, ?)"
@@ -184,7 +186,31 @@ class JobLedger:
         facts.instance = self._outbox.instance
         encoded = msgspec.json.encode(facts)
         job = KeptJob(self._take_key(), id_, self._outbox.now(), len(encoded) + ROW_BYTES)
-        statements: list[Statement] = [(_INSERT_JOB, (job.key, id_, job.at, encoded))]
+        statement = (_INSERT_JOB, (job.key, id_, job.at, encoded))
+        targets = await self._insert([statement], job, facts, messages)
+        self._jobs[id_] = job
+        self._follow_all(targets)
+        return job
+
+    async def extend(
+        self, job: KeptJob, facts: JobFacts, messages: Sequence[NewMessage]
+    ) -> list[Target]:
+        """Record another batch of a job, before its messages are accepted.
+
+        Raises:
+            StoreError: nothing was recorded.
+        """
+        targets = await self._insert([], job, facts, messages)
+        self._follow_all(targets)
+        return targets
+
+    async def _insert(
+        self,
+        statements: list[Statement],
+        job: KeptJob,
+        facts: JobFacts,
+        messages: Sequence[NewMessage],
+    ) -> list[Target]:
         targets = []
         for message, where, state in messages:
             target = Target(
@@ -198,26 +224,34 @@ class JobLedger:
             statements.append((_INSERT_TARGET, (*standing, described, known)))
             targets.append(target)
         await self.file.write(statements)
-        self._jobs[id_] = job
+        return targets
+
+    def _follow_all(self, targets: Iterable[Target]) -> None:
         # before they are put: one may be acknowledged before the put returns
         for target in targets:
             self._follow(target)
-        return job
 
-    def facts_with(self, id_: str) -> FactChanges:
-        """What is committed together with the messages: that they were accepted."""
+    def facts_with(self, id_: str, batch: int = 1) -> FactChanges:
+        """What is committed together with the messages of a batch: that they were accepted."""
         stale, self._stale_facts = self._stale_facts, {}
-        return {(FACT_KIND, id_): "1", **{(FACT_KIND, old): None for old in stale}}
+        accepted = (FACT_KIND, _fact_key(id_, batch))
+        return {accepted: "1", **{(FACT_KIND, old): None for old in stale}}
 
-    def accepted(self, job: KeptJob) -> None:
-        """Its messages are on disk. Nobody waits for this to be written: the fact says it, too."""
-        self._stale_facts[job.id] = None
-        self._order("UPDATE job SET is_accepted = 1 WHERE key = ?", (job.key,))
+    def accepted(self, job: KeptJob, batch: int = 1) -> None:
+        """The messages of a batch are on disk. Nobody waits for this to be written: the fact says it, too."""
+        self._stale_facts[_fact_key(job.id, batch)] = None
+        self._order(_ACCEPT, (batch, job.key))
         self._make_room()
 
     def withdraw(self, job: KeptJob) -> None:
         """Its messages were not taken: there is no job."""
         self._forget(job)
+
+    def withdraw_batch(self, targets: Iterable[Target]) -> None:
+        """The messages of a further batch were not taken: the job is as it was."""
+        for target in targets:
+            self._let_go(target)
+            self._order("DELETE FROM target WHERE key = ?", (target.key,))
 
     # -- what becomes of it -----------------------------------------------------------------------
 
@@ -289,6 +323,8 @@ class JobLedger:
 
     async def note_facts(self, job: KeptJob, facts: JobFacts) -> None:
         """What is known of the whole has changed."""
+        # NB: before the wait, so that no further batch comes in between
+        job.is_cancelled = bool(facts.cancelled_by)
         await self.file.write(
             [("UPDATE job SET facts = ? WHERE key = ?", (msgspec.json.encode(facts), job.key))]
         )
@@ -449,15 +485,18 @@ class JobLedger:
 
     def _forget(self, job: KeptJob) -> None:
         for target in tuple(job.open):
-            self._by_message.pop(target.message or 0, None)
-            if self._by_number.get(target.number) is target:
-                del self._by_number[target.number]
-            self._changed.pop(target, None)
-        job.open.clear()
+            self._let_go(target)
         self._jobs.pop(job.id, None)
         for table, column in (("piece", "job"), ("target", "job"), ("job", "key")):
             self._order(f"DELETE FROM {table} WHERE {column} = ?", (job.key,))
         self._order("PRAGMA incremental_vacuum", ())
+
+    def _let_go(self, target: Target) -> None:
+        self._by_message.pop(target.message or 0, None)
+        if self._by_number.get(target.number) is target:
+            del self._by_number[target.number]
+        self._changed.pop(target, None)
+        target.job.open.pop(target, None)
 
     # -- the start --------------------------------------------------------------------------------
 
@@ -474,11 +513,11 @@ class JobLedger:
     async def _load(self) -> None:
         read = self.file.read
         by_key: dict[int, KeptJob] = {}
-        accepted: dict[int, tuple[bool, JobFacts]] = {}
+        accepted: dict[int, tuple[int, JobFacts]] = {}
         query = "SELECT key, id, at, is_accepted, length(facts) FROM job ORDER BY at, key"
         for key, id_, at, is_accepted, size in await read(query):
             by_key[key] = self._jobs[id_] = KeptJob(key, id_, at, size + ROW_BYTES)
-            accepted[key] = (bool(is_accepted), JobFacts(command=""))
+            accepted[key] = (is_accepted, JobFacts(command=""))
         query = "SELECT job, sum(length(facts)) + count(*) * ?, max(key) FROM target GROUP BY job"
         for key, size, last in await read(query, (ROW_BYTES,)):
             if key in by_key:
@@ -490,7 +529,9 @@ class JobLedger:
                 by_key[key].size_bytes += size
         query = "SELECT key, facts FROM job WHERE key IN (SELECT job FROM target WHERE is_open)"
         for key, facts in await read(query):
-            accepted[key] = (accepted[key][0], msgspec.json.decode(facts, type=JobFacts))
+            known = msgspec.json.decode(facts, type=JobFacts)
+            accepted[key] = (accepted[key][0], known)
+            by_key[key].is_cancelled = bool(known.cancelled_by)
         targets: list[Target] = []
         query = "SELECT key, job, message, facts, state FROM target WHERE is_open ORDER BY key"
         for key, job, message, facts, state in await read(query):
@@ -517,7 +558,7 @@ class JobLedger:
         await self._find_out(targets, accepted)
 
     async def _find_out(
-        self, targets: Sequence[Target], accepted: Mapping[int, tuple[bool, JobFacts]]
+        self, targets: Sequence[Target], accepted: Mapping[int, tuple[int, JobFacts]]
     ) -> None:
         """What became of messages that were in the outbox when the daemon before this one ended."""
         known = self._outbox.facts(FACT_KIND)
@@ -532,10 +573,12 @@ class JobLedger:
         reasons = await self._outbox.dead_reasons(away) if away else {}
         for target in targets:
             message, outcome = target.message, target.outcome
-            is_accepted, facts = accepted[target.job.key]
+            batches, facts = accepted[target.job.key]
+            batch = target.facts.batch
+            is_accepted = batch <= batches or _fact_key(target.job.id, batch) in known
             if message is None or outcome.is_settled or self._outbox.is_pending(message):
                 self._follow(target)
-            elif not is_accepted and target.job.id not in known:
+            elif not is_accepted:
                 outcome.reject(NOT_ACCEPTED)
                 self._note(target)
             elif facts.instance != self._outbox.instance:
@@ -549,9 +592,15 @@ class JobLedger:
                 self._follow(target)
                 # it leaves the outbox when it is delivered, or as a dead letter
                 self._settle(target, DeliveryState.TAKEN, reasons.get(message))
-        for job in self._jobs.values():
-            if not accepted[job.key][0] and job.id in known:
-                self._order("UPDATE job SET is_accepted = 1 WHERE key = ?", (job.key,))
+        for key in known:
+            id_, _, number = key.partition(".")
+            job = self._jobs.get(id_)
+            if job is not None:
+                self._order(_ACCEPT, (int(number or 1), job.key))
+
+
+def _fact_key(id_: str, batch: int) -> str:
+    return id_ if batch == 1 else f"{id_}.{batch}"
 
 
 def taken_back(ending: Ending, by: str) -> Standing:

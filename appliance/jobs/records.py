@@ -32,6 +32,8 @@ class JobFacts(msgspec.Struct, kw_only=True, omit_defaults=True):
     """Only nodes that are there: for the others nothing waits."""
     instance: str = ""
     """The store whose outbox the messages wait in."""
+    batches: int = 1
+    """In how many batches it is to be asked; those after one in which too many failed are not."""
     cancelled_by: str = ""
     cancelled_at: float = 0.0
 
@@ -45,6 +47,8 @@ class TargetFacts(msgspec.Struct, kw_only=True, omit_defaults=True):
     via: str = ""
     filed: str = ""
     """Where its answer lies, below the state directory, where a file method files it."""
+    batch: int = 1
+    """Which of the batches of its job it was asked in."""
 
 
 class Ending(StrEnum):
@@ -79,6 +83,8 @@ class KeptJob:
     id: str
     at: float
     size_bytes: int = 0
+    is_cancelled: bool = False
+    """Nothing more is asked for it."""
     open: dict[Target, None] = field(default_factory=dict)
     """Messages of which something may still come."""
 

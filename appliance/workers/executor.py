@@ -188,6 +188,8 @@ class Executor:
             await self._handle_opened(work)
         finally:
             self._running.discard(work)
+            # it waits for the disk, and what it ended may have ended before it
+            self._stats.in_flight = len(self._running)
             self._on_progress()
 
     def has_share(self, sender: str, count: int, share: float, max_bytes: int) -> bool:

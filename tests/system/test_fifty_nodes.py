@@ -59,6 +59,19 @@ def test_the_first_failure_leaves_the_other_batches_alone(run, fleet):
     )
     waiting = fleet.request("GET", "/api/v1/outbox")[1]["records"]
     assert not {record["to"] for record in waiting} & set(SHIPS[20:45])
+    # one call is one job, whatever its batches
+    (job,) = told["jobs"]
+    shown = run("jobs", "show", job).stdout.splitlines()
+    assert [line.strip() for line in shown if "batch" in line] == [
+        "batch 1 of 5:",
+        "batch 2 of 5:",
+    ]
+    assert len(shown) == 2 + 2 + 20
+    kept = json.loads(run("jobs", "show", job, "-o", "json").stdout)
+    assert {node["to"]: node["batch"] for node in kept["nodes"]} == {
+        name: 1 if at < 10 else 2 for at, name in enumerate(SHIPS[:20])
+    }
+    assert kept["batches"] == 5
 
 
 def test_what_would_be_asked_is_shown_and_nothing_sent(run, fleet):

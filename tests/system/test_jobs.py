@@ -330,6 +330,24 @@ def test_what_was_called_off_in_its_turn_does_not_begin_after_a_kill(fleet):
     assert not mark.exists()
 
 
+def test_a_job_that_is_cancelled_asks_no_further_batch(fleet):
+    words = ("exec", "ship1", "away", "--batch", "1", "-o", "json", "--timeout", "2m")
+    with ended(fleet.start(*words, "--", "sleep", "60")) as process:
+        wait_running(fleet, 1)
+        job = fleet.newest()
+        assert job["batches"] == 2
+        assert fleet.jobs("cancel", job["id"]).returncode == 0
+        out, _ = process.communicate(timeout=30)
+    told = json.loads(out)
+    assert told["jobs"] == [job["id"]]
+    assert told["summary"]["not_asked"] == ["away"]
+    assert "was cancelled" in told["nodes"][-1]["why"]
+    assert [node["to"] for node in fleet.show(job["id"])["nodes"]] == ["ship1"]
+    # nor is anything kept in another job
+    assert fleet.newest()["id"] == job["id"]
+    wait_running(fleet, 0)
+
+
 def test_a_second_interrupt_cancels(fleet):
     with ended(fleet.start("exec", "ship1", "--timeout", "2m", "--", "sleep", "60")) as process:
         wait_running(fleet, 1)

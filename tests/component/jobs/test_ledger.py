@@ -230,3 +230,43 @@ async def test_what_was_dropped_by_hand_says_by_whom(open_ledger, outbox):
     found = await rows(ledger, job)
     assert [kind for kind, _, _ in found] == ["failed", "silent"]
     assert b"dropped by root" in found[0][2]
+
+
+def of_batch(number, batch):
+    told = message(LARGE_ID + number, f"ship{number}")
+    told.facts.batch = batch
+    return told
+
+
+@pytest.mark.parametrize("was_accepted", [True, False])
+async def test_of_a_further_batch_a_kill_tells_whether_it_was_accepted(
+    open_ledger, outbox, was_accepted
+):
+    before = await open_ledger()
+    job = await begin(before, outbox, of_batch(1, 1))
+    await before.extend(job, JobFacts(command="exec"), [of_batch(2, 2)])
+    if was_accepted:
+        outbox.put([LARGE_ID + 2], before.facts_with(job.id, 2))
+    await before.written()
+    outbox.pending.clear()  # what was accepted has been delivered meanwhile
+    ledger = await open_ledger()
+    found = await rows(ledger, ledger.jobs[job.id])
+    assert [kind for kind, *_ in found] == ["silent", "silent" if was_accepted else "failed"]
+
+
+async def test_a_further_batch_that_was_not_taken_leaves_the_job_as_it_was(open_ledger, outbox):
+    ledger = await open_ledger()
+    job = await begin(ledger, outbox, of_batch(1, 1))
+    targets = await ledger.extend(job, JobFacts(command="exec"), [of_batch(2, 2)])
+    assert len(job.open) == 2
+    ledger.withdraw_batch(targets)
+    await ledger.written()
+    assert len(await rows(ledger, job)) == len(job.open) == 1
+
+
+async def test_a_job_that_was_cancelled_is_known_as_such_after_a_kill(open_ledger, outbox):
+    ledger = await open_ledger()
+    job = await begin(ledger, outbox, of_batch(1, 1))
+    await ledger.note_facts(job, JobFacts(command="exec", cancelled_by="anna"))
+    assert job.is_cancelled
+    assert (await open_ledger()).jobs[job.id].is_cancelled
