@@ -198,6 +198,10 @@ class UrlForbidden(FetchFailed):
     """The subscriber's `allow_urls` does not cover the URL, or it leads where it must not."""
 
 
+REFUSALS = (PathForbidden, CommandForbidden, ArgumentsInvalid, UrlForbidden)
+"""Errors of handlers that say that it is not allowed, rather than that it went wrong."""
+
+
 class RequestInvalid(ApplianceError):
     """A caller of the API sent something unusable. `key` names the field that it is about, if one is known."""
 

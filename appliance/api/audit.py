@@ -6,29 +6,19 @@ with its first line. What strangers are refused is no entry: it would push out w
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from http import HTTPStatus
-from typing import Any, Protocol
+from typing import Any
 
 from aiohttp import web
 
 from appliance.api.guards import FACE, name_peer
+from appliance.core.audit import Trail
 
 MAX_NAMES = 20
 """So many nodes or methods of a request are named."""
 QUESTIONS = frozenset({"/api/v1/plan", "/api/v1/targets", "/api/v1/programs"})
 """Requests that bring something along and change nothing."""
 _FACTS: web.RequestKey[dict[str, Any] | None] = web.RequestKey("audit")
-
-
-class Trail(Protocol):
-    """Where entries go."""
-
-    def note(
-        self, *, by: str, asked: str, what: Mapping[str, Any], outcome: object, **more: Any
-    ) -> None:
-        """Enter something that happened now."""
-        ...
 
 
 TRAIL: web.AppKey[Trail] = web.AppKey("trail")

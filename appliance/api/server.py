@@ -13,7 +13,7 @@ from pathlib import Path
 from aiohttp import web
 
 from appliance.api.access import Gate
-from appliance.api.audit import TRAIL, Trail, enter
+from appliance.api.audit import TRAIL, enter
 from appliance.api.clients import find_address, find_uid
 from appliance.api.copies import CopyRoutes
 from appliance.api.guards import FACE, HIDING, MAX_BODY_BYTES, ListenerKind, add_headers, guard
@@ -27,6 +27,7 @@ from appliance.api.streams import Streams
 from appliance.api.tls_opening import TlsOpening
 from appliance.api.unix_socket import listen_unix
 from appliance.bus.auth import ListenerContext, make_listener_context, read_secret
+from appliance.core.audit import Trail
 from appliance.core.current import Current
 from appliance.core.hidden import Hiding
 from appliance.core.specs import AdminSettings

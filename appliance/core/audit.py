@@ -11,13 +11,32 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Mapping
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import msgspec
 
 BEGINNING = "0" * 64
 """`previous` of the very first line."""
 MAX_LINE_BYTES = 65_536
+
+
+class Trail(Protocol):
+    """Where entries go."""
+
+    def note(
+        self, *, by: str, asked: str, what: Mapping[str, Any], outcome: object, **more: Any
+    ) -> None:
+        """Enter something that happened now. Never waits, never raises."""
+        ...
+
+
+class NoTrail:
+    """Implements `Trail` for whoever keeps none."""
+
+    def note(
+        self, *, by: str, asked: str, what: Mapping[str, Any], outcome: object, **more: Any
+    ) -> None:
+        """Forget it."""
 
 
 class Head(NamedTuple):

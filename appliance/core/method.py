@@ -69,6 +69,8 @@ class MethodInfo:
     """Its subject takes the words of `core.programs`, too: to see and end what it has started."""
     is_companion: bool = False
     """Comes along with another method and is never declared by itself."""
+    is_audited: bool = False
+    """What peers ask of it is entered in the audit trail: it acts on the machine, beyond the data directory."""
     adds_up: bool = False
     """Whether data that arrives in several messages, one after the other, comes to the same as in one."""
     goes_on_with: str = ""

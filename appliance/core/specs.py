@@ -1202,7 +1202,7 @@ class FileSettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AuditSettings:
-    """The trail of what operators asked: `audit.jsonl` in the state directory."""
+    """The trail of what operators and peers asked: `audit.jsonl` in the state directory."""
 
     max_bytes: int = whole(
         8 * _MIB, "Bytes of one file; a full one makes room for a new one.", 4_096, 2**40
@@ -1324,7 +1324,7 @@ class DesiredState:
     limits: LimitSettings = section(LimitSettings(), "Bounds on what comes in.")
     audit: AuditSettings = section(
         AuditSettings(),
-        "The trail of what operators asked, each line bound to the one before: `appliance audit`.",
+        "The trail of what operators and peers asked, each line bound to the one before: `appliance audit`.",
     )
     log: LogSettings = section(LogSettings(), "What the daemon says on stderr.")
     enrolment: EnrolmentSettings = section(

@@ -229,6 +229,7 @@ class UserMethod:
             for_answers=self.file is not None,
             adds_up=self.file is not None and self.file.adds_up,
             runs_programs=self.exec is not None,
+            is_audited=self.file is None,
             options=frozenset({"runner"}) if self.exec is not None else frozenset(),
         )
 

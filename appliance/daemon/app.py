@@ -501,6 +501,7 @@ class Daemon:
             abandoned=self.abandoned,
             hiding=self.hiding,
             jobs=self.jobs,
+            trail=self.trail,
             stall=StallWatch(passed_s),
             hello_report=lambda: self.fleet.say(),
             report_given_up=given_up.report_given_up,

@@ -15,6 +15,7 @@ from appliance.outbox.records import LaneKey
 from appliance.outbox.store import MessageStore
 from appliance.reconcile.contracts import PoolWorker
 from appliance.reconcile.pool import WorkerPool
+from appliance.workers.order_trail import in_trail
 from appliance.workers.publisher import Publisher
 from appliance.workers.router import Router, publisher_key
 from appliance.workers.services import WorkerServices
@@ -35,9 +36,9 @@ class WorkerFactory:
         """A worker that has not started."""
         if isinstance(spec, PublisherSpec):
             return Publisher(spec, self._parts)
-        if spec.definition is not None:
-            return Subscriber(spec, make_user_method(spec), self._parts)
-        return Subscriber(spec, self._methods[spec.method], self._parts)
+        is_declared = spec.definition is not None
+        method = make_user_method(spec) if is_declared else self._methods[spec.method]
+        return Subscriber(spec, in_trail(method, self._parts.trail), self._parts)
 
 
 def find_extra_workers(

@@ -23,6 +23,7 @@ INFO = MethodInfo(
     on_crash=OnCrash.INTERRUPT,
     runs_programs=True,
     options=COMMAND_OPTIONS,
+    is_audited=True,
     arguments="PROGRAM [ARG…]",
 )
 

@@ -20,6 +20,8 @@ INFO = MethodInfo(
     keeps_time=True,
     is_companion=True,
     options=frozenset({"allow_paths"}),
+    is_audited=True,
+    path_argument=2,
     for_answers=False,
 )
 

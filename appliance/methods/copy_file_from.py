@@ -31,6 +31,7 @@ INFO = MethodInfo(
     companions=(MethodName(COPY_LIST),),
     keeps_time=True,
     options=frozenset({"allow_paths"}),
+    is_audited=True,
     path_argument=0,
     arguments="PATH NODE PATH-THERE [mkdir]",
     for_answers=False,

@@ -22,6 +22,7 @@ INFO = MethodInfo(
     replies=True,
     is_companion=True,
     options=frozenset({"allow_paths"}),
+    is_audited=True,
     arguments="PATH [recursive]",
     for_answers=False,
 )

@@ -36,6 +36,7 @@ INFO = MethodInfo(
     acks_when_done=True,
     companions=(MethodName(COPY_CHUNK),),
     options=frozenset({"allow_paths"}),
+    is_audited=True,
     path_argument=2,
     arguments="SOURCE NODE PATH [mkdir]",
     for_answers=False,

@@ -22,6 +22,7 @@ INFO = MethodInfo(
     category=Category.EVENT,
     replies=True,
     options=frozenset({"allow_urls"}),
+    is_audited=True,
     arguments="URL",
     for_answers=False,
 )

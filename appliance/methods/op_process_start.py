@@ -18,6 +18,7 @@ INFO = MethodInfo(
     summary="Start a subscriber beside the config, until the next reload.",
     category=Category.COMMAND,
     replies=True,
+    is_audited=True,
 )
 
 

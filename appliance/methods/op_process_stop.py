@@ -19,6 +19,7 @@ INFO = MethodInfo(
     summary="Stop a worker against the config, until the next reload.",
     category=Category.COMMAND,
     replies=True,
+    is_audited=True,
 )
 
 

@@ -20,6 +20,7 @@ INFO = MethodInfo(
     category=Category.COMMAND,
     replies=True,
     is_companion=True,
+    is_audited=True,
     arguments="ID",
 )
 

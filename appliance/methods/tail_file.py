@@ -32,6 +32,7 @@ INFO = MethodInfo(
     replies=True,
     on_crash=OnCrash.INTERRUPT,
     options=frozenset({"allow_paths"}),
+    is_audited=True,
     path_argument=0,
     arguments="PATH [-n COUNT]",
     goes_on_with=GOES_ON_WITH,

@@ -29,6 +29,7 @@ INFO = MethodInfo(
     category=Category.EVENT,
     on_crash=OnCrash.INTERRUPT,
     options=frozenset({"allow_paths"}),
+    is_audited=True,
     path_argument=0,
     arguments="PATH",
     for_answers=False,

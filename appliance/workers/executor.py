@@ -21,16 +21,13 @@ from appliance.delivery.base import Confirmation, Intake
 from appliance.dialect.base import Answer, AnswerKind
 from appliance.dialect.headers import BEGUN_ELSEWHERE
 from appliance.errors import (
+    REFUSALS,
     AnswerTooLarge,
     AnswerUnwanted,
     ApplianceError,
-    ArgumentsInvalid,
-    CommandForbidden,
     DecodeError,
     HandlerError,
-    PathForbidden,
     StoreError,
-    UrlForbidden,
 )
 from appliance.methods.base import FilePosition, HandlerContext, Method, Result
 from appliance.methods.programs.running import CALLED_OFF, ProgramKey
@@ -57,8 +54,6 @@ SOON_S = 0.05
 MAX_REPLY_WAITS = 50
 """Tries to find room for replies (about ten seconds) before the messages are finished without them."""
 _DISK_TROUBLE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE, errno.EROFS})
-_REFUSALS = (PathForbidden, CommandForbidden, ArgumentsInvalid, UrlForbidden)
-"""Errors of handlers that say that it is not allowed, rather than that it went wrong."""
 
 _BEGUN_ELSEWHERE_TEXT = (
     "interrupted: the appliance that may have begun it stays away; it was not run again"
@@ -562,7 +557,7 @@ class Executor:
         self._error_reports.report(
             self.spec.node, f"{message.method} {message.id} failed: {text}", method=message.method
         )
-        word = "refused" if isinstance(error, _REFUSALS) else "failed"
+        word = "refused" if isinstance(error, REFUSALS) else "failed"
         records = self.reply_builder.of_failure(work, message, text, outlet)
         self._finishing.add((work, records, f"{word}: {text}"))
 

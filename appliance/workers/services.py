@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from appliance.bus.base import Bus
+from appliance.core.audit import NoTrail, Trail
 from appliance.core.current import Current
 from appliance.core.delivery import DeliveryState
 from appliance.core.hidden import Hiding
@@ -138,3 +139,5 @@ class WorkerServices:
     waiters: DeliveryWaiters = field(default_factory=DeliveryWaiters)
     abandoned: AbandonedRequests = field(default_factory=AbandonedRequests)
     jobs: Jobs = field(default_factory=_NoJobs)
+    trail: Trail = field(default_factory=NoTrail)
+    """Where what peers ask of this machine is entered."""

@@ -56,6 +56,10 @@ def test_who_asked_for_what_is_there_after_a_kill_and_holds_no_text(tmp_path):
         assert sent["what"]["to"] == ["central"]
         assert sent["from"] == "unix socket"
         assert sent["by"]
+        (begun, ended) = (one for one in found if one["asked"] == "REQCliCommand")
+        assert (begun["by"], begun["what"]["program"]) == ("node central", "echo")
+        assert begun["what"]["job"], "by which the asking daemon knows it"
+        assert (begun["outcome"], ended["outcome"]) == ("begun", "done")
         assert "canary-in-argument" not in json.dumps(found)
         whole = audit(daemon, "verify")
         assert whole.returncode == 0, whole.stderr

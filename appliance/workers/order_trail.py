@@ -1,0 +1,117 @@
+"""What peers ask of a node in the audit trail: who had it do what on the machine, and what came of it.
+
+Entered are methods that act beyond the data directory (`MethodInfo.is_audited`), when they end, and when they begin as well
+where they may do harm twice: a program that ends the daemon is in the trail all the same. What stands there are names (the
+program, the file), never arguments, data or output. A message that is turned away before its handler is no entry.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+from appliance.core.audit import Trail
+from appliance.core.copying import PIECE_HEADER, read_piece
+from appliance.core.message import Message
+from appliance.core.method import MethodInfo, OnCrash
+from appliance.core.programs import PROGRAM_STOP
+from appliance.core.specs import SubscriberSpec
+from appliance.dialect.headers import JOB_HEADER
+from appliance.errors import REFUSALS, AnswerUnwanted, ArgumentsInvalid
+from appliance.methods.base import Handler, HandlerContext, Method, Result
+
+MAX_NAME_CHARACTERS = 200
+
+
+def in_trail(method: Method, trail: Trail) -> Method:
+    """The method with its work entered; itself where its work is no entry."""
+    if not method.info.is_audited:
+        return method
+    orders = {
+        name: _entering(method.info, make, trail) if name == PROGRAM_STOP else make
+        for name, make in method.orders.items()
+    }
+    renew = method.renew
+
+    def renewed(spec: SubscriberSpec) -> Method:
+        assert renew is not None
+        return in_trail(renew(spec), trail)
+
+    return replace(
+        method,
+        make=_entering(method.info, method.make, trail),
+        orders=orders,
+        renew=None if renew is None else renewed,
+    )
+
+
+def _entering(
+    info: MethodInfo, make: Callable[[], Handler], trail: Trail
+) -> Callable[[], EnteringHandler]:
+    return lambda: EnteringHandler(info, make(), trail)
+
+
+class EnteringHandler:
+    """Implements `base.Handler`: another one, whose work is entered."""
+
+    def __init__(self, info: MethodInfo, handler: Handler, trail: Trail) -> None:
+        self._info = info
+        self._handler = handler
+        self._trail = trail
+
+    async def handle(self, message: Message, context: HandlerContext) -> Result:
+        """As the handler itself."""
+        if _is_later_piece(context):
+            return await self._handler.handle(message, context)
+        what = _facts_of(message, context, self._info)
+        if self._info.on_crash is OnCrash.INTERRUPT:
+            self._note(message, what, "begun")
+        outcome = "cut off"
+        try:
+            result = await self._handler.handle(message, context)
+            outcome = f"status {result.exit_status}" if result.exit_status else "done"
+        except Exception as error:
+            outcome = _outcome_of(error)
+            raise
+        finally:
+            self._note(message, what, outcome)
+        return result
+
+    def _note(self, message: Message, what: dict[str, Any], outcome: str) -> None:
+        by = f"node {message.from_node}"
+        self._trail.note(
+            by=by, asked=message.method, what=what, outcome=outcome, **{"from": "NATS"}
+        )
+
+
+def _outcome_of(error: Exception) -> str:
+    if isinstance(error, REFUSALS):
+        return "refused"
+    if isinstance(error, AnswerUnwanted):
+        return "unwanted"
+    return "timed out" if isinstance(error, asyncio.TimeoutError) else "failed"
+
+
+def _facts_of(message: Message, context: HandlerContext, info: MethodInfo) -> dict[str, Any]:
+    arguments = message.method_args or ()
+    what: dict[str, Any] = {"node": context.node, "arguments": len(arguments)}
+    if "allow_commands" in info.options and arguments:
+        what["program"] = arguments[0][:MAX_NAME_CHARACTERS]
+    at = info.path_argument
+    if at is not None and at < len(arguments):
+        what["path"] = arguments[at][:MAX_NAME_CHARACTERS]
+    job = context.headers.get(JOB_HEADER, "")
+    if job:
+        what["job"] = job[:MAX_NAME_CHARACTERS]
+    return what
+
+
+def _is_later_piece(context: HandlerContext) -> bool:
+    """Whether it is a piece of a file of which the first one is entered."""
+    header = context.headers.get(PIECE_HEADER)
+    try:
+        return header is not None and read_piece(header).offset > 0
+    except ArgumentsInvalid:
+        return False
