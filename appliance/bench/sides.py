@@ -25,6 +25,7 @@ from appliance.core.method import MethodInfo
 from appliance.core.names import Category, MethodName, NodeName, make_kind, make_subject
 from appliance.core.specs import (
     BrokerSettings,
+    Delivery,
     DesiredState,
     LimitSettings,
     PublisherDefaults,
@@ -67,6 +68,8 @@ class BenchOrder(msgspec.Struct, frozen=True, kw_only=True):
     state: StateSettings
     sends: PublisherDefaults
     takes: SubscriberDefaults
+    delivery: Delivery = Delivery.CORE
+    """Whatever the config says of others: no stream is left behind by who only wants to measure."""
 
     @property
     def receiver(self) -> NodeName:
@@ -181,6 +184,7 @@ async def open_receiver(stack: AsyncExitStack, order: BenchOrder, state_dir: Pat
         method=METHOD,
         wants_ack=True,
         ack_on=order.takes.ack_on,
+        delivery=order.delivery,
         concurrency=order.takes.concurrency,
         accept_from=frozenset({order.sender}),
     )
@@ -217,7 +221,9 @@ async def _open_parts(
         run_nodes=nodes,
         declared_nodes=frozenset(nodes),
         workers={},
-        publisher_defaults={order.sender: replace(order.sends, ack_mode="required")},
+        publisher_defaults={
+            order.sender: replace(order.sends, ack_mode="required", delivery=order.delivery)
+        },
         limits=order.limits,
         state=order.state,
     )

@@ -254,7 +254,13 @@ class JetStreamApi:
         found = await self.find_stream(name)
         if found is None:
             subjects = list(recorded_subjects(subject, name))
-            made = {**wanted, **fixed_config(settings), "subjects": subjects, "metadata": OUR_MARK}
+            made = {
+                **wanted,
+                **fixed_config(settings),
+                "subjects": subjects,
+                "metadata": OUR_MARK,
+                "allow_atomic": True,  # brokers that know no batches know no such word, and take none
+            }
             try:
                 await self.ask(f"STREAM.CREATE.{name}", made)
             except StreamRefused as error:

@@ -96,6 +96,11 @@ class LaneCarrier(Protocol):
         ...
 
     @property
+    def likes_many(self) -> bool:
+        """Whether many messages that are sent at once cost less than one after the other, so that it is worth a wait."""
+        ...
+
+    @property
     def hears(self) -> bool:
         """Whether answers are heard: always where the destination acknowledges, else once `listen` was called."""
         ...

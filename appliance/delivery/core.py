@@ -109,6 +109,7 @@ class CoreCarrier:
     """Implements `base.LaneCarrier`."""
 
     may_repeat = False
+    likes_many = False
     may_share = True
     """Whether the shared reply subject will do where no other is allowed."""
 
@@ -279,11 +280,14 @@ class CoreCarrier:
             frames = self._sign(frames)
         if frames:
             # all at once: one write to the socket for the whole batch
-            self._bus.send(frames)
+            self._hand_over(frames)
         return unsendable
 
     def _sign(self, frames: list[Frame]) -> list[Frame]:
         return self._signer.sign_messages(frames, self._spec.node)
+
+    def _hand_over(self, frames: list[Frame]) -> None:
+        self._bus.send(frames)
 
     def forget(self, flight: Flight) -> None:
         """See `base.LaneCarrier`."""

@@ -13,7 +13,15 @@ from collections.abc import Mapping, Sequence
 
 import msgspec
 
-from appliance.bus.base import Bus, BusMessage, Denial, Frame, OnDenied, OnMessages, Subscription
+from appliance.bus.base import (
+    Bus,
+    BusMessage,
+    Denial,
+    Frame,
+    OnDenied,
+    OnMessages,
+    Subscription,
+)
 from appliance.bus.jetstream import JetStreamApi
 from appliance.core.signatures import VALID_S
 from appliance.core.specs import Delivery, PublisherSpec, SubscriberSpec
@@ -27,6 +35,7 @@ from appliance.delivery.base import (
     OnAnswers,
     OnVerdict,
 )
+from appliance.delivery.batches import Batches
 from appliance.delivery.core import CoreCarrier
 from appliance.delivery.pulling import NOTE_KIND, JetStreamIntake
 from appliance.delivery.signer import Signer
@@ -121,6 +130,7 @@ class JetStreamCarrier(CoreCarrier):
     """Implements `base.LaneCarrier`: as by core, with a stream in the node's place."""
 
     may_repeat = True
+    likes_many = True
     may_share = False  # the stream's answers name no message
 
     def __init__(
@@ -137,6 +147,8 @@ class JetStreamCarrier(CoreCarrier):
         stream_dialect = _StreamDialect(dialect, self._stream)
         super().__init__(bus, stream_dialect, instance, spec, signer, verifier)
         self._api = api
+        self._batches = Batches(asyncio.get_running_loop().time)
+        self._epoch = bus.connection_epoch
         self._making: asyncio.Task[None] | None = None
         self._verdicts: Subscription | None = None
         self._on_verdict: OnVerdict | None = None
@@ -183,6 +195,23 @@ class JetStreamCarrier(CoreCarrier):
             (subject, reply_to, block[:-2] + rest, payload)
             for (subject, reply_to, block, payload), rest in zip(signed, for_stream, strict=True)
         ]
+
+    def _hand_over(self, frames: list[Frame]) -> None:
+        if self._bus.connection_epoch != self._epoch:
+            self._epoch = self._bus.connection_epoch
+            self._batches.forget_all()
+        self._bus.send(self._batches.prepare(frames, self._bus.max_payload))
+
+    def _take_answers(self, messages: list[BusMessage]) -> None:
+        opened: list[BusMessage] = []
+        for message in messages:
+            answers, alone = self._batches.open(message)
+            opened += answers
+            if alone:
+                with contextlib.suppress(BusError):  # else they are sent again as others are
+                    self._bus.send(alone)
+        if opened:
+            super()._take_answers(opened)
 
     def _make_later(self) -> None:
         if self._making is None or self._making.done():

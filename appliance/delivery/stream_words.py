@@ -24,6 +24,8 @@ class PubAck(msgspec.Struct):
     stream: str = ""
     domain: str = ""
     seq: int = 0
+    count: int = 0
+    """Of a batch: how many messages it had; the place is the last one's."""
     error: _Error | None = None
 
     def is_of(self, stream: StreamAddress) -> bool:

@@ -57,6 +57,8 @@ HERE_EVERY_S = 1.0
 """A node that says more often that it is back is not heard."""
 SENDS_THAT_CLEAR = 3
 """So many hellos that are not refused mean that the node is declared again."""
+MANY_SHARE = 4
+"""Of the window a quarter, where a carrier likes many at once."""
 _NEVER = float("inf")
 
 OnConcluded = Callable[[Sequence[Flight], str | None], None]
@@ -327,7 +329,7 @@ class LaneSender:
             else:
                 room = self._pace.room(self._awaiting, now)
                 limit = min(room, self._spec.window - len(self._flights))
-            if limit <= 0:
+            if limit <= 0 or self._is_worth_a_wait(limit):
                 return
             # a window of one promises order: nothing may overtake a record that waits for its next try
             records = self._lane.take(limit, strict=self._spec.window == 1)
@@ -336,6 +338,15 @@ class LaneSender:
             self.last_used_mono = now
             self._send(self._without_delayed(self._flights.add(records), now), now)
             self._stats.in_flight = len(self._flights)
+
+    def _is_worth_a_wait(self, limit: int) -> bool:
+        """Whether more can go at once in a moment, which is cheaper: while the answers to others are on their way."""
+        return (
+            self._carrier.likes_many
+            and self._awaiting > 0
+            and limit < self._spec.window // MANY_SHARE
+            and self._lane.depth > limit
+        )
 
     def _without_delayed(self, flights: list[Flight], now: float) -> list[Flight]:
         """Pieces of streams whose next try is not due hold up what follows them, over restarts, too."""

@@ -33,8 +33,11 @@ import msgspec
 import uvloop
 
 from appliance.bench.sides import BenchOrder, SendingSide, open_receiver, settle_process
+from appliance.bus.base import BusMessage
+from appliance.bus.nats import NatsBus
 from appliance.core.specs import (
     BrokerSettings,
+    Delivery,
     LimitSettings,
     PublisherDefaults,
     StateSettings,
@@ -51,6 +54,7 @@ SINGLE_SHARE = 0.15
 PACED_RATE = 1_000.0
 PACED_S = 5.0
 TIMER_S = 0.001
+TELL_S = 0.005
 WAITING = 100_000
 PUT = 64
 PUTTERS = 4
@@ -79,6 +83,7 @@ def make_order(plan: Plan) -> BenchOrder:
             window=plan.window, serialization=plan.serialization, compression=plan.compression
         ),
         takes=SubscriberDefaults(),
+        delivery=Delivery.JETSTREAM if plan.kind == "heart_stream" else Delivery.CORE,
     )
 
 
@@ -173,6 +178,47 @@ async def receive_heart(plan: Plan, say_ready: Callable[[], None]) -> None:
         await subscriber.run()
 
 
+async def send_stream(plan: Plan, meter: Meter) -> None:
+    """As `send_heart`, to the moment at which the receiver has done the last: a sender is done when the stream has it."""
+    async with AsyncExitStack() as stack:
+        side, working = await open_heart(stack, plan)
+        is_done = asyncio.Event()
+        left = plan.count
+
+        def on_done(messages: list[BusMessage]) -> None:
+            nonlocal left
+            for message in messages:
+                left -= int(message.payload)
+                meter.acked(int(message.payload))
+            if left <= 0:
+                is_done.set()
+
+        await side.bus.subscribe(jetstream_peer.DONE_SUBJECT, on_done)
+        # the meter counts what is done; what is delivered is only what makes room for more
+        doing = asyncio.create_task(send_full(side, plan, Meter(plan, lambda: None)))
+        async with asyncio.TaskGroup() as group:
+            group.create_task(is_done.wait())
+            await doing
+        working.cancel()
+
+
+async def receive_stream(plan: Plan, say_ready: Callable[[], None]) -> None:
+    async with AsyncExitStack() as stack:
+        subscriber = await open_receiver(stack, make_order(plan), Path(plan.directory, "receiver"))
+        bus = await NatsBus.open(BrokerSettings(servers=(plan.url,)), name="done")
+        stack.push_async_callback(bus.close)
+        say_ready()
+        working = asyncio.create_task(subscriber.run())
+        told = 0
+        while not working.done():
+            done = subscriber.stats.handled
+            if done > told:
+                bus.send([(jetstream_peer.DONE_SUBJECT, "", b"", b"%d" % (done - told))])
+                told = done
+            await asyncio.sleep(TELL_S)
+        working.result()
+
+
 async def hold_waiting(plan: Plan) -> dict[str, float]:
     """Memory of the sender while nobody takes its messages."""
     async with AsyncExitStack() as stack:
@@ -195,6 +241,7 @@ KINDS = {
     "bare": (bare_loop.send, bare_loop.receive),
     "floor": (heart_floor.send, heart_floor.receive),
     "heart": (send_heart, receive_heart),
+    "heart_stream": (send_stream, receive_stream),
     "jetstream": (jetstream_peer.send, jetstream_peer.receive),
 }
 
@@ -254,7 +301,7 @@ def child_command(role: str, plan: Plan) -> list[str]:
 
 
 def run_child(role: str, plan: Plan) -> None:
-    if plan.kind in ("heart", "memory"):
+    if plan.kind in ("heart", "heart_stream", "memory"):
         settle_process()
     profile = cProfile.Profile(time.thread_time) if plan.profile is not None else None
     if profile is not None:
@@ -305,7 +352,9 @@ def make_cases(options: argparse.Namespace) -> list[Case]:
     if options.jetstream:
         cases += [
             Case(name="jetstream 256 always", kind="jetstream", broker=ALWAYS),
+            Case(name="stream 256 always", kind="heart_stream", broker=ALWAYS),
             Case(name="jetstream 256 default", kind="jetstream", broker=DEFAULT),
+            Case(name="stream 256 default", kind="heart_stream", broker=DEFAULT),
         ]
     if options.only:
         cases = [case for case in cases if any(word in case.name for word in options.only)]
@@ -334,7 +383,12 @@ def run_case(case: Case, count: int, url: str | None, profile: str | None = None
         if url is not None:
             return measure(plan)
         with NatsServer(case.broker.format(directory=Path(directory).resolve())) as broker:
-            return measure(msgspec.structs.replace(plan, url=broker.url))
+            result = measure(msgspec.structs.replace(plan, url=broker.url))
+            # warm-up and all: the broker keeps no book of what was measured
+            spent = Path(f"/proc/{broker.pid}/stat").read_text().rpartition(")")[2].split()[11:13]
+            seconds = sum(map(int, spent)) / os.sysconf("SC_CLK_TCK")
+            result["broker_us"] = seconds / plan.count * 1e6
+            return result
 
 
 def run_rounds(cases: list[Case], options: argparse.Namespace) -> dict[str, list[dict]]:
@@ -369,6 +423,8 @@ def summarize(found: dict[str, list[dict]]) -> dict[str, dict[str, object]]:
                 line[f"of_{yardstick}"] = statistics.median(a["rate"] / b["rate"] for a, b in pairs)
         for side in ("sender_us", "receiver_us"):
             line[side] = median_of([item[side] for item in rounds])
+        if "broker_us" in rounds[0]:
+            line["broker_us"] = statistics.median(item["broker_us"] for item in rounds)
         if "latency_ms" in rounds[0]:
             line["latency_ms"] = median_of([item["latency_ms"] for item in rounds])
         summary[name] = line
@@ -391,6 +447,7 @@ def show(summary: dict[str, dict], memory: dict[str, float] | None) -> None:
         print(
             f"{name:22s} {line['messages_per_second']:8,.0f} {spread:>15s} {' '.join(shown)}"
             f"  {show_cost(line['sender_us']):>23s}  {show_cost(line['receiver_us']):>16s}"
+            + (f"  broker {line['broker_us']:.1f}" if "broker_us" in line else "")
         )
     for name, line in summary.items():
         if "latency_ms" in line:

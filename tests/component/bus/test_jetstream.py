@@ -167,6 +167,31 @@ async def test_a_message_is_stored_once_however_often_it_is_sent(world):
     await side.until_kept(2)
 
 
+async def test_many_that_are_sent_at_once_are_each_stored_once_in_their_order(world):
+    """Together where the broker knows batches; the double knows none, and has the messages sent alone."""
+    side = await world.side()
+    carrier = await side.sender()
+    for turn in range(1, 5):
+        flights = [side.flight(b"%d" % number) for number in range(40)]
+        assert carrier.send(flights) == []
+        await until_async(lambda turn=turn: len(side.answers) >= 40 * turn)
+        assert {one.kind for _, one in side.answers} == {AnswerKind.STORED}
+    places = {flight.record.id: answer.detail for flight, answer in side.answers}
+    assert places == {number: f"{STREAM} {number}" for number in range(1, 161)}
+    assert await side.kept() == 160
+
+
+async def test_a_batch_that_is_refused_is_sent_alone_at_once(world):
+    side = await world.side()
+    carrier = await side.sender()
+    flights = [side.flight(b"%d" % number) for number in range(40)]
+    carrier.send(flights)
+    carrier.send(flights)  # as a batch, with ids that the stream knows
+    await until_async(lambda: len(side.answers) >= 80)
+    assert {one.kind for _, one in side.answers} == {AnswerKind.STORED}
+    assert await side.kept() == 40
+
+
 async def test_no_more_comes_than_was_asked_for_and_what_is_done_leaves_the_stream(world):
     side = await world.side()
     carrier = await side.sender()
