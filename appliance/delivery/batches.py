@@ -15,7 +15,7 @@ from enum import Enum
 import msgspec
 
 from appliance.bus.base import BusMessage, Frame
-from appliance.delivery.stream_words import read_puback
+from appliance.delivery.stream_words import PubAck, read_puback, write_puback
 from appliance.dialect.headers import with_line
 
 LEAST, MOST = 32, 512
@@ -123,7 +123,7 @@ class Batches:
         self._alone_for = ALONE_FIRST
         first = said.seq - count + 1
         return [
-            BusMessage(reply_to, b'{"stream":"%b","seq":%d}' % (said.stream.encode(), first + at))
+            BusMessage(reply_to, write_puback(PubAck(said.stream, said.domain, first + at)))
             for at, (_, reply_to, _, _) in enumerate(sent.frames)
         ], ()
 

@@ -34,6 +34,7 @@ class PubAck(msgspec.Struct):
 
 
 read_puback = msgspec.json.Decoder(PubAck).decode
+write_puback = msgspec.json.Encoder().encode
 
 
 def verdict_prefix(subject: str, instance: str) -> str:
