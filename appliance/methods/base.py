@@ -254,6 +254,8 @@ class HandlerContext:
     """Headers that the message came with."""
     asker_is_appliance: bool = False
     """Whether the sender is an appliance (it says so by its ``appl-id``) and not a Go node."""
+    signer: str = ""
+    """The node that is proved to have sent the message; "" where nothing proves it."""
     is_known_appliance: Callable[[str], bool] = _is_none
     """Whether a node has ever said that it is one."""
     files_taker: FileTaker | None = None

@@ -623,6 +623,7 @@ class _MessageContext:
             outlet=self.outlet,
             headers=work.headers,
             asker_is_appliance=is_appliance,
+            signer=work.signer,
             is_known_appliance=parts.peers.is_appliance,
             files_taker=tools.files_taker,
             max_payload_bytes=parts.bus.max_payload,

@@ -102,6 +102,8 @@ def _facts_of(message: Message, context: HandlerContext, info: MethodInfo) -> di
     at = info.path_argument
     if at is not None and at < len(arguments):
         what["path"] = arguments[at][:MAX_NAME_CHARACTERS]
+    if context.signer:
+        what["signed_by"] = context.signer
     job = context.headers.get(JOB_HEADER, "")
     if job:
         what["job"] = job[:MAX_NAME_CHARACTERS]

@@ -31,12 +31,14 @@ class Kept:
         return [entry["outcome"] for entry in self.entries]
 
 
-async def ask(bench: Bench, trail: Kept, method: str, *arguments: str) -> None:
+async def ask(bench: Bench, trail: Kept, method: str, *arguments: str, signer: str = "") -> None:
     handler = in_trail(METHODS[MethodName(method)], trail).make()
     message = Message(
         method=method, to_node="ship1", from_node="central", id=7, method_args=arguments
     )
-    await handler.handle(message, bench.context(method))
+    context = bench.context(method)
+    context.signer = signer
+    await handler.handle(message, context)
 
 
 @pytest.fixture
@@ -54,6 +56,12 @@ async def test_a_command_is_entered_when_it_begins_and_when_it_ends_by_its_progr
     told = {"by": "node central", "from": "NATS", "asked": "REQCliCommand", "what": what}
     assert trail.entries == [{**told, "outcome": "begun"}, {**told, "outcome": "done"}]
     assert "canary" not in json.dumps(trail.entries)
+
+
+async def test_who_is_proved_to_have_asked_is_entered(bench: Bench, trail: Kept) -> None:
+    bench.spec_fields["allow_commands"] = None
+    await ask(bench, trail, "REQCliCommand", "true", signer="central")
+    assert [entry["what"]["signed_by"] for entry in trail.entries] == ["central"] * 2
 
 
 async def test_a_status_a_refusal_and_a_failure_are_told_apart(bench: Bench, trail: Kept) -> None:
