@@ -235,6 +235,15 @@ class Secret(_Answer):
     expires_at: str | None = None
 
 
+class Signatures(_Answer):
+    """What did not count because of its signature, by the reason, since the start; and by how many seconds clocks of nodes
+    that sign are ahead of ours (below 0: behind), where it is worth telling.
+    """
+
+    refused: dict[str, int] = {}
+    clock_skew_seconds: dict[str, float] = {}
+
+
 class Inbox(_Answer):
     """Messages taken in and not finished, and those of them that no worker takes."""
 
@@ -291,6 +300,7 @@ class Status(_Answer):
     waiting: dict[str, int] = {}
     jobs: JobsKept = msgspec.field(default_factory=JobsKept)
     secrets: dict[str, Secret] = {}
+    signatures: Signatures = msgspec.field(default_factory=Signatures)
 
 
 # -- config sets ----------------------------------------------------------------------------------

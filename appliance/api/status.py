@@ -31,6 +31,7 @@ from appliance.core.overrides import Overrides
 from appliance.core.problems import Problem, Severity
 from appliance.core.specs import Phase, PublisherSpec
 from appliance.core.times import clock_time, rfc3339
+from appliance.delivery.verifier import Verifier
 from appliance.jobs.ledger import JobLedger
 from appliance.methods.registry import METHOD_TABLE
 from appliance.outbox.records import DeadLetter, OutboxRecord
@@ -64,6 +65,14 @@ class FoundSecrets(Protocol):
 
     def troubles(self) -> list[str]:
         """What cannot be used, in words."""
+        ...
+
+
+class SigningTroubles(Protocol):
+    """The key that is signed with; whoever reads it stands above this package."""
+
+    def troubles(self) -> list[str]:
+        """What keeps messages from being signed so that they count, in words."""
         ...
 
 
@@ -101,7 +110,11 @@ class StatusView:
         inputs: OpenInputs,
         secrets: FoundSecrets,
         jobs: JobLedger,
+        signing: SigningTroubles,
+        verifier: Verifier,
     ) -> None:
+        self._signing = signing
+        self._verifier = verifier
         self._config_paths = list(config_paths)
         self._is_broker_embedded = is_broker_embedded
         self._store = store
@@ -182,6 +195,13 @@ class StatusView:
                 )
                 for place, item in self._secrets.found.items()
             },
+            signatures=model.Signatures(
+                refused={str(fault): count for fault, count in self._verifier.refused.items()},
+                clock_skew_seconds={
+                    node: round(ahead_s, 3)
+                    for node, ahead_s in sorted(self._verifier.skews_s.items())
+                },
+            ),
         )
 
     def _config(self) -> model.Config:
@@ -220,7 +240,8 @@ class StatusView:
                 silent_lanes=self._standings.silent_lanes(),
                 worker_troubles=[(name, why) for name, why in worker_troubles if why is not None],
             )
-            + self._secrets.troubles(),
+            + self._secrets.troubles()
+            + self._signing.troubles(),
         )
 
     def methods(self) -> list[model.Method]:
@@ -316,6 +337,8 @@ class StatusView:
                 place: (item.trouble is None, item.expires_at)
                 for place, item in self._secrets.found.items()
             },
+            signatures_refused={str(why): n for why, n in self._verifier.refused.items()},
+            skews_s=self._verifier.skews_s,
             gone=self._pool.gone,
         )
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
 import ssl
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -25,6 +26,8 @@ from appliance.bus.subscription import NatsSubscription
 from appliance.core.specs import BrokerSettings
 from appliance.errors import BusError, BusUnauthorized, BusUnavailable
 
+_NONCE = re.compile("[A-Za-z0-9_=-]{0,128}")
+"""What nats-server asks to have signed; nothing that a signature of a message is made over has this form."""
 _REFUSALS = ("authorization violation", "authentication")
 """Words in the first -ERR that mean: these credentials will not do. Not "account": it may only have no room left."""
 
@@ -155,6 +158,10 @@ class _HandshakeClient(Client):
         if self._wants_tls and transport.get_extra_info("ssl_object") is None:
             # Somebody between us and the broker can strip "tls_required": say nothing to them.
             raise BusUnauthorized("tls is configured but the broker does not offer it")
+        nonce = self._server_info.get("nonce", "")
+        if not isinstance(nonce, str) or _NONCE.fullmatch(nonce) is None:
+            # the key signs messages, too: whoever chooses freely what it signs could have it sign one
+            raise BusUnauthorized("the broker asks to have something signed that is no nonce")
         command: bytes = super()._connect_command()
         options = json.loads(command.removeprefix(b"CONNECT "))
         if self._login.user is not None:

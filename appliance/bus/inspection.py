@@ -17,8 +17,11 @@ import msgspec
 
 from appliance.bus.auth import check_tls, is_credentials, make_listener_context, read_secret
 from appliance.bus.node_keys import read_seed
-from appliance.core.specs import AdminTls, SecretRef, TlsSettings
+from appliance.core.secret_refs import find_signing_ref
+from appliance.core.signatures import find_strange_key
+from appliance.core.specs import AdminTls, DesiredState, SecretRef, SignaturePolicy, TlsSettings
 from appliance.errors import BusUnauthorized
+from appliance.wire.ed25519 import key_pair
 
 EXPIRES_SOON_S = 14 * 86_400.0
 """How long before its end a certificate or login is told of: two weeks, in which somebody is at work."""
@@ -76,6 +79,21 @@ def inspect_secrets(
         except BusUnauthorized as error:
             found[places[0]] = found[places[0]]._replace(trouble=str(error))
     return found
+
+
+def find_signing_trouble(desired: DesiredState) -> str | None:
+    """What keeps the daemon's nodes from signing, or their signatures from counting. Blocks on files."""
+    signing = {
+        spec.node for spec in desired.workers.values() if spec.signatures is not SignaturePolicy.OFF
+    }
+    ref = find_signing_ref(desired)
+    if not signing or ref is None:
+        return None
+    try:
+        public = key_pair(read_seed(read_secret(ref, "the key to sign with")))[0]
+    except (BusUnauthorized, ValueError) as error:
+        return f"the key to sign with: {error}"
+    return find_strange_key(desired, signing, public)
 
 
 def _check_together(section: str, parts: Mapping[str, SecretRef | None]) -> None:

@@ -165,7 +165,7 @@ def _warnings_for(paths: list[str], run_nodes: list[str]) -> tuple[Problem, ...]
 
 def _find_secret_problems(desired: DesiredState) -> list[Problem]:
     """What is wrong with the secrets and certificates that a set names, and what soon will be."""
-    from appliance.bus.inspection import expires_soon, inspect_secrets
+    from appliance.bus.inspection import expires_soon, find_signing_trouble, inspect_secrets
     from appliance.core.secret_refs import find_secret_ends, find_secret_refs
 
     now = time.time()
@@ -179,6 +179,9 @@ def _find_secret_problems(desired: DesiredState) -> list[Problem]:
                 f"{place} from {item.ref.kind} {item.ref.name} expires {rfc3339(item.expires_at)}"
             )
             found.append(Problem(code="W207", path=place, message=words, severity=Severity.WARNING))
+    trouble = find_signing_trouble(desired)
+    if trouble is not None:
+        found.append(Problem(code="E244", path="signing.key", message=trouble))
     return found
 
 

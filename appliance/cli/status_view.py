@@ -19,6 +19,7 @@ from appliance.core.problems import Problem, Severity
 from appliance.core.times import say_ago, say_span
 
 MAX_PROBLEMS = 3
+MAX_SKEWS = 5
 MAX_METHODS = 10
 MAX_ROWS = 200
 """Beyond it, nodes whose workers all run are one line each."""
@@ -43,7 +44,7 @@ def render_status(
     parts += [_line("drift", say_override(item), "cyan") for item in status.overrides]
     parts += [*_config_lines(status, now), _broker_line(status), _outbox_line(status)]
     parts += _store_lines(status)
-    parts += [*_input_lines(status), *_method_lines(status), Text("")]
+    parts += [*_signature_lines(status), *_input_lines(status), *_method_lines(status), Text("")]
     shown = {name: node for name, node in status.nodes.items() if nodes is None or name in nodes}
     shown, hidden = _choose_workers(shown, max_rows)
     parts.append(_worker_table(shown, now))
@@ -243,6 +244,21 @@ def _store_lines(status: Status) -> list[Text]:
     if store.state != "ok" or store.text:
         said = f"{store.state}: {store.text}" if store.text else store.state
         lines.append(_line("store", said, "yellow" if store.state == "ok" else "bold red"))
+    return lines
+
+
+def _signature_lines(status: Status) -> list[Text]:
+    """What did not count because of its signature, and clocks that differ."""
+    refused = {why: count for why, count in status.signatures.refused.items() if count}
+    lines = []
+    if refused:
+        reasons = ", ".join(f"{count} {why}" for why, count in refused.items())
+        lines.append(_line("signed", f"{sum(refused.values())} did not count: {reasons}", "yellow"))
+    skews = status.signatures.clock_skew_seconds
+    for node, ahead_s in list(skews.items())[:MAX_SKEWS]:
+        where = "ahead of" if ahead_s > 0 else "behind"
+        said = f"the clock of {node} is {say_span(abs(ahead_s))} {where} the one here"
+        lines.append(_line("clock", said, "yellow"))
     return lines
 
 

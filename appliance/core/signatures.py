@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from enum import StrEnum
+
+from appliance.core.names import NodeName
+from appliance.core.public_keys import raw_user_key
+from appliance.core.specs import NO_TRAITS, DesiredState
 
 VALID_S = 900.0
 """How long after it was signed a message may arrive that no stream keeps. Each resend is signed anew; what comes later lay
@@ -68,3 +73,19 @@ def find_time_fault(
     if min(expires_ms / 1000, created_ms / 1000 + most_s) < now_s - skew_s:
         return Fault.EXPIRED
     return None
+
+
+def find_strange_key(desired: DesiredState, nodes: Iterable[NodeName], public: bytes) -> str | None:
+    """That some of these nodes sign by a key that the config does not give them, in words."""
+    strange = [
+        node
+        for node in sorted(nodes)
+        if (keys := desired.traits.get(node, NO_TRAITS).public_keys)
+        and public not in map(raw_user_key, keys)
+    ]
+    if not strange:
+        return None
+    return (
+        f"the key to sign with is not among the `public_keys` of {', '.join(strange[:5])}: nothing of it counts where "
+        "signatures are checked"
+    )

@@ -376,6 +376,8 @@ class Daemon:
             inputs=self.inputs,
             secrets=self.secrets,
             jobs=self.jobs,
+            signing=self.signing,
+            verifier=self.verifier,
         )
         copies = CopyJobs(
             self.spool,

@@ -7,9 +7,9 @@ import asyncio
 from appliance.bus.auth import read_secret
 from appliance.bus.node_keys import read_seed
 from appliance.core.current import Current
-from appliance.core.public_keys import raw_user_key
 from appliance.core.secret_refs import find_signing_ref
-from appliance.core.specs import NO_TRAITS, DesiredState, SecretRef, SignaturePolicy
+from appliance.core.signatures import find_strange_key
+from appliance.core.specs import DesiredState, SecretRef, SignaturePolicy
 from appliance.delivery.signer import Signer, make_signing_key
 from appliance.errors import BusUnauthorized
 
@@ -57,16 +57,8 @@ class SigningKeys:
         key = self._signer.key
         if key is None or self._trouble is not None:
             return [self._trouble or "messages are to be signed, and there is no key to sign with"]
-        strange = [
-            node
-            for node in sorted(signing)
-            if (keys := fleet.traits.get(node, NO_TRAITS).public_keys)
-            and key.public not in map(raw_user_key, keys)
-        ]
-        return [
-            f"{node} signs by a key that is not among its `public_keys`: nothing of it counts where signatures are checked"
-            for node in strange
-        ]
+        strange = find_strange_key(fleet, signing, key.public)
+        return [] if strange is None else [strange]
 
     async def close(self) -> None:
         """Read no more."""

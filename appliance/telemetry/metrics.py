@@ -105,6 +105,10 @@ class MetricsFacts:
     """Messages by input and result."""
     secrets: Mapping[str, tuple[bool, float | None]] = field(default_factory=dict)
     """By the place in the config that names it: whether it can be used, and until when."""
+    signatures_refused: Mapping[str, int] = field(default_factory=dict)
+    """What did not count because of its signature, by the reason."""
+    skews_s: Mapping[str, float] = field(default_factory=dict)
+    """By how much clocks of nodes that sign are ahead of ours."""
     gone: WorkerStats = field(default_factory=WorkerStats)
     """What workers that are no more have counted."""
 
@@ -143,6 +147,7 @@ class Exposition:
             *_total_families(facts, total),
             *_fleet_families(facts),
             *_secret_families(facts),
+            *_signature_families(facts),
             *_store_families(facts),
         ]
         return families
@@ -338,6 +343,24 @@ def _secret_families(facts: MetricsFacts) -> list[Metric]:
         if expires_at is not None:
             expiry.add_metric([_label(place)], expires_at)
     return [usable, expiry]
+
+
+def _signature_families(facts: MetricsFacts) -> list[Metric]:
+    refused = CounterMetricFamily(
+        "appliance_signatures_refused",
+        "Messages and answers that did not count because of their signature, by the reason.",
+        labels=["reason"],
+    )
+    for reason, count in facts.signatures_refused.items():
+        refused.add_metric([str(reason)], count)
+    skew = GaugeMetricFamily(
+        "appliance_node_clock_skew_seconds",
+        "By how much the clock of a node that signs is ahead of ours, where that is more than a moment.",
+        labels=["node"],
+    )
+    for node, ahead_s in list(facts.skews_s.items())[:MAX_LABELLED_NODES]:
+        skew.add_metric([_label(node)], ahead_s)
+    return [refused, skew]
 
 
 def _total_families(facts: MetricsFacts, total: WorkerStats) -> list[Metric]:

@@ -253,3 +253,15 @@ def test_the_inbox_and_the_store_are_told_where_there_is_something_to_say():
     )
     assert "5 unfinished, 2 of them without a worker" in text
     assert "read_only: the state directory\\x1b[2J" in text
+
+
+def test_what_did_not_count_and_clocks_that_differ_are_told():
+    signatures = {
+        "refused": {"forged": 3, "unsigned": 1, "expired": 0},
+        "clock_skew_seconds": {"ship1": 120.0, "ship2": -45.0},
+    }
+    text = show(make_status(signatures=signatures))
+    assert "4 did not count: 3 forged, 1 unsigned" in text
+    assert "the clock of ship1 is 2 min ahead of the one here" in text
+    assert "the clock of ship2 is 45 s behind the one here" in text
+    assert "did not count" not in show(make_status())
