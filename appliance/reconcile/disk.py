@@ -142,17 +142,15 @@ class SourceReader:
 
     async def _ask_or(self, function: Callable[..., T], otherwise: T) -> T:
         try:
-            return await self._ask(function)
+            return await self._ask(function, timeout_s=READ_TIMEOUT_S)
         except Exception:  # noqa: BLE001 - whatever it is, the load that follows meets it again, and tells it
             return otherwise
 
-    async def _ask(
-        self, function: Callable[..., T], *args: object, timeout_s: float = READ_TIMEOUT_S
-    ) -> T:
+    async def _ask(self, function: Callable[..., T], *, timeout_s: float) -> T:
         # another call would hang on the same disk, and leave another thread behind
         if self._hanging:
             raise self._no_answer()
-        task = asyncio.ensure_future(call_in_thread(function, *args))
+        task = asyncio.ensure_future(call_in_thread(function))
         self._asking += 1
         try:
             done, _ = await asyncio.wait({task}, timeout=timeout_s)

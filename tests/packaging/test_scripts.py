@@ -163,9 +163,12 @@ def test_nothing_to_run_is_told_by_66(machine):
     assert machine.check_config().returncode == 66
 
 
-@pytest.mark.parametrize("place", ["default/appliance", "sysconfig/appliance"])
 @pytest.mark.parametrize(
-    "text", ["NAME='ship1'", 'NAME="ship1"', "NAME=ship\\\n1", "# NAME=x\n NAME = ship1 "]
+    ("place", "text"),
+    [
+        ("default/appliance", "NAME=ship\\\n1"),
+        ("sysconfig/appliance", "# NAME=x\n NAME = 'ship1' "),
+    ],
 )
 def test_the_services_environment_is_read_as_systemd_reads_it(machine, place, text):
     machine.write("appliance/appliance.yaml", CONFIG)

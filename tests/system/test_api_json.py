@@ -187,7 +187,7 @@ def answers(tmp_path_factory):
         )
         ask("copy from a node", "POST", "/copies", {"from_node": "ship1"})
         ask("copy refused", "POST", "/copies", {"from_node": "shp1"})
-        daemon.follow(
+        daemon.send(
             {"from_node": "central", "to_nodes": ["ship1"], "method": "REQOpProcessStop"}
             | {"method_args": ["REQPing", "ship1", "subscriber"]}
         )

@@ -90,8 +90,8 @@ def test_golden_cbor_comes_out_again_byte_for_byte(wire):
 
 
 @pytest.mark.parametrize(("serialization", "compression"), ENCODINGS)
-@settings(max_examples=4, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(messages=st.lists(any_message, min_size=5, max_size=10))
+@settings(max_examples=3, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(messages=st.lists(any_message, min_size=2, max_size=4))
 def test_what_is_encoded_is_decoded_to_the_same(monkeypatch, serialization, compression, messages):
     wire = Streams(monkeypatch).run
     options = ["--serialization", serialization, "--compression", compression]

@@ -142,10 +142,11 @@ def test_changed_uplink_with_the_old_connection_still_in_the_queue_group():
     play(scenario)
 
 
-async def _two_takers(world: World) -> tuple[Daemon, Daemon, Daemon]:
+async def _two_takers(world: World, *, defaults: str = "") -> tuple[Daemon, Daemon, Daemon]:
     """Alpha, and two daemons of node beta: the one that began the command, and the other."""
-    alpha, beta = await add_pair(world)
-    gamma = await world.add_daemon("gamma", config(), ["beta"])
+    text = config(defaults=defaults)
+    alpha, beta = await add_pair(world, text)
+    gamma = await world.add_daemon("gamma", text, ["beta"])
     world.default_behaviour = Behaviour(20 * MINUTE_S)
     await alpha.submit(["the command"], method=COMMAND)
     await asyncio.sleep(5)
@@ -185,9 +186,9 @@ def test_command_whose_daemon_died_is_reported_as_interrupted_when_it_comes_back
 
 def test_command_whose_daemon_never_comes_back_expires():
     async def scenario(world: World) -> None:
-        alpha, taker, _ = await _two_takers(world)
+        alpha, taker, _ = await _two_takers(world, defaults="ack: {expires: 3h}")
         taker.kill()
-        await asyncio.sleep(25 * 3_600)
+        await asyncio.sleep(4 * 3_600)
         assert len(world.log.of("the command")) == 1
         (dead,) = alpha.disk.dead.values()
         assert state_of_reason(dead.reason) is DeliveryState.EXPIRED
