@@ -187,11 +187,13 @@ def answers(tmp_path_factory):
         )
         ask("copy from a node", "POST", "/copies", {"from_node": "ship1"})
         ask("copy refused", "POST", "/copies", {"from_node": "shp1"})
-        daemon.send(
+        daemon.follow(
             {"from_node": "central", "to_nodes": ["ship1"], "method": "REQOpProcessStop"}
-            | {"method_args": ["REQPing", "ship1", "subscriber"]}
+            | {"method_args": ["REQPing", "ship1", "subscriber"]},
+            2.0,
         )
         daemon.wait_until(lambda status: len(status["overrides"]) == 1)
+        daemon.wait_until(lambda status: status["inbox"]["unfinished"] == 0)
         ask("status", "GET", "/status")
         daemon.write_config(config(CHANGED))
         ask("plan", "GET", "/plan")
