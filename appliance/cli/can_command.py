@@ -48,13 +48,13 @@ def can(
     """Say whether a node lets another have it do something, and where in the config that stands.
 
     Nothing is sent, and no daemon is asked: the config alone is read, by the functions by which nodes judge messages. Exit 0
-    for yes, 1 for no, so a pipeline can hold a config to what it must never allow.
+    for yes, 1 for no, so a pipeline can hold a config to what it must never allow; any other status is no answer.
 
     \b
     Examples:
       appliance can ship1 REQCliCommand --config . -- systemctl restart nginx
       appliance can ship1 REQTailFile /var/log/syslog --from ship2 --config /etc/appliance
-      ! appliance can ship1 REQCliCommand --config . -- rm -rf /     # a test of a pipeline
+      appliance can ship1 REQCliCommand --config . -- rm -rf /; test $? = 1     # a test of a pipeline
     """
     from appliance.config.arguments import find_argument_problem
     from appliance.config.loader import load_desired

@@ -189,6 +189,14 @@ _ALL = (
         "truncate -s 0 fleet/ship1.yaml",
         "Restore the file, or remove it.",
     ),
+    ErrorCode(
+        "W003",
+        "not-read",
+        "A file whose name is nearly that of a config file: in capitals, with a blank at its end, or with .txt behind it. "
+        "It counts for nothing.",
+        "fleet/SHIP3.YAML",
+        "Rename it so that it ends in .yaml or .yml.",
+    ),
     # Of shape: what the JSON Schema refuses.
     ErrorCode(
         "E101",

@@ -23,6 +23,8 @@ MAX_ENTRIES = 100_000
 """Files and directories looked at below one path: a wrong one may be the root of a disk."""
 _MAX_DEPTH = 32
 _SUFFIXES = (".yaml", ".yml")
+_NEARLY = (*_SUFFIXES, ".yaml.txt", ".yml.txt")
+"""In any case, and with blanks behind it: what some systems and editors make of such a name."""
 
 
 @dataclass(slots=True)
@@ -32,6 +34,8 @@ class FileSet:
     contents: dict[str, bytes] = field(default_factory=dict)
     problems: list[Problem] = field(default_factory=list)
     digest: str = ""
+    overlooked: list[str] = field(default_factory=list)
+    """Files whose names are nearly those of a config."""
 
 
 def read_files(paths: Sequence[str | os.PathLike[str]]) -> FileSet:
@@ -45,7 +49,13 @@ def read_files(paths: Sequence[str | os.PathLike[str]]) -> FileSet:
     seen: set[str] = set()
     total_bytes = 0
     for path in [os.fspath(path) for path in paths]:
-        names = list(_find_files(path))
+        names = []
+        for name, relative in _find_files(path):
+            # a file that is named is read, whatever its name
+            if name == path or name.endswith(_SUFFIXES) or os.path.isdir(name):
+                names.append((name, relative))
+            else:
+                found.overlooked.append(name)
         if not names:
             found.problems.append(
                 make_problem(
@@ -98,7 +108,7 @@ def fingerprint(paths: Sequence[str | os.PathLike[str]]) -> str:
 
 
 def _find_files(path: str) -> Iterator[tuple[str, str]]:
-    """Names to show, and names that go into the digest."""
+    """Names to show, and names that go into the digest; among them those that are nearly such names."""
     try:
         status = os.stat(path)
     except (OSError, ValueError) as error:
@@ -139,7 +149,7 @@ def _walk(root: str, below: str, above: frozenset[str], left: Iterator[int]) -> 
             real = os.path.realpath(entry.path)
             if real not in above and len(above) < _MAX_DEPTH:
                 yield from _walk(root, relative, above | {real}, left)
-        elif entry.name.endswith(_SUFFIXES):
+        elif entry.name.strip().lower().endswith(_NEARLY):
             yield relative
 
 

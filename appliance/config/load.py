@@ -156,6 +156,15 @@ def compose(found: FileSet, environ: Mapping[str, str]) -> RawConfig:
                     hint="was it cut off while it was written? else remove it",
                 )
             )
+    problems += [
+        make_problem(
+            "W003",
+            Place(name, 0, 0, 1),
+            "is not read: the names of config files end in .yaml or .yml",
+            hint="rename it; where it is to stay unread, let its name begin with a dot",
+        )
+        for name in found.overlooked
+    ]
     tree, spot, merge_problems = merge_documents(documents)
     raw_config = RawConfig(
         tree=tree,

@@ -58,3 +58,11 @@ def test_a_part_without_its_tools_is_skipped_and_counted(tmp_path):
     )
     assert said[0].startswith("MISSING: there-is-no-such-program is not installed")
     assert (len(said), status) == (2, 69)
+
+
+@pytest.mark.parametrize("name", ["build", "image", "lock", "oldest/build", "repository", "verify"])
+def test_no_script_ends_by_a_reader_that_has_seen_enough(name):
+    # with pipefail a writer that is not done by then fails the whole, on a busy machine
+    text = (PACKAGING / name).read_text()
+    assert "pipefail" in text
+    assert "| head" not in text

@@ -333,3 +333,30 @@ def test_texts_that_leave_are_without_the_secrets_somebody_wrote_into_them(
         assert "hunter2" not in text
         assert text.count("\n") == path.read_text().count("\n")
         assert "nodes: {ship1:" in text
+
+
+@pytest.mark.parametrize("name", ["B.YAML", "b.Yml", "b.yaml ", "b.yaml.txt", "sub/B.YML"])
+def test_a_file_that_is_nearly_named_as_a_config_is_told_and_not_read(
+    tmp_path: Path, name: str
+) -> None:
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "a.yaml").write_text("version: 1\n")
+    before = read_files([tmp_path]).digest
+    (tmp_path / name).write_text("nodes: {}\n")
+    found = read_files([tmp_path])
+    assert found.overlooked == [str(tmp_path / name)]
+    assert found.digest == before
+    # one that is named is meant
+    assert read_files([tmp_path / name]).overlooked == []
+
+
+@pytest.mark.parametrize(
+    "name", ["b.yaml~", "b.yaml.bak", ".B.YAML", "b.json", "b.yaml.orig", "#b.YAML"]
+)
+def test_what_editors_leave_and_other_files_are_passed_over_without_a_word(
+    tmp_path: Path, name: str
+) -> None:
+    (tmp_path / "a.yaml").write_text("version: 1\n")
+    (tmp_path / name).write_text("nodes: {}\n")
+    found = read_files([tmp_path])
+    assert (found.overlooked, len(found.contents)) == ([], 1)
