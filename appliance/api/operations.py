@@ -113,7 +113,7 @@ class Operations:
             loaded = await (self._reader.load_from(paths) if paths else self._reader.load())
         except (ConfigInvalid, ConfigUnreadable, RunNodesUnclear) as error:
             return model.Plan(result="refused", problems=list(find_problems_of(error)))
-        return self._predict(loaded, is_own=not paths, force=force)
+        return self._predict(loaded, force=force)
 
     async def plan_given(self, asked: PlanRequest, *, may_see_environment: bool) -> model.Plan:
         """What a reload would do with files that the caller read, with his own rights.
@@ -128,10 +128,10 @@ class Operations:
             loaded = await self._reader.load_given(asked.files, asked.digest, variables)
         except (ConfigInvalid, RunNodesUnclear) as error:
             return model.Plan(result="refused", problems=list(find_problems_of(error)))
-        return self._predict(loaded, is_own=False, force=asked.force)
+        return self._predict(loaded, force=asked.force)
 
-    def _predict(self, loaded: LoadedSet, *, is_own: bool, force: bool) -> model.Plan:
-        prediction = self._reconciler.predict(loaded, is_own=is_own, force=force)
+    def _predict(self, loaded: LoadedSet, *, force: bool) -> model.Plan:
+        prediction = self._reconciler.predict(loaded, force=force)
         applied = self._reconciler.applied
         moves = applied is not None and not prediction.is_pinned
         settings = describe_settings(applied.desired, loaded.desired) if applied and moves else {}

@@ -395,10 +395,10 @@ class Reconciler:
         if not request.future.done():
             request.future.set_result(verdict)
 
-    def predict(self, loaded: LoadedSet, *, is_own: bool, force: bool = False) -> Prediction:
-        """What a look at this set would do; `is_own`: the files that are watched hold it."""
-        if is_own and not force and self._pins.holds(loaded.digest):
-            # other paths are not those that the pin was set against
+    def predict(self, loaded: LoadedSet, *, force: bool = False) -> Prediction:
+        """What a look at this set would do if the files that are watched held it."""
+        if not force and self._pins.holds(loaded.digest):
+            # also where it was read elsewhere: what says the same is no change of the files
             note = pinned_note(self._pins.pin)
             return Prediction(Plan(), (), (note, *loaded.warnings), is_pinned=True)
         objections = self.activation.find_rejections(loaded, Way(trigger="request", force=force))

@@ -433,7 +433,7 @@ async def test_a_pin_holds_when_files_that_were_away_come_back_as_they_were(node
     verdict = await node.reload()
     assert (verdict.result, verdict.problems[0].code) == ("unchanged", "W301")
     assert node.reconciler.applied.digest == first
-    prediction = node.reconciler.predict(node.source.load(), is_own=True)
+    prediction = node.reconciler.predict(node.source.load())
     assert (prediction.is_pinned, prediction.plan.is_empty) == (True, True)
     node.write(THIRD)
     assert (await node.reload()).result == "applied"

@@ -79,6 +79,10 @@ def test_three_reloads_and_back_to_the_first_with_the_broker_down(broker, tmp_pa
         # neither a look nor a restart brings back what was rolled back
         again = daemon.reload()
         assert (again["result"], again["problems"][0]["code"]) == ("unchanged", "W301")
+        for paths in ((), (str(daemon.config_path),)):
+            planned = forked.run(["plan", *paths, "--state-dir", str(daemon.state)])
+            assert planned.returncode == 0, paths
+            assert "W301" in planned.stderr
         daemon.kill()
         daemon.start(ready=False)
         daemon.wait_api()
