@@ -33,7 +33,7 @@ _PLACES = {
     "wire": "alike cbor codecs frame headers layout zstd",
     "wire/gob": "decode descriptors encode numbers plan skip types",
     "dialect": "base headers steward",
-    "delivery": "base core",
+    "delivery": "base core jetstream",
     "bus": "frames parser",
     "telemetry": "stats",
     "outbox": "disk_index ids lane steady",

@@ -68,3 +68,37 @@ def test_a_copy_in_the_place_of_the_sources_is_refused(place):
     ended = run_compile("--into", place, CC="no-such-compiler")
     assert ended.returncode == 1
     assert "not into the sources" in ended.stderr
+
+
+def test_no_plain_class_inherits_from_a_compiled_one(monkeypatch):
+    """Such a class can be imported, and fails when the first of its kind is made."""
+    monkeypatch.syspath_prepend(PACKAGING)
+    import compile as recipe
+
+    trees = {
+        path.relative_to(ROOT / "appliance").with_suffix("").as_posix(): ast.parse(path.read_text())
+        for path in sorted((ROOT / "appliance").rglob("*.py"))
+    }
+    compiled = {
+        f"appliance.{module.replace('/', '.')}.{node.name}"
+        for module in recipe.MODULES
+        for node in trees[module].body
+        if isinstance(node, ast.ClassDef)
+    }
+    found = []
+    for module, tree in trees.items():
+        if module in recipe.MODULES:
+            continue
+        named = {
+            alias.asname or alias.name: f"{node.module}.{alias.name}"
+            for node in ast.walk(tree)
+            if isinstance(node, ast.ImportFrom) and node.module
+            for alias in node.names
+        }
+        found += [
+            (module, node.name)
+            for node in ast.walk(tree)
+            if isinstance(node, ast.ClassDef)
+            and any(named.get(ast.unparse(base)) in compiled for base in node.bases)
+        ]
+    assert found == []
