@@ -7,6 +7,7 @@ message, not what it asks for.
 from __future__ import annotations
 
 import gc
+import hashlib
 import sys
 import time
 from collections.abc import Callable, Iterable
@@ -19,6 +20,7 @@ import msgspec
 
 from appliance.bus.events import BusEvents
 from appliance.bus.nats import NatsBus
+from appliance.bus.node_keys import public_key_of_seed
 from appliance.core.current import Current
 from appliance.core.message import Message
 from appliance.core.method import MethodInfo
@@ -28,6 +30,7 @@ from appliance.core.specs import (
     Delivery,
     DesiredState,
     LimitSettings,
+    NodeTraits,
     PublisherDefaults,
     PublisherSpec,
     StateSettings,
@@ -37,7 +40,7 @@ from appliance.core.specs import (
 from appliance.daemon.collector import YOUNG_OBJECTS
 from appliance.daemon.run import SWITCH_INTERVAL_S
 from appliance.delivery.modes import DeliveryModes
-from appliance.delivery.signer import Signer
+from appliance.delivery.signer import Signer, make_signing_key
 from appliance.delivery.verifier import Verifier
 from appliance.dialect.spoken import make_dialect
 from appliance.errors import BenchDenied, BusUnavailable
@@ -185,6 +188,7 @@ async def open_receiver(stack: AsyncExitStack, order: BenchOrder, state_dir: Pat
         wants_ack=True,
         ack_on=order.takes.ack_on,
         delivery=order.delivery,
+        signatures=order.takes.signatures,
         concurrency=order.takes.concurrency,
         accept_from=frozenset({order.sender}),
     )
@@ -217,13 +221,21 @@ async def _open_parts(
     bus = await NatsBus.open(order.broker, name=name, events=events, require_connection=True)
     stack.push_async_callback(bus.close)
     nodes = (order.sender, order.receiver)
+    # of the benchmark's own nodes, and nobody else's: no secret
+    seed = hashlib.sha256(order.token.encode()).digest()
+    traits = NodeTraits(public_keys=(public_key_of_seed(seed),))
+    sends = replace(
+        order.sends,
+        ack_mode="required",
+        delivery=order.delivery,
+        signatures=order.takes.signatures,
+    )
     fleet = DesiredState(
         run_nodes=nodes,
         declared_nodes=frozenset(nodes),
         workers={},
-        publisher_defaults={
-            order.sender: replace(order.sends, ack_mode="required", delivery=order.delivery)
-        },
+        traits=dict.fromkeys(nodes, traits),
+        publisher_defaults={order.sender: sends},
         limits=order.limits,
         state=order.state,
     )
@@ -233,6 +245,7 @@ async def _open_parts(
     dialect = make_dialect()
     desired = Current(fleet)
     signer = Signer()
+    signer.key = make_signing_key(seed)
     verifier = Verifier(desired, store, wall=time.time, steady=store.now)
     parts = WorkerServices(
         bus=bus,

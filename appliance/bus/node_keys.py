@@ -103,6 +103,12 @@ def read_seed(text: str) -> bytes:
     return raw
 
 
+def public_key_of_seed(raw: bytes) -> str:
+    """The public key of a user that belongs to a seed of 32 bytes."""
+    seed: bytes = nkeys.encode_seed(raw, _PREFIXES[KeyKind.USER])
+    return public_key_of(seed.decode())
+
+
 def write_credentials(seed: str, user_jwt: str) -> str:
     """The text of a credentials file, which `broker.auth.credentials` names."""
     return (

@@ -1,6 +1,7 @@
 """The heart beside its yardsticks: what a message costs from one disk to another, in one run.
 
-    .venv/bin/python tests/measure/heart_bench.py [--rounds 5] [--count 20000] [--jetstream] [--profile DIR] [--json]
+    .venv/bin/python tests/measure/heart_bench.py [--rounds 5] [--count 20000] [--jetstream] [--signatures]
+        [--profile DIR] [--json]
 
 `bare` is a loop on nats-py with nothing durable, `floor` a model of a durable heart without a product around it, `heart`
 the product's own store, connection and workers, durable on both sides. Each runs as two processes, sender and receiver,
@@ -40,6 +41,7 @@ from appliance.core.specs import (
     Delivery,
     LimitSettings,
     PublisherDefaults,
+    SignaturePolicy,
     StateSettings,
     SubscriberDefaults,
 )
@@ -82,7 +84,7 @@ def make_order(plan: Plan) -> BenchOrder:
         sends=PublisherDefaults(
             window=plan.window, serialization=plan.serialization, compression=plan.compression
         ),
-        takes=SubscriberDefaults(),
+        takes=SubscriberDefaults(signatures=SignaturePolicy(plan.signatures)),
         delivery=Delivery.JETSTREAM if plan.kind == "heart_stream" else Delivery.CORE,
     )
 
@@ -333,6 +335,7 @@ class Case(msgspec.Struct, frozen=True, kw_only=True):
     window: int = 256
     serialization: str = "cbor"
     compression: str = "none"
+    signatures: str = "off"
     rate: float | None = None
     broker: str = ""
 
@@ -356,6 +359,20 @@ def make_cases(options: argparse.Namespace) -> list[Case]:
             Case(name="jetstream 256 default", kind="jetstream", broker=DEFAULT),
             Case(name="stream 256 default", kind="heart_stream", broker=DEFAULT),
         ]
+    if options.signatures:
+        cases += [
+            Case(name=f"heart {window} {word}", kind="heart", window=window, signatures=word)
+            for window in (256, 1)
+            for word in ("prefer", "require")
+        ]
+        cases.append(
+            Case(
+                name=f"heart {PACED_RATE:.0f}/s require",
+                kind="heart",
+                rate=PACED_RATE,
+                signatures="require",
+            )
+        )
     if options.only:
         cases = [case for case in cases if any(word in case.name for word in options.only)]
     return cases
@@ -377,6 +394,7 @@ def run_case(case: Case, count: int, url: str | None, profile: str | None = None
             window=case.window,
             serialization=case.serialization,
             compression=case.compression,
+            signatures=case.signatures,
             rate=case.rate,
             profile=profile,
         )
@@ -485,6 +503,7 @@ def main() -> None:
     parser.add_argument("--waiting", type=int, default=WAITING, help="for the memory; 0: not")
     parser.add_argument("--only", nargs="+", metavar="WORD", help="cases whose name has the word")
     parser.add_argument("--jetstream", action="store_true", help="beside it, both syncs")
+    parser.add_argument("--signatures", action="store_true", help="beside it, signed messages")
     parser.add_argument(
         "--profile",
         nargs="?",

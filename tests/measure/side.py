@@ -23,6 +23,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     window: int
     serialization: str = "cbor"
     compression: str = "none"
+    signatures: str = "off"
     size_bytes: int = 256
     rate: float | None = None
     profile: str | None = None

@@ -231,6 +231,37 @@ async def test_credentials_are_not_sent_in_clear_where_tls_is_asked_for(
     await listener.wait_closed()
 
 
+@pytest.mark.parametrize(
+    "nonce", ["steward-appliance/seal/1\\u0000" + "x" * 32, "a b", "x" * 200, 7]
+)
+async def test_a_broker_has_nothing_signed_but_a_nonce(
+    write_secret: WriteSecret, nonce: object
+) -> None:
+    """The key of a login signs messages, too."""
+    said: asyncio.Queue[bytes] = asyncio.Queue()
+    asked = f'"{nonce}"' if isinstance(nonce, str) else str(nonce)
+    info = INFO_LINE.replace(b"{", b'{"auth_required":true,"nonce":%b,' % asked.encode(), 1)
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(info)
+        try:
+            words = await reader.read(4096)
+        except ConnectionResetError:
+            words = b""
+        writer.close()
+        await said.put(words)
+
+    listener = await asyncio.start_server(serve, "127.0.0.1", 0)
+    port = listener.sockets[0].getsockname()[1]
+    auth = AuthSettings(nkey_seed=write_secret(make_nkey().seed))
+    await check_refused(
+        make_settings(f"nats://127.0.0.1:{port}", auth=auth), match="that is no nonce"
+    )
+    assert await said.get() == b""
+    listener.close()
+    await listener.wait_closed()
+
+
 async def test_secrets_come_from_the_environment_and_from_the_service_manager(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
