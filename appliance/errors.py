@@ -26,6 +26,14 @@ if TYPE_CHECKING:
     from appliance.core.problems import Problem
 
 
+def say_os_error(error: OSError) -> str:
+    """The system's words; where nothing may be written, also what opens the cage that the packages' unit is."""
+    words = (error.strerror or str(error)).lower()
+    if error.errno == errno.EROFS:
+        return f"{words} (the packages' service: `appliance setup allow --write` opens its cage)"
+    return words
+
+
 class ApplianceError(Exception):
     """Root of every error of ours. `retryable` answers the only question callers ask."""
 

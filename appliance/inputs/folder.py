@@ -18,7 +18,7 @@ from appliance.config.watch_folder import watch_folder
 from appliance.core.current import Current
 from appliance.core.escape import escape_line
 from appliance.core.specs import DesiredState, FolderInput, InputSettings
-from appliance.errors import DaemonError, StoreError
+from appliance.errors import DaemonError, StoreError, say_os_error
 from appliance.inputs.claims import DONE, FAILED, Claim, FolderFiles, Stamp, UnfitFile
 from appliance.inputs.importer import Answer, Importer, Outcome, refuse
 from appliance.inputs.notes import Note
@@ -73,7 +73,7 @@ class Folder:
         try:
             await asyncio.to_thread(self._files.prepare)
         except OSError as error:
-            raise DaemonError(f"folder {self.section.path}: {_reason(error)}") from error
+            raise DaemonError(f"folder {self.section.path}: {say_os_error(error)}") from error
 
     def begin(self) -> None:
         """Take files from now on."""
@@ -126,7 +126,7 @@ class Folder:
             wait_s, trouble = await self._take_ready()
             await self._sweep()
         except OSError as error:
-            self._set_error(_reason(error))
+            self._set_error(say_os_error(error))
             return self.section.poll_interval_s
         except StoreError as error:
             self._set_error(str(error))
@@ -198,7 +198,7 @@ class Folder:
                 # renamed before it is read: no other daemon, nor our next look, takes it as well
                 claim = await asyncio.to_thread(self._files.claim, name)
             except OSError as error:
-                trouble = f"cannot take {escape_line(name)[:200]}: {_reason(error)}"
+                trouble = f"cannot take {escape_line(name)[:200]}: {say_os_error(error)}"
                 continue
             if claim is not None:
                 await self._inject(claim)
@@ -242,7 +242,3 @@ class Folder:
 
 def _mark(claim: Claim) -> Once:
     return Once(SOURCE, claim.number)
-
-
-def _reason(error: OSError) -> str:
-    return (error.strerror or str(error)).lower()

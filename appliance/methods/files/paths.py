@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from appliance.core.allow import is_path_allowed
 from appliance.core.copying import MAKE_DIRECTORIES
 from appliance.core.message import bytes_to_text, text_to_bytes
-from appliance.errors import ArgumentsInvalid, CopyFailed, PathForbidden
+from appliance.errors import ArgumentsInvalid, CopyFailed, PathForbidden, say_os_error
 from appliance.methods.texts import shorten
 
 MAX_PATH_BYTES = 4_095
@@ -177,7 +177,7 @@ def refuse_special(target: Target) -> None:
 
 def failed(path: str, error: OSError) -> CopyFailed:
     """An error of the operating system in our words."""
-    return CopyFailed(shorten(path), (error.strerror or str(error)).lower())
+    return CopyFailed(shorten(path), say_os_error(error))
 
 
 def is_of_a_process(resolved: str) -> bool:
