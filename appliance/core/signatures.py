@@ -43,8 +43,10 @@ FAULT_WORDS = {
 }
 """What a refusal says."""
 
-OF_TIME = frozenset({Fault.EXPIRED, Fault.AHEAD})
-"""Faults that may be over with the next try, so that nobody is told that it is useless."""
+PASSING = frozenset({Fault.EXPIRED, Fault.AHEAD, Fault.DOWNGRADE, Fault.UNKNOWN_KEY})
+"""Faults that may be over with a later try, when a clock is set or a commit has reached the other node: nobody is told that
+it is useless.
+"""
 
 
 def longest_age_s(dedupe_window_s: float, skew_s: float) -> float:

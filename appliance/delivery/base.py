@@ -122,7 +122,11 @@ class LaneCarrier(Protocol):
         ...
 
     def update(self, spec: PublisherSpec) -> None:
-        """Follow changed settings, the encoding among them. Raises EncodeError before anything has changed."""
+        """Follow changed settings, the encoding among them.
+
+        Raises:
+            EncodeError, BusUnavailable: there is no such encoding, or no key to sign with; nothing has changed.
+        """
         ...
 
     def send(self, flights: Sequence[Flight]) -> list[tuple[Flight, str]]:

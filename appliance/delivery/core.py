@@ -57,7 +57,6 @@ FIRST_TOKENS, MAX_TOKENS_AT_ONCE = 4, 256
 TOKEN_BYTES = 8
 MAX_TOKENS = 64
 """Sends of one record that may still be answered: the newest ones."""
-_HERE_ENDING = ".here"
 _WORDS_OF_THE_BROKER = frozenset({AnswerKind.NOBODY, AnswerKind.STORED, AnswerKind.HELD})
 """Which it cannot sign."""
 _WORDS_FOR_ALL = frozenset({AnswerKind.BUSY, AnswerKind.HERE})
@@ -215,8 +214,9 @@ class CoreCarrier:
 
     def update(self, spec: PublisherSpec) -> None:
         """See `base.LaneCarrier`."""
-        # raises for an encoding that there is not, before anything has changed
+        # these raise, for an encoding that there is not and for want of a key, before anything has changed
         frame_headers(spec.serialization, spec.compression)
+        must_have_key(self._signer, spec.signatures)
         self._encoding = encoding_name(spec.serialization, spec.compression)
         self._spec = spec
 
@@ -345,9 +345,7 @@ class CoreCarrier:
 
     def _read_checked(self, message: BusMessage) -> Answer:
         """What an answer says, if it is really said by the node that it names."""
-        opened = self._verifier.open_answer(
-            message, checks_time=message.subject.endswith(_HERE_ENDING)
-        )
+        opened = self._verifier.open_answer(message)
         fault = opened.fault
         name = self._dialect.read_name(message.payload)
         if fault is None and opened.signer and opened.signer != name:

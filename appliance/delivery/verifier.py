@@ -118,8 +118,8 @@ class Verifier:
         self._note(claim, is_fresh=message.origin is None)
         return Opened(claim.block, claim.signer)
 
-    def open_answer(self, message: BusMessage, *, checks_time: bool) -> Opened:
-        """Check what was said on a reply subject. That is good for one message, mostly, and so needs no look at times."""
+    def open_answer(self, message: BusMessage) -> Opened:
+        """Check what was said on a reply subject. Most of these are of one message, and a copy says nothing there."""
         try:
             claim = find_claim(message.block)
         except ValueError:
@@ -127,7 +127,7 @@ class Verifier:
         if claim is None:
             return Opened(message.block, "")
         fault = self._find_fault(Kind.ANSWER, claim, message.subject, message.payload)
-        if fault is None and checks_time:
+        if fault is None:
             fault = self._find_time_fault(claim)
         if fault is not None:
             return self._refuse(claim.block, claim.signer, fault)

@@ -26,7 +26,7 @@ from appliance.bus.base import BusMessage, Denial
 from appliance.core.admission import is_reply_subject_safe
 from appliance.core.method import OnCrash
 from appliance.core.names import NodeName, WorkerKey, parse_subject
-from appliance.core.signatures import OF_TIME, Fault
+from appliance.core.signatures import PASSING, Fault
 from appliance.core.specs import AckOn, SignaturePolicy, SubscriberSpec, WorkerSpec
 from appliance.delivery.base import Confirmation, Kept
 from appliance.dialect.base import Answer, AnswerKind
@@ -737,7 +737,7 @@ class Subscriber:
 
     def _refusal_answer(self, refusal: Refusal) -> Answer | None:
         """What the sender hears; nothing where his next try may go better, unless it is a stream's to make."""
-        if refusal.fault in OF_TIME:
+        if refusal.fault in PASSING:
             if not self._intake.is_asked:
                 return None
             if refusal.fault is Fault.AHEAD:

@@ -689,3 +689,45 @@ def test_what_was_let_in_is_done_after_a_restart_whatever_has_become_of_its_key(
         assert counted(beta).keys() <= {Fault.UNKNOWN_KEY}
 
     play(scenario)
+
+
+def test_a_config_that_asks_for_signatures_is_followed_while_messages_flow() -> None:
+    async def scenario(world: World) -> None:
+        alpha, beta = await add_pair(world, config("off"))
+        for number, policy in enumerate(("prefer", "require", "prefer", "off")):
+            await alpha.submit(numbered(5, f"{number}-"), method=CONSOLE)
+            # one after the other, as commits reach nodes
+            for daemon in (alpha, beta) if number % 2 else (beta, alpha):
+                reload(daemon, config(policy))
+                await asyncio.sleep(TOLD_S)
+                await alpha.submit([f"{number} {daemon.name}"], method=CONSOLE)
+                await asyncio.sleep(TOLD_S)
+        await asyncio.sleep(HOUR_S)
+        texts = [text for text in world.log.texts() if text[:1].isdigit() and len(text) < 12]
+        assert len(texts) == len(set(texts)) == 28
+        assert not alpha.disk.records
+
+    play(scenario)
+
+
+def test_a_word_that_a_node_is_back_is_good_for_a_while_only() -> None:
+    async def scenario(world: World) -> None:
+        alpha, beta = await add_pair(world, config())
+        mallory = await add_mallory(world)
+        await alpha.submit(["before"], method=CONSOLE)
+        await asyncio.sleep(TOLD_S)
+        await beta.stop()
+        await beta.start()
+        said = await mallory.last(f"{SUBJECT}.reply.here.here")
+        await beta.stop()
+        await asyncio.sleep(HOUR_S)
+        await alpha.submit(["asked"], method=CONSOLE)
+        await asyncio.sleep(HOUR_S)
+        sends = len(world.sends("asked"))
+        for _ in range(10):
+            await mallory.say((said.subject, "", said.block, said.payload))
+        assert len(world.sends("asked")) <= sends + 1
+        assert counted(alpha) == {Fault.EXPIRED: 10}
+        await beta.start()
+
+    play(scenario)
