@@ -7,6 +7,8 @@ import shutil
 import sys
 import textwrap
 import time
+from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
@@ -121,7 +123,7 @@ def check(
         problems, exit_code, digest = list(loaded.warnings), EX_OK, loaded.digest
         if secrets:
             found = _find_secret_problems(loaded.desired)
-            problems += found
+            problems += found + _find_openings(loaded.desired, loaded.files)
             if any(problem.severity is Severity.ERROR for problem in found):
                 exit_code = EX_CONFIG
         counts = {
@@ -182,6 +184,32 @@ def _find_secret_problems(desired: DesiredState) -> list[Problem]:
     trouble = find_signing_trouble(desired)
     if trouble is not None:
         found.append(Problem(code="E244", path="signing.key", message=trouble))
+    return found
+
+
+def _find_openings(desired: DesiredState, files: Iterable[str]) -> list[Problem]:
+    """Files that everybody on this machine may read or change, and should not."""
+    from appliance.core.checklist import FileFacts, find_openings
+    from appliance.core.secret_refs import find_secret_refs
+
+    refs = find_secret_refs(desired)
+    looked_at = [(place, ref.name, True) for place, ref in refs.items() if ref.kind == "file"]
+    looked_at += [("", name, False) for name in files]
+    found = []
+    for place, name, is_secret in looked_at:
+        with suppress(OSError):  # one that cannot be read is told as such
+            opening = find_openings(FileFacts(name, os.stat(name).st_mode), is_secret=is_secret)
+            if opening:
+                words = f"{name}: {opening}"
+                found.append(
+                    Problem(
+                        code="W282",
+                        path=place,
+                        message=words,
+                        hint="appliance doctor looks at the directories above, too",
+                        severity=Severity.WARNING,
+                    )
+                )
     return found
 
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
+import grp
 import os
+import pwd
 import shutil
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -115,14 +118,20 @@ def _look(fleet: DesiredState, config_paths: Iterable[str], state_dir: Path) -> 
     if daemon is not None and daemon.user_id is not None:
         trusted.add(daemon.user_id)
     files = {Path(path) for path in config_paths}
-    yield check_writers("config", _facts_up(files), frozenset(trusted), "the config")
+    untrusted = _Strangers(frozenset(trusted))
+    yield check_writers("config", _facts_up(files, untrusted), frozenset(trusted), "the config")
     secrets = [Path(ref.name) for ref in find_secret_refs(fleet).values() if ref.kind == "file"]
-    yield check_readers("secrets", map(_facts, secrets), "secrets that the config names")
-    yield check_writers("secret files", _facts_up(secrets), frozenset(trusted), "what is a secret")
+    facts = [_facts(path, untrusted) for path in secrets]
+    yield check_readers("secrets", facts, "secrets that the config names")
+    writers = _facts_up(secrets, untrusted)
+    yield check_writers("secret files", writers, frozenset(trusted), "what is a secret")
     yield check_readers("state", [_facts(state_dir)], "the state directory")
     if RUNNER_ALLOW.exists():
         yield check_writers(
-            "runner", _facts_up([RUNNER_ALLOW]), frozenset({0}), "what the runner runs"
+            "runner",
+            _facts_up([RUNNER_ALLOW], _Strangers(frozenset({0}))),
+            frozenset({0}),
+            "what the runner runs",
         )
     yield from check_broker(fleet.broker)
     yield check_keys(fleet)
@@ -134,7 +143,25 @@ def _look(fleet: DesiredState, config_paths: Iterable[str], state_dir: Path) -> 
     yield _check_room(state_dir)
 
 
-def _facts_up(paths: Iterable[Path]) -> Iterator[FileFacts]:
+class _Strangers:
+    """Users of a group beside those who are trusted, as far as the machine lists them."""
+
+    def __init__(self, trusted: frozenset[int]) -> None:
+        self._trusted = trusted
+        self._of_group: dict[int, tuple[str, ...]] = {}
+
+    def of(self, group_id: int) -> tuple[str, ...]:
+        """Their names, in order."""
+        if group_id not in self._of_group:
+            found = {one.pw_name for one in pwd.getpwall() if one.pw_gid == group_id}
+            with contextlib.suppress(KeyError):
+                found.update(grp.getgrgid(group_id).gr_mem)
+            names = {one.pw_name for one in pwd.getpwall() if one.pw_uid in self._trusted}
+            self._of_group[group_id] = tuple(sorted(found - names))
+        return self._of_group[group_id]
+
+
+def _facts_up(paths: Iterable[Path], strangers: _Strangers) -> Iterator[FileFacts]:
     """The files, and every directory above them: who may write there may put another file in the place."""
     seen: set[Path] = set()
     for path in paths:
@@ -143,15 +170,16 @@ def _facts_up(paths: Iterable[Path]) -> Iterator[FileFacts]:
             for one in (start, *start.parents):
                 if one not in seen:
                     seen.add(one)
-                    yield _facts(one)
+                    yield _facts(one, strangers)
 
 
-def _facts(path: Path) -> FileFacts:
+def _facts(path: Path, strangers: _Strangers | None = None) -> FileFacts:
     try:
         found = path.stat()
     except OSError as error:
         return FileFacts(str(path), error=error.strerror or type(error).__name__)
-    return FileFacts(str(path), found.st_mode, found.st_uid)
+    group = strangers.of(found.st_gid) if strangers is not None else ()
+    return FileFacts(str(path), found.st_mode, found.st_uid, group=group)
 
 
 def _paths_of(state_dir: Path) -> list[str]:

@@ -831,6 +831,14 @@ _ALL = (
         "ship1: {subscribe: {REQPing: {accept_from: [site=olso]}}}",
         "Mend the name; or leave it, and nodes that come later are let in.",
     ),
+    ErrorCode(
+        "W282",
+        "open-to-everybody",
+        "`check --secrets` found that every user of this machine may read a secret that the config names, or may change "
+        "a file of the config: who does decides what the node does.",
+        "broker: {auth: {nkey_seed: {file: /etc/appliance/ship1.nk}}}, and ls -l says -rw-r--r--",
+        "chmod o-rwx the secret, chmod o-w the config; appliance doctor goes through owners, groups and directories, too.",
+    ),
     # Of a set that is valid by itself but that a running daemon refuses.
     ErrorCode(
         "E301",

@@ -51,6 +51,8 @@ class FileFacts(NamedTuple):
     mode: int = 0
     user_id: int = 0
     error: str = ""
+    group: tuple[str, ...] = ()
+    """Users of its group whom nobody trusts with it; as far as is known."""
 
 
 class DaemonFacts(NamedTuple):
@@ -74,6 +76,8 @@ def check_writers(
         is_shared = stat.S_ISDIR(one.mode) and one.mode & stat.S_ISVTX
         if one.mode & stat.S_IWOTH and not is_shared:
             wrong.append(f"{one.path} (everybody)")
+        elif one.mode & stat.S_IWGRP and one.group and not is_shared:
+            wrong.append(f"{one.path} ({_listed(one.group)} of its group)")
         elif one.user_id not in trusted:
             wrong.append(f"{one.path} (its owner, user {one.user_id})")
     if wrong:
@@ -81,7 +85,7 @@ def check_writers(
             name,
             Grade.BAD,
             f"others may change {what}: {_listed(wrong)}",
-            "chown root and chmod o-w, for each directory above, too",
+            "chown root and chmod go-w, for each directory above, too",
         )
     return _unseen(name, found) or Point(name, Grade.OK, f"nobody else may change {what}")
 
@@ -94,8 +98,23 @@ def check_readers(name: str, files: Iterable[FileFacts], what: str) -> Point:
     ]
     if wrong:
         return Point(name, Grade.BAD, f"everybody may read {what}: {_listed(wrong)}", "chmod o-rwx")
+    by_group = [
+        f"{one.path} ({_listed(one.group)})"
+        for one in found
+        if one.mode & (stat.S_IRGRP | stat.S_IWGRP) and one.group
+    ]
+    if by_group:
+        text = f"users of their group may read {what}: {_listed(by_group)}"
+        return Point(name, Grade.WARNING, text, "chmod g-rwx, or a group of its own for the daemon")
     good = f"{what}: {len(found)} looked at, none readable for everybody"
     return _unseen(name, found) or Point(name, Grade.OK, good)
+
+
+def find_openings(one: FileFacts, *, is_secret: bool) -> str:
+    """What everybody may do with a file that nobody else should; "" where nothing."""
+    if one.mode & stat.S_IWOTH:
+        return "everybody may change it"
+    return "everybody may read it" if is_secret and one.mode & stat.S_IROTH else ""
 
 
 def _unseen(name: str, files: Sequence[FileFacts]) -> Point | None:

@@ -52,6 +52,10 @@ def only(points: object) -> Point:
         (FileFacts("/etc", DIRECTORY | 0o777), Grade.BAD),
         (FileFacts("/tmp", DIRECTORY | stat.S_ISVTX | 0o777), Grade.OK),
         (FileFacts("/etc/a.yaml", FILE | 0o644, user_id=1000), Grade.BAD),
+        (FileFacts("/etc/a.yaml", FILE | 0o664), Grade.OK),  # a group of nobody else
+        (FileFacts("/etc/a.yaml", FILE | 0o664, group=("anna",)), Grade.BAD),
+        (FileFacts("/etc/a.yaml", FILE | 0o644, group=("anna",)), Grade.OK),
+        (FileFacts("/etc", DIRECTORY | 0o775, group=("anna",)), Grade.BAD),
         (FileFacts("/etc/a.yaml", error="Permission denied"), Grade.UNKNOWN),
         (FileFacts("/etc/a.yaml", error="No such file or directory"), Grade.UNKNOWN),
     ],
@@ -70,6 +74,14 @@ def test_who_may_change_a_file_is_seen(facts: FileFacts, grade: Grade) -> None:
 def test_a_secret_that_everybody_may_read_is_bad(mode: int, grade: Grade) -> None:
     point = check_readers("secrets", [FileFacts("/etc/key", FILE | mode)], "secrets")
     assert point.grade is grade
+
+
+def test_users_of_the_group_of_a_secret_are_named() -> None:
+    facts = [FileFacts("/etc/key", FILE | 0o640, group=("anna", "ben"))]
+    point = check_readers("secrets", facts, "secrets")
+    assert (point.grade, "(anna, ben)" in point.text) == (Grade.WARNING, True)
+    facts = [FileFacts("/etc/key", FILE | 0o600, group=("anna",))]
+    assert check_readers("secrets", facts, "secrets").grade is Grade.OK
 
 
 @pytest.mark.parametrize(

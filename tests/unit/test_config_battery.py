@@ -37,6 +37,7 @@ CODES_TESTED_ELSEWHERE = {
     "W207": "reads files: component/bus/test_inspection",
     "E314": "needs a repository: system/test_git_source",
     "E313": "needs a repository: system/test_git_source",
+    "W282": "asks the file system: test_config_commands",
     "W280": "needs a choice of nodes: test_permissions",
     "W301": "needs a running daemon: system/test_going_back",
     "W302": "needs a running daemon: system/test_going_back",

@@ -16,6 +16,7 @@ from appliance.config.error_codes import ERROR_CODES
 from appliance.config.parse import parse_file
 from appliance.core.problems import Problem, Severity
 from tests.support.config_files import BATTERY, ROOT, load
+from tests.support.nats_login import make_nkey
 
 APP = typer.Typer()
 config_commands.register(APP)
@@ -263,3 +264,24 @@ def test_check_asks_for_the_nodes_that_a_machine_would_run(
     assert codes == (["E305"] if code else [])
     if words == ["--node", "ship1"]:
         assert [one["path"] for one in problems] == ["nodes.central", "nodes.ship2"]
+
+
+def test_check_with_secrets_tells_what_everybody_may_read_or_change(tmp_path: Path) -> None:
+    seed, config = tmp_path / "ship1.nk", tmp_path / "fleet.yaml"
+    seed.write_text(make_nkey().seed)
+    auth = f"auth: {{nkey_seed: {{file: {seed}}}}}"
+    config.write_text(
+        f"version: 1\nbroker: {{servers: [nats://n], {auth}}}\nnodes: {{a: {{subscribe: {{REQErrorLog: {{}}}}}}}}\n"
+    )
+
+    def ask() -> list[str]:
+        result = RUNNER.invoke(APP, ["check", str(config), "--secrets", "-o", "json"])
+        assert result.exit_code == 0, result.output
+        return [problem["message"] for problem in json.loads(result.output)["problems"]]
+
+    seed.chmod(0o600)
+    config.chmod(0o644)
+    assert ask() == []
+    seed.chmod(0o644)
+    config.chmod(0o646)
+    assert ask() == [f"{seed}: everybody may read it", f"{config}: everybody may change it"]
