@@ -7,6 +7,7 @@ import secrets
 from dataclasses import replace
 from pathlib import Path
 
+from appliance.bus.auth import is_credentials
 from appliance.bus.base import BusMessage
 from appliance.bus.nats import NatsBus
 from appliance.bus.node_keys import public_key_of, sign
@@ -22,15 +23,23 @@ from appliance.core.enrolment import (
 from appliance.core.specs import AuthSettings, BrokerSettings, SecretRef, TlsSettings
 
 ANSWER_TIMEOUT_S = 5.0
+MAX_SECRET_CHARACTERS = 65_536
 ASKED_AGAIN = 3
 """A request may be one of many, and is then left to be made again."""
 
 
-def reach(server: str, seed_file: Path, ca: Path | None) -> BrokerSettings:
-    """The settings by which to log in at a broker with the seed in a file."""
+def reach(server: str, secret: Path, ca: Path | None) -> BrokerSettings:
+    """The settings by which to log in at a broker with the seed, or the credentials, in a file.
+
+    Raises:
+        OSError, UnicodeDecodeError: it cannot be read.
+    """
+    with secret.open() as file:
+        has_jwt = is_credentials(file.read(MAX_SECRET_CHARACTERS))
+    by = _file(secret)
     return BrokerSettings(
         servers=(server,),
-        auth=AuthSettings(nkey_seed=_file(seed_file)),
+        auth=AuthSettings(credentials=by) if has_jwt else AuthSettings(nkey_seed=by),
         tls=TlsSettings(ca=_file(ca)) if ca is not None else None,
     )
 

@@ -52,7 +52,7 @@ def enrol(
             "--invitation",
             metavar="FILE",
             readable=False,
-            help="The seed of an invitation: a key of `enrolment.invitations` in the config.",
+            help="The seed of an invitation, a key of `enrolment.invitations` in the config; or its credentials file.",
         ),
     ],
     out: Annotated[
@@ -112,8 +112,9 @@ def enrol(
             write_seed(path, make_seed())
         seed = path.read_text()
         public_key = public_key_of(seed)
+        own, invited = reach(server, path, ca), reach(server, invitation, ca)
     except OSError as error:
-        warn(f"{path}: {error.strerror}")
+        warn(f"{error.filename}: {error.strerror}")
         return Exit.NO_PERMISSION if isinstance(error, PermissionError) else Exit.FAILED
     except ValueError as error:
         warn(f"{path} {error}")
@@ -121,9 +122,8 @@ def enrol(
     fingerprint = fingerprint_of(public_key)
     if output is Output.TEXT:
         typer.echo(f"{node}\n  public key   {public_key}\n  fingerprint  {fingerprint}")
-    own = reach(server, path, ca)
     try:
-        result = asyncio.run(_ask(reach(server, invitation, ca), own, node, seed, wait_s))
+        result = asyncio.run(_ask(invited, own, node, seed, wait_s))
     except BusUnauthorized as error:
         warn(f"the invitation opens nothing there: {error}")
         return Exit.NO_PERMISSION

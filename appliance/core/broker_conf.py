@@ -17,7 +17,7 @@ from appliance.core.permissions import ASKING, join_permissions
 from appliance.core.specs import DesiredState, Permissions
 
 _INDENT = "  "
-INVITATION = NodeName("an invitation")
+INVITATION = NodeName("invitation")
 """In the place of the nodes that log in by a key: those that are not known yet."""
 
 

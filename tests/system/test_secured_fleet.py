@@ -238,6 +238,11 @@ def secured(request, tmp_path_factory):
             "central.REQToFileAppend.EventACK.reply.1a2b.3c4d",
         ),  # acknowledge in central's place
         ("publish", "errorCentral.REQErrorLog.EventACK.reply.1a2b.3c4d"),
+        ("publish", "central.REQCliCommand.CommandACK"),  # command central
+        ("publish", "central.REQCopyFileTo.EventACK.reply.1a2b.3c4d"),
+        ("publish", "enrolment.reply.UABC.1"),  # tell a new node that it is let in
+        ("subscribe", "enrolment.request"),  # hear who asks
+        ("subscribe", "central.>"),
         ("publish", "$SYS.REQ.SERVER.PING"),
         ("publish", "$JS.API.STREAM.CREATE.all"),
         ("subscribe", ">"),
@@ -266,6 +271,31 @@ async def test_the_login_of_one_node_opens_nothing_that_is_anothers(secured, ver
             told = await denied.get()
         assert "permissions violation" in told.lower()
         assert subject.lower() in told
+    finally:
+        await client.close()
+
+
+async def test_what_is_left_to_a_stolen_login_is_what_the_node_may(secured):
+    """Among them a hello, which can say that it is of another node that may send there, too."""
+    url, seed = secured
+    denied = asyncio.Queue()
+
+    async def on_error(error):
+        denied.put_nowait(str(error))
+
+    client = await nats.connect(url, nkeys_seed=seed, error_cb=on_error)
+    try:
+        for subject in (
+            "central.REQHello.EventNACK",
+            "central.REQToFileAppend.EventACK",
+            "errorCentral.REQErrorLog.EventACK",
+            "ship1.REQCliCommand.CommandACK.reply.1a2b.3c4d",
+            "elsewhere.at.all",  # what the broker says of it comes after whatever it says of the others
+        ):
+            await client.publish(subject, b"x")
+        async with asyncio.timeout(10):
+            assert "elsewhere.at.all" in await denied.get()
+        assert denied.empty()
     finally:
         await client.close()
 

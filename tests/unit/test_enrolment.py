@@ -164,7 +164,7 @@ nodes: {{central: {{subscribe: {{REQErrorLog: {{}}}}}}, ship1: {{public_keys: [{
 """
     fleet = load_text(tmp_path, text).desired
     ship1, invited = find_logins(fleet)
-    assert (invited.public_key, invited.nodes) == (OTHER.public, ("an invitation",))
+    assert (invited.public_key, invited.nodes) == (OTHER.public, ("invitation",))
     assert invited.permissions == Permissions((REQUESTS,), (f"{REPLIES}.>",))
     may = find_permissions(fleet)
     assert f"{REPLIES}.>" in may[NodeName("central")].publish
