@@ -26,6 +26,7 @@ from appliance.supervision import keep_running
 _log = logging.getLogger(__name__)
 
 _READY_TIMEOUT_S = 10.0
+_GO_BACK_TIMEOUT_S = 1.0
 _TERM_GRACE_S = 3.0
 """nats-server ends within milliseconds of TERM; after this it is killed."""
 
@@ -190,10 +191,17 @@ class EmbeddedBroker:
                 ) from error
             finally:
                 if not is_taken:
-                    # one that is started again must find what is in use
                     self._users = before
-                    with suppress(OSError):
-                        self._write_config()
+                    await self._go_back(process)
+
+    async def _go_back(self, process: asyncio.subprocess.Process) -> None:
+        """Have it read the users again that it had: it may have taken the others without saying so."""
+        with suppress(OSError, BusUnavailable, TimeoutError):
+            self._write_config()
+            seen = self._read_log()
+            process.send_signal(signal.SIGHUP)
+            async with asyncio.timeout(_GO_BACK_TIMEOUT_S):
+                await self._wait_reloaded(process, len(seen))
 
     async def _wait_reloaded(self, process: asyncio.subprocess.Process, seen: int) -> None:
         while process.returncode is None:

@@ -171,6 +171,15 @@ def check_enrolment(findings: Findings, tree: Tree, known: Known) -> None:
                 hint="enrolment: {node: central, invitations: [U…]}",
                 on_key=True,
             )
+    embedded = as_map(tree.get("broker")).get("embedded")
+    if embedded is True or (isinstance(embedded, dict) and embedded.get("secured") is not True):
+        findings.add(
+            "W202",
+            ("enrolment",),
+            "nobody needs to be let in: the embedded broker takes everybody as anybody",
+            hint="broker: {embedded: {secured: true}}",
+            on_key=True,
+        )
     keeper = enrolment.get("node")
     if keeper is not None and keeper not in known.nodes:
         known.miss("node", keeper, ("enrolment", "node"))
