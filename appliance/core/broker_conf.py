@@ -69,7 +69,7 @@ def join_logins(sets: Iterable[Iterable[Login]]) -> list[Login]:
     return [
         Login(
             key,
-            tuple(dict.fromkeys(node for login in found for node in login.nodes)),
+            tuple(sorted({node for login in found for node in login.nodes})),
             join_permissions(login.permissions for login in found),
         )
         for key, found in of_key.items()
