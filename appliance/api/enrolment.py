@@ -16,6 +16,11 @@ class Desk(Protocol):
 
     turned_away: int
 
+    @property
+    def pending(self) -> int:
+        """How many wait."""
+        ...
+
     def show(self) -> list[Shown]:
         """Who waits."""
         ...

@@ -276,6 +276,13 @@ class JobsKept(_Answer):
     bytes: int = 0
 
 
+class Asking(_Answer):
+    """New nodes that ask to be let in, and what was turned away unread or without room since the start."""
+
+    pending: int = 0
+    turned_away: int = 0
+
+
 class Status(_Answer):
     """Everything an operator asks first."""
 
@@ -301,6 +308,7 @@ class Status(_Answer):
     jobs: JobsKept = msgspec.field(default_factory=JobsKept)
     secrets: dict[str, Secret] = {}
     signatures: Signatures = msgspec.field(default_factory=Signatures)
+    enrolment: Asking = msgspec.field(default_factory=Asking)
 
 
 # -- config sets ----------------------------------------------------------------------------------

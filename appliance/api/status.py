@@ -13,6 +13,7 @@ import msgspec
 
 from appliance import __version__
 from appliance.api import model
+from appliance.api.enrolment import Desk
 from appliance.api.fleet import FleetView
 from appliance.api.health import (
     can_accept,
@@ -112,6 +113,7 @@ class StatusView:
         jobs: JobLedger,
         signing: SigningTroubles,
         verifier: Verifier,
+        enrolment: Desk,
     ) -> None:
         self._signing = signing
         self._verifier = verifier
@@ -130,6 +132,7 @@ class StatusView:
         self._inputs = inputs
         self._secrets = secrets
         self._jobs = jobs
+        self._enrolment = enrolment
         self._started_at = time.time()
         self._life = life
 
@@ -201,6 +204,9 @@ class StatusView:
                     node: round(ahead_s, 3)
                     for node, ahead_s in sorted(self._verifier.skews_s.items())
                 },
+            ),
+            enrolment=model.Asking(
+                pending=self._enrolment.pending, turned_away=self._enrolment.turned_away
             ),
         )
 
@@ -324,6 +330,8 @@ class StatusView:
             outbox_oldest_s=self._age_s(counts.oldest_created_at),
             jobs_open=self._jobs.open_count,
             jobs_bytes=self._jobs.size_bytes,
+            enrolment_pending=self._enrolment.pending,
+            enrolment_turned_away=self._enrolment.turned_away,
             waiting=self._standings.waiting(),
             inbox_unfinished=self._unfinished() + self._orphaned,
             inbox_orphaned=self._orphaned,

@@ -101,21 +101,26 @@ def accept(
 
 
 def reject(
-    node: NodeArgument,
+    node: Annotated[str, typer.Argument(metavar="[NODE]", help="The node that asks.")] = "",
     fingerprint: FingerprintOption = None,
+    everybody: Annotated[
+        bool, typer.Option("--all", help="Whoever asks now, as after a flood.")
+    ] = False,
     output: OutputOption = Output.TEXT,
     state_dir: StateDirOption = None,
 ) -> int:
     """Turn a node away: its key is remembered, and told so when it asks again."""
+    if not node and not everybody:
+        raise typer.BadParameter("say which, or --all", param_hint="NODE")
     client = connect(state_dir)
     requests = client.get("/api/v1/enrolment", Enrolment).value.requests
     keys = [
         one.public_key
         for one in requests
-        if one.node == node and fingerprint in (None, one.fingerprint)
+        if everybody or (one.node == node and fingerprint in (None, one.fingerprint))
     ]
     if not keys:
-        warn(_say_nobody(requests, node))
+        warn(_say_nobody(requests, node) if node else "nobody asks to be let in")
         return Exit.FAILED
     done = client.post("/api/v1/enrolment/reject", Count, {"public_keys": keys})
     if output is Output.JSON:

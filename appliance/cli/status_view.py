@@ -43,7 +43,7 @@ def render_status(
     parts: list[RenderableType] = [*_health_lines(status)]
     parts += [_line("drift", say_override(item), "cyan") for item in status.overrides]
     parts += [*_config_lines(status, now), _broker_line(status), _outbox_line(status)]
-    parts += _store_lines(status)
+    parts += [*_store_lines(status), *_enrolment_lines(status)]
     parts += [*_signature_lines(status), *_input_lines(status), *_method_lines(status), Text("")]
     shown = {name: node for name, node in status.nodes.items() if nodes is None or name in nodes}
     shown, hidden = _choose_workers(shown, max_rows)
@@ -231,6 +231,14 @@ def _outbox_line(status: Status) -> Text:
     if waiting:
         said += f"; waiting: {waiting}"
     return _line("outbox", said, "yellow" if outbox.dead else "")
+
+
+def _enrolment_lines(status: Status) -> list[Text]:
+    count = status.enrolment.pending
+    if not count:
+        return []
+    asks = "1 new node asks" if count == 1 else f"{count} new nodes ask"
+    return [_line("asking", f"{asks} to be let in: appliance nodes pending", "yellow")]
 
 
 def _store_lines(status: Status) -> list[Text]:

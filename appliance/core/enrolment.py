@@ -167,6 +167,10 @@ class EnrolmentBook:
             del self._waiting[key]
         return bool(gone)
 
+    def __len__(self) -> int:
+        """How many wait."""
+        return len(self._waiting)
+
     def show(self, keys: Keys) -> list[Shown]:
         """All that wait, in the order in which they came."""
         asking: defaultdict[str, int] = defaultdict(int)

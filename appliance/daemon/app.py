@@ -378,6 +378,7 @@ class Daemon:
             jobs=self.jobs,
             signing=self.signing,
             verifier=self.verifier,
+            enrolment=self.enrolment,
         )
         copies = CopyJobs(
             self.spool,

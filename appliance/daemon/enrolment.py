@@ -16,6 +16,7 @@ from appliance.bus.base import Bus, BusMessage, Denial, Subscription
 from appliance.bus.node_keys import verify
 from appliance.core.current import Current
 from appliance.core.enrolment import (
+    MAX_REQUEST_BYTES,
     REPLIES,
     REQUESTS,
     EnrolmentBook,
@@ -100,6 +101,11 @@ class EnrolmentDesk:
             if subscription is not None:
                 await subscription.stop_intake()
 
+    @property
+    def pending(self) -> int:
+        """How many wait."""
+        return len(self._book)
+
     def show(self) -> list[Shown]:
         """Who waits."""
         return self._book.show(self._keys)
@@ -134,9 +140,11 @@ class EnrolmentDesk:
         )
 
     def _queue_up(self, messages: list[BusMessage]) -> None:
-        room = MAX_QUEUED - len(self._queue)
-        self._queue += messages[:room]
-        self.turned_away += max(0, len(messages) - room)
+        # what is larger than a request can be is not even kept until its turn
+        small = [one for one in messages if len(one.payload) <= MAX_REQUEST_BYTES]
+        taken = small[: MAX_QUEUED - len(self._queue)]
+        self._queue += taken
+        self.turned_away += len(messages) - len(taken)
         self._woken.set()
 
     async def _wait(self, timeout_s: float) -> None:

@@ -90,6 +90,8 @@ class MetricsFacts:
     outbox_oldest_s: float = 0.0
     jobs_open: int = 0
     jobs_bytes: int = 0
+    enrolment_pending: int = 0
+    enrolment_turned_away: int = 0
     waiting: Mapping[str, int] = field(default_factory=dict)
     """Messages that wait, by the kind of the reason."""
     inbox_unfinished: int = 0
@@ -447,6 +449,12 @@ def _fleet_families(facts: MetricsFacts) -> list[Metric]:
         ),
         _gauge(
             "jobs_bytes", "What all jobs that are kept take, outputs included.", facts.jobs_bytes
+        ),
+        _gauge("enrolment_pending", "New nodes that ask to be let in.", facts.enrolment_pending),
+        _counter(
+            "enrolment_turned_away",
+            "Requests of new nodes that were none, came too fast or found no room.",
+            facts.enrolment_turned_away,
         ),
         _gauge(
             "outbox_oldest_seconds", "Age of the oldest pending message.", facts.outbox_oldest_s

@@ -125,6 +125,11 @@ def test_another_key_for_a_known_name_is_told_and_needs_its_fingerprint(world):
     assert "1 turned away" in world.run("nodes", "reject", "ship2")
     again = world.enrol("ship2", out=world.directory / "other.nk")
     assert (again.returncode, json.loads(again.stdout)["result"]) == (1, "rejected")
+    world.enrol("ship4")
+    assert world.central.status()["enrolment"]["pending"] == 1
+    assert "1 new node asks to be let in" in world.run("status")
+    assert "appliance_enrolment_pending 1.0" in world.central.request("GET", "/metrics")[1]
+    assert "1 turned away" in world.run("nodes", "reject", "--all")
 
 
 @pytest.mark.parametrize(
