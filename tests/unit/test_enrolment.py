@@ -55,6 +55,10 @@ WRONG = {
     "a wildcard": body(EnrolmentRequest("*", SHIP.public)),
     "a long name": body(EnrolmentRequest("n" * 300, SHIP.public)),
     "a zero byte": body(nonce="\0"),
+    "a short signature": write_request(
+        REQUEST, "1a", sign(SHIP.seed, signed_bytes(REQUEST, "1a"))[:-1]
+    ),
+    "no signature": write_request(REQUEST, "1a", b""),
     "too large": body(nonce="x" * MAX_REQUEST_BYTES),
     "a mistyped key": body().replace(SHIP.public.encode(), SHIP.public.encode()[:-1] + b"0"),
     "half a key": json.dumps(
