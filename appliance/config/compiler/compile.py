@@ -69,6 +69,8 @@ from appliance.core.user_method import UserMethod
 
 MAX_WORKERS = 2_000_000
 """Of all nodes: a role of a few lines that sends from all to all makes as many as there are pairs."""
+_MAX_NAMED = 5
+"""So many nodes of which the same is to be said are named."""
 NODE_PLACEHOLDER = "${node}"
 """Replaced by the own node's name in texts that a node sends or runs; doubled (``$${node}``) it
 stands for itself.
@@ -232,15 +234,21 @@ def _make_sections(tree: Tree, longest: Expiry) -> dict[str, Any]:
 
 def _check_logins(findings: Findings, desired: DesiredState) -> None:
     """Who runs elsewhere gets in by a key of his own."""
-    for node in sorted(desired.declared_nodes.difference(desired.run_nodes)):
-        if not desired.traits[node].public_keys:
-            findings.add(
-                "W280",
-                ("nodes", node),
-                f"{node} has no `public_keys`, and so no login at the embedded broker",
-                hint=f"make a key on its machine: appliance keys new {node}; or: appliance enrol",
-                on_key=True,
-            )
+    keyless = [
+        node
+        for node in sorted(desired.declared_nodes.difference(desired.run_nodes))
+        if not desired.traits[node].public_keys
+    ]
+    if keyless:
+        more = len(keyless) - _MAX_NAMED
+        names = ", ".join(keyless[:_MAX_NAMED]) + (f" and {more} more" if more > 0 else "")
+        findings.add(
+            "W280",
+            ("nodes", keyless[0]),
+            f"without `public_keys`, and so without a login at the embedded broker: {names}",
+            hint=f"on its machine: appliance enrol {keyless[0]}, or: appliance keys new {keyless[0]}",
+            on_key=True,
+        )
 
 
 def _check_unused_roles(findings: Findings, roles: Tree, nodes: Tree) -> None:
