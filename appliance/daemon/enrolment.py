@@ -69,6 +69,10 @@ class EnrolmentDesk:
         self._book = EnrolmentBook()
         self._queue: deque[BusMessage] = deque()
         self._woken = asyncio.Event()
+        self._subscription: Subscription | None = None
+        self._is_denied = False
+        self._told = ""
+        """The trouble that was told last."""
         self.turned_away = 0
         """Requests that were none, came faster than they are looked at, or found no room; since the start."""
         desired.follow(lambda _: self._woken.set())
@@ -84,22 +88,14 @@ class EnrolmentDesk:
 
     async def run(self) -> None:
         """Take requests while the config says so, until cancelled."""
-        subscription: Subscription | None = None
         try:
             while True:
-                if self._is_ours and subscription is None:
-                    subscription = await self._subscribe()
-                elif subscription is not None and not self._is_ours:
-                    await subscription.stop_intake()
-                    subscription = None
-                    self._queue.clear()
+                await self._follow()
                 await self._look()
-                await self._wait(
-                    _AGAIN_S if self._is_ours and subscription is None else LOOK_EVERY_S
-                )
+                is_away = self._is_ours and self._subscription is None
+                await self._wait(_AGAIN_S if is_away else LOOK_EVERY_S)
         finally:
-            if subscription is not None:
-                await subscription.stop_intake()
+            await self._unsubscribe()
 
     @property
     def pending(self) -> int:
@@ -125,21 +121,39 @@ class EnrolmentDesk:
     def _keys(self) -> Keys:
         return {node: traits.public_keys for node, traits in self._desired.value.traits.items()}
 
-    async def _subscribe(self) -> Subscription | None:
+    async def _follow(self) -> None:
+        """Listen where the config says so. What the broker denies is asked for again: its rights may come later."""
+        if self._is_denied or not self._is_ours:
+            await self._unsubscribe()
+        if not self._is_ours or self._subscription is not None:
+            return
+        self._is_denied = False
         try:
-            return await self._bus.subscribe(
-                REQUESTS, self._queue_up, queue=REQUESTS, on_denied=self._tell_denied
+            self._subscription = await self._bus.subscribe(
+                REQUESTS, self._queue_up, queue=REQUESTS, on_denied=self._on_denied
             )
         except BusError as error:
-            self._telemetry.enrolment_troubled(f"new nodes cannot ask: {error}")
-            return None
+            self._tell(f"new nodes cannot ask: {error}")
 
-    def _tell_denied(self, denial: Denial) -> None:
-        self._telemetry.enrolment_troubled(
-            f"the broker lets us hear no new nodes (appliance broker-conf): {denial.text}"
-        )
+    async def _unsubscribe(self) -> None:
+        subscription, self._subscription = self._subscription, None
+        if subscription is not None:
+            await subscription.stop_intake()
+            self._queue.clear()
+
+    def _on_denied(self, denial: Denial) -> None:
+        # NB: wakes nobody, or a broker that denies it would be asked without a pause
+        self._is_denied = True
+        self._tell(f"the broker lets us hear no new nodes (appliance broker-conf): {denial.text}")
+
+    def _tell(self, trouble: str) -> None:
+        """Once, until somebody asks."""
+        if trouble != self._told:
+            self._told = trouble
+            self._telemetry.enrolment_troubled(trouble)
 
     def _queue_up(self, messages: list[BusMessage]) -> None:
+        self._told = ""
         # what is larger than a request can be is not even kept until its turn
         small = [one for one in messages if len(one.payload) <= MAX_REQUEST_BYTES]
         taken = small[: MAX_QUEUED - len(self._queue)]

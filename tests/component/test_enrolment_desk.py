@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from appliance.bus.base import BusMessage
-from appliance.bus.memory import MemoryBroker, MemoryBus
+from appliance.bus.memory import MemoryBroker, MemoryBus, Permissions
 from appliance.bus.node_keys import sign
 from appliance.core.current import Current
 from appliance.core.enrolment import (
@@ -202,3 +202,33 @@ async def test_a_file_that_is_damaged_is_told_and_left_behind(scene: Scene) -> N
         assert desk.show() == []
         (trouble,) = scene.told.troubles
         assert trouble.startswith("enrolment.json is unusable")
+
+
+async def test_what_the_broker_denies_is_told_once_and_asked_for_again(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(enrolment_module, "LOOK_EVERY_S", 0.01)
+    bus = await MemoryBus.open(
+        scene.broker, name="central", permissions=Permissions(subscribe_deny=(REQUESTS,))
+    )
+    desk = EnrolmentDesk(bus, scene.desired, scene.path, scene.told, lambda: scene.wall)
+    running = asyncio.create_task(desk.run())
+    await until_async(lambda: scene.told.troubles)
+    # the broker reads other rights, and the connection goes on
+    assert bus.session is not None
+    bus.session.permissions = Permissions()
+    ship, stranger = make_nkey(), await scene.stranger()
+
+    async def is_answered() -> None:
+        while not scene.answers():
+            await stranger.publish(REQUESTS, ask("ship7", ship), reply_to=reply_of(ship))
+            await asyncio.sleep(0.001)
+
+    async with asyncio.timeout(30):
+        await is_answered()
+    (trouble,) = scene.told.troubles
+    assert "broker-conf" in trouble
+    running.cancel()
+    await asyncio.wait({running})
+    await stranger.close()
+    await bus.close()
