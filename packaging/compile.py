@@ -34,9 +34,9 @@ _PLACES = {
     "wire/gob": "decode descriptors encode numbers plan skip types",
     "dialect": "base headers steward",
     "delivery": "base core jetstream",
-    "bus": "frames parser",
+    "bus": "frames parser protocol",
     "telemetry": "stats",
-    "outbox": "disk_index ids lane steady",
+    "outbox": "blobs composing dedupe disk_index ids inbox lane newness patience segments settling steady writer",
     "workers": "executor finishing incoming lane_sender reply_builder router subscriber",
 }
 MODULES = [f"{place}/{name}" for place, names in _PLACES.items() for name in names.split()]

@@ -87,11 +87,11 @@ class Writer:
         self._is_stopping = False
         self._housekeeping_due_mono = 0.0
         self._space_due_mono = 0.0
-        self._thread = threading.Thread(target=self._run, name="store writer", daemon=True)
+        self._runner = threading.Thread(target=self._run, name="store writer", daemon=True)
 
     def start(self) -> None:
         """Begin."""
-        self._thread.start()
+        self._runner.start()
 
     def submit(self, operation: Operation | Call | Stop) -> None:
         """Hand an operation over; it is answered on the loop, by which this is called."""
@@ -100,7 +100,7 @@ class Writer:
 
     def join(self) -> None:
         """Wait for the thread's end; after `Stop` only."""
-        self._thread.join()
+        self._runner.join()
 
     def trouble(self) -> tuple[HealthState, str]:
         """What keeps the store from working, as far as the writer knows."""
