@@ -113,6 +113,9 @@ nodes: {hub: {subscribe: {REQPing: {}}}}
     signed = compiled(tmp_path, text % "prefer").state.dedupe_window_s
     assert signed == 241 * 3600
     assert compiled(tmp_path, text % "off").state.dedupe_window_s == 25 * 3600
+    plain = text.replace(", stream: {max_age: 240h}", "") % "require"
+    keyed = plain.replace("{subscribe", f"{{public_keys: [{KEYS['hub']}], subscribe")
+    assert compiled(tmp_path, keyed).state.dedupe_window_s == (30 * 24 + 1) * 3600
     found = problems(tmp_path, "state: {dedupe_window: 48h}\n" + text % "prefer")
     assert [code for code, _ in found] == ["E242"]
     assert "stream.max_age" in found[0][1]

@@ -15,7 +15,7 @@ from appliance.config.compiler.expand import Base, Publication, Subscription
 from appliance.config.compiler.findings import PLACE, Findings, KeyPath
 from appliance.config.compiler.layers import Tree, find_origin, find_value
 from appliance.core.durations import format_duration, parse_duration
-from appliance.core.specs import AckSettings, Delivery, SignaturePolicy
+from appliance.core.specs import AckSettings, Delivery, SignaturePolicy, StreamSettings
 
 RETRY_ALLOWANCE_S = 3_600.0
 """Ids outlive the last resend by this: time for an operator to retry what has just become a dead letter."""
@@ -53,12 +53,12 @@ def find_longest_expiry(
             )
     for item in subscriptions:
         settings = item.resolved.settings
+        max_age_s = settings.get("stream", StreamSettings()).max_age_s
         if (
             settings.get("delivery") is Delivery.JETSTREAM
             and settings.get("signatures", SignaturePolicy.OFF) is not SignaturePolicy.OFF
-            and settings["stream"].max_age_s > longest.seconds
+            and max_age_s > longest.seconds
         ):
-            max_age_s = settings["stream"].max_age_s
             longest = Expiry(max_age_s, find_origin(item.layers, _MAX_AGE), "stream.max_age")
     return longest
 
