@@ -12,11 +12,14 @@ from pathlib import Path
 
 import pytest
 
+from appliance.cli.app import make_app
+from appliance.cli.server_options import talks_to_daemon
 from tests.support import forked
 from tests.support.appliance import Appliance
 from tests.support.authority import Authority
 from tests.support.waiting import until
 
+REPOSITORY = Path(__file__).parents[2]
 CONFIG = """
 version: 1
 broker: {{embedded: true}}
@@ -228,11 +231,77 @@ def test_a_file_is_followed(run, world):
     assert (done.returncode, done.stdout) == (0, "one\ntwo\n"), done.stderr
 
 
+def read_table():
+    """From docs/remote.md: each command with the scope that it takes; "none" for those that ask no server."""
+    text = (REPOSITORY / "docs/remote.md").read_text()
+    section = text.partition("## Which commands")[2].partition("\n## ")[0]
+    rows = re.findall(r"^\| (`.*?) \| (.*?) \| (.*?) \|$", section, re.M)
+    return {
+        command: (scope.strip("`"), where)
+        for commands, scope, where in rows
+        for command in re.findall(r"`(.+?)`", commands)
+    }
+
+
+TABLE = read_table()
+WORDS_BEHIND = {
+    "explain": ["E001"],
+    "keys new": ["x"],
+    "keys show": ["x"],
+    "keys creds": ["x", "y"],
+    "can": ["a", "b", "--from", "c"],
+    "runner": ["--allow", "x"],
+    **{word: ["x"] for word in ("run", "check", "validate", "init", "bench", "broker-conf")},
+    "send": ["--to", "ship1", "REQPing"],
+    "exec": ["ship1", "--", "true"],
+    "tail": ["ship1", "/x"],
+    "cp": ["ship1:/etc/hostname", "x"],
+    "ps": ["ship1"],
+    "history show": ["latest"],
+    "outbox drop": ["--all-dead"],
+    "outbox retry": ["--all"],
+    "inbox drop": ["--all"],
+    "fleet wait": ["--timeout", "1s"],
+    **{f"jobs {word}": ["JOB"] for word in ("show", "watch", "output", "cancel", "retry")},
+}
+
+
+@pytest.fixture(scope="module")
+def a_job(world):
+    """The id of a job that is there."""
+    told = world.laptop.run("exec", "ship1", "-o", "json", "--", "sh", "-c", "true")
+    return json.loads(told.stdout)["job"]
+
+
+def test_the_table_names_every_command_and_which_ask_a_server():
+    asking, alone = set(), set()
+
+    def walk(app, *names):
+        for command in app.registered_commands:
+            name = command.name or command.callback.__name__.replace("_", "-")
+            if command.hidden:
+                continue
+            of = asking if talks_to_daemon(command.callback) else alone
+            of.add(" ".join([*names, name]))
+        for group in app.registered_groups:
+            below = group.typer_instance
+            name = group.name or below.info.name
+            callback = below.registered_callback and below.registered_callback.callback
+            if callback is not None and talks_to_daemon(callback):
+                asking.add(name)
+            walk(below, *names, name)
+
+    walk(make_app())
+    assert {name for name, (scope, _) in TABLE.items() if scope != "none"} == asking
+    assert {name for name, (scope, _) in TABLE.items() if scope == "none"} == alone | {"validate"}
+
+
 @pytest.mark.parametrize(
-    "words", [["run", "x"], ["check", "x"], ["bench", "x"], ["doctor", "x"], ["audit", "show"]]
+    "command",
+    [name for name, (scope, _) in TABLE.items() if scope == "none" and "context" not in name],
 )
-def test_what_works_on_its_own_machine_alone_says_so(run, words):
-    done = run(*words)
+def test_what_works_on_its_own_machine_alone_says_so(run, command):
+    done = run(*command.split(), *WORDS_BEHIND.get(command, []))
     assert done.returncode == 64
     assert "works on this machine alone" in done.stderr.replace("\n", " ")
 
@@ -241,23 +310,30 @@ def test_what_works_on_its_own_machine_alone_says_so(run, words):
 
 
 @pytest.mark.parametrize(
-    ("context", "words", "scope"),
-    [
-        ("watcher", ["reload"], "reload"),
-        ("watcher", ["rollback"], "reload"),
-        ("watcher", ["exec", "ship1", "--", "sh", "-c", "true"], "send"),
-        ("watcher", ["send", "--to", "ship1", "REQPing"], "send"),
-        ("watcher", ["cp", "ship1:/etc/hostname", "x"], "send"),
-        ("watcher", ["outbox", "drop", "--all-dead"], "send"),
-        ("anna", ["reload"], "reload"),
-    ],
+    ("command", "scope"),
+    [(name, scope) for name, (scope, _) in TABLE.items() if scope in ("send", "reload")],
 )
-def test_what_one_may_not_do_names_the_scope_that_is_missing(run, context, words, scope):
-    done = run(*words, context=context)
+def test_what_one_may_not_do_names_the_scope_that_is_missing(run, command, scope, a_job):
+    words = [a_job if word == "JOB" else word for word in WORDS_BEHIND.get(command, [])]
+    done = run(*command.split(), *words, context="watcher")
     assert done.returncode == 77
     (line,) = done.stderr.splitlines()
     assert f"lacks the scope {scope}" in line
-    assert context in line
+    assert "watcher" in line
+
+
+def test_a_certificate_lacks_the_scopes_that_it_was_not_given(run):
+    done = run("reload", context="anna")
+    assert done.returncode == 77
+    assert "anna lacks the scope reload" in done.stderr
+
+
+@pytest.mark.parametrize("command", [name for name, (scope, _) in TABLE.items() if scope == "read"])
+def test_who_may_look_may_do_what_needs_no_more(run, command, a_job):
+    words = [a_job if word == "JOB" else word for word in WORDS_BEHIND.get(command, [])]
+    done = run(*command.split(), *words, context="watcher")
+    assert done.returncode != 77, done.stderr
+    assert "scope" not in done.stderr
 
 
 def test_a_certificate_is_enough_to_look_and_to_send(run):
