@@ -191,4 +191,7 @@ def _tell_head(head: Head) -> None:
     """What the chain itself cannot show, its end, is said where it cannot be changed with it."""
     if head.number:
         fields = {"number": head.number, "digest": head.digest}
-        _log.info("audit trail", extra={"fields": fields})
+        words = (
+            "what operators asked is kept: appliance audit show, and verify --head with this digest"
+        )
+        _log.info(words, extra={"fields": fields})

@@ -66,7 +66,7 @@ def test_who_asked_for_what_is_there_after_a_kill_and_holds_no_text(tmp_path):
         assert whole.stdout.startswith(f"whole: {len(found)} entries, 1 to {len(found)}")
         daemon.start()
         until(lambda: len(entries(daemon)) > len(found))
-        assert "audit trail number=" in daemon.log()
+        assert "appliance audit show, and verify --head with this digest number=" in daemon.log()
     path = daemon.state / "audit.jsonl"
     text = path.read_text()
     path.write_text(text.replace('"REQCliCommand"', '"REQPing"', 1))
