@@ -55,7 +55,7 @@ class Contexts:
         if found is None:
             nearest = did_you_mean(find_nearest(name, self.by_name))
             raise ContextsUnusable(
-                f"no context {name[:100]!r}{nearest}; `appliance context list` shows them"
+                f"no context {name[:100]!r}{nearest}; `appliance context list` shows them{_hint(name)}"
             )
         return found
 
@@ -206,3 +206,9 @@ def remove_token(path: Path) -> None:
     """Forget a token that was typed in."""
     with contextlib.suppress(FileNotFoundError):
         path.unlink()
+
+
+def _hint(name: str) -> str:
+    """`-c` is an option of programs, too: of a shell above all."""
+    is_command = not name.replace("-", "").replace("_", "").replace(".", "").isalnum()
+    return " (what is for a program or a method stands behind --)" if is_command else ""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 from typing import Annotated
 
@@ -63,7 +64,8 @@ def methods(
     elif output is Output.JSON:
         print_json(found.plain)
     else:
-        typer.echo(render_list(found.value.methods))
+        columns = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+        typer.echo(render_list(found.value.methods, columns))
     return Exit.OK
 
 

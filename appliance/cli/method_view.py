@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
 
 from msgspec import UNSET
@@ -18,8 +19,8 @@ _DOES = {
 _INDENT = "  "
 
 
-def render_list(methods: Sequence[Method]) -> str:
-    """One line per method, those of the config first."""
+def render_list(methods: Sequence[Method], columns: int | None = None) -> str:
+    """One line per method, those of the config first; on a terminal that is too narrow for that (`columns`) some more."""
     calls = [f"{method.name} {method.usage}".strip() for method in methods]
     width = min(44, max((len(call) for call in calls), default=0))
     lines: list[str] = []
@@ -30,6 +31,23 @@ def render_list(methods: Sequence[Method]) -> str:
             lines += [*([""] if lines else []), _SOURCES.get(source, source)]
         words = f"{_INDENT}{call:{width}s}  {method.kind:7s}  {method.summary}"
         lines.append(escape_line(words).rstrip())
+    if columns is None or all(len(line) <= columns for line in lines):
+        return "\n".join(lines)
+    lines, source = [], None
+    for method, call in zip(methods, calls, strict=True):
+        if method.source != source:
+            source = method.source
+            lines += [*([""] if lines else []), _SOURCES.get(source, source)]
+        lines.append(escape_line(f"{_INDENT}{call}, {_article(method.kind)}"))
+        if method.summary:
+            lines.append(
+                textwrap.fill(
+                    escape_line(method.summary),
+                    max(columns, 40),
+                    initial_indent=3 * _INDENT,
+                    subsequent_indent=3 * _INDENT,
+                )
+            )
     return "\n".join(lines)
 
 
@@ -51,8 +69,11 @@ def render_method(method: Method) -> str:
 
 
 def _say_kind(kind: str, origin: str) -> str:
-    article = "an" if kind.startswith("e") else "a"
-    return f"{article} {kind}, {origin}"
+    return f"{_article(kind)}, {origin}"
+
+
+def _article(kind: str) -> str:
+    return f"{'an' if kind.startswith('e') else 'a'} {kind}"
 
 
 def render_usage(method: Method) -> list[str]:

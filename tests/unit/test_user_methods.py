@@ -97,3 +97,11 @@ def test_override_performs_what_the_config_switched_off_or_nothing_for_anybody(
     assert undeclared.accept_from == frozenset()
     assert undeclared.definition is not None
     assert started("Gone") is None
+
+
+def test_list_fits_a_narrow_terminal(tmp_path: Path) -> None:
+    methods = read_methods(desired_of(tmp_path, TEXT).methods)
+    lines = render_list(methods, 80).splitlines()
+    assert all(len(line) <= 80 for line in lines)
+    assert lines[1:3] == ["  Off, a command", "      Run date."]
+    assert render_list(methods, 200) == render_list(methods)
