@@ -1,4 +1,4 @@
-"""The script of docs/scripting.md as it stands there: nodes that are away, that fail and that are unwell afterwards do no harm."""
+"""The script of docs/scripting.md as it stands there: nodes that are away, fail or are unwell afterwards do no harm."""
 
 import os
 import re
