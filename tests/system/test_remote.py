@@ -249,6 +249,10 @@ WORDS_BEHIND = {
     "keys new": ["x"],
     "keys show": ["x"],
     "keys creds": ["x", "y"],
+    "keys rotate": ["x"],
+    "enrol": ["ship9", "--server", "tls://127.0.0.1:1", "--invitation", "x"],
+    "nodes accept": ["ship9", "--into", "x.yaml"],
+    "nodes reject": ["ship9"],
     "can": ["a", "b", "--from", "c"],
     "runner": ["--allow", "x"],
     **{word: ["x"] for word in ("run", "check", "validate", "init", "bench", "broker-conf")},
@@ -311,7 +315,12 @@ def test_what_works_on_its_own_machine_alone_says_so(run, command):
 
 @pytest.mark.parametrize(
     ("command", "scope"),
-    [(name, scope) for name, (scope, _) in TABLE.items() if scope in ("send", "reload")],
+    [
+        (name, scope)
+        for name, (scope, _) in TABLE.items()
+        # one of them looks first who asks to be let in, and here nobody does
+        if scope in ("send", "reload") and name != "nodes reject"
+    ],
 )
 def test_what_one_may_not_do_names_the_scope_that_is_missing(run, command, scope, a_job):
     words = [a_job if word == "JOB" else word for word in WORDS_BEHIND.get(command, [])]
