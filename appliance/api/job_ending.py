@@ -13,8 +13,8 @@ from appliance.api.standings import Standings
 from appliance.core.delivery import DeliveryState, Standing, WaitReason, end_reason, kind_of_wait
 from appliance.core.programs import PROGRAM_STOP
 from appliance.errors import StoreError
-from appliance.jobs.ledger import JobLedger, taken_back
-from appliance.jobs.records import Ending, JobFacts, Target
+from appliance.jobs.ledger import JobLedger
+from appliance.jobs.records import Ending, JobFacts, Target, taken_back
 from appliance.outbox.store import MessageStore
 from appliance.telemetry.report import Telemetry
 

@@ -22,7 +22,16 @@ from appliance.core.outcome import AnswerFacts
 from appliance.core.specs import JobSettings
 from appliance.errors import StoreError
 from appliance.jobs.asking import Asking
-from appliance.jobs.records import Ending, JobFacts, KeptJob, Target, TargetFacts, TargetState
+from appliance.jobs.records import (
+    LEAVES_OUTBOX,
+    Ending,
+    JobFacts,
+    KeptJob,
+    Target,
+    TargetFacts,
+    TargetState,
+    taken_back,
+)
 from appliance.outbox.facts import FactChanges
 from appliance.outbox.job_file import JobFile, Statement
 from appliance.outbox.texts import plain_text
@@ -42,7 +51,6 @@ FORGET_EVERY_S = 10.0
 SLACK = 1.25
 """Output is cut back when it exceeds its bound by that much, not with every piece."""
 NOT_ACCEPTED = "the appliance stopped before it was accepted"
-LEAVES_OUTBOX = (Ending.TAKING_BACK, Ending.LETTING_GO)
 OUTBOX_LOST = "the outbox that it waited in is gone"
 
 _INSERT_JOB = "INSERT INTO job (key, id, at, is_accepted, facts) VALUES (?, ?, ?, 0, ?)"
@@ -601,14 +609,6 @@ class JobLedger:
 
 def _fact_key(id_: str, batch: int) -> str:
     return id_ if batch == 1 else f"{id_}.{batch}"
-
-
-def taken_back(ending: Ending, by: str) -> Standing:
-    """The end of a message that an operator has taken out of the outbox."""
-    why = f"cancelled by {by or 'an operator'}"
-    if ending is Ending.LETTING_GO:
-        return Standing(DeliveryState.EXPIRED, f"{why}; it may have been heard")
-    return Standing(DeliveryState.FAILED, why)
 
 
 def _update(target: Target) -> Statement:

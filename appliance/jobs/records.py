@@ -7,6 +7,7 @@ from enum import StrEnum
 
 import msgspec
 
+from appliance.core.delivery import DeliveryState, Standing
 from appliance.core.message import body_number
 from appliance.core.outcome import Kind, Outcome
 
@@ -60,6 +61,17 @@ class Ending(StrEnum):
     """It is about to leave the outbox, and nobody has heard it; one that is not there any more has left it so."""
     LETTING_GO = "letting go"
     """Likewise, of one that may have been heard."""
+
+
+LEAVES_OUTBOX = (Ending.TAKING_BACK, Ending.LETTING_GO)
+
+
+def taken_back(ending: Ending, by: str) -> Standing:
+    """The end of a message that an operator has taken out of the outbox."""
+    why = f"cancelled by {by or 'an operator'}"
+    if ending is Ending.LETTING_GO:
+        return Standing(DeliveryState.EXPIRED, f"{why}; it may have been heard")
+    return Standing(DeliveryState.FAILED, why)
 
 
 class TargetState(msgspec.Struct, kw_only=True, omit_defaults=True):
