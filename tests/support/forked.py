@@ -51,8 +51,10 @@ class ForkedProcess:
         told.close()
         self.pid = int(self._told.readline())
         self.returncode: int | None = None
-        self._pid_fd = os.pidfd_open(self.pid)
-        """Its number may be given to another process as soon as it has ended; this may not."""
+        self._pid_fd: int | None = None
+        """Its number may be given to another process as soon as it has ended; this may not. None: it has ended already."""
+        with contextlib.suppress(ProcessLookupError):
+            self._pid_fd = os.pidfd_open(self.pid)
 
     def poll(self) -> int | None:
         """The exit code, negative for a signal; None while it runs."""
@@ -71,7 +73,7 @@ class ForkedProcess:
 
     def send_signal(self, number: int) -> None:
         """To a process that has ended nothing is sent."""
-        if self.poll() is None:
+        if self.poll() is None and self._pid_fd is not None:
             with contextlib.suppress(ProcessLookupError):
                 signal.pidfd_send_signal(self._pid_fd, number)
 
@@ -85,15 +87,18 @@ class ForkedProcess:
         if self.returncode is None and select.select([self._told], [], [], timeout_s)[0]:
             line = self._told.readline()
             self.returncode = int(line) if line else -signal.SIGKILL
-            self._told.close()
-            os.close(self._pid_fd)
+            self._close()
         return self.returncode
 
     def __del__(self) -> None:
         if self.returncode is None:
             with contextlib.suppress(OSError, AttributeError):
-                self._told.close()
-                os.close(self._pid_fd)
+                self._close()
+
+    def _close(self) -> None:
+        self._told.close()
+        if self._pid_fd is not None:
+            os.close(self._pid_fd)
 
 
 def start(
