@@ -273,10 +273,12 @@ class WithRests:
 
     async def claim(self, reply_tos: Sequence[str]) -> list[bool]:
         """See `base.Intake`."""
-        found: list[bool] = []
-        for reply_to in reply_tos:
-            found += await self._of(reply_to).claim([reply_to])
-        return found
+        found: dict[str, bool] = {}
+        for intake in (self._main, *self._rests):
+            its = [reply_to for reply_to in reply_tos if self._of(reply_to) is intake]
+            if its:
+                found |= zip(its, await intake.claim(its), strict=True)
+        return [found[reply_to] for reply_to in reply_tos]
 
     def confirm(self, confirmations: Sequence[Confirmation]) -> None:
         """See `base.Intake`."""

@@ -4,14 +4,21 @@
 - `leader`: a cluster of three whose stream's leader is killed again and again while messages flow
 - `reload`: the config goes to and fro between `core` and `jetstream` under load
 - `pair`: two daemons of one node, one of which is killed again and again
+- `puback`: the sender's line goes dark and is cut while messages flow, so that answers of the stream are lost
+- `deleted`: the stream is deleted by hand again and again, while senders go on
+- `full`: the disk of the stream is full, is given room, and the broker started anew (needs root, for a small tmpfs)
+- `moved`: of so many messages that wait a node does a third, and is moved to another machine
 
-Each tells what was lost and doubled; it exits with 1 if anything was.
+Each tells what was lost and doubled, and how long after the last fault all was done; it exits with 1 if anything was lost or
+doubled.
 """
 
 from __future__ import annotations
 
 import argparse
+import asyncio
 import random
+import subprocess
 import sys
 import tempfile
 import time
@@ -20,7 +27,10 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, suppress
 from pathlib import Path
 
+import nats
+
 from tests.support.appliance import PLAIN_COMMAND, Appliance
+from tests.support.cut_link import CutLink
 from tests.support.nats_cluster import Cluster
 from tests.support.nats_server import NatsServer
 from tests.support.waiting import pace, until
@@ -47,8 +57,9 @@ def config(*urls: str, delivery: str = "jetstream", ack_on: str = "received") ->
 class Run:
     """One run in a directory of its own, with a load that goes on until it is stopped."""
 
-    def __init__(self, directory: Path, seed: int) -> None:
+    def __init__(self, directory: Path, seed: int, ack_on: str = "received") -> None:
         self.directory = directory
+        self.ack_on = ack_on
         self.rng = random.Random(seed)
         self.sent = 0
 
@@ -91,6 +102,7 @@ class Run:
 
     def settle(self, sender: Appliance, *daemons: Appliance) -> str:
         """Wait until all is done; what was lost and doubled, "" for nothing."""
+        began = time.monotonic()
         until(lambda: not sender.status()["outbox"]["pending"], timeout_s=PATIENCE_S, every_s=0.2)
         with suppress(AssertionError):
             until(lambda: len(self.lines(*daemons)) >= self.sent, timeout_s=120, every_s=0.2)
@@ -99,14 +111,16 @@ class Run:
         doubled = sum(count - 1 for count in found.values())
         dead = sender.status()["outbox"]["dead"]
         print(
-            f"  {self.sent} sent, {lost} lost, {doubled} doubled, {dead} dead letters", flush=True
+            f"  {self.sent} sent, {lost} lost, {doubled} doubled, {dead} dead letters,"
+            f" all done {time.monotonic() - began:.1f} s after the last fault",
+            flush=True,
         )
         return "" if not (lost or doubled or dead) else "lost or doubled"
 
 
 def away(run: Run, count: int) -> str:
     with jetstream(run) as server:
-        text = config(server.url)
+        text = config(server.url, ack_on=run.ack_on)
         with run.daemon("central", text) as central:
             began = time.monotonic()
             run.send(central, count)
@@ -169,6 +183,82 @@ def pair(run: Run, count: int) -> str:
             return run.settle(central, one, two)
 
 
+def puback(run: Run, count: int) -> str:
+    with jetstream(run) as server, CutLink(server.port) as link:
+        text = config(f"nats://127.0.0.1:{link.port}", ack_on=run.rng.choice(("received", "done")))
+        ships = config(server.url, ack_on="done")
+        with run.daemon("central", text) as central, run.daemon("ship", ships) as ship:
+            for _ in range(count):
+                run.flow(central, run.rng.uniform(0.3, 1.0), 1_000)
+                link.swallow()
+                run.flow(central, run.rng.uniform(0.05, 0.3), 1_000)
+                link.cut()
+                run.flow(central, run.rng.uniform(0.05, 0.5), 1_000)
+                link.mend()
+            return run.settle(central, ship)
+
+
+def deleted(run: Run, count: int) -> str:
+    """What was in the stream is gone with it: it is deleted when the node has done all that it held."""
+    with jetstream(run) as server:
+        text = config(server.url, ack_on=run.rng.choice(("received", "done")))
+        with run.daemon("central", text) as central, run.daemon("ship", text) as ship:
+            for _ in range(count):
+                run.flow(central, 0.5, 500)
+                until(lambda: len(run.lines(ship)) >= run.sent, timeout_s=PATIENCE_S, every_s=0.05)
+                ask_api(server.url, "STREAM.DELETE.appl-ship")
+                run.flow(central, run.rng.uniform(0.1, 1.0), 500)
+            return run.settle(central, ship)
+
+
+def full(run: Run, count: int) -> str:
+    store = run.directory / "small"
+    store.mkdir()
+    with ExitStack() as stack:
+        subprocess.run(["mount", "-t", "tmpfs", "-o", "size=24m", "none", str(store)], check=True)
+        stack.callback(lambda: subprocess.run(["umount", "-l", str(store)], check=False))
+        server = stack.enter_context(NatsServer(f'jetstream {{store_dir: "{store}/jetstream"}}'))
+        text = config(server.url, ack_on=run.rng.choice(("received", "done"))).replace(
+            "max_bytes: 200000000", "max_bytes: 0"
+        )
+        central = stack.enter_context(run.daemon("central", text))
+        ship = stack.enter_context(run.daemon("ship", text))
+        ballast = store / "ballast"
+        for _ in range(count):
+            run.flow(central, 0.5, 1_000)
+            with suppress(OSError), ballast.open("wb", buffering=0) as file:
+                while True:
+                    file.write(bytes(65_536))
+            run.flow(central, run.rng.uniform(1.0, 3.0), 1_000)
+            print(f"  full: {central.status()['outbox']['pending']} wait at the sender", flush=True)
+            ballast.unlink()
+            server.kill()  # a broker whose disk was full keeps no streams until it is started anew
+            server.start()
+        return run.settle(central, ship)
+
+
+def moved(run: Run, count: int) -> str:
+    with jetstream(run) as server:
+        text = config(server.url)
+        with run.daemon("central", text) as central:
+            run.send(central, count)
+            until(lambda: not central.status()["outbox"]["pending"], timeout_s=PATIENCE_S)
+            with run.daemon("old", text, "ship") as old:
+                until(lambda: handled(old) >= count // 3, timeout_s=PATIENCE_S, every_s=0.1)
+            print(f"  moved after {len(run.lines(old))}", flush=True)
+            with run.daemon("new", text, "ship") as new:
+                return run.settle(central, old, new)
+
+
+def ask_api(url: str, words: str) -> None:
+    async def ask() -> None:
+        client = await nats.connect(url)
+        await client.request(f"$JS.API.{words}", timeout=10)
+        await client.close()
+
+    asyncio.run(ask())
+
+
 def jetstream(run: Run) -> NatsServer:
     return NatsServer(
         f'jetstream {{store_dir: "{run.directory}/jetstream", sync_interval: always}}'
@@ -180,11 +270,15 @@ RUNS: dict[str, tuple[Callable[[Run, int], str], int]] = {
     "leader": (leader, 20),
     "reload": (reload, 50),
     "pair": (pair, 10),
+    "puback": (puback, 5),
+    "deleted": (deleted, 3),
+    "full": (full, 2),
+    "moved": (moved, 100_000),
 }
 
 
-def directories(seeds: int) -> Iterator[tuple[int, Path]]:
-    for seed in range(seeds):
+def directories(seeds: range) -> Iterator[tuple[int, Path]]:
+    for seed in seeds:
         with tempfile.TemporaryDirectory(prefix="streams-") as directory:
             yield seed, Path(directory)
 
@@ -195,13 +289,17 @@ def main() -> int:
     parser.add_argument("name", choices=RUNS)
     parser.add_argument("--count", type=int, help="messages, kills or reloads")
     parser.add_argument("--seeds", type=int, default=1)
+    parser.add_argument(
+        "--ack-on", default="received", choices=("received", "done"), help="of `away`"
+    )
+    parser.add_argument("--first", type=int, default=0, help="the first seed")
     options = parser.parse_args()
     act, usual = RUNS[options.name]
     bad = 0
-    for seed, directory in directories(options.seeds):
+    for seed, directory in directories(range(options.first, options.first + options.seeds)):
         print(f"{options.name}, seed {seed}", flush=True)
         with ExitStack():
-            bad += bool(act(Run(directory, seed), options.count or usual))
+            bad += bool(act(Run(directory, seed, options.ack_on), options.count or usual))
     return 1 if bad else 0
 
 
