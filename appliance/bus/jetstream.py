@@ -16,8 +16,10 @@ from datetime import UTC, datetime
 from typing import NamedTuple
 
 from appliance.bus.base import Bus, BusMessage, Denial, Frame, Subscription
+from appliance.bus.batches import Batches
 from appliance.core.specs import StreamSettings
 from appliance.core.streams import (
+    NO_RESPONDERS,
     Config,
     Json,
     api_prefix,
@@ -36,7 +38,6 @@ from appliance.errors import BusUnavailable, StreamRefused
 
 API_TIMEOUT_S = 5.0
 """A cluster that chooses a leader answers nothing meanwhile."""
-_NO_RESPONDERS = b"NATS/1.0 503"
 STREAM_NOT_FOUND = 10059
 CONSUMER_NOT_FOUND = 10014
 NO_MESSAGE = 10037
@@ -90,7 +91,8 @@ Question = tuple[str, bytes, bytes]
 class _Asked:
     """Questions that were sent together, until all are answered."""
 
-    def __init__(self, count: int) -> None:
+    def __init__(self, count: int, batches: Batches | None) -> None:
+        self.batches = batches
         self.answers: list[BusMessage | None] = [None] * count
         self.ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._open = count
@@ -145,9 +147,15 @@ class JetStreamApi:
         return answer
 
     async def request_all(
-        self, questions: Sequence[Question], *, timeout_s: float = API_TIMEOUT_S
+        self,
+        questions: Sequence[Question],
+        *,
+        timeout_s: float = API_TIMEOUT_S,
+        batches: Batches | None = None,
     ) -> list[BusMessage | None]:
         """Ask all at once, and wait for an answer to each; None for those that are not answered in time.
+
+        With `batches` they are messages for one stream, which may go as one.
 
         Raises:
             BusUnavailable: the broker is away, or it denies one of the questions or the answers.
@@ -155,7 +163,7 @@ class JetStreamApi:
         Cancellation: the answers are ignored.
         """
         await self._listen()
-        asked = _Asked(len(questions))
+        asked = _Asked(len(questions), batches)
         frames: list[Frame] = []
         for at, (subject, block, body) in enumerate(questions):
             self._tokens += 1
@@ -164,7 +172,8 @@ class JetStreamApi:
             frames.append((subject, token, block, body))
         endings = [self._bus.on_publish_denied(subject, asked.deny) for subject, _, _ in questions]
         try:
-            self._bus.send(frames)
+            max_payload = self._bus.max_payload
+            self._bus.send(frames if batches is None else batches.prepare(frames, max_payload))
             with suppress(TimeoutError):
                 async with asyncio.timeout(timeout_s):
                     await asked.ended
@@ -195,9 +204,20 @@ class JetStreamApi:
 
     def _take(self, messages: list[BusMessage]) -> None:
         for message in messages:
-            asked = self._waiting.get(message.subject)
-            if asked is not None:
-                asked[0].answer(asked[1], message)
+            found = self._waiting.get(message.subject)
+            if found is None:
+                continue
+            asked, at = found
+            if asked.batches is None:
+                asked.answer(at, message)
+                continue
+            answers, alone = asked.batches.open(message)
+            for answer in answers:
+                if answer.subject in self._waiting:
+                    asked.answer(self._waiting[answer.subject][1], answer)
+            if alone:
+                with suppress(BusUnavailable):  # else nobody answers, and that is told
+                    self._bus.send(alone)
 
     async def ask(self, words: str, body: Config | None = None) -> Json:
         """One request of the API, such as ``STREAM.INFO.<name>``.
@@ -208,7 +228,7 @@ class JetStreamApi:
         """
         data = json.dumps(body).encode() if body else b""
         answer = await self.request(f"{self.prefix}.{words}", data)
-        if answer.block.startswith(_NO_RESPONDERS):
+        if answer.block.startswith(NO_RESPONDERS):
             where = f"no domain {self._domain}" if self._domain else "no JetStream"
             raise BusUnavailable(f"the broker reaches {where} for this user")
         try:

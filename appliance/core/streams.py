@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+import msgspec
+
 from appliance.core.names import parse_subject
 from appliance.core.specs import StreamSettings
 
@@ -26,6 +28,8 @@ DUPLICATE_WINDOW_S = 120.0
 """How long the broker knows a message again that is sent once more; the receiver's memory of ids is longer."""
 UNUSED_SUBJECT = "unused"
 """What a stream records that is left without a subject of a node: it must have one."""
+NO_RESPONDERS = b"NATS/1.0 503"
+"""How the broker's word begins that nobody is there."""
 _NANOSECONDS = 1_000_000_000
 
 Json = dict[str, Any]
@@ -184,3 +188,27 @@ def read_receipt(ack_subject: str) -> Receipt | None:
     if not (delivered.isdecimal() and sequence.isdecimal()):
         return None
     return Receipt(ack_subject, stream, int(delivered), int(sequence))
+
+
+class _Error(msgspec.Struct):
+    description: str = ""
+    err_code: int = 0
+
+
+class PubAck(msgspec.Struct):
+    """The broker's answer to a message that a stream was to keep."""
+
+    stream: str = ""
+    domain: str = ""
+    seq: int = 0
+    count: int = 0
+    """Of a batch: how many messages it had; the place is the last one's."""
+    error: _Error | None = None
+
+    def is_of(self, stream: StreamAddress) -> bool:
+        """Whether that stream has the message; where no domain is asked for, the broker's own may have a name."""
+        return self.stream == stream.name and stream.domain in ("", self.domain)
+
+
+read_puback = msgspec.json.Decoder(PubAck).decode
+write_puback = msgspec.json.Encoder().encode

@@ -31,9 +31,16 @@ from enum import Enum
 import msgspec
 
 from appliance.bus.base import BusMessage
+from appliance.bus.batches import Batches
 from appliance.bus.jetstream import JetStreamApi, Question
-from appliance.core.streams import Receipt, begun_subject, claim_subject
-from appliance.delivery.stream_words import NO_RESPONDERS, PubAck, read_puback
+from appliance.core.streams import (
+    NO_RESPONDERS,
+    PubAck,
+    Receipt,
+    begun_subject,
+    claim_subject,
+    read_puback,
+)
 from appliance.errors import BusUnavailable
 
 TAKEOVER_S = 300.0
@@ -67,6 +74,7 @@ class Claims:
         self._instance = instance
         self._subject = subject
         self._mono = mono
+        self._batches = Batches(mono)
         self._asked_mono: dict[int, float] = {}
         """When a message, by its place, was first found to be another daemon's."""
         self._newest = 0
@@ -98,7 +106,9 @@ class Claims:
         """The first to claim each; None where that cannot be found out now."""
         stream = receipts[0].stream
         subjects = [begun_subject(self._subject, stream, _name(life, one)) for one in receipts]
-        said = await self._write([(subject, 0) for subject in subjects])
+        # what is delivered again may be claimed, and a batch is refused for one that is
+        batches = self._batches if all(one.delivered == 1 for one in receipts) else None
+        said = await self._write([(subject, 0) for subject in subjects], batches)
         owners: list[str | None] = []
         for subject, ack in zip(subjects, said, strict=True):
             if ack is None:
@@ -200,14 +210,16 @@ class Claims:
 
     # -- writing ----------------------------------------------------------------------------------
 
-    async def _write(self, claims: Sequence[tuple[str, int]]) -> list[PubAck | None]:
+    async def _write(
+        self, claims: Sequence[tuple[str, int]], batches: Batches | None = None
+    ) -> list[PubAck | None]:
         """Write each where the last of its subject stands at the place given; what the broker said, None for nothing."""
         body = self._instance.encode()
         questions: list[Question] = [
             (subject, b"NATS/1.0\r\nNats-Expected-Last-Subject-Sequence: %d\r\n\r\n" % last, body)
             for subject, last in claims
         ]
-        return [_read(answer) for answer in await self._api.request_all(questions)]
+        return [_read(answer) for answer in await self._api.request_all(questions, batches=batches)]
 
 
 def pause_s(receipt: Receipt) -> float:

@@ -22,10 +22,17 @@ from appliance.bus.base import (
     OnMessages,
     Subscription,
 )
+from appliance.bus.batches import Batches
 from appliance.bus.jetstream import JetStreamApi
 from appliance.core.signatures import VALID_S
 from appliance.core.specs import Delivery, PublisherSpec, SubscriberSpec
-from appliance.core.streams import StreamAddress, address_of_stream, read_note
+from appliance.core.streams import (
+    NO_RESPONDERS,
+    StreamAddress,
+    address_of_stream,
+    read_note,
+    read_puback,
+)
 from appliance.delivery.base import (
     Answered,
     Confirmation,
@@ -35,16 +42,10 @@ from appliance.delivery.base import (
     OnAnswers,
     OnVerdict,
 )
-from appliance.delivery.batches import Batches
 from appliance.delivery.core import CoreCarrier
 from appliance.delivery.pulling import NOTE_KIND, JetStreamIntake
 from appliance.delivery.signer import Signer
-from appliance.delivery.stream_words import (
-    EXPECTED_STREAM,
-    NO_RESPONDERS,
-    read_puback,
-    verdict_prefix,
-)
+from appliance.delivery.stream_words import EXPECTED_STREAM, verdict_prefix
 from appliance.delivery.verifier import Verifier
 from appliance.dialect.base import Answer, AnswerKind, Asked, Dialect, Received
 from appliance.dialect.headers import Identity, header_text

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from appliance.bus.base import BusMessage
-from appliance.delivery.batches import (
+from appliance.bus.batches import (
     ALONE_FIRST,
     FORGOTTEN_S,
     LEAST,

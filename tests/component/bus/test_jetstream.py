@@ -11,9 +11,10 @@ from appliance.bus.memory import MemoryBus, Permissions
 from appliance.bus.nats import NatsBus
 from appliance.core.names import MethodName, NodeName, Subject
 from appliance.core.specs import AckOn, Delivery, PublisherSpec, StreamSettings, SubscriberSpec
-from appliance.core.streams import name_of_consumer
+from appliance.core.streams import Receipt, name_of_consumer
 from appliance.delivery import claims
 from appliance.delivery.base import Confirmation, Flight
+from appliance.delivery.claims import Claim, Claims
 from appliance.delivery.jetstream import JetStreamDelivery
 from appliance.delivery.signer import Signer
 from appliance.dialect.base import Answer, AnswerKind
@@ -369,6 +370,26 @@ async def test_what_a_daemon_had_begun_that_stays_away_is_taken_over_and_not_its
     other.confirm(taken, AnswerKind.DONE)
     await side.intake.stop()
     await other.intake.stop()
+
+
+async def test_many_that_are_claimed_at_once_are_each_claimed_by_one(world):
+    """Together where the broker knows batches."""
+    side, other = await world.side(ONE), await world.side(TWO)
+    await (await side.receiver(begins_once=True, ack_on=AckOn.DONE)).stop()
+    count = 120
+    receipts = [
+        Receipt(f"$JS.ACK.S.C.1.{at}.1.1.1", STREAM, 1, at) for at in range(1, 2 * count + 1)
+    ]
+    mine = Claims(side.api, ONE, SUBJECT, lambda: 0.0)
+    theirs = Claims(other.api, TWO, SUBJECT, lambda: 0.0)
+    for at in range(0, count, 40):
+        found = await mine.of_deliveries(receipts[at : at + 40], "life")
+        assert set(found) == {Claim.OURS}
+    found = await theirs.of_deliveries(receipts[: count + 40], "life")
+    assert found == [Claim.ANOTHERS] * count + [Claim.OURS] * 40
+    found = await mine.of_deliveries(receipts[: count + 80], "life")
+    assert found[:count] == [Claim.OURS] * count
+    assert found[count:] == [Claim.ANOTHERS] * 40 + [Claim.OURS] * 40
 
 
 async def test_a_stream_without_room_for_claims_is_emptied_all_the_same(world):

@@ -15,7 +15,7 @@ from enum import Enum
 import msgspec
 
 from appliance.bus.base import BusMessage, Frame
-from appliance.delivery.stream_words import PubAck, read_puback, write_puback
+from appliance.core.streams import PubAck, read_puback, write_puback
 from appliance.dialect.headers import with_line
 
 LEAST, MOST = 32, 512
