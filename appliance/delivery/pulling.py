@@ -280,9 +280,14 @@ class JetStreamIntake:
         self._pull()
 
     def _pull(self) -> None:
-        """Ask for as much as there is room for, not for a few at a time."""
-        wanted = min(self._room, MAX_PULLED) - self._asked
-        if wanted <= 0 or (self._asked and wanted < MAX_PULLED // 4) or not self._subscriptions:
+        """Ask for as much as there is room for, not for a few at a time.
+
+        Daemons are served in turns, each as often as it has asked: who kept many askings open would get most of what is
+        another's, and give it back again and again. So there is one while nothing comes.
+        """
+        room = min(self._room, MAX_PULLED)
+        wanted = room - self._asked
+        if wanted <= 0 or self._asked > room // 4 or not self._subscriptions:
             return
         self._pulls += 1
         body = {

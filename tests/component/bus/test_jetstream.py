@@ -216,6 +216,18 @@ async def test_no_more_comes_than_was_asked_for_and_what_is_done_leaves_the_stre
     await intake.stop()
 
 
+async def test_more_is_asked_for_when_most_of_it_has_come_and_not_a_little_at_a_time(world):
+    side = await world.side()
+    intake = await side.receiver()
+    intake.want(1_000)
+    for count, askings in ((500, 1), (800, 2)):
+        side.bus.send([(SUBJECT, "", b"", b"go")] * (count - len(side.inbox.messages)))
+        await side.inbox.wait_for(count)
+        intake.want(1_000)
+        assert intake._pulls == askings
+    await intake.stop()
+
+
 async def test_a_message_of_a_plain_client_has_a_name_of_the_stream(world):
     side = await world.side()
     intake = await side.receiver()
