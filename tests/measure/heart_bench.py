@@ -217,7 +217,7 @@ async def receive_stream(plan: Plan, say_ready: Callable[[], None]) -> None:
             if done > told:
                 bus.send([(jetstream_peer.DONE_SUBJECT, "", b"", b"%d" % (done - told))])
                 told = done
-            await asyncio.sleep(TELL_S)
+            await pace_async(time.monotonic() + TELL_S)
         working.result()
 
 
