@@ -97,7 +97,8 @@ def _secret(words: str, reload: ReloadClass = _SWAP) -> SecretRef | None:
 
 
 def _read_secret(value: Mapping[str, str]) -> SecretRef:
-    ((kind, name),) = value.items()
+    # nothing is left of one whose source was misspelt or is missing; that was told, and the set is refused
+    kind, name = next(iter((value or {}).items()), ("file", ""))
     return SecretRef(kind=kind, name=name)
 
 
