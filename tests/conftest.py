@@ -22,17 +22,26 @@ sys.dont_write_bytecode = False
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
-# The same examples in every run: what a run finds, the next one finds, too. Whoever looks for new ones has
-# `tests.measure.fuzz_decoders`, or `--hypothesis-profile=default`. How long one takes depends on the machine.
-hypothesis.settings.register_profile(
-    "suite",
-    derandomize=True,
-    database=None,
-    deadline=None,
-    max_examples=60,
-    suppress_health_check=[hypothesis.HealthCheck.too_slow],
-)
+# The same examples in every run: what a run finds, the next one finds, too. Whoever looks for new ones has `tests.lab`,
+# or `--hypothesis-profile=drawn`. How long one takes depends on the machine.
+for name, is_same in (("suite", True), ("drawn", False)):
+    hypothesis.settings.register_profile(
+        name,
+        derandomize=is_same,
+        database=None,
+        deadline=None,
+        max_examples=60,
+        suppress_health_check=[hypothesis.HealthCheck.too_slow],
+    )
 hypothesis.settings.load_profile("suite")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items):
+    """A file of tests on real parts stays in one process: its fleet is started once, and its tests meet in order."""
+    for item in items:
+        if "system" in item.path.parts and item.get_closest_marker("xdist_group") is None:
+            item.add_marker(pytest.mark.xdist_group(item.path.stem))
 
 
 @pytest.fixture(autouse=True)

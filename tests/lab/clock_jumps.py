@@ -19,12 +19,12 @@ from pathlib import Path
 import cbor2
 import nats
 
+from tests.lab.chaos import Load
+from tests.lab.tally import Tally, dead_of, line_message, lines_of, tally
 from tests.support.appliance import PLAIN_COMMAND, Appliance
 from tests.support.bare_publisher import seed_message
-from tests.support.exactly_once import Load
 from tests.support.faked_clock import FakedClock, clear_after_kill
 from tests.support.nats_server import NatsServer
-from tests.support.tally import Tally, dead_of, line_message, lines_of, tally
 from tests.support.waiting import LONG_S, pace, until
 
 HOUR_S, DAY_S = 3_600.0, 86_400.0

@@ -6,10 +6,10 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from tests.lab.tally import Tally, dead_of, line_message, lines_of, tally
 from tests.support.appliance import Appliance
 from tests.support.cut_link import CutLink
 from tests.support.nats_server import NatsServer
-from tests.support.tally import Tally, dead_of, line_message, lines_of, tally
 from tests.support.waiting import pace, until
 
 CONFIG = """

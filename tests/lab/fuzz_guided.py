@@ -1,4 +1,4 @@
-"""Coverage-guided fuzzing of the decoders, by hand: `python -m tests.measure.fuzz_decoders DECODER [SECONDS]`.
+"""Coverage-guided fuzzing of the decoders, by hand: `python -m tests.lab.fuzz_guided DECODER [SECONDS]`.
 
 Needs atheris, which the tests do not: `pip install atheris` into an environment of its own. The corpus begins with the
 recorded frames of a Go node. Anything but a message or the decode error ends the run with the input that did it; so

@@ -1,4 +1,4 @@
-"""A peer that means harm beside one that does not: `python -m tests.measure.hostile_peer [seconds] [seed]`.
+"""A peer that means harm beside one that does not: `python -m tests.lab.hostile_peer [seconds] [seed]`.
 
 Two daemons subscribe every method. One peer with the right to publish anything throws mutated, nested, forged and
 repeated frames at them, the other node's daemon goes on sending numbered lines. At the end each line must stand there
@@ -18,8 +18,8 @@ from pathlib import Path
 import nats
 import nats.errors
 
+from tests.lab.hostile_frames import Hostile
 from tests.support.appliance import Appliance
-from tests.support.hostile_frames import Hostile
 from tests.support.nats_server import NatsServer
 from tests.support.waiting import until
 from tests.support.wire_cases import load_vectors

@@ -16,10 +16,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from tests.lab.chaos import Load
+from tests.lab.tally import Tally, dead_of, is_settled, line_message, lines_of, tally
 from tests.support.appliance import Appliance
-from tests.support.exactly_once import Load
 from tests.support.nats_server import NatsServer
-from tests.support.tally import Tally, dead_of, is_settled, line_message, lines_of, tally
 from tests.support.waiting import at_a_random_moment, pace, until
 
 CONFIG = """

@@ -16,9 +16,9 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from tests.lab.tally import Tally, dead_of, is_settled, lines_of, tally
 from tests.support.appliance import Appliance
 from tests.support.nats_server import NatsServer
-from tests.support.tally import Tally, dead_of, is_settled, lines_of, tally
 from tests.support.waiting import pace, until
 
 CONFIG = """

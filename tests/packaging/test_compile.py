@@ -49,6 +49,7 @@ def test_what_makes_a_field_says_no_type_that_compiled_code_would_hold_it_to(mon
                 assert ast.unparse(node.returns) == "Any", (module, node.name)
 
 
+@pytest.mark.timeout(600)
 def test_mypyc_takes_every_module_of_the_list(tmp_path):
     ended = run_compile("--into", tmp_path, "--translate")
     assert ended.returncode == 0, ended.stderr + ended.stdout

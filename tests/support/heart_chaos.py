@@ -1,7 +1,7 @@
 """One seeded interleaving: a small world, some messages, some faults at random moments, rest, and the checks.
 
 `run_seed(seed)` gives what it found; everything that it does follows from the seed. With `python -m
-tests.measure.heart_interleavings` any number of seeds is tried.
+tests.lab --rows R19` any number of seeds is tried.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
-"""Jumps of the wall clock under load. The long run is `python tests/measure/clock_jumps.py`."""
+"""Jumps of the wall clock under load. The long run is `python -m tests.lab --rows R18`."""
 
 import time
 
 import pytest
 
-from tests.support.clock_jumps import DAY_S, HOUR_S, SUSPEND, run_jumps
+from tests.lab.clock_jumps import DAY_S, HOUR_S, SUSPEND, run_jumps
 from tests.support.faked_clock import FakedClock, find_library
 
 pytestmark = pytest.mark.skipif(

@@ -1,9 +1,9 @@
 """A line that swallows everything for a while.
 
-The long run, minutes with default settings, is `python tests/measure/dark_line.py`.
+The long run, minutes with default settings, is `python -m tests.lab --rows R5 --seconds 600`.
 """
 
-from tests.support.dark import run_dark
+from tests.lab.dark import run_dark
 
 IN_TIME_S = 60.0
 """That it takes seconds is measured on a machine with nothing else to do, and held in virtual time by tests/component/heart;

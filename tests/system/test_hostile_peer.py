@@ -1,6 +1,6 @@
-"""A short run of the peer that means harm; `tests.measure.hostile_peer` is the long one."""
+"""A short run of the peer that means harm; `python -m tests.lab --rows R13` is the long one."""
 
-from tests.measure.hostile_peer import run
+from tests.lab.hostile_peer import run
 
 
 def test_nothing_is_lost_or_broken_beside_a_hostile_peer(tmp_path):

@@ -165,6 +165,7 @@ def test_a_filed_answer_says_where_it_lies(fleet):
 
 
 def test_an_id_may_be_shortened_and_an_unknown_one_is_told(fleet):
+    fleet.run("exec", "ship1", "--", "true")
     job = fleet.newest()["id"]
     assert fleet.jobs("show", job[:6]).returncode in (0, 1, 3)
     done = fleet.jobs("show", "zzzz0000")

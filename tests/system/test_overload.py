@@ -1,11 +1,11 @@
 """More commands than a node can do at once, with room for few of them.
 
-The long run is `python tests/measure/overload.py`.
+The long run is `python -m tests.lab --rows R4b`.
 """
 
 import pytest
 
-from tests.support.overload import run_overload
+from tests.lab.overload import run_overload
 
 
 @pytest.mark.parametrize("ack_on", ["done", "received"])

@@ -1,11 +1,11 @@
 """A copy of both state directories at any instant starts, and has every accepted message handled.
 
-The long run is `python tests/measure/power_cut.py`.
+The long run is `python -m tests.lab --rows R6`.
 """
 
 import pytest
 
-from tests.support.power_cut import run_cuts
+from tests.lab.power_cut import run_cuts
 
 
 @pytest.mark.parametrize("ack_on", ["done", "received"])

@@ -1,8 +1,8 @@
-"""A reload under load loses, doubles and reorders nothing. The long run is `python tests/measure/swap_under_load.py`."""
+"""A reload under load loses, doubles and reorders nothing. The long run is `python -m tests.lab --rows R9`."""
 
 import pytest
 
-from tests.support.swap_load import run_swaps
+from tests.lab.swap_load import run_swaps
 
 pytestmark = pytest.mark.timeout(120)
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.support.clock_jumps import (
+from tests.lab.clock_jumps import (
     CRON_LATE_S,
     HOUR_S,
     MOST_AT_ONCE,

@@ -1,7 +1,7 @@
 """A thousand interleavings of messages and faults in virtual time: what must hold, holds in each of them.
 
-A failure prints seed, plan, faults and what was violated. ``python -m tests.measure.heart_interleavings --first SEED
---seeds 1`` tries one again; the same command tries 100,000.
+A failure prints seed, plan, faults and what was violated. ``run_seed(SEED)`` takes the same course again, and
+``python -m tests.lab --rows R19`` tries any number of them.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Interleavings of messages and faults where a stream carries the messages, and reloads go to and fro between both ways.
 
-``python -m tests.measure.heart_interleavings --delivery jetstream`` tries any number of seeds.
+``python -m tests.lab --rows R19`` tries any number of seeds, every tenth by a stream.
 """
 
 from __future__ import annotations

@@ -86,7 +86,7 @@ def _worker(daemon: Daemon, method: str):
 def test_overload_of_a_receiver_loses_and_doubles_nothing_and_slows_no_other_lane():
     async def scenario(world: World) -> None:
         alpha, _ = await add_pair(world, config(commands=", concurrency: 4"))
-        texts = numbered(1_500)  # 5,000 on real parts: tests/measure/overload.py
+        texts = numbered(1_500)  # 5,000 on real parts: tests/lab, R4b
         world.default_behaviour = Behaviour(0.1)
         for first in range(0, len(texts), 500):
             await alpha.submit(texts[first : first + 500], method=COMMAND)

@@ -1,6 +1,6 @@
 """Two daemons of one node behind one consumer, with `ack.on: done`: each message is handled once between them.
 
-Hundreds of seeded interleavings of kills at commits, lost acknowledgements, lost deliveries and daemons that stay away.
+Seeded interleavings of kills at commits, lost acknowledgements, lost deliveries and daemons that stay away.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from tests.support.heart_world import Behaviour, Daemon, End, Run, World, quiet_
 from tests.support.memory_store import CrashPoint
 from tests.support.virtual_time import run_virtual
 
-SEEDS = 400
+SEEDS = 150
 AT_ONCE = 50
 FILES, COMMANDS = "REQToFileAppend", "REQCliCommand"
 CONFIG = """
