@@ -13,8 +13,8 @@ def _take_in_strangers(self, works):  # type: ignore[no-untyped-def]
     return [item._replace(instance=None) for item in _take_in_items(self, works)]
 
 
-def _finish_strangers(finished, scope, *, remembers, wants_ack):  # type: ignore[no-untyped-def]
-    return _sort_out(finished, scope, remembers=False, wants_ack=wants_ack)
+def _finish_strangers(finished, scope, **how):  # type: ignore[no-untyped-def]
+    return _sort_out(finished, scope, **{**how, "remembers": False})
 
 
 Subscriber._take_in_items = _take_in_strangers  # type: ignore[method-assign]
