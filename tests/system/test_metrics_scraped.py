@@ -53,7 +53,9 @@ OF_SECRETS = {"appliance_secret_usable", "appliance_secret_expiry_timestamp_seco
 """There where a config names secrets and certificates, which this one does not: see unit/test_metrics."""
 OF_STREAMS = {"appliance_stream_messages", "appliance_stream_oldest_seconds"}
 """There where a subscription is delivered by JetStream: see test_jetstream."""
-ELSEWHERE = OF_SECRETS | OF_STREAMS
+OF_CLOCKS = {"appliance_node_clock_skew_seconds"}
+"""There where a clock differs: see unit/test_metrics."""
+ELSEWHERE = OF_SECRETS | OF_STREAMS | OF_CLOCKS
 PING = "ship1.REQPing.EventACK_subscriber"
 COMMAND = "ship1.REQCliCommand.CommandACK_subscriber"
 TIMEOUT_S = 40.0

@@ -226,3 +226,9 @@ def test_a_secret_that_the_config_names_is_usable_or_not_and_may_have_an_end():
     assert samples['appliance_secret_usable{place="broker.tls.cert"}'] == 1
     ends = {name for name in samples if name.startswith("appliance_secret_expiry")}
     assert ends == {'appliance_secret_expiry_timestamp_seconds{place="broker.tls.cert"}'}
+
+
+def test_the_clock_of_a_node_that_signs_has_a_series_where_it_differs():
+    samples = scrape(Exposition(Source(skews_s={"ship1": 120.0, "ship2": -45.0})))
+    assert samples['appliance_node_clock_skew_seconds{node="ship1"}'] == 120.0
+    assert samples['appliance_node_clock_skew_seconds{node="ship2"}'] == -45.0

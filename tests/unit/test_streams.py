@@ -5,8 +5,7 @@ from __future__ import annotations
 import pytest
 
 from appliance.core.specs import StreamSettings
-from appliance.core.streams import StreamAddress, address_of_stream, read_note, write_note
-from appliance.delivery.stream_words import PubAck
+from appliance.core.streams import PubAck, StreamAddress, address_of_stream, read_note, write_note
 
 SUBJECT = "ship.1.REQPing.EventACK"
 
