@@ -20,6 +20,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
+from appliance.bus.repeats import Repeats
 from appliance.errors import BusUnavailable
 from appliance.supervision import keep_running
 
@@ -102,6 +103,7 @@ class EmbeddedBroker:
         self._jetstream = jetstream
         self._port = port
         self._report = report
+        self._repeats = Repeats()
         self._process: asyncio.subprocess.Process | None = None
         self._supervisor: asyncio.Task[None] | None = None
         self.restarts = 0
@@ -224,9 +226,10 @@ class EmbeddedBroker:
             process = self._process
             if process is not None:
                 code = await process.wait()
-                self._report(f"the embedded broker ended with {code}; starting it again")
                 if loop.time() - started_mono > _STEADY_AFTER_S:
                     backoff_s = _FIRST_BACKOFF_S
+                    self._repeats.forget()
+                self._tell(f"the embedded broker ended with {code}; starting it again")
             await asyncio.sleep(backoff_s)
             # one that dies at once (its port is taken) must not be started in a tight loop
             backoff_s = min(_MAX_BACKOFF_S, backoff_s * 2)
@@ -235,7 +238,13 @@ class EmbeddedBroker:
             try:
                 await self._launch(binary)
             except BusUnavailable as error:
-                self._report(str(error))
+                self._tell(str(error))
+
+    def _tell(self, text: str) -> None:
+        if self._repeats.is_news(text):
+            self._report(text)
+        else:
+            _log.debug("trouble of the embedded broker goes on", extra={"fields": {"error": text}})
 
     async def _launch(self, binary: str) -> None:
         async with self._changing:
@@ -244,7 +253,10 @@ class EmbeddedBroker:
     async def _launch_process(self, binary: str) -> None:
         self._process = None
         self._clear()
-        self._write_config()
+        try:
+            self._write_config()
+        except OSError as error:
+            raise self._unusable(error) from error
         process = await asyncio.create_subprocess_exec(
             sys.executable,
             "-ISc",
@@ -306,9 +318,12 @@ class EmbeddedBroker:
             self._end_left_over()
             self._log_path.unlink(missing_ok=True)
         except OSError as error:
-            raise BusUnavailable(
-                f"the embedded broker's directory {self._dir} is unusable: {error.strerror}"
-            ) from error
+            raise self._unusable(error) from error
+
+    def _unusable(self, error: OSError) -> BusUnavailable:
+        return BusUnavailable(
+            f"the embedded broker's directory {self._dir} is unusable: {error.strerror}"
+        )
 
     def _write_config(self) -> None:
         lines = [

@@ -3,17 +3,12 @@
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from appliance.bus.repeats import Repeats
+
 _log = logging.getLogger(__name__)
-
-_REPEAT_REPORT_S = 60.0
-"""The same failure is reported again after this long; a broker may be away for days."""
-
-_MAX_REPORTED = 64
-"""Different failures whose repeats are held back."""
 
 
 def _nothing() -> None: ...
@@ -32,35 +27,30 @@ class BusEvents:
     on_reconnect: Callable[[], None] = _nothing
     """After every connect but the first."""
     on_error: Callable[[str], None] = _say_nothing
-    """Something a person may want to know, without secrets; repeats are held back."""
+    """Something a person may want to know, without secrets."""
+    on_repeated_error: Callable[[str], None] = _say_nothing
+    """The same once more: nothing has changed since."""
 
 
 class Reporter:
     """Calls the daemon's callbacks, come what may."""
 
-    def __init__(self, events: BusEvents) -> None:
+    def __init__(self, events: BusEvents, repeats: Repeats | None = None) -> None:
         self._events = events
-        self._reported_mono: dict[str, float] = {}
+        self._repeats = Repeats() if repeats is None else repeats
 
     def report(self, text: str, kind: str = "") -> None:
-        """Tell of an error, unless the same was told within the last minute.
+        """Tell of an error: as news, or as a repeat.
 
         Args:
             kind: what is the same in errors whose texts differ; "" for the text itself.
         """
-        kind = kind or text
-        now_mono = time.monotonic()
-        last_mono = self._reported_mono.get(kind)
-        if last_mono is not None and now_mono - last_mono < _REPEAT_REPORT_S:
-            return
-        if len(self._reported_mono) >= _MAX_REPORTED:
-            self._reported_mono.clear()
-        self._reported_mono[kind] = now_mono
-        self.call(self._events.on_error, text)
+        is_news = self._repeats.is_news(kind or text)
+        self.call(self._events.on_error if is_news else self._events.on_repeated_error, text)
 
     def connected(self, *, is_first: bool) -> None:
         """A connection is in use; what failed before is news again."""
-        self._reported_mono.clear()
+        self._repeats.forget()
         self.call(self._events.on_connected)
         if not is_first:
             self.call(self._events.on_reconnect)

@@ -571,6 +571,7 @@ class Daemon:
             on_connected=self._on_bus_connected,
             on_disconnected=lambda: self.telemetry.broker_disconnected("connection lost"),
             on_error=self.telemetry.broker_error,
+            on_repeated_error=self.telemetry.broker_error_again,
         )
 
     def _on_bus_connected(self) -> None:

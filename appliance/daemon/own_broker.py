@@ -14,6 +14,7 @@ from pathlib import Path
 
 from appliance.bus.broker import EmbeddedBroker
 from appliance.bus.node_keys import make_seed, public_key_of, write_seed
+from appliance.bus.repeats import Repeats
 from appliance.core.broker_conf import find_embedded_logins, join_logins, render_conf
 from appliance.core.current import Current
 from appliance.core.specs import AuthSettings, BrokerSettings, DesiredState, Embedded, SecretRef
@@ -101,6 +102,7 @@ class OwnBroker:
 
     async def run(self) -> None:
         """Take back what no set allows any more, until cancelled."""
+        repeats = Repeats()
         while True:
             await self._has_settled.wait()
             self._has_settled.clear()
@@ -109,8 +111,10 @@ class OwnBroker:
                     # NB: looked at with the lock held: another set may be on its way by now
                     if not self._is_moving:
                         await self._broker.admit(self._users_of(self._desired.value))
+                repeats.forget()
             except BusUnavailable as error:
-                self._report(str(error))
+                if repeats.is_news(str(error)):
+                    self._report(str(error))
                 await asyncio.sleep(_AGAIN_S)
                 self._has_settled.set()
 

@@ -190,6 +190,10 @@ class Telemetry(MessageTelemetry):
         self._log(logging.WARNING, "broker trouble", {"error": text})
         self._events.emit("broker_error", error=text)
 
+    def broker_error_again(self, text: str) -> None:
+        """The same trouble as before: a line for who looks for it."""
+        self._log(logging.DEBUG, "broker trouble goes on", {"error": text})
+
     # the store
 
     def store_troubled(self, state: str, trouble: str) -> None:

@@ -281,6 +281,7 @@ def test_every_fact_can_be_told_and_becomes_json(telemetry, stream):
         telemetry.broker_connected("nats://x")
         telemetry.broker_disconnected("eof")
         telemetry.broker_error("slow consumer")
+        telemetry.broker_error_again("slow consumer")
         telemetry.history_not_written("disk full")
         telemetry.store_troubled("full", "the store has no room")
         telemetry.store_recovered("full")

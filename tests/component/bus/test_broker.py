@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shutil
 import signal
 import stat
 import subprocess
@@ -21,7 +22,7 @@ from appliance.bus.nats import NatsBus
 from appliance.core.specs import AuthSettings, SecretRef
 from appliance.errors import BusUnavailable
 from tests.support.nats_login import make_nkey
-from tests.support.waiting import pace_async
+from tests.support.waiting import pace_async, until_async
 
 from .conftest import Heard, Inbox, OpenBus, make_settings
 
@@ -109,6 +110,26 @@ async def test_it_comes_back_on_the_same_port_when_it_dies(
     assert broker.pid != pid
     await bus.publish("a", b"")
     await inbox.wait_for(1)
+
+
+async def test_one_that_does_not_come_back_is_told_once_and_not_with_every_try(
+    tmp_path: Path,
+) -> None:
+    told: list[str] = []
+    directory = tmp_path / "broker"
+    broker = EmbeddedBroker(directory, report=told.append)
+    await broker.start()
+    try:
+        pid = broker.pid
+        assert pid is not None
+        shutil.rmtree(directory)
+        directory.write_text("in its way")
+        os.kill(pid, signal.SIGKILL)
+        await until_async(lambda: broker.restarts >= 4)
+    finally:
+        await broker.stop()
+    assert len(told) == 2, told
+    assert "ended with" in told[0]
 
 
 async def test_stop_ends_the_process_and_leaves_no_marks(
