@@ -8,8 +8,10 @@ early.install()
 
 def main() -> None:
     """Run the command line and end with its exit code."""
-    from appliance.cli import main as run_command_line
-
+    try:
+        from appliance.cli import main as run_command_line
+    except KeyboardInterrupt:  # a machine under load imports for seconds, and people lose patience
+        raise SystemExit(130) from None
     raise SystemExit(run_command_line())
 
 

@@ -135,13 +135,10 @@ class _Reader:
         try:
             self._read_events(text)
         except yaml.MarkedYAMLError as error:
-            mark = error.problem_mark or error.context_mark
-            if "quoted scalar" in str(error.context) and "end of stream" in str(error.problem):
-                mark = error.context_mark  # where the quote opens, not where the file ends
-            line, column = (mark.line + 1, mark.column + 1) if mark else (1, 1)
-            self._give_up(
-                "E005", line, column, f"not valid YAML: {error.problem}", _hint(error, self._lines)
-            )
+            line, column, message, hint = _tell_syntax(error, self._lines)
+            if self._has_invisible_above(line):
+                raise _GaveUp from None  # told already: to the parser, too, it is no blank
+            self._give_up("E005", line, column, f"not valid YAML: {message}", hint)
         except yaml.YAMLError as error:
             self._give_up("E005", 1, 1, f"not valid YAML: {str(error).splitlines()[0][:120]}")
 
@@ -205,6 +202,12 @@ class _Reader:
             path=path[:-1] if event.value in path else path,
         )
         return False
+
+    def _has_invisible_above(self, line: int) -> bool:
+        """Whether a character that looks like a blank and is none was refused in this line or before it."""
+        return any(
+            problem.code == "E016" and problem.line <= line for problem in self._document.problems
+        )
 
     def _read_events(self, text: str) -> None:
         self._events = iter(yaml.parse(text, Loader=_LOADER))
@@ -426,13 +429,56 @@ _NO_ANCHORS = "write the value out; what many nodes share belongs into a role or
 _TOO_LARGE = "a number beyond 64 bits, or not finite"
 
 
-def _hint(error: yaml.MarkedYAMLError, lines: list[str]) -> str:
-    problem = error.problem or ""
-    mark = error.problem_mark
-    if mark is not None and mark.line < len(lines) and "${" in lines[mark.line][: mark.column + 2]:
-        return 'within [ ] or { } a text with ${…} needs quotes: "${NAME}"'
-    if "cannot start any token" in problem:
-        return "indent with spaces; quote texts that begin with a special sign"
-    if "mapping values are not allowed" in problem:
-        return "is a quote missing around a text with a colon, or an indentation off?"
-    return ""
+def _tell_syntax(error: yaml.MarkedYAMLError, lines: list[str]) -> tuple[int, int, str, str]:
+    """Line, column, message and hint: the library's own words speak of tokens and blocks.
+
+    Where something was opened and not closed, the library's place is where it noticed, often lines below.
+    """
+    mark = error.problem_mark or error.context_mark
+    if mark is None:
+        return 1, 1, str(error.problem), ""
+    opened = error.context_mark or mark
+    text = lines[mark.line] if mark.line < len(lines) else ""
+    problem, context = str(error.problem), str(error.context)
+    message, hint = problem, ""
+    if "quoted scalar" in context and "end of stream" in problem:
+        mark, message = opened, "the quote that opens here is not closed"
+    elif "cannot start any token" in problem:
+        if "\t" in text[: mark.column + 1] and not text[: mark.column].strip():
+            message, hint = "this line is indented by a tab", "indent with spaces"
+        else:
+            message = f"{text[mark.column : mark.column + 1]} cannot begin a text"
+            hint = "put the text in quotes"
+    elif "mapping values are not allowed" in problem:
+        message = "a colon is not expected here"
+        hint = (
+            "is the colon of the line above missing, a quote around a text with a colon,"
+            " or the indentation off?"
+        )
+    elif "could not find expected ':'" in problem:
+        mark, message = opened, "a colon is missing after this"
+    elif closing := re.match(r"did not find expected ',' or '([]}])'", problem):
+        bracket = "{" if closing[1] == "}" else "["
+        where = f"line {opened.line + 1}, column {opened.column + 1}"
+        message = (
+            f"a comma or {closing[1]} is expected here: the {bracket} of {where} is still open"
+        )
+    elif "did not find expected key" in problem and "block mapping" in context:
+        message, hint = _tell_misplaced(mark, opened, text)
+    elif "expected '-' indicator" in problem:
+        message = f"this is no item of the list of dashes that begins in line {opened.line + 1}"
+        hint = "begin it with a dash, or indent it as what the list belongs to"
+    if "${" in text[: mark.column + 2] and mark is error.problem_mark:
+        hint = 'within [ ] or { } a text with ${…} needs quotes: "${NAME}"'
+    return mark.line + 1, mark.column + 1, message, hint
+
+
+def _tell_misplaced(mark: Any, opened: Any, text: str) -> tuple[str, str]:
+    """Message and hint for what stands where a key of the map that begins at `opened` should."""
+    if text[: mark.column].strip():
+        return "nothing is expected after the value", "put the whole text in quotes"
+    around = f"the map around it, from line {opened.line + 1} on, by {opened.column}"
+    return (
+        f"this line is indented by {mark.column}, and {around}",
+        "indent it as what it stands beside",
+    )

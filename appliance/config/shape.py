@@ -4,6 +4,7 @@ secrets are not shown.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -144,7 +145,7 @@ def _explain(
                 )
                 return
             found = describe_kind(error.instance)
-            hint = _hint_for_type(raw, path)
+            hint = _hint_for_type(raw, path, error)
             yield "E102", path, f"expected {_expected(error)}, found {found}", hint, False
         case "enum" | "const":
             yield from _explain_choice(error, path, raw, likeness)
@@ -174,6 +175,9 @@ def _is_name(error: ValidationError) -> bool:
     return "propertyNames" in error.absolute_schema_path
 
 
+_NODE_KEYS = frozenset({"subscribe", "publish", "roles"})
+
+
 def _explain_unknown_keys(
     error: ValidationError, path: KeyPath, schema: dict[str, Any], likeness: _Suggestions
 ) -> Iterator[_Explained]:
@@ -187,7 +191,11 @@ def _explain_unknown_keys(
             message, hint = f"unknown key {shorten(key)}{did_you_mean_quoted(nearest)}", ""
         else:
             message = f"unknown key {shorten(key)}"
-            hint = f"known here: {', '.join(known)}"
+            is_node = not path and isinstance(instance[key], dict)
+            if is_node and not _NODE_KEYS.isdisjoint(instance[key]):
+                hint = "a node? indent it below `nodes`"
+            else:
+                hint = f"known here: {', '.join(known)}"
         yield "E101", (*path, key), message, hint, True
 
 
@@ -232,7 +240,31 @@ def _explain_pattern(error: ValidationError, raw: RawConfig, path: KeyPath) -> t
             "an address may not hold user or password",
             "move them to `broker.auth`",
         )
-    return f"{_show(raw, path, error.instance)} is not {_expected(error)}", ""
+    expected = _expected(error)
+    hint = ""
+    if expected.startswith("a list"):
+        hint = _LIST_HINT
+    elif expected.startswith("a duration") and not _is_from_elsewhere(raw, path):
+        hint = _hint_for_days(str(error.instance))
+    return f"{_show(raw, path, error.instance)} is not {expected}", hint
+
+
+_LIST_HINT = "a list stands in brackets: [a, b]"
+_IN_DAYS = re.compile(r"([0-9]{1,5}) ?(d|w)(?:ays?|eeks?)?")
+
+
+def _hint_for_days(text: str) -> str:
+    found = _IN_DAYS.fullmatch(text)
+    if found is None:
+        return ""
+    hours = int(found[1]) * (24 if found[2] == "d" else 168)
+    return f"hours are the largest unit: {hours}h"
+
+
+def _is_from_elsewhere(raw: RawConfig, path: KeyPath) -> bool:
+    """Whether the value is what a reference became: it may be a secret."""
+    spot = raw.spot.find(path)
+    return spot is not None and spot.written is not None
 
 
 def _expected(error: ValidationError) -> str:
@@ -245,9 +277,14 @@ def _expected(error: ValidationError) -> str:
     return " or ".join(_TYPE_NAMES.get(name, name) for name in names) or "something else"
 
 
-def _hint_for_type(raw: RawConfig, path: KeyPath) -> str:
+def _hint_for_type(raw: RawConfig, path: KeyPath, error: ValidationError) -> str:
     if path == ("version",):
         return _hint_for_missing("version")
+    expected, instance = _expected(error), error.instance
+    if expected.startswith("a list") and isinstance(instance, str):
+        return _LIST_HINT
+    if expected.startswith("an address and port") and type(instance) is int:
+        return f"write 127.0.0.1:{instance}, to listen on this machine alone"
     spot = raw.spot.find(path)
     if spot is not None and spot.written is not None:
         return f"in quotes it is text: write {path[-1]}: {spot.written} on a line of its own, without quotes and braces"
