@@ -763,10 +763,11 @@ class RunningProgram(_Answer):
 
 
 class ProgramsOfNode(_Answer):
-    """What runs on one node, or why that is not known."""
+    """What runs on one node, or why that is not known; `runs_programs` is false where the config lets it run none."""
 
     node: str = ""
     programs: list[RunningProgram] = []
+    runs_programs: bool = True
     is_silent: bool = False
     error: str | None = None
 

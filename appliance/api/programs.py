@@ -105,7 +105,7 @@ class ProgramWords:
         method = self._method_of(to_node)
         if method is None:
             why = f"the config here names no method of {to_node} that runs programs"
-            return ProgramsOfNode(node=to_node, error=why)
+            return ProgramsOfNode(node=to_node, runs_programs=False, error=why)
         if not self.understands(to_node):
             return ProgramsOfNode(node=to_node, error=UNKNOWN)
         try:

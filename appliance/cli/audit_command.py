@@ -18,6 +18,7 @@ from appliance.cli.options import (
 )
 from appliance.cli.terminal import print_table
 from appliance.core.audit import verify as verify_trail
+from appliance.core.times import say_moment
 
 COLUMNS = ("NUMBER", "AT", "BY", "ASKED", "OUTCOME", "WHAT")
 
@@ -53,15 +54,18 @@ def show(
     if output is Output.JSON:
         print_json({"entries": found})
         return Exit.OK
-    rows = [
-        (
-            *(str(entry.get(name, "")) for name in ("number", "at", "by", "asked", "outcome")),
-            json.dumps(entry.get("what", {}), ensure_ascii=False),
-        )
-        for entry in found
-    ]
-    print_table(COLUMNS, rows)
+    print_table(COLUMNS, [_row(entry) for entry in found])
     return Exit.OK
+
+
+def _row(entry: dict[str, Any]) -> tuple[str, ...]:
+    number, at, by, asked, outcome = (
+        str(entry.get(name, "")) for name in ("number", "at", "by", "asked", "outcome")
+    )
+    what = entry.get("what")
+    # NB: to the second, as everywhere for people; -o json has the whole time
+    said = json.dumps(what, ensure_ascii=False) if what else ""
+    return number, say_moment(at), by, asked, outcome, said
 
 
 def verify(

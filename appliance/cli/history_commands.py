@@ -65,7 +65,7 @@ def history_list(
 
 
 def _history_row(record: HistoryRecord) -> dict[str, str]:
-    what = count_actions(record.actions, done=True)
+    what = count_actions(record.actions, done=True) or "no worker changed"
     if record.result in ("refused", "reverted"):
         errors, warnings = split_problems(record.problems)
         more = f" and {len(errors) - 1} more" if len(errors) > 1 else ""

@@ -46,7 +46,8 @@ def list_programs(
     if from_node is not None:
         body["from_node"] = from_node
     found = client.post("/api/v1/programs", Programs, body)
-    nodes = found.value.nodes
+    # asked of everything, a node that runs no programs has none; asked for by name, that is what to tell
+    nodes = [node for node in found.value.nodes if targets or node.runs_programs]
     if output is Output.JSON:
         print_json(found.plain)
     else:

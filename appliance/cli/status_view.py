@@ -4,15 +4,27 @@ everything.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import dataclass
+
 import typer
 from msgspec import UNSET, UnsetType
-from rich.console import Console, Group, RenderableType
+from rich.console import (
+    Console,
+    ConsoleOptions,
+    Group,
+    JustifyMethod,
+    RenderableType,
+    RenderResult,
+)
+from rich.measure import Measurement
+from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
 from appliance.api.model import Node, Override, Status, Worker
 from appliance.cli.problem_text import say_count
-from appliance.cli.terminal import clip_lines
+from appliance.cli.terminal import GAP, clip_lines
 from appliance.cli.verdict_view import say_commit, split_problems
 from appliance.core.escape import escape_line
 from appliance.core.problems import Problem, Severity
@@ -283,59 +295,135 @@ def _input_lines(status: Status) -> list[Text]:
     return lines
 
 
-def _worker_table(nodes: dict[str, Node], now: float) -> Table:
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
-    table.add_column("NODE", no_wrap=True)
-    table.add_column("WORKER", overflow="fold")
-    table.add_column("KIND", no_wrap=True)
-    table.add_column("PHASE", no_wrap=True)
-    for name in ("IN FLIGHT", "DONE", "FAILED"):
-        table.add_column(name, justify="right", no_wrap=True)
-    table.add_column("SINCE", justify="right", no_wrap=True)
-    workers = [worker for node in nodes.values() for worker in node.workers]
-    if any(_say_trouble(worker) for worker in workers):
-        table.add_column("LAST ERROR", overflow="fold", max_width=60)
-    is_long = len(workers) > MAX_ROWS
-    for name, node in nodes.items():
-        _add_node(table, name, node, now, is_long=is_long)
-    return table
+@dataclass(frozen=True, slots=True)
+class _Row:
+    """A line of the table of workers; a node has at least one."""
+
+    node: str
+    cells: tuple[Text, ...] = ()
+    trouble: Text | None = None
 
 
-def _add_node(table: Table, name: str, node: Node, now: float, *, is_long: bool) -> None:
+_COLUMNS = ("WORKER", "KIND", "PHASE", "IN FLIGHT", "DONE", "FAILED", "SINCE")
+_NUMBERS = frozenset({"IN FLIGHT", "DONE", "FAILED", "SINCE"})
+_MAX_TROUBLE = 60
+_ANY_WIDTH = 10_000
+_SHORT_KINDS = {"subscriber": "sub", "publisher": "pub"}
+
+
+class _WorkerTable:
+    """The workers, each in a line that fits the terminal.
+
+    Where it is too narrow for all columns, nodes are headings, kinds are short, and what is wrong with a worker stands
+    below it: the name of a worker is what people copy, and is folded last.
+    """
+
+    def __init__(self, rows: list[_Row]) -> None:
+        self._rows = rows
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        wide = self._make_wide()
+        natural = Measurement.get(console, options.update(width=_ANY_WIDTH), wide).maximum
+        if natural <= options.max_width:
+            yield wide
+        else:
+            yield from self._make_narrow(options.max_width)
+
+    def _make_wide(self) -> Table:
+        table = Table(box=None, pad_edge=False, padding=(0, GAP, 0, 0), header_style="dim")
+        for name in ("NODE", *_COLUMNS):
+            table.add_column(
+                name, justify="right" if name in _NUMBERS else "left", no_wrap=name != "WORKER"
+            )
+        if any(row.trouble for row in self._rows):
+            table.add_column("LAST ERROR", overflow="fold", max_width=_MAX_TROUBLE)
+        before = ""
+        for row in self._rows:
+            title = Text(escape_line(row.node) if row.node != before else "", style="bold")
+            table.add_row(title, *row.cells, *([row.trouble] if row.trouble else ()))
+            before = row.node
+        return table
+
+    def _make_narrow(self, columns: int) -> Iterator[RenderableType]:
+        rows = [self._shorten(row.cells) for row in self._rows]
+        names = [name.replace("IN FLIGHT", "IN\nFLIGHT") for name in _COLUMNS]
+        widths = [
+            max(*map(len, name.split("\n")), *(row[at].cell_len for row in rows if row), 0)
+            for at, name in enumerate(names)
+        ]
+        if sum(widths) + GAP * (len(widths) - 1) > columns:
+            del names[-1], widths[-1]  # since when it runs is what is missed least
+        rest = sum(widths[1:]) + GAP * (len(widths) - 1)
+        widths[0] = max(len(names[0]), min(widths[0], columns - rest))
+        yield self._make_lines(widths, [[Text(name, style="dim") for name in names]])
+        before = ""
+        for row, cells in zip(self._rows, rows, strict=True):
+            if row.node != before:
+                yield Text(escape_line(row.node), style="bold")
+                before = row.node
+            if cells:
+                yield self._make_lines(widths, [cells[: len(widths)]])
+            if row.trouble:
+                yield Padding(row.trouble, (0, 0, 0, 4))
+
+    def _shorten(self, cells: tuple[Text, ...]) -> list[Text]:
+        if not cells:
+            return []
+        worker, kind, *rest = cells
+        short = Text(_SHORT_KINDS.get(kind.plain, kind.plain), style=kind.style)
+        return [Text("  ") + worker, short, *rest]
+
+    def _make_lines(self, widths: list[int], rows: list[list[Text]]) -> Table:
+        table = Table.grid(padding=(0, GAP, 0, 0), pad_edge=False)
+        for name, width in zip(_COLUMNS, widths, strict=False):
+            justify: JustifyMethod = "right" if name in _NUMBERS else "left"
+            table.add_column(width=width, justify=justify, overflow="fold", vertical="bottom")
+        for row in rows:
+            table.add_row(*row)
+        return table
+
+
+def _worker_table(nodes: dict[str, Node], now: float) -> _WorkerTable:
+    is_long = sum(len(node.workers) for node in nodes.values()) > MAX_ROWS
+    return _WorkerTable(
+        [row for name, node in nodes.items() for row in _node_rows(name, node, now, is_long)]
+    )
+
+
+def _node_rows(name: str, node: Node, now: float, is_long: bool) -> Iterator[_Row]:
     workers = node.workers
-    title = Text(escape_line(name), style="bold")
     if is_long:
         running = [worker for worker in workers if worker.is_running]
         workers = [worker for worker in workers if not worker.is_running]
         if running:
-            handled = sum(worker.handled or 0 for worker in running)
-            in_flight = sum(worker.in_flight or 0 for worker in running)
-            failed = sum(worker.failed or 0 for worker in running)
-            said = f"{len(running)} workers"
-            table.add_row(
-                title, said, "", _phase("running"), str(in_flight), str(handled), _failed(failed)
+            counts = (
+                Text(str(sum(worker.in_flight or 0 for worker in running))),
+                Text(str(sum(worker.handled or 0 for worker in running))),
+                _failed(sum(worker.failed or 0 for worker in running)),
             )
-            title = Text("")
+            said = Text(f"{len(running)} workers")
+            yield _Row(name, (said, Text(""), _phase("running"), *counts, Text("")))
     if not workers and not is_long:
-        table.add_row(title, Text("no workers", style="dim"))
+        nothing = Text("no workers", style="dim")
+        yield _Row(name, (nothing, *(Text("") for _ in _COLUMNS[1:])))
     for worker in workers:
-        table.add_row(title, *_worker_cells(worker, now))
-        title = Text("")
+        said_trouble = _say_trouble(worker)
+        style = "dim" if worker.is_running else "red"
+        trouble = Text(said_trouble, style=style) if said_trouble else None
+        yield _Row(name, _worker_cells(worker, now), trouble)
 
 
-def _worker_cells(worker: Worker, now: float) -> list[RenderableType]:
-    said = _say_trouble(worker)
+def _worker_cells(worker: Worker, now: float) -> tuple[Text, ...]:
     since = say_ago(worker.since or None, now).removesuffix(" ago")
-    return [
+    return (
         Text(escape_line(worker.subject or worker.name)),
         Text(worker.kind, style="dim"),
         _phase(worker.phase),
-        str(worker.in_flight or 0),
-        str(worker.handled or 0),
+        Text(str(worker.in_flight or 0)),
+        Text(str(worker.handled or 0)),
         _failed(worker.failed or 0),
         Text(since, style="dim"),
-        *([Text(said, style="dim" if worker.is_running else "red")] if said else ()),
-    ]
+    )
 
 
 def _say_trouble(worker: Worker) -> str:

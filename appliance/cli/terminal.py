@@ -12,6 +12,7 @@ from appliance.core.escape import escape_line
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.table import Table
     from rich.text import Text
 
 PIPE_COLUMNS = 240
@@ -39,18 +40,75 @@ def clip_lines(text: str) -> str:
     return "\n".join(line.rstrip() for line in text.splitlines())
 
 
+LAST_COLUMN = 20
+"""What the last column of a table gets at least; where a terminal leaves it less, it stands below its row."""
+
+
 def print_table(header: Sequence[str], rows: Iterable[Sequence[str | Text]]) -> None:
-    """Columns below their names; texts are escaped here. The last column takes what room is left."""
-    from rich.table import Table
+    """Columns below their names; texts are escaped here. The last column takes what room is left.
+
+    On a narrow terminal it stands in a line of its own below the others, and what is too wide even then is folded:
+    nothing is cut off.
+    """
     from rich.text import Text
 
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
-    for name in header[:-1]:
-        table.add_column(name, no_wrap=True)
-    table.add_column(header[-1], overflow="fold")
-    for row in rows:
-        table.add_row(*(Text(escape_line(cell)) if isinstance(cell, str) else cell for cell in row))
     console = make_console()
+    cells = [
+        [Text(escape_line(cell)) if isinstance(cell, str) else cell for cell in row] for row in rows
+    ]
+    widths = [
+        max(len(name), *(row[at].cell_len for row in cells), 0) for at, name in enumerate(header)
+    ]
+    left = console.width - sum(widths[:-1]) - GAP * (len(header) - 1)
     with console.capture() as captured:
-        console.print(table)
+        if left >= min(widths[-1], LAST_COLUMN):
+            console.print(make_columns(header, [*widths[:-1], min(widths[-1], left)], cells))
+        else:
+            _print_stacked(console, header, widths, cells)
     typer.echo(clip_lines(captured.get()))
+
+
+GAP = 2
+_LEAST = 10
+"""What a column is folded to where a terminal is too narrow."""
+_BELOW = 4
+"""Blanks before what stands below its row."""
+
+
+def make_columns(
+    header: Sequence[str], widths: Sequence[int], rows: Iterable[Sequence[Text]]
+) -> Table:
+    """A table of columns as wide as said; what is wider is folded. Without names where `header` is empty."""
+    from rich.table import Table
+
+    table = Table(
+        box=None,
+        pad_edge=False,
+        padding=(0, GAP, 0, 0),
+        header_style="dim",
+        show_header=bool(header),
+    )
+    for at, width in enumerate(widths):
+        table.add_column(header[at] if header else "", width=width, overflow="fold")
+    for row in rows:
+        table.add_row(*row)
+    return table
+
+
+def _print_stacked(
+    console: Console, header: Sequence[str], widths: Sequence[int], rows: Sequence[Sequence[Text]]
+) -> None:
+    from rich.padding import Padding
+
+    fitted = list(widths[:-1])
+    too_many = sum(fitted) + GAP * (len(fitted) - 1) - console.width
+    for at in reversed(range(len(fitted))):
+        # from the right: what names a row, and when it was, stands left
+        taken = max(0, min(too_many, fitted[at] - _LEAST))
+        fitted[at] -= taken
+        too_many -= taken
+    console.print(make_columns(header[:-1], fitted, ()))
+    for row in rows:
+        console.print(make_columns((), fitted, [row[:-1]]))
+        if row[-1].plain:
+            console.print(Padding(row[-1], (0, 0, 0, _BELOW)))

@@ -12,6 +12,7 @@ import typer
 
 from appliance.api.model import Action, Config, Fields, HistoryRecord
 from appliance.cli.problem_text import render_summary, render_text
+from appliance.core.durations import format_duration
 from appliance.core.escape import escape_line
 from appliance.core.plan import ACTION_SIGNS, ActionKind
 from appliance.core.problems import Problem, Severity
@@ -60,14 +61,14 @@ def show_actions(actions: Sequence[Action], *, has_many_nodes: bool = False) -> 
             line += f"  on {escape_line(action.node)}"
         lines.append(typer.style(line, fg=_COLOURS.get(kind)) if colour else line)
         for name, (old, new) in action.fields.items():
-            lines.append(f"           {name}: {_show_value(old)} → {_show_value(new)}")
+            lines.append(f"           {_say_change(name, old, new)}")
     return lines
 
 
 def show_settings(settings: Fields) -> list[str]:
     """One line per setting beside the workers that changes."""
     return [
-        f"~ settings {escape_line(name)}: {_show_value(old)} → {_show_value(new)}"
+        f"~ settings {_say_change(escape_line(name), old, new)}"
         for name, (old, new) in settings.items()
     ]
 
@@ -85,6 +86,20 @@ def say_commit(facts: Config | HistoryRecord, *, length: int = 10) -> str:
     more += ["files differ from it"] if facts.dirty else []
     commit = (facts.revision or "")[:length]
     return f"git {commit} ({', '.join(more)})" if more else f"git {commit}"
+
+
+def _say_change(name: str, old: object, new: object) -> str:
+    """``every: 30s → 5s``: a field and its values as the config writes them."""
+    # the settings of a schedule stand beside the others of their entry
+    written = name.removeprefix("schedule.")
+    show = _show_time if name.endswith("_s") else _show_value
+    return f"{written.removesuffix('_s')}: {show(old)} → {show(new)}"
+
+
+def _show_time(value: object) -> str:
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return format_duration(float(value))
+    return _show_value(value)
 
 
 def _show_value(value: object) -> str:

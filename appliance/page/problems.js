@@ -75,17 +75,22 @@ const ACTION_COLUMNS = [
   { name: "Worker", class: "wide" },
 ];
 
+/** A field and its values as the config writes them: `every: 30 s → 5 s`. */
+const isTime = (name) => name.endsWith("_s");
+const fieldName = (name) => name.replace(/^schedule\./, "").replace(/_s$/, "");
+const fieldValue = (name, value) => (isTime(name) && typeof value === "number" ? `${value} s` : shown(value));
+
 function changeLines(fields) {
   const all = Object.entries(fields ?? {});
   const lines = all.slice(0, MAX_FIELDS).map(([name, [before, after]]) =>
     el(
       "li",
       {},
-      el("span", { class: "code" }, name),
+      el("span", { class: "code" }, fieldName(name)),
       ": ",
-      el("del", { class: "code" }, shown(before)),
+      el("del", { class: "code" }, fieldValue(name, before)),
       " → ",
-      el("ins", { class: "code" }, shown(after)),
+      el("ins", { class: "code" }, fieldValue(name, after)),
     ),
   );
   if (all.length > MAX_FIELDS) lines.push(el("li", { class: "quiet" }, `and ${plural(all.length - MAX_FIELDS, "field")} more`));

@@ -262,7 +262,9 @@ class Telemetry(MessageTelemetry):
         self._count_reload("refused")
         errors = [problem for problem in problems if problem.severity is Severity.ERROR]
         count = {"problems": len(errors), "trigger": trigger}
-        self._log(logging.ERROR, "config refused, the running set stays in force", count)
+        at_start = trigger == "start"
+        now = "the last good set starts instead" if at_start else "the running set stays in force"
+        self._log(logging.ERROR, f"config refused, {now}", count)
         for problem in errors[:MAX_PROBLEM_LINES]:
             place = (
                 f"{problem.file}:{problem.line}:{problem.column}" if problem.line else problem.file

@@ -14,9 +14,11 @@ from tests.support.fake_control import PROBLEM, make_status
 NOW = 1_767_225_600.0 + 120  # two minutes after the times of `make_status`
 
 
-def show(status, *, colour=False, nodes=None):
+def show(status, *, colour=False, nodes=None, width=160):
     written = io.StringIO()
-    console = Console(file=written, width=160, force_terminal=colour, highlight=False, markup=False)
+    console = Console(
+        file=written, width=width, force_terminal=colour, highlight=False, markup=False
+    )
     console.print(render_status(read(status, Status), NOW, nodes=nodes))
     return written.getvalue()
 
@@ -265,3 +267,16 @@ def test_what_did_not_count_and_clocks_that_differ_are_told():
     assert "the clock of ship1 is 2 min ahead of the one here" in text
     assert "the clock of ship2 is 45 s behind the one here" in text
     assert "did not count" not in show(make_status())
+
+
+def test_a_terminal_of_80_columns_breaks_no_name_of_a_worker_and_tells_what_is_wrong_below_it():
+    status = make_status(healthy=False)
+    name = "ship1.REQCliCommandCont.CommandACK"
+    worker = status["nodes"]["ship1"]["workers"][0]
+    why = "no such directory: /srv/data/longer/than/a/column/of/errors/is/shown"
+    worker |= {"name": name, "subject": name, "phase": "backing_off", "last_error": why}
+    lines = show(status, width=80).splitlines()
+    at = next(index for index, line in enumerate(lines) if name in line)
+    assert lines[at].split()[:3] == [name, "sub", "backing_off"]
+    assert why in lines[at + 1]
+    assert max(map(len, lines)) <= 80

@@ -187,6 +187,24 @@ def test_plan_exits_2_with_changes_and_shows_them(run, control):
     )
 
 
+def test_plan_names_settings_and_times_as_the_config_writes_them(run, control):
+    fields = {
+        "schedule.every_s": [5.0, 90.0],
+        "ack.timeout_s": [5.0, None],
+        "schedule.cron": [None, "* * * * *"],
+    }
+    control.answers["plan"] = {
+        "result": "changes",
+        "actions": [UPDATE | {"fields": fields}],
+        "problems": [],
+        "summary": {},
+    }
+    shown = [line.strip() for line in run("plan")[1].splitlines()]
+    assert "every: 5s → 1m30s" in shown
+    assert "ack.timeout: 5s → null" in shown
+    assert 'cron: null → "* * * * *"' in shown
+
+
 def test_plan_names_the_node_of_each_action_where_the_daemon_runs_several(run, control):
     control.answers["plan"] = {
         "result": "changes",
