@@ -16,10 +16,15 @@ _BY_METAVAR = {
     "N": Words.NODES,
     "M": Words.METHODS,
     "METHOD": Words.METHODS,
+    "JOB": Words.JOBS,
+    "CONTEXT": Words.CONTEXTS,
 }
 """What a running daemon, or the config, knows the words for."""
 _DAEMON = ("--state-dir", "-c", "--context", "--server", "--token-file", "--ca", "--cert", "--key")
 """Options that say which daemon is meant, each with a value: handed on."""
+_BEFORE = _DAEMON[1:]
+"""Those of them that may stand before the command, too."""
+_CONTEXT = ("-c", "--context")
 
 
 def kind_of_option(option: Any) -> Words | None:
@@ -34,7 +39,7 @@ def kinds_of_arguments(name: str, command: Any) -> list[Words]:
     takes_targets = any(kind_of_option(option) is Words.TARGETS for option in options_of(command))
     found = []
     for argument in arguments_of(command):
-        kind = _BY_METAVAR.get(argument.metavar or "")
+        kind = _BY_METAVAR.get((argument.metavar or "").strip("[]"))
         if argument.metavar == "NODE" and takes_targets:
             found.append(Words.TARGETS)
         elif kind is not None and argument.metavar != "TARGET":
@@ -73,7 +78,7 @@ def bash(names: dict[str, Any]) -> str:
     return f"""# bash completion for {PROGRAM}
 _{PROGRAM}_words() {{
     # of the word as it was typed: bash splits it at = and, keeping that, at @
-    local given=() i word begun typed=${{line[${{#line[@]}}-1]}}
+    local given=("${{before[@]}}") i word begun typed=${{line[${{#line[@]}}-1]}}
     for ((i = 1; i < ${{#line[@]}} - 1; i++)); do
         case ${{line[i]}} in {"|".join(_DAEMON)}) given+=("${{line[i]}}" "${{line[i+1]}}") ;; esac
     done
@@ -94,10 +99,26 @@ _{PROGRAM}() {{
     else
         line=("${{COMP_WORDS[@]:0:COMP_CWORD+1}}")
     fi
+    local before=()
+    while [ "${{#line[@]}}" -gt 2 ]; do
+        case ${{line[1]}} in
+            {"|".join(_BEFORE)})
+                if [ "${{#line[@]}}" -eq 3 ]; then
+                    case ${{line[1]}} in
+                        {"|".join(_CONTEXT)}) _{PROGRAM}_words {Words.CONTEXTS} ;;
+                        *) COMPREPLY=($(compgen -f -- "${{line[2]}}")) ;;
+                    esac
+                    return
+                fi
+                before+=("${{line[1]}}" "${{line[2]}}")
+                line=("${{line[0]}}" "${{line[@]:3}}") ;;
+            *) break ;;
+        esac
+    done
     local at=$((${{#line[@]}} - 1)) kinds=
     local cur=${{line[at]}} prev=${{line[at-1]}} command=${{line[1]}} words=
     if [ "$at" -eq 1 ]; then
-        COMPREPLY=($(compgen -W '{top} --help --version --debug' -- "$cur"))
+        COMPREPLY=($(compgen -W '{top} {" ".join(_BEFORE)} --help --version --debug' -- "$cur"))
         return
     fi
     case $command in {groups}) [ "$at" -gt 2 ] && command="$command ${{line[2]}}" ;; esac
@@ -180,6 +201,7 @@ def zsh(names: dict[str, Any]) -> str:
 _{PROGRAM}_words() {{
     local -a found given
     local -i i
+    given=($before)
     (( ${{words[(I)--]}} && ${{words[(I)--]}} < CURRENT )) && {{ _files; return }}
     for (( i = 1; i < CURRENT; i++ )); do
         case $words[i] in {"|".join(_DAEMON)}) given+=($words[i] $words[i+1]) ;; esac
@@ -189,10 +211,21 @@ _{PROGRAM}_words() {{
     compadd -a found || _files
 }}
 _{PROGRAM}() {{
-    local -a commands
+    local -a commands before
     commands=(
 {described("", " " * 8)}
     )
+    while (( CURRENT > 3 )) && [[ $words[2] == ({"|".join(_BEFORE)}) ]]; do
+        before+=($words[2,3])
+        words[2,3]=()
+        (( CURRENT -= 2 ))
+    done
+    if (( CURRENT == 3 )); then
+        case $words[2] in
+            {"|".join(_CONTEXT)}) _{PROGRAM}_words {Words.CONTEXTS}; return ;;
+            {"|".join(_BEFORE[2:])}) _files; return ;;
+        esac
+    fi
     if (( CURRENT == 2 )); then
         _describe command commands
         return
@@ -219,19 +252,38 @@ def fish(names: dict[str, Any]) -> str:
         "    set -l line (commandline -opc)",
         "    contains -- -- $line; and return",
         "    set -l given",
-        "    for at in (seq 2 (count $line))",
+        "    for at in (seq 2 (math (count $line) - 1))",
         f"        contains -- $line[$at] {' '.join(_DAEMON)}; and set -a given $line[$at] $line[(math $at + 1)]",
         "    end",
         f"    {PROGRAM} {NAME} $argv $given 2>/dev/null",
         "end",
-        f"complete -c {PROGRAM} -n __fish_use_subcommand -f",
+        f"function __{PROGRAM}_begins",
+        "    set -l line (commandline -opc)",
+        "    set -e line[1]",
+        "    while set -q line[1]",
+        f"        contains -- $line[1] {' '.join(_BEFORE)}; or return 1",
+        "        set -e line[1]",
+        "        set -q line[1]; and set -e line[1]",
+        "    end",
+        "    return 0",
+        "end",
+        f"complete -c {PROGRAM} -n __{PROGRAM}_begins -f",
+        (
+            f"complete -c {PROGRAM} -n __{PROGRAM}_begins -s c -l context -x"
+            f" -a '(__{PROGRAM}_words {Words.CONTEXTS})'"
+        ),
+        *(
+            f"complete -c {PROGRAM} -n __{PROGRAM}_begins -l {flag[2:]} -r"
+            for flag in _BEFORE
+            if flag not in _CONTEXT
+        ),
     ]
     for name, command in names.items():
         first, _, second = name.partition(" ")
         here = f"__fish_seen_subcommand_from {first}"
         if hasattr(command, "commands"):
             lines.append(f"complete -c {PROGRAM} -n '{here}' -f")
-        condition = here if second else "__fish_use_subcommand"
+        condition = here if second else f"__{PROGRAM}_begins"
         shown = quote(summary(command))
         lines.append(f"complete -c {PROGRAM} -n '{condition}' -a {second or first} -d {shown}")
         if second:

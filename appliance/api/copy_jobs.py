@@ -64,6 +64,7 @@ class CopyRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     mode: int | None = None
     owner: str = ""
     modified_ns: int | None = None
+    kept_owner: str = ""
     """What the file has there beside its content; without these as the node has it."""
     node: str | None = None
     """The own node that takes part."""
@@ -111,7 +112,9 @@ class CopyJobs:
             self._check_can_come(node, other)
         elif not path.startswith("/"):
             raise RequestInvalid("the path at the other node begins with a slash")
-        attributes = Attributes(request.mode, request.owner, request.modified_ns)
+        attributes = Attributes(
+            request.mode, request.owner, request.modified_ns, request.kept_owner
+        )
         problem = find_attribute_problem(attributes)
         if problem is not None:
             raise RequestInvalid(problem)

@@ -1,4 +1,4 @@
-"""The words that shells complete with: nodes, targets and methods, of the daemon, or of the config where none answers.
+"""The words that shells complete with: nodes, targets, methods and jobs of the daemon, or of the config where none answers.
 
 Called by the completion in `packaging/completion.py`. It is quick and silent: whatever goes wrong, there are no words.
 """
@@ -14,8 +14,9 @@ from typing import Annotated, Any
 
 import typer
 
-from appliance.api.model import Fleet, FleetNode, Methods
+from appliance.api.model import Fleet, FleetNode, Jobs, Methods
 from appliance.cli.api_client import ApiClient
+from appliance.cli.contexts import HERE, contexts_path, read_contexts
 from appliance.cli.options import StateDirOption, split_paths
 from appliance.cli.server_options import connect
 from appliance.core.targets import EVERYTHING
@@ -23,6 +24,8 @@ from appliance.errors import ApplianceError
 
 PATIENCE_S = 1.5
 """A key was pressed: words that come later are no help."""
+MAX_JOBS = 100
+"""The newest of them: who looks for an older one has its id from elsewhere."""
 SYSTEM_CONFIG = Path("/etc/appliance")
 NAME = "complete-words"
 
@@ -33,6 +36,8 @@ class Words(StrEnum):
     NODES = "nodes"
     TARGETS = "targets"
     METHODS = "methods"
+    JOBS = "jobs"
+    CONTEXTS = "contexts"
 
 
 def register(app: typer.Typer) -> None:
@@ -41,7 +46,7 @@ def register(app: typer.Typer) -> None:
 
 
 def complete_words(
-    kinds: Annotated[list[Words], typer.Argument(metavar="KIND", help="nodes, targets, methods.")],
+    kinds: Annotated[list[Words], typer.Argument(metavar="KIND", help="nodes, targets …")],
     state_dir: StateDirOption = None,
 ) -> int:
     """Print the words that may stand in a place, one a line."""
@@ -50,6 +55,9 @@ def complete_words(
     signal.setitimer(signal.ITIMER_REAL, PATIENCE_S)
     found: list[str] = []
     for kind in kinds:
+        if kind is Words.CONTEXTS:
+            found += _read_contexts()
+            continue
         ask, read = _WAYS[kind]
         try:
             found += ask(connect(state_dir))
@@ -69,6 +77,21 @@ def _ask_targets(client: ApiClient) -> list[str]:
 
 def _ask_methods(client: ApiClient) -> list[str]:
     return [item.name for item in client.get("/api/v1/methods", Methods).value.methods]
+
+
+def _ask_jobs(client: ApiClient) -> list[str]:
+    return [item.id for item in client.get(f"/api/v1/jobs?limit={MAX_JOBS}", Jobs).value.jobs]
+
+
+def _read_no_jobs(_tree: dict[str, Any]) -> list[str]:
+    return []
+
+
+def _read_contexts() -> list[str]:
+    try:
+        return [*read_contexts(contexts_path()).by_name, HERE]
+    except ApplianceError:
+        return []
 
 
 def _targets_of(nodes: list[FleetNode]) -> Iterator[str]:
@@ -130,4 +153,5 @@ _WAYS: dict[Words, _Way] = {
     Words.NODES: (_ask_nodes, _read_nodes),
     Words.TARGETS: (_ask_targets, _read_targets),
     Words.METHODS: (_ask_methods, _read_methods),
+    Words.JOBS: (_ask_jobs, _read_no_jobs),
 }

@@ -31,7 +31,7 @@ from appliance.cli.remote_way import MAX_TOKEN_BYTES, RemoteWay, check_token, pa
 from appliance.cli.server_options import ServerOptions, make_server
 from appliance.core.escape import escape_line
 
-NameArgument = Annotated[str, typer.Argument(metavar="NAME", help="The context.")]
+NameArgument = Annotated[str, typer.Argument(metavar="CONTEXT", help="The context.")]
 
 
 def register(app: typer.Typer) -> None:
@@ -119,7 +119,7 @@ def add(
 
 def use(
     name: Annotated[
-        str, typer.Argument(metavar="NAME", help="The context, or `local` for this machine.")
+        str, typer.Argument(metavar="CONTEXT", help="The context, or `local` for this machine.")
     ],
 ) -> int:
     """Talk to this server where a command says nothing else."""
@@ -174,7 +174,8 @@ def remove(name: NameArgument) -> int:
 
 def try_out(
     name: Annotated[
-        str | None, typer.Argument(metavar="[NAME]", help="The context; the one in use otherwise.")
+        str | None,
+        typer.Argument(metavar="[CONTEXT]", help="The context; the one in use otherwise."),
     ] = None,
     output: OutputOption = Output.TEXT,
 ) -> int:
@@ -182,7 +183,7 @@ def try_out(
     contexts = read_contexts(contexts_path())
     name = name or os.environ.get("APPLIANCE_CONTEXT") or contexts.current
     if name is None or name == HERE:
-        raise typer.BadParameter("no context is in use; name one", param_hint="NAME")
+        raise typer.BadParameter("no context is in use; name one", param_hint="CONTEXT")
     server = make_server(contexts.find(name), ServerOptions(), os.environ)
     client = ApiClient(RemoteWay(server))
     access = client.get("/api/v1/access", Access)
@@ -212,7 +213,7 @@ def _check_name(name: str) -> None:
     if name == HERE or NAME.fullmatch(name) is None:
         raise typer.BadParameter(
             "a name is of letters, digits, '_', '-' and inner dots, and not `local`",
-            param_hint="NAME",
+            param_hint="CONTEXT",
         )
 
 

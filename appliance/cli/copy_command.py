@@ -48,8 +48,9 @@ are needed; links are not followed out of them, and what is no regular file is t
 
 The target is replaced in one step when the whole is there and right. It keeps the mode of the file
 that was there; a new one at a node is for its owner alone (0600). -p keeps mode and time of change of
-the source, --mode and --owner say what it gets; where that cannot be, nothing is replaced. Its directory must be there;
---mkdir makes it, at a node, where allow_paths has the directory, too.
+the source, and its owner and group where who writes may give files away and knows them, as root does.
+--mode and --owner say what it gets; where that cannot be, nothing is replaced. Its directory must be
+there; --mkdir makes it, at a node, where allow_paths has the directory, too.
 
 What may be read at a node is allow_paths of its REQCopyFileFrom, what may be written that of its
 REQCopyFileTo. To fetch files the own node subscribes REQCopyFileTo and accepts the sender; it needs
@@ -92,7 +93,8 @@ def copy(
         typer.Option("-r", "--recursive", help="Copy directories with all that is below them."),
     ] = False,
     preserves: Annotated[
-        bool, typer.Option("-p", "--preserve", help="Keep mode and time of change of each file.")
+        bool,
+        typer.Option("-p", "--preserve", help="Keep mode, time of change and, as root, owner."),
     ] = False,
     mode: Annotated[
         str | None, typer.Option("--mode", metavar="OCTAL", help="The mode of each file, as 0640.")

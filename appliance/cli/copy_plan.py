@@ -20,10 +20,11 @@ from appliance.cli.copy_places import (
     read_place,
 )
 from appliance.cli.copy_report import CopyOutcome, CopyState
-from appliance.core.copying import COPY_FROM, COPY_TO, Attributes
+from appliance.core.copying import COPY_FROM, COPY_TO, Attributes, keep_owner
 from appliance.core.listing import DIRECTORY, FILE, MAX_DEPTH, Entry, has_wildcard
 from appliance.core.names import is_node_name
 from appliance.errors import ApplianceError
+from appliance.methods.copies.attributes import name_owner
 
 MAX_JOBS = 200_000
 LISTS_AT_ONCE = 8
@@ -153,7 +154,8 @@ class Planner:
         if entry is None or not wishes.preserves:
             return Attributes(wishes.mode, wishes.owner)
         mode = entry.mode & 0o777 if wishes.mode is None else wishes.mode
-        return Attributes(mode, wishes.owner, entry.modified_ns)
+        kept = "" if wishes.owner else keep_owner(entry.owner)
+        return Attributes(mode, wishes.owner, entry.modified_ns, kept)
 
     def _check_twice(self) -> None:
         seen: set[Place] = set()
@@ -258,7 +260,8 @@ def _entry_of(path: str, match: str) -> Entry | None:
         return None
     if not stat.S_ISREG(facts.st_mode):
         return None
-    return Entry(path, match, FILE, facts.st_size, stat.S_IMODE(facts.st_mode), facts.st_mtime_ns)
+    mode, owner = stat.S_IMODE(facts.st_mode), name_owner(facts)
+    return Entry(path, match, FILE, facts.st_size, mode, facts.st_mtime_ns, owner)
 
 
 def _name_of(path: str, place: Place) -> str:

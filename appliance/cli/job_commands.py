@@ -37,7 +37,7 @@ LOOK_S = 10
 INTERRUPTED = 130
 
 JobArgument = Annotated[
-    str, typer.Argument(metavar="ID", help="The job, or the beginning of its id.")
+    str, typer.Argument(metavar="JOB", help="The job, or the beginning of its id.")
 ]
 LimitOption = Annotated[int, typer.Option("--limit", min=1, max=1_000, help="At most so many.")]
 NodeOption = Annotated[

@@ -67,7 +67,7 @@ def _annotations(*, hidden: bool) -> dict[str, Any]:
             _option(
                 "-c",
                 "--context",
-                metavar="NAME",
+                metavar="CONTEXT",
                 words="A server by the name that `appliance context add` gave it; `local`: this machine.",
             ),
         ],

@@ -49,7 +49,7 @@ _HASH = re.compile(r"[0-9a-f]{64}")
 _KEYS = frozenset({"id", "offset", "size", "sha256"})
 _MAX_HEADER_CHARACTERS = 300
 _MAX_PLACE_CHARACTERS = 40_000
-_PLACE_KEYS = frozenset({"path", "mkdir", "mode", "owner", "modified_ns"})
+_PLACE_KEYS = frozenset({"path", "mkdir", "mode", "owner", "modified_ns", "kept_owner"})
 
 
 class Piece(NamedTuple):
@@ -68,6 +68,8 @@ class Attributes(NamedTuple):
     owner: str = ""
     """``user``, ``user:group`` or ``:group``, names or numbers."""
     modified_ns: int | None = None
+    kept_owner: str = ""
+    """Likewise that of the source: given as far as whoever writes may give files away and knows the names there."""
 
 
 NO_ATTRIBUTES = Attributes()
@@ -90,11 +92,20 @@ def find_attribute_problem(attributes: Attributes) -> str | None:
     """Words for what no file can have; None where there is nothing."""
     if attributes.mode is not None and not 0 <= attributes.mode <= MAX_MODE:
         return "a mode is 0 to 0777"
-    if attributes.owner and (not _OWNER.fullmatch(attributes.owner) or attributes.owner == ":"):
+    if not all(map(_may_be_owner, (attributes.owner, attributes.kept_owner))):
         return "an owner is USER, USER:GROUP or :GROUP"
     if attributes.modified_ns is not None and not 0 <= attributes.modified_ns < 2**63:
         return "a time of change is nanoseconds since 1970"
     return None
+
+
+def _may_be_owner(text: str) -> bool:
+    return _OWNER.fullmatch(text) is not None and text != ":"
+
+
+def keep_owner(text: str) -> str:
+    """The owner of a source as `kept_owner`; nothing where its name is one that no message carries."""
+    return text if _may_be_owner(text) else ""
 
 
 def join_target(place: TargetPlace) -> list[str]:
@@ -128,18 +139,21 @@ def split_target(arguments: Sequence[str]) -> TargetPlace:
         found = None
     if not isinstance(found, dict) or found.keys() - _PLACE_KEYS:
         raise ArgumentsInvalid(
-            "what this version knows of a destination is path, mkdir, mode, owner, modified_ns"
+            f"what this version knows of a destination is {', '.join(sorted(_PLACE_KEYS))}"
         )
     path, mode, modified_ns = found.get("path"), found.get("mode"), found.get("modified_ns")
     owner, mkdir = found.get("owner", ""), found.get("mkdir", False)
-    are_right = isinstance(path, str) and isinstance(owner, str) and isinstance(mkdir, bool)
+    kept_owner = found.get("kept_owner", "")
+    are_right = isinstance(mkdir, bool) and all(
+        isinstance(text, str) for text in (path, owner, kept_owner)
+    )
     if (
         not are_right
         or not path
         or not all(type(n) in (int, type(None)) for n in (mode, modified_ns))
     ):
         raise ArgumentsInvalid("the destination is of another type than it should be")
-    attributes = Attributes(mode, owner, modified_ns)
+    attributes = Attributes(mode, owner, modified_ns, kept_owner)
     problem = find_attribute_problem(attributes)
     if problem is not None:
         raise ArgumentsInvalid(problem)

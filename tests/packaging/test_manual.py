@@ -128,7 +128,6 @@ nodes:
 """
 COMPLETED = {
     "exec cen": "exec central",
-    "exec @ed": "exec @edge",
     "exec site=o": "exec site=oslo",
     "exec ship1,@ed": "exec ship1,@edge",
     "exec ship1 -x tie": "exec ship1 -x tier=edge",
@@ -136,6 +135,10 @@ COMPLETED = {
     "send --from cent": "send --from central",
     "send Rest": "send RestartWeb",
     "tail --state-dir /nowhere @ed": "tail --state-dir /nowhere @edge",
+    "context use har": "context use harbour",
+    "-c har": "-c harbour",
+    "-c harbour rel": "-c harbour reload",
+    "--server https://127.0.0.1:1 exec @ed": "--server https://127.0.0.1:1 exec @edge",
 }
 """What is begun, and what the key makes of it."""
 
@@ -153,9 +156,14 @@ def knowing(tmp_path, monkeypatch):
     monkeypatch.setenv("APPLIANCE_CONFIG", str(tmp_path / "fleet.yaml"))
     monkeypatch.setenv("PATH", f"{program.parent}:{os.environ['PATH']}")
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    contexts = tmp_path / "appliance/contexts.yaml"
+    contexts.parent.mkdir()
+    contexts.write_text("contexts: {harbour: {server: https://127.0.0.1:1}}\n")
+    contexts.chmod(0o600)
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
 
 
-def test_bash_completes_nodes_roles_labels_and_methods(written, knowing):
+def test_bash_completes_nodes_roles_labels_methods_and_contexts(written, knowing):
     with _Terminal(["/bin/bash", "--norc", "--noprofile", "-i"]) as terminal:
         file = written / "usr/share/bash-completion/completions/appliance"
         terminal.say(
@@ -169,7 +177,7 @@ def test_bash_completes_nodes_roles_labels_and_methods(written, knowing):
             assert terminal.until(r"<(.*)>\r\n").strip() == f"appliance {completed}"
 
 
-def test_zsh_completes_nodes_roles_labels_and_methods(written, knowing):
+def test_zsh_completes_nodes_roles_labels_methods_and_contexts(written, knowing):
     zsh = needs("zsh")
     with _Terminal([zsh, "-f", "-i"]) as terminal:
         functions = written / "usr/share/zsh/vendor-completions"
@@ -184,17 +192,32 @@ def test_zsh_completes_nodes_roles_labels_and_methods(written, knowing):
             assert terminal.until(r"<(.*)>\r\n").strip() == f"appliance {completed}"
 
 
-def test_fish_completes_nodes_roles_labels_and_methods(written, knowing):
+def test_fish_completes_nodes_roles_labels_methods_and_contexts(written, knowing):
     fish = needs("fish")
     file = written / "usr/share/fish/vendor_completions.d/appliance.fish"
     # fish offers words, and takes a list with commas for one
     asked = {begun: done.split()[-1] for begun, done in COMPLETED.items() if "," not in begun}
-    for begun, word in asked.items():
-        script = f"source {file}\ncomplete -C 'appliance {begun}'\n"
-        done = subprocess.run(
-            [fish, "--no-config", "-c", script], capture_output=True, text=True, check=True
-        )
-        assert word in [line.split("\t")[0] for line in done.stdout.splitlines()], begun
+    words = "".join(f"echo; complete -C 'appliance {begun}'\n" for begun in asked)
+    done = subprocess.run(
+        [fish, "--no-config", "-c", f"source {file}\n{words}"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    found = done.stdout.split("\n\n")
+    for word, offered in zip(asked.values(), found, strict=True):
+        assert word in [line.split("\t")[0] for line in offered.strip().splitlines()]
+
+
+def test_commands_about_a_job_complete_with_jobs(written):
+    share = written / "usr/share"
+    bash = (share / "bash-completion/completions/appliance").read_text()
+    zsh = (share / "zsh/vendor-completions/_appliance").read_text()
+    fish = (share / "fish/vendor_completions.d/appliance.fish").read_text()
+    for word in ("show", "watch", "output", "cancel", "retry"):
+        assert f"'jobs {word}') kinds='jobs' ;;" in bash
+        assert re.search(rf"'jobs {word}'\) _arguments(?:.*\\\n)+.*_appliance_words jobs' ;;", zsh)
+        assert f"from {word}' -a '(__appliance_words jobs)'" in fish
 
 
 def test_words_for_a_shell_are_of_the_daemon_or_the_config_and_none_where_there_is_neither(
@@ -209,7 +232,8 @@ def test_words_for_a_shell_are_of_the_daemon_or_the_config_and_none_where_there_
         *("central", "ship1", "ship22", "@edge", "site=oslo", "tier=edge", "all", "local"),
     ]
     monkeypatch.setenv("APPLIANCE_CONFIG", str(tmp_path / "none.yaml"))
-    for arguments in (["targets"], ["nodes", "-c", "nobody"]):
+    assert words("contexts")[1].out.split() == ["harbour", "local"]
+    for arguments in (["targets"], ["nodes", "-c", "nobody"], ["jobs", "-c", "harbour"]):
         code, said = words(*arguments)
         assert (code, said.out.strip(), said.err) == (0, "", "")
 

@@ -131,6 +131,28 @@ def test_mode_owner_and_time_are_kept_and_set_or_nothing_is_replaced(fleet, here
         assert fleet.run("cp", *words, "kept", f"ship1:{target}").returncode == 64
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="gives files away")
+def test_whose_a_file_is_is_kept_too_where_it_can_be_given(fleet, here):
+    source, brought, passed = (
+        fleet.at("ship1", "owned"),
+        fleet.at("ship1", "brought"),
+        fleet.at("central", "passed"),
+    )
+    source.write_text("x")
+    os.chown(source, 1, 65_000)  # a group without a name
+    for words in (
+        (f"ship1:{source}", "owned"),
+        ("owned", f"ship1:{brought}"),
+        (f"ship1:{source}", f"central:{passed}"),
+    ):
+        done = fleet.run("cp", "-p", *words)
+        assert (done.returncode, done.stderr) == (0, "")
+    for path in (here / "owned", brought, passed):
+        assert (path.stat().st_uid, path.stat().st_gid) == (1, 65_000), path
+    assert fleet.run("cp", "-p", "--owner", "2", "owned", f"ship1:{brought}").returncode == 0
+    assert brought.stat().st_uid == 2
+
+
 def test_holes_stay_holes_on_every_disk_on_the_way(fleet, here):
     size = 64 * 1024 * 1024
     source, back = fleet.at("ship1", "sparse"), fleet.at("ship1", "sparse-back")

@@ -168,6 +168,8 @@ def test_an_id_may_be_shortened_and_an_unknown_one_is_told(fleet):
     fleet.run("exec", "ship1", "--", "true")
     job = fleet.newest()["id"]
     assert fleet.jobs("show", job[:6]).returncode in (0, 1, 3)
+    # what shells complete with
+    assert job in fleet.run("complete-words", "jobs").stdout.split()
     done = fleet.jobs("show", "zzzz0000")
     assert done.returncode == 1
     assert "no job" in done.stderr

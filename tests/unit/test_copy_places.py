@@ -195,7 +195,7 @@ def test_what_a_node_lists_goes_where_it_belongs(tmp_path, monkeypatch):
     planner = Planner(fleet, CopyWishes(is_recursive=True, preserves=True))
     found = planner.plan(["ship1:/srv/app", "backup"])
     assert [str(job.target) for job in found.jobs] == ["backup/a", "backup/d/b"]
-    assert found.jobs[0].attributes == (0o750, "", 5)
+    assert found.jobs[0].attributes == (0o750, "", 5, "")
     assert "backup/d" in found.directories
     assert [outcome.state for outcome in found.known] == [CopyState.SKIPPED]
     flat = Planner(fleet, CopyWishes()).plan(["ship1:/srv/*", "backup"])

@@ -8,13 +8,10 @@ copy is, which judges it again.
 from __future__ import annotations
 
 import fnmatch
-import grp
 import os
 import posixpath
-import pwd
 import stat
 from collections.abc import Iterator, Sequence
-from functools import lru_cache
 
 from appliance.core.allow import is_path_allowed
 from appliance.core.listing import (
@@ -28,6 +25,7 @@ from appliance.core.listing import (
 )
 from appliance.core.message import bytes_to_text, text_to_bytes
 from appliance.errors import CopyFailed, HandlerError, PathForbidden
+from appliance.methods.copies.attributes import name_owner
 from appliance.methods.files.paths import failed, is_of_a_process
 from appliance.methods.texts import shorten
 
@@ -164,21 +162,5 @@ def _entry(path: str, match: str, facts: os.stat_result) -> Entry:
         facts.st_size,
         stat.S_IMODE(facts.st_mode),
         facts.st_mtime_ns,
-        f"{_user(facts.st_uid)}:{_group(facts.st_gid)}",
+        name_owner(facts),
     )
-
-
-@lru_cache(256)
-def _user(user_id: int) -> str:
-    try:
-        return pwd.getpwuid(user_id).pw_name
-    except KeyError:
-        return str(user_id)
-
-
-@lru_cache(256)
-def _group(group_id: int) -> str:
-    try:
-        return grp.getgrgid(group_id).gr_name
-    except KeyError:
-        return str(group_id)
