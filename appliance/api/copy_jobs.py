@@ -61,6 +61,8 @@ class CopyRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     """What the file is called at the caller's, for texts."""
     make_directories: bool = False
     """Whether missing directories of `path` are made."""
+    within: str | EncodedData | None = None
+    """Of these only those below this directory."""
     mode: int | None = None
     owner: str = ""
     modified_ns: int | None = None
@@ -121,7 +123,9 @@ class CopyJobs:
         entry = self._spool.add(
             node,
             other,
-            target=TargetPlace(path, request.make_directories, attributes),
+            target=TargetPlace(
+                path, request.make_directories, attributes, carried(request.within or "")
+            ),
             name=carried(request.name) or "a file",
         )
         return model.CopyBegun(

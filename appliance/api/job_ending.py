@@ -31,7 +31,10 @@ NOT_THERE = frozenset(
 NEVER_HEARD = frozenset({WaitReason.NOBODY, WaitReason.BEHIND, WaitReason.DENIED})
 """While a message waits for one of these, no earlier try of it has been heard, as far as can be known."""
 NO_WORD = "it was taken there and cannot be ended from here: the node is no appliance, as far as is known here"
-
+KEPT = (
+    "a stream of the broker keeps it until the node takes it, and it cannot be ended from here: the node is no appliance,"
+    " as far as is known here"
+)
 HEARD_PERHAPS = "taken back; an earlier try may have been heard, and run"
 
 
@@ -124,7 +127,8 @@ class JobEnding:
                 continue
             if not self._words.understands(target.answerer) or target.facts.via:
                 word.done = ending is Ending.LETTING_GO
-                word.words = HEARD_PERHAPS if word.done else NO_WORD
+                is_kept = target.outcome.state is DeliveryState.STORED
+                word.words = HEARD_PERHAPS if word.done else KEPT if is_kept else NO_WORD
                 continue
             task = asyncio.create_task(
                 self._stop(facts, target), name=f"stop {target.job.id} at {target.facts.to}"

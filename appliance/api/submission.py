@@ -16,7 +16,7 @@ from appliance.core.hidden import Hiding
 from appliance.core.message import CALLER_FILE, DEFAULT_REPLY_METHOD, Message, make_reply
 from appliance.core.names import ERROR_CENTRAL, MethodName, NodeName
 from appliance.core.relay import RELAY_METHOD, relay_token, wrap
-from appliance.core.specs import ANY_SENDER, DesiredState, PublisherSpec, SubscriberSpec
+from appliance.core.specs import ANY_SENDER, Delivery, DesiredState, PublisherSpec, SubscriberSpec
 from appliance.core.suggest import find_nearest
 from appliance.dialect.headers import JOB_HEADER
 from appliance.errors import (
@@ -87,6 +87,8 @@ class Submission:
         for request in requests:
             for to_node in request.to_nodes:
                 try:
+                    if job is not None and job.is_now:
+                        self._check_does_not_wait(request, to_node)
                     record = self._make_record(request, to_node, job_id)
                 except RequestInvalid as error:
                     code = "arguments" if isinstance(error, ArgumentsRefused) else None
@@ -108,7 +110,10 @@ class Submission:
                         replies=self._router.methods[MethodName(request.method)].replies,
                         streams=request.method in STREAMED_METHODS,
                         note=self._note(
-                            request, record, record.node if to_node == LOCAL else to_node
+                            request,
+                            record,
+                            record.node if to_node == LOCAL else to_node,
+                            is_job=job is not None,
                         ),
                         job=job_id,
                     )
@@ -291,11 +296,36 @@ class Submission:
             raise RequestInvalid("no config is in force")
         return choose_answer_method(applied.desired, node, to_node)
 
-    def _note(self, request: SubmitRequest, record: OutboxRecord, to_node: str) -> str | None:
+    def _check_does_not_wait(self, request: SubmitRequest, to_node: str) -> None:
+        """Refuse for now or never what nobody can take back. Raises RequestInvalid."""
+        node = self.sender(request.from_node, to_node, request.method)
+        to = node if to_node == LOCAL else to_node
+        if self._is_kept(node, to, request):
+            with _about("to_nodes"):
+                raise RequestInvalid(
+                    f"a stream of the broker keeps {request.method} for {to} until it is there (delivery: jetstream): what"
+                    " is for now only (--now) cannot go that way"
+                )
+
+    def _is_kept(self, node: str, to_node: str, request: SubmitRequest) -> bool:
+        """Whether a stream takes it from us, and gives nothing back."""
+        if request.method not in self._router.methods or request.relay_via_node:
+            return False
+        with _about("to_nodes"):
+            spec = self._router.publisher_for(node, to_node, request.method)
+        return spec.wants_ack and spec.delivery is Delivery.JETSTREAM
+
+    def _note(
+        self, request: SubmitRequest, record: OutboxRecord, to_node: str, *, is_job: bool
+    ) -> str | None:
         """What to say of a destination that no config names, or not with this method, since it may exist and may be
-        a slip; and of an answer that would be lost.
+        a slip; of an answer that would be lost; and of a time that holds no longer once a stream has it.
         """
+        is_late = is_job and request.expires and self._is_kept(record.node, to_node, request)
         notes = [
+            f"a stream keeps it for {to_node}, and has bounds of its own: once it is there, --expires ends nothing"
+            if is_late
+            else None,
             self._destination_note(request, to_node),
             self._answer_note(request, record, to_node),
         ]

@@ -135,6 +135,8 @@ class Copier:
             }
             if self._makes_directories or job.makes_directories:
                 body["make_directories"] = True
+                if not self._makes_directories:
+                    body["within"] = job.within
             body |= {name: value for name, value in attributes._asdict().items() if value}
             if attributes.mode is not None:
                 body["mode"] = attributes.mode
@@ -188,7 +190,8 @@ class Copier:
         source, target = job.source, job.target
         assert target.node is not None
         makes = self._makes_directories or job.makes_directories
-        place = TargetPlace(target.path, makes, job.attributes)
+        within = "" if self._makes_directories else job.within
+        place = TargetPlace(target.path, makes, job.attributes, within)
         try:
             arguments = [source.path, target.node, *join_target(place)]
             return self._ask(source, arguments, self._node, idle_s=self._wait_s + ANSWER_S)

@@ -36,6 +36,8 @@ class Job(NamedTuple):
     attributes: Attributes = NO_ATTRIBUTES
     makes_directories: bool = False
     """It lies below a directory that is copied: those on the way to it are made."""
+    within: str = ""
+    """Of these only those below this one, at a node."""
     size: int | None = None
     """Where that is known before it is copied."""
 

@@ -127,7 +127,10 @@ class Planner:
     def _add(self, node: str | None, item: _Found, *, is_into: bool, renames: bool) -> None:
         target = Place(node, self._target.path)
         below = item.below
-        if renames and "/" in below:
+        # the target itself only where its own directory is there: a slip makes no tree
+        within = posixpath.dirname(self._target.path.rstrip("/")) or "/"
+        is_renamed = renames and "/" in below
+        if is_renamed:
             below = below.partition("/")[2]
             is_into = True
         if is_into:
@@ -141,13 +144,22 @@ class Planner:
             job = Job(item.source, target)
             self._plan.known.append(CopyOutcome(job, CopyState.SKIPPED, reason=entry.why))
             return
-        makes = is_into and "/" in below
+        makes = is_renamed or (is_into and "/" in below)
         if is_into and node is None and (makes or self._is_group):
             self._plan.directories.append(os.path.dirname(target.path))
         if len(self._plan.jobs) >= MAX_JOBS:
             raise PlacesUnclear(f"these are more than {MAX_JOBS} files")
         size = None if entry is None else entry.size
-        self._plan.jobs.append(Job(item.source, target, self._attributes(entry), makes, size))
+        self._plan.jobs.append(
+            Job(
+                item.source,
+                target,
+                self._attributes(entry),
+                makes,
+                size=size,
+                within=within if makes and node is not None else "",
+            )
+        )
 
     def _attributes(self, entry: Entry | None) -> Attributes:
         wishes = self._wishes

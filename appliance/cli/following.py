@@ -187,6 +187,11 @@ def _describe_silence(item: NodeAnswer, what: str, *, in_pieces: bool) -> str:
         return f"{what} is there and is worked on, or waits for its turn; its answer is not shown"
     if not item.progress.is_settled:
         return f"{item.progress.describe_silence()}; {what} stays in the outbox and goes on being tried"
+    if item.progress.state is DeliveryState.STORED:
+        return (
+            f"a stream of the broker keeps {what} for the node, which has not been heard of since: it runs when it is"
+            " there; its answer is not shown"
+        )
     if in_pieces and item.progress.is_appliance:
         return f"{what} was taken and ends there with what comes next, as with a closed pipe"
     return (

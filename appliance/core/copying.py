@@ -49,7 +49,7 @@ _HASH = re.compile(r"[0-9a-f]{64}")
 _KEYS = frozenset({"id", "offset", "size", "sha256"})
 _MAX_HEADER_CHARACTERS = 300
 _MAX_PLACE_CHARACTERS = 40_000
-_PLACE_KEYS = frozenset({"path", "mkdir", "mode", "owner", "modified_ns", "kept_owner"})
+_PLACE_KEYS = frozenset({"path", "mkdir", "mode", "owner", "modified_ns", "kept_owner", "within"})
 
 
 class Piece(NamedTuple):
@@ -83,6 +83,8 @@ class TargetPlace(NamedTuple):
     path: str
     makes_directories: bool = False
     attributes: Attributes = NO_ATTRIBUTES
+    within: str = ""
+    """Of missing directories only those below this one are made: it is there, or was mistyped. Empty: all."""
 
 
 NOWHERE = TargetPlace("")
@@ -114,9 +116,10 @@ def join_target(place: TargetPlace) -> list[str]:
     With attributes the path stands in JSON behind an empty text: whoever does not know that finds no path and refuses,
     and no file comes to be without what was asked for.
     """
-    if place.attributes == NO_ATTRIBUTES:
+    if place.attributes == NO_ATTRIBUTES and not place.within:
         return [place.path, *([MAKE_DIRECTORIES] if place.makes_directories else [])]
     said: dict[str, object] = {"path": place.path, "mkdir": place.makes_directories}
+    said |= {"within": place.within} if place.within else {}
     said |= {
         name: value for name, value in place.attributes._asdict().items() if value not in (None, "")
     }
@@ -143,9 +146,9 @@ def split_target(arguments: Sequence[str]) -> TargetPlace:
         )
     path, mode, modified_ns = found.get("path"), found.get("mode"), found.get("modified_ns")
     owner, mkdir = found.get("owner", ""), found.get("mkdir", False)
-    kept_owner = found.get("kept_owner", "")
+    kept_owner, within = found.get("kept_owner", ""), found.get("within", "")
     are_right = isinstance(mkdir, bool) and all(
-        isinstance(text, str) for text in (path, owner, kept_owner)
+        isinstance(text, str) for text in (path, owner, kept_owner, within)
     )
     if (
         not are_right
@@ -157,7 +160,7 @@ def split_target(arguments: Sequence[str]) -> TargetPlace:
     problem = find_attribute_problem(attributes)
     if problem is not None:
         raise ArgumentsInvalid(problem)
-    return TargetPlace(path, mkdir, attributes)
+    return TargetPlace(path, mkdir, attributes, within)
 
 
 class Copied(NamedTuple):

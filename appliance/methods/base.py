@@ -179,6 +179,8 @@ class WriteRights:
     makes_directories: bool = True
     attributes: Attributes = NO_ATTRIBUTES
     """Likewise: what the file has beside its content."""
+    within: str = ""
+    """Likewise: missing directories are made below this one, where it is there. Empty: wherever that is."""
 
 
 class FileTaker(Protocol):

@@ -89,6 +89,7 @@ def rights_of(message: Message, context: HandlerContext) -> WriteRights:
         max_bytes=spec.max_file_bytes,
         makes_directories=not is_copy or place.makes_directories,
         attributes=place.attributes,
+        within=place.within,
     )
 
 

@@ -6,8 +6,9 @@ import os
 import pty
 import select
 import signal
+import termios
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from tests.support import forked
 
@@ -16,14 +17,25 @@ class OnTerminal:
     """A command whose stdout and stderr are a terminal; `said` is all that it wrote."""
 
     def __init__(
-        self, *arguments: str, state_dir: str | os.PathLike[str], columns: int = 100
+        self,
+        *arguments: str,
+        state_dir: str | os.PathLike[str] | None = None,
+        columns: int = 100,
+        env: Mapping[str, str] = os.environ,
+        cwd: str | os.PathLike[str] | None = None,
     ) -> None:
         main_fd, side_fd = pty.openpty()
+        termios.tcsetwinsize(side_fd, (24, columns))
         self._main_fd = main_fd
         self.said = ""
-        environment = {**os.environ, "APPLIANCE_STATE_DIR": str(state_dir), "COLUMNS": str(columns)}
+        # a terminal is asked how wide it is; shells keep COLUMNS to themselves
+        environment = {name: value for name, value in env.items() if name != "COLUMNS"}
+        if state_dir is not None:
+            environment["APPLIANCE_STATE_DIR"] = str(state_dir)
         try:
-            self.process = forked.start(arguments, stdout=side_fd, stderr=side_fd, env=environment)
+            self.process = forked.start(
+                arguments, stdout=side_fd, stderr=side_fd, env=environment, cwd=cwd
+            )
         finally:
             os.close(side_fd)
 

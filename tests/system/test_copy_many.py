@@ -65,6 +65,31 @@ def test_directory_comes_and_goes_whole_and_links_lead_out_of_neither(fleet, her
     assert fleet.leftovers() == []
 
 
+def test_a_directory_that_is_copied_to_a_node_makes_what_is_below_it_and_no_other(fleet, here):
+    (here / "tree" / "sub").mkdir(parents=True)
+    for name in ("a", "sub/b"):
+        (here / "tree" / name).write_text(name)
+    base = fleet.at("ship1", "base")
+    base.mkdir()
+    for target in (f"{base}/mistyped/new/", f"{base}/mistyped/new"):
+        done = fleet.run("cp", "-r", "tree", f"ship1:{target}")
+        assert done.returncode == 1
+        assert f"{base}/mistyped: no such directory (cp --mkdir makes it)" in done.stderr
+        assert not list(base.iterdir())
+    for words, root in (
+        ((f"ship1:{base}/new",), "new"),
+        ((f"ship1:{base}/",), "tree"),
+        ((f"ship1:{base}/into/",), "into/tree"),
+        (("--mkdir", f"ship1:{base}/deep/er/"), "deep/er/tree"),
+        ((f"ship1:{base}/again",), "again"),
+    ):
+        source = f"ship1:{base}/new" if root == "again" else "tree"
+        done = fleet.run("cp", "-r", *words[:-1], source, words[-1])
+        assert (done.returncode, done.stderr) == (0, "")
+        assert (base / root / "a").read_text() == "a"
+        assert (base / root / "sub" / "b").read_text() == "sub/b"
+
+
 def test_pattern_is_answered_by_the_node_and_tells_nothing_beyond_what_it_may_read(fleet, here):
     logs = make_tree(fleet.at("ship1", "logs"), {"a.log": b"a", "b.log": b"b", "c.txt": b"c"})
     done = fleet.run("cp", f"ship1:{logs}/*.log", "got")
@@ -135,8 +160,8 @@ def test_mode_owner_and_time_are_kept_and_set_or_nothing_is_replaced(fleet, here
 def test_whose_a_file_is_is_kept_too_where_it_can_be_given(fleet, here):
     source, brought, passed = (
         fleet.at("ship1", "owned"),
-        fleet.at("ship1", "brought"),
-        fleet.at("central", "passed"),
+        fleet.at("ship1", "owned-brought"),
+        fleet.at("central", "owned-passed"),
     )
     source.write_text("x")
     os.chown(source, 1, 65_000)  # a group without a name

@@ -10,6 +10,7 @@ import nats
 import pytest
 
 from appliance.core.permissions import find_permissions
+from tests.support import forked
 from tests.support.appliance import Appliance
 from tests.support.bare_publisher import seed_message
 from tests.support.config_files import load_text
@@ -319,6 +320,32 @@ def test_the_permissions_that_broker_conf_writes_are_enough(tmp_path, monkeypatc
                 ship.start()
                 until(lambda: lines_of(ship) == Counter("123"), tell=ship.log)
             assert "iolation" not in central.log() + ship.log()
+
+
+def test_a_command_that_a_stream_keeps_is_told_as_that_and_nowhere_as_one_that_runs(
+    broker, tmp_path
+):
+    text = config(broker.url).replace("REQToFileAppend: {accept", "REQCliCommand: {accept")
+    text = text.replace("REQErrorLog: {}", "REQErrorLog: {}, REQToFileAppend: {}")
+    with daemon(tmp_path, "central", text) as central:
+
+        def run(*words):
+            return forked.run([*words[:1], "--state-dir", str(central.state), *words[1:]])
+
+        done = run("exec", "ship", "--wait", "2s", "--", "uptime")
+        assert done.returncode == 3
+        assert "a stream of the broker keeps the command for the node" in done.stderr
+        assert "was taken there" not in done.stderr
+        done = run("exec", "ship", "--now", "--", "uptime")
+        assert done.returncode == 1
+        assert "for now only (--now) cannot go that way" in done.stderr
+        assert waiting_in_stream(broker.url) == 1
+        done = run("exec", "ship", "--detach", "--expires", "1h", "--", "uptime")
+        assert "--expires ends nothing" in done.stderr
+        job = done.stdout.strip()
+        until(lambda: "stored" in run("jobs", "show", job).stdout)
+        done = run("jobs", "cancel", job)
+        assert (done.returncode, "keeps it until the node takes it" in done.stdout) == (1, True)
 
 
 def test_what_waits_is_told_and_what_nobody_asks_for_any_more_is_taken_away_on_demand(

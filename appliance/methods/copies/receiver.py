@@ -267,7 +267,9 @@ class CopyTaker:
     # -- in a thread: whole files -----------------------------------------------------------------
 
     def _write_file(self, path: str, data: bytes, rights: WriteRights) -> None:
-        target = open_target(path, rights.allow_paths, makes=rights.makes_directories)
+        target = open_target(
+            path, rights.allow_paths, makes=rights.makes_directories, within=rights.within
+        )
         temporary = _part_name(target, secrets.token_hex(16))
         try:
             _check_room(target, len(data))
@@ -298,7 +300,9 @@ class CopyTaker:
         piece: Piece,
         rights: WriteRights,
     ) -> None:
-        target = open_target(path, rights.allow_paths, makes=rights.makes_directories)
+        target = open_target(
+            path, rights.allow_paths, makes=rights.makes_directories, within=rights.within
+        )
         try:
             part = _part_name(target, key)
             # a resend of the last piece: its acknowledgement was lost

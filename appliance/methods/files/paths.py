@@ -128,8 +128,15 @@ def _open_found(
     raise PathForbidden(f"{shorten(path)} is {kind}")
 
 
-def open_target(path: str, patterns: Sequence[str] | None, *, makes: bool = True) -> Target:
-    """The place of an allowed file to write; with `makes`, missing directories are made where they are allowed, too.
+_HOW_TO_MAKE = f"(cp --{MAKE_DIRECTORIES} makes it)"
+_NO_DIRECTORY = f"no such directory {_HOW_TO_MAKE}"
+
+
+def open_target(
+    path: str, patterns: Sequence[str] | None, *, makes: bool = True, within: str = ""
+) -> Target:
+    """The place of an allowed file to write; with `makes`, missing directories are made where they are allowed, too,
+    and of these with `within` only those below a directory that is there.
 
     Raises:
         PathForbidden: not allowed, or something else than a regular file stands there.
@@ -142,13 +149,15 @@ def open_target(path: str, patterns: Sequence[str] | None, *, makes: bool = True
     real_head = os.path.realpath(head)
     resolved = bytes_to_text(os.path.join(real_head, name))
     _check_allowed(path, resolved, patterns)
+    if makes and within:
+        _check_is_there(path, within)
     try:
         directory_fd = _walk(real_head, patterns, makes=makes)
     except FileNotFoundError as error:
         reason = (
             "its directory does not exist, and is not in allow_paths to be made"
             if makes
-            else f"its directory does not exist (cp --{MAKE_DIRECTORIES} makes it)"
+            else f"its directory does not exist {_HOW_TO_MAKE}"
         )
         raise CopyFailed(shorten(path), reason) from error
     except OSError as error:
@@ -163,6 +172,15 @@ def open_target(path: str, patterns: Sequence[str] | None, *, makes: bool = True
         target.close()
         raise
     return target
+
+
+def _check_is_there(path: str, within: str) -> None:
+    """Whether the directory that whoever copies takes to be there is. Raises ArgumentsInvalid or CopyFailed."""
+    raw = _checked(within)
+    if not _checked(path).startswith(raw.rstrip(b"/") + b"/"):
+        raise ArgumentsInvalid(f"{shorten(path)} is not within {shorten(within)}")
+    if not os.path.isdir(raw):
+        raise CopyFailed(shorten(within), _NO_DIRECTORY)
 
 
 def refuse_special(target: Target) -> None:
