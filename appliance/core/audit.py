@@ -75,8 +75,20 @@ class Verified(NamedTuple):
 def make_line(head: Head, facts: Mapping[str, Any]) -> tuple[bytes, Head]:
     """The next line of a chain, without its end, and the head that it becomes."""
     entry = {"number": head.number + 1, **facts, "previous": head.digest}
-    line = msgspec.json.encode(entry, enc_hook=str)
+    try:
+        line = msgspec.json.encode(entry, enc_hook=str)
+    except UnicodeEncodeError:
+        line = msgspec.json.encode(_encodable(entry), enc_hook=str)
     return line, Head(head.number + 1, digest_of(line))
+
+
+def _encodable(value: object) -> object:
+    """Bytes of a peer's name that are no UTF-8 stand as surrogates in a text: here as `\\udcef`, as Python writes them."""
+    if isinstance(value, str):
+        return value.encode("utf-8", "backslashreplace").decode()
+    if isinstance(value, Mapping):
+        return {_encodable(key): _encodable(item) for key, item in value.items()}
+    return [_encodable(item) for item in value] if isinstance(value, list | tuple) else value
 
 
 def digest_of(line: bytes) -> str:

@@ -242,7 +242,9 @@ class Daemon:
         )
         await self.jobs.load()
         self._stack.push_async_callback(self.jobs.close)
-        self.trail = AuditFile(self._state_dir, self._audit_settings, self.store.now)
+        self.trail = AuditFile(
+            self._state_dir, self._audit_settings, self.store.now, hiding=self.hiding
+        )
         await self.trail.open()
         self._stack.push_async_callback(self.trail.close)
         history = History(self._state_dir / "history")

@@ -16,6 +16,7 @@ from typing import Any
 
 from appliance.core.audit import MAX_LINE_BYTES, Head, digest_of, make_line, read_link
 from appliance.core.current import Current
+from appliance.core.hidden import Hiding
 from appliance.core.specs import AuditSettings
 from appliance.core.times import rfc3339
 
@@ -32,11 +33,17 @@ class AuditFile:
     """Life: `open` -> `note` any number of times, with `run` in a task -> `close`."""
 
     def __init__(
-        self, state_dir: Path, settings: Current[AuditSettings], wall: Callable[[], float]
+        self,
+        state_dir: Path,
+        settings: Current[AuditSettings],
+        wall: Callable[[], float],
+        *,
+        hiding: Hiding | None = None,
     ) -> None:
         self._path = state_dir / AUDIT_FILE
         self._settings = settings
         self._wall = wall
+        self._hiding = hiding or Hiding()
         self._head = Head()
         self._waiting: deque[Mapping[str, Any]] = deque()
         self._lost = 0
@@ -101,8 +108,15 @@ class AuditFile:
     def _entry(
         self, *, by: str, asked: str, what: Mapping[str, Any], outcome: object, **more: Any
     ) -> Mapping[str, Any]:
-        at = rfc3339(self._wall())
-        return {"at": at, "by": by, **more, "asked": asked, "what": what, "outcome": outcome}
+        # a name that is asked for (a path, a program) may be one that a config took from the environment
+        entry = {
+            "by": by,
+            **more,
+            "asked": asked,
+            "what": self._hiding.fields(what),
+            "outcome": outcome,
+        }
+        return {"at": rfc3339(self._wall()), **self._hiding.fields(entry)}
 
     # -- in a thread ------------------------------------------------------------------------------
 

@@ -12,14 +12,17 @@ import pytest
 
 from appliance.core.audit import verify
 from appliance.core.current import Current
+from appliance.core.hidden import Hidden, Hiding
 from appliance.core.specs import AuditSettings
 from appliance.telemetry import audit_file
 from appliance.telemetry.audit_file import AUDIT_FILE, AuditFile, find_trail, read_lines
 
 
 @asynccontextmanager
-async def opened(state_dir: Path, **settings: int) -> AsyncIterator[AuditFile]:
-    trail = AuditFile(state_dir, Current(AuditSettings(**settings)), lambda: 0.0)
+async def opened(
+    state_dir: Path, hiding: Hiding | None = None, **settings: int
+) -> AsyncIterator[AuditFile]:
+    trail = AuditFile(state_dir, Current(AuditSettings(**settings)), lambda: 0.0, hiding=hiding)
     await trail.open()
     running = asyncio.create_task(trail.run())
     try:
@@ -115,3 +118,25 @@ async def test_files_that_are_nonsense_keep_nobody_from_starting(tmp_path: Path)
         enter(trail, 1)
     lines = [line for path in find_trail(tmp_path) for line in read_lines(path)]
     assert json.loads(lines[-1])["what"] == {"number": 1}
+
+
+async def test_names_that_are_no_utf_8_stand_escaped_and_break_nothing(tmp_path: Path) -> None:
+    async with opened(tmp_path) as trail:
+        trail.note(by="node n1", asked="REQTailFile", what={"path": "/x/\udcef"}, outcome="begun")
+        enter(trail, 2)
+    assert [one["what"] for one in look(tmp_path)] == [{"path": "/x/\\udcef"}, {"number": 2}]
+
+
+async def test_what_a_config_took_from_the_environment_stands_as_it_is_written_there(
+    tmp_path: Path,
+) -> None:
+    hiding = Hiding(Hidden({"value-of-it": "${NAME}"}))
+    async with opened(tmp_path, hiding) as trail:
+        trail.note(
+            by="node n1",
+            asked="REQTailFile",
+            what={"path": "/x/value-of-it"},
+            outcome="value-of-it",
+        )
+    (entry,) = look(tmp_path)
+    assert (entry["what"]["path"], entry["outcome"]) == ("/x/${NAME}", "${NAME}")
