@@ -262,22 +262,23 @@ class JetStreamApi:
         )
 
     async def ensure_stream(
-        self, settings: StreamSettings, name: str, subject: str, *, is_ours: bool
+        self, settings: StreamSettings, name: str, *subjects_kept: str, is_ours: bool
     ) -> tuple[StreamState, str]:
         """Make the stream, or make it what the config asks for; what was not so, in words.
 
-        Only the subject's own node (`is_ours`) changes limits: a sender whose config is older must not undo them.
+        Only the subject's own node (`is_ours`) changes limits: a sender whose config is older must not undo them. Where
+        another one keeps the streams the broker denies it, which is no trouble while the subjects are recorded.
 
         Raises as `ask`.
         """
+        recorded = [one for kept in subjects_kept for one in recorded_subjects(kept, name)]
         wanted = stream_config(settings, name)
         found = await self.find_stream(name)
         if found is None:
-            subjects = list(recorded_subjects(subject, name))
             made = {
                 **wanted,
                 **fixed_config(settings),
-                "subjects": subjects,
+                "subjects": recorded,
                 "metadata": OUR_MARK,
                 "allow_atomic": True,  # brokers that know no batches know no such word, and take none
             }
@@ -290,24 +291,28 @@ class JetStreamApi:
             found = await self.find_stream(name)
             if found is None:
                 raise BusUnavailable(f"the stream {name} is gone as soon as it is made")
-        subjects = with_subjects(
-            found.config.get("subjects") or (), recorded_subjects(subject, name)
-        )
+        subjects = with_subjects(found.config.get("subjects") or (), recorded)
         drift = differences(wanted, found.config) if is_ours else {}
+        denied = ""
         if drift or subjects != list(found.config.get("subjects") or ()):
             changed = {**found.config, **drift, "subjects": subjects}
-            await self.ask(f"STREAM.UPDATE.{name}", changed)
+            try:
+                await self.ask(f"STREAM.UPDATE.{name}", changed)
+            except BusUnavailable as error:
+                if not set(recorded).issubset(found.config.get("subjects") or ()):
+                    raise
+                denied = f": {error}"
         fixed = differences(fixed_config(settings), found.config) if is_ours else {}
         told = describe_drift("stream", name, {**drift, **fixed}, found.config)
-        return found, told if drift or fixed else ""
+        return found, told + denied if drift or fixed else ""
 
-    async def release_subject(self, name: str, subject: str) -> StreamState | None:
-        """Have a stream record a subject no longer; None where there is no such stream. Raises as `ask`."""
+    async def release_subjects(self, name: str, *released: str) -> StreamState | None:
+        """Have a stream record subjects no longer; None where there is no such stream. Raises as `ask`."""
         found = await self.find_stream(name)
         if found is None:
             return None
         recorded: Sequence[str] = found.config.get("subjects") or ()
-        subjects = without_subjects(recorded, (subject,))
+        subjects = without_subjects(recorded, released)
         if subjects != list(recorded):
             await self.ask(f"STREAM.UPDATE.{name}", {**found.config, "subjects": subjects})
         return found
@@ -320,8 +325,7 @@ class JetStreamApi:
         gone = recorded_subjects(subject, name)
         for one in gone:
             await self.ask(f"STREAM.PURGE.{name}", {"filter": one})
-        subjects = without_subjects(found.config.get("subjects") or (), gone)
-        await self.ask(f"STREAM.UPDATE.{name}", {**found.config, "subjects": subjects})
+        await self.release_subjects(name, *gone)
 
     async def purge(self, name: str, subject: str, before: int) -> None:
         """Have a stream forget what it holds of a subject before a place. Raises as `ask`."""

@@ -212,7 +212,7 @@ def broker_conf(
     """
     from appliance.config.loader import load_desired
     from appliance.core.broker_conf import diff_conf, find_logins, render_conf
-    from appliance.core.permissions import find_permissions
+    from appliance.core.permissions import find_kept_streams, find_permissions
     from appliance.garbage import no_look_for_garbage
     from appliance.methods.registry import METHOD_TABLE
 
@@ -223,6 +223,8 @@ def broker_conf(
         logins = find_logins(desired, find_permissions(desired, bench=bench))
     with_key = (node for node, traits in desired.traits.items() if traits.public_keys)
     _tell_keyless(desired.declared_nodes.difference(with_key))
+    if desired.streams.keeper is None and find_kept_streams(desired.workers.values()):
+        warn("no node may make the streams of `delivery: jetstream`: streams: {keeper: NODE}")
     if not logins:
         warn("no node has public_keys, so there is nobody to let in: appliance keys new NODE")
         return Exit.FAILED

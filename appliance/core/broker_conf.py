@@ -13,7 +13,7 @@ from itertools import chain
 from typing import NamedTuple
 
 from appliance.core.names import NodeName
-from appliance.core.permissions import ASKING, join_permissions
+from appliance.core.permissions import ASKING, find_keeping, join_permissions
 from appliance.core.specs import DesiredState, Permissions
 
 _INDENT = "  "
@@ -57,7 +57,12 @@ def find_logins(
 
 def find_embedded_logins(fleet: DesiredState, daemon_key: str) -> list[Login]:
     """Those of a secured embedded broker: all that the config declares, and the daemon, which may what its nodes may."""
-    own = join_permissions(fleet.rights[node] for node in fleet.run_nodes)
+    own = join_permissions(
+        [
+            *(fleet.rights[node] for node in fleet.run_nodes),
+            *(find_keeping(fleet.kept_streams, node) for node in fleet.run_nodes[:1]),
+        ]
+    )
     return [Login(daemon_key, fleet.run_nodes, own), *find_logins(fleet)]
 
 

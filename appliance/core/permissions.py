@@ -30,9 +30,11 @@ from appliance.core.specs import (
     ANY_SENDER,
     Delivery,
     DesiredState,
+    KeptStream,
     Permissions,
     PublisherSpec,
     SubscriberSpec,
+    WorkerSpec,
 )
 from appliance.core.streams import (
     StreamAddress,
@@ -63,6 +65,30 @@ class _Grants:
         """Of the subjects taken those that a stream keeps, with the stream."""
         self.fills: set[StreamAddress] = set()
         """Streams that keep what it sends."""
+
+
+def find_kept_streams(workers: Iterable[WorkerSpec]) -> tuple[KeptStream, ...]:
+    """What of the fleet streams keep, in the order of the subjects."""
+    kept = [
+        KeptStream(spec.subject, spec.stream)
+        for spec in workers
+        if isinstance(spec, SubscriberSpec) and spec.delivery is Delivery.JETSTREAM
+    ]
+    return tuple(sorted(kept, key=lambda one: one.subject))
+
+
+def find_keeping(kept: Iterable[KeptStream], node: str) -> Permissions:
+    """What a node needs to make the streams, and to change them.
+
+    Whoever may do that may do nearly everything: a stream records each subject that it is told to, and the broker sends on
+    what it records to each subject that the stream says.
+    """
+    addresses = {address_of_stream(one.settings, one.subject) for one in kept}
+    words = ("INFO", "CREATE", "UPDATE")
+    publish = {
+        f"{api_prefix(domain)}.STREAM.{word}.{name}" for name, domain in addresses for word in words
+    }
+    return Permissions(tuple(sorted(publish)), (inbox_subjects(node),) if addresses else ())
 
 
 def find_permissions(fleet: DesiredState, *, bench: bool = False) -> dict[NodeName, Permissions]:
@@ -100,6 +126,10 @@ def find_permissions(fleet: DesiredState, *, bench: bool = False) -> dict[NodeNa
     if fleet.enrolment.node is not None:
         keeper = NodeName(fleet.enrolment.node)
         keeps = Permissions((f"{REPLIES}.>",), (f"{REQUESTS} {REQUESTS}",))
+        found[keeper] = join_permissions([found[keeper], keeps])
+    if fleet.streams.keeper is not None:
+        keeper = NodeName(fleet.streams.keeper)
+        keeps = find_keeping(find_kept_streams(fleet.workers.values()), keeper)
         found[keeper] = join_permissions([found[keeper], keeps])
     return found
 
@@ -149,14 +179,14 @@ def _write(node: str, granted: _Grants, fold: _Fold, *, bench: bool) -> Permissi
 
 
 def _add_streams(node: str, granted: _Grants, publish: set[str], subscribe: set[str]) -> None:
-    """What JetStream needs. A sender may make a stream that is not there, and change none."""
+    """What JetStream needs. Nobody but the keeper of streams may make one, or change it, see `find_keeping`."""
     for subject, (stream, domain) in granted.keeps.items():
         api, consumer = api_prefix(domain), name_of_consumer(subject)
-        publish |= {f"{api}.STREAM.{word}.{stream}" for word in ("INFO", "CREATE", "UPDATE")}
         publish |= {
             f"{api}.CONSUMER.{word}.{stream}.{consumer}" for word in ("INFO", "MSG.NEXT", "DELETE")
         }
         publish |= {
+            f"{api}.STREAM.INFO.{stream}",
             f"{api}.STREAM.MSG.GET.{stream}",
             f"{api}.CONSUMER.CREATE.{stream}.{consumer}.{subject}",
             f"$JS.ACK.{stream}.{consumer}.>",
@@ -166,8 +196,7 @@ def _add_streams(node: str, granted: _Grants, publish: set[str], subscribe: set[
         }
         subscribe.add(f"$JS.EVENT.ADVISORY.CONSUMER.MAX_DELIVERIES.{stream}.{consumer}")
     for stream, domain in granted.fills:
-        api = api_prefix(domain)
-        publish |= {f"{api}.STREAM.{word}.{stream}" for word in ("INFO", "CREATE")}
+        publish.add(f"{api_prefix(domain)}.STREAM.INFO.{stream}")
     if granted.keeps or granted.fills:
         subscribe.add(inbox_subjects(node))
 

@@ -803,6 +803,20 @@ class EnrolmentSettings:
     )
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StreamsSettings:
+    """Who makes the streams of the fleet, of `delivery: jetstream`."""
+
+    keeper: str | None = setting(
+        None,
+        "The node whose daemon makes all streams of the fleet, and keeps them as the config says. `broker-conf` lets it do "
+        "that, and nobody else: whoever may make a stream can have the broker send to every subject. Without it, the "
+        "daemon of a secured embedded broker does.",
+        shape=NODE,
+        reload=_SWAP,
+    )
+
+
 class Scope(StrEnum):
     """What a caller of the API on TCP may do; the unix socket is guarded by the rights of its file."""
 
@@ -1264,6 +1278,13 @@ class LogSettings:
     format: str = word("text", "Lines for people, or JSON.", ("text", "json"))
 
 
+class KeptStream(NamedTuple):
+    """A subject of a node that a stream keeps, and what that stream is to be."""
+
+    subject: Subject
+    settings: StreamSettings
+
+
 class Permissions(NamedTuple):
     """What one login may do at the broker, each sorted. A subscription reads ``<subject> <queue group>`` where it is one
     of a group.
@@ -1298,6 +1319,8 @@ class DesiredState:
     """Methods that the config declares."""
     rights: Mapping[NodeName, Permissions] = field(default_factory=dict)
     """What the embedded broker lets each declared node do, where it is secured."""
+    kept_streams: tuple[KeptStream, ...] = ()
+    """Where this daemon makes the streams of the fleet, all that they keep."""
     hidden: Hidden = field(default=NOTHING_HIDDEN, compare=False, repr=False)
     """What came from the environment: no difference of the config, and shown nowhere."""
     broker: BrokerSettings = section(BrokerSettings(), "The NATS broker.")
@@ -1330,6 +1353,9 @@ class DesiredState:
     log: LogSettings = section(LogSettings(), "What the daemon says on stderr.")
     enrolment: EnrolmentSettings = section(
         EnrolmentSettings(), "How new nodes ask to be let in: `appliance enrol`, `appliance nodes`."
+    )
+    streams: StreamsSettings = section(
+        StreamsSettings(), "Who makes the streams of `delivery: jetstream`."
     )
     source: SourceSettings = section(
         SourceSettings(), "Where the config itself comes from.", keys=("config",)

@@ -63,6 +63,7 @@ from appliance.daemon.reloadables import (
 from appliance.daemon.secret_watch import Follower, SecretWatch
 from appliance.daemon.signing_keys import SigningKeys
 from appliance.daemon.source import FileConfigSource
+from appliance.daemon.stream_keeper import StreamKeeper
 from appliance.delivery.modes import DeliveryModes
 from appliance.delivery.signer import Signer
 from appliance.delivery.verifier import Verifier
@@ -204,6 +205,7 @@ class Daemon:
             "jobs of now": self.ending.run,
             "stale schedules": self._forget_schedules,
             "enrolment": self.enrolment.run,
+            "streams of the fleet": self.streams.run,
         }
         if self.broker is not None:
             services["users of the embedded broker"] = self.broker.run
@@ -297,6 +299,7 @@ class Daemon:
             self.bus, self.desired, self._state_dir / "enrolment.json", self.telemetry, time.time
         )
         await self.enrolment.open()
+        self.streams = StreamKeeper(self.bus, self.desired, self.store, self.telemetry)
         self.error_reports = ErrorReports(
             store=self.store,
             router=self.router,

@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import secrets
 from collections.abc import Mapping, Sequence
+from hashlib import blake2b
 
 import msgspec
 
@@ -49,9 +51,13 @@ from appliance.delivery.stream_words import EXPECTED_STREAM, verdict_prefix
 from appliance.delivery.verifier import Verifier
 from appliance.dialect.base import Answer, AnswerKind, Asked, Dialect, Received
 from appliance.dialect.headers import Identity, header_text
-from appliance.errors import BusError
+from appliance.errors import BusError, StoreError
 from appliance.wire.frame import WireLimits
 
+_MARK_BYTES = 12
+_SECRET_KIND = "stream ids"
+"""Of the facts: by what the ids are made that a stream knows messages by. It stays, so that a resend after a restart has
+the id that it had."""
 _FOR_EVER_S = 10 * 366 * 86_400.0
 """Of a stream without `max_age`; what the receiver remembers bounds it all the same."""
 
@@ -59,8 +65,9 @@ _FOR_EVER_S = 10 * 366 * 86_400.0
 class _StreamDialect:
     """Implements `dialect.base.Dialect`: with the words that the stream reads, and its answers."""
 
-    def __init__(self, dialect: Dialect, stream: StreamAddress) -> None:
+    def __init__(self, dialect: Dialect, stream: StreamAddress, secret: bytes) -> None:
         self._dialect = dialect
+        self._secret = secret
         self._stream = stream
         self._expects = EXPECTED_STREAM + stream.name.encode() + b"\r\nNats-Msg-Id: "
 
@@ -74,15 +81,18 @@ class _StreamDialect:
         taker: str = "",
         attempt: int = 0,
     ) -> bytes:
-        """A new attempt is another message to the stream, or it would not be kept."""
+        """A new attempt is another message to the stream, or it would not be kept.
+
+        The stream takes no second message with an id that it has seen, whoever sends it: so nobody else may know which
+        id comes next, or he could have messages of ours thrown away as repeats of his.
+        """
         block = self._dialect.write_headers(
             encoding, instance, message_id, headers, taker=taker, attempt=attempt
         )
-        again = f"-{attempt}" if attempt else ""
+        named = b"%b-%d-%d" % (instance.encode(), message_id, attempt)
+        mark = blake2b(named, digest_size=_MARK_BYTES, key=self._secret).hexdigest()
         # NB: last, where the receiver cuts them off
-        return b"%b%b%b-%d%b\r\n\r\n" % (
-            block[:-2], self._expects, instance.encode(), message_id, again.encode()
-        )  # fmt: skip
+        return b"%b%b%b\r\n\r\n" % (block[:-2], self._expects, mark.encode())
 
     def read_answer(self, block: bytes, payload: bytes, asked: Asked) -> Answer:
         """What the stream says; a node that hears the subject itself is heard as ever."""
@@ -127,6 +137,27 @@ class _StreamDialect:
         return self._dialect.write_answer(answer, node, message_id, to_appliance=to_appliance)
 
 
+class StreamSecret:
+    """By what a daemon makes the ids that streams know its messages by."""
+
+    def __init__(self, notes: Notes) -> None:
+        self._notes = notes
+        known = next(iter(notes.facts(_SECRET_KIND)), "")
+        self._text = known or secrets.token_hex(16)
+
+    @property
+    def value(self) -> bytes:
+        """The secret."""
+        return self._text.encode()
+
+    async def keep(self) -> None:
+        """Have it on disk, where it is not yet."""
+        if not self._notes.facts(_SECRET_KIND):
+            # a full disk only means that a resend after a restart is the receiver's to know
+            with contextlib.suppress(StoreError):
+                await self._notes.remember(_SECRET_KIND, {self._text: ""})
+
+
 class JetStreamCarrier(CoreCarrier):
     """Implements `base.LaneCarrier`: as by core, with a stream in the node's place."""
 
@@ -143,9 +174,11 @@ class JetStreamCarrier(CoreCarrier):
         spec: PublisherSpec,
         signer: Signer,
         verifier: Verifier,
+        secret: StreamSecret,
     ) -> None:
+        self._secret = secret
         self._stream = address_of_stream(spec.stream, spec.subject)
-        stream_dialect = _StreamDialect(dialect, self._stream)
+        stream_dialect = _StreamDialect(dialect, self._stream, secret.value)
         super().__init__(bus, stream_dialect, instance, spec, signer, verifier)
         self._api = api
         self._batches = Batches(asyncio.get_running_loop().time)
@@ -164,6 +197,7 @@ class JetStreamCarrier(CoreCarrier):
                 self._make_later()
             on_answers(answers)
 
+        await self._secret.keep()
         self._on_verdict = on_verdict
         if self._verdicts is None:
             self._verdicts = await self._bus.subscribe(
@@ -175,7 +209,10 @@ class JetStreamCarrier(CoreCarrier):
 
     def _take_verdicts(self, messages: list[BusMessage]) -> None:
         """What the node made of messages that the stream had: told where it is an end that somebody should know."""
+        prefix = verdict_prefix(self._spec.subject, self._instance)
         for message in messages:
+            if not message.subject.startswith(prefix):
+                continue  # what another stream holds, which its node has had delivered here
             answer = self._read_answer(message)
             number = message.subject.rpartition(".")[2]
             is_end = answer.kind in (AnswerKind.REFUSED, AnswerKind.FAILED)
@@ -337,6 +374,7 @@ class JetStreamDelivery:
         self._notes = notes
         self._signer = signer
         self._verifier = verifier
+        self._secret = StreamSecret(notes)
         self._apis: dict[tuple[str, str], JetStreamApi] = {}
 
     def _api(self, node: str, domain: str) -> JetStreamApi:
@@ -346,7 +384,14 @@ class JetStreamDelivery:
         """See `base.DeliveryMode`."""
         api = self._api(spec.node, spec.stream.domain)
         return JetStreamCarrier(
-            self._bus, api, self._dialect, self._instance, spec, self._signer, self._verifier
+            self._bus,
+            api,
+            self._dialect,
+            self._instance,
+            spec,
+            self._signer,
+            self._verifier,
+            self._secret,
         )
 
     def make_intake(

@@ -176,7 +176,7 @@ class JetStreamIntake:
         spec, name = self._spec, self._stream
         if self._is_rest:
             # what is sent from here on goes another way
-            found = await self._api.release_subject(name, spec.subject)
+            found = await self._api.release_subjects(name, spec.subject)
             self._life = "" if found is None else _life_of(found.created)
             self._repair_at = self._mono() + RESYNC_S
             return
@@ -320,7 +320,7 @@ class JetStreamIntake:
         claims_all = self._begins_once and self._spec.ack_on is AckOn.DONE
         for message in messages:
             receipt = read_receipt(message.reply_to) if message.reply_to else None
-            if receipt is None:
+            if receipt is None or message.subject != subject:
                 self._take_status(message)
                 continue
             self._asked = max(0, self._asked - 1)

@@ -185,6 +185,11 @@ class MessageTelemetry(EventLog):
         self._log(logging.WARNING, "enrolment troubled", {"error": trouble})
         self._events.emit("enrolment_troubled", error=trouble)
 
+    def streams_troubled(self, trouble: str) -> None:
+        """Streams of the fleet, which this daemon keeps, cannot be made or changed."""
+        self._log(logging.WARNING, "streams of the fleet troubled", {"error": trouble})
+        self._events.emit("streams_troubled", error=trouble)
+
     def answers_denied(self, key: WorkerKey, text: str) -> None:
         """The broker keeps a subscriber's acknowledgements from going out: senders never hear that it did its work."""
         self._worker(

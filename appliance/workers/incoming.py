@@ -7,6 +7,7 @@ from collections.abc import Callable, Collection, Mapping
 
 from appliance.bus.base import BusMessage
 from appliance.core.admission import find_refusal, is_reply_subject_safe
+from appliance.core.escape import escape_line
 from appliance.core.message import Message
 from appliance.core.names import REPLY_TOKEN, is_for_refusals, is_node_name
 from appliance.core.signatures import FAULT_WORDS, Fault
@@ -283,6 +284,9 @@ class Admission:
     ) -> Incoming | Refusal:
         """The message, or why it is refused. With `is_known` it was admitted before, and lay on our own disk since."""
         spec, block = self.spec, delivery.block
+        if delivery.subject != spec.subject:
+            # a stream delivers what it holds wherever its node says, under the subject that it was sent to
+            return Refusal("", NOBODY, f"it was sent to {escape_line(delivery.subject[:200])}")
         checks = spec.signatures is not _OFF
         signer = ""
         # NB: what is too large is refused for that, below, without a look at all of it

@@ -286,6 +286,7 @@ LOGINS = """
 version: 1
 broker: {{servers: ["{url}"], auth: {{user: {user}, password: {{env: THE_PASSWORD}}}}}}
 defaults: {{delivery: jetstream}}
+streams: {{keeper: central}}
 nodes:
   central: {{subscribe: {{REQErrorLog: {{}}}}}}
   ship: {{subscribe: {{REQToFileAppend: {{accept_from: [central], ack: {{on: done}}}}}}}}

@@ -24,6 +24,7 @@ from appliance.core.names import NodeName
 from appliance.core.permissions import find_permissions
 from appliance.core.public_keys import is_user_key
 from appliance.core.specs import DesiredState, Permissions, PublisherSpec, SubscriberSpec
+from appliance.errors import ConfigInvalid
 from tests.support.config_files import load_text
 from tests.support.config_strategies import to_yaml
 from tests.support.nats_login import make_nkey
@@ -262,3 +263,58 @@ def test_a_stream_of_another_domain_is_asked_for_there_and_acknowledged_as_any(
     assert "$JS.shore.API.STREAM.INFO.appl-ship" in found[NodeName("central")].publish
     every = [one for node in found.values() for one in node.publish]
     assert not [one for one in every if one.startswith("$JS.API.")]
+
+
+STREAMS = """
+version: 1
+broker: {embedded: {jetstream: true}}
+nodes:
+  central: {subscribe: {REQErrorLog: {}}}
+  ship1: {delivery: jetstream, subscribe: {REQPing: {}}}
+  ship2: {delivery: jetstream, subscribe: {REQPing: {}, REQToConsole: {}}}
+"""
+
+
+def makes_streams(allowed: Permissions) -> bool:
+    return any(
+        lets(allowed.publish, f"$JS.API.STREAM.{verb}.{name}")
+        for verb in ("CREATE", "UPDATE", "DELETE")
+        for name in ("appl-ship1", "appl-ship2", "other")
+    )
+
+
+def test_no_node_makes_streams_but_the_one_that_keeps_them_all(tmp_path: Path) -> None:
+    """Whoever may make one reads what he likes, and sends where he likes, with the broker's own rights."""
+    found = find_permissions(load_text(tmp_path, STREAMS).desired)
+    assert not any(map(makes_streams, found.values()))
+    kept = load_text(tmp_path, STREAMS + "streams: {keeper: central}\n").desired
+    found = find_permissions(kept)
+    assert [node for node, allowed in found.items() if makes_streams(allowed)] == ["central"]
+    central = found[NodeName("central")]
+    for name in ("appl-ship1", "appl-ship2"):
+        assert lets(central.publish, f"$JS.API.STREAM.UPDATE.{name}")
+    assert "_INBOX.appl.central.>" in central.subscribe
+    assert {one.subject for one in kept.kept_streams} == {
+        "ship1.REQPing.EventACK",
+        "ship2.REQPing.EventACK",
+        "ship2.REQToConsole.EventACK",
+    }
+
+
+def test_the_daemon_of_a_secured_broker_keeps_the_streams_unless_another_node_does(
+    tmp_path: Path,
+) -> None:
+    secured = STREAMS.replace("jetstream: true", "jetstream: true, secured: true")
+    fleet = load_text(tmp_path, secured, run_nodes=["central"]).desired
+    (own,) = find_embedded_logins(fleet, "UD")
+    assert lets(own.permissions.publish, "$JS.API.STREAM.CREATE.appl-ship2")
+    fleet = load_text(
+        tmp_path, secured + "streams: {keeper: ship1}\n", run_nodes=["central"]
+    ).desired
+    (own,) = find_embedded_logins(fleet, "UD")
+    assert not makes_streams(own.permissions)
+
+
+def test_who_keeps_the_streams_is_a_node(tmp_path: Path) -> None:
+    with pytest.raises(ConfigInvalid, match="nobody"):
+        load_text(tmp_path, STREAMS + "streams: {keeper: nobody}\n")

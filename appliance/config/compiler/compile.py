@@ -46,12 +46,17 @@ from appliance.config.compiler.promises import (
     derive_dedupe_window_s,
     find_longest_expiry,
 )
-from appliance.config.compiler.section_checks import check_enrolment, check_inputs, check_sections
+from appliance.config.compiler.section_checks import (
+    check_enrolment,
+    check_inputs,
+    check_sections,
+    check_streams_keeper,
+)
 from appliance.config.compiler.signature_checks import check_signatures
 from appliance.config.compiler.stream_checks import check_streams
 from appliance.core.method import MethodTable
 from appliance.core.names import MethodName, NodeName, WorkerKey, make_kind, make_subject
-from appliance.core.permissions import find_permissions
+from appliance.core.permissions import find_kept_streams, find_permissions
 from appliance.core.settings import Section, parts_of, settings_of
 from appliance.core.specs import (
     Delivery,
@@ -117,6 +122,7 @@ def compile_settings(
     check_sections(findings, tree)
     check_inputs(findings, tree, known)
     check_enrolment(findings, tree, known)
+    check_streams_keeper(tree, known)
     check_fragments(findings, tree, known)
     tell_missing(findings, known)
     expander = Expander(tree, known, findings)
@@ -187,6 +193,14 @@ def compile_settings(
         rights = find_permissions(replace(desired, workers=everywhere))
         desired = replace(desired, rights=rights)
         _check_logins(findings, desired)
+        if desired.streams.keeper is None:
+            desired = replace(desired, kept_streams=find_kept_streams(everywhere.values()))
+    elif desired.streams.keeper in desired.run_nodes:
+        everywhere = _build_workers(
+            findings, subscriptions, publications, desired.declared_nodes, index
+        )
+    if desired.streams.keeper in desired.run_nodes:
+        desired = replace(desired, kept_streams=find_kept_streams(everywhere.values()))
     return Compiled(desired, findings.all())
 
 

@@ -157,6 +157,13 @@ def _check_broker(findings: Findings, broker: Tree) -> None:
     _check_auth(findings, as_map(broker.get("auth")))
 
 
+def check_streams_keeper(tree: Tree, known: Known) -> None:
+    """Who makes the streams is a node."""
+    keeper = as_map(tree.get("streams")).get("keeper")
+    if keeper is not None and keeper not in known.nodes:
+        known.miss("node", keeper, ("streams", "keeper"))
+
+
 def check_enrolment(findings: Findings, tree: Tree, known: Known) -> None:
     """Who keeps requests of new nodes, and by what they may ask."""
     enrolment = as_map(tree.get("enrolment"))

@@ -1,7 +1,9 @@
 """What delivery by a stream promises, in sentences that hold on a real nats-server and on its double within the process."""
 
+import asyncio
 import random
 from contextlib import AsyncExitStack
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -9,13 +11,23 @@ import pytest
 from appliance.bus.jetstream import JetStreamApi
 from appliance.bus.memory import MemoryBus, Permissions
 from appliance.bus.nats import NatsBus
+from appliance.core.current import Current
 from appliance.core.names import MethodName, NodeName, Subject
-from appliance.core.specs import AckOn, Delivery, PublisherSpec, StreamSettings, SubscriberSpec
+from appliance.core.specs import (
+    AckOn,
+    Delivery,
+    DesiredState,
+    KeptStream,
+    PublisherSpec,
+    StreamSettings,
+    SubscriberSpec,
+)
 from appliance.core.streams import Receipt, name_of_consumer
+from appliance.daemon.stream_keeper import StreamKeeper
 from appliance.delivery import claims
 from appliance.delivery.base import Confirmation, Flight
 from appliance.delivery.claims import Claim, Claims
-from appliance.delivery.jetstream import JetStreamDelivery
+from appliance.delivery.jetstream import JetStreamDelivery, StreamSecret
 from appliance.delivery.signer import Signer
 from appliance.dialect.base import Answer, AnswerKind
 from appliance.dialect.spoken import make_dialect
@@ -166,6 +178,66 @@ async def test_a_message_is_stored_once_however_often_it_is_sent(world):
     flight.record.attempt = 1  # an operator wants it done anew
     carrier.send([flight])
     await side.until_kept(2)
+
+
+async def test_nobody_can_take_the_id_that_the_next_message_has_for_the_stream(world):
+    """The stream takes each once, whoever sends it: who knew the next could have it thrown away as a repeat of his."""
+    ids = []
+    for side in (await world.side(), await world.side()):  # of the same instance and number
+        carrier = await side.sender()
+        carrier.send([side.flight()])
+        await side.said(1)
+        ids.append(await side.kept())
+    assert ids == [1, 2]
+    again = await world.side()
+    again.mode._secret = StreamSecret(side.notes)  # the same daemon after a restart
+    carrier = await again.sender()
+    carrier.send([again.flight()])
+    assert (await again.said(1))[0].kind is AnswerKind.STORED
+    assert await again.kept() == 2
+
+
+async def test_the_keeper_makes_streams_and_has_them_let_go_of_what_goes_another_way(world):
+    side = await world.side()
+    settings = side.stream
+    both = (KeptStream(SUBJECT, settings), KeptStream(Subject("ship2.REQPing.EventACK"), settings))
+    desired = Current(fleet_of(both))
+    troubles = []
+    telemetry = SimpleNamespace(streams_troubled=troubles.append)
+    keeper = StreamKeeper(side.bus, desired, side.notes, telemetry)
+
+    async def recorded(name):
+        found = await side.api.find_stream(name)
+        return found and [one for one in found.config["subjects"] if ".claim." not in one]
+
+    async def until_recorded(name, subjects):
+        async def look():
+            assert await recorded(name) == subjects
+
+        await until_taken(look, AssertionError)
+
+    running = asyncio.create_task(keeper.run())
+    try:
+        await until_recorded(STREAM, [SUBJECT])
+        await until_recorded("appl-ship2", ["ship2.REQPing.EventACK"])
+        # ship's messages go by core from here on, ship2's to another stream
+        moved = KeptStream(both[1].subject, StreamSettings(name="other"))
+        desired.put(fleet_of((moved,)))
+        await until_recorded("other", ["ship2.REQPing.EventACK"])
+        await until_recorded(STREAM, [])
+        await until_recorded("appl-ship2", [])
+        assert list(side.notes.facts("keeps")) == ["other"]
+        assert troubles == []
+    finally:
+        running.cancel()
+        await asyncio.wait([running])
+
+
+def fleet_of(kept):
+    nodes = tuple(NodeName(node) for node in ("central", "ship", "ship2"))
+    return DesiredState(
+        run_nodes=nodes[:1], declared_nodes=frozenset(nodes), workers={}, publisher_defaults={}, kept_streams=kept
+    )  # fmt: skip
 
 
 async def test_many_that_are_sent_at_once_are_each_stored_once_in_their_order(world):
