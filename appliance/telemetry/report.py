@@ -235,13 +235,17 @@ class Telemetry(MessageTelemetry):
         self._events.emit("config_applied", **fields, plan=plan)
 
     def config_unchanged(self, trigger: str) -> None:
-        """A look found the set in force; worth a line if it clears a refusal or was asked for."""
+        """A look found the set in force; worth a line and an event if it clears a refusal or was asked for.
+
+        Files are looked at again each minute, whatever the watch says: a day of that is not what people look for.
+        """
         was_refused = not self.counts.last_reload_successful
         self._count_reload("unchanged")
         is_told = was_refused or trigger in OPERATOR_TRIGGERS
         sentence = "config good again" if was_refused else "config unchanged"
         self._log(logging.INFO if is_told else logging.DEBUG, sentence, {"trigger": trigger})
-        self._events.emit("config_unchanged", trigger=trigger)
+        if is_told:
+            self._events.emit("config_unchanged", trigger=trigger)
 
     def config_reverted(self, problems: Sequence[Problem]) -> None:
         """A set did not stand its trial; the one before it is in force again."""

@@ -12,6 +12,7 @@ import urllib.request
 
 import pytest
 
+from appliance.api.access import ROUTE_SCOPES
 from tests.support import forked
 from tests.support.appliance import Appliance
 from tests.support.nats_server import NatsServer
@@ -123,6 +124,17 @@ SECRETS = [*sorted(
 """2833.271 are the seconds of `TIMEOUT`; `window` is looked for beside its name."""
 
 
+WRONG_TOKEN = "cnryguessedtoken"
+READ_PATHS = [
+    resource.replace("{key}", key)
+    for verb, resource in ROUTE_SCOPES
+    if verb == "GET" and "{name}" not in resource and "{id}" not in resource and "{token}" not in resource
+    and resource != "/api/v1/events"
+    for key in (("1", "2") if "{key}" in resource else ("",))
+]  # fmt: skip
+"""Each route that only reads, the page among them; events are heard all the time."""
+
+
 def free_port():
     with socket.socket() as found:
         found.bind(("127.0.0.1", 0))
@@ -199,12 +211,16 @@ def test_what_is_secret_is_shown_nowhere(own, tmp_path):
     assert hears.wait(10)
 
     def look_everywhere(name):
-        paths = ("/api/v1/plan", "/api/v1/history", "/api/v1/history/1", "/api/v1/status", "/metrics",
-                 "/api/v1/history/2", "/api/v1/methods", "/api/v1/outbox")  # fmt: skip
-        for path in paths:
+        for path in READ_PATHS:
             ask(path)
+            ask(path, WRONG_TOKEN)
             ask(path, TYPED["ADMIN_TOKEN"])
             find_leaks(f"{name}: unix {path}", json.dumps(daemon.request("GET", path)[1]), found)
+        for path, body in (
+            ("/api/v1/targets", {"targets": ["all"]}),
+            ("/api/v1/programs", {"nodes": ["n1"]}),
+        ):
+            ask(path, TYPED["ADMIN_TOKEN"], "POST", body)
 
     # a set that brings values from the environment, and goes back
     daemon.write_config(filled + FILLED)
@@ -222,8 +238,14 @@ def test_what_is_secret_is_shown_nowhere(own, tmp_path):
     assert "${DATA}" in json.dumps(verdict)
     find_leaks("reload", json.dumps(verdict), found)
     look_everywhere("applied")
-    for words in (("history",), ("history", "2"), ("status",), ("workers",)):
-        run(*words, *at)
+    for words in (
+        ("history",),
+        ("history", "show", "2"),
+        ("status",),
+        ("methods", "Run"),
+        ("methods",),
+    ):
+        assert run(*words, *at).returncode == 0, words
     find_leaks("rollback", json.dumps(daemon.request("POST", "/api/v1/rollback", {})[1]), found)
     look_everywhere("rolled back")
     # sets that are refused
@@ -261,6 +283,50 @@ def test_what_is_secret_is_shown_nowhere(own, tmp_path):
             assert stat.S_IMODE(file.stat().st_mode) & 0o077 == 0, file
         else:
             find_leaks(f"file {within}", file.read_bytes().decode("latin-1"), found)
+    assert not found, "\n".join(found)
+
+
+def test_what_judges_the_machine_lists_what_was_done_or_writes_for_others_shows_no_secret(own):
+    daemon, _, _, filled = own
+    found: list[str] = []
+    env = {**os.environ, **daemon.environment}
+
+    def run(*words):
+        done = forked.run([*words], env=env)
+        find_leaks(" ".join(words[:3]), done.stdout + done.stderr, found)
+        return done
+
+    daemon.write_config(filled + FILLED)
+    assert daemon.reload()["result"] == "applied"
+    path = str(daemon.config_path)
+    at = ("--state-dir", str(daemon.state))
+    for words in (
+        ("check", "--secrets", path),
+        ("run", "--check", path, *at, "--all-nodes"),
+        ("doctor", path, *at),
+        ("broker-conf", path),
+        ("can", "n1", "REQCliCommand", "x", "--from", "n1", "--config", path),
+        ("ps", *at),
+        ("fleet", "status", "--all", *at),
+        ("send", "--to", "n1", "Run", "x", "--wait", "1s", *at),
+        ("send", "--to", "n1", "Run", "--wait", "1s", *at),
+        ("jobs", *at),
+        ("outbox", "list", *at),
+        ("inbox", "list", *at),
+        ("nodes", "pending", *at),
+        ("jetstream", "list", *at),
+        ("audit", "show", "-n", "1000", *at),
+    ):
+        done = run(*words)
+        assert done.returncode in (0, 1, 3, 64, 78), (words, done.stderr)
+        assert "Traceback" not in done.stderr, words
+    [job] = daemon.request("GET", "/api/v1/jobs")[1]["jobs"]
+    for word in ("show", "output"):
+        assert run("jobs", word, job["id"], *at).returncode in (0, 1, 3), word
+    assert daemon.stop() == 0
+    find_leaks("log", daemon.log(), found)
+    for file in daemon.state.glob("audit*"):
+        find_leaks(file.name, file.read_text(), found)
     assert not found, "\n".join(found)
 
 
@@ -388,4 +454,76 @@ def test_what_failed_or_was_refused_tells_no_secret(tmp_path):
             within = str(file.relative_to(daemon.state))
             if not within.startswith(("data/", "history/sets/", "store.db")):
                 find_leaks(f"file {within}", file.read_bytes().decode("latin-1"), found)
+    assert not found, "\n".join(found)
+
+
+SECRET_FILES = {
+    "login by key": "broker: {{servers: ['nats://127.0.0.1:{nobody}'], auth: {{nkey_seed: {{file: SECRET}}}}}}",
+    "login by credentials": "broker: {{servers: ['nats://127.0.0.1:{nobody}'], auth: {{credentials: {{file: SECRET}}}}}}",
+    "login by password": "broker: {{servers: ['nats://127.0.0.1:{nobody}'], auth: {{user: u, password: {{file: SECRET}}}}}}",
+    "login by token": "broker: {{servers: ['nats://127.0.0.1:{nobody}'], auth: {{token: {{file: SECRET}}}}}}",
+    "keys of TLS": "broker: {{servers: ['tls://127.0.0.1:{nobody}'], "
+    "tls: {{ca: {{file: SECRET}}, cert: {{file: SECRET}}, key: {{file: SECRET}}}}}}",
+    "a key to sign with": "broker: {{embedded: true}}\nsigning: {{key: {{file: SECRET}}}}\ndefaults: {{signatures: prefer}}",
+    "tokens of the API": "broker: {{embedded: true}}\nadmin: {{listen: '127.0.0.1:{port}', token: {{file: SECRET}}, "
+    "tls: {{cert: {{file: SECRET}}, key: {{file: SECRET}}, client_ca: {{file: SECRET}}}}}}",
+    "tokens of inputs": "broker: {{embedded: true}}\n"
+    "inputs: {{tcp: {{listen: '127.0.0.1:{port}', token: {{file: SECRET}}}}}}",
+    "a header": "broker: {{embedded: true}}\n"
+    "methods: {{A: {{http: {{url: 'http://h/', headers: {{Authorization: {{file: SECRET}}}}}}}}}}",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"cnryinfile", b"cnryinfile\ncnrysecond\n", b"SUcnryseed00\xff\xfe", b"-----BEGIN NATS USER JWT-----\ncnry\n"],
+)  # fmt: skip
+def test_what_a_file_of_a_secret_holds_is_quoted_nowhere_though_it_is_wrong(tmp_path, content):
+    found: list[str] = []
+    secret = tmp_path / "secret"
+    secret.write_bytes(content)
+    secret.chmod(0o600)
+    for name, text in SECRET_FILES.items():
+        path = tmp_path / "fleet.yaml"
+        filled = text.format(nobody=free_port(), port=free_port()).replace("SECRET", str(secret))
+        path.write_text(
+            f"version: 1\n{filled}\nnodes: {{n1: {{subscribe: {{REQErrorLog: {{}}}}}}}}\n"
+        )
+        for words in (
+            ("check", "--secrets", str(path)),
+            ("doctor", str(path), "--state-dir", str(tmp_path / "state")),
+            ("run", "--check", str(path), "--all-nodes", "--state-dir", str(tmp_path / "state")),
+            ("broker-conf", str(path)),
+        ):
+            done = forked.run([*words])
+            assert "Traceback" not in done.stderr, (name, words, done.stderr)
+            find_leaks(f"{name}: {words[0]}", done.stdout + done.stderr, found)
+    assert not found, "\n".join(found)
+
+
+def test_a_token_for_a_server_stays_in_a_private_file_of_its_own(tmp_path, monkeypatch):
+    found: list[str] = []
+    env = {**os.environ, "XDG_CONFIG_HOME": str(tmp_path / "home")}
+    server = f"https://127.0.0.1:{free_port()}"
+    words = ["context", "add", "ship", "--server", server, "--token-stdin"]
+    done = forked.run(words, env=env, input=b"cnrytypedtoken\n")
+    assert done.returncode == 0, done.stderr
+    find_leaks("add", done.stdout + done.stderr, found)
+    for words in (
+        ("context", "list"),
+        ("context", "list", "-o", "json"),
+        ("context", "show", "ship"),
+        ("context", "test", "ship"),
+        ("-c", "ship", "status"),
+        ("-c", "ship", "--debug", "send", "--to", "n1", "REQPing"),
+    ):
+        done = forked.run([*words], env=env)
+        find_leaks(" ".join(words), done.stdout + done.stderr, found)
+    holding = [
+        file for file in filter(os.path.isfile, tmp_path.rglob("*")) if b"cnry" in file.read_bytes()
+    ]
+    assert len(holding) == 1, holding
+    assert stat.S_IMODE(holding[0].stat().st_mode) == 0o600
+    assert forked.run(["context", "remove", "ship"], env=env).returncode == 0
+    assert not holding[0].exists()
     assert not found, "\n".join(found)

@@ -159,10 +159,13 @@ def test_reloads_are_counted_by_verdict_and_a_good_look_clears_a_refusal(telemet
     assert (counts.last_reload_successful, counts.last_reload_success_at) == (True, clock.now)
 
 
-def test_an_unchanged_config_is_told_to_who_asked_and_when_it_clears_a_refusal(telemetry, stream):
+def test_an_unchanged_config_is_told_to_who_asked_and_when_it_clears_a_refusal(clock, stream):
+    hub = EventHub(wall=clock)
+    telemetry = Telemetry(hub, wall=clock, mono=clock)
     for trigger in ("watch", "poll", "lane", "worker"):
         telemetry.config_unchanged(trigger)
     assert stream.getvalue() == ""
+    assert hub.recent() == []
     telemetry.config_unchanged("request")
     telemetry.config_unchanged("signal")
     assert stream.getvalue().count("INFO    config unchanged") == 2
@@ -170,6 +173,8 @@ def test_an_unchanged_config_is_told_to_who_asked_and_when_it_clears_a_refusal(t
     telemetry.config_unchanged("watch")
     telemetry.config_unchanged("watch")
     assert stream.getvalue().count("INFO    config good again trigger=watch") == 1
+    told = [event["event"] for event in hub.recent()]
+    assert told == ["config_unchanged"] * 2 + ["config_refused", "config_unchanged"]
 
 
 def test_the_lives_of_a_large_fleet_leave_no_line_about_lines(telemetry, stream, clock):
