@@ -1,20 +1,25 @@
-"""Jobs through the API. Over TCP arguments and outputs are for who may send."""
+"""Jobs, and files that are copied by them, through the API. Over TCP arguments and outputs are for who may send."""
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Awaitable, Callable
 
+import msgspec
 from aiohttp import web
 
 from appliance.api.audit import tell_audit
-from appliance.api.guards import may_see_contents, name_peer, read_body
+from appliance.api.copy_jobs import CopyJobs, CopyRequest
+from appliance.api.guards import HIDING, OCTETS, may_see_contents, name_peer, read_body
 from appliance.api.job_ending import JobEnding
 from appliance.api.jobs import JobsView, NoSuchJob
-from appliance.api.model import Job, Jobs
+from appliance.api.model import CopyKept, CopyLine, Job, Jobs
 from appliance.api.programs import ProgramWords
-from appliance.api.replies import refuse, reply
+from appliance.api.replies import encode_json, refuse, reply
 from appliance.api.requests import read_programs
-from appliance.api.streams import read_count, read_wait
+from appliance.api.streams import NDJSON, read_count, read_wait
+from appliance.errors import ApplianceError, RequestInvalid
 
 MAX_LISTED = 1_000
 MAX_LOOK_S = 30.0
@@ -103,3 +108,105 @@ def _found(route: _Route) -> _Route:
             return refuse(404, str(error))
 
     return answer
+
+
+# Files through the API: brought to be sent to a node, or fetched once a node has sent them.
+
+SHA256_HEADER = "X-Appliance-SHA256"
+BLOCK_BYTES = 256 * 1024
+BODY_IDLE_S = 60.0
+"""How long a body may stand still."""
+DEFAULT_WAIT_S = 30.0
+
+
+_REQUEST = msgspec.json.Decoder(CopyRequest)
+
+
+class CopyRoutes:
+    """Handlers over the daemon's copies."""
+
+    def __init__(self, copies: CopyJobs) -> None:
+        self._copies = copies
+
+    def add_to(self, app: web.Application) -> None:
+        """Make the routes known."""
+        app.router.add_post("/api/v1/copies", self.begin)
+        app.router.add_put("/api/v1/copies/{token}/content", self.bring)
+        app.router.add_get("/api/v1/copies/{token}/content", self.fetch, allow_head=False)
+        app.router.add_post("/api/v1/copies/{token}/send", self.send)
+        app.router.add_delete("/api/v1/copies/{token}", self.end)
+
+    async def begin(self, request: web.Request) -> web.Response:
+        """201 with the token."""
+        try:
+            asked = _REQUEST.decode(await read_body(request))
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            raise RequestInvalid(f"unusable body: {error}") from error
+        if (asked.from_node is None) == (asked.to_node is None):
+            raise RequestInvalid("one of from_node and to_node is given")
+        tell_audit(
+            request,
+            command="cp",
+            from_node=asked.from_node,
+            to=[asked.to_node] if asked.to_node else None,
+            path=asked.path,
+        )
+        return reply(self._copies.begin(asked), 201)
+
+    async def bring(self, request: web.Request) -> web.Response:
+        """The content, as it is."""
+        if request.content_length is None:
+            raise RequestInvalid("the content needs a Content-Length")
+        blocks = _blocks(request)
+        sha256 = await self._copies.store(_token(request), request.content_length, blocks)
+        return reply(CopyKept(sha256=sha256))
+
+    async def send(self, request: web.Request) -> web.StreamResponse:
+        """One JSON line now and then, the last one says what came of it."""
+        wait_s = read_wait(request) or DEFAULT_WAIT_S
+        response = web.StreamResponse(headers={"Content-Type": NDJSON})
+        by = await name_peer(request)
+        async with contextlib.aclosing(self._copies.send(_token(request), wait_s, by)) as lines:
+            # what is wrong with the request itself is told by its status
+            first = await anext(lines)
+            await response.prepare(request)
+            await response.write(encode_json(first) + b"\n")
+            try:
+                async for line in lines:
+                    await response.write(encode_json(line) + b"\n")
+            except ApplianceError as error:
+                reason = request.app[HIDING].text(str(error))
+                failed = CopyLine(event="failed", reason=reason)
+                await response.write(encode_json(failed) + b"\n")
+        await response.write_eof()
+        return response
+
+    async def fetch(self, request: web.Request) -> web.StreamResponse:
+        """The content once it is there; 409 while it is not."""
+        place = await self._copies.wait_for(_token(request), read_wait(request) or 0.0)
+        if place is None:
+            return refuse(409, "the file is not here yet")
+        return web.FileResponse(
+            place.path,
+            chunk_size=BLOCK_BYTES,
+            headers={"Content-Type": OCTETS, SHA256_HEADER: place.sha256 or ""},
+        )
+
+    async def end(self, request: web.Request) -> web.Response:
+        """Forget it."""
+        if not self._copies.end(_token(request)):
+            return refuse(404, "no such copy")
+        return reply({"ended": True})
+
+
+async def _blocks(request: web.Request) -> AsyncIterator[bytes]:
+    while True:
+        async with asyncio.timeout(BODY_IDLE_S):
+            block = await request.content.read(BLOCK_BYTES)
+        if not block:
+            return
+        yield block
+
+
+def _token(request: web.Request) -> str:
+    return request.match_info["token"]

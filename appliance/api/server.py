@@ -8,6 +8,8 @@ import asyncio
 import contextlib
 import os
 import socket
+import ssl
+from collections.abc import Callable, MutableMapping
 from pathlib import Path
 
 from aiohttp import web
@@ -15,16 +17,14 @@ from aiohttp import web
 from appliance.api.access import Gate
 from appliance.api.audit import TRAIL, enter
 from appliance.api.clients import find_address, find_uid
-from appliance.api.copies import CopyRoutes
 from appliance.api.guards import FACE, HIDING, MAX_BODY_BYTES, ListenerKind, add_headers, guard
 from appliance.api.guards import turn_errors_into_json as turn_errors
-from appliance.api.job_routes import JobRoutes
+from appliance.api.job_routes import CopyRoutes, JobRoutes
 from appliance.api.operations import Operations
 from appliance.api.page import PageRoutes
 from appliance.api.port import Port, cannot_listen, close_server, http_log, split_listen
 from appliance.api.routes import Routes
 from appliance.api.streams import Streams
-from appliance.api.tls_opening import TlsOpening
 from appliance.api.unix_socket import listen_unix
 from appliance.bus.auth import ListenerContext, make_listener_context, read_secret
 from appliance.core.audit import Trail
@@ -327,3 +327,69 @@ class _Listening:
             return False
         self._open[protocol] = name
         return True
+
+
+# A connection that begins with TLS: counted before its handshake, and made with the certificate of that moment.
+#
+# A listener of asyncio can do TLS itself, yet by one context for all its life, and it shows a connection only when the
+# handshake is over: a renewed certificate would need another listener, and strangers could hold as many half-open
+# connections as they like.
+
+HANDSHAKE_TIMEOUT_S = 10.0
+TLS_SHUTDOWN_TIMEOUT_S = 5.0
+
+
+class TlsOpening(asyncio.Protocol):
+    """Life: a handshake; what comes then is for a protocol of `make`."""
+
+    def __init__(
+        self,
+        context: ssl.SSLContext,
+        make: Callable[[], asyncio.Protocol],
+        admit: Callable[[asyncio.BaseProtocol], bool],
+        admitted: MutableMapping[asyncio.BaseProtocol, str],
+    ) -> None:
+        self.transport: asyncio.BaseTransport | None = None
+        """Of the connection, until the handshake is over."""
+        self._context = context
+        self._make = make
+        self._admit = admit
+        self._admitted = admitted
+        self.keep_alive: asyncio.Task[None] | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Count it, and shake hands."""
+        self.transport = transport
+        if not self._admit(self):
+            return
+        # NB: a transport that was given to us reads what belongs to the handshake, with uvloop even when it is paused;
+        # one that is closed here has read nothing, and the connection stays open by the second descriptor
+        own = socket.socket(fileno=os.dup(transport.get_extra_info("socket").fileno()))
+        transport.close()
+        self.keep_alive = asyncio.get_running_loop().create_task(self._open(own))
+
+    def abandon(self) -> None:
+        """The listener ends: so does a handshake that goes on."""
+        if self.keep_alive is not None:
+            self.keep_alive.cancel()
+
+    async def _open(self, own: socket.socket) -> None:
+        own.setblocking(False)
+        opened: asyncio.BaseProtocol | None = None
+        try:
+            # who speaks no TLS, or brings a certificate of somebody else, is nothing to tell of
+            with contextlib.suppress(OSError):
+                _, opened = await asyncio.get_running_loop().connect_accepted_socket(
+                    self._make,
+                    own,
+                    ssl=self._context,
+                    ssl_handshake_timeout=HANDSHAKE_TIMEOUT_S,
+                    ssl_shutdown_timeout=TLS_SHUTDOWN_TIMEOUT_S,
+                )
+        finally:
+            if opened is None:
+                own.close()
+            self.transport = None
+            name = self._admitted.pop(self, None)
+            if opened is not None and name is not None:
+                self._admitted[opened] = name

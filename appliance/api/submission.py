@@ -9,12 +9,13 @@ from functools import partial
 import msgspec
 
 from appliance.api.model import Submitted
-from appliance.api.new_job import describe_job, describe_message
 from appliance.api.requests import EncodedData, JobRequest, Once, SubmitRequest, carried
-from appliance.core.file_names import name_parts
+from appliance.core.command_options import show_arguments
+from appliance.core.file_names import join_parts, name_parts
 from appliance.core.hidden import Hiding
 from appliance.core.message import CALLER_FILE, DEFAULT_REPLY_METHOD, Message, make_reply
 from appliance.core.names import ERROR_CENTRAL, MethodName, NodeName
+from appliance.core.outcome import Outcome
 from appliance.core.relay import RELAY_METHOD, relay_token, wrap
 from appliance.core.specs import ANY_SENDER, Delivery, DesiredState, PublisherSpec, SubscriberSpec
 from appliance.core.suggest import find_nearest
@@ -26,10 +27,12 @@ from appliance.errors import (
     RequestInvalid,
     StoreError,
 )
-from appliance.jobs.ledger import JobLedger
+from appliance.jobs.ledger import JobLedger, NewMessage
+from appliance.jobs.records import JobFacts, TargetFacts, TargetState
 from appliance.outbox.facts import FactChanges
 from appliance.outbox.records import FinishItem, OutboxRecord, TakeIn, TakeInResult
 from appliance.outbox.store import MessageStore
+from appliance.outbox.texts import plain_text
 from appliance.reconcile.reconciler import Reconciler
 from appliance.telemetry.report import Telemetry
 from appliance.workers.router import Router
@@ -515,3 +518,70 @@ def _awaited(requests: Sequence[SubmitRequest], answers: Sequence[Submitted]) ->
         for request, answer in zip(asked, answers, strict=True)
         if request.for_caller and answer.streams and answer.id is not None
     }
+
+
+# What a job says of a request, before its messages are accepted.
+
+_FILING = frozenset({"REQToFile", "REQToFileAppend"})
+MAX_ARGUMENT_CHARACTERS = 4_096
+"""Of one argument as it is shown; what is sent is whole."""
+MAX_ARGUMENTS = 256
+
+
+def describe_job(job: JobRequest, request: SubmitRequest, node: str, hiding: Hiding) -> JobFacts:
+    """Who asked for what; without the values that nobody may see."""
+    args = [
+        _plain(hiding.text(argument))[:MAX_ARGUMENT_CHARACTERS]
+        for argument in show_arguments(list(map(carried, request.method_args or ())))[
+            :MAX_ARGUMENTS
+        ]
+    ]
+    return JobFacts(
+        command=job.command,
+        by=job.by,
+        node=node,
+        method=request.method,
+        args=args,
+        data_bytes=sum(
+            len(item if isinstance(item, str) else item.base64) for item in request.data or ()
+        ),
+        for_caller=request.for_caller,
+        wants_status=job.wants_status,
+        is_now=job.is_now,
+        batches=job.batches,
+    )
+
+
+def describe_message(request: SubmitRequest, answer: Submitted, batch: int) -> NewMessage:
+    """Where one message goes, and whether it was accepted."""
+    facts = TargetFacts(
+        to=plain_text(answer.to),
+        node=answer.from_node or "",
+        subject=answer.subject or "",
+        via=answer.via or "",
+        filed=_find_file(request, answer),
+        batch=batch,
+    )
+    outcome = Outcome(wants_answer=answer.replies, streams=answer.streams)
+    if not answer.accepted:
+        outcome.reject(plain_text(answer.error or "not accepted"))
+    return NewMessage(answer.id, facts, TargetState(outcome=outcome))
+
+
+def _plain(text: str) -> str:
+    """What JSON carries."""
+    return text if text.isascii() else text.encode("utf-8", "backslashreplace").decode()
+
+
+def _find_file(request: SubmitRequest, answer: Submitted) -> str:
+    """Where its answer lies below the state directory; "" where no file method files it."""
+    method = request.relay_reply_method or request.reply_method or DEFAULT_REPLY_METHOD
+    if request.for_caller or not answer.replies or method not in _FILING:
+        return ""
+    try:
+        parts = join_parts(
+            carried(request.directory or ""), answer.to, carried(request.file_name or "")
+        )
+    except HandlerError:
+        return ""
+    return plain_text("/".join(("data", *parts)))

@@ -3,24 +3,29 @@
 from __future__ import annotations
 
 import os
+import zoneinfo
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
+from datetime import UTC, datetime
+from functools import cache, partial
 from typing import Any
+
+from croniter import CroniterError, croniter
 
 from appliance.config.arguments import find_argument_problem, find_schema_problem
 from appliance.config.compiler.compile import ChooseNodes, Compiled, compile_settings
 from appliance.config.compiler.findings import CASCADING, PLACE, Finding
 from appliance.config.compiler.layers import as_map, find_value
+from appliance.config.compiler.local_checks import ZoneTable
 from appliance.config.files import FileSet
 from appliance.config.load import RawConfig, compose, read_config
 from appliance.config.positions import Place, make_problem
 from appliance.config.secrets import add_excerpts
 from appliance.config.shape import find_problems, prune
-from appliance.config.zones import ZONES, find_cron_error
 from appliance.core.method import MethodTable
 from appliance.core.names import is_method_name
 from appliance.core.problems import Problem, Severity
+from appliance.core.schedule import SPELLED_OUT, spell_out
 from appliance.core.specs import DesiredState
 from appliance.errors import ConfigInvalid
 
@@ -216,3 +221,52 @@ def _in_order(problems: Sequence[Problem], files: Mapping[str, str]) -> list[Pro
             problem.code,
         ),
     )
+
+
+# The time zones that this machine knows, from its own database or from the package `tzdata`.
+
+
+def has_zone(name: str) -> bool:
+    """Whether `name` is a time zone; names that are no names at all, such as paths, are none."""
+    try:
+        zoneinfo.ZoneInfo(name)
+    except (
+        KeyError,
+        ValueError,
+        OSError,
+    ):  # NB: a directory of the database, or a text too long for a path
+        return False
+    return True
+
+
+@cache
+def list_zones() -> tuple[str, ...]:
+    """Every name, in order."""
+    return tuple(sorted(zoneinfo.available_timezones()))
+
+
+ZONES = ZoneTable(has_zone, list_zones)
+
+
+# Whether a text is a cron expression; the library answers, and nothing of it leaves this file.
+
+_SOME_DAY = datetime(2024, 1, 1, tzinfo=UTC)
+_FIELDS = 5
+
+
+def find_cron_error(text: str) -> str | None:
+    """Why `text` is no cron expression that ever comes due; None if it is one."""
+    written = spell_out(text)
+    parts = written.split()
+    if written.startswith("@"):
+        return f"none of {', '.join(sorted(SPELLED_OUT))}"
+    if len(parts) != _FIELDS:
+        return f"{len(parts)} fields instead of {_FIELDS}"
+    if any(part[0] in "hHrR" for part in parts):  # the library would throw dice, anew for each look
+        return "times by chance are not supported"
+    try:
+        croniter(written, _SOME_DAY).get_next(float)
+    except (CroniterError, ValueError, KeyError, AttributeError, IndexError) as error:
+        reason = str(error).splitlines()[0][:100] if str(error) else "not understood"
+        return reason.replace(text, "it")
+    return None

@@ -189,3 +189,39 @@ async def _watch_until_changed(
         now = await asyncio.to_thread(_Watched, targets)
         if now.identities != watched.identities or now.names != watched.names:
             return
+
+
+# Hints that something in one folder may have changed. Never the truth: its user looks anyway, by and by.
+
+
+async def watch_folder(path: str, *, on_hint: Callable[[], None], stop: asyncio.Event) -> None:
+    """Call `on_hint` soon after an entry of the folder changed, until `stop` is set.
+
+    Cancellation: the watch ends; a thread of the library ends within some 20 ms.
+    """
+    while not stop.is_set():
+        try:
+            await _watch_for_a_while(path, on_hint, stop)
+        except Exception as error:  # noqa: BLE001 - the boundary around a library whose own errors come in groups
+            # a limit of the system, a folder that is gone, a name that is no UTF-8; its user looks anyway
+            _log.debug("watching %s: %s", path, error)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_RETRY_S):
+                    await stop.wait()
+
+
+async def _watch_for_a_while(path: str, on_hint: Callable[[], None], stop: asyncio.Event) -> None:
+    async for changes in watchfiles.awatch(
+        path,
+        watch_filter=None,
+        debounce=_DEBOUNCE_MS,
+        step=_STEP_MS,
+        stop_event=stop,
+        rust_timeout=int(_REARM_AT_LEAST_S * 1000),
+        yield_on_timeout=True,
+        recursive=False,
+        ignore_permission_denied=True,
+    ):
+        if not changes:
+            return
+        on_hint()

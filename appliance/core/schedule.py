@@ -56,7 +56,7 @@ def next_time(cron: str, after_at: float, zone: tzinfo | None) -> float:
     """The first instant later than `after_at` at which the expression is due, in epoch seconds.
 
     Args:
-        cron: an expression that `config.zones` has found good.
+        cron: an expression that `config.loader` has found good.
         after_at: epoch seconds.
         zone: None for the zone of the process.
     """

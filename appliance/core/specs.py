@@ -1144,7 +1144,7 @@ class StateSettings:
     """Durable state: directory and bounds of outbox and inbox.
 
     A compiled config holds a `dedupe_window_s` that covers its longest `ack.expires`, whether or not it was written
-    (`config.compiler.promises`); the number here fits the default of `ack.expires`.
+    (`config.compiler.cross_checks`); the number here fits the default of `ack.expires`.
     """
 
     dir: str | None = text(

@@ -14,7 +14,7 @@ import logging
 from collections.abc import Callable, Mapping
 
 from appliance.api.requests import Once
-from appliance.config.watch_folder import watch_folder
+from appliance.config.watch import watch_folder
 from appliance.core.current import Current
 from appliance.core.escape import escape_line
 from appliance.core.specs import DesiredState, FolderInput, InputSettings

@@ -14,7 +14,7 @@ from hypothesis import given
 from jsonschema import Draft202012Validator
 
 from appliance.config.print_schema import make_schema, print_schema
-from appliance.config.schema import _interpreter, find_shape_errors, is_shape_valid
+from appliance.config.shape import _interpreter, find_shape_errors, is_shape_valid
 from appliance.core.durations import DURATION_PATTERN
 from appliance.core.names import METHOD_PATTERN, NODE_PATTERN
 from appliance.core.settings import ReloadClass, Setting, leaves_of, parts_of, walk_sections

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from appliance.config.zones import find_cron_error
+from appliance.config.loader import find_cron_error
 from appliance.core.schedule import (
     MAX_SET_BACK_S,
     SPELLED_OUT,

@@ -16,9 +16,16 @@ from itertools import islice
 from typing import Any, TypeVar
 
 from appliance.config.compiler.cross_checks import (
+    DEDUPE_WINDOW,
+    Expiry,
     SubscriptionIndex,
+    check_dedupe_window,
     check_ends,
     check_reports_heard,
+    check_signatures,
+    check_streams,
+    derive_dedupe_window_s,
+    find_longest_expiry,
     index_subscriptions,
 )
 from appliance.config.compiler.expand import Expander, Publication, Subscription, accepted_senders
@@ -39,21 +46,12 @@ from appliance.config.compiler.methods import (
     check_scheduled_arguments,
     read_methods,
 )
-from appliance.config.compiler.promises import (
-    DEDUPE_WINDOW,
-    Expiry,
-    check_dedupe_window,
-    derive_dedupe_window_s,
-    find_longest_expiry,
-)
 from appliance.config.compiler.section_checks import (
     check_enrolment,
     check_inputs,
     check_sections,
     check_streams_keeper,
 )
-from appliance.config.compiler.signature_checks import check_signatures
-from appliance.config.compiler.stream_checks import check_streams
 from appliance.core.method import MethodTable
 from appliance.core.names import MethodName, NodeName, WorkerKey, make_kind, make_subject
 from appliance.core.permissions import find_kept_streams, find_permissions

@@ -1,14 +1,19 @@
-"""Do the two ends of every subject agree? Checked over the whole fleet, whatever nodes run here."""
+"""Do the two ends of every subject agree, and settings that hold only together?
+
+Checked over the whole fleet, whatever nodes run here.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Set
 from dataclasses import dataclass
+from typing import NamedTuple
 
-from appliance.config.compiler.expand import Publication, Subscription, accepted_senders
+from appliance.config.compiler.expand import Base, Publication, Subscription, accepted_senders
 from appliance.config.compiler.findings import PLACE, Findings, KeyPath
-from appliance.config.compiler.layers import find_origin
+from appliance.config.compiler.layers import Layer, Tree, as_map, find_origin, find_value
 from appliance.config.compiler.local_checks import Known, resolve_own
+from appliance.core.durations import format_duration, parse_duration
 from appliance.core.message import DEFAULT_REPLY_METHOD
 from appliance.core.method import MethodInfo
 from appliance.core.names import (
@@ -20,7 +25,16 @@ from appliance.core.names import (
     make_kind,
     make_subject,
 )
-from appliance.core.specs import ANY_SENDER, Carried
+from appliance.core.public_keys import PUBLIC_KEYS
+from appliance.core.specs import (
+    ANY_SENDER,
+    AckSettings,
+    Carried,
+    Delivery,
+    SignaturePolicy,
+    StreamSettings,
+)
+from appliance.core.streams import address_of_stream
 from appliance.core.suggest import shorten
 from appliance.errors import SubjectInvalid
 
@@ -237,3 +251,307 @@ def _check_length(
         )
         return False
     return True
+
+
+# Settings that keep a promise only together.
+#
+# *Handled once* needs two: a sender resends a message until its `ack.expires`, and the receiver must know its id for
+# as long. So the memory of ids (`state.dedupe_window`) follows the longest `ack.expires` of the whole fleet unless
+# somebody sets it, and a number that is set must not be shorter. A signed message that a stream keeps is good for as long as
+# the stream keeps it (`stream.max_age`), so its id is remembered for as long, or who has a copy could bring it again.
+
+RETRY_ALLOWANCE_S = 3_600.0
+"""Ids outlive the last resend by this: time for an operator to retry what has just become a dead letter."""
+_LEAST_EXPIRY_S = AckSettings().expires_s
+DEDUPE_WINDOW = ("state", "dedupe_window")
+_EXPIRES = ("ack", "expires")
+_MAX_AGE = ("stream", "max_age")
+
+
+class Expiry(NamedTuple):
+    """The longest time that a message of the fleet may come again, by which setting, and where that is written (None: the
+    default).
+    """
+
+    seconds: float
+    origin: KeyPath | None
+    setting: str = "ack.expires"
+
+
+def find_longest_expiry(
+    bases: Iterable[Base],
+    publications: Iterable[Publication],
+    subscriptions: Iterable[Subscription] = (),
+) -> Expiry:
+    """Over all publishers that are declared, all that may be made on demand, and all streams of signed messages."""
+    longest = Expiry(0.0, None)
+    for base in bases:
+        if base.defaults.ack.expires_s > longest.seconds:
+            longest = Expiry(base.defaults.ack.expires_s, find_origin(base.layers, _EXPIRES))
+    for entry in publications:
+        if entry.resolved.settings.ack.expires_s > longest.seconds:
+            # NB: what an entry inherits stands in its node's base, which was seen above
+            longest = Expiry(
+                entry.resolved.settings.ack.expires_s, find_origin(entry.layers, _EXPIRES)
+            )
+    for item in subscriptions:
+        settings = item.resolved.settings
+        max_age_s = settings.get("stream", StreamSettings()).max_age_s
+        if (
+            settings.get("delivery") is Delivery.JETSTREAM
+            and settings.get("signatures", SignaturePolicy.OFF) is not SignaturePolicy.OFF
+            and max_age_s > longest.seconds
+        ):
+            longest = Expiry(max_age_s, find_origin(item.layers, _MAX_AGE), "stream.max_age")
+    return longest
+
+
+def check_dedupe_window(findings: Findings, tree: Tree, longest: Expiry) -> None:
+    """Refuse a `state.dedupe_window` that was set shorter than a resend may come."""
+    written = find_value(tree, DEDUPE_WINDOW)
+    if written is None:
+        return
+    try:
+        window_s = parse_duration(written)
+    except ValueError:
+        return  # told as a bad duration
+    if window_s >= longest.seconds:
+        return
+    window, expires = format_duration(window_s), format_duration(longest.seconds)
+    name = f"`{longest.setting}`"
+    where = f"{name} at {PLACE}" if longest.origin else f"{name}, which nothing sets,"
+    findings.add(
+        "E242",
+        DEDUPE_WINDOW,
+        f"ids are remembered for {window}, but {where} lets messages come again for {expires}: "
+        f"what comes in between would be handled twice",
+        hint=f"drop `dedupe_window`, which then is {format_duration(derive_dedupe_window_s(longest))}, "
+        f"or shorten {name}",
+        also=longest.origin,
+    )
+
+
+def derive_dedupe_window_s(longest: Expiry) -> float:
+    """How long ids are remembered where nobody says so, in seconds."""
+    return max(_LEAST_EXPIRY_S, longest.seconds) + RETRY_ALLOWANCE_S
+
+
+# Do the streams that a config asks for hold together?
+
+
+def check_streams(
+    findings: Findings,
+    tree: Tree,
+    subscriptions: Iterable[Subscription],
+    publications: Iterable[Publication],
+    index: SubscriptionIndex,
+    layers_below: Callable[[str], tuple[Layer, ...]],
+) -> None:
+    """Bounds, replicas, streams that would overlap, and senders that expect another way."""
+    broker = as_map(tree.get("broker"))
+    servers = len(broker.get("servers") or ()) or 1
+    seen: dict[str, tuple[StreamSettings, Subscription]] = {}
+    ways: dict[tuple[NodeName, MethodName], tuple[str, KeyPath]] = {}
+    is_asked = False
+    for item in subscriptions:
+        settings = item.resolved.settings
+        is_kept = settings.get("delivery") is Delivery.JETSTREAM
+        stream = settings.get("stream") or StreamSettings()
+        name = _stream_of(item, stream) if is_kept else ""
+        _check_one_way(findings, item, name, ways)
+        if not is_kept:
+            continue
+
+        def origin(*keys: str, item: Subscription = item) -> KeyPath:
+            layers = (*layers_below(item.node), *item.layers)
+            return find_origin(layers, keys) or find_origin(layers, ("delivery",)) or item.path
+
+        if not is_asked:
+            is_asked = True
+            _check_broker(findings, broker, origin)
+        known = seen.get(name)
+        if known is None:
+            seen[name] = (stream, item)
+            if not (stream.max_age_s or stream.max_bytes):
+                findings.add(
+                    "W260",
+                    origin("stream"),
+                    f"the stream {name} has no bound: neither `max_age` nor `max_bytes`",
+                    hint="a node that never comes back fills the broker's disk; set one of them",
+                )
+            # the servers of another domain are not those that this config names
+            if stream.replicas > servers and not stream.domain:
+                findings.add(
+                    "W261",
+                    origin("stream", "replicas"),
+                    f"{stream.replicas} replicas of the stream {name}, and `broker` names {servers} "
+                    f"server{'s' if servers != 1 else ''}",
+                    hint="a stream has at most as many replicas as its cluster has servers",
+                )
+        elif known[0] != stream:
+            findings.add(
+                "E261",
+                origin("stream"),
+                f"the stream {name} is wanted with other settings elsewhere ({PLACE})",
+                hint="one stream has one set of settings: write them in `defaults` or a role, or name two streams",
+                also=find_origin(
+                    (*layers_below(known[1].node), *known[1].layers), ("stream", "name")
+                ),
+            )
+    _check_senders(findings, publications, index)
+
+
+def _stream_of(item: Subscription, stream: StreamSettings) -> str:
+    info = item.resolved.info
+    try:
+        kind = make_kind(info.category, wants_ack=item.resolved.wants_ack)
+        return str(address_of_stream(stream, make_subject(item.token, info.name, kind)))
+    except SubjectInvalid:
+        return stream.name  # told as too long
+
+
+def _check_one_way(
+    findings: Findings,
+    item: Subscription,
+    name: str,
+    ways: dict[tuple[NodeName, MethodName], tuple[str, KeyPath]],
+) -> None:
+    """Several nodes may stand behind one subject (errorCentral): one stream records it, or none."""
+    path = find_origin(item.layers, ("delivery",)) or item.path
+    known = ways.setdefault((item.token, item.method), (name, path))
+    if known[0] != name:
+        findings.add(
+            "E262",
+            path,
+            f"{item.token}.{item.method} is kept by {name or 'no stream'} here, and by {known[0] or 'no stream'} "
+            f"elsewhere ({PLACE})",
+            hint="give all nodes that subscribe it one `delivery` and one stream",
+            also=known[1],
+        )
+
+
+def _check_broker(findings: Findings, broker: Tree, origin: Callable[..., KeyPath]) -> None:
+    embedded = broker.get("embedded")
+    if embedded is True or (isinstance(embedded, dict) and embedded.get("jetstream") is not True):
+        findings.add(
+            "E260",
+            origin("delivery"),
+            "`delivery: jetstream`, and the embedded broker has no JetStream",
+            hint="write `broker: {embedded: {jetstream: true}}`",
+        )
+
+
+def _check_senders(
+    findings: Findings, publications: Iterable[Publication], index: SubscriptionIndex
+) -> None:
+    """The receiver says how a subject is carried: an entry that says otherwise believes what is not so."""
+    for entry in publications:
+        written = find_value(_own(entry), ("delivery",))
+        if written is None:
+            continue
+        for to in entry.resolved.to:
+            end = index.get((resolve_own(to, entry.node), entry.resolved.info.name))
+            if end is None or written == end.way.delivery:
+                continue
+            findings.add(
+                "E263",
+                find_origin(entry.layers, ("delivery",)) or entry.path,
+                f"`delivery: {written}` here, but {end.way.delivery} where {to} subscribes "
+                f"{entry.resolved.info.name} ({PLACE})",
+                hint="a sender by core takes no stream's word for an acknowledgement; the subscription says how its "
+                "messages are carried, so drop the setting here",
+                also=find_origin(end.first.layers, ("delivery",)) or end.first.path,
+            )
+            break
+
+
+def _own(entry: Publication) -> Tree:
+    merged: dict[str, object] = {}
+    for _, layer in entry.layers:
+        merged.update(layer)
+    return merged
+
+
+# Can what a config wants signed be signed, and checked?
+
+SHOWN_NODES = 5
+_KEYS_TO_SIGN_WITH = (
+    ("signing", "key"),
+    ("broker", "auth", "nkey_seed"),
+    ("broker", "auth", "credentials"),
+)
+_SIGNATURES = ("signatures",)
+
+
+def check_signatures(
+    findings: Findings,
+    tree: Tree,
+    subscriptions: Iterable[Subscription],
+    publications: Iterable[Publication],
+    index: SubscriptionIndex,
+    layers_below: Callable[[str], tuple[Layer, ...]],
+) -> None:
+    """A key to sign with, keys to check with where nothing else counts, and ids that tell what came before."""
+    nodes = as_map(tree.get("nodes"))
+    keyed = {NodeName(name) for name, node in nodes.items() if as_map(node).get(PUBLIC_KEYS)}
+    declared = frozenset(map(NodeName, nodes))
+    without: dict[KeyPath, set[NodeName]] = {}
+    first: KeyPath | None = None
+    for item in subscriptions:
+        policy = item.resolved.settings.get("signatures", SignaturePolicy.OFF)
+        if policy is SignaturePolicy.OFF:
+            continue
+        layers = (*layers_below(item.node), *item.layers)
+        origin = find_origin(layers, _SIGNATURES) or item.path
+        first = first or origin
+        if item.resolved.settings.get("dedupe") is False:
+            findings.add(
+                "E248",
+                find_origin(layers, ("dedupe",)) or item.path,
+                f"messages of {item.method} are signed, and `dedupe: false` forgets which have come: whoever has a "
+                "copy of one could have it done again",
+                hint="drop `dedupe`, or write `signatures: off`",
+            )
+        if policy is SignaturePolicy.REQUIRE:
+            missing = (_peers(item) & declared) - keyed
+            if missing:
+                without.setdefault(origin, set()).update(missing)
+    for entry in publications:
+        if entry.node in keyed:
+            continue
+        for to in entry.resolved.to:
+            end = index.get((resolve_own(to, entry.node), entry.resolved.info.name))
+            if end is not None and end.way.signatures is SignaturePolicy.REQUIRE:
+                layers = (*layers_below(end.first.node), *end.first.layers)
+                origin = find_origin(layers, _SIGNATURES) or end.first.path
+                without.setdefault(origin, set()).add(entry.node)
+    for origin, names in without.items():
+        _tell_without(findings, origin, names)
+    if first is not None and not any(find_value(tree, keys) for keys in _KEYS_TO_SIGN_WITH):
+        findings.add(
+            "E250",
+            first,
+            "messages are to be signed, and the config names no key to sign with",
+            hint="log in by one (`broker: {auth: {nkey_seed: …}}`), or write `signing: {key: {file: …}}`",
+        )
+
+
+def _peers(item: Subscription) -> Set[NodeName]:
+    """Whose signatures are needed for a subscription as far as it names them: its own node's, and those of senders."""
+    accepted = accepted_senders(item.resolved, item.node)
+    if accepted is None or accepted == ANY_SENDER:
+        return {item.node}
+    return accepted | {item.node}
+
+
+def _tell_without(findings: Findings, origin: KeyPath, names: Set[NodeName]) -> None:
+    shown = ", ".join(map(shorten, sorted(names)[:SHOWN_NODES]))
+    more = f" and {len(names) - SHOWN_NODES} more" if len(names) > SHOWN_NODES else ""
+    have = "has" if len(names) == 1 else "have"
+    findings.add(
+        "E249",
+        origin,
+        f"`signatures: require`, and {shown}{more} {have} no `public_keys`: nothing that they say would count",
+        hint="`appliance keys new NODE`, and its public key into the config; a Go node cannot sign: `prefer` lets it "
+        "in unsigned",
+    )

@@ -7,8 +7,9 @@ entries of the same content above the same settings, share one frozen result.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any, NamedTuple
 
 from appliance.config.compiler.findings import Findings, KeyPath
@@ -22,22 +23,31 @@ from appliance.config.compiler.layers import (
     read_section,
     read_values,
 )
-from appliance.config.compiler.local_checks import CRON_ONLY, OWN_NODE, Known, idle_schedule_fields
-from appliance.config.compiler.senders import SenderNames
+from appliance.config.compiler.local_checks import (
+    CRON_ONLY,
+    OWN_NODE,
+    Known,
+    idle_schedule_fields,
+    names_unknown_role,
+)
 from appliance.core.method import MethodInfo
 from appliance.core.names import MethodName, NodeName
 from appliance.core.public_keys import PUBLIC_KEYS
 from appliance.core.specs import (
     ACK_MODE,
+    ANY_SENDER,
     AckOn,
     Delivery,
+    NodeTraits,
     PublisherDefaults,
     PublisherSettings,
     Schedule,
     SubscriberDefaults,
     SubscriberSpec,
 )
+from appliance.core.targets import choose, is_selector, read_targets
 from appliance.core.user_method import UserMethod
+from appliance.errors import TargetsUnclear
 
 NOT_SETTINGS = frozenset({"roles", "labels", PUBLIC_KEYS, "subscribe", "publish"})
 """Keys of a role or node that are no worker settings."""
@@ -420,3 +430,61 @@ def accepted_senders(resolved: ResolvedSubscription, node: NodeName) -> frozense
     """`accept_from` of a subscription of `node`."""
     senders = resolved.senders
     return senders - {OWN_NODE} | {node} if senders and OWN_NODE in senders else senders
+
+
+# Whom `accept_from` means: nodes by name, and by role or label as targets of a command are chosen.
+#
+# It is resolved here, once for the fleet: nodes, the broker's permissions and `appliance can` see names alone.
+
+
+class SenderNames:
+    """Finds names for what is written. One per compilation."""
+
+    def __init__(self, known: Known, findings: Findings) -> None:
+        self._known = known
+        self._findings = findings
+        self._found: dict[str, frozenset[NodeName] | TargetsUnclear] = {}
+
+    def resolve(
+        self, senders: Sequence[str] | str | None, path: KeyPath
+    ) -> frozenset[NodeName] | None:
+        """The nodes meant by the `accept_from` at `path`; None for every declared one."""
+        if senders is None:
+            return None
+        if isinstance(senders, str):
+            return ANY_SENDER
+        names: set[NodeName] = set()
+        for index, text in enumerate(senders):
+            if not is_selector(text):
+                names.add(NodeName(text))
+                continue
+            if names_unknown_role(text, self._known.roles):
+                continue  # told as such already
+            found = self._choose(text)
+            if isinstance(found, TargetsUnclear):
+                self._findings.add(
+                    "W281",
+                    (*path, index),
+                    f"nobody is let in by it: {found}",
+                    hint="it lets nodes in as soon as there are some",
+                )
+            else:
+                names |= found
+        return frozenset(names)
+
+    def _choose(self, text: str) -> frozenset[NodeName] | TargetsUnclear:
+        if text not in self._found:
+            try:
+                chosen = choose(read_targets([text]), self._traits)
+            except TargetsUnclear as error:
+                self._found[text] = error
+            else:
+                self._found[text] = frozenset(map(NodeName, chosen.nodes))
+        return self._found[text]
+
+    @cached_property
+    def _traits(self) -> dict[NodeName, NodeTraits]:
+        return {
+            NodeName(node): read_section(NodeTraits, as_map(tree))
+            for node, tree in self._known.nodes.items()
+        }
