@@ -31,12 +31,12 @@ GROUP = "appliance_compiled"
 _PLACES = {
     "core": "message pacing",
     "wire": "alike cbor codecs frame headers layout zstd",
-    "wire/gob": "decode descriptors encode numbers plan skip types",
+    "wire/gob": "decode encode numbers plan types",
     "dialect": "base headers steward",
     "delivery": "base core jetstream",
     "bus": "frames parser protocol",
     "telemetry": "stats",
-    "outbox": "blobs composing dedupe disk_index ids inbox lane newness patience segments settling steady writer",
+    "outbox": "blobs composing dedupe ids inbox lane newness patience segments steady writer",
     "workers": "executor finishing incoming lane_sender reply_builder router subscriber",
 }
 MODULES = [f"{place}/{name}" for place, names in _PLACES.items() for name in names.split()]

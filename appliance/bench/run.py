@@ -24,7 +24,7 @@ from appliance.bench.receiver import Receiver
 from appliance.bench.report import DEFAULT_RATE, BenchOptions, BenchReport, Summary
 from appliance.bench.sides import BenchOrder, SendingSide, find_cause, settle_process
 from appliance.bus.broker import EmbeddedBroker
-from appliance.core.run_nodes import choose_run_nodes
+from appliance.core.run_options import choose_run_nodes
 from appliance.core.specs import Delivery, PublisherDefaults, SubscriberDefaults
 from appliance.daemon.source import FileConfigSource
 from appliance.errors import (

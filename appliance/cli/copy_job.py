@@ -10,12 +10,19 @@ from typing import Any
 
 from appliance.api.model import CopyBegun, CopyKept, CopyLine, Count, Line, Status
 from appliance.cli.api_client import AccessWithdrawn, ApiClient, ApiRefused, NotPermitted
-from appliance.cli.copy_asked import CopyAsked
 from appliance.cli.copy_local import LocalSource, check_writable, write_file
 from appliance.cli.copy_places import Job, Place
 from appliance.cli.options import warn
 from appliance.cli.progress_view import ProgressView
-from appliance.core.copying import COPY_FROM, NOBODY_TOOK, Copied, TargetPlace, join_target
+from appliance.cli.standing import Progress
+from appliance.core.copying import (
+    COPY_FROM,
+    NOBODY_TOOK,
+    Copied,
+    TargetPlace,
+    join_target,
+    read_copied,
+)
 from appliance.errors import ApplianceError, DaemonUnreachable
 
 MAX_COPY_S = 86_400.0
@@ -291,3 +298,57 @@ def _directory_hint(job: Job, reason: str) -> str | None:
     if target.node is None or not is_about_it or target.path.endswith(f"/{name}"):
         return None
     return f"to copy into a directory: {target}/"
+
+
+# One request to a node to copy a file, from the lines that the API tells. Pure.
+
+
+class CopyAsked:
+    """How far it is and what came of it."""
+
+    def __init__(self, source: Place) -> None:
+        self.source = source
+        self.id: int | None = None
+        self.progress = Progress()
+        self.is_answered = False
+        self.problem: str | None = None
+        self.note: str | None = None
+        """What the config says that may be the reason of a silence to come."""
+        self.copied: Copied | None = None
+        """What the node says that it copied; None where it does not, as a Go node."""
+
+    def take(self, line: Line) -> None:
+        """Note a line."""
+        match line.event:
+            case "accepted":
+                self.id = line.id or None
+                # NB: what follows tells that the message stays in the outbox, from where it is taken back
+                self.note = (line.note or "").partition(";")[0] or None
+            case "rejected":
+                self.problem = line.reason or "not accepted"
+            case "refused" | "dead":
+                self.progress.take(line)
+                self.problem = self.progress.describe()
+            case "missed" | "waits" | "sent" | "working" | "delivered":
+                self.progress.take(line)
+            case "reply" if not line.has_more:
+                self.is_answered = True
+                if isinstance(line.exit_status, str) and line.exit_status != "0":
+                    self.problem = line.exit_status.removeprefix("failed: ")
+                else:
+                    self.copied = read_copied(line.data or "")
+
+    @property
+    def is_delivered(self) -> bool:
+        """Whether the node has it: it may have begun."""
+        return self.progress.is_delivered
+
+    def describe_silence(self, wait_s: float) -> str:
+        """Words for an answer that did not come."""
+        node = self.source.node
+        if self.is_delivered:
+            return f"{node} was asked and gave no sign for {wait_s:g} s (--wait)"
+        if self.progress.is_absent:
+            return f"{node} is away, or does not subscribe {COPY_FROM} ({wait_s:g} s, --wait)"
+        why = f": {self.progress.describe()}" if self.progress.why else ""
+        return f"{node} did not answer within {wait_s:g} s (--wait){why}"

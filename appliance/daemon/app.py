@@ -98,12 +98,10 @@ from appliance.telemetry.logs import hide_in_logs, set_log_level
 from appliance.telemetry.report import Telemetry
 from appliance.workers import schedule
 from appliance.workers.error_reports import ErrorReports
-from appliance.workers.expiry import LaneExpiry
-from appliance.workers.given_up import GivenUp
+from appliance.workers.given_up import GivenUp, LaneExpiry, Revival
 from appliance.workers.inbox_owners import InboxOwners, scope_of
 from appliance.workers.peers import PeerBook
 from appliance.workers.publisher import Publisher
-from appliance.workers.revival import Revival
 from appliance.workers.router import Router
 from appliance.workers.services import HandlerServices, WorkerServices
 from appliance.workers.stall import StallWatch

@@ -14,7 +14,7 @@ from appliance.config.loader import load_desired, load_given, load_kept
 from appliance.config.revision import Revision, SignedCommit, read_revision
 from appliance.core.names import NodeName
 from appliance.core.problems import Problem
-from appliance.core.run_nodes import choose_run_nodes
+from appliance.core.run_options import choose_run_nodes
 from appliance.core.specs import DesiredState
 from appliance.errors import ConfigInvalid, ConfigUnreadable
 from appliance.methods.registry import METHOD_TABLE

@@ -25,6 +25,7 @@ from appliance.outbox.ids import IdSource, id_time
 from appliance.outbox.lane import MAX_BYTES, Lane
 from appliance.outbox.newness import IdKey, Newness
 from appliance.outbox.operations import Annotate, Call, Finish, Moved, Put, Settle, Stop, Take
+from appliance.outbox.patience import Settling
 from appliance.outbox.records import (
     CalledOff,
     Counts,
@@ -40,7 +41,6 @@ from appliance.outbox.records import (
     TakeInResult,
     Taken,
 )
-from appliance.outbox.settling import Settling
 from appliance.outbox.steady import SteadyClock
 from appliance.outbox.writer import Outcome, Writer
 

@@ -10,7 +10,7 @@ from appliance.config.loader import LoadedConfig, load_desired
 from appliance.core.describe import describe_plan, describe_settings
 from appliance.core.names import NodeName
 from appliance.core.plan import Plan, apply_to_model, make_plan
-from appliance.core.run_nodes import choose_run_nodes
+from appliance.core.run_options import choose_run_nodes
 from appliance.errors import ConfigError
 from appliance.methods.registry import METHOD_TABLE
 from appliance.reconcile.reload_result import find_problems_of, find_rejections, problem_json

@@ -1,4 +1,6 @@
-"""Dead letters are news: the errorCentral of the node that asked hears of what was given up, with the reason.
+"""What ends without delivery: who hears of it, how it ends where no publisher runs, and when it is tried again.
+
+Dead letters are news: the errorCentral of the node that asked hears of what was given up, with the reason.
 
 Through the same queue as other reports and with a rate of its own, so that a node which is away for good silences
 nothing else. A report that is given up is not reported: nobody would hear it, and errors must not cause one another.
@@ -16,11 +18,22 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from appliance.bus.base import Bus
+from appliance.core.current import Current
+from appliance.core.delivery import UNANSWERED_BEFORE
 from appliance.core.escape import escape_line
+from appliance.core.names import WorkerKey
+from appliance.core.retry import NO_BROKER, reason_of_expiry
+from appliance.core.specs import DesiredState
 from appliance.errors import StoreError
+from appliance.outbox.ids import id_time
+from appliance.outbox.lane import Lane
 from appliance.outbox.records import OutboxRecord
 from appliance.outbox.store import MessageStore
+from appliance.telemetry.report import Telemetry
+from appliance.telemetry.stats import WorkerStats
 from appliance.workers.error_reports import ERROR_LOG_METHOD, REPORT_ORIGIN, ErrorReports
+from appliance.workers.router import publisher_key
+from appliance.workers.services import WorkerServices
 
 FACT_KIND = "given up"
 """Of the facts that tell, by node, what was given up while there was no connection: count, last text, its method."""
@@ -104,3 +117,120 @@ class GivenUp:
         self._end_watching()
         if self._saving is not None:
             await asyncio.wait({self._saving})
+
+
+# Ends what is expired in lanes that no publisher has: it may not be able to start, for days.
+#
+# A running publisher minds the times of its own lane (`workers.lane_sender`). One that cannot start (the broker is away, or
+# denies the subject) backs off, and lanes beyond the bound on publishers have none; an hour is an hour for them, too.
+
+SWEEP_S = 2.0
+LANES_AT_ONCE = 16
+"""Then everybody else gets a turn."""
+
+LaneReason = Callable[[str, str], str]
+"""Why nothing of a lane (node, subject) goes out, in words; "" where nothing is known."""
+
+
+class LaneExpiry:
+    """One for a daemon; `run` belongs to its root group. `stats` count what belongs to no worker of the moment."""
+
+    def __init__(self, parts: WorkerServices, stats: WorkerStats, lane_reason: LaneReason) -> None:
+        self._parts = parts
+        self._stats = stats
+        self._store = parts.store
+        self._lane_reason = lane_reason
+
+    async def run(self) -> None:
+        """Sweep until cancelled."""
+        while True:
+            await asyncio.sleep(SWEEP_S)
+            await self.sweep()
+
+    async def sweep(self) -> None:
+        """End what is expired now. What is on disk only is read for the next time."""
+        looked_at = 0
+        for key in sorted(self._store.lanes_with_records()):
+            lane = self._store.lane(key)
+            # its publisher runs, and minds the times itself
+            if lane.on_wake is not None:
+                continue
+            self._end_expired(lane)
+            looked_at += 1
+            if not looked_at % LANES_AT_ONCE:
+                await asyncio.sleep(0)
+
+    def _end_expired(self, lane: Lane) -> None:
+        # takes none, but has what is on disk only read into memory for the next sweep
+        lane.take(0)
+        records = lane.take_expired(self._store.now())
+        if not records:
+            return
+        node, subject = lane.key
+        why = NO_BROKER if not self._parts.bus.is_connected else self._lane_reason(node, subject)
+        key = publisher_key(node, subject)
+        for record in records:
+            self._end(key, record, why)
+
+    def _end(self, key: WorkerKey, record: OutboxRecord, why: str) -> None:
+        lifetime_s = (record.expires_at or 0.0) - record.created_at
+        reason = reason_of_expiry(round(lifetime_s, 1), why)
+        telemetry = self._parts.telemetry
+        if record.origin == REPORT_ORIGIN:
+            self._store.settle_done([record])
+            telemetry.error_report_expired(record.node, reason)
+        else:
+            self._stats.dead += 1
+            self._store.settle_dead(record, reason)
+            telemetry.message_dead(key, record.id, record.to_node, record.method, reason)
+        self._parts.waiters.tell(record.id, reason)
+        self._parts.jobs.concluded(record.id, reason)
+        self._parts.report_given_up(record, reason)
+
+
+# Tries dead letters of an earlier version again whose node has turned out to be there.
+#
+# That version gave up after a few tries that nobody answered. A line that was dark for minutes left dead letters so, and
+# nobody looks through them. They are sent again when the node says hello, as an operator would with `outbox retry`, as long
+# as its memory of ids tells a message that it had done all the same.
+
+
+class Revival:
+    """One for a daemon; `close` it before the store. How long ids are remembered is as the set in force says."""
+
+    def __init__(
+        self, store: MessageStore, telemetry: Telemetry, desired: Current[DesiredState]
+    ) -> None:
+        self._store = store
+        self._telemetry = telemetry
+        self._desired = desired
+        self._asked: set[str] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def node_seen(self, node: str) -> None:
+        """An appliance of the config said hello. Once for each node in a run: no new ones come."""
+        if node in self._asked:
+            return
+        self._asked.add(node)
+        if not self._store.counts().dead:
+            return
+        task = asyncio.get_running_loop().create_task(self._revive(node), name=f"revive {node}")
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _revive(self, node: str) -> None:
+        try:
+            found = await self._store.find_dead(node, UNANSWERED_BEFORE)
+            oldest_at = self._store.now() - self._desired.value.state.dedupe_window_s
+            ids = [number for number in found if id_time(number) > oldest_at]
+            if ids:
+                self._telemetry.letters_revived(node, await self._store.retry_dead(ids))
+        except StoreError:
+            self._asked.discard(node)  # with its next hello
+
+    async def close(self) -> None:
+        """End what is under way; what is not begun is found in the next run."""
+        for task in self._tasks:
+            task.cancel()
+        if self._tasks:
+            await asyncio.wait(self._tasks)

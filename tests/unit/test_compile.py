@@ -11,7 +11,7 @@ from appliance.core.describe import describe_settings
 from appliance.core.method import MethodInfo
 from appliance.core.names import Category, MethodName, NodeName, WorkerKind
 from appliance.core.plan import classify, find_changes, make_plan
-from appliance.core.run_nodes import choose_run_nodes
+from appliance.core.run_options import choose_run_nodes
 from appliance.core.settings import ReloadClass
 from appliance.core.specs import (
     ANY_SENDER,

@@ -3,7 +3,7 @@
 import pytest
 
 from appliance.api.model import Line
-from appliance.cli.copy_asked import CopyAsked
+from appliance.cli.copy_job import CopyAsked
 from appliance.cli.copy_places import Job, Place
 from appliance.cli.copy_report import CopyOutcome, CopyState, exit_code_of, facts_of, summary_of
 from appliance.core.copying import Copied, describe_copied

@@ -3,7 +3,7 @@
 import kubernetes_validate
 import pytest
 
-from appliance.core.run_nodes import choose_run_nodes
+from appliance.core.run_options import choose_run_nodes
 from tests.support.config_files import load
 from tests.support.kubernetes import MANIFESTS, of_kind, read_manifests
 

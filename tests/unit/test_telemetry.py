@@ -10,9 +10,8 @@ from appliance.core.delivery import DeliveryState
 from appliance.core.names import NodeName, Subject, WorkerKey, WorkerKind
 from appliance.core.problems import Problem
 from appliance.telemetry import logs
-from appliance.telemetry.event_log import LogRateLimit
 from appliance.telemetry.events import LISTENER_CHARACTERS, EventHub
-from appliance.telemetry.messages import ReplyFacts
+from appliance.telemetry.messages import LogRateLimit, ReplyFacts
 from appliance.telemetry.report import Telemetry
 from appliance.workers.base import DrainReport
 

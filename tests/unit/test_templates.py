@@ -23,8 +23,8 @@ from appliance.core.templates import (
 from appliance.core.user_method import ExecCall, FileCall
 from appliance.errors import HandlerError
 from appliance.methods.declared.exec import ExecHandler
-from appliance.methods.declared.file import FileHandler
 from appliance.methods.declared.http import fill_headers, fill_url
+from appliance.methods.declared.methods import FileHandler
 
 VALUES = Values(("a0", "a1"), "the data", "central", "ship1", 7)
 

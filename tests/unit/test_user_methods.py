@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from appliance.api.model import Method
-from appliance.cli.method_view import render_list, render_method, render_usage
+from appliance.cli.method_commands import render_list, render_method, render_usage
 from appliance.core.describe_methods import describe_methods
 from appliance.core.names import NodeName, Subject, WorkerKey, WorkerKind
 from appliance.core.overrides import Override, apply_overrides

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from appliance.errors import DecodeError
-from appliance.wire.gob.descriptors import (
+from appliance.wire.gob.decode import (
     MAX_KEPT_BYTES,
     MAX_NEWCOMERS,
     MAX_REGULARS,

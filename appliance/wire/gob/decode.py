@@ -13,14 +13,13 @@ Source: the description of Go's package `encoding/gob`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from appliance.core.message import Message
 from appliance.errors import DecodeError
-from appliance.wire.gob.descriptors import DescriptorCache
 from appliance.wire.gob.encode import MESSAGE_DESCRIPTORS
-from appliance.wire.gob.numbers import CUT_SHORT, read_long
+from appliance.wire.gob.numbers import CUT_SHORT, read_int, read_long, read_uint
 from appliance.wire.gob.plan import (
     GO_NAMES,
     READ_BOOL,
@@ -28,11 +27,98 @@ from appliance.wire.gob.plan import (
     READ_MESSAGE,
     READ_TEXT,
     READ_TEXTS,
+    Descriptor,
     Plan,
 )
-from appliance.wire.gob.skip import Budget, skip_value, spend
-from appliance.wire.gob.types import MAX_TYPES, WireType
+from appliance.wire.gob.types import (
+    BYTES,
+    COMPLEX,
+    INTERFACE,
+    MAX_TYPES,
+    STRING,
+    ArrayType,
+    MapType,
+    OpaqueType,
+    SliceType,
+    StructType,
+    WireType,
+)
 from appliance.wire.layout import MAX_TEXTS, MAX_VALUES
+
+# Descriptors read before, kept by their bytes.
+#
+# Peers of one build send the same descriptor with every message; reading it costs ten times as much
+# as the value. What is kept is bounded, and one peer that makes up new ones all the time does not
+# push out those that others really use: newcomers have places of their own, become regulars only by
+# being used, and the regular that goes is the least used one.
+
+MAX_KEPT_BYTES = 4_096
+MAX_NEWCOMERS = 16
+MAX_REGULARS = 16
+USES_TO_STAY = 8
+
+
+class DescriptorCache:
+    """Not locked: each step is one operation of a dict, and a lost entry is read again."""
+
+    def __init__(self, pinned: Iterable[bytes]) -> None:
+        """`pinned` are kept for good; the first is the `latest` to begin with."""
+        self._pinned = {raw: Descriptor(raw) for raw in pinned}
+        self._newcomers: dict[bytes, Descriptor] = {}
+        self._regulars: dict[bytes, Descriptor] = {}
+        self._uses: dict[bytes, float] = {}
+        self.latest = next(iter(self._pinned.values()))
+        """The one that was used last: the next message begins with the same bytes, most likely."""
+
+    def __len__(self) -> int:
+        return len(self._pinned) + len(self._newcomers) + len(self._regulars)
+
+    def get(self, raw: bytes) -> Descriptor:
+        """The descriptor of these bytes, read now if need be.
+
+        Raises:
+            DecodeError: the bytes are none.
+        """
+        known = self._pinned.get(raw)
+        if known is not None:
+            self.latest = known
+            return known
+        known = self._regulars.get(raw)
+        if known is None:
+            return self._newcomers.get(raw) or Descriptor(raw)
+        self._uses[raw] = self._uses.get(raw, 0.0) + 1.0
+        self.latest = known
+        return known
+
+    def keep(self, descriptor: Descriptor) -> None:
+        """Remember one that led to a message; called for every message that it leads to."""
+        raw = descriptor.raw
+        if descriptor.size_bytes > MAX_KEPT_BYTES or raw in self._pinned or raw in self._regulars:
+            return
+        uses = self._uses.get(raw, 0.0) + 1.0
+        self._newcomers.pop(raw, None)
+        if uses >= USES_TO_STAY:
+            self._make_room()
+            self._regulars[raw] = descriptor
+        else:
+            self._newcomers[raw] = descriptor
+            for oldest in list(self._newcomers)[:-MAX_NEWCOMERS]:
+                self._newcomers.pop(oldest, None)
+                self._uses.pop(oldest, None)
+        self._uses[raw] = uses
+
+    def _make_room(self) -> None:
+        """Let the least used regular go if there is no room, and what all did long ago count less."""
+        if len(self._regulars) < MAX_REGULARS:
+            return
+        regulars = list(self._regulars)
+        least = min(regulars, key=lambda raw: self._uses.get(raw, 0.0))
+        self._regulars.pop(least, None)
+        self._uses.pop(least, None)
+        for raw in regulars:
+            if raw != least:
+                self._uses[raw] = self._uses.get(raw, 0.0) / 2
+
 
 _ZERO = tuple(Message())
 _descriptors = DescriptorCache(MESSAGE_DESCRIPTORS)
@@ -172,3 +258,113 @@ def _read_texts(data: bytes, pos: int, slot: int, budget: Budget) -> tuple[tuple
         texts.append(data[pos:stop].decode("utf-8", "surrogateescape"))
         pos = stop
     return tuple(texts), pos
+
+
+# Pass over values that a message has no field for.
+#
+# Every element of whatever type takes a byte at least, so the time is bounded by the stream's size,
+# and by a count of values besides: a small compressed frame can hold millions. Nesting is bounded by
+# the caller's depth.
+
+SKIP_COST = 64
+"""What passing over a value costs beside a text of a list, which one step reads."""
+
+Budget = list[int]
+"""Two numbers: how many values are left, and how many there were at first."""
+
+
+def spend(budget: Budget, count: int) -> None:
+    """Count values that are about to be read.
+
+    Raises:
+        DecodeError: there are too many.
+    """
+    budget[0] -= count
+    if budget[0] < 0:
+        raise DecodeError(
+            f"more than {budget[1]} values in the gob stream (one that has no field counts as {SKIP_COST})"
+        )
+
+
+def skip_value(
+    data: bytes, pos: int, type_id: int, types: Mapping[int, WireType], depth: int, budget: Budget
+) -> int:
+    """Where the value ends. `depth` is how many containers may still be inside one another.
+
+    Raises:
+        DecodeError: no such value here, or too deep.
+    """
+    spend(budget, SKIP_COST)
+    definition = types.get(type_id)
+    if definition is None:
+        return _skip_built_in(data, pos, type_id)
+    if isinstance(definition, OpaqueType):
+        return _skip_bytes(data, pos)
+    if depth < 1:
+        raise DecodeError("values inside one another deeper than the limit")
+    if isinstance(definition, StructType):
+        return _skip_struct(data, pos, definition, types, depth - 1, budget)
+    count, pos = read_uint(data, pos)
+    if count > len(data) - pos:
+        raise DecodeError(CUT_SHORT)
+    if isinstance(definition, ArrayType) and count != definition.length:
+        raise DecodeError("an array of another length than its type's")
+    if isinstance(definition, MapType):
+        for _ in range(count):
+            pos = skip_value(data, pos, definition.key, types, depth - 1, budget)
+            pos = skip_value(data, pos, definition.element, types, depth - 1, budget)
+        return pos
+    assert isinstance(definition, SliceType | ArrayType)
+    for _ in range(count):
+        pos = skip_value(data, pos, definition.element, types, depth - 1, budget)
+    return pos
+
+
+def _skip_struct(
+    data: bytes,
+    pos: int,
+    struct: StructType,
+    types: Mapping[int, WireType],
+    depth: int,
+    budget: Budget,
+) -> int:
+    field = -1
+    while True:
+        delta, pos = read_uint(data, pos)
+        if delta == 0:
+            return pos
+        field += delta
+        if field >= len(struct.fields):
+            raise DecodeError("a field that its type does not have")
+        pos = skip_value(data, pos, struct.fields[field][1], types, depth, budget)
+
+
+def _skip_built_in(data: bytes, pos: int, type_id: int) -> int:
+    if type_id in (STRING, BYTES):
+        return _skip_bytes(data, pos)
+    if type_id == INTERFACE:
+        return _skip_interface(data, pos)
+    if type_id == COMPLEX:
+        _, pos = read_uint(data, pos)
+    _, pos = read_uint(data, pos)
+    return pos
+
+
+def _skip_bytes(data: bytes, pos: int) -> int:
+    size, pos = read_uint(data, pos)
+    if size > len(data) - pos:
+        raise DecodeError(CUT_SHORT)
+    return pos + size
+
+
+def _skip_interface(data: bytes, pos: int) -> int:
+    """The name of the concrete type, or none for nil; its id; the value with its size before it."""
+    size, pos = read_uint(data, pos)
+    if size == 0:
+        return pos
+    if size > len(data) - pos:
+        raise DecodeError(CUT_SHORT)
+    type_id, pos = read_int(data, pos + size)
+    if type_id < 0:
+        raise DecodeError("a type defined inside the value")
+    return _skip_bytes(data, pos)

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from appliance.outbox.lane import MAX_RECORDS
-from appliance.workers.expiry import LaneExpiry
+from appliance.workers.given_up import LaneExpiry
 from tests.support.one_lane import Shore, open_shore, running
 from tests.support.virtual_time import run_virtual
 

@@ -9,7 +9,7 @@ from appliance.core.current import Current
 from appliance.core.specs import DesiredState, StateSettings
 from appliance.telemetry.events import EventHub
 from appliance.telemetry.report import Telemetry
-from appliance.workers.revival import Revival
+from appliance.workers.given_up import Revival
 from tests.support.one_lane import HOUR_S, Shore, open_shore
 from tests.support.virtual_time import run_virtual
 
