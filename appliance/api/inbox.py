@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from appliance.api import model
@@ -12,6 +12,7 @@ from appliance.core.delivery import DeliveryState
 from appliance.core.times import rfc3339
 from appliance.errors import StoreError
 from appliance.outbox.records import InboxRow
+from appliance.workers.inbox_owners import InboxOwners
 
 ORPHANED = "orphaned"
 """The state of a message that no worker takes: it never runs by itself."""
@@ -41,19 +42,6 @@ class Rows(Protocol):
         ...
 
 
-class Owners(Protocol):
-    """Who has which of them in hand."""
-
-    @property
-    def held(self) -> Collection[int]:
-        """Row ids that some worker has in hand."""
-        ...
-
-    async def give_up_orphans(self) -> Mapping[str, int]:
-        """Forget what had no worker for too long; how many, by scope."""
-        ...
-
-
 class Telling(Protocol):
     """Who is told of messages that were given up."""
 
@@ -64,7 +52,7 @@ Report = Callable[[str, str, str], None]
 """Tells errorCentral: the node in whose name, the text, the method that it is about."""
 
 
-async def keep_orphans(owners: Owners, telemetry: Telling, report: Report) -> None:
+async def keep_orphans(owners: InboxOwners, telemetry: Telling, report: Report) -> None:
     """Have what no worker takes age, and tell of what was given up, until cancelled."""
     while True:
         await asyncio.sleep(ORPHAN_LOOK_S)
@@ -101,7 +89,7 @@ def describe_row(row: InboxRow, *, is_held: bool, now: float, taken_at: str) -> 
 class Inbox:
     """Lists and drops. What a worker has in hand is listed too, and only that worker ends it."""
 
-    def __init__(self, rows: Rows, owners: Owners) -> None:
+    def __init__(self, rows: Rows, owners: InboxOwners) -> None:
         self._rows = rows
         self._owners = owners
 

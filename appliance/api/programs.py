@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Callable, Sequence
-from typing import Protocol
 
 import msgspec
 
@@ -18,18 +17,11 @@ from appliance.core.specs import DesiredState
 from appliance.errors import RequestInvalid, StoreError
 from appliance.jobs.asking import Asking, Said
 from appliance.outbox.store import MessageStore
+from appliance.workers.peers import PeerBook
 from appliance.workers.router import Router
 
 LIST_WAIT_S = 5.0
 UNKNOWN = "it has not said yet that it is an appliance, and others know no such question"
-
-
-class Peers(Protocol):
-    """Who is known to be an appliance."""
-
-    def is_appliance(self, node: str) -> bool:
-        """Whether a node has ever said that it is one."""
-        ...
 
 
 class ProgramWords:
@@ -40,7 +32,7 @@ class ProgramWords:
         router: Router,
         store: MessageStore,
         asking: Asking,
-        peers: Peers,
+        peers: PeerBook,
         submission: Submission,
         desired: Callable[[], DesiredState],
     ) -> None:

@@ -26,7 +26,6 @@ from appliance.bench.sides import BenchOrder, SendingSide, find_cause, settle_pr
 from appliance.bus.broker import EmbeddedBroker
 from appliance.core.run_options import choose_run_nodes
 from appliance.core.specs import Delivery, PublisherDefaults, SubscriberDefaults
-from appliance.daemon.source import FileConfigSource
 from appliance.errors import (
     BenchFailed,
     BenchInterrupted,
@@ -34,6 +33,7 @@ from appliance.errors import (
     BusUnavailable,
     RunNodesUnclear,
 )
+from appliance.reconcile.source import FileConfigSource
 from appliance.telemetry.logs import setup_logging
 
 PREFIX = ".bench-"

@@ -62,7 +62,6 @@ from appliance.daemon.reloadables import (
 )
 from appliance.daemon.secret_watch import Follower, SecretWatch
 from appliance.daemon.signing_keys import SigningKeys
-from appliance.daemon.source import FileConfigSource
 from appliance.daemon.stream_keeper import StreamKeeper
 from appliance.delivery.modes import DeliveryModes
 from appliance.delivery.signer import Signer
@@ -79,7 +78,6 @@ from appliance.methods.registry import METHOD_TABLE, METHODS
 from appliance.outbox.job_file import JobFile
 from appliance.outbox.store import MessageStore
 from appliance.reconcile.activation import Reloadable
-from appliance.reconcile.contracts import DrainOutcome
 from appliance.reconcile.disk import SourceReader
 from appliance.reconcile.history import History
 from appliance.reconcile.overrides import OverrideBook
@@ -88,6 +86,7 @@ from appliance.reconcile.pool import WorkerPool
 from appliance.reconcile.reconciler import Reconciler
 from appliance.reconcile.reload_result import ReloadResult
 from appliance.reconcile.signed_commits import SIGNED_COMMIT_FILE, SignedCommits
+from appliance.reconcile.source import FileConfigSource
 from appliance.reconcile.start import Start
 from appliance.reconcile.trial import TRIAL_FILE, TrialBook
 from appliance.service_manager import ServiceManager, settings_of_process
@@ -96,6 +95,7 @@ from appliance.telemetry.audit_file import AuditFile
 from appliance.telemetry.events import EventHub
 from appliance.telemetry.logs import hide_in_logs, set_log_level
 from appliance.telemetry.report import Telemetry
+from appliance.telemetry.stats import DrainReport
 from appliance.workers import schedule
 from appliance.workers.error_reports import ErrorReports
 from appliance.workers.given_up import GivenUp, LaneExpiry, Revival
@@ -144,7 +144,7 @@ class Daemon:
         self._stop = asyncio.Event()
         self._stop_now = asyncio.Event()
         self._stack = contextlib.AsyncExitStack()
-        self._drains: list[DrainOutcome] = []
+        self._drains: list[DrainReport] = []
         self.manager = ServiceManager(
             settings_of_process(),
             summary=lambda: self.view.service_line(),

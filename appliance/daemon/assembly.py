@@ -13,8 +13,7 @@ from appliance.methods.base import Method, WorkerLine
 from appliance.methods.declared.methods import make_user_method
 from appliance.outbox.records import LaneKey
 from appliance.outbox.store import MessageStore
-from appliance.reconcile.contracts import PoolWorker
-from appliance.reconcile.pool import WorkerPool
+from appliance.reconcile.pool import PoolWorker, WorkerPool
 from appliance.workers.order_trail import in_trail
 from appliance.workers.publisher import Publisher
 from appliance.workers.router import Router, publisher_key

@@ -10,7 +10,6 @@ import asyncio
 from collections import deque
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Protocol
 
 from appliance.bus.base import Bus, BusMessage, Denial, Subscription
 from appliance.bus.node_keys import verify
@@ -32,6 +31,7 @@ from appliance.core.public_keys import fingerprint_of
 from appliance.core.specs import DesiredState
 from appliance.durable_file import write_private
 from appliance.errors import BusError
+from appliance.telemetry.report import Telemetry
 
 PAUSE_S = 0.05
 """After each request: so many in a second are looked at at most, whatever comes."""
@@ -42,14 +42,6 @@ _AGAIN_S = 5.0
 _MAX_REPLY_SUBJECT = 200
 
 
-class EnrolmentTelemetry(Protocol):
-    """Who is told."""
-
-    def node_asks(self, node: str, fingerprint: str, warnings: tuple[str, ...]) -> None: ...
-
-    def enrolment_troubled(self, trouble: str) -> None: ...
-
-
 class EnrolmentDesk:
     """Life: `open`, then `run` in a task."""
 
@@ -58,7 +50,7 @@ class EnrolmentDesk:
         bus: Bus,
         desired: Current[DesiredState],
         path: Path,
-        telemetry: EnrolmentTelemetry,
+        telemetry: Telemetry,
         wall: Callable[[], float],
     ) -> None:
         self._bus = bus

@@ -15,13 +15,13 @@ from appliance.core.plan import make_plan
 from appliance.core.problems import Problem
 from appliance.core.run_options import RunOptions
 from appliance.daemon.app import Daemon
-from appliance.daemon.source import FileConfigSource
 from appliance.errors import BusError, DaemonAlreadyRunning, StateDirForeign, StoreError
 from appliance.garbage import no_look_for_garbage
 from appliance.reconcile.history import HISTORY_DIR, History
 from appliance.reconcile.pins import PIN_FILE, PinBook
 from appliance.reconcile.reload_result import find_emptied, find_older, find_rejections
 from appliance.reconcile.signed_commits import SIGNED_COMMIT_FILE, SignedCommits
+from appliance.reconcile.source import FileConfigSource
 from appliance.reconcile.start import Start, find_start
 from appliance.telemetry.logs import setup_logging
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Protocol
 
 from appliance.bus.inspection import Inspected, expires_soon, inspect_secrets, texts_to_hide
 from appliance.core.current import Current
@@ -18,26 +17,13 @@ from appliance.core.hidden import Hiding
 from appliance.core.secret_refs import find_secret_ends, find_secret_refs
 from appliance.core.specs import DesiredState, SecretRef
 from appliance.errors import ApplianceError
+from appliance.telemetry.report import Telemetry
 
 LOOK_EVERY_S = 2.0
 READ_TIMEOUT_S = 10.0
 """A file system that hangs must not keep us from telling so."""
 RETRY_BROKER_S = 60.0
 """A broker that does not take what is new is asked again after this long, whatever else changes at once."""
-
-
-class SecretTelemetry(Protocol):
-    """Who is told."""
-
-    def secret_changed(self, places: tuple[str, ...]) -> None: ...
-
-    def secret_troubled(self, place: str, trouble: str) -> None: ...
-
-    def secret_recovered(self, place: str) -> None: ...
-
-    def secret_expires_soon(self, place: str, expires_at: float) -> None: ...
-
-    def secret_not_taken(self, by: str, error: str) -> None: ...
 
 
 Renew = Callable[[], Awaitable[None]]
@@ -95,7 +81,7 @@ class SecretWatch:
     def __init__(
         self,
         desired: Current[DesiredState],
-        telemetry: SecretTelemetry,
+        telemetry: Telemetry,
         *,
         followers: Sequence[Follower],
         wall: Callable[[], float],

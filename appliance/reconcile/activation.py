@@ -17,7 +17,6 @@ from appliance.config.revision import Revision
 from appliance.core.problems import Problem, Severity
 from appliance.core.specs import DesiredState, ObservedState
 from appliance.errors import ApplianceError
-from appliance.reconcile.contracts import ReloadTelemetry
 from appliance.reconcile.convergence import Convergence
 from appliance.reconcile.history import Recorder
 from appliance.reconcile.overrides import OverrideBook
@@ -31,6 +30,7 @@ from appliance.reconcile.reload_result import (
     find_rejections,
 )
 from appliance.reconcile.signed_commits import SignedCommits
+from appliance.telemetry.report import Telemetry
 
 
 class Staged(Protocol):
@@ -102,7 +102,7 @@ class Activation:
         pins: PinKeeper,
         commits: SignedCommits,
         recorder: Recorder,
-        telemetry: ReloadTelemetry,
+        telemetry: Telemetry,
         on_accepted: Callable[[DesiredState], None],
         wall: Callable[[], float],
     ) -> None:

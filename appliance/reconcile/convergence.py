@@ -13,10 +13,10 @@ from appliance.core.names import WorkerKey
 from appliance.core.overrides import apply_overrides
 from appliance.core.plan import Plan, make_plan
 from appliance.core.specs import DesiredState, ObservedState, WorkerSpec
-from appliance.reconcile.contracts import ReloadTelemetry
 from appliance.reconcile.overrides import OverrideBook
 from appliance.reconcile.pool import ApplyReport, WorkerPool
 from appliance.reconcile.trigger import Trigger
+from appliance.telemetry.report import Telemetry
 
 RESYNC_S = 30.0
 """How often a pass is made while no set says it (`reload.poll_interval`)."""
@@ -30,7 +30,7 @@ class Convergence:
         pool: WorkerPool,
         overrides: OverrideBook,
         extra_workers: Callable[[], Mapping[WorkerKey, WorkerSpec]],
-        telemetry: ReloadTelemetry,
+        telemetry: Telemetry,
     ) -> None:
         self._telemetry = telemetry
         self._pool = pool

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 from appliance.config.revision import Revision
 from appliance.errors import ConfigUnreadable
 from appliance.reconcile.reload_result import LoadedSet
-from appliance.reconcile.trigger import ConfigSource
+from appliance.reconcile.source import FileConfigSource
 
 T = TypeVar("T")
 
@@ -56,7 +56,7 @@ async def call_in_thread(function: Callable[..., T], *args: object) -> T:
 class _OtherPaths:
     """Sets that somebody asks about, wherever they lie."""
 
-    def __init__(self, source: ConfigSource) -> None:
+    def __init__(self, source: FileConfigSource) -> None:
         self._source = source
         self._loading: asyncio.Task[LoadedSet] | None = None
 
@@ -87,7 +87,7 @@ def _forget(task: asyncio.Task[LoadedSet]) -> None:
 class SourceReader:
     """A config source, asked without waiting for it for ever."""
 
-    def __init__(self, source: ConfigSource, path: str = "") -> None:
+    def __init__(self, source: FileConfigSource, path: str = "") -> None:
         self._source = source
         self._path = path
         self._hanging: set[asyncio.Task[Any]] = set()

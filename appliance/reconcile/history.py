@@ -21,8 +21,8 @@ from appliance.config.revision import Revision
 from appliance.core.describe import describe_plan
 from appliance.durable_file import write_private
 from appliance.errors import RequestInvalid
-from appliance.reconcile.contracts import ReloadTelemetry
 from appliance.reconcile.reload_result import ReloadResult, drain_json, problem_json
+from appliance.telemetry.report import Telemetry
 
 # What changed between the files of two config sets, as a unified diff. Pure, and bounded in time and size.
 
@@ -342,7 +342,7 @@ MAX_PROBLEMS = 200
 class Recorder:
     """A record that cannot be written is told and holds nothing up."""
 
-    def __init__(self, history: History, telemetry: ReloadTelemetry) -> None:
+    def __init__(self, history: History, telemetry: Telemetry) -> None:
         self._history = history
         self._telemetry = telemetry
 

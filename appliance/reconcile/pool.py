@@ -10,6 +10,7 @@ import asyncio
 import random
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from appliance.core.hidden import Hiding
 from appliance.core.names import WorkerKey
@@ -17,8 +18,8 @@ from appliance.core.plan import Action, ActionKind, Plan
 from appliance.core.retry import backoff_s
 from appliance.core.specs import ObservedState, ObservedWorker, Phase, WorkerSpec
 from appliance.errors import ApplianceError, BusUnavailable
-from appliance.reconcile.contracts import DrainOutcome, PoolTelemetry, PoolWorker
-from appliance.telemetry.stats import WorkerStats
+from appliance.telemetry.report import Telemetry
+from appliance.telemetry.stats import DrainReport, WorkerStats
 
 MAX_RESTART_BACKOFF_S = 30.0
 START_TIMEOUT_S = 10.0
@@ -27,6 +28,41 @@ STABLE_AFTER_S = 60.0
 """A worker that ran this long is forgiven its earlier failures."""
 RECOVERED_AFTER_S = 3.0
 """One that failed and runs again is told of as recovered after this long: what failed before is tried by then."""
+
+
+class PoolWorker(Protocol):
+    """One supervised loop. The pool calls `start`, then `run` in a task, and at the end `drain`, then `close`."""
+
+    stats: WorkerStats
+
+    @property
+    def trouble(self) -> str | None:
+        """What keeps it from doing all of its work although it runs; None where nothing does."""
+        ...
+
+    async def start(self) -> None:
+        """Get ready: when this returns the worker takes messages. Raises what keeps it from starting."""
+        ...
+
+    async def run(self) -> None:
+        """Work until drained. Raising means the worker failed and is to be restarted."""
+        ...
+
+    def update(self, spec: WorkerSpec) -> None:
+        """Take over fields of class `live`."""
+        ...
+
+    async def swap(self, spec: WorkerSpec) -> None:
+        """Build what `spec` needs, then put it behind the running subscription or lane in one step."""
+        ...
+
+    async def drain(self, deadline_mono: float) -> DrainReport:
+        """Stop intake, finish what is in hand until the deadline, give the rest back."""
+        ...
+
+    async def close(self) -> None:
+        """Release everything, whatever state it is in."""
+        ...
 
 
 @dataclass(slots=True)
@@ -51,7 +87,7 @@ class Handle:
 class ApplyReport:
     """What applying a plan did."""
 
-    drains: list[DrainOutcome] = field(default_factory=list)
+    drains: list[DrainReport] = field(default_factory=list)
     failed: dict[str, str] = field(default_factory=dict)
 
 
@@ -61,7 +97,7 @@ class WorkerPool:
     def __init__(
         self,
         build_worker: Callable[[WorkerSpec], PoolWorker],
-        telemetry: PoolTelemetry,
+        telemetry: Telemetry,
         *,
         wall: Callable[[], float],
         on_ended: Callable[[], None],
@@ -112,7 +148,7 @@ class WorkerPool:
                 # made due only, for all spawning is done by passes, one at a time
                 handle.retry_at_mono = self._mono()
 
-    async def stop_all(self, deadline_mono: float, kinds: Iterable[str]) -> list[DrainOutcome]:
+    async def stop_all(self, deadline_mono: float, kinds: Iterable[str]) -> list[DrainReport]:
         """Drain and join every worker of the given kinds, all at once, within one deadline."""
         report = ApplyReport()
         wanted = set(kinds)
@@ -237,7 +273,7 @@ class WorkerPool:
             return
         # before it is asked to: a worker that ends by its drain has not failed
         handle.phase = Phase.DRAINING
-        outcome: DrainOutcome | None = None
+        outcome: DrainReport | None = None
         try:
             outcome = await handle.worker.drain(deadline_mono)
         except Exception as error:  # noqa: BLE001 - the boundary around a worker

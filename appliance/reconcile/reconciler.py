@@ -23,7 +23,6 @@ from appliance.errors import (
     RunNodesUnclear,
 )
 from appliance.reconcile.activation import Activation, Reloadable, Way
-from appliance.reconcile.contracts import ReloadTelemetry
 from appliance.reconcile.convergence import RESYNC_S, Convergence
 from appliance.reconcile.disk import SourceReader
 from appliance.reconcile.file_watch import FileWatch
@@ -43,6 +42,7 @@ from appliance.reconcile.signed_commits import SignedCommits
 from appliance.reconcile.start import Start
 from appliance.reconcile.trial import TrialBook
 from appliance.reconcile.trigger import Request, Trigger
+from appliance.telemetry.report import Telemetry
 
 LOOK_REASONS = frozenset({"start", "signal", "request", "watch", "poll", "retry"})
 HINTS = frozenset({"watch", "poll", "retry"})
@@ -60,7 +60,7 @@ class Reconciler:
         self,
         reader: SourceReader,
         pool: WorkerPool,
-        telemetry: ReloadTelemetry,
+        telemetry: Telemetry,
         history: History,
         *,
         reloadables: Sequence[Reloadable],

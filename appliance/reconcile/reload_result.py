@@ -13,8 +13,8 @@ from appliance.core.plan import Plan, find_excess_cancels, find_restart_fields
 from appliance.core.problems import Problem, Severity
 from appliance.core.specs import DesiredState, ObservedState
 from appliance.errors import ConfigError, ConfigInvalid, ConfigUnreadable
-from appliance.reconcile.contracts import DrainOutcome
 from appliance.reconcile.pins import Pin
+from appliance.telemetry.stats import DrainReport
 
 _VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)")
 
@@ -110,7 +110,7 @@ class ReloadResult:
     problems: tuple[Problem, ...] = ()
     plan: Plan = field(default_factory=Plan)
     duration_s: float = 0.0
-    drains: tuple[DrainOutcome, ...] = ()
+    drains: tuple[DrainReport, ...] = ()
     failed: Mapping[str, str] = field(default_factory=dict)
     hidden: Hidden = field(default=NOTHING_HIDDEN, compare=False, repr=False)
     """Of both sets that the plan compares."""
@@ -268,7 +268,7 @@ def problem_json(problem: Problem) -> dict[str, object]:
     }
 
 
-def drain_json(drains: Sequence[DrainOutcome]) -> dict[str, object]:
+def drain_json(drains: Sequence[DrainReport]) -> dict[str, object]:
     """Drain counts, summed and per worker where there was anything to tell."""
     return {
         "finished": sum(drain.finished for drain in drains),

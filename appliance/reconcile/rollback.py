@@ -12,7 +12,6 @@ from appliance.core.plan import Plan, apply_to_model, make_plan
 from appliance.core.specs import DesiredState
 from appliance.errors import ConfigInvalid, ConfigUnreadable, RequestInvalid, RunNodesUnclear
 from appliance.reconcile.activation import Activation, Way
-from appliance.reconcile.contracts import ReloadTelemetry
 from appliance.reconcile.convergence import Convergence
 from appliance.reconcile.disk import SourceReader
 from appliance.reconcile.file_watch import FileWatch
@@ -36,6 +35,7 @@ from appliance.reconcile.trial import (
     resume_trial,
 )
 from appliance.reconcile.trigger import Request
+from appliance.telemetry.report import Telemetry
 
 
 class Rollback:
@@ -48,7 +48,7 @@ class Rollback:
         reader: SourceReader,
         files: FileWatch,
         history: History,
-        telemetry: ReloadTelemetry,
+        telemetry: Telemetry,
         pins: PinKeeper,
         trial_book: TrialBook,
         *,

@@ -22,7 +22,7 @@ from appliance.reconcile.history import History, Record
 from appliance.reconcile.pins import Pin, PinBook
 from appliance.reconcile.reload_result import LoadedSet, find_problems_of
 from appliance.reconcile.signed_commits import SignedCommits
-from appliance.reconcile.trigger import ConfigSource
+from appliance.reconcile.source import FileConfigSource
 
 T = TypeVar("T")
 
@@ -62,7 +62,7 @@ class Start:
 
 
 def find_start(
-    source: ConfigSource, history: History, pins: PinBook, commits: SignedCommits, *, path: str
+    source: FileConfigSource, history: History, pins: PinBook, commits: SignedCommits, *, path: str
 ) -> Start:
     """Decide what to start with. Blocks.
 
@@ -121,7 +121,7 @@ def find_start(
 
 
 def _explain_no_fallback(
-    source: ConfigSource, history: History, last: Record, good: LoadedSet | None
+    source: FileConfigSource, history: History, last: Record, good: LoadedSet | None
 ) -> str:
     """Why the last set that was in force does not start instead."""
     digest = str(last.get("digest") or "")
@@ -144,7 +144,7 @@ def _commit_of(last: Mapping[str, object]) -> SignedCommit | None:
     return SignedCommit(revision) if isinstance(revision, str) and revision else None
 
 
-def _load_kept(source: ConfigSource, history: History, digest: str) -> LoadedSet | None:
+def _load_kept(source: FileConfigSource, history: History, digest: str) -> LoadedSet | None:
     files = history.files_of(digest) if digest else None
     if files is None:
         return None
@@ -154,7 +154,7 @@ def _load_kept(source: ConfigSource, history: History, digest: str) -> LoadedSet
         return None  # made for another version, or without the variables it needs
 
 
-def _read_texts(source: ConfigSource, path: str) -> dict[str, str]:
+def _read_texts(source: FileConfigSource, path: str) -> dict[str, str]:
     """What was refused, for the record; nothing where the disk that just answered does not any more."""
     try:
         return _ask(source.texts, path, READ_TIMEOUT_S)

@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
-from appliance.config.revision import Revision, SignedCommit
-from appliance.core.specs import DesiredState
-from appliance.reconcile.reload_result import LoadedSet, ReloadResult
+from appliance.reconcile.reload_result import ReloadResult
 
 
 class Trigger:
@@ -53,60 +49,6 @@ class Trigger:
         self._reasons.clear()
         self._event.clear()
         return reasons
-
-
-# Where config sets come from, and what somebody may ask the reconciler for.
-
-
-class ConfigSource(Protocol):
-    """Where the config comes from. All calls block and run in a thread."""
-
-    def fingerprint(self) -> str:
-        """Digest of the content as it is now, without parsing; "" when it cannot be read."""
-        ...
-
-    def revision(self) -> Revision | None:
-        """The commit that the files stand at, if they are in a git work tree."""
-        ...
-
-    def signers(self) -> str:
-        """Digest of what says, beside the config, whose signature a commit needs; "" where nothing does."""
-        ...
-
-    def texts(self) -> dict[str, str]:
-        """The files as they are now, whatever is in them; empty when they cannot be read."""
-        ...
-
-    def load(self) -> LoadedSet:
-        """Read, check and compile. Raises ConfigInvalid or ConfigUnreadable."""
-        ...
-
-    def follow(self, desired: DesiredState) -> None:
-        """The set in force decides whose signature the next one needs."""
-        ...
-
-    def compare_with(self, find_newest: Callable[[], SignedCommit | None]) -> None:
-        """What finds the newest commit that was in force, which no signed commit may come before."""
-        ...
-
-    def load_from(self, paths: Sequence[str]) -> LoadedSet:
-        """Read, check and compile other paths. Raises ConfigInvalid or ConfigUnreadable."""
-        ...
-
-    def load_given(
-        self, files: Mapping[str, bytes], digest: str, variables: Collection[str] | None
-    ) -> LoadedSet:
-        """Check and compile texts that a caller sent; of the environment they see `variables` (None: all of it).
-
-        Raises ConfigInvalid.
-        """
-        ...
-
-    def load_kept(
-        self, files: Mapping[str, str], digest: str, revision: Revision | None
-    ) -> LoadedSet:
-        """Check and compile a set that the history kept. Raises ConfigInvalid."""
-        ...
 
 
 @dataclass(slots=True)

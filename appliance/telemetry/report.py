@@ -17,7 +17,7 @@ from appliance.core.problems import Problem, Severity
 from appliance.core.times import rfc3339
 from appliance.telemetry.events import time_of_event
 from appliance.telemetry.messages import MessageTelemetry
-from appliance.telemetry.stats import DrainCounts
+from appliance.telemetry.stats import DrainReport
 
 MAX_PROBLEM_LINES = 20
 OPERATOR_TRIGGERS = ("request", "signal")
@@ -43,7 +43,7 @@ class Telemetry(MessageTelemetry):
         """Somebody asked by signal for the status in the log."""
         self._log(logging.INFO, "status asked for by signal", {"status": status})
 
-    def drain_finished(self, drains: Sequence[DrainCounts]) -> None:
+    def drain_finished(self, drains: Sequence[DrainReport]) -> None:
         """Every worker has stopped."""
         finished = sum(drain.finished for drain in drains)
         handed_back = sum(drain.handed_back for drain in drains)
@@ -126,7 +126,7 @@ class Telemetry(MessageTelemetry):
         changed = {"fields": list(fields)}
         self._worker(logging.DEBUG, "worker swapped", "worker_swapped", key, changed)
 
-    def worker_stopped(self, key: WorkerKey, report: DrainCounts | None) -> None:
+    def worker_stopped(self, key: WorkerKey, report: DrainReport | None) -> None:
         """A worker is gone, with what its drain did if it could still drain."""
         counts: dict[str, object] = {}
         level = logging.DEBUG

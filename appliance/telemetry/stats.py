@@ -9,7 +9,7 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Iterator
 from dataclasses import dataclass, field, fields
-from typing import Any, Protocol
+from typing import Any
 
 BOUNDS_S = (
     0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0,
@@ -116,20 +116,18 @@ ENDS = ("refused", "failed", "expired")
 RELOAD_RESULTS = ("applied", "unchanged", "refused", "reverted")
 
 
-class DrainCounts(Protocol):
-    """What a worker's stop did with the work in hand."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DrainReport:
+    """What a stop did with the work in hand.
 
-    @property
-    def worker(self) -> str: ...
+    `finished` ended within the deadline; `handed_back` is safe on disk (here or at the sender) and will be done
+    later; `abandoned` was cut off and nobody will do it again.
+    """
 
-    @property
-    def finished(self) -> int: ...
-
-    @property
-    def handed_back(self) -> int: ...
-
-    @property
-    def abandoned(self) -> int: ...
+    worker: str
+    finished: int = 0
+    handed_back: int = 0
+    abandoned: int = 0
 
 
 @dataclass(slots=True)

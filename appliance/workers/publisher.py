@@ -18,8 +18,7 @@ from appliance.core.specs import PublisherSpec, WorkerSpec
 from appliance.delivery.base import Flight
 from appliance.dialect.headers import HELLO_HEADER
 from appliance.errors import BusUnavailable
-from appliance.telemetry.stats import WorkerStats
-from appliance.workers.base import DrainReport
+from appliance.telemetry.stats import DrainReport, WorkerStats
 from appliance.workers.lane_sender import LaneSender, delivered_as
 from appliance.workers.router import lane_key
 from appliance.workers.schedule import HELLO_METHOD, Facts, Scheduler, fill_facts

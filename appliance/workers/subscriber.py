@@ -34,10 +34,9 @@ from appliance.dialect.headers import HELLO_HEADER, LENT_PREFIX
 from appliance.errors import BusError, StoreError
 from appliance.methods.base import Method
 from appliance.outbox.records import InboxRow, TakeIn, TakeInResult, Taken
-from appliance.telemetry.stats import WorkerStats
+from appliance.telemetry.stats import DrainReport, WorkerStats
 from appliance.wire.headers import parse_headers
 from appliance.workers.at_once import may_be_done_at_once
-from appliance.workers.base import DrainReport
 from appliance.workers.executor import Executor
 from appliance.workers.inbox_owners import scope_of
 from appliance.workers.incoming import Admission, Incoming, KeptBack, Refusal

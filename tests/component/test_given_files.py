@@ -2,9 +2,9 @@
 
 import pytest
 
-from appliance.daemon.source import FileConfigSource
 from appliance.errors import ConfigInvalid
 from appliance.reconcile.reload_result import LoadedSet
+from appliance.reconcile.source import FileConfigSource
 
 TEXT = b"""
 version: 1

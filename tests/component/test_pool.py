@@ -11,8 +11,7 @@ from appliance.core.plan import make_plan
 from appliance.core.specs import AckOn, Delivery, Phase, SubscriberSpec
 from appliance.errors import BusUnavailable
 from appliance.reconcile.pool import WorkerPool
-from appliance.telemetry.stats import WorkerStats
-from appliance.workers.base import DrainReport
+from appliance.telemetry.stats import DrainReport, WorkerStats
 from tests.support.virtual_time import run_virtual
 from tests.support.waiting import until_async
 

@@ -2,8 +2,8 @@
 
 import pytest
 
-from appliance.daemon.source import FileConfigSource
 from appliance.errors import ConfigUnreadable
+from appliance.reconcile.source import FileConfigSource
 
 KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIP8kYzy3oKt5n0VhVqVb8Tq5QK0v0mY0R2mVg0Jt2fXo anna"
 CONFIG = "version: 1\nbroker: {embedded: true}\nnodes: {a: {subscribe: {REQPing: {}}}}\n"

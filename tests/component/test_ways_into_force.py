@@ -8,7 +8,6 @@ import pytest
 
 from appliance.core.current import Current
 from appliance.core.problems import Problem
-from appliance.daemon.source import FileConfigSource
 from appliance.errors import ConfigError, DaemonError, RequestInvalid
 from appliance.methods.registry import METHOD_TABLE
 from appliance.reconcile import disk
@@ -21,6 +20,7 @@ from appliance.reconcile.pins import PinBook, PinKeeper
 from appliance.reconcile.pool import WorkerPool
 from appliance.reconcile.reconciler import Reconciler
 from appliance.reconcile.signed_commits import SIGNED_COMMIT_FILE, SignedCommits
+from appliance.reconcile.source import FileConfigSource
 from appliance.reconcile.start import find_start
 from appliance.reconcile.trial import TrialBook
 from tests.component.test_pool import Recorder, ToyWorker

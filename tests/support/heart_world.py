@@ -54,7 +54,7 @@ from appliance.outbox.store import MessageStore
 from appliance.reconcile.pool import WorkerPool
 from appliance.telemetry.events import EventHub
 from appliance.telemetry.report import Telemetry
-from appliance.telemetry.stats import DrainCounts
+from appliance.telemetry.stats import DrainReport
 from appliance.wire.headers import encode_headers, parse_headers
 from appliance.workers.error_reports import ErrorReports
 from appliance.workers.given_up import GivenUp
@@ -238,7 +238,7 @@ class NotedTelemetry(Telemetry):
         self._note(key)
         super().worker_failed(key, error, retry_in_s, is_news=is_news)
 
-    def worker_stopped(self, key: WorkerKey, report: DrainCounts | None) -> None:
+    def worker_stopped(self, key: WorkerKey, report: DrainReport | None) -> None:
         """It was stopped."""
         self._note(key)
         super().worker_stopped(key, report)

@@ -13,7 +13,7 @@ from appliance.telemetry import logs
 from appliance.telemetry.events import LISTENER_CHARACTERS, EventHub
 from appliance.telemetry.messages import LogRateLimit, ReplyFacts
 from appliance.telemetry.report import Telemetry
-from appliance.workers.base import DrainReport
+from appliance.telemetry.stats import DrainReport
 
 KEY = WorkerKey(NodeName("ship1"), Subject("ship1.REQPing.EventACK"), WorkerKind.SUBSCRIBER)
 
