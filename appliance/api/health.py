@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
-from typing import Protocol
+from collections.abc import Sequence
 
 from appliance.outbox.records import HealthState, StoreHealth
+from appliance.outbox.store import MessageStore
+from appliance.telemetry.report import Telemetry
 
 MAX_NAMED = 3
 """Of one kind of trouble; the rest is a number."""
@@ -41,19 +42,11 @@ def needs_restart(health: StoreHealth) -> bool:
     return health.state is HealthState.BROKEN
 
 
-class TellsOfStore(Protocol):
-    """Who is told when the store's health changes."""
-
-    def store_troubled(self, state: str, trouble: str) -> None: ...
-
-    def store_recovered(self, state: str) -> None: ...
-
-
-async def watch_store(health: Callable[[], StoreHealth], telemetry: TellsOfStore) -> None:
+async def watch_store(store: MessageStore, telemetry: Telemetry) -> None:
     """Tell every change of the store's state, until cancelled. Other words for the same state are no change."""
     told = HealthState.OK
     while True:
-        found = health()
+        found = store.health()
         # by state and not by words, which change with every number in them
         if found.state is not told:
             trouble = describe_store(found)

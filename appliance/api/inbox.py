@@ -12,6 +12,7 @@ from appliance.core.delivery import DeliveryState
 from appliance.core.times import rfc3339
 from appliance.errors import StoreError
 from appliance.outbox.records import InboxRow
+from appliance.telemetry.report import Telemetry
 from appliance.workers.inbox_owners import InboxOwners
 
 ORPHANED = "orphaned"
@@ -42,17 +43,11 @@ class Rows(Protocol):
         ...
 
 
-class Telling(Protocol):
-    """Who is told of messages that were given up."""
-
-    def orphans_given_up(self, scope: str, count: int) -> None: ...
-
-
 Report = Callable[[str, str, str], None]
 """Tells errorCentral: the node in whose name, the text, the method that it is about."""
 
 
-async def keep_orphans(owners: InboxOwners, telemetry: Telling, report: Report) -> None:
+async def keep_orphans(owners: InboxOwners, telemetry: Telemetry, report: Report) -> None:
     """Have what no worker takes age, and tell of what was given up, until cancelled."""
     while True:
         await asyncio.sleep(ORPHAN_LOOK_S)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import msgspec
 
 from appliance.api.model import Programs, ProgramsOfNode, RunningProgram
 from appliance.api.submission import Submission
+from appliance.core.current import Current
 from appliance.core.message import CALLER_FILE, Message
 from appliance.core.names import MethodName
 from appliance.core.programs import PROGRAM_LIST, PROGRAM_METHODS
@@ -34,7 +35,7 @@ class ProgramWords:
         asking: Asking,
         peers: PeerBook,
         submission: Submission,
-        desired: Callable[[], DesiredState],
+        desired: Current[DesiredState],
     ) -> None:
         self._router = router
         self._store = store
@@ -45,7 +46,7 @@ class ProgramWords:
 
     def understands(self, node: str) -> bool:
         """Whether a node is known to understand such words; to others they are not said."""
-        return self._peers.is_appliance(node) or node in self._desired().run_nodes
+        return self._peers.is_appliance(node) or node in self._desired.value.run_nodes
 
     def can_end(self, method: str) -> bool:
         """Whether what a method has started can be ended."""
@@ -117,7 +118,7 @@ class ProgramWords:
 
     def _method_of(self, node: str) -> str | None:
         """A method of a node that runs programs, by the config."""
-        known = {method for name, method in self._desired().declared_acks if name == node}
+        known = {method for name, method in self._desired.value.declared_acks if name == node}
         methods = self._router.methods
         running = [name for name in known if name in methods and methods[name].runs_programs]
         for name in (*PROGRAM_METHODS, *sorted(running)):

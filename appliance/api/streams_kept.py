@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Protocol
+from collections.abc import Iterable, Sequence
 
 from appliance.api import model
 from appliance.bus.base import Bus
 from appliance.bus.jetstream import JetStreamApi
+from appliance.core.current import Current
 from appliance.core.names import NodeName, Subject, WorkerKind
 from appliance.core.specs import Delivery, DesiredState, SubscriberSpec
 from appliance.core.streams import (
@@ -18,25 +18,14 @@ from appliance.core.streams import (
     write_note,
 )
 from appliance.core.times import rfc3339
+from appliance.delivery.base import Notes
 from appliance.delivery.pulling import NOTE_KIND
-
-
-class Notes(Protocol):
-    """What is remembered on disk of streams."""
-
-    def facts(self, kind: str) -> Mapping[str, str]:
-        """What is remembered of a kind."""
-        ...
-
-    async def remember(self, kind: str, changes: Mapping[str, str | None]) -> None:
-        """Change some; None forgets one."""
-        ...
 
 
 class StreamsKept:
     """Lists what streams keep, and takes away what no config asks for any more."""
 
-    def __init__(self, bus: Bus, notes: Notes, desired: Callable[[], DesiredState]) -> None:
+    def __init__(self, bus: Bus, notes: Notes, desired: Current[DesiredState]) -> None:
         self._bus = bus
         self._notes = notes
         self._desired = desired
@@ -47,7 +36,7 @@ class StreamsKept:
         Raises:
             BusError: the broker is away, or has no JetStream for this login.
         """
-        wanted = set(_wanted(self._desired()))
+        wanted = set(_wanted(self._desired.value))
         notes = [note for key in self._notes.facts(NOTE_KIND) if (note := read_note(key))]
         known = {(Subject(subject), stream) for subject, stream in notes}
         found = [
@@ -81,8 +70,8 @@ class StreamsKept:
             await api.close()
 
     def _api(self, subject: Subject, stream: StreamAddress) -> JetStreamApi:
-        nodes = self._desired().run_nodes
-        own = [spec.node for spec in _subscribers(self._desired()) if spec.subject == subject]
+        nodes = self._desired.value.run_nodes
+        own = [spec.node for spec in _subscribers(self._desired.value) if spec.subject == subject]
         node = (own or list(nodes) or [NodeName("local")])[0]
         return JetStreamApi(self._bus, node, stream.domain)
 

@@ -6,7 +6,8 @@ import base64
 import contextlib
 import json
 import signal
-from collections.abc import Callable, Iterator, Sequence
+import threading
+from collections.abc import Iterator, Sequence
 from typing import Annotated, Any
 
 import typer
@@ -184,7 +185,7 @@ class _Copies:
         self._makes_directories = makes_directories
         self._is_quiet = is_quiet
 
-    def _copier(self, view: ProgressView, is_stopped: Callable[[], bool]) -> Copier:
+    def _copier(self, view: ProgressView, is_stopped: threading.Event) -> Copier:
         return Copier(
             self._client,
             view,
@@ -197,7 +198,7 @@ class _Copies:
     def copy_in_row(self, jobs: Sequence[Job]) -> tuple[list[CopyOutcome], ApplianceError | None]:
         """One after the other, each with a view of its own."""
         view = ProgressView(is_quiet=self._is_quiet)
-        copier = self._copier(view, lambda: False)
+        copier = self._copier(view, threading.Event())
         outcomes: list[CopyOutcome] = []
         for job in jobs:
             with view.ticking():
@@ -215,7 +216,7 @@ class _Copies:
     ) -> tuple[list[CopyOutcome], ApplianceError | None]:
         """Several at once, with one view of all."""
         view = ManyView(jobs, is_quiet=self._is_quiet)
-        many = ManyCopies(lambda: self._copier(view, many.is_stopped.is_set), view, at_once)
+        many = ManyCopies(lambda: self._copier(view, many.is_stopped), view, at_once)
         with view.ticking():
             return many.run(jobs, self._client.end_requests)
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import os
+import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 from appliance.api.model import CopyBegun, CopyKept, CopyLine, Count, Line, Status
@@ -52,7 +53,7 @@ class Copier:
         node: str | None,
         wait_s: float,
         makes_directories: bool = False,
-        is_stopped: Callable[[], bool] = lambda: False,
+        is_stopped: threading.Event,
     ) -> None:
         self._client = client
         self._view = view
@@ -102,7 +103,7 @@ class Copier:
             except AccessWithdrawn:
                 raise
             except DaemonUnreachable as error:
-                if self._is_stopped():
+                if self._is_stopped.is_set():
                     raise KeyboardInterrupt from error
                 restarts += 1
                 if not self._is_begun or restarts > MAX_RESTARTS or not self._wait_for_daemon():
@@ -237,7 +238,7 @@ class Copier:
                     hint = asked.note
                     self._tell_unknown(hint)
         except (KeyboardInterrupt, DaemonUnreachable) as error:
-            if not (isinstance(error, KeyboardInterrupt) or self._is_stopped()):
+            if not (isinstance(error, KeyboardInterrupt) or self._is_stopped.is_set()):
                 raise
             self._withdraw(asked)
             self._is_begun = asked.is_delivered

@@ -195,7 +195,7 @@ class Daemon:
             "clock watch": self.clock_watch.run,
             "secret watch": self.secrets.run,
             "stall watch": self.parts.stall.run,
-            "store watch": lambda: watch_store(self.store.health, self.telemetry),
+            "store watch": lambda: watch_store(self.store, self.telemetry),
             "orphans": lambda: keep_orphans(self.inbox_owners, self.telemetry, self._report),
             "expiry": expiry.run,
             "jobs": self.jobs.run,
@@ -320,7 +320,7 @@ class Daemon:
             pins=PinKeeper(PinBook(self._state_dir / PIN_FILE), self.telemetry.history_not_written),
             commits=self.commits,
             trial_book=TrialBook(self._state_dir / TRIAL_FILE),
-            is_connected=lambda: self.bus.is_connected,
+            bus=self.bus,
             wall=time.time,
         )
         submission = Submission(
@@ -398,7 +398,7 @@ class Daemon:
             self.jobs.asking,
             self.peers,
             submission,
-            lambda: self.desired.value,
+            self.desired,
         )
         self.ending = JobEnding(
             view_of_jobs,
@@ -422,7 +422,7 @@ class Daemon:
             programs=programs,
             store=self.store,
             inbox=Inbox(self.store, self.inbox_owners),
-            streams=StreamsKept(self.bus, self.store, lambda: self.desired.value),
+            streams=StreamsKept(self.bus, self.store, self.desired),
             enrolment=Enrolment(self.enrolment),
             history=history,
             reader=self.reader,

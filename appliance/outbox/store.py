@@ -91,7 +91,7 @@ class MessageStore:
             database,
             loop=self._loop,
             mono=mono,
-            last_id=lambda: self._ids.last,
+            ids=self._ids,
             on_outcomes=self._on_outcomes,
         )
         self._settling = Settling(self._loop, self._writer.submit)

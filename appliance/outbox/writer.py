@@ -23,6 +23,7 @@ from appliance.outbox import queries
 from appliance.outbox.blobs import encode_body
 from appliance.outbox.composing import Composer
 from appliance.outbox.database import Database, Plan, StoreBusy, StoreReadOnly, map_error
+from appliance.outbox.ids import IdSource
 from appliance.outbox.maintenance import Maintenance
 from appliance.outbox.operations import (
     Annotate,
@@ -67,7 +68,7 @@ class Writer:
         *,
         loop: asyncio.AbstractEventLoop,
         mono: Callable[[], float],
-        last_id: Callable[[], int],
+        ids: IdSource,
         on_outcomes: Callable[[list[Outcome]], None],
     ) -> None:
         self._database = database
@@ -77,7 +78,7 @@ class Writer:
         self._is_read_only = False
         self._mono = mono
         self.waiting_since_mono: float | None = None
-        self._last_id = last_id
+        self._ids = ids
         self._on_outcomes = on_outcomes
         self._queue: queue.SimpleQueue[Together] = queue.SimpleQueue()
         self._patience = Patience(loop, self._queue.put, lambda: not self._queue.empty())
@@ -284,7 +285,7 @@ class Writer:
         try:
             plan = Composer(self._database).compose(operations)
             if not plan.is_empty:
-                self._database.commit(plan, self._last_id())
+                self._database.commit(plan, self._ids.last)
         except sqlite3.DataError as error:
             raise StoreFull(f"too large for one commit: {error}") from error
         except sqlite3.Error as error:
@@ -369,8 +370,8 @@ class Writer:
     def _say_goodbye(self) -> None:
         """Remember ids given out but never stored; after a kill those were seen by nobody."""
         with contextlib.suppress(sqlite3.Error, StoreError):
-            if self._broken is None and self._last_id() > self._database.last_id:
-                self._database.commit(Plan(), self._last_id())
+            if self._broken is None and self._ids.last > self._database.last_id:
+                self._database.commit(Plan(), self._ids.last)
             self._maintenance.delete_gone()
 
 

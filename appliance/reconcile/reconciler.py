@@ -11,6 +11,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import NamedTuple
 
+from appliance.bus.base import Bus
 from appliance.core.names import WorkerKey
 from appliance.core.plan import Plan
 from appliance.core.problems import Problem
@@ -70,7 +71,7 @@ class Reconciler:
         pins: PinKeeper,
         commits: SignedCommits,
         trial_book: TrialBook,
-        is_connected: Callable[[], bool] = lambda: True,
+        bus: Bus,
         wall: Callable[[], float],
     ) -> None:
         self._reader = reader
@@ -101,7 +102,7 @@ class Reconciler:
             telemetry,
             pins,
             trial_book,
-            is_connected=is_connected,
+            bus=bus,
             wall=wall,
         )
         self.last_attempt: ReloadResult | None = None

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
+from appliance.bus.base import Bus
 from appliance.core.plan import Plan, apply_to_model, make_plan
 from appliance.core.specs import DesiredState
 from appliance.errors import ConfigInvalid, ConfigUnreadable, RequestInvalid, RunNodesUnclear
@@ -52,7 +53,7 @@ class Rollback:
         pins: PinKeeper,
         trial_book: TrialBook,
         *,
-        is_connected: Callable[[], bool],
+        bus: Bus,
         wall: Callable[[], float],
     ) -> None:
         self._activation = activation
@@ -63,7 +64,7 @@ class Rollback:
         self._telemetry = telemetry
         self._pins = pins
         self._trial_book = trial_book
-        self._is_connected = is_connected
+        self._bus = bus
         self._wall = wall
         self._mono = asyncio.get_running_loop().time
         self._trials: Trials = ()
@@ -212,7 +213,7 @@ class Rollback:
         trial, applied = self.trial, self._activation.applied
         if trial is None or applied is None or self._mono() < trial.until_mono:
             return None
-        if not self._is_connected() and not trial.changes_broker:
+        if not self._bus.is_connected and not trial.changes_broker:
             # no worker runs without a broker, whatever the set says; only one that moved to another broker is to blame
             is_enough = trial.extensions >= MAX_EXTENSIONS
             await self._put_trials(
@@ -221,7 +222,7 @@ class Rollback:
             return None
         observed = self._convergence.observe()
         failed = find_failures(trial, self._convergence.wanted(applied.desired), observed)
-        if not self._is_connected():
+        if not self._bus.is_connected:
             failed["broker"] = "not connected with the new settings"
         # before going back, which may be refused: no set is judged twice
         await self._put_trials(self._trials[1:])

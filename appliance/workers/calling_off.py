@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterable
 
+from appliance.core.current import Current
 from appliance.core.specs import SubscriberSpec
 from appliance.errors import StoreError
 from appliance.methods.programs.running import ProgramKey
@@ -26,7 +27,7 @@ class CallingOff:
         self,
         parts: WorkerServices,
         scope: str,
-        spec: Callable[[], SubscriberSpec],
+        spec: Current[SubscriberSpec],
         in_hand: Callable[[], Iterable[Incoming]],
         conclude: Callable[[Incoming], None],
     ) -> None:
@@ -38,7 +39,7 @@ class CallingOff:
 
     async def call_off(self, key: ProgramKey) -> None:
         """Returns when it is on disk that the message does not begin any more."""
-        if not self._spec().wants_ack:
+        if not self._spec.value.wants_ack:
             work = self._find(key)  # nothing of it is on disk
         else:
             place = await self._remember(key)
@@ -58,7 +59,7 @@ class CallingOff:
         return None
 
     async def _remember(self, key: ProgramKey) -> CalledOff:
-        spec = self._spec()
+        spec = self._spec.value
         seen = (self._scope, key.from_node, key.instance) if spec.dedupe else None
         while True:
             work = self._find(key)

@@ -14,6 +14,7 @@ from collections import deque
 from collections.abc import Callable, Coroutine
 from typing import Any, NamedTuple
 
+from appliance.core.current import Current
 from appliance.core.message import Message
 from appliance.core.method import OnCrash
 from appliance.core.specs import AckOn, SubscriberSpec
@@ -78,14 +79,16 @@ class Executor:
         on_progress: Callable[[], None],
     ) -> None:
         self.spec = spec
-        self.method = method
+        self.method = Current(method)
         self._parts = parts
         self._store = parts.store
         self._telemetry = parts.telemetry
         self._error_reports = parts.error_reports
-        self._reply_policy = ReplyPolicy(parts, lambda: self.spec)
+        self._spec_in_force = Current(spec)
+        """For the parts that read it now and then; `spec` is the same, for every message."""
+        self._reply_policy = ReplyPolicy(parts, self._spec_in_force)
         self.reply_builder = ReplyBuilder(
-            parts, self._reply_policy, lambda: self.spec, lambda: self.method
+            parts, self._reply_policy, self._spec_in_force, self.method
         )
         self._reply_order = ReplyOrder(self.reply_builder.tell_reply)
         self._stats = stats
@@ -109,7 +112,7 @@ class Executor:
             on_progress=on_progress,
         )
         self._calling_off = CallingOff(
-            parts, scope, lambda: self.spec, self.unfinished, self._conclude_called_off
+            parts, scope, self._spec_in_force, self.unfinished, self._conclude_called_off
         )
         self.active = self._finishing.active
         self.rows = self._finishing.rows
@@ -234,6 +237,7 @@ class Executor:
     def follow(self, spec: SubscriberSpec) -> None:
         """More concurrency holds for what is queued already."""
         self.spec = self._finishing.spec = spec
+        self._spec_in_force.put(spec)
         self.spawn_loops()
 
     # -- loops ------------------------------------------------------------------------------------
@@ -481,7 +485,7 @@ class Executor:
     def _needs_mark(self, work: Incoming) -> bool:
         return (
             work.row_id is not None
-            and self.method.info.on_crash is OnCrash.INTERRUPT
+            and self.method.value.info.on_crash is OnCrash.INTERRUPT
             and not self.spec.rerun
         )
 
@@ -514,7 +518,7 @@ class Executor:
         # a handler that minds the time itself gets a moment to say what it did before it is cut off
         return (
             None
-            if self.method.info.keeps_time
+            if self.method.value.info.keeps_time
             else self.timeout_of(work, message) + self.spec.stop_grace_s + 5.0
         )
 
@@ -534,7 +538,7 @@ class Executor:
 
         At once for what must not be begun by another daemon as well; that word goes to `said`.
         """
-        is_alone = self.method.info.on_crash is OnCrash.INTERRUPT and not self.spec.rerun
+        is_alone = self.method.value.info.on_crash is OnCrash.INTERRUPT and not self.spec.rerun
         self._telling.add(work, said if is_alone else None)
 
     # -- outcomes ---------------------------------------------------------------------------------

@@ -137,7 +137,9 @@ class Leftovers:
         if row.note and row.note != CALLED_OFF_NOTE:
             path, offset, length = json.loads(row.note)
             work.resume = FilePosition(path, offset, length)
-        must_not_repeat = executor.method.info.on_crash is OnCrash.INTERRUPT and not spec.rerun
+        must_not_repeat = (
+            executor.method.value.info.on_crash is OnCrash.INTERRUPT and not spec.rerun
+        )
         if row.started and must_not_repeat:
             self._parts.telemetry.message_interrupted(spec.key, row.sender, work.message_id)
             await self._end_with(row, work, INTERRUPTED_WORDS)
@@ -165,7 +167,7 @@ class Leftovers:
             self._executor.spec.node, f"{message.method} {message.id} {text}", method=message.method
         )
         replies: tuple[OutboxRecord, ...] = ()
-        if self._executor.method.info.replies and not message.is_reply:
+        if self._executor.method.value.info.replies and not message.is_reply:
             reply = make_reply(message, self._executor.spec.node, "")
             replies = self._executor.reply_builder.failure_records(reply, text, Turns())
         await self._end_row(row, f"failed: {text}", replies)

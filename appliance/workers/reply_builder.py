@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
+from appliance.core.current import Current
 from appliance.core.message import (
     CALLER_FILE,
     Message,
@@ -44,8 +43,8 @@ class ReplyBuilder:
         self,
         parts: WorkerServices,
         reply_policy: ReplyPolicy,
-        spec: Callable[[], SubscriberSpec],
-        method: Callable[[], Method],
+        spec: Current[SubscriberSpec],
+        method: Current[Method],
     ) -> None:
         self._router = parts.router
         self._store = parts.store
@@ -67,7 +66,7 @@ class ReplyBuilder:
             return
         if message.is_reply and message.previous_message is not None:
             self._telemetry.reply_received(
-                self._spec().node,
+                self._spec.value.node,
                 message.from_node,
                 self._router.id_of(message.previous_message.id),
                 message.id,
@@ -104,7 +103,7 @@ class ReplyBuilder:
         """
         if result is DONE and not message.is_reply:
             return ()
-        node = self._spec().node
+        node = self._spec.value.node
         if result.report is not None:
             self._error_reports.report(
                 node, f"{message.method} {message.id}: {result.report}", method=message.method
@@ -142,12 +141,12 @@ class ReplyBuilder:
         if len(stderr) <= MAX_STDERR_BYTES or not is_shown:
             return stderr, ()
         headers = turns.take() | {MORE_HEADER: "1", STREAM_HEADER: "stderr"}
-        reply = make_reply(message, self._spec().node, bytes_to_text(stderr))
+        reply = make_reply(message, self._spec.value.node, bytes_to_text(stderr))
         return b"", self.reply_records(reply, headers, turns, to_appliance=True)
 
     def forwarded(self, work: Incoming, reply: Message) -> tuple[OutboxRecord, ...]:
         """The copy of an answer for somebody who asked through this node."""
-        node = self._spec().node
+        node = self._spec.value.node
         if not is_relayed_reply(reply, node):
             return ()
         found = forward_reply(reply, node, self._relay_specs())
@@ -167,7 +166,7 @@ class ReplyBuilder:
             self._error_reports.report(
                 node,
                 f"the answer from {reply.from_node[:60]} is not passed on: {error}",
-                method=self._spec().method,
+                method=self._spec.value.method,
             )
             return ()
         self.must_send.update(record.id for record in records)
@@ -179,14 +178,14 @@ class ReplyBuilder:
             for spec in self._desired.value.workers.values()
             if isinstance(spec, SubscriberSpec)
             and spec.method == RELAY_METHOD
-            and spec.node == self._spec().node
+            and spec.node == self._spec.value.node
         ]
 
     def _sent_messages(self, result: Result) -> tuple[OutboxRecord, ...]:
         """Records of what a handler wants sent; what cannot be sent is reported instead."""
         records: list[OutboxRecord] = []
         for outgoing in result.messages:
-            message = outgoing.message._replace(from_node=self._spec().node)
+            message = outgoing.message._replace(from_node=self._spec.value.node)
             headers = dict(outgoing.headers) if outgoing.headers else None
             expires_s = outgoing.expires_s
 
@@ -201,9 +200,9 @@ class ReplyBuilder:
                 )
             except (RequestInvalid, AnswerTooLarge) as error:
                 self._error_reports.report(
-                    self._spec().node,
+                    self._spec.value.node,
                     f"cannot send to {message.to_node[:60]}: {error}",
-                    method=self._spec().method,
+                    method=self._spec.value.method,
                 )
             else:
                 self.must_send.update(record.id for record in made)
@@ -233,9 +232,9 @@ class ReplyBuilder:
             )
         except RequestInvalid as error:
             self._error_reports.report(
-                self._spec().node,
+                self._spec.value.node,
                 f"cannot reply to {reply.to_node[:60]}: {error}",
-                method=self._spec().method,
+                method=self._spec.value.method,
             )
             return ()
 
@@ -244,14 +243,14 @@ class ReplyBuilder:
     ) -> tuple[OutboxRecord, ...]:
         """Where a reply was due and the message is acknowledged already, the sender of ours still gets an answer."""
         if (
-            not self._method().info.replies
+            not self._method.value.info.replies
             or message.is_reply  # nobody waits for the answer to an answer
             # heard with the acknowledgement, unless a stream has given that already
-            or (work.ack_on is AckOn.DONE and self._spec().delivery is Delivery.CORE)
+            or (work.ack_on is AckOn.DONE and self._spec.value.delivery is Delivery.CORE)
             or not work.identity.is_appliance
         ):
             return ()
-        reply = make_reply(message, self._spec().node, "")
+        reply = make_reply(message, self._spec.value.node, "")
         turns = outlet.turns if outlet is not None else Turns()
         return self.failure_records(reply, text, turns)
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Set
+from collections.abc import Set
 
+from appliance.core.current import Current
 from appliance.core.message import Message
 from appliance.core.names import MethodName
 from appliance.core.specs import SubscriberSpec
@@ -18,7 +19,7 @@ MAX_REPLY_RETRIES = 100
 class ReplyPolicy:
     """Belongs to one subscriber, whose `allow_reply_methods` of the moment counts."""
 
-    def __init__(self, parts: WorkerServices, spec: Callable[[], SubscriberSpec]) -> None:
+    def __init__(self, parts: WorkerServices, spec: Current[SubscriberSpec]) -> None:
         self._router = parts.router
         self._spec = spec
         self.pieces = ReplyPieces(parts.bus, parts.router, parts.desired)
@@ -47,7 +48,7 @@ class ReplyPolicy:
         return self._router.make_record(bounded_reply(reply), headers=headers)
 
     def _allowed(self) -> Set[MethodName] | None:
-        return self._spec().allow_reply_methods
+        return self._spec.value.allow_reply_methods
 
 
 def bounded_reply(reply: Message) -> Message:

@@ -178,7 +178,8 @@ class Subscriber:
         # made before anything is assigned: what it raises leaves the old handler at work
         method = self._method.renew(spec) if self._method.renew is not None else self._method
         handler = method.make()
-        self._method = self._executor.method = method
+        self._method = method
+        self._executor.method.put(method)
         self._handler = handler
         self.update(spec)
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+from types import SimpleNamespace
 
 import pytest
 
@@ -97,6 +98,7 @@ async def world(tmp_path, tasks):
         pins=PinKeeper(PinBook(tmp_path / "pin.json"), telemetry.history_not_written),
         commits=SignedCommits(tmp_path / "commit.json"),
         trial_book=TrialBook(tmp_path / "trial.json"),
+        bus=SimpleNamespace(is_connected=True),
         overrides=OverrideBook(
             tmp_path / "overrides.json",
             desired=Current(source.says.desired),

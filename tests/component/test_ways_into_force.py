@@ -129,7 +129,7 @@ class Node:
             pins=PinKeeper(book, self.telemetry.history_not_written),
             commits=commits,
             trial_book=TrialBook(self.state / "trial.json"),
-            is_connected=lambda: self.is_connected,
+            bus=self,
             wall=lambda: self.wall,
         )
         await self.reconciler.start(start)

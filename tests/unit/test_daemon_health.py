@@ -1,6 +1,7 @@
 """What is said of troubles with the delivery of messages, and what probes and the watchdog make of them."""
 
 import asyncio
+from types import SimpleNamespace
 
 import pytest
 
@@ -109,7 +110,9 @@ def test_every_change_of_the_stores_state_is_told_once():
     ]  # fmt: skip
 
     async def scenario():
-        watching = asyncio.create_task(watch_store(lambda: looks.pop(0), Telemetry()))
+        watching = asyncio.create_task(
+            watch_store(SimpleNamespace(health=lambda: looks.pop(0)), Telemetry())
+        )
         await asyncio.sleep(WATCH_INTERVAL_S * (len(looks) - 0.5))
         watching.cancel()
         await asyncio.wait({watching})
