@@ -10,6 +10,7 @@ import os
 import socket
 import ssl
 from collections.abc import Callable, MutableMapping
+from dataclasses import dataclass
 from pathlib import Path
 
 from aiohttp import web
@@ -57,9 +58,7 @@ class AdminServer:
         self._routes = Routes(control, Exposition(control.metrics()), self._streams, PageRoutes())
         self._settings = Current(AdminSettings())
         self._gate = Gate(self._settings)
-        self._unix: _Listening | None = None
-        self._unix_path: Path | None = None
-        self._unix_inode = 0
+        self._unix: _UnixListening | None = None
         self._tcp: _Listening | None = None
 
     @property
@@ -75,10 +74,10 @@ class AdminServer:
             DaemonError: the socket cannot be made.
         """
         listener = await asyncio.to_thread(listen_unix, path)
-        self._unix_path = path
         # by which the end knows whether the name is still ours
-        self._unix_inode = os.stat(path).st_ino
-        self._unix = await _Listening.start(self._make_app(ListenerKind()), listener=listener)
+        inode = os.stat(path).st_ino
+        listening = await _Listening.start(self._make_app(ListenerKind()), listener=listener)
+        self._unix = _UnixListening(listening, path, inode)
 
     async def stage_tcp(self, settings: AdminSettings) -> StagedListener:
         """Open the listener that `settings` ask for, beside the one that serves.
@@ -126,11 +125,6 @@ class AdminServer:
             if listening is not None:
                 await listening.stop()
         self._tcp = self._unix = None
-        if self._unix_path is not None:
-            # a successor may have put its own there
-            with contextlib.suppress(OSError):
-                if os.stat(self._unix_path).st_ino == self._unix_inode:
-                    os.unlink(self._unix_path)
 
     def _make_app(self, face: ListenerKind) -> web.Application:
         app = web.Application(middlewares=[turn_errors, guard], client_max_size=MAX_BODY_BYTES)
@@ -216,6 +210,22 @@ class StagedListener:
             await new.stop()
         if self._old is not None:
             await self._old.resume()  # it may have had to make room
+
+
+@dataclass(frozen=True, slots=True)
+class _UnixListening:
+    """The listener on the unix socket, and the name that it has in the file system."""
+
+    listening: _Listening
+    path: Path
+    inode: int
+
+    async def stop(self) -> None:
+        """Stop listening, and take the name away unless a successor has put its own there."""
+        await self.listening.stop()
+        with contextlib.suppress(OSError):
+            if os.stat(self.path).st_ino == self.inode:
+                os.unlink(self.path)
 
 
 class _Listening:

@@ -139,46 +139,61 @@ class NodeAnswer:
         return "no answer yet" if self.progress.is_delivered else self.progress.describe_silence()
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Style:
+    """How what nodes say is shown."""
+
+    escapes: Set[Stream]
+    """The streams that are shown on a terminal."""
+    prefixes: bool = False
+    """Each line stands behind its node's name."""
+    in_lines: bool = False
+    """Lines of several nodes are kept apart, with prefixes or without."""
+    keeps: bool = False
+    """Everything is collected for `facts` and `said`, and nothing shown meanwhile."""
+    streams: bool = False
+    """An answer may come in pieces."""
+    wants_status: bool = False
+    """A node has failed that does not say how its program ended."""
+    tells_absence: bool = True
+    """It is told at once that nobody is there."""
+    is_filed: bool = False
+    """An answer that is too long to be shown is whole in its file."""
+
+
+class _Kept:
+    """What all nodes wrote, within a bound."""
+
+    def __init__(self) -> None:
+        self._bytes = 0
+        self._by_node: dict[str, dict[Stream, bytearray]] = {}
+
+    def add(self, node: str, stream: Stream, data: bytes) -> bool:
+        """Keep a piece; False where it is beyond the bound and not kept."""
+        self._bytes += len(data)
+        if self._bytes > MAX_KEPT_BYTES:
+            return False
+        self._by_node.setdefault(node, {}).setdefault(stream, bytearray()).extend(data)
+        return True
+
+    def said(self, node: str) -> Said:
+        """All that a node wrote."""
+        kept = self._by_node.get(node, {})
+        return Said(bytes(kept.get(Stream.OUT, b"")), bytes(kept.get(Stream.ERR, b"")))
+
+
 class Answers:
-    """All nodes of one call.
+    """All nodes of one call."""
 
-    `prefixes` puts each line behind its node's name, `in_lines` keeps lines of several nodes apart without, `escapes`
-    names the streams that are shown on a terminal, `keeps` collects everything for `facts` and `said` instead. With
-    `streams` an answer may come in pieces, and `wants_status` tells a node as failed that does not say how its program
-    ended. With `is_filed` an answer that is too long to be shown is whole in its file.
-
-    Without `tells_absence` it is not told at once that nobody is there.
-    """
-
-    def __init__(
-        self,
-        *,
-        prefixes: bool,
-        escapes: Set[Stream],
-        keeps: bool = False,
-        streams: bool = False,
-        wants_status: bool = False,
-        in_lines: bool = False,
-        tells_absence: bool = True,
-        labels: Sequence[str] = (),
-        is_filed: bool = False,
-    ) -> None:
-        self._prefixes = prefixes
-        self._in_lines = in_lines or prefixes
-        self._escapes = escapes
-        self._keeps = keeps
-        self._streams = streams
-        self._wants_status = wants_status
-        self._tells_absence = tells_absence
-        self._is_filed = is_filed
+    def __init__(self, style: Style, labels: Sequence[str] = ()) -> None:
+        self._style = style
         self._labels = labels
         """What each is called, in the order in which they are asked, where that is not its node's name."""
         self.batch = 1
         """The one that is asked now."""
         self._decoders: dict[tuple[str, Stream], codecs.IncrementalDecoder] = {}
         """Of characters that a piece may end in the middle of."""
-        self._kept_bytes = 0
-        self._kept: dict[str, dict[Stream, bytearray]] = {}
+        self._kept = _Kept()
         self.nodes: list[NodeAnswer] = []
         self._by_id: dict[int, NodeAnswer] = {}
         self._again: deque[NodeAnswer] = deque()
@@ -243,8 +258,7 @@ class Answers:
 
     def said(self, item: NodeAnswer) -> Said:
         """All that a node wrote, once `keeps` was asked for."""
-        kept = self._kept.get(item.node, {})
-        return Said(bytes(kept.get(Stream.OUT, b"")), bytes(kept.get(Stream.ERR, b"")))
+        return self._kept.said(item.node)
 
     def are_complete(self, node_count: int) -> bool:
         """Whether nothing more can come from so many nodes."""
@@ -315,7 +329,7 @@ class Answers:
         name = self._labels[at] if at < len(self._labels) else line.to or ""
         item = NodeAnswer(name, line.id or None, batch=self.batch)
         item.progress.wants_answer = line.replies is UNSET or bool(line.replies)
-        item.progress.streams, item.wants_status = self._streams, self._wants_status
+        item.progress.streams, item.wants_status = self._style.streams, self._style.wants_status
         item.job = line.job or ""
         self.nodes.append(item)
         if line.event == "rejected":
@@ -332,14 +346,14 @@ class Answers:
         return self._tell_standing(item, is_news=is_news)
 
     def _tell_standing(self, item: NodeAnswer, *, is_news: bool) -> list[Chunk]:
-        if not is_news or (item.progress.is_absent and not self._tells_absence):
+        if not is_news or (item.progress.is_absent and not self._style.tells_absence):
             return []
         return [_note(f"{item.node}: {item.progress.describe()}")]
 
     def _answer(self, item: NodeAnswer, line: Line) -> list[Chunk]:
         stream = Stream.ERR if line.stream == "stderr" else Stream.OUT
-        is_complete = item.progress.hear(line, is_filed=self._is_filed)
-        item.is_shown_in_part |= self._is_filed and bool(line.is_cut)
+        is_complete = item.progress.hear(line, is_filed=self._style.is_filed)
+        item.is_shown_in_part |= self._style.is_filed and bool(line.is_cut)
         chunks = self._write(item, stream, _read_bytes(line.data, line.data_base64))
         chunks += self._write(item, Stream.ERR, _read_bytes(line.stderr, line.stderr_base64))
         if not is_complete:
@@ -351,15 +365,12 @@ class Answers:
     def _write(self, item: NodeAnswer, stream: Stream, data: bytes) -> list[Chunk]:
         if not data:
             return []
-        if self._keeps:
-            self._kept_bytes += len(data)
-            if self._kept_bytes > MAX_KEPT_BYTES:
-                item.is_shown_in_part |= self._is_filed
-                item.progress.is_cut |= not self._is_filed
-                return []
-            self._kept.setdefault(item.node, {}).setdefault(stream, bytearray()).extend(data)
+        if self._style.keeps:
+            if not self._kept.add(item.node, stream, data):
+                item.is_shown_in_part |= self._style.is_filed
+                item.progress.is_cut |= not self._style.is_filed
             return []
-        if not self._in_lines:
+        if not (self._style.in_lines or self._style.prefixes):
             return self._pass(item, stream, data)
         *whole, rest = (item.pending.pop(stream, b"") + data).split(b"\n")
         while len(rest) > MAX_LINE_BYTES:
@@ -374,7 +385,7 @@ class Answers:
         self, item: NodeAnswer, stream: Stream, data: bytes, *, ends: bool = False
     ) -> list[Chunk]:
         """Without a prefix: as it is, or what of it is whole characters."""
-        if stream not in self._escapes:
+        if stream not in self._style.escapes:
             return [Chunk(stream, data)] if data else []
         decoder = self._decoders.setdefault((item.node, stream), _new_decoder())
         text = escape_controls(decoder.decode(data, ends))
@@ -386,15 +397,15 @@ class Answers:
             for stream, rest in item.pending.items()
         ]
         item.pending.clear()
-        if not self._in_lines:
-            for stream in self._escapes:
+        if not (self._style.in_lines or self._style.prefixes):
+            for stream in self._style.escapes:
                 chunks += self._pass(item, stream, b"", ends=True)
         return chunks
 
     def _prefixed(self, item: NodeAnswer, stream: Stream, part: bytes) -> bytes:
-        if stream in self._escapes:
+        if stream in self._style.escapes:
             part = escape_controls(part.decode("utf-8", "surrogateescape")).encode()
-        name = f"{escape_line(item.node)}: ".encode() if self._prefixes else b""
+        name = f"{escape_line(item.node)}: ".encode() if self._style.prefixes else b""
         return name + part + b"\n"
 
     def _facts_of(self, item: NodeAnswer) -> dict[str, Any]:

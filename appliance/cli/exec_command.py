@@ -13,7 +13,7 @@ import typer
 from typer.core import TyperCommand
 
 from appliance.api.model import Line, Messages
-from appliance.cli.answer_view import Answers
+from appliance.cli.answer_view import Answers, Style
 from appliance.cli.api_client import Answer, ApiClient
 from appliance.cli.choosing import (
     ABSENT_GRACE_S,
@@ -246,7 +246,7 @@ def execute(
     body = {name: value for name, value in body.items() if value is not None}
     count = len(chosen.names)
     absent_s = ABSENT_GRACE_S if not waits_for_absent(wait_for_absent, count) else None
-    answers = Answers(
+    style = Style(
         prefixes=count > 1 and not no_prefix,
         in_lines=count > 1,
         escapes=frozenset() if raw else terminal_streams(),
@@ -255,6 +255,7 @@ def execute(
         wants_status=not accept_unknown,
         tells_absence=absent_s is None,
     )
+    answers = Answers(style)
     job = {"job": "exec"}
     job |= {} if accept_unknown else {"wants_status": "true"}
     job |= {"now": "true"} if now else {}

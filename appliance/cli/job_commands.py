@@ -9,7 +9,7 @@ import typer
 from msgspec import UNSET
 
 from appliance.api.model import Job, JobNode, JobOutput, JobPiece, Jobs, JobWords, Line
-from appliance.cli.answer_view import Answers
+from appliance.cli.answer_view import Answers, Style
 from appliance.cli.api_client import Answer, ApiClient
 from appliance.cli.following import terminal_streams, write
 from appliance.cli.job_view import (
@@ -220,7 +220,7 @@ class _Shown:
         self._after = 0
         self._told: dict[str, str] = {}
         several = len(self.nodes) > 1
-        self._answers = Answers(prefixes=several, in_lines=several, escapes=terminal_streams())
+        self._answers = Answers(Style(prefixes=several, escapes=terminal_streams()))
         for item in self.nodes:
             self._answers.take(Line(event="accepted", to=item.to, id=item.id or 0))
 

@@ -30,6 +30,40 @@ _FACTS_COLUMNS = 48
 """What the share, the sizes, the speed and the time take beside name and bar."""
 
 
+class _Motion:
+    """How one file gets on: since when, how far, and how fast of late."""
+
+    def __init__(self, now: float) -> None:
+        self.began = self.moved_at = now
+        self.so_far = (0, 0)
+        """Done, and all of it."""
+        self._marks: list[tuple[float, int]] = []
+
+    def note(self, done: int, total: int, now: float) -> None:
+        """So far it is."""
+        if done != self.so_far[0]:
+            self.moved_at = now
+        self.so_far = (done, total)
+        self._marks.append((now, done))
+        while len(self._marks) > 2 and now - self._marks[0][0] > SPEED_SPAN_S:
+            self._marks.pop(0)
+
+    def say_pace(self, now: float) -> str:
+        """Speed and time left; words where there is none."""
+        done, total = self.so_far
+        if not done:
+            return "waiting" if now - self.began >= WAITING_AFTER_S else ""
+        if done < total and now - self.moved_at >= STALLED_AFTER_S:
+            return "stalled"
+        (first_at, first), (last_at, last) = self._marks[0], self._marks[-1]
+        if last_at <= first_at or last <= first:
+            return ""
+        speed = (last - first) / (last_at - first_at)
+        if done >= total:
+            return f"{say_bytes(speed)}/s"
+        return f"{say_bytes(speed)}/s  {_say_time((total - done) / speed)} left"
+
+
 class ProgressView:
     """For one file at a time: `begin`, any number of `show`, `finish` or `end`. May be called from several threads."""
 
@@ -45,11 +79,8 @@ class ProgressView:
         self._is_quiet = is_quiet
         self._clock = clock
         self._name = ""
-        self._began = 0.0
+        self._motion = _Motion(0.0)
         self._due = 0.0
-        self._marks: list[tuple[float, int]] = []
-        self._so_far = (0, 0)
-        self._moved_at = 0.0
         self._is_drawn = False
         self._lock = threading.RLock()
 
@@ -57,21 +88,15 @@ class ProgressView:
         """Another file."""
         with self._lock:
             self._name = escape_line(name)
-            self._marks.clear()
-            self._so_far = (0, 0)
-            self._began = self._moved_at = now = self._clock()
+            now = self._clock()
+            self._motion = _Motion(now)
             self._due = now + (FIRST_DRAW_S if self.is_terminal else TELL_EVERY_S)
 
     def show(self, done: int, total: int) -> None:
         """So far it is."""
         with self._lock:
             now = self._clock()
-            if done != self._so_far[0]:
-                self._moved_at = now
-            self._so_far = (done, total)
-            self._marks.append((now, done))
-            while len(self._marks) > 2 and now - self._marks[0][0] > SPEED_SPAN_S:
-                self._marks.pop(0)
+            self._motion.note(done, total, now)
             if not self._is_quiet and total and now >= self._due:
                 self._due = now + (DRAW_EVERY_S if self.is_terminal else TELL_EVERY_S)
                 self._draw_so_far(now)
@@ -80,7 +105,11 @@ class ProgressView:
         """Nothing was heard for a while: on a terminal that shows."""
         with self._lock:
             now = self._clock()
-            if self.is_terminal and self._is_drawn and now - self._moved_at >= STALLED_AFTER_S:
+            if (
+                self.is_terminal
+                and self._is_drawn
+                and now - self._motion.moved_at >= STALLED_AFTER_S
+            ):
                 self._draw_so_far(now)
 
     @contextlib.contextmanager
@@ -104,17 +133,17 @@ class ProgressView:
         """What is read before anything is sent; only people who look on want to know."""
         with self._lock:
             now = self._clock()
-            is_long = now - self._began >= READING_AFTER_S
+            is_long = now - self._motion.began >= READING_AFTER_S
             if self.is_terminal and not self._is_quiet and is_long and now >= self._due:
                 self._due = now + DRAW_EVERY_S
-                self._moved_at = now
+                self._motion.moved_at = now
                 self._draw(f"{done * 100 // total:3d}% of {say_bytes(total)}", "read", 0.0)
 
     def finish(self, size: int) -> None:
         """It is there: on a terminal its size, speed and time stay to be seen, as with scp."""
         with self._lock:
             if self.is_terminal and not self._is_quiet:
-                seconds = self._clock() - self._began
+                seconds = self._clock() - self._motion.began
                 pace = ""
                 if seconds >= 1:
                     pace = f"{say_bytes(size / seconds)}/s  in {_say_time(seconds)}"
@@ -137,9 +166,9 @@ class ProgressView:
                 self._is_drawn = False
 
     def _draw_so_far(self, now: float) -> None:
-        done, total = self._so_far
+        done, total = self._motion.so_far
         if total:
-            self._draw(describe_amount(done, total), self._pace(done, total, now), done / total)
+            self._draw(describe_amount(done, total), self._motion.say_pace(now), done / total)
 
     def _draw(self, amount: str, pace: str, share: float) -> None:
         if not self.is_terminal:
@@ -154,20 +183,6 @@ class ProgressView:
         self._stream.write("\r\x1b[K" + set_cell_size(text, min(columns, cell_len(text))))
         self._stream.flush()
         self._is_drawn = True
-
-    def _pace(self, done: int, total: int, now: float) -> str:
-        """Speed and time left; words where there is none."""
-        if not done:
-            return "waiting" if now - self._began >= WAITING_AFTER_S else ""
-        if done < total and now - self._moved_at >= STALLED_AFTER_S:
-            return "stalled"
-        (first_at, first), (last_at, last) = self._marks[0], self._marks[-1]
-        if last_at <= first_at or last <= first:
-            return ""
-        speed = (last - first) / (last_at - first_at)
-        if done >= total:
-            return f"{say_bytes(speed)}/s"
-        return f"{say_bytes(speed)}/s  {_say_time((total - done) / speed)} left"
 
 
 def describe_amount(done: int, total: int) -> str:

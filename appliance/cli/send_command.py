@@ -13,7 +13,7 @@ from typing import Annotated, Any
 import typer
 
 from appliance.api.model import Line, Messages
-from appliance.cli.answer_view import Answers
+from appliance.cli.answer_view import Answers, Style
 from appliance.cli.api_client import Answer, ApiClient
 from appliance.cli.choosing import (
     ABSENT_GRACE_S,
@@ -213,13 +213,15 @@ def send(
         output,
         Deliveries(follows=wait_s > 0),
         Answers(
-            prefixes=count > 1,
-            in_lines=count > 1,
-            escapes=frozenset() if raw else terminal_streams(),
-            keeps=group or output is SendOutput.JSON,
-            streams=method in IN_PIECES,
-            tells_absence=absent_s is None,
-            is_filed=True,
+            Style(
+                prefixes=count > 1,
+                in_lines=count > 1,
+                escapes=frozenset() if raw else terminal_streams(),
+                keeps=group or output is SendOutput.JSON,
+                streams=method in IN_PIECES,
+                tells_absence=absent_s is None,
+                is_filed=True,
+            )
         ),
         groups=group,
         raw=raw,

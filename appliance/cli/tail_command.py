@@ -9,7 +9,7 @@ from typing import Annotated, Any, NamedTuple
 import typer
 
 from appliance.api.model import Count
-from appliance.cli.answer_view import GOES_ON, Answers, NodeAnswer
+from appliance.cli.answer_view import GOES_ON, Answers, NodeAnswer, Style
 from appliance.cli.api_client import AccessWithdrawn, ApiClient
 from appliance.cli.choosing import (
     TARGETS_HELP,
@@ -115,13 +115,13 @@ def tail(
     }
     if from_node is not None:
         body["from_node"] = from_node
-    answers = Answers(
+    style = Style(
         prefixes=len(names) * len(paths) > 1 and not no_prefix,
         in_lines=len(names) * len(paths) > 1,
-        labels=_labels(names, paths),
         escapes=frozenset() if raw else terminal_streams(),
         streams=True,
     )
+    answers = Answers(style, _labels(names, paths))
     asked = [Asked(name, each, begin) for each in paths for name in names]
     is_whole = _follow_on(client, body, asked, answers)
     tell_troubles(answers)

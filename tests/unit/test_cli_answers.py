@@ -5,7 +5,7 @@ import base64
 import pytest
 
 from appliance.api.model import Line
-from appliance.cli.answer_view import Answers, Stream
+from appliance.cli.answer_view import Answers, Stream, Style
 from appliance.cli.exec_command import exit_code_of
 from tests.support.api_answers import read
 
@@ -29,13 +29,15 @@ def go_answer(id_, data=""):
 
 
 def take(*lines, nodes=1, escapes=frozenset(), prefixes=None, keeps=False, **more):
-    answers = Answers(
+    labels = more.pop("labels", ())
+    style = Style(
         prefixes=nodes > 1 if prefixes is None else prefixes,
         escapes=escapes,
         keeps=keeps,
         in_lines=nodes > 1,
         **more,
     )
+    answers = Answers(style, labels)
     opening = [accepted(f"ship{number}", number) for number in range(1, nodes + 1)]
     chunks = [chunk for line in [*opening, *lines] for chunk in answers.take(read(line, Line))]
     chunks += answers.finish()
@@ -153,7 +155,7 @@ def test_lost_pieces_are_no_success():
 
 def test_as_json_everything_is_kept_and_ids_come_as_text_too():
     big = 2**60 + 1
-    answers = Answers(prefixes=False, escapes=frozenset(), keeps=True)
+    answers = Answers(Style(escapes=frozenset(), keeps=True))
     for line in (accepted("ship1", big), piece(big, "a\n"), end(big, "2", "b", stderr="no")):
         assert answers.take(read(line, Line)) == []
     (node,) = answers.facts()["nodes"]

@@ -4,7 +4,7 @@ import pytest
 import typer
 
 from appliance.api.model import Line
-from appliance.cli.answer_view import Answers
+from appliance.cli.answer_view import Answers, Style
 from appliance.cli.choosing import Rollout, waits_for_absent
 from appliance.errors import DaemonUnreachable
 from tests.support.api_answers import read
@@ -14,7 +14,7 @@ NAMES = ["a", "b", "c", "d", "e"]
 
 def run(rollout, ends=(), breaks=(), fails=()):
     """What was asked, and which nodes were not, with the reason."""
-    answers, asked = Answers(prefixes=True, escapes=frozenset()), []
+    answers, asked = Answers(Style(prefixes=True, escapes=frozenset())), []
 
     def ask(names):
         asked.append(names)

@@ -1,7 +1,7 @@
 """Nodes that answered the same are shown together, in an order that a reader wants."""
 
 from appliance.api.model import Line
-from appliance.cli.answer_view import Answers, Stream
+from appliance.cli.answer_view import Answers, Stream, Style
 from appliance.cli.grouping import describe_groups, make_groups, show_groups
 from tests.support.api_answers import read
 
@@ -10,7 +10,7 @@ TERMINAL = frozenset({Stream.OUT, Stream.ERR})
 
 def group(*lines, nodes, skipped=(), **more):
     more = {"wants_status": True, **more}
-    answers = Answers(prefixes=False, escapes=frozenset(), keeps=True, **more)
+    answers = Answers(Style(escapes=frozenset(), keeps=True, **more))
     opening = [
         {"event": "accepted", "to": node, "id": id_, "replies": True}
         for id_, node in enumerate(nodes, 1)
