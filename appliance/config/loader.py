@@ -264,9 +264,28 @@ def find_cron_error(text: str) -> str | None:
         return f"{len(parts)} fields instead of {_FIELDS}"
     if any(part[0] in "hHrR" for part in parts):  # the library would throw dice, anew for each look
         return "times by chance are not supported"
+    if _comes_due(parts):
+        return None
+    for index, (name, bounds) in enumerate(_FIELD_WORDS):
+        alone = ["*"] * _FIELDS
+        alone[index] = parts[index]
+        if not _comes_due(alone):
+            return f"its {name} ({bounds}) is wrong"  # the text itself may be a secret
+    return "it never comes due"  # each field is one, and there is no such day
+
+
+_FIELD_WORDS = (
+    ("minute", "0 to 59"),
+    ("hour", "0 to 23"),
+    ("day of the month", "1 to 31"),
+    ("month", "1 to 12, jan to dec"),
+    ("day of the week", "0 to 7, sun to sat"),
+)
+
+
+def _comes_due(parts: Sequence[str]) -> bool:
     try:
-        croniter(written, _SOME_DAY).get_next(float)
-    except (CroniterError, ValueError, KeyError, AttributeError, IndexError) as error:
-        reason = str(error).splitlines()[0][:100] if str(error) else "not understood"
-        return reason.replace(text, "it")
-    return None
+        croniter(" ".join(parts), _SOME_DAY).get_next(float)
+    except (CroniterError, ValueError, KeyError, AttributeError, IndexError):
+        return False
+    return True
