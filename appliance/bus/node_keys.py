@@ -12,7 +12,7 @@ import os
 from collections.abc import Mapping, Sequence
 from enum import Enum
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import nkeys
 
@@ -127,8 +127,8 @@ def sign_user(
 ) -> str:
     """The JWT of a user of the account, with its permissions."""
     facts = {
-        "pub": {"allow": list(publish)},
-        "sub": {"allow": list(subscribe)},
+        "pub": _allowed(publish),
+        "sub": _allowed(subscribe),
         "subs": _UNLIMITED,
         "data": _UNLIMITED,
         "payload": _UNLIMITED,
@@ -137,11 +137,50 @@ def sign_user(
     return _sign(account_seed, KeyKind.ACCOUNT, public_key, name, facts, issued_at)
 
 
-def sign_account(operator_seed: str, account_key: str, name: str, *, issued_at: int) -> str:
-    """The JWT of an account without limits."""
+def _allowed(subjects: Sequence[str]) -> dict[str, list[str]]:
+    # NB: a list that is empty would allow everything
+    return {"allow": list(subjects)} if subjects else {"deny": [">"]}
+
+
+class UserJwt(NamedTuple):
+    """What stands in the JWT of a user. It is taken at its word: nothing is verified."""
+
+    public_key: str
+    issued_at: int
+    publish: tuple[str, ...]
+    subscribe: tuple[str, ...]
+
+
+def read_user_jwt(text: str) -> UserJwt | None:
+    """The JWT of a user; None where the text is none."""
+    try:
+        _, claims, _ = text.strip().split(".")
+        found = json.loads(base64.urlsafe_b64decode(claims + "=" * (-len(claims) % 4)))
+        facts = found["nats"]
+        allowed = [tuple(facts[verb].get("allow", ())) for verb in ("pub", "sub")]
+        return UserJwt(str(found["sub"]), int(found["iat"]), *allowed)
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return None
+
+
+def sign_account(
+    operator_seed: str,
+    account_key: str,
+    name: str,
+    *,
+    issued_at: int,
+    revoked: Mapping[str, int] = {},
+) -> str:
+    """The JWT of an account without limits.
+
+    Args:
+        revoked: by the public key of a user until when, in seconds since the epoch, its JWTs were issued that count no more.
+    """
     names = ("subs", "data", "payload", "imports", "exports", "conn", "leaf")
     limits: dict[str, Any] = {**dict.fromkeys(names, _UNLIMITED), "wildcards": True}
     facts = {"limits": limits, "default_permissions": {"pub": {}, "sub": {}}, "type": "account"}
+    if revoked:
+        facts["revocations"] = dict(revoked)
     return _sign(operator_seed, KeyKind.OPERATOR, account_key, name, facts, issued_at)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import time
 from collections.abc import Callable, Iterable
@@ -23,9 +24,11 @@ from appliance.cli.rotate_command import rotate
 from appliance.core.names import is_node_name
 
 if TYPE_CHECKING:
-    from appliance.bus.node_keys import KeyKind
+    from appliance.bus.node_keys import KeyKind, UserJwt
     from appliance.core.broker_conf import Login
 
+REVOKED = "revoked.json"
+"""Beside the JWTs: until when those of a public key were issued that count no more."""
 MAX_FILE_BYTES = 1_048_576
 """Of a seed or a JWT, which holds all permissions of a node."""
 _NO_KEY_SHOWN = 5
@@ -282,20 +285,39 @@ def _write_jwts(
     if account_seed is None:
         return Exit.DATA
     account_key = public_key_of(account_seed, KeyKind.ACCOUNT)
+    try:
+        old, known = _read_jwts(out), _read_revoked(out)
+    except (OSError, ValueError, AttributeError, TypeError):
+        warn(f"what is in {out} cannot be read, and so not what counts no more ({REVOKED})")
+        return Exit.DATA
+    rights = {login.public_key: login.permissions for login in logins}
+    # a JWT holds its rights, wherever it has got to: those that the config does not give any more must not count
+    revoked = dict(known)
+    for jwt in old.values():
+        if rights.get(jwt.public_key) != (jwt.publish, jwt.subscribe):
+            revoked[jwt.public_key] = max(jwt.issued_at, revoked.get(jwt.public_key, 0))
     files: dict[str, str] = {}
     for login in logins:
-        name = "+".join(login.nodes)
-        allowed = login.permissions
+        key, allowed = login.public_key, login.permissions
+        # a key in the name: a node that changes its key has two files
+        name = f"{login.nodes[0]}-{key[-8:]}.jwt"
+        kept = old.get(name)
+        if (
+            kept is not None
+            and kept == (key, kept.issued_at, *allowed)
+            and revoked.get(key, -1) < kept.issued_at
+        ):
+            files[name] = (out / name).read_text()
+            continue
         user = sign_user(
             account_seed,
-            login.public_key,
-            name[:100],
+            key,
+            "+".join(login.nodes)[:100],
             allowed.publish,
             allowed.subscribe,
-            issued_at=now,
+            issued_at=max(now, revoked.get(key, 0) + 1),
         )
-        # a key in the name: a node that changes its key has two files
-        files[f"{login.nodes[0]}-{login.public_key[-8:]}.jwt"] = f"{user}\n"
+        files[name] = f"{user}\n"
     # the login's JWT is in one line, beside a signature and our name
     longest = max(len(text) for text in files.values()) + _BESIDE_JWT_BYTES
     line_bytes = max(_CONTROL_LINE_BYTES, 1 << longest.bit_length())
@@ -304,24 +326,52 @@ def _write_jwts(
         if operator_seed is None:
             return Exit.DATA
         operator = sign_operator(operator_seed, "appliance", issued_at=now)
-        of_account = sign_account(operator_seed, account_key, account, issued_at=now)
+        of_account = sign_account(
+            operator_seed, account_key, account, issued_at=now, revoked=revoked
+        )
         files["resolver.conf"] = (
             f"max_control_line: {line_bytes}\noperator: {operator}\nresolver: MEMORY\n"
             f"resolver_preload: {{\n  {account_key}: {of_account}\n}}\n"
         )
-    elif line_bytes > _CONTROL_LINE_BYTES:
-        warn(
-            f"the longest login has {longest} bytes: the broker needs max_control_line: {line_bytes}"
-        )
+    else:
+        if line_bytes > _CONTROL_LINE_BYTES:
+            warn(
+                f"the longest login has {longest} bytes: the broker needs max_control_line: {line_bytes}"
+            )
+        for key, until in sorted(revoked.items() - known.items()):
+            warn(f"revoke at the account what was issued to {key} until {until}: it counts on else")
+    if revoked:
+        files[REVOKED] = f"{json.dumps(revoked, indent=1, sort_keys=True)}\n"
     try:
         out.mkdir(parents=True, exist_ok=True)
         for file_name, text in files.items():
             (out / file_name).write_text(text)
+        for file_name in old.keys() - files.keys():
+            (out / file_name).unlink(missing_ok=True)
     except OSError as error:
         warn(f"{error.filename} cannot be written: {error.strerror}")
         return Exit.FAILED
     typer.echo(f"{len(files)} files in {out}")
     return Exit.OK
+
+
+def _read_jwts(out: Path) -> dict[str, UserJwt]:
+    """What an earlier call wrote there, by the name of the file."""
+    from appliance.bus.node_keys import read_user_jwt
+
+    found = {
+        path.name: read_user_jwt(path.read_text(errors="replace")) for path in out.glob("*.jwt")
+    }
+    return {name: jwt for name, jwt in found.items() if jwt is not None}
+
+
+def _read_revoked(out: Path) -> dict[str, int]:
+    try:
+        return {
+            str(key): int(until) for key, until in json.loads((out / REVOKED).read_text()).items()
+        }
+    except FileNotFoundError:
+        return {}
 
 
 def _read_seed(path: Path, kind: KeyKind) -> str | None:

@@ -35,6 +35,7 @@ from appliance.core.checklist import (
     check_daemon,
     check_keys,
     check_listeners,
+    check_proof,
     check_readers,
     check_rights,
     check_room,
@@ -136,6 +137,7 @@ def _look(fleet: DesiredState, config_paths: Iterable[str], state_dir: Path) -> 
     yield from check_broker(fleet.broker)
     yield check_keys(fleet)
     yield from check_rights(fleet)
+    yield from check_proof(fleet)
     yield from check_listeners(fleet)
     yield check_source(fleet)
     yield from check_daemon(daemon, error, __version__)

@@ -13,7 +13,14 @@ from typing import NamedTuple
 from urllib.parse import urlsplit
 
 from appliance.core.names import NodeName
-from appliance.core.specs import ANY_SENDER, BrokerSettings, DesiredState, SubscriberSpec
+from appliance.core.specs import (
+    ANY_SENDER,
+    BrokerSettings,
+    Delivery,
+    DesiredState,
+    SignaturePolicy,
+    SubscriberSpec,
+)
 
 MAX_NAMED = 5
 """So many of a kind are named, the others counted."""
@@ -216,10 +223,7 @@ def check_rights(fleet: DesiredState) -> Iterator[Point]:
             anything.append(name)
         if any(_is_open_shell(pattern) for pattern in spec.allow_commands or ()):
             shells.append(name)
-        can_hurt = (
-            spec.allow_commands != () or spec.allow_paths != () or spec.definition is not None
-        )
-        if can_hurt and (spec.accept_from is None or spec.accept_from == ANY_SENDER):
+        if _can_hurt(spec) and (spec.accept_from is None or spec.accept_from == ANY_SENDER):
             anybody.append(name)
     yield _listing(
         "rights",
@@ -242,6 +246,39 @@ def check_rights(fleet: DesiredState) -> Iterator[Point]:
         "whoever may have commands run or files touched is named",
         "accept_from: [central]",
     )
+
+
+def check_proof(fleet: DesiredState) -> Iterator[Point]:
+    """Whether it takes more than a login at the broker to have something done, or to make streams."""
+    subscribers = [spec for spec in fleet.workers.values() if isinstance(spec, SubscriberSpec)]
+    if fleet.broker.embedded and fleet.declared_nodes <= set(fleet.run_nodes):
+        yield Point("signatures", Grade.OK, "all nodes are this daemon's")
+    else:
+        unproven = [
+            f"{spec.method} of {spec.node}"
+            for spec in subscribers
+            if _can_hurt(spec) and spec.signatures is not SignaturePolicy.REQUIRE
+        ]
+        yield _listing(
+            "signatures",
+            unproven,
+            "the broker's word alone says who asks",
+            "whoever has commands run or files touched signs",
+            "signatures: prefer, then require (docs/security.md)",
+        )
+    kept = [spec for spec in subscribers if spec.delivery is Delivery.JETSTREAM]
+    has_logins = any(traits.public_keys for traits in fleet.traits.values())
+    if kept and has_logins and fleet.streams.keeper is None and not fleet.broker.embedded:
+        yield Point(
+            "streams",
+            Grade.WARNING,
+            "no node is named that makes the streams: whoever may make one reads and sends as everybody",
+            "streams: {keeper: NODE}; appliance broker-conf",
+        )
+
+
+def _can_hurt(spec: SubscriberSpec) -> bool:
+    return spec.allow_commands != () or spec.allow_paths != () or spec.definition is not None
 
 
 def _is_open_shell(pattern: tuple[str, ...]) -> bool:

@@ -10,6 +10,7 @@ import nkeys
 import pytest
 
 from appliance.bus.nats import NatsBus
+from appliance.bus.node_keys import write_credentials
 from appliance.core.specs import AuthSettings, BrokerSettings, SecretRef
 from appliance.errors import BusUnauthorized
 from tests.support import forked
@@ -163,6 +164,64 @@ def test_the_same_by_jwts_of_an_account(tmp_path):
     with NatsServer((out / "resolver.conf").read_text()) as broker, fleet.started(broker.url):
         use(fleet)
         assert "ermissions Violation" not in broker.log
+
+
+def test_a_jwt_counts_no_more_when_the_config_gives_less_or_nothing(tmp_path):
+    fleet = Fleet(tmp_path, with_jwt=True)
+    for name, prefix in (
+        ("account", nkeys.PREFIX_BYTE_ACCOUNT),
+        ("operator", nkeys.PREFIX_BYTE_OPERATOR),
+    ):
+        (tmp_path / f"{name}.nk").write_text(make_nkey(prefix).seed)
+    out, config = tmp_path / "jwt", tmp_path / "jwts.yaml"
+    text = fleet.text("central", "nats://127.0.0.1:4222")
+
+    def write(text):
+        config.write_text(text)
+        words = ["--format", "jwt", "--account-seed", str(tmp_path / "account.nk")]
+        words += ["--operator-seed", str(tmp_path / "operator.nk"), "--out", str(out)]
+        done = forked.run(["broker-conf", str(config), *words])
+        assert done.returncode == 0, done.stderr
+        return {path.name: path.read_text() for path in out.iterdir()}
+
+    async def may_log_in(url, node, jwt):
+        creds = tmp_path / f"{node}.old"
+        creds.write_text(write_credentials(fleet.seeds[node].read_text(), jwt))
+        settings = BrokerSettings(
+            servers=(url,), auth=AuthSettings(credentials=SecretRef(kind="file", name=str(creds)))
+        )
+        try:
+            bus = await NatsBus.open(settings, name=node, require_connection=True)
+        except BusUnauthorized:
+            return False
+        await bus.close()
+        return True
+
+    def may(files, *asked):
+        async def ask(url):
+            return [await may_log_in(url, node, jwt) for node, jwt in asked]
+
+        with NatsServer(files["resolver.conf"]) as broker:
+            return asyncio.run(ask(broker.url))
+
+    def of(files, node):
+        return next(text for name, text in files.items() if name.startswith(node))
+
+    first = write(text)
+    again = write(text)
+    assert [again[name] for name in first if name.endswith(".jwt")] == [
+        first[name] for name in first if name.endswith(".jwt")
+    ]
+    before = [("ship1", of(first, "ship1")), ("ship2", of(first, "ship2"))]
+    assert may(again, *before) == [True, True]
+    # ship2 is gone; ship1 may ask central for less
+    less = text[: text.index("  ship2:")].replace("      REQPong: {}\n", "")
+    less = less.replace("accept_from: [ship1, ship2]", "accept_from: [ship1]")
+    changed = write(less)
+    assert not [name for name in changed if name.startswith("ship2")]
+    assert may(changed, *before, ("ship1", of(changed, "ship1"))) == [False, False, True]
+    back = write(text)
+    assert may(back, *before, ("ship2", of(back, "ship2"))) == [False, False, True]
 
 
 def test_the_broker_that_starts_with_central_has_the_same_users(tmp_path):

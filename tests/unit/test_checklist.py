@@ -17,6 +17,7 @@ from appliance.core.checklist import (
     check_daemon,
     check_keys,
     check_listeners,
+    check_proof,
     check_readers,
     check_rights,
     check_room,
@@ -220,3 +221,33 @@ def test_the_worst_point_counts() -> None:
     assert count_grades(points) == {
         Grade.OK: 1, Grade.UNKNOWN: 1, Grade.WARNING: 1, Grade.BAD: 0,
     }  # fmt: skip
+
+
+def test_who_has_something_done_signs_it(tmp_path: Path) -> None:
+    keys = {name: make_nkey().public for name in ("central", "ship")}
+    text = f"""
+broker: {{servers: ["tls://b:4222"]}}
+signing: {{key: {{file: seed.nk}}}}
+nodes:
+  central: {{public_keys: [{keys["central"]}], subscribe: {{REQErrorLog: {{}}}}}}
+  ship:
+    public_keys: [{keys["ship"]}]
+    subscribe: {{REQPing: {{}}, REQCliCommand: {{accept_from: [central], allow_commands: [[uptime]], signatures: off}}}}
+"""
+    point = only(check_proof(fleet(tmp_path, text)))
+    assert (point.grade, point.name) == (Grade.WARNING, "signatures")
+    assert point.text.endswith("REQCliCommand of ship")
+    point = only(check_proof(fleet(tmp_path, text.replace("off", "require"))))
+    assert point.grade is Grade.OK
+    alone = "broker: {embedded: true}\nnodes: {a: {subscribe: {REQCliCommand: {allow_commands: [[uptime]]}}}}\n"
+    assert only(check_proof(fleet(tmp_path, alone))).grade is Grade.OK
+
+
+def test_one_node_is_named_that_makes_the_streams(tmp_path: Path) -> None:
+    text = f"""
+broker: {{servers: ["tls://b:4222"]}}
+nodes: {{a: {{public_keys: [{make_nkey().public}], delivery: jetstream, subscribe: {{REQPing: {{}}}}}}}}
+"""
+    _, point = check_proof(fleet(tmp_path, text))
+    assert (point.name, point.grade) == ("streams", Grade.WARNING)
+    assert only(check_proof(fleet(tmp_path, text + "streams: {keeper: a}\n"))).name == "signatures"
