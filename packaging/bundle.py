@@ -32,7 +32,7 @@ UNUSED_PACKAGES = frozenset(
 )
 UNUSED_MODULES = re.compile(
     r"^(_tkinter|_curses(_panel)?|readline|_?dbm|_gdbm|nis|_?crypt|ossaudiodev|pyexpat|_elementtree"
-    r"|_test\w*|_ctypes_test|_xx\w*|xx\w*|spwd|audioop)\."
+    r"|_test\w*|_ctypes_test|_xx\w*|xx\w*|spwd|audioop|_lsprof|syslog)\."
 )
 """Modules that nothing here imports and that would bring libraries along."""
 UNUSED_IN_PACKAGES = ("tests", "test", "testing_data", "bin")

@@ -61,16 +61,42 @@ def test_nothing_stays_of_what_an_interpreter_wrote_while_the_bundle_was_made(sl
     assert [path.name for path in (tmp_path / "library").iterdir()] == ["__init__.pyc"]
 
 
-def test_our_own_modules_keep_their_sources_and_words(slim, tmp_path):
-    ours = tmp_path / "appliance/module.py"
-    ours.parent.mkdir()
-    ours.write_text(LIBRARY)
+def test_our_own_modules_keep_their_sources_and_the_commands_their_words(slim, tmp_path):
+    ours, command = tmp_path / "appliance/module.py", tmp_path / "appliance/cli/command.py"
+    command.parent.mkdir(parents=True)
+    for path in (ours, command):
+        path.write_text(LIBRARY)
     slim.compile_modules(tmp_path, "/usr/lib/appliance")
-    assert ours.read_text() == LIBRARY
-    program = "import appliance.module as it; print(it.__doc__)"
+    assert ours.read_text() == command.read_text() == LIBRARY
+    program = (
+        "import appliance.module as it, appliance.cli.command as said; "
+        "print(it.__doc__, it.Empty.__doc__, said.__doc__)"
+    )
     said = subprocess.check_output([sys.executable, "-c", program], cwd=tmp_path, text=True)
-    assert said == "What it is for.\n"
-    assert len(list(ours.parent.glob("__pycache__/*.pyc"))) == 1
+    assert said == ". . What it is for.\n"
+    assert len(list(tmp_path.rglob("__pycache__/*.pyc"))) == 2
+
+
+def test_what_is_compiled_knows_lines_and_no_columns(slim, tmp_path):
+    (tmp_path / "library.py").write_text(LIBRARY)
+    slim.compile_modules(tmp_path, "/usr/lib/appliance")
+    code = marshal.loads((tmp_path / "library.pyc").read_bytes()[16:])
+    shout = next(part for part in code.co_consts if getattr(part, "co_name", "") == "shout")
+    lines = LIBRARY.splitlines()
+    asserted = lines.index("    assert text") + 1
+    assert {(line, *columns) for line, _, *columns in shout.co_positions() if line == asserted} == {
+        (asserted, None, None)
+    }
+
+
+def test_what_was_made_a_library_is_not_compiled_a_second_time(slim, tmp_path):
+    for name in ("appliance", "other"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "hot.py").write_text(LIBRARY)
+        (tmp_path / name / "hot.cpython-311-x86_64-linux-gnu.so").touch()
+    slim.compile_modules(tmp_path, "/usr/lib/appliance")
+    left = sorted(str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*.py*"))
+    assert left == ["appliance/hot.py"]
 
 
 def test_a_module_that_is_named_anywhere_and_was_left_out_ends_the_build(slim, tmp_path):
