@@ -283,6 +283,19 @@ class Asking(_Answer):
     turned_away: int = 0
 
 
+class HandlerProcess(_Answer):
+    """One of the processes that compute. `doing` names the subscription and the message that it works on."""
+
+    number: int = 0
+    phase: str = ""
+    pid: int | None = None
+    restarts: int = 0
+    handled: int = 0
+    doing: str | None = None
+    busy_seconds: float = 0.0
+    error: str | None = None
+
+
 class Status(_Answer):
     """Everything an operator asks first."""
 
@@ -309,6 +322,7 @@ class Status(_Answer):
     secrets: dict[str, Secret] = {}
     signatures: Signatures = msgspec.field(default_factory=Signatures)
     enrolment: Asking = msgspec.field(default_factory=Asking)
+    processes: list[HandlerProcess] = []
 
 
 # -- config sets ----------------------------------------------------------------------------------

@@ -34,6 +34,7 @@ from appliance.core.specs import Phase, PublisherSpec
 from appliance.core.times import clock_time, rfc3339
 from appliance.delivery.verifier import Verifier
 from appliance.jobs.ledger import JobLedger
+from appliance.methods.computing.pool import ProcessPhase, ProcessPool, ProcessView
 from appliance.methods.registry import METHOD_TABLE
 from appliance.outbox.records import DeadLetter, OutboxRecord
 from appliance.outbox.store import MessageStore
@@ -114,7 +115,9 @@ class StatusView:
         signing: SigningTroubles,
         verifier: Verifier,
         enrolment: Desk,
+        processes: ProcessPool,
     ) -> None:
+        self._processes = processes
         self._signing = signing
         self._verifier = verifier
         self._config_paths = list(config_paths)
@@ -208,6 +211,19 @@ class StatusView:
             enrolment=model.Asking(
                 pending=self._enrolment.pending, turned_away=self._enrolment.turned_away
             ),
+            processes=[
+                model.HandlerProcess(
+                    number=one.number,
+                    phase=str(one.phase),
+                    pid=one.pid,
+                    restarts=one.restarts,
+                    handled=one.handled,
+                    doing=one.doing or None,
+                    busy_seconds=round(one.busy_s, 3),
+                    error=one.trouble or None,
+                )
+                for one in self._processes.views()
+            ],
         )
 
     def _config(self) -> model.Config:
@@ -247,7 +263,8 @@ class StatusView:
                 worker_troubles=[(name, why) for name, why in worker_troubles if why is not None],
             )
             + self._secrets.troubles()
-            + self._signing.troubles(),
+            + self._signing.troubles()
+            + find_process_troubles(self._processes.views()),
         )
 
     def methods(self) -> list[model.Method]:
@@ -348,6 +365,9 @@ class StatusView:
             signatures_refused={str(why): n for why, n in self._verifier.refused.items()},
             skews_s=self._verifier.skews_s,
             gone=self._pool.gone,
+            processes=Counter(str(one.phase) for one in self._processes.views()),
+            process_restarts=self._processes.restarts,
+            process_waiting=self._processes.waiting,
         )
 
     def _unfinished(self) -> int:
@@ -367,6 +387,15 @@ class StatusView:
             for key, handle in self._pool.handles.items()
             if handle.worker is not None and key.kind is WorkerKind.PUBLISHER
         )
+
+
+def find_process_troubles(processes: Sequence[ProcessView]) -> list[str]:
+    """Processes that are not there though they should be, in words."""
+    return [
+        f"handler process {one.number} does not run: {one.trouble}"
+        for one in processes
+        if one.phase is ProcessPhase.BACKING_OFF
+    ]
 
 
 def view_worker(key: WorkerKey, handle: Handle) -> WorkerView:

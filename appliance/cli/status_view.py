@@ -33,6 +33,7 @@ from appliance.core.times import say_ago, say_span
 MAX_PROBLEMS = 3
 MAX_SKEWS = 5
 MAX_METHODS = 10
+MAX_PROCESSES = 16
 MAX_ROWS = 200
 """Beyond it, nodes whose workers all run are one line each."""
 
@@ -56,6 +57,7 @@ def render_status(
     parts += [_line("drift", say_override(item), "cyan") for item in status.overrides]
     parts += [*_config_lines(status, now), _broker_line(status), _outbox_line(status)]
     parts += [*_store_lines(status), *_enrolment_lines(status)]
+    parts += _process_lines(status)
     parts += [*_signature_lines(status), *_input_lines(status), *_method_lines(status), Text("")]
     shown = {name: node for name, node in status.nodes.items() if nodes is None or name in nodes}
     shown, hidden = _choose_workers(shown, max_rows)
@@ -265,6 +267,29 @@ def _store_lines(status: Status) -> list[Text]:
         said = f"{store.state}: {store.text}" if store.text else store.state
         lines.append(_line("store", said, "yellow" if store.state == "ok" else "bold red"))
     return lines
+
+
+def _process_lines(status: Status) -> list[Text]:
+    """Processes that compute, one line each."""
+    lines = []
+    for process in status.processes[:MAX_PROCESSES]:
+        said = f"{process.number}   {process.phase.replace('_', ' ')}"
+        said += f"   pid {process.pid}" if process.pid is not None else ""
+        said += f"   {process.handled} done"
+        if process.restarts:
+            said += f", {say_count(process.restarts, 'restart')}"
+        if process.doing:
+            said += f"   {process.doing}, {say_span(process.busy_seconds)}"
+        is_away = process.phase == "backing_off"
+        lines.append(
+            _line(
+                "process",
+                said + (f"   {process.error}" if process.error else ""),
+                "red" if is_away else "",
+            )
+        )
+    more = len(status.processes) - MAX_PROCESSES
+    return [*lines, _line("", f"… {more} more", "dim")] if more > 0 else lines
 
 
 def _signature_lines(status: Status) -> list[Text]:

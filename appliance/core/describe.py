@@ -7,7 +7,7 @@ from dataclasses import fields, is_dataclass
 
 from appliance.core.hidden import NOTHING_HIDDEN, Hidden
 from appliance.core.plan import Action, Changes, Plan
-from appliance.core.settings import parts_of
+from appliance.core.settings import Section, parts_of, settings_of
 from appliance.core.specs import DesiredState
 from appliance.core.user_method import UserMethod
 
@@ -71,12 +71,17 @@ def describe_settings(old: DesiredState, new: DesiredState) -> dict[str, list[ob
     described: dict[str, list[object]] = {}
     for part in parts_of(DesiredState):
         before, after = getattr(old, part.attr), getattr(new, part.attr)
-        if before != after:
+        if before != after and isinstance(part, Section) and part.is_flat:
+            for leaf in settings_of(part.spec):
+                was, now = getattr(before, leaf.attr), getattr(after, leaf.attr)
+                if was != now:
+                    _describe(leaf.keys[-1], was, now, described)
+        elif before != after:
             _describe(part.attr, before, after, described)
     for node in sorted(old.traits.keys() & new.traits.keys()):
-        was, now = dict(old.traits[node].labels), dict(new.traits[node].labels)
-        if was != now:
-            _describe(f"nodes.{node}.labels", was, now, described)
+        labels = dict(old.traits[node].labels), dict(new.traits[node].labels)
+        if labels[0] != labels[1]:
+            _describe(f"nodes.{node}.labels", *labels, described)
     for method in sorted(old.methods.keys() | new.methods.keys()):
         found = old.methods.get(method), new.methods.get(method)
         if found[0] != found[1]:

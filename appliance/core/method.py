@@ -47,6 +47,11 @@ class MethodInfo:
 
     Where they are acknowledged when received, too. See `workers.at_once`.
     """
+    computes: bool = False
+    """The handler needs a core for itself, and nothing of the daemon but the message and the settings.
+
+    It runs in one of the processes that `workers` counts. See `methods.computing`.
+    """
     relays: bool = False
     """Subscribes ``<final>.<own>`` for each node in `relay_to`, and not the own node."""
     options: frozenset[str] = frozenset()
@@ -80,6 +85,8 @@ class MethodInfo:
 
     def __post_init__(self) -> None:
         assert not (self.is_prompt and (self.journals or self.on_crash is OnCrash.INTERRUPT))
+        # what these need lies in the daemon
+        assert not (self.computes and (self.is_prompt or self.journals or self.runs_programs))
 
     @property
     def may_reply(self) -> bool:

@@ -1266,6 +1266,25 @@ class LimitSettings:
     error_reports_per_minute: int = whole(
         60, "Reports to errorCentral per minute; more are counted and left out.", 0, 100_000
     )
+    max_process_bytes: int = whole(
+        1024**3,
+        "Memory that a process of `workers` may take; a handler that wants more fails. Holds for those that start.",
+        64 * _MIB,
+        1024**4,
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProcessSettings:
+    """Processes for methods that compute."""
+
+    workers: int = whole(
+        1,
+        "How many processes of this machine handle messages of methods that compute, one message each at a time. "
+        "They are there while such a method is subscribed to; other methods stay in the daemon's own.",
+        1,
+        64,
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -1346,6 +1365,7 @@ class DesiredState:
     reload: ReloadSettings = section(ReloadSettings(), "How changes of the config are taken.")
     start: StartSettings = section(StartSettings(), "How the daemon starts.")
     limits: LimitSettings = section(LimitSettings(), "Bounds on what comes in.")
+    processes: ProcessSettings = section(ProcessSettings(), is_flat=True)
     audit: AuditSettings = section(
         AuditSettings(),
         "The trail of what operators and peers asked, each line bound to the one before: `appliance audit`.",

@@ -53,6 +53,7 @@ from appliance.daemon.console import StdoutConsole
 from appliance.daemon.enrolment import EnrolmentDesk
 from appliance.daemon.own_broker import OwnBroker
 from appliance.daemon.presence import Presence
+from appliance.daemon.processes import open_processes
 from appliance.daemon.reloadables import (
     BrokerPart,
     InputsPart,
@@ -382,6 +383,7 @@ class Daemon:
             signing=self.signing,
             verifier=self.verifier,
             enrolment=self.enrolment,
+            processes=self.processes,
         )
         copies = CopyJobs(
             self.spool,
@@ -458,6 +460,10 @@ class Daemon:
             self._node_seen,
             on_undeclared=self.telemetry.undeclared_hello,
         )
+        self.processes = open_processes(
+            METHODS, self.desired, self._hidden_environment, self.telemetry
+        )
+        self._stack.push_async_callback(self.processes.close)
         tools = HandlerServices(
             files=files,
             console=console,
@@ -467,6 +473,7 @@ class Daemon:
             switch=self.overrides,
             files_taker=self.spool,
             programs=RunningPrograms(hide=self.hiding.text),
+            processes=self.processes,
         )
         self.abandoned = AbandonedRequests()
         # nobody who waited for these lives on

@@ -10,6 +10,7 @@ from appliance.core.names import MethodName, NodeName, Subject, WorkerKey, parse
 from appliance.core.specs import DesiredState, Phase, PublisherSpec, WorkerSpec
 from appliance.errors import RequestInvalid, StoreError, SubjectInvalid
 from appliance.methods.base import Method, WorkerLine
+from appliance.methods.computing.handler import in_processes
 from appliance.methods.declared.methods import make_user_method
 from appliance.outbox.records import LaneKey
 from appliance.outbox.store import MessageStore
@@ -37,6 +38,7 @@ class WorkerFactory:
             return Publisher(spec, self._parts)
         is_declared = spec.definition is not None
         method = make_user_method(spec) if is_declared else self._methods[spec.method]
+        method = in_processes(method, self._parts.tools.processes)
         return Subscriber(spec, in_trail(method, self._parts.trail), self._parts)
 
 

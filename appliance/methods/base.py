@@ -299,3 +299,5 @@ class Method:
     """Words about what it has started, by method, with what obeys them: they come on its own subject."""
     renew: Callable[[SubscriberSpec], Method] | None = None
     """Makes the method of another spec where the spec itself defines what is done; asked on a swap."""
+    module: str = ""
+    """Where another process finds it, filled in by `registry`."""

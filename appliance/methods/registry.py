@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib
 import pkgutil
 from collections.abc import Mapping
+from dataclasses import replace
 from types import MappingProxyType, ModuleType
 
 import appliance.methods
@@ -39,7 +40,7 @@ def find_methods(package: ModuleType) -> Mapping[MethodName, Method]:
             raise ValueError(f"{module.__name__}: {name!r} is no method name")
         if name in found:
             raise ValueError(f"{module.__name__}: method {name} is defined twice")
-        found[name] = method
+        found[name] = replace(method, module=module.__name__)
     return MappingProxyType(found)
 
 

@@ -49,6 +49,8 @@ MAX_PHASE_NODES = 100
 STORE_STATES = ("ok", "full", "read_only", "damaged", "behind", "broken")
 """How the store can be; the first is well."""
 
+PROCESS_PHASES = ("starting", "idle", "working", "backing_off")
+
 OTHER_REASON = "other"
 """How a wait is counted whose words are of no known kind."""
 
@@ -111,6 +113,11 @@ class MetricsFacts:
     """What did not count because of its signature, by the reason."""
     skews_s: Mapping[str, float] = field(default_factory=dict)
     """By how much clocks of nodes that sign are ahead of ours."""
+    processes: Mapping[str, int] = field(default_factory=dict)
+    """Processes that compute, by phase."""
+    process_restarts: int = 0
+    process_waiting: int = 0
+    """Messages that wait for one of them."""
     gone: WorkerStats = field(default_factory=WorkerStats)
     """What workers that are no more have counted."""
 
@@ -150,6 +157,7 @@ class Exposition:
             *_fleet_families(facts),
             *_secret_families(facts),
             *_signature_families(facts),
+            *_process_families(facts),
             *_store_families(facts),
         ]
         return families
@@ -363,6 +371,27 @@ def _signature_families(facts: MetricsFacts) -> list[Metric]:
     for node, ahead_s in list(facts.skews_s.items())[:MAX_LABELLED_NODES]:
         skew.add_metric([_label(node)], ahead_s)
     return [refused, skew]
+
+
+def _process_families(facts: MetricsFacts) -> list[Metric]:
+    processes = GaugeMetricFamily(
+        "appliance_processes", "Processes for methods that compute, by phase.", labels=["phase"]
+    )
+    for phase in PROCESS_PHASES:
+        processes.add_metric([phase], facts.processes.get(phase, 0))
+    return [
+        processes,
+        _counter(
+            "process_restarts",
+            "Processes for methods that compute that ended and were started again.",
+            facts.process_restarts,
+        ),
+        _gauge(
+            "process_waiting",
+            "Messages of methods that compute that wait for a process.",
+            facts.process_waiting,
+        ),
+    ]
 
 
 def _total_families(facts: MetricsFacts, total: WorkerStats) -> list[Metric]:

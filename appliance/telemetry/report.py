@@ -110,6 +110,20 @@ class Telemetry(MessageTelemetry):
             self._log(logging.WARNING, "input folder troubled", {"error": error})
         self._events.emit("input_troubled", error=error)
 
+    # processes that compute
+
+    def process_died(self, number: int, pid: int | None, reason: str, doing: str) -> None:
+        """One ended, or could not be started, and is started again."""
+        fields = {"process": number, "pid": pid, "error": reason, "doing": doing}
+        self._log(logging.WARNING, "handler process ended", fields)
+        self._events.emit("process_died", **fields)
+
+    def process_restarted(self, number: int, pid: int) -> None:
+        """One that had ended is up again."""
+        fields = {"process": number, "pid": pid}
+        self._log(logging.INFO, "handler process started again", fields)
+        self._events.emit("process_restarted", **fields)
+
     # workers
 
     def worker_started(self, key: WorkerKey) -> None:

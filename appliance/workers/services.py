@@ -19,6 +19,7 @@ from appliance.delivery.base import DeliveryMode
 from appliance.delivery.verifier import Verifier
 from appliance.dialect.base import Dialect
 from appliance.methods.base import Console, Files, FileTaker, HelloSink, WorkerLine, WorkerSwitch
+from appliance.methods.computing.pool import ProcessPool
 from appliance.methods.programs.running import RunningPrograms
 from appliance.outbox.records import OutboxRecord
 from appliance.outbox.store import MessageStore
@@ -45,6 +46,8 @@ class HandlerServices:
     switch: WorkerSwitch
     files_taker: FileTaker | None = None
     programs: RunningPrograms = field(default_factory=RunningPrograms)
+    processes: ProcessPool | None = None
+    """Those that compute; None where methods that do are called like all others."""
 
 
 class Jobs(Protocol):

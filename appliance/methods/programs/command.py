@@ -55,6 +55,27 @@ class CommandResult:
     signal: int | None = None
 
 
+def usual_environment(
+    base: Mapping[str, str], *, passed: Sequence[str] = (), hidden: Set[str] = frozenset()
+) -> dict[str, str]:
+    """What a program needs of the daemon's environment, and what somebody hands on.
+
+    A list of what may pass and not of what may not: no name tells of every variable that it holds a secret
+    (``DATABASE_URL``, ``HTTPS_PROXY``).
+
+    Args:
+        passed: names that are handed on beside the usual ones.
+        hidden: names that the config takes secrets of its own from; they pass never.
+    """
+    withheld = hidden | _SERVICE_NAMES
+    return {
+        name: value
+        for name, value in base.items()
+        if (name in _USUAL_NAMES or name.startswith(_USUAL_PREFIX) or name in passed)
+        and name not in withheld
+    }
+
+
 def make_environment(
     base: Mapping[str, str],
     message: Message,
@@ -62,22 +83,8 @@ def make_environment(
     passed: Sequence[str] = (),
     hidden: Set[str] = frozenset(),
 ) -> dict[str, str]:
-    """What a program needs of the daemon's environment, what the config hands on, and the message's origin.
-
-    A list of what may pass and not of what may not: no name tells of every variable that it holds a secret
-    (``DATABASE_URL``, ``HTTPS_PROXY``).
-
-    Args:
-        passed: names that the config hands on (`pass_environment`).
-        hidden: names that the config takes secrets of its own from; they pass never.
-    """
-    withheld = hidden | _SERVICE_NAMES
-    environment = {
-        name: value
-        for name, value in base.items()
-        if (name in _USUAL_NAMES or name.startswith(_USUAL_PREFIX) or name in passed)
-        and name not in withheld
-    }
+    """`usual_environment`, with what the config hands on (`pass_environment`), and the message's origin."""
+    environment = usual_environment(base, passed=passed, hidden=hidden)
     environment["APPLIANCE_MESSAGE_ID"] = str(message.id)
     environment["APPLIANCE_FROM_NODE"] = message.from_node
     return environment
