@@ -731,6 +731,15 @@ _ALL = (
         'broker: {servers: ["nats://a:4222"]}\ndefaults: {delivery: jetstream, stream: {replicas: 3}}',
         "Name all servers of the cluster in `broker.servers`, or lower `replicas`.",
     ),
+    ErrorCode(
+        "W262",
+        "processes-without-work",
+        "`workers` counts processes for methods that compute: handlers in Python that keep a core busy, as their `METHOD` "
+        "says. No node of the config subscribes to one. Programs, requests and files are no such work: they use all cores "
+        "whatever stands there.",
+        "workers: 4\nnodes: {ship1: {subscribe: {REQCliCommand: {allow_commands: [[uptime]]}}}}",
+        "Leave `workers` out, or subscribe to the method that it is for.",
+    ),
     # Of methods that the config declares.
     ErrorCode(
         "E230",

@@ -143,6 +143,7 @@ def compile_settings(
     )
     _check_scheduled(findings, publications, user_methods, find_argument_problem)
     _check_unused_roles(findings, known.roles, known.nodes)
+    _check_idle_processes(findings, tree, subscriptions, methods)
     check_signatures(
         findings,
         tree,
@@ -260,6 +261,23 @@ def _check_logins(findings: Findings, desired: DesiredState) -> None:
             f"without `public_keys`, and so without a login at the embedded broker: {names}",
             hint=f"on its machine: appliance enrol {keyless[0]}, or: appliance keys new {keyless[0]}",
             on_key=True,
+        )
+
+
+def _check_idle_processes(
+    findings: Findings, tree: Tree, subscriptions: Iterable[Subscription], methods: MethodTable
+) -> None:
+    """Processes are asked for, and nothing for them to do."""
+    count = tree.get("workers")
+    if not isinstance(count, int) or count <= 1:
+        return
+    computing = {name for name, info in methods.items() if info.computes}
+    if not any(item.method in computing for item in subscriptions):
+        findings.add(
+            "W262",
+            ("workers",),
+            f"no node subscribes to a method that computes: there is nothing for {count} processes to do",
+            hint="programs and file methods use all cores anyway",
         )
 
 
