@@ -116,7 +116,7 @@ async def perform(order: Order, handlers: Handlers) -> bytes:
 
 async def _serve(line: socket.socket) -> None:
     reader, handlers = OrderReader(), Handlers()
-    greeting = Greeting(*pickle.loads(_read_frame(line)))
+    greeting = Greeting(*pickle.loads(_read_frame(line)))  # noqa: S301 - the daemon wrote it
     sys.path[:] = greeting.search_path
     appliance.methods.__path__ = list(greeting.method_paths)
     _bound_memory(greeting.max_bytes)

@@ -127,9 +127,9 @@ class OrderReader:
 
     def decode(self, raw: bytes) -> Order:
         """One order."""
-        module, raw_spec, message, facts = pickle.loads(raw)
+        module, raw_spec, message, facts = pickle.loads(raw)  # noqa: S301 - the daemon wrote it
         if self._spec is None or raw_spec != self._raw_spec:
-            self._raw_spec, self._spec = raw_spec, pickle.loads(raw_spec)
+            self._raw_spec, self._spec = raw_spec, pickle.loads(raw_spec)  # noqa: S301 - likewise
         assert self._spec is not None
         node, timeout_s, now, headers, asker_is_appliance, signer, max_payload_bytes = facts
         return Order(
