@@ -231,7 +231,7 @@ class CopyJobs:
             by=by,
             node=entry.node,
             method=COPY_TO,
-            args=[plain_text(entry.name), plain_text(f"{entry.other}:{entry.target}")],
+            args=[plain_text(entry.name), plain_text(f"{entry.other}:{entry.target.path}")],
         )
         where = TargetFacts(to=entry.other, node=entry.node)
         message = NewMessage(number, where, TargetState(outcome=Outcome()))

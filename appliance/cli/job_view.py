@@ -10,8 +10,10 @@ from msgspec import UNSET
 from appliance.api.model import Job, JobNode
 from appliance.cli.options import Exit
 from appliance.cli.progress_view import say_bytes
+from appliance.core.copying import COPY_FROM, SPOOL_WORD, split_target
 from appliance.core.outcome import Kind
 from appliance.core.times import say_span
+from appliance.errors import ArgumentsInvalid
 
 MAX_WHAT_CHARACTERS = 200
 
@@ -19,12 +21,29 @@ MAX_WHAT_CHARACTERS = 200
 def describe_what(job: Job) -> str:
     """Method and arguments, as they would be typed."""
     words = [job.method, *map(shlex.quote, job.args)]
+    if job.command == "cp":
+        words = ["cp", *map(shlex.quote, _places_of(job))]
     if job.values_hidden is True:
         words.append("(arguments need the token)")
     if job.data_bytes:
         words.append(f"({say_bytes(job.data_bytes)} of data)")
     text = " ".join(words)
     return text if len(text) <= MAX_WHAT_CHARACTERS else f"{text[: MAX_WHAT_CHARACTERS - 1]}…"
+
+
+def _places_of(job: Job) -> list[str]:
+    """From where to where a copy goes; nothing of the words that daemons have among themselves."""
+    if job.method != COPY_FROM or len(job.args) < 3:
+        return job.args
+    # a list of jobs is without their nodes
+    nodes = [] if job.nodes is UNSET else job.nodes
+    source = f"{nodes[0].to}:{job.args[0]}" if len(nodes) == 1 else job.args[0]
+    if job.args[2].startswith(SPOOL_WORD):
+        return [source]
+    try:
+        return [source, f"{job.args[1]}:{split_target(job.args).path}"]
+    except ArgumentsInvalid:
+        return [source, *job.args[1:]]
 
 
 def describe_counts(job: Job) -> str:

@@ -21,6 +21,8 @@ from appliance.errors import ArgumentsInvalid
 COPY_FROM = "REQCopyFileFrom"
 COPY_TO = "REQCopyFileTo"
 COPY_CHUNK = "REQCopyFileChunk"
+SPOOL_WORD = "appliance-copy:"
+"""Begins what stands in the place of a path where a file is for whoever asks by the API."""
 MAKE_DIRECTORIES = "mkdir"
 """A fourth argument of the methods that copy: missing directories are made. Without it appliances refuse a path in one."""
 

@@ -88,6 +88,9 @@ def test_a_directory_that_is_copied_to_a_node_makes_what_is_below_it_and_no_othe
         assert (done.returncode, done.stderr) == (0, "")
         assert (base / root / "a").read_text() == "a"
         assert (base / root / "sub" / "b").read_text() == "sub/b"
+    # and a job tells of each file where it went
+    shown = fleet.run("jobs", "list").stdout
+    assert f"cp {here}/tree/sub/b ship1:{base}/into/tree/sub/b" in shown
 
 
 def test_pattern_is_answered_by_the_node_and_tells_nothing_beyond_what_it_may_read(fleet, here):

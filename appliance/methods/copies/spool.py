@@ -20,13 +20,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from appliance.core.copying import NOWHERE, Piece, TargetPlace
+from appliance.core.copying import NOWHERE, SPOOL_WORD, Piece, TargetPlace
 from appliance.errors import AnswerUnwanted, PathForbidden, RequestInvalid
 from appliance.methods.base import WriteRights
 from appliance.methods.copies.receiver import CopyTaker
 from appliance.supervision import keep_running
 
-PREFIX = "appliance-copy:"
 MAX_ENTRIES = 64
 MAX_GONE = 256
 """Words of late that are told from those that were never given."""
@@ -61,7 +60,7 @@ class SpoolEntry:
     @property
     def word(self) -> str:
         """The path that the other node is told."""
-        return f"{PREFIX}{self.token}"
+        return f"{SPOOL_WORD}{self.token}"
 
 
 class CopySpool:
@@ -142,7 +141,7 @@ class CopySpool:
         self, path: str, data: bytes, sha256: str | None, sender: str, rights: WriteRights
     ) -> None:
         """See `base.FileTaker`."""
-        if not path.startswith(PREFIX):
+        if not path.startswith(SPOOL_WORD):
             await self._taker.take_file(path, data, sha256, sender, rights)
             return
         entry = self._expected(path, sender, is_whole=True)
@@ -153,7 +152,7 @@ class CopySpool:
         self, path: str, data: bytes, piece: Piece, sender: str, rights: WriteRights
     ) -> None:
         """See `base.FileTaker`."""
-        if not path.startswith(PREFIX):
+        if not path.startswith(SPOOL_WORD):
             await self._taker.take_piece(path, data, piece, sender, rights)
             return
         entry = self._expected(path, sender)
@@ -167,7 +166,7 @@ class CopySpool:
 
     async def forget(self, path: str, piece: Piece, sender: str, rights: WriteRights) -> None:
         """See `base.FileTaker`."""
-        if path.startswith(PREFIX):
+        if path.startswith(SPOOL_WORD):
             path, rights = str(self._expected(path, sender).path), _any_path(rights)
         await self._taker.forget(path, piece, sender, rights)
 
@@ -178,7 +177,7 @@ class CopySpool:
             PathForbidden: there is none.
             AnswerUnwanted: there was one, and whoever asked has gone.
         """
-        token = path.removeprefix(PREFIX)
+        token = path.removeprefix(SPOOL_WORD)
         entry = self.find(token) or self._gone.get(token)
         if entry is None or entry.is_outgoing:
             raise _unexpected()

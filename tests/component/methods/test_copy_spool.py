@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from appliance.core.copying import Piece, TargetPlace
+from appliance.core.copying import SPOOL_WORD, Piece, TargetPlace
 from appliance.errors import (
     AnswerUnwanted,
     CopyFailed,
@@ -20,7 +20,7 @@ from appliance.errors import (
 from appliance.methods.base import WriteRights
 from appliance.methods.copies import spool as _copy_spool
 from appliance.methods.copies.receiver import CopyTaker
-from appliance.methods.copies.spool import PREFIX, CopySpool
+from appliance.methods.copies.spool import CopySpool
 from tests.support.waiting import until_async
 
 DATA = b"\xff\0content" * 100
@@ -83,7 +83,7 @@ async def test_the_node_that_was_asked_may_bring_the_file_whatever_allow_paths_s
 )
 async def test_a_word_that_was_not_given_opens_nothing(spooling, word):
     entry = spooling.spool.add("central", "ship1")
-    word = PREFIX + word.format(token=entry.token)
+    word = SPOOL_WORD + word.format(token=entry.token)
     for bring in (spooling.file(word), spooling.piece(word, 0, SIZE)):
         with pytest.raises(PathForbidden, match="no such copy is expected here"):
             await bring
