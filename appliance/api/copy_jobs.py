@@ -35,7 +35,7 @@ from appliance.errors import RequestInvalid, StoreError
 from appliance.jobs.ledger import JobLedger, NewMessage
 from appliance.jobs.records import JobFacts, TargetFacts, TargetState
 from appliance.methods.base import Outgoing
-from appliance.methods.copies.receiver import KEPT_FREE_BYTES
+from appliance.methods.copies.receiver import measure_room
 from appliance.methods.copies.sender import TELL_EVERY_S, CopySender
 from appliance.methods.copies.source import SourceFile
 from appliance.methods.copies.spool import CopySpool, SpoolEntry
@@ -322,9 +322,8 @@ class _Line:
 
 
 def _open_new(path: Path, size: int) -> int:
-    found = os.statvfs(path.parent)
-    free = found.f_bavail * found.f_frsize
-    if size and size + KEPT_FREE_BYTES > free:
+    free, kept = measure_room(os.statvfs(path.parent))
+    if size and size + kept > free:
         raise RequestInvalid(f"no room for {size} bytes in the state directory: {free} are free")
     return os.open(path, _WRITE_FLAGS, 0o600)
 

@@ -16,7 +16,7 @@ from appliance.cli.progress_view import say_bytes
 from appliance.cli.standing import Progress
 from appliance.core.delivery import DELIVERED
 from appliance.core.escape import escape_controls, escape_line
-from appliance.core.outcome import Kind
+from appliance.core.outcome import Kind, say_signal
 from appliance.core.times import say_again, say_short
 
 Words = list[tuple[str, bool]]
@@ -235,6 +235,8 @@ class Deliveries:
             words += self._say(
                 item, f"stopped after {line.stopped_after_seconds:g} s, when its time was over"
             )
+        elif line.signal:
+            words += self._say(item, say_signal(line.signal))
         if line.is_held:
             words += self._say(item, "what the program left behind held its output and was ended")
         if line.truncated:

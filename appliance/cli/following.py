@@ -13,6 +13,7 @@ from appliance.cli.api_client import ApiClient
 from appliance.cli.grouping import WIDTH, Group, describe_groups, make_groups, show_groups
 from appliance.cli.options import Output, print_json, warn
 from appliance.core.delivery import DeliveryState
+from appliance.core.outcome import say_signal
 from appliance.errors import DaemonUnreachable
 
 STOPPED_WORDS = "the program was stopped after {:g} s, when its time was over"
@@ -116,6 +117,8 @@ def tell_troubles(answers: Answers) -> None:
     for item in answers.nodes:
         if item.progress.stopped_after_s is not None:
             warn(f"{item.node}: {STOPPED_WORDS.format(item.progress.stopped_after_s)}")
+        elif item.progress.signal is not None:
+            warn(f"{item.node}: the program was {say_signal(item.progress.signal)}")
         if item.progress.is_held:
             warn(f"{item.node}: {HELD_WORDS}")
         if item.progress.is_truncated:

@@ -6,6 +6,7 @@ after, folds the same facts into the same value, so that no two views of it can 
 
 from __future__ import annotations
 
+import signal
 from dataclasses import dataclass, fields
 from enum import StrEnum
 
@@ -30,6 +31,15 @@ _ORDER = (
     DeliveryState.DONE,
 )
 _MAX_STATUS_DIGITS = 9
+
+
+def say_signal(number: int) -> str:
+    """``ended by signal 9 (SIGKILL)``: an exit status of 137 may as well be the program's own."""
+    try:
+        name = f" ({signal.Signals(number).name})"
+    except ValueError:
+        name = ""
+    return f"ended by signal {number}{name}"
 
 
 def was_cut_off(status: str | None) -> bool:
@@ -210,6 +220,8 @@ class Outcome:
         """Words for how the program ended where that was not by itself and as a whole."""
         if self.stopped_after_s is not None:
             return f"stopped after {self.stopped_after_s:g} s"
+        if self.signal is not None:
+            return say_signal(self.signal)
         return "what it left behind held its output and was ended" if self.is_held else None
 
     def _is_before(self, state: DeliveryState) -> bool:

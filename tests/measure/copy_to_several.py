@@ -1,6 +1,6 @@
 """Many small files and a large one to several nodes behind a link that is cut twice.
 
-`python -m tests.measure.copy_to_several [FILES [MB [NODES]]]`
+`python -m tests.measure.copy_to_several [FILES [MB [NODES]]]`; of 0 files, or MB, that part is left out.
 
 All ships reach the broker over one link, which stalls and is cut when a third and when two thirds of the bytes have passed,
 and mended two seconds later. Told are the time, files or MB a second over all nodes, what the peak of each daemon's memory
@@ -39,7 +39,7 @@ nodes:
   central: {{subscribe: {{REQErrorLog: {{}}, REQToFileAppend: {{}}, REQCopyFileTo: {{}}}}}}
   {ships}
 """
-LIMIT_S = 3_600.0
+LIMIT_S = 7_200.0
 
 
 IN_ITS_PLACE = 'mount --bind "$0" "$1" && shift && exec "$@"'
@@ -154,7 +154,7 @@ def run(ships: Ships, name: str, hashes: dict[str, str], *, is_tree: bool) -> st
 def main() -> None:
     arguments = [int(word) for word in sys.argv[1:]]
     file_count, size_mb, node_count = (*arguments, *(10_000, 2_000, 20)[len(arguments) :])
-    for name in ("many", "large"):
+    for name in [*(["many"] if file_count else []), *(["large"] if size_mb else [])]:
         # daemons of their own for each, so that a peak is this run's
         with (
             tempfile.TemporaryDirectory() as directory,

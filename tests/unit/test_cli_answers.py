@@ -7,6 +7,7 @@ import pytest
 from appliance.api.model import Line
 from appliance.cli.answer_view import Answers, Stream, Style
 from appliance.cli.exec_command import exit_code_of
+from appliance.cli.following import tell_troubles
 from tests.support.api_answers import read
 
 TERMINAL = frozenset({Stream.OUT, Stream.ERR})
@@ -225,3 +226,16 @@ def test_how_a_program_ended_is_told_beside_its_output():
     answers, _ = take(end(1, "0", "data", is_held=True), keeps=True)
     (node,) = answers.facts()["nodes"]
     assert (node["is_held"], exit_code_of(answers)) == (True, 0)
+
+
+def test_a_signal_that_ended_a_program_is_told_beside_its_status(capsys):
+    answers, _ = take(end(1, "137", signal=9), keeps=True)
+    tell_troubles(answers)
+    assert capsys.readouterr().err == (
+        "appliance: ship1: the program was ended by signal 9 (SIGKILL)\n"
+    )
+    (node,) = answers.facts()["nodes"]
+    assert node["reason"] == "ended by signal 9 (SIGKILL)"
+    answers, _ = take(end(1, "137"), keeps=True)
+    tell_troubles(answers)
+    assert capsys.readouterr().err == ""

@@ -155,7 +155,8 @@ MAX_TRANSFERS = 256
 """Transfers whose hash is kept in memory; of others the whole file is read once more at the end."""
 MAX_AHEAD = 1_024
 KEPT_FREE_BYTES = 64 * 1024 * 1024
-"""Copies leave that much of a file system to others."""
+"""Copies leave that much of a file system to others, of a small one less."""
+_KEPT_SHARE = 20
 _HASH_BLOCK_BYTES = 1024 * 1024
 _THREADS = 4
 _NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
@@ -442,13 +443,18 @@ def _too_large(path: str, size: int, rights: WriteRights) -> CopyFailed:
     )
 
 
+def measure_room(found: os.statvfs_result) -> tuple[int, int]:
+    """The bytes that are free, and how many of them copies leave to others: of a small file system a twentieth."""
+    kept = min(KEPT_FREE_BYTES, found.f_blocks * found.f_frsize // _KEPT_SHARE)
+    return found.f_bavail * found.f_frsize, kept
+
+
 def _check_room(target: Target, size: int) -> None:
-    found = os.statvfs(target.directory_fd)
-    free = found.f_bavail * found.f_frsize
-    if size + KEPT_FREE_BYTES > free and size > 0:
+    free, kept = measure_room(os.statvfs(target.directory_fd))
+    if size + kept > free and size > 0:
         raise CopyFailed(
             shorten(target.path),
-            f"no room for {size} bytes: {free} are free, {KEPT_FREE_BYTES} of them are kept",
+            f"no room for {size} bytes: {free} are free, {kept} of them are kept",
         )
 
 

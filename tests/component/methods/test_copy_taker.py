@@ -381,12 +381,20 @@ async def test_rights_that_are_taken_away_hold_from_the_next_piece_on(taking):
 
 
 async def test_a_file_without_room_is_refused_before_it_begins(taking, monkeypatch):
-    monkeypatch.setattr(_copy_taker, "KEPT_FREE_BYTES", 2**60)
+    monkeypatch.setattr(_copy_taker, "measure_room", lambda _: (20, 19))
     with pytest.raises(CopyFailed, match=r"no room for 10000 bytes: .* are free"):
         await taking.piece(0)
     with pytest.raises(CopyFailed, match="no room for 10 bytes"):
         await taking.taker.take_file(str(taking.target), b"x" * 10, None, "ship1", taking.rights)
     assert (taking.files, taking.notes) == ([], [])
+
+
+def test_of_a_small_file_system_copies_leave_a_twentieth_to_others_and_of_a_large_one_64_mib():
+    def disk(blocks, free):
+        return os.statvfs_result((4096, 4096, blocks, free, free, 0, 0, 0, 0, 255))
+
+    assert _copy_taker.measure_room(disk(256, 256)) == (1_048_576, 52_428)
+    assert _copy_taker.measure_room(disk(2**30, 1)) == (4_096, 64 * 1024 * 1024)
 
 
 async def test_a_disk_that_is_full_in_the_middle_gets_its_room_back(taking, monkeypatch):
