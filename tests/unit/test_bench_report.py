@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from appliance.bench.report import BenchOptions, BenchReport, Summary
 from appliance.bench.sides import BenchOrder
-from appliance.cli.bench_view import BANDS, render_report, to_json
+from appliance.cli.bench_command import BANDS, render_report, to_json
 from appliance.core.specs import (
     BrokerSettings,
     LimitSettings,
