@@ -2,6 +2,7 @@
 
 Runs the rows with so many seeds each, prints what each run showed, and a table at the end; the exit status is 1 if a
 promise was broken, or a mutant went unnoticed. A run is tried again by its row and seed (`--first SEED --seeds 1`).
+With `--full` the rows are the promises of delivery in the sizes that are promised, with one seed each.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import tempfile
 import time
 from pathlib import Path
 
+from tests.lab.full import make_rows
 from tests.lab.rows import ROWS, Finding, Row
 
 
@@ -49,23 +51,36 @@ def table_line(name: str, row: Row, findings: list[Finding]) -> str:
 def main() -> int:
     """Run from the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rows", default=",".join(ROWS), help="R1 to R22, R1-R4, R4b, M1, M2")
-    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--full", action="store_true", help="in the sizes that are promised")
+    parser.add_argument(
+        "--share", type=float, default=1.0, help="with --full, of the rates of load"
+    )
+    parser.add_argument(
+        "--rows", help=f"of {', '.join(ROWS)}; with --full of {', '.join(make_rows())}"
+    )
+    parser.add_argument("--seeds", type=int, help="3 each, with --full one")
     parser.add_argument("--first", type=int, default=1)
     parser.add_argument("--seconds", type=float, default=25.0, help="of faults, for each seed")
     options = parser.parse_args()
-    unknown = set(options.rows.split(",")) - ROWS.keys()
-    if unknown:
-        parser.error(f"no rows: {', '.join(sorted(unknown))}; there are {', '.join(ROWS)}")
-    seeds = range(options.first, options.first + options.seeds)
+    rows = make_rows(options.share) if options.full else ROWS
+    names = options.rows.split(",") if options.rows else list(rows)
+    if unknown := set(names) - rows.keys():
+        parser.error(f"no rows: {', '.join(sorted(unknown))}; there are {', '.join(rows)}")
+    count = options.seeds or (1 if options.full else 3)
+    seeds = range(options.first, options.first + count)
     lines, is_right = [], True
-    for name in options.rows.split(","):
-        row = ROWS[name]
+    for name in names:
+        row = rows[name]
         findings = run_row(name, row, seeds, options.seconds)
         lines.append(table_line(name, row, findings))
         is_right = is_right and all(one.is_right for one in findings)
     load = ", ".join(f"{average:.1f}" for average in os.getloadavg())
-    print(f"\n{options.seconds:g} s a seed, load {load}\n")
+    said = (
+        f"the sizes that are promised at {options.share:g} of the rates"
+        if options.full
+        else f"{options.seconds:g} s a seed"
+    )
+    print(f"\n{said}, load {load}\n")
     print("| row | fault | right | accepted or tried | lost | doubled | slowest recovery |")
     print("|---|---|---|---|---|---|---|", *lines, sep="\n")
     return 0 if is_right else 1

@@ -20,7 +20,7 @@ from tests.lab.chaos import Load
 from tests.lab.tally import Tally, dead_of, is_settled, line_message, lines_of, tally
 from tests.support.appliance import Appliance
 from tests.support.nats_server import NatsServer
-from tests.support.waiting import at_a_random_moment, pace, until
+from tests.support.waiting import LONG_S, at_a_random_moment, pace, until
 
 CONFIG = """
 version: 1
@@ -207,16 +207,25 @@ def _stop(appliance: Appliance) -> None:
     until(stands_still, every_s=0.001)
 
 
+def _settle(sender: Appliance, receiver: Appliance) -> None:
+    """Until nothing waits; a copy that was taken late may hold all that a slow machine had left waiting."""
+    until(
+        lambda: is_settled(sender) and is_settled(receiver),
+        timeout_s=10 * LONG_S,
+        tell=sender.log,
+    )
+
+
 def _judge(cut: Cut, offered: set[str], offered_commands: set[str], ack_on: str) -> Verdict:
     with NatsServer() as broker:
         sender, receiver = _pair(CONFIG.format(url=broker.url, ack_on=ack_on), cut.directory)
         began = time.monotonic()
         with sender, receiver:
-            until(lambda: is_settled(sender) and is_settled(receiver), tell=sender.log)
+            _settle(sender, receiver)
             settle_s = time.monotonic() - began
             more = [f"afterwards-{number}" for number in range(AFTERWARDS)]
             sender.send(*map(line_message, more))
-            until(lambda: is_settled(sender) and is_settled(receiver), tell=sender.log)
+            _settle(sender, receiver)
             effects = receiver.data("effects")
             done = effects.read_text().splitlines() if effects.exists() else []
             # a command that had begun is not run again, and that is what its dead letter says

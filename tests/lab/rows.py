@@ -62,26 +62,34 @@ def _chaos(*kinds: str, max_mib: int = 256, **options: object) -> Run:
         )
         is_small = outcome.peak_mib <= max_mib and outcome.growth_mib <= MAX_GROWTH_MIB
         is_right = outcome.is_right and is_small
-        return _finding_of(outcome, is_right)
+        return finding_of(outcome, is_right)
 
     return run
 
 
-def _finding_of(outcome: Outcome, is_right: bool) -> Finding:
+def finding_of(outcome: Outcome, is_right: bool) -> Finding:
+    """What a run of the harness showed, judged by whoever ran it."""
     tally = outcome.tally
     return Finding(
         is_right, str(outcome), tally.accepted, tally.lost, tally.doubled, outcome.settle_s
     )
 
 
-def _mutant(command: list[str], defect: str, *kinds: str) -> Run:
+def mutant(command: list[str], defect: str, *kinds: str, per_second: int = 1_000) -> Run:
     """Right is the run that goes wrong: who checks must see it, or proves nothing."""
 
     def run(directory: Path, seed: int, seconds: float) -> Finding:
         outcome = run_harness(
-            directory, kills=0, seed=seed, seconds=seconds, kinds=kinds, receiver_command=command
+            directory,
+            kills=0,
+            seed=seed,
+            per_second=per_second,
+            seconds=seconds,
+            kinds=kinds,
+            receiver_command=command,
+            settle_timeout_s=600.0,
         )
-        return _finding_of(outcome, getattr(outcome.tally, defect) > 0)
+        return finding_of(outcome, getattr(outcome.tally, defect) > 0)
 
     return run
 
@@ -288,10 +296,10 @@ ROWS: dict[str, Row] = {
     ),
     "M1": Row(
         "mutant: acknowledges before the commit, must be caught",
-        _mutant(MUTANT_ACK_BEFORE_COMMIT, "lost", "receiver"),
+        mutant(MUTANT_ACK_BEFORE_COMMIT, "lost", "receiver"),
     ),
     "M2": Row(
         "mutant: remembers no ids, must be caught",
-        _mutant(MUTANT_NO_DEDUPE, "doubled", "broker", "sender"),
+        mutant(MUTANT_NO_DEDUPE, "doubled", "broker", "sender"),
     ),
 }

@@ -142,7 +142,13 @@ def run_swaps(
             sent_s = time.monotonic() - started
             slow.stopped.set()
             slow.join(60)
-            until(lambda: is_settled(appliance), every_s=0.05, tell=appliance.log)
+            # the commands queue up where a machine is slow, and are caught up with
+            until(
+                lambda: is_settled(appliance),
+                timeout_s=60 + 10 * seconds,
+                every_s=0.05,
+                tell=appliance.log,
+            )
             worker = appliance.worker("beta.REQToFileAppend.EventACK_subscriber")
             assert worker is not None
             ids = lines_of(appliance)
