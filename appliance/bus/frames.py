@@ -109,7 +109,15 @@ def write_frames(
             if subject not in known:
                 check_publish_subject(subject)
                 _remember(subject, known)
-            _check_single(reply_to, known)
+            # NB: as in `_check_single`, without the cost of a call for each message
+            begins, _, token = reply_to.rpartition(".")
+            if not (
+                begins in known
+                and token.isalnum()
+                and reply_to.isascii()
+                and len(reply_to) <= MAX_SENT_SUBJECT_BYTES
+            ):
+                _check_single(reply_to, known)
             target = f"{subject} {reply_to}"
         else:
             if subject not in known:

@@ -31,6 +31,7 @@ NODE_PATTERN = r"[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]+)*"
 METHOD_PATTERN = r"[A-Za-z0-9_-]+"
 MAX_LABEL_CHARACTERS = 63
 """Of a label of a node and of its value, both of the characters of node names."""
+_ENDS_FOR_REFUSALS = f".{REFUSALS_TOKEN}"
 _NODE = re.compile(NODE_PATTERN)
 _METHOD = re.compile(METHOD_PATTERN)
 
@@ -91,7 +92,7 @@ def is_node_name(text: str) -> bool:
 
 def is_for_refusals(reply_to: str) -> bool:
     """Whether a reply subject asks for refusals only."""
-    return reply_to.endswith(f".{REFUSALS_TOKEN}")
+    return reply_to.endswith(_ENDS_FOR_REFUSALS)
 
 
 def is_method_name(text: str) -> bool:

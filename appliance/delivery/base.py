@@ -137,8 +137,8 @@ class LaneCarrier(Protocol):
         """
         ...
 
-    def forget(self, flight: Flight) -> None:
-        """Its record is settled or given back; answers to it mean nothing any more."""
+    def forget(self, flights: Sequence[Flight]) -> None:
+        """Their records are settled or given back; answers to them mean nothing any more."""
         ...
 
     async def close(self) -> None:

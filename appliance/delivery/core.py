@@ -289,16 +289,19 @@ class CoreCarrier:
     def _hand_over(self, frames: list[Frame]) -> None:
         self._bus.send(frames)
 
-    def forget(self, flight: Flight) -> None:
+    def forget(self, flights: Sequence[Flight]) -> None:
         """See `base.LaneCarrier`."""
-        by_token = self._flights
-        for token in flight.tokens:
-            by_token.pop(token, None)
-        flight.tokens.clear()
+        pop = self._flights.pop
+        for flight in flights:
+            tokens = flight.tokens
+            for token in tokens:
+                pop(token, None)
+            tokens.clear()
         if self._shared:
-            number = body_number(flight.record.id)
-            self._by_number.pop(number, None)
-            self._asked.pop(number, None)
+            for flight in flights:
+                number = body_number(flight.record.id)
+                self._by_number.pop(number, None)
+                self._asked.pop(number, None)
 
     async def close(self) -> None:
         """See `base.LaneCarrier`."""

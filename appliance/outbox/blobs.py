@@ -174,6 +174,8 @@ def _encode_records(
     end = 0
     with_tries = content.with_tries
     crc32 = zlib.crc32
+    last_shape: tuple[object, ...] | None = None
+    number = 0
     for record in records:
         shape = (
             record.node,
@@ -187,10 +189,13 @@ def _encode_records(
             record.attempt,
             record.origin,
         )
-        number = shapes.get(shape)
-        if number is None:
-            "\0".join((record.node, record.subject)).encode()  # names must be plain text
-            number = shapes[shape] = len(shapes)
+        if shape != last_shape:  # mostly all of a commit are of one
+            last_shape = shape
+            known = shapes.get(shape)
+            if known is None:
+                "\0".join((record.node, record.subject)).encode()  # names must be plain text
+                known = shapes[shape] = len(shapes)
+            number = known
         shape_of.append(number)
         tries = tries_of(record) if with_tries else None
         if tries is not None:
@@ -200,11 +205,14 @@ def _encode_records(
         else:
             extra = b""
         payload = record.payload
+        checksum = record.id & 0xFFFFFFFF
+        if extra:
+            checksum = crc32(extra, checksum)
+            parts.append(extra)
         sizes.append(len(extra))
         end += len(extra) + len(payload)
         ends.append(end)
-        crcs.append(crc32(payload, crc32(extra, record.id & 0xFFFFFFFF)))
-        parts.append(extra)
+        crcs.append(crc32(payload, checksum))
         parts.append(payload)
     columns: list[array[Any]] = [
         array("Q", [record.id for record in records]),

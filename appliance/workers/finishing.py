@@ -27,6 +27,7 @@ MAX_REPLY_WAITS = 50
 
 _TAKEN = Answer(AnswerKind.TAKEN)
 _DONE = Answer(AnswerKind.DONE)
+_RECEIVED = AckOn.RECEIVED
 
 Finished = tuple[Incoming, tuple[OutboxRecord, ...], str]
 """What came of one message, until it is committed: the message, what goes out because of it, and its verdict.
@@ -233,7 +234,7 @@ class Finishing:
             if work.row_id is not None:
                 rows.append(work.row_id)
             if work.reply_tos:
-                said += last_words(finished)
+                say_last(finished, said)
         self._telling.remove(batch.finished)
         if rows:
             # not before the commit: until then they are still rows of ours
@@ -276,23 +277,24 @@ def sort_out(
     return runs, items
 
 
-def last_words(finished: Finished) -> list[Confirmation]:
-    """The acknowledgements of a message, one for each copy that came."""
+def say_last(finished: Finished, said: list[Confirmation]) -> None:
+    """Add the acknowledgements of a message, one for each copy that came."""
     work, _, verdict = finished
-    to_appliance = work.identity.instance is not None
-    if work.ack_on is AckOn.RECEIVED:
+    identity = work.identity
+    to_appliance = identity.instance is not None
+    if work.ack_on is _RECEIVED:
         # whatever came of it: it is remembered, and no more was promised
-        answer, to_appliance = _TAKEN, work.identity.hears
+        answer, to_appliance = _TAKEN, identity.hears
     elif verdict == DONE_VERDICT:
         answer = Answer(AnswerKind.DONE, is_unwanted=True) if work.is_unwanted else _DONE
     elif not to_appliance:
-        return []  # a Go node hears nothing of a failure, and asks again
+        return  # a Go node hears nothing of a failure, and asks again
     else:
         word, _, why = verdict.partition(": ")
         kind = AnswerKind.REFUSED if word == "refused" else AnswerKind.FAILED
         answer = Answer(kind, detail=why)
     new = tuple.__new__  # NB: Confirmation(...) costs twice as much
-    return [
-        new(Confirmation, (reply_to, work.message_id, answer, to_appliance, work.signer))
-        for reply_to in work.reply_tos
-    ]
+    for reply_to in work.reply_tos:
+        said.append(  # noqa: PERF401 - it is one nearly always, and a generator costs more than that
+            new(Confirmation, (reply_to, work.message_id, answer, to_appliance, work.signer))
+        )

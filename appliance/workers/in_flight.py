@@ -46,11 +46,17 @@ class InFlight:
         """Whether an earlier message of its stream is not settled yet."""
         return bool(flight.stream) and self._streams[flight.stream][0] is not flight
 
-    def remove(self, flight: Flight) -> bool:
-        """The record is settled or given back; whether that lets another one of its stream go."""
-        known = self._by_id.pop(flight.record.id, None)
-        if known is None or not flight.stream:
-            return False
+    def remove(self, flights: Sequence[Flight]) -> bool:
+        """Their records are settled or given back; whether that lets another one of a stream go."""
+        pop = self._by_id.pop
+        lets_go = False
+        for flight in flights:
+            known = pop(flight.record.id, None)
+            if known is not None and flight.stream and self._leave(flight):
+                lets_go = True
+        return lets_go
+
+    def _leave(self, flight: Flight) -> bool:
         waiting = self._streams[flight.stream]
         was_first = waiting[0] is flight
         waiting.remove(flight)

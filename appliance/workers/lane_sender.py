@@ -388,13 +388,25 @@ class LaneSender:
             self._note_unacknowledged(flights, now)
             flights = [flight for flight in flights if flight.record.wants_ack]
         epoch, earliest = self._epoch, self._due_mono
+        ack, awaiting = self._spec.ack, FlightPhase.AWAITING
+        usual_mono, is_counted = now + ack.timeout_s, ack.retries is not None
+        is_silent = self._pace.silences > 0
         for flight in flights:
-            flight.phase = FlightPhase.AWAITING
+            record = flight.record
+            flight.phase = awaiting
             flight.sent_mono = now
             flight.epoch = epoch
             # counted as heard; taken back where the broker or the receiver says that it was not
-            flight.record.sends += 1
-            due_mono = flight.due_mono = now + self._wait_s(flight)
+            record.sends += 1
+            if (
+                record.ack_timeout_s is None
+                and record.retries is None
+                and (is_counted or not (is_silent or flight.unanswered))
+            ):
+                due_mono = usual_mono  # NB: as `_wait_s` has it for nearly all
+            else:
+                due_mono = now + self._wait_s(flight)
+            flight.due_mono = due_mono
             if due_mono < earliest:
                 earliest = due_mono
         self._due_mono = earliest
@@ -684,14 +696,12 @@ class LaneSender:
 
     def _release(self, flights: list[Flight]) -> None:
         """These are delivered: others may go in their place."""
-        remove, forget = self._flights.remove, self._carrier.forget
-        for flight in flights:
-            if flight.phase is FlightPhase.AWAITING:
-                self._awaiting -= 1
-            if remove(flight):
-                self._due_mono = 0.0
-            # its tokens go: an answer that comes later finds nobody
-            forget(flight)
+        awaiting = FlightPhase.AWAITING
+        self._awaiting -= sum([flight.phase is awaiting for flight in flights])
+        if self._flights.remove(flights):
+            self._due_mono = 0.0
+        # their tokens go: an answer that comes later finds nobody
+        self._carrier.forget(flights)
 
     def _note_delivered(self, flights: list[Flight], now: float) -> None:
         stats = self._stats
@@ -771,10 +781,10 @@ class LaneSender:
 
     def _let_go(self, flight: Flight) -> None:
         self._to_idle(flight)
-        if self._flights.remove(flight):
+        if self._flights.remove([flight]):
             self._due_mono = 0.0
             self._wake()
-        self._carrier.forget(flight)
+        self._carrier.forget([flight])
         self._stats.in_flight = len(self._flights)
 
     def _to_idle(self, flight: Flight) -> None:

@@ -174,7 +174,7 @@ async def test_a_message_is_stored_once_however_often_it_is_sent(world):
     said = await side.said(3)
     assert {(one.kind, one.detail) for one in said} == {(AnswerKind.STORED, f"{STREAM} 1")}
     assert await side.kept() == 1
-    carrier.forget(flight)
+    carrier.forget([flight])
     flight.record.attempt = 1  # an operator wants it done anew
     carrier.send([flight])
     await side.until_kept(2)
