@@ -280,3 +280,17 @@ def test_a_terminal_of_80_columns_breaks_no_name_of_a_worker_and_tells_what_is_w
     assert lines[at].split()[:3] == [name, "sub", "backing_off"]
     assert why in lines[at + 1]
     assert max(map(len, lines)) <= 80
+
+
+def test_processes_that_compute_have_a_line_each_and_what_died_of_what_is_told():
+    processes = [
+        {"number": 1, "phase": "working", "pid": 7, "handled": 3, "restarts": 1, "busy_seconds": 2.0,
+         "doing": "ship.REQSpin.EventACK 5 of central"},
+        {"number": 2, "phase": "backing_off", "error": "was killed by signal 11"},
+    ]  # fmt: skip
+    text = show({**make_status(), "processes": processes})
+    assert (
+        "1   working   pid 7   3 done, 1 restart   ship.REQSpin.EventACK 5 of central, 2 s" in text
+    )
+    assert "2   backing off   0 done   was killed by signal 11" in text
+    assert "process" not in show(make_status())
