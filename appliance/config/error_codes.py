@@ -459,7 +459,8 @@ _ALL = (
         "E222",
         "reserved-name",
         "A node has a name with a meaning of its own: `local` is the node itself, "
-        "errorCentral whoever subscribes REQErrorLog.",
+        "errorCentral whoever subscribes REQErrorLog. Nor may its subjects lie below those of another, where rights at "
+        "the broker would reach them.",
         "nodes: {local: {}}",
         "Rename the node.",
     ),

@@ -14,12 +14,12 @@ from typing import NamedTuple
 
 import msgspec
 
-from appliance.core.names import NodeName, is_node_name
+from appliance.core.names import ENROLMENT_TOKEN, NodeName, find_taken, is_node_name
 from appliance.core.public_keys import fingerprint_of, is_public_key
 
-REQUESTS = "enrolment.request"
+REQUESTS = f"{ENROLMENT_TOKEN}.request"
 """The subject on which new nodes ask."""
-REPLIES = "enrolment.reply"
+REPLIES = f"{ENROLMENT_TOKEN}.reply"
 """They are answered below it, and below their public key."""
 MAX_REQUEST_BYTES = 1_024
 MAX_PER_NODE = 4
@@ -80,7 +80,12 @@ def read_request(payload: bytes, verify: Verify) -> EnrolmentRequest | None:
     except (msgspec.DecodeError, UnicodeDecodeError):
         return None
     request = EnrolmentRequest(body.node, body.public_key)
-    if not is_node_name(body.node) or not is_public_key(body.public_key) or "\0" in body.nonce:
+    if (
+        not is_node_name(body.node)
+        or find_taken(body.node)
+        or not is_public_key(body.public_key)
+        or "\0" in body.nonce
+    ):
         return None
     try:
         signed = signed_bytes(request, body.nonce)

@@ -36,6 +36,11 @@ _NODE = re.compile(NODE_PATTERN)
 _METHOD = re.compile(METHOD_PATTERN)
 
 
+_KINDS = frozenset({"CommandACK", "CommandNACK", "EventACK", "EventNACK"})
+ENROLMENT_TOKEN = "enrolment"
+"""Below it new nodes ask to be let in, and are answered."""
+
+
 class Category(StrEnum):
     """First half of a subject's kind. It has no effect of its own, but it is part of the address."""
 
@@ -88,6 +93,17 @@ class SubjectParts(NamedTuple):
 def is_node_name(text: str) -> bool:
     """Whether `text` may name a node."""
     return _NODE.fullmatch(text) is not None and len(text) <= 200
+
+
+def find_taken(node: str) -> str | None:
+    """Below whose subjects those of a node of this name would lie: whoever may send or listen there could do so here."""
+    tokens = node.split(".")
+    if tokens[0] == "_INBOX":
+        return "what is asked of the broker"
+    if tokens[0] == ENROLMENT_TOKEN:
+        return "what new nodes ask"
+    at = next((at for at, token in enumerate(tokens) if token in _KINDS), None)
+    return None if at is None else ".".join(tokens[: at + 1])
 
 
 def is_for_refusals(reply_to: str) -> bool:

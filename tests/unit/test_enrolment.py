@@ -55,6 +55,10 @@ WRONG = {
     "a wildcard": body(EnrolmentRequest("*", SHIP.public)),
     "a long name": body(EnrolmentRequest("n" * 300, SHIP.public)),
     "a zero byte": body(nonce="\0"),
+    "a name below others' answers": body(
+        EnrolmentRequest("central.REQPing.EventACK.reply", SHIP.public)
+    ),
+    "a name below what new nodes hear": body(EnrolmentRequest("enrolment.reply", SHIP.public)),
     "a short signature": write_request(
         REQUEST, "1a", sign(SHIP.seed, signed_bytes(REQUEST, "1a"))[:-1]
     ),

@@ -13,7 +13,7 @@ from appliance.config.compiler.findings import PLACE, Findings, KeyPath
 from appliance.config.compiler.layers import Tree, as_map, find_value
 from appliance.config.compiler.section_checks import check_bounds
 from appliance.core.method import MethodTable
-from appliance.core.names import MethodName, NodeName
+from appliance.core.names import MethodName, NodeName, find_taken
 from appliance.core.programs import PROGRAM_ORDERS
 from appliance.core.public_keys import PUBLIC_KEYS, is_user_key
 from appliance.core.settings import METHOD, Setting, leaves_of, settings_of
@@ -153,6 +153,13 @@ def check_fragments(findings: Findings, tree: Tree, known: Known) -> None:
                 "E222",
                 ("nodes", name),
                 f"{shorten(name)} is reserved: it stands for {meaning}",
+                on_key=True,
+            )
+        elif taken := find_taken(name):
+            findings.add(
+                "E222",
+                ("nodes", name),
+                f"{shorten(name)} is reserved: its subjects would lie below {shorten(taken)}",
                 on_key=True,
             )
 
