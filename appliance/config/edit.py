@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 import yaml
 
+from appliance.config.scalars import resolve_plain
 from appliance.core.public_keys import PUBLIC_KEYS
 
 _MAX_INDENT = 20
@@ -185,7 +186,9 @@ def _declare(
     files: Mapping[str, str], node: str, key: str, roles: Sequence[str], into: str
 ) -> Edit:
     facts = [f"roles: [{', '.join(roles)}]"] if roles else []
-    line = f"{node}: {{{', '.join([*facts, f'{PUBLIC_KEYS}: [{key}]'])}}}"
+    # a name that reads as something else than text, to any reader of YAML, stands in quotes
+    named = node if _is_plain(node) else f'"{node}"'
+    line = f"{named}: {{{', '.join([*facts, f'{PUBLIC_KEYS}: [{key}]'])}}}"
     if into and into not in files:
         return Edit(into, "", f"version: 1\n\nnodes:\n  {line}\n")
     names = [into] if into else list(reversed(list(files)))
@@ -252,3 +255,10 @@ def _child(tree: Any, key: str) -> dict[str, Any]:
 
 def _as_map(tree: Any) -> dict[str, Any]:
     return tree if isinstance(tree, dict) else {}
+
+
+def _is_plain(name: str) -> bool:
+    try:
+        return isinstance(yaml.safe_load(name), str) and resolve_plain(name) == name
+    except (yaml.YAMLError, ValueError):
+        return False

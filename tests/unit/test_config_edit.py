@@ -76,6 +76,13 @@ def test_of_several_files_the_one_that_declares_the_node_is_changed() -> None:
     assert yaml.safe_load(into.new) == {"log": {}, "nodes": {"c": {"public_keys": [K1]}}}
 
 
+@pytest.mark.parametrize("name", ["null", "1", "true", "no", "0x1", "1e3", "2026-01-01", "-1"])
+def test_a_node_whose_name_reads_as_something_else_is_declared_by_its_name(name: str) -> None:
+    edit = add_key({"a.yaml": "version: 1\nnodes:\n  a: {}\n"}, name, K1)
+    assert yaml.safe_load(edit.new)["nodes"] == {"a": {}, name: {"public_keys": [K1]}}
+    assert changed(edit) == [f'+  "{name}": {{{A}}}']
+
+
 def test_what_cannot_be_changed_at_one_place_is_said_in_words() -> None:
     with pytest.raises(EditImpossible, match="no list"):
         add_key({"f": "nodes: {a: {public_keys: any}}"}, "a", K1)
