@@ -203,8 +203,19 @@ class Rollout:
             if self.max_fail is not None and answers.troubled_count > self.max_fail:
                 why = why or self.stop_reason
             if why:
+                self._tell_unsure(batch, answers)
                 answers.skip(self._after(number), why)
                 return
+
+    def _tell_unsure(self, batch: Sequence[str], answers: Answers) -> None:
+        """Nodes of which the daemon had not said yet that they are asked."""
+        told = {item.node for item in answers.nodes}
+        unsure = [name for name in batch if name not in told]
+        if unsure:
+            where = f"jobs show {answers.first_job}" if answers.first_job else "jobs"
+            warn(
+                f"{say_nodes(unsure)}: it was interrupted before it was known whether they are asked: appliance {where}"
+            )
 
     def part_of(self, answers: Answers) -> dict[str, str]:
         """For the query of a batch: that it belongs to the job that the first one began."""

@@ -282,7 +282,7 @@ def execute(
             show_kept(answers, output, groups=group, raw=raw)
     tell_troubles(answers)
     if interrupts.is_second:
-        for name in answers.jobs_to_come:
+        for name in jobs_under_way(answers):
             print_words(cancel_job(client, name), Output.TEXT, is_result=False)
         return INTERRUPTED
     tell_silence(answers, "the command", in_pieces=stream, options=options)
@@ -296,11 +296,18 @@ def execute(
 
 
 def _tell_second(answers: Answers, options: str) -> bool:
-    jobs = answers.jobs_to_come
+    jobs = jobs_under_way(answers)
     for job in jobs:
         cancel = f"appliance jobs cancel{options} {job}"
         warn(f"job {job}: Ctrl-C again cancels it; else it goes on ({cancel})")
     return bool(jobs)
+
+
+def jobs_under_way(answers: Answers) -> list[str]:
+    """What may still do something, a batch among it of which the daemon has not said yet that it took it."""
+    is_asking = answers.batch > 1 and answers.first_job is not None
+    begun = [answers.first_job] if is_asking and answers.first_job is not None else []
+    return answers.jobs_to_come or begun
 
 
 def _detach(

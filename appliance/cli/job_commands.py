@@ -11,13 +11,15 @@ from msgspec import UNSET
 from appliance.api.model import Job, JobNode, JobOutput, JobPiece, Jobs, JobWords, Line
 from appliance.cli.answer_view import Answers, Style
 from appliance.cli.api_client import Answer, ApiClient
-from appliance.cli.following import terminal_streams, write
+from appliance.cli.choosing import GroupOption
+from appliance.cli.following import show_kept, terminal_streams, write
 from appliance.cli.job_view import (
     describe_counts,
     describe_head,
     describe_node,
     describe_what,
     exit_code_of,
+    progress_of,
 )
 from appliance.cli.options import (
     Exit,
@@ -31,6 +33,7 @@ from appliance.cli.options import (
 from appliance.cli.server_options import connect
 from appliance.cli.terminal import print_table
 from appliance.core.escape import escape_line
+from appliance.core.outcome import Kind
 from appliance.core.times import say_span
 
 LOOK_S = 10
@@ -127,13 +130,14 @@ def jobs_show(
 def jobs_output(
     id_: JobArgument,
     node: NodeOption = None,
+    group: GroupOption = False,
     output: OutputOption = Output.TEXT,
     state_dir: StateDirOption = None,
 ) -> int:
     """Print what is kept of a job's output, as `exec` would have shown it. Exits as `jobs show`."""
     client = connect(state_dir)
     job = client.get(f"/api/v1/jobs/{id_}", Job).value
-    shown = _Shown(client, job, node, output)
+    shown = _Shown(client, job, node, output, groups=group)
     shown.show_new()
     shown.finish()
     return exit_code_of(shown.nodes)
@@ -212,15 +216,26 @@ def print_words(found: Answer[JobWords], output: Output, *, is_result: bool = Tr
 class _Shown:
     """A job whose output is printed as `exec` prints it."""
 
-    def __init__(self, client: ApiClient, job: Job, node: str | None, output: Output) -> None:
+    def __init__(
+        self,
+        client: ApiClient,
+        job: Job,
+        node: str | None,
+        output: Output,
+        *,
+        groups: bool = False,
+    ) -> None:
         self._client = client
         self._node = node
-        self._is_json = output is Output.JSON
+        self._output = output
+        self._groups = groups
+        """Whether it is shown at the end, nodes that said the same together."""
         self.job = job
         self._after = 0
         self._told: dict[str, str] = {}
         several = len(self.nodes) > 1
-        self._answers = Answers(Style(prefixes=several, escapes=terminal_streams()))
+        style = Style(prefixes=several, escapes=terminal_streams(), keeps=groups)
+        self._answers = Answers(style)
         for item in self.nodes:
             self._answers.take(Line(event="accepted", to=item.to, id=item.id or 0))
 
@@ -242,7 +257,7 @@ class _Shown:
             found = self._client.get(f"/api/v1/jobs/{self.job.id}/output", JobOutput, query)
             for piece, plain in zip(found.value.pieces, found.plain["pieces"], strict=True):
                 self._after = piece.number
-                if self._is_json:
+                if self._output is Output.JSON and not self._groups:
                     print_json_line(plain)
                 else:
                     write(self._answers.take(_line(piece)))
@@ -252,7 +267,18 @@ class _Shown:
     def finish(self) -> None:
         """The rest, and what went wrong, on stderr."""
         write(self._answers.finish())
+        if self._groups:
+            for answer, item in zip(self._answers.nodes, self.nodes, strict=True):
+                answer.progress, answer.job, answer.batch = (
+                    progress_of(item),
+                    self.job.id,
+                    item.batch,
+                )
+                answer.wants_status = item.is_status_unknown and item.kind == Kind.FAILED
+            show_kept(self._answers, self._output, groups=True, raw=False)
         for item in self.nodes:
+            if self._groups and not item.forgotten_bytes:
+                continue
             if item.forgotten_bytes or item.is_cut or item.is_truncated or item.state != "done":
                 warn(f"{item.to}: {describe_node(item)}")
 

@@ -10,7 +10,9 @@ from msgspec import UNSET
 from appliance.api.model import Job, JobNode
 from appliance.cli.options import Exit
 from appliance.cli.progress_view import say_bytes
+from appliance.cli.standing import Progress
 from appliance.core.copying import COPY_FROM, SPOOL_WORD, split_target
+from appliance.core.delivery import DeliveryState
 from appliance.core.outcome import Kind
 from appliance.core.times import say_span
 from appliance.errors import ArgumentsInvalid
@@ -89,6 +91,26 @@ def describe_node(node: JobNode) -> str:
     if node.stopped is not UNSET:
         words.append(node.stopped)
     return ", ".join(words)
+
+
+def progress_of(node: JobNode) -> Progress:
+    """The same model that `exec` has of it while it waits."""
+    is_known = node.state in {str(state) for state in DeliveryState}
+    return Progress(
+        state=DeliveryState(node.state) if is_known else None,
+        why=node.why,
+        is_settled=node.is_delivered,
+        wants_answer=node.is_answered or node.kind == Kind.SILENT,
+        is_answered=node.is_answered,
+        has_spoken=node.is_answered,
+        exit_status=node.exit_status,
+        is_cut=node.is_cut,
+        is_truncated=node.is_truncated,
+        is_stderr_cut=node.is_stderr_cut,
+        is_held=node.is_held,
+        stopped_after_s=node.stopped_after_seconds,
+        signal=node.signal,
+    )
 
 
 def exit_code_of(nodes: Sequence[JobNode]) -> int:

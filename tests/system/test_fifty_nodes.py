@@ -41,6 +41,14 @@ def test_the_fleet_is_asked_in_batches_and_answers_in_groups(run):
     assert said[0] == "appliance: 50 nodes: ship1, ship2, ship3, ship4, ship5 and 45 more"
     assert sum(line.startswith("appliance: batch ") for line in said) == 5
     assert said[-1].startswith("appliance: 44 of 50 done; 1 failed: ship13; 5 silent: ship46")
+    # later, from the job, the same
+    job = json.loads(run("jobs", "list", "-o", "json").stdout)["jobs"][0]["id"]
+    later = run("jobs", "output", job, "--group")
+    assert (later.returncode, later.stdout, later.stderr) == (1, done.stdout, "")
+    told = json.loads(run("jobs", "output", job, "--group", "-o", "json").stdout)
+    assert [len(group["nodes"]) for group in told["groups"]] == [44, 1, 5]
+    assert told["summary"]["failed"] == FAILING
+    assert told["summary"]["absent"] == AWAY
 
 
 def test_the_first_failure_leaves_the_other_batches_alone(run, fleet):

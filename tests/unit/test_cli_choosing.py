@@ -6,6 +6,7 @@ import typer
 from appliance.api.model import Line
 from appliance.cli.answer_view import Answers, Style
 from appliance.cli.choosing import Rollout, waits_for_absent
+from appliance.cli.exec_command import jobs_under_way
 from appliance.errors import DaemonUnreachable
 from tests.support.api_answers import read
 
@@ -74,3 +75,27 @@ def test_a_bound_on_failures_needs_batches():
 def test_one_node_is_waited_for_and_of_several_none_unless_somebody_says_so():
     assert [waits_for_absent(None, count) for count in (1, 2, 50)] == [True, False, False]
     assert [waits_for_absent(asked, 2) for asked in (True, False)] == [True, False]
+
+
+def test_interrupted_before_the_daemon_has_answered_it_is_said_that_nobody_knows_here(capsys):
+    answers = Answers(Style(prefixes=True, escapes=frozenset()))
+
+    def ask(names):
+        if names != ["a", "b"]:
+            # its line is not there yet; the job is, and so a first Ctrl-C has something to tell
+            assert jobs_under_way(answers) == ["k3f9q2xa"]
+            return "interrupted"
+        for name in names:
+            line = {"event": "accepted", "to": name, "id": ord(name), "job": "k3f9q2xa"}
+            answers.take(read({**line, "replies": False}, Line))
+        assert jobs_under_way(answers) == ["k3f9q2xa"]
+        for name in names:
+            answers.take(read({"event": "delivered", "id": ord(name)}, Line))
+        assert jobs_under_way(answers) == []
+        return ""
+
+    Rollout.plan(NAMES, "2", None).run(ask, answers)
+    said = capsys.readouterr().err
+    assert "2 nodes: c, d: it was interrupted before it was known" in said
+    assert "appliance jobs show k3f9q2xa" in said
+    assert [item.node for item in answers.not_asked] == ["e"]
