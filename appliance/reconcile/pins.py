@@ -5,7 +5,6 @@ Kept on disk beside the history: a restart must not bring back what was taken ba
 
 from __future__ import annotations
 
-import asyncio
 import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -15,6 +14,7 @@ import msgspec
 
 from appliance.config.revision import Revision
 from appliance.durable_file import remove_durably, write_private
+from appliance.reconcile.on_disk import OnDisk
 
 PIN_FILE = "pin.json"
 """Below the state directory."""
@@ -72,10 +72,8 @@ class PinKeeper:
 
     def __init__(self, book: PinBook, on_trouble: Callable[[str], None]) -> None:
         self._book = book
-        self._on_trouble = on_trouble
+        self._on_disk: OnDisk[Pin | None] = OnDisk("the pin", book.save, on_trouble)
         self.pin: Pin | None = None
-        self._is_behind = False
-        """Whether the disk says something else."""
 
     def load(self) -> Pin | None:
         """What is on disk. Blocks."""
@@ -84,12 +82,13 @@ class PinKeeper:
     def restore(self, pin: Pin | None, *, is_on_disk: bool) -> None:
         """What an earlier run left, or that it is over."""
         self.pin = pin
-        self._is_behind = not is_on_disk
+        if not is_on_disk:
+            self._on_disk.expect(pin)
 
     @property
     def is_kept(self) -> bool:
         """Whether a restart would know of the pin, or that there is none."""
-        return not self._is_behind
+        return self._on_disk.is_kept
 
     def holds(self, files_digest: str) -> bool:
         """Whether an older set is pinned, and the files are still those that it was pinned against."""
@@ -97,19 +96,11 @@ class PinKeeper:
 
     async def put(self, pin: Pin | None) -> None:
         """Pin a set, or (None) let the files decide again."""
-        if pin == self.pin and not self._is_behind:
+        if pin == self.pin and self._on_disk.is_kept:
             return
         self.pin = pin
-        self._is_behind = True
-        await self.catch_up()
+        await self._on_disk.put(pin)
 
     async def catch_up(self) -> None:
         """Write what could not be written before."""
-        if not self._is_behind:
-            return
-        try:
-            await asyncio.to_thread(self._book.save, self.pin)
-        except OSError as error:
-            self._on_trouble(f"the pin is not on disk, a restart would not know of it: {error}")
-        else:
-            self._is_behind = False
+        await self._on_disk.catch_up()

@@ -77,6 +77,7 @@ class Reconciler:
         self._reader = reader
         self._history = history
         self._pins = pins
+        self._commits = commits
         self._mono = asyncio.get_running_loop().time
         self.convergence = Convergence(pool, overrides, extra_workers, telemetry)
         self.activation = Activation(
@@ -207,8 +208,9 @@ class Reconciler:
         reasons = self.trigger.take()
         if self._ending.is_set():
             return
-        # a disk that was full has left a pin unwritten, and a restart would bring back what was taken back
-        await self._pins.catch_up()
+        # a disk that was full has left them unwritten, and a restart would bring back what was taken back
+        for kept in (self._pins, self._commits, self.going_back):
+            await kept.catch_up()
         if self._retry_mono is not None and self._mono() >= self._retry_mono:
             reasons |= {"retry"}
         # it was time that woke us: hints may be missing (a network file system, inotify's limits), contents do not lie

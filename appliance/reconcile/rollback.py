@@ -17,6 +17,7 @@ from appliance.reconcile.convergence import Convergence
 from appliance.reconcile.disk import SourceReader
 from appliance.reconcile.file_watch import FileWatch
 from appliance.reconcile.history import History, KeptSet
+from appliance.reconcile.on_disk import OnDisk
 from appliance.reconcile.pins import Pin, PinKeeper
 from appliance.reconcile.reload_result import (
     Applied,
@@ -65,6 +66,9 @@ class Rollback:
         self._pins = pins
         self._trial_book = trial_book
         self._bus = bus
+        self._trial_on_disk: OnDisk[KeptTrial | None] = OnDisk(
+            "the trial", trial_book.save, telemetry.history_not_written
+        )
         self._wall = wall
         self._mono = asyncio.get_running_loop().time
         self._trials: Trials = ()
@@ -262,7 +266,8 @@ class Rollback:
                 length_s=oldest.length_s,
                 changes_broker=oldest.changes_broker,
             )
-        try:
-            await asyncio.to_thread(self._trial_book.save, kept)
-        except OSError as error:
-            self._telemetry.history_not_written(f"the trial is not on disk: {error}")
+        await self._trial_on_disk.put(kept)
+
+    async def catch_up(self) -> None:
+        """Write what a full disk did not take: a restart would not know of the trial, or that it is over."""
+        await self._trial_on_disk.catch_up()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -11,6 +10,7 @@ import msgspec
 
 from appliance.config.revision import SignedCommit
 from appliance.durable_file import write_private
+from appliance.reconcile.on_disk import OnDisk
 
 SIGNED_COMMIT_FILE = "signed-commit.json"
 """Below the state directory."""
@@ -21,7 +21,7 @@ class SignedCommits:
 
     def __init__(self, path: Path, on_trouble: Callable[[str], None] = lambda _: None) -> None:
         self._path = path
-        self._on_trouble = on_trouble
+        self._on_disk: OnDisk[SignedCommit] = OnDisk("the newest commit", self._save, on_trouble)
         self.newest: SignedCommit | None = None
 
     def load(self) -> SignedCommit | None:
@@ -33,12 +33,15 @@ class SignedCommits:
         return self.newest
 
     async def put(self, commit: SignedCommit) -> None:
-        """This one is in force, and whoever put it there meant to. A full disk only shortens the memory."""
+        """This one is in force, and whoever put it there meant to."""
         if commit == self.newest:
             return
         self.newest = commit
-        text = json.dumps(msgspec.to_builtins(commit)).encode()
-        try:
-            await asyncio.to_thread(write_private, self._path, text)
-        except OSError as error:
-            self._on_trouble(f"the newest commit is not on disk: {error}")
+        await self._on_disk.put(commit)
+
+    async def catch_up(self) -> None:
+        """Write what a full disk did not take: an older commit would be let in after a restart."""
+        await self._on_disk.catch_up()
+
+    def _save(self, commit: SignedCommit) -> None:
+        write_private(self._path, json.dumps(msgspec.to_builtins(commit)).encode())

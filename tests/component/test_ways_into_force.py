@@ -559,3 +559,17 @@ async def test_a_disk_that_hangs_after_the_first_look_keeps_no_last_good_set_fro
             assert (node.reconciler.applied.digest, node.codes) == (digest, ["E001"])
     finally:
         released.set()
+
+
+async def test_a_trial_that_the_disk_did_not_take_is_written_once_it_has_room(node):
+    node.write(GOOD)
+    await node.start()
+    book = node.state / "trial.json"
+    book.mkdir()  # stands for a disk that takes nothing
+    node.write(TRIAL)
+    assert (await node.reload()).result == "applied"
+    assert node.reconciler.going_back.trial is not None
+    book.rmdir()
+    await until_async(book.exists)
+    await node.restart()
+    assert node.reconciler.going_back.trial is not None
