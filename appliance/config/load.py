@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import re
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from typing import Any
 
@@ -15,7 +16,7 @@ from appliance.config.positions import KeyPath, Place, SourceMap, make_problem, 
 from appliance.config.scalars import NumberRefused, resolve_plain, substitute
 from appliance.config.secrets import find_secrets, redact
 from appliance.core.hidden import NOTHING_HIDDEN, Hidden
-from appliance.core.problems import Problem
+from appliance.core.problems import Problem, say_more_places
 from appliance.core.settings import Setting, leaves_of, settings_of
 from appliance.core.specs import DesiredState, PublisherSpec, Schedule, SubscriberSpec
 
@@ -167,6 +168,7 @@ def compose(found: FileSet, environ: Mapping[str, str]) -> RawConfig:
         )
         for name in found.overlooked
     ]
+    problems = _tell_once(problems)
     tree, spot, merge_problems = merge_documents(documents)
     raw_config = RawConfig(
         tree=tree,
@@ -197,6 +199,23 @@ _ENTRY_SETTINGS = tuple(
     if part.is_secret
 )
 """Lists whose entries name a path, and where in each."""
+
+
+def _tell_once(problems: list[Problem]) -> list[Problem]:
+    """A variable that is not set is one mistake, told where it stands first, however many places name it."""
+    places = Counter(problem.message for problem in problems if problem.code == "E013")
+    told: set[str] = set()
+    kept = []
+    for problem in problems:
+        message = problem.message
+        if problem.code == "E013" and places[message] > 1:
+            if message in told:
+                continue
+            told.add(message)
+            more = say_more_places(places[message])
+            problem = replace(problem, message=message + more)
+        kept.append(problem)
+    return kept
 
 
 def _entry_paths(tree: dict[str, Any]) -> Iterator[KeyPath]:

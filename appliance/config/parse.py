@@ -136,7 +136,7 @@ class _Reader:
             self._read_events(text)
         except yaml.MarkedYAMLError as error:
             line, column, message, hint = _tell_syntax(error, self._lines)
-            if self._has_invisible_above(line):
+            if self._is_told_above(line):
                 raise _GaveUp from None  # told already: to the parser, too, it is no blank
             self._give_up("E005", line, column, f"not valid YAML: {message}", hint)
         except yaml.YAMLError as error:
@@ -203,10 +203,13 @@ class _Reader:
         )
         return False
 
-    def _has_invisible_above(self, line: int) -> bool:
-        """Whether a character that looks like a blank and is none was refused in this line or before it."""
+    def _is_told_above(self, line: int) -> bool:
+        """Whether what the parser stumbles over was refused before it: a character that looks like a blank and is none, or
+        braces for a key.
+        """
         return any(
-            problem.code == "E016" and problem.line <= line for problem in self._document.problems
+            problem.code in ("E009", "E016") and 0 <= line - problem.line <= 1
+            for problem in self._document.problems
         )
 
     def _read_events(self, text: str) -> None:
@@ -295,9 +298,12 @@ class _Reader:
     def _key(self, event: Any, path: KeyPath, depth: int) -> str | None:
         """The key's text; None when it cannot be one (already told)."""
         if not isinstance(event, yaml.ScalarEvent):
-            self._refuse(path, "E009", event, "a key must be text", "")
+            is_braced = isinstance(event, yaml.MappingStartEvent) and event.flow_style
+            self._refuse(path, "E009", event, "a key must be text", _BRACES if is_braced else "")
+            told = len(self._document.problems)
             if not isinstance(event, yaml.AliasEvent):
                 self._build(event, (*path, "?"), depth + 1)
+            del self._document.problems[told:]  # what the key is made of is a part of the mistake
             return None
         if event.anchor is not None:
             # The value itself is whole, so nothing below it is called damaged.
@@ -425,6 +431,7 @@ def _key_hint(text: str) -> str:
 
 
 _ANCHOR = "an anchor (&) may not be used"
+_BRACES = "is it a template's {{ … }} that nobody has filled in? a config takes ${NAME}, from the environment"
 _NO_ANCHORS = "write the value out; what many nodes share belongs into a role or into `defaults`"
 _TOO_LARGE = "a number beyond 64 bits, or not finite"
 

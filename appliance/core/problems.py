@@ -38,3 +38,8 @@ class Problem:
     message: str
     hint: str = ""
     excerpt: str = ""
+
+
+def say_more_places(times: int) -> str:
+    """``, here and in 2 more places``: of one mistake that stands in so many."""
+    return f", here and in {times - 1} more place{'s' if times > 2 else ''}" if times > 1 else ""

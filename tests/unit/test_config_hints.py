@@ -131,3 +131,24 @@ def advise(tmp_path, text):
 )  # fmt: skip
 def test_a_wrong_value_is_told_with_what_to_write(tmp_path, text, words):
     assert words in advise(tmp_path, text)
+
+
+@pytest.mark.parametrize(
+    ("text", "code", "words"),
+    [
+        (SCHEDULED.replace("cron:", "every: '${X}', data: ['${X}', '${X}']}}}}"), "E013", "here and in 2 more places"),
+        ("roles: {m: {publish: {p: {to: c, method: REQPing}}}}\nnodes: [{c: {roles: [m]}}]", "E102", "expected a map"),
+        ("nodes: {a: {roles: [{{ role }}]}}", "E009", "template's {{ … }} that nobody has filled in"),
+        ("nodes:\n  {{ name }}: {subscribe: {REQErrorLog: {}}}", "E009", "a key must be text"),
+        ("nodes: {{\n", "E009", "a key must be text"),
+    ],
+)  # fmt: skip
+def test_one_mistake_is_one_problem(tmp_path, text, code, words):
+    path = tmp_path / "fleet.yaml"
+    path.write_text("version: 1\nbroker: {embedded: true}\n" + text)
+    with pytest.raises(ConfigInvalid) as refused:
+        load_desired([str(path)], environ={}, methods=METHOD_TABLE)
+    told = [problem for problem in refused.value.problems if problem.code != "E103"]
+    (problem,) = told
+    assert problem.code == code
+    assert words in f"{problem.message} / {problem.hint}"

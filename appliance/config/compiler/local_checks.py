@@ -14,6 +14,7 @@ from appliance.config.compiler.layers import Tree, as_map, find_value
 from appliance.config.compiler.section_checks import check_bounds
 from appliance.core.method import MethodTable
 from appliance.core.names import MethodName, NodeName, find_taken
+from appliance.core.problems import say_more_places
 from appliance.core.programs import PROGRAM_ORDERS
 from appliance.core.public_keys import PUBLIC_KEYS, is_user_key
 from appliance.core.settings import METHOD, Setting, leaves_of, settings_of
@@ -172,6 +173,8 @@ def tell_missing(findings: Findings, known: Known) -> None:
         match what:
             case "role":
                 _add_unknown(findings, "E203", path, what, name, known, times=times)
+            case "node" if not known.nodes:
+                continue  # none is declared, or what declares them is no map: that is told
             case "node":
                 _add_unknown(findings, "E202", path, what, name, known, times=times)
             case _:
@@ -422,7 +425,7 @@ def _add_unknown_method(
     findings.add(
         "E204",
         path,
-        f"{shorten(method)} is no method{_say_more(times)}{did_you_mean_quoted(nearest)}",
+        f"{shorten(method)} is no method{say_more_places(times)}{did_you_mean_quoted(nearest)}",
         hint="" if nearest else f"known: {', '.join(sorted(known.methods))}",
         on_key=on_key,
     )
@@ -444,15 +447,11 @@ def _add_unknown(
         code,
         path,
         f"{what} {shorten(name)} is not declared"
-        + _say_more(times)
+        + say_more_places(times)
         + (f" (closest: {shorten(nearest)}, declared at {PLACE})" if nearest else ""),
         hint="" if nearest else f"declare it below `{section}`",
         also=(section, nearest) if nearest else None,
     )
-
-
-def _say_more(times: int) -> str:
-    return f", here and in {times - 1} more place{'s' if times > 2 else ''}" if times > 1 else ""
 
 
 def idle_schedule_fields(entry: Tree) -> list[str]:
