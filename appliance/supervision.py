@@ -1,9 +1,13 @@
-"""The boundary around long-lived tasks: what breaks one of them ends neither it for good nor the daemon."""
+"""The boundary around long-lived tasks and threads: what breaks a task ends neither it for good nor the daemon."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from concurrent.futures import Executor
+from typing import TypeVar
+
+T = TypeVar("T")
 
 AGAIN_FIRST_S, AGAIN_MAX_S = 0.5, 30.0
 
@@ -37,3 +41,19 @@ def _say(error: BaseException) -> str:
     while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
         error = error.exceptions[0]
     return f"{type(error).__name__}: {error}"
+
+
+async def run_in_pool(pool: Executor, function: Callable[..., T], *args: object) -> T:
+    """Run a function in a thread of the pool.
+
+    Cancellation: a thread outlives its task, so whoever is cancelled waits for it to end: it may use descriptors that are
+    closed next, or hold a lock.
+    """
+    future = asyncio.get_running_loop().run_in_executor(pool, function, *args)
+    try:
+        return await asyncio.shield(future)
+    except asyncio.CancelledError:
+        await asyncio.wait({future})
+        if not future.cancelled():
+            future.exception()
+        raise

@@ -39,6 +39,7 @@ from appliance.methods.copies.attributes import set_attributes
 from appliance.methods.files.confine import write_all
 from appliance.methods.files.paths import Target, failed, open_target, refuse_special
 from appliance.methods.texts import shorten
+from appliance.supervision import run_in_pool
 
 # Notes of unfinished files: a small file for each, so that parts all over the machine are found and removed again.
 #
@@ -208,7 +209,7 @@ class CopyTaker:
         # before anything is written: what stands there stays as it was
         if sha256 is not None and hashlib.sha256(data).hexdigest() != sha256:
             raise CopyFailed(shorten(path), f"its content is not what was sent ({HASH_DIFFERS})")
-        await self._in_thread(self._write_file, path, data, rights)
+        await run_in_pool(self._threads, self._write_file, path, data, rights)
 
     async def take_piece(
         self, path: str, data: bytes, piece: Piece, sender: str, rights: WriteRights
@@ -221,14 +222,16 @@ class CopyTaker:
         key = part_key(sender, piece, path)
         transfer = self._find(key)
         async with transfer.lock:
-            await self._in_thread(self._write_piece, transfer, key, path, data, piece, rights)
+            await run_in_pool(
+                self._threads, self._write_piece, transfer, key, path, data, piece, rights
+            )
 
     async def forget(self, path: str, piece: Piece, sender: str, rights: WriteRights) -> None:
         """See `base.FileTaker`."""
         key = part_key(sender, piece, path)
         transfer = self._find(key)
         async with transfer.lock:
-            await self._in_thread(self._forget_part, transfer, key, path, rights)
+            await run_in_pool(self._threads, self._forget_part, transfer, key, path, rights)
         self._transfers.pop(key, None)
 
     def remove_parts(self, target: Path) -> None:
@@ -241,7 +244,7 @@ class CopyTaker:
 
     async def sweep(self) -> None:
         """Remove parts that nobody has touched for a day; looks once an hour, however often it is called."""
-        await self._in_thread(self._notes.sweep)
+        await run_in_pool(self._threads, self._notes.sweep)
 
     def _find(self, key: str) -> _Transfer:
         transfer = self._transfers.get(key) or _Transfer()
@@ -254,16 +257,6 @@ class CopyTaker:
             if oldest != key:
                 del self._transfers[oldest]
         return transfer
-
-    async def _in_thread(self, function: Callable[..., None], *args: object) -> None:
-        future = asyncio.get_running_loop().run_in_executor(self._threads, function, *args)
-        try:
-            await asyncio.shield(future)
-        except asyncio.CancelledError:
-            await asyncio.wait({future})  # the lock is for the thread, not for its caller
-            if not future.cancelled():
-                future.exception()
-            raise
 
     # -- in a thread: whole files -----------------------------------------------------------------
 

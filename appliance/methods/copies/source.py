@@ -6,7 +6,6 @@ one that changes or shrinks is found out, by its hash at the latest.
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import os
 from collections.abc import Awaitable, Callable, Sequence
@@ -16,6 +15,7 @@ from typing import TypeVar
 from appliance.errors import CopyFailed
 from appliance.methods.files.paths import failed, open_source
 from appliance.methods.texts import shorten
+from appliance.supervision import run_in_pool
 
 _T = TypeVar("_T")
 
@@ -45,7 +45,7 @@ class SourceFile:
             PathForbidden: not allowed, or no regular file.
             CopyFailed: missing, no permission, too large.
         """
-        file_fd, resolved = await _in_thread(open_source, path, patterns)
+        file_fd, resolved = await run_in_pool(_threads, open_source, path, patterns)
         source = cls(file_fd, resolved)
         if max_bytes is not None and source.size > max_bytes:
             source.close()
@@ -110,21 +110,9 @@ class SourceFile:
 
     async def _run(self, function: Callable[..., _T], *args: object) -> _T:
         try:
-            return await _in_thread(function, *args)
+            return await run_in_pool(_threads, function, *args)
         except OSError as error:
             raise failed(self.path, error) from error
-
-
-async def _in_thread(function: Callable[..., _T], *args: object) -> _T:
-    """In a thread; a cancelled caller waits, for the thread uses descriptors that the caller closes."""
-    future = asyncio.get_running_loop().run_in_executor(_threads, function, *args)
-    try:
-        return await asyncio.shield(future)
-    except asyncio.CancelledError:
-        await asyncio.wait({future})
-        if not future.cancelled():
-            future.exception()
-        raise
 
 
 def _read_range(file_fd: int, offset: int, length: int) -> bytes:

@@ -19,6 +19,7 @@ from appliance.core.templates import Template, Values, parse_template, render, v
 from appliance.core.user_method import HttpCall
 from appliance.errors import ArgumentsInvalid, BusUnauthorized, HandlerError
 from appliance.methods.base import HandlerContext, Result
+from appliance.methods.http.client import read_body
 from appliance.methods.texts import mark_cut, shorten
 from appliance.running_time import running_timeout
 
@@ -99,7 +100,7 @@ class HttpHandler:
                 ) as response:
                     target = self._find_target(response)
                     if target is None:
-                        return response.status, *(await _read(response, max_bytes))
+                        return response.status, *(await read_body(response, max_bytes))
                 if response.status == 303 or (response.status in (301, 302) and method == "POST"):
                     # as browsers do: the answer to what was sent stands elsewhere, and is not sent again
                     method, body = "GET" if method != "HEAD" else method, b""
@@ -131,18 +132,6 @@ class HttpHandler:
         place = URL(self._call.url.partition("{")[0], encoded=True).origin()
         sender = shorten(message.from_node)
         return f"{self._call.method} {place} for {sender}, message {message.id}, {what}"
-
-
-async def _read(response: aiohttp.ClientResponse, max_bytes: int) -> tuple[bytes, bool]:
-    """The body up to a bound, and whether something was left out."""
-    kept = bytearray()
-    async for chunk in response.content.iter_any():
-        room = max_bytes - len(kept)
-        kept += chunk[:room]
-        if len(chunk) > room:
-            response.close()
-            return bytes(kept), True
-    return bytes(kept), False
 
 
 def fill_url(template: Template, values: Values) -> str:

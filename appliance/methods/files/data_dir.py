@@ -15,7 +15,7 @@ import asyncio
 import errno
 import os
 from collections import OrderedDict, deque
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from hashlib import blake2b
@@ -36,6 +36,7 @@ from appliance.methods.files.append import (
 )
 from appliance.methods.files.confine import open_parent, replace_file
 from appliance.methods.files.rotation import Rotation
+from appliance.supervision import run_in_pool
 
 _T = TypeVar("_T")
 Parts = tuple[str, ...]
@@ -97,7 +98,7 @@ class DataFiles:
             FileFailed: the directory cannot be used.
         """
         try:
-            await self._in_thread(self._files.start)
+            await run_in_pool(self._threads, self._files.start)
         except OSError as error:
             await self.close()
             raise FileFailed(self._root, error.strerror or str(error)) from error
@@ -184,7 +185,7 @@ class DataFiles:
         try:
             for job in jobs:
                 if isinstance(job, _Write):
-                    await self._in_thread(self._replace, parts, job.data)
+                    await run_in_pool(self._threads, self._replace, parts, job.data)
                     _tell(job)
             appends = [job for job in jobs if isinstance(job, _Append)]
             if appends:
@@ -212,7 +213,8 @@ class DataFiles:
         jobs = sorted((job for job in jobs if not job.told.done()), key=_place)
         if not jobs:
             return
-        target = await self._in_thread(
+        target = await run_in_pool(
+            self._threads,
             self._files.open_target,
             parts,
             [Candidate(job.data, job.resume) for job in jobs],
@@ -228,7 +230,7 @@ class DataFiles:
             placed = await self._intend(slot, path, target, waiting)
             if placed:
                 data = b"".join(job.data for job, _ in placed)
-                await self._in_thread(self._files.write_batch, slot, target, data)
+                await run_in_pool(self._threads, self._files.write_batch, slot, target, data)
             for job, position in placed:
                 # nobody is there to note that it is done, so its repeat will come
                 if not _tell(job):
@@ -248,7 +250,9 @@ class DataFiles:
                 offset += len(job.data)
             # both before the first byte: after a crash either tells where the batch was to stand
             noted, *stored = await asyncio.gather(
-                self._in_thread(self._files.note_batch, slot, target, offset - target.size_bytes),
+                run_in_pool(
+                    self._threads, self._files.note_batch, slot, target, offset - target.size_bytes
+                ),
                 *(job.intend(position) for job, position in placed if job.resume != position),
                 return_exceptions=True,
             )
@@ -275,17 +279,6 @@ class DataFiles:
         self._orphans[position] = None
         if len(self._orphans) > _REMEMBERED_ORPHANS:
             self._orphans.popitem(last=False)
-
-    async def _in_thread(self, function: Callable[..., _T], *args: object) -> _T:
-        future = asyncio.get_running_loop().run_in_executor(self._threads, function, *args)
-        try:
-            return await asyncio.shield(future)
-        except asyncio.CancelledError:
-            # a thread outlives its task: let it end before descriptors it uses are closed
-            await asyncio.wait({future})
-            if not future.cancelled():
-                future.exception()
-            raise
 
 
 def _take_jobs(lane: _Lane) -> list[_Append] | list[_Write]:

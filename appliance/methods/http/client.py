@@ -114,7 +114,7 @@ async def _get(
             location = response.headers.get("Location")
             if response.status in _REDIRECTS and location is not None:
                 return urljoin(url.text, location)
-            body, is_truncated = await _read(response, max_bytes)
+            body, is_truncated = await read_body(response, max_bytes)
             return Fetched(
                 asked=first,
                 url=url.text,
@@ -132,7 +132,8 @@ async def _get(
         raise FetchFailed(first, f"{where}{_text_of(error)}") from error
 
 
-async def _read(response: aiohttp.ClientResponse, max_bytes: int) -> tuple[bytes, bool]:
+async def read_body(response: aiohttp.ClientResponse, max_bytes: int) -> tuple[bytes, bool]:
+    """The body up to a bound, and whether something was left out."""
     kept = bytearray()
     async for chunk in response.content.iter_any():
         room = max_bytes - len(kept)
