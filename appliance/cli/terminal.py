@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from appliance.cli.options import is_utf8
 from appliance.core.escape import escape_line
 
 if TYPE_CHECKING:
@@ -54,7 +55,8 @@ def print_table(header: Sequence[str], rows: Iterable[Sequence[str | Text]]) -> 
 
     console = make_console()
     cells = [
-        [Text(escape_line(cell)) if isinstance(cell, str) else cell for cell in row] for row in rows
+        [Text(_in_locale(escape_line(cell))) if isinstance(cell, str) else cell for cell in row]
+        for row in rows
     ]
     widths = [
         max(len(name), *(row[at].cell_len for row in cells), 0) for at, name in enumerate(header)
@@ -66,6 +68,11 @@ def print_table(header: Sequence[str], rows: Iterable[Sequence[str | Text]]) -> 
         else:
             _print_stacked(console, header, widths, cells)
     typer.echo(clip_lines(captured.get()))
+
+
+def _in_locale(text: str) -> str:
+    """What was cut off is told in letters that a terminal of any locale shows."""
+    return text if is_utf8() else text.replace("…", "...")
 
 
 GAP = 2

@@ -46,6 +46,7 @@ bad.yaml:8:54  error  E106 malformed
     nodes.ship1.publish.hello.every: "1d" is not a duration such as 250ms, 5s or 1m30s, or a number of seconds
        8 |       hello: {to: centrall, method: REQHello, every: 1d}
          |                                                      ^~
+    hint: hours are the largest unit: 24h
 bad.yaml:9:53  warn   W001 yaml-1.1-text
     nodes.ship1.publish.other.data[0]: "no" is text here, but the truth value false to a YAML 1.1 reader
        9 |       other: {to: central, method: REQHello, data: [no], every: 30s}
