@@ -38,13 +38,13 @@ _ENTRIES: dict[KeyPath, frozenset[str]] = {
 }
 """Lists of maps in which secrets stand, and what in these is none."""
 _HEADERS = ("http", "headers")
-_LINE = re.compile(
-    rf"(?P<name>[\w-]*(?:{_WORDS})[\w-]*[\"']?\s*[:=]\s*)"
-    r"(?!\{\s*(?:file|env|credential)\s*:\s*[\"']?[\w./~-]+[\"']?\s*\})"
-    r"(?P<value>\S.*)",
-    re.IGNORECASE,
+_NAME = re.compile(r"(?<![\w-])(?P<name>[\w-]++)[\"']?\s*+[:=]\s*+")
+_REFERENCE = re.compile(
+    r"\{\s*(?:file|env|credential)\s*:\s*[\"']?[\w./~-]+[\"']?\s*\}", re.IGNORECASE
 )
-"""In a line that could not be read as YAML: a word for a secret, and what follows it."""
+_VALUE = re.compile(r"\S.*")
+"""In a line that could not be read as YAML: what may name a secret, and what follows it. Each is looked for from where the
+last one ended and gives nothing back, so that a text costs what it is long."""
 _COMMENT = re.compile(r"(?:^|(?<=\s))#.*")
 _URL_USER = re.compile(r"(?<=://)[^@/\s\"']+(?=@)")
 
@@ -161,7 +161,14 @@ def _redact_text(text: str, secrets: list[Secret], known: list[str], *, keep_col
 
 def redact_unread(text: str) -> str:
     """The same for a text of which no tree came about."""
-    hidden = _LINE.sub(lambda match: match["name"] + BLOT, text)
+    pieces, shown = [], 0
+    while (named := _NAME.search(text, shown)) is not None:
+        value = None
+        if _KEY.search(named["name"]) and not _REFERENCE.match(text, named.end()):
+            value = _VALUE.match(text, named.end())
+        pieces += [text[shown : named.end()], BLOT if value else ""]
+        shown = value.end() if value else named.end()
+    hidden = "".join((*pieces, text[shown:]))
     return _URL_USER.sub(lambda match: "*" * len(match[0]), hidden)
 
 
