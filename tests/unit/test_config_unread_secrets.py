@@ -1,4 +1,4 @@
-"""Secrets in a text that could not be read as YAML: hidden by the words before them, at a cost that grows as the text does."""
+"""Secrets in a text that is no YAML: hidden by the words before them, at a cost that grows as the text does."""
 
 from __future__ import annotations
 
