@@ -2,6 +2,7 @@
 
 import asyncio
 import inspect
+import logging
 import os
 import shutil
 import signal
@@ -42,6 +43,12 @@ def pytest_collection_modifyitems(items):
     for item in items:
         if "system" in item.path.parts and item.get_closest_marker("xdist_group") is None:
             item.add_marker(pytest.mark.xdist_group(item.path.stem))
+
+
+@pytest.fixture(autouse=True)
+def _level_of_logs():
+    """A daemon or a command that was run in this process set it as its config said: no matter of this test."""
+    logging.getLogger("appliance").setLevel(logging.NOTSET)
 
 
 @pytest.fixture(autouse=True)
