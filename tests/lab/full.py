@@ -13,7 +13,7 @@ from tests.lab.clock_jumps import run_jumps
 from tests.lab.dark import run_dark
 from tests.lab.overload import run_overload
 from tests.lab.power_cut import run_cuts
-from tests.lab.rows import ROWS, Finding, Row, Run, finding_of, mutant
+from tests.lab.rows import ROWS, Finding, Row, Run, finding_of, finding_of_cuts, mutant
 from tests.lab.swap_load import run_swaps
 
 DARK_S = 420.0
@@ -115,14 +115,7 @@ def _cuts(share: float) -> Run:
             per_second=int(500 * share),
             ack_on=("received", "done")[seed % 2],
         )
-        lines = [verdict.lines for verdict in found.verdicts]
-        return Finding(
-            found.is_right,
-            str(found),
-            sum(one.accepted for one in lines),
-            sum(one.lost for one in lines),
-            sum(one.doubled for one in lines),
-        )
+        return finding_of_cuts(found)
 
     return run
 

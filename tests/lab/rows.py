@@ -19,7 +19,7 @@ from tests.lab.clock_jumps import run_jumps
 from tests.lab.dark import run_dark
 from tests.lab.hostile_peer import run as run_hostile
 from tests.lab.overload import run_overload
-from tests.lab.power_cut import run_cuts
+from tests.lab.power_cut import PowerCuts, run_cuts
 from tests.lab.swap_load import run_swaps
 from tests.support.faked_clock import find_library
 from tests.support.heart_chaos import run_seed
@@ -124,14 +124,8 @@ def _dark(directory: Path, seed: int, seconds: float) -> Finding:
     )
 
 
-def _power_cut(directory: Path, seed: int, seconds: float) -> Finding:
-    found = run_cuts(
-        directory,
-        cuts=max(2, int(seconds // 3)),
-        seed=seed,
-        per_second=500,
-        ack_on=("done", "received")[seed % 2],
-    )
+def finding_of_cuts(found: PowerCuts) -> Finding:
+    """Of all copies together."""
     lines = [verdict.lines for verdict in found.verdicts]
     return Finding(
         found.is_right,
@@ -140,6 +134,17 @@ def _power_cut(directory: Path, seed: int, seconds: float) -> Finding:
         sum(one.lost for one in lines),
         sum(one.doubled for one in lines),
     )
+
+
+def _power_cut(directory: Path, seed: int, seconds: float) -> Finding:
+    found = run_cuts(
+        directory,
+        cuts=max(2, int(seconds // 3)),
+        seed=seed,
+        per_second=500,
+        ack_on=("done", "received")[seed % 2],
+    )
+    return finding_of_cuts(found)
 
 
 def _reloads(directory: Path, seed: int, seconds: float) -> Finding:

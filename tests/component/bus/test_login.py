@@ -202,13 +202,14 @@ async def test_several_kinds_of_login_given_together_are_all_presented(
         await check_works(make_settings(server.url, auth=auth))
 
 
-async def test_credentials_are_not_sent_in_clear_where_tls_is_asked_for(
-    certificates: Certificates, write_secret: WriteSecret
-) -> None:
+async def start_broker_of_words(
+    info: bytes,
+) -> tuple[asyncio.Server, int, asyncio.Queue[bytes]]:
+    """A listener that says this much, its port, and what each client answered before it hung up."""
     said: asyncio.Queue[bytes] = asyncio.Queue()
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        writer.write(INFO_LINE)
+        writer.write(info)
         try:
             words = await reader.read(4096)
         except ConnectionResetError:
@@ -218,6 +219,13 @@ async def test_credentials_are_not_sent_in_clear_where_tls_is_asked_for(
 
     listener = await asyncio.start_server(serve, "127.0.0.1", 0)
     port = listener.sockets[0].getsockname()[1]
+    return listener, port, said
+
+
+async def test_credentials_are_not_sent_in_clear_where_tls_is_asked_for(
+    certificates: Certificates, write_secret: WriteSecret
+) -> None:
+    listener, port, said = await start_broker_of_words(INFO_LINE)
     auth = AuthSettings(token=write_secret(SECRET))
     for settings in (
         make_settings(f"tls://127.0.0.1:{port}", auth=auth),
@@ -238,21 +246,9 @@ async def test_a_broker_has_nothing_signed_but_a_nonce(
     write_secret: WriteSecret, nonce: object
 ) -> None:
     """The key of a login signs messages, too."""
-    said: asyncio.Queue[bytes] = asyncio.Queue()
     asked = f'"{nonce}"' if isinstance(nonce, str) else str(nonce)
     info = INFO_LINE.replace(b"{", b'{"auth_required":true,"nonce":%b,' % asked.encode(), 1)
-
-    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        writer.write(info)
-        try:
-            words = await reader.read(4096)
-        except ConnectionResetError:
-            words = b""
-        writer.close()
-        await said.put(words)
-
-    listener = await asyncio.start_server(serve, "127.0.0.1", 0)
-    port = listener.sockets[0].getsockname()[1]
+    listener, port, said = await start_broker_of_words(info)
     auth = AuthSettings(nkey_seed=write_secret(make_nkey().seed))
     await check_refused(
         make_settings(f"nats://127.0.0.1:{port}", auth=auth), match="that is no nonce"
