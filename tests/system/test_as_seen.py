@@ -63,7 +63,9 @@ class Seen:
         self.read("exec", SHIP, "--", "sh", "-c", "echo said; exit 3")
         self.read("send", "--to", AWAY, "--wait", "1s", "REQCliCommand", "--", "sleep", "1")
         self.read("send", "--to", SHIP, "REQCliCommand", "--", "not", "allowed")
-        told = self.read("exec", ROLE, "--detach", "-o", "json", "--", "sleep", "77")
+        # NB: it has to outlast all that is looked at, on a slow machine, too
+        long = ("--timeout", "2h", "--", "sleep", "7777")
+        told = self.read("exec", ROLE, "--detach", "-o", "json", *long)
         self.job = json.loads(told.stdout)["job"]
         until(lambda: f"{SHIP}  taken" in self.read("jobs", "show", self.job).stdout)
 
@@ -107,8 +109,8 @@ def seen(tmp_path_factory):
 
 TABLES = {
     "status": (CENTRAL, "REQToFileAppend"),
-    "ps": (SHIP, "JOB", "sleep 77"),
-    "jobs": ("JOB", "sleep 77", "anna"),
+    "ps": (SHIP, "JOB", "sleep 7777"),
+    "jobs": ("JOB", "sleep 7777", "anna"),
     "outbox list": ("nobody there",),
     "outbox list --dead": ("no dead letters",),
     "inbox list": ("nothing is unfinished",),
