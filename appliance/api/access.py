@@ -1,7 +1,7 @@
 """Who asks over TCP, and what they may: by a bearer token or a client certificate, both read and judged with each request.
 
-`admin.token` allows everything; a token or certificate with a name has scopes of its own, and may end. What each route
-asks for stands in one table (`ROUTE_SCOPES`). Guessing costs time, and so does asking without a pause (`Limits`); who is
+`admin.token` allows everything; a token or certificate with a name has scopes of its own, and may end. What a route asks
+for stands beside its handler (`routing`). Guessing costs time, and so does asking without a pause (`Limits`); who is
 known by name has shares of its own, so that strangers at the same address cannot use them up.
 """
 
@@ -21,6 +21,7 @@ from aiohttp import web
 
 from appliance.api.clients import Client, find_address
 from appliance.api.limits import Limits
+from appliance.api.routing import find_scopes
 from appliance.bus.auth import ListenerContext, read_secret
 from appliance.core.current import Current
 from appliance.core.specs import (
@@ -36,76 +37,6 @@ from appliance.core.times import read_utc, rfc3339
 from appliance.errors import ApplianceError
 
 PLAIN_TOKEN = "admin.token"
-_EVERYBODY: dict[tuple[str, str], Scope | None] = {
-    ("GET", "/"): None,
-    ("GET", "/page/{name}"): None,
-    ("GET", "/livez"): None,
-    ("GET", "/-/healthy"): None,
-    ("GET", "/readyz"): None,
-    ("GET", "/-/ready"): None,
-    ("GET", "/api/v1/access"): None,
-}
-"""The page's own files and the probes hold nothing that anybody may not see; what the page shows it asks for."""
-_OF_SCOPES: dict[Scope, tuple[tuple[str, str], ...]] = {
-    Scope.READ: (
-        ("GET", "/metrics"),
-        ("GET", "/api/v1/status"),
-        ("GET", "/api/v1/plan"),
-        ("POST", "/api/v1/plan"),
-        ("GET", "/api/v1/methods"),
-        ("GET", "/api/v1/targets"),
-        ("POST", "/api/v1/targets"),
-        ("GET", "/api/v1/traffic"),
-        ("GET", "/api/v1/events"),
-        ("GET", "/api/v1/outbox"),
-        ("GET", "/api/v1/inbox"),
-        ("GET", "/api/v1/streams"),
-        ("GET", "/api/v1/enrolment"),
-        ("GET", "/api/v1/jobs"),
-        ("GET", "/api/v1/jobs/{id}"),
-        ("GET", "/api/v1/history"),
-        ("GET", "/api/v1/history/{key}"),
-    ),
-    Scope.SEND: (
-        ("POST", "/api/v1/messages"),
-        ("GET", "/api/v1/jobs/{id}/output"),
-        ("POST", "/api/v1/jobs/{id}/cancel"),
-        ("POST", "/api/v1/jobs/{id}/retry"),
-        ("POST", "/api/v1/programs"),
-        ("POST", "/api/v1/outbox/retry"),
-        ("POST", "/api/v1/outbox/drop"),
-        ("POST", "/api/v1/inbox/drop"),
-        ("POST", "/api/v1/copies"),
-        ("PUT", "/api/v1/copies/{token}/content"),
-        ("GET", "/api/v1/copies/{token}/content"),
-        ("POST", "/api/v1/copies/{token}/send"),
-        ("DELETE", "/api/v1/copies/{token}"),
-    ),
-    Scope.RELOAD: (
-        ("POST", "/api/v1/reload"),
-        ("POST", "/-/reload"),
-        ("POST", "/api/v1/rollback"),
-        ("POST", "/api/v1/streams/prune"),
-        ("POST", "/api/v1/enrolment/reject"),
-    ),
-}
-ROUTE_SCOPES: Mapping[tuple[str, str], Scope | None] = {
-    **_EVERYBODY,
-    **{route: scope for scope, routes in _OF_SCOPES.items() for route in routes},
-}
-"""What each route asks for, None: nothing. One that does not stand here is served to nobody but `admin.token`."""
-
-
-def find_scopes(request: web.Request) -> frozenset[Scope]:
-    """The scopes that a request needs."""
-    resource = request.match_info.route.resource
-    verb = "GET" if request.method == "HEAD" else request.method
-    if resource is None:
-        return frozenset()  # there is no such route, which is all that is told
-    scope = ROUTE_SCOPES.get((verb, resource.canonical), ALL_SCOPES)
-    if isinstance(scope, frozenset):
-        return scope
-    return frozenset() if scope is None else frozenset({scope})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -25,9 +25,10 @@ from dataclasses import dataclass, field
 from aiohttp import web
 
 from appliance import __version__
-from appliance.api.access import Caller, Gate, Refusal, RequestKey, find_client_of, find_scopes
+from appliance.api.access import Caller, Gate, Refusal, RequestKey, find_client_of
 from appliance.api.clients import Client, find_address, find_uid
 from appliance.api.replies import refuse, refuse_error
+from appliance.api.routing import find_scopes
 from appliance.core.hidden import Hiding
 from appliance.core.specs import Scope
 from appliance.errors import ApplianceError

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import TypeVar
 
 import msgspec
 from aiohttp import web
@@ -18,7 +20,9 @@ from appliance.api.model import CopyKept, CopyLine, Job, Jobs
 from appliance.api.programs import ProgramWords
 from appliance.api.replies import encode_json, refuse, reply
 from appliance.api.requests import read_programs
+from appliance.api.routing import route
 from appliance.api.streams import NDJSON, read_count, read_wait
+from appliance.core.specs import Scope
 from appliance.errors import ApplianceError, RequestInvalid
 
 MAX_LISTED = 1_000
@@ -26,7 +30,21 @@ MAX_LOOK_S = 30.0
 """How long one question may wait for a change."""
 MAX_NUMBER = 10**9 - 1
 
-_Route = Callable[[web.Request], Awaitable[web.Response]]
+T = TypeVar("T")
+_Handler = Callable[[T, web.Request], Awaitable[web.Response]]
+
+
+def _found(handler: _Handler[T]) -> _Handler[T]:
+    """A handler that says 404 where there is no such job."""
+
+    @functools.wraps(handler)
+    async def answer(routes: T, request: web.Request) -> web.Response:
+        try:
+            return await handler(routes, request)
+        except NoSuchJob as error:
+            return refuse(404, str(error))
+
+    return answer
 
 
 class JobRoutes:
@@ -37,15 +55,12 @@ class JobRoutes:
         self._ending = ending
         self._programs = programs
 
-    def add_to(self, app: web.Application) -> None:
-        """Make the routes known."""
-        app.router.add_post("/api/v1/programs", self.list_programs)
-        app.router.add_get("/api/v1/jobs", self.list)
-        app.router.add_get("/api/v1/jobs/{id}", _found(self.show))
-        app.router.add_get("/api/v1/jobs/{id}/output", _found(self.output))
-        app.router.add_post("/api/v1/jobs/{id}/cancel", _found(self.cancel))
-        app.router.add_post("/api/v1/jobs/{id}/retry", _found(self.retry))
-
+    @route(
+        "GET",
+        "/api/v1/jobs",
+        Scope.READ,
+        "what commands of operators asked, and what came of it; …/ID, …/ID/output; POST …/ID/cancel, …/retry",
+    )
     async def list(self, request: web.Request) -> web.Response:
         """The newest first, without their nodes."""
         limit = read_count(request, "limit", 50, MAX_LISTED)
@@ -55,6 +70,8 @@ class JobRoutes:
                 _hide(job)
         return reply(Jobs(jobs=jobs))
 
+    @route("GET", "/api/v1/jobs/{id}", Scope.READ)
+    @_found
     async def show(self, request: web.Request) -> web.Response:
         """One with its nodes; with `wait` after the next change, or when that time is over."""
         id_ = _id(request)
@@ -67,23 +84,30 @@ class JobRoutes:
             _hide(job)
         return reply(job)
 
+    @route("GET", "/api/v1/jobs/{id}/output", Scope.SEND)
+    @_found
     async def output(self, request: web.Request) -> web.Response:
         """What was said, after a piece."""
         after = read_count(request, "after", 0, MAX_NUMBER)
         node = request.query.get("node")
         return reply(await self._jobs.output(_id(request), after=after, node=node))
 
+    @route("POST", "/api/v1/programs", Scope.SEND, "POST: which programs run on nodes")
     async def list_programs(self, request: web.Request) -> web.Response:
         """What runs on nodes, asked of them."""
         asked = read_programs(await read_body(request))
         return reply(await self._programs.list(asked.nodes, asked.from_node))
 
+    @route("POST", "/api/v1/jobs/{id}/cancel", Scope.SEND)
+    @_found
     async def cancel(self, request: web.Request) -> web.Response:
         """End what waits and what runs; what came of it, node by node."""
         await read_body(request)
         tell_audit(request, job=_id(request))
         return reply(await self._ending.cancel(_id(request), by=await name_peer(request)))
 
+    @route("POST", "/api/v1/jobs/{id}/retry", Scope.SEND)
+    @_found
     async def retry(self, request: web.Request) -> web.Response:
         """Try again what was given up."""
         await read_body(request)
@@ -99,18 +123,6 @@ def _hide(job: Job) -> None:
 def _id(request: web.Request) -> str:
     return request.match_info["id"]
 
-
-def _found(route: _Route) -> _Route:
-    async def answer(request: web.Request) -> web.Response:
-        try:
-            return await route(request)
-        except NoSuchJob as error:
-            return refuse(404, str(error))
-
-    return answer
-
-
-# Files through the API: brought to be sent to a node, or fetched once a node has sent them.
 
 SHA256_HEADER = "X-Appliance-SHA256"
 BLOCK_BYTES = 256 * 1024
@@ -128,14 +140,7 @@ class CopyRoutes:
     def __init__(self, copies: CopyJobs) -> None:
         self._copies = copies
 
-    def add_to(self, app: web.Application) -> None:
-        """Make the routes known."""
-        app.router.add_post("/api/v1/copies", self.begin)
-        app.router.add_put("/api/v1/copies/{token}/content", self.bring)
-        app.router.add_get("/api/v1/copies/{token}/content", self.fetch, allow_head=False)
-        app.router.add_post("/api/v1/copies/{token}/send", self.send)
-        app.router.add_delete("/api/v1/copies/{token}", self.end)
-
+    @route("POST", "/api/v1/copies", Scope.SEND, "POST: bring a file for a node, or fetch one")
     async def begin(self, request: web.Request) -> web.Response:
         """201 with the token."""
         try:
@@ -153,6 +158,7 @@ class CopyRoutes:
         )
         return reply(self._copies.begin(asked), 201)
 
+    @route("PUT", "/api/v1/copies/{token}/content", Scope.SEND)
     async def bring(self, request: web.Request) -> web.Response:
         """The content, as it is."""
         if request.content_length is None:
@@ -161,6 +167,7 @@ class CopyRoutes:
         sha256 = await self._copies.store(_token(request), request.content_length, blocks)
         return reply(CopyKept(sha256=sha256))
 
+    @route("POST", "/api/v1/copies/{token}/send", Scope.SEND)
     async def send(self, request: web.Request) -> web.StreamResponse:
         """One JSON line now and then, the last one says what came of it."""
         wait_s = read_wait(request) or DEFAULT_WAIT_S
@@ -181,6 +188,7 @@ class CopyRoutes:
         await response.write_eof()
         return response
 
+    @route("GET", "/api/v1/copies/{token}/content", Scope.SEND, allow_head=False)
     async def fetch(self, request: web.Request) -> web.StreamResponse:
         """The content once it is there; 409 while it is not."""
         place = await self._copies.wait_for(_token(request), read_wait(request) or 0.0)
@@ -192,6 +200,7 @@ class CopyRoutes:
             headers={"Content-Type": OCTETS, SHA256_HEADER: place.sha256 or ""},
         )
 
+    @route("DELETE", "/api/v1/copies/{token}", Scope.SEND)
     async def end(self, request: web.Request) -> web.Response:
         """Forget it."""
         if not self._copies.end(_token(request)):

@@ -12,6 +12,8 @@ from importlib import resources
 
 from aiohttp import web
 
+from appliance.api.routing import route
+
 HTML = "text/html"
 INDEX_FILE = "index.html"
 _TYPES = {
@@ -63,14 +65,11 @@ class PageRoutes:
     def __init__(self, files: Mapping[str, bytes] | None = None) -> None:
         self._files = load_page() if files is None else files
 
-    def add_to(self, app: web.Application) -> None:
-        """Make the files known; the page itself stands at `/`."""
-        app.router.add_get("/page/{name}", self.file)
-
     def index(self) -> web.Response:
         """The page itself."""
         return self._answer(INDEX_FILE)
 
+    @route("GET", "/page/{name}", None)
     async def file(self, request: web.Request) -> web.Response:
         """One of its files."""
         name = request.match_info["name"]

@@ -48,35 +48,12 @@ from appliance.api.requests import (
     read_reload,
     read_rollback,
 )
+from appliance.api.routing import route, write_index
 from appliance.api.streams import NDJSON, Streams, read_count, read_wait
 from appliance.core.specs import Scope
 from appliance.errors import RequestInvalid
 from appliance.telemetry.metrics import Exposition, render
 
-INDEX = f"""appliance {__version__}
-
-/livez            does the daemon live
-/readyz           does it do its work
-/metrics          for Prometheus
-/api/v1/status    nodes, workers, config, broker, outbox
-/api/v1/plan      what a reload would do; POST: with other files
-/api/v1/methods   what can be sent, with its arguments
-/api/v1/targets   nodes, roles and labels of the fleet; POST: which nodes targets mean
-/api/v1/traffic   what all workers counted together
-/api/v1/access    who asks, by what comes along, and what they may do
-/api/v1/reload    POST: look at the config now
-/api/v1/rollback  POST: go back to a config that was in force
-/api/v1/messages  POST: submit messages; ?wait=10s and Accept: {NDJSON} follow them
-/api/v1/copies    POST: bring a file for a node, or fetch one
-/api/v1/events    what happens, as server-sent events
-/api/v1/outbox    pending messages, ?state=dead dead letters; POST …/retry, …/drop
-/api/v1/inbox     messages taken in and not finished; POST …/drop
-/api/v1/streams   what streams of the broker keep for the own nodes; POST …/prune
-/api/v1/enrolment new nodes that ask to be let in; POST …/reject
-/api/v1/jobs      what commands of operators asked, and what came of it; …/ID, …/ID/output; POST …/ID/cancel, …/retry
-/api/v1/programs  POST: which programs run on nodes
-/api/v1/history   config sets applied and refused
-"""
 MAX_LISTED = 10_000
 MAX_BATCHES = 1_000_000
 _HIDDEN = ("(needs the scope config-values)", "(needs the scope config-values)")
@@ -95,56 +72,29 @@ class Routes:
     streams: Streams
     page: PageRoutes
 
-    def add_to(self, app: web.Application) -> None:
-        """Make every route known."""
-        app.router.add_get("/", self.index)
-        self.page.add_to(app)
-        for path in ("/livez", "/-/healthy"):
-            app.router.add_get(path, self.livez)
-        for path in ("/readyz", "/-/ready"):
-            app.router.add_get(path, self.readyz)
-        app.router.add_get("/metrics", self.metrics)
-        app.router.add_get("/api/v1/status", self.status)
-        app.router.add_get("/api/v1/plan", self.plan)
-        app.router.add_post("/api/v1/plan", self.plan_given)
-        app.router.add_get("/api/v1/methods", self.methods)
-        app.router.add_get("/api/v1/targets", self.fleet)
-        app.router.add_post("/api/v1/targets", self.choose)
-        app.router.add_get("/api/v1/traffic", self.traffic)
-        app.router.add_get("/api/v1/access", self.access)
-        for path in ("/api/v1/reload", "/-/reload"):
-            app.router.add_post(path, self.reload)
-        app.router.add_post("/api/v1/rollback", self.rollback)
-        app.router.add_post("/api/v1/messages", self.messages)
-        app.router.add_get("/api/v1/events", self.streams.follow_events, allow_head=False)
-        app.router.add_get("/api/v1/outbox", self.outbox)
-        app.router.add_post("/api/v1/outbox/retry", self.outbox_retry)
-        app.router.add_post("/api/v1/outbox/drop", self.outbox_drop)
-        app.router.add_get("/api/v1/inbox", self.inbox)
-        app.router.add_post("/api/v1/inbox/drop", self.inbox_drop)
-        app.router.add_get("/api/v1/streams", self.streams_list)
-        app.router.add_post("/api/v1/streams/prune", self.streams_prune)
-        app.router.add_get("/api/v1/enrolment", self.enrolment_list)
-        app.router.add_post("/api/v1/enrolment/reject", self.enrolment_reject)
-        app.router.add_get("/api/v1/history", self.history)
-        app.router.add_get("/api/v1/history/{key}", self.history_record)
-
+    @route("GET", "/", None)
     async def index(self, request: web.Request) -> web.Response:
         """The page for browsers; for everybody else what there is."""
         if wants_page(request):
             return self.page.index()
-        return web.Response(text=INDEX, headers={"Vary": "Accept"})
+        text = f"appliance {__version__}\n\n{write_index(request.app)}"
+        return web.Response(text=text, headers={"Vary": "Accept"})
 
+    @route("GET", "/livez", None, "does the daemon live")
+    @route("GET", "/-/healthy", None)
     async def livez(self, _request: web.Request) -> web.Response:
         """200 while the daemon lives."""
         return _health(self.control.liveness())
 
+    @route("GET", "/readyz", None, "does it do its work")
+    @route("GET", "/-/ready", None)
     async def readyz(self, _request: web.Request) -> web.Response:
         """200 while it does its work. A refused config does not change it: the running set is in
         force.
         """
         return _health(self.control.readiness())
 
+    @route("GET", "/metrics", Scope.READ, "for Prometheus")
     async def metrics(self, request: web.Request) -> web.Response:
         """The exposition, in the format the scraper asks for."""
         families = self.exposition.collect()
@@ -156,28 +106,39 @@ class Routes:
         body, content_type = await asyncio.to_thread(render_all)
         return web.Response(body=body, headers={"Content-Type": content_type})
 
+    @route("GET", "/api/v1/status", Scope.READ, "nodes, workers, config, broker, outbox")
     async def status(self, _request: web.Request) -> web.Response:
         """The status JSON."""
         return reply(self.control.status())
 
+    @route("GET", "/api/v1/methods", Scope.READ, "what can be sent, with its arguments")
     async def methods(self, _request: web.Request) -> web.Response:
         """Every method, those of the config first."""
         return reply(Methods(methods=self.control.methods()))
 
+    @route(
+        "GET",
+        "/api/v1/targets",
+        Scope.READ,
+        "nodes, roles and labels of the fleet; POST: which nodes targets mean",
+    )
     async def fleet(self, _request: web.Request) -> web.Response:
         """Every node that the config in force declares, with what it is chosen by."""
         return reply(self.control.targets.fleet())
 
+    @route("POST", "/api/v1/targets", Scope.READ)
     async def choose(self, request: web.Request) -> web.Response:
         """The nodes that targets mean by the config in force; 400 where they mean none."""
         asked = read_choose(await read_body(request))
         # in a thread: many patterns over many nodes take their time
         return reply(await asyncio.to_thread(self.control.targets.choose, asked))
 
+    @route("GET", "/api/v1/traffic", Scope.READ, "what all workers counted together")
     async def traffic(self, _request: web.Request) -> web.Response:
         """What all workers counted together, those that are gone included."""
         return reply(self.exposition.traffic())
 
+    @route("GET", "/api/v1/access", None, "who asks, by what comes along, and what they may do")
     async def access(self, request: web.Request) -> web.Response:
         """Who the one who asks is, and what they may; 401 for a token that is none."""
         gate = request.app[FACE].gate
@@ -196,6 +157,7 @@ class Routes:
             found.expires_at = caller.expires_at or UNSET
         return reply(found)
 
+    @route("GET", "/api/v1/plan", Scope.READ, "what a reload would do; POST: with other files")
     async def plan(self, request: web.Request) -> web.Response:
         """What a reload would do, with `force=true` one that is forced.
 
@@ -210,6 +172,7 @@ class Routes:
             hide_excerpts(planned)
         return reply(planned if await may_see_values(request) else without_values(planned))
 
+    @route("POST", "/api/v1/plan", Scope.READ)
     async def plan_given(self, request: web.Request) -> web.Response:
         """What a reload would do with files that the caller read."""
         asked = read_plan(await read_body(request))
@@ -217,6 +180,8 @@ class Routes:
         planned = await self.control.plan_given(asked, may_see_environment=may_see)
         return reply(planned if await may_see_values(request) else without_values(planned))
 
+    @route("POST", "/api/v1/reload", Scope.RELOAD, "POST: look at the config now")
+    @route("POST", "/-/reload", Scope.RELOAD)
     async def reload(self, request: web.Request) -> web.Response:
         """200 applied or unchanged, 422 refused; the verdict either way."""
         asked = read_reload(await read_body(request))
@@ -226,6 +191,7 @@ class Routes:
         )
         return await _reply_verdict(request, verdict)
 
+    @route("POST", "/api/v1/rollback", Scope.RELOAD, "POST: go back to a config that was in force")
     async def rollback(self, request: web.Request) -> web.Response:
         """200 when the older set is in force and pinned, 422 when it was refused or is not there."""
         asked = read_rollback(await read_body(request))
@@ -235,6 +201,12 @@ class Routes:
         )
         return await _reply_verdict(request, verdict)
 
+    @route(
+        "POST",
+        "/api/v1/messages",
+        Scope.SEND,
+        f"POST: submit messages; ?wait=10s and Accept: {NDJSON} follow them",
+    )
     async def messages(self, request: web.Request) -> web.StreamResponse:
         """202 when everything that could be accepted is on disk, 422 when nothing could."""
         requests = read_messages(await read_body(request))
@@ -260,6 +232,12 @@ class Routes:
         first = submitted[0].error if submitted else "nothing to send"
         return refuse(422, first or "not accepted", messages=submitted)
 
+    @route(
+        "GET",
+        "/api/v1/outbox",
+        Scope.READ,
+        "pending messages, ?state=dead dead letters; POST …/retry, …/drop",
+    )
     async def outbox(self, request: web.Request) -> web.Response:
         """Records of the outbox."""
         state = request.query.get("state", "pending")
@@ -269,12 +247,14 @@ class Routes:
         records = await self.control.outbox_list(state, limit)
         return reply(OutboxRecords(state=state, records=records))
 
+    @route("POST", "/api/v1/outbox/retry", Scope.SEND)
     async def outbox_retry(self, request: web.Request) -> web.Response:
         """Dead letters back into the outbox."""
         asked = read_ids(await read_body(request))
         tell_audit(request, ids=asked.numbers() or "all dead letters")
         return reply(Count(count=await self.control.outbox_retry(asked.numbers())))
 
+    @route("POST", "/api/v1/outbox/drop", Scope.SEND)
     async def outbox_drop(self, request: web.Request) -> web.Response:
         """Forget records."""
         asked = read_ids(await read_body(request))
@@ -286,37 +266,49 @@ class Routes:
         )
         return reply(Count(count=count))
 
+    @route("GET", "/api/v1/inbox", Scope.READ, "messages taken in and not finished; POST …/drop")
     async def inbox(self, request: web.Request) -> web.Response:
         """Messages taken in and not finished."""
         limit = read_count(request, "limit", 100, MAX_LISTED)
         return reply(InboxRecords(records=await self.control.inbox_list(limit)))
 
+    @route("POST", "/api/v1/inbox/drop", Scope.SEND)
     async def inbox_drop(self, request: web.Request) -> web.Response:
         """Forget messages that no worker takes."""
         asked = read_inbox_drop(await read_body(request))
         tell_audit(request, ids=asked.numbers() or "all without a worker")
         return reply(await self.control.inbox_drop(asked.numbers()))
 
+    @route(
+        "GET",
+        "/api/v1/streams",
+        Scope.READ,
+        "what streams of the broker keep for the own nodes; POST …/prune",
+    )
     async def streams_list(self, _: web.Request) -> web.Response:
         """What streams of the broker keep for the own nodes."""
         return reply(StreamsKept(streams=await self.control.streams_list()))
 
+    @route("POST", "/api/v1/streams/prune", Scope.RELOAD)
     async def streams_prune(self, request: web.Request) -> web.Response:
         """Take away what no config asks for any more."""
         asked = read_prune(await read_body(request))
         tell_audit(request, force=asked.force)
         return reply(StreamsPruned(streams=await self.control.streams_prune(force=asked.force)))
 
+    @route("GET", "/api/v1/enrolment", Scope.READ, "new nodes that ask to be let in; POST …/reject")
     async def enrolment_list(self, _: web.Request) -> web.Response:
         """New nodes that ask to be let in."""
         return reply(self.control.enrolment.list())
 
+    @route("POST", "/api/v1/enrolment/reject", Scope.RELOAD)
     async def enrolment_reject(self, request: web.Request) -> web.Response:
         """Turn some of them away."""
         asked = read_reject(await read_body(request))
         tell_audit(request, public_keys=asked.public_keys)
         return reply(await self.control.enrolment.reject(asked.public_keys))
 
+    @route("GET", "/api/v1/history", Scope.READ, "config sets applied and refused")
     async def history(self, request: web.Request) -> web.Response:
         """Records of config sets, newest first."""
         limit = read_count(request, "limit", 20, MAX_LISTED)
@@ -325,6 +317,7 @@ class Routes:
             records = [without_values(record) for record in records]
         return reply({"records": records})
 
+    @route("GET", "/api/v1/history/{key}", Scope.READ)
     async def history_record(self, request: web.Request) -> web.Response:
         """One record."""
         key = request.match_info["key"]

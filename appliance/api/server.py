@@ -25,6 +25,7 @@ from appliance.api.operations import Operations
 from appliance.api.page import PageRoutes
 from appliance.api.port import Port, cannot_listen, close_server, http_log, split_listen
 from appliance.api.routes import Routes
+from appliance.api.routing import add_routes
 from appliance.api.streams import Streams
 from appliance.api.unix_socket import listen_unix
 from appliance.bus.auth import ListenerContext, make_listener_context, read_secret
@@ -134,10 +135,16 @@ class AdminServer:
         if self._trail is not None:
             app[TRAIL] = self._trail
             app.on_response_prepare.append(enter)
-        self._routes.add_to(app)
-        CopyRoutes(self._routes.control.copies).add_to(app)
-        control = self._routes.control
-        JobRoutes(control.jobs, control.ending, control.programs).add_to(app)
+        routes = self._routes
+        control = routes.control
+        add_routes(
+            app,
+            routes,
+            routes.page,
+            routes.streams,
+            CopyRoutes(control.copies),
+            JobRoutes(control.jobs, control.ending, control.programs),
+        )
         return app
 
     async def _listen_or_take_over(self, listen: str, tls: ListenerContext | None) -> _Listening:

@@ -17,7 +17,9 @@ from appliance.api.model import Line, Submitted
 from appliance.api.operations import Operations
 from appliance.api.replies import encode_json, refuse, with_id_texts
 from appliance.api.requests import JobRequest, SubmitRequest
+from appliance.api.routing import route
 from appliance.core.durations import parse_duration
+from appliance.core.specs import Scope
 from appliance.errors import RequestInvalid, StoreError
 from appliance.telemetry.events import Event, Listener
 from appliance.workers.router import GO_METHOD_TIMEOUT_S
@@ -207,6 +209,9 @@ class Streams:
             if line is not None:
                 await response.write(_line(line))
 
+    @route(
+        "GET", "/api/v1/events", Scope.READ, "what happens, as server-sent events", allow_head=False
+    )
     async def follow_events(self, request: web.Request) -> web.StreamResponse:
         """Server-sent events; `?kinds=a,b` or `?without=a,b` choose, `?recent=N` or Last-Event-ID reach back."""
         client = await find_client(request)

@@ -12,8 +12,8 @@ import urllib.request
 
 import pytest
 
-from appliance.api.access import ROUTE_SCOPES
 from tests.support import forked
+from tests.support.api_routes import ROUTE_SCOPES
 from tests.support.appliance import Appliance
 from tests.support.nats_server import NatsServer
 from tests.support.waiting import until

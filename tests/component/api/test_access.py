@@ -10,7 +10,7 @@ import aiohttp
 import pytest
 
 from appliance.api import guards
-from appliance.api.access import ROUTE_SCOPES, Caller, find_client_of
+from appliance.api.access import Caller, find_client_of
 from appliance.api.clients import Shares
 from appliance.api.limits import (
     FAILED_LOGIN_S,
@@ -19,6 +19,7 @@ from appliance.api.limits import (
     STRANGE_REQUESTS_PER_S,
     Limits,
 )
+from appliance.api.routing import ROUTES
 from appliance.core.specs import (
     AdminCertificate,
     AdminSettings,
@@ -30,6 +31,7 @@ from appliance.core.specs import (
 )
 from appliance.errors import DaemonError
 from tests.component.api.conftest import Client
+from tests.support.api_routes import ROUTE_SCOPES
 from tests.support.authority import Authority
 from tests.support.waiting import until_async
 
@@ -86,14 +88,14 @@ def clients(tmp_path_factory):
 # -- scopes ---------------------------------------------------------------------------------------
 
 
-async def test_no_route_is_without_an_entry_of_what_it_asks_for(server):
+async def test_no_route_is_served_whose_scope_is_not_told(server):
     app = server._make_app(guards.ListenerKind())
     routes = {
         (route.method, route.resource.canonical)
         for route in app.router.routes()
         if route.method != "HEAD"
     }
-    assert routes == set(ROUTE_SCOPES)
+    assert routes == set(app[ROUTES]) == set(ROUTE_SCOPES)
 
 
 async def test_what_changes_something_always_asks_for_a_scope():
