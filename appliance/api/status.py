@@ -39,6 +39,7 @@ from appliance.methods.registry import METHOD_TABLE
 from appliance.outbox.records import DeadLetter, OutboxRecord
 from appliance.outbox.store import MessageStore
 from appliance.reconcile.overrides import OverrideBook
+from appliance.reconcile.pins import Pin
 from appliance.reconcile.pool import Handle, WorkerPool
 from appliance.reconcile.reconciler import Reconciler
 from appliance.reconcile.reload_result import Applied, ReloadResult, unkept_pin_note
@@ -270,6 +271,7 @@ class StatusView:
     def methods(self) -> list[model.Method]:
         """Every method that this daemon knows, the config's own first."""
         applied = self._reconciler.applied
+            pin=going_back.pin,
         described = (
             describe_methods(METHOD_TABLE, applied.desired.methods, applied.desired.hidden)
             if applied
@@ -582,15 +584,22 @@ def find_degradations(
     reasons = []
     if broker_trouble is not None:
         reasons.append(say_unconnected(broker_trouble))
-    if attempt is not None and attempt.result == "reverted":
+    result = attempt.result if attempt is not None else ""
+    if pin is not None and pin.is_after_trial and result != "refused":
+        # as long as it holds: neither another look nor a restart makes it good
+        first = f": E310 {pin.failures[0]}" if pin.failures else ""
+        reasons.append(f"the config in the files was taken back after its trial{first}")
+    elif attempt is not None and result == "reverted":
         first = _say_first(attempt.problems)
         reasons.append(f"the last config was taken back after its trial{first}")
+    pin: Pin | None = None,
     if attempt is not None and attempt.result == "refused":
         count = len(attempt.problems)
         first = _say_first(attempt.problems)
         reasons.append(
             f"the last config was refused ({count} problem{'s' if count != 1 else ''}){first}"
         )
+        pin: what holds an older set in force.
     broken = {
         key.name: handle.last_error
         for key, handle in pool.handles.items()

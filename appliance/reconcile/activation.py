@@ -233,6 +233,7 @@ class Activation:
             verdict.duration_s,
             way.trigger,
             verdict.result,
+            is_taken_back=self._is_taken_back,
         )
         await self._note_commit(loaded, way)
         if way.failures:
@@ -273,7 +274,7 @@ class Activation:
     def unchanged(self, way: Way, started: float, *notes: Problem) -> ReloadResult:
         """A look that changed nothing; `notes` say why, where it is not for being the same."""
         assert self.applied is not None
-        self._telemetry.config_unchanged(way.trigger)
+        self._telemetry.config_unchanged(way.trigger, is_taken_back=self._is_taken_back)
         return ReloadResult(
             result="unchanged",
             at=self._wall(),
@@ -285,6 +286,11 @@ class Activation:
             problems=notes,
             duration_s=self._mono() - started,
         )
+
+    @property
+    def _is_taken_back(self) -> bool:
+        """Whether the files hold a set that did not stand its trial: no look is good until they change."""
+        return self._pins.pin is not None and self._pins.pin.is_after_trial
 
     async def refuse(
         self,

@@ -33,6 +33,13 @@ class Pin:
     at: float
     branch: str | None = None
     dirty: bool | None = None
+    failures: tuple[str, ...] = ()
+    """What the set in the files did wrong on its trial."""
+
+    @property
+    def is_after_trial(self) -> bool:
+        """Whether the files hold a set that did not stand its trial: nobody asked for the older one."""
+        return self.reason == "trial"
 
     @property
     def label(self) -> Revision | None:

@@ -138,6 +138,8 @@ class Rollback:
         """Put an older set in force and pin it."""
         # NB: files that are away for a moment come back as they were
         files_digest = await self._reader.fingerprint() or self._files.content_digest
+        applied = self._activation.applied
+        hidden = applied.desired.hidden if applied is not None else loaded.desired.hidden
         pin = Pin(
             digest=loaded.digest,
             revision=loaded.revision,
@@ -147,6 +149,7 @@ class Rollback:
             reason=way.trigger,
             by=way.by,
             at=self._wall(),
+            failures=tuple(hidden.text(problem.message) for problem in way.failures),
         )
         # what the files say needs no pin
         is_needed = files_digest != loaded.digest

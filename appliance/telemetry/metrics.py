@@ -243,7 +243,7 @@ def _config_families(facts: MetricsFacts) -> list[Metric]:
         _gauge("generation", "Number of the config set in force.", facts.generation),
         _gauge(
             "config_last_reload_successful",
-            "1 while the last look at the config was not refused.",
+            "1 while the last look at the config was not refused or taken back.",
             float(counts.last_reload_successful),
         ),
         _gauge(

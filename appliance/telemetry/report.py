@@ -232,9 +232,14 @@ class Telemetry(MessageTelemetry):
         duration_s: float,
         trigger: str,
         result: str = "applied",
+        *,
+        is_taken_back: bool = False,
     ) -> None:
-        """A set is in force; `result` is "reverted" where it is so again after the trial of another."""
-        self._count_reload(result)
+        """A set is in force; `result` is "reverted" where it is so again after the trial of another.
+
+        `is_taken_back`: the files hold that other one, after a restart, too.
+        """
+        self._count_reload(result, is_taken_back=is_taken_back)
         self.counts.reload_duration.observe(duration_s)
         plan = {kind: count for kind, count in plan_counts.items() if count}
         fields: dict[str, object] = {
@@ -248,13 +253,13 @@ class Telemetry(MessageTelemetry):
         self._log(logging.INFO, "config applied", {**told, **plan})
         self._events.emit("config_applied", **fields, plan=plan)
 
-    def config_unchanged(self, trigger: str) -> None:
+    def config_unchanged(self, trigger: str, *, is_taken_back: bool = False) -> None:
         """A look found the set in force; worth a line and an event if it clears a refusal or was asked for.
 
         Files are looked at again each minute, whatever the watch says: a day of that is not what people look for.
         """
-        was_refused = not self.counts.last_reload_successful
-        self._count_reload("unchanged")
+        was_refused = not self.counts.last_reload_successful and not is_taken_back
+        self._count_reload("unchanged", is_taken_back=is_taken_back)
         is_told = was_refused or trigger in OPERATOR_TRIGGERS
         sentence = "config good again" if was_refused else "config unchanged"
         self._log(logging.INFO if is_told else logging.DEBUG, sentence, {"trigger": trigger})
@@ -312,10 +317,11 @@ class Telemetry(MessageTelemetry):
         self._log(logging.ERROR, "history not written", {"error": error})
         self._events.emit("history_not_written", error=error)
 
-    def _count_reload(self, result: str) -> None:
+    def _count_reload(self, result: str, *, is_taken_back: bool = False) -> None:
         now = self._wall()
         self.counts.reloads[result] += 1
         self.counts.last_attempt_at = now
-        self.counts.last_reload_successful = result not in ("refused", "reverted")
+        is_bad = result in ("refused", "reverted") or is_taken_back
+        self.counts.last_reload_successful = not is_bad
         if self.counts.last_reload_successful:
             self.counts.last_reload_success_at = now

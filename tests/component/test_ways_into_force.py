@@ -318,6 +318,35 @@ async def test_a_trial_that_fails_after_a_restart_goes_back_and_stays_back(node)
         ToyWorker.refuses = set()
 
 
+async def test_a_set_taken_back_stays_a_bad_one_over_hints_looks_and_restarts(node):
+    node.write(GOOD)
+    await node.start()
+    ToyWorker.refuses = {"REQPong"}
+    try:
+        node.write(TRIAL.replace("trial: 60s", "trial: 200ms"))
+        await until_async(lambda: node.reconciler.last_attempt.result == "reverted")
+        why = node.reconciler.going_back.pin.failures
+        assert [text.split()[0] for text in why] == ["ship1.REQPong.EventACK_subscriber"]
+        node.reconciler.hint()
+        await until_async(lambda: node.reconciler.last_attempt.result == "unchanged")
+        assert ("config_unchanged", "watch", True) in node.telemetry.facts
+        await node.reload()
+        assert ("config_unchanged", "request", True) in node.telemetry.facts
+        await node.restart()
+        assert node.reconciler.going_back.pin.failures == why
+        started = [fact for fact in node.telemetry.facts if fact[0] == "config_applied"][-1]
+        assert started[-3:] == ("start", "applied", True)
+        # the files change: over
+        node.write(GOOD + "# mended\n")
+        await node.reload()
+        assert node.reconciler.going_back.pin is None
+        assert [fact for fact in node.telemetry.facts if fact[0] == "config_applied"][-1][
+            -1
+        ] is False
+    finally:
+        ToyWorker.refuses = set()
+
+
 async def test_a_first_start_with_bad_files_is_none(node):
     node.write("nodes: 1\n")
     with pytest.raises(ConfigError):

@@ -197,7 +197,12 @@ def test_a_set_whose_worker_is_denied_goes_back_by_itself_and_nothing_is_lost(tm
             assert [item["action"] for item in records[0]["actions"]] == ["cancel", "swap"]
             # after the trial, and at once: a poll or a resync would come after half a minute
             assert 1.0 <= records[0]["at"] - records[1]["at"] < 20.0
+            # another look changes nothing about it: the files hold what did not work
+            assert daemon.reload()["result"] == "unchanged"
+            told = "the config in the files was taken back after its trial: E310 ship1.REQHello"
+            assert [text for text in daemon.status()["degraded_by"] if text.startswith(told)]
             exposition = daemon.request("GET", "/metrics")[1]
+            assert "appliance_config_last_reload_successful 0.0" in exposition
             assert 'appliance_config_reloads_total{result="reverted"} 1.0' in exposition
             assert 'appliance_config_reloads_total{result="applied"} 2.0' in exposition
             total = int(publisher.communicate()[0])

@@ -158,6 +158,20 @@ def test_reloads_are_counted_by_verdict_and_a_good_look_clears_a_refusal(telemet
     assert (counts.last_reload_successful, counts.last_reload_success_at) == (True, clock.now)
 
 
+def test_no_look_is_good_while_the_files_hold_a_set_that_was_taken_back(telemetry, stream):
+    failed = Problem(code="E310", message="it does not run")
+    telemetry.config_applied(3, "sha256:a", None, {}, 0.1, "trial", "reverted")
+    telemetry.config_reverted([failed])
+    telemetry.config_unchanged("watch", is_taken_back=True)
+    assert not telemetry.counts.last_reload_successful
+    assert "config good again" not in stream.getvalue()
+    telemetry.config_applied(3, "sha256:a", None, {}, 0.1, "start", is_taken_back=True)
+    assert not telemetry.counts.last_reload_successful
+    telemetry.config_unchanged("watch")
+    assert telemetry.counts.last_reload_successful
+    assert "config good again" in stream.getvalue()
+
+
 def test_an_unchanged_config_is_told_to_who_asked_and_when_it_clears_a_refusal(clock, stream):
     hub = EventHub(wall=clock)
     telemetry = Telemetry(hub, wall=clock, mono=clock)
