@@ -79,6 +79,15 @@ class SigningTroubles(Protocol):
         ...
 
 
+class BrokerOfOwn(Protocol):
+    """The broker that starts with the daemon; it stands above this package."""
+
+    @property
+    def trouble(self) -> str | None:
+        """Why it does not run; None while it does."""
+        ...
+
+
 class OpenInputs(Protocol):
     """Steward's inputs; they stand above this package."""
 
@@ -99,7 +108,7 @@ class StatusView:
         *,
         life: Current[Life],
         config_paths: Sequence[str],
-        is_broker_embedded: bool,
+        own_broker: BrokerOfOwn | None,
         store: MessageStore,
         bus: NatsBus,
         pool: WorkerPool,
@@ -122,7 +131,7 @@ class StatusView:
         self._signing = signing
         self._verifier = verifier
         self._config_paths = list(config_paths)
-        self._is_broker_embedded = is_broker_embedded
+        self._own_broker = own_broker
         self._store = store
         self._bus = bus
         self._pool = pool
@@ -164,9 +173,9 @@ class StatusView:
             broker=model.Broker(
                 connected=bus.is_connected,
                 server=bus.server,
-                embedded=self._is_broker_embedded,
+                embedded=self._own_broker is not None,
                 reconnects=bus.reconnects,
-                error=None if bus.is_connected else bus.trouble or NOT_REACHED,
+                error=None if bus.is_connected else self._find_broker_trouble() or NOT_REACHED,
             ),
             nodes=describe_nodes(self._pool, applied, hellos, self._overrides.all),
             overrides=describe_overrides(self._overrides.all),
@@ -243,6 +252,11 @@ class StatusView:
             on_trial=on_trial,
         )
 
+    def _find_broker_trouble(self) -> str:
+        """Why there is no connection; "" where nothing is known. One's own broker knows more than the line to it."""
+        own = self._own_broker.trouble if self._own_broker is not None else None
+        return own or self._bus.trouble or ""
+
     def _degradations(self, dead: int) -> list[str]:
         worker_troubles = [
             (key.name, find_trouble(handle)) for key, handle in sorted(self._pool.handles.items())
@@ -254,9 +268,10 @@ class StatusView:
             self._pool,
             self._reconciler.applied,
             self._reconciler.last_attempt,
-            broker_trouble=None if self._bus.is_connected else self._bus.trouble or "",
+            broker_trouble=None if self._bus.is_connected else self._find_broker_trouble(),
             dead=dead,
             overrides=self._overrides.all,
+            pin=going_back.pin,
             delivery=find_delivery_troubles(
                 store=self._store.health(),
                 orphaned=self._orphaned,
@@ -271,7 +286,6 @@ class StatusView:
     def methods(self) -> list[model.Method]:
         """Every method that this daemon knows, the config's own first."""
         applied = self._reconciler.applied
-            pin=going_back.pin,
         described = (
             describe_methods(METHOD_TABLE, applied.desired.methods, applied.desired.hidden)
             if applied
@@ -321,7 +335,7 @@ class StatusView:
         if self._life.value is not Life.RUNNING:
             return False, str(self._life.value)
         if not self._bus.is_connected:
-            return False, say_unconnected(self._bus.trouble or "")
+            return False, say_unconnected(self._find_broker_trouble())
         health = self._store.health()
         if not can_accept(health):
             return False, describe_store(health) or "the store accepts nothing"
@@ -573,12 +587,14 @@ def find_degradations(
     broker_trouble: str | None,
     dead: int,
     overrides: Overrides,
+    pin: Pin | None = None,
     delivery: Sequence[str] = (),
 ) -> list[str]:
     """Why the appliance is not healthy, in words; empty when it is.
 
     Args:
         broker_trouble: why there is no connection, "" where nothing is known; None while there is one.
+        pin: what holds an older set in force.
         delivery: why messages do not get on.
     """
     reasons = []
@@ -592,14 +608,12 @@ def find_degradations(
     elif attempt is not None and result == "reverted":
         first = _say_first(attempt.problems)
         reasons.append(f"the last config was taken back after its trial{first}")
-    pin: Pin | None = None,
-    if attempt is not None and attempt.result == "refused":
+    if attempt is not None and result == "refused":
         count = len(attempt.problems)
         first = _say_first(attempt.problems)
         reasons.append(
             f"the last config was refused ({count} problem{'s' if count != 1 else ''}){first}"
         )
-        pin: what holds an older set in force.
     broken = {
         key.name: handle.last_error
         for key, handle in pool.handles.items()

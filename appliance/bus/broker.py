@@ -15,6 +15,7 @@ import os
 import select
 import shutil
 import signal
+import socket
 import sys
 from collections.abc import Callable
 from contextlib import suppress
@@ -92,9 +93,12 @@ class EmbeddedBroker:
         jetstream: bool = False,
         users: str = "",
         report: Callable[[str], None] = _say_nothing,
+        before_first: Callable[[], None] = lambda: None,
     ) -> None:
         """Args:
         users: the part of its configuration that says who is let in; "" for everybody.
+        before_first: called in a thread when its directory is there, before it starts for the first time; may raise
+            OSError, as a directory that cannot be used does.
         """
         self._dir = store_dir
         self._users = users
@@ -103,11 +107,15 @@ class EmbeddedBroker:
         self._jetstream = jetstream
         self._port = port
         self._report = report
+        self._before_first = before_first
+        self._is_prepared = False
         self._repeats = Repeats()
         self._process: asyncio.subprocess.Process | None = None
         self._supervisor: asyncio.Task[None] | None = None
         self.restarts = 0
         """Times it died and was started again."""
+        self.trouble: str | None = None
+        """Why it does not run, in its own words where it has said some; None while it runs."""
 
     @property
     def port(self) -> int:
@@ -125,23 +133,44 @@ class EmbeddedBroker:
         process = self._process
         return process.pid if process is not None and process.returncode is None else None
 
-    async def start(self) -> None:
+    async def start(self, *, insist: bool = True) -> None:
         """Start it and return when it accepts clients; from then on it is started again whenever it dies.
 
+        Args:
+            insist: whether it must run. Else one that has no room, or whatever else may pass, is tried again as one that
+                died is, at a port that is known already.
+
         Raises:
-            BusUnavailable: there is no binary, or it ended or hung at start; the text has its last words.
+            BusUnavailable: there is no binary, its port is another's, or (insisting) it ended or hung at start; the text
+                has its last words.
 
         Cancellation: it is killed.
         """
         binary = find_binary()
-        await asyncio.to_thread(self._prepare)
-        await self._launch(binary)
+        try:
+            await self._launch(binary)
+        except BusUnavailable as error:
+            # NB: whoever holds the port is a broker of somebody else: the daemon must not speak to that one
+            if insist or not self._has_port():
+                raise
+            self._tell(str(error))
         self._supervisor = asyncio.create_task(
             keep_running(
                 "the watch over the embedded broker", lambda: self._supervise(binary), self._report
             ),
             name="embedded broker",
         )
+
+    def _has_port(self) -> bool:
+        """Whether nobody else listens at its port; one that takes any is given one that is free now."""
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind(("127.0.0.1", self._port))
+            except OSError:
+                return False
+            self._port = probe.getsockname()[1]
+        return True
 
     async def stop(self) -> None:
         """End it: TERM, and KILL after a grace. Safe to call twice, or before `start`."""
@@ -241,6 +270,7 @@ class EmbeddedBroker:
                 self._tell(str(error))
 
     def _tell(self, text: str) -> None:
+        self.trouble = text
         if self._repeats.is_news(text):
             self._report(text)
         else:
@@ -248,10 +278,14 @@ class EmbeddedBroker:
 
     async def _launch(self, binary: str) -> None:
         async with self._changing:
+            self._process = None
+            if not self._is_prepared:
+                await asyncio.to_thread(self._prepare)
+                self._is_prepared = True
             await self._launch_process(binary)
+            self.trouble = None
 
     async def _launch_process(self, binary: str) -> None:
-        self._process = None
         self._clear()
         try:
             self._write_config()
@@ -317,6 +351,7 @@ class EmbeddedBroker:
             # it may have outlived a daemon that was killed, and then holds the port
             self._end_left_over()
             self._log_path.unlink(missing_ok=True)
+            self._before_first()
         except OSError as error:
             raise self._unusable(error) from error
 

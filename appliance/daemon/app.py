@@ -366,7 +366,7 @@ class Daemon:
         self.view = StatusView(
             life=self._life,
             config_paths=self._source.paths,
-            is_broker_embedded=self.broker is not None,
+            own_broker=self.broker,
             store=self.store,
             bus=self.bus,
             pool=self.pool,

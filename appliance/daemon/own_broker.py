@@ -47,23 +47,25 @@ class OwnBroker:
             jetstream=embedded.jetstream,
             users=self._users_of(desired.value),
             report=report,
+            before_first=self._write_seed,
         )
         self._admitting = asyncio.Lock()
         self._is_moving = False
         """Whether a set is on its way into force: both its rights and those of the one before hold."""
         self._has_settled = asyncio.Event()
 
+    @property
+    def trouble(self) -> str | None:
+        """Why it does not run; None while it does."""
+        return self._broker.trouble
+
     async def start(self) -> None:
-        """Raises BusUnavailable."""
-        await self._broker.start()
-        if self._seed:
-            try:
-                await asyncio.to_thread(self._write_seed)
-            except OSError as error:
-                await self._broker.stop()
-                raise BusUnavailable(
-                    f"the key to the embedded broker cannot be written: {error.strerror}"
-                ) from error
+        """Start it, now or as soon as it can be: a full disk ends nothing.
+
+        Raises:
+            BusUnavailable: there is no program for it, or its port is another's.
+        """
+        await self._broker.start(insist=False)
 
     async def stop(self) -> None:
         """End it. Safe to call twice."""
@@ -124,5 +126,7 @@ class OwnBroker:
         return render_conf(join_logins(find_embedded_logins(one, self._key) for one in sets))
 
     def _write_seed(self) -> None:
+        if not self._seed:
+            return
         self._seed_path.unlink(missing_ok=True)
         write_seed(self._seed_path, self._seed)

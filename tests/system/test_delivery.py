@@ -250,3 +250,26 @@ def test_reports_that_nobody_takes_end_as_a_number_and_no_dead_letter(tmp_path):
         appliance.wait_until(lambda status: lost() and status["outbox"]["pending"] == 0)
         dead = appliance.request("GET", "/api/v1/outbox?state=dead")[1]["records"]
         assert dead == []
+
+
+def test_a_broker_of_its_own_that_finds_no_room_is_waited_for_and_keeps_nobody_from_sending(
+    tmp_path,
+):
+    text = UNHEARD.replace("expires: 1s", "expires: 1h").replace("true", "{secured: true}")
+    daemon = Appliance(text, tmp_path)
+    blocking = daemon.state / "broker/nats-server.pid/x"
+    blocking.mkdir(parents=True)
+    try:
+        daemon.start(ready=False)
+        daemon.wait_api()
+        status = daemon.wait_until(lambda status: status["generation"])
+        words = "not connected to the broker: the embedded broker ended at start: Could not write pidfile"
+        assert status["degraded_by"][0].startswith(words)
+        assert status["broker"]["error"] in status["degraded_by"][0]
+        daemon.send(command("uptime"))
+        blocking.rmdir()
+        blocking.parent.rmdir()
+        reply = daemon.data("replies", "ship1", "out.log")
+        daemon.wait_until(lambda status: status["healthy"] and reply.exists())
+    finally:
+        daemon.close()

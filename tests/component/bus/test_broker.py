@@ -209,6 +209,41 @@ async def test_a_taken_port_is_an_error_with_the_brokers_words(
     assert other.pid is None
 
 
+async def test_one_that_finds_no_room_is_tried_again_and_reached_where_it_was_said_to_be(
+    tmp_path: Path, open_bus: OpenBus
+) -> None:
+    told: list[str] = []
+    made: list[bool] = []
+    blocking = tmp_path / "nats-server.pid"
+    (blocking / "x").mkdir(parents=True)
+    broker = EmbeddedBroker(
+        tmp_path, report=told.append, before_first=lambda: made.append(blocking.exists())
+    )
+    try:
+        await broker.start(insist=False)
+        url = broker.url
+        assert broker.port
+        assert broker.trouble is not None
+        assert "Could not write pidfile" in broker.trouble
+        assert told == [broker.trouble]
+        bus = await open_bus(url)
+        assert not bus.is_connected
+        (blocking / "x").rmdir()
+        blocking.rmdir()
+        await until_async(lambda: bus.is_connected)
+        assert (broker.url, broker.trouble, made) == (url, None, [True])
+    finally:
+        await broker.stop()
+
+
+async def test_one_whose_port_is_another_brokers_does_not_wait_for_it(
+    broker: EmbeddedBroker, tmp_path: Path
+) -> None:
+    other = EmbeddedBroker(tmp_path / "other", broker.port)
+    with pytest.raises(BusUnavailable, match="address already in use"):
+        await other.start(insist=False)
+
+
 async def test_without_a_binary_the_error_names_the_extra(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
