@@ -40,7 +40,7 @@ from appliance.methods.copies.sender import TELL_EVERY_S, CopySender
 from appliance.methods.copies.source import SourceFile
 from appliance.methods.copies.spool import CopySpool, SpoolEntry
 from appliance.outbox.texts import plain_text
-from appliance.workers.sending import Delivering
+from appliance.workers.reply_writer import Delivering
 from appliance.workers.services import WorkerServices
 
 _WRITE_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC

@@ -96,7 +96,7 @@ class _UnixConnection(http.client.HTTPConnection):
         self._timeout_s = timeout_s
 
     def connect(self) -> None:
-        # not from the admin package as a whole: that would import the server
+        # not at the top: a command that asks another machine needs no socket
         from appliance.api.unix_socket import connect_unix
 
         self.sock: socket.socket = connect_unix(self._path, self._timeout_s)

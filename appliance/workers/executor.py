@@ -1,8 +1,7 @@
-"""The second half of a subscriber: runs handlers in order of arrival, at most `concurrency` at once, and commits.
+"""The second half of a subscriber: runs handlers in order of arrival, at most `concurrency` at once.
 
-Handlers that never wait run one after the other in one loop; as soon as one waits, the next loop begins. Finished
-messages are committed in batches by a loop of their own, so a slow disk delays acknowledgements and not handlers. A third
-loop tells the senders of messages that take longer that somebody works on them.
+Handlers that never wait run one after the other in one loop; as soon as one waits, the next loop begins. What came of a
+message is made into records by `ReplyBuilder`, and goes to `Finishing`, which commits it and answers the sender.
 """
 
 from __future__ import annotations
@@ -19,7 +18,6 @@ from appliance.core.message import Message
 from appliance.core.method import OnCrash
 from appliance.core.specs import AckOn, SubscriberSpec
 from appliance.delivery.base import Confirmation, Intake
-from appliance.dialect.base import Answer, AnswerKind
 from appliance.dialect.headers import BEGUN_ELSEWHERE
 from appliance.errors import (
     REFUSALS,
@@ -32,19 +30,18 @@ from appliance.errors import (
 )
 from appliance.methods.base import FilePosition, HandlerContext, Method, Result
 from appliance.methods.programs.running import CALLED_OFF, ProgramKey
+from appliance.outbox.records import DONE_VERDICT
 from appliance.telemetry.stats import WorkerStats
 from appliance.workers.bounded import rest_within
 from appliance.workers.calling_off import CallingOff
-from appliance.workers.finishing import Finishing
+from appliance.workers.finishing import Finishing, Telling
 from appliance.workers.incoming import Incoming, wire_limits
 from appliance.workers.replies import is_for_caller_only
 from appliance.workers.reply_builder import ReplyBuilder
 from appliance.workers.reply_policy import ReplyPolicy
 from appliance.workers.reply_writer import ReplyOrder, ReplyWriter
 from appliance.workers.services import WorkerServices
-from appliance.workers.telling import Telling
 
-MAX_FINISH_BATCH = 256
 RETRY_FIRST_S = 0.2
 RETRY_MAX_S = 5.0
 YIELD_EVERY = 64
@@ -52,20 +49,15 @@ MAX_RUN_S = 0.01
 """How long handlers that never wait may go on before everybody else gets a turn."""
 SOON_S = 0.05
 """Until its turn comes a message may be on no disk and not acknowledged for so long, where it needs to be on none before."""
-MAX_REPLY_WAITS = 50
-"""Tries to find room for replies (about ten seconds) before the messages are finished without them."""
 _DISK_TROUBLE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE, errno.EROFS})
 
 _BEGUN_ELSEWHERE_TEXT = (
     "interrupted: the appliance that may have begun it stays away; it was not run again"
 )
 
-DONE_VERDICT = "done"
-_TAKEN = Answer(AnswerKind.TAKEN)
-
 
 class Executor:
-    """Queue of admitted messages, handler loops, finish loop."""
+    """Queue of admitted messages, and the loops that handle them."""
 
     def __init__(
         self,

@@ -24,7 +24,7 @@ from appliance.outbox.records import (
 )
 from appliance.workers.executor import Executor
 from appliance.workers.incoming import Incoming, Refusal
-from appliance.workers.reply_pieces import Turns
+from appliance.workers.reply_policy import Turns
 from appliance.workers.services import WorkerServices
 
 STORE_RETRY_S = 0.2

@@ -30,8 +30,7 @@ from appliance.workers.replies import (
     read_reply_facts,
     reply_headers,
 )
-from appliance.workers.reply_pieces import Turns
-from appliance.workers.reply_policy import ReplyPolicy, bounded_reply
+from appliance.workers.reply_policy import ReplyPolicy, Turns, bounded_reply
 from appliance.workers.reply_writer import ReplyWriter
 from appliance.workers.services import WorkerServices
 
@@ -155,7 +154,7 @@ class ReplyBuilder:
                 raise RequestInvalid(found)
             copy, spec = found
             self._router.check_reply_method(copy.method, allowed=spec.allow_reply_methods)
-            records = self._reply_policy.pieces.make(
+            records = self._reply_policy.split(
                 bounded_reply(copy),
                 reply_headers(work.headers),
                 Turns(work.stream),
@@ -195,7 +194,7 @@ class ReplyBuilder:
                 return self._router.make_record(text, expires_s=expires_s, headers=headers)
 
             try:
-                made = self._reply_policy.pieces.make(
+                made = self._reply_policy.split(
                     message, headers or {}, Turns(), make, to_appliance=False
                 )
             except (RequestInvalid, AnswerTooLarge) as error:
@@ -258,7 +257,7 @@ class ReplyBuilder:
         """An empty reply that tells an appliance why there is no other."""
         headers = {EXIT_HEADER: f"failed: {header_text(text)}"}
         # the end of a stream is shown and not handled: it empties no file that it would replace
-        if turns.have_begun or not self._reply_policy.pieces.may_split(reply, to_appliance=True):
+        if turns.have_begun or not self._reply_policy.may_split(reply, to_appliance=True):
             headers |= turns.take()
         try:
             return self.reply_records(reply, headers, turns, to_appliance=True)

@@ -116,7 +116,7 @@ def _report_nothing(_record: OutboxRecord, _reason: str) -> None: ...
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkerServices:
-    """`fleet` gives the desired state of the moment, `wall` seconds since the epoch, `mono` seconds that never jump."""
+    """`desired` is the set in force, `wall` gives seconds since the epoch, `mono` seconds that never jump."""
 
     bus: Bus
     store: MessageStore

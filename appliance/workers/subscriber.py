@@ -33,11 +33,12 @@ from appliance.dialect.base import Answer, AnswerKind
 from appliance.dialect.headers import HELLO_HEADER, LENT_PREFIX
 from appliance.errors import BusError, StoreError
 from appliance.methods.base import Method
-from appliance.outbox.records import InboxRow, TakeIn, TakeInResult, Taken
+from appliance.outbox.records import DONE_VERDICT, InboxRow, TakeIn, TakeInResult, Taken
 from appliance.telemetry.stats import DrainReport, WorkerStats
 from appliance.wire.headers import parse_headers
 from appliance.workers.at_once import may_be_done_at_once
 from appliance.workers.executor import Executor
+from appliance.workers.finishing import verdict_answer
 from appliance.workers.inbox_owners import scope_of
 from appliance.workers.incoming import Admission, Incoming, KeptBack, Refusal
 from appliance.workers.known_senders import KnownSenders
@@ -67,7 +68,6 @@ AHEAD_AGAIN_MS = 60_000
 """After this a stream brings a message again that was signed in the future: by then a clock may have been set."""
 
 _TAKEN = Answer(AnswerKind.TAKEN)
-_DONE = Answer(AnswerKind.DONE)
 
 
 class Subscriber:
@@ -705,7 +705,7 @@ class Subscriber:
             if work.identity.hears:
                 said.append(self._answer(work, self._working_at(self._store.instance)))
         else:
-            answer = verdict_answer(taken.verdict or "done")
+            answer = verdict_answer(taken.verdict or DONE_VERDICT)
             if answer.kind is AnswerKind.DONE or work.identity.hears or work.identity.instance:
                 said.append(self._answer(work, answer))
 
@@ -757,13 +757,3 @@ class Subscriber:
 
     def _refuse_row(self, refusal: Refusal) -> None:
         self._refuse(refusal, "", [])
-
-
-def verdict_answer(verdict: str) -> Answer:
-    """The answer that tells a verdict of the store."""
-    word, _, why = verdict.partition(": ")
-    if word == "failed":
-        return Answer(AnswerKind.FAILED, detail=why)
-    if word == "refused":
-        return Answer(AnswerKind.REFUSED, detail=why)
-    return _DONE

@@ -57,7 +57,7 @@ class Fate(NamedTuple):
 
 
 class DeliveryWaiters:
-    """Futures by record id. Publishers tell, outlets wait; costs nothing while nobody does."""
+    """Futures by record id. Publishers tell, `Delivering` waits; costs nothing while nobody does."""
 
     def __init__(self) -> None:
         self._waiting: dict[int, asyncio.Future[Fate]] = {}
