@@ -8,7 +8,7 @@ import msgspec
 
 from appliance.api import model
 from appliance.api.copy_jobs import CopyJobs
-from appliance.api.enrolment import Enrolment
+from appliance.api.enrolment import EnrolmentDesk
 from appliance.api.inbox import Inbox
 from appliance.api.job_ending import JobEnding
 from appliance.api.jobs import JobsView
@@ -58,7 +58,7 @@ class Operations:
         store: MessageStore,
         inbox: Inbox,
         streams: StreamsKept,
-        enrolment: Enrolment,
+        enrolment: EnrolmentDesk,
         history: History,
         reader: SourceReader,
         reconciler: Reconciler,

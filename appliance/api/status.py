@@ -13,7 +13,7 @@ import msgspec
 
 from appliance import __version__
 from appliance.api import model
-from appliance.api.enrolment import Desk
+from appliance.api.enrolment import EnrolmentDesk
 from appliance.api.fleet import FleetView
 from appliance.api.health import (
     can_accept,
@@ -124,7 +124,7 @@ class StatusView:
         jobs: JobLedger,
         signing: SigningTroubles,
         verifier: Verifier,
-        enrolment: Desk,
+        enrolment: EnrolmentDesk,
         processes: ProcessPool,
     ) -> None:
         self._processes = processes

@@ -15,8 +15,8 @@ import msgspec
 
 from appliance import early
 from appliance.api.copy_jobs import CopyJobs
-from appliance.api.enrolment import Enrolment
-from appliance.api.fleet import FleetView
+from appliance.api.enrolment import EnrolmentDesk
+from appliance.api.fleet import FleetView, Presence
 from appliance.api.health import watch_store
 from appliance.api.inbox import Inbox, keep_orphans
 from appliance.api.job_ending import JobEnding
@@ -50,9 +50,7 @@ from appliance.daemon.assembly import (
 from appliance.daemon.clock_watch import ClockWatch, passed_s
 from appliance.daemon.collector import Collector
 from appliance.daemon.console import StdoutConsole
-from appliance.daemon.enrolment import EnrolmentDesk
 from appliance.daemon.own_broker import OwnBroker
-from appliance.daemon.presence import Presence
 from appliance.daemon.processes import open_processes
 from appliance.daemon.reloadables import (
     BrokerPart,
@@ -425,7 +423,7 @@ class Daemon:
             store=self.store,
             inbox=Inbox(self.store, self.inbox_owners),
             streams=StreamsKept(self.bus, self.store, self.desired),
-            enrolment=Enrolment(self.enrolment),
+            enrolment=self.enrolment,
             history=history,
             reader=self.reader,
             reconciler=self.reconciler,

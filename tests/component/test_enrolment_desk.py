@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from appliance.api import enrolment as enrolment_module
+from appliance.api.enrolment import MAX_QUEUED, EnrolmentDesk
 from appliance.bus.base import BusMessage
 from appliance.bus.memory import MemoryBroker, MemoryBus, Permissions
 from appliance.bus.node_keys import sign
@@ -26,8 +28,6 @@ from appliance.core.enrolment import (
     write_request,
 )
 from appliance.core.specs import DesiredState, EnrolmentSettings
-from appliance.daemon import enrolment as enrolment_module
-from appliance.daemon.enrolment import MAX_QUEUED, EnrolmentDesk
 from tests.support.config_files import load_text
 from tests.support.nats_login import Nkey, make_nkey
 from tests.support.waiting import until_async

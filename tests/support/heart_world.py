@@ -28,6 +28,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any, cast
 
+from appliance.api.fleet import Presence
 from appliance.api.inbox import keep_orphans
 from appliance.bus.base import Bus, BusMessage, Denial, Frame, OnDenied, OnMessages, Subscription
 from appliance.bus.memory import MemoryBus, Passage, Permissions
@@ -42,7 +43,6 @@ from appliance.daemon.assembly import (
     find_extra_workers,
     list_workers,
 )
-from appliance.daemon.presence import Presence
 from appliance.delivery.modes import DeliveryModes
 from appliance.delivery.signer import Signer, SigningKey
 from appliance.delivery.verifier import Verifier

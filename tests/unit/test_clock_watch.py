@@ -6,10 +6,10 @@ from types import SimpleNamespace
 
 import pytest
 
+from appliance.api.fleet import Presence
 from appliance.core.current import Current
 from appliance.core.names import NodeName
 from appliance.daemon.clock_watch import MAX_READING_S, MIN_JUMP_S, ClockWatch
-from appliance.daemon.presence import Presence
 
 
 class Machine:

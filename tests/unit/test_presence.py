@@ -2,10 +2,10 @@
 
 from dataclasses import replace
 
+from appliance.api.fleet import FORGOTTEN_AFTER_S, MAX_STRANGERS, Presence
 from appliance.config.loader import load_given
 from appliance.core.current import Current
 from appliance.core.names import NodeName
-from appliance.daemon.presence import FORGOTTEN_AFTER_S, MAX_STRANGERS, Presence
 from appliance.methods.registry import METHOD_TABLE
 
 TEXT = b"version: 1\nbroker: {embedded: true}\nnodes: {a: {}, b: {}, c: {}}"
