@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Callable, Sequence
-from typing import Protocol
 
 from appliance.api import model
 from appliance.core.delivery import DeliveryState
 from appliance.core.times import rfc3339
 from appliance.errors import StoreError
 from appliance.outbox.records import InboxRow
+from appliance.outbox.store import MessageStore
 from appliance.telemetry.report import Telemetry
 from appliance.workers.inbox_owners import InboxOwners
 
@@ -20,27 +20,6 @@ ORPHANED = "orphaned"
 PIECE = 64
 """Messages that are read at once."""
 ORPHAN_LOOK_S = 30.0
-
-
-class Rows(Protocol):
-    """Where the messages lie; what operators need of the store."""
-
-    now: Callable[[], float]
-    """Steady seconds."""
-    wall_of: Callable[[float], float]
-    """Wall-clock seconds of a steady time."""
-
-    async def inbox_ids(self) -> list[tuple[int, str]]:
-        """Id and scope of each, oldest first."""
-        ...
-
-    async def read_inbox(self, row_ids: Sequence[int]) -> list[InboxRow]:
-        """Some of them."""
-        ...
-
-    async def drop_inbox(self, row_ids: Sequence[int]) -> int:
-        """Forget some; how many."""
-        ...
 
 
 Report = Callable[[str, str, str], None]
@@ -84,24 +63,24 @@ def describe_row(row: InboxRow, *, is_held: bool, now: float, taken_at: str) -> 
 class Inbox:
     """Lists and drops. What a worker has in hand is listed too, and only that worker ends it."""
 
-    def __init__(self, rows: Rows, owners: InboxOwners) -> None:
-        self._rows = rows
+    def __init__(self, store: MessageStore, owners: InboxOwners) -> None:
+        self._store = store
         self._owners = owners
 
     async def list(self, limit: int) -> list[model.InboxRecord]:
         """The oldest unfinished messages."""
-        ids = [row_id for row_id, _ in await self._rows.inbox_ids()][:limit]
+        ids = [row_id for row_id, _ in await self._store.inbox_ids()][:limit]
         found: list[model.InboxRecord] = []
         for first in range(0, len(ids), PIECE):  # bodies are large, and only their sizes are told
-            rows = await self._rows.read_inbox(ids[first : first + PIECE])
+            rows = await self._store.read_inbox(ids[first : first + PIECE])
             # after the read, during which a worker may have taken some
-            held, now = self._owners.held, self._rows.now()
+            held, now = self._owners.held, self._store.now()
             found += [
                 describe_row(
                     row,
                     is_held=row.row_id in held,
                     now=now,
-                    taken_at=rfc3339(self._rows.wall_of(row.taken_at)),
+                    taken_at=rfc3339(self._store.wall_of(row.taken_at)),
                 )
                 for row in rows
             ]
@@ -109,10 +88,10 @@ class Inbox:
 
     async def drop(self, ids: Sequence[int] | None) -> model.Count:
         """Forget messages that no worker takes (None: all of them): how many, and how many a worker has in hand."""
-        found = {row_id for row_id, _ in await self._rows.inbox_ids()}
+        found = {row_id for row_id, _ in await self._store.inbox_ids()}
         asked = found if ids is None else found & set(ids)
         # NB: nothing is awaited between the look at what is held and the order to the store
         free = sorted(asked - set(self._owners.held))
         held_count = len(asked) - len(free)
-        count = await self._rows.drop_inbox(free) if free else 0
+        count = await self._store.drop_inbox(free) if free else 0
         return model.Count(count=count, held=held_count)

@@ -32,6 +32,7 @@ from appliance.core.overrides import Overrides
 from appliance.core.problems import Problem, Severity
 from appliance.core.specs import Phase, PublisherSpec
 from appliance.core.times import clock_time, rfc3339
+from appliance.delivery.signer import SigningKeys
 from appliance.delivery.verifier import Verifier
 from appliance.jobs.ledger import JobLedger
 from appliance.methods.computing.pool import ProcessPhase, ProcessPool, ProcessView
@@ -68,14 +69,6 @@ class FoundSecrets(Protocol):
 
     def troubles(self) -> list[str]:
         """What cannot be used, in words."""
-        ...
-
-
-class SigningTroubles(Protocol):
-    """The key that is signed with; whoever reads it stands above this package."""
-
-    def troubles(self) -> list[str]:
-        """What keeps messages from being signed so that they count, in words."""
         ...
 
 
@@ -122,7 +115,7 @@ class StatusView:
         inputs: OpenInputs,
         secrets: FoundSecrets,
         jobs: JobLedger,
-        signing: SigningTroubles,
+        signing: SigningKeys,
         verifier: Verifier,
         enrolment: EnrolmentDesk,
         processes: ProcessPool,

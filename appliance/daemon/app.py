@@ -60,10 +60,9 @@ from appliance.daemon.reloadables import (
     UsersPart,
 )
 from appliance.daemon.secret_watch import Follower, SecretWatch
-from appliance.daemon.signing_keys import SigningKeys
 from appliance.daemon.stream_keeper import StreamKeeper
 from appliance.delivery.modes import DeliveryModes
-from appliance.delivery.signer import Signer
+from appliance.delivery.signer import Signer, SigningKeys
 from appliance.delivery.verifier import Verifier
 from appliance.dialect.spoken import make_dialect
 from appliance.errors import StoreError

@@ -10,8 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping
-from typing import Protocol
+from collections.abc import Callable, Iterable
 
 from appliance.bus.base import Bus
 from appliance.bus.jetstream import JetStreamApi
@@ -20,25 +19,13 @@ from appliance.core.names import parse_subject
 from appliance.core.specs import DesiredState, KeptStream
 from appliance.core.streams import StreamAddress, address_of_stream
 from appliance.errors import BusError, StoreError, SubjectInvalid
+from appliance.outbox.store import MessageStore
+from appliance.telemetry.report import Telemetry
 
 FACT_KIND = "keeps"
 """Of the facts that tell which streams this daemon has made: name and domain."""
 LOOK_EVERY_S = 30.0
 AGAIN_FIRST_S, AGAIN_MAX_S = 0.2, 10.0
-
-
-class KeeperTelemetry(Protocol):
-    """Who is told."""
-
-    def streams_troubled(self, trouble: str) -> None: ...
-
-
-class Facts(Protocol):
-    """What is remembered on disk."""
-
-    def facts(self, kind: str) -> Mapping[str, str]: ...
-
-    async def remember(self, kind: str, changes: Mapping[str, str | None]) -> None: ...
 
 
 class StreamKeeper:
@@ -48,12 +35,12 @@ class StreamKeeper:
         self,
         bus: Bus,
         desired: Current[DesiredState],
-        notes: Facts,
-        telemetry: KeeperTelemetry,
+        store: MessageStore,
+        telemetry: Telemetry,
     ) -> None:
         self._bus = bus
         self._desired = desired
-        self._notes = notes
+        self._store = store
         self._telemetry = telemetry
         self._woken = asyncio.Event()
         self._again_s = AGAIN_FIRST_S
@@ -78,7 +65,7 @@ class StreamKeeper:
     async def _look(self) -> float:
         """After how long to look again."""
         fleet = self._desired.value
-        if not (fleet.kept_streams or self._notes.facts(FACT_KIND)) or not self._bus.is_connected:
+        if not (fleet.kept_streams or self._store.facts(FACT_KIND)) or not self._bus.is_connected:
             return LOOK_EVERY_S
         troubles = await self._keep(fleet)
         trouble = "; ".join(troubles[:3])
@@ -93,7 +80,7 @@ class StreamKeeper:
 
     async def _keep(self, fleet: DesiredState) -> list[str]:
         wanted = _by_stream(fleet.kept_streams)
-        known = {_read_fact(fact) for fact in self._notes.facts(FACT_KIND)}
+        known = {_read_fact(fact) for fact in self._store.facts(FACT_KIND)}
         troubles: list[str] = []
         node = fleet.streams.keeper or next(iter(fleet.run_nodes), "local")
         apis: dict[str, JetStreamApi] = {}
@@ -106,14 +93,14 @@ class StreamKeeper:
                 try:
                     await _release(apis[address.domain], fleet, address, kept)
                     if not kept:
-                        await self._notes.remember(FACT_KIND, {_write_fact(address): None})
+                        await self._store.remember(FACT_KIND, {_write_fact(address): None})
                 except (BusError, StoreError) as error:
                     troubles.append(str(error))
             for address, kept in wanted.items():
                 subjects = [one.subject for one in kept]
                 try:
                     if address not in known:
-                        await self._notes.remember(FACT_KIND, {_write_fact(address): ""})
+                        await self._store.remember(FACT_KIND, {_write_fact(address): ""})
                     await apis[address.domain].ensure_stream(
                         kept[0].settings, address.name, *subjects, is_ours=True
                     )

@@ -7,8 +7,7 @@ import pytest
 from appliance.bus.inspection import find_signing_trouble
 from appliance.bus.node_keys import make_seed, public_key_of, read_seed, write_credentials
 from appliance.core.current import Current
-from appliance.daemon.signing_keys import SigningKeys
-from appliance.delivery.signer import Signer, make_signing_key
+from appliance.delivery.signer import Signer, SigningKeys, make_signing_key
 from tests.support.config_files import load_text
 
 OWN, OTHER = make_seed(), make_seed()
