@@ -121,6 +121,9 @@ class Operations:
         Of the daemon's environment they see what the set in force sees anyway: ``${NAME}`` must be no way to read the
         rest of it.
         """
+        if asked.digest and asked.digest == await self._reader.fingerprint():
+            # judged as a look would judge them: a commit that is not signed has the same files
+            return await self.plan(None, force=asked.force)
         applied = self._reconciler.applied
         in_force = applied.variables if applied is not None else frozenset()
         variables = None if may_see_environment else in_force

@@ -635,7 +635,9 @@ def _say_first(problems: Sequence[Problem]) -> str:
     first = next((one for one in problems if one.severity is Severity.ERROR), None)
     if first is None:
         return ""
-    place = f"{os.path.basename(first.file)}:{first.line} " if first.line else ""
+    line = f":{first.line}" if first.line else ""
+    # what cannot be read has no line, and nobody knows what "it" is without the name
+    place = f"{os.path.basename(first.file)}{line} " if first.file else ""
     return f": {first.code} {place}{first.message}"
 
 

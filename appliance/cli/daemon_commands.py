@@ -33,6 +33,7 @@ from appliance.cli.verdict_view import (
 )
 from appliance.core.escape import escape_line
 from appliance.core.problems import Problem
+from appliance.core.times import say_ago
 from appliance.errors import ConfigUnreadable, DaemonUnreachable
 
 if TYPE_CHECKING:
@@ -173,7 +174,8 @@ def plan(
     if output is Output.JSON:
         print_json(found.plain)
     else:
-        _show_plan(found.value, is_many=is_many)
+        in_force = "" if against or nodes else _say_in_force(client, found.value)
+        _show_plan(found.value, is_many=is_many, in_force=in_force)
     return {"no change": Exit.OK, "changes": Exit.CHANGES}.get(found.value.result, Exit.CONFIG)
 
 
@@ -219,7 +221,19 @@ def _keep_nodes(found: Answer[Plan], nodes: list[str]) -> Answer[Plan]:
     return Answer.of(Plan, plan)
 
 
-def _show_plan(found: Plan, *, is_many: bool) -> None:
+def _say_in_force(client: ApiClient, found: Plan) -> str:
+    """That there is no change because the files are in force already: whoever has just edited them wonders."""
+    if found.result != "no change" or found.problems:
+        return ""
+    status = client.get("/api/v1/status", Status).value
+    config = status.config
+    if not found.digest or found.digest != config.digest or config.applied_at is None:
+        return ""
+    since = say_ago(config.applied_at, time.time())
+    return f": these files are in force as generation {status.generation}, applied {since}"
+
+
+def _show_plan(found: Plan, *, is_many: bool, in_force: str) -> None:
     from appliance.cli.status_view import say_override
 
     if problems := [*found.problems, *(found.warnings or ())]:
@@ -233,7 +247,7 @@ def _show_plan(found: Plan, *, is_many: bool) -> None:
     rest = f", {kept} kept" if kept else ""
     match found.result:
         case "no change":
-            typer.echo(f"no change{rest}")
+            typer.echo(f"no change{rest}{in_force}")
         case "changes":
             counted = [count_actions(actions), f"{len(settings)} settings" if settings else ""]
             typer.echo(f"\n{', '.join(part for part in counted if part)}{rest}")

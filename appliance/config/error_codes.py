@@ -966,6 +966,15 @@ _ALL = (
         "appliance rollback, with a full disk",
         "Make room in the state directory (it is tried again every moment), or mend the files before the next restart.",
     ),
+    ErrorCode(
+        "W303",
+        "commit-not-judged",
+        "Only signed commits are taken (config.signed_by, or run --signed-by). A plan of other files than those that the "
+        "daemon's paths hold sees their texts and no commit: whether it is signed, and not older than the one in force, "
+        "is not said.",
+        "appliance plan ./clone",
+        "Look at the signature with git log --show-signature. Once the files are in place, appliance plan judges both.",
+    ),
 )
 
 ERROR_CODES: Mapping[str, ErrorCode] = MappingProxyType({one.code: one for one in sorted(_ALL)})

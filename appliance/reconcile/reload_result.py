@@ -230,6 +230,17 @@ def unkept_pin_note() -> Problem:
     )
 
 
+def unjudged_note() -> Problem:
+    """What a plan of texts cannot tell where only signed commits are taken."""
+    return Problem(
+        code="W303",
+        severity=Severity.WARNING,
+        path="config.signed_by",
+        message="these files are planned without their commit, and only signed commits are taken",
+        hint="once they are what the daemon's paths hold, `appliance plan` judges the commit, too",
+    )
+
+
 def trial_problems(generation: int, failed: Mapping[str, str]) -> tuple[Problem, ...]:
     """What a set did wrong on its trial."""
     return tuple(

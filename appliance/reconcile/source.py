@@ -18,7 +18,7 @@ from appliance.core.run_options import choose_run_nodes
 from appliance.core.specs import DesiredState
 from appliance.errors import ConfigInvalid, ConfigUnreadable
 from appliance.methods.registry import METHOD_TABLE
-from appliance.reconcile.reload_result import LoadedSet
+from appliance.reconcile.reload_result import LoadedSet, unjudged_note
 
 
 class FileConfigSource:
@@ -148,9 +148,14 @@ class FileConfigSource:
             author=None,
             files=loaded.files,
             blank=loaded.blank,
-            warnings=loaded.warnings,
+            warnings=[*loaded.warnings, *self._find_unjudged(loaded.desired)],
             place=loaded.place,
         )
+
+    def _find_unjudged(self, desired: DesiredState) -> tuple[Problem, ...]:
+        """That a reload would ask for more than texts can show."""
+        trusted = desired.source.signed_by if self._trusted is None else self._trusted
+        return (unjudged_note(),) if self._signed_by is not None or trusted else ()
 
     def load_kept(
         self, files: Mapping[str, str], digest: str, revision: Revision | None
@@ -246,7 +251,8 @@ def _read_keys(path: str) -> tuple[str, ...]:
         with open(path, encoding="utf-8", newline="") as file:
             lines = split_reviewed(file.read(MAX_KEY_FILE_BYTES))
     except (OSError, ValueError) as error:
-        raise ConfigUnreadable(path, str(error)) from error
+        reason = (error.strerror or str(error)).lower() if isinstance(error, OSError) else error
+        raise ConfigUnreadable(path, str(reason)) from error
     keys = tuple(line.strip() for line in lines if line.strip() and not line.startswith("#"))
     try:
         for key in keys:

@@ -1,8 +1,12 @@
 """The file of `run --signed-by`: who may sign is what somebody sees who looks at it."""
 
+from types import SimpleNamespace
+
 import pytest
 
+from appliance.api.status import find_degradations
 from appliance.errors import ConfigUnreadable
+from appliance.reconcile.reload_result import ReloadResult, find_problems_of
 from appliance.reconcile.source import FileConfigSource
 
 KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIP8kYzy3oKt5n0VhVqVb8Tq5QK0v0mY0R2mVg0Jt2fXo anna"
@@ -29,3 +33,34 @@ def test_a_key_that_stands_in_what_looks_like_a_comment_is_refused_by_name(tmp_p
     )
     with pytest.raises(ConfigUnreadable, match=named):
         source.load()
+
+
+@pytest.mark.parametrize(
+    ("make", "reason"),
+    [
+        (lambda path: None, "no such file or directory"),
+        (lambda path: path.mkdir(), "is a directory"),
+        (lambda path: path.write_text("# nobody yet\n"), "it holds no public key"),
+    ],
+)
+def test_a_file_of_signers_that_cannot_be_used_is_named_with_the_reason_alone(
+    tmp_path, make, reason
+):
+    make(tmp_path / "signers")
+    (tmp_path / "fleet.yaml").write_text(CONFIG)
+    source = FileConfigSource(
+        [str(tmp_path / "fleet.yaml")],
+        nodes=("a",),
+        all_nodes=False,
+        hostname="a",
+        signed_by=str(tmp_path / "signers"),
+    )
+    with pytest.raises(ConfigUnreadable) as caught:
+        source.load()
+    assert caught.value.reason == reason
+    verdict = ReloadResult(
+        result="refused", at=0.0, trigger="poll", problems=find_problems_of(caught.value)
+    )
+    pool = SimpleNamespace(handles={})
+    told = find_degradations(pool, None, verdict, broker_trouble=None, dead=0, overrides={})
+    assert told == [f"the last config was refused (1 problem): E001 signers {reason}"]

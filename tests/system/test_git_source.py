@@ -1,5 +1,6 @@
 """A config from git: revision, branch and dirty flag; and only commits that an allowed key signed."""
 
+import json
 import os
 import subprocess
 
@@ -8,6 +9,7 @@ import pytest
 from appliance.config import git
 from appliance.config.git import GitTrouble, parse_key, read_commit
 from appliance.config.revision import SignedCommit
+from tests.support import forked
 from tests.support.appliance import Appliance
 
 BASE = """
@@ -197,6 +199,12 @@ def test_status_metrics_and_a_linked_work_tree_show_commit_branch_and_dirt(repos
         assert (config["revision"], config["dirty"]) == (newer, False)
 
 
+def plan_codes(daemon, path):
+    done = forked.run(["plan", str(path), "-o", "json", "--state-dir", str(daemon.state)])
+    found = json.loads(done.stdout)
+    return done.returncode, [one["code"] for one in found["problems"] + found.get("warnings", [])]
+
+
 def test_only_signed_commits_are_taken_and_only_as_they_are_committed(repository):
     daemon, first = start(repository, text(repository, signers=["anna"]))
     with daemon:
@@ -205,8 +213,14 @@ def test_only_signed_commits_are_taken_and_only_as_they_are_committed(repository
         repository.write(text(repository, more=", REQPong: {}", source="source: files"))
         verdict = daemon.reload()
         assert [problem["code"] for problem in verdict["problems"]] == ["E313"]
+        # a plan of the same files, named or sent, is judged as the look is; of others it says what it cannot judge
+        assert plan_codes(daemon, daemon.config_path) == (78, ["E313"])
         repository.commit()
         assert [problem["code"] for problem in daemon.reload()["problems"]] == ["E312"]
+        assert plan_codes(daemon, daemon.config_path) == (78, ["E312"])
+        other = repository.root / "other.yaml"
+        other.write_text(text(repository, more=", REQToConsole: {}", source="source: files"))
+        assert plan_codes(daemon, other) == (2, ["W303"])
         repository.commit("bert")
         verdict = daemon.reload()
         assert "not allowed" in verdict["problems"][0]["message"]

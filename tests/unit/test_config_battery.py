@@ -41,6 +41,7 @@ CODES_TESTED_ELSEWHERE = {
     "W280": "needs a choice of nodes: test_permissions",
     "W301": "needs a running daemon: system/test_going_back",
     "W302": "needs a running daemon: system/test_going_back",
+    "W303": "needs a running daemon: system/test_git_source",
 }
 
 

@@ -231,6 +231,14 @@ def test_status_of_a_node_that_is_not_here_is_a_usage_error(run, served):
 
 def test_plan_of_nothing_exits_0_and_of_a_bad_config_78(run, control):
     assert run("plan")[:2] == (0, "no change, 3 kept\n")
+    # whoever has just edited the files hears that they are in force already
+    in_force = make_status()["config"]["digest"]
+    control.answers["plan"] |= {"digest": in_force}
+    said = "no change, 3 kept: these files are in force as generation 12, applied "
+    code, out, _ = run("plan")
+    assert (code, out[: len(said)]) == (0, said)
+    control.answers["plan"] |= {"digest": "sha256:another"}
+    assert run("plan")[:2] == (0, "no change, 3 kept\n")
     control.answers["plan"] = {
         "result": "refused",
         "actions": [],
