@@ -53,6 +53,7 @@ from appliance.cli.options import (
     warn,
 )
 from appliance.cli.server_options import connect, daemon_words
+from appliance.cli.standard_streams import end_with_reader
 from appliance.core.command_options import (
     MAX_STDIN_BYTES,
     MAX_VARIABLES,
@@ -270,7 +271,9 @@ def execute(
 
     def ask(names: list[str]) -> str:
         asked, part = {"to_nodes": names, **body}, {**job, **rollout.part_of(answers)}
-        with interrupts.heard(lambda: _tell_second(answers, options)):
+        # a program whose output nobody sees any more ends as with a closed pipe
+        reader = end_with_reader() if stream else contextlib.nullcontext()
+        with reader, interrupts.heard(lambda: _tell_second(answers, options)):
             is_whole = follow(client, asked, wait_s, answers, absent_s=absent_s, job=part)
         return "" if is_whole else INTERRUPTED_WORD
 

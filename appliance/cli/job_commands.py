@@ -31,6 +31,7 @@ from appliance.cli.options import (
     warn,
 )
 from appliance.cli.server_options import connect
+from appliance.cli.standard_streams import end_with_reader
 from appliance.cli.terminal import print_table
 from appliance.core.escape import escape_line
 from appliance.core.outcome import Kind
@@ -157,11 +158,12 @@ def jobs_watch(
     job = client.get(f"/api/v1/jobs/{id_}", Job).value
     shown = _Shown(client, job, node, output)
     try:
-        while True:
-            shown.show_new()
-            if not any(item.kind == "silent" for item in shown.nodes):
-                break
-            shown.take(client.get(f"/api/v1/jobs/{job.id}", Job, {"wait": f"{LOOK_S}s"}).value)
+        with end_with_reader():
+            while True:
+                shown.show_new()
+                if not any(item.kind == "silent" for item in shown.nodes):
+                    break
+                shown.take(client.get(f"/api/v1/jobs/{job.id}", Job, {"wait": f"{LOOK_S}s"}).value)
         # what came between the last look at the output and the end
         shown.show_new()
     except KeyboardInterrupt:

@@ -8,9 +8,16 @@ meant for people.
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import io
 import os
+import select
+import signal
+import stat
 import sys
+import threading
+from collections.abc import Iterator
 from typing import Any, TextIO
 
 from appliance.errors import OutputLost
@@ -68,6 +75,53 @@ def finish() -> bool:
     sys.stdout.flush()
     raw = _raw_of(sys.stderr)
     return not (isinstance(raw, _Err) and raw.has_lost)
+
+
+@contextlib.contextmanager
+def end_with_reader() -> Iterator[None]:
+    """While it follows something: end as soon as nobody reads standard output any more, and not only with what comes next.
+
+    Raises:
+        OutputLost: the reader of the pipe has gone.
+    """
+    is_main = threading.current_thread() is threading.main_thread()
+    if not is_main or signal.getsignal(signal.SIGPIPE) is not signal.SIG_IGN or not _is_pipe(1):
+        yield  # a file has no reader, and a terminal that closes says so by itself
+        return
+    gone = threading.Event()
+
+    def on_gone(_number: int, _frame: object) -> None:
+        # any other broken pipe is told to whoever wrote to it
+        if gone.is_set():
+            gone.clear()
+            raise OutputLost(BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE)))
+
+    main_thread = threading.get_ident()
+    woken, wake = os.pipe()
+
+    def watch() -> None:
+        poll = select.poll()
+        poll.register(1, 0)  # errors and hang-ups are always told
+        poll.register(woken, select.POLLIN)
+        if any(number == 1 for number, _ in poll.poll()):
+            gone.set()
+            signal.pthread_kill(main_thread, signal.SIGPIPE)
+
+    signal.signal(signal.SIGPIPE, on_gone)
+    watching = threading.Thread(target=watch, name="reader of standard output", daemon=True)
+    watching.start()
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGPIPE, signal.SIG_IGN)
+        os.close(wake)
+        watching.join()
+        os.close(woken)
+
+
+def _is_pipe(number: int) -> bool:
+    mode = os.fstat(number).st_mode
+    return stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode)
 
 
 def give_up_output() -> None:

@@ -25,6 +25,7 @@ from appliance.cli.exec_command import INTERRUPTED, exit_code_of
 from appliance.cli.following import follow, tell_summary, tell_troubles, terminal_streams, write
 from appliance.cli.options import Exit, StateDirOption, read_duration, warn
 from appliance.cli.server_options import connect
+from appliance.cli.standard_streams import end_with_reader
 from appliance.errors import DaemonUnreachable
 
 METHOD = "REQTailFile"
@@ -123,7 +124,8 @@ def tail(
     )
     answers = Answers(style, _labels(names, paths))
     asked = [Asked(name, each, begin) for each in paths for name in names]
-    is_whole = _follow_on(client, body, asked, answers)
+    with end_with_reader():
+        is_whole = _follow_on(client, body, asked, answers)
     tell_troubles(answers)
     pending = [item for item in answers.silent if not item.progress.is_delivered and item.id]
     if pending:

@@ -39,3 +39,28 @@ def test_a_closed_stream_that_is_not_needed_is_no_trouble(where):
 
 def test_lost_words_on_standard_error_are_a_failure_of_a_success_only():
     assert shell('"$@" 2>/dev/full', *SCHEMA[:-1], "--no-such-option")[0] == 64
+
+
+FOLLOWING = """
+import time
+from appliance.cli.standard_streams import end_with_reader
+from appliance.errors import OutputLost
+try:
+    with end_with_reader():
+        print("first", flush=True)
+        time.sleep(60)
+except OutputLost as error:
+    raise SystemExit(141 if error.is_reader_gone else 1)
+"""
+
+
+def test_whoever_follows_ends_when_its_reader_does_and_not_with_its_next_words():
+    # head ends after a line, while nothing more comes
+    script = 'set -o pipefail; "$@" | head -1 >/dev/null'
+    assert shell(script, sys.executable, "-c", FOLLOWING) == (141, "")
+
+
+@pytest.mark.parametrize("where", [">/dev/null", "| cat >/dev/null"])
+def test_a_reader_that_stays_ends_nobody(where):
+    following = FOLLOWING.replace("sleep(60)", "sleep(0.1)")
+    assert shell(f'set -o pipefail; "$@" {where}', sys.executable, "-c", following) == (0, "")
