@@ -46,7 +46,7 @@ _EVENT_OF = {
 _SOMETIMES = (
     *("has_more", "stream", "stderr", "progress", "truncated", "is_stderr_cut"),
     *("data_base64", "stderr_base64"),
-    *("stopped_after_seconds", "is_held", "signal", "place"),
+    *("stopped_after_seconds", "is_held", "signal", "place", "not_filed"),
 )
 """Fields of a reply that most do not have."""
 

@@ -74,11 +74,14 @@ class JobEnding:
         """
         job = self._view.find(id_)
         facts = await self._view.read_facts(job)
-        if not facts.cancelled_by:
+        targets = await self._view.targets(job, facts)
+        asked_batches = max((target.facts.batch for target in targets), default=0)
+        is_over = asked_batches >= facts.batches and all(item.outcome.is_over for item in targets)
+        if not facts.cancelled_by and not is_over:
             facts.cancelled_by, facts.cancelled_at = by or "an operator", self._store.now()
             # before anything is taken back: a kill in between leaves a job that says so
             await self._ledger.note_facts(job, facts)
-        words, asked = await self._end(await self._view.targets(job, facts), facts, by)
+        words, asked = await self._end(targets, facts, by)
         if asked:
             await asyncio.wait([task for _, _, task in asked], timeout=STOP_WAIT_S)
         for word, target, task in asked:

@@ -234,6 +234,7 @@ class JobsView:
             forgotten_bytes=target.state.forgotten_bytes,
             batch=facts.batch,
             filed=facts.filed or UNSET,
+            not_filed=outcome.not_filed or UNSET,
             filed_before=self._moved_aside(facts.filed) or UNSET,
             stopped=target.state.stopped or UNSET,
         )

@@ -512,6 +512,8 @@ class Line(_Answer):
     """What the program left behind still held its output, and was ended."""
     signal: int | UnsetType = UNSET
     """The number of the signal that ended the program."""
+    not_filed: str | UnsetType = UNSET
+    """Why the answer could not be filed, where a file method was to do that."""
     # of an attempt
     outcome: str | UnsetType | None = UNSET
     attempt: int | UnsetType | None = UNSET
@@ -708,6 +710,8 @@ class JobNode(_Answer):
     """Where its answer lies, below the state directory, if a file method files it."""
     filed_before: list[str] | UnsetType = UNSET
     """Files that this one was moved aside to, the newest first: an older answer may lie there."""
+    not_filed: str | UnsetType = UNSET
+    """Why it does not lie there."""
     stopped: str | UnsetType = UNSET
     """What came of cancelling it."""
     id_text: str = ""

@@ -13,7 +13,13 @@ from appliance.api.requests import EncodedData, JobRequest, Once, SubmitRequest,
 from appliance.core.command_options import show_arguments
 from appliance.core.file_names import join_parts, name_parts
 from appliance.core.hidden import Hiding
-from appliance.core.message import CALLER_FILE, DEFAULT_REPLY_METHOD, Message, make_reply
+from appliance.core.message import (
+    CALLER_FILE,
+    DEFAULT_REPLY_METHOD,
+    Message,
+    make_reply,
+    text_to_bytes,
+)
 from appliance.core.names import ERROR_CENTRAL, MethodName, NodeName
 from appliance.core.outcome import Outcome
 from appliance.core.relay import RELAY_METHOD, relay_token, wrap
@@ -542,9 +548,7 @@ def describe_job(job: JobRequest, request: SubmitRequest, node: str, hiding: Hid
         node=node,
         method=request.method,
         args=args,
-        data_bytes=sum(
-            len(item if isinstance(item, str) else item.base64) for item in request.data or ()
-        ),
+        data_bytes=sum(len(text_to_bytes(carried(item))) for item in request.data or ()),
         for_caller=request.for_caller,
         wants_status=job.wants_status,
         is_now=job.is_now,

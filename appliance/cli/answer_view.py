@@ -96,6 +96,8 @@ class NodeAnswer:
         """Why it failed, where it did and that was told."""
         if self.progress.has_failed:
             return self.progress.why or self.progress.word
+        if self.progress.not_filed:
+            return f"its answer is not filed here: {self.progress.not_filed}"
         return STATUS_UNKNOWN if self.wants_status and self.progress.is_status_unknown else None
 
     @property
@@ -134,6 +136,8 @@ class NodeAnswer:
             return f"exit {self.progress.exit_status}"
         if self.progress.is_incomplete:
             return "the output is not complete"
+        if self.progress.not_filed:
+            return f"its answer is not filed here: {self.progress.not_filed}"
         if self.wants_status and self.progress.is_status_unknown:
             return STATUS_UNKNOWN
         return "no answer yet" if self.progress.is_delivered else self.progress.describe_silence()

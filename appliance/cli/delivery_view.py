@@ -243,6 +243,8 @@ class Deliveries:
             words += self._say(item, "the output is not complete: it was cut at max_output_bytes")
         if line.is_stderr_cut:
             words += self._say(item, "of its error output only the end is shown")
+        if line.not_filed:
+            words += self._say(item, f"its answer is not filed here: {line.not_filed}")
         if line.is_cut:
             words.append(("    … cut here; the whole is in the reply's file", True))
         if said and not says_why and not item.said_stderr:
@@ -297,6 +299,7 @@ _SOMETIMES = (
     "stopped_after_seconds",
     "is_held",
     "signal",
+    "not_filed",
 )
 
 

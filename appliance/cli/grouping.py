@@ -54,6 +54,8 @@ def describe_outcome(item: NodeAnswer) -> str:
         words.append(ending)
     if item.progress.exit_status and (item.progress.is_truncated or item.progress.is_cut):
         words.append("the output is not complete")
+    if item.progress.not_filed:
+        words.append(f"its answer is not filed here: {item.progress.not_filed}")
     if item.is_shown_in_part:
         words.append("cut here; the whole is in the reply's file")
     if item.progress.is_stderr_cut:

@@ -85,7 +85,9 @@ def describe_node(node: JobNode) -> str:
         words.append(f"{say_bytes(node.output_bytes)} of output")
     if node.forgotten_bytes:
         words.append(f"the first {say_bytes(node.forgotten_bytes)} are not kept")
-    if node.filed is not UNSET and node.is_answered:
+    if node.not_filed is not UNSET:
+        words.append(f"not filed: {node.not_filed}")
+    elif node.filed is not UNSET and node.is_answered:
         before = f" or {node.filed_before[0]} …" if node.filed_before else ""
         words.append(f"filed at {node.filed}{before}")
     if node.stopped is not UNSET:
@@ -110,6 +112,7 @@ def progress_of(node: JobNode) -> Progress:
         is_held=node.is_held,
         stopped_after_s=node.stopped_after_seconds,
         signal=node.signal,
+        not_filed=node.not_filed or "",
     )
 
 

@@ -45,6 +45,7 @@ class Progress(Outcome):
                 is_held=bool(line.is_held),
                 stopped_after_s=line.stopped_after_seconds or None,
                 signal=line.signal or None,
+                not_filed=line.not_filed or "",
             )
         )
 

@@ -70,6 +70,7 @@ class AnswerFacts:
     is_held: bool = False
     stopped_after_s: float | None = None
     signal: int | None = None
+    not_filed: str = ""
 
 
 @dataclass(slots=True)
@@ -100,6 +101,8 @@ class Outcome:
     is_held: bool = False
     stopped_after_s: float | None = None
     signal: int | None = None
+    not_filed: str = ""
+    """Why its answer, which was to be filed here, is not."""
 
     # -- facts ------------------------------------------------------------------------------------
 
@@ -134,6 +137,7 @@ class Outcome:
         self.is_held |= facts.is_held
         self.stopped_after_s = facts.stopped_after_s or self.stopped_after_s
         self.signal = facts.signal or self.signal
+        self.not_filed = facts.not_filed or self.not_filed
         # of a Go node nothing tells whether more is to come, and its answers in pieces have no end
         is_endless = self.streams and not self.has_more and status is None
         if facts.has_more or is_endless:
@@ -198,7 +202,8 @@ class Outcome:
     def judge(self, *, wants_status: bool = False) -> Kind:
         """How it counts. With `wants_status` an unknown exit status is a failure."""
         is_unknown = wants_status and self.is_status_unknown
-        if self.has_failed or self.exit_status or self.is_incomplete or is_unknown:
+        is_bad = self.exit_status or self.is_incomplete or self.not_filed
+        if self.has_failed or is_bad or is_unknown:
             return Kind.FAILED
         return Kind.SILENT if self.is_silent else Kind.DONE
 

@@ -46,6 +46,7 @@ MAX_OPEN = 200_000
 """Messages of all jobs of which something may still come; beyond it the oldest jobs are forgotten."""
 ROW_BYTES = 300
 """What a job or a message takes beside its texts, generously."""
+MAX_BEING_FILED = 1_000
 RETRY_S = 1.0
 FORGET_EVERY_S = 10.0
 SLACK = 1.25
@@ -115,6 +116,8 @@ class JobLedger:
         """Those that have not left the outbox."""
         self._by_number: dict[int, Target] = {}
         """Those whose answer is not complete."""
+        self._being_filed: dict[int, Target] = {}
+        """The latest whose answers are complete, and handled from now on."""
         self.asking = Asking()
         """What the daemon itself asks of nodes."""
         self._next_key = 1
@@ -307,6 +310,17 @@ class JobLedger:
                 name = None if source is None else f"{source} {stream}"
                 self._pieces.append(Piece(target, name, stream, data))
         self._note(target)
+        if target.facts.filed and not target.is_open:
+            self._being_filed[target.number] = target
+            if len(self._being_filed) > MAX_BEING_FILED:
+                del self._being_filed[next(iter(self._being_filed))]
+
+    def not_filed(self, number: int, from_node: str, why: str) -> None:
+        """The answer that was told of before could not be filed after all."""
+        target = self._being_filed.get(body_number(number))
+        if target is not None and target.answerer == from_node:
+            target.outcome.not_filed = plain_text(why)
+            self._note(target)
 
     def begin_again(self, targets: Iterable[Target]) -> None:
         """Dead letters of these are messages again."""

@@ -189,6 +189,8 @@ class ReplyFacts:
     """How the program ended beside its status."""
     place: str = ""
     """Where in a file it ends."""
+    not_filed: str = ""
+    """Why it could not be filed here, where it was to be."""
 
 
 NO_FACTS = ReplyFacts()
@@ -426,6 +428,8 @@ class MessageTelemetry(EventLog):
                 more["stream"] = facts.stream
             if facts.place:
                 more["place"] = facts.place
+            if facts.not_filed:
+                more["not_filed"] = facts.not_filed
             if facts.progress is not None:
                 more["progress"] = list(facts.progress)
             self._events.emit_frequent(

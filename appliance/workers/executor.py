@@ -553,6 +553,10 @@ class Executor:
         self._error_reports.report(
             self.spec.node, f"{message.method} {message.id} failed: {text}", method=message.method
         )
+        if work.is_reply:
+            # whoever waits for it sees it all the same, and why it lies nowhere
+            self.reply_builder.tell_not_filed(work, message, text)
+            self._reply_order.say(work)
         word = "refused" if isinstance(error, REFUSALS) else "failed"
         records = self.reply_builder.of_failure(work, message, text, outlet)
         self._finishing.add((work, records, f"{word}: {text}"))

@@ -92,6 +92,7 @@ class Incoming:
         "key",
         "message",
         "message_id",
+        "not_filed",
         "payload",
         "reply_tos",
         "resume",
@@ -131,6 +132,8 @@ class Incoming:
         self.message_id = message.id
         """The number in its body, which an acknowledgement repeats."""
         self.is_reply = message.is_reply
+        self.not_filed = ""
+        """Of an answer that was to be filed here: why it could not be."""
         self.row_id: int | None = None
         self.is_taken = False
         self.is_unwanted = False

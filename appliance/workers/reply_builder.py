@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 from appliance.core.current import Current
 from appliance.core.message import (
     CALLER_FILE,
@@ -64,6 +66,9 @@ class ReplyBuilder:
         if message is None:
             return
         if message.is_reply and message.previous_message is not None:
+            facts = read_reply_facts(work.headers)
+            if work.not_filed:
+                facts = dataclasses.replace(facts, not_filed=work.not_filed)
             self._telemetry.reply_received(
                 self._spec.value.node,
                 message.from_node,
@@ -71,8 +76,14 @@ class ReplyBuilder:
                 message.id,
                 message.method,
                 "".join(message.data or ()),
-                read_reply_facts(work.headers),
+                facts,
             )
+
+    def tell_not_filed(self, work: Incoming, message: Message, why: str) -> None:
+        """An answer is here and cannot be filed: the job that asked for it is not to name a place where nothing lies."""
+        work.not_filed = why
+        if message.previous_message is not None:
+            self._jobs.not_filed(message.previous_message.id, message.from_node, why)
 
     def file_reply(self, work: Incoming, message: Message) -> None:
         """Keep an answer with the job that asked for it, whether or not anybody waits for it."""

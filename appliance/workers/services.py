@@ -79,6 +79,10 @@ class Jobs(Protocol):
         """An answer to a message of ours, or a piece of one; `source` is what tells it from a resend."""
         ...
 
+    def not_filed(self, number: int, from_node: str, why: str) -> None:
+        """The answer that was told of before could not be filed after all."""
+        ...
+
     @property
     def holds_answers(self) -> bool:
         """Whether there are answers that are not on disk yet."""
@@ -107,6 +111,8 @@ class _NoJobs:
         pieces: Sequence[tuple[str, bytes]],
         source: str | None,
     ) -> None: ...
+
+    def not_filed(self, number: int, from_node: str, why: str) -> None: ...
 
     async def written(self) -> None: ...
 

@@ -164,6 +164,32 @@ def test_a_filed_answer_says_where_it_lies(fleet):
     moved.unlink()
 
 
+def test_an_answer_that_cannot_be_filed_is_shown_and_told_as_that(fleet):
+    # a directory stands where the file would
+    (fleet.central.state / "data/replies/ship1/taken").mkdir(parents=True)
+    done = fleet.run("send", "--to", "ship1", "--file", "taken", "REQCliCommand", "hostname")
+    assert done.returncode == 1
+    assert "not filed here: 'taken' is no regular file" in done.stderr
+    assert done.stdout.strip().startswith("ship1:")
+    (node,) = fleet.show(fleet.newest()["id"])["nodes"]
+    assert (node["exit_status"], node["kind"]) == (0, "failed")
+    assert node["not_filed"] == "'taken' is no regular file"
+    shown = fleet.jobs("show", fleet.newest()["id"])
+    assert "done, exit 0, " in shown.stdout
+    assert "not filed: 'taken' is no regular file" in shown.stdout
+    assert "filed at" not in shown.stdout
+
+
+def test_cancelling_what_is_over_cancels_nothing(fleet):
+    body = {"to_nodes": ["ship1"], "method": "REQCliCommand", "method_args": ["hostname"]}
+    body |= {"data": [{"base64": "6QA="}], "for_caller": True}
+    _, told = fleet.central.request("POST", "/api/v1/messages?job=exec", body)
+    job = fleet.wait_over(told["messages"][0]["job"])
+    assert job["data_bytes"] == 2
+    assert "nothing to end: done" in fleet.jobs("cancel", job["id"]).stdout
+    assert "cancelled_by" not in fleet.show(job["id"])
+
+
 def test_an_id_may_be_shortened_and_an_unknown_one_is_told(fleet):
     fleet.run("exec", "ship1", "--", "true")
     job = fleet.newest()["id"]
