@@ -39,8 +39,8 @@ from appliance.methods.computing.pool import ProcessPhase, ProcessPool, ProcessV
 from appliance.methods.registry import METHOD_TABLE
 from appliance.outbox.records import DeadLetter, OutboxRecord
 from appliance.outbox.store import MessageStore
+from appliance.reconcile.kept_files import Pin
 from appliance.reconcile.overrides import OverrideBook
-from appliance.reconcile.pins import Pin
 from appliance.reconcile.pool import Handle, WorkerPool
 from appliance.reconcile.reconciler import Reconciler
 from appliance.reconcile.reload_result import Applied, ReloadResult, unkept_pin_note

@@ -78,15 +78,21 @@ from appliance.outbox.store import MessageStore
 from appliance.reconcile.activation import Reloadable
 from appliance.reconcile.disk import SourceReader
 from appliance.reconcile.history import History
+from appliance.reconcile.kept_files import (
+    PIN_FILE,
+    SIGNED_COMMIT_FILE,
+    KeptFile,
+    Pin,
+    PinKeeper,
+    SignedCommits,
+)
 from appliance.reconcile.overrides import OverrideBook
-from appliance.reconcile.pins import PIN_FILE, PinBook, PinKeeper
 from appliance.reconcile.pool import WorkerPool
 from appliance.reconcile.reconciler import Reconciler
 from appliance.reconcile.reload_result import ReloadResult
-from appliance.reconcile.signed_commits import SIGNED_COMMIT_FILE, SignedCommits
 from appliance.reconcile.source import FileConfigSource
 from appliance.reconcile.start import Start
-from appliance.reconcile.trial import TRIAL_FILE, TrialBook
+from appliance.reconcile.trial import TRIAL_FILE, KeptTrial
 from appliance.service_manager import ServiceManager, settings_of_process
 from appliance.supervision import keep_running
 from appliance.telemetry.audit_file import AuditFile
@@ -315,9 +321,11 @@ class Daemon:
             on_accepted=self.desired.put,
             extra_workers=self._extra_workers,
             overrides=self.overrides,
-            pins=PinKeeper(PinBook(self._state_dir / PIN_FILE), self.telemetry.history_not_written),
+            pins=PinKeeper(
+                KeptFile(self._state_dir / PIN_FILE, Pin), self.telemetry.history_not_written
+            ),
             commits=self.commits,
-            trial_book=TrialBook(self._state_dir / TRIAL_FILE),
+            trial_file=KeptFile(self._state_dir / TRIAL_FILE, KeptTrial),
             bus=self.bus,
             wall=time.time,
         )

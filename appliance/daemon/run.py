@@ -18,9 +18,14 @@ from appliance.daemon.app import Daemon
 from appliance.errors import BusError, DaemonAlreadyRunning, StateDirForeign, StoreError
 from appliance.garbage import no_look_for_garbage
 from appliance.reconcile.history import HISTORY_DIR, History
-from appliance.reconcile.pins import PIN_FILE, PinBook
+from appliance.reconcile.kept_files import (
+    PIN_FILE,
+    SIGNED_COMMIT_FILE,
+    KeptFile,
+    Pin,
+    SignedCommits,
+)
 from appliance.reconcile.reload_result import find_emptied, find_older, find_rejections
-from appliance.reconcile.signed_commits import SIGNED_COMMIT_FILE, SignedCommits
 from appliance.reconcile.source import FileConfigSource
 from appliance.reconcile.start import Start, find_start
 from appliance.telemetry.logs import setup_logging
@@ -122,7 +127,7 @@ def _start_below(state_dir: Path, options: RunOptions, source: FileConfigSource)
     return find_start(
         source,
         History(state_dir / HISTORY_DIR),
-        PinBook(state_dir / PIN_FILE),
+        KeptFile(state_dir / PIN_FILE, Pin),
         SignedCommits(state_dir / SIGNED_COMMIT_FILE),
         path=", ".join(source.paths),
     )

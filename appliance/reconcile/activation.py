@@ -19,8 +19,8 @@ from appliance.core.specs import DesiredState, ObservedState
 from appliance.errors import ApplianceError
 from appliance.reconcile.convergence import Convergence
 from appliance.reconcile.history import Recorder
+from appliance.reconcile.kept_files import Pin, PinKeeper, SignedCommits
 from appliance.reconcile.overrides import OverrideBook
-from appliance.reconcile.pins import Pin, PinKeeper
 from appliance.reconcile.reload_result import (
     Applied,
     LoadedSet,
@@ -29,7 +29,6 @@ from appliance.reconcile.reload_result import (
     find_older,
     find_rejections,
 )
-from appliance.reconcile.signed_commits import SignedCommits
 from appliance.telemetry.report import Telemetry
 
 

@@ -28,8 +28,8 @@ from appliance.reconcile.convergence import RESYNC_S, Convergence
 from appliance.reconcile.disk import SourceReader
 from appliance.reconcile.file_watch import FileWatch
 from appliance.reconcile.history import History, Recorder
+from appliance.reconcile.kept_files import KeptFile, Pin, PinKeeper, SignedCommits
 from appliance.reconcile.overrides import OverrideBook
-from appliance.reconcile.pins import Pin, PinKeeper
 from appliance.reconcile.pool import WorkerPool
 from appliance.reconcile.reload_result import (
     Applied,
@@ -39,9 +39,8 @@ from appliance.reconcile.reload_result import (
     pinned_note,
 )
 from appliance.reconcile.rollback import Rollback
-from appliance.reconcile.signed_commits import SignedCommits
 from appliance.reconcile.start import Start
-from appliance.reconcile.trial import TrialBook
+from appliance.reconcile.trial import KeptTrial
 from appliance.reconcile.trigger import Request, Trigger
 from appliance.telemetry.report import Telemetry
 
@@ -70,7 +69,7 @@ class Reconciler:
         overrides: OverrideBook,
         pins: PinKeeper,
         commits: SignedCommits,
-        trial_book: TrialBook,
+        trial_file: KeptFile[KeptTrial],
         bus: Bus,
         wall: Callable[[], float],
     ) -> None:
@@ -102,7 +101,7 @@ class Reconciler:
             history,
             telemetry,
             pins,
-            trial_book,
+            trial_file,
             bus=bus,
             wall=wall,
         )

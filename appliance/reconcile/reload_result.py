@@ -13,7 +13,7 @@ from appliance.core.plan import Plan, find_excess_cancels, find_restart_fields
 from appliance.core.problems import Problem, Severity
 from appliance.core.specs import DesiredState, ObservedState
 from appliance.errors import ConfigError, ConfigInvalid, ConfigUnreadable
-from appliance.reconcile.pins import Pin
+from appliance.reconcile.kept_files import Pin
 from appliance.telemetry.stats import DrainReport
 
 _VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)")

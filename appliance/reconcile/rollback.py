@@ -17,8 +17,7 @@ from appliance.reconcile.convergence import Convergence
 from appliance.reconcile.disk import SourceReader
 from appliance.reconcile.file_watch import FileWatch
 from appliance.reconcile.history import History, KeptSet
-from appliance.reconcile.on_disk import OnDisk
-from appliance.reconcile.pins import Pin, PinKeeper
+from appliance.reconcile.kept_files import KeptFile, OnDisk, Pin, PinKeeper
 from appliance.reconcile.reload_result import (
     Applied,
     LoadedSet,
@@ -30,7 +29,6 @@ from appliance.reconcile.trial import (
     MAX_EXTENSIONS,
     KeptTrial,
     Trial,
-    TrialBook,
     Trials,
     begin_trial,
     find_failures,
@@ -52,7 +50,7 @@ class Rollback:
         history: History,
         telemetry: Telemetry,
         pins: PinKeeper,
-        trial_book: TrialBook,
+        trial_file: KeptFile[KeptTrial],
         *,
         bus: Bus,
         wall: Callable[[], float],
@@ -64,10 +62,10 @@ class Rollback:
         self._history = history
         self._telemetry = telemetry
         self._pins = pins
-        self._trial_book = trial_book
+        self._trial_file = trial_file
         self._bus = bus
         self._trial_on_disk: OnDisk[KeptTrial | None] = OnDisk(
-            "the trial", trial_book.save, telemetry.history_not_written
+            "the trial", trial_file.save, telemetry.history_not_written
         )
         self._wall = wall
         self._mono = asyncio.get_running_loop().time
@@ -191,7 +189,7 @@ class Rollback:
 
     async def resume_trial(self) -> None:
         """Go on with the trial that an earlier run was in, if its set is the one in force."""
-        kept = await asyncio.to_thread(self._trial_book.load)
+        kept = await asyncio.to_thread(self._trial_file.load)
         applied = self._activation.applied
         if kept is None or applied is None:
             return

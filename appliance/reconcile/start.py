@@ -19,9 +19,8 @@ from appliance.core.specs import DesiredState, ObservedState, StartFallback
 from appliance.errors import ConfigError, ConfigUnreadable
 from appliance.reconcile.disk import LOAD_TIMEOUT_S, READ_TIMEOUT_S
 from appliance.reconcile.history import History, Record
-from appliance.reconcile.pins import Pin, PinBook
+from appliance.reconcile.kept_files import KeptFile, Pin, SignedCommits
 from appliance.reconcile.reload_result import LoadedSet, find_problems_of
-from appliance.reconcile.signed_commits import SignedCommits
 from appliance.reconcile.source import FileConfigSource
 
 T = TypeVar("T")
@@ -62,7 +61,12 @@ class Start:
 
 
 def find_start(
-    source: FileConfigSource, history: History, pins: PinBook, commits: SignedCommits, *, path: str
+    source: FileConfigSource,
+    history: History,
+    pins: KeptFile[Pin],
+    commits: SignedCommits,
+    *,
+    path: str,
 ) -> Start:
     """Decide what to start with. Blocks.
 

@@ -1,22 +1,19 @@
 """Sets on trial ("commit confirmed"): what each touched, what it would go back to, and the judgement when its time is over.
 
 Each set has a trial of its own: one that touches nothing prolongs none, and one that mends what another broke takes it
-over. Pure, but for the book that keeps them over a restart.
+over. Pure; `Rollback` keeps the oldest one over a restart.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import msgspec
 
 from appliance.core.names import WorkerKey
 from appliance.core.plan import ActionKind, Plan
 from appliance.core.specs import DesiredState, ObservedState, Phase
-from appliance.durable_file import remove_durably, write_private
 from appliance.reconcile.reload_result import Applied
 
 TRIAL_FILE = "trial.json"
@@ -116,24 +113,3 @@ class KeptTrial(msgspec.Struct, frozen=True, kw_only=True):
     ends_at: float
     length_s: float
     changes_broker: bool = False
-
-
-class TrialBook:
-    """Keeps the oldest trial. Blocks; called in threads."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-
-    def load(self) -> KeptTrial | None:
-        """The trial of an earlier run. What cannot be read counts as none."""
-        try:
-            return msgspec.json.decode(self._path.read_bytes(), type=KeptTrial)
-        except (OSError, msgspec.DecodeError, RecursionError):
-            return None
-
-    def save(self, kept: KeptTrial | None) -> None:
-        """Keep it, or forget it. Raises OSError."""
-        if kept is None:
-            remove_durably(self._path)
-        else:
-            write_private(self._path, json.dumps(msgspec.to_builtins(kept), indent=1).encode())

@@ -6,8 +6,8 @@ import pytest
 
 from appliance.errors import StoreUnusable
 from appliance.reconcile.history import History
+from appliance.reconcile.kept_files import KeptFile, Pin
 from appliance.reconcile.overrides import OverrideBook
-from appliance.reconcile.pins import Pin, PinBook
 
 FIRST = f"sha256:{'a' * 64}"
 DEEP = "[" * 200_000
@@ -64,7 +64,7 @@ def test_a_set_whose_files_are_no_texts_was_not_kept(tmp_path, files):
 
 
 def test_a_pin_is_found_again(tmp_path):
-    book = PinBook(tmp_path / "pin.json")
+    book = KeptFile(tmp_path / "pin.json", Pin)
     book.save(GOOD_PIN)
     assert book.load() == GOOD_PIN
 
@@ -73,7 +73,7 @@ def test_a_pin_is_found_again(tmp_path):
     ("name", "value"), [("at", "x"), ("at", float("inf")), ("by", 5), ("digest", None)]
 )
 def test_a_pin_with_a_wrong_value_counts_as_none(tmp_path, name, value):
-    book = PinBook(tmp_path / "pin.json")
+    book = KeptFile(tmp_path / "pin.json", Pin)
     book.save(GOOD_PIN)
     found = json.loads((tmp_path / "pin.json").read_text())
     (tmp_path / "pin.json").write_text(json.dumps(found | {name: value}))
@@ -83,7 +83,7 @@ def test_a_pin_with_a_wrong_value_counts_as_none(tmp_path, name, value):
 @pytest.mark.parametrize("text", [DEEP, "", "[]", "\0" * 100])
 def test_a_damaged_pin_counts_as_none(tmp_path, text):
     (tmp_path / "pin.json").write_text(text)
-    assert PinBook(tmp_path / "pin.json").load() is None
+    assert KeptFile(tmp_path / "pin.json", Pin).load() is None
 
 
 @pytest.mark.parametrize("text", [DEEP, "", "{}", "[5]", '[{"node": 5}]', '[{"node": "a"}]'])

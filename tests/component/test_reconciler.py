@@ -13,14 +13,13 @@ from appliance.errors import ConfigInvalid, RequestInvalid
 from appliance.methods.registry import METHOD_TABLE
 from appliance.reconcile.disk import SourceReader
 from appliance.reconcile.history import History
+from appliance.reconcile.kept_files import KeptFile, Pin, PinKeeper, SignedCommits
 from appliance.reconcile.overrides import OverrideBook
-from appliance.reconcile.pins import PinBook, PinKeeper
 from appliance.reconcile.pool import WorkerPool
 from appliance.reconcile.reconciler import Reconciler
 from appliance.reconcile.reload_result import LoadedSet
-from appliance.reconcile.signed_commits import SignedCommits
 from appliance.reconcile.start import Start
-from appliance.reconcile.trial import TrialBook
+from appliance.reconcile.trial import KeptTrial
 from tests.component.test_pool import Recorder, ToyWorker, spec
 from tests.support.waiting import turns, until_async
 
@@ -95,9 +94,9 @@ async def world(tmp_path, tasks):
         reloadables=(),
         on_accepted=lambda desired: None,
         extra_workers=dict,
-        pins=PinKeeper(PinBook(tmp_path / "pin.json"), telemetry.history_not_written),
+        pins=PinKeeper(KeptFile(tmp_path / "pin.json", Pin), telemetry.history_not_written),
         commits=SignedCommits(tmp_path / "commit.json"),
-        trial_book=TrialBook(tmp_path / "trial.json"),
+        trial_file=KeptFile(tmp_path / "trial.json", KeptTrial),
         bus=SimpleNamespace(is_connected=True),
         overrides=OverrideBook(
             tmp_path / "overrides.json",

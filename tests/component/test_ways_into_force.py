@@ -15,14 +15,19 @@ from appliance.reconcile import reconciler as loop
 from appliance.reconcile import start as starting
 from appliance.reconcile.disk import SourceReader
 from appliance.reconcile.history import History
+from appliance.reconcile.kept_files import (
+    SIGNED_COMMIT_FILE,
+    KeptFile,
+    Pin,
+    PinKeeper,
+    SignedCommits,
+)
 from appliance.reconcile.overrides import OverrideBook
-from appliance.reconcile.pins import PinBook, PinKeeper
 from appliance.reconcile.pool import WorkerPool
 from appliance.reconcile.reconciler import Reconciler
-from appliance.reconcile.signed_commits import SIGNED_COMMIT_FILE, SignedCommits
 from appliance.reconcile.source import FileConfigSource
 from appliance.reconcile.start import find_start
-from appliance.reconcile.trial import TrialBook
+from appliance.reconcile.trial import KeptTrial
 from tests.component.test_pool import Recorder, ToyWorker
 from tests.support.waiting import until_async
 
@@ -100,7 +105,7 @@ class Node:
             [str(self.files)], nodes=self.asked_nodes, all_nodes=False, hostname="ship1"
         )
         self.history.open()
-        book = PinBook(self.state / "pin.json")
+        book = KeptFile(self.state / "pin.json", Pin)
         commits = SignedCommits(self.state / SIGNED_COMMIT_FILE)
         start = find_start(self.source, self.history, book, commits, path=str(self.files))
         self.source.compare_with(lambda: commits.newest)
@@ -128,7 +133,7 @@ class Node:
             overrides=overrides,
             pins=PinKeeper(book, self.telemetry.history_not_written),
             commits=commits,
-            trial_book=TrialBook(self.state / "trial.json"),
+            trial_file=KeptFile(self.state / "trial.json", KeptTrial),
             bus=self,
             wall=lambda: self.wall,
         )

@@ -3,7 +3,7 @@
 import asyncio
 import errno
 
-from appliance.reconcile.on_disk import OnDisk
+from appliance.reconcile.kept_files import OnDisk
 
 
 class Disk:
