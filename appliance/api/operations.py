@@ -164,9 +164,9 @@ class Operations:
             RequestInvalid: there is no such set.
         """
         result = describe_verdict(await self._reconciler.roll_back(to=to, force=force, by=by))
-        going_back = self._reconciler.going_back
-        result.pinned = going_back.pin is not None
-        if result.pinned and not going_back.is_pin_kept:
+        rollback = self._reconciler.rollback
+        result.pinned = rollback.pin is not None
+        if result.pinned and not rollback.is_pin_kept:
             result.problems = [*result.problems, unkept_pin_note()]
         return result
 

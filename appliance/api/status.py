@@ -231,7 +231,7 @@ class StatusView:
 
     def _config(self) -> model.Config:
         applied, attempt = self._reconciler.applied, self._reconciler.last_attempt
-        pinned, on_trial = describe_fallback(self._reconciler.going_back)
+        pinned, on_trial = describe_pin_and_trial(self._reconciler.rollback)
         return model.Config(
             digest=applied.digest if applied else None,
             revision=applied.revision if applied else None,
@@ -254,8 +254,8 @@ class StatusView:
         worker_troubles = [
             (key.name, find_trouble(handle)) for key, handle in sorted(self._pool.handles.items())
         ]
-        going_back = self._reconciler.going_back
-        is_pin_lost = going_back.pin is not None and not going_back.is_pin_kept
+        rollback = self._reconciler.rollback
+        is_pin_lost = rollback.pin is not None and not rollback.is_pin_kept
         unkept = [unkept_pin_note().message] if is_pin_lost else []
         return unkept + find_degradations(
             self._pool,
@@ -264,7 +264,7 @@ class StatusView:
             broker_trouble=None if self._bus.is_connected else self._find_broker_trouble(),
             dead=dead,
             overrides=self._overrides.all,
-            pin=going_back.pin,
+            pin=rollback.pin,
             delivery=find_delivery_troubles(
                 store=self._store.health(),
                 orphaned=self._orphaned,
@@ -442,16 +442,14 @@ def describe_attempt(attempt: ReloadResult) -> model.Attempt:
     )
 
 
-def describe_fallback(going_back: Rollback) -> tuple[model.Pinned | None, model.OnTrial | None]:
+def describe_pin_and_trial(rollback: Rollback) -> tuple[model.Pinned | None, model.OnTrial | None]:
     """Whether an older set is pinned, and whether the one in force is on trial."""
-    pin, trial = going_back.pin, going_back.trial
+    pin, trial = rollback.pin, rollback.trial
     return (
         None if pin is None else model.Pinned(reason=pin.reason, by=pin.by, since=rfc3339(pin.at)),
         None
         if trial is None
-        else model.OnTrial(
-            baseline=trial.baseline.digest, ends_in_seconds=going_back.trial_left_s()
-        ),
+        else model.OnTrial(baseline=trial.baseline.digest, ends_in_seconds=rollback.trial_left_s()),
     )
 
 

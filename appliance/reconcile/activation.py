@@ -15,7 +15,7 @@ from typing import Protocol
 
 from appliance.config.revision import Revision
 from appliance.core.problems import Problem, Severity
-from appliance.core.specs import DesiredState, ObservedState
+from appliance.core.specs import DesiredState
 from appliance.errors import ApplianceError
 from appliance.reconcile.convergence import Convergence
 from appliance.reconcile.history import Recorder
@@ -29,6 +29,7 @@ from appliance.reconcile.reload_result import (
     find_older,
     find_rejections,
 )
+from appliance.reconcile.start import Start
 from appliance.telemetry.report import Telemetry
 
 
@@ -81,12 +82,8 @@ class Way:
     """The set was in force before, and is to be so again whatever is away now."""
     failures: tuple[Problem, ...] = ()
     """What the set that is in force did wrong on its trial."""
-    old: DesiredState | None = None
-    """At the start: what the guards compare with, and what the parts were built for."""
-    old_filled: frozenset[str] = frozenset()
-    """At the start: names of the files that held something of it."""
-    observed: ObservedState | None = None
-    """At the start: the workers that ran with `old`."""
+    start: Start | None = None
+    """At the start: what the guards compare with, where no set is in force yet."""
 
 
 class Activation:
@@ -149,7 +146,8 @@ class Activation:
     def find_rejections(self, loaded: LoadedSet, way: Way) -> tuple[Problem, ...]:
         """Why a valid set would be refused all the same."""
         old = self._compared_with(loaded, way)
-        filled = self.applied.filled if self.applied is not None else way.old_filled
+        start = way.start
+        filled = self.applied.filled if self.applied else start.filled if start else frozenset()
         is_same = loaded.digest == (self.applied.digest if self.applied else self.last_digest)
         older = () if way.force or way.goes_back or is_same else find_older(loaded)
         if older:
@@ -158,7 +156,9 @@ class Activation:
         emptied = () if way.force else find_emptied(old, filled, loaded)
         if emptied:
             return emptied
-        observed = self._convergence.observe() if way.observed is None else way.observed
+        observed = start.observed if start is not None else None
+        if observed is None:
+            observed = self._convergence.observe()
         found = find_rejections(
             old,
             loaded.desired,
@@ -172,7 +172,7 @@ class Activation:
     def _compared_with(self, loaded: LoadedSet, way: Way) -> DesiredState:
         if self.applied is not None:
             return self.applied.desired
-        return loaded.desired if way.old is None else way.old
+        return loaded.desired if way.start is None else way.start.built
 
     async def _stage(
         self, old: DesiredState, new: DesiredState, undo: AsyncExitStack, *, insist: bool

@@ -93,7 +93,7 @@ class Reconciler:
         self.trigger = Trigger()
         """Reasons to look; those for a pass over the workers go to `convergence`."""
         self.files = FileWatch(reader, self.trigger)
-        self.going_back = Rollback(
+        self.rollback = Rollback(
             self.activation,
             self.convergence,
             reader,
@@ -139,13 +139,7 @@ class Reconciler:
             refusal = await self._refuse_first(start, started)
             verdict = await self._begin_with(start.first, None)
         else:
-            way = Way(
-                trigger="start",
-                pin=start.pin,
-                old=start.built,
-                old_filled=start.last_good.filled if start.last_good else frozenset(),
-                observed=start.observed,
-            )
+            way = Way(trigger="start", pin=start.pin, start=start)
             attempt = self.activation.bring_into_force(start.first, way)
             # what is unforeseen refuses a start as it refuses a reload
             found = await self._within_boundary(way, attempt, digest=start.first.digest)
@@ -162,9 +156,9 @@ class Reconciler:
         await self.files.begin(start.files_digest, start.first.label if is_of_files else None)
         if refusal is None and start.last_good is not None:
             # an edit made while nothing ran is on trial as one that is reloaded
-            await self.going_back.begin_trial_at_start(start.last_good)
+            await self.rollback.begin_trial_at_start(start.last_good)
         else:
-            await self.going_back.resume_trial()
+            await self.rollback.resume_trial()
         # what refused the files at the start may be over in a moment, without an edit
         self._plan_retry(self.last_attempt)
         return self.last_attempt
@@ -208,7 +202,7 @@ class Reconciler:
         if self._ending.is_set():
             return
         # a disk that was full has left them unwritten, and a restart would bring back what was taken back
-        for kept in (self._pins, self._commits, self.going_back):
+        for kept in (self._pins, self._commits, self.rollback):
             await kept.catch_up()
         if self._retry_mono is not None and self._mono() >= self._retry_mono:
             reasons |= {"retry"}
@@ -222,7 +216,7 @@ class Reconciler:
         if reasons & LOOK_REASONS:
             await self._look(reasons)
         # after the look: a set that mends a worker on trial takes it over before it would be judged
-        verdict = await self._within_boundary(Way(trigger="trial"), self.going_back.judge_trial())
+        verdict = await self._within_boundary(Way(trigger="trial"), self.rollback.judge_trial())
         if verdict is not None:
             self._tell(verdict)
 
@@ -282,7 +276,7 @@ class Reconciler:
     def _next_wait_s(self) -> float:
         applied = self.applied
         wait_s = applied.desired.reload.poll_interval_s if applied else RESYNC_S
-        for due_mono in (self._retry_mono, self.going_back.trial_ends_mono):
+        for due_mono in (self._retry_mono, self.rollback.trial_ends_mono):
             if due_mono is not None:
                 wait_s = min(wait_s, max(0.0, due_mono - self._mono()))
         return wait_s
@@ -381,13 +375,13 @@ class Reconciler:
         if verdict.result == "applied":
             # what was loaded may be younger than what `hold_still` saw, and is no change for the next look
             self.files.saw(loaded.digest)
-            await self.going_back.begin_trial(applied, verdict.plan)
+            await self.rollback.begin_trial(applied, verdict.plan)
         return verdict
 
     async def _roll_back(self, request: Request) -> None:
         way = Way(trigger="rollback", by=request.by)
         try:
-            verdict = await self._within_boundary(way, self.going_back.roll_back(request))
+            verdict = await self._within_boundary(way, self.rollback.roll_back(request))
         except RequestInvalid as error:
             if not request.future.done():
                 request.future.set_exception(error)

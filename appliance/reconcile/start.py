@@ -53,6 +53,11 @@ class Start:
         return replace(old, broker=new.broker, state=new.state)
 
     @property
+    def filled(self) -> frozenset[str]:
+        """Names of the files that held something of the last good set."""
+        return frozenset() if self.last_good is None else self.last_good.filled
+
+    @property
     def observed(self) -> ObservedState | None:
         """The workers that ran with the last good set."""
         if self.last_good is None:

@@ -222,11 +222,11 @@ async def test_after_each_way_and_each_refusal_the_right_set_is_in_force(
     if outcome == "stays":
         assert applied.digest == before
         # what was to be confirmed still is: over the restart, and whatever the files hold
-        assert (node.reconciler.going_back.trial is not None) == (way == IN_TRIAL)
+        assert (node.reconciler.rollback.trial is not None) == (way == IN_TRIAL)
         if way not in (ROLLBACK, TRIAL_END):  # told before, with the look
             assert (attempt.result, code in node.codes) == ("refused", True)
         else:
-            assert node.reconciler.going_back.pin.digest == before
+            assert node.reconciler.rollback.pin.digest == before
         assert all(part.at is None for part in node.parts), "nothing of it was kept moved"
         if refuse is not needs_restart:
             # the same after another one, whatever becomes of the refusal
@@ -312,4 +312,4 @@ async def test_files_that_cannot_be_read_take_nothing_out_of_force(make_node, sp
     assert {
         spec.method for spec in node.reconciler.applied.desired.workers.values()
     } == node.methods
-    assert (node.reconciler.going_back.trial is not None) == (way == IN_TRIAL)
+    assert (node.reconciler.rollback.trial is not None) == (way == IN_TRIAL)

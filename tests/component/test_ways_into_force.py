@@ -285,7 +285,7 @@ async def test_a_rollback_works_whatever_the_files_hold_and_survives_a_restart(n
     assert (node.reconciler.applied.digest, node.methods) == (first, OTHER_METHODS)
     await node.restart()
     assert (node.reconciler.applied.digest, node.methods) == (first, OTHER_METHODS)
-    assert node.reconciler.going_back.pin.digest == first
+    assert node.reconciler.rollback.pin.digest == first
 
 
 @WAYS
@@ -300,8 +300,8 @@ async def test_a_trial_goes_on_whatever_the_files_hold_and_over_a_restart(node, 
     refuse(node)
     await goes(node)
     assert node.reconciler.applied.digest == tried
-    assert node.reconciler.going_back.trial.baseline.digest == good
-    assert 0 < node.reconciler.going_back.trial_left_s() <= 60.0
+    assert node.reconciler.rollback.trial.baseline.digest == good
+    assert 0 < node.reconciler.rollback.trial_left_s() <= 60.0
 
 
 async def test_a_trial_that_fails_after_a_restart_goes_back_and_stays_back(node):
@@ -318,7 +318,7 @@ async def test_a_trial_that_fails_after_a_restart_goes_back_and_stays_back(node)
         assert node.methods == GOOD_METHODS
         await node.restart()
         assert node.reconciler.applied.digest == good
-        assert node.reconciler.going_back.pin.reason == "trial"
+        assert node.reconciler.rollback.pin.reason == "trial"
     finally:
         ToyWorker.refuses = set()
 
@@ -330,7 +330,7 @@ async def test_a_set_taken_back_stays_a_bad_one_over_hints_looks_and_restarts(no
     try:
         node.write(TRIAL.replace("trial: 60s", "trial: 200ms"))
         await until_async(lambda: node.reconciler.last_attempt.result == "reverted")
-        why = node.reconciler.going_back.pin.failures
+        why = node.reconciler.rollback.pin.failures
         assert [text.split()[0] for text in why] == ["ship1.REQPong.EventACK_subscriber"]
         node.reconciler.hint()
         await until_async(lambda: node.reconciler.last_attempt.result == "unchanged")
@@ -338,13 +338,13 @@ async def test_a_set_taken_back_stays_a_bad_one_over_hints_looks_and_restarts(no
         await node.reload()
         assert ("config_unchanged", "request", True) in node.telemetry.facts
         await node.restart()
-        assert node.reconciler.going_back.pin.failures == why
+        assert node.reconciler.rollback.pin.failures == why
         started = [fact for fact in node.telemetry.facts if fact[0] == "config_applied"][-1]
         assert started[-3:] == ("start", "applied", True)
         # the files change: over
         node.write(GOOD + "# mended\n")
         await node.reload()
-        assert node.reconciler.going_back.pin is None
+        assert node.reconciler.rollback.pin is None
         assert [fact for fact in node.telemetry.facts if fact[0] == "config_applied"][-1][
             -1
         ] is False
@@ -471,7 +471,7 @@ async def test_a_pin_holds_when_files_that_were_away_come_back_as_they_were(node
     assert (prediction.is_pinned, prediction.plan.is_empty) == (True, True)
     node.write(THIRD)
     assert (await node.reload()).result == "applied"
-    assert node.reconciler.going_back.pin is None
+    assert node.reconciler.rollback.pin is None
 
 
 async def test_a_disk_that_takes_no_pin_blocks_no_way_back_and_is_tried_again(node):
@@ -504,10 +504,10 @@ async def test_a_set_that_touches_nothing_prolongs_no_trial(node):
     await node.start()
     node.write(TRIAL)
     await node.reload()
-    ends_mono = node.reconciler.going_back.trial_ends_mono
+    ends_mono = node.reconciler.rollback.trial_ends_mono
     node.write(TRIAL + "# a word\n")
     await node.reload()
-    assert node.reconciler.going_back.trial_ends_mono == ends_mono
+    assert node.reconciler.rollback.trial_ends_mono == ends_mono
 
 
 async def test_a_file_system_that_hangs_holds_up_no_worker_and_no_stop(node, monkeypatch):
@@ -602,8 +602,8 @@ async def test_a_trial_that_the_disk_did_not_take_is_written_once_it_has_room(no
     book.mkdir()  # stands for a disk that takes nothing
     node.write(TRIAL)
     assert (await node.reload()).result == "applied"
-    assert node.reconciler.going_back.trial is not None
+    assert node.reconciler.rollback.trial is not None
     book.rmdir()
     await until_async(book.exists)
     await node.restart()
-    assert node.reconciler.going_back.trial is not None
+    assert node.reconciler.rollback.trial is not None
