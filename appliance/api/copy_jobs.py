@@ -78,7 +78,7 @@ class CopyJobs:
     def __init__(
         self,
         spool: CopySpool,
-        parts: WorkerServices,
+        services: WorkerServices,
         *,
         desired: Current[DesiredState],
         choose_sender: ChooseSender,
@@ -86,7 +86,7 @@ class CopyJobs:
     ) -> None:
         self._ledger = ledger
         self._spool = spool
-        self._parts = parts
+        self._services = services
         self._desired = desired
         self._choose_sender = choose_sender
         self._endings: set[asyncio.Task[None]] = set()
@@ -195,7 +195,7 @@ class CopyJobs:
         entry = self._entry(token)
         if not entry.is_outgoing or not entry.arrived.is_set():
             raise RequestInvalid("nothing was brought to be sent")
-        line = _Line(NodeName(entry.node), self._parts, entry.path.stat().st_size)
+        line = _Line(NodeName(entry.node), self._services, entry.path.stat().st_size)
         # its file must not be swept while it is sent
         entry.users += 1
         kept = await self._begin_job(entry, by)
@@ -225,7 +225,7 @@ class CopyJobs:
 
     async def _begin_job(self, entry: SpoolEntry, by: str) -> int:
         """Keep that a file is brought to a node; by which number its end is told."""
-        number = self._parts.store.next_id()
+        number = self._services.store.next_id()
         facts = JobFacts(
             command="cp",
             by=by,
@@ -264,7 +264,7 @@ class CopyJobs:
             to_node=entry.other,
             path=entry.target.path,
             line=line,
-            max_payload_bytes=self._parts.bus.max_payload,
+            max_payload_bytes=self._services.bus.max_payload,
             wait_s=wait_s,
         )
         try:
@@ -305,8 +305,8 @@ class CopyJobs:
 class _Line:
     """Sends pieces in the name of a node, and keeps how far it is for the one who asks."""
 
-    def __init__(self, node: NodeName, parts: WorkerServices, total_bytes: int) -> None:
-        self._delivering = Delivering(node, parts)
+    def __init__(self, node: NodeName, services: WorkerServices, total_bytes: int) -> None:
+        self._delivering = Delivering(node, services)
         self._progress = (0, total_bytes)
         self.changed = asyncio.Event()
 

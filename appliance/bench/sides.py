@@ -120,7 +120,7 @@ class SendingSide(Telemetry):
         self.on_delivered: Callable[[int], None] = lambda _id: None
         self.on_dead: Callable[[str], None] = lambda _reason: None
         self._order = order
-        self._parts: WorkerServices
+        self._services: WorkerServices
         self._spec: PublisherSpec
         self._publisher: Publisher
         self.bus: NatsBus
@@ -133,10 +133,10 @@ class SendingSide(Telemetry):
     async def open(self, stack: AsyncExitStack, place: Path, on_lost: Callable[[], None]) -> None:
         """Store and connection. Raises BusUnavailable, BusUnauthorized, StoreError."""
         events = BusEvents(on_disconnected=on_lost)
-        self._parts, self.bus = await _open_parts(stack, self._order, place, self, events)
-        make = self._parts.router.publisher_for
+        self._services, self.bus = await _open_services(stack, self._order, place, self, events)
+        make = self._services.router.publisher_for
         self._spec = make(self._order.sender, self._order.receiver, METHOD)
-        self._publisher = Publisher(self._spec, self._parts)
+        self._publisher = Publisher(self._spec, self._services)
         stack.push_async_callback(self._publisher.close)
 
     async def run(self) -> None:
@@ -157,7 +157,7 @@ class SendingSide(Telemetry):
     def make_records(self, texts: Iterable[str]) -> list[OutboxRecord]:
         """Encoded, each with its id."""
         to_node, from_node = self._order.receiver, self._order.sender
-        make = self._parts.router.make_record
+        make = self._services.router.make_record
         return [
             make(Message(to_node=to_node, from_node=from_node, method=METHOD, data=(text,)))
             for text in texts
@@ -165,7 +165,7 @@ class SendingSide(Telemetry):
 
     async def put(self, records: list[OutboxRecord]) -> None:
         """Accept them; returns when they are on disk. Raises StoreError."""
-        await self._parts.store.put(records)
+        await self._services.store.put(records)
 
     def message_delivered(self, node: str, id_: int, *args: object, **fields: object) -> None:
         """Acknowledged."""
@@ -179,7 +179,7 @@ class SendingSide(Telemetry):
 async def open_receiver(stack: AsyncExitStack, order: BenchOrder, state_dir: Path) -> Subscriber:
     """The worker that takes messages, subscribed; `run` it. Raises BusError when the broker denies the subject."""
     telemetry = Telemetry(EventHub())
-    parts, _ = await _open_parts(stack, order, state_dir, telemetry, BusEvents())
+    services, _ = await _open_services(stack, order, state_dir, telemetry, BusEvents())
     subject = make_subject(order.receiver, METHOD, make_kind(Category.EVENT, wants_ack=True))
     spec = SubscriberSpec(
         node=order.receiver,
@@ -192,7 +192,7 @@ async def open_receiver(stack: AsyncExitStack, order: BenchOrder, state_dir: Pat
         concurrency=order.takes.concurrency,
         accept_from=frozenset({order.sender}),
     )
-    subscriber = Subscriber(spec, _METHOD, parts)
+    subscriber = Subscriber(spec, _METHOD, services)
     stack.push_async_callback(subscriber.close)
     await subscriber.start()
     return subscriber
@@ -212,7 +212,7 @@ def settle_process() -> None:
     gc.freeze()
 
 
-async def _open_parts(
+async def _open_services(
     stack: AsyncExitStack, order: BenchOrder, place: Path, telemetry: Telemetry, events: BusEvents
 ) -> tuple[WorkerServices, NatsBus]:
     store = await MessageStore.open(place, order.state)
@@ -247,7 +247,7 @@ async def _open_parts(
     signer = Signer()
     signer.key = make_signing_key(seed)
     verifier = Verifier(desired, store, wall=time.time, steady=store.now)
-    parts = WorkerServices(
+    services = WorkerServices(
         bus=bus,
         store=store,
         dialect=dialect,
@@ -258,8 +258,8 @@ async def _open_parts(
         router=router,
         telemetry=telemetry,
         error_reports=nobody,
-        tools=nobody,
+        for_handlers=nobody,
         desired=desired,
         wall=time.time,
     )
-    return parts, bus
+    return services, bus

@@ -192,13 +192,13 @@ class Daemon:
 
     def _services(self) -> dict[str, Callable[[], Awaitable[None]]]:
         """What runs beside the reconciler as long as the daemon does."""
-        expiry = LaneExpiry(self.parts, self.pool.gone, self.standings.lane_reason)
+        expiry = LaneExpiry(self.worker_services, self.pool.gone, self.standings.lane_reason)
         services: dict[str, Callable[[], Awaitable[None]]] = {
             "error reports": self.error_reports.run,
             "config watch": self._watch,
             "clock watch": self.clock_watch.run,
             "secret watch": self.secrets.run,
-            "stall watch": self.parts.stall.run,
+            "stall watch": self.worker_services.stall.run,
             "store watch": lambda: watch_store(self.store, self.telemetry),
             "orphans": lambda: keep_orphans(self.inbox_owners, self.telemetry, self._report),
             "expiry": expiry.run,
@@ -392,7 +392,7 @@ class Daemon:
         )
         copies = CopyJobs(
             self.spool,
-            self.parts,
+            self.worker_services,
             desired=self.desired,
             choose_sender=submission.sender,
             ledger=self.jobs,
@@ -469,7 +469,7 @@ class Daemon:
             METHODS, self.desired, self._hidden_environment, self.telemetry
         )
         self._stack.push_async_callback(self.processes.close)
-        tools = HandlerServices(
+        for_handlers = HandlerServices(
             files=files,
             console=console,
             hellos=self.presence,
@@ -500,7 +500,7 @@ class Daemon:
         # before any worker starts: what has to be signed cannot go out without
         await self.signing.load()
         self._stack.push_async_callback(self.signing.close)
-        parts = WorkerServices(
+        services = WorkerServices(
             bus=self.bus,
             store=self.store,
             dialect=dialect,
@@ -513,7 +513,7 @@ class Daemon:
             router=self.router,
             telemetry=self.telemetry,
             error_reports=self.error_reports,
-            tools=tools,
+            for_handlers=for_handlers,
             desired=self.desired,
             wall=time.time,
             abandoned=self.abandoned,
@@ -524,8 +524,8 @@ class Daemon:
             hello_report=lambda: self.fleet.say(),
             report_given_up=given_up.report_given_up,
         )
-        self.parts = parts
-        factory = WorkerFactory(METHODS, parts)
+        self.worker_services = services
+        factory = WorkerFactory(METHODS, services)
         self.pool = WorkerPool(
             factory.build,
             self.telemetry,

@@ -28,18 +28,18 @@ MAX_ON_DEMAND = 1_024
 class WorkerFactory:
     """Turns a spec into a worker; handed to the pool as a function."""
 
-    def __init__(self, methods: Mapping[MethodName, Method], parts: WorkerServices) -> None:
+    def __init__(self, methods: Mapping[MethodName, Method], services: WorkerServices) -> None:
         self._methods = methods
-        self._parts = parts
+        self._services = services
 
     def build(self, spec: WorkerSpec) -> PoolWorker:
         """A worker that has not started."""
         if isinstance(spec, PublisherSpec):
-            return Publisher(spec, self._parts)
+            return Publisher(spec, self._services)
         is_declared = spec.definition is not None
         method = make_user_method(spec) if is_declared else self._methods[spec.method]
-        method = in_processes(method, self._parts.tools.processes)
-        return Subscriber(spec, in_trail(method, self._parts.trail), self._parts)
+        method = in_processes(method, self._services.for_handlers.processes)
+        return Subscriber(spec, in_trail(method, self._services.trail), self._services)
 
 
 def find_extra_workers(

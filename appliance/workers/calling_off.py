@@ -25,13 +25,13 @@ class CallingOff:
 
     def __init__(
         self,
-        parts: WorkerServices,
+        services: WorkerServices,
         scope: str,
         spec: Current[SubscriberSpec],
         in_hand: Callable[[], Iterable[Incoming]],
         conclude: Callable[[Incoming], None],
     ) -> None:
-        self._parts = parts
+        self._services = services
         self._scope = scope
         self._spec = spec
         self._in_hand = in_hand
@@ -47,7 +47,7 @@ class CallingOff:
             work = self._find(key)
             if place is not CalledOff.WAITS:
                 # what comes with this id is answered by what the disk knows, or is a new attempt
-                self._parts.tools.programs.let_begin(key)
+                self._services.for_handlers.programs.let_begin(key)
         if work is not None:
             self._conclude(work)
 
@@ -65,10 +65,10 @@ class CallingOff:
             work = self._find(key)
             row_id = None if work is None else work.row_id
             try:
-                return await self._parts.store.call_off(seen, key.message_id, row_id)
+                return await self._services.store.call_off(seen, key.message_id, row_id)
             except StoreError as error:
                 if not error.retryable:
                     raise
                 why = f"cannot note that {key.message_id} is called off: {error}"
-                self._parts.telemetry.worker_troubled(spec.key, why)
+                self._services.telemetry.worker_troubled(spec.key, why)
             await asyncio.sleep(RETRY_S)

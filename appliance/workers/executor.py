@@ -63,7 +63,7 @@ class Executor:
         self,
         spec: SubscriberSpec,
         method: Method,
-        parts: WorkerServices,
+        services: WorkerServices,
         *,
         intake: Intake,
         scope: str,
@@ -72,19 +72,19 @@ class Executor:
     ) -> None:
         self.spec = spec
         self.method = Current(method)
-        self._parts = parts
-        self._store = parts.store
-        self._telemetry = parts.telemetry
-        self._error_reports = parts.error_reports
+        self._services = services
+        self._store = services.store
+        self._telemetry = services.telemetry
+        self._error_reports = services.error_reports
         self._spec_in_force = Current(spec)
         """For the parts that read it now and then; `spec` is the same, for every message."""
-        self._reply_policy = ReplyPolicy(parts, self._spec_in_force)
+        self._reply_policy = ReplyPolicy(services, self._spec_in_force)
         self.reply_builder = ReplyBuilder(
-            parts, self._reply_policy, self._spec_in_force, self.method
+            services, self._reply_policy, self._spec_in_force, self.method
         )
         self._reply_order = ReplyOrder(self.reply_builder.tell_reply)
         self._stats = stats
-        self._mono = parts.mono
+        self._mono = services.mono
         self._on_progress = on_progress
         self.queue: deque[Incoming] = deque()
         self.queue_bytes = 0
@@ -93,10 +93,10 @@ class Executor:
         self._held_by_sender: dict[str, int] = {}
         self._bytes_by_sender: dict[str, int] = {}
         self._running: set[Incoming] = set()
-        self._telling = Telling(intake, parts.store.instance, parts.mono)
+        self._telling = Telling(intake, services.store.instance, services.mono)
         self._finishing = Finishing(
             spec,
-            parts,
+            services,
             intake=intake,
             scope=scope,
             telling=self._telling,
@@ -104,7 +104,7 @@ class Executor:
             on_progress=on_progress,
         )
         self._calling_off = CallingOff(
-            parts, scope, self._spec_in_force, self.unfinished, self._conclude_called_off
+            services, scope, self._spec_in_force, self.unfinished, self._conclude_called_off
         )
         self.active = self._finishing.active
         self.rows = self._finishing.rows
@@ -223,7 +223,7 @@ class Executor:
     def let_go_of_rows(self) -> None:
         """What is left on disk may be taken by another worker."""
         # NB: all of them, also those of handlers that were cut off just now
-        self._parts.inbox.held.difference_update(self.rows)
+        self._services.inbox.held.difference_update(self.rows)
         self.rows.clear()
 
     def follow(self, spec: SubscriberSpec) -> None:
@@ -340,10 +340,10 @@ class Executor:
     async def _handle_opened(self, work: Incoming) -> None:
         try:
             message = work.message or work.opened(
-                self._parts.dialect, wire_limits(self._parts.desired.value)
+                self._services.dialect, wire_limits(self._services.desired.value)
             )
         except DecodeError as error:
-            text = self._parts.hiding.text(str(error))
+            text = self._services.hiding.text(str(error))
             self._finishing.add((work, (), f"failed: undecodable: {text}"))
             return
         if self._needs_mark(work) and BEGUN_ELSEWHERE in work.block:
@@ -355,7 +355,7 @@ class Executor:
         if work.is_reply and is_for_caller_only(work, message):
             self._reply_order.say(work)
             # who still speaks hears of it with the word that this piece is done
-            work.is_unwanted = self._parts.abandoned.is_unwanted(work, message)
+            work.is_unwanted = self._services.abandoned.is_unwanted(work, message)
             self._finishing.add((work, self.reply_builder.forwarded(work, message), DONE_VERDICT))
             return
         await self._handle(work, message)
@@ -465,9 +465,9 @@ class Executor:
         self.queue.remove(work)
         self.release(work)
         key = ProgramKey(work.sender, work.identity.instance or "", work.identity.message_id)
-        self._parts.tools.programs.let_begin(key)
+        self._services.for_handlers.programs.let_begin(key)
         try:
-            message = work.opened(self._parts.dialect, wire_limits(self._parts.desired.value))
+            message = work.opened(self._services.dialect, wire_limits(self._services.desired.value))
         except DecodeError:
             self._finishing.add((work, (), f"failed: {CALLED_OFF}"))
         else:
@@ -548,7 +548,7 @@ class Executor:
         if isinstance(error, TimeoutError):
             text = "the handler did not end in time"
         # once, for everybody who hears of it: the log, errorCentral, the sender, the store
-        text = self._parts.hiding.text(text)
+        text = self._services.hiding.text(text)
         self._telemetry.handler_failed(self.spec.key, message.from_node, message.id, text)
         self._error_reports.report(
             self.spec.node, f"{message.method} {message.id} failed: {text}", method=message.method
@@ -595,17 +595,17 @@ class _MessageContext:
 
     def _make(self) -> HandlerContext:
         executor, work, message = self._executor, self._work, self._message
-        parts, spec = executor._parts, executor.spec
-        tools = parts.tools
+        services, spec = executor._services, executor.spec
+        lent = services.for_handlers
         is_appliance = work.identity.is_appliance
         self.outlet = ReplyWriter(
-            message, spec.node, parts, executor._reply_policy, asker_is_appliance=is_appliance
+            message, spec.node, services, executor._reply_policy, asker_is_appliance=is_appliance
         )
         row_id = work.row_id
 
         async def intend(position: FilePosition) -> None:
             if row_id is not None:
-                await parts.store.note(
+                await services.store.note(
                     row_id, json.dumps([position.path, position.offset, position.length])
                 )
 
@@ -613,24 +613,24 @@ class _MessageContext:
             node=spec.node,
             spec=spec,
             timeout_s=executor.timeout_of(work, message),
-            now=parts.wall(),
-            files=tools.files,
-            console=tools.console,
-            hellos=tools.hellos,
-            list_workers=lambda: tools.list_workers(spec.node),
-            switch=tools.switch,
+            now=services.wall(),
+            files=lent.files,
+            console=lent.console,
+            hellos=lent.hellos,
+            list_workers=lambda: lent.list_workers(spec.node),
+            switch=lent.switch,
             intend=intend,
             outlet=self.outlet,
             headers=work.headers,
             asker_is_appliance=is_appliance,
             signer=work.signer,
-            is_known_appliance=parts.peers.is_appliance,
-            files_taker=tools.files_taker,
-            max_payload_bytes=parts.bus.max_payload,
+            is_known_appliance=services.peers.is_appliance,
+            files_taker=lent.files_taker,
+            max_payload_bytes=services.bus.max_payload,
             leaving=executor.leaving,
             resume=work.resume,
-            hidden_environment=tools.hidden_environment.value,
-            programs=tools.programs,
+            hidden_environment=lent.hidden_environment.value,
+            programs=lent.programs,
             call_off=executor._calling_off.call_off,
             program_key=ProgramKey(
                 work.sender, work.identity.instance or "", work.identity.message_id

@@ -131,7 +131,7 @@ class Finishing:
     def __init__(
         self,
         spec: SubscriberSpec,
-        parts: WorkerServices,
+        services: WorkerServices,
         *,
         intake: Intake,
         scope: str,
@@ -144,7 +144,7 @@ class Finishing:
         self.active: dict[DedupeKey, Incoming] = {}
         self.rows: set[int] = set()
         """Rows of the inbox that this worker has in hand."""
-        self._parts = parts
+        self._services = services
         self._intake = intake
         self._scope = scope
         self._telling = telling
@@ -200,7 +200,7 @@ class Finishing:
                 remembers=spec.dedupe,
                 remembers_all=spec.wants_ack or spec.signatures is not SignaturePolicy.OFF,
             )
-            if self._parts.jobs.holds_answers:
+            if self._services.jobs.holds_answers:
                 self._start(self._commit_after_jobs(batch))
             elif batch.is_empty:
                 self._conclude(batch)
@@ -223,7 +223,7 @@ class Finishing:
                 self._end(bug)
 
         try:
-            self._parts.store.finish_soon(
+            self._services.store.finish_soon(
                 batch.items, batch.replies, then, done=batch.done, is_urgent=batch.is_urgent
             )
         except StoreError as error:
@@ -231,7 +231,7 @@ class Finishing:
 
     async def _commit_after_jobs(self, batch: Batch) -> None:
         # an answer is on disk with its job before anybody is told that it is here
-        await self._parts.jobs.written()
+        await self._services.jobs.written()
         if not batch.is_empty:
             self._hand_over(batch)
             return
@@ -253,14 +253,14 @@ class Finishing:
         """While the store has no room; the replies are given up in the end, what was handled stays handled."""
         spec, count = self.spec, 0
         while not batch.is_empty:
-            self._parts.telemetry.worker_troubled(
+            self._services.telemetry.worker_troubled(
                 spec.key, f"cannot commit handled messages: {error}"
             )
             count += 1
             self._telling.add_unacknowledged([work for work, _, _ in batch.finished])
             kept = [record for record in batch.replies if record.id in self._must_send]
             if len(kept) < len(batch.replies) and count > MAX_REPLY_WAITS:
-                self._parts.error_reports.report(
+                self._services.error_reports.report(
                     spec.node,
                     f"{spec.subject}: {len(batch.replies) - len(kept)} replies dropped: {error}",
                     method=spec.method,
@@ -269,7 +269,7 @@ class Finishing:
                 batch.replies = kept
             await asyncio.sleep(RETRY_S)
             try:
-                await self._parts.store.finish(
+                await self._services.store.finish(
                     batch.items, batch.replies, done=batch.done, is_urgent=batch.is_urgent
                 )
             except StoreError as again:
@@ -305,7 +305,7 @@ class Finishing:
         self._telling.remove(batch.finished)
         if rows:
             # not before the commit: until then they are still rows of ours
-            self._parts.inbox.held.difference_update(rows)
+            self._services.inbox.held.difference_update(rows)
             self.rows.difference_update(rows)
         self._committing = 0
         if said:

@@ -135,10 +135,12 @@ LaneReason = Callable[[str, str], str]
 class LaneExpiry:
     """One for a daemon; `run` belongs to its root group. `stats` count what belongs to no worker of the moment."""
 
-    def __init__(self, parts: WorkerServices, stats: WorkerStats, lane_reason: LaneReason) -> None:
-        self._parts = parts
+    def __init__(
+        self, services: WorkerServices, stats: WorkerStats, lane_reason: LaneReason
+    ) -> None:
+        self._services = services
         self._stats = stats
-        self._store = parts.store
+        self._store = services.store
         self._lane_reason = lane_reason
 
     async def run(self) -> None:
@@ -167,7 +169,7 @@ class LaneExpiry:
         if not records:
             return
         node, subject = lane.key
-        why = NO_BROKER if not self._parts.bus.is_connected else self._lane_reason(node, subject)
+        why = NO_BROKER if not self._services.bus.is_connected else self._lane_reason(node, subject)
         key = publisher_key(node, subject)
         for record in records:
             self._end(key, record, why)
@@ -175,7 +177,7 @@ class LaneExpiry:
     def _end(self, key: WorkerKey, record: OutboxRecord, why: str) -> None:
         lifetime_s = (record.expires_at or 0.0) - record.created_at
         reason = reason_of_expiry(round(lifetime_s, 1), why)
-        telemetry = self._parts.telemetry
+        telemetry = self._services.telemetry
         if record.origin == REPORT_ORIGIN:
             self._store.settle_done([record])
             telemetry.error_report_expired(record.node, reason)
@@ -183,9 +185,9 @@ class LaneExpiry:
             self._stats.dead += 1
             self._store.settle_dead(record, reason)
             telemetry.message_dead(key, record.id, record.to_node, record.method, reason)
-        self._parts.waiters.tell(record.id, reason)
-        self._parts.jobs.concluded(record.id, reason)
-        self._parts.report_given_up(record, reason)
+        self._services.waiters.tell(record.id, reason)
+        self._services.jobs.concluded(record.id, reason)
+        self._services.report_given_up(record, reason)
 
 
 # Tries dead letters of an earlier version again whose node has turned out to be there.

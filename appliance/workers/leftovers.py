@@ -41,7 +41,7 @@ class Leftovers:
     def __init__(
         self,
         executor: Executor,
-        parts: WorkerServices,
+        services: WorkerServices,
         intake: Intake,
         scope: str,
         *,
@@ -49,7 +49,7 @@ class Leftovers:
         refuse: Callable[[Refusal], None],
     ) -> None:
         self._executor = executor
-        self._parts = parts
+        self._services = services
         self._intake = intake
         self._scope = scope
         self._admit = admit
@@ -58,7 +58,7 @@ class Leftovers:
 
     def watch(self) -> None:
         """From now on rows that another worker leaves are ours."""
-        self._parts.inbox.own(self._scope, self._adopt)
+        self._services.inbox.own(self._scope, self._adopt)
 
     def stop(self) -> None:
         """Claim nothing more."""
@@ -67,7 +67,7 @@ class Leftovers:
 
     def unwatch(self) -> None:
         """Rows that are left from now on are another worker's."""
-        self._parts.inbox.disown(self._scope, self._adopt)
+        self._services.inbox.disown(self._scope, self._adopt)
 
     def _adopt(self) -> None:
         """Another worker has left rows of ours on disk."""
@@ -83,7 +83,7 @@ class Leftovers:
                 await self.claim()
                 return
             except (StoreError, BusError) as error:
-                self._parts.telemetry.worker_troubled(
+                self._services.telemetry.worker_troubled(
                     self._executor.spec.key, f"cannot take over messages: {error}"
                 )
                 if not error.retryable:
@@ -93,7 +93,7 @@ class Leftovers:
     async def claim(self) -> None:
         """Take what nobody has in hand. Raises StoreError, BusError."""
         spec = self._executor.spec
-        rows = await self._parts.inbox.claim(spec.node, spec.method, self._scope)
+        rows = await self._services.inbox.claim(spec.node, spec.method, self._scope)
         rows = await self._those_of_ours(rows)
         self._executor.rows.update(row.row_id for row in rows)
         for at, row in enumerate(rows):
@@ -102,7 +102,7 @@ class Leftovers:
             except StoreError:
                 left = {one.row_id for one in rows[at:]}
                 # what was not resumed stays on disk for the next claim
-                self._parts.inbox.held -= left
+                self._services.inbox.held -= left
                 self._executor.rows -= left
                 raise
 
@@ -114,7 +114,7 @@ class Leftovers:
         try:
             ours = await self._intake.claim([row.reply_to for row in asked])
         except BusError:
-            self._parts.inbox.held -= {row.row_id for row in rows}
+            self._services.inbox.held -= {row.row_id for row in rows}
             raise
         gone = {row.row_id for row, is_ours in zip(asked, ours, strict=True) if not is_ours}
         for row in asked:
@@ -141,7 +141,7 @@ class Leftovers:
             executor.method.value.info.on_crash is OnCrash.INTERRUPT and not spec.rerun
         )
         if row.started and must_not_repeat:
-            self._parts.telemetry.message_interrupted(spec.key, row.sender, work.message_id)
+            self._services.telemetry.message_interrupted(spec.key, row.sender, work.message_id)
             await self._end_with(row, work, INTERRUPTED_WORDS)
             return
         if row.note == CALLED_OFF_NOTE:
@@ -163,7 +163,7 @@ class Leftovers:
         """This is not run, or not again: say why, to errorCentral and to the requester."""
         message = work.message
         assert message is not None
-        self._parts.error_reports.report(
+        self._services.error_reports.report(
             self._executor.spec.node, f"{message.method} {message.id} {text}", method=message.method
         )
         replies: tuple[OutboxRecord, ...] = ()
@@ -183,6 +183,6 @@ class Leftovers:
         item = FinishItem(
             row.row_id, self._scope, row.sender, row.instance, row.message_id, row.attempt, verdict
         )
-        await self._parts.store.finish([item], replies)
-        self._parts.inbox.held.discard(row.row_id)
+        await self._services.store.finish([item], replies)
+        self._services.inbox.held.discard(row.row_id)
         self._executor.rows.discard(row.row_id)

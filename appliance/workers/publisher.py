@@ -31,37 +31,37 @@ IDLE_RETIRE_S = 60.0
 class Publisher:
     """Owns one lane. See the module for the idea."""
 
-    def __init__(self, spec: PublisherSpec, parts: WorkerServices) -> None:
+    def __init__(self, spec: PublisherSpec, services: WorkerServices) -> None:
         self.spec: WorkerSpec = spec
         self._spec = spec
         self.key: WorkerKey = spec.key
         self.stats = WorkerStats()
-        self._parts = parts
-        self._mono = parts.mono
+        self._services = services
+        self._mono = services.mono
         self._wake = asyncio.Event()
-        self._lane = parts.store.lane(lane_key(spec))
-        self._carrier = parts.delivery.make_carrier(spec)
+        self._lane = services.store.lane(lane_key(spec))
+        self._carrier = services.delivery.make_carrier(spec)
         self._sender = LaneSender(
             spec,
             lane=self._lane,
             carrier=self._carrier,
-            bus=parts.bus,
-            store=parts.store,
-            peers=parts.peers,
-            telemetry=parts.telemetry,
+            bus=services.bus,
+            store=services.store,
+            peers=services.peers,
+            telemetry=services.telemetry,
             stats=self.stats,
-            mono=parts.mono,
+            mono=services.mono,
             wake=self._wake.set,
             on_concluded=self._on_concluded,
-            hiding=parts.hiding,
+            hiding=services.hiding,
         )
         self._scheduler = Scheduler(
             spec,
             self._submit_scheduled,
-            parts.telemetry,
-            store=parts.store,
-            wall=parts.wall,
-            mono=parts.mono,
+            services.telemetry,
+            store=services.store,
+            wall=services.wall,
+            mono=services.mono,
         )
         self._idle = asyncio.Event()
         self._endings: list[Callable[[], None]] = []
@@ -101,7 +101,7 @@ class Publisher:
             self._sender.sweep()  # times end without a broker, too
             raise
         self._raise_if_denied()
-        self._endings.append(self._parts.bus.on_connected(self._on_connected))
+        self._endings.append(self._services.bus.on_connected(self._on_connected))
         # last: as long as nobody owns the lane, its new records ask for a pass, which starts a publisher
         self._lane.on_wake = self._wake.set
         self._lane.on_removed = self._on_removed
@@ -114,7 +114,7 @@ class Publisher:
             producer.cancel()
 
     async def _send_until_drained(self) -> None:
-        sender, bus = self._sender, self._parts.bus
+        sender, bus = self._sender, self._services.bus
         while not (sender.is_draining and not len(sender)):
             # before the turn: news that comes during it is for the next one
             self._wake.clear()
@@ -209,7 +209,7 @@ class Publisher:
 
     def _on_connected(self) -> None:
         self._sender.try_now()
-        if self._parts.bus.connection_epoch:
+        if self._services.bus.connection_epoch:
             # after a break whoever waits for this node learns at once that it is there again
             self.say_hello_again()
 
@@ -225,10 +225,10 @@ class Publisher:
     def _on_removed(self, ids: set[int]) -> None:
         self._sender.forget_dropped(ids)
         for id_ in ids:
-            self._parts.waiters.tell(id_, "dropped by an operator")
+            self._services.waiters.tell(id_, "dropped by an operator")
 
     def _on_concluded(self, flights: Sequence[Flight], reason: str | None) -> None:
-        waiters = self._parts.waiters
+        waiters = self._services.waiters
         if waiters.has_waiters:
             for flight in flights:
                 waiters.tell(
@@ -237,14 +237,14 @@ class Publisher:
                     is_done=flight.is_done,
                     is_unwanted=flight.is_unwanted,
                 )
-        jobs = self._parts.jobs
+        jobs = self._services.jobs
         if jobs.is_watching:
             for flight in flights:
                 state = delivered_as(flight, wants_ack=self._spec.wants_ack)
                 jobs.concluded(flight.record.id, reason, state=state)
         if reason is not None:
             for flight in flights:
-                self._parts.report_given_up(flight.record, reason)
+                self._services.report_given_up(flight.record, reason)
 
     # -- schedules -------------------------------------------------------------------------------------
 
@@ -253,9 +253,9 @@ class Publisher:
         # not lost: whoever takes over goes on with the beat that is on disk
         if self._sender.is_draining:
             return None
-        report = self._parts.hello_report() if message.method == HELLO_METHOD else None
+        report = self._services.hello_report() if message.method == HELLO_METHOD else None
         headers = {HELLO_HEADER: report} if report else None
-        record = self._parts.router.make_record(message, headers=headers)
+        record = self._services.router.make_record(message, headers=headers)
         record.origin = origin
-        await self._parts.store.put([record], facts=fill_facts(facts, record.id))
+        await self._services.store.put([record], facts=fill_facts(facts, record.id))
         return record.id

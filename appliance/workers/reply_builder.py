@@ -42,18 +42,18 @@ class ReplyBuilder:
 
     def __init__(
         self,
-        parts: WorkerServices,
+        services: WorkerServices,
         reply_policy: ReplyPolicy,
         spec: Current[SubscriberSpec],
         method: Current[Method],
     ) -> None:
-        self._router = parts.router
-        self._store = parts.store
-        self._telemetry = parts.telemetry
-        self._error_reports = parts.error_reports
-        self._desired = parts.desired
-        self._is_appliance = parts.peers.is_appliance
-        self._jobs = parts.jobs
+        self._router = services.router
+        self._store = services.store
+        self._telemetry = services.telemetry
+        self._error_reports = services.error_reports
+        self._desired = services.desired
+        self._is_appliance = services.peers.is_appliance
+        self._jobs = services.jobs
         self._reply_policy = reply_policy
         self._spec = spec
         self._method = method

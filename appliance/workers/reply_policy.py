@@ -58,10 +58,10 @@ class Turns:
 class ReplyPolicy:
     """Belongs to one subscriber, whose `allow_reply_methods` of the moment counts."""
 
-    def __init__(self, parts: WorkerServices, spec: Current[SubscriberSpec]) -> None:
-        self._bus = parts.bus
-        self._router = parts.router
-        self._desired = parts.desired
+    def __init__(self, services: WorkerServices, spec: Current[SubscriberSpec]) -> None:
+        self._bus = services.bus
+        self._router = services.router
+        self._desired = services.desired
         self._spec = spec
 
     def make_records(

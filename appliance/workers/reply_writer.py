@@ -91,16 +91,16 @@ class ReplyWriter:
         self,
         request: Message,
         node: NodeName,
-        parts: WorkerServices,
+        services: WorkerServices,
         reply_policy: ReplyPolicy,
         *,
         asker_is_appliance: bool,
     ) -> None:
         self._request = request
         self._node = node
-        self._store = parts.store
-        self._delivering = Delivering(node, parts)
-        self._waiters = parts.waiters
+        self._store = services.store
+        self._delivering = Delivering(node, services)
+        self._waiters = services.waiters
         self._reply_policy = reply_policy
         self._asker_is_appliance = asker_is_appliance
         self.turns = Turns()
@@ -193,11 +193,11 @@ RETRY_S = 0.2
 class Delivering:
     """In the name of one node."""
 
-    def __init__(self, node: NodeName, parts: WorkerServices) -> None:
+    def __init__(self, node: NodeName, services: WorkerServices) -> None:
         self._node = node
-        self._store = parts.store
-        self._router = parts.router
-        self._waiters = parts.waiters
+        self._store = services.store
+        self._router = services.router
+        self._waiters = services.waiters
 
     async def deliver(self, outgoing: Outgoing) -> bool:
         """Send and wait for the acknowledgement; whether it came after the receiver's work.

@@ -134,7 +134,7 @@ class WorkerServices:
     error_reports: ErrorReports
     peers: PeerBook
     inbox: InboxOwners
-    tools: HandlerServices
+    for_handlers: HandlerServices
     desired: Current[DesiredState]
     wall: Callable[[], float]
     mono: Callable[[], float] = time.monotonic

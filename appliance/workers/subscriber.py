@@ -73,22 +73,22 @@ _TAKEN = Answer(AnswerKind.TAKEN)
 class Subscriber:
     """Owns one subscription. See the module for the idea."""
 
-    def __init__(self, spec: SubscriberSpec, method: Method, parts: WorkerServices) -> None:
+    def __init__(self, spec: SubscriberSpec, method: Method, services: WorkerServices) -> None:
         self.spec: WorkerSpec = spec
         self._spec = spec
         self.key: WorkerKey = spec.key
         self.stats = WorkerStats()
         self._method = method
-        self._parts = parts
-        self._store = parts.store
-        self._telemetry = parts.telemetry
+        self._services = services
+        self._store = services.store
+        self._telemetry = services.telemetry
         self._subject_node = parse_subject(spec.subject).node
         self._scope = scope_of(spec.subject)
         self._handler = method.make()
         self._orders = {name: make() for name, make in method.orders.items()}
         """Words about what the method has started, which come on its subject."""
         self._admission = self._new_admission()
-        self._intake = parts.delivery.make_intake(
+        self._intake = services.delivery.make_intake(
             spec,
             self._on_answers_denied,
             begins_once=self._must_not_run_twice or method.info.journals,
@@ -96,7 +96,7 @@ class Subscriber:
         self._executor = Executor(
             spec,
             method,
-            parts,
+            services,
             intake=self._intake,
             scope=self._scope,
             stats=self.stats,
@@ -119,10 +119,10 @@ class Subscriber:
         self._denied: str | None = None
         self._bug: Exception | None = None
         self._answers_denied: str | None = None
-        self._senders = KnownSenders(spec.subject, parts.store)
+        self._senders = KnownSenders(spec.subject, services.store)
         self._leftovers = Leftovers(
             self._executor,
-            parts,
+            services,
             self._intake,
             self._scope,
             admit=self._admit_row,
@@ -134,9 +134,9 @@ class Subscriber:
         return Admission(
             self._spec,
             self._subject_node,
-            self._parts.desired.value,
-            self._parts.dialect,
-            self._parts.verifier,
+            self._services.desired.value,
+            self._services.dialect,
+            self._services.verifier,
             self._orders,
         )
 
@@ -153,7 +153,7 @@ class Subscriber:
         self._ask_for_more()
         # not earlier: those who have waited send as soon as they hear it
         self._say_here()
-        self._endings.append(self._parts.bus.on_connected(self._on_connected))
+        self._endings.append(self._services.bus.on_connected(self._on_connected))
         self._raise_if_denied()
 
     async def run(self) -> None:
@@ -273,7 +273,7 @@ class Subscriber:
 
     def _on_messages(self, messages: list[BusMessage]) -> None:
         executor = self._executor
-        if self._parts.stall.may_be_stale and self._must_not_run_twice:
+        if self._services.stall.may_be_stale and self._must_not_run_twice:
             messages = self._ask_again(messages)
         if self._is_free_for(messages):
             try:
@@ -402,7 +402,7 @@ class Subscriber:
     def _on_connected(self) -> None:
         """Tell those who may be waiting for this node that it is back."""
         self._answers_denied = None  # found out anew with the next answer
-        if self._parts.bus.connection_epoch:
+        if self._services.bus.connection_epoch:
             self._say_here()
 
     def _say_here(self) -> None:
@@ -482,7 +482,7 @@ class Subscriber:
     def _current_admission(self) -> Admission:
         admission = self._admission
         # a sender who was let in under the old config is looked at anew under the next
-        if admission.spec is not self._spec or admission.fleet is not self._parts.desired.value:
+        if admission.spec is not self._spec or admission.fleet is not self._services.desired.value:
             admission = self._admission = self._new_admission()
         return admission
 
@@ -557,7 +557,7 @@ class Subscriber:
         accepted: list[Incoming] = []
         rows: list[int] = []
         said: list[Confirmation] = []
-        held_rows, own_rows = self._parts.inbox.held, self._executor.rows
+        held_rows, own_rows = self._services.inbox.held, self._executor.rows
         received, fresh = AckOn.RECEIVED, TakeInResult.FRESH
         new = tuple.__new__  # NB: Confirmation(...) costs twice as much
         for work, taken in zip(works, results, strict=True):
@@ -633,7 +633,7 @@ class Subscriber:
 
     def _is_unwanted(self, work: Incoming) -> bool:
         message = work.message
-        return message is not None and self._parts.abandoned.is_unwanted(work, message)
+        return message is not None and self._services.abandoned.is_unwanted(work, message)
 
     # -- answers ----------------------------------------------------------------------------------
 
@@ -714,14 +714,14 @@ class Subscriber:
     ) -> None:
         self.stats.refused += 1
         # once, for everybody who hears of it
-        refusal.reason = self._parts.hiding.text(refusal.reason)
+        refusal.reason = self._services.hiding.text(refusal.reason)
         if refusal.is_undeclared and self._spec.method == HELLO_METHOD:
             # a node that was removed says it every half minute: it shows in the fleet, and is told of once
             report = parse_headers(block).get(HELLO_HEADER) if block else None
-            self._parts.tools.hellos.saw_hello(NodeName(refusal.sender), report)
+            self._services.for_handlers.hellos.saw_hello(NodeName(refusal.sender), report)
         else:
             self._telemetry.message_refused(self.key, refusal.sender, refusal.reason)
-            self._parts.error_reports.report(
+            self._services.error_reports.report(
                 self._spec.node,
                 f"{self._spec.subject}: message refused: {refusal.reason}",
                 method=self._spec.method,

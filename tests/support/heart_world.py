@@ -492,7 +492,7 @@ class Daemon:
         )
         self.presence = Presence(self.current, wall, self._node_seen)
         self.waiters = DeliveryWaiters()
-        tools = HandlerServices(
+        for_handlers = HandlerServices(
             files=NoFiles(),
             console=NoConsole(),
             hellos=self.presence,
@@ -507,7 +507,7 @@ class Daemon:
         self.signer = Signer(wall)
         self.signer.key = self.signing_key
         self.verifier = Verifier(self.current, store, wall=wall, steady=store.now)
-        parts = WorkerServices(
+        services = WorkerServices(
             bus=bus,
             store=store,
             dialect=dialect,
@@ -518,7 +518,7 @@ class Daemon:
             error_reports=self.error_reports,
             peers=self.peers,
             inbox=self.inbox_owners,
-            tools=tools,
+            for_handlers=for_handlers,
             desired=self.current,
             wall=wall,
             mono=world.clocks.steady,
@@ -539,8 +539,8 @@ class Daemon:
         }
         hello = METHODS[HELLO]
         methods[HELLO] = Method(info=hello.info, make=lambda: NotedHandler(world, hello))
-        self.stall = parts.stall
-        factory = WorkerFactory(methods, parts)
+        self.stall = services.stall
+        factory = WorkerFactory(methods, services)
         self.pool = WorkerPool(factory.build, self.telemetry, wall=wall, on_ended=self._trigger.set)
         self.follower = LaneFollower(store, self.router, self._trigger.set)
         store.on_new_lane.append(lambda *_: self._trigger.set())

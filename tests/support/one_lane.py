@@ -58,7 +58,7 @@ class Shore:
         dialect = make_dialect()
         nothing = cast(Any, None)
         verifier = Verifier(nothing, real, wall=store.now, steady=store.now)
-        self.parts = WorkerServices(
+        self.services = WorkerServices(
             bus=bus,
             store=real,
             dialect=dialect,
@@ -69,13 +69,13 @@ class Shore:
             error_reports=nothing,
             peers=PeerBook(real),
             inbox=InboxOwners(real),
-            tools=nothing,
+            for_handlers=nothing,
             desired=nothing,
             wall=store.now,
             mono=asyncio.get_running_loop().time,
             report_given_up=lambda _, reason: self.reports.append(reason),
         )
-        self.publisher = Publisher(spec, self.parts)
+        self.publisher = Publisher(spec, self.services)
 
     async def accept(
         self, count: int = 1, *, wants_ack: bool = True, expires_s: float = 24 * HOUR_S

@@ -17,7 +17,7 @@ MANY = 3 * MAX_RECORDS
 @asynccontextmanager
 async def sweeping(shore: Shore) -> AsyncIterator[None]:
     """A daemon looks after lanes that nobody has."""
-    expiry = LaneExpiry(shore.parts, shore.publisher.stats, lambda *_: "denied: no")
+    expiry = LaneExpiry(shore.services, shore.publisher.stats, lambda *_: "denied: no")
     task = asyncio.create_task(expiry.run())
     try:
         yield

@@ -34,7 +34,7 @@ def play(scenario: Callable[[Shore, Revival], Awaitable[None]]) -> None:
     async def run() -> None:
         async with open_shore("CommandACK") as shore:
             revival = Revival(
-                shore.parts.store,
+                shore.services.store,
                 Telemetry(EventHub()),
                 Current(
                     DesiredState(
