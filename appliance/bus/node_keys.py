@@ -124,8 +124,9 @@ def sign_user(
     subscribe: Sequence[str],
     *,
     issued_at: int,
+    expires_at: int | None = None,
 ) -> str:
-    """The JWT of a user of the account, with its permissions."""
+    """The JWT of a user of the account, with its permissions; times in seconds since the epoch, None: it does not end."""
     facts = {
         "pub": _allowed(publish),
         "sub": _allowed(subscribe),
@@ -134,7 +135,7 @@ def sign_user(
         "payload": _UNLIMITED,
         "type": "user",
     }
-    return _sign(account_seed, KeyKind.ACCOUNT, public_key, name, facts, issued_at)
+    return _sign(account_seed, KeyKind.ACCOUNT, public_key, name, facts, issued_at, expires_at)
 
 
 def _allowed(subjects: Sequence[str]) -> dict[str, list[str]]:
@@ -149,6 +150,7 @@ class UserJwt(NamedTuple):
     issued_at: int
     publish: tuple[str, ...]
     subscribe: tuple[str, ...]
+    expires_at: int | None
 
 
 def read_user_jwt(text: str) -> UserJwt | None:
@@ -157,8 +159,9 @@ def read_user_jwt(text: str) -> UserJwt | None:
         _, claims, _ = text.strip().split(".")
         found = json.loads(base64.urlsafe_b64decode(claims + "=" * (-len(claims) % 4)))
         facts = found["nats"]
-        allowed = [tuple(facts[verb].get("allow", ())) for verb in ("pub", "sub")]
-        return UserJwt(str(found["sub"]), int(found["iat"]), *allowed)
+        publish, subscribe = (tuple(facts[verb].get("allow", ())) for verb in ("pub", "sub"))
+        ends_at = int(found["exp"]) if found.get("exp") else None
+        return UserJwt(str(found["sub"]), int(found["iat"]), publish, subscribe, ends_at)
     except (ValueError, KeyError, TypeError, AttributeError):
         return None
 
@@ -191,7 +194,13 @@ def sign_operator(operator_seed: str, name: str, *, issued_at: int) -> str:
 
 
 def _sign(
-    seed: str, kind: KeyKind, subject: str, name: str, facts: Mapping[str, Any], issued_at: int
+    seed: str,
+    kind: KeyKind,
+    subject: str,
+    name: str,
+    facts: Mapping[str, Any],
+    issued_at: int,
+    expires_at: int | None = None,
 ) -> str:
     pair = _read_pair(seed, kind)
     try:
@@ -203,6 +212,8 @@ def _sign(
             "sub": subject,
             "nats": {**facts, "version": 2},
         }
+        if expires_at is not None:
+            claims["exp"] = expires_at
         # the id is the hash of all else
         digest = hashlib.new("sha512_256", _compact(claims)).digest()
         claims["jti"] = base64.b32encode(digest).decode().rstrip("=")

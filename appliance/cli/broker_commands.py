@@ -18,10 +18,12 @@ from appliance.cli.options import (
     OutputOption,
     UnusedStateDirOption,
     print_json,
+    read_duration,
     warn,
 )
 from appliance.cli.rotate_command import rotate
 from appliance.core.names import is_node_name
+from appliance.core.times import say_moment
 
 if TYPE_CHECKING:
     from appliance.bus.node_keys import KeyKind, UserJwt
@@ -36,6 +38,8 @@ _NO_KEY_SHOWN = 5
 _CONTROL_LINE_BYTES = 4_096
 """What nats-server reads of a line unless `max_control_line` says more."""
 _BESIDE_JWT_BYTES = 1_024
+_SHORTEST_S = 3_600.0
+"""What ends earlier cannot be handed out to a fleet in time."""
 
 SeedFile = Annotated[
     Path, typer.Argument(metavar="FILE", readable=False, help="The file that holds the seed.")
@@ -198,6 +202,14 @@ def broker_conf(
         Path | None,
         typer.Option("--out", metavar="DIR", readable=False, help="With `jwt`: where files go."),
     ] = None,
+    expires: Annotated[
+        str | None,
+        typer.Option(
+            "--expires",
+            metavar="TIME",
+            help="With `jwt`: how long users' JWTs count, as in 2160h. Default: until they are revoked.",
+        ),
+    ] = None,
     output: OutputOption = Output.TEXT,
     _state_dir: UnusedStateDirOption = None,
 ) -> int:
@@ -221,6 +233,9 @@ def broker_conf(
 
     if report_format is Format.JWT and (account_seed is None or out is None):
         raise typer.BadParameter("jwt needs --account-seed and --out", param_hint="--format")
+    valid_s = read_duration("--expires", expires)
+    if valid_s is not None and (report_format is not Format.JWT or valid_s < _SHORTEST_S):
+        raise typer.BadParameter("is for jwt, and an hour at least", param_hint="--expires")
     with no_look_for_garbage():
         desired = load_desired(paths, environ=os.environ, methods=METHOD_TABLE).desired
         logins = find_logins(desired, find_permissions(desired, bench=bench))
@@ -234,7 +249,7 @@ def broker_conf(
     if report_format is Format.JWT:
         assert account_seed is not None
         assert out is not None
-        return _write_jwts(logins, account or "fleet", account_seed, operator_seed, out)
+        return _write_jwts(logins, account or "fleet", account_seed, operator_seed, out, valid_s)
     text = render_conf(logins, account)
     if against is not None:
         try:
@@ -270,7 +285,12 @@ def _facts_of(login: Login) -> dict[str, object]:
 
 
 def _write_jwts(
-    logins: list[Login], account: str, account_file: Path, operator_file: Path | None, out: Path
+    logins: list[Login],
+    account: str,
+    account_file: Path,
+    operator_file: Path | None,
+    out: Path,
+    valid_s: float | None,
 ) -> int:
     from appliance.bus.node_keys import (
         KeyKind,
@@ -297,6 +317,8 @@ def _write_jwts(
         if rights.get(jwt.public_key) != (jwt.publish, jwt.subscribe):
             revoked[jwt.public_key] = max(jwt.issued_at, revoked.get(jwt.public_key, 0))
     files: dict[str, str] = {}
+    ends_at = None if valid_s is None else now + int(valid_s)
+    first_end = ends_at
     for login in logins:
         key, allowed = login.public_key, login.permissions
         # a key in the name: a node that changes its key has two files
@@ -304,9 +326,12 @@ def _write_jwts(
         kept = old.get(name)
         if (
             kept is not None
-            and kept == (key, kept.issued_at, *allowed)
+            and kept == (key, kept.issued_at, *allowed, kept.expires_at)
             and revoked.get(key, -1) < kept.issued_at
+            and _lasts(kept, now, valid_s)
         ):
+            if first_end is not None and kept.expires_at is not None:
+                first_end = min(first_end, kept.expires_at)
             files[name] = (out / name).read_text()
             continue
         user = sign_user(
@@ -316,6 +341,7 @@ def _write_jwts(
             allowed.publish,
             allowed.subscribe,
             issued_at=max(now, revoked.get(key, 0) + 1),
+            expires_at=ends_at,
         )
         files[name] = f"{user}\n"
     # the login's JWT is in one line, beside a signature and our name
@@ -352,7 +378,25 @@ def _write_jwts(
         warn(f"{error.filename} cannot be written: {error.strerror}")
         return Exit.FAILED
     typer.echo(f"{len(files)} files in {out}")
+    if first_end is not None:
+        warn(
+            f"the first JWT ends on {say_moment(float(first_end))}: write them anew, and hand them out, before"
+        )
+    endless = [
+        jwt.public_key for jwt in old.values() if ends_at is not None and jwt.expires_at is None
+    ]
+    counting = sorted(rights.keys() & endless - revoked.keys())
+    if counting:
+        nodes = ", ".join(login.nodes[0] for login in logins if login.public_key in counting)
+        warn(f"earlier JWTs without an end count on; a new key ends them (keys rotate): {nodes}")
     return Exit.OK
+
+
+def _lasts(jwt: UserJwt, now: int, valid_s: float | None) -> bool:
+    """Whether a JWT that is there can stay: it lasts half as long as a new one, at least, and no longer."""
+    if valid_s is None or jwt.expires_at is None:
+        return valid_s is None and jwt.expires_at is None
+    return now + valid_s / 2 <= jwt.expires_at <= now + valid_s
 
 
 def _read_jwts(out: Path) -> dict[str, UserJwt]:

@@ -10,7 +10,7 @@ import nkeys
 import pytest
 
 from appliance.bus.nats import NatsBus
-from appliance.bus.node_keys import write_credentials
+from appliance.bus.node_keys import read_user_jwt, write_credentials
 from appliance.core.specs import AuthSettings, BrokerSettings, SecretRef
 from appliance.errors import BusUnauthorized
 from tests.support import forked
@@ -222,6 +222,35 @@ def test_a_jwt_counts_no_more_when_the_config_gives_less_or_nothing(tmp_path):
     assert may(changed, *before, ("ship1", of(changed, "ship1"))) == [False, False, True]
     back = write(text)
     assert may(back, *before, ("ship2", of(back, "ship2"))) == [False, False, True]
+
+
+def test_jwts_that_end_are_made_anew_in_time_and_not_before(tmp_path):
+    fleet = Fleet(tmp_path, with_jwt=True)
+    account, out, config = tmp_path / "account.nk", tmp_path / "jwt", tmp_path / "jwts.yaml"
+    account.write_text(make_nkey(nkeys.PREFIX_BYTE_ACCOUNT).seed)
+    config.write_text(fleet.text("central", "nats://127.0.0.1:4222"))
+
+    def write(*more):
+        words = ["--format", "jwt", "--account-seed", str(account), "--out", str(out), *more]
+        done = forked.run(["broker-conf", str(config), *words])
+        assert done.returncode == 0, done.stderr
+        found = {path.name: read_user_jwt(path.read_text()) for path in out.glob("*.jwt")}
+        return done.stderr, {name: (jwt.issued_at, jwt.expires_at) for name, jwt in found.items()}
+
+    _, endless = write()
+    said, first = write("--expires", "2160h")
+    assert "the first JWT ends on" in said
+    assert "without an end count on" in said
+    assert {end for _, end in endless.values()} == {None}
+    assert {end - issued for issued, end in first.values()} == {90 * 86_400}
+    said, again = write("--expires", "3600h")
+    assert again == first  # more than half of it is left
+    assert "count on" not in said
+    assert write("--expires", "4800h")[1] != first
+    said, shorter = write("--expires", "1h")
+    assert {end - issued for issued, end in shorter.values()} == {3_600}
+    refused = forked.run(["broker-conf", str(config), "--expires", "2160h"])
+    assert refused.returncode == 64
 
 
 def test_the_broker_that_starts_with_central_has_the_same_users(tmp_path):
