@@ -281,7 +281,16 @@ class Database:
 
     def _check_version(self) -> int:
         if self._value("PRAGMA application_id") != schema.APPLICATION_ID:
-            raise StoreUnusable(f"{self.directory / DATABASE_NAME} is no store of an appliance")
+            path = self.directory / DATABASE_NAME
+            if self.mark.exists and not self._value("SELECT 1 FROM sqlite_master"):
+                # as a young store is that was copied by its name alone
+                raise StoreUnusable(
+                    f"{path} holds nothing without {DATABASE_NAME}-wal, which is missing: put both back, or remove"
+                    f" {MARK_NAME} to begin with an empty store (its messages are then given up)"
+                )
+            raise StoreUnusable(
+                f"{path} is no store of an appliance: move it away, or name another directory by --state-dir"
+            )
         version = self._value("PRAGMA user_version")
         if version not in (1, schema.SCHEMA_VERSION):
             raise StoreUnusable(

@@ -131,6 +131,22 @@ async def test_older_copy_of_the_database_is_noticed(tmp_path: Path):
             pass
 
 
+async def test_a_young_database_that_was_copied_without_its_log_is_told_as_that(tmp_path: Path):
+    live, copy = tmp_path / "live", tmp_path / "copy"
+    copy.mkdir()
+    async with open_store(live) as store:
+        await store.put([make_record(store)])
+        # all of it is in the log as yet
+        for name in (DATABASE_NAME, MARK_NAME):
+            shutil.copy(live / name, copy / name)
+    with pytest.raises(StoreUnusable, match=f"holds nothing without {DATABASE_NAME}-wal"):
+        async with open_store(copy):
+            pass
+    (copy / MARK_NAME).unlink()
+    async with open_store(copy) as store:
+        assert store.counts().pending == 0
+
+
 async def test_damaged_log_is_noticed_and_kept(tmp_path: Path):
     live, copy = tmp_path / "live", tmp_path / "copy"
     copy.mkdir()
