@@ -1,1 +1,1 @@
-"""The HTTP API on the unix socket and, if wanted, on TCP. It sees the daemon through one facade."""
+"""The HTTP API on the unix socket and, if wanted, on TCP. It sees the daemon through `Operations`."""

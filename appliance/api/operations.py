@@ -1,8 +1,12 @@
-"""Everything an operator can see or ask of a running daemon: what the API's routes and Steward's inputs call."""
+"""Everything an operator can see or ask of a running daemon: what the routes of the API call.
+
+What takes more than a part does is put together here; the rest is the part's own: `api.submission` takes messages,
+`api.status` shows what is, the files beside them answer for jobs, copies, targets and programs.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 import msgspec
 
@@ -71,9 +75,9 @@ class Operations:
         self.ending = ending
         self.programs = programs
         self._view = view
-        self._submission = submission
+        self.submission = submission
         self._standings = standings
-        self._abandoned = abandoned
+        self.abandoned = abandoned
         self._store = store
         self._inbox = inbox
         self._streams = streams
@@ -204,29 +208,13 @@ class Operations:
             RequestInvalid: the request as a whole cannot be used.
             StoreError: nothing was accepted.
         """
-        return await self._submission.submit(requests, atomic=atomic, once=once, job=job)
-
-    async def is_accepted(self, once: Once) -> bool:
-        """Whether messages were accepted under this mark."""
-        return await self._submission.is_accepted(once)
+        return await self.submission.submit(requests, atomic=atomic, once=once, job=job)
 
     def standing(self, item: model.Submitted) -> Standing | None:
         """Where a message that was accepted stands now; None once it has left the outbox, or is none of ours."""
         if item.id is None or item.from_node is None or item.subject is None:
             return None
         return self._standings.of_record(item.from_node, item.subject, item.id)
-
-    def goes_on_with(self, method: str) -> str:
-        """The argument by which an answer of a method goes on where it was cut off; "" where it does not."""
-        return self._submission.goes_on_with(method)
-
-    async def forget_awaited(self, ids: Iterable[int]) -> None:
-        """The answers to these are complete. Raises StoreError."""
-        await self._submission.forget_awaited(ids)
-
-    def left(self, ids: Sequence[int]) -> None:
-        """Nobody waits for the answers to these messages any more."""
-        self._abandoned.left(ids)
 
     async def outbox_list(self, state: str, limit: int) -> list[model.OutboxRecord]:
         """Pending records or dead letters, oldest first."""

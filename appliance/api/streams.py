@@ -79,7 +79,7 @@ class Streams:
 
         # NB: listening starts before the put: an ack may be quicker than our answer to the caller
         with self._followed.held(client), self._control.events.listen(wants) as listener:
-            submitted = await self._control.submit(requests, job=job)
+            submitted = await self._control.submission.submit(requests, job=job)
             watch = DeliveryWatch(submitted)
             response = web.StreamResponse(status=202, headers={"Content-Type": NDJSON})
             try:
@@ -99,14 +99,14 @@ class Streams:
                 pass  # the one who asked has gone
             else:
                 with contextlib.suppress(StoreError):
-                    await self._control.forget_awaited(watch.answered)
+                    await self._control.submission.forget_awaited(watch.answered)
             finally:
                 # a copy that nobody waits for is given up; what a program says is kept all the same
                 is_kept = job is not None and job.command != "cp"
                 left = watch.left_speaking(is_kept=is_kept)
                 if left and any(asked.for_caller for asked in requests):
                     # so that who still speaks to a caller that has gone is told to stop; other answers are kept
-                    self._control.left(left)
+                    self._control.abandoned.left(left)
             return response
 
     async def _tell_fates(
@@ -182,7 +182,7 @@ class Streams:
             return None
         item, place = found
         first = asked.get(item.id or 0)
-        option = self._control.goes_on_with(first.method if first is not None else "")
+        option = self._control.submission.goes_on_with(first.method if first is not None else "")
         if first is None or not option:
             return None
         again = msgspec.structs.replace(
@@ -193,7 +193,7 @@ class Streams:
             expires=left_s + LAST_WORDS_S,
         )
         try:
-            (by,) = await self._control.submit([again])
+            (by,) = await self._control.submission.submit([again])
         except (RequestInvalid, StoreError):
             return None
         if not by.accepted:

@@ -271,9 +271,9 @@ class DeliveryMode(Protocol):
         ...
 
 
-class Way(DeliveryMode, Protocol):
-    """One way to carry messages, as `delivery.modes` puts them together."""
+class Mode(DeliveryMode, Protocol):
+    """One mode of several, which `delivery.modes` puts together."""
 
     def with_rests(self, main: Intake, spec: SubscriberSpec, *, begins_once: bool) -> Intake:
-        """`main` with whatever else fetches what this way holds for the subject under an earlier config."""
+        """`main` with whatever else fetches what this mode holds for the subject under an earlier config."""
         ...

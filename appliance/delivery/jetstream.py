@@ -357,7 +357,7 @@ def _ignore(_: Denial) -> None: ...
 
 
 class JetStreamDelivery:
-    """Implements `base.Way`."""
+    """Implements `base.Mode`."""
 
     def __init__(
         self,

@@ -1,4 +1,4 @@
-"""Finds the ways to carry messages: each is the file here that is named as its word in `core.specs.Delivery`."""
+"""Finds the modes of delivery: each is the file here that is named as its word in `core.specs.Delivery`."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from collections.abc import Callable, Mapping
 
 from appliance.bus.base import Bus, OnDenied
 from appliance.core.specs import Delivery, PublisherSpec, SubscriberSpec
-from appliance.delivery.base import Intake, LaneCarrier, Notes, Way
+from appliance.delivery.base import Intake, LaneCarrier, Mode, Notes
 from appliance.delivery.signer import Signer
 from appliance.delivery.verifier import Verifier
 from appliance.dialect.base import Dialect
 
-MakeMode = Callable[[Bus, Dialect, str, Notes, Signer, Verifier], Way]
+MakeMode = Callable[[Bus, Dialect, str, Notes, Signer, Verifier], Mode]
 """Of the connection, the dialect spoken over it, the own instance, what is remembered on disk, and who signs and checks."""
 
 # NB: all of them at the import: by the first use of one an upgrade may have taken its file away
@@ -45,7 +45,7 @@ class DeliveryModes:
     def make_intake(
         self, spec: SubscriberSpec, on_answers_denied: OnDenied, *, begins_once: bool
     ) -> Intake:
-        """See `base.DeliveryMode`. What another way still holds for the subject comes in beside the spec's own."""
+        """See `base.DeliveryMode`. What another mode still holds for the subject comes in beside the spec's own."""
         intake = self._modes[spec.delivery].make_intake(
             spec, on_answers_denied, begins_once=begins_once
         )

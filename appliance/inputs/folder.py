@@ -40,7 +40,7 @@ class Folder:
         self,
         section: FolderInput,
         store: str,
-        injector: Importer,
+        importer: Importer,
         settings: Current[InputSettings],
         *,
         now: Callable[[], float],
@@ -52,7 +52,7 @@ class Folder:
         self.waiting = 0
         """Claimed files that the store has no room for."""
         self._files = FolderFiles(section.path, store, now)
-        self._injector = injector
+        self._importer = importer
         self._settings = settings
         self._now = now
         self._desired = desired
@@ -108,7 +108,7 @@ class Folder:
             await asyncio.wait({watching})
 
     async def _wait_until_open(self) -> None:
-        opened = asyncio.get_running_loop().create_task(self._injector.opened.wait())
+        opened = asyncio.get_running_loop().create_task(self._importer.opened.wait())
         stopped = asyncio.get_running_loop().create_task(self._stop.wait())
         try:
             await asyncio.wait({opened, stopped}, return_when=asyncio.FIRST_COMPLETED)
@@ -154,7 +154,7 @@ class Folder:
 
     async def _resume(self, claim: Claim) -> None:
         # killed between commit and rename: the mark in the store knows, and nothing is sent twice
-        if await self._injector.is_accepted(_mark(claim)):
+        if await self._importer.is_accepted(_mark(claim)):
             words = "accepted before the daemon was interrupted; the ids are in its outbox"
             answer = Answer(outcome=Outcome.TAKEN, warnings=[Note(message=words)])
             await asyncio.to_thread(self._files.put_away, claim, DONE, answer.encode())
@@ -165,7 +165,7 @@ class Folder:
             )
             answer = refuse(Outcome.REFUSED, words)
             await asyncio.to_thread(self._files.put_away, claim, FAILED, answer.encode())
-            self._injector.count_refused("folder")
+            self._importer.count_refused("folder")
         else:
             await self._inject(claim)
 
@@ -217,7 +217,7 @@ class Folder:
         try:
             raw = await asyncio.to_thread(self._files.read, claim, self._settings.value.max_bytes)
         except UnfitFile as error:
-            self._injector.count_refused("folder")
+            self._importer.count_refused("folder")
             answer = refuse(Outcome.REFUSED, str(error))
             await asyncio.to_thread(self._files.put_away, claim, FAILED, answer.encode())
             return
@@ -225,7 +225,7 @@ class Folder:
         if raw is None:
             await asyncio.to_thread(self._files.give_back, claim)
             return
-        answer = await self._injector.inject("folder", raw, once=_mark(claim))
+        answer = await self._importer.inject("folder", raw, once=_mark(claim))
         if answer.outcome is Outcome.BUSY:
             # the claim stays, and is tried again with the next look
             raise StoreError(answer.problems[0].message)

@@ -60,12 +60,12 @@ class HttpListener:
         self,
         host: str,
         port: int,
-        injector: Importer,
+        importer: Importer,
         settings: Current[InputSettings],
         read_token: ReadToken,
     ) -> None:
         self._host = host
-        self._injector = injector
+        self._importer = importer
         self._settings = settings
         self._read_token = read_token
         self._in_hand = 0
@@ -122,7 +122,7 @@ class HttpListener:
         except _Refused as refused:
             answer = refuse(Outcome.REFUSED, refused.message)
             status, headers = refused.status, refused.headers
-            self._injector.count_refused("http")
+            self._importer.count_refused("http")
         except ConnectionError:
             raise
         except Exception as error:  # noqa: BLE001 - the boundary around a request
@@ -148,7 +148,7 @@ class HttpListener:
         try:
             raw = await _read_body(request, settings)
             kind = TextKind.JSON if request.content_type == _JSON else TextKind.ANY
-            return await self._injector.inject("http", raw, kind=kind, atomic=_read_atomic(request))
+            return await self._importer.inject("http", raw, kind=kind, atomic=_read_atomic(request))
         finally:
             self._in_hand -= 1
 

@@ -64,7 +64,7 @@ class Inputs:
         on_trouble: OnTrouble,
     ) -> None:
         self.settings = Current(InputSettings())
-        self.injector = Importer(submission, self.settings)
+        self.importer = Importer(submission, self.settings)
         self._state_dir = state_dir
         self._store = store
         self._now = now
@@ -76,7 +76,7 @@ class Inputs:
 
     def start_taking(self) -> None:
         """Messages can be accepted from now on; before, every text is put off."""
-        self.injector.opened.set()
+        self.importer.opened.set()
 
     async def stage(self, new: InputSettings) -> Staged:
         """Open what `new` asks for and is not there, beside what runs.
@@ -95,7 +95,7 @@ class Inputs:
 
     async def close(self) -> None:
         """Take nothing more; what is in hand gets a moment to end."""
-        self.injector.opened.clear()
+        self.importer.opened.clear()
         closing, self.open = list(self.open.values()), {}
         for opened in closing:
             self.end(opened.running)
@@ -124,11 +124,11 @@ class Inputs:
 
     def totals(self) -> dict[tuple[str, str], int]:
         """Messages by input and result."""
-        counts = self.injector.counts
+        counts = self.importer.counts
         return {(name, result): counts[name, result] for name in NAMES for result in RESULTS}
 
     def _describe(self, name: str, opened: Open) -> model.Input:
-        running, counts = opened.running, self.injector.counts
+        running, counts = opened.running, self.importer.counts
         described = model.Input(accepted=counts[name, "accepted"], refused=counts[name, "refused"])
         if isinstance(running, SocketListener):
             described.path = str(running.path)
@@ -160,14 +160,14 @@ class Inputs:
     def make_http(self, section: ListenInput, token: ReadToken) -> HttpListener:
         """Not listening yet."""
         host, port = split_listen(section.listen)
-        return HttpListener(host, port, self.injector, self.settings, token)
+        return HttpListener(host, port, self.importer, self.settings, token)
 
     async def make_folder(self, section: FolderInput) -> Folder:
         """Raises DaemonError."""
         folder = Folder(
             section,
             self._store,
-            self.injector,
+            self.importer,
             self.settings,
             now=self._now,
             desired=self._desired,
@@ -177,7 +177,7 @@ class Inputs:
         return folder
 
     def _connections(self, source: str, token: ReadToken | None) -> StreamConnections:
-        return StreamConnections(source, self.injector, self.settings, token)
+        return StreamConnections(source, self.importer, self.settings, token)
 
 
 class Staged:

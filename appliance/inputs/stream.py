@@ -27,12 +27,12 @@ class StreamConnections:
     def __init__(
         self,
         source: str,
-        injector: Importer,
+        importer: Importer,
         settings: Current[InputSettings],
         read_token: ReadToken | None,
     ) -> None:
         self._source = source
-        self._injector = injector
+        self._importer = importer
         self._settings = settings
         self._read_token = read_token
         self._tasks: set[asyncio.Task[None]] = set()
@@ -75,7 +75,7 @@ class StreamConnections:
         try:
             if is_crowded:
                 answer = refuse(Outcome.BUSY, "too many connections; try again later")
-                self._injector.count_refused(self._source)
+                self._importer.count_refused(self._source)
             else:
                 answer = await self._take(reader)
             await send_answer(reader, writer, answer)
@@ -93,9 +93,9 @@ class StreamConnections:
         try:
             raw = await text.read()
         except Refused as refused:
-            self._injector.count_refused(self._source)
+            self._importer.count_refused(self._source)
             return refused.answer
-        return await self._injector.inject(self._source, raw)
+        return await self._importer.inject(self._source, raw)
 
 
 class SocketListener:

@@ -174,6 +174,17 @@ class FakeControl:
         self.asked_by = by
         return msgspec.convert(self.answers["reload"], model.ReloadResult)
 
+    @property
+    def submission(self):
+        return self
+
+    @property
+    def abandoned(self):
+        return self
+
+    async def forget_awaited(self, ids):
+        """Nothing is remembered here."""
+
     async def is_accepted(self, once):
         return once in self.marks
 

@@ -10,7 +10,7 @@ import pytest
 
 from appliance.core.specs import Delivery, DesiredState
 from appliance.delivery import modes
-from appliance.delivery.base import Intake, LaneCarrier, Way
+from appliance.delivery.base import Intake, LaneCarrier, Mode
 from tests.component.heart.worlds import config, numbered, play
 from tests.support.heart_checks import find_violations
 from tests.support.heart_world import Behaviour, World
@@ -27,7 +27,7 @@ HEART_METHODS = {COMMAND, CONSOLE}
 class Noted:
     """Carries as the first mode does, and notes what it was asked for and what has ended."""
 
-    def __init__(self, mode: Way, made: list[str]) -> None:
+    def __init__(self, mode: Mode, made: list[str]) -> None:
         self._mode = mode
         self._made = made
 
@@ -55,7 +55,7 @@ def carried_as(desired: DesiredState, mode: Delivery) -> DesiredState:
 def test_both_sides_change_the_mode_of_delivery_under_load(monkeypatch, seed):
     made: list[str] = []
 
-    def make_other(*parts) -> Way:
+    def make_other(*parts) -> Mode:
         return Noted(modes._MODES[Delivery.CORE](*parts), made)
 
     monkeypatch.setattr(modes, "_MODES", {**modes._MODES, OTHER: make_other})

@@ -377,8 +377,8 @@ async def test_nothing_is_taken_before_the_daemon_works_nor_after_the_folder_wen
         return watch(path, on_hint=lambda: (on_hint(), hinted.set()), stop=stop)
 
     monkeypatch.setattr(folder_module, "watch_folder", watch_and_tell)
-    before_looks.append(lambda: looks.append(bench.inputs.injector.opened.is_set()))
-    bench.inputs.injector.opened.clear()
+    before_looks.append(lambda: looks.append(bench.inputs.importer.opened.is_set()))
+    bench.inputs.importer.opened.clear()
     await bench.set(folder=section(path, settle_s=0))
 
     def write_anew():  # a watch that is not armed yet gives no event

@@ -171,7 +171,7 @@ async def test_a_bug_below_ends_the_connection_and_not_the_input(bench, name, ca
 
 
 async def test_before_and_after_the_daemon_works_texts_are_put_off(bench, name):
-    bench.inputs.injector.opened.clear()
+    bench.inputs.importer.opened.clear()
     assert "later" in (await ask(bench, name, PING))["problems"][0]["message"]
 
 
