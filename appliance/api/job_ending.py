@@ -11,7 +11,7 @@ from appliance.api.model import JobWord, JobWords
 from appliance.api.programs import ProgramWords
 from appliance.api.standings import Standings
 from appliance.core.delivery import DeliveryState, Standing, WaitReason, end_reason, kind_of_wait
-from appliance.core.programs import PROGRAM_STOP
+from appliance.core.method import PROGRAM_STOP
 from appliance.errors import StoreError
 from appliance.jobs.ledger import JobLedger
 from appliance.jobs.records import Ending, JobFacts, Target, taken_back

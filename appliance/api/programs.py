@@ -12,8 +12,8 @@ from appliance.api.model import Programs, ProgramsOfNode, RunningProgram
 from appliance.api.submission import Submission
 from appliance.core.current import Current
 from appliance.core.message import CALLER_FILE, Message
+from appliance.core.method import PROGRAM_LIST, PROGRAM_METHODS
 from appliance.core.names import MethodName
-from appliance.core.programs import PROGRAM_LIST, PROGRAM_METHODS
 from appliance.core.specs import DesiredState
 from appliance.errors import RequestInvalid, StoreError
 from appliance.jobs.asking import Asking, Said

@@ -37,13 +37,13 @@ from appliance.core.specs import (
     SubscriberDefaults,
     SubscriberSpec,
 )
-from appliance.daemon.collector import YOUNG_OBJECTS
 from appliance.daemon.run import SWITCH_INTERVAL_S
 from appliance.delivery.modes import DeliveryModes
 from appliance.delivery.signer import Signer, make_signing_key
 from appliance.delivery.verifier import Verifier
 from appliance.dialect.spoken import make_dialect
 from appliance.errors import BenchDenied, BusUnavailable
+from appliance.garbage import YOUNG_OBJECTS
 from appliance.methods.base import DONE, HandlerContext, Method, Result
 from appliance.outbox.records import OutboxRecord
 from appliance.outbox.store import MessageStore

@@ -21,7 +21,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
-from appliance.bus.repeats import Repeats
+from appliance.bus.events import Repeats
 from appliance.errors import BusUnavailable
 from appliance.supervision import keep_running
 

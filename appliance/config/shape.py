@@ -24,8 +24,7 @@ from appliance.core.durations import format_duration
 from appliance.core.problems import Problem
 from appliance.core.settings import leaves_of
 from appliance.core.specs import DesiredState
-from appliance.core.suggest import did_you_mean_quoted, find_nearest, shorten
-from appliance.core.value_kinds import describe_kind
+from appliance.core.suggest import describe_kind, did_you_mean_quoted, find_nearest, shorten
 
 MAX_LIKENESSES = 1_000
 """Different words that one look at a config finds the meant one for; the search is dear."""

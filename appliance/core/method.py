@@ -99,3 +99,13 @@ class MethodInfo:
 
 
 MethodTable = Mapping[MethodName, MethodInfo]
+
+
+# Appliances look at and end each other's programs with messages of methods that run programs in all but the method's name in
+# the body: subject, rights and way are those of the method that started the program.
+
+PROGRAM_STOP = "REQProgramStop"
+PROGRAM_LIST = "REQProgramList"
+PROGRAM_ORDERS = (PROGRAM_STOP, PROGRAM_LIST)
+PROGRAM_METHODS = ("REQCliCommand", "REQCliCommandCont")
+"""Methods of the program's own that run programs; those of a config with `exec` do, too."""

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from appliance.core.names import parse_subject
+from appliance.core.names import REPLY_TOKEN, parse_subject
 from appliance.core.specs import StreamSettings
 
 STREAM_PREFIX = "appl-"
@@ -212,3 +212,14 @@ class PubAck(msgspec.Struct):
 
 read_puback = msgspec.json.Decoder(PubAck).decode
 write_puback = msgspec.json.Encoder().encode
+
+
+# What both ends of a stream must agree on: what is for the stream alone, and where ends of messages are told.
+
+EXPECTED_STREAM = b"Nats-Expected-Stream: "
+"""The first of the headers that are for the stream alone; they stand last, and the receiver cuts them off."""
+
+
+def verdict_prefix(subject: str, instance: str) -> str:
+    """How the subjects begin on which a sender hears what became of messages that a stream had; the id ends them."""
+    return f"{subject}.{REPLY_TOKEN}.{instance}."

@@ -1,8 +1,8 @@
-"""Which known word was meant, and words as they are shown in messages."""
+"""Which known word was meant, and words and values as they are shown in messages."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
 
 
@@ -40,3 +40,24 @@ def shorten(text: object, limit: int = 60) -> str:
     shown = str(text)
     shown = shown if len(shown) <= limit else f"{shown[: limit - 1]}…"
     return '"' + shown.replace("\n", "\\n") + '"'
+
+
+def describe_kind(value: object) -> str:
+    """What stands where something else was expected, as ``nothing``, ``a number``, ``a list``: never its content, which may
+    be a secret.
+    """
+    match value:
+        case None:
+            return "nothing"
+        case bool():
+            return f"the truth value {str(value).lower()}"
+        case int() | float():
+            return "a number"
+        case str():
+            return "text"
+        case list():
+            return "a list"
+        case Mapping():
+            return "a map"
+        case _:
+            return "something unusable"

@@ -48,7 +48,6 @@ from appliance.daemon.assembly import (
     list_workers,
 )
 from appliance.daemon.clock_watch import ClockWatch, passed_s
-from appliance.daemon.collector import Collector
 from appliance.daemon.console import StdoutConsole
 from appliance.daemon.own_broker import OwnBroker
 from appliance.daemon.processes import open_processes
@@ -66,6 +65,7 @@ from appliance.delivery.signer import Signer, SigningKeys
 from appliance.delivery.verifier import Verifier
 from appliance.dialect.spoken import make_dialect
 from appliance.errors import StoreError
+from appliance.garbage import Collector
 from appliance.inputs.inputs import Inputs
 from appliance.jobs.ledger import JobLedger
 from appliance.methods.copies.receiver import CopyTaker

@@ -13,8 +13,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from appliance.bus.broker import EmbeddedBroker
+from appliance.bus.events import Repeats
 from appliance.bus.node_keys import make_seed, public_key_of, write_seed
-from appliance.bus.repeats import Repeats
 from appliance.core.broker_conf import find_embedded_logins, join_logins, render_conf
 from appliance.core.current import Current
 from appliance.core.specs import AuthSettings, BrokerSettings, DesiredState, Embedded, SecretRef

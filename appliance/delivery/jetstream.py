@@ -29,11 +29,13 @@ from appliance.bus.jetstream import JetStreamApi
 from appliance.core.signatures import VALID_S
 from appliance.core.specs import Delivery, PublisherSpec, SubscriberSpec
 from appliance.core.streams import (
+    EXPECTED_STREAM,
     NO_RESPONDERS,
     StreamAddress,
     address_of_stream,
     read_note,
     read_puback,
+    verdict_prefix,
 )
 from appliance.delivery.base import (
     Answered,
@@ -47,7 +49,6 @@ from appliance.delivery.base import (
 from appliance.delivery.core import CoreCarrier
 from appliance.delivery.pulling import NOTE_KIND, JetStreamIntake
 from appliance.delivery.signer import Signer
-from appliance.delivery.stream_words import EXPECTED_STREAM, verdict_prefix
 from appliance.delivery.verifier import Verifier
 from appliance.dialect.base import Answer, AnswerKind, Asked, Dialect, Received
 from appliance.dialect.headers import Identity, header_text

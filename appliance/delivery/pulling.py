@@ -25,18 +25,19 @@ from appliance.core.names import REPLY_TOKEN
 from appliance.core.specs import AckOn, SignaturePolicy, SubscriberSpec
 from appliance.core.streams import (
     ACK_WAIT_S,
+    EXPECTED_STREAM,
     MAX_DELIVER,
     Receipt,
     StreamAddress,
     name_of_consumer,
     read_receipt,
+    verdict_prefix,
     write_note,
 )
 from appliance.delivery.base import Confirmation, Kept, Notes
 from appliance.delivery.claims import Claim, Claims, pause_s
 from appliance.delivery.core import CoreIntake, must_have_key
 from appliance.delivery.signer import Signer
-from appliance.delivery.stream_words import EXPECTED_STREAM, verdict_prefix
 from appliance.dialect.base import Answer, AnswerKind, Dialect
 from appliance.dialect.headers import (
     BEGUN_ELSEWHERE,

@@ -15,8 +15,7 @@ from typing import Any
 from appliance.api.requests import EncodedData, SubmitRequest, WholeSeconds
 from appliance.config.parse import PlainText
 from appliance.config.scalars import NumberRefused, resolve_plain
-from appliance.core.suggest import did_you_mean_quoted, find_nearest, shorten
-from appliance.core.value_kinds import describe_kind
+from appliance.core.suggest import describe_kind, did_you_mean_quoted, find_nearest, shorten
 from appliance.inputs.keys import (
     BY_LOWER_CASE,
     FIELDS,

@@ -8,9 +8,8 @@ from __future__ import annotations
 import json
 
 from appliance.core.message import Message
-from appliance.core.method import MethodInfo
+from appliance.core.method import PROGRAM_LIST, MethodInfo
 from appliance.core.names import Category, MethodName
-from appliance.core.programs import PROGRAM_LIST
 from appliance.methods.base import HandlerContext, Method, Result
 
 INFO = MethodInfo(

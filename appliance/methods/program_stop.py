@@ -7,9 +7,8 @@ start, and no more subjects. Whoever sends it names a message of his own: of oth
 from __future__ import annotations
 
 from appliance.core.message import Message
-from appliance.core.method import MethodInfo
+from appliance.core.method import PROGRAM_STOP, MethodInfo
 from appliance.core.names import Category, MethodName
-from appliance.core.programs import PROGRAM_STOP
 from appliance.errors import ArgumentsInvalid
 from appliance.methods.base import HandlerContext, Method, Result
 from appliance.methods.programs.running import ProgramKey

@@ -15,8 +15,7 @@ from typing import Any
 from appliance.core.audit import Trail
 from appliance.core.copying import PIECE_HEADER, read_piece
 from appliance.core.message import Message
-from appliance.core.method import MethodInfo, OnCrash
-from appliance.core.programs import PROGRAM_STOP
+from appliance.core.method import PROGRAM_STOP, MethodInfo, OnCrash
 from appliance.core.specs import SubscriberSpec
 from appliance.dialect.headers import JOB_HEADER
 from appliance.errors import REFUSALS, AnswerUnwanted, ArgumentsInvalid

@@ -1,7 +1,6 @@
 """A broker that is away for days is told once; tries that fail with the same words are lines for who looks for them."""
 
-from appliance.bus.events import BusEvents, Reporter
-from appliance.bus.repeats import Repeats
+from appliance.bus.events import BusEvents, Repeats, Reporter
 
 
 class Told:

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from appliance.daemon.collector import TURNOVER_WORKERS, Collector
+from appliance.garbage import TURNOVER_WORKERS, Collector
 
 
 class Circle:

@@ -6,8 +6,8 @@ import pytest
 
 from appliance.bus.base import BusMessage
 from appliance.core.message import Message
+from appliance.core.method import PROGRAM_LIST, PROGRAM_ORDERS, PROGRAM_STOP
 from appliance.core.names import MethodName, NodeName, Subject
-from appliance.core.programs import PROGRAM_LIST, PROGRAM_ORDERS, PROGRAM_STOP
 from appliance.core.specs import DesiredState, SubscriberSpec
 from appliance.dialect.headers import Identity
 from appliance.methods.programs.orders import PROGRAM_ORDERS as OBEYED

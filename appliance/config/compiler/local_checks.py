@@ -12,10 +12,9 @@ from dataclasses import dataclass
 from appliance.config.compiler.findings import PLACE, Findings, KeyPath
 from appliance.config.compiler.layers import Tree, as_map, find_value
 from appliance.config.compiler.section_checks import check_bounds
-from appliance.core.method import MethodTable
+from appliance.core.method import PROGRAM_ORDERS, MethodTable
 from appliance.core.names import MethodName, NodeName, find_taken
 from appliance.core.problems import say_more_places
-from appliance.core.programs import PROGRAM_ORDERS
 from appliance.core.public_keys import PUBLIC_KEYS, is_user_key
 from appliance.core.settings import METHOD, Setting, leaves_of, settings_of
 from appliance.core.specs import (

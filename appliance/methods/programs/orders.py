@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 
 from appliance.core.message import Message
-from appliance.core.programs import PROGRAM_LIST, PROGRAM_STOP
+from appliance.core.method import PROGRAM_LIST, PROGRAM_STOP
 from appliance.dialect.headers import JOB_HEADER
 from appliance.methods.base import Handler, HandlerContext
 from appliance.methods.program_list import ProgramList

@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from appliance.core.programs import PROGRAM_STOP
+from appliance.core.method import PROGRAM_STOP
 from tests.component.heart.worlds import add_pair, config, play
 from tests.support.heart_world import Behaviour, Daemon, World
 
