@@ -34,43 +34,43 @@ def merge_documents(
     if not documents:
         return {}, SourceMap(Place("", 0, 0, 0)), []
     problems: list[Problem] = []
-    tree, spot = documents[0]
-    for other, other_spot in documents[1:]:
-        _merge(tree, spot, other, other_spot, (), problems)
-    return tree, spot, problems
+    tree, source_map = documents[0]
+    for other, other_map in documents[1:]:
+        _merge(tree, source_map, other, other_map, (), problems)
+    return tree, source_map, problems
 
 
 def _merge(
     tree: dict[str, Any],
-    spot: SourceMap,
+    source_map: SourceMap,
     other: dict[str, Any],
-    other_spot: SourceMap,
+    other_map: SourceMap,
     path: KeyPath,
     problems: list[Problem],
 ) -> None:
-    for key, place in other_spot.keys.items():
-        child = other_spot.children[key]
+    for key, place in other_map.keys.items():
+        child = other_map.children[key]
         if key not in other:  # refused while reading; only its place is kept
-            spot.keys.setdefault(key, place)
-            spot.children.setdefault(key, child)
+            source_map.keys.setdefault(key, place)
+            source_map.children.setdefault(key, child)
             continue
         value = other[key]
         if key not in tree or tree[key] is None:
             tree[key] = value
-            spot.keys[key] = place
-            spot.children[key] = child
+            source_map.keys[key] = place
+            source_map.children[key] = child
             continue
         here = tree[key]
         if value is None:
             continue
         if isinstance(here, dict) and isinstance(value, dict):
-            _merge(here, spot.children[key], value, child, (*path, key), problems)
+            _merge(here, source_map.children[key], value, child, (*path, key), problems)
         elif not (path == () and key == "version" and here == value):
             problems.append(
                 make_problem(
                     "E011",
                     place,
-                    f"`{show_path((*path, key))}` is already set at {spot.keys[key]}",
+                    f"`{show_path((*path, key))}` is already set at {source_map.keys[key]}",
                     hint="drop one of the two; maps merge over files, everything else stands once",
                     path=(*path, key),
                 )
@@ -85,7 +85,7 @@ class RawConfig:
     """
 
     tree: dict[str, Any]
-    spot: SourceMap
+    source_map: SourceMap
     digest: str
     files: Mapping[str, str]
     problems: list[Problem] = field(default_factory=list)
@@ -104,12 +104,14 @@ class RawConfig:
 
     def shown_files(self, *, keep_columns: bool = False) -> dict[str, str]:
         """The texts as they may be shown: without secrets that somebody wrote into them."""
-        secrets = [one for tree, spot in self.documents for one in find_secrets(tree, spot)]
+        secrets = [
+            one for tree, source_map in self.documents for one in find_secrets(tree, source_map)
+        ]
         return redact(self.files, secrets, self.unread, keep_columns=keep_columns)
 
     def place_of(self, path: KeyPath, *, on_key: bool = False) -> Place | None:
         """Where `path` stands, or the nearest thing above it."""
-        return self.spot.place_of(path, on_key=on_key)
+        return self.source_map.place_of(path, on_key=on_key)
 
 
 _PATH_SETTINGS = tuple(
@@ -145,7 +147,7 @@ def compose(found: FileSet, environ: Mapping[str, str]) -> RawConfig:
         damaged += document.damaged
         is_whole = is_whole and document.is_whole
         if document.tree is not None:
-            documents.append((document.tree, document.spot))
+            documents.append((document.tree, document.source_map))
         elif document.problems:
             is_whole = False
             unread.add(name)
@@ -169,10 +171,10 @@ def compose(found: FileSet, environ: Mapping[str, str]) -> RawConfig:
         for name in found.overlooked
     ]
     problems = _tell_once(problems)
-    tree, spot, merge_problems = merge_documents(documents)
+    tree, source_map, merge_problems = merge_documents(documents)
     raw_config = RawConfig(
         tree=tree,
-        spot=spot,
+        source_map=source_map,
         digest=found.digest,
         files={name: raw.decode("utf-8", "replace") for name, raw in found.contents.items()},
         problems=problems + merge_problems,
@@ -186,8 +188,10 @@ def compose(found: FileSet, environ: Mapping[str, str]) -> RawConfig:
     # after the merge: a path counts from the file it stands in, which the source map still knows
     _resolve_paths(raw_config)
     if any("${" in text for text in raw_config.files.values()):
-        spots = [spot for _, spot in documents]
-        raw_config.hidden = find_hidden(spots, raw_config.files, raw_config.shown_files, environ)
+        source_maps = [source_map for _, source_map in documents]
+        raw_config.hidden = find_hidden(
+            source_maps, raw_config.files, raw_config.shown_files, environ
+        )
     return raw_config
 
 
@@ -248,9 +252,9 @@ def _resolve_paths(raw: RawConfig) -> None:
         name = str(path[-1])
         if not isinstance(holder, dict) or not isinstance(holder.get(name), str):
             continue
-        spot = raw.spot.find(path)
-        if spot is not None and holder[name]:
-            base = os.path.dirname(spot.place.file)
+        source_map = raw.source_map.find(path)
+        if source_map is not None and holder[name]:
+            base = os.path.dirname(source_map.place.file)
             holder[name] = os.path.abspath(os.path.join(base, holder[name]))
 
 
@@ -260,7 +264,7 @@ _REFERENCE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)(?::-[^{}]*)?\}")
 
 
 def find_hidden(
-    spots: Sequence[SourceMap],
+    source_maps: Sequence[SourceMap],
     files: Mapping[str, str],
     show: Callable[[], Mapping[str, str]],
     environ: Mapping[str, str],
@@ -275,8 +279,8 @@ def find_hidden(
         environ[name]: f"${{{name}}}" for name in sorted(names) if environ.get(name, "").strip()
     }
     settings: dict[tuple[str, object], str] = {}
-    for spot in spots:
-        for key, written in _replaced(spot, ""):
+    for source_map in source_maps:
+        for key, written in _replaced(source_map, ""):
             value = substitute(written, environ).text
             settings.update(dict.fromkeys(_readings(key, value), written))
     shown = "\n".join(show().values()) if texts else ""
@@ -288,13 +292,13 @@ def _stands_in(text: str, shown: str) -> bool:
     return text in shown and re.search(rf"(?<!\w){re.escape(text)}(?!\w)", shown) is not None
 
 
-def _replaced(spot: SourceMap, key: str) -> Iterator[tuple[str, str]]:
+def _replaced(source_map: SourceMap, key: str) -> Iterator[tuple[str, str]]:
     """The key and the written text of every scalar in which something was replaced."""
-    if spot.written is not None:
-        yield key, spot.written
-    for name, child in spot.children.items():
+    if source_map.written is not None:
+        yield key, source_map.written
+    for name, child in source_map.children.items():
         yield from _replaced(child, name if isinstance(name, str) else key)
-    for name, _, child in spot.dropped:
+    for name, _, child in source_map.dropped:
         yield from _replaced(child, name)
 
 

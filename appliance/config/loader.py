@@ -166,7 +166,7 @@ def _hide(raw: RawConfig, problem: Problem) -> Problem:
 def _place_problem(raw: RawConfig, problem: Problem) -> Problem:
     problem = _hide(raw, problem)
     path = tuple(problem.path.split("."))
-    if problem.line or path[0] not in raw.spot.children:
+    if problem.line or path[0] not in raw.source_map.children:
         return problem  # what the files do not mention at all has no place in them
     place = raw.place_of(path)
     if place is None:

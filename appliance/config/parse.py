@@ -55,7 +55,7 @@ class Document:
     """What came out of one file. `damaged` are the paths at which something was refused."""
 
     tree: Any = None
-    spot: SourceMap = field(default_factory=lambda: SourceMap(Place("", 0, 0, 0)))
+    source_map: SourceMap = field(default_factory=lambda: SourceMap(Place("", 0, 0, 0)))
     problems: list[Problem] = field(default_factory=list)
     traps: list[Trap] = field(default_factory=list)
     damaged: list[KeyPath] = field(default_factory=list)
@@ -219,7 +219,7 @@ class _Reader:
         if isinstance(event, yaml.StreamEndEvent):
             return
         root = next(self._events)
-        tree, spot = self._build(root, (), 1)
+        tree, source_map = self._build(root, (), 1)
         next(self._events)
         after = next(self._events)
         if isinstance(after, yaml.DocumentStartEvent):
@@ -235,10 +235,10 @@ class _Reader:
         if tree is None or tree is MISSING:
             return
         if self._environ is not None and not isinstance(tree, dict):
-            self._add("E018", spot.place, "a config file holds a map, such as `version: 1`")
+            self._add("E018", source_map.place, "a config file holds a map, such as `version: 1`")
             return
         self._document.tree = tree
-        self._document.spot = spot
+        self._document.source_map = source_map
 
     def _build(self, event: Any, path: KeyPath, depth: int) -> tuple[Any, SourceMap]:
         if self._environ is None:
@@ -264,7 +264,7 @@ class _Reader:
 
     def _mapping(self, start: Any, path: KeyPath, depth: int) -> tuple[dict[str, Any], SourceMap]:
         values: dict[str, Any] = {}
-        spot = SourceMap(self._place(start))
+        source_map = SourceMap(self._place(start))
         for event in self._events:
             if isinstance(event, yaml.MappingEndEvent):
                 break
@@ -278,9 +278,9 @@ class _Reader:
                 continue
             value, child = self._build(value_event, (*path, key), depth + 1)
             place = self._place(event)
-            if key in values or key in spot.keys:
-                first = spot.keys[key]
-                spot.dropped.append((key, value, child))
+            if key in values or key in source_map.keys:
+                first = source_map.keys[key]
+                source_map.dropped.append((key, value, child))
                 self._add(
                     "E010",
                     place,
@@ -289,11 +289,11 @@ class _Reader:
                     path=(*path, key),
                 )
                 continue
-            spot.keys[key] = place
-            spot.children[key] = child
+            source_map.keys[key] = place
+            source_map.children[key] = child
             if value is not MISSING:
                 values[key] = value
-        return values, spot
+        return values, source_map
 
     def _key(self, event: Any, path: KeyPath, depth: int) -> str | None:
         """The key's text; None when it cannot be one (already told)."""
@@ -333,16 +333,16 @@ class _Reader:
 
     def _sequence(self, start: Any, path: KeyPath, depth: int) -> tuple[list[Any], SourceMap]:
         values: list[Any] = []
-        spot = SourceMap(self._place(start))
+        source_map = SourceMap(self._place(start))
         for event in self._events:
             if isinstance(event, yaml.SequenceEndEvent):
                 break
             index = len(values)
             value, child = self._build(event, (*path, index), depth + 1)
             if value is not MISSING or self._environ is None:
-                spot.children[index] = child
+                source_map.children[index] = child
                 values.append(value)
-        return values, spot
+        return values, source_map
 
     def _scalar(self, event: Any, path: KeyPath) -> tuple[Any, SourceMap]:
         text = str(event.value)
@@ -371,17 +371,17 @@ class _Reader:
         elif "\0" in text:
             self._refuse(path, "E016", event, "the character U+0000 may not stand in a config", "")
             return MISSING, SourceMap(self._place(event))
-        spot = SourceMap(self._place(event), written)
+        source_map = SourceMap(self._place(event), written)
         if not is_plain:
-            return text, spot
+            return text, source_map
         try:
             value = resolve_plain(text)
         except NumberRefused as error:
             self._refuse(path, "E015", event, str(error) if written is None else _TOO_LARGE, "")
-            return MISSING, spot
+            return MISSING, source_map
         if written is None:
             self._note_trap(event, path, text, value)
-        return value, spot
+        return value, source_map
 
     def _count(self, event: Any) -> None:
         self._values_left -= 1

@@ -11,7 +11,7 @@ KeyPath = tuple[str | int, ...]
 
 
 class Place(NamedTuple):
-    """A spot in a file; line and column count from 1."""
+    """A source_map in a file; line and column count from 1."""
 
     file: str
     line: int
@@ -41,13 +41,13 @@ class SourceMap:
         """What stood below a key that was there before."""
 
     def find(self, path: KeyPath) -> SourceMap | None:
-        """The spot at `path` below this one."""
-        spot: SourceMap | None = self
+        """The source_map at `path` below this one."""
+        source_map: SourceMap | None = self
         for part in path:
-            if spot is None:
+            if source_map is None:
                 return None
-            spot = spot.children.get(part)
-        return spot
+            source_map = source_map.children.get(part)
+        return source_map
 
     def place_of(self, path: KeyPath, *, on_key: bool = False) -> Place | None:
         """The place to show for `path`: its value's, or its key's for maps and lists and when
@@ -56,17 +56,17 @@ class SourceMap:
         Where the path leads to nothing, the nearest thing above it is shown. None: nothing was read
         at all.
         """
-        spot = self
+        source_map = self
         shown: Place | None = None
         for index, part in enumerate(path):
-            child = spot.children.get(part)
-            key = spot.keys.get(part) if isinstance(part, str) else None
+            child = source_map.children.get(part)
+            key = source_map.keys.get(part) if isinstance(part, str) else None
             is_last = index == len(path) - 1
             if child is None:
                 return key or shown or self._first()
             by_key = not is_last or on_key or child.children or child.keys
             shown = key if key is not None and by_key else child.place
-            spot = child
+            source_map = child
         return shown or self._first()
 
     def _first(self) -> Place | None:

@@ -56,15 +56,15 @@ class Secret(NamedTuple):
     text: str
 
 
-def find_secrets(tree: Mapping[str, Any], spot: SourceMap) -> list[Secret]:
+def find_secrets(tree: Mapping[str, Any], source_map: SourceMap) -> list[Secret]:
     """Every secret of a file that was read."""
-    return list(_walk(tree, spot, (), is_below=False))
+    return list(_walk(tree, source_map, (), is_below=False))
 
 
-def _walk(value: Any, spot: SourceMap, path: KeyPath, *, is_below: bool) -> Iterator[Secret]:
+def _walk(value: Any, source_map: SourceMap, path: KeyPath, *, is_below: bool) -> Iterator[Secret]:
     if isinstance(value, dict):
         is_reference = is_below and value.keys() <= _REFERENCE_KEYS
-        for key, there in spot.children.items():
+        for key, there in source_map.children.items():
             here = (*path, key)
             is_secret = is_below or _is_secret(here)
             child = value.get(key)
@@ -75,17 +75,17 @@ def _walk(value: Any, spot: SourceMap, path: KeyPath, *, is_below: bool) -> Iter
             if is_secret and key not in value:
                 yield Secret(there.place, "")  # refused while it was read: an alias, a tag
             yield from _walk(child, there, here, is_below=is_secret)
-        for key, child, there in spot.dropped:
+        for key, child, there in source_map.dropped:
             here = (*path, key)
             yield from _walk(child, there, here, is_below=is_below or _is_secret(here))
     elif isinstance(value, list):
         for index, child in enumerate(value):
-            found = spot.children.get(index)
+            found = source_map.children.get(index)
             if found is not None:
                 is_stray = path in _ENTRIES and not isinstance(child, dict)
                 yield from _walk(child, found, (*path, index), is_below=is_below or is_stray)
     elif is_below and value is not None and not isinstance(value, bool):
-        yield Secret(spot.place, str(value))
+        yield Secret(source_map.place, str(value))
 
 
 def _is_secret(path: KeyPath) -> bool:

@@ -26,7 +26,7 @@ from appliance.core.settings import leaves_of
 from appliance.core.specs import DesiredState
 from appliance.core.suggest import describe_kind, did_you_mean_quoted, find_nearest, shorten
 
-MAX_LIKENESSES = 1_000
+MAX_SUGGESTIONS = 1_000
 """Different words that one look at a config finds the meant one for; the search is dear."""
 
 _TYPE_NAMES = {
@@ -49,10 +49,10 @@ def find_problems(raw: RawConfig) -> tuple[list[Problem], list[KeyPath]]:
     traps = {trap.path: trap for trap in raw.traps}
     trapped: set[KeyPath] = set()
     damage = _Damage(raw)
-    likeness = _Suggestions()
+    suggestions = _Suggestions()
     for error in find_shape_errors(raw.tree):
         path: KeyPath = tuple(error.absolute_path)
-        for code, where, message, hint, on_key in _explain(error, path, raw, likeness):
+        for code, where, message, hint, on_key in _explain(error, path, raw, suggestions):
             # also what is not told: nothing may be built on it
             bad_paths.append(where)
             # told when it was read: what is missing now was cut out there
@@ -114,7 +114,7 @@ class _Suggestions:
     def find(self, word: str, names: tuple[str, ...]) -> str | None:
         """Remembered: a mistake in a generated config stands there ten thousand times."""
         key = (word, names)
-        if key not in self._found and len(self._found) < MAX_LIKENESSES:
+        if key not in self._found and len(self._found) < MAX_SUGGESTIONS:
             self._found[key] = find_nearest(word, names)
         return self._found.get(key)
 
@@ -123,7 +123,7 @@ _Explained = tuple[str, KeyPath, str, str, bool]
 
 
 def _explain(
-    error: ValidationError, path: KeyPath, raw: RawConfig, likeness: _Suggestions
+    error: ValidationError, path: KeyPath, raw: RawConfig, suggestions: _Suggestions
 ) -> Iterator[_Explained]:
     """Code, path, message, hint, and whether the key is meant."""
     schema: dict[str, Any] = error.schema if isinstance(error.schema, dict) else {}
@@ -131,12 +131,12 @@ def _explain(
     wanted: Any = error.validator_value
     match error.validator:
         case "additionalProperties":
-            yield from _explain_unknown_keys(error, path, schema, likeness)
+            yield from _explain_unknown_keys(error, path, schema, suggestions)
         case "required":
             known = schema.get("properties", {})
             strange = [key for key in instance if key not in known]
             for name in wanted:
-                is_misspelt = any(likeness.find(key, (name,)) for key in strange)
+                is_misspelt = any(suggestions.find(key, (name,)) for key in strange)
                 if name not in instance and not is_misspelt:  # else it is told with that key
                     yield "E103", path, f"`{name}` is missing", _hint_for_missing(name), True
         case "type":
@@ -153,7 +153,7 @@ def _explain(
             hint = _hint_for_type(raw, path, error)
             yield "E102", path, f"expected {_expected(error)}, found {found}", hint, False
         case "enum" | "const":
-            yield from _explain_choice(error, path, raw, likeness)
+            yield from _explain_choice(error, path, raw, suggestions)
         case "maxProperties" if not _is_secret(schema):
             yield "E105", path, f"more than {wanted} of them", "", True
         case "minProperties" | "maxProperties":
@@ -184,14 +184,14 @@ _NODE_KEYS = frozenset({"subscribe", "publish", "roles"})
 
 
 def _explain_unknown_keys(
-    error: ValidationError, path: KeyPath, schema: dict[str, Any], likeness: _Suggestions
+    error: ValidationError, path: KeyPath, schema: dict[str, Any], suggestions: _Suggestions
 ) -> Iterator[_Explained]:
     known = schema.get("properties", {})
     instance: Any = error.instance
     for key in instance:
         if key in known:
             continue
-        nearest = likeness.find(key, tuple(name for name in known if name not in instance))
+        nearest = suggestions.find(key, tuple(name for name in known if name not in instance))
         if nearest is not None:
             message, hint = f"unknown key {shorten(key)}{did_you_mean_quoted(nearest)}", ""
         else:
@@ -205,7 +205,7 @@ def _explain_unknown_keys(
 
 
 def _explain_choice(
-    error: ValidationError, path: KeyPath, raw: RawConfig, likeness: _Suggestions
+    error: ValidationError, path: KeyPath, raw: RawConfig, suggestions: _Suggestions
 ) -> Iterator[_Explained]:
     if path == ("version",):
         if isinstance(error.instance, str):
@@ -216,7 +216,7 @@ def _explain_choice(
     words = tuple(str(word) for word in allowed)
     if not isinstance(error.instance, str):
         return  # told as a wrong type
-    nearest = likeness.find(error.instance, words)
+    nearest = suggestions.find(error.instance, words)
     yield (
         "E104",
         path,
@@ -268,8 +268,8 @@ def _hint_for_days(text: str) -> str:
 
 def _is_from_elsewhere(raw: RawConfig, path: KeyPath) -> bool:
     """Whether the value is what a reference became: it may be a secret."""
-    spot = raw.spot.find(path)
-    return spot is not None and spot.written is not None
+    source_map = raw.source_map.find(path)
+    return source_map is not None and source_map.written is not None
 
 
 def _expected(error: ValidationError) -> str:
@@ -290,9 +290,9 @@ def _hint_for_type(raw: RawConfig, path: KeyPath, error: ValidationError) -> str
         return _LIST_HINT
     if expected.startswith("an address and port") and type(instance) is int:
         return f"write 127.0.0.1:{instance}, to listen on this machine alone"
-    spot = raw.spot.find(path)
-    if spot is not None and spot.written is not None:
-        return f"in quotes it is text: write {path[-1]}: {spot.written} on a line of its own, without quotes and braces"
+    found = raw.source_map.find(path)
+    if found is not None and found.written is not None:
+        return f"in quotes it is text: write {path[-1]}: {found.written} on a line of its own, without quotes and braces"
     return ""
 
 
@@ -306,8 +306,8 @@ def _is_secret(schema: dict[str, Any]) -> bool:
 
 def _show(raw: RawConfig, path: KeyPath, value: object) -> str:
     """The value as it stands in the file: what a reference became may be a secret."""
-    spot = raw.spot.find(path)
-    written = spot.written if spot is not None else None
+    source_map = raw.source_map.find(path)
+    written = source_map.written if source_map is not None else None
     if any(path[: len(keys)] == keys for keys in _SECRETS):
         return "the text"
     return shorten(value if written is None else written)

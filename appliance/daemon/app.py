@@ -571,7 +571,7 @@ class Daemon:
         desired.follow(lambda new: self._job_settings.put(new.jobs))
         desired.follow(lambda new: self._audit_settings.put(new.audit))
         desired.follow(lambda new: self._file_settings.put(new.files))
-        desired.follow(self._source.follow)
+        desired.follow(self._source.trust)
         desired.follow(lambda new: self._hidden_environment.put(secret_variables(new)))
         desired.follow(self.router.follow)
         desired.follow(lambda _: self._has_followed.set())

@@ -160,7 +160,7 @@ def _note_of(problem: Problem, index: int) -> Note:
 
 
 def _yaml_lines(document: Document, index: int | None) -> Callable[[str | None], int | None]:
-    spot = document.spot if index is None else document.spot.children[index]
+    spot = document.source_map if index is None else document.source_map.children[index]
 
     def find(key: str | None) -> int | None:
         if key is not None:

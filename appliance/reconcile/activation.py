@@ -208,7 +208,7 @@ class Activation:
             self.applied = Applied.from_loaded(loaded, generation=generation, applied_at=now)
             self._on_accepted(loaded.desired)
 
-        plan, report = await self._convergence.follow(loaded.desired, take)
+        plan, report = await self._convergence.converge_to(loaded.desired, take)
         verdict = ReloadResult(
             result="reverted" if way.failures else "applied",
             at=now,

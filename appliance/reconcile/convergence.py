@@ -23,7 +23,7 @@ RESYNC_S = 30.0
 
 
 class Convergence:
-    """Owns every change of the pool. Life: `follow` the first set -> `run` in a task, `follow` others meanwhile."""
+    """Owns every change of the pool. Life: `converge_to` the first set -> `run` in a task, and to others meanwhile."""
 
     def __init__(
         self,
@@ -68,7 +68,7 @@ class Convergence:
             if self._desired is not None:
                 await self._close_gap(self._desired)
 
-    async def follow(
+    async def converge_to(
         self, desired: DesiredState, on_accepted: Callable[[], None]
     ) -> tuple[Plan, ApplyReport]:
         """From here on another set is the one that is asked for; what was done for it at once.

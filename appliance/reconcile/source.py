@@ -113,7 +113,7 @@ class FileConfigSource:
             place=loaded.place,
         )
 
-    def follow(self, desired: DesiredState) -> None:
+    def trust(self, desired: DesiredState) -> None:
         """The keys of the set in force decide about the next one."""
         self._trusted = desired.source.signed_by
 

@@ -99,7 +99,7 @@ def find_start(
         last_good = _load_kept(source, history, last_digest)
     if last_good is not None:
         # whose signature a commit needs is not for the commit to say
-        source.follow(last_good.desired)
+        source.trust(last_good.desired)
         if last_good.desired.start.fallback is StartFallback.NONE:
             last_good = None
     newest = commits.load() or _commit_of(last)

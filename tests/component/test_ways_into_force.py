@@ -113,7 +113,7 @@ class Node:
             ToyWorker, self.telemetry, wall=lambda: self.wall, on_ended=lambda: None
         )
         self.desired = Current(start.built)
-        self.desired.follow(self.source.follow)
+        self.desired.follow(self.source.trust)
         overrides = OverrideBook(
             self.state / "overrides.json",
             desired=self.desired,

@@ -35,7 +35,7 @@ from appliance.config.compiler.local_checks import (
     NO_ZONES,
     CronCheck,
     ZoneTable,
-    check_fragments,
+    check_locally,
     make_known,
     resolve_own,
     tell_missing,
@@ -121,7 +121,7 @@ def compile_settings(
     check_inputs(findings, tree, known)
     check_enrolment(findings, tree, known)
     check_streams_keeper(tree, known)
-    check_fragments(findings, tree, known)
+    check_locally(findings, tree, known)
     tell_missing(findings, known)
     expander = Expander(tree, known, findings)
     # one more than there may be is enough to know that there are too many
@@ -185,21 +185,22 @@ def compile_settings(
         methods=user_methods,
         **_make_sections(tree, longest),
     )
-    if desired.broker.embedded and desired.broker.embedded.secured:
+    has_logins = bool(desired.broker.embedded and desired.broker.embedded.secured)
+    # whose broker it is keeps the streams, where nobody is named for it
+    keeps = desired.streams.keeper in desired.run_nodes or (
+        has_logins and desired.streams.keeper is None
+    )
+    if has_logins or keeps:
+        # for every node there is, whoever runs it
         everywhere = _build_workers(
             findings, subscriptions, publications, desired.declared_nodes, index
         )
-        rights = find_permissions(replace(desired, workers=everywhere))
-        desired = replace(desired, rights=rights)
-        _check_logins(findings, desired)
-        if desired.streams.keeper is None:
+        if has_logins:
+            rights = find_permissions(replace(desired, workers=everywhere))
+            desired = replace(desired, rights=rights)
+            _check_logins(findings, desired)
+        if keeps:
             desired = replace(desired, kept_streams=find_kept_streams(everywhere.values()))
-    elif desired.streams.keeper in desired.run_nodes:
-        everywhere = _build_workers(
-            findings, subscriptions, publications, desired.declared_nodes, index
-        )
-    if desired.streams.keeper in desired.run_nodes:
-        desired = replace(desired, kept_streams=find_kept_streams(everywhere.values()))
     return Compiled(desired, findings.all())
 
 

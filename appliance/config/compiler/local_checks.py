@@ -138,7 +138,7 @@ def make_known(
     )
 
 
-def check_fragments(findings: Findings, tree: Tree, known: Known) -> None:
+def check_locally(findings: Findings, tree: Tree, known: Known) -> None:
     """Check `defaults`, every role, every node and every entry for itself."""
     check_bounds(findings, ("defaults",), _DURATIONS, as_map(tree.get("defaults")))
     for section in ("roles", "nodes"):
