@@ -216,7 +216,7 @@ def answers(tmp_path_factory):
         ask("history record", "GET", "/history/2")
         ask("outbox retry", "POST", "/outbox/retry", {})
         ask("outbox drop", "POST", "/outbox/drop", {"ids": ["1"]})
-        command = {"method": "REQCliCommand", "method_args": ["sleep", "3"]}
+        command = {"method": "REQCliCommand", "method_args": ["sleep", "600"]}
         daemon.send({"from_node": "central", "to_nodes": ["ship1"], **command})
         daemon.wait_until(lambda status: daemon.request("GET", "/api/v1/inbox")[1]["records"])
         ask("inbox", "GET", "/inbox")

@@ -236,8 +236,10 @@ def test_no_kill_of_the_asking_daemon_loses_a_job_or_what_came_of_it(fleet, kill
             assert fleet.wait_over(job["id"])["counts"]["total"] >= 1
 
 
-def test_an_interrupted_wait_leaves_the_program_to_its_job(fleet):
-    with ended(fleet.start("exec", "ship1", "--", "sh", "-c", "sleep 4; echo end")) as process:
+def test_an_interrupted_wait_leaves_the_program_to_its_job(fleet, tmp_path):
+    go = tmp_path / "go"
+    script = f"until [ -e {go} ]; do sleep 0.05; done; echo end"
+    with ended(fleet.start("exec", "ship1", "--", "sh", "-c", script)) as process:
         name = "ship1.REQCliCommand.CommandACK_subscriber"
         fleet.ships.wait_until(lambda _: fleet.ships.worker(name)["in_flight"] == 1)
         process.send_signal(signal.SIGINT)
@@ -245,6 +247,7 @@ def test_an_interrupted_wait_leaves_the_program_to_its_job(fleet):
     assert process.returncode == 130
     job = fleet.newest()["id"]
     assert job in err.decode()
+    go.touch()
     assert fleet.wait_over(job)["counts"]["done"] == 1
     assert fleet.jobs("output", job).stdout == "end\n"
 
