@@ -219,8 +219,10 @@ class RequestInvalid(ApplianceError):
 class JobCancelled(RequestInvalid):
     """A further batch of a job that was cancelled."""
 
+    WORDS = "was cancelled: nothing more is asked for it"
+
     def __init__(self, job: str) -> None:
-        super().__init__(f"job {job} was cancelled: nothing more is asked for it")
+        super().__init__(f"job {job} {self.WORDS}")
 
 
 class ArgumentsRefused(RequestInvalid):

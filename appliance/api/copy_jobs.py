@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 
 from appliance.api import model
-from appliance.api.requests import EncodedData, carried
+from appliance.api.requests import EncodedData, JobToBegin, carried
 from appliance.api.submission import accepts, describe_unknown, describe_unsubscribed
 from appliance.core.copying import (
     COPY_FROM,
@@ -27,11 +27,18 @@ from appliance.core.copying import (
 )
 from appliance.core.current import Current
 from appliance.core.delivery import DeliveryState
+from appliance.core.hidden import Hiding
 from appliance.core.message import Message
 from appliance.core.names import MethodName, NodeName, is_node_name
 from appliance.core.outcome import Outcome
 from appliance.core.specs import DesiredState, SubscriberSpec
-from appliance.errors import RequestInvalid, StoreError
+from appliance.errors import (
+    ApplianceError,
+    HandlerError,
+    JobCancelled,
+    RequestInvalid,
+    StoreError,
+)
 from appliance.jobs.ledger import JobLedger, NewMessage
 from appliance.jobs.records import JobFacts, TargetFacts, TargetState
 from appliance.methods.base import Outgoing
@@ -47,6 +54,9 @@ _WRITE_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOE
 
 MAX_SENDING = 16
 """Files of callers that are sent at once; each has some pieces in memory. Others wait their turn."""
+
+MAX_WORDS = 256
+"""Of a command line, as they are shown."""
 
 ChooseSender = Callable[[str | None, str, str], NodeName]
 
@@ -89,6 +99,10 @@ class CopyJobs:
         self._services = services
         self._desired = desired
         self._choose_sender = choose_sender
+        self._running: dict[int, asyncio.Task[Copied]] = {}
+        """By the number that the ledger knows them by."""
+        self._called_off: dict[int, str] = {}
+        """Of these the ones that an operator ended, and the words for it."""
         self._endings: set[asyncio.Task[None]] = set()
         self._turns = asyncio.Semaphore(MAX_SENDING)
 
@@ -188,18 +202,44 @@ class CopyJobs:
         entry.arrived.set()
         return entry.sha256
 
+    async def begin_job(self, asked: JobToBegin, by: str, hiding: Hiding) -> model.JobBegun:
+        """A job for several files that are copied by one command.
+
+        Raises:
+            StoreError: nothing is kept of it.
+        """
+        id_ = self._ledger.new_id()
+        args = [plain_text(hiding.text(carried(word))) for word in asked.args[:MAX_WORDS]]
+        facts = JobFacts(command="cp", by=by, node=asked.from_node or "", args=args)
+        facts.files = asked.files
+        await self._ledger.begin(id_, facts, [])
+        return model.JobBegun(id=id_)
+
+    def call_off(self, number: int, by: str) -> bool:
+        """End a copy that this daemon brings to a node; whether it was under way."""
+        task = self._running.get(number)
+        if task is None:
+            return False
+        self._called_off[number] = f"cancelled by {by or 'an operator'}"
+        return task.cancel()
+
     async def send(
-        self, token: str, wait_s: float, by: str = ""
+        self, token: str, wait_s: float, by: str = "", into: str = ""
     ) -> AsyncGenerator[model.CopyLine, None]:
-        """Send what was brought; how far it is, and at last what came of it."""
+        """Send what was brought, as part of the job `into` if any; how far it is, and at last what came of it."""
         entry = self._entry(token)
         if not entry.is_outgoing or not entry.arrived.is_set():
             raise RequestInvalid("nothing was brought to be sent")
         line = _Line(NodeName(entry.node), self._services, entry.path.stat().st_size)
         # its file must not be swept while it is sent
         entry.users += 1
-        kept = await self._begin_job(entry, by)
+        try:
+            kept = await self._begin_job(entry, by, into)
+        except ApplianceError:
+            entry.users -= 1
+            raise
         job = asyncio.create_task(self._send(entry, line, wait_s), name=f"copy to {entry.other}")
+        self._running[kept] = job
         job.add_done_callback(lambda ended: self._end_job(kept, ended))
         job.add_done_callback(lambda _: line.changed.set())
         try:
@@ -210,6 +250,8 @@ class CopyJobs:
                         await line.changed.wait()
                 line.changed.clear()
                 yield line.facts()
+            if job.cancelled() and (why := self._called_off.get(kept)):
+                raise HandlerError(why)
             copied = job.result()
             text = describe_copied(entry.name, f"{entry.other}:{entry.target.path}", copied)
             yield model.CopyLine(event="copied", text=text, **copied._asdict())
@@ -222,9 +264,18 @@ class CopyJobs:
             # the stream was closed: nobody waits for this copy any more
             job.cancel()
             await asyncio.gather(job, return_exceptions=True)
+            self._running.pop(kept, None)
+            self._called_off.pop(kept, None)
 
-    async def _begin_job(self, entry: SpoolEntry, by: str) -> int:
-        """Keep that a file is brought to a node; by which number its end is told."""
+    async def _begin_job(self, entry: SpoolEntry, by: str, into: str) -> int:
+        """Keep that a file is brought to a node; by which number its end is told.
+
+        Raises:
+            JobCancelled: nothing more is to be copied for that job.
+        """
+        kept = self._ledger.jobs.get(into) if into else None
+        if kept is not None and kept.is_cancelled:
+            raise JobCancelled(kept.id)
         number = self._services.store.next_id()
         facts = JobFacts(
             command="cp",
@@ -233,16 +284,21 @@ class CopyJobs:
             method=COPY_TO,
             args=[plain_text(entry.name), plain_text(f"{entry.other}:{entry.target.path}")],
         )
-        where = TargetFacts(to=entry.other, node=entry.node)
+        file = "" if kept is None else plain_text(entry.name)
+        where = TargetFacts(to=entry.other, node=entry.node, file=file)
         message = NewMessage(number, where, TargetState(outcome=Outcome()))
         # a copy is worth more than what is kept of it
         with contextlib.suppress(StoreError):
-            await self._ledger.begin(self._ledger.new_id(), facts, [message])
+            if kept is None:
+                await self._ledger.begin(self._ledger.new_id(), facts, [message])
+            else:
+                await self._ledger.extend(kept, facts, [message])
         return number
 
     def _end_job(self, number: int, ended: asyncio.Task[Copied]) -> None:
         if ended.cancelled():
-            self._ledger.concluded(number, "failed: interrupted")
+            why = self._called_off.get(number, "interrupted")
+            self._ledger.concluded(number, f"failed: {why}")
         elif (error := ended.exception()) is not None:
             self._ledger.concluded(number, f"failed: {error}")
         else:

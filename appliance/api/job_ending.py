@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from appliance.api.jobs import JobsView, NoSuchJob
 from appliance.api.model import JobWord, JobWords
@@ -49,6 +49,7 @@ class JobEnding:
         standings: Standings,
         telemetry: Telemetry,
         words: ProgramWords,
+        call_off_copy: Callable[[int, str], bool],
     ) -> None:
         self._view = view
         self._ledger = ledger
@@ -56,6 +57,8 @@ class JobEnding:
         self._standings = standings
         self._telemetry = telemetry
         self._words = words
+        self._call_off_copy = call_off_copy
+        """Ends a copy that this daemon brings; whether there was one."""
         self._stopping: set[asyncio.Task[None]] = set()
 
     async def close(self) -> None:
@@ -76,7 +79,8 @@ class JobEnding:
         facts = await self._view.read_facts(job)
         targets = await self._view.targets(job, facts)
         asked_batches = max((target.facts.batch for target in targets), default=0)
-        is_over = asked_batches >= facts.batches and all(item.outcome.is_over for item in targets)
+        is_all = asked_batches >= facts.batches and len(targets) >= facts.files
+        is_over = is_all and all(item.outcome.is_over for item in targets)
         if not facts.cancelled_by and not is_over:
             facts.cancelled_by, facts.cancelled_at = by or "an operator", self._store.now()
             # before anything is taken back: a kill in between leaves a job that says so
@@ -120,6 +124,9 @@ class JobEnding:
             words.append(word)
             if target.outcome.is_over or target.message is None:
                 word.done, word.words = True, f"nothing to end: {target.outcome.describe()}"
+                continue
+            if self._call_off_copy(target.message, by):
+                word.done, word.words = True, "ended: what is there stays as it was"
                 continue
             ending = await self._take_back(target, by)
             if ending is Ending.TAKING_BACK:

@@ -19,7 +19,7 @@ from appliance.api.jobs import JobsView, NoSuchJob
 from appliance.api.model import CopyKept, CopyLine, Job, Jobs
 from appliance.api.programs import ProgramWords
 from appliance.api.replies import encode_json, refuse, reply
-from appliance.api.requests import read_programs
+from appliance.api.requests import JobToBegin, read_programs
 from appliance.api.routing import route
 from appliance.api.streams import NDJSON, read_count, read_wait
 from appliance.core.specs import Scope
@@ -132,6 +132,7 @@ DEFAULT_WAIT_S = 30.0
 
 
 _REQUEST = msgspec.json.Decoder(CopyRequest)
+_JOB = msgspec.json.Decoder(JobToBegin)
 
 
 class CopyRoutes:
@@ -167,13 +168,28 @@ class CopyRoutes:
         sha256 = await self._copies.store(_token(request), request.content_length, blocks)
         return reply(CopyKept(sha256=sha256))
 
+    @route("POST", "/api/v1/jobs", Scope.SEND)
+    async def begin_job(self, request: web.Request) -> web.Response:
+        """201 with the id of a job for several files: what is copied `into` it is part of that."""
+        try:
+            asked = _JOB.decode(await read_body(request))
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            raise RequestInvalid(f"unusable body: {error}") from error
+        if not 1 <= asked.files <= MAX_NUMBER:
+            raise RequestInvalid("files: how many, at least 1")
+        tell_audit(request, command="cp", files=asked.files)
+        by = await name_peer(request)
+        return reply(await self._copies.begin_job(asked, by, request.app[HIDING]), 201)
+
     @route("POST", "/api/v1/copies/{token}/send", Scope.SEND)
     async def send(self, request: web.Request) -> web.StreamResponse:
         """One JSON line now and then, the last one says what came of it."""
         wait_s = read_wait(request) or DEFAULT_WAIT_S
         response = web.StreamResponse(headers={"Content-Type": NDJSON})
         by = await name_peer(request)
-        async with contextlib.aclosing(self._copies.send(_token(request), wait_s, by)) as lines:
+        into = request.query.get("into", "")
+        lines_of = self._copies.send(_token(request), wait_s, by, into)
+        async with contextlib.aclosing(lines_of) as lines:
             # what is wrong with the request itself is told by its status
             first = await anext(lines)
             await response.prepare(request)

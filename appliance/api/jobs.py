@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import msgspec
@@ -23,10 +23,14 @@ from appliance.outbox.job_file import Row
 from appliance.outbox.store import MessageStore
 
 MAX_MOVED_ASIDE = 3
+MAX_FILES_SHOWN = 1_000
+"""Of a copy of many."""
 MAX_PIECES = 500
 MAX_PIECES_BYTES = 4 * 1024 * 1024
 """Of one answer; whoever wants more asks for what follows."""
 _TARGET = "SELECT key, message, facts, state FROM target"
+_NOT_DONE_FIRST = "WHERE job = ? ORDER BY kind = 'done', key LIMIT ?"
+_COUNT_BY_NODE = "SELECT json_extract(CAST(facts AS TEXT), '$.to'), kind, count(*) FROM target WHERE job = ? GROUP BY 1, 2"
 _KEPT = "SELECT target, sum(length(data)) FROM piece WHERE job = ? GROUP BY target"
 
 
@@ -94,6 +98,8 @@ class JobsView:
         facts = await self.read_facts(job)
         kept: dict[int, int] = dict(await self._ledger.file.read(_KEPT, (job.key,)))
         live = {target.key: target for target in job.open}
+        if facts.files:
+            return await self._show_files(job, facts, live, kept)
         counts = model.JobCounts()
         nodes = []
         for target in await self.targets(job, facts):
@@ -101,6 +107,33 @@ class JobsView:
             _count(counts, nodes[-1].kind, 1)
         described = self._describe(job, facts, counts)
         described.nodes = nodes
+        return described
+
+    async def _show_files(
+        self,
+        job: KeptJob,
+        facts: JobFacts,
+        live: Mapping[int, Target],
+        kept: Mapping[int, int],
+    ) -> model.Job:
+        """A copy of many files: counts by node, and of single files those that are not done before the others."""
+        read = self._ledger.file.read
+        counts = model.JobCounts()
+        by_node: dict[str, model.JobCounts] = {}
+        for to, kind, number in await read(_COUNT_BY_NODE, (job.key,)):
+            _count(by_node.setdefault(to, model.JobCounts()), kind, number)
+            _count(counts, kind, number)
+        begun = counts.total
+        rows = await read(f"{_TARGET} {_NOT_DONE_FIRST}", (job.key, MAX_FILES_SHOWN))
+        described = self._describe(job, facts, counts)
+        described.nodes = [
+            self._describe_node(
+                live.get(row[0]) or _read_target(row, job, facts), kept.get(row[0], 0)
+            )
+            for row in rows
+        ]
+        described.files = [model.JobFiles(to=to, counts=each) for to, each in by_node.items()]
+        described.left_out = begun - len(rows) or UNSET
         return described
 
     async def wait_for_change(self, timeout_s: float) -> None:
@@ -185,6 +218,8 @@ class JobsView:
 
     def _describe(self, job: KeptJob, facts: JobFacts, counts: model.JobCounts) -> model.Job:
         store = self._store
+        # those whose turn has not come are none of its messages yet
+        counts.total = max(counts.total, facts.files)
         return model.Job(
             id=job.id,
             at=rfc3339(store.wall_of(job.at)),
@@ -233,6 +268,7 @@ class JobsView:
             output_bytes=kept_bytes,
             forgotten_bytes=target.state.forgotten_bytes,
             batch=facts.batch,
+            file=facts.file or UNSET,
             filed=facts.filed or UNSET,
             not_filed=outcome.not_filed or UNSET,
             filed_before=self._moved_aside(facts.filed) or UNSET,

@@ -706,6 +706,8 @@ class JobNode(_Answer):
     """What is not: its beginning."""
     batch: int = 1
     """Which batch of the job it was asked in."""
+    file: str | UnsetType = UNSET
+    """Of a copy of several files the one that it is about."""
     filed: str | UnsetType = UNSET
     """Where its answer lies, below the state directory, if a file method files it."""
     filed_before: list[str] | UnsetType = UNSET
@@ -718,6 +720,19 @@ class JobNode(_Answer):
 
     def __post_init__(self) -> None:
         self.id_text = self.id_text or ("" if self.id is None else str(self.id))
+
+
+class JobFiles(_Answer):
+    """Of a copy of several files: how many of them a node has or has sent."""
+
+    to: str = ""
+    counts: JobCounts = msgspec.field(default_factory=JobCounts)
+
+
+class JobBegun(_Answer):
+    """A job that messages and copies can be asked into (`into=ID`)."""
+
+    id: str = ""
 
 
 class Job(_Answer):
@@ -740,6 +755,10 @@ class Job(_Answer):
     cancelled_by: str | UnsetType = UNSET
     cancelled_at: str | UnsetType = UNSET
     nodes: list[JobNode] | UnsetType = UNSET
+    files: list[JobFiles] | UnsetType = UNSET
+    """Of a copy of several files, by node; `nodes` then holds an entry a file, of many those that are not done first."""
+    left_out: int | UnsetType = UNSET
+    """How many entries `nodes` has not."""
     values_hidden: bool | UnsetType = UNSET
     """Arguments are for who brings the token."""
 

@@ -106,6 +106,14 @@ class JobRequest(NamedTuple):
     """Which batch, and of how many."""
 
 
+class JobToBegin(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Body of a new job: a copy of so many files, in the words that were typed."""
+
+    args: list[str | EncodedData]
+    files: int
+    from_node: str | None = None
+
+
 class Once(NamedTuple):
     """A mark that is committed together with messages, so that a caller who was cut off can ask about it.
 

@@ -50,6 +50,9 @@ ANSWER_METHODS = (
 )
 """Methods that an answer for a caller may arrive as; the answer is shown, so none of them does its work."""
 
+COPY_COMMAND = "cp"
+"""Of its jobs each message is about one file."""
+
 FILE_METHODS = frozenset({"REQToFile", "REQToFileAppend"})
 """Methods whose names of files can be judged before anything is accepted."""
 
@@ -165,7 +168,7 @@ class Submission:
         asked = [request for request in requests for _ in request.to_nodes]
         facts = describe_job(job, requests[0], records[0].node, self._hiding)
         messages = [
-            describe_message(request, answer, job.batch)
+            describe_message(request, answer, job)
             for request, answer in zip(asked, answers, strict=True)
         ]
         known = self._jobs.jobs.get(job_id) if job.into else None
@@ -197,6 +200,8 @@ class Submission:
         if not job.into:
             return self._jobs.new_id()
         kept = self._jobs.jobs.get(job.into)
+        if kept is None and job.command == COPY_COMMAND:
+            return self._jobs.new_id()  # a copy is worth more than what is kept of it
         if kept is None:
             raise RequestInvalid(f"job {job.into[:40]!r} is not there any more: begin another one")
         if kept.is_cancelled:
@@ -556,7 +561,7 @@ def describe_job(job: JobRequest, request: SubmitRequest, node: str, hiding: Hid
     )
 
 
-def describe_message(request: SubmitRequest, answer: Submitted, batch: int) -> NewMessage:
+def describe_message(request: SubmitRequest, answer: Submitted, job: JobRequest) -> NewMessage:
     """Where one message goes, and whether it was accepted."""
     facts = TargetFacts(
         to=plain_text(answer.to),
@@ -564,12 +569,17 @@ def describe_message(request: SubmitRequest, answer: Submitted, batch: int) -> N
         subject=answer.subject or "",
         via=answer.via or "",
         filed=_find_file(request, answer),
-        batch=batch,
+        batch=job.batch,
+        file=_find_copied(request) if job.into and job.command == COPY_COMMAND else "",
     )
     outcome = Outcome(wants_answer=answer.replies, streams=answer.streams)
     if not answer.accepted:
         outcome.reject(plain_text(answer.error or "not accepted"))
     return NewMessage(answer.id, facts, TargetState(outcome=outcome))
+
+
+def _find_copied(request: SubmitRequest) -> str:
+    return plain_text(carried(request.method_args[0])) if request.method_args else ""
 
 
 def _plain(text: str) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import contextlib
 import json
+import os
 import signal
 import threading
 import time
@@ -14,10 +15,10 @@ from typing import Annotated, Any
 
 import typer
 
-from appliance.api.model import Chosen, Count, Line
+from appliance.api.model import Chosen, Count, JobBegun, Line
 from appliance.cli.api_client import ApiClient, ApiRefused, NotPermitted
 from appliance.cli.copy_job import Copier, NobodyAnswers
-from appliance.cli.copy_places import Job, PlacesUnclear
+from appliance.cli.copy_places import Job, PlacesUnclear, read_place
 from appliance.cli.copy_plan import CopyWishes, NotListed, Planner, make_directories
 from appliance.cli.copy_report import CopyOutcome, CopyState, exit_code_of, facts_of, summary_of
 from appliance.cli.exec_command import INTERRUPTED
@@ -36,7 +37,7 @@ from appliance.core.copying import MAX_MODE, Attributes, find_attribute_problem
 from appliance.core.listing import COPY_LIST, RECURSIVE, Entry, read_entries
 from appliance.core.names import is_node_name
 from appliance.core.targets import EVERYTHING
-from appliance.errors import ApplianceError, DaemonError
+from appliance.errors import ApplianceError, DaemonError, JobCancelled
 
 DEFAULT_WAIT = "30s"
 
@@ -148,7 +149,10 @@ def copy(
         return 128 + ended_by[0] if ended_by else INTERRUPTED
     for outcome in plan.known:
         _tell_known(outcome)
-    copies = _Copies(client, from_node, wait_s, makes_directories=mkdir, is_quiet=is_quiet)
+    job_id = _begin_job(client, [*sources, target], len(plan.jobs), from_node)
+    copies = _Copies(
+        client, from_node, wait_s, makes_directories=mkdir, is_quiet=is_quiet, job_id=job_id
+    )
     with _ending_like_interrupted() as ended_by:
         outcomes, broken = (
             copies.copy_in_row(plan.jobs)
@@ -158,7 +162,7 @@ def copy(
     outcomes = [*plan.known, *outcomes]
     total = len(plan.jobs) + len(plan.known)
     if output is Output.JSON:
-        print_json(facts_of(outcomes, total))
+        print_json(facts_of(outcomes, total, job_id))
     if broken is not None:
         raise broken
     if total > 1 and (words := summary_of(outcomes, total)):
@@ -179,8 +183,10 @@ class _Copies:
         *,
         makes_directories: bool,
         is_quiet: bool,
+        job_id: str,
     ) -> None:
         self._client = client
+        self._job_id = job_id
         self._node = node
         self._wait_s = wait_s
         self._makes_directories = makes_directories
@@ -194,6 +200,7 @@ class _Copies:
             wait_s=self._wait_s,
             makes_directories=self._makes_directories,
             is_stopped=is_stopped,
+            job_id=self._job_id,
         )
 
     def copy_in_row(self, jobs: Sequence[Job]) -> tuple[list[CopyOutcome], ApplianceError | None]:
@@ -217,9 +224,31 @@ class _Copies:
     ) -> tuple[list[CopyOutcome], ApplianceError | None]:
         """Several at once, with one view of all."""
         view = ManyView(jobs, is_quiet=self._is_quiet)
-        many = ManyCopies(lambda: self._copier(view, many.is_stopped), view, at_once)
+        many = ManyCopies(lambda: self._copier(view, many.is_stopped), view, at_once, self._job_id)
         with view.ticking():
             return many.run(jobs, self._client.end_requests)
+
+
+def _begin_job(client: ApiClient, words: Sequence[str], files: int, node: str | None) -> str:
+    """The job that all files become parts of; "" for a single file, which is one by itself, and where none is kept."""
+    if files < 2:
+        return ""
+    body = {"args": list(map(_in_full, words)), "files": files, "from_node": node}
+    try:
+        return client.post("/api/v1/jobs", JobBegun, body).value.id
+    except NotPermitted:
+        raise
+    except ApiRefused:
+        # a daemon of an earlier version, or a full disk: copies are worth more than what is kept of them
+        return ""
+
+
+def _in_full(word: str) -> str:
+    """A place as it is meant wherever the job is looked at."""
+    if read_place(word).node is not None:
+        return word
+    slash = "/" if word.endswith("/") and word.strip("/") else ""
+    return os.path.abspath(word) + slash
 
 
 def _tell_known(outcome: CopyOutcome) -> None:
@@ -412,6 +441,9 @@ def copy_one(copier: Copier, job: Job) -> tuple[CopyOutcome, ApplianceError | No
         outcome.state, outcome.reason = CopyState.SILENT, str(error)
     except (DaemonError, NotPermitted) as error:
         outcome.reason, broken = str(error), error
+    except ApiRefused as error:
+        outcome.reason = str(error)
+        broken = error if JobCancelled.WORDS in outcome.reason else None
     except ApplianceError as error:
         outcome.reason = str(error)
     outcome.seconds = time.monotonic() - began_mono
@@ -452,7 +484,14 @@ class ManyView(ProgressView):
 class ManyCopies:
     """Runs jobs in threads until all are done, one breaks everything, or it is stopped."""
 
-    def __init__(self, make_copier: Callable[[], Copier], view: ProgressView, at_once: int) -> None:
+    def __init__(
+        self,
+        make_copier: Callable[[], Copier],
+        view: ProgressView,
+        at_once: int,
+        job_id: str = "",
+    ) -> None:
+        self._job_id = job_id
         self._make_copier = make_copier
         self._view = view
         self._at_once = at_once
@@ -515,4 +554,5 @@ class ManyCopies:
             self._view.clear()
             warn(outcome.reason)
         elif self._told == MAX_TOLD + 1:
-            warn("more failed; -o json tells each")
+            where = f", and appliance jobs show {self._job_id}" if self._job_id else ""
+            warn(f"more failed; -o json tells each{where}")

@@ -54,7 +54,9 @@ class Copier:
         wait_s: float,
         makes_directories: bool = False,
         is_stopped: threading.Event,
+        job_id: str = "",
     ) -> None:
+        """With `job_id` each file becomes a part of that job."""
         self._client = client
         self._view = view
         self._node = node
@@ -63,6 +65,7 @@ class Copier:
         self._is_stopped = is_stopped
         """Whether nobody waits any more, though this thread was not interrupted itself."""
         self._is_begun = self._goes_on = False
+        self._part = {"into": job_id} if job_id else {}
 
     def copy(self, job: Job) -> Copied | None:
         """Copy one file; None where the node that did it does not say what.
@@ -160,7 +163,7 @@ class Copier:
 
     def _send(self, token: str, path: str, hint: str | None) -> Copied:
         # NB: the daemon says something every two seconds, whatever the line to the node does
-        query = {"wait": f"{self._wait_s:g}s"}
+        query = {"wait": f"{self._wait_s:g}s", **self._part}
         last = CopyLine()
         place = f"/api/v1/copies/{token}/send"
         for line in self._client.stream(place, CopyLine, {}, query, self._wait_s):
@@ -227,7 +230,7 @@ class Copier:
         if node is not None:
             body["from_node"] = node
         asked = CopyAsked(source)
-        query = {"wait": f"{MAX_COPY_S:g}s", "idle": f"{idle_s:g}s", "job": "cp"}
+        query = {"wait": f"{MAX_COPY_S:g}s", "idle": f"{idle_s:g}s", "job": "cp", **self._part}
         try:
             for answer in self._client.stream("/api/v1/messages", Line, body, query, idle_s):
                 line = answer.value

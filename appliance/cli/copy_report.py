@@ -54,9 +54,10 @@ def summary_of(outcomes: Sequence[CopyOutcome], total: int) -> str:
     return ", ".join(parts)
 
 
-def facts_of(outcomes: Sequence[CopyOutcome], total: int) -> dict[str, Any]:
+def facts_of(outcomes: Sequence[CopyOutcome], total: int, job_id: str = "") -> dict[str, Any]:
     """Everything as JSON."""
     return {
+        "job": job_id or None,
         "copies": [_facts_of(outcome) for outcome in outcomes],
         "summary": {
             "total": total,

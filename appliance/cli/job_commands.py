@@ -15,10 +15,11 @@ from appliance.cli.choosing import GroupOption
 from appliance.cli.following import show_kept, terminal_streams, write
 from appliance.cli.job_view import (
     describe_counts,
+    describe_files,
     describe_head,
     describe_node,
     describe_what,
-    exit_code_of,
+    exit_code_of_job,
     progress_of,
 )
 from appliance.cli.options import (
@@ -119,13 +120,16 @@ def jobs_show(
     else:
         typer.echo(escape_line(describe_head(job)))
         typer.echo(f"  {escape_line(describe_what(job))}")
+        for files in [] if job.files is UNSET else job.files:
+            typer.echo(f"  {escape_line(files.to)}  {describe_files(files)}")
         last_batch = 0
-        for node in _nodes(job):
+        for node in _nodes_shown(job):
             if job.batches > 1 and node.batch != last_batch:
                 last_batch = node.batch
                 typer.echo(f"  batch {last_batch} of {job.batches}:")
-            typer.echo(f"  {escape_line(node.to)}  {escape_line(describe_node(node))}")
-    return exit_code_of(_nodes(job))
+            name = f"{node.to}: {node.file}" if node.file else node.to
+            typer.echo(f"  {escape_line(name)}  {escape_line(describe_node(node))}")
+    return exit_code_of_job(job, _nodes(job))
 
 
 def jobs_output(
@@ -141,7 +145,7 @@ def jobs_output(
     shown = _Shown(client, job, node, output, groups=group)
     shown.show_new()
     shown.finish()
-    return exit_code_of(shown.nodes)
+    return exit_code_of_job(shown.job, shown.nodes)
 
 
 def jobs_watch(
@@ -161,7 +165,7 @@ def jobs_watch(
         with end_with_reader():
             while True:
                 shown.show_new()
-                if not any(item.kind == "silent" for item in shown.nodes):
+                if not shown.is_open:
                     break
                 shown.take(client.get(f"/api/v1/jobs/{job.id}", Job, {"wait": f"{LOOK_S}s"}).value)
         # what came between the last look at the output and the end
@@ -171,7 +175,7 @@ def jobs_watch(
         warn(f"job {job.id} goes on: {describe_counts(shown.job)}")
         return INTERRUPTED
     shown.finish()
-    return exit_code_of(shown.nodes)
+    return exit_code_of_job(shown.job, shown.nodes)
 
 
 def jobs_cancel(
@@ -242,6 +246,11 @@ class _Shown:
             self._answers.take(Line(event="accepted", to=item.to, id=item.id or 0))
 
     @property
+    def is_open(self) -> bool:
+        """Whether anything is still to come."""
+        return any(item.kind == Kind.SILENT for item in self.nodes)
+
+    @property
     def nodes(self) -> list[JobNode]:
         """Those that are asked about."""
         return [item for item in _nodes(self.job) if self._node in (None, item.to)]
@@ -278,11 +287,14 @@ class _Shown:
                 )
                 answer.wants_status = item.is_status_unknown and item.kind == Kind.FAILED
             show_kept(self._answers, self._output, groups=True, raw=False)
+        for files in [] if self.job.files is UNSET else self.job.files:
+            warn(f"{files.to}: {describe_files(files)}")
         for item in self.nodes:
             if self._groups and not item.forgotten_bytes:
                 continue
             if item.forgotten_bytes or item.is_cut or item.is_truncated or item.state != "done":
-                warn(f"{item.to}: {describe_node(item)}")
+                name = f"{item.to}: {item.file}" if item.file else item.to
+                warn(f"{name}: {describe_node(item)}")
 
 
 def _line(piece: JobPiece) -> Line:
@@ -295,6 +307,12 @@ def _line(piece: JobPiece) -> Line:
         data_base64=piece.data_base64,
         has_more=True,
     )
+
+
+def _nodes_shown(job: Job) -> list[JobNode]:
+    """Of a copy of many files those that are not done, and were begun."""
+    is_many = job.files is not UNSET
+    return [node for node in _nodes(job) if not (is_many and node.kind == Kind.DONE)]
 
 
 def _nodes(job: Job) -> list[JobNode]:

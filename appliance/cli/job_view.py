@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from msgspec import UNSET
 
-from appliance.api.model import Job, JobNode
+from appliance.api.model import Job, JobFiles, JobNode
 from appliance.cli.options import Exit
 from appliance.cli.progress_view import say_bytes
 from appliance.cli.standing import Progress
@@ -51,12 +51,18 @@ def _places_of(job: Job) -> list[str]:
 def describe_counts(job: Job) -> str:
     """``3 of 4 done, 1 failed``; what is still to come last."""
     counts = job.counts
-    parts = [f"{counts.done} of {counts.total} done"]
+    what = " files" if job.command == "cp" and counts.total > 1 else ""
+    parts = [f"{counts.done} of {counts.total}{what} done"]
     if counts.failed:
         parts.append(f"{counts.failed} failed")
     if counts.silent:
         parts.append(f"{counts.silent} open")
     return ", ".join(parts)
+
+
+def describe_files(found: JobFiles) -> str:
+    """``998 of 1000 files done, 2 failed``: of those that were begun there."""
+    return describe_counts(Job(command="cp", counts=found.counts))
 
 
 def describe_head(job: Job) -> str:
@@ -114,6 +120,16 @@ def progress_of(node: JobNode) -> Progress:
         signal=node.signal,
         not_filed=node.not_filed or "",
     )
+
+
+def exit_code_of_job(job: Job, nodes: Sequence[JobNode]) -> int:
+    """Likewise of the whole; a copy that has ended before all of its files is none that went well."""
+    if job.files is UNSET:
+        return exit_code_of(nodes)
+    counts = job.counts
+    if counts.failed or (not counts.silent and counts.done < counts.total):
+        return Exit.FAILED
+    return Exit.SILENT if counts.silent else Exit.OK
 
 
 def exit_code_of(nodes: Sequence[JobNode]) -> int:

@@ -414,6 +414,7 @@ class Daemon:
             self.standings,
             self.telemetry,
             programs,
+            copies.call_off,
         )
         self._stack.push_async_callback(self.ending.close)
         return Operations(

@@ -35,6 +35,8 @@ class JobFacts(msgspec.Struct, kw_only=True, omit_defaults=True):
     """The store whose outbox the messages wait in."""
     batches: int = 1
     """In how many batches it is to be asked; those after one in which too many failed are not."""
+    files: int = 0
+    """How many files a copy of several is of: each becomes a message when its turn comes."""
     cancelled_by: str = ""
     cancelled_at: float = 0.0
 
@@ -50,6 +52,8 @@ class TargetFacts(msgspec.Struct, kw_only=True, omit_defaults=True):
     """Where its answer lies, below the state directory, where a file method files it."""
     batch: int = 1
     """Which of the batches of its job it was asked in."""
+    file: str = ""
+    """Of a copy of several files the one that it is about."""
 
 
 class Ending(StrEnum):

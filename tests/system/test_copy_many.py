@@ -88,9 +88,66 @@ def test_a_directory_that_is_copied_to_a_node_makes_what_is_below_it_and_no_othe
         assert (done.returncode, done.stderr) == (0, "")
         assert (base / root / "a").read_text() == "a"
         assert (base / root / "sub" / "b").read_text() == "sub/b"
-    # and a job tells of each file where it went
+    # and its job tells from where to where
     shown = fleet.run("jobs", "list").stdout
-    assert f"cp {here}/tree/sub/b ship1:{base}/into/tree/sub/b" in shown
+    assert f"cp {here}/tree ship1:{base}/into/\n" in shown
+
+
+def test_all_that_one_command_copies_is_one_job(fleet, here):
+    make_tree(here / "site")
+    for places in (("site", "ship1:/there/"), ("ship1:/there/site", "back")):
+        places = [place.replace("/there", str(fleet.at("ship1", "one-job"))) for place in places]
+        before = json.loads(fleet.run("jobs", "list", "-o", "json").stdout)["jobs"]
+        done = fleet.run("cp", "-r", "--mkdir", "-o", "json", *places)
+        assert done.returncode == 0, done.stderr
+        jobs = json.loads(fleet.run("jobs", "list", "-o", "json").stdout)["jobs"]
+        assert len(jobs) == len(before) + 1
+        assert jobs[0]["id"] == json.loads(done.stdout)["job"]
+        assert jobs[0]["counts"] == {"total": 4, "done": 4, "failed": 0, "silent": 0}
+        shown = fleet.run("jobs", "show", jobs[0]["id"])
+        assert shown.returncode == 0
+        here_in_full = [place if ":" in place else str(here / place) for place in places]
+        assert shown.stdout.splitlines()[1:] == [
+            f"  cp {' '.join(here_in_full)}",
+            "  ship1  4 of 4 files done",
+        ]
+
+
+def test_a_file_that_fails_is_named_in_the_job_of_all(fleet, here):
+    make_tree(here / "mixed", {"a": b"1", "b": b"2"})
+    there = fleet.at("ship1", "mixed-there")
+    (there / "b").mkdir(parents=True)
+    assert fleet.run("cp", "mixed/a", "mixed/b", f"ship1:{there}/").returncode == 1
+    shown = fleet.run(
+        "jobs", "show", json.loads(fleet.run("jobs", "-o", "json").stdout)["jobs"][0]["id"]
+    )
+    assert shown.returncode == 1
+    assert "ship1  1 of 2 files done, 1 failed" in shown.stdout
+    assert f"ship1: {here / 'mixed/b'}  failed: " in shown.stdout
+
+
+def test_a_copy_of_many_that_is_cancelled_ends_and_copies_no_more(fleet, here):
+    make_tree(here / "much", {f"f{n}": b"x" * 3_000_000 for n in range(60)})
+    there = fleet.at("ship1", "cancelled")
+    words = ["cp", "-r", "-q", "--at-once", "2", "much", f"ship1:{there}"]
+    environment = {**os.environ, "APPLIANCE_STATE_DIR": str(fleet.central.state)}
+    command = [sys.executable, "-m", "appliance", *words]
+    with ended(
+        subprocess.Popen(command, stderr=subprocess.PIPE, env=environment, text=True)
+    ) as copying:
+        until(lambda: len(list(there.rglob("f*"))) > 3)
+        job = json.loads(fleet.run("jobs", "-o", "json").stdout)["jobs"][0]
+        told = fleet.run("jobs", "cancel", job["id"])
+        _, said = copying.communicate(timeout=60)
+    assert copying.returncode == 1
+    assert "was cancelled: nothing more is asked for it" in said
+    assert "ended: what is there stays as it was" in told.stdout
+    assert len(list(there.rglob("f*"))) < 60
+    shown = fleet.run("jobs", "show", job["id"])
+    assert shown.returncode == 1
+    assert "cancelled by" in shown.stdout
+    fleet.settle()
+    until(lambda: fleet.leftovers() == [])
 
 
 def test_pattern_is_answered_by_the_node_and_tells_nothing_beyond_what_it_may_read(fleet, here):

@@ -50,7 +50,7 @@ class Telemetry:
 def make_ending(ledger, store, standings, said=None):
     words = Words(said or Said("told to end", "0"))
     view = JobsView(ledger, store, standings)
-    return JobEnding(view, ledger, store, standings, Telemetry(), words), words
+    return JobEnding(view, ledger, store, standings, Telemetry(), words, lambda *_: False), words
 
 
 def drop_from(store, *, dies=False):
