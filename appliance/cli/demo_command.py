@@ -16,8 +16,14 @@ from typing import Annotated
 
 import typer
 
-from appliance.cli.options import PROGRAM, SYSTEM_STATE_DIR, Exit, default_state_dir, warn
-from appliance.cli.own_program import find_own_command
+from appliance.cli.options import (
+    PROGRAM,
+    SYSTEM_STATE_DIR,
+    Exit,
+    default_state_dir,
+    find_own_command,
+    warn,
+)
 
 CLONE = Path("configs/demo")
 START_TIMEOUT_S = 30.0

@@ -22,8 +22,7 @@ from typing import Annotated, Any
 
 import typer
 
-from appliance.cli.options import SYSTEM_STATE_DIR, Exit, warn
-from appliance.cli.own_program import find_own_command
+from appliance.cli.options import SYSTEM_STATE_DIR, Exit, find_own_command, warn
 from appliance.core.run_options import RunOptions
 
 _RUNNING_SYSTEMD = Path("/run/systemd/system")

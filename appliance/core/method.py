@@ -45,7 +45,7 @@ class MethodInfo:
     is_prompt: bool = False
     """The handler never waits, and what it does may be done twice: its messages are taken in and done in one commit.
 
-    Where they are acknowledged when received, too. See `workers.at_once`.
+    Where they are acknowledged when received, too. See `workers.finishing`.
     """
     computes: bool = False
     """The handler needs a core for itself, and nothing of the daemon but the message and the settings.

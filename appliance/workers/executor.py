@@ -313,7 +313,7 @@ class Executor:
         return self._group is not None and not self.queue and not self._running
 
     def handle_now(self, works: list[Incoming]) -> None:
-        """Handle messages that wait for nothing (see `at_once`), and hand over what came of them; none of them is held."""
+        """Handle messages that `may_be_done_at_once`, and hand over what came of them; none of them is held."""
         self._finishing.gather()
         for work in works:
             message = work.message
@@ -385,7 +385,7 @@ class Executor:
         delay_s = RETRY_FIRST_S
         failure = begun.error
         if work.reply_tos and work.ack_on is AckOn.RECEIVED:
-            # it was to be done at once (see `at_once`), and so was what is behind it
+            # it was to be done at once (see `may_be_done_at_once`), and so was what is behind it
             self._telling.add_unacknowledged([work, *self.queue])
         handling, waits_for = begun.handling, begun.waits_for
         self._on_handler_waits()

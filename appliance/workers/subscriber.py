@@ -36,9 +36,8 @@ from appliance.methods.base import Method
 from appliance.outbox.records import DONE_VERDICT, InboxRow, TakeIn, TakeInResult, Taken
 from appliance.telemetry.stats import DrainReport, WorkerStats
 from appliance.wire.headers import parse_headers
-from appliance.workers.at_once import may_be_done_at_once
 from appliance.workers.executor import Executor
-from appliance.workers.finishing import verdict_answer
+from appliance.workers.finishing import may_be_done_at_once, verdict_answer
 from appliance.workers.inbox_owners import scope_of
 from appliance.workers.incoming import Admission, Incoming, KeptBack, Refusal
 from appliance.workers.known_senders import KnownSenders
@@ -296,7 +295,7 @@ class Subscriber:
         self._arrived.set()
 
     def _is_free_for(self, messages: list[BusMessage]) -> bool:
-        """Whether nothing is before these, so that what is `at_once` can be done in this very turn of the event loop."""
+        """Whether nothing is before these, so that they can be done in this very turn of the event loop."""
         executor = self._executor
         return (
             self._method.info.is_prompt
@@ -457,7 +456,7 @@ class Subscriber:
             await asyncio.wait({committing})
 
     def _are_done_at_once(self, works: list[Incoming]) -> bool:
-        """Whether one commit is enough for these, see `at_once`."""
+        """Whether one commit is enough for these, see `may_be_done_at_once`."""
         return (
             not self._intake.is_asked
             and self._executor.end_soon(len(works))

@@ -6,7 +6,7 @@ import os
 import pytest
 
 from appliance.cli import start_check
-from appliance.cli.own_program import find_own_command
+from appliance.cli.options import find_own_command
 from appliance.cli.start_check import (
     ServiceStart,
     ask_systemd,
