@@ -132,7 +132,7 @@ class FleetView:
 
     def own_report(self) -> NodeReport:
         """What stands here."""
-        applied, attempt = self._reconciler.applied, self._reconciler.last_attempt
+        applied, attempt = self._reconciler.applied, self._reconciler.verdict_on_files
         result = attempt.result if attempt is not None else ""
         errors = (
             [item for item in attempt.problems if item.severity is Severity.ERROR]

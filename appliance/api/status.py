@@ -39,7 +39,6 @@ from appliance.methods.computing.pool import ProcessPhase, ProcessPool, ProcessV
 from appliance.methods.registry import METHOD_TABLE
 from appliance.outbox.records import DeadLetter, OutboxRecord
 from appliance.outbox.store import MessageStore
-from appliance.reconcile.kept_files import Pin
 from appliance.reconcile.overrides import OverrideBook
 from appliance.reconcile.pool import Handle, WorkerPool
 from appliance.reconcile.reconciler import Reconciler
@@ -260,11 +259,10 @@ class StatusView:
         return unkept + find_degradations(
             self._pool,
             self._reconciler.applied,
-            self._reconciler.last_attempt,
+            self._reconciler.verdict_on_files,
             broker_trouble=None if self._bus.is_connected else self._find_broker_trouble(),
             dead=dead,
             overrides=self._overrides.all,
-            pin=rollback.pin,
             delivery=find_delivery_troubles(
                 store=self._store.health(),
                 orphaned=self._orphaned,
@@ -298,7 +296,7 @@ class StatusView:
 
     def service_line(self) -> str:
         """One line for the service manager: what runs, at which revision, and the last verdict."""
-        applied, attempt = self._reconciler.applied, self._reconciler.last_attempt
+        applied, attempt = self._reconciler.applied, self._reconciler.verdict_on_files
         if self._life.value is Life.STOPPING:
             return f"stopping, {self._unfinished()} messages in hand"
         if applied is None:
@@ -578,28 +576,21 @@ def find_degradations(
     broker_trouble: str | None,
     dead: int,
     overrides: Overrides,
-    pin: Pin | None = None,
     delivery: Sequence[str] = (),
 ) -> list[str]:
     """Why the appliance is not healthy, in words; empty when it is.
 
     Args:
         broker_trouble: why there is no connection, "" where nothing is known; None while there is one.
-        pin: what holds an older set in force.
         delivery: why messages do not get on.
     """
     reasons = []
     if broker_trouble is not None:
         reasons.append(say_unconnected(broker_trouble))
-    result = attempt.result if attempt is not None else ""
-    if pin is not None and pin.is_after_trial and result != "refused":
-        # as long as it holds: neither another look nor a restart makes it good
-        first = f": E310 {pin.failures[0]}" if pin.failures else ""
-        reasons.append(f"the config in the files was taken back after its trial{first}")
-    elif attempt is not None and result == "reverted":
+    if attempt is not None and attempt.result == "reverted":
         first = _say_first(attempt.problems)
         reasons.append(f"the last config was taken back after its trial{first}")
-    if attempt is not None and result == "refused":
+    if attempt is not None and attempt.result == "refused":
         count = len(attempt.problems)
         first = _say_first(attempt.problems)
         reasons.append(

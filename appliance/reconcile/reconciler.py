@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 from appliance.bus.base import Bus
@@ -120,6 +121,16 @@ class Reconciler:
     def applied(self) -> Applied | None:
         """The set in force."""
         return self.activation.applied
+
+    @property
+    def verdict_on_files(self) -> ReloadResult | None:
+        """What became of what the files hold: neither another look nor a restart makes a set good that was taken back."""
+        pin, last = self._pins.pin, self.last_attempt
+        is_bad = last is not None and last.result in ("refused", "reverted")
+        if last is None or is_bad or pin is None or not pin.is_after_trial:
+            return last
+        problems = tuple(Problem(code="E310", message=failure) for failure in pin.failures)
+        return replace(last, result="reverted", problems=problems)
 
     # -- life -------------------------------------------------------------------------------------
 

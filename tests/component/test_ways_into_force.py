@@ -337,7 +337,11 @@ async def test_a_set_taken_back_stays_a_bad_one_over_hints_looks_and_restarts(no
         assert ("config_unchanged", "watch", True) in node.telemetry.facts
         await node.reload()
         assert ("config_unchanged", "request", True) in node.telemetry.facts
+        # what hellos and the status tell of the files
+        assert node.reconciler.verdict_on_files.result == "reverted"
         await node.restart()
+        verdict = node.reconciler.verdict_on_files
+        assert (verdict.result, [one.message for one in verdict.problems]) == ("reverted", [*why])
         assert node.reconciler.rollback.pin.failures == why
         started = [fact for fact in node.telemetry.facts if fact[0] == "config_applied"][-1]
         assert started[-3:] == ("start", "applied", True)

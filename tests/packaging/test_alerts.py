@@ -142,7 +142,7 @@ CASES = {
     "ApplianceConfigRefused": Case(
         {metric("config_last_reload_successful"): "1 0x9"},
         "4m",
-        "a:1 refuses its configuration",
+        "a:1 does not run the configuration in its files",
         [
             ({metric("config_last_reload_successful"): "1 0x9"}, "2m"),
             ({metric("config_last_reload_successful"): "1 0 0 1x9"}, "4m"),

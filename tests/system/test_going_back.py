@@ -199,7 +199,7 @@ def test_a_set_whose_worker_is_denied_goes_back_by_itself_and_nothing_is_lost(tm
             assert 1.0 <= records[0]["at"] - records[1]["at"] < 20.0
             # another look changes nothing about it: the files hold what did not work
             assert daemon.reload()["result"] == "unchanged"
-            told = "the config in the files was taken back after its trial: E310 ship1.REQHello"
+            told = "the last config was taken back after its trial: E310 ship1.REQHello"
             assert [text for text in daemon.status()["degraded_by"] if text.startswith(told)]
             exposition = daemon.request("GET", "/metrics")[1]
             assert "appliance_config_last_reload_successful 0.0" in exposition
