@@ -234,7 +234,7 @@ async def _call_off_nothing(_key: ProgramKey) -> None:
 
 @dataclass(slots=True, kw_only=True)
 class HandlerContext:
-    """Everything a handler may touch. One per message.
+    """Everything a handler may touch. One per message, made by `workers.executor` when it is first looked at.
 
     `spec` is the subscriber's spec at this moment, so that live changes hold for the next message.
     `timeout_s` is the time this message has (its own methodTimeout, else the spec's). `now` is wall-clock seconds.

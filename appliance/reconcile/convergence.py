@@ -32,6 +32,7 @@ class Convergence:
         extra_workers: Callable[[], Mapping[WorkerKey, WorkerSpec]],
         telemetry: Telemetry,
     ) -> None:
+        """`extra_workers` finds publishers that nobody declared and that have something to send, see `daemon.assembly`."""
         self._telemetry = telemetry
         self._pool = pool
         self._overrides = overrides
