@@ -38,7 +38,7 @@ from appliance.delivery.base import (
 )
 from appliance.delivery.signer import Signer
 from appliance.delivery.verifier import Opened, Verifier
-from appliance.dialect.base import Answer, AnswerKind, Dialect
+from appliance.dialect.base import Answer, AnswerKind, Dialect, LaneWords
 from appliance.dialect.headers import header_text
 from appliance.errors import (
     BusError,
@@ -120,11 +120,14 @@ class CoreCarrier:
         spec: PublisherSpec,
         signer: Signer,
         verifier: Verifier,
+        words: LaneWords | None = None,
     ) -> None:
+        """`words` are those of the dialect, unless something else than the node reads them."""
         self._signer = signer
         self._verifier = verifier
         self._bus = bus
         self._dialect = dialect
+        self._words = dialect if words is None else words
         self._instance = instance
         self._spec = spec
         self._encoding = encoding_name(spec.serialization, spec.compression)
@@ -228,7 +231,7 @@ class CoreCarrier:
         frames: list[Frame] = []
         wants_ack = self._spec.wants_ack
         wanted, instance = self._encoding, self._instance
-        write_headers = self._dialect.write_headers
+        write_headers = self._words.write_headers
         room_bytes = self._bus.max_payload - _FRAME_SPARE_BYTES
         signs = self._spec.signatures is not SignaturePolicy.OFF
         if signs:
@@ -323,7 +326,7 @@ class CoreCarrier:
         if self._on_answers is None:
             return
         at = len(self._prefix)
-        find, asked, read = self._flights.get, self._asked_node, self._dialect.read_answer
+        find, asked, read = self._flights.get, self._asked_node, self._words.read_answer
         answers: list[Answered]
         if self._spec.signatures is SignaturePolicy.OFF:
             answers = [
@@ -343,7 +346,7 @@ class CoreCarrier:
 
     def _read_answer(self, message: BusMessage) -> Answer:
         if self._spec.signatures is SignaturePolicy.OFF:
-            return self._dialect.read_answer(message.block, message.payload, self._asked_node)
+            return self._words.read_answer(message.block, message.payload, self._asked_node)
         return self._read_checked(message)
 
     def _read_checked(self, message: BusMessage) -> Answer:
@@ -354,7 +357,7 @@ class CoreCarrier:
         if fault is None and opened.signer and opened.signer != name:
             fault = self._verifier.count(Fault.OTHER_SENDER)
         if fault is None:
-            answer = self._dialect.read_answer(opened.block, message.payload, self._asked_node)
+            answer = self._words.read_answer(opened.block, message.payload, self._asked_node)
             if answer.kind in _WORDS_OF_THE_BROKER:
                 return answer
             if opened.signer:

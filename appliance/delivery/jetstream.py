@@ -50,10 +50,9 @@ from appliance.delivery.core import CoreCarrier
 from appliance.delivery.pulling import NOTE_KIND, JetStreamIntake
 from appliance.delivery.signer import Signer
 from appliance.delivery.verifier import Verifier
-from appliance.dialect.base import Answer, AnswerKind, Asked, Dialect, Received
-from appliance.dialect.headers import Identity, header_text
+from appliance.dialect.base import Answer, AnswerKind, Asked, Dialect
+from appliance.dialect.headers import header_text
 from appliance.errors import BusError, StoreError
-from appliance.wire.frame import WireLimits
 
 _MARK_BYTES = 12
 _SECRET_KIND = "stream ids"
@@ -63,8 +62,8 @@ _FOR_EVER_S = 10 * 366 * 86_400.0
 """Of a stream without `max_age`; what the receiver remembers bounds it all the same."""
 
 
-class _StreamDialect:
-    """Implements `dialect.base.Dialect`: with the words that the stream reads, and its answers."""
+class _StreamWords:
+    """Implements `dialect.base.LaneWords`: with the words that the stream reads, and its answers."""
 
     def __init__(self, dialect: Dialect, stream: StreamAddress, secret: bytes) -> None:
         self._dialect = dialect
@@ -111,32 +110,6 @@ class _StreamDialect:
     def _held(self, why: str) -> Answer:
         return Answer(AnswerKind.HELD, detail=f"stream {self._stream}: {header_text(why)}")
 
-    def asked(self, to_node: str, method: str) -> Asked:
-        """As the dialect."""
-        return self._dialect.asked(to_node, method)
-
-    def identify(self, block: bytes) -> Identity:
-        """As the dialect."""
-        return self._dialect.identify(block)
-
-    def read(self, block: bytes, payload: bytes, limits: WireLimits) -> Received:
-        """As the dialect."""
-        return self._dialect.read(block, payload, limits)
-
-    def read_name(self, payload: bytes) -> str | None:
-        """As the dialect."""
-        return self._dialect.read_name(payload)
-
-    def read_number(self, payload: bytes) -> int | None:
-        """As the dialect."""
-        return self._dialect.read_number(payload)
-
-    def write_answer(
-        self, answer: Answer, node: str, message_id: int, *, to_appliance: bool
-    ) -> tuple[bytes, bytes]:
-        """As the dialect."""
-        return self._dialect.write_answer(answer, node, message_id, to_appliance=to_appliance)
-
 
 class StreamSecret:
     """By what a daemon makes the ids that streams know its messages by."""
@@ -179,8 +152,8 @@ class JetStreamCarrier(CoreCarrier):
     ) -> None:
         self._secret = secret
         self._stream = address_of_stream(spec.stream, spec.subject)
-        stream_dialect = _StreamDialect(dialect, self._stream, secret.value)
-        super().__init__(bus, stream_dialect, instance, spec, signer, verifier)
+        words = _StreamWords(dialect, self._stream, secret.value)
+        super().__init__(bus, dialect, instance, spec, signer, verifier, words)
         self._api = api
         self._batches = Batches(asyncio.get_running_loop().time)
         self._epoch = bus.connection_epoch

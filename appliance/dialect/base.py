@@ -65,12 +65,8 @@ Received = tuple[Message, Identity]
 """A message that came, decoded, and who sent it."""
 
 
-class Dialect(Protocol):
-    """One generation of peers."""
-
-    def asked(self, to_node: str, method: str) -> Asked:
-        """Who may answer for messages with this destination."""
-        ...
+class LaneWords(Protocol):
+    """What the sender of a lane writes beside a message, and how it reads an answer."""
 
     def write_headers(
         self,
@@ -89,6 +85,18 @@ class Dialect(Protocol):
         """
         ...
 
+    def read_answer(self, block: bytes, payload: bytes, asked: Asked) -> Answer:
+        """What an answer says; anything that is none is `FOREIGN`."""
+        ...
+
+
+class Dialect(LaneWords, Protocol):
+    """One generation of peers."""
+
+    def asked(self, to_node: str, method: str) -> Asked:
+        """Who may answer for messages with this destination."""
+        ...
+
     def identify(self, block: bytes) -> Identity:
         """What a header block says of its message, whatever is in the payload."""
         ...
@@ -99,10 +107,6 @@ class Dialect(Protocol):
         Raises:
             DecodeError: whatever is wrong with it; nothing else is raised.
         """
-        ...
-
-    def read_answer(self, block: bytes, payload: bytes, asked: Asked) -> Answer:
-        """What an answer says; anything that is none is `FOREIGN`."""
         ...
 
     def read_name(self, payload: bytes) -> str | None:
