@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from appliance.api import model
 from appliance.core.delivery import DeliveryState
@@ -13,6 +13,7 @@ from appliance.errors import StoreError
 from appliance.outbox.records import InboxRow
 from appliance.outbox.store import MessageStore
 from appliance.telemetry.report import Telemetry
+from appliance.workers.error_reports import ErrorReports
 from appliance.workers.inbox_owners import InboxOwners
 
 ORPHANED = "orphaned"
@@ -22,12 +23,10 @@ PIECE = 64
 ORPHAN_LOOK_S = 30.0
 
 
-Report = Callable[[str, str, str], None]
-"""Tells errorCentral: the node in whose name, the text, the method that it is about."""
-
-
-async def keep_orphans(owners: InboxOwners, telemetry: Telemetry, report: Report) -> None:
-    """Have what no worker takes age, and tell of what was given up, until cancelled."""
+async def keep_orphans(
+    owners: InboxOwners, telemetry: Telemetry, error_reports: ErrorReports
+) -> None:
+    """Have what no worker takes age, and tell log and errorCentral of what was given up, until cancelled."""
     while True:
         await asyncio.sleep(ORPHAN_LOOK_S)
         # a store that cannot now is asked again with the next look
@@ -37,7 +36,7 @@ async def keep_orphans(owners: InboxOwners, telemetry: Telemetry, report: Report
                 node, _, method = scope.rpartition(".")
                 they = "1 message was" if count == 1 else f"{count} messages were"
                 text = f"{they} taken in for {method} and given up: no worker took it in time"
-                report(node, text, method)
+                error_reports.report(node, text, method=method)
 
 
 def describe_row(row: InboxRow, *, is_held: bool, now: float, taken_at: str) -> model.InboxRecord:

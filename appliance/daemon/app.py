@@ -200,7 +200,7 @@ class Daemon:
             "secret watch": self.secrets.run,
             "stall watch": self.worker_services.stall.run,
             "store watch": lambda: watch_store(self.store, self.telemetry),
-            "orphans": lambda: keep_orphans(self.inbox_owners, self.telemetry, self._report),
+            "orphans": lambda: keep_orphans(self.inbox_owners, self.telemetry, self.error_reports),
             "expiry": expiry.run,
             "jobs": self.jobs.run,
             "audit trail": self.trail.run,
@@ -543,9 +543,6 @@ class Daemon:
         return any(
             key.kind is WorkerKind.SUBSCRIBER and scope_of(key.subject) == scope for key in wanted
         )
-
-    def _report(self, node: str, text: str, method: str) -> None:
-        self.error_reports.report(node, text, method=method)
 
     # -- what the reconciler asks -------------------------------------------------------------------
 

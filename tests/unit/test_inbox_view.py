@@ -70,7 +70,7 @@ class Fleet:
     async def look_for(self, seconds):
         """The daemon runs for so long."""
         told = Told()
-        keeping = asyncio.create_task(keep_orphans(self.owners, told, told.report))
+        keeping = asyncio.create_task(keep_orphans(self.owners, told, told))
         await asyncio.sleep(seconds)
         keeping.cancel()
         await asyncio.wait({keeping})

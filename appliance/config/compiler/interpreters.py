@@ -154,7 +154,7 @@ def find_faults(
     letters and digits, is nobody's program.
     """
     texts = [_literal(element) for element in elements]
-    free = [_first_free(element, arguments) for element in elements]
+    free = [first_free(element, arguments) for element in elements]
     for index, element in enumerate(elements):
         variable = _ASSIGNMENT.match(_beginning(element))
         if (
@@ -176,9 +176,7 @@ def find_faults(
         language = _LANGUAGES.get(name)
         if language is None or not (is_program or language in (_SHELL, _PYTHON, _PERL)):
             continue
-        given = _Reading(
-            index, name, language, texts, elements, free, _first_free(stdin, arguments)
-        )
+        given = _Reading(index, name, language, texts, elements, free, first_free(stdin, arguments))
         found = list(given.faults())
         if is_program or given.has_program:
             yield from found
@@ -188,11 +186,6 @@ def find_faults(
 def is_loader(variable: str) -> bool:
     """Whether programs run, or load, what this variable says."""
     return _LOADER.fullmatch(variable) is not None
-
-
-def free_value(template: Template, arguments: Mapping[str, Any] | None) -> Placeholder | None:
-    """The first placeholder of a text for which a peer may put in any text."""
-    return _first_free(template, arguments)
 
 
 def _find_chosen(
@@ -324,7 +317,8 @@ def _beginning(element: Template) -> str:
     return element[0] if element and isinstance(element[0], str) else ""
 
 
-def _first_free(template: Template, arguments: Mapping[str, Any] | None) -> Placeholder | None:
+def first_free(template: Template, arguments: Mapping[str, Any] | None) -> Placeholder | None:
+    """The first placeholder of a text for which a peer may put in any text."""
     for part in template:
         if isinstance(part, Placeholder) and not _is_settled(part, arguments):
             return part

@@ -14,7 +14,7 @@ from dataclasses import replace
 from typing import Any
 
 from appliance.config.compiler.findings import Findings, KeyPath
-from appliance.config.compiler.interpreters import find_faults, free_value, is_loader
+from appliance.config.compiler.interpreters import find_faults, first_free, is_loader
 from appliance.config.compiler.layers import Tree, as_map, find_value, read_values
 from appliance.config.compiler.local_checks import check_program_word
 from appliance.config.compiler.section_checks import check_bounds
@@ -203,7 +203,7 @@ class _Checker:
             )
         for name, text in as_map(entry.get("environment")).items():
             template = self._parse(("environment", name), text, _PLAIN)
-            found = free_value(template or (), self._arguments)
+            found = first_free(template or (), self._arguments)
             if found is not None and is_loader(name):
                 self._add(
                     "E237",
