@@ -31,6 +31,7 @@ _PARTS = {_BROKER: ("cert", "ca", "key"), _LISTENER: ("cert", "key", "client_ca"
 _SEED, _CREDENTIALS = "broker.auth.nkey_seed", "broker.auth.credentials"
 _MAX_CERTIFICATES = 1_000
 """A bundle of all public authorities holds some hundred and fifty."""
+_MAX_BUNDLE_BYTES = 1 << 20
 
 
 class Inspected(NamedTuple):
@@ -53,6 +54,17 @@ _PUBLIC = frozenset(
         *("admin.tls.cert", "admin.tls.client_ca"),
     }
 )
+
+
+def is_for_all_to_read(place: str, path: str) -> bool:
+    """Whether a file that the config names is no secret: a name, or certificates without a key among them. Blocks."""
+    if place not in _PUBLIC:
+        return False
+    try:
+        with open(path, "rb") as file:
+            return b"PRIVATE KEY" not in file.read(_MAX_BUNDLE_BYTES)
+    except OSError:
+        return False
 
 
 def texts_to_hide(found: Iterable[Inspected]) -> dict[str, str]:

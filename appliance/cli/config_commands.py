@@ -189,11 +189,16 @@ def _find_secret_problems(desired: DesiredState) -> list[Problem]:
 
 def _find_openings(desired: DesiredState, files: Iterable[str]) -> list[Problem]:
     """Files that everybody on this machine may read or change, and should not."""
+    from appliance.bus.inspection import is_for_all_to_read
     from appliance.core.checklist import FileFacts, find_openings
     from appliance.core.secret_refs import find_secret_refs
 
     refs = find_secret_refs(desired)
-    looked_at = [(place, ref.name, True) for place, ref in refs.items() if ref.kind == "file"]
+    looked_at = [
+        (place, ref.name, not is_for_all_to_read(place, ref.name))
+        for place, ref in refs.items()
+        if ref.kind == "file"
+    ]
     looked_at += [("", name, False) for name in files]
     found = []
     for place, name, is_secret in looked_at:

@@ -112,6 +112,7 @@ def _say(point: Point) -> str:
 
 
 def _look(fleet: DesiredState, config_paths: Iterable[str], state_dir: Path) -> Iterator[Point]:
+    from appliance.bus.inspection import is_for_all_to_read
     from appliance.core.secret_refs import find_secret_refs
 
     daemon, error = _ask_daemon(state_dir)
@@ -121,8 +122,13 @@ def _look(fleet: DesiredState, config_paths: Iterable[str], state_dir: Path) -> 
     files = {Path(path) for path in config_paths}
     untrusted = _Strangers(frozenset(trusted))
     yield check_writers("config", _facts_up(files, untrusted), frozenset(trusted), "the config")
-    secrets = [Path(ref.name) for ref in find_secret_refs(fleet).values() if ref.kind == "file"]
-    facts = [_facts(path, untrusted) for path in secrets]
+    named = {place: ref for place, ref in find_secret_refs(fleet).items() if ref.kind == "file"}
+    secrets = [Path(ref.name) for ref in named.values()]
+    facts = [
+        _facts(Path(ref.name), untrusted)
+        for place, ref in named.items()
+        if not is_for_all_to_read(place, ref.name)
+    ]
     yield check_readers("secrets", facts, "secrets that the config names")
     writers = _facts_up(secrets, untrusted)
     yield check_writers("secret files", writers, frozenset(trusted), "what is a secret")

@@ -10,6 +10,7 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
+from appliance.bus.inspection import is_for_all_to_read
 from appliance.cli import config_commands
 from appliance.cli.problem_text import crop, render_github, render_text
 from appliance.config.error_codes import ERROR_CODES
@@ -286,3 +287,26 @@ def test_check_with_secrets_tells_what_everybody_may_read_or_change(tmp_path: Pa
     seed.chmod(0o644)
     config.chmod(0o646)
     assert ask() == [f"{seed}: everybody may read it", f"{config}: everybody may change it"]
+
+
+def test_certificates_are_for_everybody_to_read_and_not_to_change_unless_a_key_lies_with_them(
+    tmp_path: Path,
+) -> None:
+    ca, cert = tmp_path / "ca.pem", tmp_path / "cert.pem"
+    ca.write_text("-----BEGIN CERTIFICATE-----\n")
+    cert.write_text("-----BEGIN CERTIFICATE-----\n-----BEGIN PRIVATE KEY-----\n")
+    for path in (ca, cert):
+        path.chmod(0o644)
+    assert is_for_all_to_read("broker.tls.ca", str(ca))
+    assert not is_for_all_to_read("broker.tls.cert", str(cert))
+    assert not is_for_all_to_read("broker.tls.key", str(ca))
+    config = tmp_path / "fleet.yaml"
+    tls = f"tls: {{ca: {{file: {ca}}}, cert: {{file: {cert}}}, key: {{file: {cert}}}}}"
+    nodes = "nodes: {a: {subscribe: {REQErrorLog: {}}}}"
+    config.write_text(f"version: 1\nbroker: {{servers: [nats://n], {tls}}}\n{nodes}\n")
+    result = RUNNER.invoke(APP, ["check", str(config), "--secrets", "-o", "json"])
+    opened = [one for one in json.loads(result.output)["problems"] if one["code"] == "W282"]
+    assert {one["path"] for one in opened} == {"broker.tls.cert", "broker.tls.key"}
+    ca.chmod(0o646)
+    result = RUNNER.invoke(APP, ["check", str(config), "--secrets", "-o", "json"])
+    assert f"{ca}: everybody may change it" in result.output

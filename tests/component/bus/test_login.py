@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import uvloop
 
+from appliance.bus.auth import check_tls
 from appliance.bus.nats import NatsBus
 from appliance.core.specs import AuthSettings, BrokerSettings, SecretRef, TlsSettings
 from appliance.errors import BusUnauthorized, BusUnavailable
@@ -268,6 +269,19 @@ async def test_secrets_come_from_the_environment_and_from_the_service_manager(
         for kind, name in (("env", "BROKER_TOKEN"), ("credential", "broker")):
             auth = AuthSettings(token=SecretRef(kind=kind, name=name))
             await check_works(make_settings(server.url, auth=auth))
+
+
+def test_certificates_may_be_as_many_as_a_system_trusts_and_a_secret_that_long_is_none(
+    tmp_path: Path, certificates: Certificates
+) -> None:
+    one = Path(certificates.ca).read_text()
+    bundle, long = tmp_path / "bundle.pem", tmp_path / "long"
+    bundle.write_text(one * (1 + 70_000 // len(one)))
+    check_tls(TlsSettings(ca=file(bundle)))
+    long.write_text("x" * 70_000)
+    for tls in (TlsSettings(ca=file(long)), TlsSettings(ca=file("/dev/zero"))):
+        with pytest.raises(BusUnauthorized, match="not text of at most 64 KiB"):
+            check_tls(tls)
 
 
 @pytest.mark.parametrize(
