@@ -292,9 +292,16 @@ class _Shown:
         for item in self.nodes:
             if self._groups and not item.forgotten_bytes:
                 continue
-            if item.forgotten_bytes or item.is_cut or item.is_truncated or item.state != "done":
+            if _is_to_tell(item, is_one=len(self.nodes) == 1):
                 name = f"{item.to}: {item.file}" if item.file else item.to
                 warn(f"{name}: {describe_node(item)}")
+
+
+def _is_to_tell(node: JobNode, *, is_one: bool) -> bool:
+    """Whether its output alone does not say how it went; of one node the exit status does."""
+    if node.forgotten_bytes or node.is_cut or node.is_truncated or node.state != "done":
+        return True
+    return node.kind == Kind.FAILED and not (is_one and node.exit_status)
 
 
 def _line(piece: JobPiece) -> Line:

@@ -117,6 +117,16 @@ def test_several_nodes_stand_there_each_with_its_end(fleet):
     assert fleet.jobs("show", job["id"]).returncode == 1
 
 
+def test_the_output_of_several_nodes_says_which_of_them_failed(fleet):
+    job = detach(fleet, "ship1", "ship2", "--", "sh", "-c", "exit 3")
+    fleet.wait_over(job)
+    done = fleet.jobs("output", job)
+    assert done.returncode == 1
+    assert "appliance: ship1: done, exit 3" in done.stderr
+    alone = fleet.jobs("output", job, "--node", "ship1")
+    assert (alone.returncode, alone.stderr) == (3, "")
+
+
 def test_a_silent_node_is_told_with_the_job_and_its_late_answer_is_kept(fleet):
     done = fleet.run("exec", "away", "--wait", "1s", "--", "echo", "late")
     assert done.returncode == 3
