@@ -17,10 +17,18 @@ import typer
 
 from appliance.api.model import Chosen, Count, JobBegun, Line
 from appliance.cli.api_client import ApiClient, ApiRefused, NotPermitted
+from appliance.cli.choosing import ExcludeOption, Rollout, say_nodes
 from appliance.cli.copy_job import Copier, NobodyAnswers
 from appliance.cli.copy_places import Job, PlacesUnclear, read_place
-from appliance.cli.copy_plan import CopyWishes, NotListed, Planner, make_directories
-from appliance.cli.copy_report import CopyOutcome, CopyState, exit_code_of, facts_of, summary_of
+from appliance.cli.copy_plan import CopyPlan, CopyWishes, NotListed, Planner, make_directories
+from appliance.cli.copy_report import (
+    TROUBLES,
+    CopyOutcome,
+    CopyState,
+    exit_code_of,
+    facts_of,
+    summary_of,
+)
 from appliance.cli.exec_command import INTERRUPTED
 from appliance.cli.options import (
     Output,
@@ -34,9 +42,10 @@ from appliance.cli.progress_view import ProgressView
 from appliance.cli.server_options import connect
 from appliance.cli.standing import Progress
 from appliance.core.copying import MAX_MODE, Attributes, find_attribute_problem
+from appliance.core.escape import escape_line
 from appliance.core.listing import COPY_LIST, RECURSIVE, Entry, read_entries
 from appliance.core.names import is_node_name
-from appliance.core.targets import EVERYTHING
+from appliance.core.targets import EVERYTHING, split_targets
 from appliance.errors import ApplianceError, DaemonError, JobCancelled
 
 DEFAULT_WAIT = "30s"
@@ -49,7 +58,8 @@ GiB unless its config says more): what is larger than a message goes in pieces, 
 and goes on after broken lines and restarts of either node. A file that grows meanwhile, as logs do,
 is copied as it was at the beginning; holes stay holes.
 
-In place of a NODE stand targets of several: ship1,ship2, patterns ('ship*'), @role, label=value, all.
+In place of a NODE stand targets of several: ship1,ship2, patterns ('ship*'), @role, label=value, all; -x
+leaves nodes out, --dry-run shows what would go where, --batch and --max-fail are as with exec.
 From several nodes each file goes into a directory of its node: ./logs/ship1/syslog. To several nodes
 each gets its own. A path at a node may be a pattern of * ? and [...], which the node answers within
 allow_paths. With -r directories are copied with what is below them, those at the target made as they
@@ -124,6 +134,27 @@ def copy(
             "--wait", metavar="TIME", help="Give up after that long without a sign of life."
         ),
     ] = DEFAULT_WAIT,
+    exclude: ExcludeOption = None,
+    dry_run: Annotated[
+        bool,
+        typer.Option("--dry-run", help="Show what would be copied to where, and copy nothing."),
+    ] = False,
+    batch: Annotated[
+        str | None,
+        typer.Option(
+            "--batch",
+            metavar="N|N%",
+            help="Copy for so many nodes at a time; for the next when these have it.",
+        ),
+    ] = None,
+    max_fail: Annotated[
+        str | None,
+        typer.Option(
+            "--max-fail",
+            metavar="N|N%",
+            help="With --batch: for no further nodes once more than so many failed.",
+        ),
+    ] = None,
     output: OutputOption = Output.TEXT,
     state_dir: StateDirOption = None,
 ) -> int:
@@ -138,10 +169,13 @@ def copy(
         mode=_read_mode(mode),
         owner=_read_owner(owner),
     )
-    finder = FleetFinder(client, node=from_node, wait_s=wait_s)
+    finder = FleetFinder(client, node=from_node, wait_s=wait_s, exclude=exclude or ())
     try:
         with _ending_like_interrupted() as ended_by:
             plan = Planner(finder, wishes).plan([*sources, target])
+            rollout = Rollout.plan(list(dict.fromkeys(map(_node_of, plan.jobs))), batch, max_fail)
+            if dry_run:
+                return _show_plan(plan, rollout, as_json=output is Output.JSON)
             make_directories(plan.directories, target)
     except PlacesUnclear as error:
         raise typer.BadParameter(str(error), param_hint="SOURCE… TARGET") from None
@@ -154,17 +188,15 @@ def copy(
         client, from_node, wait_s, makes_directories=mkdir, is_quiet=is_quiet, job_id=job_id
     )
     with _ending_like_interrupted() as ended_by:
-        outcomes, broken = (
-            copies.copy_in_row(plan.jobs)
-            if len(plan.jobs) == 1 or at_once == 1
-            else copies.copy_at_once(plan.jobs, at_once)
-        )
+        outcomes, broken, not_asked = _copy_in_batches(copies, plan.jobs, rollout, at_once)
     outcomes = [*plan.known, *outcomes]
     total = len(plan.jobs) + len(plan.known)
     if output is Output.JSON:
-        print_json(facts_of(outcomes, total, job_id))
+        print_json(facts_of(outcomes, total, job_id, not_asked))
     if broken is not None:
         raise broken
+    if not_asked:
+        warn(f"not copied for ({rollout.stop_reason}): {say_nodes(not_asked)}")
     if total > 1 and (words := summary_of(outcomes, total)):
         warn(words)
     if any(outcome.state is CopyState.INTERRUPTED for outcome in outcomes):
@@ -227,6 +259,61 @@ class _Copies:
         many = ManyCopies(lambda: self._copier(view, many.is_stopped), view, at_once, self._job_id)
         with view.ticking():
             return many.run(jobs, self._client.end_requests)
+
+
+def _node_of(job: Job) -> str:
+    """Whose batch a copy belongs to: its target's, else its source's."""
+    return job.target.node or job.source.node or ""
+
+
+def _copy_in_batches(
+    copies: _Copies, jobs: Sequence[Job], rollout: Rollout, at_once: int
+) -> tuple[list[CopyOutcome], ApplianceError | None, list[str]]:
+    """What came of it, what broke all of it, and the nodes whose turn did not come because too many failed."""
+    outcomes: list[CopyOutcome] = []
+    for number, names in enumerate(rollout.batches, 1):
+        if len(rollout.batches) > 1:
+            warn(f"batch {number} of {len(rollout.batches)}: {say_nodes(names)}")
+        part = [job for job in jobs if _node_of(job) in set(names)]
+        is_single = len(part) == 1 or at_once == 1
+        done, broken = copies.copy_in_row(part) if is_single else copies.copy_at_once(part, at_once)
+        outcomes += done
+        if broken is not None or any(item.state is CopyState.INTERRUPTED for item in done):
+            return outcomes, broken, []
+        troubled = {_node_of(item.job) for item in outcomes if item.state in TROUBLES}
+        if rollout.max_fail is not None and len(troubled) > rollout.max_fail:
+            return outcomes, None, [name for rest in rollout.batches[number:] for name in rest]
+    return outcomes, None, []
+
+
+def _show_plan(plan: CopyPlan, rollout: Rollout, *, as_json: bool) -> int:
+    """What would be copied; it is the result, and stands on stdout."""
+    if as_json:
+        print_json(
+            {
+                "dry_run": True,
+                "copies": [
+                    {"source": str(job.source), "target": str(job.target), "size": job.size}
+                    for job in plan.jobs
+                ],
+                "batches": rollout.batches,
+                "max_fail": rollout.max_fail,
+                "left_out": [
+                    {"source": str(known.job.source), "why": known.reason} for known in plan.known
+                ],
+            }
+        )
+        return exit_code_of(plan.known)
+    typer.echo(f"would copy {len(plan.jobs)} file{'s' if len(plan.jobs) != 1 else ''}")
+    for job in plan.jobs:
+        typer.echo(f"  {escape_line(str(job.source))} to {escape_line(str(job.target))}")
+    for number, names in enumerate(rollout.batches if len(rollout.batches) > 1 else (), 1):
+        typer.echo(f"batch {number}: {say_nodes(names)}")
+    if rollout.max_fail is not None:
+        typer.echo(f"no further batch once {rollout.stop_reason}")
+    for known in plan.known:
+        _tell_known(known)
+    return exit_code_of(plan.known)
 
 
 def _begin_job(client: ApiClient, words: Sequence[str], files: int, node: str | None) -> str:
@@ -305,16 +392,28 @@ LIST_TIME_S = 600.0
 class FleetFinder:
     """Implements `copy_plan.Finder` by the API."""
 
-    def __init__(self, client: ApiClient, *, node: str | None, wait_s: float) -> None:
+    def __init__(
+        self,
+        client: ApiClient,
+        *,
+        node: str | None,
+        wait_s: float,
+        exclude: Sequence[str] = (),
+    ) -> None:
+        self._exclude = split_targets(exclude)
         self._client = client
         self._node = node
         self._wait_s = wait_s
 
     def nodes(self, targets: str, method: str) -> list[str]:
         """See `Finder`. A plain name is that node, known or not."""
-        if is_node_name(targets) and targets != EVERYTHING:
+        if is_node_name(targets) and targets != EVERYTHING and not self._exclude:
             return [targets]
-        body: dict[str, Any] = {"targets": [targets], "method": method}
+        body: dict[str, Any] = {
+            "targets": split_targets([targets]),
+            "exclude": self._exclude,
+            "method": method,
+        }
         if self._node is not None:
             body["from_node"] = self._node
         try:
@@ -497,6 +596,8 @@ class ManyCopies:
         self._at_once = at_once
         self._copiers = threading.local()
         self._told = 0
+        self._silent: set[tuple[str | None, str | None]] = set()
+        """From and to which nodes no sign of life came: nothing more of that is waited for."""
         self.is_stopped = threading.Event()
 
     def run(
@@ -541,10 +642,17 @@ class ManyCopies:
         if self.is_stopped.is_set():
             outcome = CopyOutcome(job, CopyState.INTERRUPTED, reason="not begun")
             return outcome, None
+        way = (job.source.node, job.target.node)
+        if way in self._silent:
+            why = f"{job.source}: not tried: no sign of life came for a file before"
+            return CopyOutcome(job, CopyState.SILENT, reason=why), None
         copier = getattr(self._copiers, "copier", None)
         if copier is None:
             copier = self._copiers.copier = self._make_copier()
-        return copy_one(copier, job)
+        outcome, broken = copy_one(copier, job)
+        if outcome.state is CopyState.SILENT:
+            self._silent.add(way)
+        return outcome, broken
 
     def _tell(self, outcome: CopyOutcome, error: ApplianceError | None) -> None:
         if outcome.reason is None or error is not None or outcome.state is CopyState.INTERRUPTED:

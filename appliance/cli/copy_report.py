@@ -23,6 +23,10 @@ class CopyState(StrEnum):
     """No regular file: nothing that is copied."""
 
 
+TROUBLES = frozenset({CopyState.FAILED, CopyState.SILENT})
+"""A node where one file ended so counts as one that failed."""
+
+
 @dataclass(slots=True, eq=False)
 class CopyOutcome:
     """One copy; `copied` is None where the node that copied does not say what, as a Go node."""
@@ -54,13 +58,16 @@ def summary_of(outcomes: Sequence[CopyOutcome], total: int) -> str:
     return ", ".join(parts)
 
 
-def facts_of(outcomes: Sequence[CopyOutcome], total: int, job_id: str = "") -> dict[str, Any]:
+def facts_of(
+    outcomes: Sequence[CopyOutcome], total: int, job_id: str = "", not_asked: Sequence[str] = ()
+) -> dict[str, Any]:
     """Everything as JSON."""
     return {
         "job": job_id or None,
         "copies": [_facts_of(outcome) for outcome in outcomes],
         "summary": {
             "total": total,
+            "not_asked": list(not_asked),
             **{
                 str(state): [
                     str(outcome.job.source) for outcome in outcomes if outcome.state is state

@@ -181,6 +181,48 @@ def test_from_several_nodes_and_to_several(fleet, here):
     assert "1 of 2 copied, 1 failed" in done.stderr
 
 
+def test_what_would_be_copied_is_shown_and_nodes_are_left_out(fleet, here):
+    (here / "f").write_text("new")
+    root = fleet.root
+    words = ["cp", "--dry-run", "f", f"central,ship1,away:{root}/ship1/dry"]
+    done = fleet.run(*words, "-x", "away", "--batch", "1")
+    assert done.stdout.splitlines() == [
+        "would copy 2 files",
+        f"  f to central:{root}/ship1/dry",
+        f"  f to ship1:{root}/ship1/dry",
+        "batch 1: 1 node: central",
+        "batch 2: 1 node: ship1",
+    ]
+    told = json.loads(fleet.run(*words, "-o", "json").stdout)
+    assert [copy["target"].partition(":")[0] for copy in told["copies"]] == [
+        "central",
+        "ship1",
+        "away",
+    ]
+    assert not (root / "ship1" / "dry").exists()
+
+
+def test_no_further_batch_is_copied_for_once_too_many_failed(fleet, here):
+    (here / "f").write_text("new")
+    place = f"central,ship1:{fleet.root}/ship1/batched"
+    done = fleet.run("cp", "--batch", "1", "--max-fail", "0", "-o", "json", "f", place)
+    assert done.returncode == 1
+    assert "not copied for (one failed): 1 node: ship1" in done.stderr
+    assert json.loads(done.stdout)["summary"]["not_asked"] == ["ship1"]
+    assert not (fleet.root / "ship1" / "batched").exists()
+    done = fleet.run("cp", "--batch", "1", "--max-fail", "1", "f", place)
+    assert (fleet.root / "ship1" / "batched").read_text() == "new"
+
+
+def test_a_node_that_gives_no_sign_is_waited_for_once_and_not_for_each_file(fleet, here):
+    make_tree(here / "to-away", {f"f{n}": b"x" for n in range(200)})
+    done = fleet.run("cp", "-r", "-o", "json", "--wait", "1s", "to-away", "away:/x/")
+    assert done.returncode == 3
+    reasons = [copy["reason"] for copy in json.loads(done.stdout)["copies"]]
+    assert len(reasons) == 200
+    assert sum("not tried: no sign of life came" in reason for reason in reasons) >= 180
+
+
 def test_a_node_that_is_away_is_told_and_keeps_no_other(fleet, here):
     fleet.at("ship1", "x1").write_text("x")
     done = fleet.run("cp", "--wait", "1s", f"ship1,away:{fleet.root}/ship1/x*", "got")
