@@ -46,11 +46,11 @@ from appliance.daemon.assembly import (
     WorkerFactory,
     find_extra_workers,
     list_workers,
+    open_processes,
 )
 from appliance.daemon.clock_watch import ClockWatch, passed_s
 from appliance.daemon.console import StdoutConsole
 from appliance.daemon.own_broker import OwnBroker
-from appliance.daemon.processes import open_processes
 from appliance.daemon.reloadables import (
     BrokerPart,
     InputsPart,

@@ -1,16 +1,23 @@
-"""Builds workers and decides which are wanted beyond the declared ones."""
+"""Builds workers, and decides which are wanted beyond the declared ones, and how many processes for methods that compute."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
+import sys
 from collections.abc import Callable, Mapping, Sequence
 
+import appliance.methods
+from appliance.core.current import Current
 from appliance.core.names import MethodName, NodeName, Subject, WorkerKey, parse_subject
-from appliance.core.specs import DesiredState, Phase, PublisherSpec, WorkerSpec
+from appliance.core.specs import DesiredState, Phase, PublisherSpec, SubscriberSpec, WorkerSpec
 from appliance.errors import RequestInvalid, StoreError, SubjectInvalid
 from appliance.methods.base import Method, WorkerLine
+from appliance.methods.computing.frames import Greeting
 from appliance.methods.computing.handler import in_processes
+from appliance.methods.computing.pool import Process, ProcessPool, Told
+from appliance.methods.computing.process import HandlerProcess
 from appliance.methods.declared.methods import make_user_method
 from appliance.outbox.records import LaneKey
 from appliance.outbox.store import MessageStore
@@ -130,3 +137,44 @@ def list_workers(pool: WorkerPool, node: NodeName) -> Sequence[WorkerLine]:
         for number, (key, handle) in enumerate(pool.handles.items(), start=1)
         if key.node == node
     ]
+
+
+def open_processes(
+    methods: Mapping[MethodName, Method],
+    desired: Current[DesiredState],
+    hidden: Current[frozenset[str]],
+    told: Told,
+) -> ProcessPool:
+    """A pool that follows the set in force. Where no method computes there is never a process in it."""
+    modules = {name: method.module for name, method in methods.items() if method.info.computes}
+
+    def greet() -> Greeting:
+        return Greeting(
+            search_path=tuple(sys.path),
+            method_paths=tuple(appliance.methods.__path__),
+            modules=tuple(sorted(modules[name] for name in _subscribed(modules, desired.value))),
+            max_bytes=desired.value.limits.max_process_bytes,
+        )
+
+    async def start() -> Process:
+        return await HandlerProcess.start(os.environ, hidden.value, greet)
+
+    pool = ProcessPool(start, told)
+
+    def follow(new: DesiredState) -> None:
+        pool.resize(new.processes.workers, is_wanted=bool(_subscribed(modules, new)))
+
+    follow(desired.value)
+    desired.follow(follow)
+    return pool
+
+
+def _subscribed(modules: Mapping[MethodName, str], desired: DesiredState) -> set[MethodName]:
+    """Methods that compute and that a node here subscribes to."""
+    if not modules:
+        return set()
+    return {
+        spec.method
+        for spec in desired.workers.values()
+        if isinstance(spec, SubscriberSpec) and spec.method in modules
+    }

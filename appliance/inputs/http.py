@@ -18,9 +18,9 @@ from appliance.core.current import Current
 from appliance.core.durations import format_duration
 from appliance.core.specs import InputSettings
 from appliance.errors import ApplianceError
-from appliance.inputs.connection import ReadToken
 from appliance.inputs.importer import Answer, Importer, Outcome, refuse
 from appliance.inputs.reading import TextKind
+from appliance.inputs.stream import ReadToken
 
 _log = logging.getLogger(__name__)
 

@@ -22,11 +22,10 @@ from appliance.bus.auth import read_secret
 from appliance.core.current import Current
 from appliance.core.specs import DesiredState, FolderInput, InputSettings, ListenInput, SocketInput
 from appliance.errors import ApplianceError, DaemonError
-from appliance.inputs.connection import ReadToken
 from appliance.inputs.folder import Folder, OnTrouble
 from appliance.inputs.http import HttpListener
 from appliance.inputs.importer import Importer
-from appliance.inputs.stream import SocketListener, StreamConnections, TcpListener
+from appliance.inputs.stream import ReadToken, SocketListener, StreamConnections, TcpListener
 
 NAMES = ("socket", "tcp", "http", "folder")
 RESULTS = ("accepted", "refused")

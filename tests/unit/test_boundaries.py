@@ -15,7 +15,7 @@ OWN_BOUNDARY = {
     "bench/sides.py", "bench/run.py", "cli/following.py",
     "workers/publisher.py", "workers/subscriber.py", "workers/leftovers.py", "workers/executor.py", "workers/schedule.py",
     "workers/lane_sender.py", "reconcile/convergence.py", "reconcile/reconciler.py", "inputs/folder.py",
-    "inputs/stream.py", "inputs/connection.py", "supervision.py", "methods/programs/chunks.py",
+    "inputs/stream.py", "supervision.py", "methods/programs/chunks.py",
 }  # fmt: skip
 
 

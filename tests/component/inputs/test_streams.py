@@ -9,7 +9,7 @@ import pytest
 
 from appliance.core.specs import ListenInput, SecretRef, SocketInput
 from appliance.errors import DaemonError, StoreFull
-from appliance.inputs import connection
+from appliance.inputs import stream
 from tests.support.waiting import pace_async, turns, until_async
 
 PING = b'[{"toNode": "ship1", "method": "REQPing"}]'
@@ -354,4 +354,4 @@ async def test_a_token_that_cannot_be_read_refuses_the_set(bench):
 
 
 def test_the_quiet_moment_is_shorter_than_any_patience():
-    assert connection.QUIET_S < 1.0
+    assert stream.QUIET_S < 1.0
