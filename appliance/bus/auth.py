@@ -19,6 +19,18 @@ _MAX_SECRET_BYTES = 64 * 1024
 _MAX_BUNDLE_BYTES = 1024 * 1024
 """Of certificates: the public authorities of a Linux system take some 220 KiB."""
 
+_TLS_REASONS = {
+    "KEY_VALUES_MISMATCH": "the key is not that of the certificate",
+    "KEY_TYPE_MISMATCH": "the key is not that of the certificate",
+    "NO_START_LINE": "there is no certificate, or no key, in PEM",
+    "NOT_ENOUGH_DATA": "there is no certificate in PEM",
+    "EE_KEY_TOO_SMALL": "the key is too short for what counts as safe today",
+    "CA_MD_TOO_WEAK": "a signature is by an algorithm that does not count as safe any more",
+    "BAD_END_LINE": "the file is cut off",
+    "BAD_BASE64_DECODE": "the file is damaged",
+}
+"""What OpenSSL calls what people do wrong."""
+
 
 @dataclass(slots=True, kw_only=True)
 class Login:
@@ -118,6 +130,12 @@ def check_tls(tls: TlsSettings) -> None:
     _make_context(tls)
 
 
+def _say_tls_error(error: Exception) -> str:
+    reason = getattr(error, "reason", None) or type(error).__name__
+    words = _TLS_REASONS.get(reason, "")
+    return f"{words} ({reason})" if words else reason
+
+
 def _make_context(tls: TlsSettings) -> ssl.SSLContext:
     context = ssl.create_default_context()
     try:
@@ -130,8 +148,9 @@ def _make_context(tls: TlsSettings) -> ssl.SSLContext:
             key = "" if tls.key is None else read_secret(tls.key, "tls.key")
             _load_certificate(context, f"{certificate}\n{key}\n")
     except (ssl.SSLError, OSError, ValueError) as error:
-        reason = getattr(error, "reason", None) or type(error).__name__
-        raise BusUnauthorized(f"the tls certificates or key are unusable: {reason}") from None
+        raise BusUnauthorized(
+            f"the tls certificates or key are unusable: {_say_tls_error(error)}"
+        ) from None
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     return context
 
@@ -160,8 +179,9 @@ def make_listener_context(tls: AdminTls) -> ListenerContext:
             # tokens and browsers without a certificate are welcome, too: what one may is decided with each request
             context.verify_mode = ssl.CERT_OPTIONAL
     except (ssl.SSLError, OSError, ValueError) as error:
-        reason = getattr(error, "reason", None) or type(error).__name__
-        raise BusUnauthorized(f"certificates or key of admin.tls are unusable: {reason}") from None
+        raise BusUnauthorized(
+            f"certificates or key of admin.tls are unusable: {_say_tls_error(error)}"
+        ) from None
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     # a session that is taken up again would not be asked for its certificate
     context.num_tickets = 0

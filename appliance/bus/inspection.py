@@ -20,11 +20,9 @@ from appliance.bus.node_keys import read_seed
 from appliance.core.secret_refs import find_signing_ref
 from appliance.core.signatures import find_strange_key
 from appliance.core.specs import AdminTls, DesiredState, SecretRef, SignaturePolicy, TlsSettings
+from appliance.core.times import EXPIRES_SOON_S
 from appliance.errors import BusUnauthorized
 from appliance.wire.ed25519 import key_pair
-
-EXPIRES_SOON_S = 14 * 86_400.0
-"""How long before its end a certificate or login is told of: two weeks, in which somebody is at work."""
 
 _BROKER, _LISTENER = "broker.tls", "admin.tls"
 _PARTS = {_BROKER: ("cert", "ca", "key"), _LISTENER: ("cert", "key", "client_ca")}

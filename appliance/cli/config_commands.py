@@ -16,7 +16,7 @@ from typing import Annotated
 
 import typer
 
-from appliance.cli.options import UnusedStateDirOption, print_json, split_names
+from appliance.cli.options import UnusedStateDirOption, print_json, split_names, warn
 from appliance.cli.problem_text import (
     problem_facts,
     render_github,
@@ -35,6 +35,8 @@ EX_OK = 0
 EX_USAGE = 64
 EX_NO_PERMISSION = 77
 EX_CONFIG = 78
+CREDENTIAL_STORES = ("/run/credentials/appliance.service", "/etc/credstore")
+"""What systemd has handed to the service that runs, and what it will hand to one that starts."""
 
 
 class Output(StrEnum):
@@ -122,6 +124,7 @@ def check(
     else:
         problems, exit_code, digest = list(loaded.warnings), EX_OK, loaded.digest
         if secrets:
+            _find_credentials(loaded.desired)
             found = _find_secret_problems(loaded.desired)
             problems += found + _find_openings(loaded.desired, loaded.files)
             if any(problem.severity is Severity.ERROR for problem in found):
@@ -165,6 +168,20 @@ def _warnings_for(paths: list[str], run_nodes: list[str]) -> tuple[Problem, ...]
     ).warnings
 
 
+def _find_credentials(desired: DesiredState) -> None:
+    """Look, by hand, where the service manager takes its credentials from: they can be used there, not from here."""
+    from appliance.core.secret_refs import find_secret_refs
+
+    names = [ref.name for ref in find_secret_refs(desired).values() if ref.kind == "credential"]
+    if not names or os.environ.get("CREDENTIALS_DIRECTORY"):
+        return
+    for directory in CREDENTIAL_STORES:
+        if any(os.path.exists(os.path.join(directory, name)) for name in names):
+            os.environ["CREDENTIALS_DIRECTORY"] = directory
+            warn(f"credentials: looked at in {directory}, from where the service has them")
+            return
+
+
 def _find_secret_problems(desired: DesiredState) -> list[Problem]:
     """What is wrong with the secrets and certificates that a set names, and what soon will be."""
     from appliance.bus.inspection import expires_soon, find_signing_trouble, inspect_secrets
@@ -175,7 +192,15 @@ def _find_secret_problems(desired: DesiredState) -> list[Problem]:
     refs, ends = find_secret_refs(desired), find_secret_ends(desired)
     for place, item in inspect_secrets(refs, now, ends).items():
         if item.trouble is not None:
-            found.append(Problem(code="E244", path=place, message=item.trouble))
+            is_unseen = item.ref.kind == "credential" and not os.environ.get(
+                "CREDENTIALS_DIRECTORY"
+            )
+            hint = f"ask as root, who sees {CREDENTIAL_STORES[1]}, or name CREDENTIALS_DIRECTORY"
+            found.append(
+                Problem(
+                    code="E244", path=place, message=item.trouble, hint=hint if is_unseen else ""
+                )
+            )
         elif item.expires_at is not None and expires_soon(item, now):
             words = (
                 f"{place} from {item.ref.kind} {item.ref.name} expires {rfc3339(item.expires_at)}"

@@ -28,7 +28,7 @@ from appliance.cli.terminal import GAP, clip_lines
 from appliance.cli.verdict_view import say_commit, split_problems
 from appliance.core.escape import escape_line
 from appliance.core.problems import Problem, Severity
-from appliance.core.times import say_ago, say_span
+from appliance.core.times import EXPIRES_SOON_S, read_time, say_ago, say_moment, say_span
 
 MAX_PROBLEMS = 3
 MAX_SKEWS = 5
@@ -56,7 +56,7 @@ def render_status(
     parts: list[RenderableType] = [*_health_lines(status)]
     parts += [_line("drift", say_override(item), "cyan") for item in status.overrides]
     parts += [*_config_lines(status, now), _broker_line(status), _outbox_line(status)]
-    parts += [*_store_lines(status), *_enrolment_lines(status)]
+    parts += [*_store_lines(status), *_enrolment_lines(status), *_secret_lines(status, now)]
     parts += _process_lines(status)
     parts += [*_signature_lines(status), *_input_lines(status), *_method_lines(status), Text("")]
     shown = {name: node for name, node in status.nodes.items() if nodes is None or name in nodes}
@@ -253,6 +253,17 @@ def _enrolment_lines(status: Status) -> list[Text]:
         return []
     asks = "1 new node asks" if count == 1 else f"{count} new nodes ask"
     return [_line("asking", f"{asks} to be let in: appliance nodes pending", "yellow")]
+
+
+def _secret_lines(status: Status, now: float) -> list[Text]:
+    """Secrets and certificates that can be used, and not for long; those that cannot stand above, as a degradation."""
+    lines = []
+    for place, secret in status.secrets.items():
+        at = read_time(secret.expires_at)
+        if secret.usable and at is not None and at - now < EXPIRES_SOON_S:
+            said = f"{place} ends in {say_span(at - now)}, {say_moment(secret.expires_at)}"
+            lines.append(_line("secret", said, "yellow"))
+    return lines
 
 
 def _store_lines(status: Status) -> list[Text]:

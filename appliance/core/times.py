@@ -7,6 +7,9 @@ import datetime
 LAST_SHOWN_AT = 253_402_300_799.0
 """The end of the year 9999: what lies beyond (an expiry of a thousand years) is shown as that."""
 
+EXPIRES_SOON_S = 14 * 86_400.0
+"""How long before its end a certificate or login is told of: two weeks, in which somebody is at work."""
+
 
 def rfc3339(at: float) -> str:
     """Wall-clock seconds in UTC, to the millisecond, with zone."""

@@ -8,6 +8,7 @@ from rich.console import Console
 
 from appliance.api.model import Status
 from appliance.cli.status_view import fit_status, is_healthy, print_status, render_status
+from appliance.core.times import rfc3339
 from tests.support.api_answers import read
 from tests.support.fake_control import PROBLEM, make_status
 
@@ -178,6 +179,21 @@ def test_in_a_large_terminal_nothing_is_left_out():
     lines = fit(make_fleet(5), 40)
     assert sum("REQPing" in line for line in lines) == 5
     assert "more" not in "".join(lines)
+
+
+def test_what_ends_within_two_weeks_has_a_line_and_what_cannot_be_used_is_a_degradation():
+    def ends(at, usable=True):
+        return {"kind": "file", "name": "x", "usable": usable, "error": None, "expires_at": at}
+
+    secrets = {
+        "broker.tls.cert": ends(rfc3339(NOW + 3 * 86_400)),
+        "broker.tls.ca": ends(rfc3339(NOW + 15 * 86_400)),
+        "admin.token": ends(None),
+        "admin.tls.cert": ends(rfc3339(NOW - 1), usable=False),
+    }
+    lines = [line for line in show(make_status(secrets=secrets)).splitlines() if "secret" in line]
+    assert len(lines) == 1
+    assert lines[0].startswith("secret   broker.tls.cert ends in 3 d, ")
 
 
 def test_a_daemon_that_stops_is_stopping_and_not_degraded():

@@ -310,3 +310,26 @@ def test_certificates_are_for_everybody_to_read_and_not_to_change_unless_a_key_l
     ca.chmod(0o646)
     result = RUNNER.invoke(APP, ["check", str(config), "--secrets", "-o", "json"])
     assert f"{ca}: everybody may change it" in result.output
+
+
+def test_credentials_are_looked_at_where_the_service_has_them_from(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # set first, so that what the command sets is undone
+    monkeypatch.setenv("CREDENTIALS_DIRECTORY", "")
+    stores = tmp_path / "run", tmp_path / "credstore"
+    monkeypatch.setattr(config_commands, "CREDENTIAL_STORES", tuple(map(str, stores)))
+    config = tmp_path / "fleet.yaml"
+    auth = "auth: {nkey_seed: {credential: appliance.nkey}}"
+    nodes = "nodes: {a: {subscribe: {REQErrorLog: {}}}}"
+    config.write_text(f"version: 1\nbroker: {{servers: [nats://n], {auth}}}\n{nodes}\n")
+    result = RUNNER.invoke(APP, ["check", str(config), "--secrets"])
+    assert result.exit_code == 78
+    assert (
+        f"hint: ask as root, who sees {stores[1]}, or name CREDENTIALS_DIRECTORY" in result.output
+    )
+    stores[1].mkdir()
+    (stores[1] / "appliance.nkey").write_text(make_nkey().seed)
+    result = RUNNER.invoke(APP, ["check", str(config), "--secrets"])
+    assert result.exit_code == 0, result.output
+    assert f"credentials: looked at in {stores[1]}" in result.output
