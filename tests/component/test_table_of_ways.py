@@ -186,8 +186,9 @@ async def go(node, way, refuse):
         tried = node.reconciler.applied.digest
     refuse(node)
     if way == UPGRADE:
-        # before it the package asks, by a process of its own beside the daemon that runs; what only that daemon can
-        # find out, it is asked itself
+        # before it the package asks, by a process of its own; what only the daemon can find out, it is asked itself.
+        # NB: the daemon does not run meanwhile, which writes down what its own looks find
+        await node.stop()
         kept = what_is_kept(node)
         asked = await asyncio.to_thread(check_start, node)
         assert TABLE[refuse][1] in (None, *asked)
