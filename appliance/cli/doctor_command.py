@@ -237,8 +237,9 @@ def _is_clock_kept() -> bool | None:
 def _check_room(state_dir: Path) -> Point:
     try:
         usage = shutil.disk_usage(state_dir)
+        is_read_only = bool(os.statvfs(state_dir).f_flag & os.ST_RDONLY)
     except OSError as error:
         return Point(
             "room", Grade.UNKNOWN, f"{state_dir}: {error.strerror}", "--state-dir names it"
         )
-    return check_room(usage.free, usage.total, str(state_dir))
+    return check_room(usage.free, usage.total, str(state_dir), is_read_only=is_read_only)

@@ -364,8 +364,11 @@ def check_clock(is_synchronized: bool | None) -> Point:
     return Point("clock", Grade.OK, "the clock is kept right")
 
 
-def check_room(free_bytes: int, size_bytes: int, path: str) -> Point:
+def check_room(free_bytes: int, size_bytes: int, path: str, *, is_read_only: bool = False) -> Point:
     """Whether messages find room on the disk of the state directory."""
+    if is_read_only:
+        text = f"the file system of {path} is read-only: nothing can be kept there"
+        return Point("room", Grade.BAD, text, "dmesg says why; mount -o remount,rw")
     text = f"{free_bytes // 1024**2:,} MiB free for {path}"
     if free_bytes < min(MIN_FREE_BYTES, size_bytes * MIN_FREE_FRACTION):
         return Point("room", Grade.BAD, text, "make room, or lower state.max_bytes")

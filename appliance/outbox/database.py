@@ -50,6 +50,7 @@ from appliance.outbox.files import (
     Mark,
     prepare_database_file,
     prepare_directory,
+    say_system_error,
     sync_directory,
 )
 from appliance.outbox.inbox import Inbox
@@ -216,7 +217,8 @@ class Database:
             raise type(mapped)(f"cannot open {directory / DATABASE_NAME}: {mapped}") from error
         except OSError as error:
             lock.release()
-            raise StoreUnusable(f"cannot open the store in {directory}: {error}") from error
+            told = say_system_error(error)
+            raise StoreUnusable(f"cannot open the store in {directory}: {told}") from error
         except StoreError:
             lock.release()
             raise

@@ -43,8 +43,13 @@ class Lock:
 
         Raises:
             StoreLocked: another holds it.
+            StoreUnusable: nothing can be written there.
         """
-        self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            told = say_system_error(error)
+            raise StoreUnusable(f"the state directory cannot be used: {told}") from error
         try:
             fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
@@ -192,6 +197,12 @@ class Ballast:
                 self._path.unlink(missing_ok=True)
 
 
+def say_system_error(error: OSError) -> str:
+    """The system's words, with the file that they are about."""
+    words = (error.strerror or str(error)).lower()
+    return f"{os.fsdecode(error.filename)}: {words}" if error.filename else words
+
+
 def prepare_directory(directory: Path) -> None:
     """Make the state directory, private to its owner; an existing one keeps its rights.
 
@@ -201,7 +212,9 @@ def prepare_directory(directory: Path) -> None:
     try:
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as error:
-        raise StoreUnusable(f"cannot make the state directory {directory}: {error}") from error
+        raise StoreUnusable(
+            f"cannot make the state directory {directory}: {say_system_error(error)}"
+        ) from error
 
 
 def prepare_database_file(path: Path) -> None:

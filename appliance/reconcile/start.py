@@ -16,6 +16,7 @@ from appliance.config.revision import SignedCommit
 from appliance.core.plan import apply_to_model, find_restart_fields, make_plan
 from appliance.core.problems import Problem
 from appliance.core.specs import DesiredState, ObservedState, StartFallback
+from appliance.core.times import rfc3339, say_moment
 from appliance.errors import ConfigError, ConfigUnreadable
 from appliance.reconcile.disk import LOAD_TIMEOUT_S, READ_TIMEOUT_S
 from appliance.reconcile.history import History, Record
@@ -134,7 +135,9 @@ def _explain_no_fallback(
 ) -> str:
     """Why the last set that was in force does not start instead."""
     digest = str(last.get("digest") or "")
-    name = f"the last good set ({digest.removeprefix('sha256:')[:8]}, of {last.get('at', '?')})"
+    at = last.get("at")
+    since = f", of {say_moment(rfc3339(at))}" if isinstance(at, int | float) else ""
+    name = f"the last good set ({digest.removeprefix('sha256:')[:8]}{since})"
     if good is not None:
         return f"{name} does not start instead: it says `start: {{fallback: none}}`"
     files = history.files_of(digest)

@@ -208,6 +208,9 @@ def test_clock_and_room() -> None:
     assert check_room(gib // 2, 100 * gib, "/var").grade is Grade.BAD
     # a small disk has little to spare
     assert check_room(gib // 2, 4 * gib, "/var").grade is Grade.OK
+    read_only = check_room(10 * gib, 100 * gib, "/var", is_read_only=True)
+    assert read_only.grade is Grade.BAD
+    assert "the file system of /var is read-only" in read_only.text
 
 
 def test_the_worst_point_counts() -> None:

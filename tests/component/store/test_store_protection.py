@@ -121,6 +121,18 @@ async def test_database_of_another_place_is_not_taken_for_ours(tmp_path: Path):
             pass
 
 
+@pytest.mark.parametrize("name", ["store.lock", DATABASE_NAME])
+async def test_what_cannot_be_written_is_named_with_the_systems_words_and_no_number(
+    tmp_path: Path, name: str
+):
+    (tmp_path / name).mkdir()
+    with pytest.raises(StoreUnusable) as caught:
+        async with open_store(tmp_path):
+            pass
+    assert "Errno" not in str(caught.value)
+    assert str(caught.value).endswith(f"{tmp_path / name}: is a directory")
+
+
 async def test_older_copy_of_the_database_is_noticed(tmp_path: Path):
     await fill(tmp_path)
     shutil.copy(tmp_path / DATABASE_NAME, tmp_path / "old")
