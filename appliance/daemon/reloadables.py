@@ -10,6 +10,7 @@ from appliance.bus.nats import NatsBus
 from appliance.core.problems import Problem
 from appliance.core.specs import BrokerSettings, DesiredState
 from appliance.daemon.own_broker import OwnBroker
+from appliance.errors import BusUnavailable
 from appliance.inputs.inputs import Inputs, Staged
 
 Reach = Callable[[BrokerSettings], BrokerSettings]
@@ -119,7 +120,12 @@ class UsersPart:
 
     async def stage(self, old: DesiredState, new: DesiredState, *, insist: bool) -> StagedUsers:
         """Raises BusUnavailable."""
-        await self._broker.admit_both(old, new)
+        try:
+            await self._broker.admit_both(old, new)
+        except BusUnavailable:
+            # a full disk blocks no way back: the broker takes the users when it can, and denies the new ones until then
+            if insist:
+                raise
         return StagedUsers(self._broker, old)
 
     def describe(self, error: Exception) -> Problem:

@@ -226,3 +226,35 @@ def test_a_hang_up_does_not_end_a_pin(broker, tmp_path):
         daemon.signal(signal.SIGHUP)
         daemon.wait_until(lambda status: status["config"]["last_attempt"]["trigger"] == "signal")
         assert daemon.status()["config"]["digest"] == first
+
+
+SECURED = """
+version: 1
+broker: {{embedded: {{secured: true}}}}
+reload: {{settle: 20ms, poll_interval: 100ms}}
+nodes:
+  ship1: {{subscribe: {{REQPing: {{}}, REQToFile: {{}}, {more}}}}}
+"""
+
+
+def test_a_broker_of_ones_own_that_takes_no_users_refuses_an_edit_and_blocks_no_way_back(tmp_path):
+    with Appliance(SECURED.format(more="REQPong: {}"), tmp_path) as daemon:
+        first = applied(daemon, 1)["digest"]
+        daemon.write_config(SECURED.format(more="REQHello: {}"))
+        applied(daemon, 2)
+        # as a full disk does: what says who is let in cannot be written
+        conf = daemon.state / "broker/nats-server.conf"
+        # what the set before allowed has ended
+        daemon.wait_until(lambda _: "REQPong" not in conf.read_text())
+        conf.unlink()
+        conf.mkdir()
+        daemon.write_config(SECURED.format(more="REQToConsole: {}"))
+        verdict = daemon.reload()
+        assert [one["code"] for one in verdict["problems"]] == ["E304"]
+        code, verdict = daemon.request("POST", "/api/v1/rollback")
+        assert (code, verdict["result"], verdict["digest"]) == (200, "applied", first)
+        # until it can be written, the broker denies what it does not know
+        daemon.wait_until(lambda status: not status["healthy"])
+        conf.rmdir()
+        daemon.wait_until(lambda status: status["healthy"])
+        assert "REQPong" in subjects(daemon)
