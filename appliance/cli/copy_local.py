@@ -77,8 +77,11 @@ class LocalSource:
             yield block
 
     def _read_at_once(self) -> None:
+        content = bytearray()
         try:
-            content = self._file.read(MAX_OF_KERNEL_BYTES + 1)
+            # in blocks: /proc/sys refuses to be read by more at once than the kernel can allocate
+            while len(content) <= MAX_OF_KERNEL_BYTES and (block := self._file.read(BLOCK_BYTES)):
+                content += block
             self._file.seek(0)
         except OSError as error:
             self._file.close()

@@ -67,7 +67,13 @@ def test_a_file_that_grows_is_read_as_it_was(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "path", ["/proc/version", "/proc/filesystems", "/sys/kernel/mm/transparent_hugepage/enabled"]
+    "path",
+    [
+        "/proc/version",
+        "/proc/sys/kernel/hostname",
+        "/proc/filesystems",
+        "/sys/kernel/mm/transparent_hugepage/enabled",
+    ],
 )
 def test_a_file_of_the_kernel_is_read_whole_whatever_size_it_tells(path):
     if not os.path.exists(path):
