@@ -6,18 +6,19 @@ import asyncio
 import contextlib
 import hashlib
 import os
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
 from appliance.api import model
-from appliance.api.requests import EncodedData, JobToBegin, carried
+from appliance.api.requests import EncodedData, JobToBegin, SubmitRequest, carried
 from appliance.api.submission import accepts, describe_unknown, describe_unsubscribed
 from appliance.core.copying import (
     COPY_FROM,
     COPY_TO,
+    SPOOL_WORD,
     Attributes,
     Copied,
     TargetPlace,
@@ -180,6 +181,7 @@ class CopyJobs:
         if entry.users or entry.arrived.is_set():
             raise RequestInvalid("its content is here already, or on its way")
         entry.users += 1
+        has_all = False
         try:
             file_fd = await asyncio.to_thread(_open_new, entry.path, size)
             try:
@@ -192,12 +194,16 @@ class CopyJobs:
                 os.close(file_fd)
             if left:
                 raise RequestInvalid(f"{left} bytes of the content are missing")
+            has_all = True
         except OSError as error:
             raise RequestInvalid(
                 f"cannot keep the file in the state directory: {(error.strerror or str(error)).lower()}"
             ) from error
         finally:
             entry.users -= 1
+            if not has_all:
+                # whoever brings it has gone, or begins anew: half a file keeps no room
+                self._spool.remove(token)
         entry.sha256 = hasher.hexdigest()
         entry.arrived.set()
         return entry.sha256
@@ -346,6 +352,13 @@ class CopyJobs:
             except TimeoutError:
                 return None
         return entry
+
+    def give_up(self, requests: Sequence[SubmitRequest]) -> None:
+        """Whoever asked for these and waited has gone: files that were to come for him are for nobody."""
+        for request in requests:
+            words = list(map(carried, request.method_args or ()))
+            if request.method == COPY_FROM and len(words) > 2 and words[2].startswith(SPOOL_WORD):
+                self._spool.remove(words[2].removeprefix(SPOOL_WORD))
 
     def end(self, token: str) -> bool:
         """Forget a token and its file."""

@@ -210,6 +210,7 @@ class CopyRoutes:
         place = await self._copies.wait_for(_token(request), read_wait(request) or 0.0)
         if place is None:
             return refuse(409, "the file is not here yet")
+        place.is_fetched = True
         return web.FileResponse(
             place.path,
             chunk_size=BLOCK_BYTES,

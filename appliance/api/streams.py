@@ -101,6 +101,8 @@ class Streams:
                 with contextlib.suppress(StoreError):
                     await self._control.submission.forget_awaited(watch.answered)
             finally:
+                if _is_gone(request):
+                    self._control.copies.give_up(requests)
                 # a copy that nobody waits for is given up; what a program says is kept all the same
                 is_kept = job is not None and job.command != "cp"
                 left = watch.left_speaking(is_kept=is_kept)

@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from tests.support.appliance import Appliance
+from tests.support.appliance import Appliance, settle
 from tests.support.waiting import until
 
 CONFIG = """
@@ -191,9 +191,9 @@ def test_a_caller_that_hangs_up_in_the_middle_of_its_content_has_sent_nothing(ap
     connection.endheaders(b"x" * 500_000)
     until(lambda: os.listdir(api.spool))
     connection.close()
+    # nor does the half of it lie there for an hour
+    until(lambda: os.listdir(api.spool) == [])
     assert api.send(begun["token"])[0] in (400, 422)
-    api.ask("DELETE", f"/{begun['token']}")
-    assert os.listdir(api.spool) == []
 
 
 def test_a_caller_that_hangs_up_while_it_waits_for_an_absent_node_leaves_nothing_behind(api):
@@ -211,6 +211,28 @@ def test_a_caller_that_hangs_up_while_it_waits_for_an_absent_node_leaves_nothing
     assert api.daemon.status()["outbox"]["dead"] == 0
     # nor in the daemon's keeping, where 64 such copies would leave room for none
     until(lambda: os.listdir(api.spool) == [])
+
+
+def test_a_caller_that_hangs_up_while_a_node_sends_for_it_leaves_nothing_behind(api):
+    (api.files / "wanted").write_bytes(os.urandom(30_000_000))
+    begun = api.begin(from_node="ship1")
+    connection = api.open()
+    body = {
+        "to_nodes": ["ship1"],
+        "method": "REQCopyFileFrom",
+        "method_args": [str(api.files / "wanted"), begun["node"], begun["path"]],
+        "for_caller": True,
+        "from_node": "central",
+    }
+    connection.request("POST", "/api/v1/messages?wait=60s&job=cp", json.dumps(body),
+                       {"Content-Type": "application/json", "Accept": "application/x-ndjson"})  # fmt: skip
+    response = connection.getresponse()
+    assert json.loads(response.readline())["event"] == "accepted"
+    response.close()
+    connection.close()
+    until(lambda: api.ask("GET", f"/{begun['token']}/content")[0] in (400, 404))
+    settle(api.daemon)
+    assert os.listdir(api.spool) == []
 
 
 def test_there_is_room_for_so_many_copies_at_once(api):

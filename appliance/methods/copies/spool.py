@@ -32,6 +32,8 @@ MAX_GONE = 256
 _log = logging.getLogger(__name__)
 
 KEEP_S = 3_600.0
+BRING_S = 60.0
+"""A file that goes out is brought and sent at once: one that nobody is busy with for so long is nobody's any more."""
 TIDY_EVERY_S = 60.0
 
 
@@ -49,6 +51,8 @@ class SpoolEntry:
     name: str = ""
     sha256: str | None = None
     arrived: asyncio.Event = field(default_factory=asyncio.Event)
+    is_fetched: bool = False
+    """Whether whoever asked for it has begun to read it."""
     users: int = 0
     """How many read or write it now: then it is not removed for its age."""
 
@@ -211,7 +215,8 @@ class CopySpool:
     def _remove_old(self) -> None:
         now = self._mono()
         for token, entry in list(self._entries.items()):
-            if not entry.users and now - entry.touched_mono > KEEP_S:
+            keep_s = BRING_S if entry.is_outgoing or entry.is_fetched else KEEP_S
+            if not entry.users and now - entry.touched_mono > keep_s:
                 self.remove(token)
 
     def _empty(self) -> None:
