@@ -9,7 +9,19 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-from appliance.api.model import CopyBegun, CopyKept, CopyLine, Count, Line, Status
+from msgspec import UNSET
+
+from appliance.api.model import (
+    CopyBegun,
+    CopyKept,
+    CopyLine,
+    Count,
+    JobNode,
+    JobOutput,
+    Line,
+    Status,
+)
+from appliance.api.model import Job as JobOfDaemon
 from appliance.cli.api_client import AccessWithdrawn, ApiClient, ApiRefused, NotPermitted
 from appliance.cli.copy_local import LocalSource, check_writable, write_file
 from appliance.cli.copy_places import Job, Place
@@ -24,6 +36,7 @@ from appliance.core.copying import (
     join_target,
     read_copied,
 )
+from appliance.core.outcome import Kind
 from appliance.errors import ApplianceError, DaemonUnreachable
 
 MAX_COPY_S = 86_400.0
@@ -184,7 +197,8 @@ class Copier:
         token = begun.token
         with self._forgetting(token):
             arguments = [source.path, begun.node, begun.path]
-            self._ask(source, arguments, begun.node, idle_s=self._wait_s, hint=begun.hint)
+            asked = CopyAsked(source)
+            self._ask(asked, arguments, begun.node, idle_s=self._wait_s, hint=begun.hint)
             query = {"wait": f"{self._wait_s:g}s"}
             place = f"/api/v1/copies/{token}/content"
             try:
@@ -203,16 +217,54 @@ class Copier:
         makes = self._makes_directories or job.makes_directories
         within = "" if self._makes_directories else job.within
         place = TargetPlace(target.path, makes, job.attributes, within)
+        asked = CopyAsked(source)
+        idle_s = self._wait_s + ANSWER_S
         try:
             arguments = [source.path, target.node, *join_target(place)]
-            return self._ask(source, arguments, self._node, idle_s=self._wait_s + ANSWER_S)
+            try:
+                return self._ask(asked, arguments, self._node, idle_s=idle_s)
+            except AccessWithdrawn:
+                raise
+            except DaemonUnreachable:
+                # it goes on without us, and its job knows what became of it
+                if not (asked.id and asked.job) or not self._wait_for_daemon():
+                    raise
+                return self._look_after(asked, idle_s)
         except KeyboardInterrupt:
-            self._goes_on = self._is_begun
+            self._goes_on = self._is_begun = self._is_begun or asked.is_delivered
             raise
+
+    def _look_after(self, asked: CopyAsked, idle_s: float) -> Copied | None:
+        """What became of a copy between two nodes, by the job that it is part of."""
+        until_mono = time.monotonic() + idle_s
+        place = f"/api/v1/jobs/{asked.job}"
+        known: JobNode | None = None
+        while time.monotonic() < until_mono:
+            found = self._client.get(place, JobOfDaemon, {"wait": "2s"}).value
+            nodes = [] if found.nodes is UNSET else found.nodes
+            node = next((item for item in nodes if item.id == asked.id), None)
+            if node is None or node.kind == Kind.DONE:
+                return self._read_answer(asked)
+            if node.kind == Kind.FAILED:
+                raise _problem(f"{asked.source}: {node.why or node.state}")
+            if known is None or (node.state, node.why) != (known.state, known.why):
+                known, until_mono = node, time.monotonic() + idle_s
+        self._withdraw(asked)
+        raise NobodyAnswers(f"{asked.source}: {asked.describe_silence(self._wait_s)}")
+
+    def _read_answer(self, asked: CopyAsked) -> Copied | None:
+        said, after = "", 0
+        while True:
+            query = {"after": str(after), "node": asked.source.node or ""}
+            found = self._client.get(f"/api/v1/jobs/{asked.job}/output", JobOutput, query).value
+            said += "".join(piece.data for piece in found.pieces if piece.id == asked.id)
+            if found.next is None:
+                return read_copied(said)
+            after = found.next
 
     def _ask(
         self,
-        source: Place,
+        asked: CopyAsked,
         arguments: list[str],
         node: str | None,
         *,
@@ -220,6 +272,7 @@ class Copier:
         hint: str | None = None,
     ) -> Copied | None:
         """Have a node copy, and follow it."""
+        source = asked.source
         body: dict[str, Any] = {
             "to_nodes": [source.node],
             "method": COPY_FROM,
@@ -229,7 +282,6 @@ class Copier:
         }
         if node is not None:
             body["from_node"] = node
-        asked = CopyAsked(source)
         query = {"wait": f"{MAX_COPY_S:g}s", "idle": f"{idle_s:g}s", "job": "cp", **self._part}
         try:
             for answer in self._client.stream("/api/v1/messages", Line, body, query, idle_s):
@@ -313,6 +365,8 @@ class CopyAsked:
     def __init__(self, source: Place) -> None:
         self.source = source
         self.id: int | None = None
+        self.job = ""
+        """Where what becomes of it is kept."""
         self.progress = Progress()
         self.is_answered = False
         self.problem: str | None = None
@@ -326,6 +380,7 @@ class CopyAsked:
         match line.event:
             case "accepted":
                 self.id = line.id or None
+                self.job = line.job or ""
                 # NB: what follows tells that the message stays in the outbox, from where it is taken back
                 self.note = (line.note or "").partition(";")[0] or None
             case "rejected":

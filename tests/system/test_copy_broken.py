@@ -178,14 +178,19 @@ def test_a_damaged_part_replaces_nothing_and_the_next_copy_is_right(own_fleet):
     assert hash_of(target) == sha256
 
 
-@pytest.mark.parametrize("way", ["from", "to"])
+@pytest.mark.parametrize("way", ["from", "to", "between"])
 def test_cp_waits_for_its_own_daemon_and_begins_again(own_fleet, tmp_path, way):
     fleet = own_fleet
     source, here = fleet.at("ship1", "large"), tmp_path / "here"
     sha256 = write_random(source, SIZE)
     brought = fleet.at("ship1", "brought")
     fleet.link.bytes_per_s = SLOWLY
-    words = {"from": [f"ship1:{source}", str(here)], "to": [str(source), f"ship1:{brought}"]}
+    passed = fleet.at("central", "passed")
+    words = {
+        "from": [f"ship1:{source}", str(here)],
+        "to": [str(source), f"ship1:{brought}"],
+        "between": [f"ship1:{source}", f"central:{passed}"],
+    }
     with OnTerminal("cp", "--wait", "60s", *words[way], state_dir=fleet.central.state) as shown:
         shown.until(lambda said: any(f" {share}%" in said for share in range(10, 70)))
         fleet.central.kill()
@@ -193,7 +198,7 @@ def test_cp_waits_for_its_own_daemon_and_begins_again(own_fleet, tmp_path, way):
         fleet.central.start()
         assert shown.wait() == 0
     assert "waiting up to 60 s for it" in shown.said
-    assert hash_of({"from": here, "to": brought}[way]) == sha256
+    assert hash_of({"from": here, "to": brought, "between": passed}[way]) == sha256
     assert os.listdir(fleet.central.state / "copies" / "spool") == []
 
 
