@@ -97,6 +97,13 @@ def make_status(**changes):
     return status | changes
 
 
+class NoCopies:
+    """There are none: what is asked of copies is tested against a daemon."""
+
+    def give_up(self, requests):
+        """Nothing comes for anybody."""
+
+
 class FakeControl:
     """Answers what the test tells it to; `after_submit` runs once the messages are accepted."""
 
@@ -138,8 +145,7 @@ class FakeControl:
     jobs = None
     ending = None
     programs = None
-    copies = None
-    """No copies: what is asked of them is tested against a daemon."""
+    copies = NoCopies()
 
     def metrics(self):
         return self
