@@ -191,8 +191,18 @@ def _explain_unknown_keys(
     for key in instance:
         if key in known:
             continue
-        nearest = suggestions.find(key, tuple(name for name in known if name not in instance))
-        if nearest is not None:
+        below = _find_below(key, known)
+        # what is called so one section further down is no slip of the pen
+        nearest = (
+            None
+            if below is not None
+            else suggestions.find(key, tuple(name for name in known if name not in instance))
+        )
+        if below is not None:
+            section, name = below
+            message = f"unknown key {shorten(key)}; did you mean {section}.{name}?"
+            hint = f"write `{section}: {{{name}: …}}`"
+        elif nearest is not None:
             message, hint = f"unknown key {shorten(key)}{did_you_mean_quoted(nearest)}", ""
         else:
             message = f"unknown key {shorten(key)}"
@@ -202,6 +212,31 @@ def _explain_unknown_keys(
             else:
                 hint = f"known here: {', '.join(known)}"
         yield "E101", (*path, key), message, hint, True
+
+
+def _find_below(key: str, known: Mapping[str, Any]) -> tuple[str, str] | None:
+    """The one section below which a key stands, and its name there: ``ack``, ``timeout`` for `ack_timeout` and `timeout`."""
+    word = _flat(key)
+    by_name, by_both = [], []
+    for section, schema in known.items():
+        defined = _definitions().get(str(schema.get("$ref", "")).rpartition("/")[2], schema)
+        for name in defined.get("properties", {}):
+            if _flat(section + name) == word:
+                by_both.append((section, name))
+            elif _flat(name) == word:
+                by_name.append((section, name))
+    found = by_both or by_name
+    return found[0] if len(found) == 1 else None
+
+
+def _flat(name: object) -> str:
+    return str(name).replace("_", "").replace("-", "").lower()
+
+
+@cache
+def _definitions() -> Mapping[str, Any]:
+    found: Mapping[str, Any] = make_schema()["$defs"]
+    return found
 
 
 def _explain_choice(

@@ -333,3 +333,24 @@ def test_credentials_are_looked_at_where_the_service_has_them_from(
     result = RUNNER.invoke(APP, ["check", str(config), "--secrets"])
     assert result.exit_code == 0, result.output
     assert f"credentials: looked at in {stores[1]}" in result.output
+
+
+def test_a_key_that_stands_one_section_further_down_is_told_with_its_section(
+    tmp_path: Path,
+) -> None:
+    config = tmp_path / "fleet.yaml"
+    node = "{subscribe: {REQPing: {retries: 3, ack_timeout: 5s, max_age: 1h}}}"
+    config.write_text(
+        f"version: 1\nbroker: {{embedded: true}}\nlisten: 127.0.0.1:1\nnodes: {{a: {node}}}\n"
+    )
+    result = RUNNER.invoke(APP, ["check", str(config), "-o", "json"])
+    told = {
+        one["path"].rpartition(".")[2]: (one["message"], one["hint"])
+        for one in json.loads(result.output)["problems"]
+    }
+    assert told == {
+        "retries": ('unknown key "retries"; did you mean ack.retries?', "write `ack: {retries: …}`"),
+        "ack_timeout": ('unknown key "ack_timeout"; did you mean ack.timeout?', "write `ack: {timeout: …}`"),
+        "max_age": ('unknown key "max_age"; did you mean stream.max_age?', "write `stream: {max_age: …}`"),
+        "listen": ('unknown key "listen"; did you mean admin.listen?', "write `admin: {listen: …}`"),
+    }  # fmt: skip
