@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import socket
 from collections.abc import Iterator
 from pathlib import Path
@@ -50,6 +51,31 @@ def connect_unix(path: Path, timeout_s: float | None) -> socket.socket:
         connection.close()
         raise
     return connection
+
+
+def find_listening(name: str) -> list[Path]:
+    """Directories of this machine in which somebody listens on a socket that `listen_unix` made, and that we may use.
+
+    The kernel tells it (proc(5), /proc/net/unix); a directory that is known by a descriptor alone stays unknown.
+    """
+    found = set()
+    bound = re.compile(rb"(?:\S+ ){6} *\d+ (.*)\.%b\.(\d+)" % re.escape(os.fsencode(name)))
+    try:
+        lines = Path("/proc/net/unix").read_bytes().splitlines()
+    except OSError:
+        return []
+    for line in lines:
+        # as it was bound: below the directory that its process was in
+        match = bound.fullmatch(line)
+        if match is None or match[1].startswith(b"/proc/self/"):
+            continue
+        directory = os.fsdecode(match[1])
+        with contextlib.suppress(OSError):
+            below = "/" if directory[:1] == "/" else os.readlink(f"/proc/{int(match[2])}/cwd")
+            place = Path(below, directory)
+            if (place / name).is_socket() and os.access(place / name, os.W_OK):
+                found.add(place)
+    return sorted(found)
 
 
 def listen_unix(path: Path, mode: int | None = None) -> socket.socket:

@@ -160,6 +160,10 @@ class Way(Protocol):
         ...
 
 
+MAX_OTHERS = 3
+"""Daemons of this machine that are named to who asked none."""
+
+
 class UnixWay:
     """By the socket in a state directory."""
 
@@ -187,9 +191,10 @@ class UnixWay:
         return error
 
     def _other_place(self) -> str:
-        """A hint where a daemon is, if the usual place has one and it was not asked."""
+        """What to do next: where daemons of this machine are, if others than the one that was asked run."""
+        from appliance.api.unix_socket import find_listening
+
         other = SYSTEM_STATE_DIR / SOCKET_NAME
-        hint = f"; there is one below {SYSTEM_STATE_DIR} (--state-dir {SYSTEM_STATE_DIR})"
         try:
             other.stat()
         except PermissionError:
@@ -197,8 +202,14 @@ class UnixWay:
             members = f" and members of the group {group}" if group else ""
             return f"; there may be one below {SYSTEM_STATE_DIR}, which root{members} may ask"
         except OSError:
-            return ""
-        return hint if other != self._path else ""
+            pass
+        asked = os.path.realpath(self._path.parent)
+        found = [place for place in find_listening(SOCKET_NAME) if os.path.realpath(place) != asked]
+        if not found:
+            return "; start it (appliance run), or name its --state-dir"
+        named = ", ".join(f"--state-dir {place}" for place in found[:MAX_OTHERS])
+        more = f" and {len(found) - MAX_OTHERS} more" if len(found) > MAX_OTHERS else ""
+        return f"; there is one with {named}" if len(found) == 1 else f"; there are {named}{more}"
 
 
 class _EndableWay:

@@ -316,7 +316,7 @@ def init(
         raise typer.Exit(EX_NO_PERMISSION if is_forbidden else EX_USAGE) from error
     for name in contents:
         typer.echo(f"wrote {directory / name}")
-    typer.echo(f"next: appliance check {directory}")
+    typer.echo(f"next: appliance check {directory} && appliance run {directory} --all-nodes")
 
 
 def _unreadable(error: ConfigUnreadable) -> Problem:

@@ -5,13 +5,22 @@ import contextlib
 import os
 import socket
 import stat
+from pathlib import Path
 
 import aiohttp
 import pytest
 
 from appliance.api import server as server_module
+from appliance.api import unix_socket
 from appliance.api.server import AdminServer
-from appliance.api.unix_socket import MAX_ADDRESS_BYTES, connect_unix, listen_unix
+from appliance.api.unix_socket import (
+    MAX_ADDRESS_BYTES,
+    connect_unix,
+    find_listening,
+    listen_unix,
+)
+from appliance.cli import api_client
+from appliance.cli.api_client import SOCKET_NAME, UnixWay
 from appliance.core.specs import AdminSettings, SecretRef
 from appliance.errors import DaemonAlreadyRunning, DaemonError
 from tests.support.fake_control import FakeControl
@@ -238,3 +247,27 @@ async def test_of_a_connection_over_tcp_that_takes_nothing_the_kernel_is_told(se
         assert own.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == 60_000
     writer.close()
     await writer.wait_closed()
+
+
+@pytest.mark.parametrize("is_relative", [False, True])
+def test_who_asks_where_nobody_answers_hears_where_daemons_of_this_machine_are(
+    short_dir, is_relative, monkeypatch
+):
+    state = short_dir / "other"
+    state.mkdir()
+    monkeypatch.chdir(short_dir)
+    monkeypatch.setattr(api_client, "MAX_OTHERS", 1_000)
+    way = UnixWay(short_dir / "mine")
+    listener = listen_unix(Path("other" if is_relative else state) / SOCKET_NAME)
+    with listener:
+        assert state in find_listening(SOCKET_NAME)
+        told = str(way.explain(FileNotFoundError(2, "")))
+        assert told.startswith(f"no daemon answers on {short_dir}/mine/appliance.sock; there ")
+        assert f"--state-dir {state}" in told
+        # who asks that one is not sent there
+        assert f"--state-dir {state}" not in str(UnixWay(state).explain(ConnectionRefusedError()))
+    assert state not in find_listening(SOCKET_NAME)
+    monkeypatch.setattr(unix_socket, "find_listening", lambda _name: [])
+    assert str(way.explain(FileNotFoundError(2, ""))).endswith(
+        "; start it (appliance run), or name its --state-dir"
+    )
