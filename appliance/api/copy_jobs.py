@@ -7,6 +7,7 @@ import contextlib
 import hashlib
 import os
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -29,12 +30,11 @@ from appliance.core.copying import (
 from appliance.core.current import Current
 from appliance.core.delivery import DeliveryState
 from appliance.core.hidden import Hiding
-from appliance.core.message import Message
+from appliance.core.message import Message, text_to_bytes
 from appliance.core.names import MethodName, NodeName, is_node_name
 from appliance.core.outcome import Outcome
 from appliance.core.specs import DesiredState, SubscriberSpec
 from appliance.errors import (
-    ApplianceError,
     HandlerError,
     JobCancelled,
     RequestInvalid,
@@ -45,7 +45,7 @@ from appliance.jobs.records import JobFacts, TargetFacts, TargetState
 from appliance.methods.base import Outgoing
 from appliance.methods.copies.receiver import measure_room
 from appliance.methods.copies.sender import TELL_EVERY_S, CopySender
-from appliance.methods.copies.source import SourceFile
+from appliance.methods.copies.source import HeldSource, SourceFile
 from appliance.methods.copies.spool import CopySpool, SpoolEntry
 from appliance.outbox.texts import plain_text
 from appliance.workers.reply_writer import Delivering
@@ -56,6 +56,8 @@ _WRITE_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOE
 MAX_SENDING = 16
 """Files of callers that are sent at once; each has some pieces in memory. Others wait their turn."""
 
+MAX_HELD_BYTES = 128 * 1024
+"""What is larger is brought to a file here first."""
 MAX_WORDS = 256
 """Of a command line, as they are shown."""
 
@@ -81,6 +83,22 @@ class CopyRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     """What the file has there beside its content; without these as the node has it."""
     node: str | None = None
     """The own node that takes part."""
+    content: EncodedData | None = None
+    """A small file as a whole, which is sent at once: then the answer is what comes of it."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """What a request means: the own `node`, the `other` one, and where a file goes there."""
+
+    node: NodeName
+    other: str
+    target: TargetPlace
+    name: str
+    note: str | None = None
+    """What looks like a slip."""
+    hint: str | None = None
+    """What may be the reason if nothing comes of it."""
 
 
 class CopyJobs:
@@ -119,6 +137,13 @@ class CopyJobs:
         Raises:
             RequestInvalid: no such node, or the file could not come; the text says what to add to the config.
         """
+        asked = self._read(request)
+        entry = self._spool.add(asked.node, asked.other, target=asked.target, name=asked.name)
+        return model.CopyBegun(
+            token=entry.token, node=asked.node, path=entry.word, note=asked.note, hint=asked.hint
+        )
+
+    def _read(self, request: CopyRequest) -> _Asked:
         other = request.from_node or request.to_node or ""
         if not is_node_name(other):
             raise RequestInvalid(f"{other[:60]!r} is no node name")
@@ -135,18 +160,13 @@ class CopyJobs:
         problem = find_attribute_problem(attributes)
         if problem is not None:
             raise RequestInvalid(problem)
-        entry = self._spool.add(
-            node,
-            other,
+        return _Asked(
+            node=node,
+            other=other,
             target=TargetPlace(
                 path, request.make_directories, attributes, carried(request.within or "")
             ),
             name=carried(request.name) or "a file",
-        )
-        return model.CopyBegun(
-            token=entry.token,
-            node=node,
-            path=entry.word,
             note=describe_unknown(self._desired.value, other),
             hint=describe_unsubscribed(self._desired.value, other, method),
         )
@@ -219,7 +239,7 @@ class CopyJobs:
         facts = JobFacts(command="cp", by=by, node=asked.from_node or "", args=args)
         facts.files = asked.files
         await self._ledger.begin(id_, facts, [])
-        return model.JobBegun(id=id_)
+        return model.JobBegun(id=id_, takes_content=MAX_HELD_BYTES)
 
     def call_off(self, number: int, by: str) -> bool:
         """End a copy that this daemon brings to a node; whether it was under way."""
@@ -236,15 +256,53 @@ class CopyJobs:
         entry = self._entry(token)
         if not entry.is_outgoing or not entry.arrived.is_set():
             raise RequestInvalid("nothing was brought to be sent")
-        line = _Line(NodeName(entry.node), self._services, entry.path.stat().st_size)
         # its file must not be swept while it is sent
         entry.users += 1
         try:
-            kept = await self._begin_job(entry, by, into)
-        except ApplianceError:
-            entry.users -= 1
+            source = await SourceFile.open(str(entry.path), None, None)
+            source.path = entry.name  # what the caller calls it
+            source.sha256 = entry.sha256
+            asked = _Asked(NodeName(entry.node), entry.other, entry.target, entry.name)
+            async with contextlib.aclosing(self._bring(asked, source, wait_s, by, into)) as lines:
+                async for line in lines:
+                    yield line
+        except (GeneratorExit, asyncio.CancelledError):
+            # whoever brought the file died before it was told: nobody will say that it can go
+            self._spool.remove(token)
             raise
-        job = asyncio.create_task(self._send(entry, line, wait_s), name=f"copy to {entry.other}")
+        finally:
+            entry.users -= 1
+
+    async def send_whole(
+        self, request: CopyRequest, wait_s: float, by: str = "", into: str = ""
+    ) -> AsyncGenerator[model.CopyLine, None]:
+        """Send a small file that came with the request; the same lines, and one before them of what looks like a slip."""
+        asked = self._read(request)
+        data = b"" if request.content is None else text_to_bytes(carried(request.content))
+        if request.to_node is None or len(data) > MAX_HELD_BYTES:
+            raise RequestInvalid(f"content goes to a node, up to {MAX_HELD_BYTES} bytes of it")
+        yield model.CopyLine(event="begun", note=asked.note, hint=asked.hint)
+        source = HeldSource(data, asked.name)
+        async with contextlib.aclosing(self._bring(asked, source, wait_s, by, into)) as lines:
+            async for line in lines:
+                yield line
+
+    async def _bring(
+        self, entry: _Asked, source: SourceFile, wait_s: float, by: str, into: str
+    ) -> AsyncGenerator[model.CopyLine, None]:
+        with contextlib.closing(source):
+            lines_of = self._bring_open(entry, source, wait_s, by, into)
+            async with contextlib.aclosing(lines_of) as lines:
+                async for line in lines:
+                    yield line
+
+    async def _bring_open(
+        self, entry: _Asked, source: SourceFile, wait_s: float, by: str, into: str
+    ) -> AsyncGenerator[model.CopyLine, None]:
+        line = _Line(entry.node, self._services, source.size)
+        kept = await self._begin_job(entry, by, into)
+        sending = self._send(entry, source, line, wait_s)
+        job = asyncio.create_task(sending, name=f"copy to {entry.other}")
         self._running[kept] = job
         job.add_done_callback(lambda ended: self._end_job(kept, ended))
         job.add_done_callback(lambda _: line.changed.set())
@@ -261,19 +319,14 @@ class CopyJobs:
             copied = job.result()
             text = describe_copied(entry.name, f"{entry.other}:{entry.target.path}", copied)
             yield model.CopyLine(event="copied", text=text, **copied._asdict())
-        except (GeneratorExit, asyncio.CancelledError):
-            # whoever brought the file died before it was told: nobody will say that it can go
-            self._spool.remove(token)
-            raise
         finally:
-            entry.users -= 1
             # the stream was closed: nobody waits for this copy any more
             job.cancel()
             await asyncio.gather(job, return_exceptions=True)
             self._running.pop(kept, None)
             self._called_off.pop(kept, None)
 
-    async def _begin_job(self, entry: SpoolEntry, by: str, into: str) -> int:
+    async def _begin_job(self, entry: _Asked, by: str, into: str) -> int:
         """Keep that a file is brought to a node; by which number its end is told.
 
         Raises:
@@ -312,10 +365,7 @@ class CopyJobs:
             state = DeliveryState.DONE if is_told else DeliveryState.TAKEN
             self._ledger.concluded(number, None, state=state)
 
-    async def _send(self, entry: SpoolEntry, line: _Line, wait_s: float) -> Copied:
-        source = await SourceFile.open(str(entry.path), None, None)
-        source.path = entry.name  # what the caller calls it
-        source.sha256 = entry.sha256
+    async def _send(self, entry: _Asked, source: SourceFile, line: _Line, wait_s: float) -> Copied:
         sender = CopySender(
             source,
             Message(
@@ -339,8 +389,6 @@ class CopyJobs:
             self._endings.add(ending)
             ending.add_done_callback(self._endings.discard)
             raise
-        finally:
-            source.close()
 
     async def wait_for(self, token: str, wait_s: float) -> SpoolEntry | None:
         """The file of a token once it is there; None when it is not yet."""

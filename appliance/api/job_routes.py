@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from typing import TypeVar
 
 import msgspec
@@ -142,8 +142,8 @@ class CopyRoutes:
         self._copies = copies
 
     @route("POST", "/api/v1/copies", Scope.SEND, "POST: bring a file for a node, or fetch one")
-    async def begin(self, request: web.Request) -> web.Response:
-        """201 with the token."""
+    async def begin(self, request: web.Request) -> web.StreamResponse:
+        """201 with the token; of a copy whose content came with it the lines of `send`."""
         try:
             asked = _REQUEST.decode(await read_body(request))
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
@@ -157,6 +157,10 @@ class CopyRoutes:
             to=[asked.to_node] if asked.to_node else None,
             path=asked.path,
         )
+        if asked.content is not None:
+            by, into = await name_peer(request), request.query.get("into", "")
+            wait_s = read_wait(request) or DEFAULT_WAIT_S
+            return await _tell_copy(request, self._copies.send_whole(asked, wait_s, by, into))
         return reply(self._copies.begin(asked), 201)
 
     @route("PUT", "/api/v1/copies/{token}/content", Scope.SEND)
@@ -185,24 +189,9 @@ class CopyRoutes:
     async def send(self, request: web.Request) -> web.StreamResponse:
         """One JSON line now and then, the last one says what came of it."""
         wait_s = read_wait(request) or DEFAULT_WAIT_S
-        response = web.StreamResponse(headers={"Content-Type": NDJSON})
         by = await name_peer(request)
         into = request.query.get("into", "")
-        lines_of = self._copies.send(_token(request), wait_s, by, into)
-        async with contextlib.aclosing(lines_of) as lines:
-            # what is wrong with the request itself is told by its status
-            first = await anext(lines)
-            await response.prepare(request)
-            await response.write(encode_json(first) + b"\n")
-            try:
-                async for line in lines:
-                    await response.write(encode_json(line) + b"\n")
-            except ApplianceError as error:
-                reason = request.app[HIDING].text(str(error))
-                failed = CopyLine(event="failed", reason=reason)
-                await response.write(encode_json(failed) + b"\n")
-        await response.write_eof()
-        return response
+        return await _tell_copy(request, self._copies.send(_token(request), wait_s, by, into))
 
     @route("GET", "/api/v1/copies/{token}/content", Scope.SEND, allow_head=False)
     async def fetch(self, request: web.Request) -> web.StreamResponse:
@@ -223,6 +212,26 @@ class CopyRoutes:
         if not self._copies.end(_token(request)):
             return refuse(404, "no such copy")
         return reply({"ended": True})
+
+
+async def _tell_copy(
+    request: web.Request, telling: AsyncGenerator[CopyLine, None]
+) -> web.StreamResponse:
+    response = web.StreamResponse(headers={"Content-Type": NDJSON})
+    async with contextlib.aclosing(telling) as lines:
+        # what is wrong with the request itself is told by its status
+        first = await anext(lines)
+        await response.prepare(request)
+        await response.write(encode_json(first) + b"\n")
+        try:
+            async for line in lines:
+                await response.write(encode_json(line) + b"\n")
+        except ApplianceError as error:
+            reason = request.app[HIDING].text(str(error))
+            failed = CopyLine(event="failed", reason=reason)
+            await response.write(encode_json(failed) + b"\n")
+    await response.write_eof()
+    return response
 
 
 async def _blocks(request: web.Request) -> AsyncIterator[bytes]:

@@ -733,6 +733,8 @@ class JobBegun(_Answer):
     """A job that messages and copies can be asked into (`into=ID`)."""
 
     id: str = ""
+    takes_content: int = 0
+    """Up to how many bytes of a file come as `content` of the request that copies it."""
 
 
 class Job(_Answer):
@@ -855,6 +857,9 @@ class CopyLine(_Answer):
     """How far a copy is (`progress`), or what came of it (`copied`, `failed`)."""
 
     event: str = ""
+    note: str | UnsetType | None = UNSET
+    hint: str | UnsetType | None = UNSET
+    """Of `begun`, as in `CopyBegun`."""
     progress: tuple[int, int] | UnsetType = UNSET
     reason: str | UnsetType = UNSET
     text: str | UnsetType = UNSET

@@ -183,16 +183,16 @@ def copy(
         return 128 + ended_by[0] if ended_by else INTERRUPTED
     for outcome in plan.known:
         _tell_known(outcome)
-    job_id = _begin_job(client, [*sources, target], len(plan.jobs), from_node)
+    into = _begin_job(client, [*sources, target], len(plan.jobs), from_node)
     copies = _Copies(
-        client, from_node, wait_s, makes_directories=mkdir, is_quiet=is_quiet, job_id=job_id
+        client, from_node, wait_s, makes_directories=mkdir, is_quiet=is_quiet, into=into
     )
     with _ending_like_interrupted() as ended_by:
         outcomes, broken, not_asked = _copy_in_batches(copies, plan.jobs, rollout, at_once)
     outcomes = [*plan.known, *outcomes]
     total = len(plan.jobs) + len(plan.known)
     if output is Output.JSON:
-        print_json(facts_of(outcomes, total, job_id, not_asked))
+        print_json(facts_of(outcomes, total, "" if into is None else into.id, not_asked))
     if broken is not None:
         raise broken
     if not_asked:
@@ -215,10 +215,10 @@ class _Copies:
         *,
         makes_directories: bool,
         is_quiet: bool,
-        job_id: str,
+        into: JobBegun | None,
     ) -> None:
         self._client = client
-        self._job_id = job_id
+        self._into = into
         self._node = node
         self._wait_s = wait_s
         self._makes_directories = makes_directories
@@ -232,7 +232,7 @@ class _Copies:
             wait_s=self._wait_s,
             makes_directories=self._makes_directories,
             is_stopped=is_stopped,
-            job_id=self._job_id,
+            into=self._into,
         )
 
     def copy_in_row(self, jobs: Sequence[Job]) -> tuple[list[CopyOutcome], ApplianceError | None]:
@@ -256,7 +256,12 @@ class _Copies:
     ) -> tuple[list[CopyOutcome], ApplianceError | None]:
         """Several at once, with one view of all."""
         view = ManyView(jobs, is_quiet=self._is_quiet)
-        many = ManyCopies(lambda: self._copier(view, many.is_stopped), view, at_once, self._job_id)
+        many = ManyCopies(
+            lambda: self._copier(view, many.is_stopped),
+            view,
+            at_once,
+            "" if self._into is None else self._into.id,
+        )
         with view.ticking():
             return many.run(jobs, self._client.end_requests)
 
@@ -316,18 +321,20 @@ def _show_plan(plan: CopyPlan, rollout: Rollout, *, as_json: bool) -> int:
     return exit_code_of(plan.known)
 
 
-def _begin_job(client: ApiClient, words: Sequence[str], files: int, node: str | None) -> str:
-    """The job that all files become parts of; "" for a single file, which is one by itself, and where none is kept."""
+def _begin_job(
+    client: ApiClient, words: Sequence[str], files: int, node: str | None
+) -> JobBegun | None:
+    """The job that all files become parts of; None for a single file, which is one by itself, and where none is kept."""
     if files < 2:
-        return ""
+        return None
     body = {"args": list(map(_in_full, words)), "files": files, "from_node": node}
     try:
-        return client.post("/api/v1/jobs", JobBegun, body).value.id
+        return client.post("/api/v1/jobs", JobBegun, body).value
     except NotPermitted:
         raise
     except ApiRefused:
         # a daemon of an earlier version, or a full disk: copies are worth more than what is kept of them
-        return ""
+        return None
 
 
 def _in_full(word: str) -> str:

@@ -1,5 +1,6 @@
 """The daemon's API for copies: what it takes, what it refuses, and what is left when a caller goes away."""
 
+import base64
 import hashlib
 import http.client
 import json
@@ -233,6 +234,28 @@ def test_a_caller_that_hangs_up_while_a_node_sends_for_it_leaves_nothing_behind(
     until(lambda: api.ask("GET", f"/{begun['token']}/content")[0] in (400, 404))
     settle(api.daemon)
     assert os.listdir(api.spool) == []
+
+
+def test_a_small_file_goes_with_the_request_that_copies_it(api):
+    target = api.files / "small"
+    body = {"to_node": "ship1", "path": str(target), "content": {"base64": "6QBhYmM="}}
+    status, raw = api.ask("POST", "?wait=5s", {"node": "central", **body})
+    lines = [json.loads(line) for line in raw.splitlines()]
+    assert status == 200
+    assert [lines[0]["event"], lines[-1]["event"]] == ["begun", "copied"]
+    assert target.read_bytes() == b"\xe9\0abc"
+    assert lines[-1]["sha256"] == hashlib.sha256(b"\xe9\0abc").hexdigest()
+    assert os.listdir(api.spool) == []
+
+
+def test_content_that_is_too_large_or_goes_nowhere_is_refused(api):
+    large = base64.b64encode(bytes(200_000)).decode()
+    for body in (
+        {"to_node": "ship1", "path": str(api.files / "x"), "content": {"base64": large}},
+        {"from_node": "ship1", "content": {"base64": "YQ=="}},
+    ):
+        assert api.ask("POST", "", {"node": "central", **body})[0] == 400
+    assert not (api.files / "x").exists()
 
 
 def test_there_is_room_for_so_many_copies_at_once(api):

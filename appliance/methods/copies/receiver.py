@@ -12,7 +12,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
-import glob
 import hashlib
 import os
 import secrets
@@ -237,10 +236,11 @@ class CopyTaker:
     def remove_parts(self, target: Path) -> None:
         """Remove whatever has come of a file of our own; quick, since few files stand beside it."""
         begin = f".{target.name}{PART_MARK.decode()}"
-        for part in target.parent.glob(f"{glob.escape(begin)}*"):
-            self._notes.remove(part.name.removeprefix(begin))
-            with contextlib.suppress(OSError):
-                part.unlink()
+        for name in os.listdir(target.parent):
+            if name.startswith(begin):
+                self._notes.remove(name.removeprefix(begin))
+                with contextlib.suppress(OSError):
+                    (target.parent / name).unlink()
 
     async def sweep(self) -> None:
         """Remove parts that nobody has touched for a day; looks once an hour, however often it is called."""

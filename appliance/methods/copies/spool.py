@@ -203,7 +203,8 @@ class CopySpool:
         """Its file, and what has come of it so far."""
         with contextlib.suppress(OSError):
             entry.path.unlink()
-        self._taker.remove_parts(entry.path)
+        if not entry.is_outgoing:
+            self._taker.remove_parts(entry.path)
 
     async def _tidy(self) -> None:
         while True:
