@@ -14,6 +14,7 @@ import base64
 import binascii
 import hashlib
 import os
+import re
 import stat
 import struct
 from collections import deque
@@ -25,6 +26,7 @@ from nacl.exceptions import BadSignatureError
 from nacl.signing import VerifyKey
 
 from appliance.config.revision import SignedCommit
+from appliance.core.suggest import shorten
 
 if TYPE_CHECKING:
     from dulwich.repo import Repo
@@ -283,6 +285,36 @@ def parse_key(line: str) -> tuple[bytes, str]:
     if kind != _KEY_TYPE or len(raw) != 32 or rest:
         raise ValueError("the key is damaged")
     return blob, parts[2].strip() if len(parts) > 2 else ""
+
+
+_NAMESPACES = re.compile(r'namespaces="([^"!*?]*)"', re.IGNORECASE)
+
+
+def read_signer(line: str) -> str:
+    """A line of a file of signers as the key line that `parse_key` takes, or "" where it holds none.
+
+    It may be one of those that git's ``gpg.ssh.allowedSignersFile`` has: who, and how the key may be used, stand before it.
+
+    Raises:
+        ValueError: it is none; the text says what is expected.
+    """
+    words = line.strip().split()
+    if not words or words[0].startswith("#"):
+        return ""
+    kind = _KEY_TYPE.decode()
+    before = words[: words.index(kind)] if kind in words else words
+    if len(before) > 2 or before == words:
+        raise ValueError("expected `ssh-ed25519 AAAA… comment`, or a line of git's allowed signers")
+    for option in before[1:]:
+        # what bounds a key must not be passed over
+        found = _NAMESPACES.fullmatch(option)
+        if found is None or "git" not in found[1].split(","):
+            raise ValueError(
+                f'of options only namespaces="git" is known here, not {shorten(option)}'
+            )
+    key = " ".join(words[len(before) :])
+    _, comment = parse_key(key)
+    return key if comment or not before else f"{key} {before[0]}"
 
 
 def _find_signer(commit: Any, allowed: Sequence[str]) -> tuple[str | None, str | None]:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 
 from appliance.config.characters import split_reviewed
 from appliance.config.files import fingerprint
-from appliance.config.git import CommitFacts, GitTrouble, parse_key, read_commit
+from appliance.config.git import CommitFacts, GitTrouble, read_commit, read_signer
 from appliance.config.load import read_config
 from appliance.config.loader import load_desired, load_given, load_kept
 from appliance.config.revision import Revision, SignedCommit, read_revision
@@ -253,12 +253,13 @@ def _read_keys(path: str) -> tuple[str, ...]:
     except (OSError, ValueError) as error:
         reason = (error.strerror or str(error)).lower() if isinstance(error, OSError) else error
         raise ConfigUnreadable(path, str(reason)) from error
-    keys = tuple(line.strip() for line in lines if line.strip() and not line.startswith("#"))
-    try:
-        for key in keys:
-            parse_key(key)
-    except ValueError as error:
-        raise ConfigUnreadable(path, str(error)) from error
+    found = []
+    for number, line in enumerate(lines, start=1):
+        try:
+            found.append(read_signer(line))
+        except ValueError as error:
+            raise ConfigUnreadable(path, f"line {number}: {error}") from error
+    keys = tuple(key for key in found if key)
     if not keys:
         raise ConfigUnreadable(path, "it holds no public key")
     return keys

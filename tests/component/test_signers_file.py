@@ -5,6 +5,7 @@ from types import SimpleNamespace
 import pytest
 
 from appliance.api.status import find_degradations
+from appliance.config.git import read_signer
 from appliance.errors import ConfigUnreadable
 from appliance.reconcile.reload_result import ReloadResult, find_problems_of
 from appliance.reconcile.source import FileConfigSource
@@ -64,3 +65,48 @@ def test_a_file_of_signers_that_cannot_be_used_is_named_with_the_reason_alone(
     pool = SimpleNamespace(handles={})
     told = find_degradations(pool, None, verdict, broker_trouble=None, dead=0, overrides={})
     assert told == [f"the last config was refused (1 problem): E001 signers {reason}"]
+
+
+BARE = KEY.rpartition(" ")[0]
+
+
+@pytest.mark.parametrize(
+    ("line", "key"),
+    [
+        (KEY, KEY),
+        ("", ""),
+        (f"  # {KEY}", ""),
+        (f"\t{KEY}  ", KEY),
+        (f"anna@example.org {BARE}", f"{BARE} anna@example.org"),
+        (f"anna@example.org,bert {KEY}", KEY),
+        (f'anna@example.org namespaces="file,git" {BARE}', f"{BARE} anna@example.org"),
+    ],
+)
+def test_a_line_is_a_key_or_one_of_gits_allowed_signers(line, key):
+    assert read_signer(line) == key
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("anna@example.org", "line 2: expected `ssh-ed25519 AAAA"),
+        ("anna ssh-rsa AAAAB3NzaC1yc2E anna", "line 2: expected `ssh-ed25519 AAAA"),
+        (f"anna cert-authority {BARE}", "line 2: of options only namespaces"),
+        (f'anna namespaces="file" {BARE}', "line 2: of options only namespaces"),
+        (f'anna namespaces="*,!git" {BARE}', "line 2: of options only namespaces"),
+        (f'anna valid-before="20200101" {BARE}', "line 2: of options only namespaces"),
+        (f'anna namespaces="git",valid-before="20200101" {BARE}', "line 2: of options only"),
+        (f"anna bert carl {BARE}", "line 2: expected"),
+        ("ssh-ed25519 !!!!", "line 2: the key is damaged"),
+    ],
+)
+def test_a_line_that_bounds_its_key_otherwise_is_refused_by_its_number(tmp_path, line, said):
+    signers, config = tmp_path / "signers", tmp_path / "fleet.yaml"
+    signers.write_text(f"# who may sign\n{line}\n")
+    config.write_text(CONFIG)
+    source = FileConfigSource(
+        [str(config)], nodes=("a",), all_nodes=False, hostname="a", signed_by=str(signers)
+    )
+    with pytest.raises(ConfigUnreadable) as caught:
+        source.load()
+    assert caught.value.reason.startswith(said)
