@@ -210,7 +210,15 @@ class Database:
         lock = Lock(directory / LOCK_NAME)
         try:
             database = cls(directory, settings, lock, clock)
-            database._connect()
+            try:
+                database._connect()
+            except sqlite3.Error as error:
+                # what SQLite needs beside its file may find no room: that is what the ballast is for
+                is_full = isinstance(map_error(error), StoreFull)
+                if not is_full or not database.ballast.release():
+                    raise
+                database = cls(directory, settings, lock, clock)
+                database._connect()
         except sqlite3.Error as error:
             lock.release()
             mapped = map_error(error)

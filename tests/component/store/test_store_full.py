@@ -171,23 +171,61 @@ asyncio.run(main(Path(sys.argv[1])))
 """
 
 
-def test_full_disk_gives_up_the_ballast_and_recovers_when_the_outbox_empties(tmp_path: Path):
-    """On a small file system of its own, where the kernel lets us make one."""
+START_ON_FULL_DISK = """
+import asyncio, os, sys
+from pathlib import Path
+from tests.support.store_bench import make_record, open_store
+from tests.support.waiting import until_taken
+from appliance.errors import StoreFull
+
+async def main(directory):
+    async with open_store(directory) as store:
+        kept = [make_record(store) for _ in range(3)]
+        await store.put(kept)
+    # ended in order: what SQLite needs beside its file is gone
+    assert not (directory / "store.db-wal").exists()
+    stranger = directory / "stranger"
+    with open(stranger, "wb", buffering=0) as file:
+        try:
+            while file.write(os.urandom(4096)):
+                pass
+        except OSError:
+            pass
+    async with open_store(directory) as store:
+        assert {one.id for one in await store.list_pending(10)} == {one.id for one in kept}
+        stranger.unlink()
+        await until_taken(lambda: store.put([make_record(store)]), StoreFull)
+        print("started", len(await store.list_pending(10)))
+
+asyncio.run(main(Path(sys.argv[1])))
+"""
+
+
+def run_on_small_disk(script: str, tmp_path: Path) -> list[str]:
+    """What a script said that ran on a small file system of its own, where the kernel lets us make one."""
     mount = f"mount -t tmpfs -o size=12m tmpfs {tmp_path}"
     probe = subprocess.run(["unshare", "-rm", "sh", "-c", mount], capture_output=True, check=False)
     if probe.returncode != 0:
         pytest.skip("no file system can be mounted here")
     run = subprocess.run(
         ["unshare", "-rm", "sh", "-c", f'{mount} && exec "$0" "$@"', sys.executable, "-c",
-         FULL_DISK, str(tmp_path)],
+         script, str(tmp_path)],
         capture_output=True,
         text=True,
         check=False,
     )  # fmt: skip
     assert run.returncode == 0, run.stderr
-    word, count, _ = run.stdout.split()
+    return run.stdout.split()
+
+
+def test_full_disk_gives_up_the_ballast_and_recovers_when_the_outbox_empties(tmp_path: Path):
+    word, count, _ = run_on_small_disk(FULL_DISK, tmp_path)
     assert word == "recovered"
     assert int(count) > 500
+
+
+def test_a_store_that_was_closed_is_opened_on_a_disk_that_others_have_filled(tmp_path: Path):
+    assert run_on_small_disk(START_ON_FULL_DISK, tmp_path) == ["started", "4"]
 
 
 def test_ballast_is_given_up_once_and_restored_when_there_is_room(tmp_path: Path, monkeypatch):
