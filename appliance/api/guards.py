@@ -55,6 +55,7 @@ RECHECK_S = 1.0
 GRACE_S = 3.0
 """What it has to say so itself."""
 WITHDRAWN = RequestKey("withdrawn", str)
+_PEER = RequestKey("peer", str)
 """Under this name a request holds the words for it, once its rights are gone."""
 
 
@@ -344,6 +345,13 @@ async def name_peer(request: web.Request) -> str:
     """A user of this machine on the unix socket, on TCP who it is by token or certificate, and the address; "" where it
     cannot be told.
     """
+    known = request.get(_PEER)
+    if known is None:
+        known = request[_PEER] = await _find_peer(request)
+    return known
+
+
+async def _find_peer(request: web.Request) -> str:
     transport = request.transport
     if transport is None:
         return ""
