@@ -18,6 +18,7 @@ from appliance.api.operations import Operations
 from appliance.api.replies import encode_json, refuse, with_id_texts
 from appliance.api.requests import JobRequest, SubmitRequest
 from appliance.api.routing import route
+from appliance.api.submission import COPY_COMMAND, STREAMED_METHODS
 from appliance.core.durations import parse_duration
 from appliance.core.specs import Scope
 from appliance.errors import RequestInvalid, StoreError
@@ -40,6 +41,7 @@ nothing is to be told.
 """
 MAX_NUMBER_DIGITS = 18
 """Of an event; a longer one is none of ours."""
+GONE_WORDS = "its caller, who has gone"
 NDJSON = "application/x-ndjson"
 LAST_WORDS_S = 5.0
 
@@ -103,6 +105,7 @@ class Streams:
             finally:
                 if _is_gone(request):
                     self._control.copies.give_up(requests)
+                    await self._take_back(requests, watch, job)
                 # a copy that nobody waits for is given up; what a program says is kept all the same
                 is_kept = job is not None and job.command != "cp"
                 left = watch.left_speaking(is_kept=is_kept)
@@ -110,6 +113,21 @@ class Streams:
                     # so that who still speaks to a caller that has gone is told to stop; other answers are kept
                     self._control.abandoned.left(left)
             return response
+
+    async def _take_back(
+        self, requests: Sequence[SubmitRequest], watch: DeliveryWatch, job: JobRequest | None
+    ) -> None:
+        """What nobody has taken of that which is for nobody any more: a file that was to be followed, or copied to a caller
+        that has gone, however it ended.
+        """
+        is_copy = job is not None and job.command == COPY_COMMAND
+        is_followed = job is None and all(
+            asked.for_caller and asked.method in STREAMED_METHODS for asked in requests
+        )
+        ids = [item.id for item in watch.unsettled() if item.id is not None]
+        if ids and (is_copy or is_followed):
+            with contextlib.suppress(StoreError):
+                await self._control.outbox_drop(ids, dead_only=False, by=GONE_WORDS)
 
     async def _tell_fates(
         self,

@@ -12,6 +12,7 @@ import pytest
 from tests.support import forked
 from tests.support.appliance import PLAIN_COMMAND, Appliance
 from tests.support.programs import ended
+from tests.support.waiting import until
 
 CONFIG = """
 version: 1
@@ -193,6 +194,16 @@ def test_a_file_that_may_not_be_seen_is_refused(run):
     done = run("tail", "ship1", "/etc/passwd")
     assert done.returncode == 1
     assert "/etc/passwd is not in allow_paths" in done.stderr.decode()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_a_request_to_follow_is_taken_back_however_the_one_who_follows_ends(start, run, number):
+    process = start("tail", "away", "/var/log/x")
+    assert b"waiting: nobody there" in process.stderr.readline()
+    process.send_signal(number)
+    process.wait(20)
+    until(lambda: json.loads(run("outbox", "list", "-o", "json").stdout)["records"] == [])
+    assert json.loads(run("outbox", "list", "--dead", "-o", "json").stdout)["records"] == []
 
 
 def test_a_request_to_follow_that_nobody_took_is_taken_back(start, run):
