@@ -35,7 +35,7 @@ from appliance.telemetry.stats import WorkerStats
 from appliance.workers.bounded import rest_within
 from appliance.workers.calling_off import CallingOff
 from appliance.workers.finishing import Finishing, Telling
-from appliance.workers.incoming import Incoming, wire_limits
+from appliance.workers.incoming import Incoming, Waiting, wire_limits
 from appliance.workers.replies import is_for_caller_only
 from appliance.workers.reply_builder import ReplyBuilder
 from appliance.workers.reply_policy import ReplyPolicy
@@ -87,11 +87,8 @@ class Executor:
         self._mono = services.mono
         self._on_progress = on_progress
         self.queue: deque[Incoming] = deque()
-        self.queue_bytes = 0
-        self.decoded_bytes = 0
-        """Of `queue_bytes` what decoded messages hold."""
-        self._held_by_sender: dict[str, int] = {}
-        self._bytes_by_sender: dict[str, int] = {}
+        self.waiting = Waiting()
+        """What those in the queue, and those that are taken in meanwhile, take."""
         self._running: set[Incoming] = set()
         self._telling = Telling(intake, services.store.instance, services.mono)
         self._finishing = Finishing(
@@ -154,7 +151,7 @@ class Executor:
         return int(min(most, max(least, wait_s * 1000)))
 
     def enqueue(self, works: list[Incoming]) -> None:
-        """Hand messages over, in order; they are held already (`hold`)."""
+        """Hand messages over, in order; they are counted already (`waiting`)."""
         if not works:
             return
         self.queue.extend(works)
@@ -169,7 +166,7 @@ class Executor:
             self.enqueue(works)
             return
         for work in works:
-            self.release(work)
+            self.waiting.remove(work)
             self._running.add(work)
             self._group.create_task(self._obey(work), name=f"obey {self.spec.key.name}")
 
@@ -181,38 +178,6 @@ class Executor:
             # it waits for the disk, and what it ended may have ended before it
             self._stats.in_flight = len(self._running)
             self._on_progress()
-
-    def has_share(self, sender: str, count: int, share: float, max_bytes: int) -> bool:
-        """Whether the sender may have one more message here: no one may have all of the room."""
-        return (
-            self._held_by_sender.get(sender, 0) < max(1.0, count * share)
-            and self._bytes_by_sender.get(sender, 0) < max_bytes * share
-        )
-
-    def hold(self, work: Incoming) -> None:
-        """Account for a message that waits for its turn."""
-        size = work.held_bytes
-        self.queue_bytes += size
-        if work.message is not None:
-            self.decoded_bytes += size
-        sender = work.sender
-        self._held_by_sender[sender] = self._held_by_sender.get(sender, 0) + 1
-        self._bytes_by_sender[sender] = self._bytes_by_sender.get(sender, 0) + size
-
-    def release(self, work: Incoming) -> None:
-        """A held message waits no longer."""
-        size = work.held_bytes
-        self.queue_bytes -= size
-        if work.message is not None:
-            self.decoded_bytes -= size
-        sender = work.sender
-        left = self._held_by_sender[sender] - 1
-        if left:
-            self._held_by_sender[sender] = left
-            self._bytes_by_sender[sender] -= size
-        else:
-            del self._held_by_sender[sender]
-            del self._bytes_by_sender[sender]
 
     def forget(self, work: Incoming) -> None:
         """`work` is no longer being handled here."""
@@ -269,7 +234,7 @@ class Executor:
             while queue and self._loops <= self.spec.concurrency:
                 work = queue.popleft()
                 # from here it counts as running and not as waiting, for the share of its sender
-                self.release(work)
+                self.waiting.remove(work)
                 if self.leaves_by_mono is not None and self._is_too_late_for(work, look()):
                     self._left.append(work)
                     continue
@@ -463,7 +428,7 @@ class Executor:
         if work not in self.queue:
             return
         self.queue.remove(work)
-        self.release(work)
+        self.waiting.remove(work)
         key = ProgramKey(work.sender, work.identity.instance or "", work.identity.message_id)
         self._services.for_handlers.programs.let_begin(key)
         try:

@@ -203,6 +203,49 @@ class Order(Incoming):
     is_order = True
 
 
+class Waiting:
+    """What messages take that wait for their turn: in all, and of each sender."""
+
+    def __init__(self) -> None:
+        self.size_bytes = 0
+        self.decoded_bytes = 0
+        """Of it what decoded ones hold."""
+        self._counts: dict[str, int] = {}
+        self._sizes: dict[str, int] = {}
+
+    def leaves_room(self, sender: str, count: int, share: float, max_bytes: int) -> bool:
+        """Whether the sender may have one more message here: no one may have all of the room."""
+        return (
+            self._counts.get(sender, 0) < max(1.0, count * share)
+            and self._sizes.get(sender, 0) < max_bytes * share
+        )
+
+    def add(self, work: Incoming) -> None:
+        """A message waits for its turn."""
+        size = work.held_bytes
+        self.size_bytes += size
+        if work.message is not None:
+            self.decoded_bytes += size
+        sender = work.sender
+        self._counts[sender] = self._counts.get(sender, 0) + 1
+        self._sizes[sender] = self._sizes.get(sender, 0) + size
+
+    def remove(self, work: Incoming) -> None:
+        """It waits no longer."""
+        size = work.held_bytes
+        self.size_bytes -= size
+        if work.message is not None:
+            self.decoded_bytes -= size
+        sender = work.sender
+        left = self._counts[sender] - 1
+        if left:
+            self._counts[sender] = left
+            self._sizes[sender] -= size
+        else:
+            del self._counts[sender]
+            del self._sizes[sender]
+
+
 class Refusal:
     """Why a delivery was not admitted; `sender` is "" when it could not even be read.
 

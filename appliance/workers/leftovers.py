@@ -156,7 +156,7 @@ class Leftovers:
             self._executor.will_tell(work, [])
         work.measure()
         work.put_aside()
-        self._executor.hold(work)
+        self._executor.waiting.add(work)
         self._executor.enqueue([work])
 
     async def _end_with(self, row: InboxRow, work: Incoming, text: str) -> None:

@@ -226,7 +226,7 @@ class Subscriber:
 
     def _ask_for_more(self) -> None:
         """Tell a way that can be asked for messages how many there is room for: never so many that one is turned away."""
-        held_bytes = self._incoming_bytes + self._executor.queue_bytes
+        held_bytes = self._incoming_bytes + self._executor.waiting.size_bytes
         room = int(self._spec.backlog * ASKED_SHARE) - self.unfinished
         has_room = self._is_subscribed and held_bytes < MAX_BACKLOG_BYTES * ASKED_SHARE
         self._intake.want(max(room, 0) if has_room else 0)
@@ -286,7 +286,7 @@ class Subscriber:
         if (
             len(self._incoming) + len(self._kept_back) + len(messages) + executor.held_count
             <= self._spec.backlog
-            and self._incoming_bytes + size_bytes + executor.queue_bytes <= MAX_BACKLOG_BYTES
+            and self._incoming_bytes + size_bytes + executor.waiting.size_bytes <= MAX_BACKLOG_BYTES
         ):
             self._incoming.extend(messages)
             self._incoming_bytes += size_bytes
@@ -356,7 +356,7 @@ class Subscriber:
         for message in messages:
             untaken = len(self._incoming) + len(self._kept_back)
             waiting = untaken + executor.held_count
-            held_bytes = self._incoming_bytes + executor.queue_bytes
+            held_bytes = self._incoming_bytes + executor.waiting.size_bytes
             has_room = waiting < backlog and held_bytes < MAX_BACKLOG_BYTES
             if not has_room and (b"appl-v" in message.block or message.origin is not None):
                 turned_away.append(message)
@@ -505,9 +505,9 @@ class Subscriber:
     def _account_for(self, work: Incoming) -> None:
         """It waits for its turn, decoded if that leaves room."""
         executor = self._executor
-        if executor.decoded_bytes + work.measure() > MAX_DECODED_BYTES:
+        if executor.waiting.decoded_bytes + work.measure() > MAX_DECODED_BYTES:
             work.put_aside()
-        executor.hold(work)
+        executor.waiting.add(work)
 
     async def _admit_batch(self, batch: list[BusMessage]) -> list[Incoming]:
         """Those of them that are new and may enter; the others are answered."""
@@ -515,7 +515,7 @@ class Subscriber:
         admit = self._current_admission().admit
         fresh: list[Incoming] = []
         said: list[Confirmation] = []
-        decoded_bytes = executor.decoded_bytes
+        decoded_bytes = executor.waiting.decoded_bytes
         share = MAX_SENDER_SHARE
         has_plenty = len(executor.queue) + self._committing + len(batch) < share * spec.backlog
         plenty_bytes = share * MAX_BACKLOG_BYTES
@@ -537,14 +537,14 @@ class Subscriber:
             if not self._is_in_hand(work, said):
                 continue
             # NB: where all of them together leave room, nobody needs to be looked at alone
-            is_within = has_plenty and executor.queue_bytes < plenty_bytes
+            is_within = has_plenty and executor.waiting.size_bytes < plenty_bytes
             if (self._kept_back and work.sender in self._kept_back) or not (
                 is_within or self._has_share(work.sender, share)
             ):
                 executor.forget(work)
                 self._turn_away(work, delivery)
                 continue
-            executor.hold(work)
+            executor.waiting.add(work)
             fresh.append(work)
         if said:
             self._intake.confirm(said)
@@ -648,7 +648,9 @@ class Subscriber:
         return work.identity.taker != self._store.instance and self._must_not_run_twice
 
     def _has_share(self, sender: str, share: float) -> bool:
-        return self._executor.has_share(sender, self._spec.backlog, share, MAX_BACKLOG_BYTES)
+        return self._executor.waiting.leaves_room(
+            sender, self._spec.backlog, share, MAX_BACKLOG_BYTES
+        )
 
     def _may_resume(self, sender: str) -> bool:
         return self._has_share(sender, RESUMED_SHARE)
@@ -693,7 +695,7 @@ class Subscriber:
     def _answer_repeat(self, work: Incoming, taken: Taken, said: list[Confirmation]) -> None:
         """The store knows this message: its sender hears the verdict, however the first answer got lost."""
         self._executor.forget(work)
-        self._executor.release(work)
+        self._executor.waiting.remove(work)
         self.stats.repeats += 1
         if not work.reply_tos:
             return
