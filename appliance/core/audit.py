@@ -30,13 +30,8 @@ class Trail(Protocol):
         ...
 
 
-class NoTrail:
+class NoTrail(Trail):
     """Implements `Trail` for whoever keeps none."""
-
-    def note(
-        self, *, by: str, asked: str, what: Mapping[str, Any], outcome: object, **more: Any
-    ) -> None:
-        """Forget it."""
 
 
 class Head(NamedTuple):

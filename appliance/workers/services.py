@@ -93,28 +93,11 @@ class Jobs(Protocol):
         ...
 
 
-class _NoJobs:
+class _NoJobs(Jobs):
     is_watching = holds_answers = False
-
-    def concluded(
-        self, record_id: int, reason: str | None, *, state: DeliveryState = DeliveryState.TAKEN
-    ) -> None: ...
 
     def knows(self, number: int) -> bool:
         return False
-
-    def answered(
-        self,
-        number: int,
-        from_node: str,
-        facts: AnswerFacts,
-        pieces: Sequence[tuple[str, bytes]],
-        source: str | None,
-    ) -> None: ...
-
-    def not_filed(self, number: int, from_node: str, why: str) -> None: ...
-
-    async def written(self) -> None: ...
 
 
 def _report_nothing(_record: OutboxRecord, _reason: str) -> None: ...
