@@ -206,6 +206,8 @@ class Order(Incoming):
 class Waiting:
     """What messages take that wait for their turn: in all, and of each sender."""
 
+    __slots__ = ("_counts", "_sizes", "decoded_bytes", "size_bytes")
+
     def __init__(self) -> None:
         self.size_bytes = 0
         self.decoded_bytes = 0
