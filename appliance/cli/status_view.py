@@ -30,6 +30,8 @@ from appliance.core.escape import escape_line
 from appliance.core.problems import Problem, Severity
 from appliance.core.times import EXPIRES_SOON_S, read_time, say_ago, say_moment, say_span
 
+NAME_WIDTH = 9
+"""Of what stands before a line."""
 MAX_PROBLEMS = 3
 MAX_SKEWS = 5
 MAX_METHODS = 10
@@ -64,7 +66,7 @@ def render_status(
     parts.append(_worker_table(shown, now))
     if hidden:
         parts.append(_line("", f"… {_count_hidden(hidden)} more", "dim"))
-    return Group(*parts)
+    return Group(*(_Folded(part) if isinstance(part, Text) else part for part in parts))
 
 
 def print_status(
@@ -79,7 +81,7 @@ def print_status(
         return
     attempt = status.config.last_attempt
     problems = _problem_lines(attempt.problems) if attempt and attempt.is_refused else []
-    console.print(Group(Text(""), *_health_lines(status), *problems))
+    console.print(Group(Text(""), *map(_Folded, (*_health_lines(status), *problems))))
 
 
 def fit_status(
@@ -160,9 +162,26 @@ def _header(status: Status) -> Text:
 
 
 def _line(name: str, value: str, style: str = "") -> Text:
-    text = Text(f"{name:9s}", style="dim")
+    text = Text(f"{name:{NAME_WIDTH}s}", style="dim")
     text.append(escape_line(value), style=style)
     return text
+
+
+class _Folded:
+    """A line whose rest stands below its text where it does not fit, and not below its name."""
+
+    def __init__(self, line: Text) -> None:
+        self._line = line
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        line, width = self._line, options.max_width
+        if line.cell_len <= width or width <= 2 * NAME_WIDTH:
+            yield line
+            return
+        first, *rest = line[NAME_WIDTH:].wrap(console, width - NAME_WIDTH)
+        yield Text.assemble(line[:NAME_WIDTH], first)
+        for part in rest:
+            yield Text.assemble(" " * NAME_WIDTH, part)
 
 
 def _config_lines(status: Status, now: float) -> list[Text]:

@@ -181,6 +181,18 @@ def test_in_a_large_terminal_nothing_is_left_out():
     assert "more" not in "".join(lines)
 
 
+def test_a_line_that_does_not_fit_goes_on_below_its_text_and_no_line_is_wider_than_the_terminal():
+    reason = (
+        "worker ship1.REQPing.EventACK_subscriber does not run: " + "the broker denies it, " * 4
+    )
+    lines = show(make_status(healthy=False, degraded_by=[reason]), width=60).splitlines()
+    assert max(map(len, lines)) <= 60
+    start = next(number for number, line in enumerate(lines) if "ship1.REQPing" in line)
+    told = lines[start : start + 4]
+    assert all(line.startswith(" " * 9) and line[9] != " " for line in told[:3])
+    assert "".join(line[9:] for line in told).replace(" ", "").startswith(reason.replace(" ", ""))
+
+
 def test_what_ends_within_two_weeks_has_a_line_and_what_cannot_be_used_is_a_degradation():
     def ends(at, usable=True):
         return {"kind": "file", "name": "x", "usable": usable, "error": None, "expires_at": at}
