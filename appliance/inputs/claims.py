@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import re
 import secrets
 import stat
 from collections.abc import Callable, Iterator
@@ -33,9 +34,15 @@ _OUR_OWN_TROUBLE = (errno.ENOENT, errno.EMFILE, errno.ENFILE, errno.ENOMEM)
 """What fails not because of the file."""
 
 _LEFTOVER_ENDS = (
-    *("~", "#", ".swp", ".swo", ".swx", ".tmp", ".temp", ".bak", ".orig", ".rej", ".save"),
+    *("~", "#", ".tmp", ".temp", ".bak", ".old", ".new", ".orig", ".rej", ".save", ".kate-swp"),
     *(".part", ".partial", ".filepart", ".crdownload", ".download", ".upload", ".aria2"),
+    *("___jb_tmp___", "___jb_old___", ".lock", ".lck"),
+    # what package managers keep of a file beside its successor
+    *(".dpkg-new", ".dpkg-old", ".dpkg-dist", ".dpkg-tmp", ".ucf-new", ".ucf-old", ".ucf-dist"),
+    *(".rpmnew", ".rpmsave", ".rpmorig"),
 )
+_LEFTOVER = re.compile(r".*\.(?:sw[a-px]|(?:save|bak)\.?\d+)|sed[A-Za-z0-9]{6}", re.DOTALL)
+"""Vim's names for copies when the usual one is taken, numbered ones, and those of `sed -i`."""
 _LEFTOVER_BEGINNINGS = ("#", "~$", ".")
 _VIM_TRIES = "4913"
 """The name under which vim finds out whether it may write in a directory."""
@@ -74,6 +81,7 @@ def is_leftover(name: str) -> bool:
         name.startswith(_LEFTOVER_BEGINNINGS)
         or name.lower().endswith(_LEFTOVER_ENDS)
         or name == _VIM_TRIES
+        or _LEFTOVER.fullmatch(name) is not None
     )
 
 

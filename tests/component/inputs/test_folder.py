@@ -147,6 +147,13 @@ LEFTOVERS = [
     "x.PART",
     "~$job.json",
     "4913",
+    "job.json.swn",
+    "job.json.save.1",
+    "job.json___jb_tmp___",
+    "job.json.dpkg-new",
+    "job.json.rpmsave",
+    "job.json.old",
+    "sedAb3dEf",
 ]
 
 
