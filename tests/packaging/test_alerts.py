@@ -115,7 +115,12 @@ CASES = {
                     ): "1300000x180"
                 },
                 "2h",
-            )
+            ),
+            # it has ended: that it cannot be used has an alert of its own
+            (
+                {metric("secret_expiry_timestamp_seconds", 'place="broker.tls.cert"'): "3600x180"},
+                "150m",
+            ),
         ],
         {"instance": "a:1", "place": "broker.tls.cert"},
     ),
