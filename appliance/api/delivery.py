@@ -89,6 +89,11 @@ class DeliveryWatch:
         return not (self._unsettled or self._unanswered)
 
     @property
+    def is_worked_on(self) -> bool:
+        """Whether something was taken and its answer is still to come."""
+        return any(id_ not in self._unsettled for id_ in self._unanswered)
+
+    @property
     def is_rest_absent(self) -> bool:
         """Whether nobody is there for anything that is still to come."""
         absent = (self._told.get(id_) == _NOBODY_THERE for id_ in self._unsettled)

@@ -223,8 +223,9 @@ class Routes:
         if wait_s is not None and NDJSON in request.headers.get("Accept", ""):
             idle_s = read_wait(request, "idle")
             absent_s = read_wait(request, "absent")
+            grace_s = read_wait(request, "grace")
             return await self.streams.follow_messages(
-                request, requests, wait_s, idle_s, absent_s, job
+                request, requests, wait_s, idle_s, absent_s, job, grace_s
             )
         submitted = await self.control.submit(requests, job=job)
         if any(item.accepted for item in submitted):

@@ -66,14 +66,22 @@ class Streams:
         idle_s: float | None = None,
         absent_s: float | None = None,
         job: JobRequest | None = None,
+        grace_s: float | None = None,
     ) -> web.StreamResponse:
         """Submit, then one JSON line per thing that happens, until all is settled, the wait is
         over, no node gave a sign of life for `idle_s`, or for `absent_s` nobody was there for all that is left.
+
+        With `grace_s` what was taken is waited for until so long after the time that the config gives its handler.
         """
         client = await find_client(request)
         if not self._followed.has_room(client, MAX_FOLLOWED):
             return refuse(503, "too many requests wait for their messages; try again later")
-        deadline_mono = asyncio.get_running_loop().time() + wait_s
+        began_mono = asyncio.get_running_loop().time()
+        deadline_mono = began_mono + wait_s
+        work_mono = deadline_mono
+        if grace_s is not None:
+            work_s = self._control.submission.longest_time_s(requests) + grace_s
+            work_mono = max(deadline_mono, began_mono + min(work_s, MAX_WAIT_S))
         watch: DeliveryWatch | None = None
 
         def wants(event: Event) -> bool:
@@ -96,6 +104,7 @@ class Streams:
                     absent_s,
                     asked=_asked_for_caller(requests, submitted),
                     seed_s=_seed_time_s(requests),
+                    work_mono=work_mono,
                 )
             except ConnectionError:
                 pass  # the one who asked has gone
@@ -141,6 +150,7 @@ class Streams:
         *,
         asked: Mapping[int, SubmitRequest] = MappingProxyType({}),
         seed_s: float = MAX_WAIT_S,
+        work_mono: float = 0.0,
     ) -> None:
         await response.write(b"".join(map(_line, watch.opening())))
         dropped = 0
@@ -156,6 +166,11 @@ class Streams:
             if watch.is_rest_open_ended and seed_mono == deadline_mono:
                 # what a Go node runs has spoken, so it began before now, and is ended there when its time is over
                 seed_mono = min(deadline_mono, loop.time() + seed_s)
+            if deadline_mono < work_mono and watch.is_worked_on and loop.time() >= deadline_mono:
+                # a handler whose time is over is told as such, and not as silent
+                longer_s = work_mono - deadline_mono
+                idle_mono, absent_mono = idle_mono + longer_s, absent_mono + longer_s
+                seed_mono, deadline_mono = seed_mono + longer_s, work_mono
             left_s = min(deadline_mono, idle_mono, absent_mono, seed_mono) - loop.time()
             if left_s <= 0 or _is_gone(request) or WITHDRAWN in request:
                 break

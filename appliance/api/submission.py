@@ -144,6 +144,18 @@ class Submission:
             self._telemetry.messages_accepted(len(records))
         return answers
 
+    def longest_time_s(self, requests: Iterable[SubmitRequest]) -> float:
+        """How long handlers of these may take that ask for no time of their own, as far as the config here says so."""
+        applied = self._reconciler.applied
+        times = {} if applied is None else applied.desired.declared_times
+        asked = [
+            times.get((NodeName(node), MethodName(request.method)), 0.0)
+            for request in requests
+            if request.method_timeout is None
+            for node in request.to_nodes
+        ]
+        return max(asked, default=0.0)
+
     def goes_on_with(self, method: str) -> str:
         """The argument by which an answer of a method goes on where it was cut off; "" where it does not."""
         info = self._router.methods.get(MethodName(method))

@@ -166,7 +166,8 @@ def execute(
         typer.Option(
             "--wait",
             metavar="TIME",
-            help="How long to wait for the answer. Default: --timeout and 30s more, else 60s.",
+            help="How long to wait for the answer. Default: --timeout and 30s more, else 60s, or as long as"
+            " the config lets the program run.",
         ),
     ] = None,
     stream: Annotated[
@@ -223,6 +224,8 @@ def execute(
         raise typer.BadParameter("name a program after --", param_hint="PROGRAM")
     timeout_s = read_duration("--timeout", timeout)
     wait_s = read_duration("--wait", wait)
+    # nobody said how long: as long as the node gives the program
+    grace_s = DELIVERY_WAIT_S if wait_s is None and timeout_s is None else None
     if wait_s is None:
         wait_s = DEFAULT_WAIT_S if timeout_s is None else timeout_s + DELIVERY_WAIT_S
     given = CommandOptions(with_stdin, user or "", _read_directory(cwd), _read_variables(env))
@@ -274,7 +277,9 @@ def execute(
         # a program whose output nobody sees any more ends as with a closed pipe
         reader = end_with_reader() if stream else contextlib.nullcontext()
         with reader, interrupts.heard(lambda: _tell_second(answers, options)):
-            is_whole = follow(client, asked, wait_s, answers, absent_s=absent_s, job=part)
+            is_whole = follow(
+                client, asked, wait_s, answers, absent_s=absent_s, job=part, grace_s=grace_s
+            )
         return "" if is_whole else INTERRUPTED_WORD
 
     try:
@@ -294,7 +299,8 @@ def execute(
     if answers.is_interrupted:
         return INTERRUPTED
     if len(answers.silent) > len(answers.absent) or (answers.silent and absent_s is None):
-        warn(f"no answer within {wait_s:g} s (--wait)")
+        how_long = f"within {wait_s:g} s" if grace_s is None else "in time"
+        warn(f"no answer {how_long} (--wait)")
     return exit_code_of(answers)
 
 

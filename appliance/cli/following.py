@@ -16,6 +16,8 @@ from appliance.core.delivery import DeliveryState
 from appliance.core.outcome import say_signal
 from appliance.errors import DaemonUnreachable
 
+LONGEST_S = 90_000.0
+"""No daemon waits longer for a handler."""
 STOPPED_WORDS = "the program was stopped after {:g} s, when its time was over"
 HELD_WORDS = (
     "the program has ended, while what it left behind held its output and said nothing: that was ended, too, and the"
@@ -39,9 +41,11 @@ def follow(
     absent_s: float | None = None,
     job: Mapping[str, str] | None = None,
     goes_on: bool = False,
+    grace_s: float | None = None,
 ) -> bool:
     """Submit and write until all is answered or the wait is over; False when it was interrupted.
 
+    With `grace_s` what was taken is waited for until so long after the time that the node gives it, where that is longer.
     With `idle_s` the wait is also over when no node gave a sign of life for so long, with `absent_s` when for so long
     nobody was there for all that is left. May be called again for further nodes, or with `goes_on` for those that an end
     of the daemon has cut off.
@@ -54,12 +58,15 @@ def follow(
         query["idle"] = f"{idle_s:g}s"
     if absent_s is not None:
         query["absent"] = f"{absent_s:g}s"
+    if grace_s is not None:
+        query["grace"] = f"{grace_s:g}s"
     bodies = [body] if isinstance(body, Mapping) else list(body)
     asked = [{**each, "for_caller": True} for each in bodies]
     new_count = sum(len(each["to_nodes"]) for each in bodies) - answers.again_count
     node_count = len(answers.nodes) + new_count
     try:
-        for line in client.stream("/api/v1/messages", Line, asked, query, wait_s):
+        quiet_s = wait_s if grace_s is None else LONGEST_S
+        for line in client.stream("/api/v1/messages", Line, asked, query, quiet_s):
             write(answers.take(line.value))
             if answers.are_complete(node_count):
                 break  # an answer tells more than the acknowledgement that may follow

@@ -34,6 +34,7 @@ from appliance.cli.choosing import (
 )
 from appliance.cli.delivery_view import Deliveries
 from appliance.cli.following import (
+    LONGEST_S,
     groups_of,
     show_kept,
     tell_job,
@@ -165,6 +166,7 @@ def send(
         raise typer.BadParameter("name a node", param_hint="--to")
     timeout_s = read_duration("--timeout", timeout)
     wait_s = read_duration("--wait", wait)
+    grace_s = DELIVERY_WAIT_S if wait_s is None and timeout_s is None else None
     if wait_s is None:
         # longer than the work: a handler whose time is over is told as such, and not as silent
         wait_s = (HANDLER_TIME_S if timeout_s is None else timeout_s) + DELIVERY_WAIT_S
@@ -231,6 +233,7 @@ def send(
         _submit_only(client, body, sending)
     else:
         query = {"wait": f"{wait_s:g}s", "job": "send"}
+        query |= {} if grace_s is None else {"grace": f"{grace_s:g}s"}
         query |= {} if absent_s is None else {"absent": f"{absent_s:g}s"}
         try:
             rollout.run(
@@ -238,7 +241,7 @@ def send(
                     client,
                     {**body, "to_nodes": names},
                     {**query, **rollout.part_of(answers)},
-                    wait_s,
+                    wait_s if grace_s is None else LONGEST_S,
                     sending,
                 ),
                 answers,

@@ -1330,6 +1330,8 @@ class DesiredState:
     """For every declared subscription of the fleet, whether it stands on the ACK subject of its method."""
     declared_ways: Mapping[tuple[NodeName, MethodName], Carried] = field(default_factory=dict)
     """For every declared subscription of the fleet that does not go by core, how it is carried."""
+    declared_times: Mapping[tuple[NodeName, MethodName], float] = field(default_factory=dict)
+    """For every declared subscription of the fleet that says so, the seconds that its handler has."""
     hellos: Mapping[NodeName, Mapping[NodeName, float | None]] = field(default_factory=dict)
     """For every node that the fleet says hello to: who does, and every how many seconds (None: by cron)."""
     switched_off: Mapping[WorkerKey, SubscriberSpec] = field(default_factory=dict)

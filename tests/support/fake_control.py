@@ -188,6 +188,9 @@ class FakeControl:
     def abandoned(self):
         return self
 
+    def longest_time_s(self, requests):
+        return 0.0
+
     async def forget_awaited(self, ids):
         """Nothing is remembered here."""
 

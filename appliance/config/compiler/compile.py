@@ -180,6 +180,11 @@ def compile_settings(
             if end.way.delivery is not Delivery.CORE
             or end.way.signatures is not SignaturePolicy.OFF
         },
+        declared_times={
+            key: time_s
+            for key, end in index.items()
+            if (time_s := end.first.resolved.settings.get("method_timeout_s")) is not None
+        },
         hellos=_find_hellos(publications),
         switched_off=_build_switched_off(expander, chosen, workers),
         methods=user_methods,

@@ -183,6 +183,31 @@ def test_only_what_the_other_side_says_is_a_sign_of_life(fact, lasts_s):
     assert run_virtual(scenario()) == pytest.approx(lasts_s, abs=0.1)
 
 
+@pytest.mark.parametrize(
+    ("is_taken", "lasts_s"),
+    # by default nobody waits longer for a node that has not taken it, whatever its handler may take
+    [(True, 90.0), (False, 30.0)],
+)
+def test_what_was_taken_is_waited_for_as_long_as_its_handler_may_take(is_taken, lasts_s):
+    async def scenario():
+        control = FakeControl()
+        item = Submitted(to="ship1", accepted=True, id=1, replies=True)
+        reader, watch = Reader(), DeliveryWatch([item])
+        loop = asyncio.get_running_loop()
+        with control.events.listen() as listener:
+            began = loop.time()
+            if is_taken:
+                control.events.emit_frequent("message_delivered", id=1, to="ship1", seconds=0.1)
+            streams = Streams(control)
+            telling = streams._tell_fates(
+                reader, reader, watch, listener, began + 30.0, None, work_mono=began + 90.0
+            )
+            await telling
+        return loop.time() - began
+
+    assert run_virtual(scenario()) == pytest.approx(lasts_s, abs=0.2)
+
+
 async def test_where_the_method_answers_the_stream_waits_for_the_replies(unix, control):
     control.replies = True
 
