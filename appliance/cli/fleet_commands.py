@@ -37,6 +37,8 @@ _WORDS = {
     "undeclared": "undeclared",
 }
 NOT_DECLARED = "runs, and no config here declares it"
+OTHER_FILES, NOT_IN_FORCE = "its files are others than here", "its files are not in force there"
+"""Why a node is behind that refuses nothing: `git pull`, a file of its own; a pin, a look that is still to come."""
 NOT_HEARD = "not heard yet"
 _STYLES = {
     "in_sync": "green",
@@ -223,6 +225,9 @@ def _print_rows(standings: Sequence[FleetStanding]) -> None:
         why = (item.first_problem or "") + (f" (and {more} more)" if more > 0 else "")
         if _is_foreign(item):
             why = NOT_DECLARED
+        elif item.state == "behind" and not why:
+            waits = bool(item.desired) and item.desired != item.applied
+            why = NOT_IN_FORCE if waits else OTHER_FILES
         state = Text(_say_state(item), style=_STYLES.get(item.state, ""))
         labels = " ".join(f"{name}={value}" for name, value in (item.labels or {}).items())
         shown = [labels] if has_labels else []

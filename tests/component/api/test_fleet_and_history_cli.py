@@ -74,6 +74,17 @@ def test_what_a_node_runs_and_why_it_refused_stand_beside_it(run, control):
     assert summary == f"4 nodes: {said}"
 
 
+def test_a_node_that_is_behind_and_refuses_nothing_has_a_reason_too(run, control):
+    say(
+        control,
+        node("pulls", "behind", applied="sha256:1", desired="sha256:1"),
+        node("pins", "behind", applied="sha256:1", desired="sha256:2"),
+    )
+    pulls, pins = run("fleet", "status")[1].splitlines()[1:3]
+    assert pulls.endswith("its files are others than here")
+    assert pins.endswith("its files are not in force there")
+
+
 def wait(run, *words):
     return run("fleet", "wait", "--timeout", "0", *words)
 
