@@ -10,6 +10,7 @@ from typing import TypeVar
 
 import msgspec
 from aiohttp import web
+from msgspec import UNSET
 
 from appliance.api.audit import tell_audit
 from appliance.api.copy_jobs import CopyJobs, CopyRequest
@@ -67,7 +68,7 @@ class JobRoutes:
         jobs = await self._jobs.newest(limit)
         if not await may_see_contents(request):
             for job in jobs:
-                _hide(job)
+                hide_arguments(job)
         return reply(Jobs(jobs=jobs))
 
     @route("GET", "/api/v1/jobs/{id}", Scope.READ)
@@ -81,7 +82,7 @@ class JobRoutes:
             await self._jobs.wait_for_change(min(wait_s, MAX_LOOK_S))
         job = await self._jobs.show(id_)
         if not await may_see_contents(request):
-            _hide(job)
+            hide_arguments(job)
         return reply(job)
 
     @route("GET", "/api/v1/jobs/{id}/output", Scope.SEND)
@@ -115,8 +116,11 @@ class JobRoutes:
         return reply(await self._ending.retry(_id(request)))
 
 
-def _hide(job: Job) -> None:
+def hide_arguments(job: Job) -> None:
+    """What was asked is for who may ask: the files of a copy are of that, too."""
     job.args = []
+    for node in [] if job.nodes is UNSET else job.nodes:
+        node.file = UNSET
     job.values_hidden = True
 
 

@@ -7,10 +7,13 @@ import socket
 from dataclasses import replace
 
 import aiohttp
+import msgspec
 import pytest
 
 from appliance.api import guards
 from appliance.api.guards import MAX_TOLD_HOSTS, MONITORING, is_host_allowed, name_user
+from appliance.api.job_routes import hide_arguments
+from appliance.api.model import Job, JobNode
 from appliance.core.specs import AdminSettings, SecretRef
 from appliance.errors import RequestInvalid, StoreFull, StoreLocked
 from tests.component.api.conftest import TOKEN, Client
@@ -309,6 +312,12 @@ async def test_over_tcp_plan_and_history_show_values_with_the_token_alone(unix, 
         assert '"values_hidden":true' in hidden.text
         assert "canary" in (await tcp.get(path, headers=authorized)).text
         assert "canary" in (await unix.get(path)).text
+
+
+def test_a_job_without_what_was_asked_names_no_files_either():
+    job = Job(args=["canary"], nodes=[JobNode(to="ship1", file="/canary")])
+    hide_arguments(job)
+    assert "canary" not in msgspec.json.encode(job).decode()
 
 
 async def test_a_path_is_planned_for_root_and_the_own_user_alone(unix, control, monkeypatch):
