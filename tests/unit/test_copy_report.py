@@ -107,8 +107,10 @@ def test_what_was_not_begun_is_told():
 
 
 def test_machines_get_every_fact():
-    facts = facts_of([outcome(CopyState.COPIED), outcome(CopyState.FAILED, "why")], 3)
+    outcomes = [outcome(CopyState.COPIED), outcome(CopyState.FAILED, "why")]
+    facts = facts_of(outcomes, 3, "k3f9", ["ship2"])
     assert facts == {
+        "job": "k3f9",
         "copies": [
             {
                 "source": "ship1:/a",
@@ -133,6 +135,7 @@ def test_machines_get_every_fact():
         ],
         "summary": {
             "total": 3,
+            "not_asked": ["ship2"],
             "copied": ["ship1:/a"],
             "failed": ["ship1:/a"],
             "silent": [],
