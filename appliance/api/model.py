@@ -83,6 +83,8 @@ class Config(_Answer):
     seen_digest: str | None = None
     pinned: Pinned | None = None
     on_trial: OnTrial | None = None
+    signers: str | None = None
+    """The file of `run --signed-by`, where the daemon was given one."""
 
 
 class Broker(_Answer):

@@ -100,6 +100,7 @@ class StatusView:
         *,
         life: Current[Life],
         config_paths: Sequence[str],
+        signers: str | None,
         own_broker: BrokerOfOwn | None,
         store: MessageStore,
         bus: NatsBus,
@@ -123,6 +124,7 @@ class StatusView:
         self._signing = signing
         self._verifier = verifier
         self._config_paths = list(config_paths)
+        self._signers = signers
         self._own_broker = own_broker
         self._store = store
         self._bus = bus
@@ -242,6 +244,7 @@ class StatusView:
             seen_digest=self._reconciler.files.digest or None,
             pinned=pinned,
             on_trial=on_trial,
+            signers=self._signers,
         )
 
     def _find_broker_trouble(self) -> str:

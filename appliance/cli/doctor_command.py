@@ -145,7 +145,11 @@ def _look(fleet: DesiredState, config_paths: Iterable[str], state_dir: Path) -> 
     yield from check_rights(fleet)
     yield from check_proof(fleet)
     yield from check_listeners(fleet)
-    yield check_source(fleet)
+    signers = daemon.signers if daemon is not None else ""
+    yield check_source(fleet, signers)
+    if signers:
+        facts_up = _facts_up([Path(signers)], untrusted)
+        yield check_writers("signers", facts_up, frozenset(trusted), "who may sign the config")
     yield from check_daemon(daemon, error, __version__)
     yield check_clock(_is_clock_kept())
     yield _check_room(state_dir)
@@ -219,6 +223,7 @@ def _ask_daemon(state_dir: Path) -> tuple[DaemonFacts | None, str]:
         user_id=user_id,
         is_healthy=bool(status.healthy),
         degraded_by=tuple(status.degraded_by),
+        signers=status.config.signers or "",
     )
     return facts, ""
 

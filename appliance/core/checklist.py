@@ -69,6 +69,8 @@ class DaemonFacts(NamedTuple):
     user_id: int | None
     is_healthy: bool
     degraded_by: tuple[str, ...]
+    signers: str = ""
+    """The file of those whose commits it takes, where it was started with one."""
 
 
 def check_writers(
@@ -303,8 +305,10 @@ def check_listeners(fleet: DesiredState) -> Iterator[Point]:
     )
 
 
-def check_source(fleet: DesiredState) -> Point:
-    """Whether a config that comes from elsewhere is taken because somebody signed it."""
+def check_source(fleet: DesiredState, signers: str = "") -> Point:
+    """Whether a config that comes from elsewhere is taken because somebody signed it; `signers` is the daemon's own file."""
+    if signers:
+        return Point("source", Grade.OK, f"only commits signed by keys of {signers} are taken")
     if fleet.source.source != "git":
         return Point("source", Grade.OK, "the config is what lies on this machine")
     if not fleet.source.signed_by:

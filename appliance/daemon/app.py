@@ -371,6 +371,7 @@ class Daemon:
         self.view = StatusView(
             life=self._life,
             config_paths=self._source.paths,
+            signers=self._source.signed_by,
             own_broker=self.broker,
             store=self.store,
             bus=self.bus,

@@ -38,7 +38,8 @@ class FileConfigSource:
         self._nodes = tuple(nodes)
         self._all_nodes = all_nodes
         self._hostname = hostname
-        self._signed_by = os.path.abspath(signed_by) if signed_by is not None else None
+        self.signed_by = os.path.abspath(signed_by) if signed_by is not None else None
+        """The file that says who may sign, whatever the config says of it."""
         self._trusted: tuple[str, ...] | None = None
         self._find_newest: Callable[[], SignedCommit | None] = lambda: None
 
@@ -55,10 +56,10 @@ class FileConfigSource:
 
     def signers(self) -> str:
         """Digest of the file of `--signed-by`; "" without one, or while it cannot be read."""
-        if self._signed_by is None:
+        if self.signed_by is None:
             return ""
         try:
-            with open(self._signed_by, "rb") as file:
+            with open(self.signed_by, "rb") as file:
                 return hashlib.sha256(file.read(MAX_KEY_FILE_BYTES)).hexdigest()
         except OSError:
             return ""
@@ -123,8 +124,8 @@ class FileConfigSource:
 
     def _allowed_keys(self, desired: DesiredState) -> tuple[str, ...]:
         """Who may sign: the file that the daemon was started with, the set in force, at the start the set itself."""
-        if self._signed_by is not None:
-            return _read_keys(self._signed_by)
+        if self.signed_by is not None:
+            return _read_keys(self.signed_by)
         return desired.source.signed_by if self._trusted is None else self._trusted
 
     def load_given(
@@ -155,7 +156,7 @@ class FileConfigSource:
     def _find_unjudged(self, desired: DesiredState) -> tuple[Problem, ...]:
         """That a reload would ask for more than texts can show."""
         trusted = desired.source.signed_by if self._trusted is None else self._trusted
-        return (unjudged_note(),) if self._signed_by is not None or trusted else ()
+        return (unjudged_note(),) if self.signed_by is not None or trusted else ()
 
     def load_kept(
         self, files: Mapping[str, str], digest: str, revision: Revision | None

@@ -532,3 +532,30 @@ def test_an_older_commit_with_the_same_files_opens_no_door_to_what_was_taken_bac
         daemon.start()
         assert codes() == ["E314"]
         assert daemon.reload(force=True)["result"] == "applied"
+
+
+def test_doctor_knows_who_signs_for_a_daemon_and_whether_others_may_change_that(
+    repository, tmp_path
+):
+    signers = tmp_path / "signers"
+    signers.write_text(repository.public("anna") + "\n")
+    signers.chmod(0o644)
+    repository.write(text(repository))
+    repository.commit("anna")
+    daemon = Appliance(
+        None, tmp_path / "node", config_path=repository.folder, args=["--signed-by", str(signers)]
+    )
+
+    def look():
+        done = forked.run(
+            ["doctor", str(repository.folder), "--state-dir", str(daemon.state), "-o", "json"]
+        )
+        return {point["name"]: point for point in json.loads(done.stdout)["points"]}
+
+    with daemon:
+        assert daemon.status()["config"]["signers"] == str(signers)
+        points = look()
+        assert (points["source"]["grade"], points["signers"]["grade"]) == ("ok", "ok")
+        assert str(signers) in points["source"]["text"]
+        signers.chmod(0o666)
+        assert look()["signers"]["grade"] == "bad"

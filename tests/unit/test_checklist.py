@@ -181,6 +181,9 @@ def test_commits_that_nobody_signed_are_warned_of(tmp_path: Path) -> None:
     key = "ssh-ed25519 " + "A" * 68
     signed = f"config: {{source: git, signed_by: ['{key}']}}\nnodes: {{a: {{}}}}\n"
     assert check_source(fleet(tmp_path, signed)).grade is Grade.OK
+    # the daemon may have been told, where the config is not
+    told = check_source(fleet(tmp_path, git), "/etc/appliance/signers")
+    assert (told.grade, "/etc/appliance/signers" in told.text) == (Grade.OK, True)
 
 
 def test_the_daemon_is_told_as_it_answers() -> None:
