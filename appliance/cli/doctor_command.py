@@ -8,7 +8,9 @@ import grp
 import os
 import pwd
 import shutil
+import socket
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -22,6 +24,7 @@ from appliance.cli.options import (
     OwnStateDirOption,
     find_state_dir,
     print_json,
+    split_names,
     split_paths,
 )
 from appliance.cli.terminal import print_table
@@ -44,6 +47,7 @@ from appliance.core.checklist import (
     count_grades,
     worst_of,
 )
+from appliance.core.names import NodeName
 from appliance.core.specs import DesiredState
 from appliance.errors import ApplianceError
 
@@ -88,7 +92,8 @@ def doctor(
             "name the config: no daemon that could be asked runs here", param_hint="PATH"
         )
     loaded = load_desired(given, environ=os.environ, methods=METHOD_TABLE)
-    points = list(_look(loaded.desired, [*given, *loaded.files], directory))
+    fleet = replace(loaded.desired, run_nodes=_find_own_nodes(loaded.desired, directory))
+    points = list(_look(fleet, [*given, *loaded.files], directory))
     counts = count_grades(points)
     worst = worst_of(points)
     if output is Output.JSON:
@@ -200,6 +205,19 @@ def _paths_of(state_dir: Path) -> list[str]:
         return list(_ask_status(state_dir).config.paths)
     except ApplianceError:
         return []
+
+
+def _find_own_nodes(fleet: DesiredState, state_dir: Path) -> tuple[NodeName, ...]:
+    """Which nodes are this machine's: those that its daemon runs, or would; all where nothing tells."""
+    try:
+        names = set(_ask_status(state_dir).nodes)
+    except ApplianceError:
+        names = set(split_names([os.environ.get("APPLIANCE_NODE", "")]))
+    for chosen in (names, {socket.gethostname()}):
+        own = sorted(node for node in fleet.declared_nodes if node in chosen)
+        if own:
+            return tuple(own)
+    return fleet.run_nodes
 
 
 def _ask_status(state_dir: Path) -> Status:

@@ -179,13 +179,21 @@ def check_broker(broker: BrokerSettings) -> Iterator[Point]:
 
 def check_keys(fleet: DesiredState) -> Point:
     """Whether each node of the fleet has a login whose rights the config writes."""
+    nodes = fleet.declared_nodes
     if fleet.broker.embedded:
-        return Point("keys", Grade.OK, "nobody else is at the daemon's own broker")
+        nodes -= set(fleet.run_nodes)
+        if not nodes:
+            return Point("keys", Grade.OK, "nobody else is at the daemon's own broker")
     keyless = sorted(
-        node
-        for node in fleet.declared_nodes
-        if not (node in fleet.traits and fleet.traits[node].public_keys)
+        node for node in nodes if not (node in fleet.traits and fleet.traits[node].public_keys)
     )
+    if keyless and fleet.broker.embedded and fleet.broker.embedded.secured:
+        return Point(
+            "keys",
+            Grade.WARNING,
+            f"they have no login at the daemon's own broker: {_listed(keyless)}",
+            "appliance enrol NODE, or public_keys",
+        )
     if keyless:
         return Point(
             "keys",
@@ -201,7 +209,8 @@ def check_keys(fleet: DesiredState) -> Point:
             f"each may do what the other may: {_listed(shared)}",
             "a key of its own for each node that another daemon runs",
         )
-    return Point("keys", Grade.OK, f"{len(fleet.declared_nodes)} nodes, each with a key of its own")
+    counted = "1 node" if len(nodes) == 1 else f"{len(nodes)} nodes, each"
+    return Point("keys", Grade.OK, f"{counted} with a key of its own")
 
 
 def _shared_keys(fleet: DesiredState) -> list[str]:

@@ -61,3 +61,13 @@ def test_what_cannot_be_seen_is_unknown_and_not_good(tmp_path):
     assert code == 0
     for name in ("secrets", "state", "daemon", "room"):
         assert points[name]["grade"] == "unknown", name
+
+
+def test_nodes_of_other_machines_are_no_nodes_of_the_daemon_that_is_asked(tmp_path):
+    nodes = "nodes: {central: {subscribe: {REQErrorLog: {}}}, ship1: {subscribe: {REQPing: {}}}}\n"
+    text = f"version: 1\nbroker: {{embedded: {{secured: true}}}}\n{nodes}"
+    node = Appliance(text, tmp_path / "node", args=["--node", "central"])
+    node.only_named = True
+    with node as daemon:
+        words = [str(daemon.config_path), "--state-dir", str(daemon.state)]
+        assert look(*words)[1]["keys"]["text"].endswith("own broker: ship1")

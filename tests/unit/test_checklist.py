@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import stat
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -26,6 +27,7 @@ from appliance.core.checklist import (
     count_grades,
     worst_of,
 )
+from appliance.core.names import NodeName
 from appliance.core.specs import DesiredState
 from tests.support.config_files import load_text
 from tests.support.nats_login import make_nkey
@@ -125,6 +127,22 @@ def test_nodes_without_a_key_or_with_anothers_are_named(tmp_path: Path) -> None:
     assert (missing.grade, missing.text.rsplit(": ", 1)[1]) == (Grade.WARNING, "b")
     shared = ask(f"{{a: {{public_keys: [{one}]}}, b: {{public_keys: [{one}]}}}}")
     assert (shared.grade, shared.text.rsplit(": ", 1)[1]) == (Grade.WARNING, "a and b")
+
+
+def test_at_a_broker_of_its_own_the_nodes_of_other_machines_count(tmp_path: Path) -> None:
+    entry = "subscribe: {REQCliCommand: {accept_from: [b], allow_commands: [[uptime]]}}"
+
+    def ask(more: str) -> DesiredState:
+        nodes = f"nodes: {{a: {{{entry}}}, b: {{{more}}}}}\n"
+        found = fleet(tmp_path, f"broker: {{embedded: {{secured: true}}}}\n{nodes}")
+        return replace(found, run_nodes=(NodeName("a"),))
+
+    found = ask("")
+    assert check_keys(found).text == "they have no login at the daemon's own broker: b"
+    assert only(check_proof(found)).text.endswith("REQCliCommand of a")
+    found = ask(f"public_keys: [{make_nkey().public}]")
+    assert check_keys(found).grade is Grade.OK
+    assert check_keys(found).text == "1 node with a key of its own"
 
 
 @pytest.mark.parametrize(
