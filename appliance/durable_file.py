@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from pathlib import Path
 
@@ -30,6 +31,22 @@ def remove_durably(path: Path) -> None:
     """
     path.unlink(missing_ok=True)
     _sync_directory(path.parent)
+
+
+def takes_no_writes(directory: Path) -> bool:
+    """Whether the file system of a directory is read-only. Blocks; leaves nothing.
+
+    The mount does not always say so: one that the kernel has closed after an error (ext4's ``emergency_ro``) is still
+    ``rw`` there.
+    """
+    try:
+        if os.statvfs(directory).f_flag & os.ST_RDONLY:
+            return True
+        # a file without a name
+        os.close(os.open(directory, os.O_TMPFILE | os.O_WRONLY | os.O_CLOEXEC, 0o600))
+    except OSError as error:
+        return error.errno == errno.EROFS
+    return False
 
 
 def _sync_directory(path: Path) -> None:

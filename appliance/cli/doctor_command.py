@@ -49,6 +49,7 @@ from appliance.core.checklist import (
 )
 from appliance.core.names import NodeName
 from appliance.core.specs import DesiredState
+from appliance.durable_file import takes_no_writes
 from appliance.errors import ApplianceError
 
 if TYPE_CHECKING:
@@ -260,7 +261,7 @@ def _is_clock_kept() -> bool | None:
 def _check_room(state_dir: Path) -> Point:
     try:
         usage = shutil.disk_usage(state_dir)
-        is_read_only = bool(os.statvfs(state_dir).f_flag & os.ST_RDONLY)
+        is_read_only = takes_no_writes(state_dir)
     except OSError as error:
         return Point(
             "room", Grade.UNKNOWN, f"{state_dir}: {error.strerror}", "--state-dir names it"

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 
+from appliance.durable_file import takes_no_writes
 from appliance.outbox import queries
 from appliance.outbox.database import Database, Plan
 from appliance.outbox.dedupe import Change
@@ -110,4 +111,4 @@ class Maintenance:
 
     def is_read_only(self) -> bool:
         """Whether the file system takes no writes."""
-        return bool(os.statvfs(self._database.directory).f_flag & os.ST_RDONLY)
+        return takes_no_writes(self._database.directory)

@@ -13,6 +13,7 @@ from appliance.core.names import NodeName, Subject
 from appliance.errors import StoreFull, StoreUnusable
 from appliance.outbox import facts as facts_module
 from appliance.outbox import lane as lane_module
+from appliance.outbox import maintenance
 from appliance.outbox.records import HealthState
 from tests.support.store_bench import (
     KEY,
@@ -263,6 +264,29 @@ async def test_a_read_only_disk_shows_and_passes_by_itself(tmp_path: Path, monke
             await store.put([make_record(store)])
         assert store.health().state is HealthState.READ_ONLY
         is_read_only = False
+        await store.put([make_record(store)])
+        assert store.health().state is HealthState.OK
+
+
+async def test_a_disk_that_the_kernel_has_closed_is_read_only_and_not_full(
+    tmp_path: Path, monkeypatch
+):
+    async with open_store(tmp_path) as store:
+        real, is_closed = store._database.commit, True
+
+        def commit(plan, last_id):
+            if is_closed:
+                error = sqlite3.OperationalError("disk I/O error")
+                error.sqlite_errorname = "SQLITE_IOERR_WRITE"
+                raise error
+            return real(plan, last_id)
+
+        monkeypatch.setattr(store._database, "commit", commit)
+        monkeypatch.setattr(maintenance, "takes_no_writes", lambda _directory: is_closed)
+        with pytest.raises(StoreFull):
+            await store.put([make_record(store)])
+        assert store.health().state is HealthState.READ_ONLY
+        is_closed = False
         await store.put([make_record(store)])
         assert store.health().state is HealthState.OK
 
