@@ -47,6 +47,7 @@ class AuditFile:
         self._head = Head()
         self._waiting: deque[Mapping[str, Any]] = deque()
         self._lost = 0
+        self._trouble: str | None = None
         self._stirred = asyncio.Event()
         self._writing: asyncio.Task[bool] | None = None
 
@@ -98,8 +99,14 @@ class AuditFile:
         try:
             await asyncio.to_thread(self._write, batch, self._settings.value)
         except OSError as error:
-            _log.warning("the audit trail cannot be written: %s", error.strerror)
+            # once, and not with every try for as long as a disk is full
+            if error.strerror != self._trouble:
+                self._trouble = error.strerror
+                _log.warning("the audit trail cannot be written: %s", error.strerror)
             return False
+        if self._trouble is not None:
+            self._trouble = None
+            _log.info("the audit trail is written again")
         for _ in batch[: len(batch) - bool(lost)]:
             self._waiting.popleft()
         self._lost -= lost

@@ -75,9 +75,10 @@ async def test_a_line_that_a_crash_has_torn_is_taken_off_and_told(tmp_path: Path
     assert [one["what"] for one in entries[2:]] == [{"cut_bytes": 40}, {"number": 3}]
 
 
-async def test_what_a_full_disk_does_not_take_is_written_later_in_order(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+async def test_what_a_full_disk_does_not_take_is_written_later_in_order_and_told_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
+    caplog.set_level("INFO")
     monkeypatch.setattr(audit_file, "AGAIN_S", 0.0)
     tries = 0
     written = asyncio.Event()
@@ -99,6 +100,11 @@ async def test_what_a_full_disk_does_not_take_is_written_later_in_order(
             await written.wait()
         enter(trail, 3)
     assert [one["what"]["number"] for one in look(tmp_path)] == [1, 2, 3]
+    told = [line.getMessage() for line in caplog.records if "written" in line.getMessage()]
+    assert told == [
+        "the audit trail cannot be written: No space left on device",
+        "the audit trail is written again",
+    ]
 
 
 async def test_more_than_may_wait_is_counted_and_the_number_is_an_entry(
