@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from enum import StrEnum
 from typing import Protocol
 
@@ -21,8 +21,8 @@ from appliance.api.health import (
     find_delivery_troubles,
     needs_restart,
 )
+from appliance.api.secret_watch import SecretWatch
 from appliance.api.standings import Standings
-from appliance.bus.inspection import Inspected
 from appliance.bus.nats import NatsBus
 from appliance.core.current import Current
 from appliance.core.delivery import Standing, state_of_reason, why_of_reason
@@ -59,16 +59,6 @@ class Life(StrEnum):
     STARTING = "starting"
     RUNNING = "running"
     STOPPING = "stopping"
-
-
-class FoundSecrets(Protocol):
-    """What the config names as secrets; whoever looks at them stands above this package."""
-
-    found: Mapping[str, Inspected]
-
-    def troubles(self) -> list[str]:
-        """What cannot be used, in words."""
-        ...
 
 
 class BrokerOfOwn(Protocol):
@@ -113,7 +103,7 @@ class StatusView:
         telemetry: Telemetry,
         events: EventHub,
         inputs: OpenInputs,
-        secrets: FoundSecrets,
+        secrets: SecretWatch,
         jobs: JobLedger,
         signing: SigningKeys,
         verifier: Verifier,

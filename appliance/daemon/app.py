@@ -23,6 +23,7 @@ from appliance.api.job_ending import JobEnding
 from appliance.api.jobs import JobsView
 from appliance.api.operations import Operations
 from appliance.api.programs import ProgramWords
+from appliance.api.secret_watch import Follower, SecretWatch
 from appliance.api.server import AdminServer
 from appliance.api.standings import Standings
 from appliance.api.status import Life, StatusView
@@ -58,7 +59,6 @@ from appliance.daemon.reloadables import (
     PortsPart,
     UsersPart,
 )
-from appliance.daemon.secret_watch import Follower, SecretWatch
 from appliance.daemon.stream_keeper import StreamKeeper
 from appliance.delivery.modes import DeliveryModes
 from appliance.delivery.signer import Signer, SigningKeys

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from appliance.api.secret_watch import RETRY_BROKER_S, Follower, SecretWatch
 from appliance.core.current import Current
 from appliance.core.specs import (
     AdminSettings,
@@ -16,7 +17,6 @@ from appliance.core.specs import (
     DesiredState,
     SecretRef,
 )
-from appliance.daemon.secret_watch import RETRY_BROKER_S, Follower, SecretWatch
 from appliance.errors import BusUnauthorized
 
 
