@@ -34,7 +34,7 @@ function countTone({ failed = 0, silent = 0 }) {
 
 function whatWords(job) {
   const args = (job.args ?? []).map((text) => (/^[\w@%+=:,./-]+$/.test(text) ? text : `'${text}'`));
-  const text = [job.method, ...args].join(" ");
+  const text = [job.method || job.command, ...args].join(" ");
   return text.length > 300 ? `${text.slice(0, 300)}…` : text;
 }
 
@@ -46,7 +46,8 @@ function nodeWords(node) {
   if (node.stopped_after_seconds) words.push(`stopped after ${node.stopped_after_seconds} s`);
   if (node.is_truncated || node.is_cut) words.push("its output is not complete");
   if (node.forgotten_bytes) words.push(`the first ${count(node.forgotten_bytes)} bytes are not kept`);
-  if (node.filed && node.is_answered) words.push(`filed at ${node.filed}`);
+  if (node.not_filed) words.push(`not filed: ${node.not_filed}`);
+  else if (node.filed && node.is_answered) words.push(`filed at ${node.filed}`);
   if (node.stopped) words.push(node.stopped);
   return words.join(" · ");
 }
@@ -57,7 +58,7 @@ function makeNode(node) {
   const row = el(
     "tr",
     { role: "row" },
-    cell(COLUMNS.node, el("span", { class: "code" }, node.to)),
+    cell(COLUMNS.node, el("span", { class: "code" }, node.file ? `${node.to}: ${node.file}` : node.to)),
     cell(COLUMNS.state, state, " ", words),
   );
   row.update = (found) => {
@@ -135,8 +136,11 @@ class Details {
       const job = await get(place(this.job));
       const by = job.by ? ` by ${job.by}` : "";
       const ended = job.cancelled_by ? `; cancelled by ${job.cancelled_by}` : "";
-      setText(this.about, `${moment(job.at)}, from ${job.from}${by}${ended}`);
-      keepInStep(this.rows, job.nodes ?? [], (node) => `${node.to} ${node.id_text}`, makeNode);
+      const files = (job.files ?? []).map(({ to, counts }) => `; ${to}: ${countWords(counts)}`).join("");
+      setText(this.about, `${moment(job.at)}, from ${job.from}${by}${ended}${files}`);
+      // of a copy of many files those that are not done
+      const nodes = (job.nodes ?? []).filter((node) => !job.files || node.kind !== "done");
+      keepInStep(this.rows, nodes, (node) => `${node.to} ${node.id_text}`, makeNode);
       setHidden(this.cancel, !job.counts.silent);
       setHidden(this.retry, !job.counts.failed);
       setText(this.trouble, "");
