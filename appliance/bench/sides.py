@@ -240,7 +240,7 @@ async def _open_services(
         state=order.state,
     )
     router = Router({METHOD: _INFO}, instance=store.instance, next_id=store.next_id, wall=store.now)
-    router.follow(fleet)
+    router.route_by(fleet)
     nobody: Any = _Nobody()
     dialect = make_dialect()
     desired = Current(fleet)

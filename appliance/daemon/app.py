@@ -572,7 +572,7 @@ class Daemon:
         desired.follow(lambda new: self._file_settings.put(new.files))
         desired.follow(self._source.trust)
         desired.follow(lambda new: self._hidden_environment.put(secret_variables(new)))
-        desired.follow(self.router.follow)
+        desired.follow(self.router.route_by)
         desired.follow(lambda _: self._has_followed.set())
         desired.follow(lambda new: set_log_level(self._options.log_level or new.log.level))
 

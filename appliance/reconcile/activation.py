@@ -201,7 +201,7 @@ class Activation:
         is_restart_of_same = before is None and generation == self.last_generation
         clear = self._convergence.clears_overrides(loaded.desired) and not is_restart_of_same
         # before the plan is made, which counts with the overrides that are left
-        await self._overrides.follow(loaded.desired, clear=clear)
+        await self._overrides.drop_idle(loaded.desired, clear=clear)
         now = self._wall()
 
         def take() -> None:

@@ -100,7 +100,7 @@ class OverrideBook:
             f"{self._path} cannot be used: {error}; without it workers are as the config says"
         )
 
-    async def follow(self, desired: DesiredState, *, clear: bool) -> None:
+    async def drop_idle(self, desired: DesiredState, *, clear: bool) -> None:
         """A config was applied: drop overrides that have become its word, or all."""
         async with self._lock:
             left = {} if clear else without_idle(self._all, desired)

@@ -191,7 +191,7 @@ class Executor:
         self._services.inbox.held.difference_update(self.rows)
         self.rows.clear()
 
-    def follow(self, spec: SubscriberSpec) -> None:
+    def use(self, spec: SubscriberSpec) -> None:
         """More concurrency holds for what is queued already."""
         self.spec = self._finishing.spec = spec
         self._spec_in_force.put(spec)

@@ -136,7 +136,7 @@ class LaneSender:
         """Whether the node that is asked refuses everything of ours, as no config there declares it."""
         return self._sends_since_undeclared is not None
 
-    def follow(self, spec: PublisherSpec) -> None:
+    def use(self, spec: PublisherSpec) -> None:
         """Timeouts, retries and the window hold from the next decision on."""
         self._spec = spec
         self._pace.set_window(spec.window)

@@ -157,21 +157,21 @@ class Publisher:
         assert isinstance(spec, PublisherSpec)
         self._carrier.update(spec)
         self.spec = self._spec = spec
-        self._sender.follow(spec)
+        self._sender.use(spec)
         self._wake.set()
 
     async def swap(self, spec: WorkerSpec) -> None:
         """The next record goes out in the new encoding; records already encoded are rewritten when sent."""
         assert isinstance(spec, PublisherSpec)
         self.update(spec)  # NB: first, since it raises before anything has changed
-        self._scheduler.follow(spec)
+        self._scheduler.use(spec)
 
     async def drain(self, deadline_mono: float) -> DrainReport:
         """Send nothing new, wait for answers until the deadline; what is left stays in the outbox."""
         before = self.stats.acked + self.stats.dead
         self._sender.is_draining = True
         # makes everything due: what only waits is given back at once, not when its time comes
-        self._sender.follow(self._spec)
+        self._sender.use(self._spec)
         self._wake.set()
         try:
             async with asyncio.timeout_at(deadline_mono):

@@ -84,7 +84,7 @@ class Router:
         self._specs: dict[tuple[str, str, str], PublisherSpec] = {}
         self._forms: dict[tuple[str, tuple[object, ...]], _Form] = {}
 
-    def follow(self, desired: DesiredState) -> None:
+    def route_by(self, desired: DesiredState) -> None:
         """Route by this desired state from now on."""
         self._desired = desired
         self._forms.clear()

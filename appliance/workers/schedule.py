@@ -119,7 +119,7 @@ class Scheduler:
         self._trouble_told = ""
         self._missed_told_at: float | None = None
 
-    def follow(self, spec: PublisherSpec) -> None:
+    def use(self, spec: PublisherSpec) -> None:
         """Use another schedule from now on; one that is new begins anew."""
         self._spec = spec
         self._wake.set()

@@ -166,7 +166,7 @@ class Subscriber:
         """Timeouts, limits and allow lists hold for the next message."""
         assert isinstance(spec, SubscriberSpec)
         self.spec = self._spec = spec
-        self._executor.follow(spec)
+        self._executor.use(spec)
         # more backlog holds for what waits
         self._intake.update(spec)
         self._arrived.set()

@@ -482,7 +482,7 @@ class Daemon:
         self.router = Router(
             METHOD_TABLE, instance=store.instance, next_id=store.next_id, wall=store.now
         )
-        self.router.follow(self.desired)
+        self.router.route_by(self.desired)
         self.error_reports = ErrorReports(
             store=store,
             router=self.router,
@@ -600,7 +600,7 @@ class Daemon:
         """Another config is in force from now on; the pool follows in the next pass."""
         self.current.put(desired)
         if not self.is_dead:
-            self.router.follow(desired)
+            self.router.route_by(desired)
             self._trigger.set()
 
     async def stop(self) -> None:

@@ -86,7 +86,7 @@ def test_settings_of_a_reload_hold_for_messages_like_those_before():
     defaults = PublisherDefaults(
         serialization="gob", compression="none", ack=AckSettings(timeout_s=77.0)
     )
-    router.follow(
+    router.route_by(
         DesiredState(
             run_nodes=(NodeName("central"),),
             declared_nodes=frozenset({NodeName("central")}),

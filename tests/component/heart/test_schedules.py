@@ -244,13 +244,13 @@ def test_a_changed_schedule_begins_anew_and_an_equal_one_does_not():
         bench = Bench(every(HOUR_S))
         async with served(bench), bench.running() as scheduler:
             await asyncio.sleep(100)
-            scheduler.follow(bench.spec)
+            scheduler.use(bench.spec)
             await asyncio.sleep(100)
             assert bench.times == [0]
-            scheduler.follow(Bench(every(500)).spec)
+            scheduler.use(Bench(every(500)).spec)
             await asyncio.sleep(600)
             assert bench.times == [0, 200, 700]
-            scheduler.follow(Bench(cron("0 13 * * *")).spec)
+            scheduler.use(Bench(cron("0 13 * * *")).spec)
             await asyncio.sleep(HOUR_S)
             assert bench.times == [0, 200, 700, HOUR_S]
 
