@@ -155,6 +155,7 @@ class Streams:
         await response.write(b"".join(map(_line, watch.opening())))
         dropped = 0
         loop = asyncio.get_running_loop()
+        began_mono = loop.time()
         idle_mono = deadline_mono if idle_s is None else loop.time() + idle_s
         asked_mono = loop.time()
         absent_mono = seed_mono = deadline_mono
@@ -184,8 +185,10 @@ class Streams:
                 await response.write(_line(Line(event="events_lost", count=dropped)))
             line = None
             if event is not None:
-                left_s = deadline_mono - loop.time()
-                line = await self._go_on(watch, event, asked, left_s) or watch.take(event)
+                now = loop.time()
+                line = await self._go_on(
+                    watch, event, asked, deadline_mono - now, now - began_mono
+                ) or watch.take(event)
             if line is not None:
                 await response.write(_line(line))
             # only what the other side does counts: our own tries and waits go on for a silent node as well
@@ -209,7 +212,12 @@ class Streams:
             await response.write_eof()
 
     async def _go_on(
-        self, watch: DeliveryWatch, event: Event, asked: Mapping[int, SubmitRequest], left_s: float
+        self,
+        watch: DeliveryWatch,
+        event: Event,
+        asked: Mapping[int, SubmitRequest],
+        left_s: float,
+        taken_s: float,
     ) -> Line | None:
         """Ask once more, from where an answer was cut off by the end of its node's daemon; the line that tells so."""
         found = watch.cut_off(event)
@@ -220,12 +228,16 @@ class Streams:
         option = self._control.submission.goes_on_with(first.method if first is not None else "")
         if first is None or not option:
             return None
+        # it was to go on for so long, and not until nobody waits any more
+        span_s = min(left_s, (first.method_timeout or left_s) - taken_s)
+        if span_s < 1:
+            return None
         again = msgspec.structs.replace(
             first,
             to_nodes=[item.to],
             method_args=[*(first.method_args or ())[:1], option, place],
-            method_timeout=int(left_s),
-            expires=left_s + LAST_WORDS_S,
+            method_timeout=int(span_s),
+            expires=span_s + LAST_WORDS_S,
         )
         try:
             (by,) = await self._control.submission.submit([again])

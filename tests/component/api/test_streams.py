@@ -10,6 +10,7 @@ import pytest
 from appliance.api import streams as streams_module
 from appliance.api.delivery import DeliveryWatch
 from appliance.api.model import Submitted
+from appliance.api.requests import SubmitRequest
 from appliance.api.streams import Streams
 from appliance.core.delivery import DeliveryState, Standing
 from appliance.telemetry.messages import ReplyFacts
@@ -206,6 +207,33 @@ def test_what_was_taken_is_waited_for_as_long_as_its_handler_may_take(is_taken, 
         return loop.time() - began
 
     assert run_virtual(scenario()) == pytest.approx(lasts_s, abs=0.2)
+
+
+def test_a_file_that_is_followed_on_is_followed_no_longer_than_it_was_to_be():
+    async def scenario():
+        control = FakeControl()
+        control.goes_on_with = lambda method: "-a"
+        item = Submitted(to="ship1", accepted=True, id=1, replies=True, streams=True)
+        asked = SubmitRequest(to_nodes=["ship1"], method="REQTailFile", method_args=["/x"], method_timeout=20.0)  # fmt: skip
+        reader, watch = Reader(), DeliveryWatch([item])
+        loop = asyncio.get_running_loop()
+        said = {"previous_id": 1, "from": "ship1", "data": ""}
+        with control.events.listen() as listener:
+            control.events.emit_frequent("reply_received", **said, place="7", has_more=True)
+
+            async def stop_its_node():
+                await asyncio.sleep(5.0)
+                control.events.emit_frequent("reply_received", **said, exit_status="interrupted: x")
+
+            stopping = asyncio.create_task(stop_its_node())
+            await Streams(control)._tell_fates(
+                reader, reader, watch, listener, loop.time() + 50.0, None, asked={1: asked}
+            )
+            await stopping
+        return control.calls
+
+    (call,) = run_virtual(scenario())
+    assert call[1].method_timeout == 15
 
 
 async def test_where_the_method_answers_the_stream_waits_for_the_replies(unix, control):
