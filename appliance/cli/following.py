@@ -167,7 +167,10 @@ def tell_jobs(answers: Answers, options: str = "") -> None:
 def tell_job(job: str | None, options: str = "") -> None:
     """Where to find what is still to come."""
     if job is not None:
-        warn(f"job {job}: appliance jobs watch{options} {job} shows what comes later")
+        warn(
+            f"job {job}: appliance jobs watch{options} {job} shows what comes later,"
+            f" appliance jobs cancel{options} {job} takes back what waits"
+        )
 
 
 def tell_summary(answers: Answers) -> None:
