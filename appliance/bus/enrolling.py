@@ -23,6 +23,8 @@ from appliance.core.enrolment import (
 from appliance.core.specs import AuthSettings, BrokerSettings, SecretRef, TlsSettings
 
 ANSWER_TIMEOUT_S = 5.0
+CONNECT_TIMEOUT_S = 10.0
+"""Somebody waits for it once: the way may be as slow as a satellite's."""
 MAX_SECRET_CHARACTERS = 65_536
 ASKED_AGAIN = 3
 """A request may be one of many, and is then left to be made again."""
@@ -39,6 +41,7 @@ def reach(server: str, secret: Path, ca: Path | None) -> BrokerSettings:
     by = _file(secret)
     return BrokerSettings(
         servers=(server,),
+        connect_timeout_s=CONNECT_TIMEOUT_S,
         auth=AuthSettings(credentials=by) if has_jwt else AuthSettings(nkey_seed=by),
         tls=TlsSettings(ca=_file(ca)) if ca is not None else None,
     )

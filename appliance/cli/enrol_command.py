@@ -154,11 +154,17 @@ async def _ask(
     """What comes of asking, until the node can log in or the time is over."""
     from appliance.bus.enrolling import ask_to_be_let_in, try_login
     from appliance.core.enrolment import Result
-    from appliance.errors import BusError
+    from appliance.errors import BusError, BusUnavailable
 
     ends_mono = time.monotonic() + (wait_s or 0)
     while True:
-        result = await ask_to_be_let_in(invited, node, seed)
+        try:
+            result = await ask_to_be_let_in(invited, node, seed)
+        except BusUnavailable:
+            # a broker that is away comes back while one waits
+            if time.monotonic() >= ends_mono:
+                raise
+            result = None
         if result is Result.ACCEPTED and wait_s is not None:
             # the config has the key; the broker may get to know it a little later
             try:
