@@ -43,6 +43,7 @@ QUIET_S = 120.0
 CONFIG = """
 version: 1
 broker: {{servers: [{servers}], reconnect_wait: 50ms, ping_interval: 1s}}
+reload: {{watch: false, poll_interval: 10m}}
 defaults: {{compression: none, delivery: {delivery}, stream: {{replicas: {replicas}, max_bytes: 200000000}}}}
 nodes:
   central: {{subscribe: {{REQErrorLog: {{}}}}}}
