@@ -74,6 +74,8 @@ class DeliveryWatch:
             for id_, item in self._by_id.items()
         }
         """Of the answers: whether they are complete."""
+        self._spoken: set[int] = set()
+        """Whose nodes have answered, if only in part."""
         self._open_ended: set[int] = set()
         """Whose answers come in pieces that tell nothing of an end, as a Go node's."""
         self._delivered = 0
@@ -174,6 +176,11 @@ class DeliveryWatch:
                 return self._settle(item, event)
         return self._bury(item, str(event.get("reason") or ""))
 
+    def unheard(self) -> list[int]:
+        """Ids of messages of which nothing is known for good, and whose nodes have said nothing."""
+        left = [id_ for id_ in self._unsettled if id_ not in self._spoken]
+        return [self._current(id_).id or id_ for id_ in left]
+
     def unsettled(self) -> list[Submitted]:
         """Messages of which nothing is known for good, at most `MAX_ASKED`; the next time the others."""
         asked = list(islice(self._unsettled, MAX_ASKED))
@@ -257,6 +264,7 @@ class DeliveryWatch:
 
     def _answer(self, event: Event) -> Line:
         id_ = self._asked[event["previous_id"]]
+        self._spoken.add(id_)
         if event.get("place"):
             self._places[id_] = event["place"]
         facts = AnswerFacts(

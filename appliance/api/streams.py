@@ -133,7 +133,7 @@ class Streams:
         is_followed = job is None and all(
             asked.for_caller and asked.method in STREAMED_METHODS for asked in requests
         )
-        ids = [item.id for item in watch.unsettled() if item.id is not None]
+        ids = watch.unheard()
         if ids and (is_copy or is_followed):
             with contextlib.suppress(StoreError):
                 await self._control.outbox_drop(ids, dead_only=False, by=GONE_WORDS)

@@ -209,6 +209,15 @@ def test_what_was_taken_is_waited_for_as_long_as_its_handler_may_take(is_taken, 
     assert run_virtual(scenario()) == pytest.approx(lasts_s, abs=0.2)
 
 
+def test_what_has_been_answered_is_not_taken_for_what_nobody_has_heard():
+    watch = DeliveryWatch(
+        Submitted(to="ship1", accepted=True, id=id_, replies=True, streams=True) for id_ in (1, 2)
+    )
+    said = {"event": "reply_received", "previous_id": 1, "from": "ship1", "data": "x"}
+    watch.take({**said, "has_more": True})
+    assert watch.unheard() == [2]
+
+
 def test_a_file_that_is_followed_on_is_followed_no_longer_than_it_was_to_be():
     async def scenario():
         control = FakeControl()
