@@ -147,7 +147,7 @@ def test_a_copy_of_many_that_is_cancelled_ends_and_copies_no_more(fleet, here):
     assert shown.returncode == 1
     assert "cancelled by" in shown.stdout
     fleet.settle()
-    until(lambda: fleet.leftovers() == [])
+    until(lambda: fleet.leftovers() == [], tell=fleet.leftovers)
 
 
 def test_pattern_is_answered_by_the_node_and_tells_nothing_beyond_what_it_may_read(fleet, here):
@@ -313,7 +313,7 @@ def test_interrupted_it_leaves_nothing_half_done_and_nothing_behind(fleet, here)
     assert all(data == b"x" * 200_000 for data in read_tree(here / "much").values())
     assert not list(here.rglob(".*"))
     fleet.settle()
-    until(lambda: fleet.leftovers() == [])
+    until(lambda: fleet.leftovers() == [], tell=fleet.leftovers)
 
 
 def test_many_small_files_come_and_go_with_every_byte_right(fleet):

@@ -165,7 +165,7 @@ class CopySender:
         self._marked_to = 0
         self._marked_mono = 0.0
         self._begun: Piece | None = None
-        """What the receiver has a part of."""
+        """What the receiver has a part of, or may have."""
         self._mono = asyncio.get_running_loop().time
 
     async def send(self) -> Copied:
@@ -315,12 +315,13 @@ class CopySender:
             keeps_dead=False,
         )
         began_mono = self._mono()
+        # who is cancelled now cannot know whether the receiver gets it
+        begun_before, self._begun = self._begun, whole
         try:
             await self._line.deliver(outgoing)
         except HandlerError as error:
+            self._begun = begun_before
             raise self._explain(error, _WHY_SILENT if is_known else _WHY_NO_PIECES) from error
-        # from here on there is something at the receiver that can be taken back
-        self._begun = whole
         self._pace.note(self._mono() - began_mono)
         self._acked[offset] = length
 

@@ -237,3 +237,57 @@ async def _cut_and_join(directory, size, step, first, window, seed):
         assert offset == at
         at += length
     assert at == size
+
+
+class Unanswered:
+    """A line whose first piece arrives, and whose acknowledgement is still on its way."""
+
+    def __init__(self, failure=None):
+        self.failure = failure
+        self.said = []
+        self.has_left = asyncio.Event()
+
+    async def deliver(self, outgoing):
+        self.said.append(outgoing.message.data)
+        self.has_left.set()
+        if self.failure is not None:
+            raise self.failure
+        if len(self.said) == 1:
+            await asyncio.Event().wait()
+        return True
+
+    async def progress(self, _done_bytes, _total_bytes):
+        pass
+
+
+def sender_over(line, source):
+    base = Message()
+    return _copy_sender.CopySender(
+        source, base, node="central", to_node="ship1", path="/x", line=line,
+        max_payload_bytes=1_000_000, wait_s=5,
+    )  # fmt: skip
+
+
+async def test_what_may_have_arrived_before_a_copy_was_cancelled_is_taken_back(tmp_path):
+    write_random(tmp_path / "source", 20 * PIECE_BYTES)
+    source = await SourceFile.open(str(tmp_path / "source"), None, None)
+    line = Unanswered()
+    sender = sender_over(line, source)
+    copying = asyncio.create_task(sender.send())
+    await line.has_left.wait()
+    copying.cancel()
+    await asyncio.gather(copying, return_exceptions=True)
+    await sender.take_back()
+    source.close()
+    assert line.said[1:] == [("",)]
+
+
+async def test_what_was_not_taken_is_not_taken_back(tmp_path):
+    write_random(tmp_path / "source", 20 * PIECE_BYTES)
+    source = await SourceFile.open(str(tmp_path / "source"), None, None)
+    line = Unanswered(HandlerError("refused: no"))
+    sender = sender_over(line, source)
+    with pytest.raises(HandlerError, match="refused"):
+        await sender.send()
+    source.close()
+    assert len(line.said) == 1
