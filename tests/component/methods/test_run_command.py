@@ -191,9 +191,10 @@ async def test_grandchild_in_a_session_of_its_own_delays_nothing(short_linger):
 async def test_daemon_started_properly_survives_its_starter():
     marker = f"35.{os.getpid()}"
     await sh(f"nohup sleep {marker} >/dev/null 2>&1 &")
-    pids = processes_of(f"sleep\0{marker}")
-    assert len(pids) == 1
-    os.kill(pids[0], signal.SIGKILL)
+    # its shell does not wait until it has become what it was started for
+    await wait_until(lambda: processes_of(f"sleep\0{marker}"))
+    (pid,) = processes_of(f"sleep\0{marker}")
+    os.kill(pid, signal.SIGKILL)
     await wait_until_gone(marker)
 
 
