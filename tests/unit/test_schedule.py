@@ -22,7 +22,7 @@ from appliance.core.schedule import (
     spell_out,
 )
 from appliance.core.specs import CatchUp, Schedule
-from appliance.workers.schedule import fingerprint_of
+from appliance.workers.schedule import fingerprint_of, next_delay_s
 
 HOUR_S = 3_600.0
 ZONES = {
@@ -213,7 +213,9 @@ def test_the_zone_of_the_process_counts_where_none_is_named(
             time.tzset()
             for day in ZONES[zone]:
                 now = at(zone, f"{day} 00:10")
-                assert next_time("0 6 * * *", now, None) == at(zone, f"{day} 06:00")
+                shown = datetime.fromtimestamp(now).astimezone()
+                delay_s = next_delay_s(Schedule(cron="0 6 * * *"), shown)
+                assert now + delay_s == at(zone, f"{day} 06:00")
                 for _ in range(3):
                     assert next_time("17 */5 * * *", now, None) == next_time(
                         "17 */5 * * *", now, ZoneInfo(zone)
@@ -225,8 +227,10 @@ def test_the_zone_of_the_process_counts_where_none_is_named(
 
 
 def test_a_named_zone_counts_whatever_the_process_has() -> None:
-    now = datetime(2027, 1, 1, 0, 0, tzinfo=UTC).timestamp()
-    assert next_time("0 6 * * *", now, ZoneInfo("Asia/Kolkata")) - now == 1_800.0
+    schedule = Schedule(cron="0 6 * * *", timezone="Asia/Kolkata")
+    now = datetime(2027, 1, 1, 0, 0, tzinfo=UTC)
+    assert next_delay_s(schedule, now) == 1_800.0
+    assert next_delay_s(Schedule(every_s=7.5), now) == 7.5
 
 
 @pytest.mark.parametrize("name", [*SPELLED_OUT, "@Daily"])
