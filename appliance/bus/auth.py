@@ -16,7 +16,7 @@ from appliance.errors import BusUnauthorized
 
 _MAX_SECRET_BYTES = 64 * 1024
 """Far above any key or JWT in use by brokers; a wrong path (a log, a device) stays harmless."""
-_MAX_BUNDLE_BYTES = 1024 * 1024
+MAX_BUNDLE_BYTES = 1024 * 1024
 """Of certificates: the public authorities of a Linux system take some 220 KiB."""
 
 _TLS_REASONS = {
@@ -104,9 +104,9 @@ def _read_text(ref: SecretRef) -> str:
     else:
         path = Path(ref.name)
     with path.open("rb") as file:
-        raw = file.read(_MAX_BUNDLE_BYTES + 1)
+        raw = file.read(MAX_BUNDLE_BYTES + 1)
     is_bundle = b"-----BEGIN CERTIFICATE-----" in raw
-    if len(raw) > (_MAX_BUNDLE_BYTES if is_bundle else _MAX_SECRET_BYTES):
+    if len(raw) > (MAX_BUNDLE_BYTES if is_bundle else _MAX_SECRET_BYTES):
         raise ValueError
     return raw.decode("utf-8")
 

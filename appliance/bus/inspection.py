@@ -15,7 +15,13 @@ from typing import NamedTuple
 
 import msgspec
 
-from appliance.bus.auth import check_tls, is_credentials, make_listener_context, read_secret
+from appliance.bus.auth import (
+    MAX_BUNDLE_BYTES,
+    check_tls,
+    is_credentials,
+    make_listener_context,
+    read_secret,
+)
 from appliance.bus.node_keys import read_seed
 from appliance.core.secret_refs import find_signing_ref
 from appliance.core.signatures import find_strange_key
@@ -29,7 +35,6 @@ _PARTS = {_BROKER: ("cert", "ca", "key"), _LISTENER: ("cert", "key", "client_ca"
 _SEED, _CREDENTIALS = "broker.auth.nkey_seed", "broker.auth.credentials"
 _MAX_CERTIFICATES = 1_000
 """A bundle of all public authorities holds some hundred and fifty."""
-_MAX_BUNDLE_BYTES = 1 << 20
 
 
 class Inspected(NamedTuple):
@@ -60,7 +65,7 @@ def is_for_all_to_read(place: str, path: str) -> bool:
         return False
     try:
         with open(path, "rb") as file:
-            return b"PRIVATE KEY" not in file.read(_MAX_BUNDLE_BYTES)
+            return b"PRIVATE KEY" not in file.read(MAX_BUNDLE_BYTES)
     except OSError:
         return False
 
