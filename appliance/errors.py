@@ -165,6 +165,10 @@ class AnswerUnwanted(HandlerError):
         super().__init__("nobody waits for the answer any more")
 
 
+class BeginAgain(HandlerError):
+    """The sender is told to begin anew and does so by itself, or has given up: a word between the two, and no failure."""
+
+
 class AnswerTooLarge(HandlerError):
     """The answer fits no message of the broker's, and pieces of it would not be the same."""
 

@@ -24,6 +24,7 @@ from appliance.errors import (
     AnswerTooLarge,
     AnswerUnwanted,
     ApplianceError,
+    BeginAgain,
     DecodeError,
     HandlerError,
     StoreError,
@@ -514,10 +515,14 @@ class Executor:
             text = "the handler did not end in time"
         # once, for everybody who hears of it: the log, errorCentral, the sender, the store
         text = self._services.hiding.text(text)
-        self._telemetry.handler_failed(self.spec.key, message.from_node, message.id, text)
-        self._error_reports.report(
-            self.spec.node, f"{message.method} {message.id} failed: {text}", method=message.method
-        )
+        # what is asked for again comes again, or its sender says what became of it: nobody else has to look
+        if not isinstance(error, BeginAgain):
+            self._telemetry.handler_failed(self.spec.key, message.from_node, message.id, text)
+            self._error_reports.report(
+                self.spec.node,
+                f"{message.method} {message.id} failed: {text}",
+                method=message.method,
+            )
         if work.is_reply:
             # whoever waits for it sees it all the same, and why it lies nowhere
             self.reply_builder.tell_not_filed(work, message, text)

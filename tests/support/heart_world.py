@@ -47,7 +47,7 @@ from appliance.delivery.modes import DeliveryModes
 from appliance.delivery.signer import Signer, SigningKey
 from appliance.delivery.verifier import Verifier
 from appliance.dialect.spoken import make_dialect
-from appliance.errors import AnswerUnwanted, BusUnavailable, HandlerError
+from appliance.errors import AnswerUnwanted, BeginAgain, BusUnavailable, HandlerError
 from appliance.methods.base import DONE, HandlerContext, Method, Result
 from appliance.methods.registry import METHOD_TABLE, METHODS
 from appliance.outbox.store import MessageStore
@@ -94,6 +94,7 @@ class End(StrEnum):
     EXCEPTION = "exception"
     TIMEOUT = "time-out"
     UNWANTED = "unwanted"
+    BEGIN_AGAIN = "begin again"
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,6 +207,8 @@ class EffectHandler:
             raise ZeroDivisionError("as the test wished")
         if end is End.UNWANTED:
             raise AnswerUnwanted
+        if end is End.BEGIN_AGAIN:
+            raise BeginAgain("as the test wished")
         if METHOD_TABLE[MethodName(message.method)].replies:
             return Result(output=f"answer to {text}".encode(), exit_status=0)
         return DONE

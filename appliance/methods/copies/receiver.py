@@ -32,7 +32,7 @@ from appliance.core.copying import (
     check_piece,
 )
 from appliance.core.message import text_to_bytes
-from appliance.errors import CopyFailed, HandlerError
+from appliance.errors import BeginAgain, CopyFailed, HandlerError
 from appliance.methods.base import WriteRights
 from appliance.methods.copies.attributes import set_attributes
 from appliance.methods.files.confine import write_all
@@ -334,7 +334,7 @@ class CopyTaker:
                     return (
                         None  # finished before, and nobody remembers: the acknowledgement was lost
                     )
-                raise HandlerError(BEGIN_AGAIN) from None
+                raise BeginAgain(BEGIN_AGAIN) from None
             _check_room(target, piece.size)
             # before the part is made: what a sender leaves behind is bounded however often it begins
             self._notes.make_room(key)
@@ -355,7 +355,7 @@ class CopyTaker:
             if found.st_ino != transfer.inode or found.st_size < transfer.hashed_to:
                 transfer.begin(found.st_ino)
             if piece.offset > found.st_size + MAX_AHEAD * 256 * 1024:
-                raise HandlerError(BEGIN_AGAIN)
+                raise BeginAgain(BEGIN_AGAIN)
         except BaseException:
             os.close(file_fd)
             raise

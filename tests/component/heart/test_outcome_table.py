@@ -271,6 +271,21 @@ def test_each_end_is_remembered_told_and_run_again_as_the_table_says(
     assert violations == []
 
 
+@pytest.mark.parametrize(("end", "is_told"), [(End.HANDLER_ERROR, True), (End.BEGIN_AGAIN, False)])
+def test_a_sender_that_is_to_begin_again_hears_so_and_no_operator_is_told_of_a_failure(caplog, end, is_told):
+    async def scenario() -> DeliveryState:
+        async with World() as world:
+            alpha = await world.add_daemon("alpha", CONFIG, ["alpha"])
+            await world.add_daemon("beta", CONFIG, ["beta"])
+            world.behaviour[TEXT] = Behaviour(0.5, (end,))
+            (number,) = await alpha.submit([TEXT], method=REPEATABLE)
+            await world.settle(REST_S, until=world.is_quiet)
+            return state_of_reason(alpha.disk.dead[number].reason)
+
+    assert run_virtual(scenario(), seed=1) is FAILED
+    assert ("handler failed" in caplog.text) == is_told
+
+
 def test_table_stands_in_the_docstring():
     assert __doc__ is not None
     said = " ".join(__doc__.split())
