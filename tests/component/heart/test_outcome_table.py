@@ -272,7 +272,9 @@ def test_each_end_is_remembered_told_and_run_again_as_the_table_says(
 
 
 @pytest.mark.parametrize(("end", "is_told"), [(End.HANDLER_ERROR, True), (End.BEGIN_AGAIN, False)])
-def test_a_sender_that_is_to_begin_again_hears_so_and_no_operator_is_told_of_a_failure(caplog, end, is_told):
+def test_a_sender_that_is_to_begin_again_hears_so_and_no_operator_is_told_of_a_failure(
+    caplog, end, is_told
+):
     async def scenario() -> DeliveryState:
         async with World() as world:
             alpha = await world.add_daemon("alpha", CONFIG, ["alpha"])
