@@ -54,6 +54,8 @@ class MethodInfo:
     """
     relays: bool = False
     """Subscribes ``<final>.<own>`` for each node in `relay_to`, and not the own node."""
+    takes_own: bool = False
+    """Takes messages of the own node alone, whatever `accept_from` says: what it does with them, it does in their name."""
     options: frozenset[str] = frozenset()
     directory: str = ""
     file_name: str = ""

@@ -18,6 +18,7 @@ INFO = MethodInfo(
     summary="Send a message of the own node on by way of another one.",
     category=Category.EVENT,
     is_prompt=True,
+    takes_own=True,
 )
 
 

@@ -151,6 +151,25 @@ nodes:
     )
 
 
+@pytest.mark.parametrize("entry", ["{}", "{accept_from: any}", "{accept_from: [central, ship1]}"])
+def test_only_a_node_itself_may_begin_a_relay_of_its_own(tmp_path: Path, entry: str) -> None:
+    """Whoever else could send there would have it say what he wants in its name, where nothing is signed."""
+    text = f"""
+version: 1
+broker: {{embedded: true}}
+nodes:
+  central: {{subscribe: {{REQRelayInitial: {entry}}}}}
+  ship1: {{subscribe: {{REQPing: {{}}}}}}
+"""
+    fleet = load_text(tmp_path, text).desired
+    found = find_permissions(fleet)
+    subject = "central.REQRelayInitial.EventACK"
+    assert lets(found[NodeName("central")].publish, subject)
+    assert not lets(found[NodeName("ship1")].publish, subject)
+    (spec,) = [spec for spec in fleet.workers.values() if spec.subject == subject]
+    assert spec.accept_from == {"central"}
+
+
 def test_nodes_that_share_a_key_are_one_login_and_two_keys_are_two() -> None:
     permissions = {
         NodeName("a"): Permissions(("p",), ("s",)),

@@ -428,6 +428,8 @@ def _make_schedule(entry: Tree, info: MethodInfo) -> Schedule | None:
 
 def accepted_senders(resolved: ResolvedSubscription, node: NodeName) -> frozenset[NodeName] | None:
     """`accept_from` of a subscription of `node`."""
+    if resolved.info.takes_own:
+        return frozenset({NodeName(node)})
     senders = resolved.senders
     return senders - {OWN_NODE} | {node} if senders and OWN_NODE in senders else senders
 
