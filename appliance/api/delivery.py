@@ -18,6 +18,7 @@ from appliance.core.delivery import (
     why_of_reason,
 )
 from appliance.core.outcome import AnswerFacts, Outcome, was_cut_off
+from appliance.core.relay import is_answer_of
 
 Event = dict[str, Any]
 
@@ -152,7 +153,8 @@ class DeliveryWatch:
         if event["event"] == "reply_received":
             item = self._by_id.get(self._asked.get(event["previous_id"], 0))
             # a node that was not asked may name our message in its own, too
-            return item is not None and event.get("from") == (item.via or item.to)
+            sender, asked = str(event.get("from")), str(event.get("asked"))
+            return item is not None and is_answer_of(sender, asked, to=item.to, via=item.via or "")
         return event.get("id") in self._asked and event["event"] in EVENTS
 
     def take(self, event: Event) -> Line | None:

@@ -76,6 +76,15 @@ def unwrap(message: Message, spec: SubscriberSpec) -> Message | str:
     )
 
 
+def is_answer_of(from_node: str, asked: str, *, to: str, via: str) -> bool:
+    """Whether an answer that `from_node` sends, and that says that `asked` was asked, is one of `to`.
+
+    The node on the way has looked that who answered is who was asked: so it passes on no answer of one node behind it in
+    another's place, and one that it passes on for this node is none of that one.
+    """
+    return from_node == via and asked == to if via else from_node == to
+
+
 def is_relayed_reply(reply: Message, node: str) -> bool:
     """Whether an answer that came to `node` belongs to somebody who asked through it."""
     asked = reply.previous_message

@@ -294,12 +294,16 @@ class JobLedger:
         facts: AnswerFacts,
         pieces: Sequence[tuple[str, bytes]],
         source: str | None,
+        *,
+        asked: str = "",
     ) -> None:
-        """An answer to a message of ours, or a piece of one; `source` is what tells it from a resend."""
+        """An answer to a message of ours, or a piece of one; `source` is what tells it from a resend, `asked` the node that
+        it says the message was for.
+        """
         if self.asking:
             self.asking.answered(number, from_node, pieces[0][1], facts.exit_status)
         target = self._by_number.get(body_number(number))
-        if target is None or target.answerer != from_node:
+        if target is None or not target.is_answered_by(from_node, asked):
             return
         target.outcome.answer(facts)
         self._has_answers = True
@@ -315,10 +319,10 @@ class JobLedger:
             if len(self._being_filed) > MAX_BEING_FILED:
                 del self._being_filed[next(iter(self._being_filed))]
 
-    def not_filed(self, number: int, from_node: str, why: str) -> None:
+    def not_filed(self, number: int, from_node: str, why: str, *, asked: str = "") -> None:
         """The answer that was told of before could not be filed after all."""
         target = self._being_filed.get(body_number(number))
-        if target is not None and target.answerer == from_node:
+        if target is not None and target.is_answered_by(from_node, asked):
             target.outcome.not_filed = plain_text(why)
             self._note(target)
 

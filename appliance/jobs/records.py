@@ -10,6 +10,7 @@ import msgspec
 from appliance.core.delivery import DeliveryState, Standing
 from appliance.core.message import body_number
 from appliance.core.outcome import Kind, Outcome
+from appliance.core.relay import is_answer_of
 
 
 class JobFacts(msgspec.Struct, kw_only=True, omit_defaults=True):
@@ -132,6 +133,10 @@ class Target:
     def answerer(self) -> str:
         """The node whose answer counts."""
         return self.facts.via or self.facts.to
+
+    def is_answered_by(self, from_node: str, asked: str) -> bool:
+        """Whether an answer of `from_node` counts that says that `asked` was asked."""
+        return is_answer_of(from_node, asked, to=self.facts.to, via=self.facts.via)
 
     @property
     def kind(self) -> Kind:

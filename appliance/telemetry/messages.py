@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from appliance.core.delivery import DeliveryState, state_of_reason
 from appliance.core.escape import escape_controls
-from appliance.core.names import WorkerKey
+from appliance.core.names import WorkerKey, is_node_name
 from appliance.dialect.headers import PLAIN_END, Ending
 from appliance.telemetry.events import EventHub
 from appliance.telemetry.logs import ROOT
@@ -400,11 +400,15 @@ class MessageTelemetry(EventLog):
         method: str,
         data: str,
         facts: ReplyFacts = NO_FACTS,
+        *,
+        asked: str = "",
     ) -> None:
-        """A reply to a message of ours arrived."""
+        """A reply to a message of ours arrived; `asked` is the node that it says the message was for."""
         if self._events.has_listeners:
             shown = escape_controls(data[:MAX_REPLY_CHARACTERS])
             more: dict[str, object] = {}
+            if asked != from_node and is_node_name(asked):
+                more["asked"] = asked
             if shown != data[:MAX_REPLY_CHARACTERS]:
                 raw = data[:MAX_REPLY_CHARACTERS].encode("utf-8", "surrogateescape")
                 more["data_base64"] = base64.b64encode(raw).decode()

@@ -77,13 +77,15 @@ class ReplyBuilder:
                 message.method,
                 "".join(message.data or ()),
                 facts,
+                asked=message.previous_message.to_node,
             )
 
     def tell_not_filed(self, work: Incoming, message: Message, why: str) -> None:
         """An answer is here and cannot be filed: the job that asked for it is not to name a place where nothing lies."""
         work.not_filed = why
-        if message.previous_message is not None:
-            self._jobs.not_filed(message.previous_message.id, message.from_node, why)
+        request = message.previous_message
+        if request is not None:
+            self._jobs.not_filed(request.id, message.from_node, why, asked=request.to_node)
 
     def file_reply(self, work: Incoming, message: Message) -> None:
         """Keep an answer with the job that asked for it, whether or not anybody waits for it."""
@@ -101,6 +103,7 @@ class ReplyBuilder:
             describe_answer(facts, is_cut=is_shown and len(data) > MAX_REPLY_CHARACTERS),
             [(facts.stream or "stdout", text_to_bytes(data)), ("stderr", facts.stderr)],
             None if instance is None else f"{instance}-{work.identity.message_id}",
+            asked=request.to_node,
         )
 
     def of_result(

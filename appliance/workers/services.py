@@ -75,11 +75,15 @@ class Jobs(Protocol):
         facts: AnswerFacts,
         pieces: Sequence[tuple[str, bytes]],
         source: str | None,
+        *,
+        asked: str = "",
     ) -> None:
-        """An answer to a message of ours, or a piece of one; `source` is what tells it from a resend."""
+        """An answer to a message of ours, or a piece of one; `source` is what tells it from a resend, `asked` the node that
+        it says the message was for.
+        """
         ...
 
-    def not_filed(self, number: int, from_node: str, why: str) -> None:
+    def not_filed(self, number: int, from_node: str, why: str, *, asked: str = "") -> None:
         """The answer that was told of before could not be filed after all."""
         ...
 

@@ -9,11 +9,13 @@ import pytest
 from tests.support.appliance import Appliance
 from tests.support.bare_publisher import seed_message
 from tests.support.nats_server import NatsServer
+from tests.support.waiting import until_async
 
 CONFIG = """
 version: 1
 broker: {{servers: ["{url}"]}}
 reload: {{settle: 1ms, watch: false, poll_interval: 10m}}
+defaults: {{compression: none}}
 nodes:
   central: {{subscribe: {{REQToFileAppend: {{}}, REQToFile: {{}}, REQErrorLog: {{}}, REQRelayInitial: {{}}}}}}
   gateway:
@@ -152,6 +154,39 @@ def test_a_forged_answer_makes_the_gateway_send_nothing(fleet, asked, words):
     assert not any(fleet.data("d", name).exists() for name in ("ship3", "central"))
 
 
+async def test_a_node_answers_for_itself_and_for_no_other_behind_the_same_gateway(fleet):
+    """It can guess which number the message for the other one has: they are asked one after the other."""
+    client = await nats.connect(fleet.url)
+    try:
+        heard = await client.subscribe("ship2.REQCliCommand.CommandACK")
+        await client.flush()
+        asking = asyncio.create_task(
+            asyncio.to_thread(
+                fleet.follow,
+                relayed(to_nodes=["ship2"], method="REQCliCommand", file_name="n.txt"),
+            )
+        )
+        asked = await heard.next_msg(timeout=30)
+        number = cbor2.loads(asked.data)[2]
+        await asked.respond(f"confirmed from: ship2: {number}".encode())
+        took = "gateway.REQToFileAppend.EventACK_subscriber"
+        for name in ("ship.one", "ship2"):
+            before = handled(fleet, took)
+            request = cbor2.loads(asked.data)
+            request[0] = request[22] = name
+            answer = seed_message(
+                "gateway", name, "REQToFileAppend", [f"by {name}"], file_name="n.txt"
+            )
+            answer[8], answer[18] = True, request
+            await publish(fleet, "gateway.REQToFileAppend.EventACK", answer)
+            await until_async(lambda before=before: handled(fleet, took) > before, every_s=0.02)
+        lines = await asking
+    finally:
+        await client.close()
+    assert "by ship2" in lines
+    assert "by ship.one" not in lines
+
+
 def test_a_node_without_relaying_passes_no_answer_on(fleet):
     message = forged({20: "ship3"})
     message[0] = "ship3"
@@ -199,5 +234,5 @@ def test_the_first_step_is_for_the_own_node_alone(fleet):
     asyncio.run(publish(fleet, "central.REQRelayInitial.EventACK", message))
     log = fleet.data("errorLog", "errorCentral", "error.log")
     fleet.wait_until(
-        lambda status: log.exists() and "only the own node's messages" in log.read_text()
+        lambda status: log.exists() and "sender 'ship3' is not in accept_from" in log.read_text()
     )
