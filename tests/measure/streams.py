@@ -1,6 +1,7 @@
 """Long runs of delivery by streams, with real daemons and brokers: ``python -m tests.measure.streams NAME [--count N]``.
 
-- `away`: a node is away while so many messages are stored for it; the rate of storing, and of doing them when it is back
+- `away`: a node is away for a month while so many messages are stored for it; the rate of storing, and of doing them when
+  it is back. The month is the daemons': their wall clocks are 31 days ahead once all is stored, and central starts anew
 - `leader`: a cluster of three whose stream's leader is killed again and again while messages flow
 - `reload`: the config goes to and fro between `core` and `jetstream` under load
 - `pair`: two daemons of one node, one of which is killed again and again
@@ -31,12 +32,14 @@ import nats
 
 from tests.support.appliance import PLAIN_COMMAND, Appliance
 from tests.support.cut_link import CutLink
+from tests.support.faked_clock import FakedClock
 from tests.support.nats_cluster import Cluster
 from tests.support.nats_server import NatsServer
 from tests.support.waiting import pace, until
 
 METHOD = "REQToFileAppend"
 AT_ONCE = 50
+MONTH_S = 31 * 86_400.0
 PATIENCE_S = 600.0
 QUIET_S = 120.0
 """Where nothing was done for so long, nothing will be."""
@@ -44,7 +47,7 @@ CONFIG = """
 version: 1
 broker: {{servers: [{servers}], reconnect_wait: 50ms, ping_interval: 1s}}
 reload: {{watch: false, poll_interval: 10m}}
-defaults: {{compression: none, delivery: {delivery}, stream: {{replicas: {replicas}, max_bytes: 200000000}}}}
+defaults: {{compression: none, delivery: {delivery}, stream: {{replicas: {replicas}, max_bytes: 200000000, max_age: 1440h}}}}
 nodes:
   central: {{subscribe: {{REQErrorLog: {{}}}}}}
   ship: {{subscribe: {{REQToFileAppend: {{accept_from: [central], ack: {{on: {ack_on}}}}}}}}}
@@ -129,15 +132,23 @@ class Run:
 def away(run: Run, count: int) -> str:
     with jetstream(run) as server:
         text = config(server.url, ack_on=run.ack_on)
-        with run.daemon("central", text) as central:
+        clock = FakedClock(run.directory / "clock")
+        central, ship = run.daemon("central", text), run.daemon("ship", text)
+        central.environment = ship.environment = clock.environment
+        with central:
             began = time.monotonic()
             run.send(central, count)
             until(lambda: not central.status()["outbox"]["pending"], timeout_s=PATIENCE_S)
             print(f"  stored at {count / (time.monotonic() - began):.0f}/s")
+            central.stop()
+            clock.set(MONTH_S)
+            central.start()
             began = time.monotonic()
-            with run.daemon("ship", text) as ship:
+            with ship:
                 until(lambda: handled(ship) >= count, timeout_s=PATIENCE_S, every_s=0.1)
                 print(f"  done at {count / (time.monotonic() - began):.0f}/s, start included")
+                # news of the month after comes with what waited
+                run.flow(central, 1.0, 200)
                 return run.settle(central, ship)
 
 
