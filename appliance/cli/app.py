@@ -3,48 +3,21 @@
 from __future__ import annotations
 
 import functools
+import importlib
 import os
+import pkgutil
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from types import ModuleType
 from typing import Annotated
 
 import typer
 from typer.core import TyperGroup
 
+import appliance.cli
 from appliance import __version__, early
-from appliance.cli import (
-    audit_command,
-    bench_command,
-    broker_commands,
-    can_command,
-    completing,
-    config_commands,
-    context_commands,
-    copy_command,
-    daemon_commands,
-    demo_command,
-    doctor_command,
-    enrol_command,
-    exec_command,
-    fleet_commands,
-    history_commands,
-    inbox_commands,
-    jetstream_commands,
-    job_commands,
-    method_commands,
-    node_commands,
-    outbox_commands,
-    ps_command,
-    run_command,
-    runner_command,
-    send_command,
-    setup_command,
-    standard_streams,
-    start_check,
-    tail_command,
-    wire_command,
-)
+from appliance.cli import standard_streams
 from appliance.cli.api_client import AccessWithdrawn, ApiRefused, NotPermitted, SocketForbidden
 from appliance.cli.contexts import ContextsUnusable
 from appliance.cli.options import PROGRAM, Exit, unknown_variables, warn
@@ -67,6 +40,16 @@ _CLICK = sys.modules[typer.BadParameter.__module__]
 """The exceptions of click, which typer brings along or imports, depending on its version."""
 
 
+_ORDER = (
+    "run_command", "start_check", "config_commands", "daemon_commands", "send_command",
+    "exec_command", "tail_command", "copy_command", "method_commands", "fleet_commands",
+    "history_commands", "job_commands", "ps_command", "outbox_commands", "inbox_commands",
+    "jetstream_commands", "context_commands", "broker_commands", "enrol_command",
+    "node_commands", "can_command", "doctor_command", "audit_command", "wire_command",
+    "bench_command", "runner_command", "setup_command", "completing", "demo_command",
+)  # fmt: skip
+"""In which the help shows commands, by their modules. What is not named here comes behind it, by name."""
+
 _EXIT_CODES = """\b
 Exit codes:
   0  done              3  no answer      70  a bug of ours
@@ -76,6 +59,17 @@ Exit codes:
   130 interrupted      141 the reader of the output has gone
 exec with one node: the program's own.
 """
+
+
+def find_commands(package: ModuleType) -> Iterator[ModuleType]:
+    """Every module of commands: those that `_ORDER` names, and whatever else is called one and registers any."""
+    for name in _ORDER:
+        yield importlib.import_module(f"{package.__name__}.{name}")
+    for entry in sorted(pkgutil.iter_modules(package.__path__), key=lambda entry: entry.name):
+        if entry.name.endswith(("_command", "_commands")) and entry.name not in _ORDER:
+            module = importlib.import_module(f"{package.__name__}.{entry.name}")
+            if hasattr(module, "register"):
+                yield module
 
 
 def make_app() -> typer.Typer:
@@ -91,37 +85,7 @@ def make_app() -> typer.Typer:
         context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
     )
     app.callback()(_before_every_command)
-    for commands in (
-        run_command,
-        start_check,
-        config_commands,
-        daemon_commands,
-        send_command,
-        exec_command,
-        tail_command,
-        copy_command,
-        method_commands,
-        fleet_commands,
-        history_commands,
-        job_commands,
-        ps_command,
-        outbox_commands,
-        inbox_commands,
-        jetstream_commands,
-        context_commands,
-        broker_commands,
-        enrol_command,
-        node_commands,
-        can_command,
-        doctor_command,
-        audit_command,
-        wire_command,
-        bench_command,
-        runner_command,
-        setup_command,
-        completing,
-        demo_command,
-    ):
+    for commands in find_commands(appliance.cli):
         commands.register(app)
     add_server_options(app)
     return app
