@@ -10,7 +10,7 @@ import msgspec
 
 from appliance.api.model import Submitted
 from appliance.api.requests import EncodedData, JobRequest, Once, SubmitRequest, carried
-from appliance.core.command_options import show_arguments
+from appliance.core.command_options import has_options, show_arguments
 from appliance.core.file_names import join_parts, name_parts
 from appliance.core.hidden import Hiding
 from appliance.core.message import (
@@ -20,6 +20,7 @@ from appliance.core.message import (
     make_reply,
     text_to_bytes,
 )
+from appliance.core.method import PROGRAM_METHODS
 from appliance.core.names import ERROR_CENTRAL, MethodName, NodeName
 from appliance.core.outcome import Outcome
 from appliance.core.relay import RELAY_METHOD, relay_token, wrap
@@ -584,7 +585,11 @@ def describe_message(request: SubmitRequest, answer: Submitted, job: JobRequest)
         batch=job.batch,
         file=_find_copied(request) if job.into and job.command == COPY_COMMAND else "",
     )
-    outcome = Outcome(wants_answer=answer.replies, streams=answer.streams)
+    outcome = Outcome(
+        wants_answer=answer.replies,
+        streams=answer.streams,
+        for_appliances=request.method in PROGRAM_METHODS and has_options(request.method_args or ()),
+    )
     if not answer.accepted:
         outcome.reject(plain_text(answer.error or "not accepted"))
     return NewMessage(answer.id, facts, TargetState(outcome=outcome))

@@ -157,6 +157,8 @@ class Style:
     """Everything is collected for `facts` and `said`, and nothing shown meanwhile."""
     streams: bool = False
     """An answer may come in pieces."""
+    for_appliances: bool = False
+    """Whoever answers as no appliance does has not done it."""
     wants_status: bool = False
     """A node has failed that does not say how its program ended."""
     tells_absence: bool = True
@@ -334,6 +336,7 @@ class Answers:
         item = NodeAnswer(name, line.id or None, batch=self.batch)
         item.progress.wants_answer = line.replies is UNSET or bool(line.replies)
         item.progress.streams, item.wants_status = self._style.streams, self._style.wants_status
+        item.progress.for_appliances = self._style.for_appliances
         item.job = line.job or ""
         self.nodes.append(item)
         if line.event == "rejected":

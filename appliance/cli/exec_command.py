@@ -57,6 +57,7 @@ from appliance.cli.standard_streams import end_with_reader
 from appliance.core.command_options import (
     MAX_STDIN_BYTES,
     MAX_VARIABLES,
+    NO_OPTIONS,
     VARIABLE,
     CommandOptions,
     join_options,
@@ -256,6 +257,7 @@ def execute(
         escapes=frozenset() if raw else terminal_streams(),
         keeps=group or output is Output.JSON,
         streams=stream,
+        for_appliances=given != NO_OPTIONS,
         wants_status=not accept_unknown,
         tells_absence=absent_s is None,
     )

@@ -65,6 +65,11 @@ def split_options(arguments: Sequence[str]) -> tuple[CommandOptions, tuple[str, 
     return _read(arguments[1]), tuple(arguments[2:])
 
 
+def has_options(arguments: Sequence[object]) -> bool:
+    """Whether options stand before the program: no node but an appliance runs it then."""
+    return bool(arguments) and arguments[0] == ""
+
+
 def show_arguments(arguments: Sequence[str]) -> list[str]:
     """The arguments of any message, in the words of `exec` where options stand before a program; no variable's value."""
     if not arguments or arguments[0]:

@@ -19,6 +19,10 @@ STATUS_UNKNOWN = (
     "the exit status is unknown: the node tells none, as Go nodes do"
     " (--accept-unknown takes that for 0)"
 )
+NOT_UNDERSTOOD = (
+    "the node tells no exit status, as Go nodes do, which know of a command no input, user, directory or variables:"
+    " it was not done"
+)
 INTERRUPTED = "interrupted: "
 ENDED_EARLY = "ended early: "
 """How the words begin of an answer that the end of its node's daemon, or of a worker there, has cut off."""
@@ -85,6 +89,8 @@ class Outcome:
     """Whether its method answers."""
     streams: bool = False
     """Whether its answer may come in pieces of which a Go node does not tell the last."""
+    for_appliances: bool = False
+    """Whether no other node understands it: one that answers as a Go node does has not done it."""
     is_answered: bool = False
     """Whether its answer is complete."""
     has_spoken: bool = False
@@ -138,6 +144,10 @@ class Outcome:
         self.stopped_after_s = facts.stopped_after_s or self.stopped_after_s
         self.signal = facts.signal or self.signal
         self.not_filed = facts.not_filed or self.not_filed
+        if self.for_appliances and not (self.is_appliance or self.has_more):
+            self.is_answered = self.is_settled = True
+            self.state, self.why = DeliveryState.FAILED, NOT_UNDERSTOOD
+            return True
         # of a Go node nothing tells whether more is to come, and its answers in pieces have no end
         is_endless = self.streams and not self.has_more and status is None
         if facts.has_more or is_endless:
@@ -152,7 +162,11 @@ class Outcome:
 
     def begin_again(self) -> None:
         """An operator has it tried anew: nothing of before counts."""
-        fresh = Outcome(wants_answer=self.wants_answer, streams=self.streams)
+        fresh = Outcome(
+            wants_answer=self.wants_answer,
+            streams=self.streams,
+            for_appliances=self.for_appliances,
+        )
         for item in fields(Outcome):
             setattr(self, item.name, getattr(fresh, item.name))
 

@@ -13,7 +13,6 @@ from appliance.core.message import make_reply
 from appliance.wire.frame import decode_frame, encode_frame
 from tests.support.appliance import Appliance
 from tests.support.nats_server import NatsServer
-from tests.support.waiting import until_async
 
 CONFIG = """
 version: 1
@@ -112,22 +111,29 @@ async def test_pieces_of_a_go_node_are_waited_for_no_longer_than_its_program_can
         await client.close()
 
 
-async def test_a_node_that_knows_no_options_is_asked_for_what_it_cannot_run(fleet):
-    """What a Go node would start is a program without a name; an earlier appliance refuses just that."""
+@pytest.mark.parametrize("given", [["--user", "nobody"], ["-i"]], ids=["user", "stdin"])
+async def test_a_command_that_a_go_node_could_not_run_as_asked_is_told_as_not_run(fleet, given):
+    """It is a program without a name to a Go node, which answers with nothing; an earlier appliance refuses just that."""
     client = await nats.connect(fleet.url)
     heard = []
 
     async def take(message):
-        heard.append(decode_frame(message.data, dict(message.headers)))
+        asked = decode_frame(message.data, dict(message.headers))
+        heard.append(asked.method_args[0])
         await client.publish(message.reply, b"confirmed from: goer: 5")
+        payload, headers = encode_frame(make_reply(asked, "goer", ""), "cbor", "none")
+        await client.publish("central.REQToFileAppend.EventACK", payload, headers=headers)
 
     try:
         await client.subscribe("goer.REQCliCommand.CommandACK", cb=take)
         await client.flush()
-        request = {"to_nodes": ["goer"], "from_node": "central", "method": "REQCliCommand"}
-        arguments = ["", '{"stdin": true}', "cat"]
-        fleet.send({**request, "method_args": arguments, "data": ["x"]})
-        await until_async(lambda: heard)
-        assert heard[0].method_args[0] == ""
+        words = ["--accept-unknown", *given, "-o", "json", "goer", "--", "id"]
+        done = await asyncio.to_thread(execute, fleet, *words)
+        (found,) = json.loads(done.stdout)["nodes"]
+        assert (heard, done.returncode) == ([""], 1), done.stderr
+        assert (found["state"], found["exit_status"]) == ("failed", None)
+        assert "was not done" in found["why"]
+        (job,) = fleet.request("GET", "/api/v1/jobs?limit=1")[1]["jobs"]
+        assert (job["counts"]["failed"], job["state"]) == (1, "over")
     finally:
         await client.close()

@@ -63,6 +63,21 @@ def test_an_answer_without_a_status_is_no_success_for_who_wants_one():
     assert outcome.judge(wants_status=True) is Kind.FAILED
 
 
+@pytest.mark.parametrize("streams", [False, True])
+def test_what_only_appliances_understand_was_not_done_by_a_node_that_tells_no_status(streams):
+    """A Go node begins a program without a name, and answers with the nothing that this wrote."""
+    outcome = asked(streams=streams, for_appliances=True)
+    outcome.answer(AnswerFacts())
+    assert (outcome.word, outcome.judge(), outcome.is_over) == ("failed", Kind.FAILED, True)
+    assert "was not done" in outcome.why
+    told = asked(streams=streams, for_appliances=True)
+    told.answer(AnswerFacts(exit_status="0"))
+    assert told.judge(wants_status=True) is Kind.DONE
+    speaking = asked(streams=True, for_appliances=True)
+    speaking.answer(AnswerFacts(has_more=True, tells_stream=True))
+    assert not speaking.has_failed
+
+
 def test_pieces_of_a_node_that_tells_no_end_have_none():
     outcome = asked(streams=True)
     assert not outcome.answer(AnswerFacts())
@@ -85,10 +100,10 @@ def test_where_no_answer_is_due_the_acknowledgement_is_the_end():
 
 
 def test_what_is_tried_anew_knows_nothing_of_before():
-    outcome = asked(streams=True)
+    outcome = asked(streams=True, for_appliances=True)
     outcome.answer(AnswerFacts(exit_status="3", is_truncated=True))
     outcome.begin_again()
-    assert outcome == asked(streams=True)
+    assert outcome == asked(streams=True, for_appliances=True)
 
 
 LINES = {
