@@ -128,6 +128,13 @@ def join_target(place: TargetPlace) -> list[str]:
     return ["", json.dumps(said)]
 
 
+def needs_appliance(arguments: Sequence[str]) -> bool:
+    """Whether a message that copies asks for what no other node does: to a Go node the path is an empty text, at which
+    it writes nothing.
+    """
+    return len(arguments) > 2 and not arguments[2]
+
+
 def split_target(arguments: Sequence[str]) -> TargetPlace:
     """The place that the arguments of a message that copies name.
 

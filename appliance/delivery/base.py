@@ -37,6 +37,7 @@ class Flight:
     """
 
     __slots__ = (
+        "by_seed",
         "due_mono",
         "epoch",
         "is_done",
@@ -64,6 +65,8 @@ class Flight:
         self.was_absent = False
         self.is_done = False
         self.is_unwanted = False
+        self.by_seed = False
+        """Taken by a node that does not say that it is an appliance, as Go nodes do not."""
         self.stored_as = ""
         """The stream that keeps it and its place there."""
         turn = record.headers.get(TURN_HEADER) if record.headers else None

@@ -51,6 +51,7 @@ class Outgoing:
     `headers` are ours (``appl-…``); Go nodes ignore them. `expires_s` None means as the publisher's settings say.
     With `keeps_dead` off a message that `Outlet.deliver` failed to deliver is forgotten and is no dead letter: the
     handler tells what came of it. With `in_name_of` the body names that node as its sender: a Go node answers to it.
+    `not_understood` is what to say where it is for appliances alone and another node took it, which has not done it then.
     """
 
     message: Message
@@ -58,6 +59,7 @@ class Outgoing:
     expires_s: float | None = None
     keeps_dead: bool = True
     in_name_of: str = ""
+    not_understood: str = ""
 
 
 class Outlet(Protocol):

@@ -581,6 +581,7 @@ class LaneSender:
                     self._awaiting -= 1
                 flight.phase = FlightPhase.SETTLED
                 flight.is_done = kind is AnswerKind.DONE
+                flight.by_seed = kind is AnswerKind.TAKEN and not answer.from_appliance
                 if kind is AnswerKind.STORED:
                     flight.stored_as = answer.detail
                 flight.is_unwanted = answer.is_unwanted

@@ -236,6 +236,7 @@ class Publisher:
                     reason,
                     is_done=flight.is_done,
                     is_unwanted=flight.is_unwanted,
+                    by_seed=flight.by_seed,
                 )
         jobs = self._services.jobs
         if jobs.is_watching:

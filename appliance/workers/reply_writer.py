@@ -205,7 +205,8 @@ class Delivering:
         Cancelled, it leaves the message in the outbox, unless nobody would mind its fate (`keeps_dead` off).
 
         Raises:
-            HandlerError: it cannot be sent, was refused, dropped or became a dead letter.
+            HandlerError: it cannot be sent, was refused, dropped or became a dead letter, or was taken by a node that
+                does not understand it.
             AnswerUnwanted: the receiver took it and wants no more of the kind.
         """
         try:
@@ -237,6 +238,8 @@ class Delivering:
             raise HandlerError(found.reason)
         if found.is_unwanted:
             raise AnswerUnwanted
+        if found.by_seed and outgoing.not_understood:
+            raise HandlerError(outgoing.not_understood)
         return found.is_done
 
     async def _forget(self, record: OutboxRecord) -> None:

@@ -48,12 +48,13 @@ class Fate(NamedTuple):
     """What became of a record: `reason` says why it will never be acknowledged, None that it is.
 
     `is_done` tells that an appliance acknowledged it after its work and not before, `is_unwanted` that nobody waits
-    for what would follow.
+    for what would follow, `by_seed` that who took it does not say that it is an appliance.
     """
 
     reason: str | None
     is_done: bool = False
     is_unwanted: bool = False
+    by_seed: bool = False
 
 
 class DeliveryWaiters:
@@ -81,9 +82,10 @@ class DeliveryWaiters:
         *,
         is_done: bool = False,
         is_unwanted: bool = False,
+        by_seed: bool = False,
     ) -> None:
         """The record left the outbox."""
         if self._waiting:
             future = self._waiting.get(record_id)
             if future is not None and not future.done():
-                future.set_result(Fate(reason, is_done, is_unwanted))
+                future.set_result(Fate(reason, is_done, is_unwanted, by_seed))

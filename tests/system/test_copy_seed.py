@@ -133,6 +133,22 @@ async def test_a_larger_file_is_told_to_need_an_appliance(fleet, tmp_path):
     assert fleet.central.status()["outbox"]["dead"] == 0
 
 
+@pytest.mark.parametrize("source", ["here", "ship1"])
+async def test_what_it_knows_nothing_of_is_not_told_as_copied(fleet, tmp_path, source):
+    """It finds an empty text for a path, and writes nothing; its acknowledgement came before it looked."""
+    file = tmp_path / "file" if source == "here" else fleet.at("ship1", "with-mode")
+    file.write_bytes(b"x")
+    place = str(file) if source == "here" else f"ship1:{file}"
+    async with goer(fleet, "REQCopyFileTo") as node:
+        done = await cp(fleet, "--mode", "0640", place, "goer:/srv/there")
+        message = await node.next()
+    assert message[5][2] == ""
+    assert (done.returncode, "nothing was written" in done.stderr) == (1, True), done.stderr
+    assert (
+        fleet.central.request("GET", "/api/v1/jobs?limit=1")[1]["jobs"][0]["counts"]["failed"] == 1
+    )
+
+
 async def test_a_file_is_fetched_from_it(fleet, tmp_path):
     async with goer(fleet, "REQCopyFileFrom") as node:
         node.files["/var/log/x"] = TEXT

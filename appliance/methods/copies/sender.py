@@ -28,6 +28,7 @@ from appliance.core.copying import (
     Copied,
     Piece,
     name_transfer,
+    needs_appliance,
     pack_piece,
     write_piece,
 )
@@ -220,6 +221,9 @@ class CopySender:
             expires_s=self._wait_s,
             keeps_dead=False,
             in_name_of=in_name_of,
+            not_understood=_NOT_UNDERSTOOD
+            if needs_appliance(self._message.method_args or ())
+            else "",
         )
         del content, message
         delivery = asyncio.create_task(self._deliver(outgoing), name=f"file for {self._to_node}")
@@ -384,6 +388,10 @@ _WHY_ABSENT = f"the node is away, or does not subscribe {COPY_TO}"
 _WHY_NO_PIECES = (
     f"the node is away, does not subscribe {COPY_TO}, or is no appliance, which files larger than"
     f" {MAX_WHOLE_BYTES} bytes need"
+)
+_NOT_UNDERSTOOD = (
+    "the node does not say that it is an appliance, and others, as Go nodes, know no mode, owner or time of change of a"
+    " copy, nor which directories may be made: nothing was written"
 )
 _WHY_SILENT = "the node took a part and is silent since"
 
