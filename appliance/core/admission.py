@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Set
 
+from appliance.core.copying import COPY_TO, SPOOL_WORD
 from appliance.core.message import Message
 from appliance.core.names import REPLY_TOKEN, NodeName, SubjectKind, is_node_name
 from appliance.core.specs import ANY_SENDER, SubscriberSpec
@@ -39,6 +40,19 @@ def find_refusal(
     elif accept_from != ANY_SENDER and sender not in accept_from:
         return f"sender {sender!r} is not in accept_from"
     return None
+
+
+def is_file_asked_for(spec: SubscriberSpec, message: Message) -> bool:
+    """Whether it is a file that this node asked for, from a Go node: that sends it in the name of who asked, whoever else
+    `accept_from` lets in. Whether one is waited for under that word is for the method to say.
+    """
+    arguments = message.method_args or ()
+    return (
+        message.method == spec.method == COPY_TO
+        and message.to_node == message.from_node == spec.node
+        and len(arguments) > 2
+        and arguments[2].startswith(SPOOL_WORD)
+    )
 
 
 _KINDS = frozenset(SubjectKind)

@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Callable, Collection, Mapping
 
 from appliance.bus.base import BusMessage
-from appliance.core.admission import find_refusal, is_reply_subject_safe
+from appliance.core.admission import find_refusal, is_file_asked_for, is_reply_subject_safe
 from appliance.core.escape import escape_line
 from appliance.core.message import Message
 from appliance.core.names import REPLY_TOKEN, is_for_refusals, is_node_name
@@ -381,7 +381,12 @@ class Admission:
             if message.method in self._orders and identity.instance is not None:
                 make, handler, self.has_orders = Order, self._orders[message.method], True
                 asked = message._replace(method=spec.method)
-            refusal = find_refusal(spec, self._subject_node, asked, self.fleet.declared_nodes)
+            is_own = is_file_asked_for(spec, asked)
+            refusal = (
+                None
+                if is_own
+                else find_refusal(spec, self._subject_node, asked, self.fleet.declared_nodes)
+            )
             if refusal is not None:
                 is_undeclared = is_node_name(sender) and sender not in self.fleet.declared_nodes
                 return Refusal(
@@ -393,7 +398,7 @@ class Admission:
                     signer=signer,
                 )
             # the names of the config are few; with `accept_from: any` they are whatever peers write
-            if len(self._welcome) < 10_000:
+            if not is_own and len(self._welcome) < 10_000:
                 self._welcome.add(sender)
         if (
             reply_to

@@ -25,7 +25,7 @@ nodes:
     subscribe:
       REQErrorLog: {{}}
       REQToFileAppend: {{}}
-      REQCopyFileTo: {{allow_paths: ["{root}/central/**"]}}
+      REQCopyFileTo: {{accept_from: [ship1, away, bare, goer], allow_paths: ["{root}/central/**"]}}
       REQCopyFileFrom: {{allow_paths: ["{root}/central/**"]}}
   ship1:
     subscribe:

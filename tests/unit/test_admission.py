@@ -1,8 +1,10 @@
 """Who may be acted on: the subject decides, the body has to agree."""
 
+import dataclasses
+
 import pytest
 
-from appliance.core.admission import find_refusal, is_reply_subject_safe
+from appliance.core.admission import find_refusal, is_file_asked_for, is_reply_subject_safe
 from appliance.core.message import Message
 from appliance.core.names import MethodName, NodeName, Subject
 from appliance.core.specs import ANY_SENDER, SubscriberSpec
@@ -51,6 +53,29 @@ def test_accept_from_narrows_or_opens_the_senders():
     assert "accept_from" in refusal(GOOD, frozenset({NodeName("ship2")}))
     assert refusal(GOOD._replace(from_node="stranger"), ANY_SENDER) is None
     assert refusal(GOOD._replace(from_node="not a name"), ANY_SENDER) is not None
+
+
+def test_a_file_that_this_node_asked_for_may_come_in_its_own_name_and_nothing_else():
+    asked_for = Message(
+        to_node="ship1",
+        from_node="ship1",
+        method="REQCopyFileTo",
+        method_args=("/var/log/x", "ship1", "appliance-copy:0123"),
+    )
+    taker = dataclasses.replace(
+        spec(accept_from=frozenset({NodeName("goer")})), method=MethodName("REQCopyFileTo")
+    )
+    assert is_file_asked_for(taker, asked_for)
+    assert not is_file_asked_for(spec(), asked_for)
+    for changes in (
+        {"from_node": "central"},
+        {"to_node": "central"},
+        {"method": "REQToFile"},
+        {"method_args": ("/var/log/x", "ship1", "/etc/passwd")},
+        {"method_args": ("/var/log/x", "ship1")},
+        {"method_args": None},
+    ):
+        assert not is_file_asked_for(taker, asked_for._replace(**changes)), changes
 
 
 def test_relay_fields_and_previous_messages_change_nothing():
