@@ -586,9 +586,11 @@ def find_degradations(
     if attempt is not None and attempt.result == "refused":
         count = len(attempt.problems)
         first = _say_first(attempt.problems)
-        reasons.append(
-            f"the last config was refused ({count} problem{'s' if count != 1 else ''}){first}"
-        )
+        said = f"({count} problem{'s' if count != 1 else ''}){first}"
+        # a trial is judged, and the way back may be refused: the config was not
+        is_way_back = attempt.trigger == "trial"
+        what = "the way back from a failed trial" if is_way_back else "the last config"
+        reasons.append(f"{what} was refused {said}")
     broken = {
         key.name: handle.last_error
         for key, handle in pool.handles.items()

@@ -975,6 +975,15 @@ _ALL = (
         "appliance plan ./clone",
         "Look at the signature with git log --show-signature. Once the files are in place, appliance plan judges both.",
     ),
+    ErrorCode(
+        "W304",
+        "pin-lost",
+        "An older set was pinned by a rollback or a failed trial, and a restart could not keep it there: pin.json of the "
+        "state directory cannot be read, or the set cannot be used any more (a variable that it needs is not set, its "
+        "files are not in the history). What the files say is in force again.",
+        "appliance rollback; unset SITE; systemctl restart appliance",
+        "Have back what is missing and go back once more with appliance rollback, or mend the files.",
+    ),
 )
 
 ERROR_CODES: Mapping[str, ErrorCode] = MappingProxyType({one.code: one for one in sorted(_ALL)})

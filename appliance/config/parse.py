@@ -77,7 +77,7 @@ def _find_wide_encoding(raw: bytes) -> str:
         if raw.startswith(mark):
             return name
     # without a mark: letters and signs of ASCII have zeros beside them
-    zeros = raw[:8].count(0)
+    zeros = raw[:8].count(0) if any(raw[:8]) else 0
     return "UTF-32" if zeros >= 5 else "UTF-16" if zeros >= 3 else ""
 
 
@@ -138,6 +138,7 @@ class _Reader:
             line, column, message, hint = _tell_syntax(error, self._lines)
             if self._is_told_above(line):
                 raise _GaveUp from None  # told already: to the parser, too, it is no blank
+            self._check_mark(line)
             self._give_up("E005", line, column, f"not valid YAML: {message}", hint)
         except yaml.YAMLError as error:
             self._give_up("E005", 1, 1, f"not valid YAML: {str(error).splitlines()[0][:120]}")
@@ -160,9 +161,12 @@ class _Reader:
         found = _UNPRINTABLE.search(text)
         if found is not None:
             line, column = _line_and_column(text, found.start())
-            self._give_up(
-                "E016", line, column, f"the character U+{ord(found[0]):04X} may not stand in a file"
-            )
+            what = f"the character U+{ord(found[0]):04X} may not stand in a file"
+            is_rest = found[0] == "\0" and not text[found.start() :].strip("\0")
+            if is_rest:
+                # as file systems leave a file whose blocks were not on the disk yet
+                what = f"{'from here on ' if found.start() else ''}the file holds nothing but zeros"
+            self._give_up("E016", line, column, what, _CUT_OFF if is_rest else "")
 
     def _check_readable(self, text: str) -> None:
         """A config is read as it is reviewed: nothing in it may look other than it is."""
@@ -182,6 +186,18 @@ class _Reader:
                 "a merge conflict is left in the file",
                 "resolve it: keep one side, and remove the lines <<<<<<<, ======= and >>>>>>>",
                 length=len(marker[0]),
+            )
+
+    def _check_mark(self, line: int) -> None:
+        """A mark that files begin with, where two were put together: the parser stumbles over it, and nobody sees it."""
+        at = self._lines[line - 1].find("\ufeff") if line <= len(self._lines) else -1
+        if at >= 0:
+            self._give_up(
+                "E016",
+                line,
+                at + 1,
+                "the character U+FEFF, a byte order mark, may stand at the beginning of a file only",
+                "were two files put together here? remove it",
             )
 
     def _is_visible(self, event: Any, path: KeyPath) -> bool:
@@ -430,6 +446,7 @@ def _key_hint(text: str) -> str:
     return "quote it"
 
 
+_CUT_OFF = "was the machine cut off while it was written? write it anew, or restore it"
 _ANCHOR = "an anchor (&) may not be used"
 _BRACES = "is it a template's {{ … }} that nobody has filled in? a config takes ${NAME}, from the environment"
 _NO_ANCHORS = "write the value out; what many nodes share belongs into a role or into `defaults`"
@@ -470,6 +487,14 @@ def _tell_syntax(error: yaml.MarkedYAMLError, lines: list[str]) -> tuple[int, in
         message = (
             f"a comma or {closing[1]} is expected here: the {bracket} of {where} is still open"
         )
+        if _ends_at(mark, lines):
+            # nothing is to be seen in a line that may not even exist
+            mark, message = opened, f"the {bracket} that opens here is not closed"
+            hint = "was the file cut off while it was written?"
+    elif "expected node content" in problem and _ends_at(mark, lines):
+        last = max((at for at, line in enumerate(lines) if line.strip()), default=0)
+        message = "the file ends here, and a [ or { is not closed"
+        return last + 1, len(lines[last].rstrip()), message, "was it cut off while it was written?"
     elif "did not find expected key" in problem and "block mapping" in context:
         message, hint = _tell_misplaced(mark, opened, text)
     elif "expected '-' indicator" in problem:
@@ -478,6 +503,11 @@ def _tell_syntax(error: yaml.MarkedYAMLError, lines: list[str]) -> tuple[int, in
     if "${" in text[: mark.column + 2] and mark is error.problem_mark:
         hint = 'within [ ] or { } a text with ${…} needs quotes: "${NAME}"'
     return mark.line + 1, mark.column + 1, message, hint
+
+
+def _ends_at(mark: Any, lines: list[str]) -> bool:
+    """Whether nothing follows."""
+    return not "\n".join(lines[mark.line :])[mark.column :].strip()
 
 
 def _tell_misplaced(mark: Any, opened: Any, text: str) -> tuple[str, str]:

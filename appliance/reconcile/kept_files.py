@@ -30,11 +30,26 @@ class KeptFile(Generic[_Value]):
         self._kind = kind
 
     def load(self) -> _Value | None:
-        """What an earlier run left. What cannot be read counts as nothing."""
+        """What an earlier run left. What cannot be read counts as nothing; `find_damage` says so."""
         try:
-            return msgspec.json.decode(self._path.read_bytes(), type=self._kind)
-        except (OSError, msgspec.DecodeError, RecursionError):
+            return self._read()
+        except (OSError, ValueError, RecursionError):
             return None
+
+    def find_damage(self) -> str:
+        """Why what an earlier run left cannot be read, in words; "" where it can, or where nothing is there."""
+        try:
+            self._read()
+        except FileNotFoundError:
+            return ""
+        except OSError as error:
+            return f"{self._path}: {(error.strerror or str(error)).lower()}"
+        except (ValueError, RecursionError):
+            return f"{self._path} is damaged"
+        return ""
+
+    def _read(self) -> _Value:
+        return msgspec.json.decode(self._path.read_bytes(), type=self._kind)
 
     def save(self, value: _Value | None) -> None:
         """Keep it, or forget it.

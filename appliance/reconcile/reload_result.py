@@ -230,6 +230,16 @@ def unkept_pin_note() -> Problem:
     )
 
 
+def lost_pin_note(why: str) -> Problem:
+    """What somebody who went back must know: the set that was taken back is in force again."""
+    return Problem(
+        code="W304",
+        severity=Severity.WARNING,
+        message=f"the set that was pinned does not hold any more: {why}",
+        hint="the files decide again; go back once more with `appliance rollback`, or mend the files",
+    )
+
+
 def unjudged_note() -> Problem:
     """What a plan of texts cannot tell where only signed commits are taken."""
     return Problem(

@@ -37,6 +37,9 @@ from appliance.reconcile.trial import (
 from appliance.reconcile.trigger import Request
 from appliance.telemetry.report import Telemetry
 
+WAY_BACK_RETRY_S = 30.0
+"""When a set that did not stand its trial is judged again, where the way back was refused."""
+
 
 class Rollback:
     """Runs inside the loop that looks at the config, so that nothing else changes the set in force meanwhile."""
@@ -70,6 +73,8 @@ class Rollback:
         self._wall = wall
         self._mono = asyncio.get_running_loop().time
         self._trials: Trials = ()
+        self._refused: ReloadResult | None = None
+        """What became of the last way back from a trial, where it was refused."""
 
     @property
     def pin(self) -> Pin | None:
@@ -132,8 +137,10 @@ class Rollback:
             return await self._reader.load()
         return await self._reader.load_kept(kept.files, kept.digest, kept.revision)
 
-    async def _go_back(self, loaded: LoadedSet, way: Way) -> ReloadResult:
-        """Put an older set in force and pin it."""
+    async def _go_back(
+        self, loaded: LoadedSet, way: Way, known: ReloadResult | None = None
+    ) -> ReloadResult:
+        """Put an older set in force and pin it; `known` is as of `Activation.refuse`."""
         # NB: files that are away for a moment come back as they were
         files_digest = await self._reader.fingerprint() or self._files.content_digest
         applied = self._activation.applied
@@ -159,7 +166,7 @@ class Rollback:
             goes_back=True,
             failures=way.failures,
         )
-        verdict = await self._activation.bring_into_force(loaded, pinned)
+        verdict = await self._activation.bring_into_force(loaded, pinned, known=known)
         # a way back that was refused leaves the trial running
         if verdict.result != "refused":
             # the pin was set against these, so they are nothing new for the next look
@@ -177,15 +184,22 @@ class Rollback:
 
     async def begin_trial_at_start(self, last_good: LoadedSet) -> None:
         """The daemon started with another set than it ended with: as if that one had been reloaded."""
+        # NB: that one may have been on trial itself, and files that touch nothing of it confirm nothing
+        kept = await asyncio.to_thread(self._trial_file.load)
+        if kept is not None:
+            self._trial_on_disk.expect(None)
+            running = await self._resume(kept, last_good.digest, last_good.desired)
+            self._trials = () if running is None else (running,)
         before = Applied.from_loaded(last_good, generation=0, applied_at=self._wall())
         await self.begin_trial(before, self._plan_from(last_good.desired))
+        # now as it stands, whether or not the new set has changed anything of it
+        await self._write_trials()
 
     def _plan_from(self, before: DesiredState) -> Plan:
         """What led from the workers of an earlier run to those in force."""
         now = self._activation.applied
         assert now is not None
-        model = apply_to_model(make_plan(before.workers, {}, 0.0), {})
-        return make_plan(now.desired.workers, model, 0.0)
+        return _plan_between(before, now.desired)
 
     async def resume_trial(self) -> None:
         """Go on with the trial that an earlier run was in, if its set is the one in force."""
@@ -193,14 +207,17 @@ class Rollback:
         applied = self._activation.applied
         if kept is None or applied is None:
             return
-        # another set is in force by now, or the history has forgotten the older one: nothing to judge
-        baseline = await self._load_baseline(kept) if kept.digest == applied.digest else None
+        trial = await self._resume(kept, applied.digest, applied.desired)
+        await self._put_trials(() if trial is None else (trial,))
+
+    async def _resume(self, kept: KeptTrial, digest: str, desired: DesiredState) -> Trial | None:
+        """The trial of the set of this digest, as far as an earlier run came with it."""
+        # another set was in force by then, or the history has forgotten the older one: nothing to judge
+        baseline = await self._load_baseline(kept) if kept.digest == digest else None
         if baseline is None:
-            await self._put_trials(())
-            return
-        plan = self._plan_from(baseline.desired)
-        trial = resume_trial(kept, baseline, plan, self._wall(), self._mono())
-        await self._put_trials((trial,))
+            return None
+        plan = _plan_between(baseline.desired, desired)
+        return resume_trial(kept, baseline, plan, self._wall(), self._mono())
 
     async def _load_baseline(self, kept: KeptTrial) -> Applied | None:
         files = await asyncio.to_thread(self._history.files_of, kept.baseline)
@@ -229,13 +246,15 @@ class Rollback:
         failed = find_failures(trial, self._convergence.wanted(applied.desired), observed)
         if not self._bus.is_connected:
             failed["broker"] = "not connected with the new settings"
-        # before going back, which may be refused: no set is judged twice
-        await self._put_trials(self._trials[1:])
         if not failed:
+            await self._put_trials(self._trials[1:])
             # told once, when no older set waits for its judgement either
             if self.trial is None:
                 self._telemetry.trial_passed(applied.generation)
             return None
+        # before going back, which may be refused for something that passes: judged again then
+        wait_s = min(trial.length_s, WAY_BACK_RETRY_S)
+        await self._put_trials((trial.postponed(self._mono() + wait_s), *self._trials[1:]))
         before = trial.baseline
         files = await asyncio.to_thread(self._history.files_of, before.digest) or {}
         baseline = LoadedSet(
@@ -251,12 +270,20 @@ class Rollback:
         problems = trial_problems(applied.generation, failed)
         # the guards ask whether a person means it, and nobody is there to be asked
         way = Way(trigger="trial", force=True, goes_back=True, failures=problems)
-        return await self._go_back(baseline, way)
+        verdict = await self._go_back(baseline, way, known=self._refused)
+        is_news = self._refused is None or not self._refused.says_the_same(verdict)
+        self._refused = verdict if verdict.result == "refused" else None
+        if self._refused is not None and not verdict.may_pass_later:
+            await self._put_trials(self._trials[1:])
+        return verdict if is_news else None
 
     async def _put_trials(self, trials: Trials) -> None:
         if not trials and not self._trials:
             return
         self._trials = trials
+        await self._write_trials()
+
+    async def _write_trials(self) -> None:
         applied, oldest = self._activation.applied, self.trial
         kept = None
         if oldest is not None and applied is not None:
@@ -272,3 +299,8 @@ class Rollback:
     async def catch_up(self) -> None:
         """Write what a full disk did not take: a restart would not know of the trial, or that it is over."""
         await self._trial_on_disk.catch_up()
+
+
+def _plan_between(before: DesiredState, now: DesiredState) -> Plan:
+    model = apply_to_model(make_plan(before.workers, {}, 0.0), {})
+    return make_plan(now.workers, model, 0.0)

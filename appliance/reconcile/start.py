@@ -21,7 +21,7 @@ from appliance.errors import ConfigError, ConfigUnreadable
 from appliance.reconcile.disk import LOAD_TIMEOUT_S, READ_TIMEOUT_S
 from appliance.reconcile.history import History, Record
 from appliance.reconcile.kept_files import KeptFile, Pin, SignedCommits
-from appliance.reconcile.reload_result import LoadedSet, find_problems_of
+from appliance.reconcile.reload_result import LoadedSet, find_problems_of, lost_pin_note
 from appliance.reconcile.source import FileConfigSource
 
 T = TypeVar("T")
@@ -86,12 +86,16 @@ def find_start(
         is_answering = True
     except ConfigUnreadable:
         files_digest, is_answering = "", False
+    damage = "" if pin is not None else pins.find_damage()
+    lost = (lost_pin_note(damage),) if damage else ()
     # files that do not answer may still be those that it was pinned against
     if pin is not None and files_digest in ("", pin.files_digest):
         pinned = _load_kept(source, history, pin.digest)
         if pinned is not None:
             labelled = replace(pinned, revision=pin.revision, branch=pin.branch, dirty=pin.dirty)
             return Start(first=labelled, pin=pin, files_digest=pin.files_digest)
+        # NB: what somebody took back comes into force by that, and must not do so without a word
+        lost = (lost_pin_note(_explain_kept(source, history, pin.digest, pin.at)),)
     last = history.last_applied() or {}
     last_digest = str(last.get("digest") or "")
     last_good: LoadedSet | None = None
@@ -118,7 +122,7 @@ def find_start(
             raise
         return Start(
             first=good,
-            problems=find_problems_of(error),
+            problems=(*find_problems_of(error), *lost),
             attempted=_read_texts(source, path) if is_answering else {},
             files_digest=files_digest,
         )
@@ -127,6 +131,8 @@ def find_start(
         last_good = None
         # an older commit that says the same puts nothing back
         found = replace(found, older_than=None, signed=None) if found.older_than else found
+    if lost:
+        found = replace(found, warnings=(*lost, *found.warnings))
     return Start(first=found, last_good=last_good, files_digest=found.digest)
 
 
@@ -136,10 +142,15 @@ def _explain_no_fallback(
     """Why the last set that was in force does not start instead."""
     digest = str(last.get("digest") or "")
     at = last.get("at")
-    since = f", of {say_moment(rfc3339(at))}" if isinstance(at, int | float) else ""
-    name = f"the last good set ({digest.removeprefix('sha256:')[:8]}{since})"
     if good is not None:
+        name = f"the last good set ({_say_set(digest, at)})"
         return f"{name} does not start instead: it says `start: {{fallback: none}}`"
+    return f"the last good set {_explain_kept(source, history, digest, at)}"
+
+
+def _explain_kept(source: FileConfigSource, history: History, digest: str, at: object) -> str:
+    """Which set that was in force before cannot start, and why."""
+    name = f"({_say_set(digest, at)})"
     files = history.files_of(digest)
     if files is None:
         return f"{name} cannot start instead: its files are not in the history any more"
@@ -148,6 +159,11 @@ def _explain_no_fallback(
     except ConfigError as error:
         return f"{name} cannot start instead: {error}"
     return f"{name} starts with the next try"  # it could not be read a moment ago
+
+
+def _say_set(digest: str, at: object) -> str:
+    since = f", of {say_moment(rfc3339(at))}" if isinstance(at, int | float) else ""
+    return f"{digest.removeprefix('sha256:')[:8]}{since}"
 
 
 def _commit_of(last: Mapping[str, object]) -> SignedCommit | None:

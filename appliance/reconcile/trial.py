@@ -41,6 +41,10 @@ class Trial:
             self, until_mono=self.until_mono + self.length_s, extensions=self.extensions + 1
         )
 
+    def postponed(self, until_mono: float) -> Trial:
+        """The same, to be judged then."""
+        return replace(self, until_mono=until_mono)
+
 
 Trials = tuple[Trial, ...]
 """Those that run, the oldest first."""

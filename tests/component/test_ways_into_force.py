@@ -13,6 +13,7 @@ from appliance.errors import ConfigError, DaemonError, RequestInvalid
 from appliance.methods.registry import METHOD_TABLE
 from appliance.reconcile import disk
 from appliance.reconcile import reconciler as loop
+from appliance.reconcile import rollback as way_back
 from appliance.reconcile import start as starting
 from appliance.reconcile.disk import SourceReader
 from appliance.reconcile.history import History
@@ -50,13 +51,15 @@ class Part:
     def __init__(self, code, section):
         self.code, self.section = code, section
         self.refuses = False
+        self.is_stubborn = False
+        """Refuses a way back, too."""
         self.at = None
 
     def differs(self, old, new):
         return getattr(old, self.section) != getattr(new, self.section)
 
     async def stage(self, old, new, *, insist):
-        if self.refuses and insist:
+        if self.refuses and (insist or self.is_stubborn):
             raise DaemonError("not today")
         before, self.at = self.at, getattr(new, self.section)
         return Moved(self, before)
@@ -615,3 +618,82 @@ async def test_a_trial_that_the_disk_did_not_take_is_written_once_it_has_room(no
     await until_async(book.exists)
     await node.restart()
     assert node.reconciler.rollback.trial is not None
+
+
+async def test_a_trial_goes_on_over_a_start_whose_files_touch_nothing_of_it(node):
+    node.write(GOOD)
+    await node.start()
+    good = node.reconciler.applied.digest
+    node.write(TRIAL)
+    await node.reload()
+    await node.stop()
+    node.write(TRIAL + "# a word\n")
+    await node.start()
+    assert node.reconciler.last_attempt.result == "applied"
+    assert node.reconciler.rollback.trial.baseline.digest == good
+    await node.restart()
+    assert node.reconciler.rollback.trial.baseline.digest == good
+    # what the files take over is their own matter, and a set without a trial confirms what it builds on
+    await node.stop()
+    node.write(OTHER + "# confirmed\n")
+    await node.start()
+    assert node.reconciler.rollback.trial is None
+    assert not (node.state / "trial.json").exists()
+
+
+async def test_a_way_back_that_something_outside_refuses_is_tried_until_it_is_free(
+    node, monkeypatch
+):
+    monkeypatch.setattr(way_back, "WAY_BACK_RETRY_S", 0.05)
+    node.write(GOOD)
+    await node.start()
+    good = node.reconciler.applied.digest
+    ToyWorker.refuses = {"REQPong"}
+    try:
+        node.write(TRIAL.replace("trial: 60s", "trial: 100ms") + 'admin: {listen: "127.0.0.1:1"}\n')
+        await node.reload()
+        listener = node.part("E303")
+        listener.refuses = listener.is_stubborn = True
+        await until_async(lambda: node.codes == ["E303"])
+        rounds = node.reconciler.rollback.trial.until_mono
+        await until_async(lambda: node.reconciler.rollback.trial.until_mono > rounds)
+        refused = [record for record in node.history.newest() if record["result"] == "refused"]
+        assert len(refused) == 1  # the same again is no news
+        listener.refuses = False
+        await until_async(lambda: node.reconciler.last_attempt.result == "reverted")
+        assert node.reconciler.applied.digest == good
+        assert node.reconciler.rollback.trial is None
+    finally:
+        ToyWorker.refuses = set()
+
+
+async def test_a_pinned_set_that_cannot_start_any_more_gives_way_not_without_a_word(
+    node, monkeypatch
+):
+    monkeypatch.setenv("SITE_OF_TEST", "ship1")
+    node.write(GOOD.replace("REQHello: {}", "REQHello: {accept_from: ['${SITE_OF_TEST}']}"))
+    await node.start()
+    node.write(OTHER)
+    await node.reload()
+    await node.roll_back()
+    await node.stop()
+    monkeypatch.delenv("SITE_OF_TEST")
+    await node.start()
+    assert node.methods == OTHER_METHODS
+    assert node.codes == ["W304"]
+    assert "SITE_OF_TEST is not set" in node.reconciler.last_attempt.problems[0].message
+    await node.restart()
+    assert node.codes == []
+
+
+async def test_a_pin_that_cannot_be_read_is_told(node):
+    node.write(GOOD)
+    await node.start()
+    node.write(OTHER)
+    await node.reload()
+    await node.roll_back()
+    await node.stop()
+    (node.state / "pin.json").write_bytes(b"\0" * 100)
+    await node.start()
+    assert (node.methods, node.codes) == (OTHER_METHODS, ["W304"])
+    assert "pin.json is damaged" in node.reconciler.last_attempt.problems[0].message

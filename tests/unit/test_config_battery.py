@@ -42,6 +42,7 @@ CODES_TESTED_ELSEWHERE = {
     "W301": "needs a running daemon: system/test_going_back",
     "W302": "needs a running daemon: system/test_going_back",
     "W303": "needs a running daemon: system/test_git_source",
+    "W304": "needs a restart: component/test_ways_into_force",
 }
 
 

@@ -83,6 +83,9 @@ def test_a_file_in_another_encoding_is_named(tmp_path, encoding, named):
         ("version: 1\nnodes\n  a: {}\n", (2, 1), "a colon is missing after this"),
         ("version: 1\nnodes\nbroker: {}\n", (2, 1), "a colon is missing after this"),
         ("version: 1\nnodes: 'a\n", (2, 8), "the quote that opens here is not closed"),
+        ("version: 1\nnodes:\n  a: {b: [c", (3, 10), "the [ that opens here is not closed"),
+        ("version: 1\nnodes:\n  a: {b: [c,\n", (3, 12), "the file ends here, and a [ or { is not closed"),
+        ("version: 1\nnodes:\n  a: {b: c\n\n", (3, 6), "the { that opens here is not closed"),
     ],
 )  # fmt: skip
 def test_a_mistake_of_syntax_is_told_in_words_of_an_editor(tmp_path, text, place, words):
@@ -101,6 +104,26 @@ def test_a_blank_that_is_none_is_one_mistake_though_the_parser_stumbles_over_it(
     with pytest.raises(ConfigInvalid) as refused:
         load_desired([str(path)], environ={}, methods=METHOD_TABLE)
     assert [problem.code for problem in refused.value.problems] == ["E016"]
+
+
+@pytest.mark.parametrize(
+    ("raw", "place", "words"),
+    [
+        (b"\0" * 4096, (1, 1), "the file holds nothing but zeros"),
+        (b"version: 1\nno" + b"\0" * 40, (2, 3), "from here on the file holds nothing but zeros"),
+        (b"version: 1\n\0nodes: {}\n", (2, 1), "U+0000 may not stand in a file"),
+        (b"version: 1\n\xef\xbb\xbfnodes: {}\n", (2, 1), "U+FEFF, a byte order mark"),
+        (b"version: 1\nnodes:\n  a: {}\n\xef\xbb\xbf  b: {}\n", (4, 1), "U+FEFF"),
+    ],
+)
+def test_what_a_power_cut_or_a_concatenation_leaves_is_told_as_that(tmp_path, raw, place, words):
+    path = tmp_path / "fleet.yaml"
+    path.write_bytes(raw)
+    with pytest.raises(ConfigInvalid) as refused:
+        load_desired([str(path)], environ={}, methods=METHOD_TABLE)
+    (problem,) = refused.value.problems
+    assert (problem.code, problem.line, problem.column) == ("E016", *place)
+    assert words in problem.message
 
 
 SCHEDULED = "nodes: {a: {subscribe: {REQHello: {}, REQErrorLog: {}}, publish: {p: {to: a, method: REQHello, cron:"
