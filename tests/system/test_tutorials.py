@@ -75,7 +75,7 @@ def bridge(tmp_path_factory):
     with NatsServer(rules) as broker, contextlib.ExitStack() as stack:
         daemons = {}
         for name in ("ship3", "ops"):
-            environment = {"NATS_SERVER": broker.url, "NATS_USER": name, "NATS_PASSWORD": name}
+            environment = {"NATS_SERVER": broker.url, "NATS_USER": name, "NATS_PASSWORD": f"for-{name}"}
             daemons[name] = daemon(CONFIGS / "bridge", root / name, name, environment=environment)
             stack.enter_context(daemons[name])
         yield broker, daemons
@@ -85,7 +85,7 @@ def bridge(tmp_path_factory):
 
 @contextlib.asynccontextmanager
 async def go_node(broker, name):
-    client = await nats.connect(broker.url, user=name, password=name)
+    client = await nats.connect(broker.url, user=name, password=f"for-{name}")
     try:
         yield GoNode(client, name)
     finally:
