@@ -75,7 +75,11 @@ def bridge(tmp_path_factory):
     with NatsServer(rules) as broker, contextlib.ExitStack() as stack:
         daemons = {}
         for name in ("ship3", "ops"):
-            environment = {"NATS_SERVER": broker.url, "NATS_USER": name, "NATS_PASSWORD": f"for-{name}"}
+            environment = {
+                "NATS_SERVER": broker.url,
+                "NATS_USER": name,
+                "NATS_PASSWORD": f"for-{name}",
+            }
             daemons[name] = daemon(CONFIGS / "bridge", root / name, name, environment=environment)
             stack.enter_context(daemons[name])
         yield broker, daemons
