@@ -30,7 +30,7 @@ GROUP = "appliance_compiled"
 
 _PLACES = {
     "core": "message pacing",
-    "wire": "alike cbor codecs frame headers layout zstd",
+    "wire": "alike base cbor codecs frame headers layout zstd",
     "wire/gob": "decode encode numbers plan types",
     "dialect": "base headers steward",
     "delivery": "base core jetstream",

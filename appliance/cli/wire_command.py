@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 MAX_LINE_BYTES = 256 * 1024 * 1024
 """One message in hex; far beyond what a broker takes."""
 
-_ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
 _HEX_DIGITS = frozenset(b"0123456789abcdefABCDEF")
 
 
@@ -139,9 +138,8 @@ def _decode(
     payload: bytes, serialization: Serialization | None, compression: Compression | None
 ) -> Message:
     """One message, in the encoding given or in the one that its first bytes tell."""
-    from appliance.wire.codecs import guess_serialization
+    from appliance.wire.codecs import COMPRESSIONS, guess_compression, guess_serialization
     from appliance.wire.frame import WireLimits, decode_frame, frame_headers
-    from appliance.wire.zstd import decompress
 
     limits = WireLimits(
         max_message_bytes=MAX_LINE_BYTES, max_decompressed_bytes=MAX_LINE_BYTES, max_depth=33
@@ -149,18 +147,14 @@ def _decode(
     if not payload:
         raise DecodeError("no bytes")
     if compression is None:
-        compression = _guess_compression(payload)
-    if compression is Compression.ZSTD and serialization is None:
-        payload = decompress(payload, limit_bytes=limits.max_decompressed_bytes)
+        compression = Compression(guess_compression(payload))
+    if serialization is None:
+        unpack = COMPRESSIONS[compression.value].decompress
+        payload = unpack(payload, limit_bytes=limits.max_decompressed_bytes)
         compression = Compression.NONE
     written_in = serialization.value if serialization else guess_serialization(payload)
     headers = frame_headers(written_in, compression.value)
     return decode_frame(payload, headers, limits)
-
-
-def _guess_compression(payload: bytes) -> Compression:
-    """No gob and no CBOR of a message begins with the magic of zstd."""
-    return Compression.ZSTD if payload.startswith(_ZSTD_MAGIC) else Compression.NONE
 
 
 def _read_hex(line: bytes) -> bytes:

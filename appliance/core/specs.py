@@ -520,14 +520,14 @@ class SubscriberSpec(SubscriberDefaults):
 
 
 class Serialization(StrEnum):
-    """How a message becomes bytes: the entries of `wire/codecs.py`."""
+    """How a message becomes bytes: each is the file of that name in `wire/`."""
 
     CBOR = "cbor"
     GOB = "gob"
 
 
 class Compression(StrEnum):
-    """How bytes become fewer: the entries of `wire/codecs.py`."""
+    """How bytes become fewer: each but `none` is the file of that name in `wire/`."""
 
     ZSTD = "zstd"
     NONE = "none"

@@ -25,6 +25,7 @@ import cbor2
 from appliance.core.message import Message, Texts
 from appliance.errors import DecodeError, EncodeError
 from appliance.wire.alike import Stencil
+from appliance.wire.base import Serialization
 from appliance.wire.layout import (
     FIELD_COUNT,
     MAX_TEXTS,
@@ -365,3 +366,20 @@ def _head(major: int, value: int) -> bytes:
     if value < 0x1_0000_0000:
         return bytes((major | 26,)) + value.to_bytes(4, "big")
     return bytes((major | 27,)) + value.to_bytes(8, "big")
+
+
+def _begins_cbor(first: int) -> bool:
+    """With the head of an array, which as gob's first length is none."""
+    return first >> 5 == _ARRAY
+
+
+SERIALIZATION = Serialization(
+    "cbor",
+    encode_cbor,
+    encode_cbor_utf8,
+    encode_cbor_fields,
+    make_stencil,
+    decode_cbor,
+    _begins_cbor,
+)
+"""See `codecs`."""

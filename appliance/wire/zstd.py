@@ -15,8 +15,10 @@ from __future__ import annotations
 import zstandard
 
 from appliance.errors import DecodeError, EncodeError
+from appliance.wire.base import Compression
 
 LEVEL = 3
+_MAGIC = zstandard.FRAME_HEADER
 MAX_WINDOW_BYTES = 32 * 1024 * 1024
 """Go's best level, which the seed uses, works with a window of 32 MiB."""
 
@@ -83,3 +85,11 @@ def _too_large(size_bytes: int, limit_bytes: int) -> DecodeError:
     return DecodeError(
         f"decompressed size of {size_bytes} bytes exceeds the limit of {limit_bytes}"
     )
+
+
+def _begins(payload: bytes) -> bool:
+    return payload.startswith(_MAGIC)
+
+
+COMPRESSION = Compression("z", compress, decompress, _begins)
+"""See `codecs`."""

@@ -10,8 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from appliance.cli import main
-from appliance.cli.wire_command import _guess_compression
-from appliance.wire.codecs import guess_serialization
+from appliance.wire.codecs import guess_compression, guess_serialization
 from appliance.wire.frame import encode_payload
 from appliance.wire.steward_json import message_to_json
 from tests.support.wire_cases import any_message
@@ -120,7 +119,7 @@ def _as_the_encoding_can(shown, serialization):
 @given(message=any_message)
 def test_the_first_bytes_tell_the_encoding(serialization, compression, message):
     payload = encode_payload(message, serialization, compression)
-    assert _guess_compression(payload) == compression
+    assert guess_compression(payload) == compression
     if compression == "none":
         assert guess_serialization(payload) == serialization
 
