@@ -10,9 +10,9 @@ counted.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Protocol
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from typing import Any, Protocol
 
 from prometheus_client import Metric
 from prometheus_client.core import (
@@ -71,53 +71,109 @@ class WorkerView:
     kept_oldest_s: float = 0.0
 
 
+@dataclass(frozen=True, slots=True)
+class _Shown:
+    """How a fact is a metric by itself: a number, or numbers by the words of one label; `always` are its only ones."""
+
+    kind: type[GaugeMetricFamily | CounterMetricFamily]
+    name: str
+    words: str
+    label: str = ""
+    always: Sequence[str] = ()
+
+
+def _gauge_of(name: str, words: str) -> Any:
+    """A fact that is the gauge of this name, with these words."""
+    return field(default=0, metadata={"shown": _Shown(GaugeMetricFamily, name, words)})
+
+
+def _counter_of(name: str, words: str) -> Any:
+    """A fact that is the counter of this name, with these words."""
+    return field(default=0, metadata={"shown": _Shown(CounterMetricFamily, name, words)})
+
+
+def _gauges_of(name: str, words: str, label: str, always: Iterable[str]) -> Any:
+    """As `_gauge_of`, by the words of a label."""
+    shown = _Shown(GaugeMetricFamily, name, words, label, tuple(map(str, always)))
+    return field(default_factory=dict, metadata={"shown": shown})
+
+
+def _counters_of(name: str, words: str, label: str) -> Any:
+    """As `_counter_of`, by the words of a label."""
+    shown = _Shown(CounterMetricFamily, name, words, label)
+    return field(default_factory=dict, metadata={"shown": shown})
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MetricsFacts:
-    """Everything a scrape shows, as one value."""
+    """Everything a scrape shows, as one value. What is a metric by itself says so; the others are shown below."""
 
     version: str
     counts: TelemetryCounts
-    generation: int = 0
+    generation: int = _gauge_of("generation", "Number of the config set in force.")
     digest: str = ""
     revision: str | None = None
     branch: str | None = None
     dirty: bool | None = None
     run_nodes: Sequence[str] = ()
     workers: Sequence[WorkerView] = ()
-    broker_connected: bool = False
-    broker_reconnects: int = 0
+    broker_connected: bool = _gauge_of("broker_connected", "1 while connected to the broker.")
+    broker_reconnects: int = _counter_of("broker_reconnects", "Connections after the first.")
     outbox_pending: int = 0
     outbox_in_flight: int = 0
     outbox_dead: int = 0
-    outbox_oldest_s: float = 0.0
-    jobs_open: int = 0
-    jobs_bytes: int = 0
-    enrolment_pending: int = 0
-    enrolment_turned_away: int = 0
-    waiting: Mapping[str, int] = field(default_factory=dict)
-    """Messages that wait, by the kind of the reason."""
+    outbox_oldest_s: float = _gauge_of(
+        "outbox_oldest_seconds", "Age of the oldest pending message."
+    )
+    jobs_open: int = _gauge_of(
+        "jobs_open", "Jobs of the command line of which something is still to come."
+    )
+    jobs_bytes: int = _gauge_of("jobs_bytes", "What all jobs that are kept take, outputs included.")
+    enrolment_pending: int = _gauge_of("enrolment_pending", "New nodes that ask to be let in.")
+    enrolment_turned_away: int = _counter_of(
+        "enrolment_turned_away",
+        "Requests of new nodes that were none, came too fast or found no room.",
+    )
+    waiting: Mapping[str, int] = _gauges_of(
+        "messages_waiting",
+        "Messages in the outbox that wait, by the reason.",
+        "reason",
+        (*WaitReason, OTHER_REASON),
+    )
     inbox_unfinished: int = 0
     inbox_orphaned: int = 0
     """Of the unfinished ones those that no worker takes."""
     store_state: str = STORE_STATES[0]
     declared_nodes: Iterable[str] = ()
     last_hello_at: Mapping[str, float] = field(default_factory=dict)
-    fleet_states: Mapping[str, int] = field(default_factory=dict)
-    """Nodes that say hello here, counted by state."""
-    events_dropped: int = 0
+    fleet_states: Mapping[str, int] = _gauges_of(
+        "fleet_nodes",
+        "Nodes that say hello here, by how their config stands to the one here.",
+        "state",
+        NodeState,
+    )
+    events_dropped: int = _counter_of("events_dropped", "Events that slow listeners lost.")
     inputs: Mapping[tuple[str, str], int] = field(default_factory=dict)
     """Messages by input and result."""
     secrets: Mapping[str, tuple[bool, float | None]] = field(default_factory=dict)
     """By the place in the config that names it: whether it can be used, and until when."""
-    signatures_refused: Mapping[str, int] = field(default_factory=dict)
-    """What did not count because of its signature, by the reason."""
+    signatures_refused: Mapping[str, int] = _counters_of(
+        "signatures_refused",
+        "Messages and answers that did not count because of their signature, by the reason.",
+        "reason",
+    )
     skews_s: Mapping[str, float] = field(default_factory=dict)
     """By how much clocks of nodes that sign are ahead of ours."""
-    processes: Mapping[str, int] = field(default_factory=dict)
-    """Processes that compute, by phase."""
-    process_restarts: int = 0
-    process_waiting: int = 0
-    """Messages that wait for one of them."""
+    processes: Mapping[str, int] = _gauges_of(
+        "processes", "Processes for methods that compute, by phase.", "phase", PROCESS_PHASES
+    )
+    process_restarts: int = _counter_of(
+        "process_restarts",
+        "Processes for methods that compute that ended and were started again.",
+    )
+    process_waiting: int = _gauge_of(
+        "process_waiting", "Messages of methods that compute that wait for a process."
+    )
     gone: WorkerStats = field(default_factory=WorkerStats)
     """What workers that are no more have counted."""
 
@@ -151,13 +207,13 @@ class Exposition:
         facts = self._source.facts()
         total = facts.total()
         families: list[Metric] = [
+            *_plain_families(facts),
             *_config_families(facts),
             *_worker_families(facts),
             *_total_families(facts, total),
             *_fleet_families(facts),
             *_secret_families(facts),
             *_signature_families(facts),
-            *_process_families(facts),
             *_store_families(facts),
         ]
         return families
@@ -219,6 +275,21 @@ def _histogram(name: str, text: str, histogram: LightHistogram) -> HistogramMetr
     )
 
 
+def _plain_families(facts: MetricsFacts) -> Iterator[Metric]:
+    for item in fields(facts):
+        shown: _Shown | None = item.metadata.get("shown")
+        if shown is None:
+            continue
+        name, value = f"appliance_{shown.name}", getattr(facts, item.name)
+        if not shown.label:
+            yield shown.kind(name, shown.words, value=float(value))
+            continue
+        family = shown.kind(name, shown.words, labels=[shown.label])
+        for word in shown.always or value:
+            family.add_metric([str(word)], value.get(word, 0))
+        yield family
+
+
 def _config_families(facts: MetricsFacts) -> list[Metric]:
     counts = facts.counts
     build = GaugeMetricFamily("appliance_build_info", "The running program.", labels=["version"])
@@ -240,7 +311,6 @@ def _config_families(facts: MetricsFacts) -> list[Metric]:
     return [
         build,
         config,
-        _gauge("generation", "Number of the config set in force.", facts.generation),
         _gauge(
             "config_last_reload_successful",
             "1 while the last look at the config was not refused or taken back.",
@@ -356,13 +426,6 @@ def _secret_families(facts: MetricsFacts) -> list[Metric]:
 
 
 def _signature_families(facts: MetricsFacts) -> list[Metric]:
-    refused = CounterMetricFamily(
-        "appliance_signatures_refused",
-        "Messages and answers that did not count because of their signature, by the reason.",
-        labels=["reason"],
-    )
-    for reason, count in facts.signatures_refused.items():
-        refused.add_metric([str(reason)], count)
     skew = GaugeMetricFamily(
         "appliance_node_clock_skew_seconds",
         "By how much the clock of a node that signs is ahead of ours, where that is more than a moment.",
@@ -370,28 +433,7 @@ def _signature_families(facts: MetricsFacts) -> list[Metric]:
     )
     for node, ahead_s in list(facts.skews_s.items())[:MAX_LABELLED_NODES]:
         skew.add_metric([_label(node)], ahead_s)
-    return [refused, skew]
-
-
-def _process_families(facts: MetricsFacts) -> list[Metric]:
-    processes = GaugeMetricFamily(
-        "appliance_processes", "Processes for methods that compute, by phase.", labels=["phase"]
-    )
-    for phase in PROCESS_PHASES:
-        processes.add_metric([phase], facts.processes.get(phase, 0))
-    return [
-        processes,
-        _counter(
-            "process_restarts",
-            "Processes for methods that compute that ended and were started again.",
-            facts.process_restarts,
-        ),
-        _gauge(
-            "process_waiting",
-            "Messages of methods that compute that wait for a process.",
-            facts.process_waiting,
-        ),
-    ]
+    return [skew]
 
 
 def _total_families(facts: MetricsFacts, total: WorkerStats) -> list[Metric]:
@@ -411,7 +453,6 @@ def _total_families(facts: MetricsFacts, total: WorkerStats) -> list[Metric]:
             total.delivery,
         ),
         _histogram("handler_seconds", "Run time of handlers.", total.handler),
-        _counter("events_dropped", "Events that slow listeners lost.", facts.events_dropped),
     ]
 
 
@@ -430,13 +471,6 @@ def _store_families(facts: MetricsFacts) -> list[Metric]:
     )
     inbox.add_metric(["unfinished"], facts.inbox_unfinished)
     inbox.add_metric(["orphaned"], facts.inbox_orphaned)
-    waiting = GaugeMetricFamily(
-        "appliance_messages_waiting",
-        "Messages in the outbox that wait, by the reason.",
-        labels=["reason"],
-    )
-    for reason in (*map(str, WaitReason), OTHER_REASON):
-        waiting.add_metric([reason], facts.waiting.get(reason, 0))
     dead = CounterMetricFamily(
         "appliance_dead_letters",
         "Messages that became dead letters, by how they ended.",
@@ -444,7 +478,7 @@ def _store_families(facts: MetricsFacts) -> list[Metric]:
     )
     for state, count in facts.counts.dead_letters.items():
         dead.add_metric([state], count)
-    return [health, inbox, waiting, dead]
+    return [health, inbox, dead]
 
 
 def _fleet_families(facts: MetricsFacts) -> list[Metric]:
@@ -461,36 +495,4 @@ def _fleet_families(facts: MetricsFacts) -> list[Metric]:
     )
     for node in sorted(facts.declared_nodes)[:MAX_LABELLED_NODES]:
         hellos.add_metric([_label(node)], facts.last_hello_at.get(node, 0.0))
-    fleet = GaugeMetricFamily(
-        "appliance_fleet_nodes",
-        "Nodes that say hello here, by how their config stands to the one here.",
-        labels=["state"],
-    )
-    for state in NodeState:
-        fleet.add_metric([str(state)], facts.fleet_states.get(str(state), 0))
-    return [
-        fleet,
-        outbox,
-        _gauge(
-            "jobs_open",
-            "Jobs of the command line of which something is still to come.",
-            facts.jobs_open,
-        ),
-        _gauge(
-            "jobs_bytes", "What all jobs that are kept take, outputs included.", facts.jobs_bytes
-        ),
-        _gauge("enrolment_pending", "New nodes that ask to be let in.", facts.enrolment_pending),
-        _counter(
-            "enrolment_turned_away",
-            "Requests of new nodes that were none, came too fast or found no room.",
-            facts.enrolment_turned_away,
-        ),
-        _gauge(
-            "outbox_oldest_seconds", "Age of the oldest pending message.", facts.outbox_oldest_s
-        ),
-        _gauge(
-            "broker_connected", "1 while connected to the broker.", float(facts.broker_connected)
-        ),
-        _counter("broker_reconnects", "Connections after the first.", facts.broker_reconnects),
-        hellos,
-    ]
+    return [outbox, hellos]
