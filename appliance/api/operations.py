@@ -1,7 +1,7 @@
 """Everything an operator can see or ask of a running daemon: what the routes of the API call.
 
-What takes more than a part does is put together here; the rest is the part's own: `api.submission` takes messages,
-`api.status` shows what is, the files beside them answer for jobs, copies, targets and programs.
+What takes more than a part does is put together here; all else is asked of the part itself: `api.submission` takes
+messages, `api.status` shows what is, the files beside them answer for jobs, copies, targets, programs, inbox and streams.
 """
 
 from __future__ import annotations
@@ -39,7 +39,6 @@ from appliance.reconcile.reload_result import (
     unkept_pin_note,
 )
 from appliance.telemetry.events import EventHub
-from appliance.telemetry.metrics import MetricsSource
 from appliance.workers.waiters import AbandonedRequests
 
 
@@ -74,40 +73,18 @@ class Operations:
         self.jobs = jobs
         self.ending = ending
         self.programs = programs
-        self._view = view
+        self.view = view
         self.submission = submission
-        self._standings = standings
+        self.standings = standings
         self.abandoned = abandoned
         self._store = store
-        self._inbox = inbox
-        self._streams = streams
+        self.inbox = inbox
+        self.streams = streams
         self.enrolment = enrolment
         self._history = history
         self._reader = reader
         self._reconciler = reconciler
         self._overrides = overrides
-
-    # -- seeing -----------------------------------------------------------------------------------
-
-    def status(self) -> model.Status:
-        """The status JSON of the product's contract."""
-        return self._view.status()
-
-    def methods(self) -> list[model.Method]:
-        """Every method that this daemon knows, with its arguments."""
-        return self._view.methods()
-
-    def liveness(self) -> tuple[bool, str]:
-        """Whether the daemon lives, and words for it."""
-        return self._view.liveness()
-
-    def readiness(self) -> tuple[bool, str]:
-        """Whether the daemon does its work, and words for it."""
-        return self._view.readiness()
-
-    def metrics(self) -> MetricsSource:
-        """Where a scrape takes its facts from."""
-        return self._view
 
     # -- config sets ------------------------------------------------------------------------------
 
@@ -214,7 +191,7 @@ class Operations:
         """Where a message that was accepted stands now; None once it has left the outbox, or is none of ours."""
         if item.id is None or item.from_node is None or item.subject is None:
             return None
-        return self._standings.of_record(item.from_node, item.subject, item.id)
+        return self.standings.of_record(item.from_node, item.subject, item.id)
 
     async def outbox_list(self, state: str, limit: int) -> list[model.OutboxRecord]:
         """Pending records or dead letters, oldest first."""
@@ -224,7 +201,7 @@ class Operations:
             now = store.now()
             return [describe_dead(letter, now=now, wall_of=store.wall_of) for letter in letters]
         records = await store.list_pending(limit)
-        now, of_record = store.now(), self._standings.of_record
+        now, of_record = store.now(), self.standings.of_record
         return [
             describe_record(
                 record,
@@ -247,22 +224,6 @@ class Operations:
         count = await self._store.drop(ids, dead_only=dead_only)
         self.jobs.note_dropped(ids or (), by)
         return count
-
-    async def inbox_list(self, limit: int) -> list[model.InboxRecord]:
-        """Messages taken in and not finished, oldest first."""
-        return await self._inbox.list(limit)
-
-    async def inbox_drop(self, ids: Sequence[int] | None) -> model.Count:
-        """Forget messages that no worker takes (None: all of them); those asked for that a worker has in hand stay."""
-        return await self._inbox.drop(ids)
-
-    async def streams_list(self) -> list[model.StreamKept]:
-        """What streams of the broker keep for the own nodes. Raises BusError."""
-        return await self._streams.list()
-
-    async def streams_prune(self, *, force: bool) -> list[model.StreamPruned]:
-        """Take away what no config asks for any more. Raises BusError."""
-        return list(await self._streams.prune(force=force))
 
 
 def describe_verdict(verdict: ReloadResult) -> model.ReloadResult:

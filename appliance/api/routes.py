@@ -84,7 +84,7 @@ class Routes:
     @route("GET", "/-/healthy", None)
     async def livez(self, _request: web.Request) -> web.Response:
         """200 while the daemon lives."""
-        return _health(self.control.liveness())
+        return _health(self.control.view.liveness())
 
     @route("GET", "/readyz", None, "does it do its work")
     @route("GET", "/-/ready", None)
@@ -92,7 +92,7 @@ class Routes:
         """200 while it does its work. A refused config does not change it: the running set is in
         force.
         """
-        return _health(self.control.readiness())
+        return _health(self.control.view.readiness())
 
     @route("GET", "/metrics", Scope.READ, "for Prometheus")
     async def metrics(self, request: web.Request) -> web.Response:
@@ -109,12 +109,12 @@ class Routes:
     @route("GET", "/api/v1/status", Scope.READ, "nodes, workers, config, broker, outbox")
     async def status(self, _request: web.Request) -> web.Response:
         """The status JSON."""
-        return reply(self.control.status())
+        return reply(self.control.view.status())
 
     @route("GET", "/api/v1/methods", Scope.READ, "what can be sent, with its arguments")
     async def methods(self, _request: web.Request) -> web.Response:
         """Every method, those of the config first."""
-        return reply(Methods(methods=self.control.methods()))
+        return reply(Methods(methods=self.control.view.methods()))
 
     @route(
         "GET",
@@ -271,14 +271,14 @@ class Routes:
     async def inbox(self, request: web.Request) -> web.Response:
         """Messages taken in and not finished."""
         limit = read_count(request, "limit", 100, MAX_LISTED)
-        return reply(InboxRecords(records=await self.control.inbox_list(limit)))
+        return reply(InboxRecords(records=await self.control.inbox.list(limit)))
 
     @route("POST", "/api/v1/inbox/drop", Scope.SEND)
     async def inbox_drop(self, request: web.Request) -> web.Response:
         """Forget messages that no worker takes."""
         asked = read_inbox_drop(await read_body(request))
         tell_audit(request, ids=asked.numbers() or "all without a worker")
-        return reply(await self.control.inbox_drop(asked.numbers()))
+        return reply(await self.control.inbox.drop(asked.numbers()))
 
     @route(
         "GET",
@@ -288,14 +288,15 @@ class Routes:
     )
     async def streams_list(self, _: web.Request) -> web.Response:
         """What streams of the broker keep for the own nodes."""
-        return reply(StreamsKept(streams=await self.control.streams_list()))
+        return reply(StreamsKept(streams=await self.control.streams.list()))
 
     @route("POST", "/api/v1/streams/prune", Scope.RELOAD)
     async def streams_prune(self, request: web.Request) -> web.Response:
         """Take away what no config asks for any more."""
         asked = read_prune(await read_body(request))
         tell_audit(request, force=asked.force)
-        return reply(StreamsPruned(streams=await self.control.streams_prune(force=asked.force)))
+        found = await self.control.streams.prune(force=asked.force)
+        return reply(StreamsPruned(streams=list(found)))
 
     @route("GET", "/api/v1/enrolment", Scope.READ, "new nodes that ask to be let in; POST …/reject")
     async def enrolment_list(self, _: web.Request) -> web.Response:

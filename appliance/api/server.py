@@ -56,7 +56,7 @@ class AdminServer:
         self._hiding = hiding or Hiding()
         self._trail = trail
         self._streams = Streams(control)
-        self._routes = Routes(control, Exposition(control.metrics()), self._streams, PageRoutes())
+        self._routes = Routes(control, Exposition(control.view), self._streams, PageRoutes())
         self._settings = Current(AdminSettings())
         self._gate = Gate(self._settings)
         self._unix: _UnixListening | None = None

@@ -104,6 +104,22 @@ class NoCopies:
         """Nothing comes for anybody."""
 
 
+class FakeInbox:
+    """Notes what it is asked beside what the facade is."""
+
+    def __init__(self, control):
+        self._control = control
+
+    async def list(self, limit):
+        self._control.calls.append(("inbox_list", limit))
+        return msgspec.convert(self._control.records, list[model.InboxRecord])
+
+    async def drop(self, ids):
+        held = self._control.held
+        self._control.calls.append(("inbox_drop", ids))
+        return model.Count(count=len(ids) - held if ids is not None else 7, held=held)
+
+
 class FakeControl:
     """Answers what the test tells it to; `after_submit` runs once the messages are accepted."""
 
@@ -147,8 +163,13 @@ class FakeControl:
     programs = None
     copies = NoCopies()
 
-    def metrics(self):
+    @property
+    def view(self):
         return self
+
+    @property
+    def inbox(self):
+        return FakeInbox(self)
 
     def facts(self):
         return MetricsFacts(
@@ -245,14 +266,6 @@ class FakeControl:
     async def outbox_drop(self, ids, *, dead_only=True, by=""):
         self.calls.append(("outbox_drop", ids, dead_only))
         return len(ids) if ids is not None else 7
-
-    async def inbox_list(self, limit):
-        self.calls.append(("inbox_list", limit))
-        return msgspec.convert(self.records, list[model.InboxRecord])
-
-    async def inbox_drop(self, ids):
-        self.calls.append(("inbox_drop", ids))
-        return model.Count(count=len(ids) - self.held if ids is not None else 7, held=self.held)
 
     def history(self, limit):
         return self.records[:limit]
