@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from itertools import islice
 from typing import Any
 
@@ -55,8 +55,14 @@ _SOMETIMES = (
 class DeliveryWatch:
     """Turns facts into lines for the one who waits. Each line tells the state that it leads to, and why."""
 
-    def __init__(self, submitted: Iterable[Submitted]) -> None:
+    def __init__(
+        self,
+        submitted: Iterable[Submitted],
+        is_appliance: Callable[[str], bool] = lambda _node: True,
+    ) -> None:
+        """`is_appliance` tells of a node that has taken a message whether it has ever said that it is one."""
         self._all = list(submitted)
+        self._is_appliance = is_appliance
         self._by_id = {item.id: item for item in self._all if item.accepted and item.id is not None}
         self._unsettled = dict.fromkeys(self._by_id)
         """In the order in which they are asked after."""
@@ -79,6 +85,8 @@ class DeliveryWatch:
         """Whose nodes have answered, if only in part."""
         self._open_ended: set[int] = set()
         """Whose answers come in pieces that tell nothing of an end, as a Go node's."""
+        self._by_go_nodes: set[int] = set()
+        """What was taken by nodes that never said that they are appliances: when they begin, and they tell no end."""
         self._delivered = 0
         self._failed = sum(1 for item in self._all if not item.accepted)
 
@@ -105,9 +113,9 @@ class DeliveryWatch:
     @property
     def is_rest_open_ended(self) -> bool:
         """Whether all that is still to come are answers of which nobody tells when they are complete."""
-        return (
-            not self._unsettled and bool(self._unanswered) and self._unanswered <= self._open_ended
-        )
+        endless = {id_ for id_ in self._by_go_nodes if self._by_id[id_].streams}
+        is_rest = self._unanswered <= self._open_ended | endless
+        return not self._unsettled and bool(self._unanswered) and is_rest
 
     @property
     def unanswered(self) -> list[int]:
@@ -219,6 +227,9 @@ class DeliveryWatch:
         self._unsettled.pop(item.id or 0, None)
         self._delivered += 1
         state = DeliveryState(event.get("state") or DeliveryState.TAKEN)
+        # NB: an appliance is known as one by its acknowledgement at the latest, and a stream is nobody's
+        if state is DeliveryState.TAKEN and not item.via and not self._is_appliance(item.to):
+            self._by_go_nodes.add(item.id or 0)
         line = _line("delivered", item, Standing(state))
         line.seconds = event.get("seconds")
         return line
@@ -244,6 +255,7 @@ class DeliveryWatch:
             failed=self._failed,
             waiting=[self._by_id[id_].to for id_ in silent if id_ in self._unsettled],
             unanswered=[self._by_id[id_].to for id_ in silent if id_ not in self._unsettled],
+            go_nodes=[self._by_id[id_].to for id_ in silent if id_ in self._by_go_nodes] or UNSET,
             lost_events=lost_events or UNSET,
         )
 

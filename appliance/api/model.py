@@ -534,6 +534,8 @@ class Line(_Answer):
     failed: int | UnsetType = UNSET
     waiting: list[str] | UnsetType = UNSET
     unanswered: list[str] | UnsetType = UNSET
+    go_nodes: list[str] | UnsetType = UNSET
+    """Of these the ones that never said that they are appliances."""
     lost_events: int | UnsetType = UNSET
     id_text: str | UnsetType = UNSET
 

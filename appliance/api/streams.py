@@ -90,7 +90,7 @@ class Streams:
         # NB: listening starts before the put: an ack may be quicker than our answer to the caller
         with self._followed.held(client), self._control.events.listen(wants) as listener:
             submitted = await self._control.submission.submit(requests, job=job)
-            watch = DeliveryWatch(submitted)
+            watch = DeliveryWatch(submitted, self._control.programs.understands)
             response = web.StreamResponse(status=202, headers={"Content-Type": NDJSON})
             try:
                 await response.prepare(request)

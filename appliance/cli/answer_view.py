@@ -85,6 +85,8 @@ class NodeAnswer:
     """Whether what is shown of it is the beginning of what is filed."""
     place: str = ""
     """Where in a file its answer has come to."""
+    is_go_node: bool = False
+    """Whether it has taken what was asked, gave no answer, and never said that it is an appliance."""
 
     @property
     def has_failed(self) -> bool:
@@ -276,6 +278,7 @@ class Answers:
             return self._open(line)
         if line.event in ("end", "events_lost"):
             self.lost_events = max(self.lost_events, line.count or line.lost_events or 0)
+            self._note_go_nodes(line.go_nodes or ())
             return []
         item = self._by_id.get(line.id or 0)
         if item is None:
@@ -344,6 +347,11 @@ class Answers:
         elif item.id is not None:
             self._by_id[item.id] = item
         return [_note(line.note)] if line.note else []
+
+    def _note_go_nodes(self, names: Iterable[str]) -> None:
+        for name in names:
+            for item in self._by_id.values():
+                item.is_go_node |= item.node == name
 
     def _miss(self, item: NodeAnswer, line: Line) -> list[Chunk]:
         is_news = item.progress.take(line)

@@ -301,7 +301,9 @@ def execute(
     if answers.is_interrupted:
         return INTERRUPTED
     if len(answers.silent) > len(answers.absent) or (answers.silent and absent_s is None):
-        how_long = f"within {wait_s:g} s" if grace_s is None else "in time"
+        # of a Go node no output of a program that goes on is waited for longer than that can go on
+        is_early = stream and all(item.is_go_node for item in answers.silent)
+        how_long = f"within {wait_s:g} s" if grace_s is None and not is_early else "in time"
         warn(f"no answer {how_long} (--wait)")
     return exit_code_of(answers)
 

@@ -205,6 +205,11 @@ def _describe_silence(item: NodeAnswer, what: str, *, in_pieces: bool) -> str:
             f"a stream of the broker keeps {what} for the node, which has not been heard of since: it runs when it is"
             " there; its answer is not shown"
         )
+    if item.is_go_node:
+        return (
+            f"{what} was taken there, and the node has not said that it is an appliance: a Go node tells nobody but"
+            " errorCentral of a program that it could not begin, or stopped when its time was over"
+        )
     if in_pieces and item.progress.is_appliance:
         return f"{what} was taken and ends there with what comes next, as with a closed pipe"
     return (

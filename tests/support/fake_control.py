@@ -3,6 +3,7 @@
 import asyncio
 import threading
 from pathlib import Path
+from types import SimpleNamespace
 
 import msgspec
 
@@ -160,7 +161,7 @@ class FakeControl:
 
     jobs = None
     ending = None
-    programs = None
+    programs = SimpleNamespace(understands=lambda _node: True)
     copies = NoCopies()
 
     @property

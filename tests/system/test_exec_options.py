@@ -30,12 +30,16 @@ nodes:
 
 @pytest.fixture(scope="module")
 def fleet(tmp_path_factory):
-    with (
-        NatsServer() as broker,
-        Appliance(CONFIG.format(url=broker.url), tmp_path_factory.mktemp("f")) as daemon,
-    ):
+    with NatsServer() as broker:
+        daemon = Appliance(
+            CONFIG.format(url=broker.url),
+            tmp_path_factory.mktemp("f"),
+            args=["--node", "central", "--node", "ship1"],
+        )
+        daemon.only_named = True
         daemon.url = broker.url
-        yield daemon
+        with daemon:
+            yield daemon
 
 
 def execute(daemon, *words, stdin=b""):
@@ -106,6 +110,27 @@ async def test_pieces_of_a_go_node_are_waited_for_no_longer_than_its_program_can
         done = await asyncio.to_thread(execute, fleet, *words)
         assert (done.returncode, done.stdout) == (1, b"tick\n"), done.stderr
         assert b"the exit status is unknown" in done.stderr
+        assert time.monotonic() - began < 40
+    finally:
+        await client.close()
+
+
+async def test_a_go_node_that_says_nothing_of_a_program_is_told_as_one_and_not_waited_for(fleet):
+    """It could not begin it, or it wrote nothing: neither is told by anybody."""
+    client = await nats.connect(fleet.url)
+
+    async def take(message):
+        await client.publish(message.reply, b"confirmed from: goer: 5")
+
+    try:
+        await client.subscribe("goer.REQCliCommandCont.CommandACK", cb=take)
+        await client.flush()
+        words = ["--stream", "--timeout", "1s", "--wait", "59s", "goer", "--", "x"]
+        began = time.monotonic()
+        done = await asyncio.to_thread(execute, fleet, *words)
+        assert (done.returncode, done.stdout) == (3, b"")
+        assert b"a Go node tells nobody but errorCentral" in done.stderr
+        assert b"it runs" not in done.stderr
         assert time.monotonic() - began < 40
     finally:
         await client.close()

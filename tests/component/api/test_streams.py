@@ -218,6 +218,38 @@ def test_what_has_been_answered_is_not_taken_for_what_nobody_has_heard():
     assert watch.unheard() == [2]
 
 
+@pytest.mark.parametrize(
+    ("state", "streams", "is_appliance", "lasts_s"),
+    [
+        ("taken", True, False, 8.0),
+        ("taken", True, True, 30.0),
+        ("taken", False, False, 30.0),
+        ("stored", True, False, 30.0),
+    ],
+)
+def test_what_a_go_node_runs_without_a_word_is_over_when_its_time_is(
+    state, streams, is_appliance, lasts_s
+):
+    async def scenario():
+        control = FakeControl()
+        item = Submitted(to="ship1", accepted=True, id=1, replies=True, streams=streams)
+        reader, watch = Reader(), DeliveryWatch([item], lambda _node: is_appliance)
+        loop = asyncio.get_running_loop()
+        with control.events.listen() as listener:
+            began = loop.time()
+            control.events.emit_frequent(
+                "message_delivered", id=1, to="ship1", seconds=0.1, state=state
+            )
+            await Streams(control)._tell_fates(
+                reader, reader, watch, listener, began + 30.0, None, seed_s=8.0
+            )
+        by_go_node = state == "taken" and not is_appliance
+        assert reader.lines[-1].get("go_nodes") == (["ship1"] if by_go_node else None)
+        return loop.time() - began
+
+    assert run_virtual(scenario()) == pytest.approx(lasts_s, abs=0.2)
+
+
 def test_a_file_that_is_followed_on_is_followed_no_longer_than_it_was_to_be():
     async def scenario():
         control = FakeControl()
