@@ -206,9 +206,10 @@ def _describe_silence(item: NodeAnswer, what: str, *, in_pieces: bool) -> str:
             " there; its answer is not shown"
         )
     if item.is_go_node:
+        nothing = "says nothing of a program that writes nothing, and " if in_pieces else ""
         return (
-            f"{what} was taken there, and the node has not said that it is an appliance: a Go node tells nobody but"
-            " errorCentral of a program that it could not begin, or stopped when its time was over"
+            f"{what} was taken there, and the node has not said that it is an appliance: a Go node {nothing}tells nobody"
+            " but errorCentral of one that it could not begin, or stopped when its time was over"
         )
     if in_pieces and item.progress.is_appliance:
         return f"{what} was taken and ends there with what comes next, as with a closed pipe"

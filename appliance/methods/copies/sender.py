@@ -32,7 +32,7 @@ from appliance.core.copying import (
     pack_piece,
     write_piece,
 )
-from appliance.core.delivery import DeliveryState, why_of_reason
+from appliance.core.delivery import DeliveryState, WaitReason, why_of_reason
 from appliance.core.message import CALLER_FILE, Message, bytes_to_text, text_to_bytes
 from appliance.core.retry import NO_BROKER, NOBODY_THERE
 from appliance.errors import AnswerUnwanted, HandlerError
@@ -376,7 +376,10 @@ class CopySender:
             return HandlerError(f"{self._to_node} {said}: {why_of_reason(reason)}")
         if "expired" not in reason and "no acknowledgement" not in reason:
             return HandlerError(f"{self._to_node}: {reason}")
-        if reason.endswith(NO_BROKER):
+        _, is_denied, words = reason.partition(f": {WaitReason.DENIED}: ")
+        if is_denied:
+            why = f"{WaitReason.DENIED}: {words}"
+        elif reason.endswith(NO_BROKER):
             why = NO_BROKER
         elif not reason.endswith(NOBODY_THERE):
             why = f"no acknowledgement came; {why}"

@@ -252,6 +252,10 @@ async def test_a_receiver_that_is_away_is_told_from_one_that_fell_silent(pair):
     pair.sender.deliver_error = f"expired after 10 s without acknowledgement: {NO_BROKER}"
     with pytest.raises(HandlerError, match="in time: there is no connection to the broker"):
         await pair.copy(pair.here / "small")
+    words = 'Permissions Violation for Publish to "central.REQCopyFileTo.EventACK"'
+    pair.sender.deliver_error = f"expired: no acknowledgement within 10 s: denied: {words}"
+    with pytest.raises(HandlerError, match=f"nobody took .* in time: denied: {words}"):
+        await pair.copy(pair.here / "small")
     pair.sender.deliver_error = None
 
     async def fall_silent(_method, offset):
