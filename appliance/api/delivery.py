@@ -161,8 +161,12 @@ class DeliveryWatch:
         if event["event"] == "reply_received":
             item = self._by_id.get(self._asked.get(event["previous_id"], 0))
             # a node that was not asked may name our message in its own, too
-            sender, asked = str(event.get("from")), str(event.get("asked"))
-            return item is not None and is_answer_of(sender, asked, to=item.to, via=item.via or "")
+            sender, asked = str(event.get("from")), event.get("asked")
+            relayed_by = str(event.get("relayed_by") or "")
+            asked = str(asked or (relayed_by and sender))
+            return item is not None and is_answer_of(
+                sender, asked, to=item.to, via=item.via or "", relayed_by=relayed_by
+            )
         return event.get("id") in self._asked and event["event"] in EVENTS
 
     def take(self, event: Event) -> Line | None:

@@ -76,13 +76,28 @@ def unwrap(message: Message, spec: SubscriberSpec) -> Message | str:
     )
 
 
-def is_answer_of(from_node: str, asked: str, *, to: str, via: str) -> bool:
+def find_go_relay(reply: Message) -> str:
+    """The Go node that has passed an answer on to the node that it came to; "" where none has.
+
+    It sends the copy in the name of who answered: the request that rides along tells whose that request was, and for whom.
+    """
+    asked = reply.previous_message
+    if asked is None or asked.from_node == reply.to_node or asked.relay_from_node != reply.to_node:
+        return ""
+    is_right = reply.from_node == asked.to_node == asked.relay_to_node
+    return asked.from_node if is_right else ""
+
+
+def is_answer_of(from_node: str, asked: str, *, to: str, via: str, relayed_by: str = "") -> bool:
     """Whether an answer that `from_node` sends, and that says that `asked` was asked, is one of `to`.
 
     The node on the way has looked that who answered is who was asked: so it passes on no answer of one node behind it in
-    another's place, and one that it passes on for this node is none of that one.
+    another's place, and one that it passes on for this node is none of that one. A Go node on the way passes it on as
+    it came (`relayed_by`).
     """
-    return from_node == via and asked == to if via else from_node == to
+    if not via:
+        return from_node == to
+    return asked == to and (from_node == via or (from_node == to and relayed_by == via))
 
 
 def is_relayed_reply(reply: Message, node: str) -> bool:

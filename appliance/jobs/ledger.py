@@ -296,14 +296,15 @@ class JobLedger:
         source: str | None,
         *,
         asked: str = "",
+        relayed_by: str = "",
     ) -> None:
         """An answer to a message of ours, or a piece of one; `source` is what tells it from a resend, `asked` the node that
-        it says the message was for.
+        it says the message was for, `relayed_by` the Go node that passed it on.
         """
         if self.asking:
             self.asking.answered(number, from_node, pieces[0][1], facts.exit_status)
         target = self._by_number.get(body_number(number))
-        if target is None or not target.is_answered_by(from_node, asked):
+        if target is None or not target.is_answered_by(from_node, asked, relayed_by):
             return
         target.outcome.answer(facts)
         self._has_answers = True
@@ -319,10 +320,12 @@ class JobLedger:
             if len(self._being_filed) > MAX_BEING_FILED:
                 del self._being_filed[next(iter(self._being_filed))]
 
-    def not_filed(self, number: int, from_node: str, why: str, *, asked: str = "") -> None:
+    def not_filed(
+        self, number: int, from_node: str, why: str, *, asked: str = "", relayed_by: str = ""
+    ) -> None:
         """The answer that was told of before could not be filed after all."""
         target = self._being_filed.get(body_number(number))
-        if target is not None and target.is_answered_by(from_node, asked):
+        if target is not None and target.is_answered_by(from_node, asked, relayed_by):
             target.outcome.not_filed = plain_text(why)
             self._note(target)
 

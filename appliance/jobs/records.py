@@ -134,9 +134,10 @@ class Target:
         """The node whose answer counts."""
         return self.facts.via or self.facts.to
 
-    def is_answered_by(self, from_node: str, asked: str) -> bool:
-        """Whether an answer of `from_node` counts that says that `asked` was asked."""
-        return is_answer_of(from_node, asked, to=self.facts.to, via=self.facts.via)
+    def is_answered_by(self, from_node: str, asked: str, relayed_by: str = "") -> bool:
+        """Whether an answer of `from_node` counts that says that `asked` was asked, and came by way of a Go node, if any."""
+        facts = self.facts
+        return is_answer_of(from_node, asked, to=facts.to, via=facts.via, relayed_by=relayed_by)
 
     @property
     def kind(self) -> Kind:

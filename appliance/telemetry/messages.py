@@ -402,13 +402,18 @@ class MessageTelemetry(EventLog):
         facts: ReplyFacts = NO_FACTS,
         *,
         asked: str = "",
+        relayed_by: str = "",
     ) -> None:
-        """A reply to a message of ours arrived; `asked` is the node that it says the message was for."""
+        """A reply to a message of ours arrived; `asked` is the node that it says the message was for, `relayed_by` the Go
+        node that passed it on.
+        """
         if self._events.has_listeners:
             shown = escape_controls(data[:MAX_REPLY_CHARACTERS])
             more: dict[str, object] = {}
             if asked != from_node and is_node_name(asked):
                 more["asked"] = asked
+            if relayed_by and is_node_name(relayed_by):
+                more["relayed_by"] = relayed_by
             if shown != data[:MAX_REPLY_CHARACTERS]:
                 raw = data[:MAX_REPLY_CHARACTERS].encode("utf-8", "surrogateescape")
                 more["data_base64"] = base64.b64encode(raw).decode()

@@ -12,7 +12,7 @@ from appliance.core.message import (
     make_reply,
     text_to_bytes,
 )
-from appliance.core.relay import RELAY_METHOD, forward_reply, is_relayed_reply
+from appliance.core.relay import RELAY_METHOD, find_go_relay, forward_reply, is_relayed_reply
 from appliance.core.specs import AckOn, Delivery, SubscriberSpec
 from appliance.dialect.headers import (
     EXIT_HEADER,
@@ -78,6 +78,7 @@ class ReplyBuilder:
                 "".join(message.data or ()),
                 facts,
                 asked=message.previous_message.to_node,
+                relayed_by=find_go_relay(message),
             )
 
     def tell_not_filed(self, work: Incoming, message: Message, why: str) -> None:
@@ -85,7 +86,10 @@ class ReplyBuilder:
         work.not_filed = why
         request = message.previous_message
         if request is not None:
-            self._jobs.not_filed(request.id, message.from_node, why, asked=request.to_node)
+            relayed_by = find_go_relay(message)
+            self._jobs.not_filed(
+                request.id, message.from_node, why, asked=request.to_node, relayed_by=relayed_by
+            )
 
     def file_reply(self, work: Incoming, message: Message) -> None:
         """Keep an answer with the job that asked for it, whether or not anybody waits for it."""
@@ -104,6 +108,7 @@ class ReplyBuilder:
             [(facts.stream or "stdout", text_to_bytes(data)), ("stderr", facts.stderr)],
             None if instance is None else f"{instance}-{work.identity.message_id}",
             asked=request.to_node,
+            relayed_by=find_go_relay(message),
         )
 
     def of_result(

@@ -77,13 +77,16 @@ class Jobs(Protocol):
         source: str | None,
         *,
         asked: str = "",
+        relayed_by: str = "",
     ) -> None:
         """An answer to a message of ours, or a piece of one; `source` is what tells it from a resend, `asked` the node that
-        it says the message was for.
+        it says the message was for, `relayed_by` the Go node that passed it on.
         """
         ...
 
-    def not_filed(self, number: int, from_node: str, why: str, *, asked: str = "") -> None:
+    def not_filed(
+        self, number: int, from_node: str, why: str, *, asked: str = "", relayed_by: str = ""
+    ) -> None:
         """The answer that was told of before could not be filed after all."""
         ...
 

@@ -187,6 +187,44 @@ async def test_a_node_answers_for_itself_and_for_no_other_behind_the_same_gatewa
     assert "by ship.one" not in lines
 
 
+async def test_an_answer_that_a_go_node_passed_on_is_seen_by_who_asked(fleet):
+    """It passes it on as it came, in the name of who answered, and to nobody else's credit."""
+    client = await nats.connect(fleet.url)
+    try:
+        heard = await client.subscribe("ship2.go.REQRelay.EventACK")
+        await client.flush()
+        message = relayed(to_nodes=["ship2"], method="REQCliCommand", file_name="go.txt")
+        message["relay_via_node"] = "go"
+        asking = asyncio.create_task(asyncio.to_thread(fleet.follow, message))
+        asked = await heard.next_msg(timeout=30)
+        await asked.respond(b"confirmed from: ship2.go: 0")
+        request = cbor2.loads(asked.data)
+        # as it sent it to the final node, which echoed it; its own mark was taken out of the copy
+        request[0], request[3], request[4], request[9] = "ship2", None, "REQCliCommand", "go"
+        request[20] = ""
+        for name, via in (("ship.one", "go"), ("ship2", "gateway"), ("ship2", "go")):
+            before = handled(fleet, "central.REQToFileAppend.EventACK_subscriber")
+            echoed = [*request]
+            echoed[9] = via
+            answer = seed_message(
+                "central", name, "REQToFileAppend", [f"{name} by {via}"], file_name="go.txt"
+            )
+            answer[8], answer[18] = True, echoed
+            await publish(fleet, "central.REQToFileAppend.EventACK", answer)
+            await until_async(
+                lambda before=before: (
+                    handled(fleet, "central.REQToFileAppend.EventACK_subscriber") > before
+                ),
+                every_s=0.02,
+            )
+        lines = await asking
+    finally:
+        await client.close()
+    assert "ship2 by go" in lines
+    assert "ship.one by go" not in lines
+    assert "ship2 by gateway" not in lines
+
+
 def test_a_node_without_relaying_passes_no_answer_on(fleet):
     message = forged({20: "ship3"})
     message[0] = "ship3"
