@@ -41,7 +41,6 @@ from appliance.delivery.signer import Signer
 from appliance.dialect.base import Answer, AnswerKind, Dialect
 from appliance.dialect.headers import (
     BEGUN_ELSEWHERE,
-    ID_HEADER,
     LENT_PREFIX,
     header_text,
     with_line,
@@ -64,10 +63,8 @@ KEPT_LOOK_S = 5.0
 RECENT_ACKS = 4_096
 NOTE_KIND = "stream"
 """Of the facts that tell which streams record a subject of ours: what is left there is fetched whatever the config says."""
-INSTANCE_LENGTH = 16
 
 _NANOSECONDS = 1_000_000_000
-_ID = f"{ID_HEADER}: ".encode()
 _ACK = b"+ACK"
 
 
@@ -316,7 +313,7 @@ class JetStreamIntake:
         fresh: list[BusMessage] = []
         again: list[BusMessage] = []
         subject, prefix, lender = self._spec.subject, self._prefix, LENT_PREFIX + self._life
-        in_hand = self._in_hand
+        in_hand, identify = self._in_hand, self._dialect.identify
         # what is begun here must be begun nowhere else, whatever becomes of this daemon
         claims_all = self._begins_once and self._spec.ack_on is AckOn.DONE
         for message in messages:
@@ -337,7 +334,7 @@ class JetStreamIntake:
                 subject,
                 message.payload,
                 block,
-                f"{prefix}{self._life}/{_sender_of(block)}/{ack.replace('.', '/')}",
+                f"{prefix}{self._life}/{identify(block).instance or ''}/{ack.replace('.', '/')}",
                 origin=(lender, receipt.sequence),
             )
             (fresh if receipt.delivered == 1 and not claims_all else again).append(taken)
@@ -543,15 +540,6 @@ def _receipt_of(reply_to: str) -> Receipt:
     receipt = read_receipt(_ack_subject(reply_to))
     assert receipt is not None  # it was one when the reply subject was made
     return receipt
-
-
-def _sender_of(block: bytes) -> str:
-    """The instance of the appliance that sent a message; "" where nobody says."""
-    at = block.find(_ID)
-    if at < 0:
-        return ""
-    instance = block[at + len(_ID) : at + len(_ID) + INSTANCE_LENGTH]
-    return instance.decode() if instance.isalnum() else ""
 
 
 def _word(answer: Answer) -> bytes:

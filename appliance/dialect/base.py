@@ -97,6 +97,20 @@ class Dialect(LaneWords, Protocol):
         """Who may answer for messages with this destination."""
         ...
 
+    def read_headers(self, block: bytes) -> Mapping[str, str]:
+        """All that a message came with, by the names in `dialect.headers`."""
+        ...
+
+    def hears(self, block: bytes) -> bool:
+        """Whether its sender understands more answers than an acknowledgement, told by a glance: it may be wrong where
+        somebody writes what is no word of ours.
+        """
+        ...
+
+    def is_compressed(self, block: bytes) -> bool:
+        """Whether what is in the payload takes more room than that, told by a glance."""
+        ...
+
     def identify(self, block: bytes) -> Identity:
         """What a header block says of its message, whatever is in the payload."""
         ...

@@ -38,6 +38,7 @@ from appliance.dialect.headers import (
 from appliance.wire.alike import AlikeReader
 from appliance.wire.codecs import COMPRESSION_OF_HEADER, SERIALIZATION_OF_HEADER
 from appliance.wire.frame import (
+    COMPRESSION_HEADER,
     WireLimits,
     decode_frame,
     decode_payload,
@@ -75,6 +76,9 @@ _SAYS = re.compile(
 _NUMBER = re.compile(
     rb"(?:confirmed(?: REQRelay)? from|working at|busy at|refused by): [A-Za-z0-9_.-]{1,200}: ([0-9]{1,19})(?:: |$)"
 ).match
+
+_VERSION_MARK = VERSION_HEADER.encode()
+_COMPRESSION_MARK = f"{COMPRESSION_HEADER}:".encode()
 
 _CONFIRMED = b"confirmed "
 _NO_RESPONDERS = b"NATS/1.0 503"
@@ -147,6 +151,18 @@ class StewardDialect:
         if attempt:
             written[ATTEMPT_HEADER] = str(attempt)
         return encode_headers(written)
+
+    def read_headers(self, block: bytes) -> Mapping[str, str]:
+        """See `base.Dialect`."""
+        return parse_headers(block)
+
+    def hears(self, block: bytes) -> bool:
+        """See `base.Dialect`."""
+        return _VERSION_MARK in block
+
+    def is_compressed(self, block: bytes) -> bool:
+        """See `base.Dialect`."""
+        return _COMPRESSION_MARK in block
 
     def identify(self, block: bytes) -> Identity:
         """See `base.Dialect`."""

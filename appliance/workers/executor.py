@@ -305,9 +305,7 @@ class Executor:
 
     async def _handle_opened(self, work: Incoming) -> None:
         try:
-            message = work.message or work.opened(
-                self._services.dialect, wire_limits(self._services.desired.value)
-            )
+            message = work.message or work.opened(wire_limits(self._services.desired.value))
         except DecodeError as error:
             text = self._services.hiding.text(str(error))
             self._finishing.add((work, (), f"failed: undecodable: {text}"))
@@ -433,7 +431,7 @@ class Executor:
         key = ProgramKey(work.sender, work.identity.instance or "", work.identity.message_id)
         self._services.for_handlers.programs.let_begin(key)
         try:
-            message = work.opened(self._services.dialect, wire_limits(self._services.desired.value))
+            message = work.opened(wire_limits(self._services.desired.value))
         except DecodeError:
             self._finishing.add((work, (), f"failed: {CALLED_OFF}"))
         else:

@@ -25,7 +25,6 @@ from appliance.dialect.headers import (
 from appliance.errors import DecodeError
 from appliance.methods.base import FilePosition, Handler
 from appliance.wire.frame import WireLimits
-from appliance.wire.headers import parse_headers
 
 # Messages of senders that have their share here already and cannot be told to ask again later.
 #
@@ -83,6 +82,7 @@ class Incoming:
         "_headers",
         "ack_on",
         "block",
+        "dialect",
         "handler",
         "held_bytes",
         "identity",
@@ -113,7 +113,10 @@ class Incoming:
         payload: bytes,
         block: bytes,
         reply_to: str,
+        dialect: Dialect,
     ) -> None:
+        self.dialect = dialect
+        """That it came in."""
         self.message: Message | None = message
         self.identity = identity
         self.ack_on = ack_on
@@ -153,7 +156,7 @@ class Incoming:
         """All headers that it came with."""
         headers = self._headers
         if headers is None:
-            headers = self._headers = parse_headers(self.block)
+            headers = self._headers = self.dialect.read_headers(self.block)
         return headers
 
     @property
@@ -165,7 +168,7 @@ class Incoming:
         """Bytes that it holds in memory now, decoded texts included."""
         message = self.message
         size = len(self.payload)
-        if b"cmp:" not in self.block:
+        if not self.dialect.is_compressed(self.block):
             size = (
                 3 * size + SMALL_BYTES
             )  # as much text as it has bytes, and once more for a request that rides along
@@ -184,7 +187,7 @@ class Incoming:
         self.message = None
         self.held_bytes = len(self.payload)
 
-    def opened(self, dialect: Dialect, limits: WireLimits) -> Message:
+    def opened(self, limits: WireLimits) -> Message:
         """The message, decoded again where only its bytes were kept.
 
         Raises:
@@ -192,7 +195,7 @@ class Incoming:
         """
         message = self.message
         if message is None:
-            message = self.message = dialect.read(self.block, self.payload, limits)[0]
+            message = self.message = self.dialect.read(self.block, self.payload, limits)[0]
         return message
 
 
@@ -413,7 +416,9 @@ class Admission:
         # NB: an appliance that names a reply subject here had promised to deliver, when this was still acknowledged
         is_awaited = bool(reply_to) and identity.hears and not spec.wants_ack
         ack_on = AckOn.DONE if is_awaited else spec.ack_on
-        work = make(message, identity, ack_on, handler, delivery.payload, block, reply_to)
+        work = make(
+            message, identity, ack_on, handler, delivery.payload, block, reply_to, self._dialect
+        )
         if signer:
             work.signer = signer
         return work

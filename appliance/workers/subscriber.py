@@ -35,7 +35,6 @@ from appliance.errors import BusError, StoreError
 from appliance.methods.base import Method
 from appliance.outbox.records import DONE_VERDICT, InboxRow, TakeIn, TakeInResult, Taken
 from appliance.telemetry.stats import DrainReport, WorkerStats
-from appliance.wire.headers import parse_headers
 from appliance.workers.executor import Executor
 from appliance.workers.finishing import may_be_done_at_once, verdict_answer
 from appliance.workers.inbox_owners import scope_of
@@ -345,20 +344,22 @@ class Subscriber:
         """These may have lain here while the process stood still, and be done by another daemon; those that cannot be
         asked for again remain.
         """
-        stale = [one for one in messages if one.reply_to and b"appl-v" in one.block]
+        hears = self._services.dialect.hears
+        stale = [one for one in messages if one.reply_to and hears(one.block)]
         self._say_busy([(message.reply_to, 0) for message in stale])
-        return [one for one in messages if not (one.reply_to and b"appl-v" in one.block)]
+        return [one for one in messages if not (one.reply_to and hears(one.block))]
 
     def _take_what_fits(self, messages: list[BusMessage]) -> None:
         """No room for all: appliances are told when to ask again, others wait as bytes until that is too much, too."""
         executor, backlog = self._executor, self._spec.backlog
+        hears = self._services.dialect.hears
         turned_away: list[BusMessage] = []
         for message in messages:
             untaken = len(self._incoming) + len(self._kept_back)
             waiting = untaken + executor.held_count
             held_bytes = self._incoming_bytes + executor.waiting.size_bytes
             has_room = waiting < backlog and held_bytes < MAX_BACKLOG_BYTES
-            if not has_room and (b"appl-v" in message.block or message.origin is not None):
+            if not has_room and (hears(message.block) or message.origin is not None):
                 turned_away.append(message)
             elif untaken < backlog and held_bytes < MAX_BACKLOG_BYTES:
                 self._incoming.append(message)
@@ -718,7 +719,8 @@ class Subscriber:
         refusal.reason = self._services.hiding.text(refusal.reason)
         if refusal.is_undeclared and self._spec.method == HELLO_METHOD:
             # a node that was removed says it every half minute: it shows in the fleet, and is told of once
-            report = parse_headers(block).get(HELLO_HEADER) if block else None
+            headers = self._services.dialect.read_headers(block) if block else {}
+            report = headers.get(HELLO_HEADER)
             self._services.for_handlers.hellos.saw_hello(NodeName(refusal.sender), report)
         else:
             self._telemetry.message_refused(self.key, refusal.sender, refusal.reason)

@@ -5,6 +5,7 @@ import pytest
 from appliance.core.message import CALLER_FILE, Message
 from appliance.core.specs import AckOn
 from appliance.dialect.headers import MORE_HEADER, NOBODY
+from appliance.dialect.spoken import make_dialect
 from appliance.wire.headers import encode_headers
 from appliance.workers.incoming import Incoming
 from appliance.workers.waiters import MAX_REMEMBERED, AbandonedRequests
@@ -15,7 +16,9 @@ MORE = {MORE_HEADER: "1"}
 
 
 def make_work(message, headers):
-    return Incoming(message, NOBODY, AckOn.RECEIVED, None, b"", encode_headers(headers), "")
+    return Incoming(
+        message, NOBODY, AckOn.RECEIVED, None, b"", encode_headers(headers), "", make_dialect()
+    )
 
 
 @pytest.mark.parametrize(

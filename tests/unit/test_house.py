@@ -75,3 +75,18 @@ def test_no_modules_import_one_another_in_a_circle():
 
     for name in sorted(graph):
         visit(name)
+
+
+def test_workers_leave_the_reading_of_headers_to_the_dialect():
+    found = []
+    for name, tree in modules():
+        if not name.startswith("appliance.workers."):
+            continue
+        found += [
+            f"{name} imports {what}" for _, what in imports_of(tree) if what == "parse_headers"
+        ]
+        for item in ast.walk(tree):
+            value = item.value if isinstance(item, ast.Constant) else None
+            if isinstance(value, bytes) and re.search(rb"appl-|cmp|serial", value):
+                found.append(f"{name} knows {value!r}")
+    assert not found

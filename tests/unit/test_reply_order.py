@@ -5,6 +5,7 @@ import pytest
 from appliance.core.message import Message
 from appliance.core.specs import AckOn
 from appliance.dialect.headers import NOBODY, TURN_HEADER
+from appliance.dialect.spoken import make_dialect
 from appliance.wire.headers import encode_headers
 from appliance.workers.incoming import Incoming
 from appliance.workers.reply_writer import ReplyOrder
@@ -14,7 +15,7 @@ def make_work(turn, sender="ship1", is_reply=True):
     headers = {TURN_HEADER: turn} if turn else {}
     message = Message(from_node=sender, is_reply=is_reply)
     block = encode_headers(headers) if headers else b""
-    return Incoming(message, NOBODY, AckOn.RECEIVED, None, b"", block, "")
+    return Incoming(message, NOBODY, AckOn.RECEIVED, None, b"", block, "", make_dialect())
 
 
 @pytest.fixture
