@@ -73,7 +73,8 @@ there; --mkdir makes it, at a node, where allow_paths has the directory, too.
 
 What may be read at a node is allow_paths of its REQCopyFileFrom, what may be written that of its
 REQCopyFileTo. To fetch files the own node subscribes REQCopyFileTo and accepts the sender; it needs
-no allow_paths for that. A Go node gives and takes files up to 1,000,000 bytes.
+no allow_paths for that. A Go node gives and takes files up to 1,000,000 bytes, and does not say what
+came of one that it took: that is told, and counts as copied.
 
 \b
 Exit status: 0 all copied, 1 some failed, 3 some nodes gave no sign of life for --wait, 64 wrong use,

@@ -107,7 +107,11 @@ class Copier:
             self._view.finish(copied.size)
         if copied is None or not copied.is_confirmed:
             self._view.end()
-            warn(f"{job.target}: it was handed over; the node there does not say what came of it")
+            said = "it was handed over; the node there"
+            if copied is None:
+                # a Go node says so when it has read the file
+                said = f"{job.source.node} has read it and sends it there, and"
+            warn(f"{job.target}: {said} does not say what came of it")
         return copied
 
     def _copy_over_restarts(self, job: Job) -> Copied:

@@ -101,7 +101,7 @@ Our own, told from the program's by a line on stderr that begins with "appliance
 With -i the program reads what comes on standard input here, up to 512 KiB, the same on every node; without it
 nothing is read, so that a loop (`while read node; do appliance exec "$node" -- uptime; done`) keeps its lines. --user,
 --cwd and --env are as the node's allow_users, allow_directories and allow_environment let them. A node that knows none
-of these (a Go node, an earlier version) does not run the command.
+of these (a Go node, an earlier version) does not run the command, which has failed then.
 
 What a silent node has not taken stays in the outbox and is run when the node is back; the line on
 stderr says how to forget it. Of several nodes those where nobody is there are not waited for

@@ -162,7 +162,8 @@ async def test_it_is_had_to_copy_to_another_node(fleet):
     async with goer(fleet, "REQCopyFileFrom") as node:
         node.files["/var/log/x"] = TEXT
         done = await cp(fleet, "goer:/var/log/x", f"ship1:{target}")
-    assert (done.returncode, "does not say what came of it" in done.stderr) == (0, True)
+    words = f"ship1:{target}: goer has read it and sends it there, and does not say what came of it"
+    assert (done.returncode, words in done.stderr) == (0, True)
     fleet.settle()
     assert target.read_bytes() == TEXT
 
