@@ -94,6 +94,11 @@ class Bus(Protocol):
         ...
 
     @property
+    def has_streams(self) -> bool:
+        """Whether the server that one is connected to has JetStream; a login may not be allowed to use it."""
+        ...
+
+    @property
     def is_congested(self) -> bool:
         """Whether senders should await `wait_until_writable` before they send more; False without a connection."""
         ...

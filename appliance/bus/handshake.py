@@ -197,6 +197,7 @@ class _HandshakeClient(Client):
             subscriptions=subscriptions,
             events=events,
         )
+        wire.has_streams = self._server_info.get("jetstream") is True
         wire.keep_alive = self
         wire.take_over(self._writers()[0].transport, leftover)
         return wire

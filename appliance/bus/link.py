@@ -95,6 +95,11 @@ class Link:
         return self._last_max_payload_bytes if self.wire is None else self.wire.max_payload
 
     @property
+    def has_streams(self) -> bool:
+        """Whether the broker in use has JetStream."""
+        return self.wire is not None and self.wire.has_streams
+
+    @property
     def wires(self) -> tuple[Wire, ...]:
         """Every wire that may carry a subscription now."""
         return tuple(self._connector.wires)
@@ -398,6 +403,7 @@ class Connector:
             max_payload = info.get("max_payload")
             if isinstance(max_payload, int) and max_payload > 0:
                 wire.max_payload = max_payload
+            wire.has_streams = info.get("jetstream") is True
 
         return WireEvents(
             on_lost=self._forget,

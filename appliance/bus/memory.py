@@ -151,6 +151,7 @@ class MemoryBroker:
             max_payload: bytes of headers and payload in one message.
         """
         self.max_payload = max_payload
+        self.has_streams = False
         self.policy = policy
         self.is_up = True
         self._rng = rng
@@ -364,6 +365,11 @@ class MemoryBus:
     def max_payload(self) -> int:
         """Bytes of payload and headers that the broker takes in one message."""
         return self._broker.max_payload
+
+    @property
+    def has_streams(self) -> bool:
+        """Whether it has JetStream."""
+        return self._broker.has_streams
 
     @property
     def is_congested(self) -> bool:

@@ -130,6 +130,11 @@ class NatsBus:
         return self._link.max_payload_bytes
 
     @property
+    def has_streams(self) -> bool:
+        """Whether the server that one is connected to has JetStream."""
+        return self._link.has_streams
+
+    @property
     def failed(self) -> str | None:
         """Why the broker refuses us, while it does; None otherwise. Trying goes on, slowly."""
         return self._link.failed

@@ -57,6 +57,8 @@ class Wire(asyncio.Protocol):
     ) -> None:
         self.server = server
         self.max_payload = max_payload
+        self.has_streams = False
+        """Whether the server says that it has JetStream."""
         self.keep_alive: object = None
         """Whatever must not be collected while the transport is in use (the client that opened it)."""
         self.announced: set[str] = set()

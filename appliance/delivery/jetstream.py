@@ -10,7 +10,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from functools import partial
 from hashlib import blake2b
 
 import msgspec
@@ -25,7 +26,7 @@ from appliance.bus.base import (
     Subscription,
 )
 from appliance.bus.batches import Batches
-from appliance.bus.jetstream import JetStreamApi
+from appliance.bus.jetstream import JetStreamApi, StreamState
 from appliance.core.signatures import VALID_S
 from appliance.core.specs import Delivery, PublisherSpec, SubscriberSpec
 from appliance.core.streams import (
@@ -36,6 +37,7 @@ from appliance.core.streams import (
     read_note,
     read_puback,
     verdict_prefix,
+    write_note,
 )
 from appliance.delivery.base import (
     Answered,
@@ -252,26 +254,56 @@ class JetStreamCarrier(CoreCarrier):
         await super().close()
 
 
-class WithRests:
-    """Implements `base.Intake`: one, beside which streams are emptied that earlier configs had for the subject."""
+Seek = Callable[[], Awaitable["JetStreamIntake | None"]]
+FIRST_ROOM = 16
+"""Messages that a stream is asked for which was found after the subscriber has said how many it has room for."""
 
-    def __init__(self, main: Intake, rests: Sequence[JetStreamIntake]) -> None:
+
+class WithRests:
+    """Implements `base.Intake`: one, beside which streams are emptied that earlier configs had for the subject.
+
+    `seek` finds one that senders have used and this node knows nothing of.
+    """
+
+    def __init__(self, main: Intake, rests: Sequence[JetStreamIntake], seek: Seek | None) -> None:
         self._main = main
-        self._rests = rests
+        self._rests = [*rests]
+        self._seek = seek
+        self._seeking: asyncio.Task[None] | None = None
+        self._room = 0
 
     async def start(self, on_messages: OnMessages, on_denied: OnDenied) -> None:
         """See `base.Intake`. The old streams let go of the subject first: two must not record it."""
         for rest in self._rests:
             await rest.start(on_messages, _ignore)
         await self._main.start(on_messages, on_denied)
+        if self._seek is not None:
+            self._seeking = asyncio.get_running_loop().create_task(
+                self._add_found(self._seek, on_messages), name="seek a forgotten stream"
+            )
+
+    async def _add_found(self, seek: Seek, on_messages: OnMessages) -> None:
+        # whoever may not ask, or of whom the connection is taken now, asks again with the next start
+        with contextlib.suppress(BusError, StoreError):
+            rest = await seek()
+            if rest is not None:
+                await rest.start(on_messages, _ignore)
+                self._rests.append(rest)
+                rest.want(self._room or FIRST_ROOM)
 
     async def stop(self) -> None:
         """See `base.Intake`."""
+        if self._seeking is not None:
+            self._seeking.cancel()
+            await asyncio.wait([self._seeking])
         for rest in self._rests:
             await rest.stop()
         await self._main.stop()
 
-    is_asked = True
+    @property
+    def is_asked(self) -> bool:
+        """See `base.Intake`."""
+        return self._main.is_asked or bool(self._rests)
 
     def update(self, spec: SubscriberSpec) -> None:
         """See `base.Intake`."""
@@ -280,6 +312,7 @@ class WithRests:
 
     def want(self, count: int) -> None:
         """See `base.Intake`."""
+        self._room = count
         for intake in (self._main, *self._rests):
             intake.want(count)
 
@@ -294,6 +327,9 @@ class WithRests:
 
     def confirm(self, confirmations: Sequence[Confirmation]) -> None:
         """See `base.Intake`."""
+        if not self._rests:
+            self._main.confirm(confirmations)
+            return
         rest_of: list[Confirmation] = []
         for confirmation in confirmations:
             intake = self._of(confirmation.reply_to)
@@ -350,6 +386,7 @@ class JetStreamDelivery:
         self._verifier = verifier
         self._secret = StreamSecret(notes)
         self._apis: dict[tuple[str, str], JetStreamApi] = {}
+        self._looking: dict[tuple[JetStreamApi, str], asyncio.Task[StreamState | None]] = {}
 
     def _api(self, node: str, domain: str) -> JetStreamApi:
         return self._apis.setdefault((node, domain), JetStreamApi(self._bus, node, domain))
@@ -402,7 +439,51 @@ class JetStreamDelivery:
             for subject, rest in known
             if subject == spec.subject and rest != stream
         ]
-        return WithRests(main, rests) if rests else main
+        seek = None
+        if spec.delivery is Delivery.CORE and spec.wants_ack:
+            seek = partial(self._seek, spec, [rest for _, rest in known], begins_once)
+        return WithRests(main, rests, seek) if rests or seek else main
+
+    async def _seek(
+        self, spec: SubscriberSpec, known: Sequence[StreamAddress], begins_once: bool
+    ) -> JetStreamIntake | None:
+        """What empties the stream of the subject, where senders had it keep messages that nobody here knows of: by a config
+        that this node never ran with, or before its state directory was lost.
+
+        Raises:
+            BusError, StoreError: that cannot be found out, or kept.
+        """
+        stream = address_of_stream(spec.stream, spec.subject)
+        if not self._bus.has_streams or stream in known:
+            return None
+        api = self._api(spec.node, stream.domain)
+        found = await self._look_at(api, stream)
+        if found is None or found.config.get("retention") != "workqueue":
+            return None
+        is_recorded = spec.subject in (found.config.get("subjects") or ())
+        if not is_recorded and await api.stored_at(stream.name, spec.subject, 1) is None:
+            return None
+        # first: a restart while it is emptied goes on with it
+        await self._notes.remember(NOTE_KIND, {write_note(spec.subject, stream): ""})
+        return self.make_intake(spec, _ignore, begins_once=begins_once, rest=stream)
+
+    async def _look_at(self, api: JetStreamApi, stream: StreamAddress) -> StreamState | None:
+        """The stream as it is; asked for once though all workers of a node begin together."""
+        looking = self._looking.get((api, stream.name))
+        if looking is None:
+            looking = asyncio.get_running_loop().create_task(
+                api.find_stream(stream.name), name=f"look at the stream {stream}"
+            )
+            self._looking[api, stream.name] = looking
+            looking.add_done_callback(lambda task: self._end_look((api, stream.name), task))
+        return await asyncio.shield(looking)
+
+    def _end_look(
+        self, key: tuple[JetStreamApi, str], task: asyncio.Task[StreamState | None]
+    ) -> None:
+        self._looking.pop(key, None)
+        if not task.cancelled():
+            task.exception()  # told to whoever waits, if anybody still does
 
 
 MODE = JetStreamDelivery

@@ -176,6 +176,9 @@ class JetStreamIntake:
             # what is sent from here on goes another way
             found = await self._api.release_subjects(name, spec.subject)
             self._life = "" if found is None else _life_of(found.created)
+            if found is not None:
+                # senders may have had it keep messages though this node never asked for any
+                await self._api.ensure_consumer(name, spec.subject, spec.concurrency)
             self._repair_at = self._mono() + RESYNC_S
             return
         await self._note_stream()

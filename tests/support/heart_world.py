@@ -321,6 +321,10 @@ class Line:
         return int(self.bus.max_payload)
 
     @property
+    def has_streams(self) -> bool:
+        return bool(self.bus.has_streams)
+
+    @property
     def is_congested(self) -> bool:
         return bool(self.bus.is_congested)
 

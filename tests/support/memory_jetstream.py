@@ -77,6 +77,7 @@ class StreamingBroker(MemoryBroker):
 
     def __init__(self, **settings: Any) -> None:
         super().__init__(**settings)
+        self.has_streams = True
         self.streams: dict[str, Stream] = {}
         self._lives = itertools.count(1)
         self._is_recorded = False

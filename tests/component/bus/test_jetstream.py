@@ -27,6 +27,7 @@ from appliance.daemon.stream_keeper import StreamKeeper
 from appliance.delivery import claims
 from appliance.delivery.base import Confirmation, Flight
 from appliance.delivery.claims import Claim, Claims
+from appliance.delivery.core import CoreIntake
 from appliance.delivery.jetstream import JetStreamDelivery, StreamSecret
 from appliance.delivery.signer import Signer
 from appliance.dialect.base import Answer, AnswerKind
@@ -93,7 +94,7 @@ class Side:
     def subscriber(self, **fields):
         return SubscriberSpec(
             node=NodeName("ship"), subject=SUBJECT, method=MethodName("REQPing"), wants_ack=True,
-            delivery=Delivery.JETSTREAM, stream=self.stream, **fields,
+            stream=self.stream, **({"delivery": Delivery.JETSTREAM} | fields),
         )  # fmt: skip
 
     async def sender(self):
@@ -119,13 +120,12 @@ class Side:
         return [answer for _, answer in self.answers]
 
     async def receiver(self, *, begins_once=False, **fields):
-        self.intake = self.mode.with_rests(
-            self.mode.make_intake(
-                self.subscriber(**fields), lambda denial: None, begins_once=begins_once
-            ),
-            self.subscriber(**fields),
-            begins_once=begins_once,
-        )
+        spec = self.subscriber(**fields)
+        if spec.delivery is Delivery.JETSTREAM:
+            main = self.mode.make_intake(spec, lambda denial: None, begins_once=begins_once)
+        else:
+            main = CoreIntake(self.bus, make_dialect(), spec, lambda denial: None, Signer())
+        self.intake = self.mode.with_rests(main, spec, begins_once=begins_once)
         await self.intake.start(self.inbox, lambda denial: None)
         return self.intake
 
@@ -396,6 +396,40 @@ async def test_a_subject_that_changes_its_stream_has_the_old_one_emptied_first_a
         side.confirm(message, AnswerKind.DONE)
     await until_async(lambda: side.notes.facts("stream").keys() == {f"{SUBJECT} other"})
     assert await side.api.find_consumer(STREAM, SUBJECT) is None
+    await intake.stop()
+
+
+async def test_what_a_stream_holds_for_a_node_that_never_knew_of_it_is_fetched_by_core(world):
+    """The fleet went over to streams and back while the node was away, or its disk was lost."""
+    side, node = await world.side(ONE), await world.side(TWO)
+    carrier = await side.sender()
+    carrier.send([side.flight(b"1"), side.flight(b"2")])
+    await side.said(2)
+    intake = await node.receiver(delivery=Delivery.CORE)
+    intake.want(5)
+    assert [one.payload for one in await node.inbox.wait_for(2)] == [b"1", b"2"]
+    assert node.notes.facts("stream")
+    for message in node.inbox.messages:
+        node.confirm(message, AnswerKind.DONE)
+    await side.until_kept(0)
+    await until_async(lambda: not node.notes.facts("stream"))
+    # what comes by core from here on is recorded no more
+    side.bus.send([(SUBJECT, "", b"", b"3")])
+    assert [one.payload for one in await node.inbox.wait_for(3)][2] == b"3"
+    assert await side.kept() == 0
+    await intake.stop()
+
+
+async def test_a_stream_of_others_with_that_name_is_left_alone(world):
+    side = await world.side()
+    await side.api.ask(
+        f"STREAM.CREATE.{STREAM}", {"name": STREAM, "subjects": [SUBJECT], "storage": "file"}
+    )
+    intake = await side.receiver(delivery=Delivery.CORE)
+    side.bus.send([(SUBJECT, "", b"", b"1")])
+    await side.inbox.wait_for(1)
+    await side.until_kept(1)
+    assert not side.notes.facts("stream")
     await intake.stop()
 
 
