@@ -265,10 +265,15 @@ class WithRests:
     `seek` finds one that senders have used and this node knows nothing of.
     """
 
-    def __init__(self, main: Intake, rests: Sequence[JetStreamIntake], seek: Seek | None) -> None:
+    def __init__(
+        self, main: Intake, rests: Sequence[JetStreamIntake], bus: Bus, seek: Seek | None
+    ) -> None:
         self._main = main
         self._rests = [*rests]
+        self._bus = bus
         self._seek = seek
+        self._on_messages: OnMessages | None = None
+        self._end_connected: Callable[[], None] = _nothing
         self._seeking: asyncio.Task[None] | None = None
         self._room = 0
 
@@ -278,21 +283,34 @@ class WithRests:
             await rest.start(on_messages, _ignore)
         await self._main.start(on_messages, on_denied)
         if self._seek is not None:
+            self._on_messages = on_messages
+            # senders of an older config may have used it while the node was cut off
+            self._end_connected = self._bus.on_connected(self._look_for_rest)
+            self._look_for_rest()
+
+    def _look_for_rest(self) -> None:
+        if self._seeking is None or self._seeking.done():
             self._seeking = asyncio.get_running_loop().create_task(
-                self._add_found(self._seek, on_messages), name="seek a forgotten stream"
+                self._add_found(), name="seek a forgotten stream"
             )
 
-    async def _add_found(self, seek: Seek, on_messages: OnMessages) -> None:
-        # whoever may not ask, or of whom the connection is taken now, asks again with the next start
+    async def _add_found(self) -> None:
+        assert self._seek is not None
+        assert self._on_messages is not None
+        # whoever may not ask, or of whom the connection is taken now, asks again with the next one
         with contextlib.suppress(BusError, StoreError):
-            rest = await seek()
+            rest = await self._seek()
             if rest is not None:
-                await rest.start(on_messages, _ignore)
-                self._rests.append(rest)
+                await rest.start(self._on_messages, _ignore)
+                ended = [one for one in self._rests if one.has_ended]
+                self._rests = [*(one for one in self._rests if not one.has_ended), rest]
+                for one in ended:
+                    await one.stop()
                 rest.want(self._room or FIRST_ROOM)
 
     async def stop(self) -> None:
         """See `base.Intake`."""
+        self._end_connected()
         if self._seeking is not None:
             self._seeking.cancel()
             await asyncio.wait([self._seeking])
@@ -303,7 +321,7 @@ class WithRests:
     @property
     def is_asked(self) -> bool:
         """See `base.Intake`."""
-        return self._main.is_asked or bool(self._rests)
+        return self._main.is_asked or not all(rest.has_ended for rest in self._rests)
 
     def update(self, spec: SubscriberSpec) -> None:
         """See `base.Intake`."""
@@ -364,6 +382,9 @@ class WithRests:
 
 
 def _ignore(_: Denial) -> None: ...
+
+
+def _nothing() -> None: ...
 
 
 class JetStreamDelivery:
@@ -441,12 +462,10 @@ class JetStreamDelivery:
         ]
         seek = None
         if spec.delivery is Delivery.CORE and spec.wants_ack:
-            seek = partial(self._seek, spec, [rest for _, rest in known], begins_once)
-        return WithRests(main, rests, seek) if rests or seek else main
+            seek = partial(self._seek, spec, begins_once)
+        return WithRests(main, rests, self._bus, seek) if rests or seek else main
 
-    async def _seek(
-        self, spec: SubscriberSpec, known: Sequence[StreamAddress], begins_once: bool
-    ) -> JetStreamIntake | None:
+    async def _seek(self, spec: SubscriberSpec, begins_once: bool) -> JetStreamIntake | None:
         """What empties the stream of the subject, where senders had it keep messages that nobody here knows of: by a config
         that this node never ran with, or before its state directory was lost.
 
@@ -454,7 +473,8 @@ class JetStreamDelivery:
             BusError, StoreError: that cannot be found out, or kept.
         """
         stream = address_of_stream(spec.stream, spec.subject)
-        if not self._bus.has_streams or stream in known:
+        note = write_note(spec.subject, stream)
+        if not self._bus.has_streams or note in self._notes.facts(NOTE_KIND):
             return None
         api = self._api(spec.node, stream.domain)
         found = await self._look_at(api, stream)
@@ -464,7 +484,7 @@ class JetStreamDelivery:
         if not is_recorded and await api.stored_at(stream.name, spec.subject, 1) is None:
             return None
         # first: a restart while it is emptied goes on with it
-        await self._notes.remember(NOTE_KIND, {write_note(spec.subject, stream): ""})
+        await self._notes.remember(NOTE_KIND, {note: ""})
         return self.make_intake(spec, _ignore, begins_once=begins_once, rest=stream)
 
     async def _look_at(self, api: JetStreamApi, stream: StreamAddress) -> StreamState | None:

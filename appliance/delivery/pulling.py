@@ -105,6 +105,8 @@ class JetStreamIntake:
         self._spec = spec
         self._notes = notes
         self._is_rest = is_rest
+        self.has_ended = False
+        """Whether what it was to empty is empty: it asks for nothing more, and lets the stream be."""
         self._note = write_note(spec.subject, stream)
         self._stream = stream.name
         self._consumer = name_of_consumer(spec.subject)
@@ -286,7 +288,7 @@ class JetStreamIntake:
         Daemons are served in turns, each as often as it has asked: who kept many askings open would get most of what is
         another's, and give it back again and again. So there is one while nothing comes.
         """
-        room = min(self._room, MAX_PULLED)
+        room = 0 if self.has_ended else min(self._room, MAX_PULLED)
         wanted = room - self._asked
         if wanted <= 0 or self._asked > room // 4 or not self._subscriptions:
             return
@@ -495,6 +497,9 @@ class JetStreamIntake:
             self._pull()
             if self._is_rest and not self._in_hand:
                 await self._end_rest()
+                if self.has_ended:
+                    # NB: looked after any longer, stream and consumer would be made anew, and record what goes by core
+                    return
 
     async def _repair(self) -> None:
         try:
@@ -527,7 +532,8 @@ class JetStreamIntake:
                 await self._api.delete_consumer(self._stream, subject)
             await self._notes.remember(NOTE_KIND, {self._note: None})
             self._room = 0
-            self._is_rest = False
+            self._trouble = self._drift = None
+            self.has_ended = True
 
     def _note_parked(self, messages: list[BusMessage]) -> None:
         self._parked += len(messages)

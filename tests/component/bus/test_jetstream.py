@@ -412,11 +412,39 @@ async def test_what_a_stream_holds_for_a_node_that_never_knew_of_it_is_fetched_b
     for message in node.inbox.messages:
         node.confirm(message, AnswerKind.DONE)
     await side.until_kept(0)
-    await until_async(lambda: not node.notes.facts("stream"))
-    # what comes by core from here on is recorded no more
+    await until_async(lambda: intake._rests[0].has_ended)
+    assert not node.notes.facts("stream")
+    # what comes by core from here on is recorded no more, and nothing makes the stream what it was
+    async with asyncio.TaskGroup() as group:
+        for task in intake._rests[0]._tasks:
+            group.create_task(asyncio.wait([task]))
     side.bus.send([(SUBJECT, "", b"", b"3")])
     assert [one.payload for one in await node.inbox.wait_for(3)][2] == b"3"
     assert await side.kept() == 0
+    assert await side.api.find_consumer(STREAM, SUBJECT) is None
+    await intake.stop()
+
+
+async def test_what_a_sender_of_an_older_config_had_a_stream_keep_is_fetched_after_a_reconnect(
+    world, monkeypatch
+):
+    side, node = await world.side(ONE), await world.side(TWO)
+    reconnects = []
+    monkeypatch.setattr(
+        node.bus, "on_connected", lambda call: reconnects.append(call) or (lambda: None)
+    )
+    intake = await node.receiver(delivery=Delivery.CORE)
+    await asyncio.wait([intake._seeking])
+    carrier = await side.sender()
+    carrier.send([side.flight(b"1")])
+    await side.said(1)
+    intake.want(5)
+    (reconnect,) = reconnects
+    reconnect()
+    await until_async(lambda: len(node.inbox.messages) == 2)  # by core, and from the stream
+    for message in node.inbox.messages:
+        node.confirm(message, AnswerKind.DONE)
+    await side.until_kept(0)
     await intake.stop()
 
 
