@@ -42,7 +42,7 @@ from appliance.outbox.store import MessageStore
 from appliance.outbox.texts import plain_text
 from appliance.reconcile.reconciler import Reconciler
 from appliance.telemetry.report import Telemetry
-from appliance.workers.router import Router
+from appliance.workers.router import GO_METHOD_TIMEOUT_S, Router
 
 ANSWER_METHODS = (
     MethodName(DEFAULT_REPLY_METHOD),
@@ -584,6 +584,7 @@ def describe_message(request: SubmitRequest, answer: Submitted, job: JobRequest)
         filed=_find_file(request, answer),
         batch=job.batch,
         file=_find_copied(request) if job.into and job.command == COPY_COMMAND else "",
+        time_s=float(request.method_timeout or GO_METHOD_TIMEOUT_S),
     )
     outcome = Outcome(
         wants_answer=answer.replies,

@@ -23,6 +23,10 @@ NOT_UNDERSTOOD = (
     "the node tells no exit status, as Go nodes do, which know of a command no input, user, directory or variables:"
     " it was not done"
 )
+UNHEARD = (
+    "no answer came while it could run; the node is no appliance, as far as is known, and tells errorCentral alone of what"
+    " it could not begin or stopped"
+)
 INTERRUPTED = "interrupted: "
 ENDED_EARLY = "ended early: "
 """How the words begin of an answer that the end of its node's daemon, or of a worker there, has cut off."""
@@ -159,6 +163,16 @@ class Outcome:
         else:
             self.state, self.why = DeliveryState.FAILED, status.removeprefix("failed: ")
         return True
+
+    def end_unheard(self) -> None:
+        """Nothing more is to come of a node that tells no end: its time is over."""
+        if self.is_over:
+            return
+        self.is_answered = self.is_settled = True
+        if self.has_spoken:
+            self.state, self.why = DeliveryState.DONE, ""
+        else:
+            self.state, self.why = DeliveryState.EXPIRED, UNHEARD
 
     def begin_again(self) -> None:
         """An operator has it tried anew: nothing of before counts."""

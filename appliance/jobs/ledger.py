@@ -49,6 +49,8 @@ ROW_BYTES = 300
 MAX_BEING_FILED = 1_000
 RETRY_S = 1.0
 FORGET_EVERY_S = 10.0
+LATE_S = 60.0
+"""What the answer of a Go node may take to come after the time that it gives its handler."""
 SLACK = 1.25
 """Output is cut back when it exceeds its bound by that much, not with every piece."""
 NOT_ACCEPTED = "the appliance stopped before it was accepted"
@@ -116,6 +118,8 @@ class JobLedger:
         """Those that have not left the outbox."""
         self._by_number: dict[int, Target] = {}
         """Those whose answer is not complete."""
+        self._by_go_nodes: dict[Target, None] = {}
+        """Those that Go nodes have, of which at some time nothing is waited for any more."""
         self._being_filed: dict[int, Target] = {}
         """The latest whose answers are complete, and handled from now on."""
         self.asking = Asking()
@@ -267,13 +271,22 @@ class JobLedger:
     # -- what becomes of it -----------------------------------------------------------------------
 
     def concluded(
-        self, record_id: int, reason: str | None, *, state: DeliveryState = DeliveryState.TAKEN
+        self,
+        record_id: int,
+        reason: str | None,
+        *,
+        state: DeliveryState = DeliveryState.TAKEN,
+        by_seed: bool = False,
     ) -> None:
-        """A message left the outbox: delivered to where `state` says, or with `reason` as a dead letter."""
+        """A message left the outbox: delivered to where `state` says, with `by_seed` to a node that is no appliance, as far
+        as it says; or with `reason` as a dead letter.
+        """
         if self.asking:
             self.asking.concluded(record_id, reason)
         target = self._by_message.get(record_id)
         if target is not None:
+            if by_seed and reason is None and not target.facts.via:
+                target.state.over_at = self._outbox.now() + target.facts.time_s + LATE_S
             self._settle(target, state, reason)
 
     def dropped(self, ids: Iterable[int], end: Standing) -> list[Target]:
@@ -334,6 +347,7 @@ class JobLedger:
         for target in targets:
             target.outcome.begin_again()
             target.state.stopped, target.state.ending = "", Ending.NOT_ASKED
+            target.state.over_at = 0.0
             self._follow(target)
             self._note(target)
 
@@ -374,6 +388,9 @@ class JobLedger:
             target.job.open.pop(target, None)
             if self._by_number.get(target.number) is target:
                 del self._by_number[target.number]
+            self._by_go_nodes.pop(target, None)
+        elif target.state.over_at:
+            self._by_go_nodes[target] = None
         self._changed[target] = None
         self._stir()
 
@@ -385,6 +402,8 @@ class JobLedger:
             self._by_message[target.message] = target
         if target.outcome.wants_answer:
             self._by_number[target.number] = target
+        if target.state.over_at:
+            self._by_go_nodes[target] = None
 
     def _take_key(self) -> int:
         self._next_key += 1
@@ -483,10 +502,18 @@ class JobLedger:
     # -- forgetting -------------------------------------------------------------------------------
 
     async def run(self) -> None:
-        """Forget what is old, until cancelled."""
+        """Forget what is old, and wait no longer for what no Go node tells, until cancelled."""
         while True:
+            self.end_unheard()
             self._make_room()
             await asyncio.sleep(FORGET_EVERY_S)
+
+    def end_unheard(self) -> None:
+        """What Go nodes had, and tell no end of, is over when their time is."""
+        now = self._outbox.now()
+        for target in [item for item in self._by_go_nodes if item.state.over_at <= now]:
+            target.outcome.end_unheard()
+            self._note(target)
 
     def _make_room(self) -> None:
         settings = self._settings.value
@@ -524,6 +551,7 @@ class JobLedger:
         self._by_message.pop(target.message or 0, None)
         if self._by_number.get(target.number) is target:
             del self._by_number[target.number]
+        self._by_go_nodes.pop(target, None)
         self._changed.pop(target, None)
         target.job.open.pop(target, None)
 

@@ -55,6 +55,8 @@ class TargetFacts(msgspec.Struct, kw_only=True, omit_defaults=True):
     """Which of the batches of its job it was asked in."""
     file: str = ""
     """Of a copy of several files the one that it is about."""
+    time_s: float = 0.0
+    """How long a node may work at it that is no appliance, and tells no end of it."""
 
 
 class Ending(StrEnum):
@@ -88,6 +90,8 @@ class TargetState(msgspec.Struct, kw_only=True, omit_defaults=True):
     stopped: str = ""
     """What came of stopping it, in words."""
     is_stop_in_vain: bool = False
+    over_at: float = 0.0
+    """From when on nothing is waited for any more, in steady seconds: a Go node has it. 0 for never."""
     ending: Ending = Ending.NOT_ASKED
     """How far an operator's wish to end it has come: a daemon that ends meanwhile goes on with it."""
 

@@ -242,7 +242,7 @@ class Publisher:
         if jobs.is_watching:
             for flight in flights:
                 state = delivered_as(flight, wants_ack=self._spec.wants_ack)
-                jobs.concluded(flight.record.id, reason, state=state)
+                jobs.concluded(flight.record.id, reason, state=state, by_seed=flight.by_seed)
         if reason is not None:
             for flight in flights:
                 self._services.report_given_up(flight.record, reason)

@@ -59,9 +59,16 @@ class Jobs(Protocol):
         ...
 
     def concluded(
-        self, record_id: int, reason: str | None, *, state: DeliveryState = DeliveryState.TAKEN
+        self,
+        record_id: int,
+        reason: str | None,
+        *,
+        state: DeliveryState = DeliveryState.TAKEN,
+        by_seed: bool = False,
     ) -> None:
-        """A message left the outbox: delivered to where `state` says, or with `reason` as a dead letter."""
+        """A message left the outbox: delivered to where `state` says, with `by_seed` to a node that is no appliance, as far
+        as it says; or with `reason` as a dead letter.
+        """
         ...
 
     def knows(self, number: int) -> bool:

@@ -1,14 +1,15 @@
 """The book of jobs on a real file and a store that is a double: what it keeps over kills and damage, what it forgets."""
 
 import contextlib
+import json
 import sqlite3
 
 import pytest
 
 from appliance.core.delivery import DeliveryState, Standing
 from appliance.core.message import body_number
-from appliance.core.outcome import AnswerFacts, Outcome
-from appliance.jobs.ledger import NOT_ACCEPTED, NewMessage
+from appliance.core.outcome import UNHEARD, AnswerFacts, Outcome
+from appliance.jobs.ledger import LATE_S, NOT_ACCEPTED, NewMessage
 from appliance.jobs.records import JobFacts, TargetFacts, TargetState
 from appliance.outbox.job_file import FILE_NAME
 
@@ -44,6 +45,43 @@ async def output(ledger, job):
     await ledger.written()
     found = await ledger.file.read("SELECT data FROM piece WHERE job = ? ORDER BY seq", (job.key,))
     return b"".join(data for (data,) in found)
+
+
+@pytest.mark.parametrize("restarts", [False, True])
+async def test_a_go_node_that_says_nothing_is_waited_for_until_its_time_is_over(
+    open_ledger, outbox, restarts
+):
+    """It tells neither that it could not begin, nor that it stopped it, nor the end of what it said in pieces."""
+    ledger = await open_ledger()
+    speaking = LARGE_ID + 1
+    job = await begin(ledger, outbox, message(), message(speaking, "ship2", streams=True))
+    for number in (LARGE_ID, speaking):
+        ledger.concluded(number, None, by_seed=True)
+    answer(ledger, speaking, "ship2", status=None)
+    if restarts:
+        outbox.pending.clear()
+        await ledger.close()
+        ledger = await open_ledger()
+    outbox.time += LATE_S - 1
+    ledger.end_unheard()
+    assert ledger.open_count == 1
+    outbox.time += 2
+    ledger.end_unheard()
+    assert ledger.open_count == 0
+    states = [json.loads(state)["outcome"] for _, _, state in await rows(ledger, job)]
+    assert [state["state"] for state in states] == ["expired", "done"]
+    assert states[0]["why"] == UNHEARD
+    answer(ledger)
+    assert ledger.open_count == 0
+
+
+async def test_an_appliance_that_says_nothing_is_waited_for(open_ledger, outbox):
+    ledger = await open_ledger()
+    await begin(ledger, outbox, message())
+    ledger.concluded(LARGE_ID, None)
+    outbox.time += 10 * LATE_S
+    ledger.end_unheard()
+    assert ledger.open_count == 1
 
 
 async def test_an_answer_is_kept_and_ends_the_job(open_ledger, outbox):
