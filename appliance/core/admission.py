@@ -30,7 +30,11 @@ def find_refusal(
         return f"the body names method {message.method[:60]!r} but came on the subject of {spec.method}"
     if message.to_node != subject_node:
         return f"the body is addressed to {message.to_node[:60]!r} but came on a subject of {subject_node}"
-    sender = message.from_node
+    return find_sender_refusal(spec, message.from_node, declared)
+
+
+def find_sender_refusal(spec: SubscriberSpec, sender: str, declared: Set[NodeName]) -> str | None:
+    """Why nothing of `sender` is for a subscriber; None where it takes his messages."""
     if not is_node_name(sender):
         return f"the sender's name {sender[:60]!r} is no node name"
     accept_from = spec.accept_from

@@ -82,6 +82,22 @@ def bytes_to_text(raw: bytes) -> str:
     return raw.decode("utf-8", "surrogateescape")
 
 
+MAX_ASKED_ACK_TIMEOUT_S = 600
+MAX_ASKED_RETRIES = 100
+
+
+def bounded(message: Message) -> Message:
+    """What goes out because a peer asked, who chose how long it is waited for: without a bound it could hold a lane's window
+    for ever.
+    """
+    if message.ack_timeout_s <= MAX_ASKED_ACK_TIMEOUT_S and message.retries <= MAX_ASKED_RETRIES:
+        return message
+    return message._replace(
+        ack_timeout_s=min(message.ack_timeout_s, MAX_ASKED_ACK_TIMEOUT_S),
+        retries=min(message.retries, MAX_ASKED_RETRIES),
+    )
+
+
 def make_reply(request: Message, node: str, output: str) -> Message:
     """Make the reply that carries `output` from `node` back to the sender of `request`.
 

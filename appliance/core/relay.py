@@ -7,16 +7,25 @@ the asker. Data is kept on the way (the original destroys it).
 
 So that the asker knows which question an answer belongs to, the via node hangs a note on the relayed message: a
 previous message with the asker's own number. Every node echoes it, Go nodes too, since the whole request rides along
-with a reply.
+with a reply. A via node that has a key signs what it asks, in the same note: so it knows an answer to what it has asked,
+and a node behind it sends nobody what he has not asked for. It need not remember anything for that, and any daemon of the
+node may be the one that the answer comes to.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 
-from appliance.core.message import DEFAULT_REPLY_METHOD, Message, body_number
-from appliance.core.names import is_node_name
-from appliance.core.specs import ANY_METHOD, ANY_SENDER, SubscriberSpec
+from appliance.core.admission import find_sender_refusal
+from appliance.core.message import (
+    DEFAULT_REPLY_METHOD,
+    Message,
+    body_number,
+    bounded,
+    text_to_bytes,
+)
+from appliance.core.names import NodeName, is_node_name
+from appliance.core.specs import ANY_METHOD, SubscriberSpec
 
 RELAY_METHOD = "REQRelay"
 UNRELAYABLE = frozenset({"REQRelay", "REQRelayInitial", "REQErrorLog", "REQCopyFileFrom"})
@@ -71,9 +80,49 @@ def unwrap(message: Message, spec: SubscriberSpec) -> Message | str:
         directory=message.directory,
         file_name=message.file_name,
     )
-    return message._replace(
+    # its asker chose how long its acknowledgement is waited for, and others' messages wait behind it
+    return bounded(message)._replace(
         to_node=final, from_node=via, method=method, previous_message=note, id=0
     )
+
+
+_MARK = b"steward-appliance/relay/1\0"
+
+
+def marked_bytes(asked: Message) -> bytes:
+    """What a via node signs of a message that it passes on: whatever decides where the answer goes, and as what.
+
+    The same for the message as it goes out and as it rides along with its answer, whichever node sends that.
+    """
+    note = asked.previous_message
+    texts = (
+        asked.from_node,
+        asked.to_node,
+        asked.relay_from_node,
+        asked.relay_original_method,
+        asked.relay_reply_method,
+        asked.reply_method or DEFAULT_REPLY_METHOD,
+        asked.directory,
+        asked.file_name,
+        str(note.id if note is not None else 0),
+        *(asked.reply_method_args or ()),
+    )
+    parts = [text_to_bytes(text) for text in texts]
+    return _MARK + b"".join(b"%d:%b" % (len(part), part) for part in parts)
+
+
+def with_mark(message: Message, mark: str) -> Message:
+    """A message to be passed on with its mark in the note."""
+    note = message.previous_message
+    assert note is not None
+    return message._replace(previous_message=note._replace(method_args=(mark,)))
+
+
+def mark_of(asked: Message) -> str:
+    """The mark of a question that rides along with an answer; "" where it has none."""
+    note = asked.previous_message
+    arguments = (note.method_args if note is not None else None) or ("",)
+    return arguments[0]
 
 
 def find_go_relay(reply: Message) -> str:
@@ -113,7 +162,7 @@ def is_relayed_reply(reply: Message, node: str) -> bool:
 
 
 def forward_reply(
-    reply: Message, node: str, specs: Sequence[SubscriberSpec]
+    reply: Message, node: str, specs: Sequence[SubscriberSpec], declared: Set[NodeName]
 ) -> tuple[Message, SubscriberSpec] | str:
     """The copy of an answer for the one who asked through `node`, and the entry that lets it; a text says why not.
 
@@ -124,6 +173,7 @@ def forward_reply(
         reply: an answer for which `is_relayed_reply` holds.
         node: the via node.
         specs: its REQRelay subscribers.
+        declared: the nodes that the config names.
     """
     asked = reply.previous_message
     assert asked is not None
@@ -152,16 +202,17 @@ def forward_reply(
         relay_via_node="",
         relay_original_via_node="",
     )
-    if (
-        spec.accept_from is not None
-        and spec.accept_from != ANY_SENDER
-        and asker not in spec.accept_from
-    ):
-        return f"{asker[:60]!r} is not in accept_from"
+    refusal = find_sender_refusal(spec, asker, declared)
+    if refusal is not None:
+        return refusal
     copy = reply._replace(
         to_node=asker,
         from_node=node,
         method=method,
+        # as the asker wished it, whatever the answer says
+        method_args=asked.reply_method_args,
+        directory=asked.directory,
+        file_name=asked.file_name,
         id=0,
         previous_message=original,
     )

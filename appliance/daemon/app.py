@@ -509,6 +509,7 @@ class Daemon:
             delivery=DeliveryModes(
                 self.bus, dialect, self.store.instance, self.store, signer, self.verifier
             ),
+            signer=signer,
             verifier=self.verifier,
             peers=self.peers,
             inbox=self.inbox_owners,

@@ -8,6 +8,7 @@ from appliance.core.current import Current
 from appliance.core.message import (
     CALLER_FILE,
     Message,
+    bounded,
     bytes_to_text,
     make_reply,
     text_to_bytes,
@@ -25,6 +26,7 @@ from appliance.methods.base import DONE, Method, Result
 from appliance.outbox.records import OutboxRecord
 from appliance.telemetry.messages import MAX_REPLY_CHARACTERS
 from appliance.workers.incoming import Incoming
+from appliance.workers.relay_marks import RelayMarks
 from appliance.workers.replies import (
     MAX_STDERR_BYTES,
     describe_answer,
@@ -32,7 +34,7 @@ from appliance.workers.replies import (
     read_reply_facts,
     reply_headers,
 )
-from appliance.workers.reply_policy import ReplyPolicy, Turns, bounded_reply
+from appliance.workers.reply_policy import ReplyPolicy, Turns
 from appliance.workers.reply_writer import ReplyWriter
 from appliance.workers.services import WorkerServices
 
@@ -55,6 +57,7 @@ class ReplyBuilder:
         self._is_appliance = services.peers.is_appliance
         self._jobs = services.jobs
         self._reply_policy = reply_policy
+        self._relay_marks = RelayMarks(services.signer, services.desired)
         self._spec = spec
         self._method = method
         self.must_send: set[int] = set()
@@ -167,14 +170,18 @@ class ReplyBuilder:
         node = self._spec.value.node
         if not is_relayed_reply(reply, node):
             return ()
-        found = forward_reply(reply, node, self._relay_specs())
+        desired = self._desired.value
+        found = forward_reply(reply, node, self._relay_specs(), desired.declared_nodes)
         try:
             if isinstance(found, str):
                 raise RequestInvalid(found)
             copy, spec = found
+            assert reply.previous_message is not None
+            if not self._relay_marks.is_asked(reply.previous_message, node):
+                raise RequestInvalid("nobody has asked that by way of this node")
             self._router.check_reply_method(copy.method, allowed=spec.allow_reply_methods)
             records = self._reply_policy.split(
-                bounded_reply(copy),
+                bounded(copy),
                 reply_headers(work.headers),
                 Turns(work.stream),
                 lambda reply, headers: self._router.make_record(reply, headers=headers),
@@ -204,6 +211,8 @@ class ReplyBuilder:
         records: list[OutboxRecord] = []
         for outgoing in result.messages:
             message = outgoing.message._replace(from_node=self._spec.value.node)
+            if self._spec.value.method == RELAY_METHOD:
+                message = self._relay_marks.marked(message)
             headers = dict(outgoing.headers) if outgoing.headers else None
             expires_s = outgoing.expires_s
 

@@ -12,7 +12,7 @@ import secrets
 from collections.abc import Callable, Iterator
 
 from appliance.core.current import Current
-from appliance.core.message import CALLER_FILE, Message, bytes_to_text, text_to_bytes
+from appliance.core.message import CALLER_FILE, Message, bounded, bytes_to_text, text_to_bytes
 from appliance.core.names import MethodName
 from appliance.core.specs import SubscriberSpec
 from appliance.dialect.headers import MORE_HEADER, STREAM_HEADER, TURN_HEADER
@@ -20,8 +20,6 @@ from appliance.errors import AnswerTooLarge
 from appliance.outbox.records import OutboxRecord
 from appliance.workers.services import WorkerServices
 
-MAX_REPLY_ACK_TIMEOUT_S = 600
-MAX_REPLY_RETRIES = 100
 PIECE_BYTES = 512 * 1024
 WHOLE_BYTES = 1_048_576
 """What appliances show of one answer, however well it packs; a Go node has no such bound."""
@@ -82,7 +80,7 @@ class ReplyPolicy:
         """
         allowed = self._spec.value.allow_reply_methods
         self._router.check_reply_method(reply.method, allowed=allowed)
-        return self._router.make_record(bounded_reply(reply), headers=headers)
+        return self._router.make_record(bounded(reply), headers=headers)
 
     def split(
         self,
@@ -197,13 +195,3 @@ def _why_whole(reply: Message, size: int, room_bytes: int) -> str:
 
 def _why_no_room(reply: Message, room_bytes: int) -> str:
     return f"a message of {room_bytes} bytes has no room for an answer to {reply.to_node[:60]}"
-
-
-def bounded_reply(reply: Message) -> Message:
-    """A peer chose how long its answer is waited for; without a bound it could hold the window for ever."""
-    if reply.ack_timeout_s <= MAX_REPLY_ACK_TIMEOUT_S and reply.retries <= MAX_REPLY_RETRIES:
-        return reply
-    return reply._replace(
-        ack_timeout_s=min(reply.ack_timeout_s, MAX_REPLY_ACK_TIMEOUT_S),
-        retries=min(reply.retries, MAX_REPLY_RETRIES),
-    )

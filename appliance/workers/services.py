@@ -16,6 +16,7 @@ from appliance.core.names import NodeName
 from appliance.core.outcome import AnswerFacts
 from appliance.core.specs import DesiredState
 from appliance.delivery.base import DeliveryMode
+from appliance.delivery.signer import Signer
 from appliance.delivery.verifier import Verifier
 from appliance.dialect.base import Dialect
 from appliance.methods.base import Console, Files, FileTaker, HelloSink, WorkerLine, WorkerSwitch
@@ -126,6 +127,8 @@ class WorkerServices:
     dialect: Dialect
     delivery: DeliveryMode
     verifier: Verifier
+    signer: Signer = field(default_factory=Signer)
+    """By whose key the nodes of the daemon sign what they say; without one by default."""
     router: Router
     telemetry: Telemetry
     error_reports: ErrorReports
