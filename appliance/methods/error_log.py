@@ -5,6 +5,8 @@ error reports of all nodes, collected in one file on every node that subscribes 
 
 from __future__ import annotations
 
+import re
+
 from appliance.core.escape import escape_controls
 from appliance.core.file_names import name_parts
 from appliance.core.message import Message
@@ -24,28 +26,37 @@ INFO = MethodInfo(
 )
 
 
+_BEGINS = re.compile(r"[^,\n]{1,60}, node: ([^,\n]{1,200}), ").match
+"""How a node begins a report: when, and where it was."""
+
+
 class ErrorLog:
-    """Appends the report's text, made safe for the terminal it is read on."""
+    """Appends the report's text, made safe for the terminal it is read on: no line of it looks like another node's."""
 
     async def handle(self, message: Message, context: HandlerContext) -> Result:
-        """The line already says when and where: the reporting node wrote both into it."""
+        """The line already says when and where: the reporting node wrote both into it, and where is looked at."""
         parts = name_parts(
             message,
             ERROR_CENTRAL,
             default_directory=INFO.directory,
             default_file_name=INFO.file_name,
         )
-        text = escape_controls("".join(message.data or ()))
-        if not text.endswith("\n"):
-            text += "\n"
         await context.files.append(
             parts,
-            text.encode(),
+            _write_report("".join(message.data or ()), message.from_node).encode(),
             resume=context.resume,
             intend=context.intend,
             rotate_at_bytes=LOG_ROTATE_BYTES,
         )
         return DONE
+
+
+def _write_report(text: str, sender: str) -> str:
+    text = escape_controls(text).removesuffix("\n")
+    found = _BEGINS(text)
+    if found is None or found[1] != sender:
+        text = f"from {sender}: {text}"
+    return text.replace("\n", "\n  ") + "\n"
 
 
 METHOD = Method(info=INFO, make=ErrorLog)

@@ -44,7 +44,7 @@ async def test_hello_from_a_hostile_name_is_refused_and_not_counted_as_presence(
 
 async def test_error_report_goes_below_error_central_with_terminal_escapes_made_visible(bench):
     text = "2024, node: ship1, broke \x1b]0;x\x07\n"
-    await bench.handle("REQErrorLog", to_node="errorCentral", data=(text,))
+    await bench.handle("REQErrorLog", to_node="errorCentral", from_node="ship1", data=(text,))
     content = bench.read("errorLog/errorCentral/error.log")
     assert content == b"2024, node: ship1, broke \\x1b]0;x\\x07\n"
 
@@ -52,19 +52,44 @@ async def test_error_report_goes_below_error_central_with_terminal_escapes_made_
 async def test_error_report_without_a_line_end_gets_one(bench):
     for text in ("one", "two\n"):
         await bench.handle("REQErrorLog", to_node="errorCentral", data=(text,))
-    assert bench.read("errorLog/errorCentral/error.log") == b"one\ntwo\n"
+    assert (
+        bench.read("errorLog/errorCentral/error.log") == b"from central: one\nfrom central: two\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ("now, node: ship2, broke\n", "from ship1: now, node: ship2, broke\n"),
+        ("x, node: ship1 , node: ship2, y", "from ship1: x, node: ship1 , node: ship2, y\n"),
+        (
+            "now, node: ship1, broke\nnow, node: ship2, broke\n\n",
+            "now, node: ship1, broke\n  now, node: ship2, broke\n  \n",
+        ),
+        (
+            "now, node: ship1, \u202e\u061c\x9b2J\r",
+            "now, node: ship1, \\u202e\\u061c\\u009b2J\\x0d\n",
+        ),
+        ("", "from ship1: \n"),
+    ],
+)
+async def test_no_error_report_reads_like_another_nodes(bench, text, line):
+    await bench.handle("REQErrorLog", to_node="errorCentral", from_node="ship1", data=(text,))
+    assert bench.read("errorLog/errorCentral/error.log").decode() == line
 
 
 async def test_log_that_grows_too_large_is_moved_aside_once(bench, monkeypatch):
     monkeypatch.setattr("appliance.methods.error_log.LOG_ROTATE_BYTES", 40)
     assert _text.LOG_ROTATE_BYTES == 16 * 1024 * 1024
     for number in range(9):
-        await bench.handle("REQErrorLog", to_node="errorCentral", data=(f"report {number:08}\n",))
-    # 16 bytes a line, two lines a file, and one file before the present one
+        await bench.handle(
+            "REQErrorLog", to_node="errorCentral", from_node="c", data=(f"{number:08}\n",)
+        )
+    # 17 bytes a line, two lines a file, and one file before the present one
     folder = "errorLog/errorCentral"
     assert bench.list_files() == [f"{folder}/error.log", f"{folder}/error.log.1"]
-    assert bench.read(f"{folder}/error.log") == b"report 00000008\n"
-    assert bench.read(f"{folder}/error.log.1") == b"report 00000006\nreport 00000007\n"
+    assert bench.read(f"{folder}/error.log") == b"from c: 00000008\n"
+    assert bench.read(f"{folder}/error.log.1") == b"from c: 00000006\nfrom c: 00000007\n"
 
 
 async def test_ping_without_a_file_is_answered_and_writes_nothing(bench):
