@@ -15,6 +15,8 @@ from typing import Any, NamedTuple, Protocol
 
 import msgspec
 
+from appliance.core.escape import escape_json
+
 BEGINNING = "0" * 64
 """`previous` of the very first line."""
 MAX_LINE_BYTES = 65_536
@@ -74,6 +76,9 @@ def make_line(head: Head, facts: Mapping[str, Any]) -> tuple[bytes, Head]:
         line = msgspec.json.encode(entry, enc_hook=str)
     except UnicodeEncodeError:
         line = msgspec.json.encode(_encodable(entry), enc_hook=str)
+    if not line.isascii() or b"\x7f" in line:
+        # peers choose names, and the file is looked at with whatever is at hand
+        line = escape_json(line.decode()).encode()
     return line, Head(head.number + 1, digest_of(line))
 
 

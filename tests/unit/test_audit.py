@@ -29,6 +29,16 @@ def test_lines_count_and_hold_the_hash_of_the_one_before() -> None:
     assert json.loads(second)["previous"] == digest_of(first)
 
 
+def test_no_name_of_a_peers_commands_the_terminal_that_a_trail_is_read_on() -> None:
+    path = "/a\nb\x1b[2J\x7f\x9b2J\u202e\u2028\u061cé" + "x" * 100
+    (line,) = chain([{"what": {"path": path}}])
+    assert json.loads(line)["what"]["path"] == path
+    shown = line.decode()
+    assert "é" in shown
+    assert all(character.isprintable() for character in shown), shown
+    assert verify([("now", [line])]).breaks == ()
+
+
 @given(st.lists(FACTS, min_size=1, max_size=8), st.data())
 def test_every_change_of_a_line_is_seen(
     facts: list[dict[str, object]], data: st.DataObject
