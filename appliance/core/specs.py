@@ -1332,6 +1332,8 @@ class DesiredState:
     """For every declared subscription of the fleet that does not go by core, how it is carried."""
     declared_times: Mapping[tuple[NodeName, MethodName], float] = field(default_factory=dict)
     """For every declared subscription of the fleet that says so, the seconds that its handler has."""
+    error_centrals: frozenset[NodeName] = frozenset()
+    """The declared nodes that hear error reports; empty where this config does not say who does."""
     hellos: Mapping[NodeName, Mapping[NodeName, float | None]] = field(default_factory=dict)
     """For every node that the fleet says hello to: who does, and every how many seconds (None: by cron)."""
     switched_off: Mapping[WorkerKey, SubscriberSpec] = field(default_factory=dict)

@@ -24,7 +24,7 @@ from appliance.bus.base import (
     Subscription,
 )
 from appliance.core.message import body_number
-from appliance.core.names import REFUSALS_TOKEN, REPLY_TOKEN, is_for_refusals
+from appliance.core.names import ERROR_CENTRAL, REFUSALS_TOKEN, REPLY_TOKEN, is_for_refusals
 from appliance.core.signatures import FAULT_WORDS, Fault
 from appliance.core.specs import PublisherSpec, SignaturePolicy, SubscriberSpec
 from appliance.delivery.base import (
@@ -360,7 +360,11 @@ class CoreCarrier:
             answer = self._words.read_answer(opened.block, message.payload, self._asked_node)
             if answer.kind in _WORDS_OF_THE_BROKER:
                 return answer
-            if opened.signer:
+            is_for_all = self._spec.to_node == ERROR_CENTRAL and name is not None
+            if is_for_all and not self._verifier.may_hear_reports(name or ""):
+                # whoever may answer there could keep everybody's reports from being heard
+                fault = self._verifier.count(Fault.OTHER_SENDER)
+            elif opened.signer:
                 fault = self._find_fault_of_asker(opened, answer.kind)
             else:
                 fault = self._verifier.find_unsigned_fault(

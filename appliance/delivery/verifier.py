@@ -147,6 +147,11 @@ class Verifier:
             return True
         return node in self._heard and bool(self._traits_keys(node))
 
+    def may_hear_reports(self, node: str) -> bool:
+        """Whether a node is errorCentral, as far as the config says who is."""
+        found = self._desired.value.error_centrals
+        return not found or node in found
+
     def count(self, fault: Fault) -> Fault:
         """Something did not count."""
         self.refused[fault] += 1

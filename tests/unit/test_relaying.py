@@ -137,5 +137,31 @@ def test_without_accept_from_an_answer_goes_to_declared_nodes_only(asker):
     )
 
 
+@pytest.mark.parametrize(
+    "method", ["REQRelay", "REQRelayInitial", "REQErrorLog", "REQCopyFileFrom"]
+)
+def test_relays_lead_to_no_relays_whatever_a_body_says(method):
+    question = wrap(ASKED)
+    assert wrap(ASKED._replace(method=method)) == f"{method} cannot be relayed"
+    again = unwrap(question._replace(relay_original_method=method), relay_spec())
+    assert again == f"{method} cannot be relayed"
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"relay_to_node": "ship2"}, "not the node of the subject"),
+        ({"relay_to_node": "via"}, "not the node of the subject"),
+        ({"to_node": "ship2.via", "relay_to_node": "ship1"}, "not the node of the subject"),
+        ({"relay_original_via_node": "other"}, "relayOriginalViaNode"),
+        ({"relay_from_node": "ship2"}, "and not the sender"),
+        ({"is_reply": True}, "an answer is not relayed"),
+        ({"previous_message": Message(id=1)}, "an answer is not relayed"),
+    ],
+)
+def test_a_relay_does_what_its_subject_says_for_who_sent_it(changes, words):
+    assert words in unwrap(wrap(ASKED)._replace(**changes), relay_spec())
+
+
 def test_what_is_passed_on_is_waited_for_no_longer_than_an_answer_is():
     assert (passed_on().ack_timeout_s, passed_on().retries) == (600, 100)

@@ -53,7 +53,14 @@ from appliance.config.compiler.section_checks import (
     check_streams_keeper,
 )
 from appliance.core.method import MethodTable
-from appliance.core.names import MethodName, NodeName, WorkerKey, make_kind, make_subject
+from appliance.core.names import (
+    ERROR_CENTRAL,
+    MethodName,
+    NodeName,
+    WorkerKey,
+    make_kind,
+    make_subject,
+)
 from appliance.core.permissions import find_kept_streams, find_permissions
 from appliance.core.settings import Section, parts_of, settings_of
 from appliance.core.specs import (
@@ -185,6 +192,9 @@ def compile_settings(
             for key, end in index.items()
             if (time_s := end.first.resolved.settings.get("method_timeout_s")) is not None
         },
+        error_centrals=frozenset(
+            item.node for item in subscriptions if item.resolved.info.subject_node == ERROR_CENTRAL
+        ),
         hellos=_find_hellos(publications),
         switched_off=_build_switched_off(expander, chosen, workers),
         methods=user_methods,

@@ -34,6 +34,7 @@ from tests.support.forgery import (
 )
 from tests.support.heart_world import Behaviour, Daemon, End, World, desired_of
 
+REPORTS = "errorCentral.REQErrorLog.EventACK"
 HELLO = "alpha.REQHello.EventNACK"
 TOLD_S = 60.0
 
@@ -350,6 +351,32 @@ def test_a_forged_hello_is_no_hello() -> None:
     play(scenario)
 
 
+@pytest.mark.parametrize("policy", ["prefer", "require"])
+def test_the_id_of_another_nodes_message_is_none_of_ones_own(policy: str) -> None:
+    """Used before that message comes: it is done all the same, and so is it when it was used after."""
+
+    async def scenario(world: World) -> None:
+        alpha, beta = await add_pair(world, config(policy))
+        await beta.stop()
+        mallory = await add_mallory(world)
+        taking = await mallory.bus.subscribe(SUBJECT, lambda _: None, queue=SUBJECT)
+        await alpha.submit(["asked"], method=CONSOLE)
+        heard = await mallory.last(SUBJECT)
+        await taking.stop_intake()
+        await beta.start()
+        frame = (SUBJECT, "", heard.block, heard.payload)
+        own = with_body(frame, from_node="gamma", data=("own",))
+        wall = world.clocks.wall()
+        await mallory.say(resigned(own, PAIRS["gamma"], "gamma", wall=wall))
+        await asyncio.sleep(HOUR_S)
+        assert sorted(runs(world)) == ["asked", "own"]
+        wall = world.clocks.wall()
+        await mallory.say(resigned(own, PAIRS["gamma"], "gamma", wall=wall))
+        assert len(runs(world)) == 2
+
+    play(scenario)
+
+
 # -- attacks on answers ------------------------------------------------------------------------------
 
 _ANSWERS = {
@@ -398,6 +425,33 @@ def test_a_forged_answer_changes_nothing(said: str, key: str, policy: str) -> No
         await asyncio.sleep(HOUR_S)
         assert len(world.log.of("asked")) == 1
         assert not alpha.disk.records
+
+    play(scenario)
+
+
+@pytest.mark.parametrize("policy", ["prefer", "require"])
+def test_nobody_but_error_central_takes_a_report(policy: str) -> None:
+    """Else one node could take everybody's, and say in its own name that they have arrived."""
+
+    async def scenario(world: World) -> None:
+        alpha, beta = await add_pair(world, config(policy))
+        await alpha.stop()
+        mallory = await add_mallory(world)
+        await mallory.bus.subscribe(REPORTS, lambda _: None, queue=REPORTS)
+        after = len(mallory.heard)
+        await mallory.say((SUBJECT, "", b"", b"\xff"))
+        heard = await mallory.last(REPORTS, after=after)
+        (number,) = beta.disk.records
+        block = encode_headers({"appl-v": "2", "appl-done": "1"})
+        signer = Signer(world.clocks.wall)
+        signer.key = PAIRS["gamma"]
+        answer = (heard.reply_to, "beta", block, b"confirmed from: gamma: %d" % number)
+        await mallory.say(*signer.sign_answers([answer], "gamma"))
+        assert list(beta.disk.records) == [number]
+        assert counted(beta)[Fault.OTHER_SENDER] == 1
+        await alpha.start()
+        await asyncio.sleep(HOUR_S)
+        assert not beta.disk.records
 
     play(scenario)
 
