@@ -275,7 +275,7 @@ def check_proof(fleet: DesiredState) -> Iterator[Point]:
             unproven,
             "the broker's word alone says who asks",
             "whoever has commands run or files touched signs",
-            "signatures: prefer, then require (docs/security.md)",
+            "signatures: prefer, then require (docs/signatures.md)",
         )
     kept = [spec for spec in subscribers if spec.delivery is Delivery.JETSTREAM]
     has_logins = any(traits.public_keys for traits in fleet.traits.values())

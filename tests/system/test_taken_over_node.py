@@ -2,7 +2,7 @@
 
 The fleet is the one of `init`, with keys, streams, copies and enrolment; the broker has the users of `broker-conf`, or in a
 second one rights for everybody to do everything, written by hand, where all nodes sign. Each row of the table in
-docs/security.md is tried in both, and both must come to what stands there.
+docs/taken-over.md is tried in both, and both must come to what stands there.
 """
 
 import asyncio
@@ -25,7 +25,7 @@ from tests.support.bare_publisher import seed_message
 from tests.support.nats_server import NatsServer
 from tests.support.waiting import until_async
 
-SECURITY = Path(__file__).parents[2] / "docs" / "security.md"
+TAKEN_OVER = Path(__file__).parents[2] / "docs" / "taken-over.md"
 NODES = ("central", "ship1", "ship2")
 MORE = """
 version: 1
@@ -34,9 +34,18 @@ enrolment: {{node: central, invitations: [{invitation}]}}
 reload: {{settle: 1ms, watch: false, poll_interval: 10m}}
 defaults: {{signatures: {signatures}}}
 nodes:
-  central: {{public_keys: [{central}], subscribe: {{REQCopyFileTo: {{accept_from: [ship1, ship2]}}}}}}
+  central:
+    public_keys: [{central}]
+    subscribe:
+      REQCopyFileTo: {{accept_from: [ship1, ship2]}}
+      REQRelay: {{relay_to: [ship2], relay_methods: [REQCliCommand], accept_from: [central, ship2]}}
+      REQRelayInitial: {{}}
   ship1: {{public_keys: [{ship1}], subscribe: {{REQToFileAppend: {{delivery: jetstream}}}}}}
-  ship2: {{public_keys: [{ship2}], subscribe: {{REQToFileAppend: {{delivery: jetstream}}}}}}
+  ship2:
+    public_keys: [{ship2}]
+    subscribe:
+      REQToFileAppend: {{delivery: jetstream}}
+      REQRelay: {{relay_to: [ship1], relay_methods: [REQCliCommand], accept_from: [central]}}
 """
 BROKER = """
 version: 1
@@ -47,6 +56,7 @@ HELLOS = "central.REQHello.EventNACK"
 REPORTS = "central.REQToFileAppend.EventACK"
 ERRORS = "errorCentral.REQErrorLog.EventACK"
 OWN, ITS = "ship1.REQToFileAppend.EventACK", "ship2.REQToFileAppend.EventACK"
+RELAY, BEGIN_RELAY = "ship2.central.REQRelay.EventACK", "central.REQRelayInitial.EventACK"
 CONSUMER = OWN.replace(".", "=")
 FORGED, ERROR = "forged-by-mallory", "an-error-of-mallorys"
 
@@ -136,10 +146,10 @@ class Mallory:
         self.denials.clear()
         return bool(denied)
 
-    async def say(self, subject, message, *, signer="", reply=""):
+    async def say(self, subject, message, *, signer="", reply="", **more):
         """Publish a message, signed by ship1's key in somebody's name."""
         payload = message if isinstance(message, bytes) else cbor2.dumps(message)
-        headers = {"serial": "cbor"}
+        headers = {"serial": "cbor", **more}
         if signer:
             frame = (subject, reply, encode_headers(headers), payload)
             headers = parse_headers(self.signer.sign_messages([frame], signer)[0][2])
@@ -276,6 +286,58 @@ async def copy_to_central(m):
     words = ["ship1", "central", str(m.fleet.directory / "x")]
     message = seed_message("central", "ship1", "REQCopyFileTo", [FORGED], method_args=words)
     return await m.outcome(m.say(subject, message, signer="ship1"), at="central")
+
+
+def to_relay(asker, to="ship2.central", method="REQRelay"):
+    """A command for ship2, to be passed on by central."""
+    message = command(asker, to)
+    message[4] = method
+    message[20:24] = ["central", asker, "ship2", "REQCliCommand"]
+    return message
+
+
+async def relay_as_itself(m):
+    return await m.outcome(m.say(RELAY, to_relay("ship1"), signer="ship1"), at="central")
+
+
+async def relay_as_ship2(m):
+    """Who may have it relayed; signed by ship1's key as ship1's."""
+    return await m.outcome(m.say(RELAY, to_relay("ship2"), signer="ship1"), at="central")
+
+
+async def relay_for_ship2(m):
+    """The sender itself, with another node to answer to."""
+    message = to_relay("ship1")
+    message[21] = "ship2"
+    return await m.outcome(m.say(RELAY, message, signer="ship1"), at="central")
+
+
+async def begin_relay_as_central(m):
+    message = to_relay("central", "central", "REQRelayInitial")
+    return await m.outcome(m.say(BEGIN_RELAY, message), at="central")
+
+
+async def answer_unasked(m):
+    """As if central had asked ship1 something by way of ship2."""
+    request = command("ship2", "ship1")
+    request[16:18] = ["d", "f"]
+    request[20:24] = ["ship2", "central", "ship1", "REQCliCommand"]
+    message = seed_message("ship2", "ship1", "REQToFileAppend", [FORGED])
+    message[8], message[16], message[17], message[18] = True, "d", "f", request
+    await m.say(ITS, message, signer="ship1")
+    assert not await m.is_denied()
+    told = "nobody has asked that by way of this node"
+    log = m.fleet.daemons["central"].data("errorLog", "errorCentral", "error.log")
+    await until_async(lambda: log.exists() and told in log.read_text(), every_s=0.02)
+    (file,) = [file for node in m.fleet.daemons.values() for file in node.data().rglob("f")]
+    assert file.is_relative_to(m.fleet.daemons["ship2"].data())
+    return "not passed on"
+
+
+async def take_an_id_of_ship2(m):
+    """So that a message of ship2's with that id counts as one that is done."""
+    saying = m.say(REPORTS, report("ship2"), signer="ship1", **{"appl-id": f"{'0' * 16}-1-m"})
+    return await m.outcome(saying, at="central")
 
 
 async def bring_again(m):
@@ -446,12 +508,18 @@ ROWS = {
     "the same, with a signature in central's name": command_signed_as_central,
     "the same in its own name, signed": command_as_itself,
     "have central run a command": command_central,
+    "have central relay a command to ship2": relay_as_itself,
+    "the same, as a node that may": relay_as_ship2,
+    "the same, with the answer for a node that may": relay_for_ship2,
+    "begin a relay in central's name": begin_relay_as_central,
+    "have ship2 relay an answer to central that nobody asked for": answer_unasked,
     "bring a command of central's to ship2 again": bring_again,
     "answer central in ship2's place": answer_as_ship2,
     "tell ship2 that it is no node any more": refuse_as_central,
     "read what others say, are told, and answer": read_along,
     "take ship2's messages away, by its queue group": take_from_ship2,
     "file a report at central as ship2": report_as_ship2,
+    "take an id that a message of ship2's is going to have": take_an_id_of_ship2,
     "say hello as ship2": hello_as_ship2,
     "report an error as ship2": error_as_ship2,
     "write a file at central outside of its data": report_outside,
@@ -476,7 +544,7 @@ def fleet(request, tmp_path_factory):
 
 def told_in_docs():
     """The outcomes that the table says: what is tried, and both."""
-    rows = re.findall(r"^\| (.+?) \| `(.+?)` \| `(.+?)` \|$", SECURITY.read_text(), re.MULTILINE)
+    rows = re.findall(r"^\| (.+?) \| `(.+?)` \| `(.+?)` \|$", TAKEN_OVER.read_text(), re.MULTILINE)
     return {what: {"written": written, "broad": broad} for what, written, broad in rows}
 
 
