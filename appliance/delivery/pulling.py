@@ -73,6 +73,68 @@ def _token_prefix(subject: str) -> str:
     return f"{subject}.{REPLY_TOKEN}.stream."
 
 
+class Pulls:
+    """What the broker is asked for, and what of it is still to come."""
+
+    def __init__(self, bus: Bus, subject: str, inbox: str, mono: Callable[[], float]) -> None:
+        """It is asked on `subject` and answers below `inbox`, each asking under its number."""
+        self._bus = bus
+        self._mono = mono
+        self.subject = subject
+        self.inbox = inbox
+        self.count = 0
+        self.room = 0
+        """Messages that there is room for."""
+        self.heard_mono = 0.0
+        """When anything of it came; set by who takes it."""
+        self._asked = 0
+        """Messages that the broker was asked for and has not sent."""
+        self._first_counted = 1
+        """The first asking that is part of it: what becomes of earlier ones was given up."""
+
+    def ask(self) -> None:
+        """Ask for as much as there is room for, not for a few at a time.
+
+        Daemons are served in turns, each as often as it has asked: who kept many askings open would get most of what is
+        another's, and give it back again and again. So there is one while nothing comes.
+        """
+        room = min(self.room, MAX_PULLED)
+        wanted = room - self._asked
+        if wanted <= 0 or self._asked > room // 4:
+            return
+        self.count += 1
+        body = {
+            "batch": wanted,
+            "max_bytes": MAX_PULLED_BYTES,
+            # the broker serves who has asked for longest: daemons that ask in step would not take turns
+            "expires": round(PULL_EXPIRES_S * random.uniform(0.5, 1.0) * _NANOSECONDS),
+            "idle_heartbeat": round(PULL_HEARTBEAT_S * _NANOSECONDS),
+        }
+        frame = (self.subject, f"{self.inbox}.{self.count}", b"", json.dumps(body).encode())
+        with contextlib.suppress(BusUnavailable):
+            self._bus.send([frame])
+            self._asked += wanted
+            self.heard_mono = self._mono()
+
+    def came(self, count: int) -> None:
+        """So many of them have come, or come no more."""
+        self._asked = max(0, self._asked - count)
+
+    def is_of_it(self, subject: str) -> bool:
+        """Whether a word on this subject is about an asking that counts."""
+        number = subject.rpartition(".")[2]
+        return number.isdecimal() and int(number[:18]) >= self._first_counted
+
+    def is_silent(self, now: float) -> bool:
+        """Whether nothing came for so long that the asking must be lost."""
+        return bool(self._asked) and now - self.heard_mono > 2.5 * PULL_HEARTBEAT_S
+
+    def give_up(self) -> None:
+        """Ask anew: nothing is known of what was asked for so far."""
+        self._asked = 0
+        self._first_counted = self.count + 1
+
+
 class JetStreamIntake:
     """Implements `base.Intake`: pulls from the durable consumer of the subject.
 
@@ -114,22 +176,15 @@ class JetStreamIntake:
         self._signer = signer
         self._plain = CoreIntake(bus, dialect, spec, on_answers_denied, signer)
         """Answers messages that came by core, under another config."""
-        self._inbox = new_inbox(spec.node)
-        self._next_subject = f"{api.prefix}.CONSUMER.MSG.NEXT.{self._stream}.{self._consumer}"
         self._mono = asyncio.get_running_loop().time
+        next_subject = f"{api.prefix}.CONSUMER.MSG.NEXT.{self._stream}.{self._consumer}"
+        self._pulls = Pulls(bus, next_subject, new_inbox(spec.node), self._mono)
         self._life = ""
         """Tells this stream from another of its name; part of the numbers it lends."""
         self._claims = Claims(api, instance, spec.subject, self._mono)
         self._on_messages: OnMessages | None = None
         self._subscriptions: list[Subscription] = []
         self._tasks: set[asyncio.Task[None]] = set()
-        self._pulls = 0
-        self._room = 0
-        self._asked = 0
-        """Messages that the broker was asked for and has not sent."""
-        self._first_counted = 1
-        """The first pull that is part of it: what becomes of earlier ones was given up."""
-        self._heard_mono = 0.0
         self._epoch = bus.connection_epoch
         self._in_hand: dict[str, float] = {}
         """When the broker was last told of a delivery that is not acknowledged yet, by its acknowledgement subject."""
@@ -161,14 +216,14 @@ class JetStreamIntake:
             self._trouble = str(error)
         self._on_messages = on_messages
         self._subscriptions.append(
-            await self._bus.subscribe(f"{self._inbox}.*", self._take, on_denied=on_denied)
+            await self._bus.subscribe(f"{self._pulls.inbox}.*", self._take, on_denied=on_denied)
         )
         advisory = f"$JS.EVENT.ADVISORY.CONSUMER.MAX_DELIVERIES.{self._stream}.{self._consumer}"
         # what is denied here is a word of the broker less, and nothing else
         self._subscriptions.append(
             await self._bus.subscribe(advisory, self._note_parked, on_denied=lambda _: None)
         )
-        self._end_denials = self._bus.on_publish_denied(self._next_subject, self._note_denied)
+        self._end_denials = self._bus.on_publish_denied(self._pulls.subject, self._note_denied)
         self._spawn(self._watch(), "watch the stream of")
 
     async def _ready(self) -> None:
@@ -203,7 +258,7 @@ class JetStreamIntake:
 
     async def stop(self) -> None:
         """See `base.Intake`."""
-        self._room = 0
+        self._pulls.room = 0
         self._end_denials()
         for task in self._tasks:
             task.cancel()
@@ -279,41 +334,17 @@ class JetStreamIntake:
 
     def want(self, count: int) -> None:
         """See `base.Intake`."""
-        self._room = count
+        self._pulls.room = count
         self._pull()
 
     def _pull(self) -> None:
-        """Ask for as much as there is room for, not for a few at a time.
-
-        Daemons are served in turns, each as often as it has asked: who kept many askings open would get most of what is
-        another's, and give it back again and again. So there is one while nothing comes.
-        """
-        room = 0 if self.has_ended else min(self._room, MAX_PULLED)
-        wanted = room - self._asked
-        if wanted <= 0 or self._asked > room // 4 or not self._subscriptions:
-            return
-        self._pulls += 1
-        body = {
-            "batch": wanted,
-            "max_bytes": MAX_PULLED_BYTES,
-            # the broker serves who has asked for longest: daemons that ask in step would not take turns
-            "expires": round(PULL_EXPIRES_S * random.uniform(0.5, 1.0) * _NANOSECONDS),
-            "idle_heartbeat": round(PULL_HEARTBEAT_S * _NANOSECONDS),
-        }
-        frame = (self._next_subject, f"{self._inbox}.{self._pulls}", b"", json.dumps(body).encode())
-        with contextlib.suppress(BusUnavailable):
-            self._bus.send([frame])
-            self._asked += wanted
-            self._heard_mono = self._mono()
-
-    def _give_up_pulls(self) -> None:
-        """Ask anew: nothing is known of what was asked for so far."""
-        self._asked = 0
-        self._first_counted = self._pulls + 1
+        if self._subscriptions and not self.has_ended:
+            self._pulls.ask()
 
     def _take(self, messages: list[BusMessage]) -> None:
         """Everything of one read: messages, and what the broker says of the asking."""
-        now = self._heard_mono = self._mono()
+        now, pulls = self._mono(), self._pulls
+        pulls.heard_mono = now
         self._denied = None
         fresh: list[BusMessage] = []
         again: list[BusMessage] = []
@@ -326,7 +357,6 @@ class JetStreamIntake:
             if receipt is None or message.subject != subject:
                 self._take_status(message)
                 continue
-            self._asked = max(0, self._asked - 1)
             ack = receipt.ack_subject
             in_hand[ack] = now
             block = message.block
@@ -345,7 +375,9 @@ class JetStreamIntake:
             (fresh if receipt.delivered == 1 and not claims_all else again).append(taken)
         if again:
             self._spawn(self._take_claimed(again), "claim messages of")
-        self._room = max(0, self._room - len(fresh) - len(again))
+        taken_count = len(fresh) + len(again)
+        pulls.came(taken_count)
+        pulls.room = max(0, pulls.room - taken_count)
         if fresh and self._on_messages is not None:
             self._on_messages(fresh)
         self._pull()
@@ -357,15 +389,13 @@ class JetStreamIntake:
         headers = parse_headers(block)
         left = headers.get("Nats-Pending-Messages", "")
         status = headers.get("Status", "")
-        number = message.subject.rpartition(".")[2]
-        is_counted = number.isdecimal() and int(number[:18]) >= self._first_counted
-        if left.isdecimal() and len(left) < 10 and is_counted:
-            self._asked = max(0, self._asked - int(left))
+        if left.isdecimal() and len(left) < 10 and self._pulls.is_of_it(message.subject):
+            self._pulls.came(int(left))
         if status == "100":
             return
         if not left:
             # of another kind than the end of one asking: everything is looked at anew
-            self._give_up_pulls()
+            self._pulls.give_up()
         if status not in ("404", "408") and "MaxBytes" not in headers.get("Description", ""):
             self._repair_at = min(self._repair_at, self._mono() + self._repair_delay_s)
 
@@ -481,11 +511,11 @@ class JetStreamIntake:
             now = self._mono()
             if self._bus.connection_epoch != self._epoch:
                 self._epoch = self._bus.connection_epoch
-                self._give_up_pulls()
+                self._pulls.give_up()
                 self._send([frame for at, frame in self._acked if now - at < ACK_WAIT_S])
                 self._repair_at = 0.0
-            elif self._asked and now - self._heard_mono > 2.5 * PULL_HEARTBEAT_S:
-                self._give_up_pulls()
+            elif self._pulls.is_silent(now):
+                self._pulls.give_up()
                 self._repair_at = 0.0
             if now >= self._repair_at:
                 await self._repair()
@@ -531,7 +561,7 @@ class JetStreamIntake:
                     return
                 await self._api.delete_consumer(self._stream, subject)
             await self._notes.remember(NOTE_KIND, {self._note: None})
-            self._room = 0
+            self._pulls.room = 0
             self._trouble = self._drift = None
             self.has_ended = True
 

@@ -296,7 +296,7 @@ async def test_more_is_asked_for_when_most_of_it_has_come_and_not_a_little_at_a_
         side.bus.send([(SUBJECT, "", b"", b"go")] * (count - len(side.inbox.messages)))
         await side.inbox.wait_for(count)
         intake.want(1_000)
-        assert intake._pulls == askings
+        assert intake._pulls.count == askings
     await intake.stop()
 
 
