@@ -10,6 +10,7 @@ from appliance.core.message import Message
 from appliance.core.method import MethodInfo
 from appliance.core.names import Category, MethodName, NodeName
 from appliance.core.times import rfc3339_utc
+from appliance.dialect.headers import HELLO_HEADER
 from appliance.methods.base import DONE, HandlerContext, Method, Result
 from appliance.methods.texts import LOG_ROTATE_BYTES, shorten
 
@@ -24,10 +25,6 @@ INFO = MethodInfo(
 )
 
 
-REPORT_HEADER = "appl-hello"
-"""The same as `dialect.headers.HELLO_HEADER`, which this layer may not know."""
-
-
 class Hello:
     """Appends ``date, received hello from "node", data`` to a log below the sender's name."""
 
@@ -38,7 +35,7 @@ class Hello:
             message.from_node,
             message.file_name or INFO.file_name,
         )
-        context.hellos.saw_hello(NodeName(message.from_node), context.headers.get(REPORT_HEADER))
+        context.hellos.saw_hello(NodeName(message.from_node), context.headers.get(HELLO_HEADER))
         line = f'{rfc3339_utc(context.now)}, received hello from "{message.from_node}"'
         text = shorten("".join(message.data or ()).strip())
         if text:
