@@ -69,11 +69,13 @@ class Standings:
         return {kind: counts[kind] for kind in (*map(str, WaitReason), OTHER_REASON)}
 
     def silent_lanes(self) -> list[tuple[str, str]]:
-        """Subjects on which nothing is answered although somebody is there, with the words for it."""
+        """Subjects on which nothing is answered although somebody is there, or no stream takes what it is to keep, with the
+        words for it.
+        """
         found = []
         for node, subject in sorted(self._store.lanes_with_records()):
             why = self.lane_reason(node, subject)
-            if kind_of_wait(why) is WaitReason.SILENT:
+            if kind_of_wait(why) in (WaitReason.SILENT, WaitReason.STREAM):
                 found.append((str(subject), why))
         return found
 

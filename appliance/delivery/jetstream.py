@@ -71,6 +71,8 @@ class _StreamWords:
         self._dialect = dialect
         self._secret = secret
         self._stream = stream
+        self.not_made = ""
+        """Why the stream could not be made when that was tried last."""
         self._expects = EXPECTED_STREAM + stream.name.encode() + b"\r\nNats-Msg-Id: "
 
     def write_headers(
@@ -106,7 +108,8 @@ class _StreamWords:
                 if said.is_of(self._stream):
                     return Answer(AnswerKind.STORED, detail=f"{said.stream} {said.seq}")
         if not payload and block.startswith(NO_RESPONDERS):
-            return self._held("no stream records the subject")
+            why = f", and it cannot be made: {self.not_made}" if self.not_made else ""
+            return self._held(f"no stream records the subject{why}")
         return self._dialect.read_answer(block, payload, asked)
 
     def _held(self, why: str) -> Answer:
@@ -154,8 +157,8 @@ class JetStreamCarrier(CoreCarrier):
     ) -> None:
         self._secret = secret
         self._stream = address_of_stream(spec.stream, spec.subject)
-        words = _StreamWords(dialect, self._stream, secret.value)
-        super().__init__(bus, dialect, instance, spec, signer, verifier, words)
+        self._stream_words = _StreamWords(dialect, self._stream, secret.value)
+        super().__init__(bus, dialect, instance, spec, signer, verifier, self._stream_words)
         self._api = api
         self._batches = Batches(asyncio.get_running_loop().time)
         self._epoch = bus.connection_epoch
@@ -235,13 +238,17 @@ class JetStreamCarrier(CoreCarrier):
 
     async def _make(self) -> None:
         spec = self._spec
-        # what it lacks is told by the next message that the stream does not take
-        with contextlib.suppress(BusError):
+        try:
             await self._api.ensure_stream(
                 spec.stream, self._stream.name, spec.subject, is_ours=False
             )
-            if self._on_answers is not None:
-                self._on_answers([(None, Answer(AnswerKind.HERE))])
+        except BusError as error:
+            # told with the next message that no stream takes
+            self._stream_words.not_made = str(error)
+            return
+        self._stream_words.not_made = ""
+        if self._on_answers is not None:
+            self._on_answers([(None, Answer(AnswerKind.HERE))])
 
     async def close(self) -> None:
         """See `base.LaneCarrier`."""

@@ -350,6 +350,25 @@ async def test_a_stream_that_is_full_or_is_not_there_says_so(world):
     await until_taken(look, AssertionError)  # it is made anew
 
 
+async def test_why_a_stream_cannot_be_made_is_told_with_what_waits_for_it(world, monkeypatch):
+    side = await world.side()
+
+    async def refuse(*_, **__):
+        raise StreamRefused("JetStream refuses it", "insufficient storage resources", 10047)
+
+    carrier = side.mode.make_carrier(side.publisher())
+    monkeypatch.setattr(carrier._api, "ensure_stream", refuse)
+    await carrier.start(side.answers.extend, lambda denial: None, side.hear_verdict)
+    flight = side.flight()
+    for count in (1, 2):
+        carrier.send([flight])
+        said = await side.said(count)
+        await asyncio.wait([carrier._making])
+    assert [one.kind for one in said] == [AnswerKind.HELD, AnswerKind.HELD]
+    assert "and it cannot be made: JetStream refuses it: insufficient storage" in said[1].detail
+    await carrier.close()
+
+
 async def test_limits_follow_the_config_and_a_stream_of_others_keeps_what_else_it_has(world):
     side = await world.side(max_bytes=1_000_000)
     await (await side.receiver()).stop()
