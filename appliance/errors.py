@@ -94,6 +94,10 @@ class BusUnavailable(BusError):
     retryable = True
 
 
+class BusDenied(BusUnavailable):
+    """The broker's permissions do not allow it."""
+
+
 class BusUnauthorized(BusError):
     """The broker refused our credentials at start."""
 

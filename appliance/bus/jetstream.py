@@ -34,7 +34,7 @@ from appliance.core.streams import (
     with_subjects,
     without_subjects,
 )
-from appliance.errors import BusUnavailable, StreamRefused
+from appliance.errors import BusDenied, BusUnavailable, StreamRefused
 
 API_TIMEOUT_S = 5.0
 """A cluster that chooses a leader answers nothing meanwhile."""
@@ -108,7 +108,7 @@ class _Asked:
     def deny(self, denial: Denial) -> None:
         """The broker takes one of them, or its answer, no further."""
         if not self.ended.done():
-            self.ended.set_exception(BusUnavailable(denial.text))
+            self.ended.set_exception(BusDenied(denial.text))
 
 
 class JetStreamApi:
@@ -195,7 +195,7 @@ class JetStreamApi:
                     f"{self._inbox}.*", self._take, on_denied=self._on_denied
                 )
             if self._denied:
-                raise BusUnavailable(self._denied)
+                raise BusDenied(self._denied)
 
     def _on_denied(self, denial: Denial) -> None:
         self._denied = denial.text

@@ -54,7 +54,7 @@ from appliance.delivery.signer import Signer
 from appliance.delivery.verifier import Verifier
 from appliance.dialect.base import Answer, AnswerKind, Asked, Dialect
 from appliance.dialect.headers import header_text
-from appliance.errors import BusError, StoreError
+from appliance.errors import BusDenied, BusError, StoreError
 
 _MARK_BYTES = 12
 _SECRET_KIND = "stream ids"
@@ -415,6 +415,7 @@ class JetStreamDelivery:
         self._secret = StreamSecret(notes)
         self._apis: dict[tuple[str, str], JetStreamApi] = {}
         self._looking: dict[tuple[JetStreamApi, str], asyncio.Task[StreamState | None]] = {}
+        self._may_not_look: set[JetStreamApi] = set()
 
     def _api(self, node: str, domain: str) -> JetStreamApi:
         return self._apis.setdefault((node, domain), JetStreamApi(self._bus, node, domain))
@@ -484,7 +485,14 @@ class JetStreamDelivery:
         if not self._bus.has_streams or note in self._notes.facts(NOTE_KIND):
             return None
         api = self._api(spec.node, stream.domain)
-        found = await self._look_at(api, stream)
+        # on core it need not be allowed: asked at every connection, it would fill the broker's log with violations
+        if api in self._may_not_look:
+            return None
+        try:
+            found = await self._look_at(api, stream)
+        except BusDenied:
+            self._may_not_look.add(api)
+            return None
         if found is None or found.config.get("retention") != "workqueue":
             return None
         is_recorded = spec.subject in (found.config.get("subjects") or ())

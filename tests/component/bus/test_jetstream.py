@@ -616,3 +616,25 @@ async def test_a_node_that_may_not_ask_for_messages_says_so(request):
     await until_async(lambda: "Permissions Violation" in (intake.trouble or ""))
     await intake.stop()
     await bus.close()
+
+
+async def test_a_node_on_core_that_may_not_look_for_a_stream_asks_once(monkeypatch):
+    broker = StreamingBroker(rng=random.Random(1))
+    denied = Permissions(publish_deny=("$JS.API.>",))
+    bus = await MemoryBus.open(broker, name="test", permissions=denied)
+    asked, send = [], bus.send
+
+    def note(frames):
+        asked.extend(frame[0] for frame in frames)
+        send(frames)
+
+    monkeypatch.setattr(bus, "send", note)
+    side = await Side(bus, ONE, StreamSettings()).opened()
+    intake = await side.receiver(delivery=Delivery.CORE)
+    await until_async(lambda: asked and intake._seeking.done())
+    bus.lose()
+    await until_async(lambda: bus.is_connected)
+    await until_async(lambda: intake._seeking.done())
+    assert asked == ["$JS.API.STREAM.INFO.appl-ship"]
+    await intake.stop()
+    await bus.close()
