@@ -414,7 +414,7 @@ class JetStreamDelivery:
         self._verifier = verifier
         self._secret = StreamSecret(notes)
         self._apis: dict[tuple[str, str], JetStreamApi] = {}
-        self._looking: dict[tuple[JetStreamApi, str], asyncio.Task[StreamState | None]] = {}
+        self._looking: dict[tuple[JetStreamApi, str], asyncio.Future[StreamState | None]] = {}
         self._may_not_look: set[JetStreamApi] = set()
 
     def _api(self, node: str, domain: str) -> JetStreamApi:
@@ -503,22 +503,30 @@ class JetStreamDelivery:
         return self.make_intake(spec, _ignore, begins_once=begins_once, rest=stream)
 
     async def _look_at(self, api: JetStreamApi, stream: StreamAddress) -> StreamState | None:
-        """The stream as it is; asked for once though all workers of a node begin together."""
-        looking = self._looking.get((api, stream.name))
-        if looking is None:
-            looking = asyncio.get_running_loop().create_task(
-                api.find_stream(stream.name), name=f"look at the stream {stream}"
-            )
-            self._looking[api, stream.name] = looking
-            looking.add_done_callback(lambda task: self._end_look((api, stream.name), task))
-        return await asyncio.shield(looking)
+        """The stream as it is; asked for once though all workers of a node begin together.
 
-    def _end_look(
-        self, key: tuple[JetStreamApi, str], task: asyncio.Task[StreamState | None]
-    ) -> None:
-        self._looking.pop(key, None)
-        if not task.cancelled():
-            task.exception()  # told to whoever waits, if anybody still does
+        Raises:
+            BusError: it cannot be found out.
+        """
+        key = api, stream.name
+        while (looking := self._looking.get(key)) is not None:
+            await asyncio.wait([looking])
+            # of whoever asked and was stopped meanwhile there is no answer: the next one asks
+            if not looking.cancelled():
+                return looking.result()
+        looking = self._looking[key] = asyncio.get_running_loop().create_future()
+        try:
+            found = await api.find_stream(stream.name)
+        except BusError as error:
+            looking.set_exception(error)
+            looking.exception()  # told to whoever waits, if anybody does
+            raise
+        else:
+            looking.set_result(found)
+            return found
+        finally:
+            looking.cancel()
+            del self._looking[key]
 
 
 MODE = JetStreamDelivery

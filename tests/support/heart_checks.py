@@ -30,7 +30,7 @@ from tests.support.memory_store import Evidence
 REPORTS = "REQErrorLog"
 """Reports of failures, which nobody hands over."""
 CONFIRMED = b"confirmed from: "
-_FAILED = (End.HANDLER_ERROR, End.EXCEPTION, End.TIMEOUT)
+_FAILED = (End.HANDLER_ERROR, End.EXCEPTION, End.TIMEOUT, End.BEGIN_AGAIN)
 
 
 def find_violations(
