@@ -46,7 +46,7 @@ QUIET_S = 120.0
 CONFIG = """
 version: 1
 broker: {{servers: [{servers}], reconnect_wait: 50ms, ping_interval: 1s}}
-reload: {{watch: false, poll_interval: 10m}}
+reload: {{watch: false, poll_interval: 10m, drain_timeout: 10m}}
 defaults: {{compression: none, delivery: {delivery}, stream: {{replicas: {replicas}, max_bytes: 200000000, max_age: 1440h}}}}
 nodes:
   central: {{subscribe: {{REQErrorLog: {{}}}}}}
@@ -264,6 +264,8 @@ def moved(run: Run, count: int) -> str:
             until(lambda: not central.status()["outbox"]["pending"], timeout_s=PATIENCE_S)
             with run.daemon("old", text, "ship") as old:
                 until(lambda: handled(old) >= count // 3, timeout_s=PATIENCE_S, every_s=0.1)
+                # what it has taken in stays with it: an operator waits until that is done
+                old.stop(PATIENCE_S)
             print(f"  moved after {len(run.lines(old))}", flush=True)
             with run.daemon("new", text, "ship") as new:
                 return run.settle(central, old, new)
