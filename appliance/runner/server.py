@@ -50,6 +50,7 @@ ANSWER_TIMEOUT_S = 30.0
 """How long the last word of a command may wait for somebody who does not read it."""
 MAX_ASKING = 16
 """How many may be about to ask, beside those whose commands run."""
+TURNED_AWAY_S = 1.0
 MAX_SHOWN_CHARACTERS = 200
 MAX_TIMEOUT_S = 7 * 86_400.0
 MAX_STOP_GRACE_S = 600.0
@@ -161,8 +162,7 @@ class Runner:
 
     def _take(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         if len(self._tasks) >= self._settings.max_commands + MAX_ASKING:
-            writer.write(to_frame(Refused("failed", f"{len(self._tasks)} ask already")))
-            writer.close()
+            _turn_away(writer, f"{len(self._tasks)} ask already")
             return
         task = asyncio.get_running_loop().create_task(self._serve(reader, writer), name="command")
         self._tasks.add(task)
@@ -170,12 +170,14 @@ class Runner:
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """One connection: one command."""
+        is_turned_away = False
         try:
             # before a byte is read: who may not ask must not make us parse anything
             user_id = _peer_user(writer)
             if user_id not in self._settings.user_ids:
                 _log.warning("turned away", extra={"fields": {"user_id": user_id}})
-                await _send(writer, Refused("failed", f"user {user_id} may not ask here"))
+                _turn_away(writer, f"user {user_id} may not ask here")
+                is_turned_away = True
                 return
             async with asyncio.timeout(REQUEST_TIMEOUT_S):
                 request = read_request(await read_frame(reader, MAX_REQUEST_BYTES))
@@ -183,10 +185,11 @@ class Runner:
         except (EOFError, OSError, TimeoutError):
             pass  # gone, or never said what it wanted
         except ValueError as error:
-            with contextlib.suppress(OSError):
-                await _send(writer, Refused("failed", f"no request: {error}"))
+            _turn_away(writer, f"no request: {error}")
+            is_turned_away = True
         finally:
-            writer.close()
+            if not is_turned_away:
+                writer.close()
 
     async def _answer(
         self, request: RunRequest, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
@@ -362,6 +365,16 @@ def _peer_user(writer: asyncio.StreamWriter) -> int:
     connection = writer.get_extra_info("socket")
     facts = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEER.size)
     return int(_PEER.unpack(facts)[1])
+
+
+def _turn_away(writer: asyncio.StreamWriter, reason: str) -> None:
+    """Say no, without a place for who waits to hear it. The line stays open for a moment: what the other side is still
+    writing would break it before it has read why.
+    """
+    with contextlib.suppress(OSError, RuntimeError):
+        writer.write(to_frame(Refused("failed", reason)))
+        writer.write_eof()
+    asyncio.get_running_loop().call_later(TURNED_AWAY_S, writer.close)
 
 
 async def _send(writer: asyncio.StreamWriter, answer: Said | Ended | Refused) -> None:

@@ -421,6 +421,16 @@ async def test_other_users_are_turned_away(tmp_path):
     assert other.stop() == 0
 
 
+def test_who_is_turned_away_hears_why_however_late_he_asks(tmp_path):
+    other = RunnerProcess(tmp_path, "--user", str(os.geteuid() + 12_345)).wait_ready()
+    with socket.socket(socket.AF_UNIX) as line:
+        line.connect(str(other.path))
+        said = b"".join(iter(lambda: line.recv(4_096), b""))
+        line.sendall(b"what it would have asked")  # a line that is gone would break here
+    assert b"may not ask here" in said
+    assert other.stop() == 0
+
+
 async def test_stop_ends_what_runs(tmp_path):
     own = RunnerProcess(tmp_path).wait_ready()
     mark = tmp_path / "pid"
