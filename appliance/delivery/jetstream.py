@@ -308,9 +308,10 @@ class WithRests:
         with contextlib.suppress(BusError, StoreError):
             rest = await self._seek()
             if rest is not None:
-                await rest.start(self._on_messages, _ignore)
                 ended = [one for one in self._rests if one.has_ended]
+                # before it starts: a stop that comes meanwhile ends it, too
                 self._rests = [*(one for one in self._rests if not one.has_ended), rest]
+                await rest.start(self._on_messages, _ignore)
                 for one in ended:
                     await one.stop()
                 rest.want(self._room or FIRST_ROOM)

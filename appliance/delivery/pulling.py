@@ -349,7 +349,7 @@ class JetStreamIntake:
         fresh: list[BusMessage] = []
         again: list[BusMessage] = []
         subject, prefix, lender = self._spec.subject, self._prefix, LENT_PREFIX + self._life
-        in_hand, identify = self._in_hand, self._dialect.identify
+        in_hand, sender_of = self._in_hand, self._dialect.sender_of
         # what is begun here must be begun nowhere else, whatever becomes of this daemon
         claims_all = self._begins_once and self._spec.ack_on is AckOn.DONE
         for message in messages:
@@ -369,7 +369,7 @@ class JetStreamIntake:
                 subject,
                 message.payload,
                 block,
-                f"{prefix}{self._life}/{identify(block).instance or ''}/{ack.replace('.', '/')}",
+                f"{prefix}{self._life}/{sender_of(block)}/{ack.replace('.', '/')}",
                 origin=(lender, receipt.sequence),
             )
             (fresh if receipt.delivered == 1 and not claims_all else again).append(taken)

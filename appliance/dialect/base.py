@@ -107,6 +107,10 @@ class Dialect(LaneWords, Protocol):
         """
         ...
 
+    def sender_of(self, block: bytes) -> str:
+        """The instance of the appliance that sent a message, told by a glance; "" where nobody says."""
+        ...
+
     def is_compressed(self, block: bytes) -> bool:
         """Whether what is in the payload takes more room than that, told by a glance."""
         ...

@@ -78,6 +78,8 @@ _NUMBER = re.compile(
 ).match
 
 _VERSION_MARK = VERSION_HEADER.encode()
+_ID_MARK = f"{ID_HEADER}: ".encode()
+_INSTANCE_LENGTH = 16
 _COMPRESSION_MARK = f"{COMPRESSION_HEADER}:".encode()
 
 _CONFIRMED = b"confirmed "
@@ -159,6 +161,12 @@ class StewardDialect:
     def hears(self, block: bytes) -> bool:
         """See `base.Dialect`."""
         return _VERSION_MARK in block
+
+    def sender_of(self, block: bytes) -> str:
+        """See `base.Dialect`."""
+        _, found, rest = block.partition(_ID_MARK)
+        instance = rest[:_INSTANCE_LENGTH] if found else b""
+        return instance.decode() if instance.isalnum() else ""
 
     def is_compressed(self, block: bytes) -> bool:
         """See `base.Dialect`."""

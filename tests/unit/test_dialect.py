@@ -196,3 +196,16 @@ def test_how_a_program_ended_comes_back_as_it_was_written(ending):
 )
 def test_an_ending_that_is_none_counts_as_absent(text):
     assert read_ending(text) == Ending()
+
+
+@pytest.mark.parametrize(
+    ("header", "sender"),
+    [
+        ("appl-id: 00112233aabbccdd-7-m", "00112233aabbccdd"),
+        ("Nats-Msg-Id: 1\r\nappl-id: 00112233aabbccdd-7", "00112233aabbccdd"),
+        ("appl-id: 0011/../aabbccdd-7", ""),
+        ("appl-v: 1", ""),
+    ],
+)
+def test_a_glance_tells_who_sent_a_message(header: str, sender: str):
+    assert DIALECT.sender_of(f"NATS/1.0\r\n{header}\r\n\r\n".encode()) == sender

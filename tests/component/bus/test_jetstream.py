@@ -29,6 +29,7 @@ from appliance.delivery.base import Confirmation, Flight
 from appliance.delivery.claims import Claim, Claims
 from appliance.delivery.core import CoreIntake
 from appliance.delivery.jetstream import JetStreamDelivery, StreamSecret
+from appliance.delivery.pulling import JetStreamIntake
 from appliance.delivery.signer import Signer
 from appliance.dialect.base import Answer, AnswerKind
 from appliance.dialect.spoken import make_dialect
@@ -638,3 +639,27 @@ async def test_a_node_on_core_that_may_not_look_for_a_stream_asks_once(monkeypat
     assert asked == ["$JS.API.STREAM.INFO.appl-ship"]
     await intake.stop()
     await bus.close()
+
+
+async def test_what_was_found_for_a_node_on_core_ends_with_a_stop_that_comes_while_it_begins(
+    world, monkeypatch
+):
+    side, node = await world.side(ONE), await world.side(TWO)
+    carrier = await side.sender()
+    carrier.send([side.flight(b"1")])
+    await side.said(1)
+    begun, ended = asyncio.Event(), []
+
+    async def begin(self, *_):
+        begun.set()
+        await asyncio.Event().wait()
+
+    async def end(self):
+        ended.append(self)
+
+    monkeypatch.setattr(JetStreamIntake, "start", begin)
+    monkeypatch.setattr(JetStreamIntake, "stop", end)
+    intake = await node.receiver(delivery=Delivery.CORE)
+    await begun.wait()
+    await intake.stop()
+    assert len(ended) == 1
