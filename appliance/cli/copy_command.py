@@ -512,7 +512,8 @@ class _Asked:
 
     def entries(self, wait_s: float) -> list[Entry]:
         if self._problem is not None:
-            raise NotListed(f"{self._place}: {self._problem}", is_silent=False)
+            # whether its own time or the patience of whoever waits is over first is chance, and says the same
+            raise NotListed(f"{self._place}: {self._problem}", is_silent=self.progress.is_expired)
         if not self.is_over:
             note = f"; {self._note}" if self._note else ""
             raise NotListed(

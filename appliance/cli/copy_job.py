@@ -38,6 +38,7 @@ from appliance.core.copying import (
     join_target,
     read_copied,
 )
+from appliance.core.delivery import DeliveryState
 from appliance.core.outcome import Kind
 from appliance.errors import ApplianceError, DaemonUnreachable
 
@@ -273,7 +274,8 @@ class Copier:
             if node is None or node.kind == Kind.DONE:
                 return self._read_answer(asked)
             if node.kind == Kind.FAILED:
-                raise _problem(f"{asked.source}: {node.why or node.state}")
+                is_silent = node.state == DeliveryState.EXPIRED
+                raise _problem(f"{asked.source}: {node.why or node.state}", is_silent=is_silent)
             if known is None or (node.state, node.why) != (known.state, known.why):
                 known, until_mono = node, time.monotonic() + idle_s
         self._withdraw(asked)
@@ -327,7 +329,10 @@ class Copier:
             raise KeyboardInterrupt from error
         if asked.problem is not None:
             is_named = source.path in asked.problem
-            raise _problem(f"{source.node if is_named else source}: {asked.problem}")
+            raise _problem(
+                f"{source.node if is_named else source}: {asked.problem}",
+                is_silent=asked.progress.is_expired,
+            )
         if not asked.is_answered:
             self._withdraw(asked)
             text = f"{source}: {asked.describe_silence(self._wait_s)}"
@@ -368,8 +373,8 @@ class Copier:
                 self._client.delete(f"/api/v1/copies/{token}")
 
 
-def _problem(text: str, hint: str | None = None) -> CopyProblem:
-    if NOBODY_TOOK in text:
+def _problem(text: str, hint: str | None = None, *, is_silent: bool = False) -> CopyProblem:
+    if is_silent or NOBODY_TOOK in text:
         return NobodyAnswers(f"{text}; {hint}" if hint else text)
     return CopyProblem(text)
 

@@ -197,6 +197,11 @@ class Outcome:
         return self.state in (None, DeliveryState.REFUSED, DeliveryState.FAILED)
 
     @property
+    def is_expired(self) -> bool:
+        """Whether its time was over before anybody took it: nobody has said no to it."""
+        return self.state is DeliveryState.EXPIRED
+
+    @property
     def is_delivered(self) -> bool:
         """Whether the other side has it, or whoever asks for no acknowledgement has sent it."""
         return self.state in DELIVERED or (self.is_settled and not self.has_failed)

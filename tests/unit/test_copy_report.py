@@ -3,8 +3,11 @@
 import pytest
 
 from appliance.api.model import Line
+from appliance.cli.api_client import Answer
+from appliance.cli.copy_command import FleetFinder
 from appliance.cli.copy_job import CopyAsked
 from appliance.cli.copy_places import Job, Place
+from appliance.cli.copy_plan import NotListed
 from appliance.cli.copy_report import CopyOutcome, CopyState, exit_code_of, facts_of, summary_of
 from appliance.core.copying import Copied, describe_copied
 from tests.support.api_answers import read
@@ -82,6 +85,42 @@ def test_failures_keep_their_words(line, problem):
 )
 def test_silence_is_told_by_what_is_known_of_it(lines, said):
     assert said in ask(*lines).describe_silence(30.0)
+
+
+class Told:
+    """The API's client: these lines come of every message."""
+
+    def __init__(self, *lines):
+        self._lines = lines
+
+    def stream(self, path, kind, body, query, wait_s):
+        return iter([Answer.of(kind, line) for line in self._lines])
+
+    def post(self, path, kind, body):
+        return Answer.of(kind, {})
+
+
+NOBODY = "no acknowledgement within 1 s: nobody there takes it"
+
+
+@pytest.mark.parametrize(
+    ("lines", "is_silent"),
+    [
+        ([{"event": "waits", "id": 7, "state": "waiting", "why": "nobody there"}], True),
+        ([{"event": "dead", "id": 7, "state": "expired", "why": NOBODY}], True),
+        ([{"event": "dead", "id": 7, "reason": f"expired: {NOBODY}"}], True),
+        ([{"event": "dead", "id": 7, "state": "failed", "why": "dropped"}], False),
+        ([{"event": "refused", "id": 7, "reason": "sender not accepted"}], False),
+    ],
+)
+def test_a_node_that_is_away_is_silent_whoever_gives_up_first_the_message_or_who_waits(
+    lines, is_silent
+):
+    finder = FleetFinder(Told(ACCEPTED, *lines), node=None, wait_s=1.0)
+    with pytest.raises(NotListed) as raised:
+        finder.files("ship1", "/a/*", is_recursive=False)
+    assert raised.value.is_silent is is_silent
+    assert ask(ACCEPTED, *lines).progress.is_expired is (is_silent and lines[0]["event"] == "dead")
 
 
 @pytest.mark.parametrize(
