@@ -211,18 +211,20 @@ def run(directory: Path, seed: int, *, seconds: float = 3600.0, most: int = 10**
 
 
 def settle(good: GoodSender, daemons: tuple[Appliance, ...]) -> list[str]:
-    """Heal what was stopped, then wait until the last line is delivered and what was taken is done."""
+    """Heal what was stopped, then wait until the last line is delivered and written.
+
+    What the hostile peer had begun beside them, as a tail, may last as long as it asked for.
+    """
     central, ship1 = daemons
 
     def is_settled() -> bool:
         for daemon in daemons:
             daemon.reload()
-        records = central.request("GET", "/api/v1/outbox?limit=1000")[1]["records"]
-        is_waiting = any(
-            record["to"] == "ship1" and record["method"] == "REQToFileAppend" for record in records
-        )
+        waiting = central.request("GET", "/api/v1/outbox?limit=1000")[1]["records"]
         # delivered means taken: the handler comes after that
-        return not is_waiting and ship1.status()["inbox"]["unfinished"] == 0
+        at_work = ship1.request("GET", "/api/v1/inbox?limit=1000")[1]["records"]
+        lines = [record for record in waiting if record["to"] == "ship1"] + at_work
+        return not any(record["method"] == "REQToFileAppend" for record in lines)
 
     try:
         until(is_settled, timeout_s=SETTLE_S, every_s=0.1)
