@@ -6,7 +6,7 @@ link leads, what its runner allows) is named beside the answer.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 from appliance.core.admission import find_refusal
@@ -14,20 +14,25 @@ from appliance.core.allow import is_command_allowed, is_path_allowed
 from appliance.core.message import Message
 from appliance.core.method import MethodInfo, MethodTable
 from appliance.core.names import MethodName, NodeName
+from appliance.core.relay import RELAY_METHOD, relay_token, unwrap, wrap
 from appliance.core.specs import DesiredState, SubscriberSpec
 from appliance.core.suggest import did_you_mean, find_nearest
 from appliance.core.urls import find_permission, parse_url
 
 FindArgumentProblem = Callable[[str, Sequence[str]], str | None]
 
+ANY_WAY = "any"
+"""In place of a relay: directly, or by way of whichever node passes it on."""
+
 
 class Question(NamedTuple):
-    """`sender` asks `node` for a method with these arguments."""
+    """`sender` asks `node` for a method with these arguments, by way of the node `via` where one is named."""
 
     node: str
     method: str
     arguments: tuple[str, ...]
     sender: str
+    via: str = ""
 
 
 class Verdict(NamedTuple):
@@ -40,6 +45,10 @@ class Verdict(NamedTuple):
     """Which of the setting's patterns covers it."""
     notes: tuple[str, ...] = ()
     """What is decided at the node, beside the config."""
+    by_relay: bool = False
+    """Whether it is the relay's entry that gives the answer, and not the one of the node that is asked."""
+    via: str = ""
+    """The relay by way of which it is so; "" where it is so directly."""
 
 
 def judge(
@@ -48,37 +57,115 @@ def judge(
     methods: MethodTable,
     find_argument_problem: FindArgumentProblem,
 ) -> Verdict:
-    """Answer a question by a config that was compiled for the node."""
+    """Answer a question by a config that was compiled for all of its nodes."""
     info = methods.get(MethodName(question.method))
     if info is None:
         nearest = find_nearest(question.method, methods)
         return _no(f"there is no method {question.method[:60]}{did_you_mean(nearest)}")
-    if question.node not in fleet.declared_nodes:
-        nearest = find_nearest(question.node, sorted(fleet.declared_nodes))
-        return _no(f"{question.node[:60]} is not declared{did_you_mean(nearest)}")
-    found = [
-        spec
-        for spec in fleet.workers.values()
-        if isinstance(spec, SubscriberSpec)
-        and (spec.node, spec.method) == (question.node, question.method)
-    ]
-    if not found:
+    if question.via == ANY_WAY:
+        return _judge_any_way(question, fleet, methods, find_argument_problem)
+    if question.via:
+        return _judge_relayed(question, fleet, methods, find_argument_problem)
+    if (unknown := _undeclared(question.node, fleet)) is not None:
+        return _no(unknown)
+    spec = next(_entries(fleet, question.node, question.method), None)
+    if spec is None:
         return _no(f"{question.node} does not subscribe {question.method}")
-    spec = found[0]
-    refusal = _refusal_of(question, spec, info, fleet)
+    subject_node = info.subject_node or spec.node
+    asked = Message(
+        to_node=subject_node, from_node=NodeName(question.sender), method=question.method
+    )
+    refusal = find_refusal(spec, subject_node, asked, fleet.declared_nodes)
     if refusal is not None:
         return _no(refusal, "accept_from" if spec.accept_from is not None else "")
     return _judge_arguments(question, spec, info, find_argument_problem)
 
 
-def _refusal_of(
-    question: Question, spec: SubscriberSpec, info: MethodInfo, fleet: DesiredState
-) -> str | None:
-    subject_node = info.subject_node or spec.node
-    message = Message(
-        to_node=subject_node, from_node=NodeName(question.sender), method=question.method
+def find_relays(
+    question: Question,
+    fleet: DesiredState,
+    methods: MethodTable,
+    find_argument_problem: FindArgumentProblem,
+) -> dict[str, Verdict]:
+    """The nodes by way of which it may be had all the same, each with its answer."""
+    ending = f".{RELAY_METHOD}."
+    relays = dict.fromkeys(
+        spec.node
+        for spec in fleet.workers.values()
+        if isinstance(spec, SubscriberSpec)
+        and spec.method == RELAY_METHOD
+        and spec.subject.startswith(relay_token(question.node, spec.node) + ending)
     )
-    return find_refusal(spec, subject_node, message, fleet.declared_nodes)
+    found = {
+        via: judge(question._replace(via=via), fleet, methods, find_argument_problem)
+        for via in sorted(relays)
+    }
+    return {via: verdict for via, verdict in found.items() if verdict.is_allowed}
+
+
+def _judge_any_way(
+    question: Question,
+    fleet: DesiredState,
+    methods: MethodTable,
+    find_argument_problem: FindArgumentProblem,
+) -> Verdict:
+    question = question._replace(via="")
+    directly = judge(question, fleet, methods, find_argument_problem)
+    if directly.is_allowed:
+        return directly
+    relays = find_relays(question, fleet, methods, find_argument_problem)
+    note = "nor does it get there by way of another node"
+    return next(iter(relays.values()), directly._replace(notes=(*directly.notes, note)))
+
+
+def _judge_relayed(
+    question: Question,
+    fleet: DesiredState,
+    methods: MethodTable,
+    find_argument_problem: FindArgumentProblem,
+) -> Verdict:
+    """Each step as it is taken: by the asking node, by the relay, by the node behind it, who hears the relay ask."""
+    via, final = question.via, question.node
+    for name in (via, final):
+        if (unknown := _undeclared(name, fleet)) is not None:
+            return _no(unknown)
+    wrapped = wrap(
+        Message(
+            to_node=final,
+            from_node=question.sender,
+            method=question.method,
+            relay_via_node=via,
+        )
+    )
+    if isinstance(wrapped, str):
+        return _no(wrapped)
+    entries = list(_entries(fleet, via, RELAY_METHOD))
+    if not entries:
+        return _no(f"{via} does not subscribe {RELAY_METHOD}")
+    subject = f"{wrapped.to_node}.{RELAY_METHOD}."
+    spec = next((entry for entry in entries if entry.subject.startswith(subject)), None)
+    if spec is None:
+        return _by_relay(f"{via} passes nothing on to {final}", "relay_to")
+    refusal = find_refusal(spec, wrapped.to_node, wrapped, fleet.declared_nodes)
+    if refusal is not None:
+        return _by_relay(refusal, "accept_from" if spec.accept_from is not None else "")
+    relayed = unwrap(wrapped, spec)
+    if isinstance(relayed, str):
+        return _by_relay(relayed, "relay_methods")
+    there = question._replace(sender=relayed.from_node, via="")
+    return judge(there, fleet, methods, find_argument_problem)._replace(via=via)
+
+
+def _undeclared(name: str, fleet: DesiredState) -> str | None:
+    if name in fleet.declared_nodes:
+        return None
+    return f"{name[:60]} is not declared{did_you_mean(find_nearest(name, sorted(fleet.declared_nodes)))}"
+
+
+def _entries(fleet: DesiredState, node: str, method: str) -> Iterator[SubscriberSpec]:
+    for spec in fleet.workers.values():
+        if isinstance(spec, SubscriberSpec) and (spec.node, spec.method) == (node, method):
+            yield spec
 
 
 def _judge_arguments(
@@ -146,3 +233,7 @@ def _judge_url(spec: SubscriberSpec, arguments: tuple[str, ...]) -> Verdict:
 
 def _no(because: str, setting: str = "") -> Verdict:
     return Verdict(False, because, setting)
+
+
+def _by_relay(because: str, setting: str) -> Verdict:
+    return Verdict(False, because, setting, by_relay=True)

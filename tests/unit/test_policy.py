@@ -123,6 +123,98 @@ def test_what_the_node_decides_beside_the_config_is_named(ask):
     assert "where the path leads" in ask("ship1", "REQTailFile", "/srv/x")[1]["notes"][0]
 
 
+RELAYS = """\
+version: 1
+broker: {embedded: true}
+nodes:
+  central: {subscribe: {REQErrorLog: {}}}
+  ops: {}
+  gate:
+    subscribe:
+      REQRelay:
+        accept_from: [central, ops]
+        relay_to: [ship1]
+        relay_methods: [REQCliCommand]
+  ship1:
+    subscribe:
+      REQPing: {}
+      REQCliCommand: {accept_from: [gate, central], allow_commands: [[uptime]]}
+  ship2: {subscribe: {REQPing: {}}}
+"""
+
+
+def ask_by_relay(tmp_path, capsys, *words, sender="ops", via="gate", output="json"):
+    path = tmp_path / "relays.yaml"
+    path.write_text(RELAYS)
+    node, method, *arguments = words
+    options = ["--config", str(path), "--from", sender, "-o", output]
+    options += ["--via", via] if via else []
+    code = main(["can", node, method, *options, "--", *arguments])
+    told = capsys.readouterr().out
+    return code, json.loads(told) if output == "json" else told.replace(str(path), "F")
+
+
+def test_by_way_of_a_relay_every_line_that_lets_it_through_is_named(tmp_path, capsys):
+    words = ("ship1", "REQCliCommand", "uptime")
+    code, told = ask_by_relay(tmp_path, capsys, *words, output="text")
+    assert code == 0
+    assert told.splitlines() == [
+        "yes: REQCliCommand uptime at ship1 from ops by way of gate: a pattern covers it",
+        "  F:15:53: allow_commands, number 1 of its list",
+        "  F:15:23: accept_from names gate",
+        "  F:10:9: gate passes on to ship1",
+        "  F:9:9: accept_from names ops",
+        "  F:11:9: relay_methods lets REQCliCommand through",
+    ]
+    _, told = ask_by_relay(tmp_path, capsys, *words)
+    assert [place.split(":")[-2] for place in told["relay_places"]] == ["10", "9", "11"]
+
+
+@pytest.mark.parametrize(
+    ("words", "sender", "via", "line", "because"),
+    [
+        (("ship1", "REQCliCommand", "reboot"), "ops", "gate", 15, "no pattern covers it"),
+        (("ship1", "REQCliCommand", "uptime"), "ship2", "gate", 9, "not in accept_from"),
+        (("ship1", "REQPing"), "ops", "gate", 11, "is not in relay_methods"),
+        (("ship2", "REQPing"), "ops", "gate", 10, "gate passes nothing on to ship2"),
+        (("ship1", "REQPing"), "ops", "ship2", None, "ship2 does not subscribe REQRelay"),
+        (("ship1", "REQPing"), "ops", "gat", None, "gat is not declared; did you mean gate?"),
+        (("ship1", "REQErrorLog"), "ops", "gate", None, "REQErrorLog cannot be relayed"),
+        (("ship1", "REQPin"), "ops", "gate", None, "did you mean REQPing?"),
+    ],
+)
+def test_by_way_of_a_relay_the_line_that_stands_against_it_is_named(
+    tmp_path, capsys, words, sender, via, line, because
+):
+    code, told = ask_by_relay(tmp_path, capsys, *words, sender=sender, via=via)
+    assert (code, told["is_allowed"], told["via"]) == (1, False, via)
+    assert because in told["because"]
+    if line is not None:
+        assert told["place"].split(":")[-2] == str(line)
+
+
+def test_who_asks_without_a_relay_hears_of_those_that_would_let_it_through(tmp_path, capsys):
+    code, told = ask_by_relay(
+        tmp_path, capsys, "ship1", "REQCliCommand", "uptime", via="", output="text"
+    )
+    assert code == 1
+    assert told.endswith("  by way of gate: yes (--via gate names the lines)\n")
+    _, told = ask_by_relay(tmp_path, capsys, "ship1", "REQCliCommand", "uptime", via="")
+    assert told["relays"] == ["gate"]
+    assert (
+        ask_by_relay(tmp_path, capsys, "ship1", "REQCliCommand", "reboot", via="")[1]["relays"]
+        == []
+    )
+
+
+def test_by_any_way_it_is_yes_where_one_way_leads_there(tmp_path, capsys):
+    words = ("ship1", "REQCliCommand", "uptime")
+    assert ask_by_relay(tmp_path, capsys, *words, via="any")[1]["via"] == "gate"
+    assert ask_by_relay(tmp_path, capsys, *words, sender="central", via="any")[1]["via"] == ""
+    code, told = ask_by_relay(tmp_path, capsys, *words, sender="ship2", via="any")
+    assert (code, told["notes"]) == (1, ["nor does it get there by way of another node"])
+
+
 def test_in_words_it_is_a_line_and_its_place(tmp_path, capsys):
     path = tmp_path / "fleet.yaml"
     path.write_text(CONFIG)
