@@ -21,7 +21,7 @@ from appliance.outbox import queries
 from appliance.outbox.blobs import SeenKey
 from appliance.outbox.database import Database
 from appliance.outbox.facts import FactChanges, Facts
-from appliance.outbox.ids import IdSource, begin_anywhere, id_time
+from appliance.outbox.ids import IdSource, RandomBits, id_time
 from appliance.outbox.lane import MAX_BYTES, Lane
 from appliance.outbox.newness import IdKey, Newness
 from appliance.outbox.operations import Annotate, Call, Finish, Moved, Put, Settle, Stop, Take
@@ -77,7 +77,7 @@ class MessageStore:
         """Steady seconds since the epoch: all ages, expiries and due times."""
         self.wall_of: Callable[[float], float] = clock.wall_of
         """Wall-clock seconds of a steady time, for showing it."""
-        self._ids = IdSource(database.last_id, clock.now, begin_anywhere)
+        self._ids = IdSource(database.last_id, clock.now, RandomBits().draw)
         self.next_id: Callable[[], int] = self._ids.next  # see `ids`
         self.instance = database.instance
         self.on_new_lane: list[OnNewLane] = []

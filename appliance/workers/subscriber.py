@@ -346,7 +346,7 @@ class Subscriber:
         """
         hears = self._services.dialect.hears
         stale = [one for one in messages if one.reply_to and hears(one.block)]
-        self._say_busy([(message.reply_to, 0) for message in stale])
+        self._say_busy([message.reply_to for message in stale])
         return [one for one in messages if not (one.reply_to and hears(one.block))]
 
     def _take_what_fits(self, messages: list[BusMessage]) -> None:
@@ -368,16 +368,19 @@ class Subscriber:
                 self.stats.dropped += 1
                 self._telemetry.message_dropped(self.key)
         if turned_away:
-            self._say_busy([(message.reply_to, 0) for message in turned_away])
+            self._say_busy([message.reply_to for message in turned_away])
 
-    def _say_busy(self, senders: list[tuple[str, int]]) -> None:
-        """To (reply subject, number in the body): no try of theirs is spent, and their lanes slow down."""
-        self.stats.turned_away += len(senders)
+    def _say_busy(self, reply_tos: list[str]) -> None:
+        """No try of theirs is spent, and their lanes slow down.
+
+        NB: no number of a message is named: others may hear it, and find out by it the id under which it will come again.
+        """
+        self.stats.turned_away += len(reply_tos)
         answer = Answer(AnswerKind.BUSY, wait_ms=self._executor.busy_ms(MIN_BUSY_MS, MAX_BUSY_MS))
         self._intake.confirm(
             [
-                Confirmation(reply_to, number, answer, True)
-                for reply_to, number in senders
+                Confirmation(reply_to, 0, answer, True)
+                for reply_to in reply_tos
                 if reply_to and is_reply_subject_safe(reply_to, self._spec.subject)
             ]
         )
@@ -665,7 +668,7 @@ class Subscriber:
     def _turn_away(self, work: Incoming, delivery: BusMessage) -> None:
         """One sender has more here than any one may have."""
         if (work.identity.hears or delivery.origin is not None) and work.reply_tos:
-            self._say_busy([(work.reply_tos[0], work.message_id)])
+            self._say_busy([work.reply_tos[0]])
         elif (
             len(self._kept_back) < self._spec.backlog * MAX_SENDER_SHARE
             and self._incoming_bytes < MAX_BACKLOG_BYTES * MAX_SENDER_SHARE
