@@ -11,8 +11,9 @@ from typing import Any
 
 from aiohttp import web
 
-from appliance.api.guards import FACE, name_peer
+from appliance.api.guards import FACE, find_client, name_peer
 from appliance.core.audit import Trail
+from appliance.core.audit_room import Crowd, Sender
 
 MAX_NAMES = 20
 """So many nodes or methods of a request are named."""
@@ -45,8 +46,20 @@ async def enter(request: web.Request, response: web.StreamResponse) -> None:
     asked = f"{request.method} {request.path[:200]}"
     more = {"from": whence}
     request.app[TRAIL].note(
-        by=await name_peer(request), asked=asked, what=facts or {}, outcome=response.status, **more
+        by=await name_peer(request),
+        asked=asked,
+        what=facts or {},
+        outcome=response.status,
+        sender=await _find_sender(request),
+        **more,
     )
+
+
+async def _find_sender(request: web.Request) -> Sender:
+    """Whose room in the trail it takes: a user's of this machine, or a name's, wherever it comes from."""
+    client = await find_client(request)
+    is_of_machine = not request.app[FACE].is_tcp
+    return Sender(Crowd.OPERATORS, f"uid {client.name}" if is_of_machine else client.kind)
 
 
 def _changes_something(request: web.Request, status: int) -> bool:

@@ -285,6 +285,19 @@ class Asking(_Answer):
     turned_away: int = 0
 
 
+class AuditKept(_Answer):
+    """The audit trail since the start: entries, what is told by a sum, of that what is not even named, and what was lost.
+
+    `summing` names whose entries are summed up now.
+    """
+
+    entered: int = 0
+    summed: int = 0
+    unnamed: int = 0
+    lost: int = 0
+    summing: list[str] = []
+
+
 class HandlerProcess(_Answer):
     """One of the processes that compute. `doing` names the subscription and the message that it works on."""
 
@@ -324,6 +337,7 @@ class Status(_Answer):
     secrets: dict[str, Secret] = {}
     signatures: Signatures = msgspec.field(default_factory=Signatures)
     enrolment: Asking = msgspec.field(default_factory=Asking)
+    audit: AuditKept = msgspec.field(default_factory=AuditKept)
     processes: list[HandlerProcess] = []
 
 

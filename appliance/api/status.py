@@ -27,6 +27,7 @@ from appliance.bus.nats import NatsBus
 from appliance.core.current import Current
 from appliance.core.delivery import Standing, state_of_reason, why_of_reason
 from appliance.core.describe_methods import describe_methods
+from appliance.core.escape import escape_line
 from appliance.core.names import WorkerKey, WorkerKind
 from appliance.core.overrides import Overrides
 from appliance.core.problems import Problem, Severity
@@ -44,6 +45,7 @@ from appliance.reconcile.pool import Handle, WorkerPool
 from appliance.reconcile.reconciler import Reconciler
 from appliance.reconcile.reload_result import Applied, ReloadResult, unkept_pin_note
 from appliance.reconcile.rollback import Rollback
+from appliance.telemetry.audit_file import AuditFile
 from appliance.telemetry.events import EventHub
 from appliance.telemetry.metrics import MetricsFacts, WorkerView
 from appliance.telemetry.report import Telemetry
@@ -109,8 +111,10 @@ class StatusView:
         verifier: Verifier,
         enrolment: EnrolmentDesk,
         processes: ProcessPool,
+        trail: AuditFile,
     ) -> None:
         self._processes = processes
+        self._trail = trail
         self._signing = signing
         self._verifier = verifier
         self._config_paths = list(config_paths)
@@ -205,6 +209,9 @@ class StatusView:
             enrolment=model.Asking(
                 pending=self._enrolment.pending, turned_away=self._enrolment.turned_away
             ),
+            audit=model.AuditKept(
+                **self._audit_counts(), summing=[escape_line(one) for one in self._trail.summing]
+            ),
             processes=[
                 model.HandlerProcess(
                     number=one.number,
@@ -219,6 +226,15 @@ class StatusView:
                 for one in self._processes.views()
             ],
         )
+
+    def _audit_counts(self) -> dict[str, int]:
+        trail = self._trail
+        return {
+            "entered": trail.entered,
+            "summed": trail.summed,
+            "unnamed": trail.unnamed,
+            "lost": trail.lost,
+        }
 
     def _config(self) -> model.Config:
         applied, attempt = self._reconciler.applied, self._reconciler.last_attempt
@@ -264,6 +280,7 @@ class StatusView:
             )
             + self._secrets.troubles()
             + self._signing.troubles()
+            + [escape_line(words) for words in self._trail.troubles()]
             + find_process_troubles(self._processes.views()),
         )
 
@@ -362,6 +379,7 @@ class StatusView:
                 place: (item.trouble is None, item.expires_at)
                 for place, item in self._secrets.found.items()
             },
+            audit_entries=self._audit_counts(),
             signatures_refused={str(why): n for why, n in self._verifier.refused.items()},
             skews_s=self._verifier.skews_s,
             gone=self._pool.gone,

@@ -329,6 +329,11 @@ def _signature_lines(status: Status) -> list[Text]:
     if refused:
         reasons = ", ".join(f"{count} {why}" for why, count in refused.items())
         lines.append(_line("signed", f"{sum(refused.values())} did not count: {reasons}", "yellow"))
+    if status.audit.summing:
+        whose = ", ".join(status.audit.summing[:MAX_SKEWS])
+        more = len(status.audit.summing) - MAX_SKEWS
+        said = f"repeats of {whose}" + (f" and {more} more" if more > 0 else "") + " are summed up"
+        lines.append(_line("audit", said, "yellow"))
     skews = status.signatures.clock_skew_seconds
     for node, ahead_s in list(skews.items())[:MAX_SKEWS]:
         where = "ahead of" if ahead_s > 0 else "behind"

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple, Protocol
 
 import msgspec
 
+from appliance.core.audit_room import Sender
 from appliance.core.escape import escape_json
 
 BEGINNING = "0" * 64
@@ -26,9 +27,19 @@ class Trail(Protocol):
     """Where entries go."""
 
     def note(
-        self, *, by: str, asked: str, what: Mapping[str, Any], outcome: object, **more: Any
+        self,
+        *,
+        by: str,
+        asked: str,
+        what: Mapping[str, Any],
+        outcome: object,
+        sender: Sender | None = None,
+        **more: Any,
     ) -> None:
-        """Enter something that happened now. Never waits, never raises."""
+        """Enter something that happened now. Never waits, never raises.
+
+        `sender` is whose room it takes; None for what the daemon says of the trail itself.
+        """
         ...
 
 
@@ -67,6 +78,21 @@ class Verified(NamedTuple):
     breaks: tuple[Break, ...]
     holds: bool
     """Whether the head that was asked for is part of it."""
+
+
+_LINK_BYTES = 110
+"""What number and predecessor take of a line."""
+_ESCAPED_BYTES = 6
+_ASCII = bytes(range(128))
+
+
+def line_size(facts: Mapping[str, Any]) -> int:
+    """Bytes that these facts take as a line, at most."""
+    try:
+        line = msgspec.json.encode(facts, enc_hook=str)
+    except UnicodeEncodeError:
+        line = msgspec.json.encode(_encodable(facts), enc_hook=str)
+    return len(line) + _LINK_BYTES + (_ESCAPED_BYTES - 1) * len(line.translate(None, _ASCII))
 
 
 def make_line(head: Head, facts: Mapping[str, Any]) -> tuple[bytes, Head]:

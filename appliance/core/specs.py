@@ -1225,6 +1225,13 @@ class AuditSettings:
     keep_files: int = whole(
         8, "Full files that are kept beside the one in use; the oldest goes.", 1, 1_000
     )
+    keep_s: float = duration(
+        259_200.0,
+        "Entries stay for at least this time, whoever enters how much: who would need more room than his share of the "
+        "files leaves him in it has what he repeats summed up. 72h by itself.",
+        60,
+        366 * 86_400.0,
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -34,6 +34,7 @@ from appliance.bus.events import BusEvents
 from appliance.bus.nats import NatsBus
 from appliance.config.revision import SignedCommit
 from appliance.config.watch import watch_paths
+from appliance.core.audit_room import Crowd, Sender
 from appliance.core.current import Current
 from appliance.core.durations import format_duration
 from appliance.core.hidden import Hiding
@@ -232,7 +233,10 @@ class Daemon:
             "revision": verdict.revision,
             "trigger": verdict.trigger,
         }
-        self.trail.note(by=verdict.by, asked="config", what=what, outcome=verdict.result)
+        whose = Sender(Crowd.OPERATORS, "config")
+        self.trail.note(
+            by=verdict.by, asked="config", what=what, outcome=verdict.result, sender=whose
+        )
 
     async def _build(self) -> None:
         desired = self.desired.value
@@ -390,6 +394,7 @@ class Daemon:
             verifier=self.verifier,
             enrolment=self.enrolment,
             processes=self.processes,
+            trail=self.trail,
         )
         copies = CopyJobs(
             self.spool,

@@ -1,32 +1,57 @@
 """The audit trail on disk: lines of a chain, files that take turns, never in anybody's way.
 
 Entries are written in batches by a thread and synced; what could not be written waits and is tried again, up to a bound,
-beyond which entries are counted and the number is an entry. Source of the chain: `core.audit`.
+beyond which those of a sender are summed up, as they are where he has used up his share of the files (`core.audit_room`).
+What of his share is left is kept beside the trail: who has the daemon end begins with no new one. Source of the chain:
+`core.audit`.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from appliance.core.audit import MAX_LINE_BYTES, Head, digest_of, make_line, read_link
+import msgspec
+
+from appliance.core.audit import (
+    MAX_LINE_BYTES,
+    Head,
+    digest_of,
+    line_size,
+    make_line,
+    read_link,
+)
+from appliance.core.audit_room import SUM_EVERY_S, AuditRoom, Bounds, Crowd, Sender, mark_of
 from appliance.core.current import Current
 from appliance.core.hidden import Hiding
 from appliance.core.specs import AuditSettings
 from appliance.core.times import rfc3339
+from appliance.durable_file import write_private
 
 _log = logging.getLogger(__name__)
 
 AUDIT_FILE = "audit.jsonl"
+SHARES_FILE = "audit.shares"
 MAX_WAITING = 10_000
+"""Entries that are not written yet: of the daemon's own, of each crowd half as many, of each sender a quarter."""
+SAVE_AFTER_BYTES = 65_536
+"""What is left of the shares is kept when so much was entered since, and at the end."""
 AGAIN_S = 5.0
 """When what could not be written is tried again."""
 _TAIL_BYTES = 2 * MAX_LINE_BYTES
+
+
+class _Shares(msgspec.Struct):
+    """What was left to whom, as a part of what he may enter at once."""
+
+    at: float
+    left: dict[str, float]
 
 
 class AuditFile:
@@ -45,8 +70,15 @@ class AuditFile:
         self._wall = wall
         self._hiding = hiding or Hiding()
         self._head = Head()
-        self._waiting: deque[Mapping[str, Any]] = deque()
+        self._room = AuditRoom(now=wall())
+        self._saved_bytes = 0
+        self._waiting: deque[tuple[Sender | None, Mapping[str, Any]]] = deque()
+        self._waiting_of: Counter[Sender | Crowd | None] = Counter()
         self._lost = 0
+        self.entered = 0
+        """Entries since the start."""
+        self.lost = 0
+        """What was to be one and found no room, of what the daemon says of itself."""
         self._trouble: str | None = None
         self._stirred = asyncio.Event()
         self._writing: asyncio.Task[bool] | None = None
@@ -58,24 +90,109 @@ class AuditFile:
         except OSError as error:
             _log.warning("the audit trail cannot be read: %s", error.strerror)
             cut_bytes = 0
+        self._room = await asyncio.to_thread(self._read_shares)
         _tell_head(self._head)
         if cut_bytes:
             self.note(by="", asked="audit", what={"cut_bytes": cut_bytes}, outcome="continued")
 
     def note(
-        self, *, by: str, asked: str, what: Mapping[str, Any], outcome: object, **more: Any
+        self,
+        *,
+        by: str,
+        asked: str,
+        what: Mapping[str, Any],
+        outcome: object,
+        sender: Sender | None = None,
+        **more: Any,
     ) -> None:
-        """Enter something that happened now. Never waits, never raises."""
-        if len(self._waiting) >= MAX_WAITING:
-            self._lost += 1
+        """Enter something that happened now, or have it summed up. Never waits, never raises."""
+        entry = self._entry(by=by, asked=asked, what=what, outcome=outcome, **more)
+        if sender is None:
+            if self._waiting_of[None] >= MAX_WAITING:
+                self._lost += 1
+                self.lost += 1
+            else:
+                self._enqueue(None, entry)
             return
-        self._waiting.append(self._entry(by=by, asked=asked, what=what, outcome=outcome, **more))
+        now = self._wall()
+        if self._has_place(sender) and self._room.may_enter(
+            sender, entry, line_size(entry), now, self._bounds
+        ):
+            self._enqueue(sender, entry)
+        elif self._room.sum_up(sender, entry, now):
+            fields = {"of": sender.label()}
+            _log.warning(
+                "the audit trail sums up what it is asked: its share of the trail is used up",
+                extra={"fields": fields},
+            )
+            mark = self._entry(**mark_of(sender))
+            if self._room.can_bear(sender, line_size(mark), now, self._bounds):
+                self._enqueue(sender, mark)
+            self._stirred.set()
+
+    @property
+    def _bounds(self) -> Bounds:
+        settings = self._settings.value
+        return Bounds(settings.max_bytes * settings.keep_files, settings.keep_s)
+
+    @property
+    def summed(self) -> int:
+        """Entries since the start that are told by a sum."""
+        return self._room.summed
+
+    @property
+    def unnamed(self) -> int:
+        """Of these those of which not even a name is told."""
+        return self._room.unnamed
+
+    @property
+    def summing(self) -> list[str]:
+        """Whose entries are summed up now, in words."""
+        return self._room.summing
+
+    def troubles(self) -> list[str]:
+        """Of whom so many different things are asked for that not all are named, in words."""
+        return [
+            f"the audit trail only counts some of what {label} asks for: its share is used up"
+            for label in self._room.counting
+        ]
+
+    def _has_place(self, sender: Sender) -> bool:
+        """Whether he may have one more entry wait: a disk that is slow or full is not for him alone."""
+        waiting = self._waiting_of
+        return waiting[sender.crowd] < MAX_WAITING // 2 and waiting[sender] < MAX_WAITING // 4
+
+    def _enqueue(self, sender: Sender | None, entry: Mapping[str, Any]) -> None:
+        self._waiting.append((sender, entry))
+        self._waiting_of[sender] += 1
+        if sender is not None:
+            self._waiting_of[sender.crowd] += 1
+        self.entered += 1
         self._stirred.set()
+
+    def _enter_sums(self, *, all_of_them: bool = False) -> None:
+        """Those whose time has come; at the end all of them."""
+        now = self._wall()
+        if len(self._waiting) < MAX_WAITING // 2 or all_of_them:
+            for sender, facts in self._room.take_due(
+                now,
+                self._bounds,
+                lambda facts: line_size(self._entry(**facts)),
+                of_every_age=all_of_them,
+            ):
+                self._enqueue(sender, self._entry(**facts))
+        if all_of_them:
+            for facts in self._room.take_untold(rfc3339(now)):
+                self._enqueue(None, self._entry(**facts))
 
     async def run(self) -> None:
         """Write what is entered, until cancelled."""
         while True:
-            await self._stirred.wait()
+            try:
+                async with asyncio.timeout(SUM_EVERY_S / 10 if self._room.has_sums else None):
+                    await self._stirred.wait()
+            except TimeoutError:
+                self._enter_sums()
             self._stirred.clear()
             self._writing = asyncio.create_task(self._write_waiting(), name="audit entries")
             # NB: a thread is not cancelled with its task: it must not be asked again while it writes
@@ -87,11 +204,12 @@ class AuditFile:
         """Write what is left."""
         if self._writing is not None:
             await asyncio.wait({self._writing})
-        await self._write_waiting()
+        self._enter_sums(all_of_them=True)
+        await self._write_waiting(is_last=True)
         _tell_head(self._head)
 
-    async def _write_waiting(self) -> bool:
-        batch, lost = list(self._waiting), self._lost
+    async def _write_waiting(self, *, is_last: bool = False) -> bool:
+        batch, lost = [entry for _, entry in self._waiting], self._lost
         if lost:
             batch.append(self._entry(by="", asked="audit", what={"entries": lost}, outcome="lost"))
         if not batch:
@@ -108,9 +226,23 @@ class AuditFile:
             self._trouble = None
             _log.info("the audit trail is written again")
         for _ in batch[: len(batch) - bool(lost)]:
-            self._waiting.popleft()
+            sender, _ = self._waiting.popleft()
+            self._leave(sender)
+            if sender is not None:
+                self._leave(sender.crowd)
         self._lost -= lost
+        spent = self._room.spent_bytes
+        if spent - self._saved_bytes >= (1 if is_last else SAVE_AFTER_BYTES):
+            self._saved_bytes = spent
+            left = self._room.left(self._wall(), self._bounds)
+            with contextlib.suppress(OSError):  # the trail itself is more: it tells of the disk
+                await asyncio.to_thread(self._write_shares, left)
         return True
+
+    def _leave(self, whose: Sender | Crowd | None) -> None:
+        self._waiting_of[whose] -= 1
+        if not self._waiting_of[whose]:
+            del self._waiting_of[whose]
 
     def _entry(
         self, *, by: str, asked: str, what: Mapping[str, Any], outcome: object, **more: Any
@@ -125,7 +257,22 @@ class AuditFile:
         }
         return {"at": rfc3339(self._wall()), **self._hiding.fields(entry)}
 
+    def _read_shares(self) -> AuditRoom:
+        now = self._wall()
+        try:
+            kept = msgspec.json.decode(
+                (self._path.with_name(SHARES_FILE)).read_bytes(), type=_Shares
+            )
+        except (OSError, msgspec.MsgspecError):
+            return AuditRoom(now=now)
+        back = max(0.0, now - kept.at) / self._bounds.keep_s
+        return AuditRoom({name: min(1.0, part + back) for name, part in kept.left.items()}, now)
+
     # -- in a thread ------------------------------------------------------------------------------
+
+    def _write_shares(self, left: Mapping[str, float]) -> None:
+        kept = _Shares(at=self._wall(), left=dict(left))
+        write_private(self._path.with_name(SHARES_FILE), msgspec.json.encode(kept))
 
     def _write(self, batch: list[Mapping[str, Any]], settings: AuditSettings) -> None:
         head, lines = self._head, []

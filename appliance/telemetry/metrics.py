@@ -162,6 +162,11 @@ class MetricsFacts:
         "Messages and answers that did not count because of their signature, by the reason.",
         "reason",
     )
+    audit_entries: Mapping[str, int] = _counters_of(
+        "audit_entries",
+        "Of the audit trail: entries, what a sum tells, of that what it does not name, and what was lost.",
+        "result",
+    )
     skews_s: Mapping[str, float] = field(default_factory=dict)
     """By how much clocks of nodes that sign are ahead of ours."""
     processes: Mapping[str, int] = _gauges_of(

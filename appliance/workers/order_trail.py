@@ -13,6 +13,7 @@ from dataclasses import replace
 from typing import Any
 
 from appliance.core.audit import Trail
+from appliance.core.audit_room import Crowd, Sender
 from appliance.core.copying import PIECE_HEADER, read_piece
 from appliance.core.message import Message
 from appliance.core.method import PROGRAM_STOP, MethodInfo, OnCrash
@@ -66,7 +67,7 @@ class EnteringHandler:
             return await self._handler.handle(message, context)
         what = _facts_of(message, context, self._info)
         if self._info.on_crash is OnCrash.INTERRUPT:
-            self._note(message, what, "begun")
+            self._note(message, context, what, "begun")
         outcome = "cut off"
         try:
             result = await self._handler.handle(message, context)
@@ -75,13 +76,20 @@ class EnteringHandler:
             outcome = _outcome_of(error)
             raise
         finally:
-            self._note(message, what, outcome)
+            self._note(message, context, what, outcome)
         return result
 
-    def _note(self, message: Message, what: dict[str, Any], outcome: str) -> None:
-        by = f"node {message.from_node}"
+    def _note(
+        self, message: Message, context: HandlerContext, what: dict[str, Any], outcome: str
+    ) -> None:
         self._trail.note(
-            by=by, asked=message.method, what=what, outcome=outcome, **{"from": "NATS"}
+            by=f"node {message.from_node}",
+            asked=message.method,
+            what=what,
+            outcome=outcome,
+            # whoever is not proved to have sent it may have said that he is any other
+            sender=Sender(Crowd.NODES, context.signer),
+            **{"from": "NATS"},
         )
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from appliance.core.audit import verify
+from appliance.core.audit_room import Crowd, Sender
 from appliance.core.current import Current
 from appliance.core.hidden import Hidden, Hiding
 from appliance.core.specs import AuditSettings
@@ -146,3 +147,77 @@ async def test_what_a_config_took_from_the_environment_stands_as_it_is_written_t
         )
     (entry,) = look(tmp_path)
     assert (entry["what"]["path"], entry["outcome"]) == ("/x/${NAME}", "${NAME}")
+
+
+MALLORY, ALICE = Sender(Crowd.NODES, "mallory"), Sender(Crowd.OPERATORS, "uid 0")
+
+
+def flood(trail: AuditFile, count: int, sender: Sender = MALLORY, program: str = "echo") -> None:
+    for _ in range(count):
+        trail.note(
+            by="node mallory",
+            asked="REQCliCommand",
+            what={"program": program},
+            outcome="done",
+            sender=sender,
+        )
+
+
+async def test_a_flood_leaves_what_was_entered_before_it_over_restarts(tmp_path: Path) -> None:
+    async with opened(tmp_path, max_bytes=8_192, keep_files=4) as trail:
+        flood(trail, 1, program="evil")
+        flood(trail, 1, ALICE, "by-alice")
+    for _ in range(20):
+        async with opened(tmp_path, max_bytes=8_192, keep_files=4) as trail:
+            flood(trail, 200)
+    entries = look(tmp_path)
+    assert [one["what"].get("program") for one in entries[:2]] == ["evil", "by-alice"]
+    assert entries[0]["number"] == 1
+    told = sum(
+        one["what"].get("summed", one["what"].get("counted", 1))
+        for one in entries
+        if one["what"].get("program") == "echo" or "counted" in one["what"]
+    )
+    assert told == 20 * 200
+
+
+async def test_who_is_summed_up_is_told_in_the_trail_the_log_and_the_counts(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with opened(tmp_path, max_bytes=65_536, keep_files=2) as trail:
+        flood(trail, 500)
+        assert trail.summing == ["node mallory"]
+        assert trail.troubles() == []
+        for number in range(500):
+            flood(trail, 1, program=f"program-{number}")
+        assert trail.unnamed > 0
+        assert "node mallory" in trail.troubles()[0]
+        flood(trail, 1, ALICE)
+        assert trail.summed + trail.entered - 1 == 1_001, "and one that says so"
+    marks = [one for one in look(tmp_path) if one["outcome"] == "summing"]
+    assert [one["what"] for one in marks] == [{"of": "node mallory"}]
+    told = [line for line in caplog.records if "sums up" in line.getMessage()]
+    assert [line.fields for line in told] == [{"of": "node mallory"}]
+
+
+async def test_while_a_disk_is_full_one_sender_does_not_take_the_places_of_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(audit_file, "MAX_WAITING", 40)
+    is_full = True
+    real = audit_file.os.fdatasync
+
+    def full(descriptor: int) -> None:
+        if is_full:
+            raise OSError(28, "No space left on device")
+        real(descriptor)
+
+    monkeypatch.setattr(audit_file.os, "fdatasync", full)
+    async with opened(tmp_path) as trail:
+        flood(trail, 100)
+        flood(trail, 3, ALICE, "by-alice")
+        is_full = False
+    entries = look(tmp_path)
+    assert len([one for one in entries if one["what"].get("program") == "by-alice"]) == 3
+    sums = [one["what"]["summed"] for one in entries if "summed" in one["what"]]
+    assert sums == [90]

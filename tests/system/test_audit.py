@@ -1,9 +1,15 @@
 """What operators ask a real daemon is entered, survives kill -9, and cannot be changed unseen."""
 
+import asyncio
 import json
+
+import cbor2
+import nats
 
 from tests.support import forked
 from tests.support.appliance import Appliance
+from tests.support.bare_publisher import seed_message
+from tests.support.nats_server import NatsServer
 from tests.support.waiting import until
 
 CONFIG = """
@@ -24,7 +30,7 @@ def audit(daemon, *words):
 
 
 def entries(daemon):
-    return json.loads(audit(daemon, "show", "-n", "100", "-o", "json").stdout)["entries"]
+    return json.loads(audit(daemon, "show", "-n", "1000", "-o", "json").stdout)["entries"]
 
 
 def test_who_asked_for_what_is_there_after_a_kill_and_holds_no_text(tmp_path):
@@ -90,3 +96,69 @@ def test_asking_to_look_at_something_is_no_entry(tmp_path):
         daemon.reload()
         until(lambda: len(entries(daemon)) > before)
         assert [one["asked"] for one in entries(daemon)[before:]] == ["POST /api/v1/reload"]
+
+
+SMALL = """
+version: 1
+broker: {{servers: ["{url}"]}}
+reload: {{settle: 1ms, watch: false, poll_interval: 10m}}
+audit: {{max_bytes: 8192, keep_files: 4}}
+limits: {{error_reports_per_minute: 1}}
+nodes:
+  central: {{}}
+  ship1: {{subscribe: {{REQCliCommand: {{accept_from: [central], allow_commands: [[echo, "**"]]}}}}}}
+"""
+"""Without bounds for each sender a hundred commands would push out what was there before."""
+
+
+async def command(url, *commands):
+    """Commands in central's name, of somebody who may publish there."""
+    client = await nats.connect(url)
+    subject = "ship1.REQCliCommand.CommandACK"
+    try:
+        for arguments in commands:
+            message = seed_message("ship1", "central", "REQCliCommand", None, method_args=arguments)
+            await client.request(subject, cbor2.dumps(message), headers={"serial": "cbor"})
+    finally:
+        await client.close()
+
+
+def test_a_peer_that_floods_pushes_out_nothing_of_what_he_and_others_did_before(tmp_path):
+    with (
+        NatsServer() as broker,
+        Appliance(SMALL.format(url=broker.url), tmp_path / "node") as daemon,
+    ):
+        asyncio.run(command(broker.url, ["echo", "evil"]))
+        until(lambda: [one["outcome"] for one in entries(daemon)][-1:] == ["done"])
+        daemon.reload()
+        until(lambda: entries(daemon)[-1]["asked"] == "POST /api/v1/reload")
+        before = entries(daemon)
+        refused = [[f"no-{number}", "x"] for number in range(80)]
+        asyncio.run(command(broker.url, *refused))
+
+        def told_of(status):
+            counts = status["audit"]
+            return counts["entered"] + counts["summed"] >= len(before) + 160
+
+        daemon.wait_until(told_of)
+        status = daemon.status()
+        assert status["audit"]["summing"] == ["nodes that do not sign"]
+        assert "only counts some of what nodes that do not sign" in str(status["degraded_by"])
+        # others have their room, whatever nodes do
+        daemon.reload()
+        until(lambda: entries(daemon)[-1]["asked"] == "POST /api/v1/reload")
+        metrics = daemon.request("GET", "/metrics")[1]
+        assert f'audit_entries_total{{result="unnamed"}} {status["audit"]["unnamed"]}' in metrics
+        daemon.kill()
+        daemon.start()
+        # nobody has a new share by a restart
+        asyncio.run(command(broker.url, *refused[:40]))
+        daemon.stop()
+        kept = entries(daemon)
+        assert kept[: len(before)] == before
+        sums = [one["what"] for one in kept if one["asked"] == "audit"]
+        assert {"of": "nodes that do not sign"} in sums
+        assert sum(what.get("counted", 0) for what in sums) > 50
+        assert audit(daemon, "verify").returncode == 0
+        log = daemon.log()
+        assert "the audit trail sums up what it is asked" in log

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from appliance.core.audit_room import Sender
 from appliance.core.copying import PIECE_HEADER, Piece
 from appliance.core.message import Message
 from appliance.core.names import MethodName
@@ -22,9 +23,11 @@ class Kept:
 
     def __init__(self) -> None:
         self.entries: list[dict[str, Any]] = []
+        self.senders: list[Sender] = []
 
-    def note(self, **entry: Any) -> None:
+    def note(self, *, sender: Sender, **entry: Any) -> None:
         self.entries.append(entry)
+        self.senders.append(sender)
 
     @property
     def outcomes(self) -> list[object]:
@@ -62,6 +65,9 @@ async def test_who_is_proved_to_have_asked_is_entered(bench: Bench, trail: Kept)
     bench.spec_fields["allow_commands"] = None
     await ask(bench, trail, "REQCliCommand", "true", signer="central")
     assert [entry["what"]["signed_by"] for entry in trail.entries] == ["central"] * 2
+    await ask(bench, trail, "REQCliCommand", "true")
+    # his name may be anybody's: what nobody has signed has one room together
+    assert [one.name for one in trail.senders] == ["central"] * 2 + [""] * 2
 
 
 async def test_a_status_a_refusal_and_a_failure_are_told_apart(bench: Bench, trail: Kept) -> None:
