@@ -132,13 +132,6 @@ class ServiceManager:
             self._stage = Stage.READY
         self._tell("READY=1", status=self._summary())
 
-    def follow_look(self, begins: bool) -> None:
-        """A look at the config begins, or its verdict is there."""
-        if begins:
-            self.reloading()
-        else:
-            self.reloaded()
-
     def reloading(self) -> None:
         """A look at the config begins."""
         if self._stage in (Stage.READY, Stage.LOOKING):

@@ -56,7 +56,6 @@ class Presence:
         self,
         desired: Current[DesiredState],
         wall: Callable[[], float],
-        on_seen: OnSeen,
         *,
         on_undeclared: Callable[[NodeName], None] = _ignore,
         mono: Callable[[], float] = time.monotonic,
@@ -64,7 +63,8 @@ class Presence:
         self._desired = desired
         self._wall = wall
         self._mono = mono
-        self._on_seen = on_seen
+        self.on_seen: list[OnSeen] = []
+        """Told of every hello of a declared node."""
         self._on_undeclared = on_undeclared
         self._sightings: dict[NodeName, NodeSighting] = {}
         self._undeclared: dict[NodeName, NodeSighting] = {}
@@ -89,7 +89,8 @@ class Presence:
         seen = NodeSighting(at=self._wall(), heard_mono=self._mono(), report=parse_report(report))
         if node in self._declared:
             self._sightings[node] = seen
-            self._on_seen(node, is_appliance=report is not None)
+            for callback in self.on_seen:
+                callback(node, is_appliance=report is not None)
         elif node in self._undeclared:
             self._undeclared[node] = seen
         elif node in self._removed or self._has_room():
@@ -161,10 +162,9 @@ class FleetView:
         """A look is over: if it changed what hellos say, say it now."""
         if self._said is None or self.own_report() == self._said:
             return
-        for handle in self._pool.handles.values():
-            if isinstance(handle.worker, Publisher):
-                # others must not learn only with the next hello what has changed here
-                handle.worker.say_hello_again()
+        for publisher in self._pool.each(Publisher):
+            # others must not learn only with the next hello what has changed here
+            publisher.say_hello_again()
 
     def last_hello_at(self) -> dict[NodeName, float]:
         """Wall-clock seconds of the last hello per declared node."""

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Generic, TypeVar
 
 T = TypeVar("T")
+P = TypeVar("P")
 
 
 class Current(Generic[T]):
@@ -25,3 +26,9 @@ class Current(Generic[T]):
         """Be told of every change to come; the result ends it."""
         self._followers.append(on_change)
         return lambda: self._followers.remove(on_change)
+
+    def part(self, pick: Callable[[T], P]) -> Current[P]:
+        """A part of it, or what follows from it, as a value of its own that changes along."""
+        part = Current(pick(self.value))
+        self.follow(lambda new: part.put(pick(new)))
+        return part

@@ -25,8 +25,6 @@ class RunOptions:
     log_format: str | None = None
     signed_by: str | None = None
     """A file of public keys; with it only commits that one of them signed are taken, whatever the config says."""
-    hup_pending: bool = False
-    """A SIGHUP came while the program was starting; it becomes one look once the daemon runs."""
 
 
 def choose_run_nodes(

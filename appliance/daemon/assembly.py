@@ -6,11 +6,18 @@ import asyncio
 import contextlib
 import os
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import appliance.methods
 from appliance.core.current import Current
-from appliance.core.names import MethodName, NodeName, Subject, WorkerKey, parse_subject
+from appliance.core.names import (
+    MethodName,
+    NodeName,
+    Subject,
+    WorkerKey,
+    WorkerKind,
+    parse_subject,
+)
 from appliance.core.specs import DesiredState, Phase, PublisherSpec, SubscriberSpec, WorkerSpec
 from appliance.errors import RequestInvalid, StoreError, SubjectInvalid
 from appliance.methods.base import Method, WorkerLine
@@ -22,6 +29,7 @@ from appliance.methods.declared.methods import make_user_method
 from appliance.outbox.records import LaneKey
 from appliance.outbox.store import MessageStore
 from appliance.reconcile.pool import PoolWorker, WorkerPool
+from appliance.workers.inbox_owners import scope_of
 from appliance.workers.order_trail import in_trail
 from appliance.workers.publisher import Publisher
 from appliance.workers.router import Router, publisher_key
@@ -128,6 +136,13 @@ class LaneFollower:
         """Wait for what is being moved."""
         if self._moving:
             await asyncio.wait(self._moving.values())
+
+
+def is_subscriber_wanted(workers: Iterable[WorkerKey], scope: str) -> bool:
+    """Whether a worker among these takes what comes for a node and method."""
+    return any(
+        key.kind is WorkerKind.SUBSCRIBER and scope_of(key.subject) == scope for key in workers
+    )
 
 
 def list_workers(pool: WorkerPool, node: NodeName) -> Sequence[WorkerLine]:

@@ -27,19 +27,15 @@ class ClockWatch:
     """Compares the wall clock with what really passed. `run` belongs to the daemon's root group.
 
     Args:
-        on_jump: told by how many seconds the clock was set forward (or back, below 0), once for each jump.
         wall: wall-clock seconds since the epoch.
         passed: seconds that go on while the machine sleeps and that nobody can set.
     """
 
     def __init__(
-        self,
-        on_jump: Callable[[float], None],
-        *,
-        wall: Callable[[], float] = time.time,
-        passed: Callable[[], float] = passed_s,
+        self, *, wall: Callable[[], float] = time.time, passed: Callable[[], float] = passed_s
     ) -> None:
-        self._on_jump = on_jump
+        self.on_jump: list[Callable[[float], None]] = []
+        """Told by how many seconds the clock was set forward (or back, below 0), once for each jump."""
         self._wall = wall
         self._passed = passed
         self._ahead_s = self._read() or 0.0
@@ -57,7 +53,8 @@ class ClockWatch:
             return
         by_s, self._ahead_s = ahead_s - self._ahead_s, ahead_s
         if abs(by_s) > MIN_JUMP_S:
-            self._on_jump(by_s)
+            for callback in self.on_jump:
+                callback(by_s)
 
     def _read(self) -> float | None:
         """How far the wall clock is ahead; None where the two clocks could not be read at one moment."""

@@ -9,16 +9,19 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Callable
+from contextlib import AsyncExitStack
 from dataclasses import replace
 from pathlib import Path
 
 from appliance.bus.broker import EmbeddedBroker
-from appliance.bus.events import Repeats
+from appliance.bus.events import BusEvents, Repeats
+from appliance.bus.nats import NatsBus
 from appliance.bus.node_keys import make_seed, public_key_of, write_seed
 from appliance.core.broker_conf import find_embedded_logins, join_logins, render_conf
 from appliance.core.current import Current
 from appliance.core.specs import AuthSettings, BrokerSettings, DesiredState, Embedded, SecretRef
 from appliance.errors import BusUnavailable
+from appliance.telemetry.report import Telemetry
 
 _AGAIN_S = 1.0
 
@@ -130,3 +133,40 @@ class OwnBroker:
             return
         self._seed_path.unlink(missing_ok=True)
         write_seed(self._seed_path, self._seed)
+
+
+def reach(settings: BrokerSettings, own: OwnBroker | None) -> BrokerSettings:
+    """The settings to connect by: with a broker of one's own they say where that is, and the way in."""
+    return settings if own is None else own.reach(settings)
+
+
+async def open_broker(
+    stack: AsyncExitStack, state_dir: Path, desired: Current[DesiredState], telemetry: Telemetry
+) -> tuple[NatsBus, OwnBroker | None]:
+    """Start the daemon's own broker, where it has one, then connect. Both end with the stack.
+
+    Raises:
+        BusUnavailable: the own broker cannot be started.
+    """
+    first = desired.value
+    own: OwnBroker | None = None
+    if first.broker.embedded:
+        own = OwnBroker(
+            state_dir / "broker", desired, first.broker.embedded, telemetry.broker_error
+        )
+        await own.start()
+        stack.push_async_callback(own.stop)
+    bus = await NatsBus.open(
+        reach(first.broker, own),
+        name=f"appliance {', '.join(first.run_nodes)[:100]}",
+        loopback_node=first.run_nodes[0] if first.run_nodes else None,
+        events=BusEvents(
+            on_disconnected=lambda: telemetry.broker_disconnected("connection lost"),
+            on_error=telemetry.broker_error,
+            on_repeated_error=telemetry.broker_error_again,
+        ),
+        # a broker that is away keeps nobody from handing messages over
+        require_connection=False,
+    )
+    stack.push_async_callback(bus.close)
+    return bus, own

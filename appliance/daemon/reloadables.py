@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from appliance.api.port import Port, split_listen
 from appliance.api.server import AdminServer, StagedListener
 from appliance.bus.nats import NatsBus
 from appliance.core.problems import Problem
 from appliance.core.specs import BrokerSettings, DesiredState
-from appliance.daemon.own_broker import OwnBroker
+from appliance.daemon.own_broker import OwnBroker, reach
 from appliance.errors import BusUnavailable
 from appliance.inputs.inputs import Inputs, Staged
-
-Reach = Callable[[BrokerSettings], BrokerSettings]
-"""With where the daemon's own broker is, and the way in, where it has one."""
 
 
 class PortsPart:
@@ -151,9 +146,9 @@ class StagedUsers:
 class BrokerPart:
     """`broker`. Staged last: a connection that is exchanged is not exchanged back without need."""
 
-    def __init__(self, bus: NatsBus, reach: Reach) -> None:
+    def __init__(self, bus: NatsBus, own: OwnBroker | None) -> None:
         self._bus = bus
-        self._reach = reach
+        self._own = own
 
     def differs(self, old: DesiredState, new: DesiredState) -> bool:
         """Whether anything of the section is another."""
@@ -161,8 +156,8 @@ class BrokerPart:
 
     async def stage(self, old: DesiredState, new: DesiredState, *, insist: bool) -> StagedBroker:
         """Raises BusUnauthorized, BusUnavailable."""
-        await self._bus.reconfigure(self._reach(new.broker), insist=insist)
-        return StagedBroker(self._bus, self._reach(old.broker))
+        await self._bus.reconfigure(reach(new.broker, self._own), insist=insist)
+        return StagedBroker(self._bus, reach(old.broker, self._own))
 
     def describe(self, error: Exception) -> Problem:
         """E304."""

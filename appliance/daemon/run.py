@@ -14,7 +14,7 @@ import uvloop
 from appliance.core.plan import make_plan
 from appliance.core.problems import Problem
 from appliance.core.run_options import RunOptions
-from appliance.daemon.app import Daemon
+from appliance.daemon.app import run_until_stopped
 from appliance.errors import BusError, DaemonAlreadyRunning, StateDirForeign, StoreError
 from appliance.garbage import no_look_for_garbage
 from appliance.reconcile.history import HISTORY_DIR, History
@@ -47,7 +47,7 @@ def run_daemon(options: RunOptions) -> int:
     sys.setswitchinterval(SWITCH_INTERVAL_S)
     try:
         state_dir.mkdir(mode=0o750, parents=True, exist_ok=True)
-        return uvloop.run(_main(options, source, start, state_dir))
+        return uvloop.run(run_until_stopped(options, source, start, state_dir))
     except (StoreError, DaemonAlreadyRunning, BusError, OSError) as error:
         logging.getLogger("appliance").error("cannot run: %s", error)
         return EXIT_UNAVAILABLE
@@ -131,10 +131,3 @@ def _start_below(state_dir: Path, options: RunOptions, source: FileConfigSource)
         SignedCommits(state_dir / SIGNED_COMMIT_FILE),
         path=", ".join(source.paths),
     )
-
-
-async def _main(
-    options: RunOptions, source: FileConfigSource, start: Start, state_dir: Path
-) -> int:
-    daemon = Daemon(options, source, start, state_dir)
-    return await daemon.run()

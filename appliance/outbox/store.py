@@ -136,6 +136,8 @@ class MessageStore:
 
     def update(self, settings: StateSettings) -> None:
         """Bounds of a reloaded config, in force with the next commit; the directory stays what it is."""
+        if settings == self._settings:
+            return
         self._settings = settings
         future: asyncio.Future[None] = self._loop.create_future()
         future.add_done_callback(lambda done: done.exception())  # a broken store tells by itself

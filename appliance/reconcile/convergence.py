@@ -31,14 +31,18 @@ class Convergence:
         overrides: OverrideBook,
         extra_workers: Callable[[], Mapping[WorkerKey, WorkerSpec]],
         telemetry: Telemetry,
+        trigger: Trigger,
     ) -> None:
-        """`extra_workers` finds publishers that nobody declared and that have something to send, see `daemon.assembly`."""
+        """`extra_workers` finds publishers that nobody declared and that have something to send, see `daemon.assembly`.
+
+        `trigger` takes the reasons for a pass.
+        """
         self._telemetry = telemetry
         self._pool = pool
         self._overrides = overrides
         self._extra_workers = extra_workers
         self._mono = asyncio.get_running_loop().time
-        self.trigger = Trigger()
+        self.trigger = trigger
         self._one_pass = asyncio.Lock()
         """Passes never overlap: two of them could give one key two workers."""
         self._desired: DesiredState | None = None

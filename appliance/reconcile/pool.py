@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from appliance.core.hidden import Hiding
 from appliance.core.names import WorkerKey
@@ -63,6 +63,9 @@ class PoolWorker(Protocol):
     async def close(self) -> None:
         """Release everything, whatever state it is in."""
         ...
+
+
+Kind = TypeVar("Kind")
 
 
 @dataclass(slots=True)
@@ -127,6 +130,12 @@ class WorkerPool:
             )
             for key, handle in self.handles.items()
         }
+
+    def each(self, kind: type[Kind]) -> Iterator[Kind]:
+        """The workers of a class, running or not."""
+        for handle in self.handles.values():
+            if isinstance(handle.worker, kind):
+                yield handle.worker
 
     async def apply(self, plan: Plan, drain_timeout_s: float) -> ApplyReport:
         """Do every action; one worker's failure is that worker's alone."""

@@ -8,15 +8,15 @@ system or a broker holds up no worker.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
 from appliance.bus.base import Bus
-from appliance.core.names import WorkerKey
+from appliance.config.revision import SignedCommit
 from appliance.core.plan import Plan
 from appliance.core.problems import Problem
-from appliance.core.specs import DesiredState, WorkerSpec
+from appliance.core.specs import DesiredState
 from appliance.errors import (
     ConfigInvalid,
     ConfigUnreadable,
@@ -31,7 +31,6 @@ from appliance.reconcile.file_watch import FileWatch
 from appliance.reconcile.history import History, Recorder
 from appliance.reconcile.kept_files import KeptFile, Pin, PinKeeper, SignedCommits
 from appliance.reconcile.overrides import OverrideBook
-from appliance.reconcile.pool import WorkerPool
 from appliance.reconcile.reload_result import (
     Applied,
     LoadedSet,
@@ -60,13 +59,13 @@ class Reconciler:
     def __init__(
         self,
         reader: SourceReader,
-        pool: WorkerPool,
+        convergence: Convergence,
         telemetry: Telemetry,
         history: History,
         *,
+        trigger: Trigger,
         reloadables: Sequence[Reloadable],
         on_accepted: Callable[[DesiredState], None],
-        extra_workers: Callable[[], Mapping[WorkerKey, WorkerSpec]],
         overrides: OverrideBook,
         pins: PinKeeper,
         commits: SignedCommits,
@@ -79,9 +78,9 @@ class Reconciler:
         self._pins = pins
         self._commits = commits
         self._mono = asyncio.get_running_loop().time
-        self.convergence = Convergence(pool, overrides, extra_workers, telemetry)
+        self.convergence = convergence
         self.activation = Activation(
-            self.convergence,
+            convergence,
             reloadables,
             overrides=overrides,
             pins=pins,
@@ -91,12 +90,12 @@ class Reconciler:
             on_accepted=on_accepted,
             wall=wall,
         )
-        self.trigger = Trigger()
+        self.trigger = trigger
         """Reasons to look; those for a pass over the workers go to `convergence`."""
-        self.files = FileWatch(reader, self.trigger)
+        self.files = FileWatch(reader, trigger)
         self.rollback = Rollback(
             self.activation,
-            self.convergence,
+            convergence,
             reader,
             self.files,
             history,
@@ -108,8 +107,8 @@ class Reconciler:
         )
         self.last_attempt: ReloadResult | None = None
         self._ending = asyncio.Event()
-        self.on_look: Callable[[bool], None] = lambda _: None
-        """Told when a look begins (True) and when its verdict is there (False), before those who wait get it."""
+        self.on_look: Callable[[ReloadResult | None], None] = lambda _: None
+        """Told when a look begins (None), and its verdict when that is there, before those who wait get it."""
         self._requests: list[Request] = []
         self._rollbacks: list[Request] = []
         self._in_hand: list[Request] = []
@@ -121,6 +120,13 @@ class Reconciler:
     def applied(self) -> Applied | None:
         """The set in force."""
         return self.activation.applied
+
+    def find_newest_commit(self) -> SignedCommit | None:
+        """The newest signed commit that was in force."""
+        newest, applied = self._commits.newest, self.applied
+        if newest is not None or applied is None or applied.revision is None:
+            return newest
+        return SignedCommit(applied.revision)  # an earlier version has kept no more
 
     @property
     def verdict_on_files(self) -> ReloadResult | None:
@@ -296,7 +302,7 @@ class Reconciler:
 
     async def _look(self, reasons: frozenset[str]) -> None:
         assert self.applied is not None
-        self.on_look(True)
+        self.on_look(None)
         # a signal that comes while the files settle asks no less than one that came before
         reasons |= await self.files.hold_still(self.applied.desired.reload.settle_s)
         # not earlier: whoever asks while the files settle is answered by this look
@@ -321,7 +327,7 @@ class Reconciler:
 
     def _tell(self, verdict: ReloadResult) -> None:
         self.last_attempt = verdict
-        self.on_look(False)
+        self.on_look(verdict)
 
     async def _within_boundary(
         self, way: Way, attempt: Awaitable[ReloadResult | None], *, digest: str = ""

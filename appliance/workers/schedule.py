@@ -20,6 +20,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import fields
 from typing import NamedTuple, Protocol
 
+from appliance.core.current import Current
 from appliance.core.message import Message
 from appliance.core.schedule import (
     CronState,
@@ -358,6 +359,22 @@ def stale_facts(
         if key not in kept and not waits:
             stale.append(key)
     return stale
+
+
+async def forget_stale(desired: Current[DesiredState], store: ScheduleStore) -> None:
+    """What is remembered of schedules that a set has no more goes with it; until cancelled."""
+    has_changed = asyncio.Event()
+    end_following = desired.follow(lambda _: has_changed.set())
+    try:
+        while True:
+            await has_changed.wait()
+            has_changed.clear()
+            stale = stale_facts(store.facts(FACT_KIND), desired.value, store.is_pending)
+            if stale:
+                with contextlib.suppress(StoreError):  # they are looked for again with the next set
+                    await store.remember(FACT_KIND, dict.fromkeys(stale))
+    finally:
+        end_following()
 
 
 def _parse(text: str | None) -> _Fact | None:

@@ -11,6 +11,7 @@ from appliance.core.problems import Problem
 from appliance.core.specs import DesiredState, ReloadSettings
 from appliance.errors import ConfigInvalid, RequestInvalid
 from appliance.methods.registry import METHOD_TABLE
+from appliance.reconcile.convergence import Convergence
 from appliance.reconcile.disk import SourceReader
 from appliance.reconcile.history import History
 from appliance.reconcile.kept_files import KeptFile, Pin, PinKeeper, SignedCommits
@@ -20,6 +21,7 @@ from appliance.reconcile.reconciler import Reconciler
 from appliance.reconcile.reload_result import LoadedSet
 from appliance.reconcile.start import Start
 from appliance.reconcile.trial import KeptTrial
+from appliance.reconcile.trigger import Trigger
 from tests.component.test_pool import Recorder, ToyWorker, spec
 from tests.support.waiting import turns, until_async
 
@@ -86,25 +88,27 @@ async def world(tmp_path, tasks):
     pool = WorkerPool(ToyWorker, telemetry, wall=lambda: 0.0, on_ended=lambda: None)
     source = Source(loaded("sha256:aa", spec("a"), spec("b")))
 
+    passes = Trigger()
+    overrides = OverrideBook(
+        tmp_path / "overrides.json",
+        desired=Current(source.says.desired),
+        methods=lambda: METHOD_TABLE,
+        wall=lambda: 0.0,
+        on_change=lambda: passes.set("worker"),
+    )
     reconciler = Reconciler(
         SourceReader(source),
-        pool,
+        Convergence(pool, overrides, dict, telemetry, passes),
         telemetry,
         history,
+        trigger=Trigger(),
         reloadables=(),
         on_accepted=lambda desired: None,
-        extra_workers=dict,
         pins=PinKeeper(KeptFile(tmp_path / "pin.json", Pin), telemetry.history_not_written),
         commits=SignedCommits(tmp_path / "commit.json"),
         trial_file=KeptFile(tmp_path / "trial.json", KeptTrial),
         bus=SimpleNamespace(is_connected=True),
-        overrides=OverrideBook(
-            tmp_path / "overrides.json",
-            desired=Current(source.says.desired),
-            methods=lambda: METHOD_TABLE,
-            wall=lambda: 0.0,
-            on_change=lambda: reconciler.convergence.trigger.set("worker"),
-        ),
+        overrides=overrides,
         wall=lambda: 0.0,
     )
     await reconciler.start(Start(first=source.says, files_digest=source.says.digest))
@@ -213,7 +217,7 @@ async def test_without_watching_events_make_no_look_and_the_poll_looks_anyway(wo
     reconciler.hint()
     assert not reconciler.trigger.pending
     looked = asyncio.Event()
-    reconciler.on_look = lambda begins: None if begins else looked.set()
+    reconciler.on_look = lambda verdict: verdict and looked.set()
     source.says = loaded("sha256:cc", spec("b"))
     async with asyncio.timeout(30):
         await looked.wait()

@@ -15,6 +15,7 @@ from appliance.reconcile import disk
 from appliance.reconcile import reconciler as loop
 from appliance.reconcile import rollback as way_back
 from appliance.reconcile import start as starting
+from appliance.reconcile.convergence import Convergence
 from appliance.reconcile.disk import SourceReader
 from appliance.reconcile.history import History
 from appliance.reconcile.kept_files import (
@@ -30,6 +31,7 @@ from appliance.reconcile.reconciler import Reconciler
 from appliance.reconcile.source import FileConfigSource
 from appliance.reconcile.start import find_start
 from appliance.reconcile.trial import KeptTrial
+from appliance.reconcile.trigger import Trigger
 from tests.component.test_pool import Recorder, ToyWorker
 from tests.support.waiting import until_async
 
@@ -128,12 +130,12 @@ class Node:
         self.reader = SourceReader(self.source, str(self.files))
         self.reconciler = Reconciler(
             self.reader,
-            pool,
+            Convergence(pool, overrides, dict, self.telemetry, Trigger()),
             self.telemetry,
             self.history,
+            trigger=Trigger(),
             reloadables=self.parts,
             on_accepted=self.desired.put,
-            extra_workers=dict,
             overrides=overrides,
             pins=PinKeeper(book, self.telemetry.history_not_written),
             commits=commits,

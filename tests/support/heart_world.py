@@ -34,13 +34,14 @@ from appliance.bus.base import Bus, BusMessage, Denial, Frame, OnDenied, OnMessa
 from appliance.bus.memory import MemoryBus, Passage, Permissions
 from appliance.core.current import Current
 from appliance.core.message import Message
-from appliance.core.names import MethodName, NodeName, WorkerKey, WorkerKind
+from appliance.core.names import MethodName, NodeName, WorkerKey
 from appliance.core.plan import make_plan
 from appliance.core.specs import DesiredState, WorkerSpec
 from appliance.daemon.assembly import (
     LaneFollower,
     WorkerFactory,
     find_extra_workers,
+    is_subscriber_wanted,
     list_workers,
 )
 from appliance.delivery.modes import DeliveryModes
@@ -58,7 +59,7 @@ from appliance.telemetry.stats import DrainReport
 from appliance.wire.headers import encode_headers, parse_headers
 from appliance.workers.error_reports import ErrorReports
 from appliance.workers.given_up import GivenUp
-from appliance.workers.inbox_owners import InboxOwners, scope_of
+from appliance.workers.inbox_owners import InboxOwners
 from appliance.workers.peers import PeerBook
 from appliance.workers.publisher import Publisher
 from appliance.workers.router import Router
@@ -497,7 +498,8 @@ class Daemon:
             desired=self.current,
             wall=wall,
         )
-        self.presence = Presence(self.current, wall, self._node_seen)
+        self.presence = Presence(self.current, wall)
+        self.presence.on_seen.append(self._node_seen)
         self.waiters = DeliveryWaiters()
         for_handlers = HandlerServices(
             files=NoFiles(),
@@ -509,7 +511,9 @@ class Daemon:
         )
         self.peers = PeerBook(store)
         self.given_up = GivenUp(self.error_reports, store, cast(Bus, self.line))
-        self.inbox_owners = InboxOwners(store, self._is_subscriber_wanted)
+        self.inbox_owners = InboxOwners(
+            store, lambda scope: is_subscriber_wanted(self.desired.workers, scope)
+        )
         dialect = make_dialect()
         self.signer = Signer(wall)
         self.signer.key = self.signing_key
@@ -574,12 +578,6 @@ class Daemon:
         extra = find_extra_workers(self.desired, self.pool, store, self.router)
         return {**extra, **self.desired.workers}
 
-    def _is_subscriber_wanted(self, scope: str) -> bool:
-        return any(
-            key.kind is WorkerKind.SUBSCRIBER and scope_of(key.subject) == scope
-            for key in self.desired.workers
-        )
-
     def _report(self, node: str, text: str, method: str) -> None:
         self.error_reports.report(node, text, method=method)
 
@@ -590,9 +588,8 @@ class Daemon:
     def _node_seen(self, node: NodeName, *, is_appliance: bool) -> None:
         if is_appliance:
             self.peers.learn(node)
-        for handle in self.pool.handles.values():
-            if isinstance(handle.worker, Publisher):
-                handle.worker.node_seen(node)
+        for publisher in self.pool.each(Publisher):
+            publisher.node_seen(node)
 
     @property
     def desired(self) -> DesiredState:

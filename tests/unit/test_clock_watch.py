@@ -20,7 +20,8 @@ class Machine:
         self.passed_s = 50.0
         self.stops: list[float] = []
         self.jumps: list[float] = []
-        self.watch = ClockWatch(self.jumps.append, wall=self.wall, passed=self.passed)
+        self.watch = ClockWatch(wall=self.wall, passed=self.passed)
+        self.watch.on_jump.append(self.jumps.append)
 
     def go_on(self, seconds: float) -> None:
         self.wall_s += seconds
@@ -88,7 +89,6 @@ def test_hellos_keep_their_age_when_the_wall_clock_is_set() -> None:
     presence = Presence(
         Current(fleet),  # type: ignore[arg-type]
         lambda: clocks.wall,
-        lambda _node, *, is_appliance: None,
         mono=lambda: clocks.mono,
     )
     presence.saw_hello(node, None)

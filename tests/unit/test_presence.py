@@ -20,7 +20,6 @@ class World:
         self.presence = Presence(
             self.desired,
             lambda: self.now,
-            lambda *_, **__: None,
             on_undeclared=self.told.append,
             mono=lambda: self.now,
         )
