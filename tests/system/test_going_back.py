@@ -244,8 +244,10 @@ def test_a_broker_of_ones_own_that_takes_no_users_refuses_an_edit_and_blocks_no_
         applied(daemon, 2)
         # as a full disk does: what says who is let in cannot be written
         conf = daemon.state / "broker/nats-server.conf"
-        # what the set before allowed has ended
-        daemon.wait_until(lambda _: "REQPong" not in conf.read_text())
+        # what the set before allowed has ended: the broker took both sets, then the new one alone
+        log = daemon.state / "broker/nats-server.log"
+        daemon.wait_until(lambda _: log.read_text().count("Reloaded server configuration") >= 2)
+        assert "REQPong" not in conf.read_text()
         conf.unlink()
         conf.mkdir()
         daemon.write_config(SECURED.format(more="REQToConsole: {}"))
