@@ -14,6 +14,8 @@ from __future__ import annotations
 from appliance.core.delivery import WaitReason
 from appliance.core.retry import MAX_ABSENT_BACKOFF_S, backoff_s
 
+HERE_EVERY_S = 1.0
+"""A node that says more often that it is back is not heard."""
 BUSY_ROUND_S = 0.5
 """Busy words that come in so short a time answer one burst and slow the lane down once."""
 
@@ -27,6 +29,8 @@ class LanePace:
         "answered_mono",
         "busy_until_mono",
         "held_until_mono",
+        "here_mono",
+        "kept_by",
         "silences",
         "silent_since_mono",
         "slowed_mono",
@@ -45,6 +49,9 @@ class LanePace:
         self.busy_until_mono = 0.0
         self.slowed_mono = float("-inf")
         self.answered_mono = float("-inf")
+        self.here_mono = float("-inf")
+        self.kept_by = ""
+        """Why no stream takes anything, while the lane is absent for that."""
 
     def set_window(self, window: int) -> None:
         """The setting has changed."""
@@ -56,6 +63,11 @@ class LanePace:
     def is_probing(self) -> bool:
         """Whether one record at a time asks if anybody is there."""
         return self.absences > 0 or self.silent_since_mono is not None
+
+    @property
+    def opens_mono(self) -> float:
+        """Until when time keeps everything, the next probe of a lane that stands still included."""
+        return max(self.held_until_mono, self.busy_until_mono)
 
     def reason(self, now: float) -> WaitReason | None:
         """Why the lane stands still; None while it does not."""
@@ -75,7 +87,7 @@ class LanePace:
 
     def may_probe(self, awaiting: int, now: float) -> bool:
         """Whether the one record of a lane that stands still may be sent now."""
-        return not awaiting and now >= self.held_until_mono and now >= self.busy_until_mono
+        return not awaiting and now >= self.opens_mono
 
     def answered(self, now: float, count: int) -> bool:
         """So many answers came that say the node is there; whether that woke the lane."""
@@ -87,8 +99,9 @@ class LanePace:
         self._end_hold()
         return True
 
-    def nobody(self, now: float, *, jitter: float) -> bool:
-        """The broker says that nobody is there; whether that is news."""
+    def nobody(self, now: float, *, jitter: float, kept_by: str = "") -> bool:
+        """The broker says that nobody is there, or that a stream which should take it does not; whether that is news."""
+        self.kept_by = kept_by
         if now < self.held_until_mono and self.absences:
             return False  # the answers to one burst are one absence
         is_news = not self.absences
@@ -124,6 +137,17 @@ class LanePace:
         """There is a sign that the node may be there: try everything at once."""
         self._end_hold()
         self.busy_until_mono = min(self.busy_until_mono, now)
+
+    def here(self, now: float) -> bool:
+        """As `wake`, for the node's own word: said in two places, and by whoever wants to, it makes no flood of sends.
+
+        Of words that come one upon the other the first counts; whether this is one that does.
+        """
+        if now - self.here_mono < HERE_EVERY_S:
+            return False
+        self.here_mono = now
+        self.wake(now)
+        return True
 
     def _end_hold(self) -> None:
         self.absences = 0

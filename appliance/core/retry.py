@@ -11,7 +11,7 @@ The rules behind it:
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from appliance.core.delivery import DeliveryState, end_reason
@@ -70,9 +70,47 @@ def backoff_s(failures: int, *, cap_s: float, jitter: float) -> float:
     return raw * (0.5 + jitter / 2)
 
 
+def settings_of(ack: AckSettings, timeout_s: float | None, retries: int | None) -> AckSettings:
+    """The settings of a worker with what a message itself asks for on top; None where it asks for nothing."""
+    if timeout_s is None and retries is None:
+        return ack
+    return replace(
+        ack,
+        timeout_s=ack.timeout_s if timeout_s is None else timeout_s,
+        retries=ack.retries if retries is None else retries,
+    )
+
+
 def ack_wait_s(timeout_s: float, unanswered: int) -> float:
     """How long the send after `unanswered` ones without an answer is waited for."""
     return min(timeout_s * 2.0 ** min(unanswered, 20), max(timeout_s, MAX_WAIT_S))
+
+
+def stranger_gap_s(sends: int) -> float:
+    """Least time after the `sends`-th send (from 1) of a record to a peer that never said it is an appliance."""
+    return STRANGER_GAPS_S[sends - 1] if sends <= len(STRANGER_GAPS_S) else STRANGER_LAST_WAIT_S
+
+
+def send_wait_s(ack: AckSettings, *, sends: int, unanswered: int, may_repeat: bool) -> float:
+    """How long the `sends`-th send of a record is waited for, after `unanswered` in a row.
+
+    `may_repeat` says that whoever gets it knows a message that he had before.
+    """
+    if ack.retries is not None or not unanswered:
+        return ack.timeout_s
+    if may_repeat:
+        return ack_wait_s(ack.timeout_s, unanswered)
+    gap_s = stranger_gap_s(sends)
+    return gap_s if sends >= MAX_SENDS_TO_STRANGER else max(ack.timeout_s, gap_s)
+
+
+def decide_unanswered(
+    ack: AckSettings, *, tries: int, sends: int, since_s: float, may_repeat: bool, jitter: float
+) -> Decision:
+    """After `tries` unanswered sends of a record, the last one `since_s` ago; `sends` may have been heard."""
+    if ack.retries is not None:
+        return decide_counted(tries, ack, jitter=jitter)
+    return SendAgain(0.0) if may_repeat else decide_stranger(sends, since_s)
 
 
 def decide_counted(tries: int, ack: AckSettings, *, jitter: float) -> Decision:
@@ -89,13 +127,11 @@ def decide_counted(tries: int, ack: AckSettings, *, jitter: float) -> Decision:
 
 def decide_stranger(sends: int, since_last_send_s: float) -> Decision:
     """After `sends` unanswered ones to a peer that never said it is an appliance."""
-    if sends >= MAX_SENDS_TO_STRANGER:
-        if since_last_send_s < STRANGER_LAST_WAIT_S:
-            return SendAgain(STRANGER_LAST_WAIT_S - since_last_send_s)
-        why = f"no acknowledgement after {sends} sends, and a node that is no appliance might run it again"
-        return GiveUp(end_reason(DeliveryState.EXPIRED, why))
-    gap_s = STRANGER_GAPS_S[max(sends, 1) - 1]
-    return SendAgain(max(0.0, gap_s - since_last_send_s))
+    left_s = max(0.0, stranger_gap_s(max(sends, 1)) - since_last_send_s)
+    if left_s or sends < MAX_SENDS_TO_STRANGER:
+        return SendAgain(left_s)
+    why = f"no acknowledgement after {sends} sends, and a node that is no appliance might run it again"
+    return GiveUp(end_reason(DeliveryState.EXPIRED, why))
 
 
 def reason_of_expiry(lifetime_s: float, why: str) -> str:

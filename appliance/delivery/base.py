@@ -39,7 +39,6 @@ class Flight:
     __slots__ = (
         "by_seed",
         "due_mono",
-        "epoch",
         "is_done",
         "is_unwanted",
         "phase",
@@ -59,7 +58,6 @@ class Flight:
         self.phase = FlightPhase.IDLE
         self.due_mono = 0.0
         self.sent_mono = 0.0
-        self.epoch = -1
         self.unanswered = 0
         """Sends in a row without an answer."""
         self.was_absent = False

@@ -1,7 +1,8 @@
 """A publisher: the life of one lane of the outbox, from its start to the hand-over of what is left.
 
-What is sent when is `workers.lane_sender`'s; this is the worker around it, which has the timers, follows the spec and
-produces the messages of a schedule.
+What is sent when is `workers.lane_sender`'s, what an answer means `workers.lane_answers`', how a record ends
+`workers.lane_ends`'; this is the worker around them, which has the timers, follows the spec and produces the messages of a
+schedule.
 """
 
 from __future__ import annotations
@@ -13,13 +14,17 @@ from collections.abc import Callable, Sequence
 from appliance.bus.base import Denial
 from appliance.core.delivery import Standing
 from appliance.core.message import Message
-from appliance.core.names import WorkerKey
+from appliance.core.pacing import LanePace
 from appliance.core.specs import PublisherSpec, WorkerSpec
 from appliance.delivery.base import Flight
 from appliance.dialect.headers import HELLO_HEADER
 from appliance.errors import BusUnavailable
 from appliance.telemetry.stats import DrainReport, WorkerStats
-from appliance.workers.lane_sender import LaneSender, delivered_as
+from appliance.workers.in_flight import InFlight
+from appliance.workers.lane_answers import LaneAnswers
+from appliance.workers.lane_ends import LaneEnds, delivered_as
+from appliance.workers.lane_sender import LaneSender
+from appliance.workers.lane_standing import LaneStanding
 from appliance.workers.router import lane_key
 from appliance.workers.schedule import HELLO_METHOD, Facts, Scheduler, fill_facts
 from appliance.workers.services import WorkerServices
@@ -32,28 +37,59 @@ class Publisher:
     """Owns one lane. See the module for the idea."""
 
     def __init__(self, spec: PublisherSpec, services: WorkerServices) -> None:
-        self.spec: WorkerSpec = spec
         self._spec = spec
-        self.key: WorkerKey = spec.key
         self.stats = WorkerStats()
         self._services = services
-        self._mono = services.mono
         self._wake = asyncio.Event()
         self._lane = services.store.lane(lane_key(spec))
         self._carrier = services.delivery.make_carrier(spec)
-        self._sender = LaneSender(
+        flights = InFlight(self.stats, services.bus.connection_epoch)
+        pace = LanePace(spec.window)
+        self._standing = LaneStanding(
+            spec,
+            flights=flights,
+            pace=pace,
+            bus=services.bus,
+            store=services.store,
+            telemetry=services.telemetry,
+            mono=services.mono,
+        )
+        self._ends = LaneEnds(
             spec,
             lane=self._lane,
+            flights=flights,
             carrier=self._carrier,
-            bus=services.bus,
+            standing=self._standing,
+            store=services.store,
+            telemetry=services.telemetry,
+            stats=self.stats,
+            hiding=services.hiding,
+            on_concluded=self._on_concluded,
+        )
+        answers = LaneAnswers(
+            spec,
+            lane=self._lane,
+            flights=flights,
+            pace=pace,
+            carrier=self._carrier,
+            ends=self._ends,
+            standing=self._standing,
             store=services.store,
             peers=services.peers,
             telemetry=services.telemetry,
             stats=self.stats,
+        )
+        self._sender = LaneSender(
+            spec,
+            lane=self._lane,
+            flights=flights,
+            pace=pace,
+            carrier=self._carrier,
+            answers=answers,
+            ends=self._ends,
+            bus=services.bus,
+            store=services.store,
             mono=services.mono,
-            wake=self._wake.set,
-            on_concluded=self._on_concluded,
-            hiding=services.hiding,
         )
         self._scheduler = Scheduler(
             spec,
@@ -66,28 +102,28 @@ class Publisher:
         self._idle = asyncio.Event()
         self._endings: list[Callable[[], None]] = []
         self._denied: str | None = None
+        self._last_used_mono = services.mono()
 
     @property
     def is_idle(self) -> bool:
         """Whether an on-demand publisher has had nothing to do for a while."""
-        sender = self._sender
-        return sender.is_idle and self._mono() - sender.last_used_mono > IDLE_RETIRE_S
+        return self._sender.is_idle and self._services.mono() - self._last_used_mono > IDLE_RETIRE_S
 
     @property
     def trouble(self) -> str | None:
         """That nothing of ours is taken there; all else shows in what waits."""
-        if not self._sender.is_undeclared:
+        if not self._standing.is_undeclared:
             return None
         node, to_node = self._spec.node, self._spec.to_node
         return f"{to_node} refuses what {node} sends: its config does not declare {node} (any more)"
 
     def standing(self, record_id: int) -> Standing | None:
         """Where a record of this lane stands; None for one that only waits behind others."""
-        return self._sender.standing(record_id)
+        return self._standing.of(record_id)
 
     def lane_reason(self) -> str:
         """Why the lane stands still, in words; "" while it does not."""
-        return f"denied: {self._denied}" if self._denied else self._sender.lane_reason()
+        return f"denied: {self._denied}" if self._denied else self._standing.reason()
 
     # -- life -------------------------------------------------------------------------------------
 
@@ -95,7 +131,7 @@ class Publisher:
         """Be ready for answers. Raises BusUnavailable when the broker is away or denies it; the pool tries again."""
         try:
             await self._carrier.start(
-                self._sender.take_answers, self._on_denied, self._sender.take_verdict
+                self._sender.take_answers, self._on_denied, self._ends.take_verdict
             )
         except BusUnavailable:
             self._sender.sweep()  # times end without a broker, too
@@ -109,7 +145,9 @@ class Publisher:
     async def run(self) -> None:
         """Send until drained."""
         async with asyncio.TaskGroup() as group:
-            producer = group.create_task(self._scheduler.run(), name=f"schedule {self.key.name}")
+            producer = group.create_task(
+                self._scheduler.run(), name=f"schedule {self._spec.key.name}"
+            )
             await self._send_until_drained()
             producer.cancel()
 
@@ -123,11 +161,13 @@ class Publisher:
                 # before the first one: whoever was removed from the fleet learns it by that
                 with contextlib.suppress(BusUnavailable):
                     await self._carrier.hear_refusals()
+            if not sender.is_idle:
+                self._last_used_mono = self._services.mono()
             delay_s = sender.turn()
+            self._standing.tell()
             if sender.needs_answers:
                 # the first record that must be answered, on a lane that otherwise hears nothing
                 await self._carrier.listen()
-                sender.needs_answers = False
                 continue
             if bus.is_congested:
                 with contextlib.suppress(BusUnavailable):
@@ -156,7 +196,7 @@ class Publisher:
         """Timeouts, retries and the window hold from the next decision on."""
         assert isinstance(spec, PublisherSpec)
         self._carrier.update(spec)
-        self.spec = self._spec = spec
+        self._spec = spec
         self._sender.use(spec)
         self._wake.set()
 
@@ -179,7 +219,9 @@ class Publisher:
         except TimeoutError:
             pass
         finished = self.stats.acked + self.stats.dead - before
-        return DrainReport(worker=self.key.name, finished=finished, handed_back=len(self._sender))
+        return DrainReport(
+            worker=self._spec.key.name, finished=finished, handed_back=len(self._sender)
+        )
 
     async def close(self) -> None:
         """Give unanswered records back to the lane and stop listening."""

@@ -39,6 +39,15 @@ def test_that_a_lane_has_fallen_silent_is_news_once() -> None:
     assert not pace.unanswered(26.0, sent_mono=16.0)
 
 
+def test_of_words_of_a_node_that_come_one_upon_the_other_the_first_wakes_the_lane() -> None:
+    pace = LanePace(256)
+    pace.unanswered(16.0, sent_mono=11.0)
+    assert pace.here(20.0)
+    assert pace.reason(20.0) is None
+    assert not pace.here(20.9)
+    assert pace.here(21.0)
+
+
 def test_an_answer_wakes_a_silent_lane_and_so_does_a_sign_of_the_node() -> None:
     for wake in (lambda pace: pace.answered(20.0, 1), lambda pace: pace.wake(20.0)):
         pace = LanePace(256)

@@ -18,6 +18,8 @@ from appliance.core.retry import (
     decide_counted,
     decide_stranger,
     reason_of_expiry,
+    send_wait_s,
+    settings_of,
 )
 from appliance.core.specs import AckSettings
 
@@ -60,6 +62,25 @@ def test_a_peer_that_may_run_a_resend_again_gets_few_sends_over_at_least_ten_min
     end = decide_stranger(MAX_SENDS_TO_STRANGER, 3_600.0)
     assert isinstance(end, GiveUp)
     assert state_of_reason(end.reason) is DeliveryState.EXPIRED
+
+
+def test_only_a_peer_that_knows_a_resend_is_waited_for_ever_longer_and_counted_tries_are_not() -> (
+    None
+):
+    ack = AckSettings(timeout_s=2.0)
+    waits = [send_wait_s(ack, sends=n, unanswered=n - 1, may_repeat=True) for n in (1, 2, 3)]
+    assert waits == [2, 4, 8]
+    waits = [send_wait_s(ack, sends=n, unanswered=n - 1, may_repeat=False) for n in (1, 2, 3, 4)]
+    assert waits == [2, *STRANGER_GAPS_S[1:], 30]
+    counted = AckSettings(timeout_s=2.0, retries=3)
+    assert send_wait_s(counted, sends=4, unanswered=3, may_repeat=True) == 2
+
+
+def test_what_a_message_asks_for_itself_goes_before_the_settings_of_its_worker() -> None:
+    ack = AckSettings(timeout_s=2.0, retries=3, retry_wait_s=1.0)
+    assert settings_of(ack, None, None) is ack
+    assert settings_of(ack, 7.0, None) == AckSettings(timeout_s=7.0, retries=3, retry_wait_s=1.0)
+    assert settings_of(ack, None, 0) == AckSettings(timeout_s=2.0, retries=0, retry_wait_s=1.0)
 
 
 def test_the_reason_of_an_expiry_says_what_kept_the_message() -> None:
