@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Protocol
@@ -25,6 +26,7 @@ from appliance.core.specs import NO_TRAITS, DesiredState, NodeTraits
 from appliance.core.times import rfc3339
 from appliance.reconcile.pool import WorkerPool
 from appliance.reconcile.reconciler import Reconciler
+from appliance.telemetry.metrics import MetricsFacts
 from appliance.workers.publisher import Publisher
 
 FAILED_RESULTS = frozenset({"refused", "reverted"})
@@ -166,9 +168,19 @@ class FleetView:
             # others must not learn only with the next hello what has changed here
             publisher.say_hello_again()
 
-    def last_hello_at(self) -> dict[NodeName, float]:
-        """Wall-clock seconds of the last hello per declared node."""
-        return {node: seen.at for node, seen in self._hellos.sightings().items()}
+    def show(self, status: model.Status) -> None:
+        """Its part of the status; nodes that are there say when they were heard."""
+        sightings = self._hellos.sightings()
+        status.hellos = {str(node): rfc3339(seen.at) for node, seen in sorted(sightings.items())}
+        status.fleet = self.describe()
+        for name, node in status.nodes.items():
+            node.last_hello_at = status.hellos.get(name)
+
+    def measure(self, facts: MetricsFacts) -> None:
+        """Its part of the metrics."""
+        sightings = self._hellos.sightings()
+        facts.last_hello_at = {str(node): seen.at for node, seen in sightings.items()}
+        facts.fleet_states = Counter(str(item.state) for item in self.standings())
 
     def standings(self) -> list[NodeStanding]:
         """Every node that says hello here, or should."""

@@ -1,244 +1,42 @@
-"""Everything an operator can see or ask of a running daemon: what the routes of the API call.
-
-What takes more than a part does is put together here; all else is asked of the part itself: `api.submission` takes
-messages, `api.status` shows what is, the files beside them answer for jobs, copies, targets, programs, inbox and streams.
-"""
+"""Everything an operator can see or ask of a running daemon: whom the routes of the API call."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from dataclasses import dataclass
 
-import msgspec
-
-from appliance.api import model
+from appliance.api.config_sets import ConfigSets
 from appliance.api.copy_jobs import CopyJobs
 from appliance.api.enrolment import EnrolmentDesk
 from appliance.api.inbox import Inbox
 from appliance.api.job_ending import JobEnding
 from appliance.api.jobs import JobsView
+from appliance.api.outbox import Outbox
 from appliance.api.programs import ProgramWords
-from appliance.api.requests import JobRequest, Once, PlanRequest, SubmitRequest
 from appliance.api.standings import Standings
-from appliance.api.status import StatusView, describe_dead, describe_overrides, describe_record
+from appliance.api.status import StatusView
 from appliance.api.streams_kept import StreamsKept
 from appliance.api.submission import Submission
 from appliance.api.targets import TargetChooser
-from appliance.core.delivery import Standing
-from appliance.core.describe import describe_plan, describe_settings
-from appliance.errors import ConfigInvalid, ConfigUnreadable, RunNodesUnclear
-from appliance.outbox.store import MessageStore
-from appliance.reconcile.disk import SourceReader
-from appliance.reconcile.history import History, Record
-from appliance.reconcile.overrides import OverrideBook
-from appliance.reconcile.reconciler import Reconciler
-from appliance.reconcile.reload_result import (
-    LoadedSet,
-    ReloadResult,
-    drain_json,
-    find_problems_of,
-    unkept_pin_note,
-)
 from appliance.telemetry.events import EventHub
 from appliance.workers.waiters import AbandonedRequests
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Operations:
-    """Called on the event loop. What cannot be done is raised as an `ApplianceError`."""
+    """One part for each question. Called on the event loop; what cannot be done is raised as an `ApplianceError`."""
 
-    def __init__(
-        self,
-        *,
-        view: StatusView,
-        events: EventHub,
-        submission: Submission,
-        standings: Standings,
-        abandoned: AbandonedRequests,
-        copies: CopyJobs,
-        targets: TargetChooser,
-        jobs: JobsView,
-        ending: JobEnding,
-        programs: ProgramWords,
-        store: MessageStore,
-        inbox: Inbox,
-        streams: StreamsKept,
-        enrolment: EnrolmentDesk,
-        history: History,
-        reader: SourceReader,
-        reconciler: Reconciler,
-        overrides: OverrideBook,
-    ) -> None:
-        self.events = events
-        self.copies = copies
-        self.targets = targets
-        self.jobs = jobs
-        self.ending = ending
-        self.programs = programs
-        self.view = view
-        self.submission = submission
-        self.standings = standings
-        self.abandoned = abandoned
-        self._store = store
-        self.inbox = inbox
-        self.streams = streams
-        self.enrolment = enrolment
-        self._history = history
-        self._reader = reader
-        self._reconciler = reconciler
-        self._overrides = overrides
-
-    # -- config sets ------------------------------------------------------------------------------
-
-    async def plan(self, paths: Sequence[str] | None, *, force: bool = False) -> model.Plan:
-        """What a reload would do, with the daemon's own paths or others."""
-        try:
-            loaded = await (self._reader.load_from(paths) if paths else self._reader.load())
-        except (ConfigInvalid, ConfigUnreadable, RunNodesUnclear) as error:
-            return model.Plan(result="refused", problems=list(find_problems_of(error)))
-        return self._predict(loaded, force=force)
-
-    async def plan_given(self, asked: PlanRequest, *, may_see_environment: bool) -> model.Plan:
-        """What a reload would do with files that the caller read, with his own rights.
-
-        Of the daemon's environment they see what the set in force sees anyway: ``${NAME}`` must be no way to read the
-        rest of it.
-        """
-        if asked.digest and asked.digest == await self._reader.fingerprint():
-            # judged as a look would judge them: a commit that is not signed has the same files
-            return await self.plan(None, force=asked.force)
-        applied = self._reconciler.applied
-        in_force = applied.variables if applied is not None else frozenset()
-        variables = None if may_see_environment else in_force
-        try:
-            loaded = await self._reader.load_given(asked.files, asked.digest, variables)
-        except (ConfigInvalid, RunNodesUnclear) as error:
-            return model.Plan(result="refused", problems=list(find_problems_of(error)))
-        return self._predict(loaded, force=asked.force)
-
-    def _predict(self, loaded: LoadedSet, *, force: bool) -> model.Plan:
-        prediction = self._reconciler.predict(loaded, force=force)
-        applied = self._reconciler.applied
-        moves = applied is not None and not prediction.is_pinned
-        settings = describe_settings(applied.desired, loaded.desired) if applied and moves else {}
-        is_same = prediction.plan.is_empty and not settings
-        hidden = loaded.desired.hidden
-        if applied is not None:
-            hidden = hidden.joined(applied.desired.hidden)
-        return model.Plan(
-            result="refused" if prediction.objections else "no change" if is_same else "changes",
-            actions=msgspec.convert(describe_plan(prediction.plan, hidden), list[model.Action]),
-            settings=msgspec.convert(settings, model.Fields),
-            overrides=describe_overrides(self._overrides.all),
-            problems=list(prediction.objections),
-            warnings=list(prediction.warnings),
-            summary=prediction.plan.summary(),
-            digest=loaded.digest,
-        )
-
-    async def reload(self, *, force: bool, trigger: str, by: str = "") -> model.ReloadResult:
-        """Look at the config now."""
-        return describe_verdict(await self._reconciler.reload(force=force, trigger=trigger, by=by))
-
-    async def roll_back(self, *, to: str | None, force: bool, by: str = "") -> model.ReloadResult:
-        """Go back to a set that was in force, and pin it.
-
-        Raises:
-            RequestInvalid: there is no such set.
-        """
-        result = describe_verdict(await self._reconciler.roll_back(to=to, force=force, by=by))
-        rollback = self._reconciler.rollback
-        result.pinned = rollback.pin is not None
-        if result.pinned and not rollback.is_pin_kept:
-            result.problems = [*result.problems, unkept_pin_note()]
-        return result
-
-    def history(self, limit: int) -> list[Record]:
-        """Records of config sets as they were written, newest first. Reads files: called in a thread."""
-        return [
-            {key: value for key, value in record.items() if key != "diff"}
-            for record in self._history.newest(limit)
-        ]
-
-    def history_record(self, key: str) -> Record | None:
-        """One record by number, generation, digest or revision, with what changed in the files.
-
-        Reads files: called in a thread.
-        """
-        record = self._history.find(key)
-        return None if record is None else {**record, "diff": self._history.difference(record)}
-
-    # -- messages ---------------------------------------------------------------------------------
-
-    async def submit(
-        self,
-        requests: Sequence[SubmitRequest],
-        *,
-        atomic: bool = False,
-        once: Once | None = None,
-        job: JobRequest | None = None,
-    ) -> list[model.Submitted]:
-        """Accept messages; returns when they are on disk.
-
-        With `atomic` one that is refused refuses all. `once` is committed together with the messages; with `job` what
-        becomes of them is kept together.
-
-        Raises:
-            RequestInvalid: the request as a whole cannot be used.
-            StoreError: nothing was accepted.
-        """
-        return await self.submission.submit(requests, atomic=atomic, once=once, job=job)
-
-    def standing(self, item: model.Submitted) -> Standing | None:
-        """Where a message that was accepted stands now; None once it has left the outbox, or is none of ours."""
-        if item.id is None or item.from_node is None or item.subject is None:
-            return None
-        return self.standings.of_record(item.from_node, item.subject, item.id)
-
-    async def outbox_list(self, state: str, limit: int) -> list[model.OutboxRecord]:
-        """Pending records or dead letters, oldest first."""
-        store = self._store
-        if state == "dead":
-            letters = await store.list_dead(limit)
-            now = store.now()
-            return [describe_dead(letter, now=now, wall_of=store.wall_of) for letter in letters]
-        records = await store.list_pending(limit)
-        now, of_record = store.now(), self.standings.of_record
-        return [
-            describe_record(
-                record,
-                of_record(record.node, record.subject, record.id),
-                now=now,
-                wall_of=store.wall_of,
-            )
-            for record in records
-        ]
-
-    async def outbox_retry(self, ids: Sequence[int] | None) -> int:
-        """Try dead letters (None: all) again, as new attempts; how many."""
-        await self.jobs.expect_retry(ids)
-        return await self._store.retry_dead(ids)
-
-    async def outbox_drop(
-        self, ids: Sequence[int] | None, *, dead_only: bool = True, by: str = ""
-    ) -> int:
-        """Forget dead letters (None: all of them), or with ids also pending records; how many."""
-        count = await self._store.drop(ids, dead_only=dead_only)
-        self.jobs.note_dropped(ids or (), by)
-        return count
-
-
-def describe_verdict(verdict: ReloadResult) -> model.ReloadResult:
-    """A verdict as the API shows it."""
-    return model.ReloadResult(
-        result=verdict.result,
-        generation=verdict.generation,
-        digest=verdict.digest,
-        revision=verdict.revision,
-        trigger=verdict.trigger,
-        by=verdict.by,
-        problems=list(verdict.problems),
-        actions=msgspec.convert(describe_plan(verdict.plan, verdict.hidden), list[model.Action]),
-        summary=verdict.plan.summary(),
-        failed=dict(verdict.failed),
-        duration_seconds=round(verdict.duration_s, 6),
-        drain=msgspec.convert(drain_json(verdict.drains), model.Drain),
-    )
+    view: StatusView
+    sets: ConfigSets
+    events: EventHub
+    submission: Submission
+    targets: TargetChooser
+    standings: Standings
+    abandoned: AbandonedRequests
+    copies: CopyJobs
+    jobs: JobsView
+    ending: JobEnding
+    programs: ProgramWords
+    outbox: Outbox
+    inbox: Inbox
+    streams: StreamsKept
+    enrolment: EnrolmentDesk

@@ -167,7 +167,7 @@ class Routes:
         if paths and not may_read_as_we(request):
             return refuse(403, _NOT_BY_PATH)
         is_forced = request.query.get("force") == "true"
-        planned = await self.control.plan(paths or None, force=is_forced)
+        planned = await self.control.sets.plan(paths or None, force=is_forced)
         if paths:
             hide_excerpts(planned)
         return reply(planned if await may_see_values(request) else without_values(planned))
@@ -177,7 +177,7 @@ class Routes:
         """What a reload would do with files that the caller read."""
         asked = read_plan(await read_body(request))
         may_see = may_read_as_we(request)
-        planned = await self.control.plan_given(asked, may_see_environment=may_see)
+        planned = await self.control.sets.plan_given(asked, may_see_environment=may_see)
         return reply(planned if await may_see_values(request) else without_values(planned))
 
     @route("POST", "/api/v1/reload", Scope.RELOAD, "POST: look at the config now")
@@ -186,7 +186,7 @@ class Routes:
         """200 applied or unchanged, 422 refused; the verdict either way."""
         asked = read_reload(await read_body(request))
         tell_audit(request, force=asked.force)
-        verdict = await self.control.reload(
+        verdict = await self.control.sets.reload(
             force=asked.force, trigger="request", by=await name_peer(request)
         )
         return await _reply_verdict(request, verdict)
@@ -196,7 +196,7 @@ class Routes:
         """200 when the older set is in force and pinned, 422 when it was refused or is not there."""
         asked = read_rollback(await read_body(request))
         tell_audit(request, to=asked.to, force=asked.force)
-        verdict = await self.control.roll_back(
+        verdict = await self.control.sets.roll_back(
             to=asked.to, force=asked.force, by=await name_peer(request)
         )
         return await _reply_verdict(request, verdict)
@@ -227,7 +227,7 @@ class Routes:
             return await self.streams.follow_messages(
                 request, requests, wait_s, idle_s, absent_s, job, grace_s
             )
-        submitted = await self.control.submit(requests, job=job)
+        submitted = await self.control.submission.submit(requests, job=job)
         if any(item.accepted for item in submitted):
             return reply({"messages": submitted}, 202)
         first = submitted[0].error if submitted else "nothing to send"
@@ -245,7 +245,7 @@ class Routes:
         if state not in ("pending", "dead"):
             raise RequestInvalid("state is pending or dead")
         limit = read_count(request, "limit", 100, MAX_LISTED)
-        records = await self.control.outbox_list(state, limit)
+        records = await self.control.outbox.list(state, limit)
         return reply(OutboxRecords(state=state, records=records))
 
     @route("POST", "/api/v1/outbox/retry", Scope.SEND)
@@ -253,7 +253,7 @@ class Routes:
         """Dead letters back into the outbox."""
         asked = read_ids(await read_body(request))
         tell_audit(request, ids=asked.numbers() or "all dead letters")
-        return reply(Count(count=await self.control.outbox_retry(asked.numbers())))
+        return reply(Count(count=await self.control.outbox.retry(asked.numbers())))
 
     @route("POST", "/api/v1/outbox/drop", Scope.SEND)
     async def outbox_drop(self, request: web.Request) -> web.Response:
@@ -262,7 +262,7 @@ class Routes:
         if asked.pending and asked.ids is None:
             raise RequestInvalid("pending messages are dropped by their ids only")
         tell_audit(request, ids=asked.numbers() or "all dead letters")
-        count = await self.control.outbox_drop(
+        count = await self.control.outbox.drop(
             asked.numbers(), dead_only=not asked.pending, by=await name_peer(request)
         )
         return reply(Count(count=count))
@@ -314,7 +314,7 @@ class Routes:
     async def history(self, request: web.Request) -> web.Response:
         """Records of config sets, newest first."""
         limit = read_count(request, "limit", 20, MAX_LISTED)
-        records = await asyncio.to_thread(self.control.history, limit)
+        records = await asyncio.to_thread(self.control.sets.history, limit)
         if not await may_see_values(request):
             records = [without_values(record) for record in records]
         return reply({"records": records})
@@ -323,7 +323,7 @@ class Routes:
     async def history_record(self, request: web.Request) -> web.Response:
         """One record."""
         key = request.match_info["key"]
-        record = await asyncio.to_thread(self.control.history_record, key)
+        record = await asyncio.to_thread(self.control.sets.history_record, key)
         if record is None:
             return refuse(404, "no such record")
         return reply(record if await may_see_values(request) else without_values(record))

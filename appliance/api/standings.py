@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import cast
 
+from appliance.api.model import Submitted
 from appliance.bus.base import Bus
 from appliance.core.delivery import DeliveryState, Standing, WaitReason, kind_of_wait
 from appliance.core.names import REPLY_TOKEN, WorkerKey
@@ -40,6 +41,12 @@ class Standings:
                 return Standing(known.state, _REPLY_TOKEN.sub(r"\1", known.why))
         why = self.lane_reason(node, subject)
         return Standing(DeliveryState.WAITING, why or WaitReason.BEHIND)
+
+    def of_submitted(self, item: Submitted) -> Standing | None:
+        """Where a message that was accepted stands; None once it has left the outbox, or is none of ours."""
+        if item.id is None or item.from_node is None or item.subject is None:
+            return None
+        return self.of_record(item.from_node, item.subject, item.id)
 
     def lane_reason(self, node: str, subject: str) -> str:
         """Why nothing of a lane goes out now; "" while something does."""

@@ -136,7 +136,7 @@ class Streams:
         ids = watch.unheard()
         if ids and (is_copy or is_followed):
             with contextlib.suppress(StoreError):
-                await self._control.outbox_drop(ids, dead_only=False, by=GONE_WORDS)
+                await self._control.outbox.drop(ids, dead_only=False, by=GONE_WORDS)
 
     async def _tell_fates(
         self,
@@ -251,7 +251,7 @@ class Streams:
     async def _tell_standings(self, response: web.StreamResponse, watch: DeliveryWatch) -> None:
         """Lines for messages that stand elsewhere than was told last."""
         for item in watch.unsettled():
-            standing = self._control.standing(item)
+            standing = self._control.standings.of_submitted(item)
             line = None if standing is None else watch.note(item, standing)
             if line is not None:
                 await response.write(_line(line))

@@ -5,20 +5,26 @@ from __future__ import annotations
 from contextlib import AsyncExitStack
 from pathlib import Path
 
+from appliance.api.config_section import ConfigSection
+from appliance.api.config_sets import ConfigSets
 from appliance.api.copy_jobs import CopyJobs
 from appliance.api.enrolment import EnrolmentDesk
 from appliance.api.fleet import FleetView
 from appliance.api.inbox import Inbox
 from appliance.api.job_ending import JobEnding
 from appliance.api.jobs import JobsView
+from appliance.api.message_section import MessageSection
 from appliance.api.operations import Operations
+from appliance.api.outbox import Outbox
 from appliance.api.programs import ProgramWords
 from appliance.api.secret_watch import SecretWatch
 from appliance.api.standings import Standings
-from appliance.api.status import Life, StatusView
+from appliance.api.status import BrokerSection, Life, StatusView
 from appliance.api.streams_kept import StreamsKept
 from appliance.api.submission import Submission
 from appliance.api.targets import TargetChooser
+from appliance.api.trust_section import TrustSection
+from appliance.api.worker_section import WorkerSection
 from appliance.bus.nats import NatsBus
 from appliance.core.current import Current
 from appliance.daemon.own_broker import OwnBroker
@@ -58,29 +64,17 @@ def build_operations(
     services, pool = workers.services, workers.pool
     store, desired = services.store, services.desired
     standings = Standings(pool.handles, store, bus)
+    seen_workers = WorkerSection(pool, workers.processes, workers.overrides, reconciler)
     view = StatusView(
         life=life,
-        config_paths=source.paths,
-        signers=source.signed_by,
-        own_broker=own_broker,
-        store=store,
-        bus=bus,
-        pool=pool,
-        reconciler=reconciler,
-        overrides=workers.overrides,
+        config=ConfigSection(source, reconciler),
+        broker=BrokerSection(bus, own_broker),
+        workers=seen_workers,
+        messages=MessageSection(store, services.inbox, seen_workers, standings, jobs),
+        trust=TrustSection(secrets, workers.signing, services.verifier, enrolment, trail),
         fleet=fleet,
-        inbox_owners=services.inbox,
-        standings=standings,
-        telemetry=services.telemetry,
-        events=events,
         inputs=inputs,
-        secrets=secrets,
-        jobs=jobs,
-        signing=workers.signing,
-        verifier=services.verifier,
-        enrolment=enrolment,
-        processes=workers.processes,
-        trail=trail,
+        telemetry=services.telemetry,
     )
     copies = CopyJobs(
         workers.spool, services, desired=desired, choose_sender=submission.sender, ledger=jobs
@@ -96,6 +90,7 @@ def build_operations(
     stack.push_async_callback(ending.close)
     return Operations(
         view=view,
+        sets=ConfigSets(reader, reconciler, workers.overrides, history),
         events=events,
         submission=submission,
         targets=TargetChooser(reconciler, submission),
@@ -105,12 +100,8 @@ def build_operations(
         jobs=view_of_jobs,
         ending=ending,
         programs=programs,
-        store=store,
+        outbox=Outbox(store, standings, view_of_jobs),
         inbox=Inbox(store, services.inbox),
         streams=StreamsKept(bus, store, desired),
         enrolment=enrolment,
-        history=history,
-        reader=reader,
-        reconciler=reconciler,
-        overrides=workers.overrides,
     )

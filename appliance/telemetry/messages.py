@@ -200,6 +200,11 @@ class MessageTelemetry(EventLog):
     """What happens to messages."""
 
     @property
+    def events_dropped(self) -> int:
+        """Events that slow listeners lost."""
+        return self._events.dropped
+
+    @property
     def follows_messages(self) -> bool:
         """Whether facts of single messages go anywhere: to listeners, or to the log of who debugs."""
         return self._events.has_listeners or self._logger.isEnabledFor(logging.DEBUG)

@@ -104,9 +104,12 @@ def _counters_of(name: str, words: str, label: str) -> Any:
     return field(default_factory=dict, metadata={"shown": shown})
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class MetricsFacts:
-    """Everything a scrape shows, as one value. What is a metric by itself says so; the others are shown below."""
+    """Everything a scrape shows; who knows a part of it fills that in.
+
+    What is a metric by itself says so; the others are shown below.
+    """
 
     version: str
     counts: TelemetryCounts

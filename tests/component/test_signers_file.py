@@ -1,10 +1,8 @@
 """The file of `run --signed-by`: who may sign is what somebody sees who looks at it."""
 
-from types import SimpleNamespace
-
 import pytest
 
-from appliance.api.status import find_degradations
+from appliance.api.config_section import find_refusal
 from appliance.config.git import read_signer
 from appliance.errors import ConfigUnreadable
 from appliance.reconcile.reload_result import ReloadResult, find_problems_of
@@ -62,9 +60,9 @@ def test_a_file_of_signers_that_cannot_be_used_is_named_with_the_reason_alone(
     verdict = ReloadResult(
         result="refused", at=0.0, trigger="poll", problems=find_problems_of(caught.value)
     )
-    pool = SimpleNamespace(handles={})
-    told = find_degradations(pool, None, verdict, broker_trouble=None, dead=0, overrides={})
-    assert told == [f"the last config was refused (1 problem): E001 signers {reason}"]
+    assert find_refusal(verdict) == [
+        f"the last config was refused (1 problem): E001 signers {reason}"
+    ]
 
 
 BARE = KEY.rpartition(" ")[0]

@@ -121,6 +121,25 @@ class FakeInbox:
         return model.Count(count=len(ids) - held if ids is not None else 7, held=held)
 
 
+class FakeOutbox:
+    """Likewise."""
+
+    def __init__(self, control):
+        self._control = control
+
+    async def list(self, state, limit):
+        self._control.calls.append(("outbox_list", state, limit))
+        return msgspec.convert(self._control.records, list[model.OutboxRecord])
+
+    async def retry(self, ids):
+        self._control.calls.append(("outbox_retry", ids))
+        return len(ids) if ids is not None else 7
+
+    async def drop(self, ids, *, dead_only=True, by=""):
+        self._control.calls.append(("outbox_drop", ids, dead_only))
+        return len(ids) if ids is not None else 7
+
+
 class FakeControl:
     """Answers what the test tells it to; `after_submit` runs once the messages are accepted."""
 
@@ -142,7 +161,7 @@ class FakeControl:
         self.gone = WorkerStats()
         self.records = []
         self.marks = []
-        self.standings = {}
+        self.stands = {}
         self.held = 0
         self._next_id = 100
 
@@ -169,8 +188,20 @@ class FakeControl:
         return self
 
     @property
+    def sets(self):
+        return self
+
+    @property
+    def standings(self):
+        return self
+
+    @property
     def inbox(self):
         return FakeInbox(self)
+
+    @property
+    def outbox(self):
+        return FakeOutbox(self)
 
     def facts(self):
         return MetricsFacts(
@@ -250,23 +281,11 @@ class FakeControl:
             self.after_submit(submitted)
         return submitted
 
-    def standing(self, item):
-        return self.standings.get(item.to)
+    def of_submitted(self, item):
+        return self.stands.get(item.to)
 
     def left(self, ids):
         self.calls.append(("left", list(ids)))
-
-    async def outbox_list(self, state, limit):
-        self.calls.append(("outbox_list", state, limit))
-        return msgspec.convert(self.records, list[model.OutboxRecord])
-
-    async def outbox_retry(self, ids):
-        self.calls.append(("outbox_retry", ids))
-        return len(ids) if ids is not None else 7
-
-    async def outbox_drop(self, ids, *, dead_only=True, by=""):
-        self.calls.append(("outbox_drop", ids, dead_only))
-        return len(ids) if ids is not None else 7
 
     def history(self, limit):
         return self.records[:limit]

@@ -13,7 +13,8 @@ from appliance.api.health import (
     needs_restart,
     watch_store,
 )
-from appliance.api.status import describe_dead, describe_record, describe_state
+from appliance.api.outbox import describe_dead, describe_record
+from appliance.api.status import describe_state
 from appliance.core.delivery import DeliveryState, Standing
 from appliance.outbox.records import DeadLetter, HealthState, OutboxRecord, StoreHealth
 from appliance.telemetry.metrics import STORE_STATES

@@ -16,7 +16,14 @@ from appliance.cli import main
 from appliance.cli.verdict_view import uses_colour
 from appliance.core import message
 from appliance.errors import StoreFull
-from tests.support.fake_control import PROBLEM, SPAWN, UPDATE, ServedControl, make_status
+from tests.support.fake_control import (
+    PROBLEM,
+    SPAWN,
+    UPDATE,
+    FakeOutbox,
+    ServedControl,
+    make_status,
+)
 from tests.support.programs import ended
 from tests.support.terminal import OnTerminal
 
@@ -548,7 +555,7 @@ def test_an_id_that_is_no_message_is_said_and_exits_1(run, control, monkeypatch,
     async def nothing(*_, **__):
         return 0
 
-    monkeypatch.setattr(control, f"outbox_{command}", nothing)
+    monkeypatch.setattr(FakeOutbox, command, nothing)
     assert run("outbox", command, "99") == (1, "", "appliance: no such message\n")
 
 

@@ -122,7 +122,7 @@ async def test_every_line_says_where_its_message_stands_and_why(unix, control):
 
 
 async def test_whoever_waits_in_vain_is_told_why_at_the_latest_at_the_end(unix, control):
-    control.standings = {
+    control.stands = {
         "ship1": Standing(DeliveryState.WAITING, "denied: Permissions Violation for Publish"),
         "ship2": Standing(DeliveryState.SENT),
     }
@@ -135,7 +135,7 @@ async def test_whoever_waits_in_vain_is_told_why_at_the_latest_at_the_end(unix, 
 
 
 async def test_a_wait_that_was_told_of_is_not_told_again(unix, control):
-    control.standings = {"ship1": Standing(DeliveryState.WAITING, "nobody there")}
+    control.stands = {"ship1": Standing(DeliveryState.WAITING, "nobody there")}
     control.after_submit = lambda submitted: control.miss(submitted[0])
     lines = await follow(unix, "50ms", message={**MESSAGE, "to_nodes": ["ship1"]})
     assert [line["event"] for line in lines] == ["accepted", "missed", "end"]
@@ -512,7 +512,7 @@ async def test_whoever_does_not_wait_for_the_absent_hears_the_end_when_nobody_is
         control.deliver(submitted[1])
 
     control.after_submit = after
-    control.standings = {"ship1": Standing(DeliveryState.WAITING, "nobody there")}
+    control.stands = {"ship1": Standing(DeliveryState.WAITING, "nobody there")}
     lines = await follow(unix, "60s&absent=10ms")
     assert lines[-1]["event"] == "end"
     assert lines[-1]["waiting"] == ["ship1"]
@@ -534,14 +534,14 @@ def test_only_where_nobody_is_there_for_a_while_the_wait_ends_early(said, lasts_
     async def scenario():
         control = FakeControl()
         item = Submitted(to="ship1", accepted=True, id=1)
-        control.standings = {"ship1": Standing(DeliveryState.WAITING, said[0])}
+        control.stands = {"ship1": Standing(DeliveryState.WAITING, said[0])}
         reader, watch = Reader(), DeliveryWatch([item])
         loop = asyncio.get_running_loop()
 
         async def tell():
             for why in said:
                 state = DeliveryState.WAITING if why else DeliveryState.SENT
-                control.standings = {"ship1": Standing(state, why)}
+                control.stands = {"ship1": Standing(state, why)}
                 if why:
                     control.events.emit_frequent("message_waits", id=1, to="ship1", why=why)
                 await asyncio.sleep(2.0)

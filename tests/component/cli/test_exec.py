@@ -256,7 +256,7 @@ def test_silence_counts_as_failure_where_somebody_is_there_and_not_where_nobody_
             control.miss(item) if item.to == "ship1" else control.deliver(item)
 
     control.after_submit = act
-    control.standings = {"ship1": Standing(DeliveryState.WAITING, "nobody there")}
+    control.stands = {"ship1": Standing(DeliveryState.WAITING, "nobody there")}
     once = ("--batch", "1", "--max-fail", "0", "--wait", "300ms", "-o", "json", "--", "uptime")
     code, out, _ = run("exec", "ship1", "ship2", "ship3", "--wait-for-absent", *once)
     assert code == 1
