@@ -105,6 +105,9 @@ def make_line(head: Head, facts: Mapping[str, Any]) -> tuple[bytes, Head]:
     if not line.isascii() or b"\x7f" in line:
         # peers choose names, and the file is looked at with whatever is at hand
         line = escape_json(line.decode()).encode()
+    if len(line) >= MAX_LINE_BYTES and facts.get("what"):
+        # as two lines it would break the chain for whoever reads it
+        return make_line(head, {**facts, "what": {"left_out_bytes": len(line)}})
     return line, Head(head.number + 1, digest_of(line))
 
 

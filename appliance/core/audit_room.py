@@ -5,7 +5,8 @@ crowd's: half of that at once, the other half evenly in `keep_s`, and so on. So 
 `keep_s`, and what one sender leaves of his crowd's room is more than half.
 
 Who has used up half of what he may enter at once has what *repeats* summed up: the same asked by the same, about the same,
-with the same outcome. Something new of his is entered all the same, until little is left; only then it is summed up, too.
+with the same outcome, and what came to nothing. Something new that was done is entered all the same, until little is left;
+only then it is summed up, too: who floods with what is refused hides nothing by it.
 A sum is an entry with a count and its times; of more different things than are summed up one by one only the first are
 named. Sums are entered at the cost of whose they are, so they wait where he can bear no more.
 """
@@ -41,6 +42,8 @@ MAX_NAMES = 20
 MAX_NAME_CHARACTERS = 200
 PASSING = frozenset({"job", "ids", "generation"})
 """What differs in every repeat."""
+
+NO_DEEDS = frozenset({"refused", "unwanted", "failed", "unchanged"})
 
 
 class Crowd(StrEnum):
@@ -179,11 +182,11 @@ class AuditRoom:
         if left > REPEATS_ABOVE:
             known.clear()
         else:
+            if left < NEWS_ABOVE or not _is_deed(facts):
+                return False
             key = _key_of(facts)
             if key in known:
                 known.move_to_end(key)
-                return False
-            if left < NEWS_ABOVE:
                 return False
             known[key] = None
             if len(known) > MAX_NEWS:
@@ -198,7 +201,8 @@ class AuditRoom:
         key = _key_of(facts)
         found = standing.sums.get(key)
         if found is None:
-            if len(standing.sums) < MAX_SUMS and self._sums_held[sender.crowd] < MAX_CROWD_SUMS:
+            most = MAX_SUMS if _is_deed(facts) else MAX_SUMS // 2
+            if len(standing.sums) < most and self._sums_held[sender.crowd] < MAX_CROWD_SUMS:
                 found = standing.sums[key] = _Sum(facts, now)
                 self._sums_held[sender.crowd] += 1
             else:
@@ -321,6 +325,14 @@ def _facts_of(sender: Sender, one: _Sum) -> dict[str, Any]:
         return {**entry, "what": {**what, "summed": one.count, **times}}
     what = {"of": sender.label(), "counted": one.count, "among": list(one.names), **times}
     return {"by": "", "asked": "audit", "what": what, "outcome": "counted"}
+
+
+def _is_deed(facts: Mapping[str, Any]) -> bool:
+    """Whether something was done, or begun: a status of HTTP tells of requests."""
+    outcome = facts["outcome"]
+    if isinstance(outcome, int):
+        return outcome < 400
+    return outcome not in NO_DEEDS
 
 
 def _key_of(facts: Mapping[str, Any]) -> int:

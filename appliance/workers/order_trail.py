@@ -12,8 +12,10 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
+from appliance.core.allow import is_command_allowed
 from appliance.core.audit import Trail
 from appliance.core.audit_room import Crowd, Sender
+from appliance.core.command_options import NO_OPTIONS, CommandOptions, split_options
 from appliance.core.copying import PIECE_HEADER, read_piece
 from appliance.core.message import Message
 from appliance.core.method import PROGRAM_STOP, MethodInfo, OnCrash
@@ -66,7 +68,7 @@ class EnteringHandler:
         if _is_later_piece(context):
             return await self._handler.handle(message, context)
         what = _facts_of(message, context, self._info)
-        if self._info.on_crash is OnCrash.INTERRUPT:
+        if self._info.on_crash is OnCrash.INTERRUPT and _may_begin(message, context, self._info):
             self._note(message, context, what, "begun")
         outcome = "cut off"
         try:
@@ -93,6 +95,22 @@ class EnteringHandler:
         )
 
 
+def _may_begin(message: Message, context: HandlerContext, info: MethodInfo) -> bool:
+    """Whether it is no program that is going to be refused: what never began is one entry, and no two."""
+    allowed = context.spec.allow_commands
+    if "allow_commands" not in info.options or message.method != info.name or allowed is None:
+        return True
+    return is_command_allowed(_split(message)[1], allowed)
+
+
+def _split(message: Message) -> tuple[CommandOptions, tuple[str, ...]]:
+    """The program with its arguments, and what it is to be run with; none where that is nonsense."""
+    try:
+        return split_options(message.method_args or ())
+    except ArgumentsInvalid:
+        return NO_OPTIONS, ()
+
+
 def _outcome_of(error: Exception) -> str:
     if isinstance(error, REFUSALS):
         return "refused"
@@ -102,10 +120,15 @@ def _outcome_of(error: Exception) -> str:
 
 
 def _facts_of(message: Message, context: HandlerContext, info: MethodInfo) -> dict[str, Any]:
-    arguments = message.method_args or ()
+    arguments = tuple(message.method_args or ())
     what: dict[str, Any] = {"node": context.node, "arguments": len(arguments)}
     if "allow_commands" in info.options and arguments:
-        what["program"] = arguments[0][:MAX_NAME_CHARACTERS]
+        options, command = (
+            _split(message) if message.method == info.name else (NO_OPTIONS, arguments)
+        )
+        what["program"] = command[0][:MAX_NAME_CHARACTERS] if command else ""
+        if options.user:
+            what["user"] = options.user[:MAX_NAME_CHARACTERS]
     at = info.path_argument
     if at is not None and at < len(arguments):
         what["path"] = arguments[at][:MAX_NAME_CHARACTERS]

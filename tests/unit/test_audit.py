@@ -91,3 +91,13 @@ def test_what_is_no_entry_is_named_by_file_and_line() -> None:
 
 def test_an_empty_trail_is_whole() -> None:
     assert verify([]) == (0, 0, Head(), (), True)
+
+
+def test_a_line_longer_than_is_read_at_once_leaves_out_what_it_is_about():
+    """It would be two lines to whoever verifies the trail, and break it."""
+    what = {"to": ["\u202e" * 200] * 20, "methods": ["\u202e" * 200] * 60}
+    line, head = make_line(Head(), {"by": "root", "what": what, "outcome": 202})
+    assert len(line) < 1_000
+    again, _ = make_line(head, {"by": "root", "what": {}, "outcome": 202})
+    assert verify([("a", [line, again])]).breaks == ()
+    assert b"left_out_bytes" in line

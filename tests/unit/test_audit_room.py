@@ -93,6 +93,22 @@ def test_what_is_new_is_entered_in_the_midst_of_a_flood_of_repeats() -> None:
     assert not trail.ask(MALLORY, facts("rm"), 20.0), "again it is a repeat"
 
 
+def test_a_flood_of_what_is_refused_hides_nothing_that_is_done_after_it() -> None:
+    trail = Trail()
+    for step in range(5_000):
+        trail.ask(MALLORY, {**facts(step), "outcome": "refused"}, step * 0.01)
+    assert trail.ask(MALLORY, facts("rm"), 50.0)
+    assert trail.ask(MALLORY, {**facts("rm"), "outcome": "begun"}, 50.0)
+    for status, is_entered in ((422, False), (202, True)):
+        assert trail.ask(MALLORY, {**facts("send"), "outcome": status}, 50.0) is is_entered
+    while trail.ask(MALLORY, facts(random.random()), 50.0):
+        pass
+    before = trail.room.unnamed
+    for step in range(20):
+        trail.ask(MALLORY, facts(f"more-{step}"), 51.0)
+    assert trail.room.unnamed == before, "beyond it there are sums for what was done"
+
+
 def test_what_was_entered_before_a_flood_and_what_is_summed_up_is_told_to_the_last_one() -> None:
     trail, asked, unnamed = Trail(), 0, 0
     for step in range(5_000):

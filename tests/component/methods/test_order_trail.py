@@ -61,6 +61,25 @@ async def test_a_command_is_entered_when_it_begins_and_when_it_ends_by_its_progr
     assert "canary" not in json.dumps(trail.entries)
 
 
+async def test_options_before_a_program_do_not_hide_it(bench: Bench, trail: Kept) -> None:
+    bench.spec_fields["allow_commands"] = (("true",),)
+    await ask(bench, trail, "REQCliCommand", "", '{"stdin": true}', "true")
+    assert [one["what"]["program"] for one in trail.entries] == ["true", "true"]
+    with pytest.raises(HandlerError):
+        await ask(bench, trail, "REQCliCommand", "", '{"user": "no-such-user"}', "true")
+    assert trail.entries[-1]["what"]["user"] == "no-such-user"
+    with pytest.raises(HandlerError):
+        await ask(bench, trail, "REQCliCommand", "", "no JSON", "true")
+    assert trail.entries[-1]["what"]["program"] == ""
+
+
+async def test_what_is_refused_never_began(bench: Bench, trail: Kept) -> None:
+    bench.spec_fields["allow_commands"] = (("true",),)
+    with pytest.raises(CommandForbidden):
+        await ask(bench, trail, "REQCliCommand", "false")
+    assert trail.outcomes == ["refused"]
+
+
 async def test_who_is_proved_to_have_asked_is_entered(bench: Bench, trail: Kept) -> None:
     bench.spec_fields["allow_commands"] = None
     await ask(bench, trail, "REQCliCommand", "true", signer="central")
