@@ -16,11 +16,11 @@ from appliance.core.names import NodeName
 from appliance.core.specs import (
     ANY_SENDER,
     BrokerSettings,
-    Delivery,
     DesiredState,
     SignaturePolicy,
     SubscriberSpec,
 )
+from appliance.core.streams import find_stream
 
 MAX_NAMED = 5
 """So many of a kind are named, the others counted."""
@@ -277,7 +277,7 @@ def check_proof(fleet: DesiredState) -> Iterator[Point]:
             "whoever has commands run or files touched signs",
             "signatures: prefer, then require (docs/signatures.md)",
         )
-    kept = [spec for spec in subscribers if spec.delivery is Delivery.JETSTREAM]
+    kept = [spec for spec in subscribers if find_stream(spec) is not None]
     has_logins = any(traits.public_keys for traits in fleet.traits.values())
     if kept and has_logins and fleet.streams.keeper is None and not fleet.broker.embedded:
         yield Point(

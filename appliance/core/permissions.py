@@ -28,7 +28,6 @@ from appliance.core.names import (
 )
 from appliance.core.specs import (
     ANY_SENDER,
-    Delivery,
     DesiredState,
     KeptStream,
     Permissions,
@@ -42,6 +41,7 @@ from appliance.core.streams import (
     api_prefix,
     begun_subject,
     claim_subject,
+    find_stream,
     inbox_subjects,
     name_of_consumer,
 )
@@ -72,7 +72,7 @@ def find_kept_streams(workers: Iterable[WorkerSpec]) -> tuple[KeptStream, ...]:
     kept = [
         KeptStream(spec.subject, spec.stream)
         for spec in workers
-        if isinstance(spec, SubscriberSpec) and spec.delivery is Delivery.JETSTREAM
+        if isinstance(spec, SubscriberSpec) and find_stream(spec) is not None
     ]
     return tuple(sorted(kept, key=lambda one: one.subject))
 
@@ -103,13 +103,14 @@ def find_permissions(fleet: DesiredState, *, bench: bool = False) -> dict[NodeNa
     reports = make_subject(ERROR_CENTRAL, ERROR_METHOD, make_kind(Category.EVENT, wants_ack=True))
     open_to_all: dict[str, bool] = {reports: True}
     for spec in fleet.workers.values():
+        stream = find_stream(spec)
         if isinstance(spec, PublisherSpec):
             grants[spec.node].sends[spec.subject] = spec.wants_ack
-            if spec.delivery is Delivery.JETSTREAM:
-                grants[spec.node].fills.add(address_of_stream(spec.stream, spec.subject))
+            if stream is not None:
+                grants[spec.node].fills.add(stream)
             continue
-        if spec.delivery is Delivery.JETSTREAM:
-            grants[spec.node].keeps[spec.subject] = address_of_stream(spec.stream, spec.subject)
+        if stream is not None:
+            grants[spec.node].keeps[spec.subject] = stream
         grants[spec.node].takes[spec.subject] = spec.wants_ack
         senders = find_senders(spec, fleet.declared_nodes)
         if senders == fleet.declared_nodes:
@@ -117,8 +118,8 @@ def find_permissions(fleet: DesiredState, *, bench: bool = False) -> dict[NodeNa
             continue
         for sender in senders:
             grants[sender].sends[spec.subject] = spec.wants_ack
-            if spec.delivery is Delivery.JETSTREAM:
-                grants[sender].fills.add(address_of_stream(spec.stream, spec.subject))
+            if stream is not None:
+                grants[sender].fills.add(stream)
     fold = _Fold(open_to_all, grants.values())
     found = {
         node: _write(node, grants[node], fold, bench=bench) for node in sorted(fleet.declared_nodes)

@@ -14,7 +14,6 @@ from typing import Any
 from appliance.core.names import WorkerKey
 from appliance.core.settings import ReloadClass, Section, parts_of, reload_class
 from appliance.core.specs import (
-    Delivery,
     DesiredState,
     ObservedState,
     ObservedWorker,
@@ -23,6 +22,7 @@ from appliance.core.specs import (
     StreamSettings,
     WorkerSpec,
 )
+from appliance.core.streams import find_stream
 
 
 class ActionKind(StrEnum):
@@ -63,7 +63,7 @@ class Action:
             return False
         old, new = self.changed.get("stream", (None, None))
         is_other_stream = (
-            self.spec.delivery is Delivery.JETSTREAM
+            find_stream(self.spec) is not None
             and isinstance(old, StreamSettings)
             and isinstance(new, StreamSettings)
             and not new.is_same_stream(old)

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from appliance.core.names import REPLY_TOKEN, parse_subject
-from appliance.core.specs import StreamSettings
+from appliance.core.specs import Delivery, StreamSettings, WorkerSpec
 
 STREAM_PREFIX = "appl-"
 """How the names of streams begin that no config names."""
@@ -52,6 +52,13 @@ def address_of_stream(settings: StreamSettings, subject: str) -> StreamAddress:
     """The stream that keeps a subject."""
     name = settings.name or STREAM_PREFIX + parse_subject(subject).node.replace(".", "=")
     return StreamAddress(name, settings.domain)
+
+
+def find_stream(spec: WorkerSpec) -> StreamAddress | None:
+    """The stream that keeps what a worker sends or takes; None where none does."""
+    if spec.delivery is not Delivery.JETSTREAM:
+        return None
+    return address_of_stream(spec.stream, spec.subject)
 
 
 def write_note(subject: str, stream: StreamAddress) -> str:

@@ -34,6 +34,7 @@ from appliance.core.streams import (
     NO_RESPONDERS,
     StreamAddress,
     address_of_stream,
+    find_stream,
     read_note,
     read_puback,
     verdict_prefix,
@@ -461,8 +462,7 @@ class JetStreamDelivery:
 
     def with_rests(self, main: Intake, spec: SubscriberSpec, *, begins_once: bool) -> Intake:
         """An intake with those beside it that empty other streams of the subject, where there are any."""
-        is_here = spec.delivery is Delivery.JETSTREAM
-        stream = address_of_stream(spec.stream, spec.subject) if is_here else None
+        stream = find_stream(spec)
         known = [note for key in self._notes.facts(NOTE_KIND) if (note := read_note(key))]
         rests = [
             self.make_intake(spec, _ignore, begins_once=begins_once, rest=rest)

@@ -14,7 +14,8 @@ from appliance.core.message import (
     text_to_bytes,
 )
 from appliance.core.relay import RELAY_METHOD, find_go_relay, forward_reply, is_relayed_reply
-from appliance.core.specs import AckOn, Delivery, SubscriberSpec
+from appliance.core.specs import AckOn, SubscriberSpec
+from appliance.core.streams import find_stream
 from appliance.dialect.headers import (
     EXIT_HEADER,
     MORE_HEADER,
@@ -273,7 +274,7 @@ class ReplyBuilder:
             not self._method.value.info.replies
             or message.is_reply  # nobody waits for the answer to an answer
             # heard with the acknowledgement, unless a stream has given that already
-            or (work.ack_on is AckOn.DONE and self._spec.value.delivery is Delivery.CORE)
+            or (work.ack_on is AckOn.DONE and find_stream(self._spec.value) is None)
             or not work.identity.is_appliance
         ):
             return ()
