@@ -44,6 +44,7 @@ SAVE_AFTER_BYTES = 65_536
 """What is left of the shares is kept when so much was entered since, and at the end."""
 AGAIN_S = 5.0
 """When what could not be written is tried again."""
+LOOK_EVERY_S = SUM_EVERY_S / 10
 _TAIL_BYTES = 2 * MAX_LINE_BYTES
 
 
@@ -71,6 +72,8 @@ class AuditFile:
         self._hiding = hiding or Hiding()
         self._head = Head()
         self._room = AuditRoom(now=wall())
+        self._look_at = 0.0
+        """When sums are looked at again."""
         self._saved_bytes = 0
         self._waiting: deque[tuple[Sender | None, Mapping[str, Any]]] = deque()
         self._waiting_of: Counter[Sender | Crowd | None] = Counter()
@@ -188,12 +191,14 @@ class AuditFile:
     async def run(self) -> None:
         """Write what is entered, until cancelled."""
         while True:
-            try:
-                async with asyncio.timeout(SUM_EVERY_S / 10 if self._room.has_sums else None):
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(LOOK_EVERY_S if self._room.has_sums else None):
                     await self._stirred.wait()
-            except TimeoutError:
-                self._enter_sums()
             self._stirred.clear()
+            # also where entries come all the time, so that none of these waits ever ends by itself
+            if self._wall() >= self._look_at:
+                self._look_at = self._wall() + LOOK_EVERY_S
+                self._enter_sums()
             self._writing = asyncio.create_task(self._write_waiting(), name="audit entries")
             # NB: a thread is not cancelled with its task: it must not be asked again while it writes
             if not await asyncio.shield(self._writing):

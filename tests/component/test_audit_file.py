@@ -200,6 +200,35 @@ async def test_who_is_summed_up_is_told_in_the_trail_the_log_and_the_counts(
     assert [line.fields for line in told] == [{"of": "node mallory"}]
 
 
+async def test_a_sum_is_told_when_its_time_has_come_however_busy_others_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = 1_000.0
+    trail = AuditFile(tmp_path, Current(AuditSettings(max_bytes=65_536, keep_files=2)), lambda: now)
+    await trail.open()
+    running = asyncio.create_task(trail.run())
+    written = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    real = audit_file.os.fdatasync
+
+    def tell(descriptor: int) -> None:
+        real(descriptor)
+        loop.call_soon_threadsafe(written.set)
+
+    monkeypatch.setattr(audit_file.os, "fdatasync", tell)
+    flood(trail, 200)
+    for _ in range(22):
+        written.clear()
+        flood(trail, 1, ALICE, "by-alice")
+        await written.wait()
+        now += 30.0
+    sums = [one["what"]["summed"] for one in look(tmp_path) if "summed" in one["what"]]
+    assert len(sums) == 1
+    running.cancel()
+    await asyncio.wait({running})
+    await trail.close()
+
+
 async def test_while_a_disk_is_full_one_sender_does_not_take_the_places_of_others(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
