@@ -118,6 +118,13 @@ class Activation:
         self.last_digest = ""
         """Of that set."""
 
+    async def recall(self) -> None:
+        """Learn what an earlier run had in force."""
+        last = await self._recorder.last_applied()
+        generation = last.get("generation")
+        self.last_generation = generation if isinstance(generation, int) else 0
+        self.last_digest = str(last.get("digest") or "")
+
     async def bring_into_force(
         self, loaded: LoadedSet, way: Way, *, known: ReloadResult | None = None
     ) -> ReloadResult:

@@ -346,6 +346,10 @@ class Recorder:
         self._history = history
         self._telemetry = telemetry
 
+    async def last_applied(self) -> Record:
+        """Of the set that was in force last; empty where none was."""
+        return await asyncio.to_thread(self._history.last_applied) or {}
+
     async def record(
         self,
         verdict: ReloadResult,

@@ -41,16 +41,12 @@ from appliance.reconcile.reload_result import (
 from appliance.reconcile.rollback import Rollback
 from appliance.reconcile.start import Start
 from appliance.reconcile.trial import KeptTrial
-from appliance.reconcile.trigger import Request, Trigger
+from appliance.reconcile.trigger import Request, Requests, Retry, Trigger
 from appliance.telemetry.report import Telemetry
 
 LOOK_REASONS = frozenset({"start", "signal", "request", "watch", "poll", "retry"})
 HINTS = frozenset({"watch", "poll", "retry"})
 """What only says that there may be something new."""
-RETRY_FIRST_S, RETRY_MAX_S = 2.0, 30.0
-"""When a set is tried again that something outside of the files refused."""
-RETRY_SHARE = 20.0
-"""Trying again takes at most this part of the time."""
 
 
 class Reconciler:
@@ -74,7 +70,6 @@ class Reconciler:
         wall: Callable[[], float],
     ) -> None:
         self._reader = reader
-        self._history = history
         self._pins = pins
         self._commits = commits
         self._mono = asyncio.get_running_loop().time
@@ -109,11 +104,8 @@ class Reconciler:
         self._ending = asyncio.Event()
         self.on_look: Callable[[ReloadResult | None], None] = lambda _: None
         """Told when a look begins (None), and its verdict when that is there, before those who wait get it."""
-        self._requests: list[Request] = []
-        self._rollbacks: list[Request] = []
-        self._in_hand: list[Request] = []
-        self._retry_mono: float | None = None
-        self._retry_wait_s = RETRY_FIRST_S
+        self._requests = Requests()
+        self._retry = Retry()
         self._looking: asyncio.Task[None] | None = None
 
     @property
@@ -142,10 +134,8 @@ class Reconciler:
 
     async def start(self, start: Start) -> ReloadResult:
         """Bring a first set into force: what the files hold, or where that is refused the last good one."""
-        last = await asyncio.to_thread(self._history.last_applied) or {}
         # before anything else: the same set after a restart is the same generation
-        self.activation.last_generation = _int(last.get("generation"))
-        self.activation.last_digest = str(last.get("digest") or "")
+        await self.activation.recall()
         on_disk = await asyncio.to_thread(self._pins.load)
         # the files may have changed while nothing ran: then the pin on disk is out of date, and is removed soon
         self._pins.restore(start.pin, is_on_disk=on_disk == start.pin)
@@ -177,7 +167,7 @@ class Reconciler:
         else:
             await self.rollback.resume_trial()
         # what refused the files at the start may be over in a moment, without an edit
-        self._plan_retry(self.last_attempt)
+        self._retry.plan(self.last_attempt, self._mono())
         return self.last_attempt
 
     async def _refuse_first(self, start: Start, started: float) -> ReloadResult:
@@ -209,11 +199,11 @@ class Reconciler:
             while not self._ending.is_set():
                 await self._turn()
         finally:
-            self._turn_requests_away()
+            self._requests.turn_away(DaemonUnreachable("the daemon is stopping"))
 
     async def _turn(self) -> None:
         # a look that waits for quiet files takes every reason, also one to stop or to go back
-        if not self._rollbacks:
+        if not self._requests.rollbacks:
             await self.trigger.wait(self._next_wait_s())
         reasons = self.trigger.take()
         if self._ending.is_set():
@@ -221,29 +211,20 @@ class Reconciler:
         # a disk that was full has left them unwritten, and a restart would bring back what was taken back
         for kept in (self._pins, self._commits, self.rollback):
             await kept.catch_up()
-        if self._retry_mono is not None and self._mono() >= self._retry_mono:
+        if self._retry.due_mono is not None and self._mono() >= self._retry.due_mono:
             reasons |= {"retry"}
         # it was time that woke us: hints may be missing (a network file system, inotify's limits), contents do not lie
         if not reasons and self.applied is not None and await self.files.has_changed():
             reasons = frozenset({"poll"})
-        while self._rollbacks:
+        while self._requests.rollbacks:
             # before the look, which then finds the files pinned instead of bringing them into force once more
-            self._in_hand = [self._rollbacks.pop(0)]
-            await self._roll_back(self._in_hand[0])
+            await self._roll_back(self._requests.take_rollback())
         if reasons & LOOK_REASONS:
             await self._look(reasons)
         # after the look: a set that mends a worker on trial takes it over before it would be judged
         verdict = await self._within_boundary(Way(trigger="trial"), self.rollback.judge_trial())
         if verdict is not None:
             self._tell(verdict)
-
-    def _turn_requests_away(self) -> None:
-        # a look that was cut off has left those who wait for it in hand
-        for request in (*self._in_hand, *self._requests, *self._rollbacks):
-            if not request.future.done():
-                request.future.set_exception(DaemonUnreachable("the daemon is stopping"))
-        self._requests.clear()
-        self._rollbacks.clear()
 
     def hint(self) -> None:
         """The files may have changed. The poll sees it anyway; where the config wants that, look at once."""
@@ -265,10 +246,9 @@ class Reconciler:
 
     async def reload(self, *, force: bool, trigger: str, by: str = "") -> ReloadResult:
         """Ask for a look and wait for its verdict."""
-        request = self._make_request(force, trigger, by)
-        self._requests.append(request)
+        verdict = self._requests.add(self._make_request(force, trigger, by))
         self.trigger.set("request")
-        return await request.future
+        return await verdict
 
     async def roll_back(self, *, to: str | None, force: bool, by: str = "") -> ReloadResult:
         """Go back to a set that was in force and pin it until the files change again.
@@ -281,9 +261,9 @@ class Reconciler:
         """
         request = self._make_request(force, "rollback", by)
         request.to = to or ""
-        self._rollbacks.append(request)
+        verdict = self._requests.add(request)
         self.trigger.set("rollback")
-        return await request.future
+        return await verdict
 
     def _make_request(self, force: bool, trigger: str, by: str) -> Request:
         if self._ending.is_set():
@@ -293,7 +273,7 @@ class Reconciler:
     def _next_wait_s(self) -> float:
         applied = self.applied
         wait_s = applied.desired.reload.poll_interval_s if applied else RESYNC_S
-        for due_mono in (self._retry_mono, self.rollback.trial_ends_mono):
+        for due_mono in (self._retry.due_mono, self.rollback.trial_ends_mono):
             if due_mono is not None:
                 wait_s = min(wait_s, max(0.0, due_mono - self._mono()))
         return wait_s
@@ -306,8 +286,7 @@ class Reconciler:
         # a signal that comes while the files settle asks no less than one that came before
         reasons |= await self.files.hold_still(self.applied.desired.reload.settle_s)
         # not earlier: whoever asks while the files settle is answered by this look
-        requests = self._in_hand = self._requests
-        self._requests = []
+        requests = self._requests.take_looks()
         by = ", ".join(dict.fromkeys(item.by for item in requests if item.by))
         way = Way(
             # somebody who asked is a better cause than any hint; among hints one is as good as another
@@ -320,10 +299,9 @@ class Reconciler:
         verdict = await self._within_boundary(way, self._attempt(way, asked=asked))
         assert verdict is not None
         self._tell(verdict)
-        self._plan_retry(verdict)
+        self._retry.plan(verdict, self._mono())
         for request in requests:
-            if not request.future.done():
-                request.future.set_result(verdict)
+            request.answer(verdict)
 
     def _tell(self, verdict: ReloadResult) -> None:
         self.last_attempt = verdict
@@ -352,18 +330,6 @@ class Reconciler:
 
     def _known(self, way: Way) -> ReloadResult | None:
         return self.last_attempt if way.trigger in HINTS else None
-
-    def _plan_retry(self, verdict: ReloadResult) -> None:
-        """A set that something outside refused stays desired: it is tried again, at growing intervals."""
-        if not verdict.may_pass_later:
-            self._retry_mono, self._retry_wait_s = None, RETRY_FIRST_S
-            return
-        # another set, or another look at it by hand: patience begins anew
-        if verdict.trigger != "retry":
-            self._retry_wait_s = RETRY_FIRST_S
-        wait_s = max(self._retry_wait_s, RETRY_SHARE * verdict.duration_s)
-        self._retry_mono = self._mono() + wait_s
-        self._retry_wait_s = min(RETRY_MAX_S, self._retry_wait_s * 2)
 
     async def _attempt(self, way: Way, *, asked: bool) -> ReloadResult:
         started = self._mono()
@@ -400,13 +366,11 @@ class Reconciler:
         try:
             verdict = await self._within_boundary(way, self.rollback.roll_back(request))
         except RequestInvalid as error:
-            if not request.future.done():
-                request.future.set_exception(error)
+            request.fail(error)
             return
         assert verdict is not None
         self._tell(verdict)
-        if not request.future.done():
-            request.future.set_result(verdict)
+        request.answer(verdict)
 
     def predict(self, loaded: LoadedSet, *, force: bool = False) -> Prediction:
         """What a look at this set would do if the files that are watched held it."""
@@ -428,7 +392,3 @@ class Prediction(NamedTuple):
     warnings: tuple[Problem, ...]
     is_pinned: bool
     """Whether an older set is pinned, so that nothing would happen."""
-
-
-def _int(value: object) -> int:
-    return value if isinstance(value, int) else 0

@@ -60,3 +60,68 @@ class Request:
     by: str
     future: asyncio.Future[ReloadResult]
     to: str | None = None
+
+    def answer(self, verdict: ReloadResult) -> None:
+        """Tell who waits, if he still does."""
+        if not self.future.done():
+            self.future.set_result(verdict)
+
+    def fail(self, error: Exception) -> None:
+        """Likewise, that there is no verdict."""
+        if not self.future.done():
+            self.future.set_exception(error)
+
+
+class Requests:
+    """Who waits for a verdict: of the next look, or of a way back, one after the other."""
+
+    def __init__(self) -> None:
+        self.rollbacks: list[Request] = []
+        self._looks: list[Request] = []
+        self._in_hand: list[Request] = []
+
+    def add(self, request: Request) -> asyncio.Future[ReloadResult]:
+        """Somebody asks; the verdict is in what is returned."""
+        (self._looks if request.to is None else self.rollbacks).append(request)
+        return request.future
+
+    def take_looks(self) -> list[Request]:
+        """All that one look answers."""
+        self._in_hand, self._looks = self._looks, []
+        return self._in_hand
+
+    def take_rollback(self) -> Request:
+        """The next way back."""
+        self._in_hand = [self.rollbacks.pop(0)]
+        return self._in_hand[0]
+
+    def turn_away(self, error: Exception) -> None:
+        """Nobody gets a verdict any more; a look that was cut off has left those who wait for it in hand."""
+        for request in (*self._in_hand, *self._looks, *self.rollbacks):
+            request.fail(error)
+        self._looks.clear()
+        self.rollbacks.clear()
+
+
+RETRY_FIRST_S, RETRY_MAX_S = 2.0, 30.0
+RETRY_SHARE = 20.0
+"""Trying again takes at most this part of the time."""
+
+
+class Retry:
+    """When a set is tried again that something outside of the files refused: it stays desired, at growing intervals."""
+
+    def __init__(self) -> None:
+        self.due_mono: float | None = None
+        self._wait_s = RETRY_FIRST_S
+
+    def plan(self, verdict: ReloadResult, now_mono: float) -> None:
+        """After a verdict."""
+        # another set, or another look at it by hand: patience begins anew
+        if not verdict.may_pass_later or verdict.trigger != "retry":
+            self._wait_s = RETRY_FIRST_S
+        if not verdict.may_pass_later:
+            self.due_mono = None
+            return
+        self.due_mono = now_mono + max(self._wait_s, RETRY_SHARE * verdict.duration_s)
+        self._wait_s = min(RETRY_MAX_S, self._wait_s * 2)

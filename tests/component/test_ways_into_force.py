@@ -11,8 +11,7 @@ from appliance.core.current import Current
 from appliance.core.problems import Problem
 from appliance.errors import ConfigError, DaemonError, RequestInvalid
 from appliance.methods.registry import METHOD_TABLE
-from appliance.reconcile import disk
-from appliance.reconcile import reconciler as loop
+from appliance.reconcile import disk, trigger
 from appliance.reconcile import rollback as way_back
 from appliance.reconcile import start as starting
 from appliance.reconcile.convergence import Convergence
@@ -418,8 +417,8 @@ async def test_what_only_a_restart_can_change_comes_into_force_by_one(node, tmp_
 async def test_a_set_refused_for_something_outside_is_tried_again_by_itself(
     node, code, monkeypatch
 ):
-    monkeypatch.setattr(loop, "RETRY_FIRST_S", 0.05)
-    monkeypatch.setattr(loop, "RETRY_MAX_S", 0.1)
+    monkeypatch.setattr(trigger, "RETRY_FIRST_S", 0.05)
+    monkeypatch.setattr(trigger, "RETRY_MAX_S", 0.1)
     node.write(GOOD)
     await node.start()
     {"E303": refuse_listener, "E304": refuse_broker, "E307": refuse_input}[code](node)
