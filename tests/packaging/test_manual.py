@@ -7,7 +7,6 @@ import re
 import select
 import shutil
 import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -16,6 +15,10 @@ import pytest
 from appliance.cli.app import load_command
 from appliance.cli.app import main as run_command_line
 from tests.packaging.conftest import PACKAGING, needs
+from tests.support import forked
+from tests.support.waiting import LONG_S
+
+pytestmark = pytest.mark.xdist_group("manual")  # they read what is written once
 
 
 def _page(root: Path, name: str) -> str:
@@ -150,9 +153,8 @@ def knowing(tmp_path, monkeypatch):
     program = tmp_path / "bin/appliance"
     program.parent.mkdir()
     # NB: a slow machine is no defect, and whoever presses no key can wait
-    patient = "from appliance.cli import app, completing; completing.PATIENCE_S = 60; app.main()"
-    program.write_text(f'#!/bin/sh\nexec {sys.executable} -c "{patient}" "$@"\n')
-    program.chmod(0o755)
+    patient = "from appliance.cli import completing; completing.PATIENCE_S = 60"
+    forked.program(program, before=patient)
     monkeypatch.setenv("APPLIANCE_CONFIG", str(tmp_path / "fleet.yaml"))
     monkeypatch.setenv("PATH", f"{program.parent}:{os.environ['PATH']}")
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
@@ -260,7 +262,7 @@ class _Terminal:
 
     def until(self, pattern: str) -> str:
         """Read until it comes; its group, if it has one."""
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + LONG_S
         while (found := re.search(pattern, self._heard)) is None:
             assert time.monotonic() < deadline, self._heard
             if select.select([self._fd], [], [], 1.0)[0]:

@@ -4,12 +4,12 @@ import os
 import re
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from tests.packaging.conftest import PACKAGING, needs
+from tests.support import forked
 
 CONFIG = "version: 1\nbroker: {embedded: true}\nnodes: {ship1: {subscribe: {REQPing: {}}}}\n"
 UPGRADES = {"deb-postinst": ["configure", "0.1.0"], "rpm-post": ["2"]}
@@ -32,11 +32,8 @@ class Machine:
             self.program(name, f'echo "{name} $*" >>{self.asked_path}')
         self.program("stat", "echo appliance")
         # the package's user is of the machine that is tried here, and may be of the one that tries it, too
-        start = (
-            "import sys; from appliance.cli import start_check; from appliance.__main__ import main;"
-            " start_check._USER = 'appliance-here'; sys.exit(main())"
-        )
-        self.program("appliance", f'exec {sys.executable} -c "{start}" "$@"')
+        user = "from appliance.cli import start_check; start_check._USER = 'appliance-here'"
+        forked.program(self.bin / "appliance", before=user)
         self.program("check", "exit 0")
 
     def program(self, name: str, text: str) -> None:

@@ -1,7 +1,6 @@
 """Defects 53 to 66 of the original: one message, node or stop that blocks everything else."""
 
 import os
-import sys
 import time
 
 import pytest
@@ -88,13 +87,7 @@ def test_058_what_is_not_accepted_stays_nowhere(fleet):
     assert (fleet.pending(), fleet.dead()) == before
 
 
-IMPATIENT = """
-import sys
-from appliance.workers import publisher
-publisher.IDLE_RETIRE_S = 0.01
-from appliance.__main__ import main
-sys.exit(main())
-"""
+IMPATIENT = "from appliance.workers import publisher; publisher.IDLE_RETIRE_S = 0.01"
 
 
 def test_060_a_message_for_a_publisher_that_is_just_retiring_is_sent(fleet, tmp_path):
@@ -105,7 +98,7 @@ reload: {{settle: 0s, poll_interval: 50ms}}
 nodes: {{busy: {{subscribe: {{REQToFileAppend: {{}}}}}}}}
 """
     daemon = Appliance(text, tmp_path)
-    daemon.command = [sys.executable, "-c", IMPATIENT]
+    daemon.before = IMPATIENT
     with daemon:
         worker = "busy.REQToFileAppend.EventACK_publisher"
         message = {
@@ -182,7 +175,7 @@ def test_065_a_second_daemon_on_the_same_state_says_so_and_ends(fleet, tmp_path)
     second = Appliance(None, tmp_path, config_path=fleet.daemon.config_path)
     second.state = fleet.daemon.state
     second.spawn()
-    assert second.process.wait(30) == 69
+    assert second.process.wait(60) == 69
     assert "in use by process" in second.log()
     fleet.assert_alive()
 

@@ -60,6 +60,8 @@ class Appliance:
         self.only_named = False
         self.environment: dict[str, str] = {}
         """What the daemon has in its environment beside our own."""
+        self.before = ""
+        """Python that runs in its process before the program does: see `forked.start`."""
         self.process: subprocess.Popen[bytes] | ForkedProcess | None = None
 
     def __enter__(self) -> Appliance:
@@ -78,8 +80,11 @@ class Appliance:
         env = {k: v for k, v in os.environ.items() if not k.startswith("APPLIANCE_")}
         env |= self.environment
         with open(self.log_path, "ab") as log:
+            assert not (self.command and self.before)
             if self.command is None:
-                self.process = forked.start(arguments, stdout=log, stderr=log, env=env)
+                self.process = forked.start(
+                    arguments, stdout=log, stderr=log, env=env, before=self.before
+                )
             else:
                 self.process = subprocess.Popen(
                     [*self.command, *arguments],

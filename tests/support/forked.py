@@ -6,7 +6,11 @@ first second, late imports, wrong environments) run `python -m appliance` instea
 
     process = start(["run", "fleet.yaml"], stdout=log)
     process.send_signal(signal.SIGTERM)
-    assert process.wait(10) == 0
+    assert process.wait(60) == 0
+
+For whatever starts programs by itself, scripts and shells and `subprocess`, there is a file that it can run:
+
+    subprocess.run(["sh", "-c", '"$0" status | grep healthy', program()])
 """
 
 from __future__ import annotations
@@ -17,10 +21,11 @@ import ctypes
 import functools
 import gc
 import importlib
-import json
+import marshal
 import os
 import runpy
 import select
+import shutil
 import signal
 import socket
 import struct
@@ -28,7 +33,8 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import IO
 
 _MAX_REQUEST_BYTES = 1 << 20
@@ -36,6 +42,34 @@ _PR_SET_PDEATHSIG = 1
 _PR_CAPBSET_DROP = 24
 _CAPABILITY_VERSION_3 = 0x20080522
 _libc = ctypes.CDLL(None, use_errno=True)
+_PROGRAM = """#!{interpreter} -IS
+# stands for the command: has it forked, passes signals on to it, and ends as it does
+import _signal, _socket, marshal, os, sys
+pids, early = [], []
+def pass_on(number, _):
+    try:
+        os.kill(pids[0], number) if pids else early.append(number)
+    except ProcessLookupError:
+        pass
+for number in (_signal.SIGHUP, _signal.SIGINT, _signal.SIGQUIT, _signal.SIGTERM):
+    if _signal.getsignal(number) is not _signal.SIG_IGN:
+        _signal.signal(number, pass_on)
+line = _socket.socket(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
+line.connect({place!r})
+request = {{"words": sys.argv, "environment": dict(os.environ), "directory": os.getcwd(),
+    "is_plain_user": False, "before": {before!r}}}
+files = b"".join(number.to_bytes(4, sys.byteorder) for number in range(3))
+line.sendmsg([marshal.dumps(request)], [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, files)])
+os.closerange(0, 3)
+pids.append(int(line.recv(64)))
+for number in early:
+    pass_on(number, None)
+code = int(line.recv(64) or b"1")
+if code < 0:
+    _signal.signal(-code, _signal.SIG_DFL)
+    os.kill(os.getpid(), -code)
+os._exit(code)
+"""
 _PRELOADED = (
     *("appliance.cli.app", "appliance.daemon.run"),
     # what a running daemon and commands that show tables import late
@@ -110,24 +144,49 @@ def start(
     env: Mapping[str, str] | None = None,
     cwd: str | os.PathLike[str] | None = None,
     is_plain_user: bool = False,
+    before: str = "",
 ) -> ForkedProcess:
     """Start our command with these arguments; without a descriptor it reads and writes /dev/null.
 
-    As a plain user it has not root's way around the rights of files.
+    As a plain user it has not root's way around the rights of files. `before` is Python that runs in its process before
+    the command does, where a test has the program be more patient, or less.
     """
     told, tells = socket.socketpair()
     with open(os.devnull, "r+b") as null, tells:
         files = [null if file is None else file for file in (stdin, stdout, stderr)]
         descriptors = [file if isinstance(file, int) else file.fileno() for file in files]
         request = {
-            "arguments": [os.fspath(word) for word in arguments],
-            "environment": dict(os.environ if env is None else env),
-            "directory": os.fspath(cwd or os.getcwd()),
+            "words": ["appliance", *map(os.fsdecode, arguments)],
+            "environment": {os.fsdecode(name): os.fsdecode(text)
+                for name, text in (os.environ if env is None else env).items()},
+            "directory": os.fsdecode(cwd or os.getcwd()),
             "is_plain_user": is_plain_user,
-        }
-        message = json.dumps(request).encode()
-        socket.send_fds(_find_parent(), [message], [*descriptors, tells.fileno()])
+            "before": before,
+        }  # fmt: skip
+        parent, _ = _find_parent()
+        socket.send_fds(parent, [marshal.dumps(request)], [*descriptors, tells.fileno()])
     return ForkedProcess(told)
+
+
+def program(path: Path | None = None, *, before: str = "") -> str:
+    """The path of an executable file that stands for the command: whoever runs it, has it forked.
+
+    It has the descriptors, arguments, environment and directory of whoever runs it, and is killed with it; its group
+    and its terminal it has not. Tests of closed streams run `python -m appliance` instead.
+
+    Args:
+        path: where to write it.
+        before: see `start`.
+    """
+    _, place = _find_parent()
+    if path is None:
+        path = place.with_name("appliance")
+        if path.exists():
+            return str(path)
+    names = {"interpreter": sys.executable, "place": str(place), "before": before}
+    path.write_text(_PROGRAM.format(**names))
+    path.chmod(0o755)
+    return str(path)
 
 
 def run(
@@ -136,7 +195,7 @@ def run(
     input: bytes = b"",
     env: Mapping[str, str] | None = None,
     cwd: str | os.PathLike[str] | None = None,
-    timeout: float = 60.0,
+    timeout: float = 120.0,
     is_text: bool = True,
     is_plain_user: bool = False,
 ) -> subprocess.CompletedProcess:
@@ -163,62 +222,115 @@ def run(
 
 
 @functools.cache
-def _find_parent() -> socket.socket:
-    """The process that forks, started when it is first needed; it ends when this end of its socket is closed."""
+def _find_parent() -> tuple[socket.socket, Path]:
+    """A line to the process that forks, and where others find it. It is started when it is first needed, and ends with
+    the line."""
+    directory = Path(tempfile.mkdtemp(prefix="forked-", dir="/tmp"))
+    place = directory / "line"
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     for end in (ours, theirs):
         end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _MAX_REQUEST_BYTES)
-    with theirs:
+    with theirs, socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listening:
+        listening.bind(str(place))
+        listening.listen(100)
+        passed = [theirs.fileno(), listening.fileno()]
         process = subprocess.Popen(
-            [sys.executable, "-m", "tests.support.forked", str(theirs.fileno())],
+            [sys.executable, "-m", "tests.support.forked", *map(str, passed)],
             stdin=subprocess.DEVNULL,
-            pass_fds=[theirs.fileno()],
+            pass_fds=passed,
         )
 
     def end() -> None:
         ours.close()
         process.wait()
+        shutil.rmtree(directory, ignore_errors=True)
 
     atexit.register(end)
-    return ours
+    return ours, place
 
 
 # -- the process that forks ------------------------------------------------------------------------
 
 
-def _serve(requests: socket.socket) -> dict:
+class _Children:
+    """Those that run, and who is told how each ended: whoever started it, or the stand-in that it is killed with."""
+
+    def __init__(self) -> None:
+        self._told: dict[int, socket.socket] = {}
+        self._stand_ins: dict[socket.socket, int] = {}
+
+    @property
+    def stand_ins(self) -> Iterable[socket.socket]:
+        return self._stand_ins
+
+    @property
+    def sockets(self) -> Iterable[socket.socket]:
+        return self._told.values()
+
+    def add(self, pid: int, told: socket.socket, *, is_stand_in: bool) -> None:
+        self._told[pid] = told
+        if is_stand_in:
+            self._stand_ins[told] = pid
+        self._tell(told, pid)
+
+    def kill_of(self, stand_in: socket.socket) -> None:
+        """It has gone; it says nothing else."""
+        os.kill(self._stand_ins.pop(stand_in), signal.SIGKILL)
+
+    def tell_ends(self) -> None:
+        for pid in list(self._told):
+            found, status = os.waitpid(pid, os.WNOHANG)
+            if found:
+                with self._told.pop(pid) as told:
+                    self._stand_ins.pop(told, None)
+                    self._tell(told, os.waitstatus_to_exitcode(status))
+
+    def _tell(self, told: socket.socket, number: int) -> None:
+        with contextlib.suppress(OSError):
+            told.sendall(b"%d\n" % number)
+
+
+def _serve(requests: socket.socket, listening: socket.socket) -> dict:
     """Fork for each request and tell how each child ended. Returns in the children only, with their requests."""
     woken_fd, wakes_fd = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
     signal.set_wakeup_fd(wakes_fd, warn_on_full_buffer=False)
     signal.signal(signal.SIGCHLD, lambda *_: None)
-    ends: dict[int, socket.socket] = {}
+    children = _Children()
     while True:
-        ready, _, _ = select.select([requests, woken_fd], [], [])
+        ready, _, _ = select.select([requests, listening, woken_fd, *children.stand_ins], [], [])
         if woken_fd in ready:
             os.read(woken_fd, 4_096)
-            _tell_ends(ends)
-        if requests not in ready:
-            continue
-        message, descriptors, _, _ = socket.recv_fds(requests, _MAX_REQUEST_BYTES, 4)
-        if not message:
-            raise SystemExit
-        *files, told_fd = descriptors
-        pid = os.fork()
-        if pid == 0:
-            _die_with_parent()
-            signal.set_wakeup_fd(-1)
-            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-            for number, descriptor in enumerate(files):
-                os.dup2(descriptor, number)
-            os.closerange(3, max(requests.fileno(), *descriptors, woken_fd, wakes_fd, told_fd, *(
-                end.fileno() for end in ends.values())) + 1)  # fmt: skip
-            for end in (requests, *ends.values()):
-                end.detach()
-            return json.loads(message)
-        for descriptor in files:
-            os.close(descriptor)
-        ends[pid] = socket.socket(fileno=told_fd)
-        ends[pid].sendall(b"%d\n" % pid)
+            children.tell_ends()
+        for stand_in in set(ready).intersection(children.stand_ins):
+            children.kill_of(stand_in)
+        for asking in {requests, listening}.intersection(ready):
+            if asking is requests:
+                message, descriptors, _, _ = socket.recv_fds(requests, _MAX_REQUEST_BYTES, 4)
+                if not message:
+                    raise SystemExit
+                told = socket.socket(fileno=descriptors.pop())
+            else:
+                told, _ = listening.accept()
+                message, descriptors, _, _ = socket.recv_fds(told, _MAX_REQUEST_BYTES, 3)
+                if not message:
+                    told.close()
+                    continue
+            pid = os.fork()
+            if pid == 0:
+                _die_with_parent()
+                signal.set_wakeup_fd(-1)
+                signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+                for number, descriptor in enumerate(descriptors):
+                    os.dup2(descriptor, number)
+                sockets = [requests, listening, told, *children.sockets]
+                numbers = [*descriptors, woken_fd, wakes_fd, *(one.fileno() for one in sockets)]
+                os.closerange(3, max(numbers) + 1)
+                for one in sockets:
+                    one.detach()
+                return marshal.loads(message)
+            for descriptor in descriptors:
+                os.close(descriptor)
+            children.add(pid, told, is_stand_in=asking is listening)
 
 
 def _die_with_parent() -> None:
@@ -234,14 +346,6 @@ def _give_up_capabilities() -> None:
         raise OSError(ctypes.get_errno(), "capset")
 
 
-def _tell_ends(ends: dict[int, socket.socket]) -> None:
-    for pid in list(ends):
-        found, status = os.waitpid(pid, os.WNOHANG)
-        if found:
-            with ends.pop(pid) as told, contextlib.suppress(OSError):
-                told.sendall(b"%d\n" % os.waitstatus_to_exitcode(status))
-
-
 def _become(request: dict) -> None:
     """Run the command as an interpreter that was just started would."""
     if request["is_plain_user"]:
@@ -249,11 +353,13 @@ def _become(request: dict) -> None:
     os.environ.clear()
     os.environ.update(request["environment"])
     os.chdir(request["directory"])
-    sys.argv = ["appliance", *request["arguments"]]
+    sys.argv = request["words"]
     sys.stdin = os.fdopen(0, encoding="utf-8", closefd=False)
     sys.stdout = os.fdopen(1, "w", encoding="utf-8", closefd=False)
     sys.stderr = os.fdopen(2, "w", 1, encoding="utf-8", errors="backslashreplace", closefd=False)
     try:
+        if request["before"]:
+            exec(request["before"], {})
         runpy.run_module("appliance", run_name="__main__", alter_sys=True)
     except SystemExit as ended:
         # what an interpreter does at its end, save taking apart all that was loaded, module by module
@@ -273,7 +379,7 @@ def main() -> None:
     sys.modules["appliance.cli.app"].load_command()
     gc.collect()
     gc.freeze()  # else the first collection of every child would copy all of its memory
-    _become(_serve(socket.socket(fileno=int(sys.argv[1]))))
+    _become(_serve(*(socket.socket(fileno=int(number)) for number in sys.argv[1:])))
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ import pytest
 
 from appliance.bench.run import LEFT_OVER_S, PREFIX
 from appliance.cli import main
+from tests.support import forked
 from tests.support.appliance import Appliance
 from tests.support.nats_server import NatsServer
 
@@ -51,27 +52,27 @@ def config(tmp_path, broker):
     return path
 
 
-def start(config, *options, state):
+def words_and_environment(config, state):
     environ = {key: value for key, value in os.environ.items() if not key.startswith("APPLIANCE_")}
-    command = [sys.executable, "-m", "appliance", "bench", str(config), "--state-dir", str(state)]
+    words = ["bench", str(config), "--state-dir", str(state)]
+    return words, environ | {"BENCH_PASSWORD": "secret"}
+
+
+def start(config, *options, state):
+    words, environment = words_and_environment(config, state)
     return subprocess.Popen(
-        [*command, *options],
+        [sys.executable, "-m", "appliance", *words, *options],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        env=environ | {"BENCH_PASSWORD": "secret"},
+        env=environment,
     )
 
 
 def run(config, *options, state):
-    process = start(config, *options, state=state)
-    with process:
-        try:
-            out, err = process.communicate(timeout=TIMEOUT_S)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            raise
-    return process.returncode, out, err
+    words, environment = words_and_environment(config, state)
+    done = forked.run([*words, *options], env=environment, timeout=TIMEOUT_S)
+    return done.returncode, done.stdout, done.stderr
 
 
 def left_over(directory):

@@ -5,19 +5,18 @@ import os
 import pty
 import signal
 import subprocess
-import sys
 
 import pytest
 
 from tests.support import forked
-from tests.support.appliance import PLAIN_COMMAND, Appliance
+from tests.support.appliance import Appliance
 from tests.support.programs import ended
 from tests.support.waiting import until
 
 CONFIG = """
 version: 1
 broker: {embedded: true}
-reload: {settle: 1ms, watch: false, poll_interval: 10m}
+reload: {settle: 1ms, watch: false, poll_interval: 10m, drain_timeout: 5m}
 roles:
   ship:
     subscribe:
@@ -110,7 +109,7 @@ def start(daemon):
     started = []
 
     def start_command(*arguments):
-        command = [*PLAIN_COMMAND, *arguments]
+        command = [forked.program(), *arguments]
         environment = {**os.environ, "APPLIANCE_STATE_DIR": str(daemon.state)}
         process = subprocess.Popen(
             command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment
@@ -137,7 +136,7 @@ def test_a_streamed_program_is_seen_while_it_runs_and_ends_when_nobody_watches(s
     assert process.stdout.readline() == b"begun\n"
     assert daemon.worker("ship1.REQCliCommandCont.CommandACK_subscriber")["in_flight"] == 1
     process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=20)
+    _, err = process.communicate(timeout=60)
     assert process.returncode == 130
     assert b"ends there with what comes next" in err
     wait_until_idle(daemon, "ship1.REQCliCommandCont.CommandACK")
@@ -171,7 +170,7 @@ def test_a_file_is_followed_from_its_last_lines_on_until_nobody_looks(start, dae
         log.flush()
         assert process.stdout.readline() == b"new\n"
         process.send_signal(signal.SIGINT)
-        process.communicate(timeout=20)
+        process.communicate(timeout=60)
         assert process.returncode == 130
 
         def ended(_):
@@ -185,7 +184,7 @@ def test_a_file_is_followed_from_its_last_lines_on_until_nobody_looks(start, dae
 def test_a_file_on_several_nodes_ends_with_its_time(run, daemon):
     file = daemon.state.parent / "logs" / "b.log"
     file.write_text("line\n")
-    done = run("tail", "ship1", "ship2", str(file), "--for", "1s")
+    done = run("tail", "ship1", "ship2", str(file), "--for", "3s")
     assert done.returncode == 0
     assert sorted(done.stdout.splitlines()) == [b"ship1: line", b"ship2: line"]
 
@@ -201,7 +200,7 @@ def test_a_request_to_follow_is_taken_back_however_the_one_who_follows_ends(star
     process = start("tail", "away", "/var/log/x")
     assert b"waiting: nobody there" in process.stderr.readline()
     process.send_signal(number)
-    process.wait(20)
+    process.wait(60)
     until(lambda: json.loads(run("outbox", "list", "-o", "json").stdout)["records"] == [])
     assert json.loads(run("outbox", "list", "--dead", "-o", "json").stdout)["records"] == []
 
@@ -210,7 +209,7 @@ def test_a_request_to_follow_that_nobody_took_is_taken_back(start, run):
     process = start("tail", "away", "/var/log/x")
     assert b"waiting: nobody there" in process.stderr.readline()
     process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=20)
+    _, err = process.communicate(timeout=60)
     assert process.returncode == 130
     assert b"the request was taken back" in err
     assert json.loads(run("outbox", "list", "-o", "json").stdout)["records"] == []
@@ -219,12 +218,12 @@ def test_a_request_to_follow_that_nobody_took_is_taken_back(start, run):
 def test_on_a_terminal_what_a_node_writes_cannot_command_it(daemon):
     master, slave = pty.openpty()
     command = [
-        *(sys.executable, "-m", "appliance", "exec", "ship1"),
+        *(forked.program(), "exec", "ship1"),
         *("--state-dir", str(daemon.state), "--", "sh", "-c", r"printf '\033[31mred\n'"),
     ]
     with ended(subprocess.Popen(command, stdout=slave, stderr=slave)) as process:
         os.close(slave)
-        assert process.wait(30) == 0
+        assert process.wait(60) == 0
     assert os.read(master, 1_000) == b"\\x1b[31mred\r\n"
     os.close(master)
 
@@ -248,8 +247,8 @@ def test_a_first_interrupt_says_that_it_drains_and_the_status_that_it_stops(tmp_
                 "to_nodes": ["ship1"],
                 "from_node": "central",
                 "method": "REQCliCommand",
-                "method_args": ["sh", "-c", "sleep 60"],
-                "method_timeout": 60,
+                "method_args": ["sh", "-c", "sleep 600"],
+                "method_timeout": 600,
             },
         )
         assert done[0] == 202
@@ -260,5 +259,5 @@ def test_a_first_interrupt_says_that_it_drains_and_the_status_that_it_stops(tmp_
         assert (status["healthy"], status["degraded_by"]) == (False, [])
         assert "a second Ctrl-C stops at once" in appliance.log()
         appliance.signal(signal.SIGINT)
-        # the command in hand has a minute, and draining ten seconds
-        assert appliance.process.wait(5) == 0
+        # the command in hand has ten minutes, and draining five
+        assert appliance.process.wait(60) == 0

@@ -8,6 +8,7 @@ import tomllib
 from pathlib import Path
 
 from appliance.cli import demo_command
+from tests.support import forked
 
 ROOT = Path(__file__).parents[2]
 
@@ -20,7 +21,7 @@ def demo(directory, program, *options, **environment):
         env={**env, **environment},
         capture_output=True,
         text=True,
-        timeout=100,
+        timeout=250,
     )
 
 
@@ -36,7 +37,7 @@ def test_it_runs_a_copy_of_the_fleet_that_can_be_edited(tmp_path):
         assert copy.startswith("# yaml-language-server: $schema=appliance.schema.json\n")
     mine = state / "demo/appliance.yaml"
     mine.write_text(mine.read_text() + "# mine\n")
-    assert demo(tmp_path, program, "--state-dir", str(state)).returncode == 0
+    assert demo(tmp_path, [forked.program()], "--state-dir", str(state)).returncode == 0
     assert mine.read_text().endswith("# mine\n")
 
 
@@ -45,7 +46,7 @@ def test_it_asks_what_every_system_can_tell_where_there_is_no_uptime(tmp_path):
     programs = tmp_path / "bin"
     programs.mkdir()
     (programs / "uname").symlink_to(shutil.which("uname"))
-    program = [sys.executable, "-m", "appliance"]
+    program = [forked.program()]
     done = demo(tmp_path, program, "--state-dir", str(tmp_path / "s"), PATH=str(programs))
     assert done.returncode == 0, done.stdout + done.stderr
     assert "REQCliCommand -- uname -a\n" in done.stdout

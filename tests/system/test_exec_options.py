@@ -3,7 +3,6 @@
 import asyncio
 import json
 import subprocess
-import sys
 import time
 
 import nats
@@ -11,6 +10,7 @@ import pytest
 
 from appliance.core.message import make_reply
 from appliance.wire.frame import decode_frame, encode_frame
+from tests.support import forked
 from tests.support.appliance import Appliance
 from tests.support.nats_server import NatsServer
 
@@ -43,11 +43,8 @@ def fleet(tmp_path_factory):
 
 
 def execute(daemon, *words, stdin=b""):
-    command = [
-        *(sys.executable, "-m", "appliance", "exec"),
-        *("--state-dir", str(daemon.state), "--from", "central", *words),
-    ]
-    return subprocess.run(command, input=stdin, capture_output=True, timeout=60, check=False)
+    command = ["exec", "--state-dir", str(daemon.state), "--from", "central", *words]
+    return forked.run(command, input=stdin, is_text=False)
 
 
 @pytest.mark.parametrize("stream", [[], ["--stream"]], ids=["whole", "stream"])
@@ -59,7 +56,7 @@ def test_program_reads_what_comes_on_standard_input_as_the_bytes_it_is(fleet, st
 def test_without_the_option_a_loop_keeps_its_lines(fleet):
     done = execute(fleet, "ship1", "--", "cat", stdin=b"the loop's\n")
     assert (done.returncode, done.stdout) == (0, b"")
-    words = f"{sys.executable} -m appliance exec --state-dir {fleet.state} --from central"
+    words = f"{forked.program()} exec --state-dir {fleet.state} --from central"
     script = f'printf "one\\ntwo\\n" | while read name; do {words} ship1 -- echo "$name"; done'
     done = subprocess.run(["sh", "-c", script], capture_output=True, timeout=60, check=False)
     assert done.stdout == b"one\ntwo\n"

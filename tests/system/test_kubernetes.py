@@ -4,7 +4,6 @@ import os
 import shutil
 import signal
 import subprocess
-import sys
 
 import pytest
 
@@ -27,10 +26,8 @@ def config_of(name, **changed):
 
 
 def pod(directory, *nodes, url):
-    found = Appliance(
-        None, directory, config_path=directory / "config",
-        command=["env", f"NATS_SERVER={url}", "ADMIN_TOKEN=t", sys.executable, "-m", "appliance"],
-    )  # fmt: skip
+    found = Appliance(None, directory, config_path=directory / "config")
+    found.environment = {"NATS_SERVER": url, "ADMIN_TOKEN": "t"}
     found.only_named = True
     found.args = [word for node in nodes for word in ("--node", node)]
     return found

@@ -6,13 +6,13 @@ import signal
 import socket
 import ssl
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from appliance.cli.app import make_app
 from appliance.cli.server_options import talks_to_daemon
+from tests.support import forked
 from tests.support.laptop import TEMPORARY, World
 from tests.support.waiting import until
 
@@ -122,7 +122,7 @@ def test_files_are_copied_from_and_to_the_laptop(run, world):
 def test_a_file_is_followed(run, world):
     path = world.root / "ship1" / "log"
     path.write_text("one\ntwo\n")
-    done = run("tail", "ship1", str(path), "--for", "1s")
+    done = run("tail", "ship1", str(path), "--for", "3s")
     assert (done.returncode, done.stdout) == (0, "one\ntwo\n"), done.stderr
 
 
@@ -437,7 +437,7 @@ def test_a_daemon_that_goes_away_in_the_middle_is_told(run, world, words):
 
 def start(world, context, *words):
     return subprocess.Popen(
-        [sys.executable, "-m", "appliance", "-c", context, *words],
+        [forked.program(), "-c", context, *words],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

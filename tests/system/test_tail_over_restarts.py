@@ -3,11 +3,11 @@
 import os
 import signal
 import subprocess
-import sys
 import threading
 
 import pytest
 
+from tests.support import forked
 from tests.support.appliance import Appliance
 from tests.support.nats_server import NatsServer
 from tests.support.programs import ended
@@ -68,7 +68,7 @@ def test_tail_goes_on_over_the_ends_of_daemons_workers_and_files(world):
                 file.write(f"line {written}\n")
                 written += 1
 
-    command = [sys.executable, "-m", "appliance", "tail", "--state-dir", str(central.state)]
+    command = [forked.program(), "tail", "--state-dir", str(central.state)]
     tail = Lines([*command, "ship1", str(log), "--for", "5m"])
     with ended(tail.process) as process:
 
@@ -116,7 +116,7 @@ def test_tail_goes_on_over_the_ends_of_daemons_workers_and_files(world):
         all_came()
         assert tail.out == [f"line {number}" for number in range(written)]
         process.send_signal(signal.SIGINT)
-        assert process.wait(30) == 130
+        assert process.wait(60) == 130
 
     # none of the tails that were cut off goes on for nobody: it ends with what comes next
     def is_idle(status):

@@ -1,7 +1,5 @@
 """`inbox.unfinished` counts a message from its arrival to the commit that ends it, also while the store is at work."""
 
-import sys
-
 from tests.support.appliance import Appliance
 
 HELD_STORE = """
@@ -30,8 +28,6 @@ def held_finish(self, *args, **kwargs):
     later.add(asyncio.get_running_loop().create_task(finish()))
 
 MessageStore.take_in, MessageStore.finish_soon = held_take_in, held_finish
-from appliance.__main__ import main
-sys.exit(main())
 """
 CONFIG = """
 version: 1
@@ -41,7 +37,8 @@ nodes: {solo: {subscribe: {REQToFile: {}}}}
 
 
 def test_a_message_in_the_stores_hands_is_unfinished(tmp_path):
-    daemon = Appliance(CONFIG, tmp_path, command=[sys.executable, "-c", HELD_STORE])
+    daemon = Appliance(CONFIG, tmp_path)
+    daemon.before = HELD_STORE
     with daemon:
         daemon.send({"to_nodes": ["solo"], "method": "REQToFile", "data": ["x"], "file_name": "f"})
         for step in ("take_in", "finish"):

@@ -4,11 +4,11 @@ import os
 import re
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
+from tests.support import forked
 from tests.support.appliance import Appliance
 from tests.support.nats_server import NatsServer
 
@@ -55,9 +55,7 @@ class Fleet:
         for name, text in (("apt-get", APT), ("systemctl", SYSTEMCTL)):
             (programs / name).write_text(text)
             (programs / name).chmod(0o755)
-        own = programs / "appliance"
-        own.write_text(f'#!/bin/sh\nexec {sys.executable} -m appliance "$@"\n')
-        own.chmod(0o755)
+        forked.program(programs / "appliance")
         self.path = f"{programs}:{os.environ['PATH']}"
         text = CONFIG.format(
             url=url, ships="\n  ".join(f"{name}: {{roles: [web]}}" for name in SHIPS)

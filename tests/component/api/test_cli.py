@@ -16,6 +16,7 @@ from appliance.cli import main
 from appliance.cli.verdict_view import uses_colour
 from appliance.core import message
 from appliance.errors import StoreFull
+from tests.support import forked
 from tests.support.fake_control import (
     PROBLEM,
     SPAWN,
@@ -71,9 +72,7 @@ def test_status_as_json_is_the_daemons_own(run, control):
 
 def test_a_watched_status_is_a_line_per_look_where_there_is_no_terminal(served):
     command = [
-        sys.executable,
-        "-m",
-        "appliance",
+        forked.program(),
         "status",
         "--watch",
         "--state-dir",
@@ -84,14 +83,12 @@ def test_a_watched_status_is_a_line_per_look_where_there_is_no_terminal(served):
     ) as process:
         assert json.loads(process.stdout.readline())["generation"] == 12
         process.send_signal(signal.SIGINT)
-        assert process.wait(10) == 130
+        assert process.wait(60) == 130
 
 
 def test_a_watched_status_fills_a_terminal_until_it_is_interrupted(served):
     command = [
-        sys.executable,
-        "-m",
-        "appliance",
+        forked.program(),
         "status",
         "--watch",
         "--state-dir",
@@ -110,7 +107,7 @@ def test_a_watched_status_fills_a_terminal_until_it_is_interrupted(served):
         with contextlib.suppress(OSError):  # how a terminal says that nobody holds its other end
             while part := os.read(ours, 65_536):
                 seen += part
-        assert process.wait(10) == 0
+        assert process.wait(60) == 0
     os.close(ours)
     assert "● ".encode() in seen
     assert b"\x1b[?1049l" in seen  # the terminal is given back as it was
@@ -375,7 +372,7 @@ def test_a_reply_is_filed_under_its_method_if_nothing_else_is_said(run, control)
 )
 def test_send_exits_by_what_became_of_it(run, control, happens, code, said):
     control.after_submit = lambda submitted: happens(control, submitted[0])
-    found, _, err = run("send", "--to", "ship1", "REQPing", "--wait", "300ms")
+    found, _, err = run("send", "--to", "ship1", "REQPing", "--wait", "1s")
     assert found == code
     assert said in err
 

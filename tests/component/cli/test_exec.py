@@ -5,12 +5,12 @@ import os
 import pty
 import signal
 import subprocess
-import sys
 
 import pytest
 
 from appliance.cli import main
 from appliance.core.delivery import DeliveryState, Standing
+from tests.support import forked
 from tests.support.fake_control import ServedControl
 from tests.support.programs import ended
 
@@ -167,9 +167,7 @@ def test_interrupted_it_says_what_goes_on(short_dir, control):
 
     control.after_submit = act
     command = [
-        sys.executable,
-        "-m",
-        "appliance",
+        forked.program(),
         "exec",
         "ship1",
         "ship2",
@@ -183,7 +181,7 @@ def test_interrupted_it_says_what_goes_on(short_dir, control):
     ) as process:
         assert process.stdout.readline() == b"ship1: begun\n"
         process.send_signal(signal.SIGINT)
-        _, err = process.communicate(timeout=10)
+        _, err = process.communicate(timeout=60)
     assert process.returncode == 130
     lines = err.decode().splitlines()
     assert lines[0] == (
@@ -200,9 +198,7 @@ def test_on_a_terminal_control_characters_are_escaped(short_dir, control):
     answer_all(control, "\x1b[31mred\udcff\n")
     master, slave = pty.openpty()
     command = [
-        sys.executable,
-        "-m",
-        "appliance",
+        forked.program(),
         "exec",
         "ship1",
         "--state-dir",
@@ -212,7 +208,7 @@ def test_on_a_terminal_control_characters_are_escaped(short_dir, control):
     ]
     with ended(subprocess.Popen(command, stdout=slave, stderr=subprocess.PIPE)) as process:
         os.close(slave)
-        assert process.wait(10) == 0
+        assert process.wait(60) == 0
     assert os.read(master, 1000) == b"\\x1b[31mred\\xff\r\n"
     os.close(master)
 
@@ -282,7 +278,7 @@ def daemon_terminal(control, short_dir):
         words = [*arguments[:at], "--state-dir", str(short_dir), *arguments[at:]]
         ours, theirs = pty.openpty()
         code = subprocess.run(
-            [sys.executable, "-m", "appliance", *words], stdout=theirs, stdin=theirs, timeout=60
+            [forked.program(), *words], stdout=theirs, stdin=theirs, timeout=60
         ).returncode
         os.close(theirs)
         shown = os.read(ours, 65_536)
