@@ -14,6 +14,7 @@ Not here: accounts, JetStream, `allow_responses`, slow consumers.
 from __future__ import annotations
 
 import asyncio
+import functools
 import itertools
 import random
 from collections import deque
@@ -79,6 +80,13 @@ def _is_allowed(subject: str, allowed: Sequence[str] | None, denied: Sequence[st
 
 
 _FREE = Permissions()
+
+
+@functools.lru_cache(maxsize=20_000)
+def is_heard(subject: str, pattern: str) -> bool:
+    """Whether who subscribed `pattern` hears what is published on `subject`; the same ones are asked for all the time."""
+    return is_covered(subject, by=pattern)
+
 
 _Word = Callable[[], None]
 """What one end does when a command, or an answer, that is no message arrives."""
@@ -198,7 +206,7 @@ class MemoryBroker:
         found: list[tuple[_Session, str]] = []
         for session in self._sessions:
             for sid, (pattern, queue) in session.subscriptions.items():
-                if pattern == subject or is_covered(subject, by=pattern):
+                if is_heard(subject, pattern):
                     if not session.permissions.may_subscribe(subject):
                         continue  # below a wildcard that is allowed as a whole
                     if queue:
@@ -225,7 +233,7 @@ class MemoryBroker:
 
     def _answer_nobody(self, sender: _Session, subject: str, reply_to: str) -> None:
         for sid, (pattern, queue) in sender.subscriptions.items():
-            if not queue and is_covered(reply_to, by=pattern):
+            if not queue and is_heard(reply_to, pattern):
                 block = f"NATS/1.0 503\r\nNats-Subject: {subject}\r\n\r\n".encode()
                 self._pass_on("", sender, sid, BusMessage(reply_to, b"", block, ""))
                 return

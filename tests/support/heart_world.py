@@ -912,7 +912,7 @@ def _make_task(
     return task
 
 
-@functools.lru_cache(maxsize=64)
+@functools.lru_cache(maxsize=1_000)
 def desired_of(config: str, nodes: tuple[str, ...]) -> DesiredState:
     """The desired state of a config's text for these nodes."""
     with tempfile.TemporaryDirectory(prefix="heart-") as directory:

@@ -21,7 +21,7 @@ from typing import Any
 
 from appliance.bus.base import BusMessage, Frame
 from appliance.bus.frames import is_covered
-from appliance.bus.memory import MemoryBroker, _Session
+from appliance.bus.memory import MemoryBroker, _Session, is_heard
 from appliance.wire.headers import encode_headers, parse_headers
 
 _NANOSECONDS = 1_000_000_000
@@ -121,9 +121,7 @@ class StreamingBroker(MemoryBroker):
 
     def _recording(self, subject: str) -> Stream | None:
         for stream in self.streams.values():
-            if any(
-                subject == one or is_covered(subject, by=one) for one in stream.config["subjects"]
-            ):
+            if any(is_heard(subject, one) for one in stream.config["subjects"]):
                 return stream
         return None
 
@@ -375,7 +373,7 @@ class StreamingBroker(MemoryBroker):
 
     def _hears(self, subject: str) -> bool:
         return any(
-            is_covered(subject, by=pattern)
+            is_heard(subject, pattern)
             for session in self._sessions
             for pattern, _ in session.subscriptions.values()
         )
@@ -392,7 +390,7 @@ class StreamingBroker(MemoryBroker):
     def _pass(self, to: str, message: BusMessage) -> None:
         for session in tuple(self._sessions):
             for sid, (pattern, queue) in tuple(session.subscriptions.items()):
-                if not queue and is_covered(to, by=pattern):
+                if not queue and is_heard(to, pattern):
                     self._pass_on("", session, sid, message)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from datetime import datetime
 from zoneinfo import ZoneInfo
 
@@ -43,6 +43,7 @@ class Store:
         self.refuses = False
         self.last_id = 0
         self.sent: list[tuple[float, Message, str]] = []
+        self.on_sent: Callable[[], object] = lambda: None
 
     def is_pending(self, record_id: int) -> bool:
         return record_id in self.pending
@@ -70,6 +71,7 @@ class Store:
         self.last_id += 1
         self.sent.append((self.now(), message, origin))
         self.pending.add(self.last_id)
+        self.on_sent()
         for (kind, key), value in facts.items():
             assert kind == FACT_KIND
             assert value is not None
@@ -141,22 +143,15 @@ def cron(text: str, catch_up: CatchUp = CatchUp.NONE) -> Schedule:
     return Schedule(cron=text, timezone="Europe/Berlin", catch_up=catch_up)
 
 
-async def serve(bench: Bench) -> None:
-    """Settle every message a second after it was made, until cancelled."""
-    while True:
-        await asyncio.sleep(1)
-        bench.settle()
-
-
 @contextlib.asynccontextmanager
 async def served(bench: Bench) -> AsyncIterator[None]:
-    task = asyncio.create_task(serve(bench))
+    """Every message is settled a second after it was made."""
+    loop = asyncio.get_running_loop()
+    bench.store.on_sent = lambda: loop.call_later(1, bench.settle)
     try:
         yield
     finally:
-        task.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await task
+        bench.store.on_sent = lambda: None
 
 
 def test_a_new_beat_begins_at_once_and_is_kept_exactly():
