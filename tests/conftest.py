@@ -1,6 +1,7 @@
 """What all tests share: a guard against leaked tasks, short directories for sockets, a clean environment."""
 
 import asyncio
+import gc
 import inspect
 import logging
 import os
@@ -35,6 +36,17 @@ for name, is_same in (("suite", True), ("drawn", False)):
         suppress_health_check=[hypothesis.HealthCheck.too_slow],
     )
 hypothesis.settings.load_profile("suite")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection():
+    """What collecting makes stays to the end: whoever looks for garbage need not look at it, again and again."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -8,6 +8,7 @@ import sys
 import pytest
 
 from tests.packaging.conftest import PACKAGING
+from tests.support.source_trees import APPLIANCE, GROUP, trees_below
 
 ROOT = PACKAGING.parent
 
@@ -71,14 +72,15 @@ def test_a_copy_in_the_place_of_the_sources_is_refused(place):
     assert "not into the sources" in ended.stderr
 
 
+@GROUP
 def test_no_plain_class_inherits_from_a_compiled_one(monkeypatch):
     """Such a class can be imported, and fails when the first of its kind is made."""
     monkeypatch.syspath_prepend(PACKAGING)
     import compile as recipe
 
     trees = {
-        path.relative_to(ROOT / "appliance").with_suffix("").as_posix(): ast.parse(path.read_text())
-        for path in sorted((ROOT / "appliance").rglob("*.py"))
+        path.relative_to(APPLIANCE).with_suffix("").as_posix(): tree
+        for path, tree in trees_below(APPLIANCE).items()
     }
     compiled = {
         f"appliance.{module.replace('/', '.')}.{node.name}"
@@ -90,15 +92,16 @@ def test_no_plain_class_inherits_from_a_compiled_one(monkeypatch):
     for module, tree in trees.items():
         if module in recipe.MODULES:
             continue
+        nodes = list(ast.walk(tree))
         named = {
             alias.asname or alias.name: f"{node.module}.{alias.name}"
-            for node in ast.walk(tree)
+            for node in nodes
             if isinstance(node, ast.ImportFrom) and node.module
             for alias in node.names
         }
         found += [
             (module, node.name)
-            for node in ast.walk(tree)
+            for node in nodes
             if isinstance(node, ast.ClassDef)
             and any(named.get(ast.unparse(base)) in compiled for base in node.bases)
         ]

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import time
 import tracemalloc
+from collections.abc import Callable
 
 import pytest
 import zstandard
@@ -53,56 +54,64 @@ MANY_TYPES = b"".join(
     gob.struct_type(64 + number, *[(f"F{number}x{field}", 2) for field in range(16)])
     for number in range(128)
 )
-ATTACKS = {
+ATTACKS: dict[str, tuple[dict[str, str], Callable[[], bytes]]] = {
     "empty arrays for the first field": (
         CBOR,
-        b"\x98\x19" + head(4, MILLIONS) + b"\x80" * MILLIONS,
+        lambda: b"\x98\x19" + head(4, MILLIONS) + b"\x80" * MILLIONS,
     ),
-    "empty arrays for texts": (CBOR, in_data(head(4, MILLIONS) + b"\x80" * MILLIONS)),
+    "empty arrays for texts": (CBOR, lambda: in_data(head(4, MILLIONS) + b"\x80" * MILLIONS)),
     "arrays of empty arrays": (
         CBOR,
-        in_data(head(4, 60) + (head(4, MAX_TEXTS) + b"\x80" * MAX_TEXTS) * 60),
+        lambda: in_data(head(4, 60) + (head(4, MAX_TEXTS) + b"\x80" * MAX_TEXTS) * 60),
     ),
-    "numbers for texts": (CBOR, in_data(head(4, MILLIONS) + b"\x00" * MILLIONS)),
-    "empty texts": (CBOR, in_data(head(4, MILLIONS) + b"\x60" * MILLIONS)),
-    "a quarter of a million arrays": (CBOR, in_data(head(4, 260_000) + b"\x80" * 260_000)),
-    "a map": (CBOR, in_data(head(5, MILLIONS // 2) + b"\x00" * MILLIONS)),
-    "arrays of no told length": (CBOR, in_data(b"\x9f" + b"\x80" * MILLIONS + b"\xff")),
-    "texts of no told length": (CBOR, in_data(b"\x9f" + b"\x60" * MILLIONS + b"\xff")),
-    "a text in millions of pieces": (CBOR, in_data(b"\x81\x7f" + b"\x60" * MILLIONS + b"\xff")),
-    "arrays inside one another": (CBOR, in_data(b"\x81" * MILLIONS)),
-    "tags inside one another": (CBOR, in_data(b"\xc6" * MILLIONS)),
+    "numbers for texts": (CBOR, lambda: in_data(head(4, MILLIONS) + b"\x00" * MILLIONS)),
+    "empty texts": (CBOR, lambda: in_data(head(4, MILLIONS) + b"\x60" * MILLIONS)),
+    "a quarter of a million arrays": (CBOR, lambda: in_data(head(4, 260_000) + b"\x80" * 260_000)),
+    "a map": (CBOR, lambda: in_data(head(5, MILLIONS // 2) + b"\x00" * MILLIONS)),
+    "arrays of no told length": (CBOR, lambda: in_data(b"\x9f" + b"\x80" * MILLIONS + b"\xff")),
+    "texts of no told length": (CBOR, lambda: in_data(b"\x9f" + b"\x60" * MILLIONS + b"\xff")),
+    "a text in millions of pieces": (
+        CBOR,
+        lambda: in_data(b"\x81\x7f" + b"\x60" * MILLIONS + b"\xff"),
+    ),
+    "arrays inside one another": (CBOR, lambda: in_data(b"\x81" * MILLIONS)),
+    "tags inside one another": (CBOR, lambda: in_data(b"\xc6" * MILLIONS)),
     "an array after the message": (
         CBOR,
-        encode_cbor(Message()) + head(4, MILLIONS) + b"\x80" * MILLIONS,
+        lambda: encode_cbor(Message()) + head(4, MILLIONS) + b"\x80" * MILLIONS,
     ),
-    "four full lists": (CBOR, encode_cbor(FOUR_LISTS)),
-    "four full lists, then no text": (CBOR, encode_cbor(FOUR_LISTS)[:-1] + b"\x00"),
-    "a chain of messages with lists": (CBOR, encode_cbor(chain_of_lists(14))),
-    "nothing but zeros": (CBOR, bytes(4_000_000)),
-    "gob: four full lists": (GOB, encode_gob(FOUR_LISTS)),
-    "gob: a chain of messages with lists": (GOB, encode_gob(chain_of_lists(14))),
+    "four full lists": (CBOR, lambda: encode_cbor(FOUR_LISTS)),
+    "four full lists, then no text": (CBOR, lambda: encode_cbor(FOUR_LISTS)[:-1] + b"\x00"),
+    "a chain of messages with lists": (CBOR, lambda: encode_cbor(chain_of_lists(14))),
+    "nothing but zeros": (CBOR, lambda: bytes(4_000_000)),
+    "gob: four full lists": (GOB, lambda: encode_gob(FOUR_LISTS)),
+    "gob: a chain of messages with lists": (GOB, lambda: encode_gob(chain_of_lists(14))),
     "gob: lists of a field that nobody knows": (
         GOB,
-        SKIPPED_LISTS + gob.value(64, b"\x01" + gob.uint(260_000) + bytes(260_001)),
+        lambda: SKIPPED_LISTS + gob.value(64, b"\x01" + gob.uint(260_000) + bytes(260_001)),
     ),
     "gob: numbers of a field that nobody knows": (
         GOB,
-        gob.struct_type(64, ("Colour", 65))
-        + gob.slice_type(65, 2)
-        + gob.value(64, b"\x01" + gob.uint(4_000_000) + bytes(4_000_001)),
+        lambda: (
+            gob.struct_type(64, ("Colour", 65))
+            + gob.slice_type(65, 2)
+            + gob.value(64, b"\x01" + gob.uint(4_000_000) + bytes(4_000_001))
+        ),
     ),
-    "gob: types without end": (GOB, MANY_TYPES + gob.value(64, b"\0")),
+    "gob: types without end": (GOB, lambda: MANY_TYPES + gob.value(64, b"\0")),
     "gob: fields without end": (
         GOB,
-        gob.struct_type(64, *[("", 2)] * 2_048) + gob.value(64, b"\0"),
+        lambda: gob.struct_type(64, *[("", 2)] * 2_048) + gob.value(64, b"\0"),
     ),
-    "gob: nothing but zeros": (GOB, bytes(4_000_000)),
+    "gob: nothing but zeros": (GOB, lambda: bytes(4_000_000)),
 }
 
 
 def compress(raw: bytes) -> bytes:
     return zstandard.ZstdCompressor(level=19).compress(raw)
+
+
+FULL_LIST_PAYLOAD = compress(encode_cbor(FULL_LIST))
 
 
 def cost_s(payload: bytes, headers: dict[str, str]) -> float:
@@ -118,27 +127,29 @@ def cost_s(payload: bytes, headers: dict[str, str]) -> float:
 
 @pytest.fixture(scope="module")
 def full_list_cost_s() -> float:
-    payload = compress(encode_cbor(FULL_LIST))
-    assert decode_frame(payload, CBOR) == FULL_LIST
-    return cost_s(payload, CBOR)
+    assert decode_frame(FULL_LIST_PAYLOAD, CBOR) == FULL_LIST
+    return cost_s(FULL_LIST_PAYLOAD, CBOR)
 
 
 @pytest.mark.parametrize("name", ATTACKS)
 def test_refusing_a_small_frame_costs_about_as_much_as_reading_one_full_list_at_most(
     name: str, full_list_cost_s: float
 ):
-    headers, raw = ATTACKS[name]
-    payload = compress(raw)
+    headers, make_raw = ATTACKS[name]
+    payload = compress(make_raw())
     assert len(payload) < 3_000
     with pytest.raises(DecodeError):
         decode_frame(payload, headers)
     # what has no bound costs a hundred times as much; a busy machine shows up to a half more than there is
-    assert cost_s(payload, headers) < 2 * full_list_cost_s
+    if cost_s(payload, headers) >= 2 * full_list_cost_s:
+        # it may be busier than it was when the list was read: both once more, one right after the other
+        assert cost_s(payload, headers) < 2 * cost_s(FULL_LIST_PAYLOAD, CBOR)
 
 
 @pytest.mark.parametrize("name", ATTACKS)
 def test_refusing_a_small_frame_holds_no_more_than_the_bytes_it_unpacks_to(name: str):
-    headers, raw = ATTACKS[name]
+    headers, make_raw = ATTACKS[name]
+    raw = make_raw()
     payload = compress(raw)
     tracemalloc.start()
     try:

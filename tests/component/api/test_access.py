@@ -35,6 +35,7 @@ from tests.support.api_routes import ROUTE_SCOPES
 from tests.support.authority import Authority
 from tests.support.waiting import until_async
 
+pytestmark = pytest.mark.xdist_group("access")  # they share certificates
 TOKENS = {
     "reader": {Scope.READ},
     "sender": {Scope.SEND},
@@ -280,7 +281,7 @@ async def test_a_stream_of_a_token_that_was_taken_away_ends_and_says_so(
     await until_async(lambda: server._streams._streams._held or server._streams._followed._held)
     left = tuple(item for item in settings.tokens if item.name != name)
     await server.move_tcp(replace(settings, tokens=left))
-    text = await asyncio.wait_for(reading, 10.0)
+    text = await asyncio.wait_for(reading, 60.0)
     assert "withdrawn" in text
     assert "the token is none of this daemon" in text
 
@@ -414,7 +415,7 @@ async def test_a_listener_that_ends_leaves_no_handshake_behind(server, authority
     reader, writer = await asyncio.open_connection(*server.tcp_address)
     await until_async(lambda: server._tcp._open)
     await server.close()
-    assert await asyncio.wait_for(reader.read(), 5.0) == b""
+    assert await asyncio.wait_for(reader.read(), 60.0) == b""
     writer.close()
 
 
@@ -556,7 +557,7 @@ async def test_a_certificate_that_is_no_longer_named_or_signed_is_nobodys(
             reading = asyncio.create_task(read_all(session, "GET", "/api/v1/events"))
             await until_async(lambda: server._streams._streams._held)
             await server.move_tcp(replace(settings, **change))
-            assert "withdrawn" in await asyncio.wait_for(reading, 10.0)
+            assert "withdrawn" in await asyncio.wait_for(reading, 60.0)
 
 
 def test_each_name_has_a_share_of_its_own_and_all_strangers_have_one():
