@@ -97,7 +97,7 @@ async def test_what_a_full_disk_does_not_take_is_written_later_in_order_and_told
     monkeypatch.setattr(audit_file.os, "fdatasync", full)
     async with opened(tmp_path) as trail:
         enter(trail, 1, 2)
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             await written.wait()
         enter(trail, 3)
     assert [one["what"]["number"] for one in look(tmp_path)] == [1, 2, 3]

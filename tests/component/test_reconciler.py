@@ -191,7 +191,7 @@ async def test_a_stop_in_the_middle_of_a_look_is_heeded_after_it(world, tasks):
     reconciler, source, _, _, _ = world
     call_in_the_next_look(source, reconciler.stop)
     reconciler.trigger.set("signal")
-    async with asyncio.timeout(20):  # the next poll would come after a minute
+    async with asyncio.timeout(40):  # the next poll would come after a minute
         await tasks[0]
 
 
@@ -206,7 +206,7 @@ async def test_a_request_to_go_back_in_the_middle_of_a_look_is_heeded_after_it(w
     )
     await reconciler.reload(force=False, trigger="request")
     with pytest.raises(RequestInvalid):
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(40):
             await asked[0]
 
 
@@ -219,7 +219,7 @@ async def test_without_watching_events_make_no_look_and_the_poll_looks_anyway(wo
     looked = asyncio.Event()
     reconciler.on_look = lambda verdict: verdict and looked.set()
     source.says = loaded("sha256:cc", spec("b"))
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         await looked.wait()
     assert reconciler.applied.digest == "sha256:cc"
     assert reconciler.last_attempt.trigger == "poll"

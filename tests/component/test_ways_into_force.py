@@ -540,7 +540,7 @@ async def test_a_file_system_that_hangs_holds_up_no_worker_and_no_stop(node, mon
         del node.pool.handles[key]
         node.reconciler.convergence.trigger.set("worker")
         await until_async(lambda: key in node.pool.handles)
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             await node.stop()
     finally:
         released.set()

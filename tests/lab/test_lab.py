@@ -10,7 +10,6 @@ from tests.lab.__main__ import table_line
 from tests.lab.chaos import MUTANT_ACK_BEFORE_COMMIT, MUTANT_NO_DEDUPE, run_harness
 from tests.lab.rows import ROOT, ROWS, Finding
 
-pytestmark = pytest.mark.timeout(180)
 EVERY_KIND = ("broker", "stall", "sender", "receiver", "pause", "reload")
 
 

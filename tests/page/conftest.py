@@ -11,7 +11,8 @@ from tests.support.browser import (
     open_browser,
 )
 
-WAIT_MS = 20_000
+WAIT_MS = 60_000
+"""A browser without a graphics card on a machine at work: what takes a moment elsewhere may take twenty seconds."""
 
 
 ONE_WORKER = pytest.mark.xdist_group("page")

@@ -114,7 +114,7 @@ def test_a_storm_of_events_leaves_the_page_at_ease(fleet, open_page):
     page.get_by_label("single messages too").check()
     expect(page.locator("#events-sum")).to_contain_text("live")
     work = Work(page)
-    for _ in range(10):
+    for _ in range(5):
         fleet.daemon.send(
             *(
                 {"to_nodes": ["ship1", "ship2"], "method": "Echo", "method_args": ["x"]}

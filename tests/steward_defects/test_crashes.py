@@ -51,7 +51,7 @@ def solo(fleet, tmp_path_factory):
 def tell(daemon, raw):
     """Hand a text to the TCP input; its answer."""
     port = int(daemon.status()["inputs"]["tcp"]["listen"].rpartition(":")[2])
-    with socket.create_connection(("127.0.0.1", port), timeout=20) as client:
+    with socket.create_connection(("127.0.0.1", port), timeout=60) as client:
         client.sendall(raw)
         client.shutdown(socket.SHUT_WR)
         return json.loads(client.makefile("rb").read())
@@ -104,7 +104,7 @@ def test_034_a_followed_file_may_be_removed_and_made_again(fleet):
     path = fleet.work / "rotated.log"
     path.write_text("")
     out = fleet.file("tail", "ship1", "tail.out")
-    fleet.send("REQTailFile", str(path), directory="tail", file_name="tail.out", method_timeout=8)
+    fleet.send("REQTailFile", str(path), directory="tail", file_name="tail.out", method_timeout=60)
 
     def write(text):
         with path.open("a") as file:

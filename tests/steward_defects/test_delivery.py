@@ -70,7 +70,7 @@ def test_068_retries_are_the_sends_after_the_first(fleet):
 
 
 def subscriptions(fleet, name="appliance"):
-    with urllib.request.urlopen(f"{fleet.monitor}/connz?subs=1", timeout=10) as answer:
+    with urllib.request.urlopen(f"{fleet.monitor}/connz?subs=1", timeout=60) as answer:
         connections = json.loads(answer.read())["connections"]
     return sum(item["subscriptions"] for item in connections)
 
@@ -115,7 +115,7 @@ def test_071_a_resend_is_acknowledged_again_and_not_run_again(fleet):
             for number in range(4):
                 reply = f"{subject}.reply.me.{number}"
                 await client.publish(subject, cbor2.dumps(message), reply=reply, headers=headers)
-                async with asyncio.timeout(20):
+                async with asyncio.timeout(60):
                     await answers.get()
                 if number > 1:  # some come while it runs, some when it has ended
                     await asyncio.to_thread(fleet.settle)

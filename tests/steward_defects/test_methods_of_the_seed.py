@@ -42,7 +42,7 @@ def test_101_a_failing_command_answers_with_its_status_and_its_errors(fleet):
     (reply,) = replies(fleet.ask("REQCliCommand", "sh", "-c", "echo out; echo err >&2; exit 3"))
     assert (reply["data"], reply["stderr"], reply["exit_status"]) == ("out\n", "err\n", "3")
     (late,) = replies(
-        fleet.ask("REQCliCommand", "sh", "-c", "echo begun; sleep 30", method_timeout=1)
+        fleet.ask("REQCliCommand", "sh", "-c", "echo begun; sleep 30", method_timeout=3)
     )
     assert late["exit_status"] == "124"
     assert late["data"].startswith("begun\n")
@@ -50,7 +50,7 @@ def test_101_a_failing_command_answers_with_its_status_and_its_errors(fleet):
 
 def test_102_the_time_limit_ends_a_command_and_all_it_started(fleet):
     mark = fleet.work / "pid-102"
-    fleet.ask("REQCliCommand", "sh", "-c", f"sleep 60 & echo $! > {mark}; wait", method_timeout=1)
+    fleet.ask("REQCliCommand", "sh", "-c", f"sleep 60 & echo $! > {mark}; wait", method_timeout=3)
     pid = int(mark.read_text())
     fleet.daemon.wait_until(lambda _: not os.path.exists(f"/proc/{pid}") or "Z" in state_of(pid))
 
@@ -110,7 +110,7 @@ def test_107_a_followed_file_is_let_go_when_its_time_is_over(fleet):
                 continue
         return str(path) in names
 
-    fleet.send("REQTailFile", str(path), method_timeout=1)
+    fleet.send("REQTailFile", str(path), method_timeout=4)
     fleet.daemon.wait_until(lambda _: holds())
     fleet.daemon.wait_until(lambda _: not holds())
 
@@ -144,7 +144,7 @@ def test_110_data_goes_into_the_socket(fleet):
     with socket.socket(socket.AF_UNIX) as server:
         server.bind(path)
         server.listen()
-        server.settimeout(20)
+        server.settimeout(60)
         fleet.send("REQToSocket", path, data=["into it"])
         connection, _ = server.accept()
         with connection:

@@ -165,7 +165,7 @@ def test_029_a_replay_of_a_message_of_ours_is_not_run_again(fleet):
         await client.publish(
             message.subject, message.data, reply=reply, headers=dict(message.headers)
         )
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             await answers.get()
         await client.close()
         return counted

@@ -334,7 +334,7 @@ class ServedControl:
 
     def __enter__(self):
         self._thread.start()
-        assert self._started.wait(10)
+        assert self._started.wait(60)
         if self._error is not None:
             raise self._error
         return self

@@ -128,7 +128,7 @@ async def take(lane: Lane, *, strict: bool = False) -> OutboxRecord | None:
             taken = lane.take(1, strict=strict)
             if taken or not lane.is_reading:
                 return taken[0] if taken else None
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(60):
                 await woken.wait()
     finally:
         lane.on_wake = None

@@ -72,7 +72,7 @@ class OnTerminal:
         deadline = time.monotonic() + timeout_s
         while self.read(0.2):
             assert time.monotonic() < deadline, f"not in {timeout_s} s: {self.said[-2_000:]!r}"
-        return self.process.wait(10)
+        return self.process.wait(60)
 
     def interrupt(self) -> None:
         """Press Ctrl-C."""

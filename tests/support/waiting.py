@@ -1,7 +1,8 @@
 """The only place where tests let time pass: all else waits for what it is about.
 
 `until` and `until_async` are for what gives no event: files, processes, sockets and counters of others. They look again
-at short intervals and fail loudly when what must come does not; their bound is generous, since a slow machine is no defect.
+at intervals that grow with the wait, for to look costs what is waited for its processor; they fail loudly when what must
+come does not. Their bound is generous, since a slow machine is no defect.
 """
 
 from __future__ import annotations
@@ -15,8 +16,15 @@ from typing import TypeVar
 T = TypeVar("T")
 
 LOOK_EVERY_S = 0.005
-LONG_S = 60.0
+LOOK_AT_LEAST_EVERY_S = 0.1
+LATE_SHARE = 0.1
+"""A wait may last so much longer than what it waits for."""
+LONG_S = 120.0
 """Far above what anything takes here: who waits so long waits for what does not come."""
+
+
+def _pause_s(every_s: float, waited_s: float) -> float:
+    return max(every_s, min(waited_s * LATE_SHARE, LOOK_AT_LEAST_EVERY_S))
 
 
 def until(
@@ -27,11 +35,12 @@ def until(
     tell: Callable[[], object] = lambda: "what was waited for did not come",
 ) -> T:
     """What `condition` gives once that is true of it; `tell` says what is there instead when it never is."""
-    deadline_mono = time.monotonic() + timeout_s
+    began_mono = time.monotonic()
     while not (found := condition()):
-        if time.monotonic() > deadline_mono:
+        waited_s = time.monotonic() - began_mono
+        if waited_s > timeout_s:
             raise AssertionError(f"not in {timeout_s:g} s: {tell()}")
-        time.sleep(every_s)
+        time.sleep(_pause_s(every_s, waited_s))
     return found
 
 
@@ -43,11 +52,12 @@ async def until_async(
     tell: Callable[[], object] = lambda: "what was waited for did not come",
 ) -> T:
     """As `until`, while the event loop goes on."""
-    deadline_mono = time.monotonic() + timeout_s
+    began_mono = time.monotonic()
     while not (found := condition()):
-        if time.monotonic() > deadline_mono:
+        waited_s = time.monotonic() - began_mono
+        if waited_s > timeout_s:
             raise AssertionError(f"not in {timeout_s:g} s: {tell()}")
-        await asyncio.sleep(every_s)
+        await asyncio.sleep(_pause_s(every_s, waited_s))
     return found
 
 

@@ -13,8 +13,6 @@ from tests.support import forked
 from tests.support.appliance import Appliance
 from tests.support.config_strategies import slightly_broken_configs, to_yaml, valid_configs
 
-pytestmark = pytest.mark.timeout(180)
-
 SEED = "version: 1\nbroker: {embedded: true}\nnodes: {central: {subscribe: {REQPing: {}}}}\n"
 
 
@@ -81,7 +79,7 @@ def test_check_and_run_end_with_the_same_exit_code(tmp_path, text, code):
             assert appliance.stop() == 0
         return
     appliance.spawn()
-    assert appliance.process.wait(20) == code
+    assert appliance.process.wait(60) == code
     codes = [
         word
         for word in (checked.stdout + checked.stderr).split()

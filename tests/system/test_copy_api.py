@@ -70,7 +70,7 @@ class Api:
     def bring(self, token, data=DATA):
         return self.ask("PUT", f"/{token}/content", data, {"Content-Type": "application/octet-stream"})  # fmt: skip
 
-    def send(self, token, wait="5s"):
+    def send(self, token, wait="1m"):
         status, raw = self.ask("POST", f"/{token}/send?wait={wait}", {})
         return status, [json.loads(line) for line in raw.splitlines()] if status == 200 else raw
 
@@ -113,7 +113,7 @@ def test_a_file_that_a_node_sends_is_fetched_once_it_is_there(api):
         "from_node": "central", "to_nodes": ["ship1"], "method": "REQCopyFileFrom", "for_caller": True,
         "method_args": [str(source), begun["node"], begun["path"]],
     })  # fmt: skip
-    assert api.ask("GET", f"/{begun['token']}/content?wait=10s") == (200, DATA)
+    assert api.ask("GET", f"/{begun['token']}/content?wait=60s") == (200, DATA)
     api.ask("DELETE", f"/{begun['token']}")
     assert os.listdir(api.spool) == []
 
@@ -239,7 +239,7 @@ def test_a_caller_that_hangs_up_while_a_node_sends_for_it_leaves_nothing_behind(
 def test_a_small_file_goes_with_the_request_that_copies_it(api):
     target = api.files / "small"
     body = {"to_node": "ship1", "path": str(target), "content": {"base64": "6QBhYmM="}}
-    status, raw = api.ask("POST", "?wait=5s", {"node": "central", **body})
+    status, raw = api.ask("POST", "?wait=1m", {"node": "central", **body})
     lines = [json.loads(line) for line in raw.splitlines()]
     assert status == 200
     assert [lines[0]["event"], lines[-1]["event"]] == ["begun", "copied"]
@@ -274,9 +274,10 @@ def test_there_is_room_for_so_many_copies_at_once(api):
 def test_more_callers_than_are_served_at_once_all_get_their_turn(api):
     def copy(number):
         target = api.files / f"turn-{number}"
-        token = api.begin(to_node="ship1" if number % 2 else "away", path=str(target))["token"]
+        node, wait = ("ship1", "1m") if number % 2 else ("away", "1s")
+        token = api.begin(to_node=node, path=str(target))["token"]
         api.bring(token, b"x" * number)
-        _, lines = api.send(token, wait="1s")
+        _, lines = api.send(token, wait=wait)
         api.ask("DELETE", f"/{token}")
         return lines[-1]["event"] == "copied" and target.read_bytes() == b"x" * number
 

@@ -11,8 +11,6 @@ from tests.support.copy_fleet import copy_fleet, hash_of, write_random
 from tests.support.terminal import OnTerminal
 from tests.support.waiting import until
 
-pytestmark = pytest.mark.timeout(300)
-
 SIZE = 16_000_000
 SLOWLY = 8e6
 """Bytes per second: quick enough for a test, slow enough that something can happen in the middle."""

@@ -78,13 +78,13 @@ class Goer:
         answers = asyncio.Queue()
         subscription = await self._client.subscribe(f"{subject}.reply", cb=answers.put)
         await self.publish(reply)
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             said = await answers.get()
         await subscription.unsubscribe()
         return said.data.startswith(b"confirmed from: ")
 
     async def next(self):
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             return await self.heard.get()
 
 
@@ -100,7 +100,7 @@ async def goer(fleet, *methods):
 
 
 def cp(fleet, *words):
-    return asyncio.to_thread(fleet.run, "cp", "--wait", "3s", *words)
+    return asyncio.to_thread(fleet.run, "cp", "--wait", "6s", *words)
 
 
 @pytest.mark.parametrize("content", [TEXT, os.urandom(LIMIT), b""], ids=["text", "bytes", "empty"])

@@ -213,7 +213,7 @@ def test_a_second_daemon_on_the_same_state_is_turned_away(daemon, tmp_path):
     second = Appliance(CONFIG, tmp_path)
     second.state = daemon.state
     second.spawn()
-    assert second.process.wait(20) == 69
+    assert second.process.wait(60) == 69
     assert f"in use by process {daemon.process.pid}" in second.log()
     assert daemon.status()["healthy"] in (True, False)
 

@@ -203,12 +203,12 @@ def test_data_goes_into_a_socket(fleet):
     with socket.socket(socket.AF_UNIX) as server:
         server.bind(str(path))
         server.listen()
-        server.settimeout(20)
+        server.settimeout(60)
         fleet.central.send({"from_node": "central", "to_nodes": ["ship1"], "method": "REQToSocket",
                             "method_args": [str(path)], "data": ["into ", "the socket"]})  # fmt: skip
         connection, _ = server.accept()
         with connection:
-            connection.settimeout(20)
+            connection.settimeout(60)
             assert connection.makefile().read() == "into the socket"
     path.unlink()
 

@@ -284,7 +284,7 @@ def test_keys_given_at_the_start_cannot_be_widened_by_the_config(repository):
 def test_a_config_outside_of_git_is_refused_where_git_is_asked_for(tmp_path):
     daemon = Appliance(f"{BASE}config: {{source: git}}\n{NODES.format(more='')}", tmp_path)
     daemon.spawn()
-    assert daemon.process.wait(30) == 78
+    assert daemon.process.wait(60) == 78
     assert "E311" in daemon.log()
 
 

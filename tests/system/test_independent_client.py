@@ -40,7 +40,7 @@ def node(tmp_path_factory):
             yield appliance
 
 
-async def exchange(node, payload, headers, *, subject=SUBJECT, timeout_s=5.0):
+async def exchange(node, payload, headers, *, subject=SUBJECT, timeout_s=60.0):
     """Publish with a reply subject of our own; the answer, or None when there is none in time."""
     client = await nats.connect(node.url)
     try:

@@ -56,7 +56,7 @@ def talk(connection, text):
 
 def unix(path):
     connection = socket.socket(socket.AF_UNIX)
-    connection.settimeout(20)
+    connection.settimeout(60)
     connection.connect(str(path))
     return connection
 
@@ -70,7 +70,7 @@ def http(listen, body, content_type="application/json"):
     request = urllib.request.Request(
         f"http://{listen}/", data=body.encode(), headers={"Content-Type": content_type}
     )
-    with urllib.request.urlopen(request, timeout=20) as answer:
+    with urllib.request.urlopen(request, timeout=60) as answer:
         return json.loads(answer.read())
 
 
@@ -178,7 +178,7 @@ def test_an_input_that_cannot_be_opened_at_the_start_is_said_and_ends_the_start(
         port = busy.getsockname()[1]
         appliance = Appliance(config(broker, f"tcp: {{listen: 127.0.0.1:{port}}}"), tmp_path)
         appliance.spawn()
-        assert appliance.process.wait(20) == 69
+        assert appliance.process.wait(60) == 69
     assert f"127.0.0.1:{port}: address already in use" in appliance.log()
     assert "Traceback" not in appliance.log()
 

@@ -72,7 +72,7 @@ def api(url, words, body=None):
         client = await nats.connect(url)
         try:
             data = json.dumps(body).encode() if body else b""
-            return json.loads((await client.request(f"$JS.API.{words}", data, timeout=10)).data)
+            return json.loads((await client.request(f"$JS.API.{words}", data, timeout=60)).data)
         finally:
             await client.close()
 
@@ -115,7 +115,7 @@ def test_a_client_that_knows_no_appliance_is_acknowledged_by_the_stream(broker, 
             await client.publish(
                 SUBJECT, cbor2.dumps(body), reply=f"{SUBJECT}.reply", headers={"serial": "cbor"}
             )
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(60):
                 assert json.loads((await answers.get()).data)["stream"] == STREAM
         await client.close()
 
@@ -333,7 +333,7 @@ def test_a_command_that_a_stream_keeps_is_told_as_that_and_nowhere_as_one_that_r
         def run(*words):
             return forked.run([*words[:1], "--state-dir", str(central.state), *words[1:]])
 
-        done = run("exec", "ship", "--wait", "2s", "--", "uptime")
+        done = run("exec", "ship", "--wait", "5s", "--", "uptime")
         assert done.returncode == 3
         assert "a stream of the broker keeps the command for the node" in done.stderr
         assert "was taken there" not in done.stderr

@@ -188,7 +188,7 @@ async def test_a_node_of_the_original_gets_the_pieces_as_plain_messages_in_order
     async with goer(fleet, "REQToFileAppend") as (ask, replies):
         await ask(sys.executable, "-c", f"print('é' * {LARGE // 2}, end='')")
         found = ""
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while len(found) < LARGE // 2:
                 message = await replies.get()
                 reply = decode_frame(message.data, dict(message.headers or {}))

@@ -242,7 +242,7 @@ def test_the_start_is_told(daemon):
 
 
 def test_both_faces_show_the_same(daemon):
-    connection = http.client.HTTPConnection("127.0.0.1", daemon.port, timeout=30)
+    connection = http.client.HTTPConnection("127.0.0.1", daemon.port, timeout=60)
     try:
         connection.request("GET", "/metrics", headers={"Accept": "text/plain"})
         answer = connection.getresponse()

@@ -88,6 +88,6 @@ def test_root_leaves_no_files_in_the_state_directory_of_another_user(tmp_path):
     appliance.state.mkdir()
     os.chown(appliance.state, 1, 1)
     appliance.spawn()
-    assert appliance.process.wait(30) == 77
+    assert appliance.process.wait(60) == 77
     assert "belongs to daemon" in appliance.log()
     assert os.listdir(appliance.state) == []

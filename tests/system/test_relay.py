@@ -166,7 +166,7 @@ async def test_a_node_answers_for_itself_and_for_no_other_behind_the_same_gatewa
                 relayed(to_nodes=["ship2"], method="REQCliCommand", file_name="n.txt"),
             )
         )
-        asked = await heard.next_msg(timeout=30)
+        asked = await heard.next_msg(timeout=60)
         number = cbor2.loads(asked.data)[2]
         await asked.respond(f"confirmed from: ship2: {number}".encode())
         took = "gateway.REQToFileAppend.EventACK_subscriber"
@@ -196,7 +196,7 @@ async def test_an_answer_that_a_go_node_passed_on_is_seen_by_who_asked(fleet):
         message = relayed(to_nodes=["ship2"], method="REQCliCommand", file_name="go.txt")
         message["relay_via_node"] = "go"
         asking = asyncio.create_task(asyncio.to_thread(fleet.follow, message))
-        asked = await heard.next_msg(timeout=30)
+        asked = await heard.next_msg(timeout=60)
         await asked.respond(b"confirmed from: ship2.go: 0")
         request = cbor2.loads(asked.data)
         # as it sent it to the final node, which echoed it; its own mark was taken out of the copy

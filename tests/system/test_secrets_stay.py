@@ -188,7 +188,7 @@ def test_what_is_secret_is_shown_nowhere(own, tmp_path):
             asked.add_header("Content-Type", "application/json")
             asked.data = json.dumps(body).encode()
         try:
-            with urllib.request.urlopen(asked, timeout=10) as answer:
+            with urllib.request.urlopen(asked, timeout=60) as answer:
                 text = answer.read().decode()
         except urllib.error.HTTPError as error:
             text = error.read().decode()
@@ -208,7 +208,7 @@ def test_what_is_secret_is_shown_nowhere(own, tmp_path):
     hears = threading.Event()
     hearing = threading.Thread(target=hear, daemon=True)
     hearing.start()
-    assert hears.wait(10)
+    assert hears.wait(60)
 
     def look_everywhere(name):
         for path in READ_PATHS:
@@ -400,7 +400,7 @@ def test_what_failed_or_was_refused_tells_no_secret(tmp_path):
         stack.enter_context(daemon)
         path = "/api/v1/events?recent=1000"
         stream = stack.enter_context(
-            urllib.request.urlopen(f"http://127.0.0.1:{ports['port']}{path}", timeout=30)
+            urllib.request.urlopen(f"http://127.0.0.1:{ports['port']}{path}", timeout=60)
         )
         asked = [
             {"to_nodes": ["n1"], "method": name} for name in ("Missing", "Away", "Echo", "Said")

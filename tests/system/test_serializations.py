@@ -189,7 +189,7 @@ async def test_bare_gob_of_a_go_node_without_any_header_is_obeyed_and_acknowledg
     golden = next(vector for vector in load_vectors() if vector.name == "cli_reply")
     assert (golden.message.to_node, golden.message.method) == ("central", "REQToFileAppend")
     client = await nats.connect(pair.url)
-    acknowledged = await client.request("central.REQToFileAppend.EventACK", golden.gob, timeout=10)
+    acknowledged = await client.request("central.REQToFileAppend.EventACK", golden.gob, timeout=60)
     await client.close()
     assert acknowledged.data.startswith(b"confirmed from: central: ")
     file = pair.central.data("cli", "ship1", "uptime.log")

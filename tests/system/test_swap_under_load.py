@@ -1,10 +1,6 @@
 """A reload under load loses, doubles and reorders nothing. The long run is `python -m tests.lab --rows R9`."""
 
-import pytest
-
 from tests.lab.swap_load import run_swaps
-
-pytestmark = pytest.mark.timeout(120)
 
 
 def test_edits_of_all_kinds_under_load_lose_double_and_reorder_nothing(tmp_path):

@@ -194,7 +194,7 @@ class Mallory:
     async def api(self, words, body=None):
         """The answer of JetStream's API, None where it is denied."""
         answer = self.client.request(
-            f"$JS.API.{words}", json.dumps(body or {}).encode(), timeout=10
+            f"$JS.API.{words}", json.dumps(body or {}).encode(), timeout=60
         )
         asked = asyncio.ensure_future(answer)
         await asyncio.sleep(0)

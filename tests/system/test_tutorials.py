@@ -60,7 +60,7 @@ class GoNode:
         return answer.data.decode()
 
     async def wait(self, method):
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while True:
                 message = await self.got.get()
                 if message.method == method:

@@ -149,7 +149,7 @@ def test_schemas_that_cannot_be_used_are_refused_at_their_place(schema, path, wo
     assert path is None or found[0] == path
 
 
-@pytest.mark.timeout(10)
+@pytest.mark.timeout(60)
 def test_no_pattern_makes_an_argument_search_for_ever():
     schema = {"items": {"pattern": "^(a+)+$"}}
     assert problem(schema, "a" * 100_000 + "!") is not None

@@ -164,7 +164,7 @@ async def test_a_connection_that_says_nothing_is_closed(server, monkeypatch):
     for begin in (b"", b"GET /livez HTTP/1.1\r\nHost: loc"):
         reader, writer = await asyncio.open_connection(*server.tcp_address)
         writer.write(begin)
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             await reader.read()
         writer.close()
         await writer.wait_closed()
@@ -184,7 +184,7 @@ async def test_what_is_no_http_is_answered_and_does_not_fill_the_log(server, cap
     await server.move_tcp(AdminSettings(listen="127.0.0.1:0"))
     reader, writer = await asyncio.open_connection(*server.tcp_address)
     writer.write(request_)
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         assert b" 400 " in await reader.readline()
     writer.close()
     with contextlib.suppress(ConnectionError):
@@ -209,7 +209,7 @@ async def test_connections_over_tcp_are_bounded_and_the_unix_socket_stays_free(
     for writer in writers:
         writer.close()
         await writer.wait_closed()
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         while not await is_served(server.tcp_address):
             pass
 
@@ -230,7 +230,7 @@ async def test_one_client_takes_at_most_half_of_the_connections(
 
     held = [await connect() for _ in range(2)]
     reader, writer = await connect()
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         assert await reader.read() == b""
     for _, each in [*held, (reader, writer)]:
         each.close()

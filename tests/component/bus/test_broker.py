@@ -53,7 +53,7 @@ async def until_gone(pid: int) -> None:
     loop = asyncio.get_running_loop()
     loop.add_reader(held, gone.set)
     try:
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             await gone.wait()
     finally:
         loop.remove_reader(held)

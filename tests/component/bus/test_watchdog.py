@@ -43,17 +43,21 @@ async def test_a_broker_that_answers_but_delivers_nothing_is_dropped() -> None:
     await listener.wait_closed()
 
 
-async def test_a_healthy_broker_is_left_alone(server: NatsServer, open_bus: OpenBus) -> None:
+async def test_a_healthy_broker_is_left_alone(
+    server: NatsServer, open_bus: OpenBus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # two that are missed are the end, and a busy machine keeps a broker waiting for a moment
+    monkeypatch.setattr(watchdog, "_LOOPBACK_EVERY_S", 0.3)
     heard = Heard()
     bus = await open_bus(
-        make_settings(server.url, ping_interval_s=0.01),
+        make_settings(server.url, ping_interval_s=0.1),
         loopback_node="ship1",
         events=heard.make_events(),
     )
     peer = await open_bus(server.url)
     inbox = Inbox()
     await peer.subscribe("ship1.LOOPBACK.>", inbox)
-    await inbox.wait_for(8)
+    await inbox.wait_for(4)
     assert bus.connection_epoch == 0
     assert heard.errors == []
 
@@ -62,12 +66,13 @@ async def test_a_healthy_broker_is_left_alone(server: NatsServer, open_bus: Open
 async def test_a_denial_turns_the_check_off_for_good(
     open_bus: OpenBus, denied: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(watchdog, "_LOOPBACK_EVERY_S", 0.1)
     config = f"""authorization {{ users: [ {{ user: u, password: p, permissions: {{
       {denied}: {{ deny: ["ship1.LOOPBACK.>"] }} }} }}, {{ user: spy, password: p }} ] }}"""
     with NatsServer(config) as server:
         heard = Heard()
         bus = await open_bus(
-            make_settings(server.url.replace("://", "://u:p@"), ping_interval_s=0.01),
+            make_settings(server.url.replace("://", "://u:p@"), ping_interval_s=0.05),
             loopback_node="ship1",
             events=heard.make_events(),
         )
@@ -78,7 +83,7 @@ async def test_a_denial_turns_the_check_off_for_good(
         assert loopback is not None
         tick, ticks = loopback.tick, asyncio.Semaphore(0)
         monkeypatch.setattr(loopback, "tick", lambda wire: (tick(wire), ticks.release()))
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             for _ in range(10):  # as many times as find a broker that delivers nothing
                 await ticks.acquire()
         await spy.barrier()

@@ -84,7 +84,7 @@ class CopyPair:
 
         self.before = stall
         task = asyncio.create_task(self.copy(source))
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             await reached.wait()
             await self.sender.until(lambda: self.in_flight == _copy_sender.WINDOW)
         task.cancel()

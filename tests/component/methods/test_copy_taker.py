@@ -355,7 +355,7 @@ async def test_something_else_at_the_place_of_a_part_is_not_written_to(taking, k
         "directory": part.mkdir,
         "pipe": lambda: os.mkfifo(part),
     }[kind]()
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         with pytest.raises((CopyFailed, PathForbidden)):
             await taking.piece(1)
     assert elsewhere.read_text() == "precious"

@@ -18,6 +18,8 @@ from appliance.methods.programs.command import make_environment, run_command
 from tests.support.waiting import until_async
 
 ENVIRONMENT = {"PATH": os.environ["PATH"]}
+LONG_ENOUGH_S = 1.5
+"""For a program to begin and say its first word, also on a machine that does other things; then its time is over."""
 
 
 async def run(
@@ -128,7 +130,7 @@ async def test_death_by_signal_counts_as_in_a_shell():
 
 async def test_flood_is_stopped_in_time_and_kept_within_the_bound():
     started = time.monotonic()
-    result = await run("yes", timeout_s=0.3, max_output_bytes=1_000)
+    result = await run("yes", timeout_s=LONG_ENOUGH_S, max_output_bytes=1_000)
     assert time.monotonic() - started < 20
     assert result.timed_out
     assert result.truncated
@@ -151,7 +153,7 @@ async def test_output_of_exactly_the_bound_is_not_marked():
 
 async def test_timeout_kills_the_whole_family_and_keeps_what_was_said():
     marker = f"31.{os.getpid()}"
-    result = await sh(f"echo begun; sleep {marker} & sleep {marker}", timeout_s=0.5)
+    result = await sh(f"echo begun; sleep {marker} & sleep {marker}", timeout_s=LONG_ENOUGH_S)
     assert result.timed_out
     assert result.stdout == b"begun\n"
     await wait_until_gone(marker)
@@ -210,7 +212,7 @@ async def test_who_was_killed_is_given_no_second_grace(short_linger):
     await child.exited.wait()
     await wait_until(lambda: processes_of(f"sleep\0{marker}"))
     child.kill_group()
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         await child.end()
     for pid in processes_of(marker):
         os.kill(pid, signal.SIGKILL)
@@ -219,7 +221,7 @@ async def test_who_was_killed_is_given_no_second_grace(short_linger):
 
 async def test_program_that_ignores_signals_is_killed_all_the_same():
     script = "trap '' TERM INT HUP; while :; do sleep 0.05; done"
-    result = await sh(script, timeout_s=0.2, stop_grace_s=0.2)
+    result = await sh(script, timeout_s=LONG_ENOUGH_S, stop_grace_s=0.2)
     assert (result.exit_status, result.signal, result.timed_out) == (124, signal.SIGKILL, True)
 
 
@@ -307,7 +309,8 @@ async def test_program_whose_time_is_over_may_tidy_up_and_what_it_says_then_is_h
     lock = tmp_path / "lock"
     lock.touch()
     result = await sh(
-        f"trap 'rm {lock}; echo tidy; exit 9' TERM; echo begun; sleep 60 & wait", timeout_s=0.3
+        f"trap 'rm {lock}; echo tidy; exit 9' TERM; echo begun; sleep 60 & wait",
+        timeout_s=LONG_ENOUGH_S,
     )
     assert not lock.exists()
     assert result.stdout == b"begun\ntidy\n"

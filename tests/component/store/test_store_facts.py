@@ -209,7 +209,7 @@ async def test_a_store_that_waits_for_its_disk_is_behind(tmp_path: Path):
 
         def slow(plan, last_id):
             loop.call_soon_threadsafe(entered.set)
-            assert released.wait(20)
+            assert released.wait(60)
             return real(plan, last_id)
 
         store._database.commit = slow  # type: ignore[method-assign]

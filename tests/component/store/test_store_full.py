@@ -104,7 +104,7 @@ async def test_disk_that_refuses_writes_keeps_conclusions_until_it_takes_them(tm
             assert not burial.done()
         finally:
             resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             await burial
             await store.finish([make_finish(make_item(1))], [])
             assert store.counts().pending == 39
@@ -133,7 +133,7 @@ async def test_a_full_quota_lets_all_become_dead_letters_and_takes_them_up_again
             count += len(records)
         assert count >= 600
         burials = [store.settle_dead(one, "expired") for one in await take_all(store.lane(KEY))]
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             await asyncio.gather(*burials)
         assert store.counts().dead == count
         assert await store.drop() == count

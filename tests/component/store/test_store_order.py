@@ -28,7 +28,7 @@ def hold_the_loop_until_written(store: MessageStore) -> None:
     done = threading.Event()
     future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
     store._writer.submit(Call(lambda _: done.set(), future))
-    assert done.wait(20)
+    assert done.wait(60)
 
 
 async def test_a_record_accepted_while_a_lane_is_read_is_sent_without_a_restart(tmp_path: Path):
