@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 import subprocess
 import sys
@@ -43,14 +44,16 @@ def accepted_numbers(folder: Path) -> list[int]:
 @pytest.mark.parametrize(("max_bytes", "count"), [(0, 16), (1_000_000, 10)])
 def test_every_accepted_message_stands_in_a_file_once_after_many_kills(tmp_path, max_bytes, count):
     chance = random.Random(4)
-    for seed in range(count):
+    for seed in itertools.count(1):
         run_child(tmp_path, seed, 100_000, chance, max_bytes)
+        # where the machine is busy each comes less far before its end
+        if seed >= count and len(accepted_numbers(tmp_path)) > 100:
+            break
     run_child(tmp_path, 0, 0, None, max_bytes)
 
     _, unfinished = read_journal(tmp_path / "journal")
     assert unfinished == {}
     numbers = accepted_numbers(tmp_path)
-    assert len(numbers) > 100
     path = (tmp_path / "data").joinpath(*PARTS)
     files = [path, *map(Path, find_predecessors(str(path)))]
     assert (len(files) > 1) == bool(max_bytes)
