@@ -37,8 +37,8 @@ _PLACES = {
     "bus": "frames parser protocol",
     "telemetry": "stats",
     "outbox": "blobs composing dedupe ids inbox lane newness patience segments steady writer",
-    "workers": "executor finishing in_flight incoming lane_answers lane_ends lane_sender lane_standing reply_builder router "
-    "subscriber",
+    "workers": "backlog executor finishing in_flight incoming lane_answers lane_ends lane_sender lane_standing "
+    "reply_builder router taking_in",
 }
 MODULES = [f"{place}/{name}" for place, names in _PLACES.items() for name in names.split()]
 """Where a profile of `tests/measure/heart_bench.py` finds time spent in Python's own steps.

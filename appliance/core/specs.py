@@ -514,6 +514,13 @@ class SubscriberSpec(SubscriberDefaults):
     """What a method of the config does; None for those of the program itself."""
 
     @property
+    def remembers(self) -> bool:
+        """Whether ids of messages are remembered: what is signed may be brought again by whoever has a copy, also where
+        nothing is acknowledged.
+        """
+        return self.wants_ack or self.signatures is not SignaturePolicy.OFF
+
+    @property
     def key(self) -> WorkerKey:
         """The worker's identity."""
         return WorkerKey(self.node, self.subject, WorkerKind.SUBSCRIBER)

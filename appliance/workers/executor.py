@@ -72,6 +72,7 @@ class Executor:
         on_progress: Callable[[], None],
     ) -> None:
         self.spec = spec
+        self.scope = scope
         self.method = Current(method)
         self._services = services
         self._store = services.store
@@ -120,14 +121,14 @@ class Executor:
     # -- state ------------------------------------------------------------------------------------
 
     @property
-    def is_empty(self) -> bool:
-        """Whether nothing is queued, running or waiting for its commit."""
-        return not self.count
-
-    @property
     def count(self) -> int:
         """Messages in hand, those whose commit is under way included."""
         return len(self.queue) + len(self._running) + len(self._finishing)
+
+    @property
+    def runs_once(self) -> bool:
+        """Whether a message that a crash cut off is not run again, here or elsewhere."""
+        return self.method.value.info.on_crash is OnCrash.INTERRUPT and not self.spec.rerun
 
     def end_soon(self, count: int) -> bool:
         """Whether so many messages that come now are handled within a moment, going by how long others took."""
@@ -439,11 +440,7 @@ class Executor:
         self._on_progress()
 
     def _needs_mark(self, work: Incoming) -> bool:
-        return (
-            work.row_id is not None
-            and self.method.value.info.on_crash is OnCrash.INTERRUPT
-            and not self.spec.rerun
-        )
+        return work.row_id is not None and self.runs_once
 
     def _is_too_late_for(self, work: Incoming, now: float) -> bool:
         """Whether it would be cut off by the end of the drain, going by how long others took, and never be run again."""
@@ -494,8 +491,7 @@ class Executor:
 
         At once for what must not be begun by another daemon as well; that word goes to `said`.
         """
-        is_alone = self.method.value.info.on_crash is OnCrash.INTERRUPT and not self.spec.rerun
-        self._telling.add(work, said if is_alone else None)
+        self._telling.add(work, said if self.runs_once else None)
 
     # -- outcomes ---------------------------------------------------------------------------------
 

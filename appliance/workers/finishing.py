@@ -13,7 +13,7 @@ from collections.abc import Callable, Coroutine, Iterable, Sequence
 from typing import Any
 
 from appliance.core.method import MethodInfo
-from appliance.core.specs import AckOn, SignaturePolicy, SubscriberSpec
+from appliance.core.specs import AckOn, SubscriberSpec
 from appliance.delivery.base import Confirmation, Intake
 from appliance.dialect.base import Answer, AnswerKind
 from appliance.errors import StoreError
@@ -200,7 +200,7 @@ class Finishing:
                 [self._waiting.popleft() for _ in range(count)],
                 self._scope,
                 remembers=spec.dedupe,
-                remembers_all=spec.wants_ack or spec.signatures is not SignaturePolicy.OFF,
+                remembers_all=spec.remembers,
             )
             if self._services.jobs.holds_answers:
                 self._start(self._commit_after_jobs(batch))

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Mapping
 
 from appliance.bus.base import BusMessage
 from appliance.core.admission import find_refusal, is_file_asked_for, is_reply_subject_safe
+from appliance.core.current import Current
 from appliance.core.escape import escape_line
 from appliance.core.message import Message
-from appliance.core.names import REPLY_TOKEN, is_for_refusals, is_node_name
+from appliance.core.names import REPLY_TOKEN, is_for_refusals, is_node_name, parse_subject
 from appliance.core.signatures import FAULT_WORDS, Fault
 from appliance.core.specs import AckOn, DesiredState, SignaturePolicy, SubscriberSpec
 from appliance.delivery.verifier import Verifier
@@ -23,45 +23,8 @@ from appliance.dialect.headers import (
     with_line,
 )
 from appliance.errors import DecodeError
-from appliance.methods.base import FilePosition, Handler
+from appliance.methods.base import FilePosition, Handler, Method
 from appliance.wire.frame import WireLimits
-
-# Messages of senders that have their share here already and cannot be told to ask again later.
-#
-# They wait as the bytes they came in, each sender's in order, not taken in and so not acknowledged: a sender that keeps a
-# window of unacknowledged messages stands still by that, and loses nothing.
-
-
-class KeptBack:
-    """Owned by one subscriber, which bounds it."""
-
-    def __init__(self) -> None:
-        self._by_sender: dict[str, deque[BusMessage]] = {}
-        self._count = 0
-
-    def __len__(self) -> int:
-        return self._count
-
-    def __contains__(self, sender: str) -> bool:
-        return sender in self._by_sender
-
-    def senders(self) -> Collection[str]:
-        """Whose messages these are."""
-        return self._by_sender.keys()
-
-    def keep(self, sender: str, message: BusMessage) -> None:
-        """Everything of a sender goes this way as long as anything of it does, or it would be overtaken."""
-        self._by_sender.setdefault(sender, deque()).append(message)
-        self._count += 1
-
-    def take(self, may_go_on: Callable[[str], bool]) -> list[BusMessage]:
-        """What the senders that have room again sent, in order; it is kept no longer."""
-        found: list[BusMessage] = []
-        for sender in [sender for sender in self._by_sender if may_go_on(sender)]:
-            found += self._by_sender.pop(sender)
-        self._count -= len(found)
-        return found
-
 
 DedupeKey = tuple[str, str, int]
 
@@ -325,8 +288,6 @@ class Admission:
         self._dialect = dialect
         self._own_replies = f"{spec.subject}.{REPLY_TOKEN}."
         self._orders = orders
-        self.has_orders = False
-        """Whether any was ever let in."""
         self._welcome: set[str] = set()
         """Senders that are let in: names of the config mostly, so few."""
 
@@ -382,7 +343,7 @@ class Admission:
         ):
             asked = message
             if message.method in self._orders and identity.instance is not None:
-                make, handler, self.has_orders = Order, self._orders[message.method], True
+                make, handler = Order, self._orders[message.method]
                 asked = message._replace(method=spec.method)
             is_own = is_file_asked_for(spec, asked)
             refusal = (
@@ -431,3 +392,48 @@ class Admission:
             identity = Identity(*delivery.origin, False)
         number = number or identity.message_id
         return Refusal(sender, identity, FAULT_WORDS[fault], number, fault=fault)
+
+
+class Entrance:
+    """What comes in to one subscriber: the method in force, its handler, and who is admitted."""
+
+    def __init__(
+        self,
+        spec: SubscriberSpec,
+        method: Method,
+        *,
+        desired: Current[DesiredState],
+        dialect: Dialect,
+        verifier: Verifier,
+    ) -> None:
+        self._spec = spec
+        self._desired = desired
+        self._dialect = dialect
+        self._verifier = verifier
+        self.put(method)
+        self.orders = {name: make() for name, make in method.orders.items()}
+        """Words about what the method has started, which come on its subject."""
+        self._admission = self._make()
+
+    def _make(self) -> Admission:
+        spec = self._spec
+        node = parse_subject(spec.subject).node
+        fleet = self._desired.value
+        return Admission(spec, node, fleet, self._dialect, self._verifier, self.orders)
+
+    def use(self, spec: SubscriberSpec) -> None:
+        """Limits and allow lists hold for the next message."""
+        self._spec = spec
+
+    def put(self, method: Method) -> None:
+        """The next message goes to a handler of this one. What making it raises leaves the old one in force."""
+        self.handler = method.make()
+        self.method = method
+
+    def current(self) -> Admission:
+        """The admission as spec and desired state have it now."""
+        admission = self._admission
+        # a sender who was let in under the old config is looked at anew under the next
+        if admission.spec is not self._spec or admission.fleet is not self._desired.value:
+            admission = self._admission = self._make()
+        return admission

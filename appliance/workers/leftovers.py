@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable
 
+from appliance.bus.base import BusMessage
 from appliance.core.message import make_reply
-from appliance.core.method import OnCrash
 from appliance.core.outcome import INTERRUPTED
 from appliance.core.specs import AckOn
 from appliance.delivery.base import Confirmation, Intake
 from appliance.dialect.base import Answer, AnswerKind
+from appliance.dialect.headers import LENT_PREFIX
 from appliance.errors import BusError, StoreError
 from appliance.methods.base import FilePosition
 from appliance.methods.programs.running import CALLED_OFF
@@ -23,7 +23,8 @@ from appliance.outbox.records import (
     OutboxRecord,
 )
 from appliance.workers.executor import Executor
-from appliance.workers.incoming import Incoming, Refusal
+from appliance.workers.first_answers import FirstAnswers
+from appliance.workers.incoming import Entrance, Incoming, Refusal
 from appliance.workers.reply_policy import Turns
 from appliance.workers.services import WorkerServices
 
@@ -42,23 +43,21 @@ class Leftovers:
         self,
         executor: Executor,
         services: WorkerServices,
-        intake: Intake,
-        scope: str,
         *,
-        admit: Callable[[InboxRow], Incoming | Refusal],
-        refuse: Callable[[Refusal], None],
+        intake: Intake,
+        entrance: Entrance,
+        answers: FirstAnswers,
     ) -> None:
         self._executor = executor
         self._services = services
         self._intake = intake
-        self._scope = scope
-        self._admit = admit
-        self._refuse = refuse
+        self._entrance = entrance
+        self._answers = answers
         self._adopting: set[asyncio.Task[None]] = set()
 
     def watch(self) -> None:
         """From now on rows that another worker leaves are ours."""
-        self._services.inbox.own(self._scope, self._adopt)
+        self._services.inbox.own(self._executor.scope, self._adopt)
 
     def stop(self) -> None:
         """Claim nothing more."""
@@ -67,7 +66,7 @@ class Leftovers:
 
     def unwatch(self) -> None:
         """Rows that are left from now on are another worker's."""
-        self._services.inbox.disown(self._scope, self._adopt)
+        self._services.inbox.disown(self._executor.scope, self._adopt)
 
     def _adopt(self) -> None:
         """Another worker has left rows of ours on disk."""
@@ -93,7 +92,7 @@ class Leftovers:
     async def claim(self) -> None:
         """Take what nobody has in hand. Raises StoreError, BusError."""
         spec = self._executor.spec
-        rows = await self._services.inbox.claim(spec.node, spec.method, self._scope)
+        rows = await self._services.inbox.claim(spec.node, spec.method, self._executor.scope)
         rows = await self._those_of_ours(rows)
         self._executor.rows.update(row.row_id for row in rows)
         for at, row in enumerate(rows):
@@ -127,7 +126,7 @@ class Leftovers:
         spec = executor.spec
         work = self._admit(row)
         if isinstance(work, Refusal):
-            self._refuse(work)
+            self._answers.refuse(work, "", [])
             await self._end_row(row, f"refused: {work.reason}", ())
             return
         work.row_id = row.row_id
@@ -137,15 +136,13 @@ class Leftovers:
         if row.note and row.note != CALLED_OFF_NOTE:
             path, offset, length = json.loads(row.note)
             work.resume = FilePosition(path, offset, length)
-        must_not_repeat = (
-            executor.method.value.info.on_crash is OnCrash.INTERRUPT and not spec.rerun
-        )
-        if row.started and must_not_repeat:
+        if row.started and executor.runs_once:
             self._services.telemetry.message_interrupted(spec.key, row.sender, work.message_id)
             await self._end_with(row, work, INTERRUPTED_WORDS)
             return
         if row.note == CALLED_OFF_NOTE:
-            await self._end_with(row, work, CALLED_OFF if must_not_repeat else CALLED_OFF_IN_VAIN)
+            why = CALLED_OFF if executor.runs_once else CALLED_OFF_IN_VAIN
+            await self._end_with(row, work, why)
             return
         key = work.key
         if key is not None and spec.dedupe:
@@ -158,6 +155,14 @@ class Leftovers:
         work.put_aside()
         self._executor.waiting.add(work)
         self._executor.enqueue([work])
+
+    def _admit(self, row: InboxRow) -> Incoming | Refusal:
+        # NB: without its reply subject, which may stand below a subject of another kind and was admitted with that
+        delivery = BusMessage(self._executor.spec.subject, row.payload, row.block)
+        if row.instance is not None and row.instance.startswith(LENT_PREFIX):
+            delivery.origin = (row.instance, row.message_id)
+        entrance = self._entrance
+        return entrance.current().admit(delivery, entrance.handler, is_known=True)
 
     async def _end_with(self, row: InboxRow, work: Incoming, text: str) -> None:
         """This is not run, or not again: say why, to errorCentral and to the requester."""
@@ -180,8 +185,9 @@ class Leftovers:
     async def _end_row(
         self, row: InboxRow, verdict: str, replies: tuple[OutboxRecord, ...]
     ) -> None:
+        scope, message_id = self._executor.scope, row.message_id
         item = FinishItem(
-            row.row_id, self._scope, row.sender, row.instance, row.message_id, row.attempt, verdict
+            row.row_id, scope, row.sender, row.instance, message_id, row.attempt, verdict
         )
         await self._services.store.finish([item], replies)
         self._services.inbox.held.discard(row.row_id)

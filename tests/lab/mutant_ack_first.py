@@ -7,7 +7,7 @@ import asyncio
 from appliance.core.specs import AckOn
 from appliance.delivery.base import Confirmation
 from appliance.dialect.base import Answer, AnswerKind
-from appliance.workers.subscriber import Subscriber
+from appliance.workers.taking_in import TakingIn
 
 
 async def _take_in_after_acknowledging(self, works):  # type: ignore[no-untyped-def]
@@ -28,7 +28,7 @@ async def _take_in_after_acknowledging(self, works):  # type: ignore[no-untyped-
     asyncio.get_running_loop().call_later(0.3, self._executor.enqueue, works)
 
 
-Subscriber._take_in = _take_in_after_acknowledging  # type: ignore[method-assign]
+TakingIn._take_in = _take_in_after_acknowledging  # type: ignore[method-assign]
 
 if __name__ == "__main__":
     from appliance.__main__ import main

@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-from appliance.workers import finishing
-from appliance.workers.subscriber import Subscriber
+from appliance.workers import finishing, taking_in
 
-_take_in_items = Subscriber._take_in_items
+_take_in_items = taking_in.take_in_items
 _sort_out = finishing.sort_out
 
 
-def _take_in_strangers(self, works):  # type: ignore[no-untyped-def]
-    return [item._replace(instance=None) for item in _take_in_items(self, works)]
+def _take_in_strangers(*of):  # type: ignore[no-untyped-def]
+    return [item._replace(instance=None) for item in _take_in_items(*of)]
 
 
 def _finish_strangers(finished, scope, **how):  # type: ignore[no-untyped-def]
     return _sort_out(finished, scope, **{**how, "remembers": False})
 
 
-Subscriber._take_in_items = _take_in_strangers  # type: ignore[method-assign]
+taking_in.take_in_items = _take_in_strangers
 finishing.sort_out = _finish_strangers
 
 if __name__ == "__main__":
