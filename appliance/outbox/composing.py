@@ -67,22 +67,23 @@ class Composer:
         return self.plan
 
     def _settle(self, operation: Settle) -> None:
-        forwards = self._database.forwards
-        if not forwards:
+        segments = self._database.segments
+        if not segments.forwards:
             self._settled += operation.done
         else:
-            self._settled += map(self._database.place_of, operation.done)
-        is_live, tried = self._database.segments.is_live, self.plan.content.misc.tries
+            self._settled += map(segments.place_of, operation.done)
+        is_live, tried = segments.is_live, self.plan.content.misc.tries
         for old_place, tries in operation.tries.items():
-            place = self._database.place_of(old_place)
+            place = segments.place_of(old_place)
             # a record that was settled meanwhile has no tries to remember
             if is_live(place):
                 tried.append((place, tries))
 
     def _bury(self, operation: Bury) -> None:
+        segments = self._database.segments
         for old_place, letter in zip(operation.places, operation.letters, strict=True):
-            place = self._database.place_of(old_place)
-            if self._database.segments.is_live(place):
+            place = segments.place_of(old_place)
+            if segments.is_live(place):
                 self._settled.append(place)
                 self.plan.letters.append(letter)
 

@@ -51,7 +51,7 @@ class Maintenance:
             now - window_s, database.settings.max_bytes // ID_SHARE, change
         )
         if warnings:
-            database.warning = warnings[-1]
+            database.troubles.warning = warnings[-1]
         if change:
             plan = Plan(change=change, verdicts_before=now - window_s)
             database.commit(plan, database.last_id)

@@ -82,7 +82,8 @@ class Waiting:
 def take_waiting(database: Database) -> dict[LaneKey, Waiting]:
     """All that waits, by lane; the oldest of each are read, all commits once and in order."""
     database.set_aside_unreadable()
-    waiting, database.waiting = database.waiting, {}
+    waiting = dict(database.found.waiting)
+    database.found.waiting.clear()
     share = min(MAX_RECORDS // 2, max(1, FIRST_RECORDS // max(1, len(waiting))))
     wanted: list[tuple[int, int, LaneKey]] = []
     found: dict[LaneKey, Waiting] = {}
@@ -142,7 +143,7 @@ def read_records(
         if size_bytes >= max_bytes:
             break
         page.looked_at += 1
-        place = database.place_of(old_place)
+        place = database.segments.place_of(old_place)
         # settled while the page was asked for
         if not database.segments.is_live(place):
             continue
@@ -191,7 +192,7 @@ def _bury_damaged(database: Database, damaged: Sequence[tuple[int, int, LaneKey]
     # as a dead letter it is told; left in its lane it would be read again and again
     plan.content.settled = [place for _, place, _ in damaged]
     database.commit(plan, database.last_id)
-    database.note_damaged(len(damaged))
+    database.troubles.note_damaged(len(damaged))
 
 
 @dataclass(slots=True)
@@ -219,7 +220,7 @@ def _move(database: Database, records: list[OutboxRecord]) -> dict[int, int]:
         database.commit(plan, database.last_id)
     for old, record in zip(old_places, records, strict=True):
         # the event loop still settles by the old places, until it has heard of the new ones
-        database.forwards[old] = record.place
+        database.segments.forwards[old] = record.place
         tries = tries_of(record)
         if tries is not None:
             database.segments.tries[record.place] = tries
@@ -264,7 +265,7 @@ def move_stragglers(database: Database, *, urgently: bool = False) -> Compacted 
 def forget_forwards(database: Database, old_places: Iterable[int]) -> None:
     """The event loop knows the new places."""
     for place in old_places:
-        database.forwards.pop(place, None)
+        database.segments.forwards.pop(place, None)
 
 
 # The inbox.
@@ -324,7 +325,7 @@ def _bury_row(database: Database, scope: str, row_id: int, new_id: int, reason: 
     plan.content.settled = [place]
     plan.finished = [(scope, (row_id,))]
     database.commit(plan, max(database.last_id, new_id))
-    database.note_damaged(1)
+    database.troubles.note_damaged(1)
 
 
 def list_inbox(database: Database, limit: int) -> list[InboxRow]:
@@ -485,13 +486,13 @@ def _drop_letters(database: Database, numbers: Sequence[int]) -> None:
         (chosen,),
     ).fetchone()
     database.commit(Plan(risen=list(numbers)), database.last_id)
-    database.dead_bytes -= size
+    database.letters.size_bytes -= size
 
 
 def forget_letters(database: Database) -> bool:
     """Drop a slice of the dead letters whose time is over or that have no room; True when there may be more."""
     settings = database.settings
-    excess = database.dead_count - settings.max_messages
+    excess = database.letters.count - settings.max_messages
     rows = database.connection.execute(
         "SELECT id FROM letters WHERE died_at < ? ORDER BY died_at LIMIT ?",
         (database.clock.now() - settings.dead_letter_keep_s, MOVE_COUNT),
@@ -501,9 +502,9 @@ def forget_letters(database: Database) -> bool:
         rows = database.connection.execute(
             "SELECT id FROM letters ORDER BY died_at, id LIMIT ?", (min(excess, MOVE_COUNT),)
         ).fetchall()
-        database.dropped_letters += len(rows)
-        database.warning = (
-            f"{database.dropped_letters} dead letters were dropped: their room holds"
+        database.letters.dropped += len(rows)
+        database.troubles.warning = (
+            f"{database.letters.dropped} dead letters were dropped: their room holds"
             f" {settings.max_messages}"
         )
     if rows:

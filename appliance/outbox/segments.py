@@ -62,6 +62,8 @@ class Segments:
         self.free: dict[int, None] = {}
         """Numbers of commits that can go."""
         self.free_bytes = 0
+        self.forwards: dict[int, int] = {}
+        """From old places to new ones, until the event loop knows those."""
         self.unflushed: list[int] = []
         """Commits that are needed for the ids that they remember."""
 
@@ -135,6 +137,12 @@ class Segments:
                 self.tries.pop(place, None)
         if segment.is_free:
             self._release(segment)
+
+    def place_of(self, place: int) -> int:
+        """Where a message is by now."""
+        while place in self.forwards:
+            place = self.forwards[place]
+        return place
 
     def is_live(self, place: int) -> bool:
         """Whether a message is there and not settled."""

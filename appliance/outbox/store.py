@@ -85,7 +85,7 @@ class MessageStore:
         self._pending = 0
         self._accepting = 0
         self._is_closed = False
-        self._facts = Facts(database.facts)
+        self._facts = Facts(database.found.facts)
         self._health = StoreHealth(HealthState.OK, "", clock.now())
         self._writer = Writer(
             database,
@@ -431,7 +431,7 @@ class MessageStore:
         return Counts(
             pending=self._pending,
             in_flight=in_flight,
-            dead=self._database.dead_count,
+            dead=self._database.letters.count,
             oldest_created_at=min(oldest, default=None),
             inbox=self._database.inbox_count,
             bytes=self._database.size_bytes,

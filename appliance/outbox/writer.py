@@ -111,9 +111,10 @@ class Writer:
             return HealthState.READ_ONLY, "the file system of the state directory takes no writes"
         if self._is_short_of_room or self._kept or self._no_room:
             return HealthState.FULL, self._no_room or "no room on the disk: waiting for space"
-        if self._database.damage:
-            return HealthState.DAMAGED, self._database.damage
-        return HealthState.OK, self._database.warning
+        troubles = self._database.troubles
+        if troubles.damage:
+            return HealthState.DAMAGED, troubles.damage
+        return HealthState.OK, troubles.warning
 
     # The thread.
 
@@ -357,7 +358,7 @@ class Writer:
                 self._database.is_tight = False
 
     def _move_stragglers(self) -> None:
-        if self._database.forwards:
+        if self._database.segments.forwards:
             return  # the loop has yet to learn where the last ones are
         compacted = queries.move_stragglers(self._database, urgently=self._database.is_tight)
         if compacted is None:

@@ -139,7 +139,7 @@ async def test_records_of_a_renamed_lane_follow_in_order_of_their_ids(
         assert store.lane(KEY).depth == store.lane(KEY).held == 0
         assert await store.rename_lane(KEY, NEW) == 0
         await store.list_pending(1)
-        assert store._database.forwards == {}
+        assert store._database.segments.forwards == {}
         assert store.counts().pending == 600
         store.lane(KEY).put_back([held])  # its publisher knows the old lane only
         if not is_reopened:

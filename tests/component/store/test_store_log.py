@@ -104,7 +104,7 @@ async def test_an_old_message_in_each_commit_holds_no_more_than_itself(tmp_path:
             sizes.append(log_bytes(store))
         live = store._database.segments.live_bytes
         assert max(sizes) < 100_000 + segments.GROWTH * live + 60_000
-        assert len(store._database.forwards) == 0
+        assert len(store._database.segments.forwards) == 0
         store.lane(OLD).put_back([held])
         sent = await take_all(store.lane(OLD))
         assert [record.id for record in sent] == kept
