@@ -15,6 +15,10 @@ DONE_VERDICT = "done"
 MAX_VERDICT_CHARS = 300
 
 
+AWAITED_ORIGIN = "awaited"
+"""The origin of what is sent for somebody who waits for it and says what became of it: given up, it is no dead letter."""
+
+
 @dataclass(slots=True)
 class OutboxRecord:
     """One message to send. Mutable: its publisher counts attempts and may rewrite the payload's

@@ -27,7 +27,7 @@ from appliance.core.specs import DesiredState
 from appliance.errors import StoreError
 from appliance.outbox.ids import id_time
 from appliance.outbox.lane import Lane
-from appliance.outbox.records import OutboxRecord
+from appliance.outbox.records import AWAITED_ORIGIN, OutboxRecord
 from appliance.outbox.store import MessageStore
 from appliance.telemetry.report import Telemetry
 from appliance.telemetry.stats import WorkerStats
@@ -38,11 +38,6 @@ from appliance.workers.services import WorkerServices
 FACT_KIND = "given up"
 """Of the facts that tell, by node, what was given up while there was no connection: count, last text, its method."""
 MAX_REASON_CHARACTERS = 1_000
-
-
-def is_report(record: OutboxRecord) -> bool:
-    """Whether a record is a report of this daemon to errorCentral. Where nobody takes it, it leaves no dead letter."""
-    return record.origin == REPORT_ORIGIN
 
 
 class _Untold(NamedTuple):
@@ -75,7 +70,7 @@ class GivenUp:
 
     def report_given_up(self, record: OutboxRecord, reason: str) -> None:
         """Call once, when a record of a publisher has ended without delivery. `reason` is the dead letter's."""
-        if is_report(record) or record.method == ERROR_LOG_METHOD:
+        if record.origin in (REPORT_ORIGIN, AWAITED_ORIGIN) or record.method == ERROR_LOG_METHOD:
             return
         # NB: a reason may quote the other side
         words = escape_line(reason[:MAX_REASON_CHARACTERS])
@@ -181,6 +176,8 @@ class LaneExpiry:
         if record.origin == REPORT_ORIGIN:
             self._store.settle_done([record])
             telemetry.error_report_expired(record.node, reason)
+        elif record.origin == AWAITED_ORIGIN:
+            self._store.settle_done([record])
         else:
             self._stats.dead += 1
             self._store.settle_dead(record, reason)

@@ -15,7 +15,7 @@ from appliance.core.specs import PublisherSpec
 from appliance.delivery.base import Flight, FlightPhase, LaneCarrier
 from appliance.dialect.base import Answer, AnswerKind
 from appliance.outbox.lane import Lane
-from appliance.outbox.records import OutboxRecord
+from appliance.outbox.records import AWAITED_ORIGIN, OutboxRecord
 from appliance.outbox.store import MessageStore
 from appliance.telemetry.report import Telemetry
 from appliance.telemetry.stats import WorkerStats
@@ -118,6 +118,9 @@ class LaneEnds:
         if record.origin == REPORT_ORIGIN:
             self._store.settle_done([record])
             self._telemetry.error_report_expired(record.node, reason)
+            self._on_concluded([flight], reason)
+        elif record.origin == AWAITED_ORIGIN:
+            self._store.settle_done([record])
             self._on_concluded([flight], reason)
         else:
             self._store.settle_dead(record, reason)

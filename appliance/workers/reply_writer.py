@@ -22,7 +22,7 @@ from appliance.dialect.headers import (
 )
 from appliance.errors import AnswerUnwanted, HandlerError, RequestInvalid, StoreError
 from appliance.methods.base import Outgoing
-from appliance.outbox.records import OutboxRecord
+from appliance.outbox.records import AWAITED_ORIGIN, OutboxRecord
 from appliance.workers.incoming import Incoming
 from appliance.workers.reply_policy import ReplyPolicy, Turns
 from appliance.workers.services import WorkerServices
@@ -220,6 +220,8 @@ class Delivering:
             raise HandlerError(
                 f"cannot send to {outgoing.message.to_node[:60]}: {error}"
             ) from error
+        if not outgoing.keeps_dead:
+            record.origin = AWAITED_ORIGIN
         # before it is put: the answer may come before the put returns
         fate = self._waiters.expect(record.id)
         try:
@@ -233,8 +235,6 @@ class Delivering:
         finally:
             fate.cancel()
         if found.reason is not None:
-            if not outgoing.keeps_dead:
-                await self._forget(record)
             raise HandlerError(found.reason)
         if found.is_unwanted:
             raise AnswerUnwanted

@@ -78,7 +78,12 @@ class Shore:
         self.publisher = Publisher(spec, self.services)
 
     async def accept(
-        self, count: int = 1, *, wants_ack: bool = True, expires_s: float = 24 * HOUR_S
+        self,
+        count: int = 1,
+        *,
+        wants_ack: bool = True,
+        expires_s: float = 24 * HOUR_S,
+        origin: str = "",
     ) -> list[int]:
         """Put so many records into the lane; their ids."""
         spec, now = self.spec, self.store.now()
@@ -94,6 +99,7 @@ class Shore:
                 wants_ack=wants_ack,
                 created_at=now,
                 expires_at=now + expires_s,
+                origin=origin,
             )
             for _ in range(count)
         ]

@@ -6,7 +6,10 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+import pytest
+
 from appliance.outbox.lane import MAX_RECORDS
+from appliance.outbox.records import AWAITED_ORIGIN
 from appliance.workers.given_up import LaneExpiry
 from tests.support.one_lane import Shore, open_shore, running
 from tests.support.virtual_time import run_virtual
@@ -53,6 +56,22 @@ def test_a_running_publisher_without_a_broker_ends_what_is_expired() -> None:
             assert central.store.counts().dead == MANY
             reason = "expired: no acknowledgement within 60 s: there is no connection to the broker"
             assert set(central.reports) == {reason}
+
+    run_virtual(scenario())
+
+
+@pytest.mark.parametrize("has_publisher", [True, False])
+def test_what_somebody_waits_for_is_told_him_and_leaves_no_dead_letter(has_publisher: bool) -> None:
+    async def scenario() -> None:
+        async with open_shore("CommandACK") as central:
+            (awaited,) = await central.accept(expires_s=60.0, origin=AWAITED_ORIGIN)
+            fate = central.services.waiters.expect(awaited)
+            async with running(central) if has_publisher else sweeping(central):
+                central.broker.stop()
+                found = await fate
+            assert str(found.reason).startswith("expired: ")
+            counts = central.store.counts()
+            assert (counts.pending, counts.dead, central.publisher.stats.dead) == (0, 0, 0)
 
     run_virtual(scenario())
 

@@ -12,12 +12,12 @@ from appliance.core.current import Current
 from appliance.core.names import ERROR_CENTRAL
 from appliance.core.specs import DesiredState, LimitSettings
 from appliance.methods.registry import METHOD_TABLE
-from appliance.outbox.records import OutboxRecord
+from appliance.outbox.records import AWAITED_ORIGIN, OutboxRecord
 from appliance.telemetry.events import EventHub
 from appliance.telemetry.report import Telemetry
 from appliance.wire.frame import decode_frame, frame_headers, split_encoding
 from appliance.workers.error_reports import REPORT_ORIGIN, ErrorReports
-from appliance.workers.given_up import FACT_KIND, GivenUp, is_report
+from appliance.workers.given_up import FACT_KIND, GivenUp
 from appliance.workers.router import Router
 from tests.support.virtual_time import Clocks, run_virtual
 
@@ -152,7 +152,6 @@ def test_what_was_given_up_is_told_with_its_reason_and_subject():
         (report,) = bench.store.records
         assert (report.to_node, report.method, report.node) == (ERROR_CENTRAL, "REQErrorLog", "hub")
         assert report.origin == REPORT_ORIGIN
-        assert is_report(report)
 
     run_virtual(scenario())
 
@@ -202,10 +201,11 @@ def test_a_restart_without_a_connection_forgets_nothing_that_was_given_up():
     run_virtual(scenario())
 
 
-def test_reports_that_end_are_not_reported():
+def test_neither_reports_nor_what_somebody_waits_for_are_reported_when_they_end():
     async def scenario() -> None:
         bench = Bench()
         async with bench.running():
+            bench.given_up.report_given_up(record(origin=AWAITED_ORIGIN), "failed: begin again")
             bench.given_up.report_given_up(record(method="REQErrorLog"), "expired: nobody there")
             bench.given_up.report_given_up(record(origin=REPORT_ORIGIN), "expired: nobody there")
             await asyncio.sleep(1)
