@@ -93,12 +93,14 @@ class Claims:
         for at in range(0, len(receipts), AT_ONCE):
             some = receipts[at : at + AT_ONCE]
             owners = await self._begin(some, life)
+            # one may have been delivered twice meanwhile
             again = {
-                receipt.sequence: self._delivered_again(receipt, life, owner)
+                receipt.sequence: (receipt, owner)
                 for receipt, owner in zip(some, owners, strict=True)
                 if receipt.delivered > 1 or owner != self._instance
             }
-            said = dict(zip(again, await asyncio.gather(*again.values()), strict=True))
+            whose = (self._delivered_again(one, life, owner) for one, owner in again.values())
+            said = dict(zip(again, await asyncio.gather(*whose), strict=True))
             found += [said.get(receipt.sequence, Claim.OURS) for receipt in some]
         return found
 
