@@ -36,7 +36,7 @@ nodes:
   alpha:
     publish:
       lines: {{to: beta, method: REQToFileAppend}}
-  beta: {{subscribe: {{REQToFileAppend: {{accept_from: [alpha]}}}}}}
+  beta: {{subscribe: {{REQToFileAppend: {{accept_from: [alpha], concurrency: {concurrency}}}}}}}
 """
 
 
@@ -125,6 +125,7 @@ def run_harness(
     kinds: tuple[str, ...] = ("sender", "receiver", "broker"),
     seconds: float | None = None,
     settle_timeout_s: float = 60.0,
+    concurrency: int = 16,
 ) -> Outcome:
     """Do each of `kinds` `kills` times in random order under load, or for so many seconds; let everything settle, count.
 
@@ -133,7 +134,9 @@ def run_harness(
     """
     rng = random.Random(seed)
     with NatsServer() as broker:
-        text = SENDER.format(url=broker.url, ack_on=ack_on, compression=compression)
+        text = SENDER.format(
+            url=broker.url, ack_on=ack_on, compression=compression, concurrency=concurrency
+        )
         sender = Appliance(text, directory / "alpha")
         receiver = Appliance(text, directory / "beta", command=receiver_command)
         sender.args, receiver.args = ["--node", "alpha"], ["--node", "beta"]

@@ -305,6 +305,8 @@ ROWS: dict[str, Row] = {
             per_second=2_000,
             batch=100,
             settle_timeout_s=600.0,
+            # appends are synced: so many of them together keep up with the rate
+            concurrency=128,
         ),
     ),
     "M1": Row(
