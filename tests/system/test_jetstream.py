@@ -275,7 +275,8 @@ def test_without_jetstream_the_worker_says_so_in_the_brokers_words(tmp_path):
                 ship.wait_api()
 
                 def said():
-                    workers = ship.status()["nodes"]["ship"]["workers"]
+                    # it answers before its first set is in force, and has no nodes till then
+                    workers = ship.status()["nodes"].get("ship", {"workers": []})["workers"]
                     return [one for one in workers if "JetStream" in (one["last_error"] or "")]
 
                 until(said, tell=ship.log)
