@@ -75,9 +75,15 @@ class FirstAnswers:
         asked for again remain.
         """
         hears = self._services.dialect.hears
-        stale = [one for one in messages if one.reply_to and hears(one.block)]
-        self.say_busy([message.reply_to for message in stale])
-        return [one for one in messages if not (one.reply_to and hears(one.block))]
+        stale: list[str] = []
+        left: list[BusMessage] = []
+        for message in messages:
+            if message.reply_to and hears(message.block):
+                stale.append(message.reply_to)
+            else:
+                left.append(message)
+        self.say_busy(stale)
+        return left
 
     # -- taken, or known ---------------------------------------------------------------------------------
 

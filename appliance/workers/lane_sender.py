@@ -88,13 +88,17 @@ class LaneSender:
 
     def node_said_hello(self) -> None:
         """As `try_now`; of hellos that come one upon the other the first counts."""
-        if self._pace.here(self._mono()):
-            self.try_now()
+        now = self._mono()
+        if self._pace.here(now):
+            self._try_all(now)
 
     def try_now(self) -> None:
         """There is a sign that the node may be there: everything that waits is tried at once."""
         now = self._mono()
         self._pace.wake(now)
+        self._try_all(now)
+
+    def _try_all(self, now: float) -> None:
         self._answers.make_due(now)
         self._lane.wake()
 
