@@ -9,11 +9,11 @@ from appliance.bus.base import Bus
 from appliance.bus.jetstream import JetStreamApi
 from appliance.core.current import Current
 from appliance.core.names import NodeName, Subject, WorkerKind
-from appliance.core.specs import Delivery, DesiredState, SubscriberSpec
+from appliance.core.specs import DesiredState, SubscriberSpec
 from appliance.core.streams import (
     UNUSED_SUBJECT,
     StreamAddress,
-    address_of_stream,
+    find_stream,
     read_note,
     write_note,
 )
@@ -123,5 +123,5 @@ def _subscribers(desired: DesiredState) -> Iterable[SubscriberSpec]:
 
 def _wanted(desired: DesiredState) -> Iterable[tuple[Subject, StreamAddress]]:
     for spec in _subscribers(desired):
-        if spec.delivery is Delivery.JETSTREAM:
-            yield spec.subject, address_of_stream(spec.stream, spec.subject)
+        if (stream := find_stream(spec)) is not None:
+            yield spec.subject, stream

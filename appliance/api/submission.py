@@ -24,7 +24,8 @@ from appliance.core.method import PROGRAM_METHODS
 from appliance.core.names import ERROR_CENTRAL, MethodName, NodeName
 from appliance.core.outcome import Outcome
 from appliance.core.relay import RELAY_METHOD, relay_token, wrap
-from appliance.core.specs import ANY_SENDER, Delivery, DesiredState, PublisherSpec, SubscriberSpec
+from appliance.core.specs import ANY_SENDER, DesiredState, PublisherSpec, SubscriberSpec
+from appliance.core.streams import find_stream
 from appliance.core.suggest import find_nearest
 from appliance.dialect.headers import JOB_HEADER
 from appliance.errors import (
@@ -340,7 +341,7 @@ class Submission:
             return False
         with _about("to_nodes"):
             spec = self._router.publisher_for(node, to_node, request.method)
-        return spec.wants_ack and spec.delivery is Delivery.JETSTREAM
+        return spec.wants_ack and find_stream(spec) is not None
 
     def _note(
         self, request: SubmitRequest, record: OutboxRecord, to_node: str, *, is_job: bool

@@ -317,6 +317,15 @@ CASES = {
         "a:1 lost error reports",
         [({metric("error_reports_lost_total"): "1x90"}, "5m")],
     ),
+    "ApplianceAuditIncomplete": Case(
+        {metric("audit_entries_total", 'result="unnamed"'): "0 0 3x90"},
+        "5m",
+        "the audit trail of a:1 does not name all that was asked",
+        [
+            ({metric("audit_entries_total", 'result="unnamed"'): "3x90"}, "5m"),
+            ({metric("audit_entries_total", 'result="summed"'): "0 0 3x90"}, "5m"),
+        ],
+    ),
     "ApplianceNodeSilent": Case(
         {HELLO: "60x40"},
         "21m",

@@ -170,6 +170,7 @@ class _Source:
             last_hello_at={"n": 1.0},
             inputs={("tcp", "refused"): 0},
             secrets={"broker.tls.cert": (True, 1.0)},
+            audit_entries={"unnamed": 0},
         )
 
 
