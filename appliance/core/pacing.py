@@ -31,6 +31,7 @@ class LanePace:
         "held_until_mono",
         "here_mono",
         "kept_by",
+        "missed_mono",
         "silences",
         "silent_since_mono",
         "slowed_mono",
@@ -43,6 +44,9 @@ class LanePace:
         """Unanswered messages that may be on their way now; between 1 and `window`."""
         self.absences = 0
         self.silences = 0
+        """Bursts, the first one, and probes after it that were not answered."""
+        self.missed_mono = 0.0
+        """When the last of them was missed."""
         self.silent_since_mono: float | None = None
         self.held_until_mono = 0.0
         """When the next probe of an absent or silent lane is due."""
@@ -121,7 +125,10 @@ class LanePace:
             self.silent_since_mono = now
         # NB: the probe itself waits for its answer that long, so the next one is due at once
         self.held_until_mono = now
-        self.silences += 1
+        # what was sent before the silence began tells nothing more of it, however many were under way
+        if is_news or sent_mono >= self.missed_mono:
+            self.missed_mono = now
+            self.silences += 1
         return is_news
 
     def busy(self, now: float, wait_s: float) -> None:

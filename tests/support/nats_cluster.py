@@ -17,7 +17,8 @@ from tests.support.waiting import until
 SIZE = 3
 
 
-def _free_ports(count: int) -> list[int]:
+def free_ports(count: int) -> list[int]:
+    """Ports that nobody has at the moment: what names its neighbours in its configuration cannot wait for its own."""
     sockets = [socket.socket() for _ in range(count)]
     for one in sockets:
         one.bind(("127.0.0.1", 0))
@@ -31,7 +32,7 @@ class Cluster:
     """Works as `with`; ready when it has a leader."""
 
     def __init__(self, directory: Path, *, sync: bool = False) -> None:
-        ports = _free_ports(SIZE)
+        ports = free_ports(SIZE)
         routes = ", ".join(f'"nats://127.0.0.1:{port}"' for port in ports)
         always = "sync_interval: always" if sync else ""
         self.servers = {

@@ -39,6 +39,15 @@ def test_that_a_lane_has_fallen_silent_is_news_once() -> None:
     assert not pace.unanswered(26.0, sent_mono=16.0)
 
 
+def test_a_burst_that_is_not_answered_is_one_silence_and_each_lost_probe_another() -> None:
+    pace = LanePace(256)
+    for number in range(256):
+        pace.unanswered(16.0 + number / 100, sent_mono=11.0 + number / 100)
+    assert pace.silences == 1
+    pace.unanswered(29.0, sent_mono=19.0)
+    assert pace.silences == 2
+
+
 def test_of_words_of_a_node_that_come_one_upon_the_other_the_first_wakes_the_lane() -> None:
     pace = LanePace(256)
     pace.unanswered(16.0, sent_mono=11.0)

@@ -98,6 +98,23 @@ def test_reconnect_of_either_side_wakes_the_lane(who: str):
     play(scenario)
 
 
+def test_full_window_that_is_lost_in_a_short_dark_is_there_soon_after_it():
+    """Nobody's connection is lost by it, as with a link between brokers, so nothing but the probe tells that it is over."""
+
+    async def scenario(world: World) -> None:
+        alpha, _ = await add_pair(world)
+        world.policy = lambda passage: () if passage.receiver == "beta" else (0.0,)
+        texts = numbered(300)
+        await alpha.submit(texts, method=CONSOLE)
+        await asyncio.sleep(6)  # five seconds until they are missed: the first probe is lost, too
+        world.policy = lambda _: (0.0,)
+        assert await world.settle(15, until=world.is_quiet)
+        assert set(texts) <= set(world.log.texts())
+        assert find_violations(world) == []
+
+    play(scenario)
+
+
 def test_probes_of_a_silent_lane_become_rare_up_to_five_minutes():
     async def scenario(world: World) -> None:
         alpha, _ = await add_pair(world)
