@@ -24,6 +24,9 @@ sys.dont_write_bytecode = False
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
+LONGEST_ID = 200
+"""So many characters or bytes of a parameter stand in the name of a test; what has more is named by its beginning."""
+
 # The same examples in every run: what a run finds, the next one finds, too. Whoever looks for new ones has `tests.lab`,
 # or `--hypothesis-profile=drawn`. How long one takes depends on the machine.
 for name, is_same in (("suite", True), ("drawn", False)):
@@ -47,6 +50,15 @@ def pytest_collection():
     finally:
         gc.freeze()
         gc.enable()
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_make_parametrize_id(config, val):
+    """A test is not named by all of a large value: each process makes these names, and sends them with every report."""
+    if isinstance(val, str | bytes) and len(val) > LONGEST_ID:
+        kind = "characters" if isinstance(val, str) else "bytes"
+        return f"{ascii(val[:20])[:40]}... {len(val)} {kind}"
+    return None
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -3,6 +3,8 @@
 import ast
 import re
 
+import pytest
+
 from tests.support.source_trees import APPLIANCE as ROOT
 from tests.support.source_trees import GROUP, trees_below
 
@@ -90,3 +92,9 @@ def test_workers_leave_the_reading_of_headers_to_the_dialect():
             if isinstance(value, bytes) and re.search(rb"appl-|cmp|serial", value):
                 found.append(f"{name} knows {value!r}")
     assert not found
+
+
+@pytest.mark.parametrize("value", ["x" * 1_000_000, b"\x00" * 1_000_000])
+def test_a_test_of_a_large_value_has_a_short_name(value, request):
+    """Every process that runs tests makes all of their names, and each report carries one."""
+    assert len(request.node.nodeid) < 200
