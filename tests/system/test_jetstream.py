@@ -43,8 +43,9 @@ def broker(tmp_path):
         yield server
 
 
-def daemon(tmp_path, name, text, *, node=None):
+def daemon(tmp_path, name, text, *, node=None, before=""):
     made = Appliance(text, tmp_path / name, args=["--node", node or name])
+    made.before = before
     made.only_named = True
     return made
 
@@ -197,14 +198,23 @@ def test_what_somebody_changes_of_the_stream_is_shown_and_mended(broker, tmp_pat
         until(lambda: api(broker.url, f"STREAM.INFO.{STREAM}")["config"]["max_bytes"] == 5_000_000)
 
 
+SOON = """
+from appliance.core import streams
+from appliance.delivery import pulling
+streams.ACK_WAIT_S = pulling.ACK_WAIT_S = 10.0
+pulling.TELL_EVERY_S = 10.0 / 3
+"""
+"""A stream gives what a killed daemon had in hand to another one after so many seconds instead of half a minute."""
+
+
 def share_over_kills(broker, tmp_path, ack_on):
     """What two daemons of a node did of 600 messages while one of them was killed twice: lines of one, and of the other."""
     text = config(broker.url, ack_on=ack_on)
     total = 600
     with (
         daemon(tmp_path, "central", text) as central,
-        daemon(tmp_path, "one", text, node="ship") as one,
-        daemon(tmp_path, "two", text, node="ship") as two,
+        daemon(tmp_path, "one", text, node="ship", before=SOON) as one,
+        daemon(tmp_path, "two", text, node="ship", before=SOON) as two,
     ):
         for number in range(total):
             central.send(append(f"{number}\n"))
