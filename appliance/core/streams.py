@@ -177,6 +177,8 @@ class Receipt(NamedTuple):
     """How often the message was delivered, this time counted."""
     sequence: int
     """Its place in the stream."""
+    is_last: bool
+    """Whether the stream had nothing more for the consumer then."""
 
 
 def read_receipt(ack_subject: str) -> Receipt | None:
@@ -194,7 +196,7 @@ def read_receipt(ack_subject: str) -> Receipt | None:
     stream, delivered, sequence = words[first], words[first + 2], words[first + 3]
     if not (delivered.isdecimal() and sequence.isdecimal()):
         return None
-    return Receipt(ack_subject, stream, int(delivered), int(sequence))
+    return Receipt(ack_subject, stream, int(delivered), int(sequence), words[first + 6] == "0")
 
 
 class _Error(msgspec.Struct):

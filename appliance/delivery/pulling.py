@@ -37,6 +37,7 @@ from appliance.core.streams import (
 from appliance.delivery.base import Confirmation, Kept, Notes
 from appliance.delivery.claims import Claim, Claims, pause_s
 from appliance.delivery.core import CoreIntake, must_have_key
+from appliance.delivery.gathering import Gathering
 from appliance.delivery.signer import Signer
 from appliance.dialect.base import Answer, AnswerKind, Dialect
 from appliance.dialect.headers import (
@@ -120,6 +121,11 @@ class Pulls:
         """So many of them have come, or come no more."""
         self._asked = max(0, self._asked - count)
 
+    @property
+    def has_more(self) -> bool:
+        """Whether something that was asked for has not come yet."""
+        return self._asked > 0
+
     def is_of_it(self, subject: str) -> bool:
         """Whether a word on this subject is about an asking that counts."""
         number = subject.rpartition(".")[2]
@@ -183,6 +189,7 @@ class JetStreamIntake:
         """Tells this stream from another of its name; part of the numbers it lends."""
         self._claims = Claims(api, instance, spec.subject, self._mono)
         self._on_messages: OnMessages | None = None
+        self._gathering = Gathering(self._hand_over)
         self._subscriptions: list[Subscription] = []
         self._tasks: set[asyncio.Task[None]] = set()
         self._epoch = bus.connection_epoch
@@ -265,6 +272,7 @@ class JetStreamIntake:
         subscriptions, self._subscriptions = self._subscriptions, []
         for subscription in subscriptions:
             await subscription.stop_intake()
+        self._gathering.end()
         self._in_hand.clear()
 
     @property
@@ -352,12 +360,13 @@ class JetStreamIntake:
         in_hand, sender_of = self._in_hand, self._dialect.sender_of
         # what is begun here must be begun nowhere else, whatever becomes of this daemon
         claims_all = self._begins_once and self._spec.ack_on is AckOn.DONE
+        is_last = True
         for message in messages:
             receipt = read_receipt(message.reply_to) if message.reply_to else None
             if receipt is None or message.subject != subject:
                 self._take_status(message)
                 continue
-            ack = receipt.ack_subject
+            ack, is_last = receipt.ack_subject, receipt.is_last
             in_hand[ack] = now
             block = message.block
             at = block.find(EXPECTED_STREAM)
@@ -378,9 +387,15 @@ class JetStreamIntake:
         taken_count = len(fresh) + len(again)
         pulls.came(taken_count)
         pulls.room = max(0, pulls.room - taken_count)
-        if fresh and self._on_messages is not None:
-            self._on_messages(fresh)
+        if fresh:
+            # with one at a time the next one comes when this one is acknowledged
+            has_more = not is_last and pulls.has_more and self._spec.concurrency > 1
+            self._gathering.add(fresh, has_more=has_more)
         self._pull()
+
+    def _hand_over(self, messages: list[BusMessage]) -> None:
+        if self._on_messages is not None:
+            self._on_messages(messages)
 
     def _take_status(self, message: BusMessage) -> None:
         block = message.block

@@ -300,7 +300,10 @@ class StreamingBroker(MemoryBroker):
             count = consumer.deliveries[at] = consumer.deliveries.get(at, 0) + 1
             consumer.pending[at] = now + consumer.config["ack_wait"] / _NANOSECONDS
             name, durable = stream.config["name"], consumer.config["durable_name"]
-            ack = f"$JS.ACK.{name}.{durable}.{count}.{at}.{consumer.sent}.0.0"
+            left = len(consumer.again) + sum(
+                self._is_next(stream, consumer, other) for other in stream.messages
+            )
+            ack = f"$JS.ACK.{name}.{durable}.{count}.{at}.{consumer.sent}.0.{left}"
             subject, block, payload = stream.messages[at]
             self._pass(pull.inbox, BusMessage(subject, payload, block, ack))
             self._tick_later()

@@ -544,7 +544,7 @@ async def test_many_that_are_claimed_at_once_are_each_claimed_by_one(world):
     await (await side.receiver(begins_once=True, ack_on=AckOn.DONE)).stop()
     count = 120
     receipts = [
-        Receipt(f"$JS.ACK.S.C.1.{at}.1.1.1", STREAM, 1, at) for at in range(1, 2 * count + 1)
+        Receipt(f"$JS.ACK.S.C.1.{at}.1.1.1", STREAM, 1, at, False) for at in range(1, 2 * count + 1)
     ]
     mine = Claims(side.api, ONE, SUBJECT, lambda: 0.0)
     theirs = Claims(other.api, TWO, SUBJECT, lambda: 0.0)
