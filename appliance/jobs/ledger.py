@@ -32,6 +32,7 @@ from appliance.jobs.records import (
     TargetState,
     taken_back,
 )
+from appliance.jobs.writer import JobWriter
 from appliance.outbox.facts import FactChanges
 from appliance.outbox.job_file import JobFile, Statement
 from appliance.outbox.texts import plain_text
@@ -47,12 +48,9 @@ MAX_OPEN = 200_000
 ROW_BYTES = 300
 """What a job or a message takes beside its texts, generously."""
 MAX_BEING_FILED = 1_000
-RETRY_S = 1.0
 FORGET_EVERY_S = 10.0
 LATE_S = 60.0
 """What the answer of a Go node may take to come after the time that it gives its handler."""
-SLACK = 1.25
-"""Output is cut back when it exceeds its bound by that much, not with every piece."""
 NOT_ACCEPTED = "the appliance stopped before it was accepted"
 OUTBOX_LOST = "the outbox that it waited in is gone"
 
@@ -60,10 +58,6 @@ _INSERT_JOB = "INSERT INTO job (key, id, at, is_accepted, facts) VALUES (?, ?, ?
 _INSERT_TARGET = "INSERT INTO target (key, job, message, is_open, kind, facts, state) VALUES (?, ?, ?, ?, ?, ?, ?)"
 _ACCEPT = "UPDATE job SET is_accepted = max(is_accepted, ?) WHERE key = ?"
 """Up to which batch; one is asked after the other."""
-_UPDATE_TARGET = "UPDATE target SET is_open = ?, kind = ?, state = ? WHERE key = ?"
-_INSERT_PIECE = (
-    "INSERT OR IGNORE INTO piece (job, target, source, stream, data) VALUES (?, ?, ?, ?, ?)"
-)
 
 
 class Outbox(Protocol):
@@ -96,15 +90,6 @@ class NewMessage(NamedTuple):
     state: TargetState
 
 
-class Piece(NamedTuple):
-    """Something that a node said, until it is written."""
-
-    target: Target
-    source: str | None
-    stream: str
-    data: bytes
-
-
 class JobLedger:
     """One for a daemon; `load` it before the first message is sent."""
 
@@ -126,15 +111,7 @@ class JobLedger:
         """What the daemon itself asks of nodes."""
         self._next_key = 1
         self._stale_facts: dict[str, None] = {}
-        self._changed: dict[Target, None] = {}
-        self._pieces: list[Piece] = []
-        self._orders: list[Statement] = []
-        self._has_answers = self._is_writing_answers = False
-        self._writing: asyncio.Task[None] | None = None
-        self._waiting: list[asyncio.Future[None]] = []
-        """For what was told to be written."""
-        self._watching: list[asyncio.Future[None]] = []
-        """For anything to change."""
+        self._writer = JobWriter(file, settings)
 
     # -- what is there ----------------------------------------------------------------------------
 
@@ -167,21 +144,24 @@ class JobLedger:
     @property
     def holds_answers(self) -> bool:
         """Whether there are answers that are not on disk yet."""
-        return self._has_answers or self._is_writing_answers
+        return self._writer.holds_answers
 
     def unsettled(self) -> list[Target]:
         """Messages in the outbox."""
         return list(self._by_message.values())
 
+    async def written(self) -> None:
+        """Until everything that was told so far is on disk, or turned out not to be possible."""
+        await self._writer.written()
+
     async def wait_for_change(self, timeout_s: float) -> None:
         """Until something changes at any job, or the time is over."""
-        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._watching.append(future)
-        try:
-            await asyncio.wait({future}, timeout=timeout_s)
-        finally:
-            if future in self._watching:
-                self._watching.remove(future)
+        await self._writer.wait_for_change(timeout_s)
+
+    async def close(self) -> None:
+        """Write what is left, then close the file."""
+        await self._writer.close()
+        await self.file.close()
 
     # -- a new job --------------------------------------------------------------------------------
 
@@ -255,7 +235,7 @@ class JobLedger:
     def accepted(self, job: KeptJob, batch: int = 1) -> None:
         """The messages of a batch are on disk. Nobody waits for this to be written: the fact says it, too."""
         self._stale_facts[_fact_key(job.id, batch)] = None
-        self._order(_ACCEPT, (batch, job.key))
+        self._writer.order(_ACCEPT, (batch, job.key))
         self._make_room()
 
     def withdraw(self, job: KeptJob) -> None:
@@ -266,7 +246,7 @@ class JobLedger:
         """The messages of a further batch were not taken: the job is as it was."""
         for target in targets:
             self._let_go(target)
-            self._order("DELETE FROM target WHERE key = ?", (target.key,))
+            self._writer.order("DELETE FROM target WHERE key = ?", (target.key,))
 
     # -- what becomes of it -----------------------------------------------------------------------
 
@@ -320,13 +300,7 @@ class JobLedger:
         if target is None or not target.is_answered_by(from_node, asked, relayed_by):
             return
         target.outcome.answer(facts)
-        self._has_answers = True
-        for stream, data in pieces:
-            if data:
-                target.kept_bytes += len(data)
-                target.job.size_bytes += len(data)
-                name = None if source is None else f"{source} {stream}"
-                self._pieces.append(Piece(target, name, stream, data))
+        self._writer.add_answer(target, source, pieces)
         self._note(target)
         if target.facts.filed and not target.is_open:
             self._being_filed[target.number] = target
@@ -391,8 +365,7 @@ class JobLedger:
             self._by_go_nodes.pop(target, None)
         elif target.state.over_at:
             self._by_go_nodes[target] = None
-        self._changed[target] = None
-        self._stir()
+        self._writer.change(target)
 
     def _follow(self, target: Target) -> None:
         if target.message is None or not target.is_open:
@@ -408,96 +381,6 @@ class JobLedger:
     def _take_key(self) -> int:
         self._next_key += 1
         return self._next_key
-
-    # -- writing ----------------------------------------------------------------------------------
-
-    async def written(self) -> None:
-        """Until everything that was told so far is on disk, or turned out not to be possible."""
-        if self._writing is None or self._writing.done():
-            if not self._has_work:
-                return
-            self._stir()
-        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._waiting.append(future)
-        await future
-
-    async def close(self) -> None:
-        """Write what is left, then close the file."""
-        await self.written()
-        if self._writing is not None:
-            self._writing.cancel()
-        await self.file.close()
-
-    @property
-    def _has_work(self) -> bool:
-        return bool(self._changed or self._pieces or self._orders)
-
-    def _order(self, text: str, values: Sequence[object]) -> None:
-        self._orders.append((text, values))
-        self._stir()
-
-    def _stir(self) -> None:
-        if self._writing is None or self._writing.done():
-            loop = asyncio.get_running_loop()
-            self._writing = loop.create_task(self._write(), name="write jobs")
-
-    async def _write(self) -> None:
-        while self._has_work or self._waiting:
-            waiting, self._waiting = self._waiting, []
-            self._is_writing_answers, self._has_answers = self._has_answers, False
-            changed, self._changed = self._changed, {}
-            pieces, self._pieces = self._pieces, []
-            orders, self._orders = self._orders, []
-            statements = [_update(target) for target in changed]
-            statements += [_insert(piece) for piece in pieces] + orders
-            is_failing = False
-            try:
-                await self.file.write(statements)
-                await self._cut_back({piece.target for piece in pieces})
-            except StoreError:
-                # what came of it is written some day; what it said meanwhile is lost, and that is told with it
-                is_failing = True
-                self._changed = {**changed, **self._changed}
-                self._orders = orders + self._orders
-                for piece in pieces:
-                    piece.target.state.forgotten_bytes += len(piece.data)
-                    piece.target.kept_bytes -= len(piece.data)
-                    piece.target.job.size_bytes -= len(piece.data)
-            self._is_writing_answers = False
-            for future in waiting:
-                if not future.done():
-                    future.set_result(None)
-            watching, self._watching = self._watching, []
-            for future in watching:
-                if not future.done():
-                    future.set_result(None)
-            if is_failing:
-                await asyncio.sleep(RETRY_S)
-
-    async def _cut_back(self, targets: Iterable[Target]) -> None:
-        """Of a long output the end is kept."""
-        limit = self._settings.value.max_output_bytes
-        for target in targets:
-            if target.kept_bytes <= limit * SLACK:
-                continue
-            rows = await self.file.read(
-                "SELECT seq, length(data) FROM piece WHERE target = ? ORDER BY seq", (target.key,)
-            )
-            excess = sum(size for _, size in rows) - limit
-            last, gone = 0, 0
-            for seq, size in rows:
-                if gone >= excess:
-                    break
-                last, gone = seq, gone + size
-            target.kept_bytes -= gone
-            target.job.size_bytes -= gone
-            target.state.forgotten_bytes += gone
-            await self.file.write(
-                [
-                    ("DELETE FROM piece WHERE target = ? AND seq <= ?", (target.key, last)),
-                    _update(target),
-                ]
-            )
 
     # -- forgetting -------------------------------------------------------------------------------
 
@@ -544,15 +427,15 @@ class JobLedger:
             self._let_go(target)
         self._jobs.pop(job.id, None)
         for table, column in (("piece", "job"), ("target", "job"), ("job", "key")):
-            self._order(f"DELETE FROM {table} WHERE {column} = ?", (job.key,))
-        self._order("PRAGMA incremental_vacuum", ())
+            self._writer.order(f"DELETE FROM {table} WHERE {column} = ?", (job.key,))
+        self._writer.order("PRAGMA incremental_vacuum", ())
 
     def _let_go(self, target: Target) -> None:
         self._by_message.pop(target.message or 0, None)
         if self._by_number.get(target.number) is target:
             del self._by_number[target.number]
         self._by_go_nodes.pop(target, None)
-        self._changed.pop(target, None)
+        self._writer.forget(target)
         target.job.open.pop(target, None)
 
     # -- the start --------------------------------------------------------------------------------
@@ -653,18 +536,8 @@ class JobLedger:
             id_, _, number = key.partition(".")
             job = self._jobs.get(id_)
             if job is not None:
-                self._order(_ACCEPT, (int(number or 1), job.key))
+                self._writer.order(_ACCEPT, (int(number or 1), job.key))
 
 
 def _fact_key(id_: str, batch: int) -> str:
     return id_ if batch == 1 else f"{id_}.{batch}"
-
-
-def _update(target: Target) -> Statement:
-    state = msgspec.json.encode(target.state)
-    return _UPDATE_TARGET, (target.is_open, str(target.kind), state, target.key)
-
-
-def _insert(piece: Piece) -> Statement:
-    target = piece.target
-    return _INSERT_PIECE, (target.job.key, target.key, piece.source, piece.stream, piece.data)
