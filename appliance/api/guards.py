@@ -163,6 +163,10 @@ async def guard(request: web.Request, handler: Handler) -> web.StreamResponse:
     # before anything else: a page under a foreign name must not even read
     if face.gate is not None and not await _is_meant_for_us(request, face.gate):
         face.turned_away.note(request.headers.get("Host", ""), request.remote)
+        # a token that was brought was looked at: it must not be guessed under a name of somebody else's either
+        refusal = await face.gate.find_refusal(request)
+        if refusal is not None and refusal.retry_after_s:
+            return refuse_for(refusal)
         return refuse(
             421, "this Host header names nobody here: admin.hosts lists names, or bring the token"
         )

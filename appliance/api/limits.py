@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
+import os
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
 
@@ -34,23 +36,34 @@ class Limits:
 
     def count(self, who: tuple[str, str] | None, address: str, *, guess: bytes = b"") -> float:
         """Count a request of somebody known, or of a stranger: the seconds to wait, 0 where it may be served."""
-        now_mono = self._mono()
         if guess and not self._is_repeated(address, guess):
-            wait_s = self._failed.take(address, now_mono)
-            if wait_s > 0 and self._failed.is_news(address):
-                _log.warning("too many failed logins", extra={"fields": {"from": address}})
-            return wait_s
+            return self._count_guess(address)
         if who is None:
-            return self._strangers.take(address, now_mono)
+            return self._strangers.take(address, self._mono())
+        return self._let_in_s(who, address) or self._known.take((*who, address), self._mono())
+
+    def count_login(self, who: tuple[str, str] | None, address: str, *, guess: bytes) -> float:
+        """As `count`, of a token that was brought, where requests are bounded by other means."""
+        if who is not None:
+            return self._let_in_s(who, address)
+        return 0.0 if self._is_repeated(address, guess) else self._count_guess(address)
+
+    def _count_guess(self, address: str) -> float:
+        wait_s = self._failed.take(address, self._mono())
+        if wait_s > 0 and self._failed.is_news(address):
+            _log.warning("too many failed logins", extra={"fields": {"from": address}})
+        return wait_s
+
+    def _let_in_s(self, who: tuple[str, str], address: str) -> float:
+        """How long somebody known waits since others guess there: a right guess is told no earlier than a wrong one."""
         there = (*who, address)
-        # a right guess is told no earlier than a wrong one
-        if there not in self._let_in and (wait_s := self._failed.wait_s(address, now_mono)) > 0:
+        if there not in self._let_in and (wait_s := self._failed.wait_s(address, self._mono())):
             return wait_s
         self._let_in[there] = None
         self._let_in.move_to_end(there)
         if len(self._let_in) > MAX_REMEMBERED:
             self._let_in.popitem(last=False)
-        return self._known.take(there, now_mono)
+        return 0.0
 
     def _is_repeated(self, address: str, guess: bytes) -> bool:
         """Whether it was told already that this is no token: who asks again with it finds nothing out."""
@@ -67,6 +80,21 @@ class Limits:
         if len(self._guesses) > MAX_REMEMBERED:
             self._guesses.popitem(last=False)
         return False
+
+
+class Logins:
+    """Of a listener that has one token: how long who brings one has to wait, for as many others were wrong."""
+
+    def __init__(self, mono: Callable[[], float]) -> None:
+        self._limits = Limits(mono)
+        self._salt = os.urandom(16)
+
+    def wait_s(self, address: str, given: str, *, is_right: bool) -> float:
+        """Count it; 0 where it may be looked at."""
+        raw = given.encode("utf-8", "surrogateescape")
+        guess = hashlib.blake2b(raw, digest_size=16, key=self._salt).digest()
+        who = ("token", "") if is_right else None
+        return self._limits.count_login(who, address, guess=guess)
 
 
 class Buckets:

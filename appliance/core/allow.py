@@ -63,7 +63,10 @@ def _leads_up(given: str, wanted: str) -> bool:
     found = _FIRST_OR_LAST.fullmatch(wanted)
     assert found is not None
     before, behind = found.groups()
-    return given[len(before) : len(given) - len(behind)] in (".", "..")
+    if given[len(before) : len(given) - len(behind)] in (".", ".."):
+        return True
+    # nor may dots of the pattern become such a name by a wildcard that stands for nothing
+    return any(name in (".", "..") for name in given.split("=")[1:])
 
 
 def is_path_allowed(path: str, patterns: Sequence[str] | None) -> bool:

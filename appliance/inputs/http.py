@@ -8,11 +8,15 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
+import time
 from http import HTTPStatus
 
 from aiohttp import web
 
+from appliance.api.clients import find_address
 from appliance.api.guards import TurnedAway, add_headers, is_bearer_of, is_host_allowed
+from appliance.api.limits import Logins
 from appliance.api.port import Port, http_log
 from appliance.core.current import Current
 from appliance.core.durations import format_duration
@@ -71,6 +75,7 @@ class HttpListener:
         self._in_hand = 0
         self._open: set[asyncio.BaseProtocol] = set()
         self._turned_away = TurnedAway("inputs.http.token")
+        self._logins = Logins(time.monotonic)
         self.port = Port(self._make, host, port)
         app = web.Application()
         app.on_response_prepare.append(add_headers)
@@ -154,7 +159,25 @@ class HttpListener:
 
     async def _check(self, request: web.Request) -> None:
         host = request.headers.get("Host", "")
-        if not is_host_allowed(host, self._host) and not await self._has_token(request):
+        given = request.headers.get("Authorization", "")
+        wanted, trouble = "", ""
+        try:
+            wanted = await self._read_token() or ""
+        except ApplianceError as error:
+            trouble = str(error)
+        is_right = is_bearer_of(given, wanted)
+        if wanted and given:
+            address = find_address(request.transport)
+            wait_s = self._logins.wait_s(address, given, is_right=is_right)
+            if wait_s > 0:
+                seconds = max(1, math.ceil(wait_s))
+                raise _Refused(
+                    429,
+                    f"too many failed logins from here; try again in {seconds} s",
+                    Retry_After=str(seconds),
+                )
+        # with the token it is certainly no page under a name that somebody made point at us
+        if not is_host_allowed(host, self._host) and not is_right:
             self._turned_away.note(host, request.remote)
             raise _Refused(
                 421, "this Host header names nobody here: bring the token, or an address"
@@ -163,11 +186,9 @@ class HttpListener:
             raise _Refused(403, "requests from web pages are not taken")
         if request.method != "POST":
             raise _Refused(405, "messages come by POST", Allow="POST")
-        try:
-            wanted = await self._read_token()
-        except ApplianceError as error:
-            raise _Refused(503, f"nobody can be let in now: {error}") from None
-        if wanted and not is_bearer_of(request.headers.get("Authorization", ""), wanted):
+        if trouble:
+            raise _Refused(503, f"nobody can be let in now: {trouble}")
+        if wanted and not is_right:
             raise _Refused(
                 401,
                 "the bearer token of `inputs.http.token` is needed",
@@ -177,14 +198,6 @@ class HttpListener:
             raise _Refused(415, "the content type must be application/json or application/yaml")
         if request.headers.get("Content-Encoding", "identity") != "identity":
             raise _Refused(415, "compressed bodies are not taken")
-
-    async def _has_token(self, request: web.Request) -> bool:
-        """Whether it is certainly no page under a name that somebody made point at us."""
-        try:
-            wanted = await self._read_token()
-        except ApplianceError:
-            return False
-        return is_bearer_of(request.headers.get("Authorization", ""), wanted)
 
 
 async def _read_body(request: web.Request, settings: InputSettings) -> bytes:

@@ -10,12 +10,16 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import math
 import os
 import re
+import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
+from appliance.api.clients import find_address
 from appliance.api.guards import is_bearer_of
+from appliance.api.limits import Logins
 from appliance.api.port import Port, close_server
 from appliance.api.unix_socket import listen_unix
 from appliance.core.current import Current
@@ -56,7 +60,10 @@ class TextReader:
         reader: asyncio.StreamReader,
         settings: InputSettings,
         read_token: ReadToken | None,
+        wait_s: Callable[[str, bool], float] = lambda _given, _is_right: 0.0,
     ) -> None:
+        """`wait_s` counts a token that was brought, right or wrong: how long before it is looked at."""
+        self._wait_s = wait_s
         self._reader = reader
         self._settings = settings
         self._read_token = read_token
@@ -104,7 +111,12 @@ class TextReader:
         if not wanted:
             return
         given = line[len(_HEADER) :].decode("utf-8", "surrogateescape").strip()
-        if not has_header or not is_bearer_of(given, wanted):
+        is_right = has_header and is_bearer_of(given, wanted)
+        wait_s = self._wait_s(given, is_right) if has_header else 0.0
+        if wait_s > 0:
+            words = f"too many failed logins from here; try again in {max(1, math.ceil(wait_s))} s"
+            raise Refused(refuse(Outcome.UNAUTHORIZED, words))
+        if not is_right:
             raise Refused(
                 refuse(
                     Outcome.UNAUTHORIZED,
@@ -192,6 +204,7 @@ class StreamConnections:
         self._importer = importer
         self._settings = settings
         self._read_token = read_token
+        self._logins = Logins(time.monotonic)
         self._tasks: set[asyncio.Task[None]] = set()
 
     @property
@@ -234,7 +247,7 @@ class StreamConnections:
                 answer = refuse(Outcome.BUSY, "too many connections; try again later")
                 self._importer.count_refused(self._source)
             else:
-                answer = await self._take(reader)
+                answer = await self._take(reader, find_address(writer.transport))
             await send_answer(reader, writer, answer)
         except (OSError, asyncio.IncompleteReadError):
             pass  # the client went away
@@ -245,8 +258,11 @@ class StreamConnections:
             with contextlib.suppress(OSError):
                 await writer.wait_closed()
 
-    async def _take(self, reader: asyncio.StreamReader) -> Answer:
-        text = TextReader(reader, self._settings.value, self._read_token)
+    async def _take(self, reader: asyncio.StreamReader, address: str) -> Answer:
+        def wait_s(given: str, is_right: bool) -> float:
+            return self._logins.wait_s(address, given, is_right=is_right)
+
+        text = TextReader(reader, self._settings.value, self._read_token, wait_s)
         try:
             raw = await text.read()
         except Refused as refused:

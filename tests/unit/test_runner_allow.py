@@ -16,6 +16,7 @@ journalctl -u *.service **
 kill -*
 rm -f /var/log/app/*
 cat /srv/*/log?/today
+tar --dir=.*. --into=*
 """
 
 
@@ -46,6 +47,9 @@ cat /srv/*/log?/today
         (["cat", "/srv/a/log1/today"], True),
         (["cat", "/srv/../log1/today"], False),
         (["systemctl", "is-active", "a/../b"], True),
+        (["tar", "--dir=.a.", "--into=b"], True),
+        (["tar", "--dir=..", "--into=b"], False),
+        (["tar", "--dir=.a.", "--into=.."], False),
         ([], False),
     ],
 )

@@ -13,6 +13,7 @@ import pytest
 from appliance.api import guards
 from appliance.api.guards import MAX_TOLD_HOSTS, MONITORING, is_host_allowed, name_user
 from appliance.api.job_routes import hide_arguments
+from appliance.api.limits import MAX_FAILED_LOGINS
 from appliance.api.model import Job, JobNode
 from appliance.core.specs import AdminSettings, SecretRef
 from appliance.errors import RequestInvalid, StoreFull, StoreLocked
@@ -149,6 +150,17 @@ async def test_a_foreign_name_needs_the_token_for_all_else(wide, control):
     assert control.calls == []
     done = await wide.post("/api/v1/reload", json={}, headers={**FOREIGN, **BRINGS})
     assert done.status == 200
+
+
+async def test_a_token_is_not_guessed_under_a_foreign_name_either(wide):
+    def guess(text):
+        return {**FOREIGN, "Authorization": f"Bearer {text}"}
+
+    for number in range(MAX_FAILED_LOGINS):
+        assert (await wide.get("/api/v1/status", headers=guess(number))).status == 421
+    assert (await wide.get("/api/v1/status", headers=guess("one more"))).status == 429
+    # a right one is told no earlier
+    assert (await wide.get("/api/v1/status", headers={**FOREIGN, **BRINGS})).status == 429
 
 
 async def test_a_name_in_the_config_is_ours_until_it_is_not(wide, server):

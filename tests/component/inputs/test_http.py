@@ -7,6 +7,7 @@ import re
 import aiohttp
 import pytest
 
+from appliance.api.limits import FAILED_LOGIN_S, MAX_FAILED_LOGINS
 from appliance.core.specs import ListenInput, SecretRef
 from appliance.errors import StoreFull
 from appliance.inputs import http
@@ -145,6 +146,40 @@ async def test_a_token_is_asked_for_where_the_config_has_one(bench, session, sho
     assert (await post(session, url, headers=good))[0] == 503
     await bench.set(http=ListenInput(listen="127.0.0.1:0"))
     assert (await post(session, url))[0] == 200
+
+
+async def test_the_token_is_not_guessed(bench, session, short_dir):
+    (short_dir / "token").write_text("open sesame")
+    ref = SecretRef(kind="file", name=str(short_dir / "token"))
+    await bench.set(http=ListenInput(listen="127.0.0.1:0", token=ref))
+    url = "http://{}:{}/".format(*bench.address("http"))
+
+    async def bring(token, **headers):
+        return await post(
+            session, url, headers=JSON | {"Authorization": f"Bearer {token}"} | headers
+        )
+
+    for number in range(MAX_FAILED_LOGINS):
+        other = {"Host": "central.fleet.example"} if number % 2 else {}
+        assert (await bring(number, **other))[0] == (421 if other else 401)
+    status, _, answered = await bring("one more")
+    assert status == 429
+    assert 1 <= int(answered["Retry-After"]) <= FAILED_LOGIN_S
+    # a right one is told no earlier
+    assert (await bring("open sesame"))[0] == 429
+    assert bench.submitted == []
+
+
+async def test_who_guesses_does_not_shut_out_whom_we_know(bench, session, short_dir):
+    (short_dir / "token").write_text("open sesame")
+    ref = SecretRef(kind="file", name=str(short_dir / "token"))
+    await bench.set(http=ListenInput(listen="127.0.0.1:0", token=ref))
+    url = "http://{}:{}/".format(*bench.address("http"))
+    good = JSON | {"Authorization": "Bearer open sesame"}
+    assert (await post(session, url, headers=good))[0] == 200
+    for number in range(2 * MAX_FAILED_LOGINS):
+        await post(session, url, headers=JSON | {"Authorization": f"Bearer {number}"})
+    assert (await post(session, url, headers=good))[0] == 200
 
 
 async def raw(bench, data):

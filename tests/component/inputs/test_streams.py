@@ -7,6 +7,7 @@ import time
 
 import pytest
 
+from appliance.api.limits import MAX_FAILED_LOGINS
 from appliance.core.specs import ListenInput, SecretRef, SocketInput
 from appliance.errors import DaemonError, StoreFull
 from appliance.inputs import stream
@@ -244,6 +245,17 @@ async def test_without_the_token_nothing_is_read(guarded, begin):
     answer = await ask(guarded, "tcp", begin + PING)
     assert answer["accepted"] == []
     assert "token" in answer["problems"][0]["message"]
+    assert guarded.submitted == []
+
+
+async def test_the_token_is_not_guessed(guarded):
+    for number in range(MAX_FAILED_LOGINS):
+        answer = await ask(guarded, "tcp", b"Authorization: Bearer %d\n" % number + PING)
+        assert "a token is needed" in answer["problems"][0]["message"]
+    # a right one is told no earlier
+    for token in (b"one more", b"open sesame"):
+        answer = await ask(guarded, "tcp", b"Authorization: Bearer " + token + b"\n" + PING)
+        assert "too many failed logins" in answer["problems"][0]["message"]
     assert guarded.submitted == []
 
 
