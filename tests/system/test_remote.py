@@ -1,6 +1,7 @@
 """The command line from a laptop: every command that asks a daemon, over TLS, by token and by certificate."""
 
 import json
+import os
 import re
 import signal
 import socket
@@ -417,15 +418,19 @@ def test_a_stream_of_a_token_that_is_taken_away_ends_with_words_and_77(run, worl
 @pytest.mark.parametrize(
     "words",
     [
-        ["exec", "ship1", "--stream", "--", "sh", "-c", "echo begun; sleep 60"],
+        ["exec", "ship1", "--stream", "--", "sh", "-c", "echo $$; exec sleep 60"],
         ["status", "--watch"],
     ],
 )
 def test_a_daemon_that_goes_away_in_the_middle_is_told(run, world, words):
     following = start(world, "operator", *words)
     try:
-        assert following.stdout.readline()
+        line = following.stdout.readline()
+        assert line
         world.daemon.signal(signal.SIGKILL)
+        if line.strip().isdecimal():
+            # without a unit nothing ends with the daemon what it started
+            os.kill(int(line), signal.SIGKILL)
         out, err = following.communicate(timeout=60)
     finally:
         following.kill()

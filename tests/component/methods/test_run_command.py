@@ -52,8 +52,8 @@ def children():
 
 
 async def wait_until(condition):
-    """Processes of others give no event to wait for: look again until it holds."""
-    await until_async(condition)
+    """Processes of others give no event to wait for: look again until it holds, and what it gave then."""
+    return await until_async(condition)
 
 
 def processes_of(marker):
@@ -194,8 +194,8 @@ async def test_daemon_started_properly_survives_its_starter():
     marker = f"35.{os.getpid()}"
     await sh(f"nohup sleep {marker} >/dev/null 2>&1 &")
     # its shell does not wait until it has become what it was started for
-    await wait_until(lambda: processes_of(f"sleep\0{marker}"))
-    (pid,) = processes_of(f"sleep\0{marker}")
+    # by the same look: while it becomes that it has no name
+    (pid,) = await wait_until(lambda: processes_of(f"sleep\0{marker}"))
     os.kill(pid, signal.SIGKILL)
     await wait_until_gone(marker)
 
