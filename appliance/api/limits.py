@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import math
 import os
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
@@ -93,8 +94,14 @@ class Logins:
         """Count it; 0 where it may be looked at."""
         raw = given.encode("utf-8", "surrogateescape")
         guess = hashlib.blake2b(raw, digest_size=16, key=self._salt).digest()
-        who = ("token", "") if is_right else None
+        # who knew the one before is a stranger to the token that came in its place
+        who = ("token", guess.hex()) if is_right else None
         return self._limits.count_login(who, address, guess=guess)
+
+
+def say_too_many(wait_s: float) -> str:
+    """To somebody who has to wait since too many tokens were wrong."""
+    return f"too many failed logins from here; try again in {max(1, math.ceil(wait_s))} s"
 
 
 class Buckets:

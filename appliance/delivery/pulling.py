@@ -169,7 +169,6 @@ class JetStreamIntake:
         self._dialect = dialect
         self._bus = bus
         self._api = api
-        self._instance = instance
         self._spec = spec
         self._notes = notes
         self._is_rest = is_rest

@@ -16,7 +16,7 @@ from aiohttp import web
 
 from appliance.api.clients import find_address
 from appliance.api.guards import TurnedAway, add_headers, is_bearer_of, is_host_allowed
-from appliance.api.limits import Logins
+from appliance.api.limits import Logins, say_too_many
 from appliance.api.port import Port, http_log
 from appliance.core.current import Current
 from appliance.core.durations import format_duration
@@ -170,12 +170,8 @@ class HttpListener:
             address = find_address(request.transport)
             wait_s = self._logins.wait_s(address, given, is_right=is_right)
             if wait_s > 0:
-                seconds = max(1, math.ceil(wait_s))
-                raise _Refused(
-                    429,
-                    f"too many failed logins from here; try again in {seconds} s",
-                    Retry_After=str(seconds),
-                )
+                retry_after = str(max(1, math.ceil(wait_s)))
+                raise _Refused(429, say_too_many(wait_s), Retry_After=retry_after)
         # with the token it is certainly no page under a name that somebody made point at us
         if not is_host_allowed(host, self._host) and not is_right:
             self._turned_away.note(host, request.remote)

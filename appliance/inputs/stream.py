@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import math
 import os
 import re
 import time
@@ -19,7 +18,7 @@ from pathlib import Path
 
 from appliance.api.clients import find_address
 from appliance.api.guards import is_bearer_of
-from appliance.api.limits import Logins
+from appliance.api.limits import Logins, say_too_many
 from appliance.api.port import Port, close_server
 from appliance.api.unix_socket import listen_unix
 from appliance.core.current import Current
@@ -60,7 +59,7 @@ class TextReader:
         reader: asyncio.StreamReader,
         settings: InputSettings,
         read_token: ReadToken | None,
-        wait_s: Callable[[str, bool], float] = lambda _given, _is_right: 0.0,
+        wait_s: Callable[[str, bool], float],
     ) -> None:
         """`wait_s` counts a token that was brought, right or wrong: how long before it is looked at."""
         self._wait_s = wait_s
@@ -114,8 +113,7 @@ class TextReader:
         is_right = has_header and is_bearer_of(given, wanted)
         wait_s = self._wait_s(given, is_right) if has_header else 0.0
         if wait_s > 0:
-            words = f"too many failed logins from here; try again in {max(1, math.ceil(wait_s))} s"
-            raise Refused(refuse(Outcome.UNAUTHORIZED, words))
+            raise Refused(refuse(Outcome.UNAUTHORIZED, say_too_many(wait_s)))
         if not is_right:
             raise Refused(
                 refuse(

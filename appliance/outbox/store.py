@@ -70,7 +70,6 @@ class MessageStore:
     ) -> None:
         self._database = database
         self._settings = settings
-        self._clock = clock
         self._mono = mono
         self._loop = asyncio.get_running_loop()
         self.now: Callable[[], float] = clock.now

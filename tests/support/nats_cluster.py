@@ -28,6 +28,24 @@ def free_ports(count: int) -> list[int]:
     return ports
 
 
+def ask_jetstream(urls: list[str], words: str) -> dict[str, Any]:
+    """One request of JetStream's API to any of these servers; an error where none answers."""
+
+    async def ask() -> dict[str, Any]:
+        client = await nats.connect(urls, allow_reconnect=False, connect_timeout=2)
+        try:
+            answer = await client.request(f"$JS.API.{words}", b"", timeout=2)
+            found: dict[str, Any] = json.loads(answer.data)
+            return found
+        finally:
+            await client.close()
+
+    try:
+        return asyncio.run(ask())
+    except Exception as error:
+        return {"error": str(error)}
+
+
 class Cluster:
     """Works as `with`; ready when it has a leader."""
 
@@ -66,24 +84,8 @@ class Cluster:
 
     def ask(self, words: str) -> dict[str, Any]:
         """One request of JetStream's API to any server that lives; an error where none answers."""
-
-        async def ask() -> dict[str, Any]:
-            client = await nats.connect(
-                [server.url for server in self.servers.values() if server.is_running],
-                allow_reconnect=False,
-                connect_timeout=2,
-            )
-            try:
-                answer = await client.request(f"$JS.API.{words}", b"", timeout=2)
-                found: dict[str, Any] = json.loads(answer.data)
-                return found
-            finally:
-                await client.close()
-
-        try:
-            return asyncio.run(ask())
-        except Exception as error:
-            return {"error": str(error)}
+        running = [server.url for server in self.servers.values() if server.is_running]
+        return ask_jetstream(running, words)
 
     def leader(self, stream: str) -> NatsServer | None:
         """Who leads a stream; None where nobody does at the moment."""

@@ -10,19 +10,14 @@ Three, since JetStream wants most of its servers for whatever it decides: two of
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
-import json
 from contextlib import ExitStack
 from itertools import permutations
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-import nats
-
 from tests.support.cut_link import CutLink
-from tests.support.nats_cluster import free_ports
+from tests.support.nats_cluster import ask_jetstream, free_ports
 from tests.support.nats_server import NatsServer
 from tests.support.waiting import until
 
@@ -101,16 +96,4 @@ class SuperCluster:
         return "error" not in self._ask(name, "INFO")
 
     def _ask(self, name: str, words: str) -> dict[str, Any]:
-        async def ask() -> dict[str, Any]:
-            client = await nats.connect(
-                self._servers[name].url, allow_reconnect=False, connect_timeout=2
-            )
-            with contextlib.suppress(TimeoutError, nats.errors.NoRespondersError):
-                answer = await client.request(f"$JS.API.{words}", b"", timeout=2)
-                await client.close()
-                found: dict[str, Any] = json.loads(answer.data)
-                return found
-            await client.close()
-            return {"error": "no answer"}
-
-        return asyncio.run(ask())
+        return ask_jetstream([self.url(name)], words)

@@ -128,11 +128,16 @@ async def test_what_a_page_in_a_browser_could_send_is_refused(bench, url, sessio
     assert bench.submitted == []
 
 
-async def test_a_token_is_asked_for_where_the_config_has_one(bench, session, short_dir):
+@pytest.fixture
+async def guarded(bench, short_dir):
     (short_dir / "token").write_text("open sesame")
     ref = SecretRef(kind="file", name=str(short_dir / "token"))
     await bench.set(http=ListenInput(listen="127.0.0.1:0", token=ref))
-    url = "http://{}:{}/".format(*bench.address("http"))
+    return "http://{}:{}/".format(*bench.address("http"))
+
+
+async def test_a_token_is_asked_for_where_the_config_has_one(bench, session, short_dir, guarded):
+    url = guarded
     for header in (None, "Bearer", "Bearer wrong", "Basic open sesame"):
         headers = JSON | ({"Authorization": header} if header else {})
         status, _, answered = await post(session, url, headers=headers)
@@ -148,11 +153,8 @@ async def test_a_token_is_asked_for_where_the_config_has_one(bench, session, sho
     assert (await post(session, url))[0] == 200
 
 
-async def test_the_token_is_not_guessed(bench, session, short_dir):
-    (short_dir / "token").write_text("open sesame")
-    ref = SecretRef(kind="file", name=str(short_dir / "token"))
-    await bench.set(http=ListenInput(listen="127.0.0.1:0", token=ref))
-    url = "http://{}:{}/".format(*bench.address("http"))
+async def test_the_token_is_not_guessed(bench, session, guarded):
+    url = guarded
 
     async def bring(token, **headers):
         return await post(
@@ -170,16 +172,19 @@ async def test_the_token_is_not_guessed(bench, session, short_dir):
     assert bench.submitted == []
 
 
-async def test_who_guesses_does_not_shut_out_whom_we_know(bench, session, short_dir):
-    (short_dir / "token").write_text("open sesame")
-    ref = SecretRef(kind="file", name=str(short_dir / "token"))
-    await bench.set(http=ListenInput(listen="127.0.0.1:0", token=ref))
-    url = "http://{}:{}/".format(*bench.address("http"))
-    good = JSON | {"Authorization": "Bearer open sesame"}
-    assert (await post(session, url, headers=good))[0] == 200
+async def test_who_guesses_does_not_shut_out_whom_we_know_until_the_token_is_another(
+    session, guarded, short_dir
+):
+    async def bring(token):
+        headers = JSON | {"Authorization": f"Bearer {token}"}
+        return (await post(session, guarded, headers=headers))[0]
+
+    assert await bring("open sesame") == 200
     for number in range(2 * MAX_FAILED_LOGINS):
-        await post(session, url, headers=JSON | {"Authorization": f"Bearer {number}"})
-    assert (await post(session, url, headers=good))[0] == 200
+        await bring(number)
+    assert await bring("open sesame") == 200
+    (short_dir / "token").write_text("another")
+    assert await bring("another") == 429
 
 
 async def raw(bench, data):
