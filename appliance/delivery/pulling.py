@@ -20,7 +20,7 @@ from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
 from appliance.bus.base import Bus, BusMessage, Denial, Frame, OnDenied, OnMessages, Subscription
-from appliance.bus.jetstream import ConsumerState, JetStreamApi, new_inbox
+from appliance.bus.jetstream import JetStreamApi, new_inbox
 from appliance.core.names import REPLY_TOKEN
 from appliance.core.specs import AckOn, SignaturePolicy, SubscriberSpec
 from appliance.core.streams import (
@@ -69,11 +69,6 @@ _NANOSECONDS = 1_000_000_000
 _ACK = b"+ACK"
 
 
-def _token_prefix(subject: str) -> str:
-    """How the reply subjects begin that stand for deliveries of a stream; they are of the same form as a sender's."""
-    return f"{subject}.{REPLY_TOKEN}.stream."
-
-
 class Pulls:
     """What the broker is asked for, and what of it is still to come."""
 
@@ -87,7 +82,9 @@ class Pulls:
         self.room = 0
         """Messages that there is room for."""
         self.heard_mono = 0.0
-        """When anything of it came; set by who takes it."""
+        """When anything of it came."""
+        self.denied: str | None = None
+        """In the broker's words, where it does not let us ask."""
         self._asked = 0
         """Messages that the broker was asked for and has not sent."""
         self._first_counted = 1
@@ -117,6 +114,14 @@ class Pulls:
             self._asked += wanted
             self.heard_mono = self._mono()
 
+    def deny(self, denial: Denial) -> None:
+        """The broker does not let us ask; what comes next says that it does again."""
+        self.denied = denial.text
+
+    def hear(self, now: float) -> None:
+        """Something of it has come."""
+        self.heard_mono, self.denied = now, None
+
     def came(self, count: int) -> None:
         """So many of them have come, or come no more."""
         self._asked = max(0, self._asked - count)
@@ -139,6 +144,180 @@ class Pulls:
         """Ask anew: nothing is known of what was asked for so far."""
         self._asked = 0
         self._first_counted = self.count + 1
+
+
+class InHand:
+    """Deliveries that are not acknowledged yet, and what was said of the newest others."""
+
+    def __init__(self) -> None:
+        self.told: dict[str, float] = {}
+        """When the broker was last told of one that is not acknowledged yet, by its acknowledgement subject."""
+        self.acked: deque[tuple[float, Frame]] = deque(maxlen=RECENT_ACKS)
+
+    def words_due(self, now: float) -> list[Frame]:
+        """What the broker is told of those that it has not heard of for a while."""
+        due = [ack for ack, told in self.told.items() if now - told >= TELL_EVERY_S]
+        self.told.update(dict.fromkeys(due, now))
+        return [(ack, "", b"", b"+WPI") for ack in due]
+
+    def words_again(self, now: float) -> list[Frame]:
+        """What is said again when the connection was lost upon it."""
+        return [frame for at, frame in self.acked if now - at < ACK_WAIT_S]
+
+
+class Upkeep:
+    """Has a stream and the consumer of a subject be as the config asks, and says what keeps them from it."""
+
+    def __init__(
+        self,
+        api: JetStreamApi,
+        spec: SubscriberSpec,
+        notes: Notes,
+        stream: StreamAddress,
+        claims: Claims,
+        mono: Callable[[], float],
+        *,
+        is_rest: bool,
+    ) -> None:
+        self._api = api
+        self._spec = spec
+        self._notes = notes
+        self._note = write_note(spec.subject, stream)
+        self._stream = stream.name
+        self._claims = claims
+        self._mono = mono
+        self._is_rest = is_rest
+        self.has_ended = False
+        """Whether what it was to empty is empty: it asks for nothing more, and lets the stream be."""
+        self.life = ""
+        """Tells this stream from another of its name; part of the numbers it lends."""
+        self.trouble: str | None = None
+        self._is_change_ours = False
+        """Whether what the next look mends is a change of the config, and nobody else's."""
+        self._due_mono = 0.0
+        self._delay_s = REPAIR_FIRST_S
+
+    def update(self, spec: SubscriberSpec) -> None:
+        """New limits are the stream's in a moment."""
+        if (spec.stream, spec.concurrency) != (self._spec.stream, self._spec.concurrency):
+            self.look_now()
+            self._is_change_ours = True
+        self._spec = spec
+
+    def look_now(self) -> None:
+        """Nothing is known of them any more."""
+        self._due_mono = 0.0
+
+    def look_soon(self) -> None:
+        """Something may be wrong; asked for again and again it waits longer while it stays so."""
+        self._due_mono = min(self._due_mono, self._mono() + self._delay_s)
+
+    async def ensure(self) -> str | None:
+        """Have both as they should be; what differs and cannot be changed.
+
+        Raises:
+            BusError: the broker is away, or refuses it.
+        """
+        drift = await (self._release() if self._is_rest else self._ensure())
+        self._due_mono = self._mono() + RESYNC_S
+        return drift or None
+
+    async def _release(self) -> str:
+        # what is sent from here on goes another way
+        spec, name = self._spec, self._stream
+        found = await self._api.release_subjects(name, spec.subject)
+        self.life = "" if found is None else _life_of(found.created)
+        if found is not None:
+            # senders may have had it keep messages though this node never asked for any
+            await self._api.ensure_consumer(name, spec.subject, spec.concurrency)
+        return ""
+
+    async def _ensure(self) -> str:
+        spec, name = self._spec, self._stream
+        # from here on messages may lie there for us, whatever the config says later
+        if self._note not in self._notes.facts(NOTE_KIND):
+            try:
+                await self._notes.remember(NOTE_KIND, {self._note: ""})
+            except StoreError as error:
+                raise BusUnavailable(str(error)) from error
+        found, drift = await self._api.ensure_stream(spec.stream, name, spec.subject, is_ours=True)
+        life = _life_of(found.created)
+        if life != self.life:
+            self.life = life
+            self._claims.begin_stream(int(found.state.get("last_seq", 0)))
+        return await self._api.ensure_consumer(name, spec.subject, spec.concurrency) or drift
+
+    async def look(self, now: float) -> None:
+        """Mend what is not as it should be, if it is time to look at it."""
+        if now < self._due_mono:
+            return
+        try:
+            async with asyncio.timeout(RESYNC_S):
+                drift = await self.ensure()
+        except (BusError, TimeoutError) as error:
+            self.trouble = str(error) or "the broker does not answer"
+            self._delay_s = min(self._delay_s * 2, REPAIR_MAX_S)
+            self._due_mono = self._mono() + self._delay_s
+        else:
+            self.trouble = None if self._is_change_ours else drift
+            self._is_change_ours = False
+            self._delay_s = REPAIR_FIRST_S
+
+    async def end_rest(self) -> None:
+        """Once a stream that is not the config's any more holds nothing for us, it is forgotten."""
+        subject = self._spec.subject
+        with contextlib.suppress(BusError, StoreError):
+            found = await self._api.find_consumer(self._stream, subject)
+            if found is not None:
+                if found.waiting or found.in_hand:
+                    return
+                await self._api.delete_consumer(self._stream, subject)
+            await self._notes.remember(NOTE_KIND, {self._note: None})
+            self.trouble = None
+            self.has_ended = True
+
+
+class Stock:
+    """What a stream keeps for a subject, as the broker said last; claims of what it keeps no more are thrown away."""
+
+    def __init__(self, api: JetStreamApi, stream: str, subject: str, claims: Claims) -> None:
+        self._api = api
+        self._stream = stream
+        self._subject = subject
+        self._claims = claims
+        self._due_mono = 0.0
+        self.parked = 0
+        """Messages that are delivered no more."""
+        self.kept: Kept | None = None
+
+    def note_parked(self, messages: list[BusMessage]) -> None:
+        """The broker says of each that it was delivered as often as it may be."""
+        self.parked += len(messages)
+
+    async def look(self, now: float, *, has_in_hand: bool) -> None:
+        """Ask what there is, if it is time to; an answer that does not come fails nothing."""
+        newest = self._claims.newest
+        # claims that nothing in hand needs any more take up room of the stream
+        if now < self._due_mono and (has_in_hand or not newest):
+            return
+        self._due_mono = now + KEPT_LOOK_S
+        stream, subject = self._stream, self._subject
+        with contextlib.suppress(BusError):
+            found = await self._api.find_consumer(stream, subject)
+            if found is None:
+                return
+            is_empty = not (found.waiting or found.in_hand)
+            if newest:
+                # of what is acknowledged; none is newer than what there was before the look
+                with contextlib.suppress(BusError):
+                    before = newest + 1 if is_empty else found.floor + 1
+                    await self._claims.throw_away(stream, before)
+            oldest_at = None
+            if not is_empty:
+                oldest_at = await self._api.stored_at(stream, subject, found.floor + 1)
+            self.kept = Kept(
+                stream, found.waiting, found.in_hand, found.redelivered, self.parked, oldest_at
+            )
 
 
 class JetStreamIntake:
@@ -168,45 +347,29 @@ class JetStreamIntake:
         self._begins_once = begins_once
         self._dialect = dialect
         self._bus = bus
-        self._api = api
         self._spec = spec
-        self._notes = notes
         self._is_rest = is_rest
-        self.has_ended = False
-        """Whether what it was to empty is empty: it asks for nothing more, and lets the stream be."""
-        self._note = write_note(spec.subject, stream)
         self._stream = stream.name
-        self._consumer = name_of_consumer(spec.subject)
-        self._prefix = _token_prefix(spec.subject)
+        # of the same form as a sender's
+        self._prefix = f"{spec.subject}.{REPLY_TOKEN}.stream."
+        """How the reply subjects begin that stand for deliveries of a stream."""
         self._signer = signer
         self._plain = CoreIntake(bus, dialect, spec, on_answers_denied, signer)
         """Answers messages that came by core, under another config."""
-        self._mono = asyncio.get_running_loop().time
-        next_subject = f"{api.prefix}.CONSUMER.MSG.NEXT.{self._stream}.{self._consumer}"
-        self._pulls = Pulls(bus, next_subject, new_inbox(spec.node), self._mono)
-        self._life = ""
-        """Tells this stream from another of its name; part of the numbers it lends."""
-        self._claims = Claims(api, instance, spec.subject, self._mono)
-        self._on_messages: OnMessages | None = None
-        self._gathering = Gathering(self._hand_over)
+        mono = self._mono = asyncio.get_running_loop().time
+        self._consumer = f"{stream.name}.{name_of_consumer(spec.subject)}"
+        next_subject = f"{api.prefix}.CONSUMER.MSG.NEXT.{self._consumer}"
+        self._pulls = Pulls(bus, next_subject, new_inbox(spec.node), mono)
+        self._claims = Claims(api, instance, spec.subject, mono)
+        self._upkeep = Upkeep(api, spec, notes, stream, self._claims, mono, is_rest=is_rest)
+        self._stock = Stock(api, stream.name, spec.subject, self._claims)
+        self._in_hand = InHand()
+        self._on_messages: OnMessages = _nothing
+        self._gathering = Gathering(lambda messages: self._on_messages(messages))
         self._subscriptions: list[Subscription] = []
         self._tasks: set[asyncio.Task[None]] = set()
         self._epoch = bus.connection_epoch
-        self._in_hand: dict[str, float] = {}
-        """When the broker was last told of a delivery that is not acknowledged yet, by its acknowledgement subject."""
-        self._acked: deque[tuple[float, Frame]] = deque(maxlen=RECENT_ACKS)
-        """What was said of deliveries: said again when the connection was lost upon it."""
-        self._trouble: str | None = None
-        self._drift: str | None = None
-        self._is_change_ours = False
-        """Whether what the next look mends is a change of the config, and nobody else's."""
-        self._denied: str | None = None
         self._end_denials: Callable[[], None] = _nothing
-        self._repair_at = 0.0
-        self._repair_delay_s = REPAIR_FIRST_S
-        self._look_at_kept_at = 0.0
-        self._parked = 0
-        self._kept: Kept | None = None
 
     # -- life -------------------------------------------------------------------------------------
 
@@ -214,53 +377,23 @@ class JetStreamIntake:
         """See `base.Intake`. Nothing comes before `want`."""
         must_have_key(self._signer, self._spec.signatures)
         try:
-            await self._ready()
+            await self._upkeep.ensure()
         except BusError as error:
             if not self._is_rest:
                 raise
             # what is left there keeps nothing else from coming in
-            self._trouble = str(error)
+            self._upkeep.trouble = str(error)
         self._on_messages = on_messages
         self._subscriptions.append(
             await self._bus.subscribe(f"{self._pulls.inbox}.*", self._take, on_denied=on_denied)
         )
-        advisory = f"$JS.EVENT.ADVISORY.CONSUMER.MAX_DELIVERIES.{self._stream}.{self._consumer}"
+        advisory = f"$JS.EVENT.ADVISORY.CONSUMER.MAX_DELIVERIES.{self._consumer}"
         # what is denied here is a word of the broker less, and nothing else
         self._subscriptions.append(
-            await self._bus.subscribe(advisory, self._note_parked, on_denied=lambda _: None)
+            await self._bus.subscribe(advisory, self._stock.note_parked, on_denied=_nothing)
         )
-        self._end_denials = self._bus.on_publish_denied(self._pulls.subject, self._note_denied)
+        self._end_denials = self._bus.on_publish_denied(self._pulls.subject, self._pulls.deny)
         self._spawn(self._watch(), "watch the stream of")
-
-    async def _ready(self) -> None:
-        """Have stream and consumer as they should be."""
-        spec, name = self._spec, self._stream
-        if self._is_rest:
-            # what is sent from here on goes another way
-            found = await self._api.release_subjects(name, spec.subject)
-            self._life = "" if found is None else _life_of(found.created)
-            if found is not None:
-                # senders may have had it keep messages though this node never asked for any
-                await self._api.ensure_consumer(name, spec.subject, spec.concurrency)
-            self._repair_at = self._mono() + RESYNC_S
-            return
-        await self._note_stream()
-        found, drift = await self._api.ensure_stream(spec.stream, name, spec.subject, is_ours=True)
-        life = _life_of(found.created)
-        if life != self._life:
-            self._life = life
-            self._claims.begin_stream(int(found.state.get("last_seq", 0)))
-        drift = await self._api.ensure_consumer(name, spec.subject, spec.concurrency) or drift
-        self._drift = drift or None
-        self._repair_at = self._mono() + RESYNC_S
-
-    async def _note_stream(self) -> None:
-        """From here on messages may lie there for us, whatever the config says later."""
-        if self._note not in self._notes.facts(NOTE_KIND):
-            try:
-                await self._notes.remember(NOTE_KIND, {self._note: ""})
-            except StoreError as error:
-                raise BusUnavailable(str(error)) from error
 
     async def stop(self) -> None:
         """See `base.Intake`."""
@@ -272,34 +405,17 @@ class JetStreamIntake:
         for subscription in subscriptions:
             await subscription.stop_intake()
         self._gathering.end()
-        self._in_hand.clear()
+        self._in_hand.told.clear()
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether what it was to empty is empty."""
+        return self._upkeep.has_ended
 
     @property
     def kept(self) -> Kept | None:
         """See `base.Intake`."""
-        return self._kept
-
-    async def _look_at_kept(self) -> None:
-        """What waits there; the asking for it is not made to fail by an answer that does not come."""
-        subject = self._spec.subject
-        newest_claim = self._claims.newest
-        with contextlib.suppress(BusError):
-            found = await self._api.find_consumer(self._stream, subject)
-            if found is None:
-                return
-            if newest_claim:
-                await self._throw_claims_away(newest_claim, found)
-            oldest_at = None
-            if found.waiting or found.in_hand:
-                oldest_at = await self._api.stored_at(self._stream, subject, found.floor + 1)
-            self._kept = Kept(
-                self._stream,
-                found.waiting,
-                found.in_hand,
-                found.redelivered,
-                self._parked,
-                oldest_at,
-            )
+        return self._stock.kept
 
     def _spawn(self, coroutine: Coroutine[Any, Any, None], what: str) -> None:
         task = asyncio.get_running_loop().create_task(
@@ -316,26 +432,21 @@ class JetStreamIntake:
     @property
     def trouble(self) -> str | None:
         """See `base.Intake`."""
-        if self._trouble is None and self._parked:
+        parked, trouble = self._stock.parked, self._upkeep.trouble
+        if trouble is None and parked:
             return (
-                f"{self._parked} messages of the stream {self._stream} were delivered {MAX_DELIVER} times and are "
+                f"{parked} messages of the stream {self._stream} were delivered {MAX_DELIVER} times and are "
                 "delivered no more"
             )
-        return self._trouble or self._denied
-
-    def _note_denied(self, denial: Denial) -> None:
-        """The broker does not let us ask for messages; the next that comes says that it does again."""
-        self._denied = denial.text
+        return trouble or self._pulls.denied
 
     # -- pulling ----------------------------------------------------------------------------------
 
     is_asked = True
 
     def update(self, spec: SubscriberSpec) -> None:
-        """See `base.Intake`. New limits are the stream's in a moment."""
-        if (spec.stream, spec.concurrency) != (self._spec.stream, self._spec.concurrency):
-            self._repair_at = 0.0
-            self._is_change_ours = True
+        """See `base.Intake`."""
+        self._upkeep.update(spec)
         self._spec = spec
         self._plain.update(spec)
 
@@ -345,18 +456,17 @@ class JetStreamIntake:
         self._pull()
 
     def _pull(self) -> None:
-        if self._subscriptions and not self.has_ended:
+        if self._subscriptions and not self._upkeep.has_ended:
             self._pulls.ask()
 
     def _take(self, messages: list[BusMessage]) -> None:
         """Everything of one read: messages, and what the broker says of the asking."""
-        now, pulls = self._mono(), self._pulls
-        pulls.heard_mono = now
-        self._denied = None
+        now, pulls, life = self._mono(), self._pulls, self._upkeep.life
+        pulls.hear(now)
         fresh: list[BusMessage] = []
         again: list[BusMessage] = []
-        subject, prefix, lender = self._spec.subject, self._prefix, LENT_PREFIX + self._life
-        in_hand, sender_of = self._in_hand, self._dialect.sender_of
+        subject, prefix, lender = self._spec.subject, self._prefix, LENT_PREFIX + life
+        in_hand, sender_of = self._in_hand.told, self._dialect.sender_of
         # what is begun here must be begun nowhere else, whatever becomes of this daemon
         claims_all = self._begins_once and self._spec.ack_on is AckOn.DONE
         is_last = True
@@ -377,7 +487,7 @@ class JetStreamIntake:
                 subject,
                 message.payload,
                 block,
-                f"{prefix}{self._life}/{sender_of(block)}/{ack.replace('.', '/')}",
+                f"{prefix}{life}/{sender_of(block)}/{ack.replace('.', '/')}",
                 origin=(lender, receipt.sequence),
             )
             (fresh if receipt.delivered == 1 and not claims_all else again).append(taken)
@@ -391,10 +501,6 @@ class JetStreamIntake:
             has_more = not is_last and pulls.has_more and self._spec.concurrency > 1
             self._gathering.add(fresh, has_more=has_more)
         self._pull()
-
-    def _hand_over(self, messages: list[BusMessage]) -> None:
-        if self._on_messages is not None:
-            self._on_messages(messages)
 
     def _take_status(self, message: BusMessage) -> None:
         block = message.block
@@ -411,7 +517,7 @@ class JetStreamIntake:
             # of another kind than the end of one asking: everything is looked at anew
             self._pulls.give_up()
         if status not in ("404", "408") and "MaxBytes" not in headers.get("Description", ""):
-            self._repair_at = min(self._repair_at, self._mono() + self._repair_delay_s)
+            self._upkeep.look_soon()
 
     # -- claims -----------------------------------------------------------------------------------
 
@@ -419,24 +525,24 @@ class JetStreamIntake:
         """Deliveries of which another daemon may have had the message, or may get it later."""
         receipts = [_receipt_of(message.reply_to) for message in messages]
         try:
-            claims = await self._claims.of_deliveries(receipts, self._life)
+            claims = await self._claims.of_deliveries(receipts, self._upkeep.life)
         except BusError:
             for receipt in receipts:
                 # delivered once more in a while
-                self._in_hand.pop(receipt.ack_subject, None)
+                self._in_hand.told.pop(receipt.ack_subject, None)
             return
         mine: list[BusMessage] = []
         given_back: list[Frame] = []
         for message, receipt, claim in zip(messages, receipts, claims, strict=True):
             if claim is Claim.ANOTHERS:
-                self._in_hand.pop(receipt.ack_subject, None)
+                self._in_hand.told.pop(receipt.ack_subject, None)
                 given_back.append((receipt.ack_subject, "", b"", _nak(pause_s(receipt))))
                 continue
             if claim is Claim.TAKEN_OVER:
                 message.block = with_line(message.block, BEGUN_ELSEWHERE)
             mine.append(message)
         self._send(given_back)
-        if mine and self._on_messages is not None:
+        if mine:
             self._on_messages(mine)
 
     async def claim(self, reply_tos: Sequence[str]) -> list[bool]:
@@ -449,13 +555,6 @@ class JetStreamIntake:
         of_kept = dict(zip(kept, await self._claims.of_rows(receipts), strict=True))
         return [of_kept.get(reply_to, True) for reply_to in reply_tos]
 
-    async def _throw_claims_away(self, newest: int, found: ConsumerState) -> None:
-        """Have the stream forget claims of what is acknowledged; `newest` is the newest that there was before the look."""
-        is_empty = not (found.waiting or found.in_hand)
-        before = newest + 1 if is_empty else found.floor + 1
-        with contextlib.suppress(BusError):
-            await self._claims.throw_away(self._stream, before)
-
     # -- acknowledging ----------------------------------------------------------------------------
 
     def confirm(self, confirmations: Sequence[Confirmation]) -> None:
@@ -463,7 +562,7 @@ class JetStreamIntake:
         now = self._mono()
         frames: list[Frame] = []
         plain: list[Confirmation] = []
-        prefix, in_hand, acked = self._prefix, self._in_hand, self._acked
+        prefix, in_hand, acked = self._prefix, self._in_hand.told, self._in_hand.acked
         for confirmation in confirmations:
             if not confirmation.reply_to.startswith(prefix):
                 plain.append(confirmation)
@@ -526,61 +625,20 @@ class JetStreamIntake:
             if self._bus.connection_epoch != self._epoch:
                 self._epoch = self._bus.connection_epoch
                 self._pulls.give_up()
-                self._send([frame for at, frame in self._acked if now - at < ACK_WAIT_S])
-                self._repair_at = 0.0
+                self._send(self._in_hand.words_again(now))
+                self._upkeep.look_now()
             elif self._pulls.is_silent(now):
                 self._pulls.give_up()
-                self._repair_at = 0.0
-            if now >= self._repair_at:
-                await self._repair()
-            # claims that nothing in hand needs any more take up room of the stream
-            if now >= self._look_at_kept_at or (self._claims.newest and not self._in_hand):
-                self._look_at_kept_at = now + KEPT_LOOK_S
-                await self._look_at_kept()
-            self._tell_in_hand(self._mono())
+                self._upkeep.look_now()
+            await self._upkeep.look(now)
+            await self._stock.look(now, has_in_hand=bool(self._in_hand.told))
+            self._send(self._in_hand.words_due(self._mono()))
             self._pull()
-            if self._is_rest and not self._in_hand:
-                await self._end_rest()
+            if self._is_rest and not self._in_hand.told:
+                await self._upkeep.end_rest()
                 if self.has_ended:
                     # NB: looked after any longer, stream and consumer would be made anew, and record what goes by core
                     return
-
-    async def _repair(self) -> None:
-        try:
-            async with asyncio.timeout(RESYNC_S):
-                await self._ready()
-        except (BusError, TimeoutError) as error:
-            self._trouble = str(error) or "the broker does not answer"
-            self._repair_delay_s = min(self._repair_delay_s * 2, REPAIR_MAX_S)
-            self._repair_at = self._mono() + self._repair_delay_s
-        else:
-            self._trouble = None if self._is_change_ours else self._drift
-            self._is_change_ours = False
-            self._repair_delay_s = REPAIR_FIRST_S
-            self._repair_at = self._mono() + RESYNC_S
-
-    def _tell_in_hand(self, now: float) -> None:
-        due = [ack for ack, told in self._in_hand.items() if now - told >= TELL_EVERY_S]
-        for ack in due:
-            self._in_hand[ack] = now
-        self._send([(ack, "", b"", b"+WPI") for ack in due])
-
-    async def _end_rest(self) -> None:
-        """Once a stream that is not the config's any more holds nothing for us, it is forgotten."""
-        subject = self._spec.subject
-        with contextlib.suppress(BusError, StoreError):
-            found = await self._api.find_consumer(self._stream, subject)
-            if found is not None:
-                if found.waiting or found.in_hand:
-                    return
-                await self._api.delete_consumer(self._stream, subject)
-            await self._notes.remember(NOTE_KIND, {self._note: None})
-            self._pulls.room = 0
-            self._trouble = self._drift = None
-            self.has_ended = True
-
-    def _note_parked(self, messages: list[BusMessage]) -> None:
-        self._parked += len(messages)
 
 
 def _ack_subject(reply_to: str) -> str:
@@ -613,4 +671,4 @@ def _life_of(created: str) -> str:
     return hashlib.sha256(created.encode()).hexdigest()[:12]
 
 
-def _nothing() -> None: ...
+def _nothing(*_: object) -> None: ...

@@ -601,7 +601,7 @@ async def test_limits_that_the_config_changes_are_no_trouble_and_what_others_cha
     assert intake.trouble is None
     found = await side.api.find_stream(STREAM)
     await side.api.ask(f"STREAM.UPDATE.{STREAM}", {**found.config, "max_bytes": 5_000})
-    intake._repair_at = 0.0  # not in half a minute
+    intake._upkeep.look_now()  # not in half a minute
     await until_async(lambda: "max_bytes is 5000" in (intake.trouble or ""))
     await until_taken(look, AssertionError)
     await intake.stop()
