@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from appliance.core.hidden import NOTHING_HIDDEN, Hidden
 from appliance.core.names import MethodName, NodeName, Subject, WorkerKey, WorkerKind
@@ -28,6 +28,7 @@ from appliance.core.settings import (
     Shape,
     duration,
     entries,
+    parts_of,
     percent,
     section,
     setting,
@@ -581,6 +582,23 @@ class PublisherSpec(PublisherSettings):
     wants_ack: bool
     schedule: Schedule | None = None
     entry: str | None = field(default=None, metadata={"reload": ReloadClass.LIVE})
+
+    @classmethod
+    def of_settings(
+        cls, settings: PublisherSettings, way: Carried, *, wants_ack: bool, **facts: Any
+    ) -> PublisherSpec:
+        """A publisher with all settings of its sender, carried as the receiver says; `facts` are its other fields.
+
+        No setting is named here but those that are not the sender's to say, so a new one comes along by itself.
+        """
+        said: dict[str, Any] = {
+            part.attr: getattr(settings, part.attr) for part in parts_of(PublisherSettings)
+        }
+        said["signatures"] = way.signatures
+        # what nothing acknowledges is kept by no stream, and so goes from disk to disk
+        carried = way if wants_ack else Carried()
+        said |= {"delivery": carried.delivery, "stream": carried.stream}
+        return cls(wants_ack=wants_ack, **said, **facts)
 
     @property
     def key(self) -> WorkerKey:

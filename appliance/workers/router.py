@@ -130,23 +130,14 @@ class Router:
     ) -> PublisherSpec:
         """The on-demand publisher for a lane whose subject is given (left by an earlier run or config)."""
         defaults = self._defaults(node)
-        wants_ack = not subject.endswith("NACK")
-        way: Carried = self._way(NodeName(to_node), MethodName(method), defaults)
-        if not wants_ack:
-            way = Carried(signatures=way.signatures)
-        return PublisherSpec(
+        return PublisherSpec.of_settings(
+            defaults,
+            self._way(NodeName(to_node), MethodName(method), defaults),
             node=node,
             subject=subject,
             to_node=NodeName(to_node),
             method=MethodName(method),
-            wants_ack=wants_ack,
-            signatures=way.signatures,
-            delivery=way.delivery,
-            stream=way.stream,
-            ack=defaults.ack,
-            window=defaults.window,
-            serialization=defaults.serialization,
-            compression=defaults.compression,
+            wants_ack=not subject.endswith("NACK"),
         )
 
     def check_reply_method(

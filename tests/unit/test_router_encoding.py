@@ -6,12 +6,21 @@ import dataclasses
 import itertools
 import statistics
 import time
+from typing import Any
 
 import pytest
 
 from appliance.core.message import Message
 from appliance.core.names import NodeName
-from appliance.core.specs import AckSettings, DesiredState, PublisherDefaults, PublisherSpec
+from appliance.core.specs import (
+    AckSettings,
+    Delivery,
+    DesiredState,
+    PublisherDefaults,
+    PublisherSettings,
+    PublisherSpec,
+    StreamSettings,
+)
 from appliance.errors import RequestInvalid
 from appliance.methods.registry import METHOD_TABLE
 from appliance.wire.frame import decode_frame, frame_headers, split_encoding
@@ -97,6 +106,27 @@ def test_settings_of_a_reload_hold_for_messages_like_those_before():
     record = router.make_record(message)
     assert record.encoding == "gob"
     assert decode_frame(record.payload, frame_headers("gob", "none")).ack_timeout_s == 77
+
+
+@pytest.mark.parametrize("wants_ack", [True, False])
+def test_publisher_made_on_demand_has_every_setting_of_its_node(wants_ack: bool):
+    """Whatever settings there are: one that is new is handed on without a word of the router's."""
+    said: dict[str, Any] = {item.name: object() for item in dataclasses.fields(PublisherSettings)}
+    central = NodeName("central")
+    defaults = PublisherDefaults(**said, ack_mode="required" if wants_ack else "none")
+    router = Router(METHOD_TABLE, instance="0" * 16, next_id=lambda: 7, wall=lambda: 1.0)
+    router.route_by(
+        DesiredState(
+            run_nodes=(central,),
+            declared_nodes=frozenset({central}),
+            workers={},
+            publisher_defaults={central: defaults},
+        )
+    )
+    spec = router.publisher_for("central", "ship1", "REQToConsole")
+    # what nothing acknowledges is kept by no stream
+    carried = {} if wants_ack else {"delivery": Delivery.CORE, "stream": StreamSettings()}
+    assert {name: getattr(spec, name) for name in said} == said | carried
 
 
 @pytest.mark.parametrize("wrong", [["x"], 7, b"x"])

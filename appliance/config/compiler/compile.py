@@ -67,11 +67,9 @@ from appliance.core.specs import (
     Delivery,
     DesiredState,
     NodeTraits,
-    PublisherSettings,
     PublisherSpec,
     Schedule,
     SignaturePolicy,
-    StreamSettings,
     SubscriberSpec,
     WorkerSpec,
 )
@@ -398,16 +396,10 @@ def make_publisher(
     resolved = entry.resolved
     end = (index or {}).get((to, resolved.info.name))
     way = resolved.settings if end is None else end.way
-    settings = {
-        part.attr: getattr(resolved.settings, part.attr) for part in parts_of(PublisherSettings)
-    }
-    carried = (
-        {"delivery": way.delivery, "stream": way.stream}
-        if resolved.wants_ack
-        else {"delivery": Delivery.CORE, "stream": StreamSettings()}
-    )
     kind = make_kind(resolved.info.category, wants_ack=resolved.wants_ack)
-    return PublisherSpec(
+    return PublisherSpec.of_settings(
+        resolved.settings,
+        way,
         node=entry.node,
         subject=make_subject(to, resolved.info.name, kind),
         to_node=to,
@@ -415,7 +407,6 @@ def make_publisher(
         wants_ack=resolved.wants_ack,
         schedule=_fill_schedule(resolved.schedule, entry.node) if resolved.schedule else None,
         entry=entry.name,
-        **settings | carried | {"signatures": way.signatures},
     )
 
 
