@@ -181,12 +181,11 @@ class InboxRow:
 
 @dataclass(frozen=True, slots=True)
 class Counts:
-    """What the store holds now. `pending` includes `in_flight`, what publishers have in hand;
+    """What the store holds now. `pending` includes what publishers have in hand, which they count (`WorkerStats.in_flight`);
     `inbox` are messages taken in and not finished, `bytes` what all of it takes on disk.
     """
 
     pending: int
-    in_flight: int
     dead: int
     oldest_created_at: float | None
     inbox: int = 0

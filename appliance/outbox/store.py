@@ -416,9 +416,7 @@ class MessageStore:
     def counts(self) -> Counts:
         """What the store holds; cheap."""
         oldest: list[float] = []
-        in_flight = 0
         for lane in self._lanes.values():
-            in_flight += lane.held
             if not lane.depth and not lane.held:
                 continue
             at = lane.oldest_created_at()
@@ -429,7 +427,6 @@ class MessageStore:
                 oldest.append(at)
         return Counts(
             pending=self._pending,
-            in_flight=in_flight,
             dead=self._database.letters.count,
             oldest_created_at=min(oldest, default=None),
             inbox=self._database.inbox_count,

@@ -621,7 +621,6 @@ class MemoryStore:
         """What the store holds."""
         return Counts(
             pending=len(self._pending),
-            in_flight=sum(lane.held for lane in self._lanes.values()),
             dead=len(self.disk.dead),
             oldest_created_at=min(self._pending.values(), default=None),
             inbox=len(self.disk.inbox),

@@ -225,10 +225,10 @@ class StoreAndModel(RuleBasedStateMachine):
     def counts_agree(self) -> None:
         counts = self.store.counts()
         assert counts.pending == len(self.waiting) + len(self.held)
-        assert counts.in_flight == len(self.held)
         assert counts.dead == len(self.dead)
         lane = self.store.lane(KEY)
         assert lane.depth == len(self.waiting)
+        assert lane.held == len(self.held)
         assert lane.in_memory - lane.held - len(lane._delayed) <= WINDOW + 1
 
     @invariant()
