@@ -245,6 +245,7 @@ KINDS = {
     "heart": (send_heart, receive_heart),
     "heart_stream": (send_stream, receive_stream),
     "jetstream": (jetstream_peer.send, jetstream_peer.receive),
+    jetstream_peer.QUEUE: (jetstream_peer.send, jetstream_peer.receive),
 }
 
 
@@ -354,10 +355,13 @@ def make_cases(options: argparse.Namespace) -> list[Case]:
     ]
     if options.jetstream:
         cases += [
-            Case(name="jetstream 256 always", kind="jetstream", broker=ALWAYS),
-            Case(name="stream 256 always", kind="heart_stream", broker=ALWAYS),
-            Case(name="jetstream 256 default", kind="jetstream", broker=DEFAULT),
-            Case(name="stream 256 default", kind="heart_stream", broker=DEFAULT),
+            Case(name=f"{name} 256 {sync}", kind=kind, broker=broker)
+            for sync, broker in (("always", ALWAYS), ("default", DEFAULT))
+            for name, kind in (
+                ("jetstream", "jetstream"),
+                ("queue", jetstream_peer.QUEUE),
+                ("stream", "heart_stream"),
+            )
         ]
     if options.signatures:
         cases += [

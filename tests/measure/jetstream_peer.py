@@ -2,6 +2,9 @@
 
 The producer has a window of unanswered PubAcks, the consumer in another process pulls, decodes and acknowledges each;
 the end is when the consumer has acknowledged the last. Run by `heart_bench.py --jetstream`.
+
+By itself a stream keeps what was acknowledged, until it is full. One that lets go of it (`QUEUE`), as the product's
+do, writes down each message that goes, too.
 """
 
 from __future__ import annotations
@@ -12,7 +15,7 @@ from contextlib import suppress
 
 import cbor2
 import nats
-from nats.js.api import AckPolicy, ConsumerConfig, StorageType, StreamConfig
+from nats.js.api import AckPolicy, ConsumerConfig, RetentionPolicy, StorageType, StreamConfig
 
 from tests.measure.side import Meter, Plan, make_text
 from tests.support.bare_publisher import seed_message
@@ -20,12 +23,17 @@ from tests.support.bare_publisher import seed_message
 SUBJECT = "beta.REQToConsole.EventACK"
 DONE_SUBJECT = "gamma.done"
 """Below no stream: how the consumer tells what it has acknowledged."""
+QUEUE = "jetstream_queue"
+"""The kind of a plan whose stream lets go of what is acknowledged."""
 
 
 async def receive(plan: Plan, say_ready: Callable[[], None]) -> None:
     client = await nats.connect(plan.url)
     stream = client.jetstream()
-    await stream.add_stream(StreamConfig(name="S", subjects=["beta.>"], storage=StorageType.FILE))
+    kept = RetentionPolicy.WORK_QUEUE if plan.kind == QUEUE else RetentionPolicy.LIMITS
+    await stream.add_stream(
+        StreamConfig(name="S", subjects=["beta.>"], storage=StorageType.FILE, retention=kept)
+    )
     consumer = await stream.pull_subscribe(
         "beta.>",
         "durable",
