@@ -33,6 +33,8 @@ def _swaps(share: float) -> Run:
             swaps=50,
             lives=50,
             flaps=50,
+            # appends are synced: so many of them together keep up with the rate
+            concurrencies=(128, 64),
             seed=seed,
         )
         lines = found.lines

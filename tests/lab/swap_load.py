@@ -109,13 +109,18 @@ def run_swaps(
     swaps: int = 0,
     lives: int = 0,
     flaps: int = 0,
+    concurrencies: tuple[int, int] = (16, 1),
     seed: int = 1,
 ) -> SwapOutcome:
-    """Spread the edits evenly over the load; each edit is waited for, so none melts into the next."""
+    """Spread the edits evenly over the load; each edit is waited for, so none melts into the next.
+
+    `concurrencies` are what live edits choose of for the handler that takes the load.
+    """
     edits = ["swap"] * swaps + ["live"] * lives + ["flap"] * flaps
     random.Random(seed).shuffle(edits)
     with NatsServer() as broker:
-        state = {"ack_on": "received", "concurrency": 16, "slow_concurrency": 1, "extra": ""}
+        many, few = concurrencies
+        state = {"ack_on": "received", "concurrency": many, "slow_concurrency": 1, "extra": ""}
         text = CONFIG.format(url=broker.url, **state)
         with Appliance(text, directory) as appliance:
             slow = _SlowLoad(appliance, directory / "effects")
@@ -131,7 +136,7 @@ def run_swaps(
                 if edit == "swap":
                     state["ack_on"] = "done" if state["ack_on"] == "received" else "received"
                 elif edit == "live":
-                    state["concurrency"] = 1 if state["concurrency"] == 16 else 16
+                    state["concurrency"] = few if state["concurrency"] == many else many
                     state["slow_concurrency"] = 1 if state["slow_concurrency"] == 2 else 2
                 else:
                     state["extra"] = "" if state["extra"] else EXTRA
