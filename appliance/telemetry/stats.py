@@ -39,6 +39,10 @@ class LightHistogram:
         self.sum += seconds * count
         self.count += count
 
+    def mean(self, default: float) -> float:
+        """Seconds of one; `default` while there was none."""
+        return self.sum / self.count if self.count else default
+
     def buckets(self) -> list[tuple[str, int]]:
         """Upper bound as text and cumulative count, ``+Inf`` last."""
         cumulated = 0

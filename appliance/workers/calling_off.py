@@ -6,18 +6,14 @@ is told to end by whoever runs it, and only marked here, for a subscriber that w
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Iterable
 
 from appliance.core.current import Current
 from appliance.core.specs import SubscriberSpec
-from appliance.errors import StoreError
 from appliance.methods.programs.running import ProgramKey
 from appliance.outbox.records import CalledOff
 from appliance.workers.incoming import Incoming
 from appliance.workers.services import WorkerServices
-
-RETRY_S = 0.2
 
 
 class CallingOff:
@@ -61,14 +57,11 @@ class CallingOff:
     async def _remember(self, key: ProgramKey) -> CalledOff:
         spec = self._spec.value
         seen = (self._scope, key.from_node, key.instance) if spec.dedupe else None
-        while True:
+
+        async def call_off() -> CalledOff:
             work = self._find(key)
             row_id = None if work is None else work.row_id
-            try:
-                return await self._services.store.call_off(seen, key.message_id, row_id)
-            except StoreError as error:
-                if not error.retryable:
-                    raise
-                why = f"cannot note that {key.message_id} is called off: {error}"
-                self._services.telemetry.worker_troubled(spec.key, why)
-            await asyncio.sleep(RETRY_S)
+            return await self._services.store.call_off(seen, key.message_id, row_id)
+
+        cannot = f"cannot note that {key.message_id} is called off"
+        return await self._services.until_stored(call_off, spec.key, cannot)

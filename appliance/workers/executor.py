@@ -27,7 +27,6 @@ from appliance.errors import (
     BeginAgain,
     DecodeError,
     HandlerError,
-    StoreError,
 )
 from appliance.methods.base import FilePosition, HandlerContext, Method, Result
 from appliance.methods.programs.running import CALLED_OFF, ProgramKey
@@ -35,7 +34,7 @@ from appliance.outbox.records import DONE_VERDICT
 from appliance.telemetry.stats import WorkerStats
 from appliance.workers.bounded import rest_within
 from appliance.workers.calling_off import CallingOff
-from appliance.workers.finishing import Finishing, Telling
+from appliance.workers.finishing import Finishing
 from appliance.workers.incoming import Incoming, Waiting, wire_limits
 from appliance.workers.replies import is_for_caller_only
 from appliance.workers.reply_builder import ReplyBuilder
@@ -75,9 +74,6 @@ class Executor:
         self.scope = scope
         self.method = Current(method)
         self._services = services
-        self._store = services.store
-        self._telemetry = services.telemetry
-        self._error_reports = services.error_reports
         self._spec_in_force = Current(spec)
         """For the parts that read it now and then; `spec` is the same, for every message."""
         self._reply_policy = ReplyPolicy(services, self._spec_in_force)
@@ -92,21 +88,17 @@ class Executor:
         self.waiting = Waiting()
         """What those in the queue, and those that are taken in meanwhile, take."""
         self._running: set[Incoming] = set()
-        self._telling = Telling(intake, services.store.instance, services.mono)
-        self._finishing = Finishing(
+        self.finishing = Finishing(
             spec,
             services,
             intake=intake,
             scope=scope,
-            telling=self._telling,
             must_send=self.reply_builder.must_send,
             on_progress=on_progress,
         )
         self._calling_off = CallingOff(
             services, scope, self._spec_in_force, self.unfinished, self._conclude_called_off
         )
-        self.active = self._finishing.active
-        self.rows = self._finishing.rows
         self.leaving = asyncio.Event()
         """Set by the subscriber that begins to drain."""
         self.leaves_by_mono: float | None = None
@@ -123,7 +115,7 @@ class Executor:
     @property
     def count(self) -> int:
         """Messages in hand, those whose commit is under way included."""
-        return len(self.queue) + len(self._running) + len(self._finishing)
+        return len(self.queue) + len(self._running) + len(self.finishing)
 
     @property
     def runs_once(self) -> bool:
@@ -132,23 +124,21 @@ class Executor:
 
     def end_soon(self, count: int) -> bool:
         """Whether so many messages that come now are handled within a moment, going by how long others took."""
-        taken = self._stats.handler
-        mean_s = taken.sum / taken.count if taken.count else 0.0
+        mean_s = self._stats.handler.mean(0.0)
         return not self._running and (len(self.queue) + count) * mean_s <= SOON_S
 
     @property
     def held_count(self) -> int:
         """Messages that wait: for their turn, or handled for their commit."""
-        return len(self.queue) + len(self._finishing)
+        return len(self.queue) + len(self.finishing)
 
     def unfinished(self) -> list[Incoming]:
         """Everything that a stop now would cut off."""
-        return [*self.queue, *self._left, *self._running, *self._finishing.works]
+        return [*self.queue, *self._left, *self._running, *self.finishing.works]
 
     def busy_ms(self, least: int, most: int) -> int:
         """After how many milliseconds there may be room, going by how long handlers have taken so far."""
-        taken = self._stats.handler
-        mean_s = taken.sum / taken.count if taken.count else 0.05
+        mean_s = self._stats.handler.mean(0.05)
         wait_s = mean_s * (len(self.queue) + 1) / max(1, self.spec.concurrency) / 4
         return int(min(most, max(least, wait_s * 1000)))
 
@@ -169,33 +159,11 @@ class Executor:
             return
         for work in works:
             self.waiting.remove(work)
-            self._running.add(work)
-            self._group.create_task(self._obey(work), name=f"obey {self.spec.key.name}")
-
-    async def _obey(self, work: Incoming) -> None:
-        try:
-            await self._handle_opened(work)
-        finally:
-            self._running.discard(work)
-            # it waits for the disk, and what it ended may have ended before it
-            self._stats.in_flight = len(self._running)
-            self._on_progress()
-
-    def forget(self, work: Incoming) -> None:
-        """`work` is no longer being handled here."""
-        key = work.key
-        if key is not None and self.active.get(key) is work:
-            del self.active[key]
-
-    def let_go_of_rows(self) -> None:
-        """What is left on disk may be taken by another worker."""
-        # NB: all of them, also those of handlers that were cut off just now
-        self._services.inbox.held.difference_update(self.rows)
-        self.rows.clear()
+            self._handle_beside(self._group, work, None)
 
     def use(self, spec: SubscriberSpec) -> None:
         """More concurrency holds for what is queued already."""
-        self.spec = self._finishing.spec = spec
+        self.spec = self.finishing.spec = spec
         self._spec_in_force.put(spec)
         self.spawn_loops()
 
@@ -206,9 +174,11 @@ class Executor:
         async with asyncio.TaskGroup() as group:
             self._group = group
             self.spawn_loops()
-            telling = group.create_task(self._telling.run(), name=f"tell {self.spec.key.name}")
+            telling = group.create_task(
+                self.finishing.telling.run(), name=f"tell {self.spec.key.name}"
+            )
             try:
-                await self._finishing.run()
+                await self.finishing.run()
             finally:
                 self._group = None
                 telling.cancel()
@@ -281,7 +251,7 @@ class Executor:
 
     def handle_now(self, works: list[Incoming]) -> None:
         """Handle messages that `may_be_done_at_once`, and hand over what came of them; none of them is held."""
-        self._finishing.gather()
+        self.finishing.gather()
         for work in works:
             message = work.message
             assert message is not None
@@ -290,17 +260,25 @@ class Executor:
                 work.message = None  # its commit may take a while, and memory with it
             else:
                 assert self._group is not None
-                self._running.add(work)
-                self._group.create_task(
-                    self._go_on_alone(begun), name=f"handle {self.spec.key.name}"
-                )
-        self._finishing.flush()
+                self._handle_beside(self._group, work, begun)
+        self.finishing.flush()
 
-    async def _go_on_alone(self, begun: _Begun) -> None:
+    def _handle_beside(
+        self, group: asyncio.TaskGroup, work: Incoming, begun: _Begun | None
+    ) -> None:
+        """In no loop, and beside all that these run."""
+        self._running.add(work)
+        group.create_task(self._handle_alone(work, begun), name=f"handle {self.spec.key.name}")
+
+    async def _handle_alone(self, work: Incoming, begun: _Begun | None) -> None:
         try:
-            await self._go_on(begun)
+            if begun is not None:
+                await self._go_on(begun)
+            else:
+                await self._handle_opened(work)
         finally:
-            self._running.discard(begun.work)
+            self._running.discard(work)
+            # it waits for the disk, and what it ended may have ended before it
             self._stats.in_flight = len(self._running)
             self._on_progress()
 
@@ -309,7 +287,7 @@ class Executor:
             message = work.message or work.opened(wire_limits(self._services.desired.value))
         except DecodeError as error:
             text = self._services.hiding.text(str(error))
-            self._finishing.add((work, (), f"failed: undecodable: {text}"))
+            self.finishing.add((work, (), f"failed: undecodable: {text}"))
             return
         if self._needs_mark(work) and BEGUN_ELSEWHERE in work.block:
             self._fail(work, message, HandlerError(_BEGUN_ELSEWHERE_TEXT), None)
@@ -321,7 +299,7 @@ class Executor:
             self._reply_order.say(work)
             # who still speaks hears of it with the word that this piece is done
             work.is_unwanted = self._services.abandoned.is_unwanted(work, message)
-            self._finishing.add((work, self.reply_builder.forwarded(work, message), DONE_VERDICT))
+            self.finishing.add((work, self.reply_builder.forwarded(work, message), DONE_VERDICT))
             return
         await self._handle(work, message)
 
@@ -351,7 +329,7 @@ class Executor:
         failure = begun.error
         if work.reply_tos and work.ack_on is AckOn.RECEIVED:
             # it was to be done at once (see `may_be_done_at_once`), and so was what is behind it
-            self._telling.add_unacknowledged([work, *self.queue])
+            self.finishing.telling.add_unacknowledged([work, *self.queue])
         handling, waits_for = begun.handling, begun.waits_for
         self._on_handler_waits()
         while True:
@@ -369,7 +347,7 @@ class Executor:
             if not (isinstance(failure, OSError) and failure.errno in _DISK_TROUBLE):
                 self._conclude_failure(work, message, failure, context)
                 return
-            self._telemetry.worker_troubled(
+            self._services.telemetry.worker_troubled(
                 self.spec.key, f"waiting to handle {message.id}: {failure}"
             )
             # what it had said meanwhile is not waited for: the next try says it anew
@@ -383,8 +361,8 @@ class Executor:
             handling, waits_for = again.handling, again.waits_for
 
     async def _handle(self, work: Incoming, message: Message) -> None:
-        if self._needs_mark(work) and not await self._mark_started(work, message):
-            return
+        if self._needs_mark(work):
+            await self._mark_started(work, message)
         begun = self._begin(work, message)
         if begun is not None:
             await self._go_on(begun)
@@ -410,7 +388,7 @@ class Executor:
         except AnswerTooLarge as error:
             self._fail(work, message, error, outlet)
             return
-        self._finishing.add((work, records, DONE_VERDICT))
+        self.finishing.add((work, records, DONE_VERDICT))
 
     def _conclude_failure(
         self, work: Incoming, message: Message, error: Exception, context: _MessageContext
@@ -419,7 +397,7 @@ class Executor:
         if isinstance(error, AnswerUnwanted):
             work.is_unwanted = True
             self._stats.handled += 1
-            self._finishing.add((work, (), DONE_VERDICT))
+            self.finishing.add((work, (), DONE_VERDICT))
             return
         self._fail(work, message, error, context.outlet)
 
@@ -434,7 +412,7 @@ class Executor:
         try:
             message = work.opened(wire_limits(self._services.desired.value))
         except DecodeError:
-            self._finishing.add((work, (), f"failed: {CALLED_OFF}"))
+            self.finishing.add((work, (), f"failed: {CALLED_OFF}"))
         else:
             self._fail(work, message, HandlerError(CALLED_OFF), None)
         self._on_progress()
@@ -445,27 +423,20 @@ class Executor:
     def _is_too_late_for(self, work: Incoming, now: float) -> bool:
         """Whether it would be cut off by the end of the drain, going by how long others took, and never be run again."""
         assert self.leaves_by_mono is not None
-        taken = self._stats.handler
-        mean_s = taken.sum / taken.count if taken.count else 0.0
-        return self._needs_mark(work) and now + mean_s > self.leaves_by_mono
+        ends_at = now + self._stats.handler.mean(0.0)
+        return self._needs_mark(work) and ends_at > self.leaves_by_mono
 
-    async def _mark_started(self, work: Incoming, message: Message) -> bool:
+    async def _mark_started(self, work: Incoming, message: Message) -> None:
         """Note durably that a message which must not run twice is about to run."""
         # the mark waits for the disk, and whoever comes next need not
         self.spawn_loops()
-        assert work.row_id is not None
-        while True:
-            try:
-                await self._store.mark_started([work.row_id])
-            except StoreError as error:
-                if not error.retryable:
-                    raise
-                self._telemetry.worker_troubled(
-                    self.spec.key, f"cannot start {message.id}: {error}"
-                )
-                await asyncio.sleep(RETRY_FIRST_S)
-            else:
-                return True
+        row_id = work.row_id
+        assert row_id is not None
+        await self._services.until_stored(
+            lambda: self._services.store.mark_started([row_id]),
+            self.spec.key,
+            f"cannot start {message.id}",
+        )
 
     def _limit_s(self, work: Incoming, message: Message) -> float | None:
         # a handler that minds the time itself gets a moment to say what it did before it is cut off
@@ -491,7 +462,7 @@ class Executor:
 
         At once for what must not be begun by another daemon as well; that word goes to `said`.
         """
-        self._telling.add(work, said if self.runs_once else None)
+        self.finishing.telling.add(work, said if self.runs_once else None)
 
     # -- outcomes ---------------------------------------------------------------------------------
 
@@ -511,8 +482,10 @@ class Executor:
         text = self._services.hiding.text(text)
         # what is asked for again comes again, or its sender says what became of it: nobody else has to look
         if not isinstance(error, BeginAgain):
-            self._telemetry.handler_failed(self.spec.key, message.from_node, message.id, text)
-            self._error_reports.report(
+            self._services.telemetry.handler_failed(
+                self.spec.key, message.from_node, message.id, text
+            )
+            self._services.error_reports.report(
                 self.spec.node,
                 f"{message.method} {message.id} failed: {text}",
                 method=message.method,
@@ -523,7 +496,7 @@ class Executor:
             self._reply_order.say(work)
         word = "refused" if isinstance(error, REFUSALS) else "failed"
         records = self.reply_builder.of_failure(work, message, text, outlet)
-        self._finishing.add((work, records, f"{word}: {text}"))
+        self.finishing.add((work, records, f"{word}: {text}"))
 
 
 def _own_cancellation() -> HandlerError:

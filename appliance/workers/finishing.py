@@ -137,7 +137,6 @@ class Finishing:
         *,
         intake: Intake,
         scope: str,
-        telling: Telling,
         must_send: set[int],
         on_progress: Callable[[], None],
     ) -> None:
@@ -149,7 +148,7 @@ class Finishing:
         self._services = services
         self._intake = intake
         self._scope = scope
-        self._telling = telling
+        self.telling = Telling(intake, services.store.instance, services.mono)
         self._must_send = must_send
         self._on_progress = on_progress
         self._waiting: deque[Finished] = deque()
@@ -167,6 +166,18 @@ class Finishing:
     def works(self) -> list[Incoming]:
         """Those that are in no commit yet."""
         return [work for work, _, _ in self._waiting]
+
+    def forget(self, work: Incoming) -> None:
+        """It is no longer in hand, and nothing has come of it."""
+        key = work.key
+        if key is not None and self.active.get(key) is work:
+            del self.active[key]
+
+    def let_go_of_rows(self) -> None:
+        """What is left on disk may be taken by another worker."""
+        # NB: all of them, also those of handlers that were cut off just now
+        self._services.inbox.held.difference_update(self.rows)
+        self.rows.clear()
 
     async def run(self) -> None:
         """Commit what is added until cancelled. Raises StoreError when the store is of no use any more."""
@@ -259,7 +270,7 @@ class Finishing:
                 spec.key, f"cannot commit handled messages: {error}"
             )
             count += 1
-            self._telling.add_unacknowledged([work for work, _, _ in batch.finished])
+            self.telling.add_unacknowledged([work for work, _, _ in batch.finished])
             kept = [record for record in batch.replies if record.id in self._must_send]
             if len(kept) < len(batch.replies) and count > MAX_REPLY_WAITS:
                 self._services.error_reports.report(
@@ -304,7 +315,7 @@ class Finishing:
                 rows.append(work.row_id)
             if work.reply_tos:
                 say_last(finished, said)
-        self._telling.remove(batch.finished)
+        self.telling.remove(batch.finished)
         if rows:
             # not before the commit: until then they are still rows of ours
             self._services.inbox.held.difference_update(rows)

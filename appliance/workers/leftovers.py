@@ -26,9 +26,8 @@ from appliance.workers.executor import Executor
 from appliance.workers.first_answers import FirstAnswers
 from appliance.workers.incoming import Entrance, Incoming, Refusal
 from appliance.workers.reply_policy import Turns
-from appliance.workers.services import WorkerServices
+from appliance.workers.services import STORE_RETRY_S, WorkerServices
 
-STORE_RETRY_S = 0.2
 INTERRUPTED_WORDS = f"{INTERRUPTED}the appliance stopped while it ran; it was not run again"
 CALLED_OFF_IN_VAIN = (
     "cancelled; the appliance stopped before it had ended, and did not run it again"
@@ -94,7 +93,7 @@ class Leftovers:
         spec = self._executor.spec
         rows = await self._services.inbox.claim(spec.node, spec.method, self._executor.scope)
         rows = await self._those_of_ours(rows)
-        self._executor.rows.update(row.row_id for row in rows)
+        self._executor.finishing.rows.update(row.row_id for row in rows)
         for at, row in enumerate(rows):
             try:
                 await self._resume(row)
@@ -102,7 +101,7 @@ class Leftovers:
                 left = {one.row_id for one in rows[at:]}
                 # what was not resumed stays on disk for the next claim
                 self._services.inbox.held -= left
-                self._executor.rows -= left
+                self._executor.finishing.rows -= left
                 raise
 
     async def _those_of_ours(self, rows: list[InboxRow]) -> list[InboxRow]:
@@ -146,7 +145,7 @@ class Leftovers:
             return
         key = work.key
         if key is not None and spec.dedupe:
-            self._executor.active[key] = work
+            self._executor.finishing.active[key] = work
         if work.ack_on is AckOn.RECEIVED:
             work.reply_tos.clear()
         else:
@@ -191,4 +190,4 @@ class Leftovers:
         )
         await self._services.store.finish([item], replies)
         self._services.inbox.held.discard(row.row_id)
-        self._executor.rows.discard(row.row_id)
+        self._executor.finishing.rows.discard(row.row_id)

@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from appliance.bus.base import Bus
 from appliance.core.audit import NoTrail, Trail
 from appliance.core.current import Current
 from appliance.core.delivery import DeliveryState
 from appliance.core.hidden import Hiding
-from appliance.core.names import NodeName
+from appliance.core.names import NodeName, WorkerKey
 from appliance.core.outcome import AnswerFacts
 from appliance.core.specs import DesiredState
 from appliance.delivery.base import DeliveryMode
 from appliance.delivery.signer import Signer
 from appliance.delivery.verifier import Verifier
 from appliance.dialect.base import Dialect
+from appliance.errors import StoreError
 from appliance.methods.base import Console, Files, FileTaker, HelloSink, WorkerLine, WorkerSwitch
 from appliance.methods.computing.pool import ProcessPool
 from appliance.methods.programs.running import RunningPrograms
@@ -31,6 +33,10 @@ from appliance.workers.peers import PeerBook
 from appliance.workers.router import Router
 from appliance.workers.stall import StallWatch
 from appliance.workers.waiters import AbandonedRequests, DeliveryWaiters
+
+STORE_RETRY_S = 0.2
+
+T = TypeVar("T")
 
 # What the daemon lends to every handler.
 
@@ -150,3 +156,20 @@ class WorkerServices:
     jobs: Jobs = field(default_factory=_NoJobs)
     trail: Trail = field(default_factory=NoTrail)
     """Where what peers ask of this machine is entered."""
+
+    async def until_stored(
+        self, attempt: Callable[[], Awaitable[T]], worker: WorkerKey, cannot: str
+    ) -> T:
+        """What the store answers; while it has trouble that may pass it is asked again, and told what `worker` cannot do.
+
+        Raises:
+            StoreError: trouble that stays.
+        """
+        while True:
+            try:
+                return await attempt()
+            except StoreError as error:
+                if not error.retryable:
+                    raise
+                self.telemetry.worker_troubled(worker, f"{cannot}: {error}")
+                await asyncio.sleep(STORE_RETRY_S)

@@ -167,7 +167,7 @@ class Subscriber:
         self._senders.close()
         await self._stop_intake()
         # before the scope is given up, which lets a successor claim them
-        self._executor.let_go_of_rows()
+        self._executor.finishing.let_go_of_rows()
         self._leftovers.unwatch()
 
     async def _stop_intake(self) -> None:

@@ -28,8 +28,7 @@ from appliance.workers.executor import Executor
 from appliance.workers.finishing import may_be_done_at_once
 from appliance.workers.first_answers import TAKEN, FirstAnswers
 from appliance.workers.incoming import Entrance, Incoming, Refusal
-from appliance.workers.leftovers import STORE_RETRY_S
-from appliance.workers.services import WorkerServices
+from appliance.workers.services import STORE_RETRY_S, WorkerServices
 
 WORTH_OVERLAPPING = 16
 """A batch smaller than this is decoded sooner than a task is made that commits it meanwhile."""
@@ -229,7 +228,7 @@ class TakingIn:
         key = work.key
         if key is None or not (self._spec.dedupe and self._spec.remembers):
             return True
-        active = self._executor.active
+        active = self._executor.finishing.active
         first = active.get(key)
         if first is not None:
             self._answers.note_in_hand(first, work, said)
@@ -319,7 +318,7 @@ class TakingIn:
             # NB: where all of them together leave room, nobody needs to be looked at alone
             is_within = has_plenty and waiting.size_bytes < plenty_bytes and not kept_back
             if not (is_within or backlog.has_share_left(work.sender)):
-                executor.forget(work)
+                executor.finishing.forget(work)
                 backlog.turn_away(work, delivery)
                 continue
             waiting.add(work)
@@ -342,7 +341,7 @@ class TakingIn:
             work.is_taken = True
             result, row_id, _ = taken
             if result is not fresh:
-                executor.forget(work)
+                executor.finishing.forget(work)
                 executor.waiting.remove(work)
                 self._answers.note_known(work, taken, said)
                 continue
@@ -362,7 +361,7 @@ class TakingIn:
                 executor.will_tell(work, said)
         # before they are acknowledged: a row that nobody holds may be claimed by another worker
         self._services.inbox.held.update(rows)
-        executor.rows.update(rows)
+        executor.finishing.rows.update(rows)
         if said:
             # before they are handled: with `on: received` the promise is kept already, whatever handlers do
             self._intake.confirm(said)
