@@ -19,6 +19,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import contextvars
+import heapq
 import random
 from collections.abc import Callable, Coroutine, Iterator
 from typing import Any, TypeVar
@@ -31,6 +33,8 @@ START_WALL_S = 1_700_000_000.0
 MAX_TURNS_AT_ONE_TIME = 200_000
 """Turns of the loop without time passing, beyond which it is taken to spin."""
 MAX_VIRTUAL_S = 400 * 86_400.0
+RESOLUTION_S = 1e-6
+"""Timers that are no further apart fire together: sums of floats over days are not exact to the nanosecond."""
 
 
 class Deadlock(AssertionError):
@@ -49,37 +53,42 @@ class Unhandled(AssertionError):
     """Something reached the loop's exception handler."""
 
 
-class _NoSelector:
-    """Stands where a selector would: moves the time instead of waiting for sockets."""
+class _Handle(asyncio.Handle):
+    """One of asyncio's, made without asking the loop whether it is debugged: a run of one seed makes a thousand."""
 
-    def __init__(self, loop: VirtualLoop) -> None:
+    __slots__ = ()
+
+    def __init__(
+        self,
+        callback: Callable[..., object],
+        args: tuple[Any, ...],
+        loop: VirtualLoop,
+        context: contextvars.Context | None,
+    ) -> None:
+        self._context = contextvars.copy_context() if context is None else context
         self._loop = loop
-        self.turns_at_this_time = 0
-
-    def select(self, timeout: float | None) -> list[Any]:
-        if timeout is None:
-            raise Deadlock(f"nothing is ready and no timer is set\n{describe_tasks(self._loop)}")
-        if timeout <= 0:
-            self.turns_at_this_time += 1
-            if self.turns_at_this_time > MAX_TURNS_AT_ONE_TIME:
-                turns = f"{self.turns_at_this_time} turns without time passing"
-                raise Livelock(f"{turns}\n{describe_tasks(self._loop)}")
-            return []
-        self.turns_at_this_time = 0
-        self._loop.pass_time(timeout)
-        return []
-
-    def close(self) -> None: ...
+        self._callback = callback
+        self._args = args
+        self._cancelled = False
+        self._repr = None
+        self._source_traceback = None
 
 
 class VirtualLoop(asyncio.BaseEventLoop):
-    """The loop of one scenario; see the module. `time()` is the steady clock."""
+    """The loop of one scenario; see the module. `time()` is the steady clock.
+
+    Its turns are its own, for they are most of what a scenario costs: there are no sockets to ask, timers are compared as
+    numbers, and those of one moment fire in the order in which they were set.
+    """
+
+    _scheduled: list[tuple[float, int, asyncio.TimerHandle]]
 
     def __init__(self) -> None:
         super().__init__()
         self._now = START_STEADY_S
-        self._selector = self._timer = _NoSelector(self)
-        self._clock_resolution = 1e-6  # sums of floats over days are not exact to the nanosecond
+        self._turns_at_this_time = 0
+        self._timers_set = 0
+        self._timers_called_off = 0
         self._ends_at = START_STEADY_S + MAX_VIRTUAL_S
         self.unhandled: list[dict[str, Any]] = []
         self.set_exception_handler(lambda _, context: self.unhandled.append(context))
@@ -89,25 +98,105 @@ class VirtualLoop(asyncio.BaseEventLoop):
         return self._now
 
     def pass_time(self, seconds: float) -> None:
-        """Move the clock; called when there is nothing to do until then."""
-        self._now += seconds
-        if self._now > self._ends_at:
+        """Move the clock on by so much, as somebody does who keeps everybody waiting."""
+        self._go_on_to(self._now + seconds)
+
+    def _go_on_to(self, now: float) -> None:
+        self._turns_at_this_time = 0
+        self._now = now
+        if now > self._ends_at:
             raise Livelock(f"more than {MAX_VIRTUAL_S / 86_400:g} days have passed")
 
     def grant_more(self) -> None:
         """A run was ended for taking too long; what it left behind may still be ended in order."""
-        self._timer.turns_at_this_time = 0
+        self._turns_at_this_time = 0
         self._ends_at = self._now + MAX_VIRTUAL_S
 
-    def call_soon_threadsafe(self, *args: Any, **kwargs: Any) -> Any:
+    def call_soon(
+        self,
+        callback: Callable[..., object],
+        *args: Any,
+        context: contextvars.Context | None = None,
+    ) -> asyncio.Handle:
+        """In the next turn."""
+        if self._closed:
+            raise RuntimeError("Event loop is closed")
+        handle = _Handle(callback, args, self, context)
+        self._ready.append(handle)
+        return handle
+
+    def call_soon_threadsafe(self, *args: Any, **kwargs: Any) -> asyncio.Handle:
         """There are no threads: the same as `call_soon`."""
         return self.call_soon(*args, **kwargs)
+
+    def call_later(
+        self,
+        delay: float,
+        callback: Callable[..., object],
+        *args: Any,
+        context: contextvars.Context | None = None,
+    ) -> asyncio.TimerHandle:
+        """After so many seconds."""
+        return self.call_at(self._now + delay, callback, *args, context=context)
+
+    def call_at(
+        self,
+        when: float,
+        callback: Callable[..., object],
+        *args: Any,
+        context: contextvars.Context | None = None,
+    ) -> asyncio.TimerHandle:
+        """When the steady clock shows so much."""
+        if self._closed:
+            raise RuntimeError("Event loop is closed")
+        handle = asyncio.TimerHandle(when, callback, args, self, context)
+        self._timers_set += 1
+        heapq.heappush(self._scheduled, (when, self._timers_set, handle))
+        return handle
 
     def run_in_executor(self, *_: Any, **__: Any) -> Any:
         """Real threads take real time. Raises RuntimeError."""
         raise RuntimeError("virtual time knows no threads")
 
     # NB: what `BaseEventLoop` leaves to its subclasses
+
+    def _run_once(self) -> None:
+        """One turn: what is ready, or the next timer, to which the clock moves on."""
+        ready, timers = self._ready, self._scheduled
+        if self._timers_called_off > 100 and self._timers_called_off > len(timers) // 2:
+            timers[:] = [timer for timer in timers if not timer[2]._cancelled]
+            heapq.heapify(timers)
+            self._timers_called_off = 0
+        while timers and timers[0][2]._cancelled:
+            heapq.heappop(timers)
+            self._timers_called_off -= 1
+        if ready or self._stopping or (timers and timers[0][0] <= self._now):
+            self._count_turn()
+        elif timers:
+            self._go_on_to(timers[0][0])
+        else:
+            raise Deadlock(f"nothing is ready and no timer is set\n{describe_tasks(self)}")
+        due = self._now + RESOLUTION_S
+        while timers and timers[0][0] < due:
+            handle = heapq.heappop(timers)[2]
+            if handle._cancelled:
+                self._timers_called_off -= 1
+            else:
+                ready.append(handle)
+        for _ in range(len(ready)):  # what these bring about is for the next turn
+            handle = ready.popleft()
+            if not handle._cancelled:
+                handle._run()
+
+    def _count_turn(self) -> None:
+        self._turns_at_this_time += 1
+        if self._turns_at_this_time > MAX_TURNS_AT_ONE_TIME:
+            turns = f"{self._turns_at_this_time} turns without time passing"
+            raise Livelock(f"{turns}\n{describe_tasks(self)}")
+
+    def _timer_handle_cancelled(self, handle: asyncio.TimerHandle) -> None:
+        self._timers_called_off += 1
+
     def _process_events(self, event_list: list[Any]) -> None: ...
 
     def _write_to_self(self) -> None: ...

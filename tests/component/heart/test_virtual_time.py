@@ -153,3 +153,18 @@ def test_seed_fixes_jitter_and_gives_the_state_back():
     assert run_virtual(scenario(), seed=1) == run_virtual(scenario(), seed=1)
     assert run_virtual(scenario(), seed=1) != run_virtual(scenario(), seed=2)
     assert random.random() == expected
+
+
+def test_timers_of_one_moment_fire_in_the_order_in_which_they_were_set():
+    async def scenario():
+        loop = asyncio.get_running_loop()
+        fired = []
+        for number in range(300):
+            handle = loop.call_later(number % 3, fired.append, number)
+            if number % 5:
+                handle.cancel()
+        await asyncio.sleep(10)
+        return fired
+
+    kept = range(0, 300, 5)
+    assert run_virtual(scenario()) == sorted(kept, key=lambda number: number % 3)
