@@ -103,7 +103,7 @@ def _targets_of(nodes: list[FleetNode]) -> Iterator[str]:
 
 def _read_config() -> dict[str, Any]:
     """The config as far as it can be read: of the environment, else of this machine."""
-    from appliance.config.load import read_config
+    from appliance.config.merge import read_config
 
     given = split_paths(os.environ.get("APPLIANCE_CONFIG", ""))
     paths = given or ([str(SYSTEM_CONFIG)] if SYSTEM_CONFIG.is_dir() else [])

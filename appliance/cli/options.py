@@ -130,7 +130,7 @@ def _state_dir_of(paths: Sequence[str], environ: Mapping[str, str]) -> Path | No
     """
     if not paths:
         return None
-    from appliance.config.load import read_config
+    from appliance.config.merge import read_config
     from appliance.errors import ConfigError
 
     try:

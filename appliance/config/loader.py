@@ -18,7 +18,7 @@ from appliance.config.compiler.findings import CASCADING, PLACE, Finding
 from appliance.config.compiler.layers import as_map, find_value
 from appliance.config.compiler.local_checks import ZoneTable
 from appliance.config.files import FileSet
-from appliance.config.load import RawConfig, compose, read_config
+from appliance.config.merge import RawConfig, compose, read_config
 from appliance.config.positions import Place, make_problem
 from appliance.config.secrets import add_excerpts
 from appliance.config.shape import find_problems, prune

@@ -16,7 +16,7 @@ from jsonschema.exceptions import ValidationError
 from jsonschema.protocols import Validator
 from jsonschema.validators import extend
 
-from appliance.config.load import RawConfig
+from appliance.config.merge import RawConfig
 from appliance.config.parse import Trap
 from appliance.config.positions import KeyPath, make_problem
 from appliance.config.print_schema import make_schema

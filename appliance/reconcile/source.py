@@ -9,8 +9,8 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from appliance.config.characters import split_reviewed
 from appliance.config.files import fingerprint
 from appliance.config.git import CommitFacts, GitTrouble, read_commit, read_signer
-from appliance.config.load import read_config
 from appliance.config.loader import load_desired, load_given, load_kept
+from appliance.config.merge import read_config
 from appliance.config.revision import Revision, SignedCommit, read_revision
 from appliance.core.names import NodeName
 from appliance.core.problems import Problem

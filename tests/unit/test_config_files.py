@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from appliance.config.files import MAX_TOTAL_BYTES, fingerprint, read_files
-from appliance.config.load import read_config
+from appliance.config.merge import read_config
 from appliance.errors import ConfigInvalid, ConfigUnreadable
 from tests.support.config_files import load, problems_of
 

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from appliance.config import parse
-from appliance.config.load import read_config
+from appliance.config.merge import read_config
 from appliance.config.parse import parse_file
 from appliance.config.scalars import NumberRefused, find_old_reading, resolve_plain, substitute
 from appliance.core.durations import format_duration, parse_duration
