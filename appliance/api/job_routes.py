@@ -14,6 +14,7 @@ from msgspec import UNSET
 
 from appliance.api.audit import tell_audit
 from appliance.api.copy_jobs import CopyJobs, CopyRequest
+from appliance.api.following import NDJSON, read_count, read_wait
 from appliance.api.guards import HIDING, OCTETS, may_see_contents, name_peer, read_body
 from appliance.api.job_ending import JobEnding
 from appliance.api.jobs import JobsView, NoSuchJob
@@ -22,7 +23,6 @@ from appliance.api.programs import ProgramWords
 from appliance.api.replies import encode_json, refuse, reply
 from appliance.api.requests import JobToBegin, read_programs
 from appliance.api.routing import route
-from appliance.api.streams import NDJSON, read_count, read_wait
 from appliance.core.specs import Scope
 from appliance.errors import ApplianceError, RequestInvalid
 

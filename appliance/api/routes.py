@@ -13,6 +13,7 @@ from msgspec import UNSET
 from appliance import __version__
 from appliance.api.access import Refusal
 from appliance.api.audit import tell_audit
+from appliance.api.following import NDJSON, Following, read_count, read_wait
 from appliance.api.guards import (
     FACE,
     may_read_as_we,
@@ -49,7 +50,6 @@ from appliance.api.requests import (
     read_rollback,
 )
 from appliance.api.routing import route, write_index
-from appliance.api.streams import NDJSON, Streams, read_count, read_wait
 from appliance.core.specs import Scope
 from appliance.errors import RequestInvalid
 from appliance.telemetry.metrics import Exposition, render
@@ -69,7 +69,7 @@ class Routes:
 
     control: Operations
     exposition: Exposition
-    streams: Streams
+    following: Following
     page: PageRoutes
 
     @route("GET", "/", None)
@@ -224,7 +224,7 @@ class Routes:
             idle_s = read_wait(request, "idle")
             absent_s = read_wait(request, "absent")
             grace_s = read_wait(request, "grace")
-            return await self.streams.follow_messages(
+            return await self.following.follow_messages(
                 request, requests, wait_s, idle_s, absent_s, job, grace_s
             )
         submitted = await self.control.submission.submit(requests, job=job)

@@ -18,6 +18,7 @@ from aiohttp import web
 from appliance.api.access import Gate
 from appliance.api.audit import TRAIL, enter
 from appliance.api.clients import find_address, find_uid
+from appliance.api.following import Following
 from appliance.api.guards import FACE, HIDING, MAX_BODY_BYTES, ListenerKind, add_headers, guard
 from appliance.api.guards import turn_errors_into_json as turn_errors
 from appliance.api.job_routes import CopyRoutes, JobRoutes
@@ -26,7 +27,6 @@ from appliance.api.page import PageRoutes
 from appliance.api.port import Port, cannot_listen, close_server, http_log, split_listen
 from appliance.api.routes import Routes
 from appliance.api.routing import add_routes
-from appliance.api.streams import Streams
 from appliance.api.unix_socket import listen_unix
 from appliance.bus.auth import ListenerContext, make_listener_context, read_secret
 from appliance.core.audit import Trail
@@ -55,8 +55,8 @@ class AdminServer:
     ) -> None:
         self._hiding = hiding or Hiding()
         self._trail = trail
-        self._streams = Streams(control)
-        self._routes = Routes(control, Exposition(control.view), self._streams, PageRoutes())
+        self._following = Following(control)
+        self._routes = Routes(control, Exposition(control.view), self._following, PageRoutes())
         self._settings = Current(AdminSettings())
         self._gate = Gate(self._settings)
         self._unix: _UnixListening | None = None
@@ -121,7 +121,7 @@ class AdminServer:
 
     async def close(self) -> None:
         """Stop listening, end streams, close connections, remove the socket."""
-        self._streams.end_all()
+        self._following.end_all()
         for listening in (self._tcp, self._unix):
             if listening is not None:
                 await listening.stop()
@@ -141,7 +141,7 @@ class AdminServer:
             app,
             routes,
             routes.page,
-            routes.streams,
+            routes.following,
             CopyRoutes(control.copies),
             JobRoutes(control.jobs, control.ending, control.programs),
         )

@@ -250,7 +250,7 @@ async def test_no_token_stands_in_an_answer(named):
 @pytest.fixture
 def soon(monkeypatch):
     monkeypatch.setattr(guards, "RECHECK_S", 0.01)
-    monkeypatch.setattr("appliance.api.streams.GONE_CHECK_S", 0.01)
+    monkeypatch.setattr("appliance.api.following.GONE_CHECK_S", 0.01)
 
 
 async def read_all(session, verb, path, **options):
@@ -278,7 +278,7 @@ async def test_a_stream_of_a_token_that_was_taken_away_ends_and_says_so(
     reading = asyncio.create_task(
         read_all(named.session, verb, path, **{**options, "headers": headers})
     )
-    await until_async(lambda: server._streams._streams._held or server._streams._followed._held)
+    await until_async(lambda: server._following._streams._held or server._following._followed._held)
     left = tuple(item for item in settings.tokens if item.name != name)
     await server.move_tcp(replace(settings, tokens=left))
     text = await asyncio.wait_for(reading, 60.0)
@@ -555,7 +555,7 @@ async def test_a_certificate_that_is_no_longer_named_or_signed_is_nobodys(
         connector = aiohttp.TCPConnector(ssl=context)
         async with aiohttp.ClientSession(f"https://{host}:{port}", connector=connector) as session:
             reading = asyncio.create_task(read_all(session, "GET", "/api/v1/events"))
-            await until_async(lambda: server._streams._streams._held)
+            await until_async(lambda: server._following._streams._held)
             await server.move_tcp(replace(settings, **change))
             assert "withdrawn" in await asyncio.wait_for(reading, 60.0)
 

@@ -1,4 +1,4 @@
-"""Answers that go on: the events of the daemon, and the fate of what was just submitted."""
+"""What somebody follows: the events of the daemon, and the fate of what was just submitted. Answers that go on."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ NDJSON = "application/x-ndjson"
 LAST_WORDS_S = 5.0
 
 
-class Streams:
+class Following:
     """Serves both kinds; knows those under way so that they can be ended."""
 
     def __init__(self, control: Operations) -> None:

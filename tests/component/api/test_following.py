@@ -7,11 +7,11 @@ from functools import partial
 import aiohttp
 import pytest
 
-from appliance.api import streams as streams_module
+from appliance.api import following as following_module
 from appliance.api.delivery import DeliveryWatch
+from appliance.api.following import Following
 from appliance.api.model import Submitted
 from appliance.api.requests import SubmitRequest
-from appliance.api.streams import Streams
 from appliance.core.delivery import DeliveryState, Standing
 from appliance.telemetry.messages import ReplyFacts
 from tests.component.api.conftest import TOKEN
@@ -175,8 +175,8 @@ def test_only_what_the_other_side_says_is_a_sign_of_life(fact, lasts_s):
         telling = asyncio.create_task(tell())
         with control.events.listen() as listener:
             began = loop.time()
-            streams = Streams(control)
-            await streams._tell_fates(reader, reader, watch, listener, began + 60.0, 10.0)
+            following = Following(control)
+            await following._tell_fates(reader, reader, watch, listener, began + 60.0, 10.0)
         telling.cancel()
         await asyncio.wait({telling})
         return loop.time() - began
@@ -199,8 +199,8 @@ def test_what_was_taken_is_waited_for_as_long_as_its_handler_may_take(is_taken, 
             began = loop.time()
             if is_taken:
                 control.events.emit_frequent("message_delivered", id=1, to="ship1", seconds=0.1)
-            streams = Streams(control)
-            telling = streams._tell_fates(
+            following = Following(control)
+            telling = following._tell_fates(
                 reader, reader, watch, listener, began + 30.0, None, work_mono=began + 90.0
             )
             await telling
@@ -240,7 +240,7 @@ def test_what_a_go_node_runs_without_a_word_is_over_when_its_time_is(
             control.events.emit_frequent(
                 "message_delivered", id=1, to="ship1", seconds=0.1, state=state
             )
-            await Streams(control)._tell_fates(
+            await Following(control)._tell_fates(
                 reader, reader, watch, listener, began + 30.0, None, seed_s=8.0
             )
         by_go_node = state == "taken" and not is_appliance
@@ -267,7 +267,7 @@ def test_a_file_that_is_followed_on_is_followed_no_longer_than_it_was_to_be():
                 control.events.emit_frequent("reply_received", **said, exit_status="interrupted: x")
 
             stopping = asyncio.create_task(stop_its_node())
-            await Streams(control)._tell_fates(
+            await Following(control)._tell_fates(
                 reader, reader, watch, listener, loop.time() + 50.0, None, asked={1: asked}
             )
             await stopping
@@ -430,7 +430,7 @@ async def is_open(unix):
 
 
 async def test_the_number_of_streams_is_bounded(unix, monkeypatch):
-    monkeypatch.setattr(streams_module, "MAX_STREAMS", 1)
+    monkeypatch.setattr(following_module, "MAX_STREAMS", 1)
     async with unix.session.get("/api/v1/events") as first:
         assert first.status == 200
         assert (await unix.get("/api/v1/events")).status == 503
@@ -465,7 +465,7 @@ async def test_when_a_caller_leaves_it_is_told_whose_answers_nobody_waits_for(
 async def test_strangers_take_no_stream_from_who_brings_the_token_nor_from_the_unix_socket(
     unix, tcp, monkeypatch
 ):
-    monkeypatch.setattr(streams_module, "MAX_STREAMS", 1)
+    monkeypatch.setattr(following_module, "MAX_STREAMS", 1)
     async with tcp.session.get("/api/v1/events") as first:
         assert first.status == 200
         assert (await tcp.get("/api/v1/events")).status == 503
@@ -476,7 +476,7 @@ async def test_strangers_take_no_stream_from_who_brings_the_token_nor_from_the_u
 
 
 async def test_one_client_takes_at_most_half_of_the_streams(tcp, monkeypatch):
-    monkeypatch.setattr(streams_module, "MAX_STREAMS", 4)
+    monkeypatch.setattr(following_module, "MAX_STREAMS", 4)
     elsewhere = aiohttp.TCPConnector(local_addr=("127.0.0.2", 0))
     async with (
         tcp.session.get("/api/v1/events"),
@@ -489,7 +489,7 @@ async def test_one_client_takes_at_most_half_of_the_streams(tcp, monkeypatch):
 
 
 async def test_requests_that_wait_for_their_messages_are_bounded(unix, control, monkeypatch):
-    monkeypatch.setattr(streams_module, "MAX_FOLLOWED", 1)
+    monkeypatch.setattr(following_module, "MAX_FOLLOWED", 1)
     body = {"to_nodes": ["ship1"], "method": "REQHello"}
     ask = partial(
         unix.session.post,
@@ -549,8 +549,8 @@ def test_only_where_nobody_is_there_for_a_while_the_wait_ends_early(said, lasts_
         telling = asyncio.create_task(tell())
         with control.events.listen() as listener:
             began = loop.time()
-            streams = Streams(control)
-            await streams._tell_fates(reader, reader, watch, listener, began + 60.0, None, 3.0)
+            following = Following(control)
+            await following._tell_fates(reader, reader, watch, listener, began + 60.0, None, 3.0)
         telling.cancel()
         await asyncio.wait({telling})
         return loop.time() - began
