@@ -31,8 +31,8 @@ STRANGER_GAPS_S = (5.0, 7.0, 588.0)
 STRANGER_LAST_WAIT_S = 30.0
 
 
-class Outcome(StrEnum):
-    """How an attempt ended without an answer; the words of the events that tell of it."""
+class Missed(StrEnum):
+    """How an attempt ended without an acknowledgement; the words of the events that tell of it."""
 
     ACK_TIMEOUT = "ack_timeout"
     NO_RESPONDER = "no_responder"

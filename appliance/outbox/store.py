@@ -42,7 +42,7 @@ from appliance.outbox.records import (
     Taken,
 )
 from appliance.outbox.steady import SteadyClock
-from appliance.outbox.writer import Outcome, Writer
+from appliance.outbox.writer import Ended, Writer
 
 PAGE_RETRY_S = 0.5
 BEHIND_S = 5.0
@@ -520,7 +520,7 @@ class MessageStore:
         self._writer.submit(Call(function, future, note))
         return await future
 
-    def _on_outcomes(self, outcomes: list[Outcome]) -> None:
+    def _on_outcomes(self, outcomes: list[Ended]) -> None:
         """One call per commit: fill lanes first, then let the waiting go on, then wake publishers.
 
         NB: whatever lanes and counts learn they learn here, in the order of the commits. Whoever awaits a future

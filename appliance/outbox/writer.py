@@ -55,8 +55,8 @@ _ALONE = (Call, Stop)
 _SETTLING = (Settle, Bury)
 # NB: tuples, since a union is made anew each time that it is written
 
-Outcome = tuple[Operation | Call | Stop | Moved, StoreError | None, Any]
-"""An operation, why it failed, and for a `Call` what it returned."""
+Ended = tuple[Operation | Call | Stop | Moved, StoreError | None, Any]
+"""An operation that has ended: why it failed, and for a `Call` what it returned."""
 
 
 class Writer:
@@ -69,7 +69,7 @@ class Writer:
         loop: asyncio.AbstractEventLoop,
         mono: Callable[[], float],
         ids: IdSource,
-        on_outcomes: Callable[[list[Outcome]], None],
+        on_outcomes: Callable[[list[Ended]], None],
     ) -> None:
         self._database = database
         self._loop = loop
@@ -170,7 +170,7 @@ class Writer:
             measured = len(operations)
             together = self._queue.get_nowait()
 
-    def _report(self, outcomes: list[Outcome]) -> None:
+    def _report(self, outcomes: list[Ended]) -> None:
         with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
             self._loop.call_soon_threadsafe(self._on_outcomes, outcomes)
 
@@ -179,7 +179,7 @@ class Writer:
     def _commit(self, fresh: list[Operation]) -> None:
         operations = self._kept + fresh
         self._kept = []
-        outcomes: list[Outcome] = []
+        outcomes: list[Ended] = []
         if self._is_short_of_room:
             # not even tried: it would eat the room that settling needs, which is what makes room again
             full = StoreFull("no room on the disk: waiting for space before taking more")
@@ -225,7 +225,7 @@ class Writer:
             self._report(outcomes)
 
     def _make_do(
-        self, operations: list[Operation], error: StoreError, outcomes: list[Outcome]
+        self, operations: list[Operation], error: StoreError, outcomes: list[Ended]
     ) -> list[Operation]:
         """No room for all of it: settle alone, since that makes room; what to try next."""
         settled: list[Operation] = [one for one in operations if isinstance(one, Settle | Bury)]
@@ -241,7 +241,7 @@ class Writer:
                 return left
         raise AssertionError(others)
 
-    def _settle_in_pieces(self, operations: Sequence[Operation], outcomes: list[Outcome]) -> None:
+    def _settle_in_pieces(self, operations: Sequence[Operation], outcomes: list[Ended]) -> None:
         """Settle in spite of a full quota, then of a full disk. What fails all the same is kept.
 
         In pieces, because each needs room in the log until it is folded into the database.
@@ -277,7 +277,7 @@ class Writer:
 
     @staticmethod
     def _fail(
-        operations: list[Operation], kinds: Any, error: StoreError, outcomes: list[Outcome]
+        operations: list[Operation], kinds: Any, error: StoreError, outcomes: list[Ended]
     ) -> list[Operation]:
         outcomes += [(one, error, None) for one in operations if isinstance(one, kinds)]
         return [one for one in operations if not isinstance(one, kinds)]
@@ -292,9 +292,9 @@ class Writer:
         except sqlite3.Error as error:
             raise map_error(error) from error
 
-    def _find_bad(self, operations: Sequence[Operation]) -> list[Outcome]:
+    def _find_bad(self, operations: Sequence[Operation]) -> list[Ended]:
         """Operations whose values cannot be stored; only their own callers hear of it."""
-        bad: list[Outcome] = []
+        bad: list[Ended] = []
         for operation in operations:
             try:
                 plan = Composer(self._database).compose([operation])

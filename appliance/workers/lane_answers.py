@@ -11,7 +11,7 @@ import random
 from appliance.core.pacing import LanePace
 from appliance.core.retry import (
     GiveUp,
-    Outcome,
+    Missed,
     decide_unanswered,
     send_wait_s,
     settings_of,
@@ -179,7 +179,7 @@ class LaneAnswers:
         is_news = self._pace.nobody(now, jitter=random.random(), kept_by=answer.detail)
         self._flights.put_off(flight, self._pace.held_until_mono)
         self._report_missed(
-            flight, Outcome.NO_RESPONDER, flight.due_mono - now, is_known=not is_news
+            flight, Missed.NO_RESPONDER, flight.due_mono - now, is_known=not is_news
         )
         self._lane.wake()
 
@@ -207,7 +207,7 @@ class LaneAnswers:
             flight.unanswered = 0
             self._pace.busy(now, wait_s)
             flights.put_off(flight, now + wait_s)
-            self._report_missed(flight, Outcome.BUSY, wait_s, is_known=True)
+            self._report_missed(flight, Missed.BUSY, wait_s, is_known=True)
             self._lane.wake()
         else:
             self._ends.give_up(flight, reason_of_answer(answer))
@@ -231,7 +231,7 @@ class LaneAnswers:
             self._flights.to_idle(flight)
             flight.unanswered += 1
             record.attempts += 1
-            record.last_error = str(Outcome.ACK_TIMEOUT)
+            record.last_error = str(Missed.ACK_TIMEOUT)
             self._stats.missed += 1
             decision = decide_unanswered(
                 self._ack_of(record),
@@ -253,19 +253,19 @@ class LaneAnswers:
             noted.append(record)
             if decision.delay_s <= 0.0:
                 due.append(flight)
-            self._report_missed(flight, Outcome.ACK_TIMEOUT, decision.delay_s)
+            self._report_missed(flight, Missed.ACK_TIMEOUT, decision.delay_s)
         if noted:
             self._store.settle_retry(noted)
         return due
 
     def _report_missed(
-        self, flight: Flight, outcome: Outcome, delay_s: float, *, is_known: bool = False
+        self, flight: Flight, missed: Missed, delay_s: float, *, is_known: bool = False
     ) -> None:
         record = flight.record
         self._telemetry.attempt_missed(
             self._spec.key,
             record.id,
-            str(outcome),
+            str(missed),
             attempt=record.attempts,
             next_in_s=delay_s,
             is_known=is_known,
