@@ -25,7 +25,7 @@ from appliance.reconcile.kept_files import (
     Pin,
     SignedCommits,
 )
-from appliance.reconcile.reload_result import find_emptied, find_older, find_rejections
+from appliance.reconcile.reload_result import find_rejections
 from appliance.reconcile.source import FileConfigSource
 from appliance.reconcile.start import Start, find_start
 from appliance.telemetry.logs import setup_logging
@@ -89,14 +89,8 @@ def _find_rejections(start: Start) -> tuple[Problem, ...]:
     good, observed = start.last_good, start.observed
     if good is None or observed is None:
         return ()
-    emptied = find_emptied(good.desired, good.filled, start.first)
     plan = make_plan(start.first.desired.workers, observed, 0.0)
-    found = (
-        find_older(start.first)
-        or emptied
-        or find_rejections(good.desired, start.first.desired, plan, observed, restarts=True)
-    )
-    return tuple(start.first.place(problem) for problem in found)
+    return find_rejections(start.first, good.desired, good.filled, plan, observed, restarts=True)
 
 
 def _make_source(options: RunOptions) -> FileConfigSource:

@@ -25,8 +25,6 @@ from appliance.reconcile.reload_result import (
     Applied,
     LoadedSet,
     ReloadResult,
-    find_emptied,
-    find_older,
     find_rejections,
 )
 from appliance.reconcile.start import Start
@@ -156,25 +154,19 @@ class Activation:
         start = way.start
         filled = self.applied.filled if self.applied else start.filled if start else frozenset()
         is_same = loaded.digest == (self.applied.digest if self.applied else self.last_digest)
-        older = () if way.force or way.goes_back or is_same else find_older(loaded)
-        if older:
-            return tuple(map(loaded.place, older))
-        # before the guard of the plan, which could only count workers: this one names the file
-        emptied = () if way.force else find_emptied(old, filled, loaded)
-        if emptied:
-            return emptied
         observed = start.observed if start is not None else None
         if observed is None:
             observed = self._convergence.observe()
-        found = find_rejections(
+        return find_rejections(
+            loaded,
             old,
-            loaded.desired,
+            filled,
             self._convergence.predict(loaded.desired, observed),
             observed,
             force=way.force,
             restarts=self.applied is None,
+            is_known=way.goes_back or is_same,
         )
-        return tuple(map(loaded.place, found))
 
     def _compared_with(self, loaded: LoadedSet, way: Way) -> DesiredState:
         if self.applied is not None:

@@ -13,7 +13,11 @@ from appliance.core.plan import Plan, apply_to_model, make_plan
 from appliance.core.run_options import choose_run_nodes
 from appliance.errors import ConfigError
 from appliance.methods.registry import METHOD_TABLE
-from appliance.reconcile.reload_result import find_problems_of, find_rejections, problem_json
+from appliance.reconcile.reload_result import (
+    find_problems_of,
+    find_rejections_of_plan,
+    problem_json,
+)
 
 
 def plan_between(
@@ -28,7 +32,7 @@ def plan_between(
         return {"result": "refused", "actions": [], "problems": problems, "summary": {}}
     observed = apply_to_model(make_plan(old.desired.workers, {}, 0.0), {})
     plan: Plan = make_plan(new.desired.workers, observed, 0.0)
-    objections = find_rejections(old.desired, new.desired, plan, observed, force=True)
+    objections = find_rejections_of_plan(old.desired, new.desired, plan, observed, force=True)
     settings = describe_settings(old.desired, new.desired)
     is_same = plan.is_empty and not settings
     return {

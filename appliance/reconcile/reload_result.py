@@ -134,6 +134,34 @@ OUTSIDE = frozenset({"E001", "E303", "E304", "E306", "E307", "E311", "E312", "E3
 
 
 def find_rejections(
+    loaded: LoadedSet,
+    old: DesiredState,
+    filled: frozenset[str],
+    plan: Plan,
+    observed: ObservedState,
+    *,
+    force: bool = False,
+    restarts: bool = False,
+    is_known: bool = False,
+) -> tuple[Problem, ...]:
+    """Why a valid set is refused all the same, with its places in the files: for starts, reloads and what predicts them.
+
+    Args:
+        old, filled: the set in force, and its files that held something.
+        plan, observed: what would change, and what runs.
+        restarts: whether the daemon starts, which takes what only a restart can change.
+        is_known: whether the set was in force before, so that no commit of its is too old.
+    """
+    found = () if force or is_known else find_older(loaded)
+    # before the guard of the plan, which could only count workers: this one names the file
+    found = found or (() if force else find_emptied(old, filled, loaded))
+    found = found or find_rejections_of_plan(
+        old, loaded.desired, plan, observed, force=force, restarts=restarts
+    )
+    return tuple(map(loaded.place, found))
+
+
+def find_rejections_of_plan(
     old: DesiredState,
     new: DesiredState,
     plan: Plan,
@@ -142,7 +170,7 @@ def find_rejections(
     force: bool = False,
     restarts: bool = False,
 ) -> tuple[Problem, ...]:
-    """Why a valid set is refused all the same: it needs a restart, or it would cancel too much at once.
+    """What speaks against a plan, whichever files it comes from: it needs a restart, or it would cancel too much at once.
 
     Of the guards of the old set and of the new one the stricter holds: a set must not lift the guard against itself.
     """
