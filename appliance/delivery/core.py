@@ -37,7 +37,7 @@ from appliance.delivery.base import (
     OnVerdict,
 )
 from appliance.delivery.signer import Signer
-from appliance.delivery.verifier import Opened, Verifier
+from appliance.delivery.verifier import Verifier
 from appliance.dialect.base import Answer, AnswerKind, Dialect, LaneWords
 from appliance.dialect.headers import header_text
 from appliance.errors import (
@@ -104,6 +104,113 @@ MODE = CoreDelivery
 """See `modes`."""
 
 
+class AnswerReader:
+    """What answers say, and whether it is really said by the node that is asked."""
+
+    def __init__(
+        self,
+        dialect: Dialect,
+        words: LaneWords,
+        spec: PublisherSpec,
+        signer: Signer,
+        verifier: Verifier,
+    ) -> None:
+        self.spec = spec
+        self.words = words
+        self.asked = dialect.asked(spec.to_node, spec.method)
+        self._dialect = dialect
+        self._signer = signer
+        self._verifier = verifier
+
+    def read(self, message: BusMessage) -> Answer:
+        """What an answer says, checked where the spec says so."""
+        if self.spec.signatures is SignaturePolicy.OFF:
+            return self.words.read_answer(message.block, message.payload, self.asked)
+        return self.read_checked(message)
+
+    def read_checked(self, message: BusMessage) -> Answer:
+        """What an answer says, if it is really said by the node that it names."""
+        opened = self._verifier.open_answer(message)
+        fault = opened.fault
+        name = self._dialect.read_name(message.payload)
+        if fault is None and opened.signer and opened.signer != name:
+            fault = self._verifier.count(Fault.OTHER_SENDER)
+        if fault is None:
+            answer = self.words.read_answer(opened.block, message.payload, self.asked)
+            if answer.kind in _WORDS_OF_THE_BROKER:
+                return answer
+            is_for_all = self.spec.to_node == ERROR_CENTRAL and name is not None
+            if is_for_all and not self._verifier.may_hear_reports(name or ""):
+                # whoever may answer there could keep everybody's reports from being heard
+                fault = self._verifier.count(Fault.OTHER_SENDER)
+            elif opened.signer:
+                # who signs what he sends heeds no word about what only looks like his
+                signs = self._signer.key is not None and answer.kind not in _WORDS_FOR_ALL
+                if signs and not opened.is_for(self.spec.node):
+                    fault = self._verifier.count(Fault.NOT_ASKED)
+            else:
+                fault = self._verifier.find_unsigned_fault(
+                    name or self.spec.to_node, self.spec.signatures
+                )
+            if fault is None:
+                return answer
+        said = header_text(message.payload[:200].decode("utf-8", "replace"))
+        return Answer(AnswerKind.FOREIGN, detail=f"{said!r}: {FAULT_WORDS[fault]}")
+
+
+class Tokens:
+    """Which record an answer is for: its subject ends with a token of one send."""
+
+    def __init__(self, subject: str) -> None:
+        self.prefix = f"{subject}.{REPLY_TOKEN}.{secrets.token_hex(6)}."
+        self.flights: dict[str, Flight] = {}
+        self.fresh: list[str] = []
+        self._at_once = FIRST_TOKENS
+
+    def fill(self) -> None:
+        """Make fresh ones."""
+        size = 2 * TOKEN_BYTES
+        raw = secrets.token_hex(TOKEN_BYTES * self._at_once)
+        self._at_once = min(2 * self._at_once, MAX_TOKENS_AT_ONCE)
+        self.fresh += [raw[at : at + size] for at in range(0, len(raw), size)]
+
+
+class Shared:
+    """Which record an answer on the reply subject is for that all senders share: it repeats the number in its body."""
+
+    def __init__(self, subject: str) -> None:
+        self.reply_to = f"{subject}.{REPLY_TOKEN}"
+        self._flights: dict[int, Flight] = {}
+        self._unanswered: dict[int, None] = {}
+        """Numbers of what was sent, in order."""
+
+    def add(self, flight: Flight) -> None:
+        """It is sent now."""
+        number = body_number(flight.record.id)
+        self._flights[number] = flight
+        self._unanswered.pop(number, None)
+        self._unanswered[number] = None
+
+    def forget(self, flight: Flight) -> None:
+        """Nothing is waited for any more."""
+        number = body_number(flight.record.id)
+        self._flights.pop(number, None)
+        self._unanswered.pop(number, None)
+
+    def find(self, kind: AnswerKind, number: int | None) -> Flight | None:
+        """Whose answer it is that repeats this number; None where it is not for us."""
+        if kind is AnswerKind.NOBODY:
+            # the broker names no message, but says it in the order in which they were sent
+            number = next(iter(self._unanswered), None)
+        elif number is not None:
+            # an appliance repeats the id itself
+            number = body_number(number)
+        flight = None if number is None else self._flights.get(number)
+        if number is not None and flight is not None:
+            self._unanswered.pop(number, None)
+        return flight
+
+
 class CoreCarrier:
     """Implements `base.LaneCarrier`."""
 
@@ -124,29 +231,20 @@ class CoreCarrier:
     ) -> None:
         """`words` are those of the dialect, unless something else than the node reads them."""
         self._signer = signer
-        self._verifier = verifier
         self._bus = bus
         self._dialect = dialect
-        self._words = dialect if words is None else words
+        self._answers = AnswerReader(dialect, words or dialect, spec, signer, verifier)
         self._instance = instance
         self._spec = spec
         self._encoding = encoding_name(spec.serialization, spec.compression)
-        self._asked_node = dialect.asked(spec.to_node, spec.method)
-        self._prefix = f"{spec.subject}.{REPLY_TOKEN}.{secrets.token_hex(6)}."
-        self._flights: dict[str, Flight] = {}
-        self._fresh_tokens: list[str] = []
-        self._tokens_at_once = FIRST_TOKENS
+        self._tokens = Tokens(spec.subject)
         self._subscription: Subscription | None = None
         self._here: Subscription | None = None
         self._refusals: Subscription | None = None
         self._refusals_to = ""
         """The reply subject of what asks for no acknowledgement; "" where refusals are not heard."""
-        self._shared = ""
-        """The reply subject that all senders share, where no other is allowed; "" else."""
-        self._by_number: dict[int, Flight] = {}
-        """With a shared reply subject: what is in hand, by the number in its body."""
-        self._asked: dict[int, None] = {}
-        """Numbers of what was sent and not answered yet, in order."""
+        self._shared: Shared | None = None
+        """Where no reply subject of our own is allowed."""
         self._on_answers: OnAnswers | None = None
         self._on_denied: OnDenied | None = None
         self._end_denials: Callable[[], None] = _nothing
@@ -180,7 +278,7 @@ class CoreCarrier:
         """See `base.LaneCarrier`."""
         if self._refusals is not None:
             return
-        self._refusals_to = f"{self._prefix}{REFUSALS_TOKEN}"
+        self._refusals_to = f"{self._tokens.prefix}{REFUSALS_TOKEN}"
 
         def do_without(_: Denial) -> None:
             self._refusals_to = ""
@@ -199,21 +297,25 @@ class CoreCarrier:
             elif self._on_denied is not None:
                 self._on_denied(denial)  # the lane starts anew, and comes by here
 
-        own = await self._bus.subscribe(f"{self._prefix}*", self._take_answers, on_denied=note)
+        own = await self._bus.subscribe(
+            f"{self._tokens.prefix}*", self._take_answers, on_denied=note
+        )
         is_starting = False
         if not denials:
             return own
         await own.stop_intake()
         if not self.may_share:
             raise BusUnavailable(denials[0].text)
-        self._shared = f"{self._spec.subject}.{REPLY_TOKEN}"
+        shared = self._shared = Shared(self._spec.subject)
 
         def give_up(_: Denial) -> None:
             # in the words about the one that should be allowed
             if self._on_denied is not None:
                 self._on_denied(denials[0])
 
-        return await self._bus.subscribe(self._shared, self._take_shared_answers, on_denied=give_up)
+        return await self._bus.subscribe(
+            shared.reply_to, self._take_shared_answers, on_denied=give_up
+        )
 
     def update(self, spec: PublisherSpec) -> None:
         """See `base.LaneCarrier`."""
@@ -221,7 +323,7 @@ class CoreCarrier:
         frame_headers(spec.serialization, spec.compression)
         must_have_key(self._signer, spec.signatures)
         self._encoding = encoding_name(spec.serialization, spec.compression)
-        self._spec = spec
+        self._spec = self._answers.spec = spec
 
     def send(self, flights: Sequence[Flight]) -> list[tuple[Flight, str]]:
         """See `base.LaneCarrier`."""
@@ -231,12 +333,13 @@ class CoreCarrier:
         frames: list[Frame] = []
         wants_ack = self._spec.wants_ack
         wanted, instance = self._encoding, self._instance
-        write_headers = self._words.write_headers
+        write_headers = self._answers.words.write_headers
         room_bytes = self._bus.max_payload - _FRAME_SPARE_BYTES
         signs = self._spec.signatures is not SignaturePolicy.OFF
         if signs:
             room_bytes -= MAX_LINE_BYTES
-        prefix, by_token, tokens = self._prefix, self._flights, self._fresh_tokens
+        tokens, shared = self._tokens, self._shared
+        prefix, by_token, fresh = tokens.prefix, tokens.flights, tokens.fresh
         for flight in flights:
             record = flight.record
             try:
@@ -262,16 +365,13 @@ class CoreCarrier:
                 unsendable.append((flight, str(too_large)))
                 continue
             reply_to = self._refusals_to
-            if self._shared and (wants_ack or record.wants_ack):
-                number = body_number(record.id)
-                self._by_number[number] = flight
-                self._asked.pop(number, None)
-                self._asked[number] = None
-                reply_to = self._shared
+            if shared is not None and (wants_ack or record.wants_ack):
+                shared.add(flight)
+                reply_to = shared.reply_to
             elif wants_ack or record.wants_ack:
-                if not tokens:
-                    self._fill_tokens()
-                token = tokens.pop()
+                if not fresh:
+                    tokens.fill()
+                token = fresh.pop()
                 flight.tokens.append(token)
                 if len(flight.tokens) > MAX_TOKENS:
                     by_token.pop(flight.tokens.pop(0), None)
@@ -294,17 +394,15 @@ class CoreCarrier:
 
     def forget(self, flights: Sequence[Flight]) -> None:
         """See `base.LaneCarrier`."""
-        pop = self._flights.pop
+        pop = self._tokens.flights.pop
         for flight in flights:
             tokens = flight.tokens
             for token in tokens:
                 pop(token, None)
             tokens.clear()
-        if self._shared:
+        if self._shared is not None:
             for flight in flights:
-                number = body_number(flight.record.id)
-                self._by_number.pop(number, None)
-                self._asked.pop(number, None)
+                self._shared.forget(flight)
 
     async def close(self) -> None:
         """See `base.LaneCarrier`."""
@@ -325,83 +423,32 @@ class CoreCarrier:
     def _take_answers(self, messages: list[BusMessage]) -> None:
         if self._on_answers is None:
             return
-        at = len(self._prefix)
-        find, asked, read = self._flights.get, self._asked_node, self._words.read_answer
+        at, find, reader = len(self._tokens.prefix), self._tokens.flights.get, self._answers
         answers: list[Answered]
         if self._spec.signatures is SignaturePolicy.OFF:
+            asked, read = reader.asked, reader.words.read_answer
             answers = [
                 (find(message.subject[at:]), read(message.block, message.payload, asked))
                 for message in messages
             ]
         else:
-            checked = self._read_checked
+            checked = reader.read_checked
             answers = [(find(message.subject[at:]), checked(message)) for message in messages]
         self._on_answers(answers)
 
-    def _find_fault_of_asker(self, opened: Opened, kind: AnswerKind) -> Fault | None:
-        """Who signs what he sends heeds no word about what only looks like his."""
-        if self._signer.key is None or kind in _WORDS_FOR_ALL or opened.is_for(self._spec.node):
-            return None
-        return self._verifier.count(Fault.NOT_ASKED)
-
-    def _read_answer(self, message: BusMessage) -> Answer:
-        if self._spec.signatures is SignaturePolicy.OFF:
-            return self._words.read_answer(message.block, message.payload, self._asked_node)
-        return self._read_checked(message)
-
-    def _read_checked(self, message: BusMessage) -> Answer:
-        """What an answer says, if it is really said by the node that it names."""
-        opened = self._verifier.open_answer(message)
-        fault = opened.fault
-        name = self._dialect.read_name(message.payload)
-        if fault is None and opened.signer and opened.signer != name:
-            fault = self._verifier.count(Fault.OTHER_SENDER)
-        if fault is None:
-            answer = self._words.read_answer(opened.block, message.payload, self._asked_node)
-            if answer.kind in _WORDS_OF_THE_BROKER:
-                return answer
-            is_for_all = self._spec.to_node == ERROR_CENTRAL and name is not None
-            if is_for_all and not self._verifier.may_hear_reports(name or ""):
-                # whoever may answer there could keep everybody's reports from being heard
-                fault = self._verifier.count(Fault.OTHER_SENDER)
-            elif opened.signer:
-                fault = self._find_fault_of_asker(opened, answer.kind)
-            else:
-                fault = self._verifier.find_unsigned_fault(
-                    name or self._spec.to_node, self._spec.signatures
-                )
-            if fault is None:
-                return answer
-        said = header_text(message.payload[:200].decode("utf-8", "replace"))
-        return Answer(AnswerKind.FOREIGN, detail=f"{said!r}: {FAULT_WORDS[fault]}")
-
     def _take_shared_answers(self, messages: list[BusMessage]) -> None:
         """Answers to everybody who sends to the subject; what is not for us says nothing here."""
-        if self._on_answers is None:
+        if self._on_answers is None or self._shared is None:
             return
         answers: list[Answered] = []
         for message in messages:
-            answer = self._read_answer(message)
-            if answer.kind is AnswerKind.NOBODY:
-                # the broker names no message, but says it in the order in which they were sent
-                number = next(iter(self._asked), None)
-            else:
-                number = self._dialect.read_number(message.payload)
-                # an appliance repeats the id itself
-                number = None if number is None else body_number(number)
-            flight = None if number is None else self._by_number.get(number)
-            if number is None or flight is None:
-                continue
-            self._asked.pop(number, None)
-            answers.append((flight, answer))
+            answer = self._answers.read(message)
+            number = self._dialect.read_number(message.payload)
+            flight = self._shared.find(answer.kind, number)
+            if flight is not None:
+                answers.append((flight, answer))
         if answers:
             self._on_answers(answers)
-
-    def _fill_tokens(self) -> None:
-        size = 2 * TOKEN_BYTES
-        raw = secrets.token_hex(TOKEN_BYTES * self._tokens_at_once)
-        self._tokens_at_once = min(2 * self._tokens_at_once, MAX_TOKENS_AT_ONCE)
-        self._fresh_tokens += [raw[at : at + size] for at in range(0, len(raw), size)]
 
 
 class CoreIntake:

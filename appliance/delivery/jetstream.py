@@ -193,7 +193,7 @@ class JetStreamCarrier(CoreCarrier):
         for message in messages:
             if not message.subject.startswith(prefix):
                 continue  # what another stream holds, which its node has had delivered here
-            answer = self._read_answer(message)
+            answer = self._answers.read(message)
             number = message.subject.rpartition(".")[2]
             is_end = answer.kind in (AnswerKind.REFUSED, AnswerKind.FAILED)
             if is_end and number.isdecimal() and len(number) < 20 and self._on_verdict is not None:

@@ -123,7 +123,7 @@ def test_a_node_that_is_busy_for_ever_costs_little_and_no_room():
             if key.subject == SUBJECT and key.kind == "publisher"
         ]
         assert MAX_TOKENS < asked <= 300 / 0.1
-        assert len(publisher._carrier._flights) <= MAX_TOKENS
+        assert len(publisher._carrier._tokens.flights) <= MAX_TOKENS
         assert alpha.disk.records[number].sends >= 0
 
     play(scenario)
