@@ -121,7 +121,7 @@ class Settling:
     def bury(self, record: OutboxRecord, reason: str, died_at: float) -> asyncio.Future[None]:
         """The record becomes a dead letter; nobody needs to wait for the result."""
         future: asyncio.Future[None] = self._loop.create_future()
-        future.add_done_callback(_retrieve)
+        future.add_done_callback(retrieve)
         self._submit(Bury([record.place], [encode_letter(record, reason, died_at)], future))
         return future
 
@@ -132,7 +132,7 @@ class Settling:
         return future
 
 
-def _retrieve(future: asyncio.Future[None]) -> None:
+def retrieve(future: asyncio.Future[None]) -> None:
     """A failure nobody waits for is kept by the writer and shows in the counts."""
     if not future.cancelled():
         future.exception()

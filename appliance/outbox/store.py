@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from appliance.core.specs import StateSettings
 from appliance.errors import StoreError, StoreFull, StoreUnusable
@@ -25,7 +25,7 @@ from appliance.outbox.ids import IdSource, RandomBits, id_time
 from appliance.outbox.lane import MAX_BYTES, Lane
 from appliance.outbox.newness import IdKey, Newness
 from appliance.outbox.operations import Annotate, Call, Finish, Moved, Put, Settle, Stop, Take
-from appliance.outbox.patience import Settling
+from appliance.outbox.patience import Settling, retrieve
 from appliance.outbox.records import (
     CalledOff,
     Counts,
@@ -58,6 +58,42 @@ OnNewLane = Callable[[LaneKey], None]
 T = TypeVar("T")
 
 
+class Room:
+    """What the outbox may hold, and does: records that wait, and others whose commit is under way."""
+
+    def __init__(self, settings: StateSettings, lanes: Mapping[LaneKey, Lane]) -> None:
+        self.settings = settings
+        self._lanes = lanes
+        self.pending = 0
+        self.accepting = 0
+
+    @property
+    def is_crowded(self) -> bool:
+        """Whether what answers and reports may use of it is used up."""
+        return self.pending >= self.settings.max_messages * CROWDED_SHARE
+
+    def check(self, count: int) -> None:
+        """Raises StoreFull where so many more do not fit."""
+        held = self.pending + self.accepting
+        limit = self.settings.max_messages
+        if held + count <= limit:
+            return
+        more = f", {count} more do not fit" if count > 1 else ""
+        raise StoreFull(
+            f"the outbox holds {held} waiting messages, its limit is {limit}{more}{self._most_wait()}"
+        )
+
+    def _most_wait(self) -> str:
+        """Who holds it, in words."""
+        waiting: Counter[str] = Counter()
+        for (_, subject), lane in self._lanes.items():
+            waiting[subject.partition(".")[0]] += lane.depth + lane.held
+        if not waiting:
+            return ""
+        node, count = waiting.most_common(1)[0]
+        return f"; most wait for {node} ({count})" if count else ""
+
+
 class MessageStore:
     """Outbox and inbox of one state directory. Made by `open`, ended by `close`."""
 
@@ -69,7 +105,6 @@ class MessageStore:
         mono: Callable[[], float],
     ) -> None:
         self._database = database
-        self._settings = settings
         self._mono = mono
         self._loop = asyncio.get_running_loop()
         self.now: Callable[[], float] = clock.now
@@ -81,8 +116,7 @@ class MessageStore:
         self.instance = database.instance
         self.on_new_lane: list[OnNewLane] = []
         self._lanes: dict[LaneKey, Lane] = {}
-        self._pending = 0
-        self._accepting = 0
+        self._room = Room(settings, self._lanes)
         self._is_closed = False
         self._facts = Facts(database.found.facts)
         self._health = StoreHealth(HealthState.OK, "", clock.now())
@@ -125,7 +159,7 @@ class MessageStore:
                 lane = store.lane(key)
                 lane.add_on_disk(waiting.ids, waiting.places)
                 lane.add_loaded(waiting.loaded)
-                store._pending += len(waiting.ids) + len(waiting.loaded)
+                store._room.pending += len(waiting.ids) + len(waiting.loaded)
             # reading may have made dead letters of damaged records, with ids of their own
             store._ids.last = max(store._ids.last, database.last_id)
         except StoreError:
@@ -135,12 +169,9 @@ class MessageStore:
 
     def update(self, settings: StateSettings) -> None:
         """Bounds of a reloaded config, in force with the next commit; the directory stays what it is."""
-        if settings == self._settings:
-            return
-        self._settings = settings
-        future: asyncio.Future[None] = self._loop.create_future()
-        future.add_done_callback(lambda done: done.exception())  # a broken store tells by itself
-        self._writer.submit(Call(lambda database: database.use_settings(settings), future, None))
+        if settings != self._room.settings:
+            self._room.settings = settings
+            self._order(lambda database: database.use_settings(settings))
 
     async def close(self) -> None:
         """Commit what was concluded, then close."""
@@ -173,33 +204,13 @@ class MessageStore:
             return
         self._check_open()
         self._facts.check(facts)
-        self._check_room(len(records))
+        self._room.check(len(records))
         # counts from now on: others that ask while this is being written must not overfill it
-        self._accepting += len(records)
+        self._room.accepting += len(records)
         try:
             await self._submit(Put(records, self._loop.create_future(), self._facts.bound(facts)))
         finally:
-            self._accepting -= len(records)
-
-    def _check_room(self, count: int) -> None:
-        held = self._pending + self._accepting
-        limit = self._settings.max_messages
-        if held + count <= limit:
-            return
-        more = f", {count} more do not fit" if count > 1 else ""
-        raise StoreFull(
-            f"the outbox holds {held} waiting messages, its limit is {limit}{more}{self._most_wait()}"
-        )
-
-    def _most_wait(self) -> str:
-        """Who holds the room, in words."""
-        waiting: Counter[str] = Counter()
-        for (_, subject), lane in self._lanes.items():
-            waiting[subject.partition(".")[0]] += lane.depth + lane.held
-        if not waiting:
-            return ""
-        node, count = waiting.most_common(1)[0]
-        return f"; most wait for {node} ({count})" if count else ""
+            self._room.accepting -= len(records)
 
     def lane(self, key: LaneKey) -> Lane:
         """The lane of a node and subject; always the same object."""
@@ -222,20 +233,11 @@ class MessageStore:
     def settle_done(self, records: Sequence[OutboxRecord]) -> None:
         """The records were delivered. A crash before the commit means one resend."""
         done: list[int] = []
-        lanes = self._lanes
-        at = 0
-        while at < len(records):  # mostly all of one lane
-            node, subject = records[at].node, records[at].subject
-            end = at + 1
-            while end < len(records) and (
-                records[end].subject == subject and records[end].node == node
-            ):
-                end += 1
-            lane = lanes.get(records[at].lane_key)
+        for key, some in _by_lane(records):
+            lane = self._lanes.get(key)
             if lane is not None:
-                done += lane.forget_many(records[at:end])
-            at = end
-        self._pending -= len(done)
+                done += lane.forget_many(some)
+        self._room.pending -= len(done)
         self._settling.done(done)
 
     def settle_retry(self, records: Sequence[OutboxRecord]) -> None:
@@ -247,7 +249,7 @@ class MessageStore:
         lane = self._lanes.get(record.lane_key)
         if lane is None or lane.forget(record.id) is None:
             return self._settling.resolved()
-        self._pending -= 1
+        self._room.pending -= 1
         return self._settling.bury(record, reason, self.now())
 
     async def rename_lane(self, old: LaneKey, new: LaneKey) -> int:
@@ -279,7 +281,7 @@ class MessageStore:
         def note(renamed: queries.Compacted) -> None:
             nonlocal moved_count
             moved_count = source.hand_over(renamed.by_lane[target.key], target)
-            self._note_moved(Moved({}, renamed.old_places))
+            self._forget_forwards(renamed.old_places)
 
         await self._call(lambda database: queries.rename(database, entries, target.key), note=note)
         return moved_count
@@ -354,8 +356,8 @@ class MessageStore:
         self._check_open()
         # asked before anything is written: what does not fit fails whole
         if replies:
-            self._check_room(len(replies))
-        self._accepting += len(replies)
+            self._room.check(len(replies))
+        self._room.accepting += len(replies)
         self._writer.submit(Finish(items, done, replies, then, is_urgent))
 
     async def claim_inbox(self, node: str, method: str) -> list[InboxRow]:
@@ -407,7 +409,7 @@ class MessageStore:
     @property
     def is_crowded(self) -> bool:
         """Whether what answers and reports may use of the room is used up."""
-        return self._pending >= self._settings.max_messages * CROWDED_SHARE
+        return self._room.is_crowded
 
     def inbox_scopes(self) -> Mapping[str, int]:
         """Messages taken in and not finished, by ``<node>.<method>``; cheap."""
@@ -426,7 +428,7 @@ class MessageStore:
             if at is not None:
                 oldest.append(at)
         return Counts(
-            pending=self._pending,
+            pending=self._room.pending,
             dead=self._database.letters.count,
             oldest_created_at=min(oldest, default=None),
             inbox=self._database.inbox_count,
@@ -497,7 +499,7 @@ class MessageStore:
                 if ids is not None:
                     chosen.intersection_update(ids)
                 places += lane.remove(chosen)
-            self._pending -= len(places)
+            self._room.pending -= len(places)
             self._settling.done(places)
             count = len(places)
         return count + await self._call(lambda database: queries.drop_dead(database, ids))
@@ -530,7 +532,7 @@ class MessageStore:
         finished: list[tuple[Finish, StoreError | None]] = []
         for operation, error, result in outcomes:
             if isinstance(operation, Finish):
-                self._accepting -= len(operation.replies)
+                self._room.accepting -= len(operation.replies)
                 if error is None and operation.replies:
                     self._add(operation.replies, touched)
                 finished.append((operation, error))
@@ -546,13 +548,7 @@ class MessageStore:
             if isinstance(operation, Moved):
                 self._note_moved(operation)
                 continue
-            future = operation.future
-            if future.done():
-                continue  # its caller was cancelled
-            if error is not None:
-                future.set_exception(error)
-            else:
-                future.set_result(result)
+            _tell(operation.future, error, result)
         for key in touched:
             self._announce(key)
         # last: they go on in this very turn
@@ -563,29 +559,23 @@ class MessageStore:
         """Records are elsewhere on disk; whatever was handed over with the old places is found by the writer."""
         for key, moved in operation.by_lane.items():
             self.lane(key).move(moved)
+        self._forget_forwards(operation.old_places)
+
+    def _forget_forwards(self, old_places: list[int]) -> None:
         if not self._is_closed:
-            future: asyncio.Future[None] = self._loop.create_future()
-            future.add_done_callback(
-                lambda done: done.exception()
-            )  # a broken store tells by itself
-            self._writer.submit(
-                Call(partial(queries.forget_forwards, old_places=operation.old_places), future)
-            )
+            self._order(partial(queries.forget_forwards, old_places=old_places))
+
+    def _order(self, function: Callable[[Database], None]) -> None:
+        """Have the writer do what nobody waits for; a broken store tells by itself."""
+        future: asyncio.Future[None] = self._loop.create_future()
+        future.add_done_callback(retrieve)
+        self._writer.submit(Call(function, future))
 
     def _add(self, records: Sequence[OutboxRecord], touched: set[LaneKey]) -> None:
-        at = 0
-        while at < len(records):  # mostly all of one lane
-            node, subject = records[at].node, records[at].subject
-            end = at + 1
-            while end < len(records) and (
-                records[end].subject == subject and records[end].node == node
-            ):
-                end += 1
-            key = records[at].lane_key
-            self.lane(key).add(records[at:end])
+        for key, some in _by_lane(records):
+            self.lane(key).add(some)
             touched.add(key)
-            at = end
-        self._pending += len(records)
+        self._room.pending += len(records)
 
     def _announce(self, key: LaneKey) -> None:
         lane = self._lanes[key]
@@ -601,7 +591,7 @@ class MessageStore:
 
         def add(page: queries.Page) -> None:
             # damaged ones have become dead letters while they were read
-            self._pending -= page.damaged
+            self._room.pending -= page.damaged
             numbers = [number for number, _ in asked]
             # what did not fit into the page waits on disk again, before the rest wakes the owner
             lane.page_failed(numbers[page.looked_at :])
@@ -622,10 +612,26 @@ class MessageStore:
         )
 
 
-def _tell(future: asyncio.Future[None], error: StoreError | None) -> None:
+def _by_lane(records: Sequence[OutboxRecord]) -> list[tuple[LaneKey, Sequence[OutboxRecord]]]:
+    """In their order; mostly all are of one lane."""
+    found: list[tuple[LaneKey, Sequence[OutboxRecord]]] = []
+    at = 0
+    while at < len(records):
+        node, subject = records[at].node, records[at].subject
+        end = at + 1
+        while end < len(records) and (
+            records[end].subject == subject and records[end].node == node
+        ):
+            end += 1
+        found.append((records[at].lane_key, records[at:end]))
+        at = end
+    return found
+
+
+def _tell(future: asyncio.Future[T], error: StoreError | None, result: Any = None) -> None:
     if future.done():
         return  # its caller was cancelled
     if error is None:
-        future.set_result(None)
+        future.set_result(result)
     else:
         future.set_exception(error)
