@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from appliance.outbox.blobs import SeenKey, Verdict
-from appliance.outbox.database import Database, Plan
+from appliance.outbox.database import CommitPlan, Database
 from appliance.outbox.operations import Annotate, Bury, Finish, Operation, Put, Settle, Take
 from appliance.outbox.records import (
     DONE_VERDICT,
@@ -35,9 +35,9 @@ class Composer:
         self._row_ids: list[int] = []
         self._seen: dict[SeenKey, dict[int, Verdict | None]] = {}
         self._taken: dict[SeenKey, dict[int, int | None]] = {}
-        self.plan = Plan()
+        self.plan = CommitPlan()
 
-    def compose(self, operations: Sequence[Operation]) -> Plan:
+    def compose(self, operations: Sequence[Operation]) -> CommitPlan:
         """The plan of some operations, in order; results of a `Take` are in it."""
         for operation in operations:
             if isinstance(operation, Settle):

@@ -87,7 +87,7 @@ def map_error(error: sqlite3.Error) -> StoreError:
 
 
 @dataclass(slots=True)
-class Plan:
+class CommitPlan:
     """What one commit is to do."""
 
     content: Content = field(default_factory=Content)
@@ -305,7 +305,7 @@ class Database:
 
     # Committing.
 
-    def commit(self, plan: Plan, last_id: int) -> int:
+    def commit(self, plan: CommitPlan, last_id: int) -> int:
         """Commit a plan: all of it, or an exception and nothing. The number of the commit."""
         content, segments = plan.content, self.segments
         if len(content.records) + len(content.row_ids) > MAX_SLOTS:
@@ -335,7 +335,7 @@ class Database:
         self.mark.advance(seq, anchor)
         return seq
 
-    def _choose_gone(self, plan: Plan) -> list[int]:
+    def _choose_gone(self, plan: CommitPlan) -> list[int]:
         segments = self.segments
         # not each time: a commit that deletes as well costs more than one that only appends
         enough = len(segments.free) >= GONE_COUNT or segments.free_bytes >= GONE_BYTES
@@ -356,7 +356,7 @@ class Database:
         return gone
 
     def _parameters(
-        self, plan: Plan, seq: int, head: bytes, body: bytes, gone: list[int]
+        self, plan: CommitPlan, seq: int, head: bytes, body: bytes, gone: list[int]
     ) -> tuple[Any, ...]:
         """The values of the one statement, in the order of `schema.COLUMNS`."""
         parts: list[bytes] = []
@@ -401,7 +401,7 @@ class Database:
 
     def _learn(
         self,
-        plan: Plan,
+        plan: CommitPlan,
         seq: int,
         size: int,
         columns: Sequence[array[Any]],

@@ -10,7 +10,7 @@ import os
 
 from appliance.durable_file import takes_no_writes
 from appliance.outbox import queries
-from appliance.outbox.database import Database, Plan
+from appliance.outbox.database import CommitPlan, Database
 from appliance.outbox.dedupe import Change
 
 FLUSH_IDS = 8_192
@@ -45,7 +45,7 @@ class Maintenance:
         flushed = bool(change)
         if flushed:
             # on its own: forgetting looks at the blocks as they are after it
-            database.commit(Plan(change=change), database.last_id)
+            database.commit(CommitPlan(change=change), database.last_id)
             change = Change()
         warnings = dedupe.plan_forgetting(
             now - window_s, database.settings.max_bytes // ID_SHARE, change
@@ -53,7 +53,7 @@ class Maintenance:
         if warnings:
             database.troubles.warning = warnings[-1]
         if change:
-            plan = Plan(change=change, verdicts_before=now - window_s)
+            plan = CommitPlan(change=change, verdicts_before=now - window_s)
             database.commit(plan, database.last_id)
         return queries.forget_letters(database) or len(change.gone) + len(change.ended) > 0
 
@@ -62,7 +62,7 @@ class Maintenance:
         change = self._database.dedupe.plan_flush(self._database.settings.dedupe_window_s)
         self._flush_due = self._database.clock.now() + FLUSH_S
         if change:
-            self._database.commit(Plan(change=change), self._database.last_id)
+            self._database.commit(CommitPlan(change=change), self._database.last_id)
 
     def _should_flush(self, now: float) -> bool:
         dedupe = self._database.dedupe
@@ -83,7 +83,7 @@ class Maintenance:
             return
         was_tight, database.is_tight = database.is_tight, True
         try:
-            database.commit(Plan(), database.last_id)
+            database.commit(CommitPlan(), database.last_id)
         finally:
             database.is_tight = was_tight
 

@@ -21,7 +21,7 @@ from appliance.outbox.blobs import (
     give_tries,
     tries_of,
 )
-from appliance.outbox.database import Database, Plan
+from appliance.outbox.database import CommitPlan, Database
 from appliance.outbox.lane import MAX_RECORDS
 from appliance.outbox.letters import (
     DAMAGED_REASON,
@@ -184,7 +184,7 @@ def _remains(database: Database, place: int) -> bytes:
 def _bury_damaged(database: Database, damaged: Sequence[tuple[int, int, LaneKey]]) -> None:
     if not damaged:
         return
-    plan = Plan()
+    plan = CommitPlan()
     now = database.clock.now()
     for number, place, (node, subject) in damaged:
         payload = _remains(database, place)
@@ -215,7 +215,7 @@ def rename(database: Database, entries: Sequence[tuple[int, int]], key: LaneKey)
 def _move(database: Database, records: list[OutboxRecord]) -> dict[int, int]:
     """Write records anew, with their tries; by id their places afterwards."""
     old_places = [record.place for record in records]
-    plan = Plan(Content(records=records, settled=old_places, with_tries=True))
+    plan = CommitPlan(Content(records=records, settled=old_places, with_tries=True))
     if records:
         database.commit(plan, database.last_id)
     for old, record in zip(old_places, records, strict=True):
@@ -252,7 +252,7 @@ def move_stragglers(database: Database, *, urgently: bool = False) -> Compacted 
     if rows:
         old = [database.inbox.places[row.row_id] for row in rows]
         content = Content(old_rows=rows, row_ids=[row.row_id for row in rows], settled=old)
-        database.commit(Plan(content), database.last_id)
+        database.commit(CommitPlan(content), database.last_id)
     if not records and not rows:
         return None
     moved = _move(database, records)
@@ -304,7 +304,7 @@ def _bury_row(database: Database, scope: str, row_id: int, new_id: int, reason: 
     place = database.inbox.places[row_id]
     node, _, _ = scope.rpartition(".")
     subject = scope
-    plan = Plan()
+    plan = CommitPlan()
     with contextlib.suppress(Damaged):
         head, _ = database.read_segment(place >> SLOT_BITS)
         at = (place & SLOT_MASK) - len(head.ids)
@@ -365,7 +365,7 @@ def drop_inbox(database: Database, row_ids: Sequence[int] | None) -> int:
     }
     for first in range(0, len(chosen), MOVE_COUNT):
         part = chosen[first : first + MOVE_COUNT]
-        plan = Plan()
+        plan = CommitPlan()
         plan.content.settled = [places[row_id] for row_id in part]
         plan.finished = [(scopes[row_id], (row_id,)) for row_id in part]
         attempts = {row.row_id: row.attempt for row in read_inbox(database, part)}
@@ -382,7 +382,7 @@ def call_off(
     database: Database, key: SeenKey | None, message_id: int, row_id: int | None
 ) -> CalledOff:
     """Have a message not begin any more, wherever it is; `key` None where its id is not remembered."""
-    inbox, plan = database.inbox, Plan()
+    inbox, plan = database.inbox, CommitPlan()
     if key is not None:
         row_id = inbox.unfinished.get(key, {}).get(message_id, row_id)
     if row_id in inbox.places:
@@ -452,7 +452,7 @@ def retry_dead(
             revived.records.append(_as_new(decode_letter_record(row), now))
     if revived.records:
         numbers = [record.id for record in revived.records]
-        plan = Plan(Content(records=revived.records), risen=numbers)
+        plan = CommitPlan(Content(records=revived.records), risen=numbers)
         database.commit(plan, database.last_id)
     return revived
 
@@ -485,7 +485,7 @@ def _drop_letters(database: Database, numbers: Sequence[int]) -> None:
         " WHERE id IN (SELECT value FROM json_each(?))",
         (chosen,),
     ).fetchone()
-    database.commit(Plan(risen=list(numbers)), database.last_id)
+    database.commit(CommitPlan(risen=list(numbers)), database.last_id)
     database.letters.size_bytes -= size
 
 

@@ -22,7 +22,7 @@ from appliance.errors import StoreError, StoreFull, StoreUnusable
 from appliance.outbox import queries
 from appliance.outbox.blobs import encode_body
 from appliance.outbox.composing import Composer
-from appliance.outbox.database import Database, Plan, StoreBusy, StoreReadOnly, map_error
+from appliance.outbox.database import CommitPlan, Database, StoreBusy, StoreReadOnly, map_error
 from appliance.outbox.ids import IdSource
 from appliance.outbox.maintenance import Maintenance
 from appliance.outbox.operations import (
@@ -372,7 +372,7 @@ class Writer:
         """Remember ids given out but never stored; after a kill those were seen by nobody."""
         with contextlib.suppress(sqlite3.Error, StoreError):
             if self._broken is None and self._ids.last > self._database.last_id:
-                self._database.commit(Plan(), self._ids.last)
+                self._database.commit(CommitPlan(), self._ids.last)
             self._maintenance.delete_gone()
 
 
