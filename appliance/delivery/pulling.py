@@ -324,8 +324,9 @@ class JetStreamIntake:
     """Implements `base.Intake`: pulls from the durable consumer of the subject.
 
     A delivery's reply subject, as the subscriber sees it, holds all that an acknowledgement needs, also after a restart:
-    ``<subject>.reply.stream.<life of the stream>/<instance of the sender>/<the broker's acknowledgement subject>``, the
-    latter with ``/`` for the dots.
+    ``<subject>.reply.stream .<life of the stream>/<instance of the sender>/<the broker's acknowledgement subject>``, the
+    latter with ``/`` for the dots. The blank is what no subject holds that comes over the wire: else a sender could name
+    such a one, and have any message of the stream acknowledged.
     """
 
     def __init__(
@@ -351,7 +352,7 @@ class JetStreamIntake:
         self._is_rest = is_rest
         self._stream = stream.name
         # of the same form as a sender's
-        self._prefix = f"{spec.subject}.{REPLY_TOKEN}.stream."
+        self._prefix = f"{spec.subject}.{REPLY_TOKEN}.stream ."
         """How the reply subjects begin that stand for deliveries of a stream."""
         self._signer = signer
         self._plain = CoreIntake(bus, dialect, spec, on_answers_denied, signer)

@@ -468,6 +468,40 @@ async def test_what_a_sender_of_an_older_config_had_a_stream_keep_is_fetched_aft
     await intake.stop()
 
 
+async def test_nobody_has_a_message_of_a_stream_acknowledged_by_the_reply_subject_that_he_names(
+    world,
+):
+    """What a stream delivered is told from all that comes over the wire, whoever sends it."""
+    side, node = await world.side(ONE), await world.side(TWO)
+    carrier = await side.sender()
+    carrier.send([side.flight(b"1")])
+    await side.said(1)
+    intake = await node.receiver(delivery=Delivery.CORE)
+    intake.want(5)
+    (kept,) = await node.inbox.wait_for(1)
+    ack = f"$JS/ACK/{STREAM}/{name_of_consumer(SUBJECT)}/1/1/1/1/0"
+    for below in ("x", "x/", f"x//{ack}", f"{ONE}/{ONE}/{ack}", "x//central/REQPing/EventACK"):
+        node.bus.send([(SUBJECT, f"{SUBJECT}.reply.stream.{below}", b"", b"forged")])
+    forged = (await node.inbox.wait_for(6))[1:]
+    for message in forged:
+        assert await intake.claim([message.reply_to]) == [True]
+        node.confirm(message, AnswerKind.DONE)
+    # and so it is when the way in has changed before they are done
+    other = await world.side(TWO)
+    plain = other.mode.make_intake(other.subscriber(), lambda denial: None, begins_once=True)
+    strays = []
+    await other.bus.subscribe("central.>", strays.extend, on_denied=lambda denial: None)
+    for message in forged:
+        assert await plain.claim([message.reply_to]) == [True]
+        plain.confirm([Confirmation(message.reply_to, 1, Answer(AnswerKind.DONE), True)])
+    other.bus.send([("central.end", "", b"", b"")])
+    await until_async(lambda: [one.subject for one in strays] == ["central.end"])
+    assert await side.kept() == 1
+    node.confirm(kept, AnswerKind.DONE)
+    await side.until_kept(0)
+    await intake.stop()
+
+
 async def test_a_stream_of_others_with_that_name_is_left_alone(world):
     side = await world.side()
     await side.api.ask(
