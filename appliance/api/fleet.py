@@ -62,7 +62,6 @@ class Presence:
         on_undeclared: Callable[[NodeName], None] = _ignore,
         mono: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._desired = desired
         self._wall = wall
         self._mono = mono
         self.on_seen: list[OnSeen] = []

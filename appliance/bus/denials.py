@@ -82,18 +82,12 @@ class DenialRouter:
         return ""
 
     def _deny_subscribers(self, denial: Denial) -> list[tuple[OnDenied, Denial]]:
-        told = []
-        for item in self._subscriptions.same_interest(denial.subject, denial.queue):
-            item.denied_text = denial.text
-            if item.on_denied is not None:
-                told.append((item.on_denied, denial))
-        return told
+        interested = self._subscriptions.same_interest(denial.subject, denial.queue)
+        return [(item.on_denied, denial) for item in interested if item.on_denied is not None]
 
     def _deny_unconfirmed(self, text: str) -> list[tuple[OnDenied, Denial]]:
-        told = []
-        for item in self._subscriptions.by_sid.values():
-            if not item.is_confirmed:
-                item.denied_text = text
-                if item.on_denied is not None:
-                    told.append((item.on_denied, Denial(text, False, item.subject, item.queue)))
-        return told
+        return [
+            (item.on_denied, Denial(text, False, item.subject, item.queue))
+            for item in self._subscriptions.by_sid.values()
+            if not item.is_confirmed and item.on_denied is not None
+        ]

@@ -71,7 +71,6 @@ class Link:
         self.on_adopted: list[Callable[[], None]] = []
         """Called after every connect."""
         self._name = name
-        self._subscriptions = subscriptions
         self._reporter = reporter
         self._pool = ServerPool(settings.servers)
         self._connector = Connector(

@@ -25,7 +25,6 @@ class NatsSubscription:
     __slots__ = (
         "_stop",
         "confirmed_mono",
-        "denied_text",
         "is_closing",
         "is_confirmed",
         "on_denied",
@@ -50,8 +49,6 @@ class NatsSubscription:
         self.queue = queue
         self.on_messages = on_messages
         self.on_denied = on_denied
-        self.denied_text: str | None = None
-        """The broker's words when it last denied this subscription; None while it is allowed."""
         self.is_closing = False
         self.is_confirmed = False
         """Whether a barrier has passed since it was last announced."""

@@ -238,7 +238,6 @@ class _Shown:
         """Whether it is shown at the end, nodes that said the same together."""
         self.job = job
         self._after = 0
-        self._told: dict[str, str] = {}
         several = len(self.nodes) > 1
         style = Style(prefixes=several, escapes=terminal_streams(), keeps=groups)
         self._answers = Answers(style)
