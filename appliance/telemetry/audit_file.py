@@ -55,6 +55,126 @@ class _Shares(msgspec.Struct):
     left: dict[str, float]
 
 
+class ChainFiles:
+    """The files of the chain, and its end; called in a thread, by one at a time."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self.head = Head()
+
+    def write(self, batch: list[Mapping[str, Any]], settings: AuditSettings) -> None:
+        """Put entries behind the others, on disk when it returns. Raises OSError; nothing of them stands there then."""
+        head, lines = self.head, []
+        for facts in batch:
+            line, head = make_line(head, facts)
+            lines.append(line + b"\n")
+        data = b"".join(lines)
+        audit_fd = os.open(
+            self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600
+        )
+        try:
+            began = os.fstat(audit_fd).st_size
+            try:
+                view = memoryview(data)
+                while view:
+                    view = view[os.write(audit_fd, view) :]
+                os.fdatasync(audit_fd)
+            except OSError:
+                # a part of it would be no entry, and the next one would stand behind it
+                os.ftruncate(audit_fd, began)
+                raise
+            size = os.fstat(audit_fd).st_size
+        finally:
+            os.close(audit_fd)
+        self.head = head
+        if size >= settings.max_bytes:
+            self._move_on(settings.keep_files)
+            _tell_head(head)
+
+    def _move_on(self, keep_files: int) -> None:
+        for number in range(keep_files, 0, -1):
+            old = self._numbered(number)
+            if number == keep_files:
+                old.unlink(missing_ok=True)
+            elif old.exists():
+                os.replace(old, self._numbered(number + 1))
+        os.replace(self._path, self._numbered(1))
+
+    def _numbered(self, number: int) -> Path:
+        return self._path.with_name(f"{AUDIT_FILE}.{number}")
+
+    def find_end(self, keep_files: int) -> int:
+        """Set the head from the files; bytes that are no entries, as of a line that a crash has torn."""
+        lost = 0
+        for path in (self._path, self._numbered(1)):
+            try:
+                with path.open("r+b") as file:
+                    size = file.seek(0, os.SEEK_END)
+                    file.seek(max(0, size - _TAIL_BYTES))
+                    tail = file.read()
+                    torn = len(tail) - (tail.rfind(b"\n") + 1)
+                    lines = tail[: len(tail) - torn].splitlines()
+                    link = read_link(lines[-1]) if lines else None
+                    if link is not None:
+                        file.truncate(size - torn)
+            except FileNotFoundError:
+                continue
+            if link is not None:
+                self.head = Head(link.number, digest_of(lines[-1]))
+                return lost + torn
+            lost += size
+        if self._path.exists():
+            # not written by us: left as it is for whoever looks, and nothing is put behind it
+            self._move_on(keep_files)
+        return lost
+
+
+class Queue:
+    """Entries that are not written yet, and of whom."""
+
+    def __init__(self) -> None:
+        self._entries: deque[tuple[Sender | None, Mapping[str, Any]]] = deque()
+        self._count_of: Counter[Sender | Crowd | None] = Counter()
+        self.entered = 0
+        """Entries since the start."""
+
+    @property
+    def entries(self) -> list[Mapping[str, Any]]:
+        """The oldest first."""
+        return [entry for _, entry in self._entries]
+
+    def has_place(self, sender: Sender | None) -> bool:
+        """Whether he may have one more entry wait: a disk that is slow or full is not for him alone."""
+        count_of = self._count_of
+        if sender is None:
+            return count_of[None] < MAX_WAITING
+        return count_of[sender.crowd] < MAX_WAITING // 2 and count_of[sender] < MAX_WAITING // 4
+
+    @property
+    def has_place_for_sums(self) -> bool:
+        """Whether what waits leaves room for sums."""
+        return len(self._entries) < MAX_WAITING // 2
+
+    def put(self, sender: Sender | None, entry: Mapping[str, Any]) -> None:
+        """One more, of the daemon's own with None."""
+        self._entries.append((sender, entry))
+        self._count_of.update(_counted(sender))
+        self.entered += 1
+
+    def written(self, count: int) -> None:
+        """So many of the oldest wait no more."""
+        for _ in range(count):
+            sender, _ = self._entries.popleft()
+            for whose in _counted(sender):
+                self._count_of[whose] -= 1
+                if not self._count_of[whose]:
+                    del self._count_of[whose]
+
+
+def _counted(sender: Sender | None) -> tuple[Sender | Crowd | None, ...]:
+    return (None,) if sender is None else (sender, sender.crowd)
+
+
 class AuditFile:
     """Life: `open` -> `note` any number of times, with `run` in a task -> `close`."""
 
@@ -66,20 +186,17 @@ class AuditFile:
         *,
         hiding: Hiding | None = None,
     ) -> None:
-        self._path = state_dir / AUDIT_FILE
+        self._shares = state_dir / SHARES_FILE
+        self._chain = ChainFiles(state_dir / AUDIT_FILE)
         self._settings = settings
         self._wall = wall
         self._hiding = hiding or Hiding()
-        self._head = Head()
         self._room = AuditRoom(now=wall())
         self._look_at = 0.0
         """When sums are looked at again."""
         self._saved_bytes = 0
-        self._waiting: deque[tuple[Sender | None, Mapping[str, Any]]] = deque()
-        self._waiting_of: Counter[Sender | Crowd | None] = Counter()
-        self._lost = 0
-        self.entered = 0
-        """Entries since the start."""
+        self._waiting = Queue()
+        self._told_lost = 0
         self.lost = 0
         """What was to be one and found no room, of what the daemon says of itself."""
         self._trouble: str | None = None
@@ -89,12 +206,14 @@ class AuditFile:
     async def open(self) -> None:
         """Find the end of the chain; one that is torn or unreadable is an entry itself."""
         try:
-            cut_bytes = await asyncio.to_thread(self._find_end)
+            cut_bytes = await asyncio.to_thread(
+                self._chain.find_end, self._settings.value.keep_files
+            )
         except OSError as error:
             _log.warning("the audit trail cannot be read: %s", error.strerror)
             cut_bytes = 0
         self._room = await asyncio.to_thread(self._read_shares)
-        _tell_head(self._head)
+        _tell_head(self._chain.head)
         if cut_bytes:
             self.note(by="", asked="audit", what={"cut_bytes": cut_bytes}, outcome="continued")
 
@@ -111,14 +230,13 @@ class AuditFile:
         """Enter something that happened now, or have it summed up. Never waits, never raises."""
         entry = self._entry(by=by, asked=asked, what=what, outcome=outcome, **more)
         if sender is None:
-            if self._waiting_of[None] >= MAX_WAITING:
-                self._lost += 1
-                self.lost += 1
-            else:
+            if self._waiting.has_place(None):
                 self._enqueue(None, entry)
+            else:
+                self.lost += 1
             return
         now = self._wall()
-        if self._has_place(sender) and self._room.may_enter(
+        if self._waiting.has_place(sender) and self._room.may_enter(
             sender, entry, line_size(entry), now, self._bounds
         ):
             self._enqueue(sender, entry)
@@ -137,6 +255,11 @@ class AuditFile:
     def _bounds(self) -> Bounds:
         settings = self._settings.value
         return Bounds(settings.max_bytes * settings.keep_files, settings.keep_s)
+
+    @property
+    def entered(self) -> int:
+        """Entries since the start."""
+        return self._waiting.entered
 
     @property
     def summed(self) -> int:
@@ -160,23 +283,14 @@ class AuditFile:
             for label in self._room.counting
         ]
 
-    def _has_place(self, sender: Sender) -> bool:
-        """Whether he may have one more entry wait: a disk that is slow or full is not for him alone."""
-        waiting = self._waiting_of
-        return waiting[sender.crowd] < MAX_WAITING // 2 and waiting[sender] < MAX_WAITING // 4
-
     def _enqueue(self, sender: Sender | None, entry: Mapping[str, Any]) -> None:
-        self._waiting.append((sender, entry))
-        self._waiting_of[sender] += 1
-        if sender is not None:
-            self._waiting_of[sender.crowd] += 1
-        self.entered += 1
+        self._waiting.put(sender, entry)
         self._stirred.set()
 
     def _enter_sums(self, *, all_of_them: bool = False) -> None:
         """Those whose time has come; at the end all of them."""
         now = self._wall()
-        if len(self._waiting) < MAX_WAITING // 2 or all_of_them:
+        if self._waiting.has_place_for_sums or all_of_them:
             for sender, facts in self._room.take_due(
                 now,
                 self._bounds,
@@ -211,16 +325,19 @@ class AuditFile:
             await asyncio.wait({self._writing})
         self._enter_sums(all_of_them=True)
         await self._write_waiting(is_last=True)
-        _tell_head(self._head)
+        _tell_head(self._chain.head)
 
     async def _write_waiting(self, *, is_last: bool = False) -> bool:
-        batch, lost = [entry for _, entry in self._waiting], self._lost
-        if lost:
-            batch.append(self._entry(by="", asked="audit", what={"entries": lost}, outcome="lost"))
+        batch, lost = self._waiting.entries, self.lost
+        count, newly_lost = len(batch), lost - self._told_lost
+        if newly_lost:
+            batch.append(
+                self._entry(by="", asked="audit", what={"entries": newly_lost}, outcome="lost")
+            )
         if not batch:
             return True
         try:
-            await asyncio.to_thread(self._write, batch, self._settings.value)
+            await asyncio.to_thread(self._chain.write, batch, self._settings.value)
         except OSError as error:
             # once, and not with every try for as long as a disk is full
             if error.strerror != self._trouble:
@@ -230,12 +347,8 @@ class AuditFile:
         if self._trouble is not None:
             self._trouble = None
             _log.info("the audit trail is written again")
-        for _ in batch[: len(batch) - bool(lost)]:
-            sender, _ = self._waiting.popleft()
-            self._leave(sender)
-            if sender is not None:
-                self._leave(sender.crowd)
-        self._lost -= lost
+        self._waiting.written(count)
+        self._told_lost = lost
         spent = self._room.spent_bytes
         if spent - self._saved_bytes >= (1 if is_last else SAVE_AFTER_BYTES):
             self._saved_bytes = spent
@@ -243,11 +356,6 @@ class AuditFile:
             with contextlib.suppress(OSError):  # the trail itself is more: it tells of the disk
                 await asyncio.to_thread(self._write_shares, left)
         return True
-
-    def _leave(self, whose: Sender | Crowd | None) -> None:
-        self._waiting_of[whose] -= 1
-        if not self._waiting_of[whose]:
-            del self._waiting_of[whose]
 
     def _entry(
         self, *, by: str, asked: str, what: Mapping[str, Any], outcome: object, **more: Any
@@ -265,84 +373,15 @@ class AuditFile:
     def _read_shares(self) -> AuditRoom:
         now = self._wall()
         try:
-            kept = msgspec.json.decode(
-                (self._path.with_name(SHARES_FILE)).read_bytes(), type=_Shares
-            )
+            kept = msgspec.json.decode(self._shares.read_bytes(), type=_Shares)
         except (OSError, msgspec.MsgspecError):
             return AuditRoom(now=now)
         back = max(0.0, now - kept.at) / self._bounds.keep_s
         return AuditRoom({name: min(1.0, part + back) for name, part in kept.left.items()}, now)
 
-    # -- in a thread ------------------------------------------------------------------------------
-
     def _write_shares(self, left: Mapping[str, float]) -> None:
         kept = _Shares(at=self._wall(), left=dict(left))
-        write_private(self._path.with_name(SHARES_FILE), msgspec.json.encode(kept))
-
-    def _write(self, batch: list[Mapping[str, Any]], settings: AuditSettings) -> None:
-        head, lines = self._head, []
-        for facts in batch:
-            line, head = make_line(head, facts)
-            lines.append(line + b"\n")
-        data = b"".join(lines)
-        audit_fd = os.open(
-            self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600
-        )
-        try:
-            began = os.fstat(audit_fd).st_size
-            try:
-                view = memoryview(data)
-                while view:
-                    view = view[os.write(audit_fd, view) :]
-                os.fdatasync(audit_fd)
-            except OSError:
-                # a part of it would be no entry, and the next one would stand behind it
-                os.ftruncate(audit_fd, began)
-                raise
-            size = os.fstat(audit_fd).st_size
-        finally:
-            os.close(audit_fd)
-        self._head = head
-        if size >= settings.max_bytes:
-            self._move_on(settings.keep_files)
-            _tell_head(head)
-
-    def _move_on(self, keep_files: int) -> None:
-        for number in range(keep_files, 0, -1):
-            old = self._numbered(number)
-            if number == keep_files:
-                old.unlink(missing_ok=True)
-            elif old.exists():
-                os.replace(old, self._numbered(number + 1))
-        os.replace(self._path, self._numbered(1))
-
-    def _numbered(self, number: int) -> Path:
-        return self._path.with_name(f"{AUDIT_FILE}.{number}")
-
-    def _find_end(self) -> int:
-        """Set the head from the files; bytes that are no entries, as of a line that a crash has torn."""
-        lost = 0
-        for path in (self._path, self._numbered(1)):
-            try:
-                with path.open("r+b") as file:
-                    size = file.seek(0, os.SEEK_END)
-                    file.seek(max(0, size - _TAIL_BYTES))
-                    tail = file.read()
-                    torn = len(tail) - (tail.rfind(b"\n") + 1)
-                    lines = tail[: len(tail) - torn].splitlines()
-                    link = read_link(lines[-1]) if lines else None
-                    if link is not None:
-                        file.truncate(size - torn)
-            except FileNotFoundError:
-                continue
-            if link is not None:
-                self._head = Head(link.number, digest_of(lines[-1]))
-                return lost + torn
-            lost += size
-        if self._path.exists():
-            # not written by us: left as it is for whoever looks, and nothing is put behind it
-            self._move_on(self._settings.value.keep_files)
-        return lost
+        write_private(self._shares, msgspec.json.encode(kept))
 
 
 def find_trail(state_dir: Path) -> list[Path]:
