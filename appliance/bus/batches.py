@@ -12,8 +12,6 @@ import secrets
 from collections.abc import Callable, Sequence
 from enum import Enum
 
-import msgspec
-
 from appliance.bus.base import BusMessage, Frame
 from appliance.core.streams import PubAck, read_puback, write_puback
 from appliance.dialect.headers import with_line
@@ -110,11 +108,8 @@ class Batches:
         if sent.way is Way.ALONE:
             self._learn(Way.ALONE, cost_s)
             return [answer], ()
-        try:
-            said = read_puback(answer.payload)
-        except msgspec.DecodeError:
-            said = None
-        if said is None or said.error is not None or said.count != count:
+        said = read_puback(answer.payload)
+        if said is None or said.error is not None or said.count != count or said.seq < count:
             # refused for one of them, or by a broker that knows no batches and has taken each alone: it knows their ids
             self._alone_until = self._lists + self._alone_for
             self._alone_for = min(4 * self._alone_for, ALONE_MOST)

@@ -7,13 +7,14 @@ there is no second connection with a login of its own.
 from __future__ import annotations
 
 import asyncio
-import base64
 import json
 import secrets
 from collections.abc import Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
-from typing import NamedTuple
+from typing import Any, NamedTuple, TypeVar
+
+import msgspec
 
 from appliance.bus.base import Bus, BusMessage, Denial, Frame, Subscription
 from appliance.bus.batches import Batches
@@ -21,6 +22,7 @@ from appliance.core.specs import StreamSettings
 from appliance.core.streams import (
     NO_RESPONDERS,
     Config,
+    Count,
     Json,
     api_prefix,
     consumer_config,
@@ -82,6 +84,61 @@ def _seconds_of(moment: object) -> float | None:
 def new_inbox(node: str) -> str:
     """How the subjects begin at which a node hears what it asked for; what comes after the node cannot be guessed."""
     return f"{inbox_subjects(node)[:-1]}{secrets.token_hex(8)}"
+
+
+class _StreamSettings(msgspec.Struct):
+    name: str
+    subjects: list[str] | None = None
+
+
+class _StreamHolds(msgspec.Struct):
+    messages: Count = 0
+    bytes: Count = 0
+    last_seq: Count = 0
+    subjects: dict[str, Count] | None = None
+
+
+class _StreamInfo(msgspec.Struct):
+    config: _StreamSettings
+    created: str
+    state: _StreamHolds = msgspec.field(default_factory=_StreamHolds)
+
+
+class _Floor(msgspec.Struct):
+    stream_seq: Count = 0
+
+
+class _ConsumerInfo(msgspec.Struct):
+    config: dict[str, Any]
+    num_pending: Count = 0
+    num_ack_pending: Count = 0
+    num_redelivered: Count = 0
+    ack_floor: _Floor = msgspec.field(default_factory=_Floor)
+
+
+class _Message(msgspec.Struct):
+    seq: Count
+    time: str = ""
+    data: bytes = b""
+
+
+class _Found(msgspec.Struct):
+    message: _Message
+
+
+Shape = TypeVar("Shape")
+
+
+def _read(found: Json, shape: type[Shape], words: str) -> Shape:
+    """What an answer of the API says, of the shape that it must have.
+
+    Raises:
+        BusUnavailable: it has another one.
+    """
+    try:
+        return msgspec.convert(found, shape)
+    except (msgspec.ValidationError, RecursionError) as error:
+        raise BusUnavailable(f"the broker's answer on {words} cannot be read: {error}") from error
 
 
 Question = tuple[str, bytes, bytes]
@@ -251,15 +308,17 @@ class JetStreamApi:
 
     async def find_stream(self, name: str) -> StreamState | None:
         """A stream as it is; None where there is none of that name. Raises as `ask`."""
+        words = f"STREAM.INFO.{name}"
         try:
-            found = await self.ask(f"STREAM.INFO.{name}")
+            found = await self.ask(words)
         except StreamRefused as error:
             if error.code == STREAM_NOT_FOUND:
                 return None
             raise
-        return StreamState(
-            found.get("config") or {}, found.get("state") or {}, str(found.get("created"))
-        )
+        read = _read(found, _StreamInfo, words)
+        if read.config.name != name:
+            raise BusUnavailable(f"the broker's answer on {words} is about another stream")
+        return StreamState(found["config"], found.get("state", {}), read.created)
 
     async def ensure_stream(
         self, settings: StreamSettings, name: str, *subjects_kept: str, is_ours: bool
@@ -333,14 +392,18 @@ class JetStreamApi:
 
     async def last_of(self, name: str, subject: str) -> tuple[int, bytes] | None:
         """Place and body of the last message of a subject; None where there is none. Raises as `ask`."""
+        found = await self._find_message(name, {"last_by_subj": subject})
+        return None if found is None else (found.seq, found.data)
+
+    async def _find_message(self, name: str, which: Config) -> _Message | None:
+        words = f"STREAM.MSG.GET.{name}"
         try:
-            found = await self.ask(f"STREAM.MSG.GET.{name}", {"last_by_subj": subject})
+            found = await self.ask(words, which)
         except StreamRefused as error:
             if error.code in (NO_MESSAGE, STREAM_NOT_FOUND):
                 return None
             raise
-        message = found.get("message") or {}
-        return int(message.get("seq", 0)), base64.b64decode(message.get("data", ""))
+        return _read(found, _Found, words).message
 
     async def delete_stream(self, name: str) -> None:
         """Delete a stream and all that it holds. Raises as `ask`."""
@@ -350,18 +413,20 @@ class JetStreamApi:
 
     async def find_consumer(self, stream: str, subject: str) -> ConsumerState | None:
         """The durable consumer of a subject as it is; None where there is none. Raises as `ask`."""
+        words = f"CONSUMER.INFO.{stream}.{name_of_consumer(subject)}"
         try:
-            found = await self.ask(f"CONSUMER.INFO.{stream}.{name_of_consumer(subject)}")
+            found = await self.ask(words)
         except StreamRefused as error:
             if error.code in (CONSUMER_NOT_FOUND, STREAM_NOT_FOUND):
                 return None
             raise
+        read = _read(found, _ConsumerInfo, words)
         return ConsumerState(
-            found.get("config") or {},
-            int(found.get("num_pending", 0)),
-            int(found.get("num_ack_pending", 0)),
-            int(found.get("num_redelivered", 0)),
-            int((found.get("ack_floor") or {}).get("stream_seq", 0)),
+            read.config,
+            read.num_pending,
+            read.num_ack_pending,
+            read.num_redelivered,
+            read.ack_floor.stream_seq,
         )
 
     async def ensure_consumer(self, stream: str, subject: str, concurrency: int) -> str:
@@ -390,13 +455,8 @@ class JetStreamApi:
     async def stored_at(self, stream: str, subject: str, sequence: int) -> float | None:
         """When the first message of a subject from a place on was stored; None where there is none. Raises as `ask`."""
         asked = {"seq": max(1, sequence), "next_by_subj": subject}
-        try:
-            found = await self.ask(f"STREAM.MSG.GET.{stream}", asked)
-        except StreamRefused as error:
-            if error.code in (NO_MESSAGE, STREAM_NOT_FOUND):
-                return None
-            raise
-        return _seconds_of((found.get("message") or {}).get("time"))
+        found = await self._find_message(stream, asked)
+        return None if found is None else _seconds_of(found.time)
 
     async def delete_consumer(self, stream: str, subject: str) -> None:
         """Forget a durable consumer, if it is there. Raises as `ask`."""

@@ -7,7 +7,7 @@ a node has one durable consumer, which all daemons of that node share.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import msgspec
 
@@ -162,7 +162,8 @@ def without_subjects(found: Sequence[str], released: Sequence[str]) -> list[str]
 def describe_drift(kind: str, name: str, drift: Config, found: Config) -> str:
     """A difference in words."""
     told = ", ".join(
-        f"{key} is {found.get(key)!r} and shall be {value!r}" for key, value in drift.items()
+        f"{key} is {repr(found.get(key))[:100]} and shall be {value!r}"
+        for key, value in drift.items()
     )
     return f"the {kind} {name} was changed: {told}"
 
@@ -199,6 +200,10 @@ def read_receipt(ack_subject: str) -> Receipt | None:
     return Receipt(ack_subject, stream, int(delivered), int(sequence), words[first + 6] == "0")
 
 
+Count = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
+"""A place or a number of messages, as the broker writes them."""
+
+
 class _Error(msgspec.Struct):
     description: str = ""
     err_code: int = 0
@@ -209,17 +214,27 @@ class PubAck(msgspec.Struct):
 
     stream: str = ""
     domain: str = ""
-    seq: int = 0
-    count: int = 0
+    seq: Count = 0
+    count: Count = 0
     """Of a batch: how many messages it had; the place is the last one's."""
     error: _Error | None = None
 
     def is_of(self, stream: StreamAddress) -> bool:
         """Whether that stream has the message; where no domain is asked for, the broker's own may have a name."""
-        return self.stream == stream.name and stream.domain in ("", self.domain)
+        return self.seq > 0 and self.stream == stream.name and stream.domain in ("", self.domain)
 
 
-read_puback = msgspec.json.Decoder(PubAck).decode
+_decode_puback = msgspec.json.Decoder(PubAck).decode
+
+
+def read_puback(payload: bytes) -> PubAck | None:
+    """The broker's answer; None for what is none, since whoever hears a reply subject may write there what he likes."""
+    try:
+        return _decode_puback(payload)
+    except (msgspec.DecodeError, RecursionError):
+        return None
+
+
 write_puback = msgspec.json.Encoder().encode
 
 

@@ -28,8 +28,6 @@ import random
 from collections.abc import Callable, Sequence
 from enum import Enum
 
-import msgspec
-
 from appliance.bus.base import BusMessage
 from appliance.bus.batches import Batches
 from appliance.bus.jetstream import JetStreamApi, Question
@@ -244,7 +242,4 @@ def _read(answer: BusMessage | None) -> PubAck | None:
         return None
     if answer.block.startswith(NO_RESPONDERS):
         return PubAck()  # there is no such stream any more, and nobody else to have it
-    try:
-        return read_puback(answer.payload)
-    except msgspec.DecodeError:
-        return None
+    return read_puback(answer.payload)

@@ -14,8 +14,6 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
 from hashlib import blake2b
 
-import msgspec
-
 from appliance.bus.base import (
     Bus,
     BusMessage,
@@ -102,12 +100,11 @@ class _StreamWords:
     def read_answer(self, block: bytes, payload: bytes, asked: Asked) -> Answer:
         """What the stream says; a node that hears the subject itself is heard as ever."""
         if payload.startswith(b"{"):
-            with contextlib.suppress(msgspec.DecodeError):
-                said = read_puback(payload)
-                if said.error is not None:
-                    return self._held(f"{said.error.description} ({said.error.err_code})")
-                if said.is_of(self._stream):
-                    return Answer(AnswerKind.STORED, detail=f"{said.stream} {said.seq}")
+            said = read_puback(payload)
+            if said is not None and said.error is not None:
+                return self._held(f"{said.error.description} ({said.error.err_code})")
+            if said is not None and said.is_of(self._stream):
+                return Answer(AnswerKind.STORED, detail=f"{said.stream} {said.seq}")
         if not payload and block.startswith(NO_RESPONDERS):
             why = f", and it cannot be made: {self.not_made}" if self.not_made else ""
             return self._held(f"no stream records the subject{why}")

@@ -86,6 +86,9 @@ def test_few_go_alone_and_the_stream_answers_a_batch_once_for_all_of_it(clock):
         {"error": {"err_code": 10201, "description": "duplicate"}},
         {},  # of a broker that knows no batches
         {"count": LEAST - 1},
+        {"count": LEAST, "seq": LEAST - 1},
+        {"count": LEAST, "seq": -(2**63)},
+        {"count": LEAST, "seq": 10**400},
     ],
 )
 def test_a_batch_that_is_refused_is_to_be_sent_alone_and_so_are_others_for_a_while(clock, answer):

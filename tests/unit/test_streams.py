@@ -6,6 +6,9 @@ import pytest
 
 from appliance.core.specs import StreamSettings
 from appliance.core.streams import PubAck, StreamAddress, address_of_stream, read_note, write_note
+from appliance.delivery.jetstream import _StreamWords
+from appliance.dialect.base import AnswerKind, Asked
+from appliance.dialect.spoken import make_dialect
 
 SUBJECT = "ship.1.REQPing.EventACK"
 
@@ -46,3 +49,25 @@ def test_only_the_stream_of_the_domain_asked_for_says_that_it_has_a_message(
 def test_one_name_in_two_domains_is_two_streams() -> None:
     here, there = StreamSettings(name="all"), StreamSettings(name="all", domain="shore")
     assert not here.is_same_stream(there)
+
+
+NO_WORDS_OF_A_STREAM = {
+    "no place": b'{"stream":"appl-ship"}',
+    "before the first place": b'{"stream":"appl-ship","seq":-1}',
+    "beyond all places": b'{"stream":"appl-ship","seq":9223372036854775808}',
+    "very far": b'{"stream":"appl-ship","seq":1' + b"0" * 400 + b"}",
+    "very deep": b'{"stream":"appl-ship","seq":1,"x":' + b"[" * 100_000 + b"]" * 100_000 + b"}",
+    "no text": b'{"stream":"appl-ship","seq":1,"domain":"\xff"}',
+    "another's": b'{"stream":"another","seq":1}',
+    "a part": b'{"stream":"appl-ship","seq":1',
+    "a list": b'{"stream":["appl-ship"],"seq":1}',
+}
+
+
+@pytest.mark.parametrize("payload", NO_WORDS_OF_A_STREAM.values(), ids=NO_WORDS_OF_A_STREAM)
+def test_what_no_stream_says_stores_nothing_and_fails_nothing(payload: bytes) -> None:
+    """Whoever hears a reply subject may write there what he likes; what came in the same read is taken all the same."""
+    words = _StreamWords(make_dialect(), StreamAddress("appl-ship"), b"secret")
+    asked = Asked(b"confirmed from: ship: ", lambda name: name == "ship")
+    assert words.read_answer(b"", b'{"stream":"appl-ship","seq":1}', asked).detail == "appl-ship 1"
+    assert words.read_answer(b"", payload, asked).kind is not AnswerKind.STORED

@@ -1,13 +1,16 @@
 """What delivery by a stream promises, in sentences that hold on a real nats-server and on its double within the process."""
 
 import asyncio
+import json
 import random
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import AsyncMock
 
 import pytest
 
+from appliance.bus.base import BusMessage
 from appliance.bus.jetstream import JetStreamApi
 from appliance.bus.memory import MemoryBus, Permissions
 from appliance.bus.nats import NatsBus
@@ -33,7 +36,7 @@ from appliance.delivery.pulling import JetStreamIntake
 from appliance.delivery.signer import Signer
 from appliance.dialect.base import Answer, AnswerKind
 from appliance.dialect.spoken import make_dialect
-from appliance.errors import StreamRefused
+from appliance.errors import BusUnavailable, StreamRefused
 from appliance.outbox.records import OutboxRecord
 from tests.support.memory_jetstream import StreamingBroker
 from tests.support.nats_server import NatsServer
@@ -519,6 +522,49 @@ async def test_what_jetstream_refuses_is_told_in_its_words(world):
     side = await world.side()
     with pytest.raises(StreamRefused, match="stream not found"):
         await side.api.ask("STREAM.UPDATE.nothing", {"name": "nothing", "subjects": ["a.b"]})
+
+
+STRANGE_ANSWERS = [
+    {"config": 7},
+    {"config": {"name": STREAM, "subjects": 7}, "created": "x"},
+    {"config": {"name": STREAM}, "state": {"last_seq": "x"}, "created": "x"},
+    {"config": {"name": "another"}, "created": "x"},
+    {"config": {}, "num_pending": None},
+    {"config": {}, "num_pending": -1, "num_ack_pending": 10**400},
+    {"config": {}, "ack_floor": []},
+    {"message": {"seq": 1, "data": "no base64", "time": []}},
+    {"message": [1]},
+    {"error": "no"},
+]
+
+
+async def test_an_answer_of_another_shape_is_told_as_one_that_cannot_be_read(monkeypatch):
+    bus = await MemoryBus.open(StreamingBroker(rng=random.Random(1)), name="test")
+    side = await Side(bus, ONE, StreamSettings()).opened()
+    intake = await side.receiver()
+    told = "the broker's answer on STREAM.INFO.appl-ship "
+    for answer in STRANGE_ANSWERS:
+        says = AsyncMock(return_value=BusMessage("x", json.dumps(answer).encode()))
+        monkeypatch.setattr(JetStreamApi, "request", says)
+        for ask in (
+            side.api.find_stream(STREAM),
+            side.api.find_consumer(STREAM, SUBJECT),
+            side.api.last_of(STREAM, SUBJECT),
+            side.api.stored_at(STREAM, SUBJECT, 1),
+        ):
+            # what answers one question may be none to another one, and nothing else is raised
+            with suppress(BusUnavailable):
+                await ask
+        # and the worker looks again later
+        intake._upkeep.look_now()
+        await intake._upkeep.look(1.0)
+        assert (intake.trouble or "").startswith(told)
+        monkeypatch.undo()
+        intake._upkeep.look_now()
+        await intake._upkeep.look(1.0)
+        assert intake.trouble is None
+    await intake.stop()
+    await bus.close()
 
 
 async def two_that_begin_once(world):
