@@ -355,16 +355,12 @@ class JobLedger:
         self._note(target)
 
     def _note(self, target: Target) -> None:
-        outcome = target.outcome
-        if outcome.is_settled:
-            self._by_message.pop(target.message or 0, None)
         if not target.is_open:
-            target.job.open.pop(target, None)
-            if self._by_number.get(target.number) is target:
-                del self._by_number[target.number]
-            self._by_go_nodes.pop(target, None)
+            self._unfollow(target)
         elif target.state.over_at:
             self._by_go_nodes[target] = None
+        if target.outcome.is_settled:
+            self._by_message.pop(target.message or 0, None)
         self._writer.change(target)
 
     def _follow(self, target: Target) -> None:
@@ -377,6 +373,13 @@ class JobLedger:
             self._by_number[target.number] = target
         if target.state.over_at:
             self._by_go_nodes[target] = None
+
+    def _unfollow(self, target: Target) -> None:
+        self._by_message.pop(target.message or 0, None)
+        if self._by_number.get(target.number) is target:
+            del self._by_number[target.number]
+        self._by_go_nodes.pop(target, None)
+        target.job.open.pop(target, None)
 
     def _take_key(self) -> int:
         self._next_key += 1
@@ -431,12 +434,8 @@ class JobLedger:
         self._writer.order("PRAGMA incremental_vacuum", ())
 
     def _let_go(self, target: Target) -> None:
-        self._by_message.pop(target.message or 0, None)
-        if self._by_number.get(target.number) is target:
-            del self._by_number[target.number]
-        self._by_go_nodes.pop(target, None)
+        self._unfollow(target)
         self._writer.forget(target)
-        target.job.open.pop(target, None)
 
     # -- the start --------------------------------------------------------------------------------
 

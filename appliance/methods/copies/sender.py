@@ -121,6 +121,37 @@ async def _no_mark(_mark: Mark) -> None:
     return
 
 
+class Reached:
+    """How far the pieces of a beginning are: what is acknowledged, and up to where that is marked."""
+
+    def __init__(self, begin: int, mono: Callable[[], float]) -> None:
+        self._mono = mono
+        self._acked: dict[int, int] = {}
+        """Beyond a gap: lengths by their offsets."""
+        self.done_to = self._marked_to = begin
+        """Up to where there is no gap."""
+        self._marked_mono = mono()
+
+    def add(self, offset: int, length: int) -> None:
+        """A piece was acknowledged."""
+        self._acked[offset] = length
+        while (length := self._acked.pop(self.done_to, 0)) > 0:
+            self.done_to += length
+
+    @property
+    def done_bytes(self) -> int:
+        """What is acknowledged, gaps or not."""
+        return self.done_to + sum(self._acked.values())
+
+    def is_mark_due(self) -> bool:
+        """Whether it is worth a mark now, which is then taken for made."""
+        new, now = self.done_to - self._marked_to, self._mono()
+        if new >= MARK_EVERY_BYTES or (new > 0 and now - self._marked_mono >= MARK_EVERY_S):
+            self._marked_to, self._marked_mono = self.done_to, now
+            return True
+        return False
+
+
 class CopySender:
     """One copy. `base` is the message that it comes from: what is sent is a copy of that, as in the seed."""
 
@@ -161,13 +192,10 @@ class CopySender:
         )
         self._room_bytes = max_payload_bytes - _ENVELOPE_BYTES - _text_bytes(self._message)
         self._pace = Pace(max(1, min(PIECE_BYTES, self._room_bytes // 4 * 3)))  # as base64
-        self._acked: dict[int, int] = {}
-        self._done_to = 0
-        self._marked_to = 0
-        self._marked_mono = 0.0
+        self._mono = asyncio.get_running_loop().time
+        self._reached = Reached(0, self._mono)
         self._begun: Piece | None = None
         """What the receiver has a part of, or may have."""
-        self._mono = asyncio.get_running_loop().time
 
     async def send(self) -> Copied:
         """Copy; returns when the receiver has the file.
@@ -226,7 +254,9 @@ class CopySender:
             else "",
         )
         del content, message
-        delivery = asyncio.create_task(self._deliver(outgoing), name=f"file for {self._to_node}")
+        delivery = asyncio.create_task(
+            self._line.deliver(outgoing), name=f"file for {self._to_node}"
+        )
         try:
             while not (await asyncio.wait({delivery}, timeout=TELL_EVERY_S))[0]:
                 await self._line.progress(0, size)
@@ -235,9 +265,6 @@ class CopySender:
             raise self._explain(error, _WHY_ABSENT) from error
         finally:
             await _end({delivery})
-
-    async def _deliver(self, outgoing: Outgoing) -> bool:
-        return await self._line.deliver(outgoing)
 
     # -- pieces -----------------------------------------------------------------------------------
 
@@ -276,9 +303,8 @@ class CopySender:
 
     async def _send_pieces(self, whole: Piece, begin: int) -> None:
         """All pieces from `begin` on: the first alone, a window of them, the last alone."""
-        self._acked.clear()
-        self._done_to = self._marked_to = offset = begin
-        self._marked_mono = self._mono()
+        offset, reached = begin, Reached(begin, self._mono)
+        self._reached = reached
         # a receiver that has taken nothing yet may be no appliance at all, so one piece asks first
         is_known = self._resume is not None or begin > 0
         waiting: set[asyncio.Task[None]] = set()
@@ -290,8 +316,9 @@ class CopySender:
                     offset += length
                     length = self._pace.length
                 await self._check(await self._wait(waiting, whole.size), waiting)
-                is_known = is_known or self._done_to > begin
-                await self._note(whole)
+                is_known = is_known or reached.done_to > begin
+                if reached.is_mark_due():
+                    await self._mark(Mark(whole.id, reached.done_to, whole.size))
         finally:
             await _end(waiting)
         # alone: the one that completes the file must find all others taken
@@ -327,7 +354,7 @@ class CopySender:
             self._begun = begun_before
             raise self._explain(error, _WHY_SILENT if is_known else _WHY_NO_PIECES) from error
         self._pace.note(self._mono() - began_mono)
-        self._acked[offset] = length
+        self._reached.add(offset, length)
 
     async def _follow(self, waiting: set[asyncio.Task[None]], total: int) -> None:
         """Wait for all of these, telling how far it is."""
@@ -352,17 +379,8 @@ class CopySender:
             waiting, timeout=TELL_EVERY_S, return_when=asyncio.FIRST_COMPLETED
         )
         waiting -= done
-        while (length := self._acked.pop(self._done_to, None)) is not None:
-            self._done_to += length
-        await self._line.progress(self._done_to + sum(self._acked.values()), total)
+        await self._line.progress(self._reached.done_bytes, total)
         return done
-
-    async def _note(self, whole: Piece) -> None:
-        new = self._done_to - self._marked_to
-        is_due = new > 0 and self._mono() - self._marked_mono >= MARK_EVERY_S
-        if new >= MARK_EVERY_BYTES or is_due:
-            self._marked_to, self._marked_mono = self._done_to, self._mono()
-            await self._mark(Mark(whole.id, self._done_to, whole.size))
 
     def _explain(self, error: HandlerError, why: str) -> HandlerError:
         if isinstance(error, AnswerUnwanted):
