@@ -82,9 +82,20 @@ def _is_allowed(subject: str, allowed: Sequence[str] | None, denied: Sequence[st
 _FREE = Permissions()
 
 
-@functools.lru_cache(maxsize=20_000)
 def is_heard(subject: str, pattern: str) -> bool:
-    """Whether who subscribed `pattern` hears what is published on `subject`; the same ones are asked for all the time."""
+    """Whether who subscribed `pattern` hears what is published on `subject`."""
+    # first what tells most of them apart at a glance: an inbox of its own for each question is heard by one of all
+    return subject.startswith(_literal_head(pattern)) and _is_covered(subject, pattern)
+
+
+@functools.lru_cache(maxsize=20_000)
+def _literal_head(pattern: str) -> str:
+    """What a subject begins with that belongs to it: all before its first wildcard."""
+    return pattern.partition("*")[0].partition(">")[0]
+
+
+@functools.lru_cache(maxsize=20_000)
+def _is_covered(subject: str, pattern: str) -> bool:
     return is_covered(subject, by=pattern)
 
 
