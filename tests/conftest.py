@@ -1,7 +1,9 @@
 """What all tests share: a guard against leaked tasks, short directories for sockets, a clean environment."""
 
 import asyncio
+import contextlib
 import gc
+import importlib
 import inspect
 import logging
 import os
@@ -42,14 +44,31 @@ hypothesis.settings.load_profile("suite")
 
 
 @pytest.hookimpl(wrapper=True)
-def pytest_collection():
+def pytest_collection(session):
     """What collecting makes stays to the end: whoever looks for garbage need not look at it, again and again."""
     gc.disable()
     try:
+        if session.config.args_source is pytest.Config.ArgsSource.TESTPATHS:
+            _import_beside_others()
         return (yield)
     finally:
         gc.freeze()
         gc.enable()
+
+
+def _import_beside_others():
+    """Each of several processes begins elsewhere with what all of them import: in a fresh clone, where nothing is compiled
+    yet, each would compile all of it at the same time."""
+    number, count = (os.environ.get(f"PYTEST_XDIST_WORKER{end}", "") for end in ("", "_COUNT"))
+    if not count:
+        return
+    root = Path(__file__).parents[1]
+    paths = sorted(root.glob("tests/**/test_*.py"))
+    first = len(paths) * int(number.removeprefix("gw")) // int(count)
+    for path in (*paths[first:], *paths[:first]):
+        # what cannot be imported is told when it is collected
+        with contextlib.suppress(Exception, pytest.skip.Exception):
+            importlib.import_module(".".join(path.relative_to(root).with_suffix("").parts))
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -10,9 +10,9 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from append_child import PARTS, make_line, read_journal
 
 from appliance.methods.files.rotation import find_predecessors
+from tests.component.methods.append_child import PARTS, make_line, read_journal
 from tests.support.waiting import at_a_random_moment
 
 CHILD = Path(__file__).with_name("append_child.py")
