@@ -418,11 +418,6 @@ def find_shape_errors(tree: Mapping[str, Any]) -> Iterator[ValidationError]:
         yield from _interpreter().iter_errors(_keep_refused(tree))
 
 
-def is_shape_valid(tree: Mapping[str, Any]) -> bool:
-    """The compiled validator's word alone."""
-    return bool(_compiled(None).is_valid(tree))
-
-
 def _keep_refused(tree: Mapping[str, Any]) -> dict[str, Any]:
     """The tree without the nodes and roles that are fine: in a large fleet nearly all of them."""
     kept = dict(tree)

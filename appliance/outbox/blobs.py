@@ -34,7 +34,6 @@ Verdict = tuple[int, str]
 
 _CHECKSUMS = struct.Struct("<II")
 _FIXED = struct.Struct("<QQQQQddd16sIIIIII")
-_BOOT_BYTES = 16
 
 
 class Damaged(Exception):

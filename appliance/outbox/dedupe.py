@@ -15,7 +15,7 @@ import zlib
 from array import array
 from bisect import bisect_left
 from collections import OrderedDict, deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from appliance.outbox.blobs import Damaged, SeenKey, Verdict
@@ -334,8 +334,3 @@ def seal_block(ids: array[int]) -> tuple[bytes, int]:
     """A block's bytes and checksum."""
     raw = ids.tobytes()
     return raw, zlib.crc32(raw)
-
-
-def count_ids(senders: Iterable[Sender]) -> int:
-    """All ids that are remembered."""
-    return sum(len(one.recent) + sum(block.count for block in one.blocks) for one in senders)

@@ -88,16 +88,6 @@ _OPTIONS: dict[str, Any] = {
 }
 
 
-_DECODING_ERRORS = (
-    cbor2.CBORError,
-    ValueError,
-    TypeError,
-    OverflowError,
-    MemoryError,
-    RecursionError,
-)
-
-
 def encode_cbor(message: Message) -> bytes:
     """Encode as Go does, byte for byte.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -11,6 +11,7 @@ from typing import Any
 
 from appliance.core.names import NodeName, Subject
 from appliance.core.specs import StateSettings
+from appliance.outbox.dedupe import Sender
 from appliance.outbox.lane import Lane
 from appliance.outbox.records import DONE_VERDICT, DoneRun, FinishItem, OutboxRecord, TakeIn
 from appliance.outbox.store import MessageStore
@@ -150,3 +151,8 @@ async def forget(store: MessageStore) -> bool:
 async def flush(store: MessageStore) -> None:
     """Write remembered ids as blocks, which otherwise happens from time to time."""
     await store._call(lambda _: store._writer._maintenance.flush())
+
+
+def count_ids(senders: Iterable[Sender]) -> int:
+    """All ids that are remembered."""
+    return sum(len(one.recent) + sum(block.count for block in one.blocks) for one in senders)

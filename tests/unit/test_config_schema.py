@@ -14,7 +14,7 @@ from hypothesis import given
 from jsonschema import Draft202012Validator
 
 from appliance.config.print_schema import make_schema, print_schema
-from appliance.config.shape import _interpreter, find_shape_errors, is_shape_valid
+from appliance.config.shape import _compiled, _interpreter, find_shape_errors
 from appliance.core.durations import DURATION_PATTERN
 from appliance.core.names import METHOD_PATTERN, NODE_PATTERN
 from appliance.core.settings import ReloadClass, Setting, leaves_of, parts_of, walk_sections
@@ -146,13 +146,13 @@ def test_generated_valid_configs_have_the_right_shape(tree: Any) -> None:
 
 @given(slightly_broken_configs() | valid_configs())
 def test_compiled_and_interpreted_validators_agree(tree: Any) -> None:
-    assert list(_interpreter().iter_errors(tree)) == [] or not is_shape_valid(tree)
-    assert is_shape_valid(tree) or list(find_shape_errors(tree))
+    assert list(_interpreter().iter_errors(tree)) == [] or not _compiled(None).is_valid(tree)
+    assert _compiled(None).is_valid(tree) or list(find_shape_errors(tree))
 
 
 @given(slightly_broken_configs() | valid_configs())
 def test_an_editor_takes_what_the_reader_takes(tree: Any) -> None:
-    if is_shape_valid(tree):
+    if _compiled(None).is_valid(tree):
         assert IN_AN_EDITOR.is_valid(tree)
     elif "${" not in repr(tree) and "version" in tree:
         assert not IN_AN_EDITOR.is_valid(tree)

@@ -11,13 +11,13 @@ from appliance.core.specs import StateSettings
 from appliance.errors import StoreFull
 from appliance.outbox import dedupe, maintenance
 from appliance.outbox.database import PAGE_BYTES
-from appliance.outbox.dedupe import count_ids
 from appliance.outbox.records import TakeInResult
 from tests.support.store_bench import (
     INSTANCE,
     KEY,
     START_AT,
     HandClock,
+    count_ids,
     forget,
     make_finish,
     make_item,

@@ -9,11 +9,11 @@ import pytest
 
 from appliance.errors import StoreFull
 from appliance.outbox import dedupe, queries
-from appliance.outbox.dedupe import count_ids
 from appliance.outbox.records import TakeInResult
 from tests.support.store_bench import (
     INSTANCE,
     HandClock,
+    count_ids,
     flush,
     forget,
     make_finish,
