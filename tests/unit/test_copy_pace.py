@@ -6,9 +6,12 @@ from hypothesis import strategies as st
 
 from appliance.methods.copies.sender import (
     FIRST_PIECE_BYTES,
+    MARK_EVERY_BYTES,
+    MARK_EVERY_S,
     MAX_ACK_TIMEOUT_S,
     MIN_PIECE_BYTES,
     Pace,
+    Reached,
     whole_timeout_s,
 )
 
@@ -61,3 +64,16 @@ def test_a_piece_always_has_a_size_that_can_be_sent(most, seconds):
 
 def test_a_large_message_gets_the_time_that_it_needs_on_a_thin_line():
     assert (whole_timeout_s(0), whole_timeout_s(1_000_000)) == (5, 55)
+
+
+def test_a_mark_is_where_nothing_is_missing_before_it_and_worth_its_write():
+    now = [0.0]
+    reached = Reached(100, lambda: now[0])
+    reached.add(200, 50)
+    assert (reached.done_to, reached.done_bytes, reached.is_mark_due()) == (100, 150, False)
+    reached.add(100, 100)
+    assert (reached.done_to, reached.is_mark_due()) == (250, False)
+    now[0] += MARK_EVERY_S
+    assert [reached.is_mark_due(), reached.is_mark_due()] == [True, False], "once for what is new"
+    reached.add(250, MARK_EVERY_BYTES)
+    assert reached.is_mark_due(), "soon where it is much"
