@@ -59,13 +59,23 @@ class StreamsKept:
                 described.exists = False
                 return described
             described.bytes = int(found.state.get("bytes", 0))
-            if consumer is not None:
+            if consumer is None:
+                described.waiting = await api.count_of(stream, subject)
+            else:
                 described.waiting, described.in_hand = consumer.waiting, consumer.in_hand
                 described.redelivered = consumer.redelivered
                 if consumer.waiting or consumer.in_hand:
                     at = await api.stored_at(stream, subject, consumer.floor + 1)
                     described.oldest_at = None if at is None else rfc3339(at)
             return described
+        finally:
+            await api.close()
+
+    async def _count(self, subject: Subject, stream: StreamAddress) -> int:
+        """With what is delivered to nobody any more, or has no consumer."""
+        api = self._api(subject, stream)
+        try:
+            return await api.count_of(stream.name, subject)
         finally:
             await api.close()
 
@@ -87,8 +97,8 @@ class StreamsKept:
         for kept in await self.list():
             if kept.is_wanted:
                 continue
-            held = kept.waiting + kept.in_hand
             stream = StreamAddress(kept.stream, kept.domain)
+            held = await self._count(Subject(kept.subject), stream) if kept.exists else 0
             pruned = model.StreamPruned(
                 stream=stream.name,
                 domain=stream.domain,

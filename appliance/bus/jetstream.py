@@ -69,6 +69,8 @@ class ConsumerState(NamedTuple):
     """Of these the ones that were delivered more than once."""
     floor: int
     """Everything up to this place in the stream is acknowledged."""
+    deliveries: int
+    """So many there were."""
 
 
 def _seconds_of(moment: object) -> float | None:
@@ -104,8 +106,9 @@ class _StreamInfo(msgspec.Struct):
     state: _StreamHolds = msgspec.field(default_factory=_StreamHolds)
 
 
-class _Floor(msgspec.Struct):
+class _Place(msgspec.Struct):
     stream_seq: Count = 0
+    consumer_seq: Count = 0
 
 
 class _ConsumerInfo(msgspec.Struct):
@@ -113,7 +116,8 @@ class _ConsumerInfo(msgspec.Struct):
     num_pending: Count = 0
     num_ack_pending: Count = 0
     num_redelivered: Count = 0
-    ack_floor: _Floor = msgspec.field(default_factory=_Floor)
+    ack_floor: _Place = msgspec.field(default_factory=_Place)
+    delivered: _Place = msgspec.field(default_factory=_Place)
 
 
 class _Message(msgspec.Struct):
@@ -320,6 +324,17 @@ class JetStreamApi:
             raise BusUnavailable(f"the broker's answer on {words} is about another stream")
         return StreamState(found["config"], found.get("state", {}), read.created)
 
+    async def count_of(self, name: str, subject: str) -> int:
+        """How many messages of a subject a stream holds, those that are delivered no more included. Raises as `ask`."""
+        words = f"STREAM.INFO.{name}"
+        try:
+            found = await self.ask(words, {"subjects_filter": subject})
+        except StreamRefused as error:
+            if error.code == STREAM_NOT_FOUND:
+                return 0
+            raise
+        return (_read(found, _StreamInfo, words).state.subjects or {}).get(subject, 0)
+
     async def ensure_stream(
         self, settings: StreamSettings, name: str, *subjects_kept: str, is_ours: bool
     ) -> tuple[StreamState, str]:
@@ -427,6 +442,7 @@ class JetStreamApi:
             read.num_ack_pending,
             read.num_redelivered,
             read.ack_floor.stream_seq,
+            read.delivered.consumer_seq,
         )
 
     async def ensure_consumer(self, stream: str, subject: str, concurrency: int) -> str:

@@ -20,7 +20,7 @@ from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
 from appliance.bus.base import Bus, BusMessage, Denial, Frame, OnDenied, OnMessages, Subscription
-from appliance.bus.jetstream import JetStreamApi, new_inbox
+from appliance.bus.jetstream import ConsumerState, JetStreamApi, new_inbox
 from appliance.core.names import REPLY_TOKEN
 from appliance.core.specs import AckOn, SignaturePolicy, SubscriberSpec
 from appliance.core.streams import (
@@ -268,9 +268,14 @@ class Upkeep:
         subject = self._spec.subject
         with contextlib.suppress(BusError, StoreError):
             found = await self._api.find_consumer(self._stream, subject)
+            if found is not None and (found.waiting or found.in_hand):
+                return
+            if await self._api.count_of(self._stream, subject):
+                # the consumer is gone, and is made anew; or what is left was delivered too often, and stays to be seen
+                self.has_ended = found is not None
+                self.look_now()
+                return
             if found is not None:
-                if found.waiting or found.in_hand:
-                    return
                 await self._api.delete_consumer(self._stream, subject)
             await self._notes.remember(NOTE_KIND, {self._note: None})
             self.trouble = None
@@ -290,9 +295,9 @@ class Stock:
         """Messages that are delivered no more."""
         self.kept: Kept | None = None
 
-    def note_parked(self, messages: list[BusMessage]) -> None:
-        """The broker says of each that it was delivered as often as it may be."""
-        self.parked += len(messages)
+    def look_now(self, _: list[BusMessage]) -> None:
+        """The broker says of some that they were delivered as often as they may be; how many there are is asked for."""
+        self._due_mono = 0.0
 
     async def look(self, now: float, *, has_in_hand: bool) -> None:
         """Ask what there is, if it is time to; an answer that does not come fails nothing."""
@@ -306,6 +311,7 @@ class Stock:
             found = await self._api.find_consumer(stream, subject)
             if found is None:
                 return
+            await self._count_parked(found)
             is_empty = not (found.waiting or found.in_hand)
             if newest:
                 # of what is acknowledged; none is newer than what there was before the look
@@ -318,6 +324,14 @@ class Stock:
             self.kept = Kept(
                 stream, found.waiting, found.in_hand, found.redelivered, self.parked, oldest_at
             )
+
+    async def _count_parked(self, found: ConsumerState) -> None:
+        """What the stream holds of the subject and the consumer neither delivers nor waits for."""
+        parked = await self._api.count_of(self._stream, self._subject)
+        parked -= found.waiting + found.in_hand
+        # of what came or went between the two looks nothing is known
+        if parked <= 0 or await self._api.find_consumer(self._stream, self._subject) == found:
+            self.parked = max(parked, 0)
 
 
 class JetStreamIntake:
@@ -391,7 +405,7 @@ class JetStreamIntake:
         advisory = f"$JS.EVENT.ADVISORY.CONSUMER.MAX_DELIVERIES.{self._consumer}"
         # what is denied here is a word of the broker less, and nothing else
         self._subscriptions.append(
-            await self._bus.subscribe(advisory, self._stock.note_parked, on_denied=_nothing)
+            await self._bus.subscribe(advisory, self._stock.look_now, on_denied=_nothing)
         )
         self._end_denials = self._bus.on_publish_denied(self._pulls.subject, self._pulls.deny)
         self._spawn(self._watch(), "watch the stream of")

@@ -14,7 +14,7 @@ import asyncio
 import base64
 import itertools
 import json
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -46,6 +46,7 @@ class Consumer:
     config: dict[str, Any]
     next_sequence: int = 1
     deliveries: dict[int, int] = field(default_factory=dict)
+    delivered: int = 0
     """How often each message in hand was delivered."""
     pending: dict[int, float] = field(default_factory=dict)
     """When each message in hand is delivered again."""
@@ -201,7 +202,8 @@ class StreamingBroker(MemoryBroker):
         return not taken.isdisjoint(body["subjects"]) if body["subjects"] != ["unused"] else False
 
     def _describe(self, stream: Stream) -> Mapping[str, Any]:
-        state = {"messages": len(stream.messages), "last_seq": stream.last}
+        subjects = Counter(one[0] for one in stream.messages.values())
+        state = {"messages": len(stream.messages), "last_seq": stream.last, "subjects": subjects}
         return {"config": stream.config, "state": state, "created": stream.created}
 
     def _read(self, stream: Stream | None, body: dict[str, Any]) -> Mapping[str, Any]:
@@ -243,6 +245,7 @@ class StreamingBroker(MemoryBroker):
             "num_pending": len(waiting),
             "num_ack_pending": len(consumer.pending) + len(consumer.again),
             "num_redelivered": sum(count > 1 for count in consumer.deliveries.values()),
+            "delivered": {"consumer_seq": consumer.delivered},
             "ack_floor": {"stream_seq": min(stream.messages, default=stream.last + 1) - 1},
         }
 
@@ -298,6 +301,7 @@ class StreamingBroker(MemoryBroker):
             consumer.pulls.rotate(-1)  # in turns, whoever asked for more
             consumer.sent += 1
             count = consumer.deliveries[at] = consumer.deliveries.get(at, 0) + 1
+            consumer.delivered += 1
             consumer.pending[at] = now + consumer.config["ack_wait"] / _NANOSECONDS
             name, durable = stream.config["name"], consumer.config["durable_name"]
             left = len(consumer.again) + sum(

@@ -384,6 +384,10 @@ def test_what_waits_is_told_and_what_nobody_asks_for_any_more_is_taken_away_on_d
         without = text.replace("  ship: {subscribe", "  ship: {}\n  gone: {subscribe")
         ship.config_path.write_text(without)
         ship.start()
+        # somebody has deleted the consumer: the messages are there all the same
+        api(broker.url, f"CONSUMER.DELETE.{STREAM}.{worker['subject'].replace('.', '=')}")
+        (left,) = ship.request("GET", "/api/v1/streams")[1]["streams"]
+        assert (left["waiting"], left["is_wanted"]) == (1, False)
         pruned = ship.request("POST", "/api/v1/streams/prune", {})[1]["streams"]
         assert [(one["messages"], one["is_pruned"]) for one in pruned] == [(1, False)]
         assert waiting_in_stream(broker.url) == 1

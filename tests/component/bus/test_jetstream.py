@@ -665,6 +665,41 @@ async def test_what_is_delivered_no_more_is_the_trouble_of_the_worker(world, req
     (message,) = await side.inbox.wait_for(1)
     side.confirm(message, AnswerKind.BUSY, wait_ms=10)
     await until_async(lambda: "are delivered no more" in (intake.trouble or ""))
+    # whatever somebody says of it, the stream is asked; and it knows after a restart, too
+    advisory = f"$JS.EVENT.ADVISORY.CONSUMER.MAX_DELIVERIES.{STREAM}.{name_of_consumer(SUBJECT)}"
+    side.bus.send([(advisory, "", b"", b"x")] * 9)
+    await side.api.find_stream(STREAM)
+    await intake._stock.look(1e9, has_in_hand=False)
+    assert (intake.trouble or "").startswith(f"1 messages of the stream {STREAM} were delivered")
+    await intake.stop()
+    intake = await side.receiver()
+    await until_async(lambda: (intake.trouble or "").startswith("1 messages of the stream"))
+    await intake.stop()
+    # on core it stays to be seen, and keeps nothing else from coming
+    intake = await side.receiver(delivery=Delivery.CORE)
+    await until_async(lambda: intake._rests[0].has_ended)
+    assert (side.notes.facts("stream").keys(), await side.kept()) == ({f"{SUBJECT} {STREAM}"}, 1)
+    await side.api.ask(f"STREAM.PURGE.{STREAM}")
+    await intake.stop()
+
+
+async def test_a_stream_that_is_left_is_emptied_though_somebody_deletes_the_consumer(world):
+    side, node = await world.side(ONE), await world.side(TWO)
+    carrier = await side.sender()
+    carrier.send([side.flight(b"1")])
+    await side.said(1)
+    intake = await node.receiver(delivery=Delivery.CORE)
+    await asyncio.wait([intake._seeking])
+    (rest,) = intake._rests
+    await node.inbox.wait_for(1)
+    await side.api.delete_consumer(STREAM, SUBJECT)
+    await rest._upkeep.end_rest()
+    assert not rest.has_ended
+    await rest._upkeep.look(1e9)
+    rest.want(5)
+    message = (await node.inbox.wait_for(2))[1]
+    node.confirm(message, AnswerKind.DONE)
+    await side.until_kept(0)
     await intake.stop()
 
 
