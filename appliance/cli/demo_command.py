@@ -18,6 +18,7 @@ import typer
 
 from appliance.cli.options import (
     PROGRAM,
+    SOCKET_NAME,
     SYSTEM_STATE_DIR,
     Exit,
     default_state_dir,
@@ -78,7 +79,8 @@ def run_demo(path: Path | None, state_dir: str | None, *, once: bool) -> int:
     )  # Ctrl-C goes to the daemon, which ends in order
     signal.signal(signal.SIGTERM, lambda *_: daemon.terminate())
     try:
-        if not _wait_until_ready([*command, "status", *state], daemon):
+        socket = Path(state_dir or default_state_dir()) / SOCKET_NAME
+        if not _wait_until_ready([*command, "status", *state], daemon, socket):
             if daemon.poll() is None:
                 typer.echo(f"appliance: not ready within {START_TIMEOUT_S:g} s", err=True)
                 daemon.terminate()
@@ -138,12 +140,14 @@ def _find_fleet(state_dir: Path) -> Path:
     return place
 
 
-def _wait_until_ready(status: list[str], daemon: subprocess.Popen[bytes]) -> bool:
+def _wait_until_ready(status: list[str], daemon: subprocess.Popen[bytes], socket: Path) -> bool:
     deadline = time.monotonic() + START_TIMEOUT_S
     while time.monotonic() < deadline and daemon.poll() is None:
-        done = subprocess.run([*status, "-o", "json"], capture_output=True, check=False)
-        if done.returncode == 0 and json.loads(done.stdout).get("pid") == daemon.pid:
-            return True  # and it is ours: another one may be running on this state directory
+        # only once it can answer: to ask takes a process that starts, beside a daemon that does
+        if socket.exists():
+            done = subprocess.run([*status, "-o", "json"], capture_output=True, check=False)
+            if done.returncode == 0 and json.loads(done.stdout).get("pid") == daemon.pid:
+                return True  # and it is ours: another one may be running on this state directory
         time.sleep(0.1)
     return False
 

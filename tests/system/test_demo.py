@@ -27,7 +27,7 @@ def demo(directory, program, *options, **environment):
 
 def test_it_runs_a_copy_of_the_fleet_that_can_be_edited(tmp_path):
     state = tmp_path / "state"
-    program = [sys.executable, "-m", "appliance"]
+    program = [forked.program()]
     done = demo(tmp_path, program, "--state-dir", str(state))
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout.count("load average") == 2
@@ -37,7 +37,7 @@ def test_it_runs_a_copy_of_the_fleet_that_can_be_edited(tmp_path):
         assert copy.startswith("# yaml-language-server: $schema=appliance.schema.json\n")
     mine = state / "demo/appliance.yaml"
     mine.write_text(mine.read_text() + "# mine\n")
-    assert demo(tmp_path, [forked.program()], "--state-dir", str(state)).returncode == 0
+    assert demo(tmp_path, program, "--state-dir", str(state)).returncode == 0
     assert mine.read_text().endswith("# mine\n")
 
 
@@ -68,6 +68,26 @@ def test_it_starts_itself_as_it_was_started(tmp_path):
     done = demo(tmp_path, [str(program)], "--state-dir", str(tmp_path / "s"), STARTS=str(starts))
     assert done.returncode == 0, done.stdout + done.stderr
     assert {"demo", "run", "status", "send"} <= set(starts.read_text().split())
+
+
+def test_it_asks_its_daemon_nothing_before_that_can_answer(tmp_path):
+    """Where two programs start at once, each takes twice as long."""
+    socket = tmp_path / "appliance.sock"
+    asks = tmp_path / "asks"
+    status = ["sh", "-c", f"echo >> {asks}; echo '{{\"pid\": 7}}'"]
+
+    class Daemon:
+        pid = 7
+        looks = 0
+
+        def poll(self):
+            self.looks += 1
+            if self.looks == 3:
+                assert not asks.exists()
+                socket.touch()
+
+    assert demo_command._wait_until_ready(status, Daemon(), socket)
+    assert asks.read_text() == "\n"
 
 
 def test_the_fleet_is_part_of_the_wheel():
