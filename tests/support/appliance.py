@@ -62,6 +62,8 @@ class Appliance:
         """What the daemon has in its environment beside our own."""
         self.before = ""
         """Python that runs in its process before the program does: see `forked.start`."""
+        self.first = ""
+        """A module that is imported before the program is: see `forked.start`."""
         self.process: subprocess.Popen[bytes] | ForkedProcess | None = None
 
     def __enter__(self) -> Appliance:
@@ -80,10 +82,15 @@ class Appliance:
         env = {k: v for k, v in os.environ.items() if not k.startswith("APPLIANCE_")}
         env |= self.environment
         with open(self.log_path, "ab") as log:
-            assert not (self.command and self.before)
+            assert not (self.command and (self.before or self.first))
             if self.command is None:
                 self.process = forked.start(
-                    arguments, stdout=log, stderr=log, env=env, before=self.before
+                    arguments,
+                    stdout=log,
+                    stderr=log,
+                    env=env,
+                    before=self.before,
+                    first=self.first,
                 )
             else:
                 self.process = subprocess.Popen(

@@ -145,11 +145,13 @@ def start(
     cwd: str | os.PathLike[str] | None = None,
     is_plain_user: bool = False,
     before: str = "",
+    first: str = "",
 ) -> ForkedProcess:
     """Start our command with these arguments; without a descriptor it reads and writes /dev/null.
 
     As a plain user it has not root's way around the rights of files. `before` is Python that runs in its process before
-    the command does, where a test has the program be more patient, or less.
+    the command does, where a test has the program be more patient, or less. `first` is a module that is imported before
+    any of the program is: all that name the same one are forked from one process.
     """
     told, tells = socket.socketpair()
     with open(os.devnull, "r+b") as null, tells:
@@ -163,7 +165,7 @@ def start(
             "is_plain_user": is_plain_user,
             "before": before,
         }  # fmt: skip
-        parent, _ = _find_parent()
+        parent, _ = _find_parent(first)
         socket.send_fds(parent, [marshal.dumps(request)], [*descriptors, tells.fileno()])
     return ForkedProcess(told)
 
@@ -222,7 +224,7 @@ def run(
 
 
 @functools.cache
-def _find_parent() -> tuple[socket.socket, Path]:
+def _find_parent(first: str = "") -> tuple[socket.socket, Path]:
     """A line to the process that forks, and where others find it. It is started when it is first needed, and ends with
     the line."""
     directory = Path(tempfile.mkdtemp(prefix="forked-", dir="/tmp"))
@@ -235,7 +237,7 @@ def _find_parent() -> tuple[socket.socket, Path]:
         listening.listen(100)
         passed = [theirs.fileno(), listening.fileno()]
         process = subprocess.Popen(
-            [sys.executable, "-m", "tests.support.forked", *map(str, passed)],
+            [sys.executable, "-m", "tests.support.forked", *map(str, passed), first],
             stdin=subprocess.DEVNULL,
             pass_fds=passed,
         )
@@ -374,12 +376,13 @@ def _become(request: dict) -> None:
 
 def main() -> None:
     _die_with_parent()
-    for name in _PRELOADED:
+    *numbers, first = sys.argv[1:]
+    for name in filter(None, (first, *_PRELOADED)):
         importlib.import_module(name)
     sys.modules["appliance.cli.app"].load_command()
     gc.collect()
     gc.freeze()  # else the first collection of every child would copy all of its memory
-    _become(_serve(*(socket.socket(fileno=int(number)) for number in sys.argv[1:])))
+    _become(_serve(*(socket.socket(fileno=int(number)) for number in numbers)))
 
 
 if __name__ == "__main__":

@@ -8,7 +8,6 @@ from collections import Counter
 import pytest
 
 from tests.support.appliance import Appliance, settle
-from tests.support.computing import COMMAND
 from tests.support.nats_server import NatsServer
 from tests.support.waiting import until
 
@@ -28,7 +27,8 @@ class Fleet:
 
     def __init__(self, url, directory, *, workers=2, delivery="core", ack_on="done"):
         self.facts = {"url": url, "delivery": delivery, "ack_on": ack_on}
-        self.daemon = Appliance(self.text(workers), directory / "daemon", command=COMMAND)
+        self.daemon = Appliance(self.text(workers), directory / "daemon")
+        self.daemon.first = "tests.support.computing.added"
         self.ran = directory / "ran"
 
     def text(self, workers):
