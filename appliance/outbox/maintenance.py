@@ -38,15 +38,10 @@ class Maintenance:
         database = self._database
         now, dedupe = database.clock.now(), database.dedupe
         window_s = database.settings.dedupe_window_s
-        change = Change()
         if self._should_flush(now):
-            change = dedupe.plan_flush(window_s)
-            self._flush_due = now + FLUSH_S
-        flushed = bool(change)
-        if flushed:
             # on its own: forgetting looks at the blocks as they are after it
-            database.commit(CommitPlan(change=change), database.last_id)
-            change = Change()
+            self.flush()
+        change = Change()
         warnings = dedupe.plan_forgetting(
             now - window_s, database.settings.max_bytes // ID_SHARE, change
         )

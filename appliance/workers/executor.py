@@ -56,6 +56,22 @@ _BEGUN_ELSEWHERE_TEXT = (
 )
 
 
+class Drain:
+    """The end of a subscriber, once it has begun."""
+
+    def __init__(self) -> None:
+        self.begun = asyncio.Event()
+        self.ends_mono: float | None = None
+        """What still runs then is cut off."""
+        self.left: list[Incoming] = []
+        """Not begun any more: on disk, for whoever takes over."""
+
+    def begin(self, ends_mono: float) -> None:
+        """From here on nothing begins that would be cut off and never be run again."""
+        self.ends_mono = ends_mono
+        self.begun.set()
+
+
 class Executor:
     """Queue of admitted messages, and the loops that handle them."""
 
@@ -99,12 +115,7 @@ class Executor:
         self._calling_off = CallingOff(
             services, scope, self._spec_in_force, self.unfinished, self._conclude_called_off
         )
-        self.leaving = asyncio.Event()
-        """Set by the subscriber that begins to drain."""
-        self.leaves_by_mono: float | None = None
-        """When a drain is over; what still runs then is cut off."""
-        self._left: list[Incoming] = []
-        """Not begun any more: on disk, for whoever takes over."""
+        self.drain = Drain()
         self._group: asyncio.TaskGroup | None = None
         self._loops = 0
         self._starting = 0
@@ -134,7 +145,7 @@ class Executor:
 
     def unfinished(self) -> list[Incoming]:
         """Everything that a stop now would cut off."""
-        return [*self.queue, *self._left, *self._running, *self.finishing.works]
+        return [*self.queue, *self.drain.left, *self._running, *self.finishing.works]
 
     def busy_ms(self, least: int, most: int) -> int:
         """After how many milliseconds there may be room, going by how long handlers have taken so far."""
@@ -198,7 +209,7 @@ class Executor:
     async def _handle_loop(self) -> None:
         self._starting -= 1
         handled = 0
-        queue, running = self.queue, self._running
+        queue, running, drain = self.queue, self._running, self.drain
         look = asyncio.get_running_loop().time
         yield_at = look() + MAX_RUN_S
         try:
@@ -207,8 +218,8 @@ class Executor:
                 work = queue.popleft()
                 # from here it counts as running and not as waiting, for the share of its sender
                 self.waiting.remove(work)
-                if self.leaves_by_mono is not None and self._is_too_late_for(work, look()):
-                    self._left.append(work)
+                if drain.ends_mono is not None and self._ends_after(drain.ends_mono, work, look()):
+                    drain.left.append(work)
                     continue
                 begun: _Begun | None = None
                 # the short way: most handlers end in their first step. Not for replies, whose order is kept in
@@ -420,11 +431,9 @@ class Executor:
     def _needs_mark(self, work: Incoming) -> bool:
         return work.row_id is not None and self.runs_once
 
-    def _is_too_late_for(self, work: Incoming, now: float) -> bool:
-        """Whether it would be cut off by the end of the drain, going by how long others took, and never be run again."""
-        assert self.leaves_by_mono is not None
-        ends_at = now + self._stats.handler.mean(0.0)
-        return self._needs_mark(work) and ends_at > self.leaves_by_mono
+    def _ends_after(self, end_mono: float, work: Incoming, now: float) -> bool:
+        """Whether it would be cut off by then, going by how long others took, and never be run again."""
+        return self._needs_mark(work) and now + self._stats.handler.mean(0.0) > end_mono
 
     async def _mark_started(self, work: Incoming, message: Message) -> None:
         """Note durably that a message which must not run twice is about to run."""
@@ -564,7 +573,7 @@ class _MessageContext:
             is_known_appliance=services.peers.is_appliance,
             files_taker=lent.files_taker,
             max_payload_bytes=services.bus.max_payload,
-            leaving=executor.leaving,
+            leaving=executor.drain.begun,
             resume=work.resume,
             hidden_environment=lent.hidden_environment.value,
             programs=lent.programs,

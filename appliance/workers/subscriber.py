@@ -141,8 +141,7 @@ class Subscriber:
     async def drain(self, deadline_mono: float) -> DrainReport:
         """Stop intake, then empty every queue of ours until the deadline."""
         before = self.stats.handled + self.stats.failed
-        self._executor.leaves_by_mono = deadline_mono
-        self._executor.leaving.set()
+        self._executor.drain.begin(deadline_mono)
         try:
             async with asyncio.timeout_at(deadline_mono):
                 await self._stop_intake()
