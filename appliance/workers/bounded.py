@@ -14,8 +14,27 @@ from appliance.running_time import running_timeout
 T = TypeVar("T")
 
 
+async def within(
+    work: Coroutine[Any, Any, T],
+    limit_s: float | None,
+) -> T:
+    """The coroutine's result; `limit_s` None is no limit.
+
+    Raises:
+        TimeoutError: it waited beyond the limit, and was cancelled.
+
+    Cancellation: goes to the coroutine.
+    """
+    try:
+        waits_for = work.send(None)
+    except StopIteration as ended:
+        result: T = ended.value
+        return result
+    return await rest_within(work, waits_for, limit_s)
+
+
 async def rest_within(work: Coroutine[Any, Any, T], waits_for: Any, limit_s: float | None) -> T:
-    """The result of a coroutine that has begun and waits for what its last step gave; `limit_s` None is no limit.
+    """`within` for a coroutine that has begun already and now waits for what its last step gave.
 
     Raises:
         TimeoutError: it waited beyond the limit, and was cancelled.

@@ -26,6 +26,7 @@ from appliance.core.schedule import (
     CronState,
     look_at_cron,
     next_beat,
+    next_time,
 )
 from appliance.core.specs import CatchUp, DesiredState, PublisherSpec, Schedule
 from appliance.errors import RequestInvalid, StoreError
@@ -284,6 +285,14 @@ class Scheduler:
 
 _NO_ZONE = datetime.timezone(datetime.timedelta(0), "none")
 """Stands for a zone that cannot be had."""
+
+
+def next_delay_s(schedule: Schedule, now: datetime.datetime) -> float:
+    """Seconds from `now`, which knows its zone, until a schedule's next message."""
+    if schedule.every_s is not None:
+        return schedule.every_s
+    zone = None if schedule.timezone is None else zoneinfo.ZoneInfo(schedule.timezone)
+    return next_time(schedule.cron or "", now.timestamp(), zone) - now.timestamp()
 
 
 def make_scheduled(spec: PublisherSpec, schedule: Schedule) -> Message:

@@ -4,20 +4,11 @@ import asyncio
 
 import pytest
 
-from appliance.workers.bounded import rest_within
+from appliance.workers.bounded import within
 from tests.support.waiting import turns
 
 SOON_S = 0.02
 LONG_S = 30.0
-
-
-async def within(work, limit_s):
-    """As a handler is called: until it waits it costs no timer."""
-    try:
-        waits_for = work.send(None)
-    except StopIteration as ended:
-        return ended.value
-    return await rest_within(work, waits_for, limit_s)
 
 
 async def give(value, *waits):

@@ -22,7 +22,7 @@ from appliance.core.schedule import (
     spell_out,
 )
 from appliance.core.specs import CatchUp, Schedule
-from appliance.workers.schedule import fingerprint_of
+from appliance.workers.schedule import fingerprint_of, next_delay_s
 
 HOUR_S = 3_600.0
 ZONES = {
@@ -31,14 +31,6 @@ ZONES = {
     "Australia/Lord_Howe": ("2027-10-03", "2027-04-04"),
 }
 """The days of the year 2027 on which the clocks go forward, and back."""
-
-
-def next_delay_s(schedule: Schedule, now: datetime) -> float:
-    """Seconds from `now`, which knows its zone, until a schedule's next message."""
-    if schedule.every_s is not None:
-        return schedule.every_s
-    zone = None if schedule.timezone is None else ZoneInfo(schedule.timezone)
-    return next_time(schedule.cron or "", now.timestamp(), zone) - now.timestamp()
 
 
 def at(zone: str, text: str, fold: int = 0) -> float:
