@@ -27,6 +27,7 @@ from appliance.core.streams import (
     api_prefix,
     consumer_config,
     describe_drift,
+    describe_harm,
     differences,
     fixed_config,
     inbox_subjects,
@@ -376,9 +377,9 @@ class JetStreamApi:
                 if not set(recorded).issubset(found.config.get("subjects") or ()):
                     raise
                 denied = f": {error}"
-        fixed = differences(fixed_config(settings), found.config) if is_ours else {}
-        told = describe_drift("stream", name, {**drift, **fixed}, found.config)
-        return found, told + denied if drift or fixed else ""
+        told = describe_drift("stream", name, drift, found.config) + denied if drift else ""
+        harm = describe_harm(settings, name, found.config) if is_ours else ""
+        return found, "; ".join(filter(None, (harm, told)))
 
     async def release_subjects(self, name: str, *released: str) -> StreamState | None:
         """Have a stream record subjects no longer; None where there is no such stream. Raises as `ask`."""

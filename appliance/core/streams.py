@@ -28,6 +28,8 @@ DUPLICATE_WINDOW_S = 120.0
 """How long the broker knows a message again that is sent once more; the receiver's memory of ids is longer."""
 UNUSED_SUBJECT = "unused"
 """What a stream records that is left without a subject of a node: it must have one."""
+OTHER_STREAM = 10060
+"""The error of a stream that was sent a message for one of another name."""
 NO_RESPONDERS = b"NATS/1.0 503"
 """How the broker's word begins that nobody is there."""
 _NANOSECONDS = 1_000_000_000
@@ -137,6 +139,7 @@ def consumer_config(subject: str, concurrency: int) -> Json:
         "replay_policy": "instant",
         "ack_wait": round(ACK_WAIT_S * _NANOSECONDS),
         "max_deliver": MAX_DELIVER,
+        "headers_only": False,
         "max_ack_pending": MAX_ACK_PENDING if concurrency > 1 else 1,
     }
 
@@ -159,13 +162,44 @@ def without_subjects(found: Sequence[str], released: Sequence[str]) -> list[str]
     return [subject for subject in found if subject not in released] or [UNUSED_SUBJECT]
 
 
+_HARMFUL = (
+    "max_msgs_per_subject",
+    "allow_rollup_hdrs",
+    "persist_mode",
+    "no_ack",
+    "subject_transform",
+)
+"""Settings of a stream that somebody else made: by them it forgets what it said it keeps, unseen, or keeps it where nobody
+fetches it, or says nothing to those who wait for its word."""
+_HARMLESS_VALUES = (None, False, 0, -1, "", "default")
+
+
+def describe_harm(settings: StreamSettings, name: str, found: Config) -> str:
+    """In words, what is wrong with a stream as it is and stays so; "" for nothing."""
+    told: list[str] = []
+    other = differences(fixed_config(settings), found)
+    if other:
+        told.append(
+            f"the stream {name} is of another kind, which cannot be changed (delete it, or have `stream.name` say "
+            f"another one): {_describe_differences(other, found)}"
+        )
+    harm = [key for key in _HARMFUL if found.get(key) not in _HARMLESS_VALUES]
+    if harm:
+        listed = ", ".join(f"{key} is {repr(found[key])[:100]}" for key in harm)
+        told.append(f"somebody has set the stream {name} so that messages get lost in it: {listed}")
+    return "; ".join(told)
+
+
 def describe_drift(kind: str, name: str, drift: Config, found: Config) -> str:
     """A difference in words."""
-    told = ", ".join(
+    return f"the {kind} {name} was changed: {_describe_differences(drift, found)}"
+
+
+def _describe_differences(drift: Config, found: Config) -> str:
+    return ", ".join(
         f"{key} is {repr(found.get(key))[:100]} and shall be {value!r}"
         for key, value in drift.items()
     )
-    return f"the {kind} {name} was changed: {told}"
 
 
 class Receipt(NamedTuple):

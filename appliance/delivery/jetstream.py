@@ -30,6 +30,7 @@ from appliance.core.specs import PublisherSpec, SubscriberSpec
 from appliance.core.streams import (
     EXPECTED_STREAM,
     NO_RESPONDERS,
+    OTHER_STREAM,
     StreamAddress,
     address_of_stream,
     find_stream,
@@ -102,6 +103,10 @@ class _StreamWords:
         if payload.startswith(b"{"):
             said = read_puback(payload)
             if said is not None and said.error is not None:
+                if said.error.err_code == OTHER_STREAM:
+                    return self._held(
+                        "another stream records the subject, whose word counts for nothing"
+                    )
                 return self._held(f"{said.error.description} ({said.error.err_code})")
             if said is not None and said.is_of(self._stream):
                 return Answer(AnswerKind.STORED, detail=f"{said.stream} {said.seq}")

@@ -29,6 +29,7 @@ from appliance.core.streams import (
     MAX_DELIVER,
     Receipt,
     StreamAddress,
+    describe_harm,
     name_of_consumer,
     read_receipt,
     verdict_prefix,
@@ -192,6 +193,8 @@ class Upkeep:
         self.life = ""
         """Tells this stream from another of its name; part of the numbers it lends."""
         self.trouble: str | None = None
+        self._harm = ""
+        """What is wrong with the stream and stays so, whoever changes what."""
         self._is_change_ours = False
         """Whether what the next look mends is a change of the config, and nobody else's."""
         self._due_mono = 0.0
@@ -211,6 +214,15 @@ class Upkeep:
     def look_soon(self) -> None:
         """Something may be wrong; asked for again and again it waits longer while it stays so."""
         self._due_mono = min(self._due_mono, self._mono() + self._delay_s)
+
+    async def begin(self) -> None:
+        """Have both as they should be for the first time; what is otherwise then, the config may have changed meanwhile.
+
+        Raises:
+            BusError: the broker is away, or refuses it.
+        """
+        await self.ensure()
+        self.trouble = self._harm or None
 
     async def ensure(self) -> str | None:
         """Have both as they should be; what differs and cannot be changed.
@@ -241,6 +253,7 @@ class Upkeep:
             except StoreError as error:
                 raise BusUnavailable(str(error)) from error
         found, drift = await self._api.ensure_stream(spec.stream, name, spec.subject, is_ours=True)
+        self._harm = describe_harm(spec.stream, name, found.config)
         life = _life_of(found.created)
         if life != self.life:
             self.life = life
@@ -259,7 +272,7 @@ class Upkeep:
             self._delay_s = min(self._delay_s * 2, REPAIR_MAX_S)
             self._due_mono = self._mono() + self._delay_s
         else:
-            self.trouble = None if self._is_change_ours else drift
+            self.trouble = (self._harm or None) if self._is_change_ours else drift
             self._is_change_ours = False
             self._delay_s = REPAIR_FIRST_S
 
@@ -392,7 +405,7 @@ class JetStreamIntake:
         """See `base.Intake`. Nothing comes before `want`."""
         must_have_key(self._signer, self._spec.signatures)
         try:
-            await self._upkeep.ensure()
+            await self._upkeep.begin()
         except BusError as error:
             if not self._is_rest:
                 raise

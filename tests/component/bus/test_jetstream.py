@@ -722,6 +722,55 @@ async def test_limits_that_the_config_changes_are_no_trouble_and_what_others_cha
     await intake.stop()
 
 
+@pytest.mark.parametrize(
+    ("settings", "told"),
+    [
+        ({"max_msgs_per_subject": 1}, "messages get lost in it: max_msgs_per_subject is 1"),
+        ({"no_ack": True}, "messages get lost in it: no_ack is True"),
+        ({"storage": "memory"}, "storage is 'memory' and shall be 'file'"),
+    ],
+    ids=str,
+)
+async def test_a_stream_that_others_made_so_that_it_loses_messages_is_the_trouble_from_the_start(
+    world, settings, told
+):
+    side = await world.side()
+    made = {"name": STREAM, "subjects": [SUBJECT], "storage": "file", "retention": "workqueue"}
+    await side.api.ask(f"STREAM.CREATE.{STREAM}", made | settings)
+    intake = await side.receiver()
+    assert told in (intake.trouble or "")
+    intake._upkeep.look_now()
+    await intake._upkeep.look(1e9)
+    assert told in (intake.trouble or "")
+    await intake.stop()
+
+
+async def test_a_consumer_that_somebody_had_deliver_nothing_but_headers_is_mended(world):
+    side = await world.side()
+    intake = await side.receiver()
+    found = await side.api.find_consumer(STREAM, SUBJECT)
+    words = f"CONSUMER.CREATE.{STREAM}.{name_of_consumer(SUBJECT)}.{SUBJECT}"
+    config = {**found.config, "headers_only": True}
+    await side.api.ask(words, {"stream_name": STREAM, "config": config, "action": "update"})
+    intake._upkeep.look_now()
+    await intake._upkeep.look(1e9)
+    assert "headers_only is True" in (intake.trouble or "")
+    found = await side.api.find_consumer(STREAM, SUBJECT)
+    assert not found.config.get("headers_only")
+    await intake.stop()
+
+
+async def test_a_stream_of_another_name_that_records_the_subject_is_told_to_the_sender(world):
+    side = await world.side()
+    carrier = await side.sender()
+    await side.api.delete_stream(STREAM)
+    other = {"name": "other", "subjects": [SUBJECT], "storage": "file"}
+    await side.api.ask("STREAM.CREATE.other", other)
+    carrier.send([side.flight()])
+    (answer,) = await side.said()
+    assert answer.detail.startswith(f"stream {STREAM}: another stream records the subject")
+
+
 async def test_a_node_that_may_not_ask_for_messages_says_so(request):
     broker = StreamingBroker(rng=random.Random(1))
     denied = Permissions(publish_deny=("$JS.API.CONSUMER.MSG.NEXT.>",))
