@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import secrets
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any, NamedTuple, TypeVar
@@ -150,18 +150,23 @@ Question = tuple[str, bytes, bytes]
 """Subject, header block and body of a request."""
 
 
+Counts = Callable[[BusMessage], bool]
+"""Whether an answer is one of whoever was asked."""
+
+
 class _Asked:
     """Questions that were sent together, until all are answered."""
 
-    def __init__(self, count: int, batches: Batches | None) -> None:
+    def __init__(self, count: int, batches: Batches | None, counts: Counts) -> None:
         self.batches = batches
+        self._counts = counts
         self.answers: list[BusMessage | None] = [None] * count
         self.ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._open = count
 
     def answer(self, at: int, message: BusMessage) -> None:
         """One of them is answered."""
-        if self.answers[at] is None:
+        if self.answers[at] is None and self._counts(message):
             self.answers[at] = message
             self._open -= 1
             if not self._open and not self.ended.done():
@@ -178,7 +183,7 @@ class JetStreamApi:
 
     def __init__(self, bus: Bus, node: str, domain: str = "") -> None:
         self._bus = bus
-        self._domain = domain
+        self.domain = domain
         self.prefix = api_prefix(domain)
         """How the subjects of the API begin."""
         self._inbox = new_inbox(node)
@@ -214,10 +219,12 @@ class JetStreamApi:
         *,
         timeout_s: float = API_TIMEOUT_S,
         batches: Batches | None = None,
+        counts: Counts = bool,
     ) -> list[BusMessage | None]:
         """Ask all at once, and wait for an answer to each; None for those that are not answered in time.
 
-        With `batches` they are messages for one stream, which may go as one.
+        With `batches` they are messages for one stream, which may go as one. Where others may answer, too, `counts` tells
+        their answers apart.
 
         Raises:
             BusUnavailable: the broker is away, or it denies one of the questions or the answers.
@@ -225,7 +232,7 @@ class JetStreamApi:
         Cancellation: the answers are ignored.
         """
         await self._listen()
-        asked = _Asked(len(questions), batches)
+        asked = _Asked(len(questions), batches, counts)
         frames: list[Frame] = []
         for at, (subject, block, body) in enumerate(questions):
             self._tokens += 1
@@ -291,7 +298,7 @@ class JetStreamApi:
         data = json.dumps(body).encode() if body else b""
         answer = await self.request(f"{self.prefix}.{words}", data)
         if answer.block.startswith(NO_RESPONDERS):
-            where = f"no domain {self._domain}" if self._domain else "no JetStream"
+            where = f"no domain {self.domain}" if self.domain else "no JetStream"
             raise BusUnavailable(f"the broker reaches {where} for this user")
         try:
             found = json.loads(answer.payload)

@@ -229,7 +229,7 @@ def read_receipt(ack_subject: str) -> Receipt | None:
     if len(words) < first + 7:
         return None
     stream, delivered, sequence = words[first], words[first + 2], words[first + 3]
-    if not (delivered.isdecimal() and sequence.isdecimal()):
+    if not (delivered.isdecimal() and sequence.isdecimal() and len(sequence) < 20):
         return None
     return Receipt(ack_subject, stream, int(delivered), int(sequence), words[first + 6] == "0")
 

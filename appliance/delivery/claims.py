@@ -32,9 +32,12 @@ from appliance.bus.base import BusMessage
 from appliance.bus.batches import Batches
 from appliance.bus.jetstream import JetStreamApi, Question
 from appliance.core.streams import (
+    EXPECTED_STREAM,
     NO_RESPONDERS,
+    OTHER_STREAM,
     PubAck,
     Receipt,
+    StreamAddress,
     begun_subject,
     claim_subject,
     read_puback,
@@ -108,7 +111,7 @@ class Claims:
         subjects = [begun_subject(self._subject, stream, _name(life, one)) for one in receipts]
         # what is delivered again may be claimed, and a batch is refused for one that is
         batches = self._batches if all(one.delivered == 1 for one in receipts) else None
-        said = await self._write([(subject, 0) for subject in subjects], batches)
+        said = await self._write(stream, [(subject, 0) for subject in subjects], batches)
         owners: list[str | None] = []
         for subject, ack in zip(subjects, said, strict=True):
             if ack is None:
@@ -138,7 +141,7 @@ class Claims:
             return ours
         if owner != self._instance and not self._stays_away(receipt.sequence):
             return Claim.ANOTHERS
-        (ack,) = await self._write([(subject, last)])
+        (ack,) = await self._write(receipt.stream, [(subject, last)])
         if ack is None or (ack.error is not None and ack.error.err_code == _WRONG_LAST_SEQUENCE):
             return Claim.ANOTHERS  # somebody else was quicker; that is told by the next delivery
         self._asked_mono.pop(receipt.sequence, None)
@@ -166,7 +169,7 @@ class Claims:
                 claim_subject(self._subject, receipt.stream, _name(life, receipt))
                 for receipt, life in some
             ]
-            said = await self._write([(subject, 0) for subject in subjects])
+            said = await self._write(some[0][0].stream, [(subject, 0) for subject in subjects])
             for (receipt, _), subject, ack in zip(some, subjects, said, strict=True):
                 if ack is None:
                     raise BusUnavailable("no answer of the broker to a claim")
@@ -211,15 +214,32 @@ class Claims:
     # -- writing ----------------------------------------------------------------------------------
 
     async def _write(
-        self, claims: Sequence[tuple[str, int]], batches: Batches | None = None
+        self, stream: str, claims: Sequence[tuple[str, int]], batches: Batches | None = None
     ) -> list[PubAck | None]:
-        """Write each where the last of its subject stands at the place given; what the broker said, None for nothing."""
+        """Write each where the last of its subject stands at the place given; what the stream said, None for nothing.
+
+        Another one that records the subject (of another domain, behind a leaf node) takes no claim, and is not heard.
+        """
         body = self._instance.encode()
+        address = StreamAddress(stream, self._api.domain)
+        expected = EXPECTED_STREAM + stream.encode()
+        line = b"Nats-Expected-Last-Subject-Sequence"
         questions: list[Question] = [
-            (subject, b"NATS/1.0\r\nNats-Expected-Last-Subject-Sequence: %d\r\n\r\n" % last, body)
+            (subject, b"NATS/1.0\r\n%b\r\n%b: %d\r\n\r\n" % (expected, line, last), body)
             for subject, last in claims
         ]
-        return [_read(answer) for answer in await self._api.request_all(questions, batches=batches)]
+        answers = await self._api.request_all(
+            questions, batches=batches, counts=lambda answer: _is_of(_read(answer), address)
+        )
+        return [None if answer is None else _read(answer) for answer in answers]
+
+
+def _is_of(said: PubAck | None, stream: StreamAddress) -> bool:
+    if said is None:
+        return False
+    if said.error is not None:
+        return said.error.err_code != OTHER_STREAM
+    return said is _NOBODY or said.is_of(stream)
 
 
 def pause_s(receipt: Receipt) -> float:
@@ -237,9 +257,11 @@ def _text(body: bytes) -> str:
     return body.decode("ascii", "replace")
 
 
-def _read(answer: BusMessage | None) -> PubAck | None:
-    if answer is None:
-        return None
+_NOBODY = PubAck()
+"""There is no such stream any more, and nobody else to have the message."""
+
+
+def _read(answer: BusMessage) -> PubAck | None:
     if answer.block.startswith(NO_RESPONDERS):
-        return PubAck()  # there is no such stream any more, and nobody else to have it
+        return _NOBODY
     return read_puback(answer.payload)

@@ -494,13 +494,14 @@ class JetStreamIntake:
         fresh: list[BusMessage] = []
         again: list[BusMessage] = []
         subject, prefix, lender = self._spec.subject, self._prefix, LENT_PREFIX + life
+        stream = self._stream
         in_hand, sender_of = self._in_hand.told, self._dialect.sender_of
         # what is begun here must be begun nowhere else, whatever becomes of this daemon
         claims_all = self._begins_once and self._spec.ack_on is AckOn.DONE
         is_last = True
         for message in messages:
             receipt = read_receipt(message.reply_to) if message.reply_to else None
-            if receipt is None or message.subject != subject:
+            if receipt is None or message.subject != subject or receipt.stream != stream:
                 self._take_status(message)
                 continue
             ack, is_last = receipt.ack_subject, receipt.is_last

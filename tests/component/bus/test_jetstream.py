@@ -745,6 +745,29 @@ async def test_a_stream_that_others_made_so_that_it_loses_messages_is_the_troubl
     await intake.stop()
 
 
+async def test_a_claim_is_written_when_the_stream_says_so_and_not_when_somebody_else_does():
+    bus = await MemoryBus.open(StreamingBroker(rng=random.Random(1)), name="test")
+    said = (
+        {},
+        {"error": {"err_code": 10060, "description": "expected stream does not match"}},
+        {"stream": "other", "seq": 1},
+        {"stream": STREAM, "seq": -1},
+        {"stream": STREAM},
+        {"stream": STREAM, "seq": 9},
+    )
+
+    def answer(messages):
+        texts = [json.dumps(one).encode() for one in said]
+        bus.send([(one.reply_to, "", b"", text) for one in messages for text in texts])
+
+    await bus.subscribe(f"{SUBJECT}.claim.>", answer, on_denied=lambda denial: None)
+    mine = Claims(JetStreamApi(bus, "ship"), ONE, SUBJECT, asyncio.get_running_loop().time)
+    receipt = Receipt("$JS.ACK.x", STREAM, 1, 7, False)
+    assert await mine.of_deliveries([receipt], "life") == [Claim.OURS]
+    assert mine.newest == 9
+    await bus.close()
+
+
 async def test_a_consumer_that_somebody_had_deliver_nothing_but_headers_is_mended(world):
     side = await world.side()
     intake = await side.receiver()
