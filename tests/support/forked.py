@@ -180,7 +180,7 @@ def program(path: Path | None = None, *, before: str = "") -> str:
         path: where to write it.
         before: see `start`.
     """
-    _, place = _find_parent()
+    _, place = _find_parent("")
     if path is None:
         path = place.with_name("appliance")
         if path.exists():
@@ -224,7 +224,7 @@ def run(
 
 
 @functools.cache
-def _find_parent(first: str = "") -> tuple[socket.socket, Path]:
+def _find_parent(first: str) -> tuple[socket.socket, Path]:
     """A line to the process that forks, and where others find it. It is started when it is first needed, and ends with
     the line."""
     directory = Path(tempfile.mkdtemp(prefix="forked-", dir="/tmp"))
@@ -239,6 +239,7 @@ def _find_parent(first: str = "") -> tuple[socket.socket, Path]:
         process = subprocess.Popen(
             [sys.executable, "-m", "tests.support.forked", *map(str, passed), first],
             stdin=subprocess.DEVNULL,
+            cwd=Path(__file__).parents[2],  # a test may be elsewhere when it needs the first one
             pass_fds=passed,
         )
 
