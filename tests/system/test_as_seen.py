@@ -20,7 +20,7 @@ ROLE = "@vessels-of-the-northern-fleet"
 CONFIG = f"""
 version: 1
 broker: {{{{embedded: {{{{jetstream: true}}}}}}}}
-reload: {{{{settle: 1ms, watch: false, poll_interval: 10m}}}}
+reload: {{{{settle: 1ms, watch: false, poll_interval: 10m, drain_timeout: 1s}}}} # a program outlasts all that is looked at
 roles:
   vessels-of-the-northern-fleet:
     subscribe:
