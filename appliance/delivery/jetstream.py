@@ -26,7 +26,7 @@ from appliance.bus.base import (
 from appliance.bus.batches import Batches
 from appliance.bus.jetstream import JetStreamApi, StreamState
 from appliance.core.signatures import VALID_S
-from appliance.core.specs import PublisherSpec, SubscriberSpec
+from appliance.core.specs import Delivery, PublisherSpec, SubscriberSpec
 from appliance.core.streams import (
     EXPECTED_STREAM,
     NO_RESPONDERS,
@@ -472,7 +472,7 @@ class JetStreamDelivery:
             if subject == spec.subject and rest != stream
         ]
         seek = None
-        if stream is None and spec.wants_ack:
+        if spec.delivery is Delivery.CORE and spec.wants_ack:
             seek = partial(self._seek, spec, begins_once)
         return WithRests(main, rests, self._bus, seek) if rests or seek else main
 
