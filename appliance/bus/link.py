@@ -27,6 +27,11 @@ _MAX_RETRY_WAIT_S = 2.0
 _MAX_UNAUTHORIZED_WAIT_S = 5.0
 """Between attempts with credentials that were refused; every one is a line in the broker's log."""
 
+_REFUSED_AGAIN_S = 0.25
+"""Before a login that was refused is tried again: nats-server turns away whoever logs in while it takes in its own changed
+configuration, and one in twenty was beside forty changes a second.
+"""
+
 _STEADY_AFTER_S = 5.0
 """A connection that lived this long is replaced quickly; one that broke at once waits as after a failure."""
 
@@ -295,11 +300,18 @@ class Connector:
         """Every wire that may carry a subscription: in use, being prepared, being emptied."""
 
     async def connect_any(self, settings: BrokerSettings, pool: ServerPool) -> Wire:
-        """Try each address once; see `connect_once`.
+        """Try each address once, and once more where a login is refused; see `connect_once`.
 
         Where none will do, a refused login is raised rather than a broker that is away, since only the former needs
         somebody to act; the other failures are reported.
         """
+        try:
+            return await self._connect_any(settings, pool)
+        except BusUnauthorized:
+            await asyncio.sleep(_REFUSED_AGAIN_S)
+            return await self._connect_any(settings, pool)
+
+    async def _connect_any(self, settings: BrokerSettings, pool: ServerPool) -> Wire:
         failures: list[BusUnauthorized | BusUnavailable] = []
         for _ in range(max(1, len(pool))):
             try:

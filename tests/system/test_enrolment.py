@@ -101,6 +101,7 @@ def test_a_node_asks_is_accepted_by_a_change_of_the_config_and_logs_in(world):
     ]
     assert changed[: len(before.splitlines())] == before.splitlines()
     waited = world.enrol("ship1", "--wait", "30s")
+    assert waited.returncode == 0, waited.stderr
     assert json.loads(waited.stdout)["result"] == "accepted", waited.stderr
     assert world.run("nodes", "pending", "-o", "json")["requests"] == []
     with world.node("ship1", seed):

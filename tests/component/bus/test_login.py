@@ -389,6 +389,33 @@ async def test_every_broker_is_asked_before_any_refusal_counts(
                 )
 
 
+async def test_a_login_that_is_refused_once_is_tried_again() -> None:
+    """As by a nats-server that is just taking in its own changed configuration."""
+    logins = 0
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal logins
+        logins += 1
+        is_refused = logins == 1
+        writer.write(INFO_LINE)
+        while line := await reader.readline():
+            if line.startswith(b"PING"):
+                writer.write(b"-ERR 'Authorization Violation'\r\n" if is_refused else b"PONG\r\n")
+                if is_refused:
+                    break
+        writer.close()
+
+    listener = await asyncio.start_server(serve, "127.0.0.1", 0)
+    port = listener.sockets[0].getsockname()[1]
+    bus = await NatsBus.open(
+        make_settings(f"nats://127.0.0.1:{port}"), name="test", require_connection=True
+    )
+    assert (bus.is_connected, logins) == (True, 2)
+    await bus.close()
+    listener.close()
+    await listener.wait_closed()
+
+
 async def test_an_account_without_room_is_no_refusal_of_the_login_and_waited_for(
     write_secret: WriteSecret, open_bus: OpenBus
 ) -> None:
