@@ -295,8 +295,8 @@ def test_a_directory_that_may_not_be_entered_is_named_and_a_circle_of_links_is_p
     assert names(tmp_path) == ["a.yaml", "site/data/b.yaml"]
     real = os.scandir
 
-    def scandir(path: str) -> object:
-        if path.endswith("data"):
+    def scandir(path: str | int) -> object:
+        if str(path).endswith("data"):
             raise PermissionError(13, "Permission denied")
         return real(path)
 
