@@ -74,6 +74,30 @@ class _Handle(asyncio.Handle):
         self._source_traceback = None
 
 
+class _TimerHandle(asyncio.TimerHandle):
+    """The same of a timer. It is compared by its place in the heap, and never by itself."""
+
+    __slots__ = ()
+
+    def __init__(
+        self,
+        when: float,
+        callback: Callable[..., object],
+        args: tuple[Any, ...],
+        loop: VirtualLoop,
+        context: contextvars.Context | None,
+    ) -> None:
+        self._context = contextvars.copy_context() if context is None else context
+        self._loop = loop
+        self._callback = callback
+        self._args = args
+        self._cancelled = False
+        self._repr = None
+        self._source_traceback = None
+        self._when = when
+        self._scheduled = False
+
+
 class VirtualLoop(asyncio.BaseEventLoop):
     """The loop of one scenario; see the module. `time()` is the steady clock.
 
@@ -149,7 +173,7 @@ class VirtualLoop(asyncio.BaseEventLoop):
         """When the steady clock shows so much."""
         if self._closed:
             raise RuntimeError("Event loop is closed")
-        handle = asyncio.TimerHandle(when, callback, args, self, context)
+        handle = _TimerHandle(when, callback, args, self, context)
         self._timers_set += 1
         heapq.heappush(self._scheduled, (when, self._timers_set, handle))
         return handle

@@ -20,8 +20,8 @@ from tests.support.heart_world import Behaviour, Daemon, End, Run, World, quiet_
 from tests.support.memory_store import CrashPoint
 from tests.support.virtual_time import run_virtual
 
-SEEDS = 150
-AT_ONCE = 50
+SEEDS = 60
+AT_ONCE = 20
 FILES, COMMANDS = "REQToFileAppend", "REQCliCommand"
 CONFIG = """
 version: 1
