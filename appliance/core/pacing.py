@@ -12,7 +12,7 @@ An answer ends all of it. So do the node's hello and a reconnect, which only let
 from __future__ import annotations
 
 from appliance.core.delivery import WaitReason
-from appliance.core.retry import MAX_ABSENT_BACKOFF_S, backoff_s
+from appliance.core.retry import MAX_ABSENT_BACKOFF_S, absent_backoff_cap_s, backoff_s
 
 HERE_EVERY_S = 1.0
 """A node that says more often that it is back is not heard."""
@@ -25,6 +25,7 @@ class LanePace:
 
     __slots__ = (
         "absences",
+        "absent_since_mono",
         "allowance",
         "answered_mono",
         "busy_until_mono",
@@ -43,6 +44,7 @@ class LanePace:
         self.allowance = float(window)
         """Unanswered messages that may be on their way now; between 1 and `window`."""
         self.absences = 0
+        self.absent_since_mono = 0.0
         self.silences = 0
         """Bursts, the first one, and probes after it that were not answered."""
         self.missed_mono = 0.0
@@ -109,11 +111,16 @@ class LanePace:
         if now < self.held_until_mono and self.absences:
             return False  # the answers to one burst are one absence
         is_news = not self.absences
+        if is_news:
+            self.absent_since_mono = now
         self.silent_since_mono = None
         self.silences = 0
         self.absences += 1
-        delay_s = backoff_s(self.absences, cap_s=MAX_ABSENT_BACKOFF_S, jitter=jitter)
-        self.held_until_mono = now + delay_s
+        # a node says when it is back; of a stream nobody hears that
+        cap_s = (
+            MAX_ABSENT_BACKOFF_S if kept_by else absent_backoff_cap_s(now - self.absent_since_mono)
+        )
+        self.held_until_mono = now + backoff_s(self.absences, cap_s=cap_s, jitter=jitter)
         return is_news
 
     def unanswered(self, now: float, sent_mono: float) -> bool:

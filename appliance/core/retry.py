@@ -21,6 +21,10 @@ FIRST_BACKOFF_S = 0.2
 MAX_BACKOFF_S = 30.0
 MAX_ABSENT_BACKOFF_S = 5.0
 """An absent node is probed with one message at most this far apart; the broker answers it without waking anyone."""
+MAX_LONG_ABSENT_BACKOFF_S = 60.0
+"""And one that has been away for an hour: thousands may be away for days, and each probe costs both sides a millisecond."""
+ABSENT_SHARE = 60
+"""A probe is not further from the one before than this part of the time the node has been away by then."""
 MAX_WAIT_S = 300.0
 """Longest wait between sends of a record that is not answered."""
 
@@ -68,6 +72,11 @@ def backoff_s(failures: int, *, cap_s: float, jitter: float) -> float:
     """
     raw = min(cap_s, FIRST_BACKOFF_S * 2.0 ** min(max(failures - 1, 0), 20))
     return raw * (0.5 + jitter / 2)
+
+
+def absent_backoff_cap_s(absent_s: float) -> float:
+    """How far apart the probes of a node are at most that has been away for so long."""
+    return min(max(absent_s / ABSENT_SHARE, MAX_ABSENT_BACKOFF_S), MAX_LONG_ABSENT_BACKOFF_S)
 
 
 def settings_of(ack: AckSettings, timeout_s: float | None, retries: int | None) -> AckSettings:

@@ -7,6 +7,7 @@ The window's rule: every waiting record is older than those on disk only and tho
 from __future__ import annotations
 
 import heapq
+import math
 from array import array
 from bisect import bisect_left
 from collections import deque
@@ -90,6 +91,18 @@ class Lane:
             self._waiting_bytes -= sum(len(record.payload) for record in expired)
             self._held.update({record.id: record for record in expired})
         return expired
+
+    def next_expiry_at(self) -> float:
+        """When `take_expired` next gives one of the records in memory, by `take` before it if need be; steady seconds,
+        infinite if none ends.
+        """
+        ends = [record.expires_at for record in self._waiting if record.expires_at is not None]
+        ends += [
+            max(due_at, record.expires_at)
+            for due_at, _, record in self._delayed
+            if record.expires_at is not None
+        ]
+        return min(ends, default=math.inf)
 
     def put_back(self, records: Sequence[OutboxRecord]) -> None:
         """End the hold without a conclusion: each is due again at its `next_at`."""

@@ -24,6 +24,9 @@ from appliance.workers.in_flight import InFlight
 from appliance.workers.lane_standing import LaneStanding
 
 EXPIRY_SWEEP_S = 1.0
+"""How long after news times are looked at again, and no sooner."""
+QUIET_SWEEP_S = 30.0
+"""And how long at most: thousands of lanes may stand still for days, and each look at one costs a tenth of a millisecond."""
 
 OnConcluded = Callable[[Sequence[Flight], str | None], None]
 """Told of records that left the outbox: None for delivered ones, else the reason of their end."""
@@ -155,12 +158,28 @@ class LaneEnds:
 
     def sweep(self, now: float, *, strict: bool) -> None:
         """End the records whose time is over, with or without a broker, sent or not. `strict` as the lane is used."""
-        self.sweep_due_mono = now + EXPIRY_SWEEP_S
         # while nothing is sent, nothing else has what is on disk only read: its time ends, too
         self._lane.take(0, strict=strict)
         # by the same end as those in hand, which tells whoever waits for them
         self._flights.add(self._lane.take_expired(self._store.now()))
-        self.without_expired(list(self._flights))
+        flights = list(self._flights)
+        left = self.without_expired(flights)
+        # what has ended made room for more that is on disk only
+        quiet_s = self._quiet_s(left) if len(left) == len(flights) else EXPIRY_SWEEP_S
+        self.sweep_due_mono = now + quiet_s
+
+    def note_news(self, now: float) -> None:
+        """Something is otherwise than when times were looked at last."""
+        self.sweep_due_mono = min(self.sweep_due_mono, now + EXPIRY_SWEEP_S)
+
+    def _quiet_s(self, flights: list[Flight]) -> float:
+        """For how long no time ends, as long as there are no news."""
+        if self._telemetry.follows_messages:
+            # somebody looks on, and is to learn soon that the broker is away
+            return EXPIRY_SWEEP_S
+        ends = [at for flight in flights if (at := flight.record.expires_at) is not None]
+        ends.append(self._lane.next_expiry_at())
+        return min(max(min(ends) - self._store.now(), EXPIRY_SWEEP_S), QUIET_SWEEP_S)
 
     def without_expired(self, flights: list[Flight]) -> list[Flight]:
         """Those whose time is not over; the others end."""

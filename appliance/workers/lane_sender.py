@@ -126,6 +126,8 @@ class LaneSender:
         if now >= self._ends.sweep_due_mono:
             # before sending, so that nothing goes out whose time is over
             self._ends.sweep(now, strict=self._spec.window == 1)
+        else:
+            self._ends.note_news(now)
         if self._flights and now >= self._flights.due_mono:
             # before fresh ones: what was taken from the lane earlier goes first
             self._look_at_flights(now)

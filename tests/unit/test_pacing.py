@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -83,6 +84,38 @@ def test_an_absent_node_is_probed_with_growing_delay_and_a_burst_of_answers_is_o
     assert delays == sorted(delays)
     assert delays[-1] <= 5.0
     assert pace.reason(99.0) is WaitReason.NOBODY
+
+
+def absent_for(seconds: float, *, kept_by: str = "") -> LanePace:
+    """A pace whose probes nobody took for so long."""
+    pace = LanePace(256)
+    pace.nobody(1.0, jitter=0.0, kept_by=kept_by)
+    while pace.held_until_mono < 1.0 + seconds:
+        pace.nobody(pace.held_until_mono, jitter=0.999, kept_by=kept_by)
+    return pace
+
+
+@pytest.mark.parametrize(
+    ("absent_s", "kept_by", "longest_s"),
+    [
+        (290.0, "", 5.0),
+        (420.0, "", 7.5),
+        (3_600.0, "", 60.0),
+        (86_400.0, "", 60.0),
+        (86_400.0, "no stream takes it", 5.0),
+    ],
+)
+def test_the_longer_a_node_is_away_the_further_are_its_probes_apart_and_those_of_a_stream_are_not(
+    absent_s: float, kept_by: str, longest_s: float
+) -> None:
+    """Thousands may be away for days. A node says when it is back, a stream says nothing."""
+    pace = absent_for(absent_s, kept_by=kept_by)
+    at = pace.held_until_mono
+    pace.nobody(at, jitter=0.999, kept_by=kept_by)
+    assert 0.8 * longest_s <= pace.held_until_mono - at <= longest_s
+    pace.wake(at)
+    pace.nobody(at, jitter=0.999)
+    assert pace.held_until_mono - at < 1.0
 
 
 def test_busy_halves_the_lane_once_for_a_burst_and_answers_let_it_grow_again() -> None:

@@ -90,3 +90,53 @@ def test_a_lane_that_its_publisher_has_is_left_to_it() -> None:
             assert set(central.reports) == {reason}
 
     run_virtual(scenario())
+
+
+def test_a_lane_that_stands_still_is_looked_at_seldom_and_yet_ends_what_is_expired_in_time() -> (
+    None
+):
+    """Thousands of nodes may be away for days: each look at one costs the daemon that waits for them."""
+    looks: list[float] = []
+
+    async def scenario() -> None:
+        loop = asyncio.get_running_loop()
+        async with open_shore("CommandACK") as central, running(central):
+            central.broker.stop()
+            turn = central.publisher._sender.turn
+
+            def counted() -> float | None:
+                looks.append(loop.time())
+                return turn()
+
+            central.publisher._sender.turn = counted
+            await central.accept(100, expires_s=86_400.0)
+            await asyncio.sleep(3_600.0)
+            assert len(looks) < 150
+            # what comes to a lane that sleeps is known by its own time
+            await central.accept(1, expires_s=3.0)
+            await asyncio.sleep(2.9)
+            assert central.store.counts().dead == 0
+            await asyncio.sleep(1.2)
+            assert central.store.counts().dead == 1
+            await asyncio.sleep(600.0)
+            await central.accept(1, expires_s=100.5)
+            await asyncio.sleep(100.4)
+            assert central.store.counts().dead == 1
+            await asyncio.sleep(1.2)
+            assert central.store.counts().dead == 2
+
+    run_virtual(scenario())
+
+
+def test_whoever_follows_messages_learns_soon_that_the_broker_is_away() -> None:
+    async def scenario() -> None:
+        async with open_shore("CommandACK") as central, running(central):
+            with central.services.telemetry._events.listen() as listener:
+                await central.accept(1, expires_s=86_400.0)
+                await asyncio.sleep(600.0)
+                central.broker.stop()
+                await asyncio.sleep(2.0)
+            whys = [event["why"] async for event in listener if event["event"] == "message_waits"]
+            assert whys == ["nobody there", "broker away"]
+
+    run_virtual(scenario())
