@@ -21,8 +21,8 @@ FIRST_BACKOFF_S = 0.2
 MAX_BACKOFF_S = 30.0
 MAX_ABSENT_BACKOFF_S = 5.0
 """An absent node is probed with one message at most this far apart; the broker answers it without waking anyone."""
-MAX_LONG_ABSENT_BACKOFF_S = 60.0
-"""And one that has been away for an hour: thousands may be away for days, and each probe costs both sides a millisecond."""
+MAX_LONG_ABSENT_BACKOFF_S = 30.0
+"""And one that has been away for half an hour: thousands may be away for days, and each probe costs a millisecond."""
 ABSENT_SHARE = 60
 """A probe is not further from the one before than this part of the time the node has been away by then."""
 MAX_WAIT_S = 300.0
