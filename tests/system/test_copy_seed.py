@@ -13,6 +13,7 @@ from appliance.core.message import text_to_bytes
 from appliance.wire.gob import decode_gob
 from tests.support.bare_publisher import seed_message
 from tests.support.copy_fleet import copy_fleet
+from tests.support.waiting import until
 
 LIMIT = 1_000_000
 TEXT = ("ein Umlaut ä\n" * 80_000).encode()[:LIMIT]
@@ -164,8 +165,8 @@ async def test_it_is_had_to_copy_to_another_node(fleet):
         done = await cp(fleet, "goer:/var/log/x", f"ship1:{target}")
     words = f"ship1:{target}: goer has read it and sends it there, and does not say what came of it"
     assert (done.returncode, words in done.stderr) == (0, True)
-    fleet.settle()
-    assert target.read_bytes() == TEXT
+    # it may still be on its way: nobody waits for what goes from node to node
+    until(lambda: target.exists() and target.read_bytes() == TEXT)
 
 
 async def test_what_it_sends_is_written_and_answered_as_it_expects(fleet):

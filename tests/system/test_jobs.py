@@ -247,10 +247,9 @@ def test_no_kill_of_the_asking_daemon_loses_a_job_or_what_came_of_it(fleet, kill
 
 def test_an_interrupted_wait_leaves_the_program_to_its_job(fleet, tmp_path):
     go = tmp_path / "go"
-    script = f"until [ -e {go} ]; do sleep 0.05; done; echo end"
-    with ended(fleet.start("exec", "ship1", "--", "sh", "-c", script)) as process:
-        name = "ship1.REQCliCommand.CommandACK_subscriber"
-        fleet.ships.wait_until(lambda _: fleet.ships.worker(name)["in_flight"] == 1)
+    script = f"echo begun; until [ -e {go} ]; do sleep 0.05; done; echo end"
+    with ended(fleet.start("exec", "ship1", "--stream", "--", "sh", "-c", script)) as process:
+        assert process.stdout.readline() == b"begun\n"  # so it knows its job
         process.send_signal(signal.SIGINT)
         _, err = process.communicate(timeout=60)
     assert process.returncode == 130
@@ -258,7 +257,7 @@ def test_an_interrupted_wait_leaves_the_program_to_its_job(fleet, tmp_path):
     assert job in err.decode()
     go.touch()
     assert fleet.wait_over(job)["counts"]["done"] == 1
-    assert fleet.jobs("output", job).stdout == "end\n"
+    assert fleet.jobs("output", job).stdout == "begun\nend\n"
 
 
 def running(fleet, node="ship1", method="REQCliCommand"):
@@ -394,8 +393,12 @@ def test_a_job_that_is_cancelled_asks_no_further_batch(fleet):
 
 
 def test_a_second_interrupt_cancels(fleet):
-    with ended(fleet.start("exec", "ship1", "--timeout", "2m", "--", "sleep", "60")) as process:
-        wait_running(fleet, 1)
+    words = ("sh", "-c", "echo begun; exec sleep 60")
+    with ended(
+        fleet.start("exec", "ship1", "--stream", "--timeout", "2m", "--", *words)
+    ) as process:
+        # by then it knows its job; that the program runs over there it may not have heard yet
+        assert process.stdout.readline() == b"begun\n"
         process.send_signal(signal.SIGINT)
         line = process.stderr.readline().decode()
         assert "Ctrl-C again cancels it" in line
