@@ -74,7 +74,7 @@ class _Handle(asyncio.Handle):
         self._source_traceback = None
 
 
-class _TimerHandle(asyncio.TimerHandle):
+class _TimerHandle(_Handle, asyncio.TimerHandle):
     """The same of a timer. It is compared by its place in the heap, and never by itself."""
 
     __slots__ = ()
@@ -87,13 +87,7 @@ class _TimerHandle(asyncio.TimerHandle):
         loop: VirtualLoop,
         context: contextvars.Context | None,
     ) -> None:
-        self._context = contextvars.copy_context() if context is None else context
-        self._loop = loop
-        self._callback = callback
-        self._args = args
-        self._cancelled = False
-        self._repr = None
-        self._source_traceback = None
+        super().__init__(callback, args, loop, context)
         self._when = when
         self._scheduled = False
 
