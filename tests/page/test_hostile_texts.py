@@ -60,7 +60,9 @@ def test_markup_in_answers_dead_letters_and_the_config_stays_text(fleet, open_pa
     fleet.daemon.write_config(fleet.text().replace("Say it again", MARKUP.replace("'", "")))
     expect(page.locator("#config .problem")).to_have_count(0)
     newest = page.locator("#history .record").first
-    expect(newest.get_by_text("in force")).to_be_visible()  # else the refused one is opened
+    # else the refused one is opened, or that of the start, which is told until both are there
+    expect(newest).to_contain_text("the files changed")
+    expect(newest.get_by_text("in force")).to_be_visible()
     newest.get_by_role("button").first.click()
     expect(page.locator("#history .diff")).to_contain_text("<script>")
     page.locator("summary", has_text="Show the").click()
