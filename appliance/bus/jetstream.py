@@ -72,14 +72,24 @@ class ConsumerState(NamedTuple):
     """Everything up to this place in the stream is acknowledged."""
     deliveries: int
     """So many there were."""
+    paused_until: str
+    """When it delivers again, as the broker writes it, where somebody has it deliver nothing; "" where it does."""
 
 
-def _seconds_of(moment: object) -> float | None:
-    """RFC 3339 with nanoseconds, as Go writes it, in seconds since the epoch."""
+class StoredMessage(NamedTuple):
+    """A message of a stream."""
+
+    sequence: int
+    stored_ns: int | None
+    """When it was stored, since the epoch; None where what the broker says cannot be read."""
+
+
+def _nanoseconds_of(moment: str) -> int | None:
+    """RFC 3339 with nanoseconds, as Go writes it, in nanoseconds since the epoch."""
     try:
-        whole, _, fraction = str(moment).rstrip("Z").partition(".")
-        seconds = datetime.fromisoformat(whole).replace(tzinfo=UTC).timestamp()
-        return seconds + float(f"0.{fraction or 0}")
+        whole, _, fraction = moment.rstrip("Z").partition(".")
+        seconds = round(datetime.fromisoformat(whole).replace(tzinfo=UTC).timestamp())
+        return seconds * 1_000_000_000 + int(f"{fraction:0<9.9}")
     except ValueError:
         return None
 
@@ -119,6 +129,7 @@ class _ConsumerInfo(msgspec.Struct):
     num_redelivered: Count = 0
     ack_floor: _Place = msgspec.field(default_factory=_Place)
     delivered: _Place = msgspec.field(default_factory=_Place)
+    paused: bool = False
 
 
 class _Message(msgspec.Struct):
@@ -451,6 +462,7 @@ class JetStreamApi:
             read.num_redelivered,
             read.ack_floor.stream_seq,
             read.delivered.consumer_seq,
+            str(read.config.get("pause_until", "?"))[:40] if read.paused else "",
         )
 
     async def ensure_consumer(self, stream: str, subject: str, concurrency: int) -> str:
@@ -476,11 +488,18 @@ class JetStreamApi:
         await self.ask(words, {"stream_name": stream, "config": changed, "action": "update"})
         return describe_drift("consumer", name_of_consumer(subject), drift, found.config)
 
-    async def stored_at(self, stream: str, subject: str, sequence: int) -> float | None:
-        """When the first message of a subject from a place on was stored; None where there is none. Raises as `ask`."""
+    async def first_of(self, stream: str, subject: str, sequence: int = 1) -> StoredMessage | None:
+        """The first message of a subject from a place on; None where there is none. Raises as `ask`."""
         asked = {"seq": max(1, sequence), "next_by_subj": subject}
         found = await self._find_message(stream, asked)
-        return None if found is None else _seconds_of(found.time)
+        return None if found is None else StoredMessage(found.seq, _nanoseconds_of(found.time))
+
+    async def stored_at(self, stream: str, subject: str, sequence: int) -> float | None:
+        """When the first message of a subject from a place on was stored; None where there is none. Raises as `ask`."""
+        found = await self.first_of(stream, subject, sequence)
+        if found is None or found.stored_ns is None:
+            return None
+        return found.stored_ns / 1_000_000_000
 
     async def delete_consumer(self, stream: str, subject: str) -> None:
         """Forget a durable consumer, if it is there. Raises as `ask`."""

@@ -214,6 +214,10 @@ class Receipt(NamedTuple):
     """Its place in the stream."""
     is_last: bool
     """Whether the stream had nothing more for the consumer then."""
+    number: int = 0
+    """Which delivery of the consumer it is."""
+    stored_ns: int = 0
+    """When the message was stored, since the epoch."""
 
 
 def read_receipt(ack_subject: str) -> Receipt | None:
@@ -228,10 +232,24 @@ def read_receipt(ack_subject: str) -> Receipt | None:
     first = 2 if len(words) == 9 else 4
     if len(words) < first + 7:
         return None
-    stream, delivered, sequence = words[first], words[first + 2], words[first + 3]
-    if not (delivered.isdecimal() and sequence.isdecimal() and len(sequence) < 20):
+    stream, _, delivered, sequence, number, stored, pending = words[first : first + 7]
+    if not (
+        delivered.isdecimal()
+        and sequence.isdecimal()
+        and number.isdecimal()
+        and stored.isdecimal()
+        and len(ack_subject) < 4_096
+    ):
         return None
-    return Receipt(ack_subject, stream, int(delivered), int(sequence), words[first + 6] == "0")
+    return Receipt(
+        ack_subject,
+        stream,
+        int(delivered),
+        int(sequence),
+        pending == "0",
+        int(number),
+        int(stored),
+    )
 
 
 Count = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]

@@ -39,6 +39,7 @@ from appliance.delivery.base import Confirmation, Kept, Notes
 from appliance.delivery.claims import Claim, Claims, pause_s
 from appliance.delivery.core import CoreIntake, must_have_key
 from appliance.delivery.gathering import Gathering
+from appliance.delivery.removal import Purge, Removal, Tempo
 from appliance.delivery.signer import Signer
 from appliance.dialect.base import Answer, AnswerKind, Dialect
 from appliance.dialect.headers import (
@@ -90,6 +91,12 @@ class Pulls:
         """Messages that the broker was asked for and has not sent."""
         self._first_counted = 1
         """The first asking that is part of it: what becomes of earlier ones was given up."""
+        self.one_by_one = False
+        """Whether it is to be known by which asking a message came: one follows the other, at the price of a round trip."""
+        self.only = 0
+        """The asking by which everything comes that comes; 0 where that is not known."""
+        self._sure_mono = 0.0
+        """Until then something may come by one that was given up."""
 
     def ask(self) -> None:
         """Ask for as much as there is room for, not for a few at a time.
@@ -99,9 +106,12 @@ class Pulls:
         """
         room = min(self.room, MAX_PULLED)
         wanted = room - self._asked
-        if wanted <= 0 or self._asked > room // 4:
+        rest = 0 if self.one_by_one and room == MAX_PULLED else room // 4
+        if wanted <= 0 or self._asked > rest:
             return
+        is_alone = self.one_by_one and not self._asked and self._mono() >= self._sure_mono
         self.count += 1
+        self.only = self.count if is_alone else 0
         body = {
             "batch": wanted,
             "max_bytes": MAX_PULLED_BYTES,
@@ -114,6 +124,16 @@ class Pulls:
             self._bus.send([frame])
             self._asked += wanted
             self.heard_mono = self._mono()
+
+    def wake(self) -> None:
+        """Have the consumer look whether it has something for us: after a purge it may stand still until it hears anything.
+
+        An asking that has ended when it comes is heard, and served nothing.
+        """
+        if self._asked:
+            frame = (self.subject, f"{self.inbox}.wake", b"", b'{"batch": 1, "expires": 1}')
+            with contextlib.suppress(BusUnavailable):
+                self._bus.send([frame])
 
     def deny(self, denial: Denial) -> None:
         """The broker does not let us ask; what comes next says that it does again."""
@@ -144,6 +164,8 @@ class Pulls:
     def give_up(self) -> None:
         """Ask anew: nothing is known of what was asked for so far."""
         self._asked = 0
+        self.only = 0
+        self._sure_mono = self._mono() + PULL_EXPIRES_S + PULL_HEARTBEAT_S
         self._first_counted = self.count + 1
 
 
@@ -306,6 +328,8 @@ class Stock:
         self._due_mono = 0.0
         self.parked = 0
         """Messages that are delivered no more."""
+        self.paused_until = ""
+        """Until when the consumer delivers nothing, because somebody has paused it; "" where it is not."""
         self.kept: Kept | None = None
 
     def look_now(self, _: list[BusMessage]) -> None:
@@ -324,6 +348,7 @@ class Stock:
             found = await self._api.find_consumer(stream, subject)
             if found is None:
                 return
+            self.paused_until = found.paused_until
             await self._count_parked(found)
             is_empty = not (found.waiting or found.in_hand)
             if newest:
@@ -392,6 +417,14 @@ class JetStreamIntake:
         self._upkeep = Upkeep(api, spec, notes, stream, self._claims, mono, is_rest=is_rest)
         self._stock = Stock(api, stream.name, spec.subject, self._claims)
         self._in_hand = InHand()
+        self._removal = Removal(
+            Tempo(api, mono),
+            Purge(bus, api, stream.name, spec.subject, self._in_hand.acked),
+            mono,
+            self._send,
+            self._pulls.wake,
+            self._spawn,
+        )
         self._on_messages: OnMessages = _nothing
         self._gathering = Gathering(lambda messages: self._on_messages(messages))
         self._subscriptions: list[Subscription] = []
@@ -426,6 +459,7 @@ class JetStreamIntake:
     async def stop(self) -> None:
         """See `base.Intake`."""
         self._pulls.room = 0
+        self._removal.end()
         self._end_denials()
         for task in self._tasks:
             task.cancel()
@@ -461,6 +495,11 @@ class JetStreamIntake:
     def trouble(self) -> str | None:
         """See `base.Intake`."""
         parked, trouble = self._stock.parked, self._upkeep.trouble
+        if trouble is None and self._stock.paused_until:
+            return (
+                f"somebody has paused the consumer {name_of_consumer(self._spec.subject)} of the stream "
+                f"{self._stream}: it delivers nothing until {self._stock.paused_until}"
+            )
         if trouble is None and parked:
             return (
                 f"{parked} messages of the stream {self._stream} were delivered {MAX_DELIVER} times and are "
@@ -485,6 +524,7 @@ class JetStreamIntake:
 
     def _pull(self) -> None:
         if self._subscriptions and not self._upkeep.has_ended:
+            self._pulls.one_by_one = self._removal.tempo.is_slow
             self._pulls.ask()
 
     def _take(self, messages: list[BusMessage]) -> None:
@@ -499,6 +539,7 @@ class JetStreamIntake:
         # what is begun here must be begun nowhere else, whatever becomes of this daemon
         claims_all = self._begins_once and self._spec.ack_on is AckOn.DONE
         is_last = True
+        runs, asking = self._removal.runs, pulls.only
         for message in messages:
             receipt = read_receipt(message.reply_to) if message.reply_to else None
             if receipt is None or message.subject != subject or receipt.stream != stream:
@@ -506,6 +547,7 @@ class JetStreamIntake:
                 continue
             ack, is_last = receipt.ack_subject, receipt.is_last
             in_hand[ack] = now
+            runs.came(receipt, asking)
             block = message.block
             at = block.find(EXPECTED_STREAM)
             if at > 0:
@@ -570,7 +612,9 @@ class JetStreamIntake:
             if claim is Claim.TAKEN_OVER:
                 message.block = with_line(message.block, BEGUN_ELSEWHERE)
             mine.append(message)
-        self._send(given_back)
+        if given_back:
+            self._removal.runs.forget()
+            self._send(given_back)
         if mine:
             self._on_messages(mine)
 
@@ -590,6 +634,8 @@ class JetStreamIntake:
         """See `base.Intake`."""
         now = self._mono()
         frames: list[Frame] = []
+        acks: list[Frame] = []
+        ended: list[str] = []
         plain: list[Confirmation] = []
         prefix, in_hand, acked = self._prefix, self._in_hand.told, self._in_hand.acked
         for confirmation in confirmations:
@@ -603,14 +649,22 @@ class JetStreamIntake:
                 frames.append((ack, "", b"", b"+WPI"))
                 continue
             in_hand.pop(ack, None)
+            frame = (ack, "", b"", _word(confirmation.answer))
+            acked.append((now, frame))
             if kind is AnswerKind.REFUSED or kind is AnswerKind.FAILED:
                 frames += self._verdict(confirmation)
-            frame = (ack, "", b"", _word(confirmation.answer))
+                ended.append(ack)
+            elif kind is not AnswerKind.BUSY:
+                acks.append(frame)
+                continue
+            else:
+                self._removal.runs.forget()
             frames.append(frame)
-            acked.append((now, frame))
         if plain:
             self._plain.confirm(plain)
         self._send(frames)
+        if acks or ended:
+            self._removal.acknowledge(acks, ended)
 
     def _verdict(self, confirmation: Confirmation) -> list[Frame]:
         """The end of a message, for the appliance that sent it, if it is there."""
@@ -654,12 +708,15 @@ class JetStreamIntake:
             if self._bus.connection_epoch != self._epoch:
                 self._epoch = self._bus.connection_epoch
                 self._pulls.give_up()
+                self._removal.begin_anew()
                 self._send(self._in_hand.words_again(now))
                 self._upkeep.look_now()
             elif self._pulls.is_silent(now):
                 self._pulls.give_up()
                 self._upkeep.look_now()
             await self._upkeep.look(now)
+            if self._upkeep.trouble:
+                self._removal.runs.forget()
             await self._stock.look(now, has_in_hand=bool(self._in_hand.told))
             self._send(self._in_hand.words_due(self._mono()))
             self._pull()

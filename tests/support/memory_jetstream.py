@@ -17,6 +17,7 @@ import json
 from collections import Counter, deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Any
 
 from appliance.bus.base import BusMessage, Frame
@@ -26,6 +27,7 @@ from appliance.wire.headers import encode_headers, parse_headers
 
 _NANOSECONDS = 1_000_000_000
 _FIXED = ("retention", "storage")
+_EPOCH_NS = 1_767_225_600 * _NANOSECONDS
 
 
 @dataclass(slots=True)
@@ -63,6 +65,7 @@ class Stream:
     created: str
     last: int = 0
     messages: dict[int, tuple[str, bytes, bytes]] = field(default_factory=dict)
+    stored_ns: dict[int, int] = field(default_factory=dict)
     last_of: dict[str, int] = field(default_factory=dict)
     ids: dict[str, tuple[int, float]] = field(default_factory=dict)
     consumers: dict[str, Consumer] = field(default_factory=dict)
@@ -83,6 +86,9 @@ class StreamingBroker(MemoryBroker):
         self._lives = itertools.count(1)
         self._is_recorded = False
         self._ticking = False
+        self._stored_ns = 0
+        self.purges = 0
+        """How often somebody had a stream let go of messages."""
 
     def stop(self) -> None:
         """As `MemoryBroker.stop`; who asked for messages asks again."""
@@ -100,6 +106,8 @@ class StreamingBroker(MemoryBroker):
             super().route(sender, frame)
         elif subject.startswith("$JS.ACK."):
             self._take_ack(subject, payload)
+            if reply_to:
+                self._send(reply_to, b"")
         elif subject.startswith("$JS.API.CONSUMER.MSG.NEXT."):
             self._take_pull(subject, reply_to, payload)
         elif subject.startswith("$JS.API."):
@@ -147,6 +155,8 @@ class StreamingBroker(MemoryBroker):
             return _error(10077, "maximum bytes exceeded")
         stream.last += 1
         stream.messages[stream.last] = (subject, block, payload)
+        self._stored_ns = max(self._stored_ns + 1, _EPOCH_NS + round(now * _NANOSECONDS))
+        stream.stored_ns[stream.last] = self._stored_ns
         stream.last_of[subject] = stream.last
         if message_id:
             stream.ids[message_id] = (stream.last, now)
@@ -178,6 +188,13 @@ class StreamingBroker(MemoryBroker):
                     del stream.messages[at]
                     if stream.last_of.get(subject) == at:
                         del stream.last_of[subject]
+            self.purges += 1
+            # nothing is delivered for that, though there is room for more in hand now
+            first = min(stream.messages, default=stream.last + 1)
+            for consumer in stream.consumers.values():
+                for at in [at for at in consumer.deliveries if at < first]:
+                    consumer.pending.pop(at, None)
+                    consumer.deliveries.pop(at, None)
             return {"success": True}
         elif verb == "DELETE":
             del self.streams[name]
@@ -220,7 +237,9 @@ class StreamingBroker(MemoryBroker):
         if at not in stream.messages:
             return _error(10037, "no message found")
         data = base64.b64encode(stream.messages[at][2]).decode()
-        return {"message": {"seq": at, "data": data, "time": "2026-01-01T00:00:00.5Z"}}
+        seconds, fraction = divmod(stream.stored_ns[at], _NANOSECONDS)
+        moment = f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%S}.{fraction:09}Z"
+        return {"message": {"seq": at, "data": data, "time": moment}}
 
     def _answer_consumer(
         self, stream: Stream, verb: str, name: str, body: dict[str, Any]
@@ -239,9 +258,13 @@ class StreamingBroker(MemoryBroker):
                 self._send(pull.inbox, b"", "NATS/1.0 409 Consumer Deleted")
             del stream.consumers[name]
             return {"success": True}
+        if verb == "PAUSE":
+            consumer.config = {**consumer.config, "pause_until": body.get("pause_until")}
+            self._deliver(stream, consumer)
         waiting = [at for at in stream.messages if self._is_next(stream, consumer, at)]
         return {
             "config": consumer.config,
+            "paused": bool(consumer.config.get("pause_until")),
             "num_pending": len(waiting),
             "num_ack_pending": len(consumer.pending) + len(consumer.again),
             "num_redelivered": sum(count > 1 for count in consumer.deliveries.values()),
@@ -265,6 +288,11 @@ class StreamingBroker(MemoryBroker):
             return
         body = json.loads(payload)
         now = asyncio.get_running_loop().time()
+        if body["expires"] < _NANOSECONDS // 1_000:  # over before anything is served
+            left = {"Nats-Pending-Messages": str(body["batch"])}
+            self._send(inbox, b"", "NATS/1.0 408 Request Timeout", left)
+            self._deliver(stream, consumer)
+            return
         consumer.pulls.append(
             Pull(
                 inbox,
@@ -283,7 +311,7 @@ class StreamingBroker(MemoryBroker):
 
     def _deliver(self, stream: Stream, consumer: Consumer) -> None:
         now = asyncio.get_running_loop().time()
-        while consumer.pulls:
+        while consumer.pulls and not consumer.config.get("pause_until"):
             pull = consumer.pulls[0]
             if pull.left <= 0 or not self._hears(pull.inbox):
                 consumer.pulls.popleft()
@@ -307,7 +335,8 @@ class StreamingBroker(MemoryBroker):
             left = len(consumer.again) + sum(
                 self._is_next(stream, consumer, other) for other in stream.messages
             )
-            ack = f"$JS.ACK.{name}.{durable}.{count}.{at}.{consumer.sent}.0.{left}"
+            stored_ns = stream.stored_ns[at]
+            ack = f"$JS.ACK.{name}.{durable}.{count}.{at}.{consumer.sent}.{stored_ns}.{left}"
             subject, block, payload = stream.messages[at]
             self._pass(pull.inbox, BusMessage(subject, payload, block, ack))
             self._tick_later()

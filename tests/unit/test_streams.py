@@ -5,7 +5,14 @@ from __future__ import annotations
 import pytest
 
 from appliance.core.specs import StreamSettings
-from appliance.core.streams import PubAck, StreamAddress, address_of_stream, read_note, write_note
+from appliance.core.streams import (
+    PubAck,
+    StreamAddress,
+    address_of_stream,
+    read_note,
+    read_receipt,
+    write_note,
+)
 from appliance.delivery.jetstream import _StreamWords
 from appliance.dialect.base import AnswerKind, Asked
 from appliance.dialect.spoken import make_dialect
@@ -49,6 +56,34 @@ def test_only_the_stream_of_the_domain_asked_for_says_that_it_has_a_message(
 def test_one_name_in_two_domains_is_two_streams() -> None:
     here, there = StreamSettings(name="all"), StreamSettings(name="all", domain="shore")
     assert not here.is_same_stream(there)
+
+
+@pytest.mark.parametrize(
+    "ack",
+    [
+        "$JS.ACK.appl-ship.C.2.70.9.1796050155744442719.0",
+        "$JS.ACK.shore.hash.appl-ship.C.2.70.9.1796050155744442719.0",
+        "$JS.ACK.shore.hash.appl-ship.C.2.70.9.1796050155744442719.0.token",
+    ],
+)
+def test_how_a_delivery_is_acknowledged_says_which_it_is(ack: str) -> None:
+    assert read_receipt(ack) == (ack, "appl-ship", 2, 70, True, 9, 1_796_050_155_744_442_719)
+
+
+@pytest.mark.parametrize(
+    "ack",
+    [
+        "ship.1.REQPing.EventACK",
+        "$JS.ACK.appl-ship.C.2.70.9.1796050155744442719",
+        "$JS.ACK.appl-ship.C..70.9.1796050155744442719.0",
+        "$JS.ACK.appl-ship.C.2.-70.9.1796050155744442719.0",
+        "$JS.ACK.appl-ship.C.2.70.x.1796050155744442719.0",
+        "$JS.ACK.appl-ship.C.2.70.9.1e9.0",
+        "$JS.ACK.appl-ship.C.2." + "7" * 10_000 + ".9.1796050155744442719.0",
+    ],
+)
+def test_what_names_no_delivery_is_none(ack: str) -> None:
+    assert read_receipt(ack) is None
 
 
 NO_WORDS_OF_A_STREAM = {

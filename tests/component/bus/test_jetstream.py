@@ -27,7 +27,7 @@ from appliance.core.specs import (
 )
 from appliance.core.streams import Receipt, name_of_consumer
 from appliance.daemon.stream_keeper import StreamKeeper
-from appliance.delivery import claims
+from appliance.delivery import claims, removal
 from appliance.delivery.base import Confirmation, Flight
 from appliance.delivery.claims import Claim, Claims
 from appliance.delivery.core import CoreIntake
@@ -132,6 +132,18 @@ class Side:
         self.intake = self.mode.with_rests(main, spec, begins_once=begins_once)
         await self.intake.start(self.inbox, lambda denial: None)
         return self.intake
+
+    async def take(self, count, text=b"go"):
+        """Send so many as a plain client does, and have them come."""
+        self.bus.send([(SUBJECT, "", b"", text)] * count)
+        self.intake.want(8_192)
+        await self.inbox.wait_for(count)
+
+    def confirm_all(self, kind):
+        """Say the same of all that came and is in the inbox, which is empty then."""
+        messages, self.inbox.messages = self.inbox.messages, []
+        answer = Answer(kind)
+        self.intake.confirm([Confirmation(one.reply_to, 1, answer, True) for one in messages])
 
     def confirm(self, message, kind, **words):
         self.intake.confirm([Confirmation(message.reply_to, 1, Answer(kind, **words), True)])
@@ -290,6 +302,165 @@ async def test_no_more_comes_than_was_asked_for_and_what_is_done_leaves_the_stre
     await until_async(lambda: side.verdicts)
     assert side.verdicts == [(1, AnswerKind.REFUSED, "not here")]
     await intake.stop()
+
+
+@pytest.fixture
+def slow(monkeypatch):
+    """A broker that takes long for each message that leaves a stream, as one does that writes everything through."""
+    monkeypatch.setattr(removal, "SLOW_S", 0.0)
+
+
+async def test_where_the_broker_is_slow_what_is_settled_leaves_the_stream_together(world, slow):
+    side = await world.side()
+    intake = await side.receiver()
+    purges = watch_purges(intake)
+    await until_it_pays(side, intake)
+    await side.take(500)
+    side.confirm_all(AnswerKind.TAKEN)
+    await side.until_kept(0)
+    assert purges
+    found = await side.api.find_consumer(STREAM, SUBJECT)
+    assert (found.waiting, found.in_hand) == (0, 0)
+    # and it goes on
+    await side.take(500)
+    side.confirm_all(AnswerKind.DONE)
+    await side.until_kept(0)
+    await intake.stop()
+
+
+async def test_no_purge_is_asked_for_where_the_broker_is_quick(world, monkeypatch):
+    monkeypatch.setattr(removal, "SLOW_S", 60.0)
+    side = await world.side()
+    intake = await side.receiver()
+    purges = watch_purges(intake)
+    for _ in range(3):
+        await side.take(300)
+        side.confirm_all(AnswerKind.TAKEN)
+        await side.until_kept(0)
+    assert not purges
+    await intake.stop()
+
+
+async def test_what_another_daemon_has_stays_whatever_is_settled_around_it(world, slow):
+    side, other = await world.side(ONE), await world.side(TWO)
+    intake = await side.receiver()
+    await until_it_pays(side, intake)
+    rival = await other.receiver()
+    rival.want(1)  # asks first, and gets the first
+    await until_async(lambda: other.intake._pulls.count)
+    side.bus.send([(SUBJECT, "", b"", b"first")])
+    for _ in range(3):
+        if other.inbox.messages:
+            break
+        # it was the other's turn
+        await side.take(1, text=b"first")
+        side.confirm_all(AnswerKind.TAKEN)
+        side.bus.send([(SUBJECT, "", b"", b"first")])
+    (first,) = await other.inbox.wait_for(1)
+    await side.take(300)
+    side.confirm_all(AnswerKind.TAKEN)
+    await side.until_kept(1)
+    kept = await side.api.first_of(STREAM, SUBJECT)
+    assert first.origin[1] == kept.sequence
+    other.confirm(first, AnswerKind.TAKEN)
+    await side.until_kept(0)
+    await rival.stop()
+    await intake.stop()
+
+
+async def test_what_is_given_back_stays_and_comes_again(world, slow):
+    side = await world.side()
+    intake = await side.receiver()
+    await until_it_pays(side, intake)
+    await side.take(200)
+    back = side.inbox.messages[-100]
+    side.confirm(back, AnswerKind.BUSY, wait_ms=200)
+    side.inbox.messages.remove(back)
+    side.confirm_all(AnswerKind.TAKEN)
+    (again,) = await side.inbox.wait_for(1)
+    assert again.origin == back.origin
+    side.confirm_all(AnswerKind.TAKEN)
+
+    async def look():
+        assert await side.api.count_of(STREAM, SUBJECT) == 0
+
+    await until_taken(look, AssertionError)
+    await intake.stop()
+
+
+async def test_what_a_new_stream_of_the_name_keeps_is_not_taken_for_what_is_settled(world, slow):
+    side = await world.side()
+    intake = await side.receiver()
+    purges = watch_purges(intake)
+    await until_it_pays(side, intake)
+    await side.take(100)
+    count = len(purges)
+    intake.want(0)
+    intake._pulls.deny(SimpleNamespace(text="nothing is asked for"))
+    await side.api.delete_stream(STREAM)
+    await side.api.ensure_stream(side.stream, STREAM, SUBJECT, is_ours=True)
+    last = max(one.origin[1] for one in side.inbox.messages)
+    side.bus.send([(SUBJECT, "", b"", b"new")] * last)
+    await side.until_kept(last)
+    side.confirm_all(AnswerKind.TAKEN)
+    await until_async(lambda: not intake._removal._is_asking)
+    assert await side.kept() == last
+    assert len(purges) == count
+    await intake.stop()
+
+
+async def test_a_broker_that_denies_a_purge_is_asked_no_more_and_nothing_stays(world, slow):
+    side = await world.side()
+    intake = await side.receiver()
+    await until_it_pays(side, intake)
+    intake._removal._purge._api = SimpleNamespace(
+        first_of=side.api.first_of, purge=AsyncMock(side_effect=BusUnavailable("denied"))
+    )
+    for _ in range(2):
+        await side.take(100)
+        side.confirm_all(AnswerKind.TAKEN)
+        await side.until_kept(0)
+    assert intake._removal._purge._api.purge.await_count == 1
+    await intake.stop()
+
+
+async def test_what_waits_for_a_purge_is_acknowledged_when_the_worker_stops(world, slow):
+    side = await world.side()
+    intake = await side.receiver()
+    await until_it_pays(side, intake)
+    never = asyncio.Event()
+    intake._removal._purge._api = SimpleNamespace(first_of=lambda *_: never.wait())
+    await side.take(100)
+    side.confirm_all(AnswerKind.TAKEN)
+    await side.take(100)
+    side.confirm_all(AnswerKind.TAKEN)
+    assert await side.kept() == 200
+    await intake.stop()
+    await side.until_kept(0)
+
+
+def watch_purges(intake):
+    """The places before which the stream was to let go of messages, as they are asked for."""
+    asked = []
+    api = intake._removal._purge._api
+    purge = api.purge
+
+    async def watched(stream, subject, before):
+        asked.append(before)
+        await purge(stream, subject, before)
+
+    intake._removal._purge._api = SimpleNamespace(
+        request=api.request, first_of=api.first_of, purge=watched
+    )
+    return asked
+
+
+async def until_it_pays(side, intake):
+    """Have it found out that the broker is slow, and everything settled; what comes next comes by one asking."""
+    while not intake._pulls.only:
+        await side.take(100)
+        side.confirm_all(AnswerKind.TAKEN)
+        await side.until_kept(0)
 
 
 async def test_more_is_asked_for_when_most_of_it_has_come_and_not_a_little_at_a_time(world):
@@ -680,6 +851,29 @@ async def test_what_is_delivered_no_more_is_the_trouble_of_the_worker(world, req
     await until_async(lambda: intake._rests[0].has_ended)
     assert (side.notes.facts("stream").keys(), await side.kept()) == ({f"{SUBJECT} {STREAM}"}, 1)
     await side.api.ask(f"STREAM.PURGE.{STREAM}")
+    await intake.stop()
+
+
+async def test_a_consumer_that_somebody_has_paused_is_the_trouble_of_the_worker(world):
+    side = await world.side()
+    intake = await side.receiver()
+    words = f"CONSUMER.PAUSE.{STREAM}.{name_of_consumer(SUBJECT)}"
+    await side.api.ask(words, {"pause_until": "2999-01-01T00:00:00Z"})
+    side.bus.send([(SUBJECT, "", b"", b"go")])
+    intake.want(5)
+    said = (
+        f"somebody has paused the consumer {name_of_consumer(SUBJECT)} of the stream {STREAM}: "
+        "it delivers nothing until 2999-01-01T00:00:00Z"
+    )
+    await intake._stock.look(1e9, has_in_hand=False)
+    assert intake.trouble == said
+    # it is not ours to end that
+    await intake._upkeep.ensure()
+    assert not side.inbox.messages
+    await side.api.ask(words, {"pause_until": None})
+    await side.inbox.wait_for(1)
+    await intake._stock.look(2e9, has_in_hand=False)
+    assert intake.trouble is None
     await intake.stop()
 
 

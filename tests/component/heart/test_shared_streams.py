@@ -11,8 +11,10 @@ from collections.abc import Callable, Coroutine, Iterable, Iterator
 
 import pytest
 
+from appliance.bus.jetstream import JetStreamApi
 from appliance.bus.memory import Passage
 from appliance.core.streams import ACK_WAIT_S
+from appliance.delivery import removal
 from appliance.delivery.claims import PAUSE_MAX_S, TAKEOVER_S
 from appliance.workers.peers import FACT_KIND as PEERS
 from tests.support.heart_checks import find_violations
@@ -20,8 +22,9 @@ from tests.support.heart_world import Behaviour, Daemon, End, Run, World, quiet_
 from tests.support.memory_store import CrashPoint
 from tests.support.virtual_time import run_virtual
 
-SEEDS = 60
+SEEDS = 40
 AT_ONCE = 20
+"""Half of both where many leave the stream by one purge."""
 FILES, COMMANDS = "REQToFileAppend", "REQCliCommand"
 CONFIG = """
 version: 1
@@ -52,8 +55,10 @@ async def make_fleet(world: World, rng: random.Random) -> tuple[Daemon, Daemon, 
 class Storm:
     """What is done to a fleet that shares work, by one seed."""
 
-    def __init__(self, world: World, seed: int) -> None:
+    def __init__(self, world: World, seed: int, at_once: int = 1) -> None:
+        """So many messages are submitted `at_once`."""
         self.world = world
+        self.at_once = at_once
         self.rng = random.Random(seed)
         self.lose = self.rng.choice((0.0, 0.0, 0.05, 0.3))
         self.away_s = self.rng.choice((0.5, 5.0, 45.0, 200.0))
@@ -88,9 +93,12 @@ class Storm:
     async def _submit(self, alpha: Daemon) -> None:
         rng = self.rng
         for number in range(rng.randint(3, 20)):
-            text = f"m{number}"
-            self.world.behaviour[text] = Behaviour(rng.choice((0.0, 0.0, 0.05, 2.0)))
-            await alpha.submit([text], method=rng.choice((FILES, FILES, COMMANDS)))
+            texts = [f"m{number}"]
+            if self.at_once > 1:
+                texts = [f"m{number}-{at}" for at in range(rng.randint(1, self.at_once))]
+            for text in texts:
+                self.world.behaviour[text] = Behaviour(rng.choice((0.0, 0.0, 0.05, 2.0)))
+            await alpha.submit(texts, method=rng.choice((FILES, FILES, COMMANDS)))
             await asyncio.sleep(rng.choice((0.0, 0.1, 5.0)))
 
     async def _strike(self, daemon: Daemon) -> None:
@@ -138,10 +146,10 @@ def was_recorded(world: World, run: Run, *, before: Run) -> bool:
     )
 
 
-def play(seed: int) -> list[str]:
+def play(seed: int, at_once: int = 1) -> list[str]:
     async def run() -> list[str]:
         async with World(seed) as world:
-            found = await Storm(world, seed).run()
+            found = await Storm(world, seed, at_once).run()
             return [f"seed {seed}: {one}; after {world.faults}" for one in found]
 
     with quiet_logs():
@@ -152,6 +160,28 @@ def play(seed: int) -> list[str]:
 def test_each_message_is_handled_once_between_two_daemons_of_which_one_is_killed(first: int):
     broken = [found for seed in range(first, first + AT_ONCE) for found in play(seed)]
     assert not broken, "\n".join(broken[:3])
+
+
+@pytest.mark.parametrize("first", range(0, SEEDS // 2, AT_ONCE // 2))
+def test_each_is_handled_once_also_where_many_leave_the_stream_by_one_purge(first, monkeypatch):
+    """From two acknowledgements on, by a broker that takes long for each from the start."""
+    monkeypatch.setattr(removal, "ENOUGH", 2)
+    monkeypatch.setattr(
+        removal.Tempo, "is_slow", property(lambda _: True, lambda *_: None), raising=False
+    )
+    purges = []
+    purge = JetStreamApi.purge
+
+    async def watched(api, stream, subject, before):
+        if ".claim." not in subject:
+            purges.append(before)
+        await purge(api, stream, subject, before)
+
+    monkeypatch.setattr(JetStreamApi, "purge", watched)
+    seeds = range(first, first + AT_ONCE // 2)
+    broken = [found for seed in seeds for found in play(seed, at_once=16)]
+    assert not broken, "\n".join(broken[:3])
+    assert len(purges) > len(seeds) // 2
 
 
 def run_pair(
