@@ -89,6 +89,11 @@ class Bus(Protocol):
         ...
 
     @property
+    def connections(self) -> int:
+        """How many there were: another number is another connection, perhaps to another broker, also where none was lost."""
+        ...
+
+    @property
     def max_payload(self) -> int:
         """Bytes of payload and headers that the broker takes in one message."""
         ...

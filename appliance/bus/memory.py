@@ -376,6 +376,11 @@ class MemoryBus:
         return self._connected.is_set()
 
     @property
+    def connections(self) -> int:
+        """How many there were."""
+        return self._connects
+
+    @property
     def connection_epoch(self) -> int:
         """Grows with every loss of connection."""
         return self._epoch

@@ -120,6 +120,11 @@ class NatsBus:
         return self._link.server
 
     @property
+    def connections(self) -> int:
+        """How many there were; one that is exchanged for another is not lost."""
+        return self._link.connects
+
+    @property
     def reconnects(self) -> int:
         """Connects after the first."""
         return max(0, self._link.connects - 1)

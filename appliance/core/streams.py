@@ -190,6 +190,12 @@ def describe_harm(settings: StreamSettings, name: str, found: Config) -> str:
     return "; ".join(told)
 
 
+def is_work_queue(found: Config) -> bool:
+    """Whether a stream keeps messages for one consumer of their subject, from which nobody else copies them."""
+    is_copy = found.get("mirror") or found.get("sources") or found.get("republish")
+    return found.get("retention") == "workqueue" and not is_copy
+
+
 def describe_drift(kind: str, name: str, drift: Config, found: Config) -> str:
     """A difference in words."""
     return f"the {kind} {name} was changed: {_describe_differences(drift, found)}"

@@ -30,6 +30,7 @@ from appliance.core.streams import (
     Receipt,
     StreamAddress,
     describe_harm,
+    is_work_queue,
     name_of_consumer,
     read_receipt,
     verdict_prefix,
@@ -128,12 +129,11 @@ class Pulls:
     def wake(self) -> None:
         """Have the consumer look whether it has something for us: after a purge it may stand still until it hears anything.
 
-        An asking that has ended when it comes is heard, and served nothing.
+        An asking that has ended when it comes is heard, and served nothing. Another daemon may be the one that waits.
         """
-        if self._asked:
-            frame = (self.subject, f"{self.inbox}.wake", b"", b'{"batch": 1, "expires": 1}')
-            with contextlib.suppress(BusUnavailable):
-                self._bus.send([frame])
+        frame = (self.subject, f"{self.inbox}.wake", b"", b'{"batch": 1, "expires": 1}')
+        with contextlib.suppress(BusUnavailable):
+            self._bus.send([frame])
 
     def deny(self, denial: Denial) -> None:
         """The broker does not let us ask; what comes next says that it does again."""
@@ -215,6 +215,8 @@ class Upkeep:
         self.life = ""
         """Tells this stream from another of its name; part of the numbers it lends."""
         self.trouble: str | None = None
+        self.is_ours_alone = False
+        """Whether nobody else needs what the stream keeps of the subject: a purge takes nothing from others then."""
         self._harm = ""
         """What is wrong with the stream and stays so, whoever changes what."""
         self._is_change_ours = False
@@ -261,6 +263,7 @@ class Upkeep:
         spec, name = self._spec, self._stream
         found = await self._api.release_subjects(name, spec.subject)
         self.life = "" if found is None else _life_of(found.created)
+        self.is_ours_alone = found is not None and is_work_queue(found.config)
         if found is not None:
             # senders may have had it keep messages though this node never asked for any
             await self._api.ensure_consumer(name, spec.subject, spec.concurrency)
@@ -276,6 +279,7 @@ class Upkeep:
                 raise BusUnavailable(str(error)) from error
         found, drift = await self._api.ensure_stream(spec.stream, name, spec.subject, is_ours=True)
         self._harm = describe_harm(spec.stream, name, found.config)
+        self.is_ours_alone = is_work_queue(found.config)
         life = _life_of(found.created)
         if life != self.life:
             self.life = life
@@ -418,7 +422,7 @@ class JetStreamIntake:
         self._stock = Stock(api, stream.name, spec.subject, self._claims)
         self._in_hand = InHand()
         self._removal = Removal(
-            Tempo(api, mono),
+            Tempo(api, stream.name, spec.subject, mono),
             Purge(bus, api, stream.name, spec.subject, self._in_hand.acked),
             mono,
             self._send,
@@ -429,7 +433,7 @@ class JetStreamIntake:
         self._gathering = Gathering(lambda messages: self._on_messages(messages))
         self._subscriptions: list[Subscription] = []
         self._tasks: set[asyncio.Task[None]] = set()
-        self._epoch = bus.connection_epoch
+        self._connections = bus.connections
         self._end_denials: Callable[[], None] = _nothing
 
     # -- life -------------------------------------------------------------------------------------
@@ -524,7 +528,7 @@ class JetStreamIntake:
 
     def _pull(self) -> None:
         if self._subscriptions and not self._upkeep.has_ended:
-            self._pulls.one_by_one = self._removal.tempo.is_slow
+            self._pulls.one_by_one = self._removal.tempo.is_slow and self._upkeep.is_ours_alone
             self._pulls.ask()
 
     def _take(self, messages: list[BusMessage]) -> None:
@@ -598,6 +602,7 @@ class JetStreamIntake:
         try:
             claims = await self._claims.of_deliveries(receipts, self._upkeep.life)
         except BusError:
+            self._removal.runs.forget()
             for receipt in receipts:
                 # delivered once more in a while
                 self._in_hand.told.pop(receipt.ack_subject, None)
@@ -705,8 +710,8 @@ class JetStreamIntake:
             if not self._bus.is_connected:
                 continue
             now = self._mono()
-            if self._bus.connection_epoch != self._epoch:
-                self._epoch = self._bus.connection_epoch
+            if self._bus.connections != self._connections:
+                self._connections = self._bus.connections
                 self._pulls.give_up()
                 self._removal.begin_anew()
                 self._send(self._in_hand.words_again(now))
@@ -715,8 +720,6 @@ class JetStreamIntake:
                 self._pulls.give_up()
                 self._upkeep.look_now()
             await self._upkeep.look(now)
-            if self._upkeep.trouble:
-                self._removal.runs.forget()
             await self._stock.look(now, has_in_hand=bool(self._in_hand.told))
             self._send(self._in_hand.words_due(self._mono()))
             self._pull()

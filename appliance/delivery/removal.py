@@ -14,6 +14,9 @@ of which nothing is left out:
 
 All of them are acknowledged afterwards, as without a purge: what the broker knows of who has what is right whether there
 was one or not.
+
+One thing this cannot see: a consumer whose filter somebody changes and sets back passes over what was stored meanwhile,
+never delivers it, and numbers on.
 """
 
 from __future__ import annotations
@@ -26,16 +29,18 @@ from typing import Any
 from appliance.bus.base import Bus, Frame
 from appliance.bus.jetstream import JetStreamApi, StoredMessage
 from appliance.core.streams import Receipt
-from appliance.errors import BusError
+from appliance.errors import BusDenied, BusError
 
 ENOUGH = 32
 """Acknowledgements for which a purge is worth asking the broker twice."""
 SLOW_S = 0.0002
 """A broker that takes longer for each acknowledgement of many waits for its disk."""
-SLOW_ENOUGH = 3
+SLOW_ENOUGH = 2
 """So often in a row: once it may have been anything."""
-LOOK_EVERY_S = 60.0
-"""How often it is looked at again where it is quick."""
+LOOK_EVERY_S, LOOK_APART_S = 60.0, 0.1
+"""How often it is looked at where it is quick, and where it may be slow."""
+SLOW_FOR_S = 600.0
+"""For how long it is taken for slow, before it is looked at again."""
 LOOK_AGAIN_S, LOOK_AGAIN_MAX_S = 0.002, 0.064
 TIMEOUT_S = 5.0
 """How long acknowledgements wait for it at most."""
@@ -137,13 +142,22 @@ class _Group:
 class Tempo:
     """Whether the broker takes so long for each that leaves the stream that they are to leave it together."""
 
-    def __init__(self, api: JetStreamApi, mono: Callable[[], float]) -> None:
+    def __init__(
+        self, api: JetStreamApi, stream: str, subject: str, mono: Callable[[], float]
+    ) -> None:
         self._api = api
+        self._stream = stream
+        self._subject = subject
         self._mono = mono
-        self.is_slow = False
+        self._slow_until_mono = 0.0
         self._slow_count = 0
         """How often in a row it took long."""
         self._due_mono = 0.0
+
+    @property
+    def is_slow(self) -> bool:
+        """Whether it was when it was looked at last."""
+        return self._mono() < self._slow_until_mono
 
     @property
     def is_due(self) -> bool:
@@ -156,20 +170,24 @@ class Tempo:
         began = self._mono()
         try:
             await self._api.request(ack_subject, word, timeout_s=TIMEOUT_S)
+            acknowledged = self._mono()
+            # a question waits for no acknowledgement, and is as long on the way
+            await self._api.first_of(self._stream, self._subject)
         except BusError:
             self._due_mono = self._mono() + PAUSE_AFTER_FAILURE_S
             return
-        took_long = self._mono() - began > len(acks) * SLOW_S
-        self._slow_count = self._slow_count + 1 if took_long else 0
-        self.is_slow = self._slow_count >= SLOW_ENOUGH
-        if not took_long:
-            self._due_mono = self._mono() + LOOK_EVERY_S
+        now = self._mono()
+        took_s = (acknowledged - began) - (now - acknowledged)
+        self._slow_count = self._slow_count + 1 if took_s > len(acks) * SLOW_S else 0
+        self._due_mono = now + (LOOK_APART_S if self._slow_count else LOOK_EVERY_S)
+        if self._slow_count >= SLOW_ENOUGH:
+            self._slow_until_mono = now + SLOW_FOR_S
+            self._slow_count = 0
 
     def begin_anew(self) -> None:
         """It may be another broker, or the same with other settings."""
-        self.is_slow = False
+        self._slow_until_mono = self._due_mono = 0.0
         self._slow_count = 0
-        self._due_mono = 0.0
 
 
 class Purge:
@@ -197,9 +215,9 @@ class Purge:
             BusError: the broker is away or denies it.
         """
         stored = {StoredMessage(one.sequence, one.stored_ns) for one in settled}
-        epoch = self._bus.connection_epoch
-        # NB: from that answer to the purge nothing is waited for: it goes to whoever has answered
-        if not await self._begins_with(stored) or self._bus.connection_epoch != epoch:
+        asked_by = self._bus.connections
+        # NB: from here to the purge nothing is waited for. It must not go to another broker than that answer came from
+        if not await self._begins_with(stored) or self._bus.connections != asked_by:
             return False
         await self._api.purge(self._stream, self._subject, settled[-1].sequence + 1)
         return True
@@ -251,6 +269,7 @@ class Removal:
         self.runs = Runs()
         self._groups: deque[_Group] = deque()
         self._is_asking = False
+        self._has_ended = False
         self._due_mono = 0.0
         """When the next purge may be."""
 
@@ -286,13 +305,14 @@ class Removal:
 
     def end(self) -> None:
         """Acknowledge what waits; there are no more purges."""
+        self._has_ended = True
         self._due_mono = float("inf")
         groups, self._groups = self._groups, deque()
         self._send([ack for group in groups for ack in group.acks])
 
     def _ask(self, asking: Coroutine[Any, Any, None]) -> None:
         """One at a time: what comes meanwhile waits for it, or is not asked."""
-        if self._is_asking:
+        if self._is_asking or self._has_ended:
             asking.close()
             return
         self._is_asking = True
@@ -313,7 +333,7 @@ class Removal:
                         await self._remove(group.receipts)
                 finally:
                     self._send(group.acks)
-                self._wake()
+                    self._wake()
         finally:
             self._is_asking = False
 
@@ -323,8 +343,9 @@ class Removal:
             async with asyncio.timeout(TIMEOUT_S):
                 if not await self._purge.remove(settled):
                     pause_s = PAUSE_S
+        except BusDenied:
+            pause_s = SLOW_FOR_S
         except (BusError, TimeoutError):
-            # acknowledged without it, as where the broker denies it
             pause_s = PAUSE_AFTER_FAILURE_S
         if pause_s:
             self._due_mono = max(self._due_mono, self._mono() + pause_s)

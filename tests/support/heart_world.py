@@ -314,6 +314,10 @@ class Line:
         return bool(self.bus.is_connected) and not self._is_dead
 
     @property
+    def connections(self) -> int:
+        return int(self.bus.connections)
+
+    @property
     def connection_epoch(self) -> int:
         return int(self.bus.connection_epoch)
 

@@ -307,7 +307,7 @@ async def test_without_a_broker_nothing_is_sent_or_kept_and_everything_comes_bac
     calls: list[int] = []
     await bus.subscribe("a", inbox, queue="g")
     bus.on_connected(lambda: calls.append(bus.connection_epoch))
-    assert (bus.is_connected, bus.connection_epoch) == (True, 0)
+    assert (bus.is_connected, bus.connection_epoch, bus.connections) == (True, 0, 1)
     world.stop()
     await heard.until(lambda it: "disconnected" in it.calls)
     assert (bus.is_connected, bus.connection_epoch, bus.is_congested) == (False, 1, False)
@@ -324,6 +324,7 @@ async def test_without_a_broker_nothing_is_sent_or_kept_and_everything_comes_bac
     await subscribing
     await heard.until(lambda it: "reconnect" in it.calls)
     assert (bus.is_connected, bus.connection_epoch, calls) == (True, 1, [1])
+    assert bus.connections == 2
     bus.send([("a", "", b"", b"back"), ("b", "", b"", b"back")])
     await settle(bus)
     assert (inbox.payloads, late.payloads) == ([b"back"], [b"back"])

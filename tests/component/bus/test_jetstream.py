@@ -4,6 +4,7 @@ import asyncio
 import json
 import random
 from contextlib import AsyncExitStack, suppress
+from functools import partial
 from types import SimpleNamespace
 from typing import Any
 from unittest.mock import AsyncMock
@@ -307,7 +308,8 @@ async def test_no_more_comes_than_was_asked_for_and_what_is_done_leaves_the_stre
 @pytest.fixture
 def slow(monkeypatch):
     """A broker that takes long for each message that leaves a stream, as one does that writes everything through."""
-    monkeypatch.setattr(removal, "SLOW_S", 0.0)
+    monkeypatch.setattr(removal, "SLOW_S", -1.0)
+    monkeypatch.setattr(removal, "LOOK_APART_S", 0.0)
 
 
 async def test_where_the_broker_is_slow_what_is_settled_leaves_the_stream_together(world, slow):
@@ -421,6 +423,106 @@ async def test_a_broker_that_denies_a_purge_is_asked_no_more_and_nothing_stays(w
         side.confirm_all(AnswerKind.TAKEN)
         await side.until_kept(0)
     assert intake._removal._purge._api.purge.await_count == 1
+    await intake.stop()
+
+
+async def test_no_purge_goes_to_another_broker_than_the_one_that_was_asked(slow, tmp_path):
+    """A change of `broker:` takes hold between two words: what the new one keeps for the node is nothing that is settled."""
+    async with AsyncExitStack() as stack:
+        brokers = [
+            stack.enter_context(
+                NatsServer(f'jetstream {{store_dir: "{tmp_path}/{name}", sync_interval: always}}')
+            )
+            for name in ("old", "new")
+        ]
+        buses = [
+            await NatsBus.open(make_settings(broker.url), name="test")
+            for broker in (*brokers, brokers[1])
+        ]
+        for bus in buses:
+            stack.push_async_callback(bus.close)
+        moving, _, at_new = buses
+        new = Side(at_new, TWO, StreamSettings())
+        await new.api.ensure_stream(new.stream, STREAM, SUBJECT, is_ours=True)
+        at_new.send([(SUBJECT, "", b"", b"for the new one")] * 500)
+        await new.until_kept(500)
+        side = Side(moving, ONE, StreamSettings())
+        intake = await side.receiver()
+        await until_it_pays(side, intake)
+        await side.take(100)
+        intake.want(0)
+        api = intake._removal._purge._api
+        asked = []
+
+        async def first_of(*which):
+            oldest = await api.first_of(*which)
+            await moving.reconfigure(make_settings(brokers[1].url))
+            return oldest
+
+        async def purge(*what):
+            asked.append(what)
+            await api.purge(*what)
+
+        intake._removal._purge._api = SimpleNamespace(first_of=first_of, purge=purge)
+        side.confirm_all(AnswerKind.TAKEN)
+        await until_async(lambda: not intake._removal._is_asking)
+        assert not asked
+        assert await new.kept() == 500
+        await intake.stop()
+
+
+async def test_a_stream_that_others_read_is_purged_of_nothing(world, slow):
+    side = await world.side()
+    made = {"name": STREAM, "subjects": [SUBJECT], "retention": "interest", "storage": "file"}
+    if isinstance(side.bus, MemoryBus):
+        made[
+            "max_bytes"
+        ] = -1  # the double keeps every stream as a work queue; the kind is read from its config
+    await side.api.ask(f"STREAM.CREATE.{STREAM}", made)
+    intake = await side.receiver()
+    purges = watch_purges(intake)
+    for _ in range(15):
+        await side.take(100)
+        side.confirm_all(AnswerKind.TAKEN)
+        await asyncio.sleep(0)
+    assert intake._removal.tempo.is_slow
+    assert not purges
+    assert "is of another kind" in (intake.trouble or "")
+    await intake.stop()
+
+
+async def test_one_that_has_stopped_looks_no_more_how_long_the_broker_takes(world, slow):
+    side = await world.side()
+    intake = await side.receiver()
+    await side.take(100)
+    await intake.stop()
+    side.confirm_all(AnswerKind.TAKEN)
+    assert not intake._removal._is_asking
+    await side.until_kept(0)
+
+
+async def test_a_long_way_to_the_broker_is_not_taken_for_a_slow_disk(world, monkeypatch):
+    monkeypatch.setattr(removal, "LOOK_APART_S", 0.0)
+    side = await world.side()
+    intake = await side.receiver()
+    tempo = intake._removal.tempo
+    api = tempo._api
+    asked = []
+
+    async def late(question, *args, **options):
+        asked.append(question)
+        await asyncio.sleep(0.05)
+        return await question(*args, **options)
+
+    tempo._api = SimpleNamespace(
+        request=partial(late, api.request), first_of=partial(late, api.first_of)
+    )
+    while len(asked) < 2:
+        await side.take(50)
+        side.confirm_all(AnswerKind.TAKEN)
+        await side.until_kept(0)
+    await until_async(lambda: not intake._removal._is_asking)
+    assert tempo._slow_count == 0
     await intake.stop()
 
 
