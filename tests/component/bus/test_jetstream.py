@@ -508,12 +508,15 @@ async def test_a_long_way_to_the_broker_is_not_taken_for_a_slow_disk(world, monk
     tempo = intake._removal.tempo
     api = tempo._api
     asked = []
+    now = 0.0
 
     async def late(question, *args, **options):
+        nonlocal now
         asked.append(question)
-        await asyncio.sleep(0.05)
+        now += 0.05
         return await question(*args, **options)
 
+    tempo._mono = lambda: now
     tempo._api = SimpleNamespace(
         request=partial(late, api.request), first_of=partial(late, api.first_of)
     )
