@@ -720,6 +720,9 @@ class JetStreamIntake:
                 self._pulls.give_up()
                 self._upkeep.look_now()
             await self._upkeep.look(now)
+            if self._upkeep.trouble:
+                # a consumer that somebody had changed may have passed over messages between two that came
+                self._removal.runs.forget()
             await self._stock.look(now, has_in_hand=bool(self._in_hand.told))
             self._send(self._in_hand.words_due(self._mono()))
             self._pull()

@@ -279,6 +279,8 @@ class Removal:
         `ended` are the acknowledgement subjects of those of which the broker was told that they have come to a bad end.
         """
         if not self.tempo.is_slow:
+            # what came while it was slow and is settled now would be taken for open when it is slow again
+            self.runs.forget()
             self._send(list(acks))
             if len(acks) >= ENOUGH and self.tempo.is_due:
                 self._ask(self._look(acks))

@@ -330,6 +330,29 @@ async def test_where_the_broker_is_slow_what_is_settled_leaves_the_stream_togeth
     await intake.stop()
 
 
+async def test_what_came_before_the_broker_was_looked_at_anew_holds_up_nothing(world, slow):
+    side = await world.side()
+    intake = await side.receiver()
+    purges = watch_purges(intake)
+    await until_it_pays(side, intake)
+    await side.take(100)
+    intake._removal.tempo.begin_anew()  # as after its time
+    side.confirm_all(AnswerKind.TAKEN)
+    await side.until_kept(0)
+    await until_it_pays(side, intake)
+    while not intake._removal.tempo.is_slow:
+        await side.take(100)
+        side.confirm_all(AnswerKind.TAKEN)
+        await side.until_kept(0)
+    count = len(purges)
+    for _ in range(15):
+        await side.take(100)
+        side.confirm_all(AnswerKind.TAKEN)
+        await side.until_kept(0)
+    assert len(purges) > count
+    await intake.stop()
+
+
 async def test_no_purge_is_asked_for_where_the_broker_is_quick(world, monkeypatch):
     monkeypatch.setattr(removal, "SLOW_S", 60.0)
     side = await world.side()
