@@ -11,14 +11,12 @@ from appliance.api.model import Submitted
 from appliance.bus.base import Bus
 from appliance.core.delivery import DeliveryState, Standing, WaitReason, kind_of_wait
 from appliance.core.names import REPLY_TOKEN, WorkerKey
-from appliance.core.specs import Phase
 from appliance.outbox.store import MessageStore
 from appliance.reconcile.pool import Handle
 from appliance.telemetry.metrics import OTHER_REASON
 from appliance.workers.publisher import Publisher
 from appliance.workers.router import publisher_key
 
-_NOT_RUNNING = (Phase.BACKING_OFF, Phase.FAILED, Phase.STOPPED)
 _REPLY_TOKEN = re.compile(rf"(\.{REPLY_TOKEN})\.[0-9a-f]{{8,}}")
 """What differs from try to try in the subject of answers, and would make one reason look like many."""
 _DENIAL_WORDS = ("permission", "denied", "authorization")
@@ -55,7 +53,7 @@ class Standings:
         handle = self._handles.get(publisher_key(node, subject))
         if handle is None:
             return "no publisher yet"
-        if handle.phase in _NOT_RUNNING:
+        if handle.is_down:
             return _say_trouble(handle.last_error)
         publisher = self._publisher(node, subject)
         return "" if publisher is None else _REPLY_TOKEN.sub(r"\1", publisher.lane_reason())
@@ -88,7 +86,7 @@ class Standings:
 
     def _publisher(self, node: str, subject: str) -> Publisher | None:
         handle = self._handles.get(publisher_key(node, subject))
-        if handle is None or handle.phase in _NOT_RUNNING:
+        if handle is None or handle.is_down:
             return None
         return cast("Publisher | None", handle.worker)  # as the key says
 

@@ -88,7 +88,7 @@ class WorkerSection:
         broken = {
             key.name: handle.last_error
             for key, handle in self._pool.handles.items()
-            if handle.phase in (Phase.BACKING_OFF, Phase.FAILED, Phase.STOPPED)
+            if handle.is_down
         }
         applied = self._reconciler.applied
         # what an operator has stopped by hand is drift, and told as that

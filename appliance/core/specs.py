@@ -53,6 +53,10 @@ class Phase(StrEnum):
     FAILED = "failed"
 
 
+DOWN = frozenset({Phase.BACKING_OFF, Phase.FAILED, Phase.STOPPED})
+"""Phases in which a worker does not run and should."""
+
+
 class AckOn(StrEnum):
     """When a subscriber acknowledges: durably taken, or handler finished."""
 

@@ -16,7 +16,7 @@ from appliance.core.hidden import Hiding
 from appliance.core.names import WorkerKey
 from appliance.core.plan import Action, ActionKind, Plan
 from appliance.core.retry import backoff_s
-from appliance.core.specs import ObservedState, ObservedWorker, Phase, WorkerSpec
+from appliance.core.specs import DOWN, ObservedState, ObservedWorker, Phase, WorkerSpec
 from appliance.errors import ApplianceError, BusUnavailable
 from appliance.telemetry.report import Telemetry
 from appliance.telemetry.stats import DrainReport, WorkerStats
@@ -84,6 +84,12 @@ class Handle:
     last_error: str | None = None
     probation: asyncio.TimerHandle | None = None
     """Runs while a worker that failed before has yet to show that it lasts."""
+
+    @property
+    def is_down(self) -> bool:
+        """Whether it does not run and should. One that has failed stays so while it is tried again."""
+        is_tried_again = self.phase is Phase.STARTING and self.last_error is not None
+        return self.phase in DOWN or is_tried_again
 
 
 @dataclass(slots=True)
@@ -197,6 +203,8 @@ class WorkerPool:
             return
         # not before: what raised shows as a difference in the next pass
         handle.spec = action.spec
+        if handle.probation is None:
+            handle.last_error = None  # of a change that failed before this one did not
         tell = self._telemetry.worker_updated if is_update else self._telemetry.worker_swapped
         tell(action.key, names)
 
@@ -236,7 +244,7 @@ class WorkerPool:
         self._telemetry.worker_started(key)
 
     def _recovered(self, key: WorkerKey, handle: Handle) -> None:
-        handle.last_error = None
+        handle.last_error = handle.probation = None
         self._telemetry.worker_recovered(key)
 
     async def _guard(self, key: WorkerKey, handle: Handle) -> None:

@@ -31,7 +31,7 @@ from appliance.reconcile.trial import (
     Trial,
     Trials,
     begin_trial,
-    find_failures,
+    examine,
     resume_trial,
 )
 from appliance.reconcile.trigger import Request
@@ -243,9 +243,13 @@ class Rollback:
             )
             return None
         observed = self._convergence.observe()
-        failed = find_failures(trial, self._convergence.wanted(applied.desired), observed)
+        findings = examine(trial, self._convergence.wanted(applied.desired), observed, self._mono())
+        failed = dict(findings.failed)
         if not self._bus.is_connected:
             failed["broker"] = "not connected with the new settings"
+        if not failed and findings.unclear:
+            await self._put_trials((trial.unclear(self._mono()), *self._trials[1:]))
+            return None
         if not failed:
             await self._put_trials(self._trials[1:])
             # told once, when no older set waits for its judgement either

@@ -13,13 +13,18 @@ import msgspec
 
 from appliance.core.names import WorkerKey
 from appliance.core.plan import ActionKind, Plan
-from appliance.core.specs import DesiredState, ObservedState, Phase
+from appliance.core.specs import DOWN, DesiredState, ObservedState, Phase
 from appliance.reconcile.reload_result import Applied
 
 TRIAL_FILE = "trial.json"
 """Below the state directory."""
 MAX_EXTENSIONS = 20
 """How often a trial is prolonged while the broker is away, which says nothing about the set."""
+
+CLEARER_AFTER_S = 0.5
+"""When a trial is judged again whose workers are just being tried."""
+MAX_UNCLEAR_S = 30.0
+"""How long one that nobody can judge is waited for: a start may take ten seconds, and what runs again has to last three."""
 
 _TOUCHING = frozenset({ActionKind.SPAWN, ActionKind.UPDATE, ActionKind.SWAP})
 
@@ -34,12 +39,21 @@ class Trial:
     length_s: float
     changes_broker: bool
     extensions: int = 0
+    unclear_since_mono: float | None = None
 
     def extended(self) -> Trial:
         """The same for another while."""
         return replace(
-            self, until_mono=self.until_mono + self.length_s, extensions=self.extensions + 1
+            self,
+            until_mono=self.until_mono + self.length_s,
+            extensions=self.extensions + 1,
+            unclear_since_mono=None,
         )
+
+    def unclear(self, now_mono: float) -> Trial:
+        """The same, to be judged in a moment; the first such moment is kept."""
+        since_mono = now_mono if self.unclear_since_mono is None else self.unclear_since_mono
+        return replace(self, until_mono=now_mono + CLEARER_AFTER_S, unclear_since_mono=since_mono)
 
     def postponed(self, until_mono: float) -> Trial:
         """The same, to be judged then."""
@@ -93,20 +107,45 @@ MIN_RESUMED_S = 5.0
 """A daemon that has just started needs this long to show what it can."""
 
 
-def find_failures(
-    trial: Trial, wanted: Mapping[WorkerKey, object], observed: ObservedState
-) -> dict[str, str]:
-    """Workers that the set touched and that do not run, with their reasons."""
-    failures = {}
+@dataclass(frozen=True, slots=True)
+class Findings:
+    """Workers that a set on trial touched, with their reasons: those that do not run, and those of which nobody can say
+    yet.
+    """
+
+    failed: Mapping[str, str]
+    unclear: Mapping[str, str]
+
+
+def examine(
+    trial: Trial, wanted: Mapping[WorkerKey, object], observed: ObservedState, now_mono: float
+) -> Findings:
+    """How the workers that the set touched do.
+
+    A worker that fails is tried again and again: a look may come just while it is being tried, or right after, when what
+    fails has not failed yet. That says nothing, neither for the set nor against it.
+    """
+    failed, unclear = {}, {}
     for key in sorted(trial.touched):
         if key not in wanted:
             continue
         worker = observed.get(key)
         if worker is None:
-            failures[key.name] = "did not start"
-        elif worker.phase in (Phase.BACKING_OFF, Phase.FAILED, Phase.STOPPED):
-            failures[key.name] = worker.last_error or str(worker.phase)
-    return failures
+            failed[key.name] = "did not start"
+            continue
+        reason = worker.last_error or f"still {worker.phase}"
+        is_due = worker.retry_at_mono is not None and worker.retry_at_mono <= now_mono
+        if worker.phase is Phase.STARTING or (worker.phase is Phase.BACKING_OFF and is_due):
+            unclear[key.name] = reason
+        elif worker.phase in DOWN:
+            failed[key.name] = reason
+        elif worker.phase is Phase.RUNNING and worker.last_error is not None:
+            unclear[key.name] = reason
+    # one that has been tried all the while has shown what it can
+    since_mono = now_mono if trial.unclear_since_mono is None else trial.unclear_since_mono
+    if now_mono - since_mono >= MAX_UNCLEAR_S:
+        return Findings({**failed, **unclear}, {})
+    return Findings(failed, unclear)
 
 
 class KeptTrial(msgspec.Struct, frozen=True, kw_only=True):

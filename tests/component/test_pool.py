@@ -3,6 +3,7 @@
 import asyncio
 from dataclasses import dataclass, field
 from typing import ClassVar, cast
+from unittest.mock import Mock
 
 import pytest
 
@@ -10,6 +11,7 @@ from appliance.core.names import MethodName, NodeName, Subject
 from appliance.core.plan import make_plan
 from appliance.core.specs import AckOn, Delivery, Phase, SubscriberSpec
 from appliance.errors import BusUnavailable
+from appliance.reconcile import pool as pool_module
 from appliance.reconcile.pool import WorkerPool
 from appliance.telemetry.stats import DrainReport, WorkerStats
 from tests.support.virtual_time import run_virtual
@@ -194,6 +196,41 @@ async def test_what_a_worker_does_not_take_is_its_own_failure_and_tried_again(wo
     assert len(taker.updates) == 1
     assert pool.observe()[spec("unwilling").key].spec == spec("unwilling")
     assert "worker_failed" in telemetry.names()
+
+
+async def test_a_change_that_is_taken_ends_the_trouble_of_one_that_was_not(world, monkeypatch):
+    pool, converge, _, built, _ = world
+    await converge(spec("b"))
+    with monkeypatch.context() as changed:
+        changed.setattr(built[0], "update", Mock(side_effect=OSError("not now")))
+        await converge(spec("b", concurrency=2))
+    assert pool.handles[spec("b").key].last_error == "OSError: not now"
+    await converge(spec("b", concurrency=2))
+    assert pool.handles[spec("b").key].last_error is None
+
+
+async def test_a_worker_that_failed_is_down_while_it_is_tried_again(world, monkeypatch):
+    pool, converge, _, _, _ = world
+    await converge(spec("unstartable"))
+    handle = pool.handles[spec("unstartable").key]
+    assert handle.is_down
+    handle.retry_at_mono = 0.0
+    seen = []
+
+    async def hang(worker):
+        seen.append(pool.handles[worker.spec.key])
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(ToyWorker, "start", hang)
+    monkeypatch.setattr(pool_module, "START_TIMEOUT_S", 0.1)
+    trying = asyncio.create_task(converge(spec("unstartable"), spec("new")))
+    await until_async(lambda: len(seen) == 2)
+    is_down = {one.spec.node: (one.phase, one.is_down) for one in seen}
+    assert is_down == {
+        "unstartable": (Phase.STARTING, True),
+        "new": (Phase.STARTING, False),  # nothing speaks against it yet
+    }
+    await trying
 
 
 async def test_a_worker_that_cannot_start_backs_off_and_the_others_run(world):

@@ -12,6 +12,7 @@ from appliance.core.problems import Problem
 from appliance.errors import ConfigError, DaemonError, RequestInvalid
 from appliance.methods.registry import METHOD_TABLE
 from appliance.reconcile import disk, trigger
+from appliance.reconcile import pool as pool_module
 from appliance.reconcile import rollback as way_back
 from appliance.reconcile import start as starting
 from appliance.reconcile.convergence import Convergence
@@ -326,6 +327,43 @@ async def test_a_trial_that_fails_after_a_restart_goes_back_and_stays_back(node)
         assert node.reconciler.rollback.pin.reason == "trial"
     finally:
         ToyWorker.refuses = set()
+
+
+async def test_a_trial_that_ends_while_a_failed_worker_is_being_tried_again_is_not_passed(
+    node, monkeypatch
+):
+    tried = asyncio.Semaphore(0)
+    let_go = asyncio.Event()
+    starts = []
+
+    async def start(worker):
+        if worker.spec.method != "REQPong":
+            return await original(worker)
+        starts.append(worker)
+        if len(starts) > 1:
+            # long enough for the trial to end meanwhile
+            tried.release()
+            await let_go.wait()
+        raise OSError("denied")
+
+    original = ToyWorker.start
+    monkeypatch.setattr(ToyWorker, "start", start)
+    soon_then_late = lambda failures, **_: 0.01 if failures == 1 else 60.0  # noqa: E731
+    monkeypatch.setattr(pool_module, "backoff_s", soon_then_late)
+    node.write(GOOD)
+    await node.start()
+    good = node.reconciler.applied.digest
+    node.write(TRIAL.replace("trial: 60s", "trial: 200ms"))
+    await node.reload()
+    try:
+        await tried.acquire()
+        await until_async(lambda: node.reconciler.rollback.trial.unclear_since_mono is not None)
+        assert node.reconciler.last_attempt.result == "applied"
+    finally:
+        let_go.set()
+    await until_async(lambda: node.reconciler.last_attempt.result == "reverted")
+    assert node.reconciler.applied.digest == good
+    assert "denied" in node.reconciler.last_attempt.problems[0].message
 
 
 async def test_a_set_taken_back_stays_a_bad_one_over_hints_looks_and_restarts(node):
