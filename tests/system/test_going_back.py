@@ -173,10 +173,10 @@ def test_a_set_whose_worker_is_denied_goes_back_by_itself_and_nothing_is_lost(tm
             assert 0 < trial["ends_in_seconds"] <= 1
             sent = 0
             while daemon.status()["config"]["digest"] != first:
+                assert publisher.poll() is None, "the load ended before the trial did"
                 sent += 1
                 daemon.send({"to_nodes": ["ship1"], "from_node": "source", "method": "REQToFile", "data": [str(sent)],
                              "file_name": f"{sent}.txt"})  # fmt: skip
-            assert publisher.poll() is None, "the load ended before the trial did"
             status = daemon.wait_until(
                 lambda status: (
                     status["outbox"]["pending"] == 0 and status["inbox"]["unfinished"] == 0
