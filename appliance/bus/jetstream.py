@@ -26,6 +26,7 @@ from appliance.core.streams import (
     Json,
     api_prefix,
     consumer_config,
+    consumer_differences,
     describe_drift,
     describe_harm,
     differences,
@@ -481,7 +482,7 @@ class JetStreamApi:
                 if error.code != _CONSUMER_EXISTS:  # another daemon of this node was quicker
                     raise
             return ""
-        drift = differences(wanted, found.config)
+        drift = consumer_differences(wanted, found.config)
         if not drift:
             return ""
         changed = {**found.config, **drift}

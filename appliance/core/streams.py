@@ -144,6 +144,26 @@ def consumer_config(subject: str, concurrency: int) -> Json:
     }
 
 
+_LIMITS_OF_OTHERS: Config = {
+    "max_batch": 0,
+    "max_bytes": 0,
+    "max_expires": 0,
+    "backoff": [],
+    "inactive_threshold": 0,
+    "filter_subjects": [],
+    "priority_groups": [],
+    "priority_policy": "none",
+}
+"""Settings of a consumer by which it delivers nothing of what it is asked for, or forgets what it knows, with what they
+are where nobody has set them. None of them is asked for: a broker that is older than one does not know it."""
+
+
+def consumer_differences(wanted: Config, found: Config) -> Json:
+    """What is to be changed of a consumer that is there."""
+    harm = {key: off for key, off in _LIMITS_OF_OTHERS.items() if (found.get(key) or off) != off}
+    return {**differences(wanted, found), **harm}
+
+
 def differences(wanted: Config, found: Config) -> Json:
     """What of `wanted` is otherwise in `found`; the broker leaves out what is nothing."""
     return {

@@ -61,6 +61,10 @@ LOOK_S = 1.0
 RESYNC_S = 30.0
 """How often stream and consumer are compared with what the config asks for."""
 REPAIR_FIRST_S, REPAIR_MAX_S = 0.2, 10.0
+REFUSED_PAUSE_S = 1.0
+"""After how long a broker is asked again that refused what it was asked for, once is no pause: a consumer may have moved."""
+REFUSED_AND_TOLD = 3
+"""So often in a row, and it is the worker's trouble."""
 TELL_EVERY_S = ACK_WAIT_S / 3
 KEPT_LOOK_S = 5.0
 """How old what is told of the stream's content may be."""
@@ -98,6 +102,12 @@ class Pulls:
         """The asking by which everything comes that comes; 0 where that is not known."""
         self._sure_mono = 0.0
         """Until then something may come by one that was given up."""
+        self._refusals = 0
+        """How often in a row the broker refused."""
+        self._refused = ""
+        """In the broker's words, why."""
+        self._from_mono = 0.0
+        """When it may be asked again."""
 
     def ask(self) -> None:
         """Ask for as much as there is room for, not for a few at a time.
@@ -108,7 +118,7 @@ class Pulls:
         room = min(self.room, MAX_PULLED)
         wanted = room - self._asked
         rest = 0 if self.one_by_one and room == MAX_PULLED else room // 4
-        if wanted <= 0 or self._asked > rest:
+        if wanted <= 0 or self._asked > rest or self._mono() < self._from_mono:
             return
         is_alone = self.one_by_one and not self._asked and self._mono() >= self._sure_mono
         self.count += 1
@@ -143,6 +153,25 @@ class Pulls:
         """Something of it has come."""
         self.heard_mono, self.denied = now, None
 
+    def refuse(self, words: str) -> None:
+        """The broker ended what it was asked for, and not because its time was over."""
+        self.give_up()
+        self._refusals += 1
+        self._refused = words
+        if self._refusals > 1:
+            self._from_mono = self._mono() + REFUSED_PAUSE_S
+
+    def serve(self) -> None:
+        """The broker does what it was asked for."""
+        self._refusals, self._refused, self._from_mono = 0, "", 0.0
+
+    @property
+    def trouble(self) -> str | None:
+        """Why nothing can come, in the broker's words; None where it may."""
+        if self._refusals >= REFUSED_AND_TOLD:
+            return f"the broker refuses to deliver: {self._refused}"
+        return self.denied
+
     def came(self, count: int) -> None:
         """So many of them have come, or come no more."""
         self._asked = max(0, self._asked - count)
@@ -155,7 +184,7 @@ class Pulls:
     def is_of_it(self, subject: str) -> bool:
         """Whether a word on this subject is about an asking that counts."""
         number = subject.rpartition(".")[2]
-        return number.isdecimal() and int(number[:18]) >= self._first_counted
+        return number.isdecimal() and self._first_counted <= int(number[:18]) <= self.count
 
     def is_silent(self, now: float) -> bool:
         """Whether nothing came for so long that the asking must be lost."""
@@ -509,7 +538,7 @@ class JetStreamIntake:
                 f"{parked} messages of the stream {self._stream} were delivered {MAX_DELIVER} times and are "
                 "delivered no more"
             )
-        return trouble or self._pulls.denied
+        return trouble or self._pulls.trouble
 
     # -- pulling ----------------------------------------------------------------------------------
 
@@ -569,6 +598,8 @@ class JetStreamIntake:
         if again:
             self._spawn(self._take_claimed(again), "claim messages of")
         taken_count = len(fresh) + len(again)
+        if taken_count:
+            pulls.serve()
         pulls.came(taken_count)
         pulls.room = max(0, pulls.room - taken_count)
         if fresh:
@@ -583,15 +614,20 @@ class JetStreamIntake:
             return
         headers = parse_headers(block)
         left = headers.get("Nats-Pending-Messages", "")
-        status = headers.get("Status", "")
-        if left.isdecimal() and len(left) < 10 and self._pulls.is_of_it(message.subject):
-            self._pulls.came(int(left))
+        status, description = headers.get("Status", ""), headers.get("Description", "")
+        is_counted = self._pulls.is_of_it(message.subject)
+        is_full = bool(left) and "MaxBytes" in description
+        is_served = is_full or status in ("100", "404", "408")
+        if is_counted and is_served:
+            self._pulls.serve()
         if status == "100":
             return
-        if not left:
+        if is_counted and left.isdecimal() and len(left) < 10:
+            self._pulls.came(int(left))
+        elif is_counted and not left:
             # of another kind than the end of one asking: everything is looked at anew
-            self._pulls.give_up()
-        if status not in ("404", "408") and "MaxBytes" not in headers.get("Description", ""):
+            self._pulls.refuse(f"{status} {description}".strip()[:200])
+        if not is_served:
             self._upkeep.look_soon()
 
     # -- claims -----------------------------------------------------------------------------------

@@ -41,6 +41,7 @@ from appliance.errors import BusUnavailable, StreamRefused
 from appliance.outbox.records import OutboxRecord
 from tests.support.memory_jetstream import StreamingBroker
 from tests.support.nats_server import NatsServer
+from tests.support.virtual_time import run_virtual
 from tests.support.waiting import until_async, until_taken
 
 from .conftest import Inbox, make_settings
@@ -1102,6 +1103,100 @@ async def test_a_consumer_that_somebody_had_deliver_nothing_but_headers_is_mende
     assert "headers_only is True" in (intake.trouble or "")
     found = await side.api.find_consumer(STREAM, SUBJECT)
     assert not found.config.get("headers_only")
+    await intake.stop()
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"max_batch": 10},
+        {"max_bytes": 1_000},
+        {"max_expires": 1_000_000_000},
+        {"backoff": [1_000_000_000, 2_000_000_000]},
+        {"inactive_threshold": 60_000_000_000},
+        {"priority_policy": "overflow", "priority_groups": ["near"]},
+        {"filter_subject": "", "filter_subjects": [SUBJECT, "ship.REQPing.EventNoACK"]},
+    ],
+    ids=lambda settings: next(reversed(settings)),
+)
+async def test_a_consumer_that_somebody_has_set_so_that_it_delivers_nothing_is_mended_at_once(
+    settings, tmp_path
+):
+    with NatsServer(f'jetstream {{store_dir: "{tmp_path}/jetstream"}}') as server:
+        async with AsyncExitStack() as stack:
+            bus = await NatsBus.open(make_settings(server.url), name="test")
+            stack.push_async_callback(bus.close)
+            side = await Side(bus, ONE, StreamSettings()).opened()
+            intake = await side.receiver()
+            stack.push_async_callback(intake.stop)
+            found = await side.api.find_consumer(STREAM, SUBJECT)
+            words = f"CONSUMER.CREATE.{STREAM}.{name_of_consumer(SUBJECT)}"
+            words += "" if "filter_subjects" in settings else f".{SUBJECT}"
+            config = {**found.config, **settings}
+            await side.api.ask(words, {"stream_name": STREAM, "config": config, "action": "update"})
+            # what refuses to deliver is looked at by itself; the others when it is time
+            if not any(key.startswith(("max_", "priority_")) for key in settings):
+                intake._upkeep.look_now()
+            await side.take(1)
+            await until_async(lambda: f"{next(reversed(settings))} is" in (intake.trouble or ""))
+            found = await side.api.find_consumer(STREAM, SUBJECT)
+            assert found.config["filter_subject"] == SUBJECT
+            assert not any(
+                found.config.get(key)
+                for key in settings
+                if key not in ("filter_subject", "priority_policy")
+            )
+            assert found.config.get("priority_policy") in (None, "none")
+            assert side.inbox.messages[0].payload == b"go"
+
+
+def test_a_broker_that_refuses_to_deliver_is_asked_once_a_second_and_it_is_told():
+    """JetStream off, the stream not to be made, a limit of the consumer that cannot be changed: each asking is refused."""
+
+    async def scenario():
+        broker = StreamingBroker(rng=random.Random(1))
+        bus = await MemoryBus.open(broker, name="test")
+        side = await Side(bus, ONE, StreamSettings()).opened()
+        intake = await side.receiver()
+        loop = asyncio.get_running_loop()
+        asked, take = [], broker._take_pull
+
+        def refuse(_subject, inbox, _payload):
+            if inbox.rpartition(".")[2].isdecimal():
+                asked.append(loop.time())
+            broker._send(inbox, b"", "NATS/1.0 409 Exceeded MaxWaiting")
+
+        broker._take_pull = refuse
+        intake.want(8)
+        await asyncio.sleep(60.0)
+        # at once the first time, for a consumer that has moved is there at once
+        assert asked[1] - asked[0] < 0.1
+        assert 30 <= len(asked) <= 62
+        assert intake.trouble == "the broker refuses to deliver: 409 Exceeded MaxWaiting"
+        broker._take_pull = take
+        began = loop.time()
+        await side.take(1)
+        assert loop.time() - began < 2.1
+        assert intake.trouble is None
+        await intake.stop()
+        await bus.close()
+
+    run_virtual(scenario())
+
+
+async def test_what_somebody_says_of_an_asking_that_nobody_has_made_ends_none(world):
+    side = await world.side()
+    intake = await side.receiver()
+    intake.want(8)
+    refusal = b"NATS/1.0 409 Consumer Deleted\r\n\r\n"
+    for number in ("wake", "9" * 30, intake._pulls.count + 7):
+        side.bus.send([(f"{intake._pulls.inbox}.{number}", "", refusal, b"")])
+    side.bus.send([(SUBJECT, "", b"", b"go")])
+    await side.inbox.wait_for(1)
+    # of the one that was made it ends it
+    assert intake._pulls.count == 1
+    side.bus.send([(f"{intake._pulls.inbox}.1", "", refusal, b"")])
+    await until_async(lambda: intake._pulls.count == 2)
     await intake.stop()
 
 
