@@ -66,17 +66,19 @@ class Notes:
 class World:
     """A broker with JetStream, and what two daemons have of it."""
 
-    def __init__(self, open_bus):
+    def __init__(self, open_bus, on_end):
         self._open = open_bus
-        self.bus = None
+        self._on_end = on_end
 
     async def side(self, instance=ONE, **stream):
-        return await Side(await self._open(), instance, StreamSettings(**stream)).opened()
+        """What a daemon has, whose sender is closed with the test: it may be making the stream."""
+        return Side(await self._open(), instance, StreamSettings(**stream), self._on_end)
 
 
 class Side:
-    def __init__(self, bus, instance, stream):
+    def __init__(self, bus, instance, stream, on_end=lambda close: None):
         self.bus = bus
+        self._on_end = on_end
         self.stream = stream
         self.notes = Notes()
         nowhere: Any = None  # nothing is signed here
@@ -86,9 +88,6 @@ class Side:
         self.inbox = Inbox()
         self.numbers = 0
         self.verdicts = []
-
-    async def opened(self):
-        return self
 
     def publisher(self, **fields):
         return PublisherSpec(
@@ -106,6 +105,7 @@ class Side:
     async def sender(self):
         await self.api.ensure_stream(self.stream, STREAM, SUBJECT, is_ours=True)
         self.carrier = self.mode.make_carrier(self.publisher())
+        self._on_end(self.carrier.close)
         await self.carrier.start(self.answers.extend, lambda denial: None, self.hear_verdict)
         return self.carrier
 
@@ -180,7 +180,7 @@ async def world(request, tmp_path):
                 stack.push_async_callback(bus.close)
                 return bus
 
-        yield World(open_bus)
+        yield World(open_bus, stack.push_async_callback)
 
 
 async def test_a_message_is_stored_once_however_often_it_is_sent(world):
@@ -840,7 +840,7 @@ STRANGE_ANSWERS = [
 
 async def test_an_answer_of_another_shape_is_told_as_one_that_cannot_be_read(monkeypatch):
     bus = await MemoryBus.open(StreamingBroker(rng=random.Random(1)), name="test")
-    side = await Side(bus, ONE, StreamSettings()).opened()
+    side = Side(bus, ONE, StreamSettings())
     intake = await side.receiver()
     told = "the broker's answer on STREAM.INFO.appl-ship "
     for answer in STRANGE_ANSWERS:
@@ -1126,7 +1126,7 @@ async def test_a_consumer_that_somebody_has_set_so_that_it_delivers_nothing_is_m
         async with AsyncExitStack() as stack:
             bus = await NatsBus.open(make_settings(server.url), name="test")
             stack.push_async_callback(bus.close)
-            side = await Side(bus, ONE, StreamSettings()).opened()
+            side = Side(bus, ONE, StreamSettings())
             intake = await side.receiver()
             stack.push_async_callback(intake.stop)
             found = await side.api.find_consumer(STREAM, SUBJECT)
@@ -1156,7 +1156,7 @@ def test_a_broker_that_refuses_to_deliver_is_asked_once_a_second_and_it_is_told(
     async def scenario():
         broker = StreamingBroker(rng=random.Random(1))
         bus = await MemoryBus.open(broker, name="test")
-        side = await Side(bus, ONE, StreamSettings()).opened()
+        side = Side(bus, ONE, StreamSettings())
         intake = await side.receiver()
         loop = asyncio.get_running_loop()
         asked, take = [], broker._take_pull
@@ -1215,7 +1215,7 @@ async def test_a_node_that_may_not_ask_for_messages_says_so(request):
     broker = StreamingBroker(rng=random.Random(1))
     denied = Permissions(publish_deny=("$JS.API.CONSUMER.MSG.NEXT.>",))
     bus = await MemoryBus.open(broker, name="test", permissions=denied)
-    side = await Side(bus, ONE, StreamSettings()).opened()
+    side = Side(bus, ONE, StreamSettings())
     intake = await side.receiver()
     intake.want(5)
     await until_async(lambda: "Permissions Violation" in (intake.trouble or ""))
@@ -1234,7 +1234,7 @@ async def test_a_node_on_core_that_may_not_look_for_a_stream_asks_once(monkeypat
         send(frames)
 
     monkeypatch.setattr(bus, "send", note)
-    side = await Side(bus, ONE, StreamSettings()).opened()
+    side = Side(bus, ONE, StreamSettings())
     intake = await side.receiver(delivery=Delivery.CORE)
     await until_async(lambda: asked and intake._seeking.done())
     bus.lose()
