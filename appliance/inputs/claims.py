@@ -213,18 +213,26 @@ class FolderFiles:
         """Move the file to `done` or `failed`, its answer beside it."""
         with self._own(claim) as (root, taking, own), _directory(where, root) as target:
             name = _shorten(claim.name)
-            if _exists(name, target) or _exists(name + _ANSWER, target):
+            is_taken = _exists(name, target) or (
+                _exists(name + _ANSWER, target) and not _has_answered(claim, name, target)
+            )
+            if is_taken:
                 name += f".{claim.number:x}"
-            temporary = f".answer-{claim.number:x}"
-            flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
-            with os.fdopen(os.open(temporary, flags, 0o660, dir_fd=target), "wb") as file:
-                file.write(answer)
-                file.flush()
-                now = self._now()
-                os.utime(file.fileno(), (now, now))
-            os.rename(temporary, name + _ANSWER, src_dir_fd=target, dst_dir_fd=target)
+            # one that was interrupted between the two moves has left its answer, which says more than a second one
+            if not _has_answered(claim, name, target):
+                self._write_answer(claim, name, target, answer)
             os.rename(claim.name, name, src_dir_fd=own, dst_dir_fd=target)
             os.rmdir(claim.directory, dir_fd=taking)
+
+    def _write_answer(self, claim: Claim, name: str, target: int, answer: bytes) -> None:
+        temporary = f".answer-{claim.number:x}"
+        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
+        with os.fdopen(os.open(temporary, flags, 0o660, dir_fd=target), "wb") as file:
+            file.write(answer)
+            file.flush()
+            now = self._now()
+            os.utime(file.fileno(), (now, now))
+        os.rename(temporary, name + _ANSWER, src_dir_fd=target, dst_dir_fd=target)
 
     def sweep(self, keep_s: float) -> None:
         """Delete what was put away longer ago than `keep_s`, some at a time.
@@ -297,6 +305,16 @@ def _exists(name: str, directory: int) -> bool:
     except FileNotFoundError:
         return False
     return True
+
+
+def _has_answered(claim: Claim, name: str, directory: int) -> bool:
+    """Whether the answer of that name is the claim's: one without its file, and no older than the claim."""
+    try:
+        found = os.stat(name + _ANSWER, dir_fd=directory, follow_symlinks=False)
+    except FileNotFoundError:
+        return False
+    is_answer = stat.S_ISREG(found.st_mode) and found.st_mtime >= claim.claimed_at
+    return is_answer and not _exists(name, directory)
 
 
 def _shorten(name: str) -> str:

@@ -292,16 +292,35 @@ async def test_a_claim_that_nobody_can_judge_any_more_goes_to_failed(bench, path
     assert bench.submitted == []
 
 
-async def test_an_answer_without_its_file_is_what_an_interruption_may_leave(bench, path):
+async def test_a_file_whose_answer_was_there_when_the_daemon_was_killed_lies_beside_it(bench, path):
     files = FolderFiles(str(path), "0123456789abcdef", time.time)
     files.prepare()
     (path / "a").write_text(PING)
     claim = files.claim("a")
-    (path / "done" / "a.answer.json").write_text("{}")
+    (path / "done" / "a.answer.json").write_text('{"ids": "all"}')
     bench.control.marks.append(("inputs.folder", claim.number))
     await bench.set(folder=section(path))
     await until_async(lambda: not claims_left(path))
-    assert (path / "done" / f"a.{claim.number:x}").read_text() == PING
+    assert sorted(os.listdir(path / "done")) == ["a", "a.answer.json"]
+    # of the two it is the one that knows the ids
+    assert answer_of(path, "a") == {"ids": "all"}
+
+
+async def test_an_answer_whose_file_somebody_has_taken_away_is_not_another_files(bench, path):
+    files = FolderFiles(str(path), "0123456789abcdef", time.time)
+    files.prepare()
+    (path / "done" / "a.answer.json").write_text("{}")
+    before = time.time() - 10.0
+    os.utime(path / "done" / "a.answer.json", (before, before))
+    (path / "a").write_text(PING)
+    claim = files.claim("a")
+    bench.control.marks.append(("inputs.folder", claim.number))
+    await bench.set(folder=section(path))
+    await until_async(lambda: not claims_left(path))
+    number = f"a.{claim.number:x}"
+    names = [number, f"{number}.answer.json", "a.answer.json"]
+    assert sorted(os.listdir(path / "done")) == sorted(names)
+    assert answer_of(path, "a") == {}
 
 
 async def test_claims_of_another_daemon_are_left_alone(bench, path):
