@@ -205,7 +205,9 @@ class Reconciler:
         # a look that waits for quiet files takes every reason, also one to stop or to go back
         if not self._requests.rollbacks:
             await self.trigger.wait(self._next_wait_s())
-        reasons = self.trigger.take()
+        woken_by = self.trigger.take()
+        # an event that came before the set in force, which wants none: what was written since is not its business
+        reasons = woken_by if self._follows_events else woken_by - {"watch"}
         if self._ending.is_set():
             return
         # a disk that was full has left them unwritten, and a restart would bring back what was taken back
@@ -214,7 +216,7 @@ class Reconciler:
         if self._retry.due_mono is not None and self._mono() >= self._retry.due_mono:
             reasons |= {"retry"}
         # it was time that woke us: hints may be missing (a network file system, inotify's limits), contents do not lie
-        if not reasons and self.applied is not None and await self.files.has_changed():
+        if not woken_by and self.applied is not None and await self.files.has_changed():
             reasons = frozenset({"poll"})
         while self._requests.rollbacks:
             # before the look, which then finds the files pinned instead of bringing them into force once more
@@ -228,8 +230,12 @@ class Reconciler:
 
     def hint(self) -> None:
         """The files may have changed. The poll sees it anyway; where the config wants that, look at once."""
-        if self.applied is None or self.applied.desired.reload.watch:
+        if self._follows_events:
             self.trigger.set("watch")
+
+    @property
+    def _follows_events(self) -> bool:
+        return self.applied is None or self.applied.desired.reload.watch
 
     def stop(self) -> None:
         """End after the pass and the look in hand; a look that waits for its file system is given up."""

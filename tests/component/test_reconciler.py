@@ -227,6 +227,25 @@ async def test_without_watching_events_make_no_look_and_the_poll_looks_anyway(wo
     assert reconciler.trigger.pending
 
 
+async def test_an_event_of_before_makes_no_look_once_a_set_without_watching_is_in_force(world):
+    reconciler, source, _, _, _ = world
+    source.says = loaded("sha256:bb", spec("a"), watch=False)
+
+    def edit_again(verdict):
+        if verdict is not None and verdict.result == "applied":
+            reconciler.on_look = lambda _: None
+            source.says = loaded("sha256:cc", spec("b"))
+            reconciler.trigger.set("watch")
+
+    reconciler.on_look = edit_again
+    await reconciler.reload(force=False, trigger="request")
+    await until_async(lambda: not reconciler.trigger.pending and not reconciler.busy_s())
+    # nobody has asked for it yet
+    assert (source.loads, reconciler.applied.digest) == (1, "sha256:bb")
+    await reconciler.reload(force=False, trigger="request")
+    assert reconciler.applied.digest == "sha256:cc"
+
+
 async def test_a_signal_that_comes_while_the_files_settle_asks_no_less_than_one_before(
     world, monkeypatch
 ):
