@@ -92,12 +92,12 @@ class ChainFiles:
             _tell_head(head)
 
     def _move_on(self, keep_files: int) -> None:
-        for number in range(keep_files, 0, -1):
-            old = self._numbered(number)
-            if number == keep_files:
-                old.unlink(missing_ok=True)
-            elif old.exists():
-                os.replace(old, self._numbered(number + 1))
+        free = 1
+        while free < keep_files and self._numbered(free).exists():
+            free += 1
+        # from behind, and only up to the first free name: a kill in between costs the next turn no file
+        for number in range(free, 1, -1):
+            os.replace(self._numbered(number - 1), self._numbered(number))
         os.replace(self._path, self._numbered(1))
 
     def _numbered(self, number: int) -> Path:

@@ -16,7 +16,7 @@ from appliance.core.current import Current
 from appliance.core.hidden import Hidden, Hiding
 from appliance.core.specs import AuditSettings
 from appliance.telemetry import audit_file
-from appliance.telemetry.audit_file import AUDIT_FILE, AuditFile, find_trail, read_lines
+from appliance.telemetry.audit_file import AUDIT_FILE, AuditFile, ChainFiles, find_trail, read_lines
 
 
 @asynccontextmanager
@@ -62,6 +62,20 @@ async def test_full_files_take_turns_and_the_oldest_goes(tmp_path: Path) -> None
     assert len(find_trail(tmp_path)) <= 3
     assert entries[-1]["number"] == 240
     assert entries[0]["number"] > 1
+
+
+def test_a_turn_that_a_kill_cut_off_is_made_good_by_the_next_without_losing_a_file(
+    tmp_path: Path,
+) -> None:
+    for name, text in (("", "new"), (".2", "older"), (".3", "oldest")):
+        (tmp_path / f"{AUDIT_FILE}{name}").write_text(text)  # killed when .1 had got its next name
+    assert ChainFiles(tmp_path / AUDIT_FILE).find_end(keep_files=3) == len("new")
+    found = {path.name: path.read_text() for path in tmp_path.iterdir()}
+    assert found == {
+        f"{AUDIT_FILE}.1": "new",
+        f"{AUDIT_FILE}.2": "older",
+        f"{AUDIT_FILE}.3": "oldest",
+    }
 
 
 async def test_a_line_that_a_crash_has_torn_is_taken_off_and_told(tmp_path: Path) -> None:
