@@ -75,6 +75,12 @@ class Listener:
                     await self._wake.wait()
             except TimeoutError:
                 return None
+        return self.take()
+
+    def take(self) -> Event | None:
+        """The next event of those that are there already."""
+        if not self._waiting:
+            return None
         event = self._waiting.popleft()
         self._waiting_characters -= _content_size(event)
         return event

@@ -184,6 +184,22 @@ def test_only_what_the_other_side_says_is_a_sign_of_life(fact, lasts_s):
     assert run_virtual(scenario()) == pytest.approx(lasts_s, abs=0.1)
 
 
+def test_what_happened_before_a_wait_was_over_is_told_by_a_daemon_that_comes_to_it_later():
+    async def scenario():
+        control = FakeControl()
+        item = Submitted(to="ship1", accepted=True, id=1, replies=True)
+        reader, watch = Reader(), DeliveryWatch([item])
+        with control.events.listen() as listener:
+            control.events.emit_frequent("message_delivered", id=1, to="ship1", seconds=0.1)
+            over_mono = asyncio.get_running_loop().time()
+            await Following(control)._tell_fates(reader, reader, watch, listener, over_mono, None)
+        return reader.lines
+
+    lines = run_virtual(scenario())
+    assert summary(lines) == [("accepted", "ship1"), ("delivered", "ship1"), ("end", None)]
+    assert lines[-1]["waiting"] == []
+
+
 @pytest.mark.parametrize(
     ("is_taken", "lasts_s"),
     # by default nobody waits longer for a node that has not taken it, whatever its handler may take
