@@ -207,8 +207,8 @@ class Following:
             await response.write_eof()
         elif not _is_gone(request):
             # a daemon that had much to do comes to the end of a wait late: what happened before it is told first
-            while not watch.is_over and (event := listener.take()) is not None:
-                if (line := watch.take(event)) is not None:
+            for event in listener.take_waiting():
+                if not watch.is_over and (line := watch.take(event)) is not None:
                     await response.write(_line(line))
             # once more, as a message may have come to stand elsewhere within the last second
             await self._tell_standings(response, watch)

@@ -75,12 +75,14 @@ class Listener:
                     await self._wake.wait()
             except TimeoutError:
                 return None
-        return self.take()
+        return self._take()
 
-    def take(self) -> Event | None:
-        """The next event of those that are there already."""
-        if not self._waiting:
-            return None
+    def take_waiting(self) -> Iterator[Event]:
+        """The events that are there already, and none that comes while they are looked at."""
+        for _ in range(len(self._waiting)):
+            yield self._take()
+
+    def _take(self) -> Event:
         event = self._waiting.popleft()
         self._waiting_characters -= _content_size(event)
         return event

@@ -200,6 +200,33 @@ def test_what_happened_before_a_wait_was_over_is_told_by_a_daemon_that_comes_to_
     assert lines[-1]["waiting"] == []
 
 
+def test_who_speaks_without_end_does_not_hold_up_the_end_of_a_wait():
+    async def scenario():
+        control = FakeControl()
+        item = Submitted(to="ship1", accepted=True, id=1, replies=True, streams=True)
+        reader, watch = Reader(), DeliveryWatch([item])
+
+        def speak():
+            said = {"previous_id": 1, "from": "ship1", "data": "x", "has_more": True}
+            control.events.emit_frequent("reply_received", **said)
+
+        write = reader.write
+
+        async def write_while_more_comes(data):
+            await write(data)
+            assert len(reader.lines) < 20
+            speak()
+
+        reader.write = write_while_more_comes
+        with control.events.listen() as listener:
+            speak()
+            over_mono = asyncio.get_running_loop().time()
+            await Following(control)._tell_fates(reader, reader, watch, listener, over_mono, None)
+        return reader.lines
+
+    assert run_virtual(scenario())[-1]["event"] == "end"
+
+
 @pytest.mark.parametrize(
     ("is_taken", "lasts_s"),
     # by default nobody waits longer for a node that has not taken it, whatever its handler may take
