@@ -1,10 +1,12 @@
 """What `workers: 2` gives over `workers: 1` for a handler that computes: one daemon, one broker, both numbers by turns.
 
-    python -m tests.measure.processes [--messages 100] [--milliseconds 10] [--runs 5]
+    python -m tests.measure.processes [--milliseconds 10 20 50] [--seconds 2] [--runs 5]
 
 Each run hands the same messages over twice, and times from the first until all are handled and answered. A handler keeps a
 core for so many milliseconds of its own time, however long that takes on a machine that does other work as well, whose load
-is told beside. The reloads between are part of what is tried; what the daemon used meanwhile is its own time alone.
+is told beside; a run computes for so many seconds. The reloads between are part of what is tried. What the daemon itself
+used of a core is told as well: on a machine of two a second process shares its core with that, so it gives less for short
+handlers.
 """
 
 from __future__ import annotations
@@ -35,30 +37,30 @@ PATIENCE_S = 300.0
 class Bench:
     """One daemon that is asked again and again."""
 
-    def __init__(self, url: str, directory: Path, messages: int, milliseconds: float) -> None:
-        self.url, self.messages, self.seconds = url, messages, milliseconds / 1_000
+    def __init__(self, url: str, directory: Path) -> None:
+        self.url = url
         self.daemon = Appliance(self.text(1), directory, command=COMMAND)
         self.answered = 0
 
     def text(self, workers: int) -> str:
         return CONFIG.format(workers=workers, url=self.url)
 
-    def measure(self, workers: int) -> tuple[float, float]:
-        """Seconds until all was done, and what the daemon's own process used of a core for each message, in ms."""
+    def measure(self, workers: int, messages: int, handler_s: float) -> tuple[float, float]:
+        """Messages in a second until all was done, and what the daemon's own process used of a core for each, in ms."""
         self.daemon.config_path.write_text(self.text(workers))
         self.daemon.reload()
         until(lambda: self._phases() == ["idle"] * workers, timeout_s=PATIENCE_S)
         asked = {
             "from_node": "central", "to_nodes": ["ship"], "method": "REQSpin",
-            "method_args": ["cpu", str(self.seconds)], "data": ["x\n"], "directory": "t", "file_name": "f",
+            "method_args": ["cpu", str(handler_s)], "data": ["x\n"], "directory": "t", "file_name": "f",
         }  # fmt: skip
         own = self._own_cpu_s()
         began = time.monotonic()
-        self.daemon.send(*[asked] * self.messages)
-        self.answered += self.messages
+        self.daemon.send(*[asked] * messages)
+        self.answered += messages
         until(lambda: self._answers() >= self.answered, timeout_s=PATIENCE_S, every_s=0.02)
         took_s = time.monotonic() - began
-        return took_s, (self._own_cpu_s() - own) / self.messages * 1_000
+        return messages / took_s, (self._own_cpu_s() - own) / messages * 1_000
 
     def _phases(self) -> list[str]:
         return [one["phase"] for one in self.daemon.status()["processes"]]
@@ -78,27 +80,35 @@ class Bench:
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser()
-    parser.add_argument("--messages", type=int, default=100)
-    parser.add_argument("--milliseconds", type=float, default=10.0)
+    parser.add_argument("--milliseconds", type=float, nargs="+", default=[10.0, 20.0, 50.0])
+    parser.add_argument("--seconds", type=float, default=2.0)
     parser.add_argument("--runs", type=int, default=5)
     given = parser.parse_args()
-    ratios = []
+    ratios: dict[float, list[float]] = {each_ms: [] for each_ms in given.milliseconds}
     with tempfile.TemporaryDirectory() as place, NatsServer() as broker:
-        bench = Bench(broker.url, Path(place), given.messages, given.milliseconds)
+        bench = Bench(broker.url, Path(place))
         with bench.daemon:
-            bench.measure(2)  # what is loaded once is loaded
+            bench.measure(2, 20, 0.01)  # what is loaded once is loaded
             for run in range(given.runs):
-                # by turns, so that neither number always comes first
-                first, second = (1, 2) if run % 2 else (2, 1)
-                found = {first: bench.measure(first), second: bench.measure(second)}
-                ratios.append(found[1][0] / found[2][0])
-                print(
-                    f"one {given.messages / found[1][0]:.1f}/s, two {given.messages / found[2][0]:.1f}/s: {ratios[-1]:.2f};"
-                    f" the daemon itself {found[1][1]:.2f} and {found[2][1]:.2f} ms a message;"
-                    f" load {os.getloadavg()[0]:.1f}",
-                    flush=True,
-                )
-    print(f"median of {given.runs}: {statistics.median(ratios):.2f}")
+                for each_ms in given.milliseconds:
+                    messages = max(2, round(given.seconds * 1_000 / each_ms))
+                    # by turns, so that neither number always comes first
+                    found = {
+                        workers: bench.measure(workers, messages, each_ms / 1_000)
+                        for workers in ((1, 2) if run % 2 else (2, 1))
+                    }
+                    ratios[each_ms].append(found[2][0] / found[1][0])
+                    print(
+                        f"{each_ms:g} ms: one {found[1][0]:.1f}/s, two {found[2][0]:.1f}/s, {ratios[each_ms][-1]:.2f};"
+                        f" the daemon itself {found[1][1]:.2f} and {found[2][1]:.2f} ms a message;"
+                        f" load {os.getloadavg()[0]:.1f}",
+                        flush=True,
+                    )
+    for each_ms, of_them in ratios.items():
+        print(
+            f"{each_ms:g} ms: median of {given.runs} {statistics.median(of_them):.2f},"
+            f" {min(of_them):.2f}..{max(of_them):.2f}"
+        )
 
 
 if __name__ == "__main__":
