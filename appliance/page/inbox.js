@@ -3,7 +3,7 @@
 import { get, post } from "./api.js";
 import { confirmed, errorWords, whileBusy, writeButton } from "./dialogs.js";
 import { cell, el, keepInStep, makeTable, pill, setHidden, setText, setTone, toast } from "./dom.js";
-import { askSoon } from "./poll.js";
+import { askSoon, oneAtATime } from "./poll.js";
 import { ago, count, moment, plural, span, stateTone } from "./words.js";
 
 const MAX_ROWS = 50;
@@ -17,7 +17,6 @@ const COLUMNS = {
 
 const parts = {};
 let shownCounts = "";
-let isAsking = false;
 let wasOrphaned = false;
 
 const idOf = (record) => record.id_text ?? String(record.id);
@@ -58,9 +57,8 @@ function makeRow(record) {
   return row;
 }
 
-async function refresh() {
-  if (isAsking || !parts.box.open) return;
-  isAsking = true;
+const refresh = oneAtATime(async () => {
+  if (!parts.box.open) return;
   try {
     const { records } = await get(`api/v1/inbox?limit=${MAX_ROWS}`);
     keepInStep(parts.rows, records, idOf, makeRow);
@@ -70,10 +68,8 @@ async function refresh() {
   } catch (error) {
     setText(parts.trouble, errorWords(error));
     shownCounts = ""; // asked for again with the next look
-  } finally {
-    isAsking = false;
   }
-}
+});
 
 export function showInbox(status) {
   const { unfinished = 0, orphaned = 0 } = status.inbox ?? {};

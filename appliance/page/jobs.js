@@ -3,7 +3,7 @@
 import { access, get, onAccess, post } from "./api.js";
 import { confirmed, errorWords, whileBusy, writeButton } from "./dialogs.js";
 import { byId, cell, el, keepInStep, makeTable, pill, setHidden, setText, setTone, toast } from "./dom.js";
-import { askSoon } from "./poll.js";
+import { askSoon, oneAtATime } from "./poll.js";
 import { ago, count, moment, plural, stateTone } from "./words.js";
 
 const MAX_JOBS = 20;
@@ -16,7 +16,6 @@ const COLUMNS = {
 
 const parts = {};
 let shownKey = "";
-let isAsking = false;
 
 const place = (job, more = "") => `api/v1/jobs/${encodeURIComponent(job.id)}${more}`;
 
@@ -193,9 +192,7 @@ function makeJob(job) {
   return box;
 }
 
-async function refresh() {
-  if (isAsking) return;
-  isAsking = true;
+const refresh = oneAtATime(async () => {
   try {
     const { jobs } = await get(`api/v1/jobs?limit=${MAX_JOBS}`);
     keepInStep(parts.list, jobs, (job) => job.id, makeJob);
@@ -204,10 +201,8 @@ async function refresh() {
   } catch (error) {
     setText(parts.trouble, errorWords(error));
     shownKey = ""; // asked for again with the next look
-  } finally {
-    isAsking = false;
   }
-}
+});
 
 export function showJobs(status) {
   const { open = 0, kept = 0, bytes = 0 } = status.jobs ?? {};

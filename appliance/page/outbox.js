@@ -4,7 +4,7 @@ import { get, post } from "./api.js";
 import { confirmed, errorWords, whileBusy, writeButton } from "./dialogs.js";
 import { byId, cell, el, keepInStep, makeTable, pill, setHidden, setText, setTone, toast } from "./dom.js";
 import { showInbox, startInbox } from "./inbox.js";
-import { askSoon } from "./poll.js";
+import { askSoon, oneAtATime } from "./poll.js";
 import { ago, count, moment, nowMs, plural, readTime, span, stateTone } from "./words.js";
 
 const MAX_DEAD = 100;
@@ -25,7 +25,6 @@ const WAITING_COLUMNS = {
 
 const parts = {};
 let shownCounts = "";
-let isAsking = false;
 
 const idOf = (record) => record.id_text ?? String(record.id);
 
@@ -99,9 +98,7 @@ function makeWaiting(record) {
   return row;
 }
 
-async function refresh() {
-  if (isAsking) return;
-  isAsking = true;
+const refresh = oneAtATime(async () => {
   try {
     const [dead, waiting] = await Promise.all([
       get(`api/v1/outbox?state=dead&limit=${MAX_DEAD}`),
@@ -122,10 +119,8 @@ async function refresh() {
   } catch (error) {
     setText(parts.trouble, errorWords(error));
     shownCounts = ""; // asked for again with the next look
-  } finally {
-    isAsking = false;
   }
-}
+});
 
 export function showOutbox(status) {
   const { pending = 0, in_flight: inFlight = 0, dead = 0 } = status.outbox ?? {};
@@ -139,10 +134,11 @@ export function showOutbox(status) {
   showInbox(status);
   const isOpen = parts.waitingBox.open;
   const counts = `${status.started_at} ${dead} ${isOpen ? pending : ""}`;
-  if (counts !== shownCounts || (isOpen && pending > 0)) {
+  // as many as before may be others: one that was retried dies again within a moment
+  if (counts !== shownCounts || dead > 0 || (isOpen && pending > 0)) {
     shownCounts = counts;
     refresh();
-  } else for (const row of parts.dead.children) row.update();
+  }
 }
 
 export function startOutbox() {

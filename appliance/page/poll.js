@@ -65,6 +65,27 @@ export function askSoon() {
   }
 }
 
+/**
+ * `ask` as a function that runs it alone. Who calls it while it runs has it run once more: what is under way may have been
+ * read before that for which it is asked again. `ask` throws nothing.
+ */
+export function oneAtATime(ask) {
+  let running = null;
+  let isWanted = false;
+  const work = async () => {
+    while (isWanted) {
+      isWanted = false;
+      await ask();
+    }
+    running = null;
+  };
+  return () => {
+    isWanted = true;
+    running ??= work();
+    return running;
+  };
+}
+
 export function startPolling() {
   document.addEventListener("visibilitychange", () => {
     if (document.hidden) clearTimeout(timer);

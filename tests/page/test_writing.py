@@ -5,6 +5,7 @@ import re
 import pytest
 
 from tests.page.conftest import ONE_WORKER, unlock
+from tests.support.waiting import until
 
 expect = pytest.importorskip("playwright.sync_api").expect
 pytestmark = ONE_WORKER
@@ -149,6 +150,50 @@ def test_a_dead_letter_is_tried_again_and_dropped(fleet, unlocked):
     expect(unlocked.locator(".toast").last).to_contain_text("1 dead letter dropped")
     expect(unlocked.locator("#outbox")).to_contain_text("No dead letters.")
     assert fleet.daemon.status()["outbox"]["dead"] == 0
+
+
+def letter(number):
+    return {
+        "id": number, "id_text": str(number), "from": "central", "to": f"boat{number}", "method": "REQPing",
+        "state": "expired", "why": "nobody there takes it", "attempts": 1, "died_at": "2026-01-01T00:00:00Z",
+    }  # fmt: skip
+
+
+def change_letters(page, *numbers):
+    """These are the dead letters, as far as the page hears."""
+    page.route(
+        "**/api/v1/outbox?state=dead*",
+        lambda route: route.fulfill(json={"records": [letter(number) for number in numbers]}),
+    )
+
+
+def test_dead_letter_in_the_place_of_another_is_shown_though_there_are_no_more_than_before(
+    fleet, unlocked
+):
+    change_status(unlocked, fleet, outbox=fleet.daemon.status()["outbox"] | {"dead": 1})
+    change_letters(unlocked, 1)
+    rows = unlocked.get_by_role("table", name="Dead letters").locator("tbody tr")
+    expect(rows).to_contain_text("boat1")
+    change_letters(unlocked, 2)
+    expect(rows).to_contain_text("boat2")
+    expect(rows).to_have_count(1)
+
+
+def test_list_that_was_asked_for_before_something_changed_is_asked_for_once_more(fleet, unlocked):
+    change_status(unlocked, fleet, outbox=fleet.daemon.status()["outbox"] | {"dead": 1})
+    change_letters(unlocked, 1)
+    rows = unlocked.get_by_role("table", name="Dead letters").locator("tbody tr")
+    expect(rows).to_contain_text("boat1")
+    held = []
+    unlocked.route("**/api/v1/outbox?state=dead*", lambda route: held.append(route))
+    until(lambda: unlocked.wait_for_timeout(20) or held)
+    change_letters(unlocked)
+    change_status(unlocked, fleet, outbox=fleet.daemon.status()["outbox"] | {"dead": 0})
+    expect(unlocked.locator("#outbox-sum")).to_contain_text("0 dead")
+    for route in held:
+        route.fulfill(json={"records": [letter(1)]})
+    expect(unlocked.locator("#outbox")).to_contain_text("No dead letters.")
+    expect(rows).to_have_count(0)
 
 
 ORPHAN = {
