@@ -1,7 +1,8 @@
 """The exception tree. Expected outcomes are values elsewhere; these are for what a caller cannot plan for.
 
 ApplianceError
-|- ConfigError            ConfigUnreadable, ConfigInvalid(problems), RunNodesUnclear(nodes)
+|- ConfigError            ConfigUnreadable, ConfigInvalid(problems), RunNodesUnclear(nodes),
+|                         MethodUnusable
 |- WireError              EncodeError, DecodeError
 |- BusError               BusUnavailable, BusUnauthorized, SubjectInvalid, PayloadTooLarge, StreamRefused
 |- StoreError             StoreFull, StoreUnusable, StoreLocked
@@ -70,6 +71,10 @@ class RunNodesUnclear(ConfigError):
         shown = ", ".join(nodes[:20]) + (f" and {len(nodes) - 20} more" if len(nodes) > 20 else "")
         super().__init__(f"{reason}; choose with --node or --all-nodes among: {shown or 'none'}")
         self.nodes = tuple(nodes)
+
+
+class MethodUnusable(ConfigError):
+    """A file that was added to the methods holds none that can be used."""
 
 
 class WireError(ApplianceError):

@@ -38,7 +38,8 @@ class Receiver:
 
     async def start(self, stack: AsyncExitStack, state_dir: Path) -> None:
         """Returns when it takes messages. Raises BenchDenied, BenchFailed."""
-        command = (sys.executable, "-P", "-m", __name__, str(state_dir))
+        isolation = "-I" if sys.flags.isolated else "-P"
+        command = (sys.executable, isolation, "-m", __name__, str(state_dir))
         # NB: in a session of its own, so that a Ctrl-C does not end it before the sending side
         self._process = await asyncio.create_subprocess_exec(
             *command, stdin=PIPE, stdout=PIPE, start_new_session=True

@@ -15,6 +15,7 @@ from appliance.core.escape import escape_controls, escape_line
 from appliance.core.message import bytes_to_text
 from appliance.core.method import OnCrash
 from appliance.core.names import ERROR_CENTRAL, Category
+from appliance.errors import MethodUnusable
 from appliance.methods.registry import METHOD_TABLE, METHODS, find_methods
 
 
@@ -152,14 +153,29 @@ def test_new_method_is_one_new_file(package):
 
 def test_module_without_a_method_is_an_error(package):
     (package / "one.py").write_text("METHODS = 1\n")
-    with pytest.raises(TypeError, match=r"one holds no METHOD"):
+    with pytest.raises(MethodUnusable, match=r"one holds no METHOD"):
         find_methods(import_package())
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("import nowhere_to_be_found", r"No module named 'nowhere_to_be_found'"),
+        ("def (", "SyntaxError"),
+        ("raise SystemExit(3)", "SystemExit: 3"),
+    ],
+)
+def test_module_that_cannot_be_loaded_is_named_with_its_file(package, text, said):
+    (package / "one.py").write_text(text)
+    with pytest.raises(MethodUnusable, match=said) as caught:
+        find_methods(import_package())
+    assert str(package / "one.py") in str(caught.value)
 
 
 def test_two_modules_with_one_name_are_an_error(package):
     for name in ("one.py", "two.py"):
         (package / name).write_text("from appliance.methods.ping import METHOD\n")
-    with pytest.raises(ValueError, match=r"two: method REQPing is defined twice"):
+    with pytest.raises(MethodUnusable, match=r"two: method REQPing is defined twice"):
         find_methods(import_package())
 
 

@@ -1,7 +1,8 @@
 """What runs in a process that computes: take an order, call the handler, give the outcome back, until the daemon ends it.
 
-It holds no connection, no store and no secret of the daemon's, and does not outlive it: the kernel kills it when the
-daemon's end of a pipe closes, whatever it is doing. It heeds no signal meant for the daemon: what it has in hand may end.
+It holds no connection, no store and no secret of the daemon's, and does not outlive it: the kernel kills it, and what
+handlers have started, when the daemon's end of a pipe closes, whatever it is doing. It heeds no signal meant for the
+daemon: what it has in hand may end.
 
 Run as ``python -m appliance.methods.computing.child LINE ALARM``, with two descriptors that it is given.
 """
@@ -39,6 +40,8 @@ from appliance.methods.computing.frames import (
 
 OOM_SCORE = "500"
 """Where memory runs out, this process goes before the daemon does."""
+
+_FOR_THE_DAEMON = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class _Unavailable:
@@ -110,6 +113,9 @@ async def perform(order: Order, handlers: Handlers) -> bytes:
         if not isinstance(result, Result):
             raise TypeError(f"the handler gave a {type(result).__name__}, and no Result")
         return encode_result(result)
+    except MemoryError as error:
+        bound = "limits.max_process_bytes bounds what a process may have"
+        return encode_failure(MemoryError(f"{error} ({bound})" if str(error) else bound))
     except Exception as error:  # noqa: BLE001 - the boundary around a handler: every failure becomes a value
         return encode_failure(error)
 
@@ -151,19 +157,40 @@ def _write_frame(line: socket.socket, raw: bytes) -> None:
 
 
 def end_with(alarm_fd: int) -> None:
-    """Have the kernel kill this process when nobody holds the other end of the pipe any more.
+    """Have the kernel kill this process and its group when nobody holds the other end of the pipe any more.
 
     Not PR_SET_PDEATHSIG, which minds the thread that forked and not its process. Nor a thread that waits: code that holds
     the interpreter, as a regular expression does, would keep it from running.
     """
-    fcntl.fcntl(alarm_fd, fcntl.F_SETOWN, os.getpid())
+    # NB: the daemon has made it the leader of a group of its own
+    fcntl.fcntl(alarm_fd, fcntl.F_SETOWN, -os.getpid())
     fcntl.fcntl(alarm_fd, fcntl.F_SETSIG, signal.SIGKILL)
     flags = fcntl.fcntl(alarm_fd, fcntl.F_GETFL)
     fcntl.fcntl(alarm_fd, fcntl.F_SETFL, flags | os.O_ASYNC)
     poll = select.poll()
     poll.register(alarm_fd, 0)
     if poll.poll(0):  # it went before the kernel was told
-        os.kill(os.getpid(), signal.SIGKILL)
+        os.killpg(os.getpid(), signal.SIGKILL)
+
+
+def heed_no_signal_of_the_daemon() -> None:
+    """Go on over signals that are meant for the daemon; what a handler starts heeds them as anybody does.
+
+    Not SIG_IGN, which is inherited: who ends processes of its own by a signal, as `multiprocessing` does, would wait for
+    ever.
+    """
+    before = {number: signal.signal(number, _go_on) for number in _FOR_THE_DAEMON}
+
+    def restore() -> None:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+    # a new program forgets handlers by itself
+    os.register_at_fork(after_in_child=restore)
+
+
+def _go_on(_number: int, _frame: object) -> None:
+    pass
 
 
 def _bound_memory(max_bytes: int) -> None:
@@ -180,8 +207,7 @@ def main() -> None:
     """Serve until the daemon closes the line."""
     line_fd, alarm_fd = map(int, sys.argv[1:3])
     end_with(alarm_fd)
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, signal.SIG_IGN)
+    heed_no_signal_of_the_daemon()
     with socket.socket(fileno=line_fd) as line, contextlib.suppress(EOFError, ConnectionError):
         asyncio.run(_serve(line))
 

@@ -314,7 +314,8 @@ class ProcessPool:
                     await slot.wake.wait()
                     continue
                 doing = slot.order.doing
-                await self._work(slot, process, slot.order)
+                if await self._work(slot, process, slot.order):
+                    doing = ""  # it is not to blame for what comes after its outcome
         finally:
             watch.cancel()
         await process.end()
@@ -325,8 +326,8 @@ class ProcessPool:
         else:
             self._died(slot, process.pid, process.describe_end(), doing)
 
-    async def _work(self, slot: _Slot, process: Process, order: _Order) -> None:
-        """Give an order to the process, and its outcome to whoever waits."""
+    async def _work(self, slot: _Slot, process: Process, order: _Order) -> bool:
+        """Give an order to the process, and its outcome to whoever waits; whether there was one."""
         try:
             async with running_timeout(order.limit_s):
                 outcome = await process.ask(order.raw)
@@ -343,9 +344,11 @@ class ProcessPool:
             if not order.done.done():
                 order.done.set_result(outcome)
             slot.phase = ProcessPhase.IDLE
+            return True
         finally:
             slot.order = None
             order.done.cancel()  # where the pool is closed: nobody will tell
+        return False
 
     def _tell(self, order: _Order, error: Exception) -> None:
         if not order.done.done():

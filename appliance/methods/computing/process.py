@@ -60,7 +60,9 @@ class HandlerProcess:
         alarm_out, alarm_in = os.pipe()
         environment = usual_environment(environ, passed=_PYTHON_NAMES, hidden=hidden)
         command = (
-            *(sys.executable, "-P", "-m", "appliance.methods.computing.child"),
+            # NB: as isolated as the daemon: what lies in a home or is said in the environment is no part of the program
+            *(sys.executable, "-I" if sys.flags.isolated else "-P"),
+            *("-m", "appliance.methods.computing.child"),
             *(str(there.fileno()), str(alarm_out)),
         )
         try:
@@ -172,6 +174,9 @@ class HandlerProcess:
 
     def _watch(self) -> None:
         def on_exit() -> None:
+            # what it started and left, before it is reaped: until then nobody else can have its number
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(self._popen.pid, signal.SIGKILL)
             self._popen.poll()
             self.ended.set()
 

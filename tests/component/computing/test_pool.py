@@ -163,7 +163,12 @@ def test_process_that_dies_while_it_has_nothing_to_do_is_started_again():
         await asyncio.sleep(1)
         assert world.phases() == [ProcessPhase.IDLE]
         assert world.alive == [101]
-        assert world.died[0][3] == ""
+        assert await world.compute(b"1") == b"101"
+        world.started[1].die("was killed by signal 9")
+        await asyncio.sleep(1)
+        assert world.alive == [102]
+        # nor is what it had finished before to blame
+        assert [one[3] for one in world.died] == ["", ""]
 
     play(scenario)
 

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import json
 import os
+import signal
 import subprocess
 import sys
 
@@ -23,7 +24,7 @@ from appliance.methods.computing.frames import (
 )
 from appliance.methods.computing.process import HandlerProcess, ProcessEnded
 from tests.support.computing import METHOD_PATH
-from tests.support.waiting import until, until_async
+from tests.support.waiting import LONG_S, until, until_async
 
 MODULE = "appliance.methods.spin"
 SPEC = SubscriberSpec(
@@ -124,6 +125,62 @@ async def test_handler_that_wants_more_memory_than_it_may_have_fails_alone():
         assert read_outcome(await process.ask(order("grow", "1000"))).output == b"1000"
 
 
+async def test_memory_that_a_handler_may_not_have_is_told_with_the_name_of_the_bound():
+    async with started(max_bytes=256 * 1024**2) as process:
+        with pytest.raises(HandlerError, match=r"MemoryError.*limits\.max_process_bytes"):
+            read_outcome(await process.ask(order("grow", str(512 * 1024**2))))
+
+
+@pytest.mark.parametrize("way", ["fork", "spawn", "forkserver"])
+async def test_handler_may_share_its_work_among_processes_of_its_own(way):
+    async with started() as process:
+        async with asyncio.timeout(LONG_S):
+            assert read_outcome(await process.ask(order("pool", way))).output == b"[1, 2]"
+
+
+async def test_process_heeds_no_signal_that_is_meant_for_the_daemon():
+    async with started() as process:
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            os.kill(process.pid, number)
+        assert read_outcome(await process.ask(order("cpu", "0"))).output
+
+
+@pytest.mark.parametrize("way", [signal.SIGKILL, signal.SIGSEGV, None])
+async def test_what_a_handler_started_and_left_goes_with_its_process(way):
+    async with started() as process:
+        helper = int(read_outcome(await process.ask(order("helper"))).output)
+        assert not _is_gone(helper)
+        if way is None:
+            await process.end()
+        else:
+            os.kill(process.pid, way)
+            await process.ended.wait()
+        await until_async(lambda: _is_gone(helper))
+
+
+ISOLATED = """
+import asyncio, os, sys
+sys.path[:0] = sys.argv[1:]
+from tests.component.computing.test_processes import greeting, order
+from appliance.methods.computing.frames import read_outcome
+from appliance.methods.computing.process import HandlerProcess
+
+async def main():
+    process = await HandlerProcess.start(os.environ, frozenset(), greeting)
+    print(read_outcome(await process.ask(order("environment"))).output.decode())
+    await process.end()
+
+asyncio.run(main())
+"""
+
+
+@pytest.mark.parametrize("flags", [(), ("-I",)])
+def test_process_is_as_isolated_from_its_surroundings_as_the_daemon_is(flags):
+    command = [sys.executable, *flags, "-c", ISOLATED, os.getcwd()]
+    said = subprocess.run(command, capture_output=True, text=True, check=True, timeout=LONG_S)
+    assert json.loads(said.stdout)["isolated"] == len(flags)
+
+
 async def test_process_that_is_told_to_end_ends_by_itself_and_one_that_hangs_is_killed(tmp_path):
     async with started() as process:
         await process.end()
@@ -139,12 +196,14 @@ async def test_process_that_is_told_to_end_ends_by_itself_and_one_that_hangs_is_
 PARENT = """
 import asyncio, os, sys
 from tests.component.computing.test_processes import greeting, order
+from appliance.methods.computing.frames import read_outcome
 from appliance.methods.computing.process import HandlerProcess
 
 async def main():
     process = await HandlerProcess.start(os.environ, frozenset(), greeting)
     idle = await HandlerProcess.start(os.environ, frozenset(), greeting)
-    print(process.pid, idle.pid, flush=True)
+    helper = read_outcome(await idle.ask(order("helper"))).output.decode()
+    print(process.pid, idle.pid, helper, flush=True)
     await process.ask(order("hang", sys.argv[1]))
 
 asyncio.run(main())
@@ -157,13 +216,13 @@ def test_kill_of_the_parent_leaves_no_process_whatever_it_does(tmp_path):
     parent = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     try:
         assert parent.stdout is not None
-        hanging, idle = map(int, parent.stdout.readline().split())
+        everybody = [int(word) for word in parent.stdout.readline().split()]
         until(begun.exists)
-        assert not _is_gone(idle)
+        assert not any(map(_is_gone, everybody))
     finally:
         parent.kill()
         parent.communicate()
-    until(lambda: _is_gone(hanging) and _is_gone(idle))
+    until(lambda: all(map(_is_gone, everybody)))
 
 
 def _is_gone(pid: int) -> bool:

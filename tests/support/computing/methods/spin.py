@@ -1,14 +1,17 @@
 """REQSpin: keep a core busy, or do what a handler must not do. The first argument says what.
 
 Arguments: `cpu SECONDS [FILE]`, `note FILE` (a line of the data), `hang FILE`, `die`, `die-once FILE`, `flood COUNT`,
-`noise`, `fail`, `reach`, `exit`, `grow`, `environment`, `send`. The answer begins with the process's number.
+`noise`, `fail`, `reach`, `exit`, `grow`, `environment`, `send`, `helper` (starts one that sleeps), `pool WAY` (of
+processes). The answer begins with the process's number.
 """
 
 import json
+import multiprocessing
 import os
 import re
 import signal
 import socket
+import subprocess
 import sys
 import time
 
@@ -72,8 +75,18 @@ class Spin:
             case "grow":
                 return Result(output=str(len(bytearray(int(rest[0])))).encode())
             case "environment":
-                found = {"names": sorted(os.environ), "fds": sorted(os.listdir("/proc/self/fd"))}
+                found = {
+                    "names": sorted(os.environ),
+                    "fds": sorted(os.listdir("/proc/self/fd")),
+                    "isolated": sys.flags.isolated,
+                }
                 return Result(output=json.dumps(found).encode())
+            case "helper":
+                helper = subprocess.Popen(["sleep", "3600"])  # noqa: ASYNC220
+                return Result(output=str(helper.pid).encode())
+            case "pool":
+                with multiprocessing.get_context(rest[0]).Pool(2) as pool:
+                    return Result(output=json.dumps(pool.map(abs, [-1, 2])).encode())
             case "send":
                 sent = Message(to_node=message.from_node, method="REQToConsole", data=(text,))
                 return Result(output=b"sent", messages=(Outgoing(message=sent),))
