@@ -86,8 +86,13 @@ class ConfigSection:
         return [unkept_pin_note().message] if is_lost else []
 
     def troubles(self) -> list[str]:
-        """Why the files are not in force, in words."""
-        return find_refusal(self.verdict)
+        """Why the files are not in force, in words, or what a restart would not know of them."""
+        count = self._reconciler.unwritten_records
+        unwritten = (
+            f"the history lacks {count} record{'s' if count != 1 else ''} that the disk does not take:"
+            " a restart may go back to an older set"
+        )
+        return [*find_refusal(self.verdict), *([unwritten] if count else [])]
 
 
 def describe_attempt(attempt: ReloadResult) -> model.Attempt:

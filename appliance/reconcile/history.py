@@ -3,6 +3,8 @@
 One JSON file per record below ``<state>/history``, written to a temporary name and renamed. The set's files are kept
 once per digest, so that a later rollback has them even when Git and the broker are away. Of a refused set only the
 difference to the set in force is kept. Secrets never stand in a config file (they are references), so none stand here.
+
+What the disk does not take stays in memory, counts as what is on disk does, and is written when there is room.
 """
 
 from __future__ import annotations
@@ -11,7 +13,8 @@ import asyncio
 import difflib
 import json
 import re
-from collections.abc import Iterator, Mapping
+import threading
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, NamedTuple
 
@@ -68,6 +71,9 @@ KEEP_IN_FORCE = 2
 """Sets that were in force are not pushed out by refused ones: that many different ones always stay."""
 MIN_PREFIX_CHARACTERS = 4
 MAX_SET_BYTES = 16 * 1024 * 1024
+MAX_UNWRITTEN = 20
+"""Records that wait for room on the disk; beyond that the oldest is forgotten, never the newest of a set in force."""
+MAX_UNWRITTEN_BYTES = 4 * MAX_SET_BYTES
 
 LAST_AT = 1e11
 """Some three thousand years: no moment of ours lies beyond."""
@@ -98,13 +104,29 @@ class _RecordValues(msgspec.Struct):
     actions: list[Record] | None = None
 
 
+class _Unwritten(NamedTuple):
+    """A record that the disk has not taken, as it would stand there, and the set that belongs to it."""
+
+    record: str
+    is_in_force: bool
+    set_name: str
+    files: str
+    """"" where no files are to be kept."""
+
+    @property
+    def size(self) -> int:
+        return len(self.record) + len(self.files)
+
+
 class History:
-    """Appends and reads records. Synchronous; callers on the loop use a thread."""
+    """Appends and reads records. Synchronous; callers on the loop use a thread, several of them at once."""
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
         self._sets = directory / "sets"
         self._next = 1
+        self._unwritten: dict[int, _Unwritten] = {}
+        self._writing = threading.Lock()
 
     def open(self) -> None:
         """Make the directory and find the next number."""
@@ -118,27 +140,67 @@ class History:
         """Keep one record, and the files of its set; forget the oldest beyond the last 50.
 
         `attempted` are the files of a refused set: what they would have changed is kept instead.
+
+        Raises:
+            OSError: it is in memory only, until a `write` succeeds.
         """
         digest = str(record.get("digest") or "")
         name = digest.removeprefix("sha256:")
+        kept = ""
         if files and name.isalnum() and sum(map(len, files.values())) <= MAX_SET_BYTES:
-            target = self._sets / f"{name}.json"
-            # the same content has the same name, so it need not be written again
-            if not target.exists():
-                _write(target, {"digest": digest, "files": dict(files)})
+            kept = _to_text({"digest": digest, "files": dict(files)})
         if attempted:
             before = self.files_of(str(record.get("previous_digest") or ""))
             record = {**record, "diff": find_differences(before or {}, attempted)}
         number = self._next
         self._next += 1
-        _write(self._directory / f"{number:08d}.json", {"number": number, **record})
-        self._forget_oldest()
+        text = _to_text({"number": number, **record})
+        self._unwritten[number] = _Unwritten(text, record.get("result") in IN_FORCE, name, kept)
+        self._bound_unwritten()
+        self.write()
+
+    def write(self) -> None:
+        """Put on disk what is in memory only, the oldest first.
+
+        Raises:
+            OSError: the disk takes no more; what is left stays in memory.
+        """
+        with self._writing:
+            if not self._unwritten:
+                return
+            for number, one in sorted(self._unwritten.items()):
+                target = self._sets / f"{one.set_name}.json"
+                # the same content has the same name, so it need not be written again
+                if one.files and not target.exists():
+                    write_private(target, one.files.encode())
+                write_private(self._directory / f"{number:08d}.json", one.record.encode())
+                del self._unwritten[number]
+            self._forget_oldest()
+
+    @property
+    def unwritten(self) -> int:
+        """How many records a restart would not find."""
+        return len(self._unwritten)
+
+    def _bound_unwritten(self) -> None:
+        numbers = sorted(self._unwritten)
+        in_force = [number for number in numbers if self._unwritten[number].is_in_force]
+        size = sum(one.size for one in self._unwritten.values())
+        for number in numbers:
+            if len(self._unwritten) <= MAX_UNWRITTEN and size <= MAX_UNWRITTEN_BYTES:
+                return
+            if number not in in_force[-1:]:
+                size -= self._unwritten.pop(number).size
 
     def newest(self, limit: int | None = None) -> list[Record]:
         """The newest records first."""
+        # in this order: what is written meanwhile is met twice, and not missed
+        found = {number: one.record for number, one in list(self._unwritten.items())}
+        numbers = found.keys() | {int(path.stem) for path in self._record_paths()}
         records = []
-        for path in sorted(self._record_paths(), reverse=True)[:limit]:
-            record = _read_record(path)
+        for number in sorted(numbers, reverse=True)[:limit]:
+            text = found.get(number)
+            record = _read_record(self._directory / f"{number:08d}.json", text)
             if record is not None:
                 records.append(record)
         return records
@@ -234,7 +296,9 @@ class History:
 
     def files_of(self, digest: str) -> dict[str, str] | None:
         """The files of a kept set."""
-        found = _read(self._sets / f"{digest.removeprefix('sha256:')}.json")
+        name = digest.removeprefix("sha256:")
+        kept = [one.files for one in list(self._unwritten.values()) if one.set_name == name]
+        found = _read(self._sets / f"{name}.json", next(filter(None, kept), None))
         files = found.get("files") if found else None
         if not isinstance(files, dict):
             return None
@@ -310,22 +374,23 @@ def _is_second_choice(record: Record) -> tuple[bool, int]:
     return record.get("result") not in IN_FORCE, doubt
 
 
-def _write(target: Path, value: Record) -> None:
-    text = json.dumps(value, ensure_ascii=True, indent=1, default=str)
-    write_private(target, text.encode())
+def _to_text(value: Record) -> str:
+    return json.dumps(value, ensure_ascii=True, indent=1, default=str)
 
 
-def _read(path: Path) -> Record | None:
+def _read(path: Path, unwritten: str | None = None) -> Record | None:
+    """What stands there, or what is to stand there."""
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8") if unwritten is None else unwritten
+        value = json.loads(text)
     except (OSError, ValueError, RecursionError):
         return None
     return value if isinstance(value, dict) else None
 
 
-def _read_record(path: Path) -> Record | None:
+def _read_record(path: Path, unwritten: str | None = None) -> Record | None:
     """None for what is damaged: a record is a label, and no reason not to start."""
-    record = _read(path)
+    record = _read(path, unwritten)
     try:
         msgspec.convert(record, _RecordValues)
     except msgspec.ValidationError:
@@ -340,11 +405,17 @@ MAX_PROBLEMS = 200
 
 
 class Recorder:
-    """A record that cannot be written is told and holds nothing up."""
+    """A record that cannot be written is told once and tried again, and holds nothing up."""
 
     def __init__(self, history: History, telemetry: Telemetry) -> None:
         self._history = history
         self._telemetry = telemetry
+        self._told = ""
+
+    @property
+    def unwritten(self) -> int:
+        """How many records a restart would not find."""
+        return self._history.unwritten
 
     async def last_applied(self) -> Record:
         """Of the set that was in force last; empty where none was."""
@@ -381,7 +452,21 @@ class Recorder:
             "drain": drain_json(verdict.drains),
             "failed": dict(verdict.failed),
         }
+        await self._write(self._history.append, record, files, attempted)
+
+    async def catch_up(self) -> None:
+        """Write what a full disk did not take: a restart would go back to an older set."""
+        if self._history.unwritten:
+            await self._write(self._history.write)
+
+    async def _write(self, write: Callable[..., None], *args: object) -> None:
         try:
-            await asyncio.to_thread(self._history.append, record, files, attempted)
+            await asyncio.to_thread(write, *args)
         except OSError as error:
-            self._telemetry.history_not_written(str(error))
+            # NB: not the whole text, where a temporary file has another name each time
+            why = error.strerror or str(error)
+            if why != self._told:
+                self._told = why
+                self._telemetry.history_not_written(str(error))
+            return
+        self._told = ""

@@ -47,6 +47,8 @@ from appliance.telemetry.report import Telemetry
 LOOK_REASONS = frozenset({"start", "signal", "request", "watch", "poll", "retry"})
 HINTS = frozenset({"watch", "poll", "retry"})
 """What only says that there may be something new."""
+WRITE_AGAIN_S = 10.0
+"""After so long what a full disk did not take is tried once more, if nothing else is to be done before."""
 
 
 class Reconciler:
@@ -74,13 +76,14 @@ class Reconciler:
         self._commits = commits
         self._mono = asyncio.get_running_loop().time
         self.convergence = convergence
+        self._recorder = Recorder(history, telemetry)
         self.activation = Activation(
             convergence,
             reloadables,
             overrides=overrides,
             pins=pins,
             commits=commits,
-            recorder=Recorder(history, telemetry),
+            recorder=self._recorder,
             telemetry=telemetry,
             on_accepted=on_accepted,
             wall=wall,
@@ -112,6 +115,11 @@ class Reconciler:
     def applied(self) -> Applied | None:
         """The set in force."""
         return self.activation.applied
+
+    @property
+    def unwritten_records(self) -> int:
+        """How many verdicts the disk has not taken."""
+        return self._recorder.unwritten
 
     def find_newest_commit(self) -> SignedCommit | None:
         """The newest signed commit that was in force."""
@@ -211,7 +219,7 @@ class Reconciler:
         if self._ending.is_set():
             return
         # a disk that was full has left them unwritten, and a restart would bring back what was taken back
-        for kept in (self._pins, self._commits, self.rollback):
+        for kept in (self._pins, self._commits, self.rollback, self._recorder):
             await kept.catch_up()
         if self._retry.due_mono is not None and self._mono() >= self._retry.due_mono:
             reasons |= {"retry"}
@@ -282,7 +290,8 @@ class Reconciler:
         for due_mono in (self._retry.due_mono, self.rollback.trial_ends_mono):
             if due_mono is not None:
                 wait_s = min(wait_s, max(0.0, due_mono - self._mono()))
-        return wait_s
+        # a disk that has room again is nobody's event
+        return min(wait_s, WRITE_AGAIN_S) if self._recorder.unwritten else wait_s
 
     # -- looking ----------------------------------------------------------------------------------
 

@@ -1,14 +1,18 @@
 """The history on disk: what is kept, what is forgotten, and which record a name stands for."""
 
+import contextlib
+import errno
 import time
 
 import pytest
 
+import appliance.reconcile.history
 from appliance.errors import RequestInvalid
 from appliance.reconcile.history import (
     KEEP_RECORDS,
     MAX_CHARACTERS,
     MAX_LINES,
+    MAX_UNWRITTEN,
     History,
     find_differences,
 )
@@ -36,6 +40,93 @@ def keep(history, digest, result="applied", *, text="", generation=1, previous=N
         history.append(record | more, {}, files)
     else:
         history.append(record | more, files)
+
+
+class Disk:
+    """Takes so many files more, or any number."""
+
+    def __init__(self, write):
+        self._write = write
+        self.room = None
+
+    def write(self, path, content):
+        if self.room == 0:
+            raise OSError(errno.ENOSPC, "No space left on device", str(path))
+        if self.room is not None:
+            self.room -= 1
+        self._write(path, content)
+
+
+@pytest.fixture
+def disk(monkeypatch):
+    found = Disk(appliance.reconcile.history.write_private)
+    monkeypatch.setattr(appliance.reconcile.history, "write_private", found.write)
+    return found
+
+
+def opened_anew(history):
+    found = History(history._directory)
+    found.open()
+    return found
+
+
+def shown(history):
+    """What others see of a history with three sets, of which the second was refused."""
+    return (
+        [record["number"] for record in history.newest()],
+        [record["number"] for record in history.newest(1)],
+        history.last_applied()["digest"],
+        [one.digest for one in history.sets_before(THIRD)],
+        history.find_kept("cccc").files,
+        history.find_kept("g1").revision,
+        history.difference(history.find("#2")),
+        history.difference(history.find("#3")),
+    )
+
+
+def keep_three(history):
+    keep(history, FIRST, revision=COMMIT)
+    keep(history, SECOND, "refused", text="b: 1", previous=FIRST)
+    keep(history, THIRD, generation=2, previous=FIRST)
+
+
+@pytest.mark.parametrize("room", range(6))
+def test_what_the_disk_does_not_take_counts_all_the_same_and_is_written_later(
+    tmp_path, history, disk, room
+):
+    expected = History(tmp_path / "other")
+    expected.open()
+    keep_three(expected)
+    disk.room = room
+    for digest, result, more in [
+        (FIRST, "applied", {"revision": COMMIT}),
+        (SECOND, "refused", {"text": "b: 1", "previous": FIRST}),
+        (THIRD, "applied", {"generation": 2, "previous": FIRST}),
+    ]:
+        with contextlib.suppress(OSError):
+            keep(history, digest, result, **more)
+    assert (history.unwritten > 0) == (room < 5)
+    assert shown(history) == shown(expected)
+    disk.room = None
+    history.write()
+    assert history.unwritten == 0
+    assert shown(history) == shown(opened_anew(history)) == shown(expected)
+
+
+def test_of_what_waits_for_room_the_newest_set_in_force_is_never_forgotten(history, disk):
+    disk.room = 0
+    for digest in (FIRST, SECOND):
+        with pytest.raises(OSError, match="No space"):
+            keep(history, digest)
+    for number in range(2 * MAX_UNWRITTEN):
+        with pytest.raises(OSError, match="No space"):
+            keep(history, f"sha256:{number:064x}", "refused")
+    assert history.unwritten == MAX_UNWRITTEN
+    assert history.last_applied()["digest"] == SECOND
+    assert history.find_kept("bbbb").files
+    disk.room = None
+    history.write()
+    assert opened_anew(history).last_applied()["digest"] == SECOND
 
 
 def test_the_newest_fifty_are_kept_and_their_files(history):

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import errno
 import re
 import threading
 
@@ -11,7 +12,7 @@ from appliance.core.current import Current
 from appliance.core.problems import Problem
 from appliance.errors import ConfigError, DaemonError, RequestInvalid
 from appliance.methods.registry import METHOD_TABLE
-from appliance.reconcile import disk, trigger
+from appliance.reconcile import disk, history, trigger
 from appliance.reconcile import pool as pool_module
 from appliance.reconcile import rollback as way_back
 from appliance.reconcile import start as starting
@@ -292,6 +293,40 @@ async def test_a_rollback_works_whatever_the_files_hold_and_survives_a_restart(n
     await node.restart()
     assert (node.reconciler.applied.digest, node.methods) == (first, OTHER_METHODS)
     assert node.reconciler.rollback.pin.digest == first
+
+
+async def test_a_set_that_came_while_the_disk_was_full_is_where_a_restart_and_a_rollback_find_it(
+    node, monkeypatch
+):
+    node.write(OTHER)
+    await node.start()
+    first = node.reconciler.applied.digest
+    write = history.write_private
+
+    def refuse_to_write(path, content):
+        raise OSError(errno.ENOSPC, "No space left on device", str(path))
+
+    monkeypatch.setattr(history, "write_private", refuse_to_write)
+    node.write(GOOD)
+    assert (await node.reload()).result == "applied"
+    second = node.reconciler.applied.digest
+    assert (await node.reload()).result == "unchanged"
+    assert node.reconciler.unwritten_records == 1
+    assert node.telemetry.names().count("history_not_written") == 1
+    monkeypatch.setattr(history, "write_private", write)
+    refuse_mistake(node)
+    await node.reload()
+    assert node.reconciler.unwritten_records == 0
+    await node.stop()
+    node.history = History(node.state / "history")
+    await node.start()
+    assert (node.reconciler.applied.digest, node.reconciler.applied.generation) == (second, 2)
+    node.write(GOOD + "log: {level: debug}\n")
+    assert (await node.reload()).result == "applied"
+    await node.roll_back()
+    assert node.reconciler.applied.digest == second
+    await node.roll_back()
+    assert node.reconciler.applied.digest == first
 
 
 @WAYS
