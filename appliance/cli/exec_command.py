@@ -63,6 +63,7 @@ from appliance.core.command_options import (
     join_options,
 )
 from appliance.core.message import bytes_to_text
+from appliance.errors import DaemonUnreachable
 
 PROGRAM_KEY = "appliance.program"
 DEFAULT_WAIT_S = 60.0
@@ -286,6 +287,9 @@ def execute(
 
     try:
         rollout.run(ask, answers)
+    except DaemonUnreachable:
+        tell_jobs(answers, options)  # before somebody asks for the same once more
+        raise
     finally:
         # also of a daemon that went away: what had come until then is known
         if answers.nodes:

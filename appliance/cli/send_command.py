@@ -55,6 +55,7 @@ from appliance.cli.options import (
 from appliance.cli.progress_view import ProgressView
 from appliance.cli.server_options import connect, daemon_words
 from appliance.core.message import DEFAULT_REPLY_METHOD
+from appliance.errors import DaemonUnreachable
 
 IN_PIECES = ("REQCliCommandCont", "REQTailFile")
 """Methods whose answer comes in pieces."""
@@ -246,6 +247,11 @@ def send(
                 ),
                 answers,
             )
+        except DaemonUnreachable:
+            tell_jobs(
+                answers, daemon_words(state_dir)
+            )  # before somebody asks for the same once more
+            raise
         finally:
             sending.skip()
     exit_code = sending.finish()

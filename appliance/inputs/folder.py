@@ -123,7 +123,10 @@ class Folder:
             await asyncio.to_thread(self._files.prepare)  # it may have been deleted
             # before new files, so that what came first is sent first
             await self._resume_claims()
-            wait_s, trouble = await self._take_ready()
+            trouble: str | None = self._find_other_owner()
+            wait_s = self.section.poll_interval_s
+            if trouble is None:
+                wait_s, trouble = await self._take_ready()
             await self._sweep()
         except OSError as error:
             self._set_error(say_os_error(error))
@@ -137,6 +140,13 @@ class Folder:
             return self.section.poll_interval_s
         self._set_error(trouble)
         return wait_s
+
+    def _find_other_owner(self) -> str | None:
+        """That the files are for another daemon of the folder, in words: it would be refused here what that one takes."""
+        sender, nodes = self._settings.value.from_node, self._desired.value.run_nodes
+        if sender is None or sender in nodes:
+            return None
+        return f"files are left to the daemon that runs {sender} (inputs.from): this one runs {', '.join(nodes[:10])}"
 
     def _set_error(self, error: str | None) -> None:
         if error != self.error:
@@ -221,8 +231,8 @@ class Folder:
             answer = refuse(Outcome.REFUSED, str(error))
             await asyncio.to_thread(self._files.put_away, claim, FAILED, answer.encode())
             return
-        # it has changed since it was claimed: its writer was not done
-        if raw is None:
+        # it has changed since it was claimed: its writer was not done; or whose it is has changed
+        if raw is None or self._find_other_owner() is not None:
             await asyncio.to_thread(self._files.give_back, claim)
             return
         answer = await self._importer.inject("folder", raw, once=_mark(claim))

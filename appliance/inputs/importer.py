@@ -102,7 +102,9 @@ class Importer:
             reading = await self._read(raw, settings, kind)
             answer = await self._submit(reading, is_atomic=is_atomic, once=once)
         self.counts[source, "accepted"] += len(answer.accepted)
-        self.counts[source, "refused"] += _count_refused(answer) + reading.untold
+        # what is to come again is judged then
+        if answer.outcome is not Outcome.BUSY:
+            self.counts[source, "refused"] += _count_refused(answer) + reading.untold
         return answer
 
     async def is_accepted(self, once: Once) -> bool:

@@ -260,6 +260,38 @@ def test_an_interrupted_wait_leaves_the_program_to_its_job(fleet, tmp_path):
     assert fleet.jobs("output", job).stdout == "begun\nend\n"
 
 
+@pytest.mark.parametrize("ends", ["kill", "stop"])
+@pytest.mark.parametrize("command", ["exec", "send"])
+def test_a_wait_that_ends_with_the_daemon_names_the_job(fleet, tmp_path, command, ends):
+    begun, go = tmp_path / "begun", tmp_path / "go"
+    script = f"touch {begun}; until [ -e {go} ]; do sleep 0.05; done; echo end"
+    words = {
+        "exec": ["exec", "ship1", "--", "sh", "-c", script],
+        "send": [
+            "send",
+            "--wait",
+            "60s",
+            "--to",
+            "ship1",
+            "REQCliCommand",
+            "--",
+            "sh",
+            "-c",
+            script,
+        ],
+    }
+    with ended(fleet.start(*words[command])) as process:
+        until(begun.exists)
+        getattr(fleet.central, ends)()
+        _, err = process.communicate(timeout=60)
+    fleet.central.start()
+    assert process.returncode == 69
+    job = fleet.newest()["id"]
+    assert f"appliance jobs watch --state-dir {fleet.central.state} {job}" in err.decode()
+    go.touch()
+    assert fleet.wait_over(job)["counts"]["done"] == 1
+
+
 def running(fleet, node="ship1", method="REQCliCommand"):
     return fleet.ships.worker(f"{node}.{method}.CommandACK_subscriber")["in_flight"]
 

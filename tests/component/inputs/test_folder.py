@@ -1,6 +1,7 @@
 """The read folder: what is taken and when, odd entries, two daemons, interruptions at every step."""
 
 import asyncio
+import dataclasses
 import json
 import os
 import time
@@ -243,16 +244,52 @@ async def test_of_two_daemons_on_one_folder_one_takes_each_file(bench, path, sho
     await other.inputs.close()
 
 
+async def test_files_are_left_to_the_daemon_that_runs_the_node_they_are_from(
+    bench, path, short_dir
+):
+    files = FolderFiles(str(path), "0123456789abcdef", time.time)
+    files.prepare()
+    (path / "claimed").write_text(PING)
+    files.claim("claimed")
+    bench.desired.put(dataclasses.replace(bench.desired.value, run_nodes=("ship1", "ship2")))
+    await bench.set(from_node="central", folder=section(path, settle_s=0))
+    await until_async(lambda: bench.troubles)
+    words = (
+        "files are left to the daemon that runs central (inputs.from): this one runs ship1, ship2"
+    )
+    assert bench.troubles == [words]
+    assert bench.inputs.status()["folder"].error == words
+    (path / "a").write_text(PING)
+    other = Bench(short_dir)
+    other.inputs = other.make("fedcba9876543210")
+    other.inputs.start_taking()
+    other.desired.put(dataclasses.replace(other.desired.value, run_nodes=("central",)))
+    await other.set(from_node="central", folder=section(path, settle_s=0))
+    for name in ("a", "claimed"):
+        assert (await taken(path, name))["accepted"]
+    assert bench.submitted == []
+    assert bench.inputs.status()["folder"].refused == 0
+    await other.inputs.close()
+    # and it takes them up where the node comes here
+    bench.desired.put(dataclasses.replace(bench.desired.value, run_nodes=("central",)))
+    (path / "b").write_text(PING)
+    assert (await taken(path, "b"))["accepted"]
+    assert bench.troubles == [words, None]
+
+
 async def test_a_full_store_keeps_the_file_until_there_is_room(folder, path):
     folder.control.raises = StoreFull("no room")
     (path / "a").write_text(PING)
     await until_async(lambda: folder.troubles)
+    assert folder.inputs.status()["folder"].refused == 0
     assert "no room" in folder.troubles[0]
     assert "no room" in folder.inputs.status()["folder"].error
     folder.control.raises = None
     assert (await taken(path, "a"))["accepted"]
     await until_async(lambda: folder.troubles[-1] is None)
     assert len(folder.submitted) == 1
+    assert folder.inputs.status()["folder"].accepted == 1
+    assert folder.inputs.status()["folder"].refused == 0
 
 
 async def test_a_file_claimed_by_a_killed_daemon_is_taken_after_the_restart(bench, path):
