@@ -411,11 +411,8 @@ class Recorder:
         self._history = history
         self._telemetry = telemetry
         self._told = ""
-
-    @property
-    def unwritten(self) -> int:
-        """How many records a restart would not find."""
-        return self._history.unwritten
+        self.unwritten = 0
+        """How many records the disk did not take; one that is just being written is none of them."""
 
     async def last_applied(self) -> Record:
         """Of the set that was in force last; empty where none was."""
@@ -456,7 +453,7 @@ class Recorder:
 
     async def catch_up(self) -> None:
         """Write what a full disk did not take: a restart would go back to an older set."""
-        if self._history.unwritten:
+        if self.unwritten:
             await self._write(self._history.write)
 
     async def _write(self, write: Callable[..., None], *args: object) -> None:
@@ -468,5 +465,7 @@ class Recorder:
             if why != self._told:
                 self._told = why
                 self._telemetry.history_not_written(str(error))
+            self.unwritten = self._history.unwritten
             return
         self._told = ""
+        self.unwritten = 0

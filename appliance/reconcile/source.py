@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import replace
 
 from appliance.config.characters import split_reviewed
 from appliance.config.files import fingerprint
@@ -97,6 +98,9 @@ class FileConfigSource:
             # only to be shown: a repository that cannot be read refuses nothing
             facts = _look_at_commit(paths, loaded.files)
         if facts is not None:
+            if revision is not None and revision.commit != facts.commit:
+                # somebody has committed meanwhile: what was compared is what the set is called after
+                revision = replace(read_revision(paths[0]) or revision, commit=facts.commit)
             dirty = bool(facts.differing)
             author = f"{facts.author}, signed by {facts.signer}" if facts.signer else facts.author
         return LoadedSet(

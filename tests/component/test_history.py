@@ -14,8 +14,11 @@ from appliance.reconcile.history import (
     MAX_LINES,
     MAX_UNWRITTEN,
     History,
+    Recorder,
     find_differences,
 )
+from appliance.reconcile.reload_result import ReloadResult
+from tests.component.test_pool import Recorder as Telemetry
 
 FIRST, SECOND, THIRD = (f"sha256:{letter * 64}" for letter in "abc")
 COMMIT, NEWER = "1234abcd" + "0" * 32, "1234ffff" + "0" * 32
@@ -48,8 +51,10 @@ class Disk:
     def __init__(self, write):
         self._write = write
         self.room = None
+        self.before = lambda: None
 
     def write(self, path, content):
+        self.before()
         if self.room == 0:
             raise OSError(errno.ENOSPC, "No space left on device", str(path))
         if self.room is not None:
@@ -111,6 +116,23 @@ def test_what_the_disk_does_not_take_counts_all_the_same_and_is_written_later(
     history.write()
     assert history.unwritten == 0
     assert shown(history) == shown(opened_anew(history)) == shown(expected)
+
+
+async def test_a_record_that_is_just_being_written_is_none_that_the_disk_does_not_take(
+    history, disk
+):
+    recorder = Recorder(history, Telemetry())
+    seen = []
+    disk.before = lambda: seen.append((history.unwritten, recorder.unwritten))
+    verdict = ReloadResult(result="applied", trigger="start", at=0.0)
+    await recorder.record(verdict, revision=None, previous_digest=None, files={})
+    assert seen == [(1, 0)]
+    disk.room = 0
+    await recorder.record(verdict, revision=None, previous_digest=None, files={})
+    assert recorder.unwritten == 1
+    disk.room = None
+    await recorder.catch_up()
+    assert (history.unwritten, recorder.unwritten) == (0, 0)
 
 
 def test_of_what_waits_for_room_the_newest_set_in_force_is_never_forgotten(history, disk):

@@ -9,6 +9,8 @@ import pytest
 from appliance.config import git
 from appliance.config.git import GitTrouble, parse_key, read_commit
 from appliance.config.revision import SignedCommit
+from appliance.reconcile import source as source_module
+from appliance.reconcile.source import FileConfigSource
 from tests.support import forked
 from tests.support.appliance import Appliance
 
@@ -98,6 +100,27 @@ def test_files_that_differ_from_the_commit_are_named(repository):
     # a file that another commit brings is judged against that one
     repository.commit()
     assert repository.facts().differing == ()
+
+
+@pytest.mark.parametrize("signers", [(), ("anna",)])
+def test_a_set_is_called_after_the_commit_that_its_files_were_compared_with(
+    repository, monkeypatch, signers
+):
+    repository.write(text(repository, signers=signers))
+    first = repository.commit("anna")
+    repository.write(text(repository, more=", REQPong: {}", signers=signers))
+
+    def commit_first(*args):
+        made.append(repository.commit("anna"))
+        return read_commit(*args)
+
+    made = []
+    # between a look at where the work tree stands and the comparison somebody commits what was read before
+    monkeypatch.setattr(source_module, "read_commit", commit_first)
+    source = FileConfigSource([str(repository.folder)], nodes=(), all_nodes=True, hostname="ship1")
+    found = source.load()
+    assert found.revision == made[0] != first
+    assert (found.branch, found.dirty) == ("main", False)
 
 
 def test_a_tree_that_holds_itself_again_and_again_is_refused(repository, monkeypatch):
