@@ -288,7 +288,8 @@ def execute(
     try:
         rollout.run(ask, answers)
     except DaemonUnreachable:
-        tell_jobs(answers, options)  # before somebody asks for the same once more
+        # before somebody asks for the same once more
+        tell_jobs(answers, options)
         raise
     finally:
         # also of a daemon that went away: what had come until then is known

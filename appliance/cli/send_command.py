@@ -248,9 +248,8 @@ def send(
                 answers,
             )
         except DaemonUnreachable:
-            tell_jobs(
-                answers, daemon_words(state_dir)
-            )  # before somebody asks for the same once more
+            # before somebody asks for the same once more
+            tell_jobs(answers, daemon_words(state_dir))
             raise
         finally:
             sending.skip()
