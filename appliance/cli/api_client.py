@@ -21,6 +21,7 @@ from urllib.parse import quote, urlencode
 import msgspec
 
 from appliance.api.model import CopyLine, Line
+from appliance.cli.interruptible import InterruptibleResponse
 from appliance.cli.options import SOCKET_NAME, SYSTEM_STATE_DIR
 from appliance.errors import ApplianceError, DaemonError, DaemonUnreachable
 
@@ -222,6 +223,7 @@ class _EndableWay:
 
     def open(self, timeout_s: float | None) -> http.client.HTTPConnection:
         connection = self._way.open(timeout_s)
+        connection.response_class = InterruptibleResponse
         self._opened.add(connection)
         return connection
 
