@@ -245,7 +245,7 @@ class JobsView:
         state, why = outcome.word, outcome.why
         # a copy that this daemon brings is none of the outbox's
         if not outcome.is_settled and target.message is not None and facts.subject:
-            standing = self._standings.of_record(facts.node, facts.subject, target.message)
+            standing = self._standings.as_shown(facts.node, facts.subject, target.message)
             state, why = str(standing.state), standing.why
         return model.JobNode(
             to=facts.to,

@@ -29,11 +29,11 @@ class Outbox:
             now = store.now()
             return [describe_dead(letter, now=now, wall_of=store.wall_of) for letter in letters]
         records = await store.list_pending(limit)
-        now, of_record = store.now(), self._standings.of_record
+        now, as_shown = store.now(), self._standings.as_shown
         return [
             describe_record(
                 record,
-                of_record(record.node, record.subject, record.id),
+                as_shown(record.node, record.subject, record.id),
                 now=now,
                 wall_of=store.wall_of,
             )

@@ -19,6 +19,8 @@ from appliance.workers.router import publisher_key
 
 _REPLY_TOKEN = re.compile(rf"(\.{REPLY_TOKEN})\.[0-9a-f]{{8,}}")
 """What differs from try to try in the subject of answers, and would make one reason look like many."""
+_STANDS_STILL = frozenset({WaitReason.NOBODY, WaitReason.SILENT, WaitReason.STREAM})
+"""Why one record at a time asks whether anybody is there."""
 _DENIAL_WORDS = ("permission", "denied", "authorization")
 
 
@@ -39,6 +41,18 @@ class Standings:
                 return Standing(known.state, _REPLY_TOKEN.sub(r"\1", known.why))
         why = self.lane_reason(node, subject)
         return Standing(DeliveryState.WAITING, why or WaitReason.BEHIND)
+
+    def as_shown(self, node: str, subject: str, record_id: int) -> Standing:
+        """The same for whoever looks on: while one of a lane that stands still is tried, it waits as the others do.
+
+        Whether somebody is there now is told when that is known; what may be done with it is said by `of_record`.
+        """
+        standing = self.of_record(node, subject, record_id)
+        if standing.state is DeliveryState.SENT:
+            why = self.lane_reason(node, subject)
+            if kind_of_wait(why) in _STANDS_STILL:
+                return Standing(DeliveryState.WAITING, why)
+        return standing
 
     def of_submitted(self, item: Submitted) -> Standing | None:
         """Where a message that was accepted stands; None once it has left the outbox, or is none of ours."""

@@ -8,6 +8,7 @@ is called once per message and must be safe to call concurrently.
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -123,16 +124,34 @@ class Files(Protocol):
         ...
 
 
+_INODE_MARK = "?"
+"""Stands in no percent-encoded path."""
+
+
 @dataclass(frozen=True, slots=True)
 class FilePosition:
     """Where an append was going to write when it was interrupted.
 
-    `path` is below the data directory and percent-encoded, so that any store can keep it as text.
+    `path` is below the data directory and percent-encoded, so that any store can keep it as text. `inode` tells the file
+    from another that has its name later; 0 where that is not known.
     """
 
     path: str
     offset: int
     length: int
+    inode: int = 0
+
+    def to_note(self) -> str:
+        """As it is stored with the message. What read three values still does: to it the path is that of another file."""
+        path = f"{self.path}{_INODE_MARK}{self.inode}" if self.inode else self.path
+        return json.dumps([path, self.offset, self.length])
+
+    @classmethod
+    def from_note(cls, note: str) -> FilePosition:
+        """What `to_note` gave, of this version or one before."""
+        path, offset, length = json.loads(note)
+        path, _, inode = path.partition(_INODE_MARK)
+        return cls(path, offset, length, int(inode or 0))
 
 
 Intend = Callable[[FilePosition], Awaitable[None]]

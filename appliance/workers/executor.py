@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import errno
-import json
 from collections import deque
 from collections.abc import Callable, Coroutine
 from typing import Any, NamedTuple
@@ -551,9 +550,7 @@ class _MessageContext:
 
         async def intend(position: FilePosition) -> None:
             if row_id is not None:
-                await services.store.note(
-                    row_id, json.dumps([position.path, position.offset, position.length])
-                )
+                await services.store.note(row_id, position.to_note())
 
         return HandlerContext(
             node=spec.node,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 
 from appliance.bus.base import BusMessage
 from appliance.core.message import make_reply
@@ -133,8 +132,7 @@ class Leftovers:
         if row.reply_to:
             work.reply_tos.append(row.reply_to)
         if row.note and row.note != CALLED_OFF_NOTE:
-            path, offset, length = json.loads(row.note)
-            work.resume = FilePosition(path, offset, length)
+            work.resume = FilePosition.from_note(row.note)
         if row.started and executor.runs_once:
             self._services.telemetry.message_interrupted(spec.key, row.sender, work.message_id)
             await self._end_with(row, work, INTERRUPTED_WORDS)

@@ -64,6 +64,21 @@ def test_a_publisher_knows_where_its_records_stand():
     assert standings.of_record("hub", SUBJECT, 2) == Standing(DeliveryState.WAITING, "nobody there")
 
 
+@pytest.mark.parametrize("why", ["nobody there", "silent since 10:00:00", "stream: it is full"])
+def test_one_more_try_of_a_lane_that_stands_still_is_no_other_state_to_whoever_looks_on(why):
+    standings = make(ship1=FakePublisher(why, record1=Standing(DeliveryState.SENT)))
+    assert standings.as_shown("hub", SUBJECT, 1) == Standing(DeliveryState.WAITING, why)
+    # it is under way all the same: who takes it back has to know that
+    assert standings.of_record("hub", SUBJECT, 1) == Standing(DeliveryState.SENT)
+
+
+@pytest.mark.parametrize("why", ["", "busy"])
+@pytest.mark.parametrize("state", [DeliveryState.SENT, DeliveryState.WORKING])
+def test_a_record_that_is_under_way_is_shown_as_that(why, state):
+    standings = make(ship1=FakePublisher(why, record1=Standing(state)))
+    assert standings.as_shown("hub", SUBJECT, 1) == Standing(state)
+
+
 def test_a_record_of_which_nothing_special_is_known_waits_behind_others():
     found = make(ship1=FakePublisher()).of_record("hub", SUBJECT, 1)
     assert found == Standing(DeliveryState.WAITING, "behind others")

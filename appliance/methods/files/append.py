@@ -9,12 +9,15 @@ killed when:
 2. After a crash `start` undoes torn batches: a file that ends inside a noted batch is cut back to
    the batch's begin. Nobody was told that any message of it was done, so each of them comes again.
 3. A message that comes again brings its position. Its bytes count as written only if they stand
-   there and stood there when this process first saw the file: what was written since belongs to
-   others, even where it looks alike.
+   there, in the very file, and stood there when this process first saw the file: what stands at that
+   place of another file that has or had the name, and what was written since, belongs to others,
+   even where it looks alike. Where none of the files is the one that was noted (the directory was
+   copied), any of them may be.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import struct
@@ -22,7 +25,7 @@ import time
 import zlib
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from urllib.parse import quote, unquote_to_bytes
 
 from appliance.core.file_names import RESERVED_PREFIX
@@ -128,6 +131,7 @@ class AppendFiles:
         try:
             target = self._open(directory_fd, name, position_path(parts))
             try:
+                candidates = _forget_gone(directory_fd, name, target, candidates)
                 self._find_written(target, candidates)
                 self._find_rotated(directory_fd, name, target, candidates)
                 growth_bytes = sum(
@@ -190,14 +194,11 @@ class AppendFiles:
     def _find_written(self, target: Target, candidates: Sequence[Candidate]) -> None:
         status = os.fstat(target.file_fd)
         first_size = self._first_size(status)
-        target.written = [
-            _stands_in(target.file_fd, first_size, target.path, candidate)
-            for candidate in candidates
-        ]
+        target.written = [_stands_in(target, first_size, candidate) for candidate in candidates]
         if status.st_size != first_size:
             return
         for candidate in candidates:
-            if _ends_inside(target.file_fd, first_size, target.path, candidate):
+            if _ends_inside(target, first_size, candidate):
                 # torn although no slot said so (a power cut took the note): undo it here, then
                 # write it whole
                 assert candidate.resume is not None
@@ -226,12 +227,12 @@ class AppendFiles:
             except (FileNotFoundError, PathForbidden):
                 continue
             try:
-                first_size = self._first_size(os.fstat(file_fd))
+                status = os.fstat(file_fd)
+                older = Target(target.path, file_fd, status.st_ino, status.st_size)
+                first_size = self._first_size(status)
                 for index, candidate in enumerate(candidates):
                     if is_sought[index]:
-                        target.written[index] = _stands_in(
-                            file_fd, first_size, target.path, candidate
-                        )
+                        target.written[index] = _stands_in(older, first_size, candidate)
             finally:
                 os.close(file_fd)
 
@@ -279,20 +280,44 @@ def _read_note(slot: bytes) -> tuple[bytes, int, int, int] | None:
     return unquote_to_bytes(path), inode, begin, length
 
 
-def _stands_in(file_fd: int, first_size: int, path: str, candidate: Candidate) -> bool:
-    resume = candidate.resume
-    if resume is None or resume.path != path or resume.length != len(candidate.data):
-        return False
-    if resume.offset < 0 or resume.offset + resume.length > first_size:
-        return False
-    return os.pread(file_fd, resume.length, resume.offset) == candidate.data
+def _forget_gone(
+    directory_fd: int, name: bytes, target: Target, candidates: Sequence[Candidate]
+) -> Sequence[Candidate]:
+    """Without the number of a file that is none of those which are looked at: it has gone, or has another number here."""
+    noted = {candidate.resume.inode for candidate in candidates if candidate.resume is not None}
+    if noted <= {0, target.inode}:
+        return candidates
+    there = {0, target.inode}
+    for number in range(1, MAX_LOOKED_AT + 1):
+        with contextlib.suppress(FileNotFoundError):
+            older = os.stat(predecessor(name, number), dir_fd=directory_fd, follow_symlinks=False)
+            there.add(older.st_ino)
+    return [
+        candidate
+        if candidate.resume is None or candidate.resume.inode in there
+        else Candidate(candidate.data, replace(candidate.resume, inode=0))
+        for candidate in candidates
+    ]
 
 
-def _ends_inside(file_fd: int, size_bytes: int, path: str, candidate: Candidate) -> bool:
+def _may_be_in(target: Target, candidate: Candidate) -> FilePosition | None:
+    """Where in this very file the message was to stand."""
     resume = candidate.resume
-    if resume is None or resume.path != path or resume.length != len(candidate.data):
+    if resume is None or resume.path != target.path or resume.length != len(candidate.data):
+        return None
+    return resume if resume.inode in (0, target.inode) else None
+
+
+def _stands_in(target: Target, first_size: int, candidate: Candidate) -> bool:
+    resume = _may_be_in(target, candidate)
+    if resume is None or not 0 <= resume.offset <= first_size - resume.length:
         return False
-    if not 0 <= resume.offset < size_bytes < resume.offset + resume.length:
+    return os.pread(target.file_fd, resume.length, resume.offset) == candidate.data
+
+
+def _ends_inside(target: Target, size_bytes: int, candidate: Candidate) -> bool:
+    resume = _may_be_in(target, candidate)
+    if resume is None or not 0 <= resume.offset < size_bytes < resume.offset + resume.length:
         return False
-    torn = os.pread(file_fd, size_bytes - resume.offset, resume.offset)
+    torn = os.pread(target.file_fd, size_bytes - resume.offset, resume.offset)
     return candidate.data.startswith(torn)

@@ -246,7 +246,7 @@ class DataFiles:
             placed: list[tuple[_Append, FilePosition]] = []
             offset = target.size_bytes
             for job in jobs:
-                placed.append((job, FilePosition(path, offset, len(job.data))))
+                placed.append((job, FilePosition(path, offset, len(job.data), target.inode)))
                 offset += len(job.data)
             # both before the first byte: after a crash either tells where the batch was to stand
             noted, *stored = await asyncio.gather(

@@ -56,6 +56,16 @@ def speaking(say, authority=None):
         assert not thread.is_alive()
 
 
+@contextlib.contextmanager
+def interrupting():
+    """Ctrl-C is heeded as at the start of a program, whatever another test has made of it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
 def is_asleep(thread_id):
     """Whether the kernel has the thread wait for something."""
     return Path(f"/proc/self/task/{thread_id}/stat").read_text().rsplit(") ", 1)[1][0] == "S"
@@ -80,7 +90,7 @@ def test_an_interrupt_that_comes_just_before_a_read_is_not_held_back(request, is
         return next(lines)
 
     authority = request.getfixturevalue("authority") if is_tls else None
-    with speaking(say, authority) as client:
+    with interrupting(), speaking(say, authority) as client:
         lines = client.stream("/api/v1/messages", Line, [], {}, LONG_S)
         assert next(lines).value.event == "accepted"
         with pytest.raises(KeyboardInterrupt):

@@ -1,6 +1,6 @@
 """A process that appends until it is killed. `test_append_crash` starts it again and again.
 
-Its journal stands for the inbox: ``a id`` accepted, ``i id offset path length`` intended, ``d id``
+Its journal stands for the inbox: ``a id`` accepted, ``i id offset path length inode`` intended, ``d id``
 done, each a line written at once (a kill -9 takes nothing that the kernel has). Started anew, it
 runs again whatever is not done, in random order and mixed with new messages, which is worse than
 any order the daemon would choose. Its disk is slow: it takes large writes in pieces, so that a kill
@@ -26,9 +26,9 @@ PARTS = ("logs", "ship1", "all.log")
 
 
 def make_line(number: int) -> bytes:
-    """One message's bytes: mostly short, some long enough to be torn by a kill."""
+    """One message's bytes: mostly short, some long enough to be torn by a kill. None are the end of another's."""
     size_bytes = random.Random(number).choice([0, 10, 10, 10, 200, 5_000, 400_000])
-    return b"%d %d %s\n" % (number, size_bytes, b"x" * size_bytes)
+    return b"<%d %d %s\n" % (number, size_bytes, b"x" * size_bytes)
 
 
 def read_journal(path: Path) -> tuple[int, dict[int, FilePosition | None]]:
@@ -41,7 +41,7 @@ def read_journal(path: Path) -> tuple[int, dict[int, FilePosition | None]]:
             accepted = max(accepted, int(number) + 1)
             unfinished[int(number)] = None
         elif kind == "i":
-            unfinished[int(number)] = FilePosition(rest[1], int(rest[0]), int(rest[2]))
+            unfinished[int(number)] = FilePosition(rest[1], int(rest[0]), *map(int, rest[2:]))
         else:
             del unfinished[int(number)]
     return accepted, unfinished
@@ -74,7 +74,8 @@ async def main(folder: Path, seed: int, new_count: int, max_bytes: int) -> None:
 
             async def intend(position: FilePosition, number: int = number) -> None:
                 await asyncio.sleep(0)
-                note(f"i {number} {position.offset} {position.path} {position.length}")
+                place = position
+                note(f"i {number} {place.offset} {place.path} {place.length} {place.inode}")
 
             await files.append(PARTS, make_line(number), resume=resume, intend=intend)
             note(f"d {number}")

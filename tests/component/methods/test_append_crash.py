@@ -59,6 +59,6 @@ def test_every_accepted_message_stands_in_a_file_once_after_many_kills(tmp_path,
     assert (len(files) > 1) == bool(max_bytes)
     content = b"".join(file.read_bytes() for file in files)
     lines = content.splitlines(keepends=True)
-    found = Counter(int(line.split(b" ")[0]) for line in lines)
-    assert found == Counter(numbers)
-    assert all(line == make_line(int(line.split(b" ")[0])) for line in lines)
+    numbers_found = [int(line.removeprefix(b"<").split(b" ")[0]) for line in lines]
+    assert Counter(numbers_found) == Counter(numbers)
+    assert lines == list(map(make_line, numbers_found))

@@ -8,6 +8,7 @@ import errno
 import json
 import multiprocessing
 import os
+import shutil
 import threading
 import time
 import zlib
@@ -197,6 +198,87 @@ async def test_repeat_whose_file_was_moved_aside_is_found_there(tmp_path):
         await append(files, b"1" * 10, resume=positions[0], rotate_at_bytes=15)
     assert content_of(tmp_path) == b"2" * 10
     assert (tmp_path / f"{PATH}.1").read_bytes() == b"1" * 10
+
+
+def kept_from_writing(monkeypatch):
+    """As a kill between the note and the first byte: the position is stored, and nothing written."""
+
+    def fail(file_fd, data):
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(_append, "write_all", fail)
+
+
+async def test_a_repeat_is_not_taken_for_what_looks_alike_at_its_place_in_a_file_moved_aside(
+    tmp_path, monkeypatch
+):
+    positions = []
+
+    async def intend(position):
+        positions.append(position)
+
+    async with DataFiles(tmp_path) as files:
+        await append(files, b"a message\n", rotate_at_bytes=15)
+        with monkeypatch.context() as patch:
+            kept_from_writing(patch)
+            with pytest.raises(FileFailed):
+                await append(files, b"a message\n", intend=intend, rotate_at_bytes=15)
+    assert (tmp_path / f"{PATH}.1").read_bytes() == b"a message\n"
+    (position,) = positions
+    assert position.offset == 0
+    async with DataFiles(tmp_path) as files:
+        await append(files, b"a message\n", resume=FilePosition.from_note(position.to_note()))
+    assert content_of(tmp_path) == b"a message\n"
+
+
+async def test_what_others_wrote_is_not_cut_off_as_the_torn_bytes_of_another_file(
+    tmp_path, monkeypatch
+):
+    positions = []
+
+    async def intend(position):
+        positions.append(position)
+
+    async with DataFiles(tmp_path) as files:
+        await append(files, b"old\n")
+        with monkeypatch.context() as patch:
+            kept_from_writing(patch)
+            with pytest.raises(FileFailed):
+                await append(files, b"hello\n", intend=intend)
+        await append(files, b"old\nhel", rotate_at_bytes=4)
+    async with DataFiles(tmp_path) as files:
+        await append(files, b"hello\n", resume=positions[0])
+    assert content_of(tmp_path) == b"old\nhelhello\n"
+
+
+@pytest.mark.parametrize("rotate_at_bytes", [0, 15])
+async def test_in_a_directory_that_was_copied_a_repeat_is_found_by_its_bytes(
+    tmp_path, rotate_at_bytes
+):
+    positions = []
+
+    async def intend(position):
+        positions.append(position)
+
+    async with DataFiles(tmp_path / "data") as files:
+        await append(files, b"1" * 10, intend=intend, rotate_at_bytes=rotate_at_bytes)
+        await append(files, b"2" * 10, rotate_at_bytes=rotate_at_bytes)
+    # each file has another number there
+    shutil.copytree(tmp_path / "data", tmp_path / "copy")
+    numbers = {path.stat().st_ino for path in tmp_path.rglob("a.log*")}
+    assert len(numbers) == (4 if rotate_at_bytes else 2)
+    async with DataFiles(tmp_path / "copy") as files:
+        await append(files, b"1" * 10, resume=positions[0], rotate_at_bytes=rotate_at_bytes)
+    content = b"".join(path.read_bytes() for path in (tmp_path / "copy").rglob("a.log*"))
+    assert sorted(content) == sorted(b"1" * 10 + b"2" * 10)
+
+
+@pytest.mark.parametrize("inode", [0, 17])
+def test_a_position_is_noted_with_three_values_as_ever(inode):
+    position = FilePosition("logs/a%3Fb", 4, 6, inode)
+    assert FilePosition.from_note(position.to_note()) == position
+    assert FilePosition.from_note('["logs/a%3Fb", 4, 6]') == FilePosition("logs/a%3Fb", 4, 6)
+    assert len(json.loads(position.to_note())) == 3
 
 
 async def test_caller_cancelled_while_waiting_has_appended_nothing(bench):
