@@ -36,6 +36,7 @@ from appliance.errors import (
 from appliance.reconcile.source import FileConfigSource
 from appliance.telemetry.logs import setup_logging
 
+_ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 PREFIX = ".bench-"
 LEFT_OVER_S = 2 * 86_400.0
 """A directory as old as this is of a benchmark that was killed: none takes as long."""
@@ -74,12 +75,16 @@ async def _until_signal(options: BenchOptions, on_progress: OnProgress) -> Bench
         if len(signals) == 1:  # cleaning up is bounded, and a second signal must not cut it short
             working.cancel()
 
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        asyncio.get_running_loop().add_signal_handler(number, on_signal, number)
+    loop = asyncio.get_running_loop()
+    for number in _ENDING:
+        loop.add_signal_handler(number, on_signal, number)
     try:
         return await working
     except asyncio.CancelledError:
         raise BenchInterrupted(signals[0]) from None
+    finally:
+        for number in _ENDING:  # a loop that has closed would heed none of them
+            loop.remove_signal_handler(number)
 
 
 async def _measure(options: BenchOptions, on_progress: OnProgress) -> BenchReport:

@@ -284,7 +284,10 @@ def test_a_bad_config_is_refused_as_run_refuses_it(tmp_path, capsys):
     config.write_text(
         "version: 1\nbroker: {embedded: true}\nnodes: {a: {subscribe: {REQPin: {}}}}\n"
     )
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    before = [signal.getsignal(number) for number in numbers]
     assert main(["bench", str(config)]) == 78
+    assert [signal.getsignal(number) for number in numbers] == before
     said = capsys.readouterr()
     assert said.out == ""
     assert "REQPing" in said.err

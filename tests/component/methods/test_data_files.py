@@ -200,31 +200,31 @@ async def test_repeat_whose_file_was_moved_aside_is_found_there(tmp_path):
     assert (tmp_path / f"{PATH}.1").read_bytes() == b"1" * 10
 
 
-def kept_from_writing(monkeypatch):
-    """As a kill between the note and the first byte: the position is stored, and nothing written."""
-
-    def fail(file_fd, data):
-        raise OSError(errno.EIO, "Input/output error")
-
-    monkeypatch.setattr(_append, "write_all", fail)
-
-
-async def test_a_repeat_is_not_taken_for_what_looks_alike_at_its_place_in_a_file_moved_aside(
-    tmp_path, monkeypatch
-):
+async def left_unwritten(files, monkeypatch, data, **options):
+    """Where `data` was to stand, as a kill between the note and the first byte leaves it: nothing is written."""
     positions = []
 
     async def intend(position):
         positions.append(position)
 
+    def fail(file_fd, data):
+        raise OSError(errno.EIO, "Input/output error")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(_append, "write_all", fail)
+        with pytest.raises(FileFailed):
+            await append(files, data, intend=intend, **options)
+    (position,) = positions
+    return position
+
+
+async def test_a_repeat_is_not_taken_for_what_looks_alike_at_its_place_in_a_file_moved_aside(
+    tmp_path, monkeypatch
+):
     async with DataFiles(tmp_path) as files:
         await append(files, b"a message\n", rotate_at_bytes=15)
-        with monkeypatch.context() as patch:
-            kept_from_writing(patch)
-            with pytest.raises(FileFailed):
-                await append(files, b"a message\n", intend=intend, rotate_at_bytes=15)
+        position = await left_unwritten(files, monkeypatch, b"a message\n", rotate_at_bytes=15)
     assert (tmp_path / f"{PATH}.1").read_bytes() == b"a message\n"
-    (position,) = positions
     assert position.offset == 0
     async with DataFiles(tmp_path) as files:
         await append(files, b"a message\n", resume=FilePosition.from_note(position.to_note()))
@@ -234,20 +234,12 @@ async def test_a_repeat_is_not_taken_for_what_looks_alike_at_its_place_in_a_file
 async def test_what_others_wrote_is_not_cut_off_as_the_torn_bytes_of_another_file(
     tmp_path, monkeypatch
 ):
-    positions = []
-
-    async def intend(position):
-        positions.append(position)
-
     async with DataFiles(tmp_path) as files:
         await append(files, b"old\n")
-        with monkeypatch.context() as patch:
-            kept_from_writing(patch)
-            with pytest.raises(FileFailed):
-                await append(files, b"hello\n", intend=intend)
+        position = await left_unwritten(files, monkeypatch, b"hello\n")
         await append(files, b"old\nhel", rotate_at_bytes=4)
     async with DataFiles(tmp_path) as files:
-        await append(files, b"hello\n", resume=positions[0])
+        await append(files, b"hello\n", resume=position)
     assert content_of(tmp_path) == b"old\nhelhello\n"
 
 
